@@ -1,0 +1,95 @@
+"""Between stored dtypes and float32, on the CPU.
+
+bfloat16 is done here by bits (it is the common case and a 16-bit shift); the float8 dtypes are
+those of ml_dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    F32 = NDArray[np.float32]
+    Raw = NDArray[np.uint8]
+
+_NUMPY = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+    "C64": np.complex64,
+}
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """The NumPy dtype (of ml_dtypes where NumPy has none) of a safetensors dtype."""
+    if dtype in _NUMPY:
+        return np.dtype(_NUMPY[dtype])
+    import ml_dtypes
+
+    names = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+    kind: Any = getattr(ml_dtypes, names[dtype])
+    return np.dtype(kind)
+
+
+def widen(raw: Raw, dtype: str, out: F32) -> None:
+    """Write the float32 values of stored bytes `raw` to `out` (as many elements)."""
+    if dtype == "BF16":
+        words = out.view(np.uint32)
+        np.copyto(words, raw.view(np.uint16))
+        np.left_shift(words, 16, out=words)
+    else:
+        with np.errstate(over="ignore"):
+            np.copyto(out, raw.view(numpy_dtype(dtype)), casting="unsafe")
+
+
+def narrow(values: F32, dtype: str, out: Raw) -> int:
+    """Write finite float32 `values` as `dtype` to the bytes `out`, rounding half to even.
+
+    Values beyond the dtype's range become its largest finite number of that sign.
+    Returns how many did. `values` may be overwritten.
+    """
+    if dtype == "BF16":
+        return _narrow_bfloat16(values, out)
+    target = out.view(numpy_dtype(dtype))
+    if dtype in ("F32", "F64"):
+        np.copyto(target, values)
+        return 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.copyto(target, values, casting="unsafe")
+    lost = ~np.isfinite(target)
+    count = int(np.count_nonzero(lost))
+    if count:
+        import ml_dtypes
+
+        finfo: Any = ml_dtypes.finfo
+        largest = float(finfo(target.dtype).max)
+        target[lost] = np.copysign(largest, values[lost]).astype(target.dtype)
+    return count
+
+
+def _narrow_bfloat16(values: F32, out: Raw) -> int:
+    words = values.view(np.uint32)
+    odd = words >> np.uint32(16)
+    np.bitwise_and(odd, 1, out=odd)
+    np.add(odd, np.uint32(0x7FFF), out=odd)
+    np.add(words, odd, out=words)
+    np.right_shift(words, 16, out=words)
+    target = out.view(np.uint16)
+    np.copyto(target, words, casting="unsafe")
+    magnitude = np.bitwise_and(target, 0x7FFF)
+    count = int(np.count_nonzero(magnitude >= 0x7F80)) if magnitude.size else 0
+    if count:
+        target[magnitude >= 0x7F80] -= 1
+    return count

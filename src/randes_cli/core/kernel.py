@@ -1,0 +1,182 @@
+"""One strip of a superposition, in NumPy: the equations of the method on arrays.
+
+`torch_kernel` does the same on a device. Both give equal bytes, for every step is exact:
+differences and products by powers of two are single float32 operations, rounding is to the
+nearest even integer, and everything after it is integer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, NoReturn, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.convert import narrow, widen
+from randes_cli.specs import ITEM_SIZE
+
+F32 = NDArray[np.float32]
+Raw = NDArray[np.uint8]
+
+#: Adding it rounds a float32 below 2^22 in magnitude to an integer, held in the low bits.
+MAGIC = np.float32(1.5 * 2**23)
+MAGIC_BITS = int(MAGIC.view(np.int32))
+#: Beyond it a rounded delta counts as overflow, whatever the sum.
+GRID_LIMIT = 2**15 - 1
+#: Elements of one block of a sum of squares: small, so that float32 sums stay exact.
+_BLOCK = 512
+
+
+class Overflow(Exception):
+    """A rounded delta is larger than the grid holds; `peak` is its magnitude in steps."""
+
+    def __init__(self, peak: int) -> None:
+        super().__init__(peak)
+        self.peak = peak
+
+
+class NonFinite(Exception):
+    """A value of the base or of the task is NaN or infinite."""
+
+
+class Kernel(Protocol):
+    """What a strip job needs of an arithmetic backend. Raw arrays are bytes, as stored."""
+
+    def buffer(self, nbytes: int) -> Raw:
+        """Host memory to read the next tensor's strip into; valid until the next call."""
+
+    def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
+        """Take the base's strip of one layer (None: zeros)."""
+
+    def changed(self, layer: int, raw: Raw, dtype: str) -> float:
+        """Largest |Θ_i − Θ_0| of the strip. Raises NonFinite."""
+
+    def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
+        """Start a superposition strip at zero, or at stored integers."""
+
+    def add(self, layer: int, raw: Raw, dtype: str, signs: F32) -> Added:
+        """Add O_i round((Θ_i − Θ_0) / step); `signs` is ±1/step. Raises Overflow, NonFinite."""
+
+    def finish(self, bits: int) -> tuple[Raw, int]:
+        """The strip's integers as stored, and their largest magnitude (valid up to the limit)."""
+
+    def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
+        """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations."""
+
+
+class Added(NamedTuple):
+    """What one strip of one task's delta was: Σ q², and whether any element differs."""
+
+    squares: int
+    changed: bool
+
+
+def sum_of_squares(units: F32, scratch: F32) -> int:
+    """Σ units² as an exact integer, for integer-valued float32 `units` below 2^15.
+
+    Blocks are summed in float32: a total below 2^24 proves that no partial sum was rounded;
+    the few blocks that pass it are summed again in float64.
+    """
+    whole = len(units) // _BLOCK * _BLOCK
+    blocks = units[:whole].reshape(-1, _BLOCK)
+    sums = scratch[: len(blocks)]
+    np.einsum("ij,ij->i", blocks, blocks, out=sums)
+    tail = units[whole:].astype(np.float64)
+    total = int(np.dot(tail, tail))
+    heavy = sums >= 2.0**24
+    if heavy.any():
+        wide = blocks[heavy].astype(np.float64)
+        total += int(np.einsum("ij,ij->", wide, wide))
+        sums[heavy] = 0
+    return total + int(sums.sum(dtype=np.float64))
+
+
+class NumpyKernel:
+    """The CPU backend: buffers for one strip of up to `elements`, of up to `layers` layers."""
+
+    def __init__(self, elements: int, layers: int) -> None:
+        self._raw = np.empty(8 * elements, np.uint8)
+        self._base = np.empty((layers, elements), np.float32)
+        self._delta = np.empty(elements, np.float32)
+        self._grid = np.empty(elements, np.float32)
+        self._sum = np.empty(elements, np.int32)
+        self._codes = np.empty(2 * elements, np.uint8)
+        self._size = 0
+        self._added: dict[int, int] = {}
+
+    def buffer(self, nbytes: int) -> Raw:
+        return self._raw[:nbytes]
+
+    def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
+        if raw is None:
+            self._base[layer, :elements] = 0
+        else:
+            widen(raw, dtype, self._base[layer, :elements])
+
+    def _difference(self, layer: int, raw: Raw, dtype: str) -> F32:
+        size = len(raw) // ITEM_SIZE[dtype]
+        delta, base = self._delta[:size], self._base[layer, :size]
+        with np.errstate(invalid="ignore", over="ignore"):
+            if dtype == "F32":
+                return np.subtract(raw.view(np.float32), base, out=delta)
+            widen(raw, dtype, delta)
+            return np.subtract(delta, base, out=delta)
+
+    def changed(self, layer: int, raw: Raw, dtype: str) -> float:
+        delta = self._difference(layer, raw, dtype)
+        largest = max(float(delta.max()), -float(delta.min())) if delta.size else 0.0
+        if not largest < np.inf:
+            raise NonFinite
+        return largest
+
+    def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
+        self._size = elements
+        self._added.clear()
+        if codes is None:
+            self._sum[:elements] = 0
+        else:
+            np.copyto(self._sum[:elements], codes.view(code_dtype(bits)))
+
+    def add(self, layer: int, raw: Raw, dtype: str, signs: F32) -> Added:
+        delta = self._difference(layer, raw, dtype)
+        size = delta.size
+        if not size:
+            return Added(0, False)
+        with np.errstate(invalid="ignore", over="ignore"):
+            np.multiply(delta.reshape(signs.shape), signs, out=delta.reshape(signs.shape))
+            grid = np.add(delta, MAGIC, out=self._grid[:size])
+        integers = grid.view(np.int32)
+        peak = max(int(integers.max()) - MAGIC_BITS, MAGIC_BITS - int(integers.min()))
+        if peak > GRID_LIMIT:
+            self._refuse(layer, raw, dtype, step=1 / abs(float(signs.flat[0])))
+        np.add(self._sum[:size], integers, out=self._sum[:size])
+        self._added[size] = self._added.get(size, 0) + 1
+        if peak == 0:
+            return Added(0, bool(delta.any()))
+        return Added(sum_of_squares(np.subtract(grid, MAGIC, out=grid), delta), True)
+
+    def _refuse(self, layer: int, raw: Raw, dtype: str, *, step: float) -> NoReturn:
+        """Say why a strip does not fit its grid: not finite, or how many steps it spans."""
+        raise Overflow(int(self.changed(layer, raw, dtype) / step))
+
+    def finish(self, bits: int) -> tuple[Raw, int]:
+        total = self._sum[: self._size]
+        for size, times in self._added.items():
+            offset = np.array(times * MAGIC_BITS & 0xFFFFFFFF, np.uint32).view(np.int32)
+            np.subtract(total[:size], offset, out=total[:size])
+        peak = max(int(total.max()), -int(total.min())) if total.size else 0
+        codes = self._codes.view(code_dtype(bits))[: self._size]
+        np.copyto(codes, total, casting="unsafe")
+        return codes.view(np.uint8), peak
+
+    def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
+        delta = self._delta[: signs.size]
+        np.copyto(delta, codes.view(code_dtype(bits)))
+        np.multiply(delta.reshape(signs.shape), signs, out=delta.reshape(signs.shape))
+        np.add(delta, self._base[0, : signs.size], out=delta)
+        return narrow(delta, dtype, out)
+
+
+def code_dtype(bits: int) -> type[np.int16] | type[np.int8]:
+    """The integer type that a superposition of `bits` is stored in."""
+    return np.int16 if bits == 16 else np.int8

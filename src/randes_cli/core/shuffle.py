@@ -1,0 +1,59 @@
+"""Layer shuffles: the permutation part of a transform (paper 4.3, C.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from randes_cli.core.streams import random_bytes
+from randes_cli.specs import Shuffle, TensorInfo
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+
+
+def layer_type(name: str) -> str:
+    """`name` with every layer number replaced by ``*``: ``h.3.attn.weight`` → ``h.*.attn.weight``."""
+    return _NUMBER.sub("*", name)
+
+
+def layer_numbers(name: str) -> tuple[int, ...]:
+    """The layer numbers of a name, outermost first: ``h.3.experts.12.w1`` → (3, 12)."""
+    return tuple(int(number) for number in _NUMBER.findall(name))
+
+
+def group_by_type(tensors: Iterable[TensorInfo]) -> dict[str, list[str]]:
+    """Names of one type and one shape together, in the order of their layer numbers.
+
+    The key is the layer type; where one type has several shapes, ``<type>|<rows>x<columns>…``
+    tells them apart.
+    """
+    by_type: dict[str, dict[tuple[int, ...], list[str]]] = {}
+    for tensor in tensors:
+        shapes = by_type.setdefault(layer_type(tensor.name), {})
+        shapes.setdefault(tensor.shape, []).append(tensor.name)
+    groups = {}
+    for kind, shapes in by_type.items():
+        for shape, names in shapes.items():
+            key = kind if len(shapes) == 1 else f"{kind}|{'x'.join(map(str, shape))}"
+            groups[key] = sorted(names, key=lambda name: (layer_numbers(name), name))
+    return groups
+
+
+def layer_order(
+    shuffle: Shuffle, *, seed: int, index: int, layer_kind: str, layers: int
+) -> list[int]:
+    """σ: position p of the superposition takes the task's layer σ[p] (paper equation 7).
+
+    ``random``: Fisher–Yates from the last position down, the swap partner of position i being
+    a 64-bit little-endian word of the stream ``shuffle|<seed>|<layer type>`` modulo i + 1.
+    ``shift``: σ[p] = (p − index) mod layers, the task's index places deeper with wrap-around.
+    """
+    order = list(range(layers))
+    if shuffle is Shuffle.shift:
+        return [(position - index) % layers for position in order]
+    if shuffle is Shuffle.random:
+        stream = random_bytes("shuffle", seed, layer_kind, 8 * max(0, layers - 1))
+        for step, i in enumerate(range(layers - 1, 0, -1)):
+            j = int.from_bytes(stream[8 * step : 8 * step + 8], "little") % (i + 1)
+            order[i], order[j] = order[j], order[i]
+    return order

@@ -1,0 +1,42 @@
+"""Sign patterns: the diagonal part of a transform (paper 4.4, equations 9 to 11)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.streams import random_bytes
+from randes_cli.specs import Signs
+
+F32 = NDArray[np.float32]
+
+
+def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> bytes:
+    """The packed bits v that decide the signs of one rows × cols tensor, 1 meaning −1.
+
+    ``column``: cols bits, element (i, j) flips by v[j] (paper 4.4).
+    ``hankel``: rows + cols − 1 bits, element (i, j) flips by v[i + j].
+    """
+    if signs is Signs.none or rows * cols == 0:
+        return b""
+    count = cols if signs is Signs.column else rows + cols - 1
+    return random_bytes("signs", seed, tensor, -(-count // 8))
+
+
+def sign_window(
+    signs: Signs, bits: bytes, rows: tuple[int, int], cols: tuple[int, int], *, scale: float
+) -> F32:
+    """±scale for the block rows[0]:rows[1], cols[0]:cols[1], as a view of that shape.
+
+    The view overlaps itself (one short vector under it): read it, never write to it.
+    """
+    height, width = rows[1] - rows[0], cols[1] - cols[0]
+    if signs is Signs.none:
+        return np.broadcast_to(np.float32(scale), (height, width))
+    hankel = signs is Signs.hankel
+    start = cols[0] + (rows[0] if hankel else 0)
+    count = width + (height - 1 if hankel else 0)
+    packed = np.frombuffer(bits, np.uint8)[start // 8 : (start + count + 7) // 8]
+    flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
+    vector = np.where(flips, np.float32(-scale), np.float32(scale))
+    return np.lib.stride_tricks.as_strided(vector, (height, width), (4 if hankel else 0, 4))

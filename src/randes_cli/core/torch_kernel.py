@@ -1,0 +1,146 @@
+"""The same strip arithmetic as `kernel`, as torch tensors on a device: equal bytes.
+
+Host buffers are pinned where the device is a GPU, and there are two of each, so that the next
+read overlaps the copy of the last one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from randes_cli.core.kernel import (
+    GRID_LIMIT,
+    MAGIC,
+    MAGIC_BITS,
+    Added,
+    NonFinite,
+    Overflow,
+)
+from randes_cli.specs import ITEM_SIZE
+
+Raw = NDArray[np.uint8]
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+_CODES = {16: torch.int16, 8: torch.int8}
+
+
+def _host(nbytes: int, device: torch.device) -> tuple[torch.Tensor, Raw]:
+    memory = torch.empty(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    return memory, memory.numpy()
+
+
+class TorchKernel:
+    """See `kernel.Kernel`. `device` is a torch device name."""
+
+    def __init__(self, device: str, elements: int, layers: int) -> None:
+        self._device = torch.device(device)
+        self._buffers = [_host(8 * elements, self._device) for _ in range(2)]
+        self._turn = 0
+        self._codes = _host(2 * elements, self._device)
+        new: dict[str, Any] = {"device": self._device}
+        self._base = torch.empty((layers, elements), dtype=torch.float32, **new)
+        self._sum = torch.empty(elements, dtype=torch.int32, **new)
+        self._size = 0
+
+    def buffer(self, nbytes: int) -> Raw:
+        self._turn = 1 - self._turn
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        return self._buffers[self._turn][1][:nbytes]
+
+    def _values(self, raw: Raw, dtype: str) -> torch.Tensor:
+        stored = torch.from_numpy(raw).view(_DTYPES[dtype])
+        if self._device.type == "mps" and dtype in ("F64", "F8_E4M3", "F8_E5M2"):
+            return stored.to(torch.float32).to(self._device)
+        return stored.to(self._device, non_blocking=True).to(torch.float32)
+
+    def _signs(self, signs: NDArray[np.float32]) -> torch.Tensor:
+        """The overlapping sign view, sent as the short vector under it."""
+        rows, cols = signs.shape
+        down, across = (stride // 4 for stride in signs.strides)
+        count = down * (rows - 1) + across * (cols - 1) + 1
+        vector = np.lib.stride_tricks.as_strided(signs, (count,), (4,)).copy()
+        return torch.from_numpy(vector).to(self._device).as_strided((rows, cols), (down, across))
+
+    def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
+        if raw is None:
+            self._base[layer, :elements] = 0
+        else:
+            self._base[layer, :elements] = self._values(raw, dtype)
+
+    def _difference(self, layer: int, raw: Raw, dtype: str) -> torch.Tensor:
+        size = len(raw) // ITEM_SIZE[dtype]
+        return self._values(raw, dtype) - self._base[layer, :size]
+
+    def changed(self, layer: int, raw: Raw, dtype: str) -> float:
+        delta = self._difference(layer, raw, dtype)
+        largest = float(delta.abs().max()) if delta.numel() else 0.0
+        if not largest < float("inf"):
+            raise NonFinite
+        return largest
+
+    def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
+        self._size = elements
+        if codes is None:
+            self._sum[:elements] = 0
+        else:
+            stored = torch.from_numpy(codes).view(_CODES[bits])
+            self._sum[:elements] = stored.to(self._device).to(torch.int32)
+
+    def add(self, layer: int, raw: Raw, dtype: str, signs: NDArray[np.float32]) -> Added:
+        delta = self._difference(layer, raw, dtype)
+        size = delta.numel()
+        if not size:
+            return Added(0, False)
+        delta = (delta.view(signs.shape) * self._signs(signs)).view(-1)
+        integers = (delta + float(MAGIC)).view(torch.int32) - MAGIC_BITS
+        peak = int(integers.abs().max())
+        if not 0 <= peak <= GRID_LIMIT:
+            step = 1 / abs(float(signs.flat[0]))
+            raise Overflow(int(self.changed(layer, raw, dtype) / step))
+        self._sum[:size] += integers
+        if peak == 0:
+            return Added(0, bool((delta != 0).any()))
+        return Added(self._sum_of_squares(integers), True)
+
+    def _sum_of_squares(self, integers: torch.Tensor) -> int:
+        if self._device.type == "mps":
+            integers = integers.cpu()
+        wide = integers.to(torch.int64)
+        return int((wide * wide).sum())
+
+    def finish(self, bits: int) -> tuple[Raw, int]:
+        total = self._sum[: self._size]
+        peak = int(total.abs().max()) if self._size else 0
+        memory, view = self._codes
+        nbytes = self._size * bits // 8
+        memory[:nbytes].view(_CODES[bits]).copy_(total.to(_CODES[bits]))
+        return view[:nbytes], peak
+
+    def retrieve(
+        self, codes: Raw, bits: int, signs: NDArray[np.float32], dtype: str, out: Raw
+    ) -> int:
+        stored = torch.from_numpy(codes).view(_CODES[bits]).to(self._device)
+        delta = stored.to(torch.float32).view(signs.shape) * self._signs(signs)
+        values = delta.view(-1) + self._base[0, : signs.size]
+        target = _DTYPES[dtype]
+        host = values.cpu() if self._device.type == "mps" else values
+        made = host.to(target)
+        lost = ~torch.isfinite(made.to(torch.float32))
+        count = int(lost.sum())
+        if count:
+            largest = torch.finfo(target).max
+            made = torch.where(lost, torch.copysign(torch.tensor(largest), host), host).to(target)
+        torch.from_numpy(out).view(target).copy_(made)
+        return count

@@ -1,0 +1,104 @@
+"""The error tree. Each class carries the exit code of the command line.
+
+RandesError                 70  (never raised itself)
+├── CheckFailed              1  a check found a difference
+├── UsageError               2  the call's words are off
+├── CheckpointError          3  a checkpoint cannot be read or is not one
+├── MismatchError            4  a checkpoint does not fit this base or bank
+├── MissingError             5  a file, task or tensor is not there
+├── BankDamaged              6  a bank's bytes are not what was written
+├── BankLocked               7  somebody else writes to the bank
+├── NoSpace                  8  the disk is (or would be) full
+├── HubError                 9  Hub, network or authorisation
+├── NewerFormat             10  a newer version or an unknown required feature
+└── InputOutputError        74  the operating system refused a read or a write
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BankDamaged",
+    "BankLocked",
+    "CheckFailed",
+    "CheckpointError",
+    "HubError",
+    "InputOutputError",
+    "MismatchError",
+    "MissingError",
+    "NewerFormat",
+    "NoSpace",
+    "RandesError",
+    "UsageError",
+]
+
+
+class RandesError(Exception):
+    """Base of every error that randes raises on purpose; its text is one line."""
+
+    exit_code = 70
+
+
+class CheckFailed(RandesError):
+    """A check found a difference."""
+
+    exit_code = 1
+
+
+class UsageError(RandesError):
+    """Options or names that cannot be carried out as given."""
+
+    exit_code = 2
+
+
+class CheckpointError(RandesError):
+    """A checkpoint that cannot be read: truncated, malformed, unsupported."""
+
+    exit_code = 3
+
+
+class MismatchError(RandesError):
+    """A checkpoint that is sound but does not fit this base or this bank."""
+
+    exit_code = 4
+
+
+class MissingError(RandesError):
+    """A file, task or tensor that is not there."""
+
+    exit_code = 5
+
+
+class BankDamaged(RandesError):
+    """Bytes of a bank are not those that were written."""
+
+    exit_code = 6
+
+
+class BankLocked(RandesError):
+    """Another process holds the bank's write lock."""
+
+    exit_code = 7
+
+
+class NoSpace(RandesError):
+    """The disk has no room for the output."""
+
+    exit_code = 8
+
+
+class HubError(RandesError):
+    """The Hugging Face Hub, the network, or authorisation."""
+
+    exit_code = 9
+
+
+class NewerFormat(RandesError):
+    """A bank of a newer version, or one that requires an unknown feature."""
+
+    exit_code = 10
+
+
+class InputOutputError(RandesError):
+    """The operating system refused to read or write."""
+
+    exit_code = 74

@@ -1,0 +1,173 @@
+"""One commit point: a sibling temporary file, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from randes_cli.errors import InputOutputError, MissingError, NoSpace, RandesError, UsageError
+
+_SUFFIX = ".randes-tmp"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
+    """The randes error that tells what the system refused, on which file."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return NoSpace(f"{path}: no space left while {doing} ({reason}); nothing was changed")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return MissingError(f"{path}: not found")
+    return InputOutputError(f"{path}: {reason} while {doing}")
+
+
+class OutputFile:
+    """An open temporary file: positioned writes from any thread, read back by offset."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self.fd = fd
+        self.path = path
+
+    def write_at(self, data: object, offset: int) -> None:
+        """Write all of a bytes-like object at `offset`."""
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        try:
+            while len(view):
+                done = os.pwrite(self.fd, view, offset)
+                view, offset = view[done:], offset + done
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "writing") from error
+
+    def copy_from(self, source: int, start: int, count: int, offset: int) -> None:
+        """Copy `count` bytes of another open file, inside the kernel where it can."""
+        try:
+            while count:
+                done = _copy_range(source, self.fd, min(count, 2**26), start, offset)
+                if not done:
+                    raise OSError(errno.EIO, "the source ended early")
+                start, offset, count = start + done, offset + done, count - done
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "copying") from error
+
+    def resize(self, size: int) -> None:
+        """Set the file's length."""
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "making room") from error
+
+
+def _copy_range(source: int, target: int, count: int, start: int, offset: int) -> int:
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source, target, count, start, offset)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+    data = os.pread(source, min(count, 2**20), start)
+    return os.pwrite(target, data, offset)
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Refuse an output that exists (unless `force`) or that is no place for a file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise MissingError(f"{path.parent}: no such folder for the output") from None
+        return
+    except OSError as error:
+        raise wrap_os_error(error, path, "looking at the output") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path}: is a folder; name a file")
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise UsageError(f"{path}: not a regular file")
+    if not force:
+        raise UsageError(f"{path}: exists (say --force to replace it)")
+
+
+def check_space(folder: Path, need: int) -> None:
+    """Raise NoSpace when the file system of `folder` has less than `need` bytes free."""
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        raise wrap_os_error(error, folder, "asking for free space") from error
+    free = found.f_bavail * found.f_frsize
+    if free < need:
+        raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
+
+
+def remove_stale(path: Path) -> None:
+    """Delete temporary files of `path` whose writers are dead (their lock is free)."""
+    prefix = f".{path.name}."
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX):
+                _remove_unlocked(Path(entry.path))
+
+
+def _remove_unlocked(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        finally:
+            os.close(fd)
+
+
+def _open_temporary(path: Path) -> tuple[int, Path]:
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}"
+    try:
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise wrap_os_error(error, path, "creating the output") from error
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd, temporary
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
+    """A temporary file beside `path` that becomes `path` when the block ends well.
+
+    The rename is the commit: before it nothing but the temporary file was touched, after it
+    the new file is whole. A link at `path` is replaced, never written through.
+    Raises UsageError (exists), MissingError (no folder), NoSpace, InputOutputError.
+    """
+    check_target(path, force=force)
+    remove_stale(path)
+    fd, temporary = _open_temporary(path)
+    committed = False
+    try:
+        yield OutputFile(fd, path)
+        try:
+            os.fsync(fd)
+            check_target(path, force=force)
+            os.replace(temporary, path)
+            committed = True
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise wrap_os_error(error, path, "committing") from error
+    finally:
+        if not committed:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        os.close(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
+    finally:
+        os.close(fd)

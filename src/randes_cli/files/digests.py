@@ -1,0 +1,46 @@
+"""Digests: XXH3-128 per chunk, and fingerprints of a checkpoint's content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import xxhash
+
+from randes_cli.plan import CHUNK_ELEMENTS
+from randes_cli.specs import TensorInfo
+
+DIGEST_BYTES = 16
+
+
+def hasher() -> xxhash.xxh3_128:
+    """A running XXH3-128 with seed 0; its digest is the canonical (big-endian) 16 bytes."""
+    return xxhash.xxh3_128()
+
+
+def digest(data: object) -> bytes:
+    """XXH3-128 of a bytes-like object."""
+    return xxhash.xxh3_128_digest(data)  # type: ignore[arg-type]
+
+
+def chunk_count(tensor: TensorInfo) -> int:
+    """Number of chunks, and so of digests, of a tensor (`plan.chunks` lists them)."""
+    rows, cols = tensor.matrix
+    if not rows * cols:
+        return 0
+    if cols > CHUNK_ELEMENTS:
+        return rows * -(-cols // CHUNK_ELEMENTS)
+    return -(-rows // (CHUNK_ELEMENTS // cols))
+
+
+def fingerprint(tensors: Mapping[str, TensorInfo], digests: Mapping[str, bytes]) -> str:
+    """32 hexadecimal digits that depend on names, dtypes, shapes and values alone.
+
+    XXH3-128 over the tensors in the order of their names (by code point), each as its name,
+    a zero byte, dtype, a zero byte, dimensions joined by commas, a zero byte, chunk digests.
+    """
+    whole = hasher()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        shape = ",".join(map(str, tensor.shape))
+        whole.update(f"{name}\0{tensor.dtype}\0{shape}\0".encode() + digests[name])
+    return whole.hexdigest()

@@ -1,0 +1,174 @@
+"""The safetensors header: one reader that checks everything before anything is allocated."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from randes_cli.errors import CheckpointError
+from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+#: The limit of the safetensors format itself.
+MAX_HEADER = 100_000_000
+
+_OTHER_FILES = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file (run: git lfs pull)"),
+    (b"<!DOCTYPE", "an HTML page, not a checkpoint (a download that failed?)"),
+    (b"<!doctype", "an HTML page, not a checkpoint (a download that failed?)"),
+    (b"<html", "an HTML page, not a checkpoint (a download that failed?)"),
+    (b"GGUF", "a GGUF file: quantised weights; give the original safetensors checkpoint"),
+    (b"PK\x03\x04", "a PyTorch pickle, not safetensors (see --allow-pickle)"),
+    (b"\x80\x02", "a pickle, not safetensors (see --allow-pickle)"),
+    (b"\x80\x04", "a pickle, not safetensors (see --allow-pickle)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A checked header.
+
+    Attributes:
+        tensors: by name, in the order of their data.
+        starts: offset of each tensor's first byte in the file.
+        metadata: the header's ``__metadata__``.
+        size: bytes before the data: 8 + the length of the JSON.
+        file_size: bytes of the whole file.
+    """
+
+    tensors: Mapping[str, TensorInfo]
+    starts: Mapping[str, int]
+    metadata: Mapping[str, str]
+    size: int
+    file_size: int
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {twice[:200]!a}")
+    return made
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def parse_json(data: bytes) -> Any:
+    """Strict JSON: UTF-8, no duplicate keys, no NaN. Raises ValueError with the reason."""
+    try:
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"tensor {name[:200]!a}: not dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_SIZE:
+        raise ValueError(
+            f"tensor {name[:200]!a}: dtype {str(dtype)[:40]!a} is packed or unknown; "
+            "give the unquantised checkpoint"
+        )
+    if not isinstance(shape, list) or len(shape) > 64 or not all(map(_is_count, shape)):
+        raise ValueError(f"tensor {name[:200]!a}: bad shape")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
+        raise ValueError(f"tensor {name[:200]!a}: bad data_offsets")
+    start, stop = offsets
+    if prod(shape) * ITEM_SIZE[dtype] != stop - start:
+        raise ValueError(f"tensor {name[:200]!a}: shape, dtype and data_offsets disagree")
+    return TensorInfo(name, dtype, tuple(shape)), start, stop
+
+
+def parse_header(data: bytes, *, file_size: int) -> Header:
+    """Check the JSON of a header and that its tensors tile the rest of the file exactly.
+
+    Raises ValueError with the reason.
+    """
+    entries = parse_json(data)
+    if not isinstance(entries, dict):
+        raise ValueError("the header is not a JSON object")
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("__metadata__ is not a map of strings")
+    rows = sorted((_entry(*item) for item in entries.items()), key=lambda row: row[1:])
+    size = 8 + len(data)
+    position = 0
+    for tensor, start, stop in rows:
+        if start != position:
+            raise ValueError(f"tensor {tensor.name[:200]!a}: its data overlap or leave a hole")
+        position = stop
+    if size + position != file_size:
+        kind = "truncated" if size + position > file_size else "followed by other bytes"
+        raise ValueError(f"{kind}: {size + position} bytes declared, {file_size} there")
+    return Header(
+        {tensor.name: tensor for tensor, _, _ in rows},
+        {tensor.name: size + start for tensor, start, _ in rows},
+        metadata,
+        size,
+        file_size,
+    )
+
+
+def header_length(prefix: bytes, *, file_size: int) -> int:
+    """Length of the header's JSON, from a file's first bytes. Raises ValueError."""
+    if file_size == 0:
+        raise ValueError("an empty file")
+    for magic, meaning in _OTHER_FILES:
+        if prefix.startswith(magic):
+            raise ValueError(meaning)
+    if len(prefix) < 8:
+        raise ValueError("not a safetensors file: shorter than 8 bytes")
+    length = int.from_bytes(prefix[:8], "little")
+    if prefix[8:9] not in (b"{", b""):
+        raise ValueError("not a safetensors file")
+    if length > MAX_HEADER:
+        raise ValueError(f"not a safetensors file: a header of {length} bytes")
+    if 8 + length > file_size:
+        raise ValueError(f"truncated: {8 + length} header bytes declared, {file_size} there")
+    return length
+
+
+def read_header(fd: int, name: str) -> Header:
+    """Read and check the header of an open file. Raises CheckpointError naming `name`."""
+    try:
+        file_size = os.fstat(fd).st_size
+        length = header_length(os.pread(fd, 64, 0), file_size=file_size)
+        return parse_header(os.pread(fd, length, 8), file_size=file_size)
+    except ValueError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+
+
+def encode_header(
+    tensors: Iterable[TensorInfo], metadata: Mapping[str, str], *, length: int | None = None
+) -> bytes:
+    """The 8 length bytes and the JSON of a header whose data follow in the given order.
+
+    The JSON is padded with spaces to `length`, or to the next multiple of 8.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for tensor in tensors:
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + tensor.nbytes],
+        }
+        position += tensor.nbytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    padded = text.ljust(-(-len(text) // 8) * 8 if length is None else length)
+    return len(padded).to_bytes(8, "little") + padded

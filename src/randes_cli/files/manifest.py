@@ -1,0 +1,433 @@
+"""The manifest: everything that retrieval needs besides the tensors, as JSON.
+
+`docs/bank-format.md` describes each field. Reading goes field by field; an error names the
+field (``tasks[2].seed``). What is unknown and optional survives a rewrite in `extra`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import isfinite
+from typing import Any, TypeVar
+
+from randes_cli.core.grid import EXPONENT_RANGE
+from randes_cli.errors import BankDamaged, NewerFormat, UsageError
+from randes_cli.files.header import parse_json
+from randes_cli.specs import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    ITEM_SIZE,
+    BaseStorage,
+    Rest,
+    Shuffle,
+    Signs,
+    TensorInfo,
+    Transform,
+    check_task_name,
+)
+
+#: Required features that this version knows; a bank that names another is refused.
+FEATURES = frozenset({"superposition"})
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecord:
+    """The base model: `tensors` are its names, dtypes and shapes."""
+
+    source: str
+    fingerprint: str
+    storage: BaseStorage
+    metadata: Mapping[str, str]
+    tensors: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task. Its tensors are the base's, but for the differences listed here.
+
+    Attributes:
+        dtype: the dtype of its superposed tensors where it is not the base's.
+        unchanged: tensors that equal the base's.
+        missing: the base's tensors that the task lacks.
+        own: tensors kept exactly, by name.
+        shapes: shapes of resized embeddings, by name; rows past the base's are own tensors.
+        dtypes: dtypes of single tensors, where neither `dtype` nor the base's.
+        coefficient: λ that `tune` chose, or None.
+    """
+
+    name: str
+    index: int
+    seed: int
+    group: int
+    source: str
+    fingerprint: str
+    metadata: Mapping[str, str]
+    dtype: str | None = None
+    unchanged: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
+    own: Mapping[str, TensorInfo] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    coefficient: float | None = None
+
+    def tensor(self, base: TensorInfo) -> TensorInfo:
+        """The task's tensor of this name, which it has and does not keep as its own."""
+        dtype = self.dtypes.get(base.name, self.dtype or base.dtype)
+        return TensorInfo(base.name, dtype, self.shapes.get(base.name, base.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A bank's manifest.
+
+    Attributes:
+        bits: width of a new superposition.
+        capacity: tasks that an 8-bit superposition has room for.
+        next_index: the index that the next added task gets.
+        steps: step exponents by tensor; kept when a superposition goes, so that it returns alike.
+        forgotten: (index, group) of tasks whose deltas stay in a superposition without a record.
+        cells: the tensors that each pair of Gram matrices in ``stats/gram`` sums over.
+        estimated: pairs of task indices whose cosines are estimates.
+        extra: unknown optional fields, kept as they are.
+    """
+
+    transform: Transform
+    bits: int
+    seed: int
+    capacity: int
+    next_index: int
+    base: BaseRecord
+    tasks: tuple[TaskRecord, ...]
+    steps: Mapping[str, int]
+    groups: int = 1
+    forgotten: tuple[tuple[int, int], ...] = ()
+    cells: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    estimated: frozenset[tuple[int, int]] = frozenset()
+    features: tuple[str, ...] = ("superposition",)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_tasks(self, tasks: Iterable[TaskRecord]) -> Manifest:
+        """The same with these tasks, in the order of their indices."""
+        return replace(self, tasks=tuple(sorted(tasks, key=lambda task: task.index)))
+
+
+def _task_json(task: TaskRecord) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": task.name,
+        "index": task.index,
+        "seed": task.seed,
+        "group": task.group,
+        "source": task.source,
+        "fingerprint": task.fingerprint,
+        "metadata": dict(sorted(task.metadata.items())),
+        "unchanged": sorted(task.unchanged),
+        "missing": sorted(task.missing),
+        "own": {n: [t.dtype, list(t.shape)] for n, t in sorted(task.own.items())},
+        "shapes": {name: list(shape) for name, shape in sorted(task.shapes.items())},
+        "dtypes": dict(sorted(task.dtypes.items())),
+    }
+    if task.dtype is not None:
+        made["dtype"] = task.dtype
+    if task.coefficient is not None:
+        made["coefficient"] = task.coefficient
+    return made
+
+
+def to_json(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as the JSON object that a bank stores."""
+    base, transform = manifest.base, manifest.transform
+    return {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "features": list(manifest.features),
+        "transform": {
+            "shuffle": transform.shuffle.value,
+            "signs": transform.signs.value,
+            "targets": transform.targets,
+            "every": transform.every,
+            "rest": transform.rest.value,
+        },
+        "bits": manifest.bits,
+        "seed": manifest.seed,
+        "capacity": manifest.capacity,
+        "next_index": manifest.next_index,
+        "groups": manifest.groups,
+        "base": {
+            "source": base.source,
+            "fingerprint": base.fingerprint,
+            "storage": base.storage.value,
+            "metadata": dict(sorted(base.metadata.items())),
+            "tensors": {t.name: [t.dtype, list(t.shape)] for t in base.tensors},
+        },
+        "tasks": [_task_json(task) for task in manifest.tasks],
+        "forgotten": [list(pair) for pair in manifest.forgotten],
+        "steps": dict(manifest.steps),
+        "stats": {
+            "cells": [[name, list(tensors)] for name, tensors in manifest.cells],
+            "estimated": [list(pair) for pair in sorted(manifest.estimated)],
+        },
+        **manifest.extra,
+    }
+
+
+def encode(manifest: Manifest) -> bytes:
+    """UTF-8 JSON without spaces."""
+    return json.dumps(to_json(manifest), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class _Fields:
+    """One JSON object being read, with its path for messages."""
+
+    def __init__(self, value: object, path: str) -> None:
+        if not isinstance(value, dict):
+            raise BankDamaged(f"manifest: {path or 'the whole'} is not an object")
+        self.value: dict[str, Any] = value
+        self.path = path
+
+    def fail(self, key: str, what: str) -> BankDamaged:
+        dot = "." if self.path else ""
+        return BankDamaged(f"manifest: {self.path}{dot}{key} {what}")
+
+    def get(self, key: str, kind: type[T]) -> T:
+        if key not in self.value:
+            raise self.fail(key, "is missing")
+        found = self.value[key]
+        if type(found) is not kind:
+            raise self.fail(key, f"is not a {kind.__name__}")
+        return found
+
+    def count(self, key: str, most: int = 2**63 - 1, least: int = 0) -> int:
+        found = self.get(key, int)
+        if not least <= found <= most:
+            raise self.fail(key, f"is {str(found)[:30]}, not between {least} and {most}")
+        return found
+
+    def choice(self, key: str, kind: type[E]) -> E:
+        found = self.get(key, str)
+        try:
+            return kind(found)
+        except ValueError:
+            raise self.fail(key, f"is {found[:60]!a}, which this version does not know") from None
+
+    def fields(self, key: str) -> _Fields:
+        dot = "." if self.path else ""
+        return _Fields(self.get(key, dict), f"{self.path}{dot}{key}")
+
+    def map(self, key: str, check: Callable[[object], T | None]) -> dict[str, T]:
+        made = {}
+        for name, value in self.get(key, dict).items():
+            checked = check(value)
+            if checked is None:
+                raise self.fail(f"{key}[{name[:100]!a}]", "is not valid")
+            made[name] = checked
+        return made
+
+    def list(self, key: str, check: Callable[[object], T | None]) -> list[T]:
+        made = []
+        for position, value in enumerate(self.get(key, list)):
+            checked = check(value)
+            if checked is None:
+                raise self.fail(f"{key}[{position}]", "is not valid")
+            made.append(checked)
+        return made
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or len(value) > 64:
+        return None
+    return tuple(value) if all(type(n) is int and 0 <= n < 2**63 for n in value) else None
+
+
+def _dtype(value: object) -> str | None:
+    return value if isinstance(value, str) and value in ITEM_SIZE else None
+
+
+def _typed_shape(value: object) -> tuple[str, tuple[int, ...]] | None:
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    dtype, shape = _dtype(value[0]), _shape(value[1])
+    return None if dtype is None or shape is None else (dtype, shape)
+
+
+def _pair(value: object) -> tuple[int, int] | None:
+    made = _shape(value)
+    return (made[0], made[1]) if made is not None and len(made) == 2 else None
+
+
+def _exponent(value: object) -> int | None:
+    low, high = EXPONENT_RANGE
+    return value if type(value) is int and low <= value <= high else None
+
+
+def _cell(value: object) -> tuple[str, tuple[str, ...]] | None:
+    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
+        return None
+    if not isinstance(value[1], list) or not all(isinstance(name, str) for name in value[1]):
+        return None
+    return value[0], tuple(value[1])
+
+
+def _tensors(typed: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, TensorInfo]:
+    return {name: TensorInfo(name, dtype, shape) for name, (dtype, shape) in typed.items()}
+
+
+def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> TaskRecord:
+    fields = _Fields(value, path)
+    name = fields.get("name", str)
+    try:
+        check_task_name(name)
+    except UsageError as error:
+        raise fields.fail("name", f"is refused: {error}") from None
+    unchanged = frozenset(fields.list("unchanged", _text))
+    missing = frozenset(fields.list("missing", _text))
+    shapes = fields.map("shapes", _shape)
+    dtypes = fields.map("dtypes", _dtype)
+    for key, names in (
+        ("unchanged", unchanged),
+        ("missing", missing),
+        ("shapes", shapes),
+        ("dtypes", dtypes),
+    ):
+        unknown = next((n for n in names if n not in base), None)
+        if unknown is not None:
+            raise fields.fail(key, f"names {unknown[:100]!a}, which the base lacks")
+    for tensor, shape in shapes.items():
+        if not shape or shape[1:] != base[tensor].shape[1:]:
+            raise fields.fail(f"shapes[{tensor[:100]!a}]", "does not extend the base's shape")
+    coefficient = None
+    if "coefficient" in fields.value:
+        coefficient = fields.get("coefficient", float)
+        if not (isfinite(coefficient) and abs(coefficient) <= 1e6):
+            raise fields.fail("coefficient", "is out of range")
+    dtype = None
+    if "dtype" in fields.value:
+        dtype = _dtype(fields.value["dtype"])
+        if dtype is None:
+            raise fields.fail("dtype", "is not a dtype")
+    return TaskRecord(
+        name=name,
+        index=fields.count("index", 2**31),
+        seed=fields.count("seed", 2**64),
+        group=fields.count("group", 2**20),
+        source=fields.get("source", str),
+        fingerprint=fields.get("fingerprint", str),
+        metadata=fields.map("metadata", _text),
+        dtype=dtype,
+        unchanged=unchanged,
+        missing=missing,
+        own=_tensors(fields.map("own", _typed_shape)),
+        shapes=shapes,
+        dtypes=dtypes,
+        coefficient=coefficient,
+    )
+
+
+def _check_version(fields: _Fields) -> tuple[str, ...]:
+    if fields.get("format", str) != FORMAT_NAME:
+        raise fields.fail("format", f"is not {FORMAT_NAME}")
+    version = fields.count("version")
+    if version > FORMAT_VERSION:
+        raise NewerFormat(
+            f"manifest: version {version} is newer than {FORMAT_VERSION}; upgrade randes"
+        )
+    features = tuple(fields.list("features", _text))
+    unknown = sorted(set(features) - FEATURES)
+    if unknown:
+        raise NewerFormat(
+            f"manifest: requires {unknown[0][:100]!a}, which this version lacks; upgrade randes"
+        )
+    return features
+
+
+def _parse_transform(fields: _Fields) -> Transform:
+    try:
+        return Transform(
+            shuffle=fields.choice("shuffle", Shuffle),
+            signs=fields.choice("signs", Signs),
+            targets=fields.get("targets", str),
+            every=fields.count("every", least=1),
+            rest=fields.choice("rest", Rest),
+        )
+    except UsageError as error:
+        raise fields.fail("targets", f"is refused: {error}") from None
+
+
+def _parse_base(fields: _Fields) -> BaseRecord:
+    return BaseRecord(
+        source=fields.get("source", str),
+        fingerprint=fields.get("fingerprint", str),
+        storage=fields.choice("storage", BaseStorage),
+        metadata=fields.map("metadata", _text),
+        tensors=tuple(_tensors(fields.map("tensors", _typed_shape)).values()),
+    )
+
+
+_KNOWN = frozenset(
+    ["format", "version", "features", "transform", "bits", "seed", "capacity", "next_index", "groups", "base", "tasks", "forgotten", "steps", "stats"]
+)
+
+
+def decode(data: bytes) -> Manifest:
+    """Read and check a manifest. Raises BankDamaged naming the field, or NewerFormat."""
+    try:
+        fields = _Fields(parse_json(data), "")
+    except ValueError as error:
+        raise BankDamaged(f"manifest: {error}") from None
+    features = _check_version(fields)
+    base = _parse_base(fields.fields("base"))
+    named = {tensor.name: tensor for tensor in base.tensors}
+    tasks = tuple(
+        _parse_task(value, f"tasks[{position}]", named)
+        for position, value in enumerate(fields.get("tasks", list))
+    )
+    stats = fields.fields("stats")
+    made = Manifest(
+        transform=_parse_transform(fields.fields("transform")),
+        bits=fields.count("bits", 16),
+        seed=fields.count("seed"),
+        capacity=fields.count("capacity", 2**31, 1),
+        next_index=fields.count("next_index", 2**31),
+        base=base,
+        tasks=tasks,
+        steps=fields.map("steps", _exponent),
+        groups=fields.count("groups", 2**20, 1),
+        forgotten=tuple(fields.list("forgotten", _pair)),
+        cells=tuple(stats.list("cells", _cell)),
+        estimated=frozenset(stats.list("estimated", _pair)),
+        features=features,
+        extra={key: value for key, value in fields.value.items() if key not in _KNOWN},
+    )
+    _check_whole(fields, made)
+    return made
+
+
+def _check_whole(fields: _Fields, made: Manifest) -> None:
+    """What no single field shows: unique names, seeds and indices, known tensors."""
+    if made.bits not in (8, 16):
+        raise fields.fail("bits", f"is {made.bits}")
+    names = {tensor.name for tensor in made.base.tensors}
+    for attribute in ("name", "index", "seed"):
+        values = [getattr(task, attribute) for task in made.tasks]
+        if len(set(values)) != len(values):
+            raise fields.fail("tasks", f"has a {attribute} twice")
+    for position, task in enumerate(made.tasks):
+        if task.index >= made.next_index:
+            raise fields.fail(f"tasks[{position}].index", "is not below next_index")
+        if task.group >= made.groups:
+            raise fields.fail(f"tasks[{position}].group", "is not a group of this bank")
+    unknown = next((name for name in made.steps if name not in names), None)
+    if unknown is not None:
+        raise fields.fail("steps", f"names {unknown[:100]!a}, which the base lacks")
+    indices = {task.index for task in made.tasks}
+    if any(not set(pair) <= indices for pair in made.estimated):
+        raise fields.fail("stats.estimated", "names an index that no task has")

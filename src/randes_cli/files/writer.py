@@ -1,0 +1,109 @@
+"""Writes checkpoints: one safetensors file, or shards with their index."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from randes_cli.errors import UsageError
+from randes_cli.files.atomic import OutputFile, atomic_file
+from randes_cli.files.header import encode_header
+from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``5GB``, ``500MiB`` or ``1000000``. Raises UsageError."""
+    found = _SIZE.fullmatch(text.strip())
+    size = 0.0
+    if found:
+        number, unit, binary = found.groups()
+        power = " KMGT".index(unit.upper() or " ")
+        size = float(number) * (1024 if binary else 1000) ** power
+    if size < 1:
+        raise UsageError(f"size {text!r}: write it as 5GB, 500MiB or a number of bytes")
+    return int(size)
+
+
+def split_shards(tensors: Sequence[TensorInfo], most: int | None) -> list[list[TensorInfo]]:
+    """Tensors in files of at most `most` bytes of data (a larger tensor has one of its own)."""
+    shards: list[list[TensorInfo]] = [[]]
+    size = 0
+    for tensor in tensors:
+        if shards[-1] and most is not None and size + tensor.nbytes > most:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += tensor.nbytes
+    return [sorted(shard, key=lambda tensor: -ITEM_SIZE[tensor.dtype]) for shard in shards]
+
+
+class CheckpointWriter:
+    """Open output files with room for every tensor; writes go to known offsets."""
+
+    def __init__(self) -> None:
+        self._where: dict[str, tuple[OutputFile, int]] = {}
+
+    def add(self, file: OutputFile, tensors: Sequence[TensorInfo], header: bytes) -> None:
+        """Take an open file that begins with `header` and will hold `tensors` in this order."""
+        file.write_at(header, 0)
+        position = len(header)
+        for tensor in tensors:
+            self._where[tensor.name] = file, position
+            position += tensor.nbytes
+        file.resize(position)
+
+    def write(self, name: str, start: int, data: object) -> None:
+        """Write bytes of a tensor from byte `start` of its data."""
+        file, offset = self._where[name]
+        file.write_at(data, offset + start)
+
+
+@contextmanager
+def checkpoint_writer(
+    path: Path,
+    tensors: Sequence[TensorInfo],
+    metadata: Mapping[str, str],
+    *,
+    shard_bytes: int | None,
+    force: bool,
+) -> Iterator[CheckpointWriter]:
+    """Write a checkpoint that appears when the block ends well.
+
+    `path` is the file, or where more than `shard_bytes` of data ask for shards the file that
+    they are named after: ``model.safetensors`` gives ``model-00001-of-00003.safetensors`` and
+    ``model.safetensors.index.json``, which is committed last.
+    """
+    shards = split_shards(tensors, shard_bytes)
+    single = len(shards) == 1
+    with ExitStack() as stack:
+        if not single:
+            index = stack.enter_context(
+                atomic_file(path.with_name(path.name + ".index.json"), force=force)
+            )
+            index.write_at(_index(path, shards), 0)
+        writer = CheckpointWriter()
+        for number, shard in enumerate(shards):
+            target = path if single else path.with_name(_shard_name(path, number, len(shards)))
+            file = stack.enter_context(atomic_file(target, force=force))
+            writer.add(file, shard, encode_header(shard, metadata))
+        yield writer
+
+
+def _shard_name(path: Path, number: int, count: int) -> str:
+    return f"{path.stem}-{number + 1:05d}-of-{count:05d}{path.suffix}"
+
+
+def _index(path: Path, shards: list[list[TensorInfo]]) -> bytes:
+    weights = {
+        tensor.name: _shard_name(path, number, len(shards))
+        for number, shard in enumerate(shards)
+        for tensor in shard
+    }
+    total = sum(tensor.nbytes for shard in shards for tensor in shard)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
+    return (json.dumps(index, indent=2) + "\n").encode()

@@ -1,0 +1,1 @@
+"""The verbs: each joins core and files, returns a report, and never prints."""

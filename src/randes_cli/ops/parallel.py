@@ -1,0 +1,81 @@
+"""A small pool: threads that take jobs in order and stop at the first failure."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+J = TypeVar("J")
+W = TypeVar("W")
+
+
+class Progress(Protocol):
+    """Called from any thread with bytes done since the last call, of `total` in `phase`."""
+
+    def __call__(self, phase: str, done: int, total: int) -> None: ...
+
+
+def no_progress(phase: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def thread_count(asked: int) -> int:
+    """Threads to use: as asked, or one for each core that this process may use."""
+    if asked > 0:
+        return asked
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def run_parallel(
+    jobs: Sequence[J],
+    worker: Callable[[], W],
+    work: Callable[[W, J], int],
+    *,
+    threads: int,
+    phase: str,
+    total: int,
+    progress: Progress,
+) -> None:
+    """Do every job; `worker` makes each thread's state, `work` returns the bytes it did.
+
+    The first exception stops all threads after their present jobs and is raised here; so does
+    an interruption of the calling thread.
+    """
+    lock, stop = threading.Lock(), threading.Event()
+    queue, failures = iter(jobs), list[BaseException]()
+
+    def loop() -> None:
+        try:
+            state = worker()
+            while not stop.is_set():
+                with lock:
+                    job = next(queue, None)
+                if job is None:
+                    return
+                done = work(state, job)
+                with lock:
+                    progress(phase, done, total)
+        except BaseException as error:
+            failures.append(error)
+            stop.set()
+
+    if not jobs:
+        return
+    pool = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(jobs)))]
+    try:
+        for thread in pool:
+            thread.start()
+        for thread in pool:
+            thread.join()
+    finally:
+        stop.set()
+        for thread in pool:
+            if thread.is_alive():
+                thread.join()
+    if failures:
+        raise failures[0]

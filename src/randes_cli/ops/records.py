@@ -1,0 +1,64 @@
+"""What a manifest records of a task and of where it came from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from randes_cli.files.digests import fingerprint
+from randes_cli.files.manifest import TaskRecord
+from randes_cli.ops.superpose import Participant, Tally
+from randes_cli.specs import TensorInfo
+
+
+def recorded_source(source: str, bank: Path) -> str:
+    """What the manifest says of where a checkpoint came from.
+
+    The path from the bank's folder where the checkpoint lies below it, else the last part of
+    its path: a bank's bytes (and what it tells strangers) do not depend on outer folders.
+    """
+    path = Path(source).resolve()
+    try:
+        return path.relative_to(bank.parent.resolve()).as_posix()
+    except ValueError:
+        return path.name
+
+
+def task_record(
+    base: Mapping[str, TensorInfo],
+    participant: Participant,
+    who: int,
+    tally: Tally,
+    *,
+    source: str,
+    metadata: Mapping[str, str],
+) -> TaskRecord:
+    """The record of a task whose tensors have all been read."""
+    tensors, fit = participant.checkpoint.tensors, participant.fit
+    changed = {name for name in tensors if (who, name) in tally.changed}
+    same = {
+        name
+        for name, tensor in tensors.items()
+        if name not in changed and name in base and base[name].shape == tensor.shape
+    }
+    own = {n: tensors[n] for n in fit.exact if n not in same}
+    shared = {n: t for n, t in tensors.items() if n not in own}
+    dtype = None
+    if any(tensor.dtype != base[name].dtype for name, tensor in shared.items()):
+        dtype = Counter(tensor.dtype for tensor in shared.values()).most_common(1)[0][0]
+    return TaskRecord(
+        name=participant.name,
+        index=participant.index,
+        seed=participant.seed,
+        group=0,
+        source=source,
+        fingerprint=fingerprint(tensors, tally.joined(who, tensors)),
+        metadata=metadata,
+        dtype=dtype,
+        unchanged=frozenset(same),
+        missing=frozenset(fit.missing),
+        own=own,
+        shapes={n: t.shape for n, t in shared.items() if t.shape != base[n].shape},
+        dtypes={n: t.dtype for n, t in shared.items() if t.dtype != (dtype or base[n].dtype)},
+    )

@@ -1,0 +1,294 @@
+"""Retrieval: one task's tensors out of a bank, piece by piece (paper equation 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.convert import narrow, widen
+from randes_cli.core.kernel import Kernel
+from randes_cli.core.shuffle import layer_order
+from randes_cli.core.signs import sign_bits, sign_window
+from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
+from randes_cli.files.bank import BankFile, base_key, own_key, sum_key
+from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
+from randes_cli.files.digests import DIGEST_BYTES, hasher
+from randes_cli.files.manifest import TaskRecord
+from randes_cli.plan import Rect, Unit, chunks, plan_units
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
+
+Raw = NDArray[np.uint8]
+
+#: λ of a task that nobody tuned.
+DEFAULT_COEFFICIENT = 1.0
+
+
+class BankBase:
+    """The base inside a bank (or outside it, by reference) as a source of tensors."""
+
+    def __init__(self, bank: BankFile, outside: Checkpoint | None) -> None:
+        self.bank, self.outside = bank, outside
+        self.source = f"{bank.path} (base)" if outside is None else outside.source
+        self.tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+        self.metadata = bank.manifest.base.metadata
+        self._digests = bank.base_digests()
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+        if self.outside is None:
+            self.bank.read_into(base_key(name), start, out)
+        else:
+            self.outside.read(name, start, out)
+
+    def digest(self, name: str, chunk: int) -> bytes:
+        """The recorded digest of one chunk."""
+        return self._digests[name][DIGEST_BYTES * chunk : DIGEST_BYTES * (chunk + 1)]
+
+    def close(self) -> None:
+        """Close the checkpoint outside, if any."""
+        if self.outside is not None:
+            self.outside.close()
+
+
+def find_recorded(recorded: str, bank: Path) -> Path | None:
+    """Where a recorded source is now: below the bank's folder, or below this one."""
+    for folder in (bank.parent, Path()):
+        path = folder / recorded
+        if recorded and path.exists():
+            return path
+    return None
+
+
+def open_base(bank: BankFile, given: str | None) -> BankBase | None:
+    """The base of a bank; None where it is all zeros.
+
+    Raises MissingError where it lies outside and cannot be found, MismatchError where what is
+    found has other names or shapes (values are compared chunk by chunk as they are read).
+    """
+    record = bank.manifest.base
+    if record.storage is BaseStorage.zero:
+        return None
+    if record.storage is BaseStorage.embed:
+        return BankBase(bank, None)
+    path = given or find_recorded(record.source, bank.path)
+    if path is None:
+        raise MissingError(
+            f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
+            "say --base PATH"
+        )
+    outside = open_checkpoint(str(path))
+    if outside.tensors != {tensor.name: tensor for tensor in record.tensors}:
+        outside.close()
+        raise MismatchError(f"{path}: not the base of {bank.path} (names, dtypes or shapes differ)")
+    return BankBase(bank, outside)
+
+
+def find_task(bank: BankFile, name: str) -> TaskRecord:
+    """The record of a task. Raises MissingError with the names that there are."""
+    for task in bank.manifest.tasks:
+        if task.name == name:
+            return task
+    known = ", ".join(task.name for task in bank.manifest.tasks[:20]) or "none"
+    raise MissingError(f"{bank.path}: no task {name!a}; it has {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One chunk of one output tensor; `own`: of the exact tensor, put after `skip` rows."""
+
+    tensor: TensorInfo
+    chunk: int
+    rect: Rect
+    own: bool = False
+    skip: int = 0
+
+
+class Retrieval:
+    """How one task comes out of a bank. One object serves all threads.
+
+    Attributes:
+        tensors: the output's tensors by name.
+        saturated: values that did not fit the output's dtype and became its largest.
+        damaged: tensors whose stored bytes were damaged (only with `force`).
+    """
+
+    def __init__(
+        self,
+        bank: BankFile,
+        base: BankBase | None,
+        task: TaskRecord,
+        *,
+        coefficient: float | None = None,
+        dtype: str | None = None,
+        force: bool = False,
+    ) -> None:
+        self.bank, self.base, self.task, self.force = bank, base, task, force
+        chosen = task.coefficient if coefficient is None else coefficient
+        self.coefficient = DEFAULT_COEFFICIENT if chosen is None else chosen
+        if not isfinite(self.coefficient):
+            raise UsageError(f"--lambda must be a finite number, not {self.coefficient}")
+        if dtype is not None and dtype not in FLOAT_DTYPES:
+            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
+        self._dtype = dtype
+        manifest = bank.manifest
+        self._units: dict[str, Unit] = {
+            name: unit
+            for unit in plan_units(manifest.base.tensors, manifest.transform)
+            for name in unit.names
+        }
+        self._named = {tensor.name: tensor for tensor in manifest.base.tensors}
+        shared = [
+            task.tensor(tensor)
+            for name, tensor in self._named.items()
+            if name not in task.missing and name not in task.own
+        ]
+        self.tensors = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
+        self.saturated = 0
+        self.damaged: set[str] = set()
+        self._orders: dict[str, list[int]] = {}
+
+    def _output(self, tensor: TensorInfo) -> TensorInfo:
+        if self._dtype is None or tensor.dtype not in FLOAT_DTYPES:
+            return tensor
+        return TensorInfo(tensor.name, self._dtype, tensor.shape)
+
+    def pieces(self, name: str) -> list[Piece]:
+        """The pieces of one output tensor, in order."""
+        tensor = self.tensors[name]
+        rows, cols = tensor.matrix
+        if name in self.task.own:
+            return [Piece(tensor, n, r, own=True) for n, r in enumerate(chunks(rows, cols))]
+        common = min(rows, self._named[name].matrix[0])
+        made = [Piece(tensor, n, rect) for n, rect in enumerate(chunks(common, cols))]
+        extra = enumerate(chunks(rows - common, cols))
+        return made + [Piece(tensor, n, rect, own=True, skip=common) for n, rect in extra]
+
+    def superposed(self, name: str) -> bool:
+        """Whether a tensor of the task is approximate: it comes from a superposition."""
+        return name not in self.task.own and name not in self.task.unchanged
+
+    def _check(self, found: bytes, recorded: bytes, key: str) -> None:
+        if found != recorded:
+            if not self.force:
+                raise BankDamaged(
+                    f"{self.bank.path}: tensor {key!a} is damaged; task {self.task.name} cannot "
+                    "be retrieved whole (see: randes verify; --force writes it all the same)"
+                )
+            self.damaged.add(key)
+
+    def fill(self, kernel: Kernel, piece: Piece, strip: int, out: Raw) -> None:
+        """Write one piece's bytes to `out`. Raises BankDamaged."""
+        if piece.own:
+            self._fill_own(piece, out)
+        elif self.superposed(piece.tensor.name):
+            self._fill_superposed(kernel, piece, strip, out)
+        else:
+            self._fill_base(piece, out)
+
+    def _convert(self, raw: Raw, stored: str, piece: Piece, out: Raw) -> None:
+        if stored == piece.tensor.dtype:
+            out[:] = raw
+            return
+        values = np.empty(piece.rect.elements, np.float32)
+        widen(raw, stored, values)
+        self.saturated += narrow(values, piece.tensor.dtype, out)
+
+    def _fill_own(self, piece: Piece, out: Raw) -> None:
+        key = own_key(self.task.name, piece.tensor.name)
+        stored = self.bank.info(key).dtype
+        size = ITEM_SIZE[stored]
+        raw = np.empty(piece.rect.elements * size, np.uint8)
+        self.bank.read_into(key, piece.rect.start * size, raw)
+        running = hasher()
+        running.update(raw)
+        self._check(running.digest(), self.bank.digest(key, piece.chunk), key)
+        self._convert(raw, stored, piece, out)
+
+    def _fill_base(self, piece: Piece, out: Raw) -> None:
+        name = piece.tensor.name
+        stored = self._named[name].dtype
+        if self.base is None:
+            out[:] = 0
+            return
+        size = ITEM_SIZE[stored]
+        raw = np.empty(piece.rect.elements * size, np.uint8)
+        self.base.read(name, piece.rect.start * size, raw)
+        running = hasher()
+        running.update(raw)
+        self._check_base(running.digest(), piece)
+        self._convert(raw, stored, piece, out)
+
+    def _check_base(self, found: bytes, piece: Piece) -> None:
+        if self.base is None or self._shortened(piece):
+            return
+        recorded = self.base.digest(piece.tensor.name, piece.chunk)
+        if found != recorded and self.base.outside is not None:
+            raise MismatchError(
+                f"{self.base.source}: tensor {piece.tensor.name!a} has other values than the base "
+                f"of {self.bank.path}"
+            )
+        self._check(found, recorded, base_key(piece.tensor.name))
+
+    def _shortened(self, piece: Piece) -> bool:
+        """Whether the task's rows end inside this chunk, so that its digest cannot be checked."""
+        whole = chunks(*self._named[piece.tensor.name].matrix)[piece.chunk]
+        return whole.elements != piece.rect.elements
+
+    def _place(self, name: str) -> tuple[Unit, int]:
+        """The unit of a tensor and the position where this task's layer lies in it."""
+        unit = self._units.get(name)
+        if unit is None:
+            raise BankDamaged(f"{self.bank.path}: tensor {name!a} is not superposed in this bank")
+        order = self._orders.get(unit.names[0])
+        if order is None:
+            order = layer_order(
+                unit.shuffle,
+                seed=self.task.seed,
+                index=self.task.index,
+                layer_kind=unit.kind,
+                layers=unit.layers,
+            )
+            self._orders[unit.names[0]] = order
+        return unit, order.index(unit.names.index(name))
+
+    def _fill_superposed(self, kernel: Kernel, piece: Piece, strip: int, out: Raw) -> None:
+        unit, position = self._place(piece.tensor.name)
+        moved = unit.names[position]
+        key = sum_key(self.task.group, moved)
+        if key not in self.bank:
+            raise BankDamaged(f"{self.bank.path}: tensor {key!a} is missing")
+        stored, bits = (
+            self._named[piece.tensor.name].dtype,
+            8 * ITEM_SIZE[self.bank.info(key).dtype],
+        )
+        scale = self.coefficient * 2.0 ** self.bank.manifest.steps[moved]
+        flips = sign_bits(unit.signs, self.task.seed, moved, unit.rows, unit.cols)
+        size = ITEM_SIZE[piece.tensor.dtype]
+        base_hash, sum_hash = hasher(), hasher()
+        for rect in piece.rect.split(strip):
+            raw = None
+            if self.base is not None:
+                raw = kernel.buffer(rect.elements * ITEM_SIZE[stored])
+                self.base.read(piece.tensor.name, rect.start * ITEM_SIZE[stored], raw)
+                base_hash.update(raw)
+            kernel.set_base(0, raw, stored, rect.elements)
+            codes = kernel.buffer(rect.elements * bits // 8)
+            self.bank.read_into(key, rect.start * bits // 8, codes)
+            sum_hash.update(codes)
+            signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=scale)
+            start = (rect.start - piece.rect.start) * size
+            target = out[start : start + rect.elements * size]
+            self.saturated += kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
+        self._check_base(base_hash.digest(), piece)
+        if not self._shortened(piece):
+            self._check(sum_hash.digest(), self.bank.digest(key, piece.chunk), key)
+
+
+def output_metadata(task: TaskRecord) -> Mapping[str, str]:
+    """The header metadata of a retrieved checkpoint: the task's own, readable by transformers."""
+    return {"format": "pt", **task.metadata}

@@ -1,0 +1,105 @@
+"""Norms and Gram matrices of a bank: gathered while packing, read when describing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.shuffle import layer_type
+from randes_cli.core.stats import predicted_cosine
+from randes_cli.ops.parallel import Progress, run_parallel
+from randes_cli.ops.sample import gram
+from randes_cli.ops.superpose import Participant, Source, Tally
+from randes_cli.plan import Unit, superposable, tensor_bytes
+from randes_cli.specs import TensorInfo
+
+F64 = NDArray[np.float64]
+Cells = Sequence[tuple[str, tuple[str, ...]]]
+
+#: Gram matrices are kept per tensor while they take less of the base's bytes than this share,
+#: and per layer type beyond it.
+GRAM_SHARE = 1 / 64
+
+
+def norm_rows(base: Sequence[TensorInfo]) -> list[str]:
+    """The tensors that the rows of ``stats/norms`` stand for."""
+    return [tensor.name for tensor in base if superposable(tensor)]
+
+
+def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) -> Cells:
+    """What each pair of Gram matrices covers: a tensor, or the tensors of one type."""
+    names = [name for unit in units for name in unit.names]
+    if len(names) * 2 * 8 * tasks**2 <= GRAM_SHARE * tensor_bytes(base):
+        return [(name, (name,)) for name in names]
+    types: dict[str, list[str]] = {}
+    for name in names:
+        types.setdefault(layer_type(name), []).append(name)
+    return [(kind, tuple(members)) for kind, members in types.items()]
+
+
+def gather_grams(
+    base: Source | None,
+    participants: Sequence[Participant],
+    exponents: Mapping[Unit, int],
+    cells: Cells,
+    *,
+    threads: int,
+    progress: Progress,
+) -> F64:
+    """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet."""
+    where = {name: number for number, (_, names) in enumerate(cells) for name in names}
+    made = np.zeros((len(cells), 2, len(participants), len(participants)))
+    types: dict[str, list[Unit]] = {}
+    for unit in exponents:
+        types.setdefault(layer_type(unit.names[0]), []).append(unit)
+
+    def look(_: None, units: list[Unit]) -> int:
+        for unit in sorted(units, key=lambda unit: unit.names):
+            plain, met = gram(base, participants, unit, exponents[unit])
+            for position, name in enumerate(unit.names):
+                made[where[name], 0] += plain[position]
+                made[where[name], 1] += met[position]
+        return 1
+
+    run_parallel(
+        list(types.values()),
+        lambda: None,
+        look,
+        threads=threads,
+        phase="comparing",
+        total=len(types),
+        progress=progress,
+    )
+    return made
+
+
+def gather_norms(
+    base: Sequence[TensorInfo], tasks: int, exponents: Mapping[Unit, int], tally: Tally
+) -> F64:
+    """‖Δ‖² of the rounded deltas, by superposable tensor of the base and task."""
+    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
+    rows = norm_rows(base)
+    made = np.zeros((len(rows), tasks))
+    for row, name in enumerate(rows):
+        for who in range(tasks):
+            squares = sum(tally.squares.get((who, name), {}).values())
+            made[row, who] = squares * 4.0 ** exponent.get(name, 0)
+    return made
+
+
+def predictions(rows: Sequence[str], norms: F64, cells: Cells, grams: F64 | None) -> list[float]:
+    """Predicted retrieval cosine of every task of one group, 0 to 1."""
+    count = norms.shape[1]
+    cell_of = {name: number for number, (_, names) in enumerate(cells) for name in names}
+    made = []
+    for task in range(count):
+        changed = np.flatnonzero(norms[:, task] > 0)
+        met = np.zeros((count, count))
+        if grams is not None:
+            names = [rows[int(row)] for row in changed]
+            used = sorted({cell_of[name] for name in names if name in cell_of})
+            met = grams[used, 1].sum(axis=0)
+        made.append(predicted_cosine(norms[changed], met, task))
+    return made

@@ -1,0 +1,315 @@
+"""Strip jobs: what `pack`, `add` and `remove` share.
+
+A job is one chunk of one unit: it reads the base and every participant once, strip by strip,
+adds the transformed deltas into the superposition, and writes and digests what it made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.convert import widen
+from randes_cli.core.grid import LIMIT
+from randes_cli.core.kernel import Kernel, NonFinite, Overflow
+from randes_cli.core.shuffle import layer_order
+from randes_cli.core.signs import sign_bits, sign_window
+from randes_cli.errors import CheckpointError
+from randes_cli.files.bank import BankFile, BankWriter, base_key, sum_dtype, sum_key
+from randes_cli.files.digests import hasher
+from randes_cli.plan import Rect, TaskFit, Unit, chunks
+from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+Raw = NDArray[np.uint8]
+
+
+class Source(Protocol):
+    """Where tensors come from: a checkpoint, or the base inside a bank."""
+
+    @property
+    def source(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Its tensors by name."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Its ``__metadata__``."""
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """One task whose deltas enter (or, with `sign` −1, leave) superpositions."""
+
+    name: str
+    index: int
+    seed: int
+    checkpoint: Source
+    fit: TaskFit
+    sign: int = 1
+
+    def order(self, unit: Unit) -> list[int]:
+        """σ of this task on a unit: which layer lies at each position."""
+        return layer_order(
+            unit.shuffle,
+            seed=self.seed,
+            index=self.index,
+            layer_kind=unit.kind,
+            layers=unit.layers,
+        )
+
+    def bits(self, unit: Unit, position: int) -> bytes:
+        """The packed sign bits of this task at a position of a unit."""
+        return sign_bits(unit.signs, self.seed, unit.names[position], unit.rows, unit.cols)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One chunk of one unit."""
+
+    unit: Unit
+    chunk: int
+    rect: Rect
+
+
+@dataclass
+class Tally:
+    """What the jobs found, by participant (its place in the list) and tensor.
+
+    Attributes:
+        squares: Σ q² in units of the step squared, by participant, tensor and chunk.
+        changed: (participant, tensor) pairs with any delta at all.
+        peaks: largest magnitude in steps that did not fit, by unit.
+        largest: largest |delta| of units without a step.
+        digests: chunk digests, by participant (−1: the base), tensor and chunk.
+    """
+
+    squares: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)
+    changed: set[tuple[int, str]] = field(default_factory=set)
+    peaks: dict[Unit, int] = field(default_factory=dict)
+    largest: dict[Unit, float] = field(default_factory=dict)
+    digests: dict[tuple[int, str], dict[int, bytes]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def joined(self, participant: int, tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]:
+        """Each tensor's chunk digests, joined."""
+        return {
+            name: b"".join(v for _, v in sorted(self.digests.get((participant, name), {}).items()))
+            for name in tensors
+        }
+
+
+def height(unit: Unit, participants: list[Participant]) -> int:
+    """Rows that a unit's jobs cover: the base's, and those that resized tasks add."""
+    grown = (
+        participant.fit.superposed[name].matrix[0]
+        for participant in participants
+        for name in unit.names
+        if name in participant.fit.superposed
+    )
+    return max([unit.rows, *grown])
+
+
+def unit_jobs(unit: Unit, participants: list[Participant]) -> list[Job]:
+    """The jobs of a unit, one a chunk."""
+    pieces = chunks(height(unit, participants), unit.cols)
+    return [Job(unit, number, rect) for number, rect in enumerate(pieces)]
+
+
+def refuse_non_finite(source: Source, name: str) -> CheckpointError:
+    """The error for a NaN or an infinity."""
+    return CheckpointError(f"{source.source}: tensor {name!a} has NaN or infinite values")
+
+
+def is_finite(raw: Raw, dtype: str) -> bool:
+    """Whether stored values are all finite in float32."""
+    values = np.empty(len(raw) // ITEM_SIZE[dtype], np.float32)
+    widen(raw, dtype, values)
+    return bool(np.isfinite(values).all())
+
+
+class Superposer:
+    """Runs jobs. One object serves all threads; each thread brings its own kernel."""
+
+    def __init__(
+        self,
+        *,
+        base: Source | None,
+        participants: list[Participant],
+        writer: BankWriter,
+        group: int,
+        exponents: Mapping[Unit, int],
+        bits: Mapping[Unit, int],
+        strip: Callable[[Unit], int],
+        write_base: bool,
+        old: BankFile | None = None,
+    ) -> None:
+        self.base, self.participants, self.writer = base, participants, writer
+        self.group, self.exponents, self.bits = group, exponents, bits
+        self.strip, self.write_base, self.old = strip, write_base, old
+        self.tally = Tally()
+
+    def run(self, kernel: Kernel, job: Job) -> int:
+        """Do one job; return the input bytes that it read."""
+        return _JobRun(self, kernel, job).run()
+
+
+class _JobRun:
+    """One job under way: its running digests and what it adds to the tally."""
+
+    def __init__(self, plan: Superposer, kernel: Kernel, job: Job) -> None:
+        self.plan, self.kernel, self.job, self.unit = plan, kernel, job, job.unit
+        self.exponent = plan.exponents.get(job.unit)
+        self.bits = plan.bits.get(job.unit, 16)
+        self.orders = [p.order(job.unit) for p in plan.participants]
+        self.flips: dict[tuple[int, int], bytes] = {}
+        self.hashers: dict[tuple[int, str], Any] = {}
+        self.sums = [hasher() for _ in job.unit.names]
+        self.squares: dict[tuple[int, str], int] = {}
+        self.peak = 0
+        self.bytes_read = 0
+
+    def run(self) -> int:
+        for rect in self.job.rect.split(self.plan.strip(self.unit)):
+            self._base_strip(rect)
+            for position in range(self.unit.layers):
+                self._position_strip(rect, position)
+        self._record()
+        return self.bytes_read
+
+    def _read(self, who: int, source: Source, tensor: TensorInfo, rect: Rect) -> Raw:
+        size = ITEM_SIZE[tensor.dtype]
+        raw = self.kernel.buffer(rect.elements * size)
+        source.read(tensor.name, rect.start * size, raw)
+        self.bytes_read += len(raw)
+        running = self.hashers.setdefault((who, tensor.name), hasher())
+        running.update(raw)
+        return raw
+
+    def _base_strip(self, rect: Rect) -> None:
+        inside = rect.above(self.unit.rows)
+        if inside is None:
+            return
+        for layer, name in enumerate(self.unit.names):
+            if self.plan.base is None:
+                self.kernel.set_base(layer, None, "F32", inside.elements)
+                continue
+            tensor = self.plan.base.tensors[name]
+            raw = self._read(-1, self.plan.base, tensor, inside)
+            if self.plan.write_base:
+                start = inside.start * ITEM_SIZE[tensor.dtype]
+                self.plan.writer.write(base_key(name), start, raw)
+            self.kernel.set_base(layer, raw, tensor.dtype, inside.elements)
+
+    def _position_strip(self, rect: Rect, position: int) -> None:
+        """Superpose at one position; a unit without a step is only looked through."""
+        inside = rect.above(self.unit.rows)
+        if inside is not None and self.exponent is not None:
+            self.kernel.begin(inside.elements, self._codes(inside, position), self.bits)
+        for who, participant in enumerate(self.plan.participants):
+            layer = self.orders[who][position]
+            tensor = participant.fit.superposed.get(self.unit.names[layer])
+            whole = rect.above(tensor.matrix[0]) if tensor else None
+            if tensor is None or whole is None:
+                continue
+            raw = self._read(who, participant.checkpoint, tensor, whole)
+            common = whole.above(self.unit.rows)
+            if common is not None:
+                part = raw[: common.elements * ITEM_SIZE[tensor.dtype]]
+                self._add(who, position, tensor, part, common)
+        if inside is not None and self.exponent is not None:
+            self._finish(inside, position)
+
+    def _codes(self, rect: Rect, position: int) -> Raw | None:
+        old, key = self.plan.old, sum_key(self.plan.group, self.unit.names[position])
+        if old is None or key not in old:
+            return None
+        size = self.bits // 8
+        codes = np.empty(rect.elements * size, np.uint8)
+        old.read_into(key, rect.start * size, codes)
+        return codes
+
+    def _add(self, who: int, position: int, tensor: TensorInfo, raw: Raw, rect: Rect) -> None:
+        participant, name = self.plan.participants[who], tensor.name
+        layer = self.orders[who][position]
+        try:
+            if self.exponent is None:
+                largest = self.kernel.changed(layer, raw, tensor.dtype)
+                if largest:
+                    tally = self.plan.tally
+                    with tally.lock:
+                        before = tally.largest.get(self.unit, 0.0)
+                        tally.largest[self.unit] = max(before, largest)
+                        tally.changed.add((who, name))
+                return
+            if (who, position) not in self.flips:
+                self.flips[who, position] = participant.bits(self.unit, position)
+            signs = sign_window(
+                self.unit.signs,
+                self.flips[who, position],
+                rect.rows,
+                rect.cols,
+                scale=participant.sign * 2.0**-self.exponent,
+            )
+            added = self.kernel.add(layer, raw, tensor.dtype, signs)
+        except Overflow as overflow:
+            self.peak = max(self.peak, overflow.peak)
+        except NonFinite:
+            at_fault: Source = participant.checkpoint
+            if self.plan.base is not None and is_finite(raw, tensor.dtype):
+                at_fault = self.plan.base
+            raise refuse_non_finite(at_fault, name) from None
+        else:
+            if added.changed:
+                self.plan.tally.changed.add((who, name))
+            key = who, name
+            self.squares[key] = self.squares.get(key, 0) + added.squares
+
+    def _finish(self, rect: Rect, position: int) -> None:
+        codes, peak = self.kernel.finish(self.bits)
+        if peak > LIMIT[self.bits]:
+            self.peak = max(self.peak, peak)
+            return
+        key = sum_key(self.plan.group, self.unit.names[position])
+        self.sums[position].update(codes)
+        self.plan.writer.write(key, rect.start * (self.bits // 8), codes)
+
+    def _record(self) -> None:
+        tally, chunk = self.plan.tally, self.job.chunk
+        for (who, name), running in self.hashers.items():
+            value = running.digest()
+            tally.digests.setdefault((who, name), {})[chunk] = value
+            if who < 0 and self.plan.write_base:
+                self.plan.writer.set_digest(base_key(name), chunk, value)
+        if self.exponent is None:
+            return
+        if self.peak:
+            with tally.lock:
+                tally.peaks[self.unit] = max(tally.peaks.get(self.unit, 0), self.peak)
+            return
+        for key, squares in self.squares.items():
+            tally.squares.setdefault(key, {})[chunk] = squares
+        if self.job.rect.above(self.unit.rows) is None:
+            return
+        for position, name in enumerate(self.unit.names):
+            digest = self.sums[position].digest()
+            self.plan.writer.set_digest(sum_key(self.plan.group, name), chunk, digest)
+
+
+def sum_tensors(
+    unit: Unit, group: int, bits: int, base: Mapping[str, TensorInfo]
+) -> list[TensorInfo]:
+    """The superposition tensors of a unit, as a bank stores them."""
+    return [
+        TensorInfo(sum_key(group, name), sum_dtype(bits), base[name].shape) for name in unit.names
+    ]

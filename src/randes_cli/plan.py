@@ -1,0 +1,283 @@
+"""Pure planning: shapes in, units, chunks and strips out, and how well a task fits a base.
+
+A *unit* is what is superposed together: one tensor, or the layers of one type where they are
+shuffled. A *chunk* is the piece of a tensor that one digest covers; it depends on the shape
+alone. A *strip* is the piece of a chunk that is computed at once; it depends on the machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from randes_cli.core.shuffle import group_by_type
+from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
+
+#: Elements of one chunk, the piece of a tensor that has a digest of its own.
+CHUNK_ELEMENTS = 2**20
+#: Elements of one strip unless memory or the caller says otherwise: NumPy's passes over it
+#: stay in a core's L2 cache.
+STRIP_ELEMENTS = 2**16
+#: Bytes that one thread's buffers may take unless --max-memory says otherwise.
+THREAD_MEMORY = 48 * 2**20
+#: (elements, runs) of the sample of a tensor that its step is chosen on, and of the one that
+#: Gram matrices sum over.
+STEP_SAMPLE = (2**16, 16)
+GRAM_SAMPLE = (2**14, 4)
+#: A task that shares less of the base's bytes by name and shape does not belong to it.
+LEAST_MATCH = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """Rows row0:row1 of columns col0:col1 of a matrix with `width` columns.
+
+    Its elements are contiguous: it has whole rows, or a part of one.
+    """
+
+    row0: int
+    row1: int
+    col0: int
+    col1: int
+    width: int
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        return self.row0, self.row1
+
+    @property
+    def cols(self) -> tuple[int, int]:
+        return self.col0, self.col1
+
+    @property
+    def start(self) -> int:
+        """Offset of the first element in the tensor."""
+        return self.row0 * self.width + self.col0
+
+    @property
+    def elements(self) -> int:
+        return (self.row1 - self.row0) * (self.col1 - self.col0)
+
+    def above(self, row: int) -> Rect | None:
+        """The part in rows before `row`."""
+        if row <= self.row0:
+            return None
+        return self if row >= self.row1 else Rect(self.row0, row, self.col0, self.col1, self.width)
+
+    def split(self, elements: int) -> Iterator[Rect]:
+        """Consecutive pieces of at most `elements` elements (whole rows where they fit)."""
+        width = self.col1 - self.col0
+        if width > elements:
+            for row in range(self.row0, self.row1):
+                for col in range(self.col0, self.col1, elements):
+                    yield Rect(row, row + 1, col, min(col + elements, self.col1), self.width)
+            return
+        height = max(1, elements // max(1, width))
+        for row in range(self.row0, self.row1, height):
+            yield Rect(row, min(row + height, self.row1), self.col0, self.col1, self.width)
+
+
+def chunks(rows: int, cols: int) -> list[Rect]:
+    """The pieces of a rows × cols tensor that have a digest each, in order.
+
+    Whole rows, as many as 2^20 elements hold; a longer row is cut every 2^20 elements.
+    """
+    return list(Rect(0, rows, 0, cols, cols).split(CHUNK_ELEMENTS)) if rows * cols else []
+
+
+def sample_runs(rows: int, cols: int, sample: tuple[int, int]) -> list[Rect]:
+    """A fixed sample of a rows × cols tensor: evenly spaced runs of whole rows.
+
+    `sample` is (elements in all, number of runs); a smaller tensor is its own sample, a row
+    longer than a run is cut short.
+    """
+    elements, most = sample
+    if rows * cols <= elements:
+        return [Rect(0, rows, 0, cols, cols)] if rows * cols else []
+    length = elements if rows == 1 else elements // most
+    height = max(1, length // cols)
+    runs = min(most, rows // height)
+    starts = (run * (rows - height) // max(1, runs - 1) for run in range(runs))
+    return [Rect(start, start + height, 0, min(cols, length), cols) for start in starts]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What is superposed together: `names` are the base's tensors, in layer order.
+
+    More than one name means that tasks move these layers among themselves.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    rows: int
+    cols: int
+    signs: Signs
+    shuffle: Shuffle
+
+    @property
+    def layers(self) -> int:
+        return len(self.names)
+
+
+_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+_MLP = re.compile(
+    r"mlp|ffn|feed_?forward|dense|intermediate|experts?\b|moe|(^|\.)fc\d?\b|(^|\.)w[123]\b",
+    re.IGNORECASE,
+)
+
+
+def is_target(name: str, targets: str) -> bool:
+    """Whether a tensor is transformed under `targets`: all, attn, mlp or a regular expression."""
+    if targets == "all":
+        return True
+    attention = bool(_ATTENTION.search(name))
+    if targets in ("attn", "mlp") and "norm" in name.lower():
+        return False
+    if targets == "attn":
+        return attention
+    if targets == "mlp":
+        return not attention and bool(_MLP.search(name))
+    return bool(re.search(targets, name))
+
+
+def superposable(tensor: TensorInfo) -> bool:
+    """Floating-point and more than one element: integers and scalars are always exact."""
+    return tensor.dtype in FLOAT_DTYPES and tensor.elements > 1
+
+
+def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
+    """The units of a base: a function of its names, shapes and the transform alone.
+
+    Of the targets of one type every `transform.every`-th layer is transformed (paper C.2).
+    """
+    tensors = {tensor.name: tensor for tensor in base if superposable(tensor)}
+    targets = [t for t in tensors.values() if is_target(t.name, transform.targets)]
+    units: dict[str, Unit] = {}
+
+    def unit(kind: str, names: Iterable[str], signs: Signs, shuffle: Shuffle) -> None:
+        members = tuple(names)
+        rows, cols = tensors[members[0]].matrix
+        made = Unit(kind, members, rows, cols, signs, shuffle)
+        units.update(dict.fromkeys(members, made))
+
+    for kind, names in group_by_type(targets).items():
+        chosen = names[:: transform.every]
+        if transform.shuffle is Shuffle.none or len(chosen) == 1:
+            for name in chosen:
+                unit(kind, [name], transform.signs, Shuffle.none)
+        else:
+            unit(kind, chosen, transform.signs, transform.shuffle)
+    if transform.rest is Rest.sum:
+        for name in tensors:
+            if name not in units:
+                unit(name, [name], Signs.none, Shuffle.none)
+    return list(dict.fromkeys(units[name] for name in tensors if name in units))
+
+
+_RESIZABLE = re.compile(
+    r"embed|wte|wpe|lm_head|vocab|shared\.weight|output\.weight|predictions\.decoder",
+    re.IGNORECASE,
+)
+
+
+def resized(base: TensorInfo, task: TensorInfo) -> bool:
+    """Whether two tensors are one embedding with more or fewer rows."""
+    return (
+        len(base.shape) >= 2
+        and base.shape[1:] == task.shape[1:]
+        and base.shape[0] != task.shape[0]
+        and min(base.elements, task.elements) > 0
+        and bool(_RESIZABLE.search(base.name))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFit:
+    """How a task's tensors meet a base's.
+
+    Attributes:
+        superposed: the task's tensors that enter superpositions, by name.
+        exact: the others, by name, each with the reason why it is kept as it is.
+        missing: the base's tensors that the task lacks.
+        matched: share of the base's bytes that the task has by name and shape, 0 to 1.
+        unmatched: first names of the base and of the task without a counterpart.
+    """
+
+    superposed: Mapping[str, TensorInfo]
+    exact: Mapping[str, str]
+    missing: tuple[str, ...]
+    matched: float
+    unmatched: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
+
+
+def fit_task(
+    base: Mapping[str, TensorInfo], task: Mapping[str, TensorInfo], superposed_names: Iterable[str]
+) -> TaskFit:
+    """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names."""
+    eligible = set(superposed_names)
+    superposed, exact = {}, {}
+    matched = 0
+    for name, tensor in task.items():
+        twin = base.get(name)
+        same = twin is not None and twin.shape == tensor.shape
+        grown = twin is not None and resized(twin, tensor)
+        if twin is not None and (same or grown):
+            matched += min(prod(twin.shape[:1]), prod(tensor.shape[:1])) * (
+                twin.nbytes // max(1, prod(twin.shape[:1]))
+            )
+        if twin is None:
+            exact[name] = "not in the base"
+        elif not (same or grown):
+            exact[name] = f"shape {list(tensor.shape)}, the base's is {list(twin.shape)}"
+        elif name in eligible and tensor.dtype in FLOAT_DTYPES:
+            superposed[name] = tensor
+        else:
+            exact[name] = "outside the targets" if superposable(tensor) else "integer or scalar"
+    missing = tuple(name for name in base if name not in task)
+    total = sum(tensor.nbytes for tensor in base.values())
+    extra = tuple(name for name in task if name not in base)
+    return TaskFit(
+        superposed, exact, missing, matched / total if total else 1.0, (missing[:3], extra[:3])
+    )
+
+
+def guess_prefix(base: Iterable[str], task: Iterable[str]) -> tuple[str, str] | None:
+    """(prefix to strip, prefix to add) that turns the task's names into the base's, if any."""
+    wanted, given = set(base), list(task)
+    best: tuple[int, tuple[str, str]] | None = None
+    candidates: dict[tuple[str, str], int] = {}
+    ends = {name.rsplit(".", 2)[-2:][0] + "." + name.rsplit(".", 1)[-1]: name for name in wanted}
+    for name in given[:200]:
+        tail = name.rsplit(".", 2)[-2:][0] + "." + name.rsplit(".", 1)[-1]
+        twin = ends.get(tail)
+        for other in (twin,) if twin else ():
+            if name.endswith(other):
+                candidates[(name[: -len(other)], "")] = 0
+            elif other.endswith(name):
+                candidates[("", other[: -len(name)])] = 0
+    for strip, add in candidates:
+        hits = sum(name.startswith(strip) and add + name[len(strip) :] in wanted for name in given)
+        if best is None or hits > best[0]:
+            best = hits, (strip, add)
+    return best[1] if best and best[0] > len(given) // 2 else None
+
+
+def strip_elements(layers: int, *, max_memory: int | None, threads: int, chosen: int | None) -> int:
+    """Elements of one strip of a unit with `layers` layers, within the memory of a thread."""
+    if chosen is not None:
+        return max(1, chosen)
+    budget = (max_memory // max(1, threads)) if max_memory else THREAD_MEMORY
+    return max(256, min(STRIP_ELEMENTS, budget // (22 + 4 * layers)))
+
+
+def strip_memory(layers: int, elements: int) -> int:
+    """Bytes of one thread's buffers for strips of `elements` of up to `layers` layers."""
+    return elements * (22 + 4 * layers)
+
+
+def tensor_bytes(tensors: Iterable[TensorInfo]) -> int:
+    """Bytes that the tensors' data take together."""
+    return sum(tensor.nbytes for tensor in tensors)

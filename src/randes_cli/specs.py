@@ -1,0 +1,207 @@
+"""Frozen records shared by all layers: dtypes, tensors, transforms, options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from math import prod
+
+from randes_cli.errors import UsageError
+
+FORMAT_NAME = "randes"
+FORMAT_VERSION = 1
+
+#: Bytes per element of every safetensors dtype that randes stores.
+ITEM_SIZE: Mapping[str, int] = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U64": 8,
+    "U32": 4,
+    "U16": 2,
+    "U8": 1,
+    "BOOL": 1,
+    "C64": 8,
+}
+#: Dtypes whose deltas can be superposed. All others travel as exact own tensors.
+FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Name, dtype (safetensors spelling) and shape of one tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * ITEM_SIZE[self.dtype]
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """(rows, columns): leading dimensions multiplied × last; a vector is 1 × n."""
+        if len(self.shape) < 2:
+            return 1, self.elements
+        return prod(self.shape[:-1]), self.shape[-1]
+
+
+class Shuffle(str, Enum):
+    """How a task's layers of one type are moved (paper 4.3 and C.2)."""
+
+    none = "none"
+    random = "random"
+    shift = "shift"
+
+
+class Signs(str, Enum):
+    """How a task's elements are flipped (paper 4.4; `hankel` is ours)."""
+
+    none = "none"
+    column = "column"
+    hankel = "hankel"
+
+
+class Rest(str, Enum):
+    """What becomes of tensors outside the targets."""
+
+    sum = "sum"
+    own = "own"
+
+
+class BaseStorage(str, Enum):
+    """Where a bank's base lives: inside it, outside it, or nowhere (all zeros)."""
+
+    embed = "embed"
+    reference = "reference"
+    zero = "zero"
+
+
+PRESETS: Mapping[str, tuple[Shuffle, Signs]] = {
+    "hankel": (Shuffle.none, Signs.hankel),
+    "srsf": (Shuffle.random, Signs.column),
+    "rsf": (Shuffle.none, Signs.column),
+    "s": (Shuffle.random, Signs.none),
+    "shift": (Shuffle.shift, Signs.none),
+    "ta": (Shuffle.none, Signs.none),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """The orthogonal map of a bank: shuffle, then signs, on the targets."""
+
+    shuffle: Shuffle = Shuffle.none
+    signs: Signs = Signs.hankel
+    targets: str = "all"
+    every: int = 1
+    rest: Rest = Rest.sum
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UsageError(f"--every must be 1 or more, not {self.every}")
+        if self.targets not in ("all", "attn", "mlp"):
+            try:
+                re.compile(self.targets)
+            except re.error as error:
+                raise UsageError(f"--targets: not a regular expression: {error}") from None
+
+    @property
+    def preset(self) -> str | None:
+        """The preset's name, or None where the parts match none."""
+        parts = (self.shuffle, self.signs)
+        return next((name for name, pair in PRESETS.items() if pair == parts), None)
+
+    @classmethod
+    def from_preset(cls, name: str, **more: object) -> Transform:
+        if name not in PRESETS:
+            raise UsageError(f"unknown transform {name!r}; choose from {', '.join(PRESETS)}")
+        shuffle, signs = PRESETS[name]
+        return cls(shuffle, signs, **more)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class PackOptions:
+    """Everything besides the checkpoints that decides a new bank's bytes.
+
+    Attributes:
+        bits: width of one superposed element, 16 or 8.
+        seed: bank seed; a task's seed is this plus its index.
+        capacity: tasks that an 8-bit superposition must have room for
+            (None: twice the tasks packed, at least 16).
+        steps: step exponents by tensor name that replace the measured ones.
+    """
+
+    transform: Transform = field(default_factory=Transform)
+    bits: int = 16
+    seed: int = 42
+    base_storage: BaseStorage = BaseStorage.embed
+    capacity: int | None = None
+    steps: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.bits not in (8, 16):
+            raise UsageError(f"--bits must be 16 or 8, not {self.bits}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed must be between 0 and 2^63-1, not {self.seed}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What decides how a job runs, and never what it writes.
+
+    Attributes:
+        threads: worker threads (0: one per core).
+        max_memory: bytes that buffers may take together (None: 128 MiB).
+        strip_elements: elements of one strip (None: the planner chooses).
+        device: "cpu" (NumPy), "cpu-torch", "cuda" or "mps".
+    """
+
+    threads: int = 0
+    max_memory: int | None = None
+    strip_elements: int | None = None
+    device: str = "cpu"
+
+
+_TASK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+#: Names that Windows reserves for devices, whatever their suffix.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def check_task_name(name: str) -> str:
+    """Return `name` when it may name a task and its output file; raise UsageError else."""
+    if not _TASK_NAME.fullmatch(name) or _DEVICES.fullmatch(name) or name.endswith("."):
+        raise UsageError(
+            f"task name {name[:120]!a}: use 1-100 of A-Z a-z 0-9 . _ - without a leading or "
+            "trailing dot (say NAME=PATH)"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInput:
+    """One fine-tuned model to put into a bank.
+
+    Attributes:
+        name: the task's name in the bank.
+        source: what the user named: a file, a folder, or a Hub id.
+        index: the task's index (None: the next unused one).
+    """
+
+    name: str
+    source: str
+    index: int | None = None
