@@ -143,7 +143,8 @@ class PackOptions:
         seed: bank seed; a task's seed is this plus its index.
         capacity: tasks that an 8-bit superposition must have room for
             (None: twice the tasks packed, at least 16).
-        steps: step exponents by tensor name that replace the measured ones.
+        steps: step exponents by tensor name that replace the measured ones; with
+        widths: bits of those superpositions that are not `bits` wide, by tensor name.
     """
 
     transform: Transform = field(default_factory=Transform)
@@ -152,6 +153,7 @@ class PackOptions:
     base_storage: BaseStorage = BaseStorage.embed
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.bits not in (8, 16):

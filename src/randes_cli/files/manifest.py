@@ -13,7 +13,7 @@ from enum import Enum
 from math import isfinite
 from typing import Any, TypeVar
 
-from randes_cli.core.grid import EXPONENT_RANGE
+from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.errors import BankDamaged, NewerFormat, UsageError
 from randes_cli.files.header import parse_json
 from randes_cli.specs import (
@@ -91,6 +91,7 @@ class Manifest:
         capacity: tasks that an 8-bit superposition has room for.
         next_index: the index that the next added task gets.
         steps: step exponents by tensor; kept when a superposition goes, so that it returns alike.
+        widths: bits of the superpositions that are not `bits` wide, by tensor; kept likewise.
         forgotten: (index, group) of tasks whose deltas stay in a superposition without a record.
         cells: the tensors that each pair of Gram matrices in ``stats/gram`` sums over.
         estimated: pairs of task indices whose cosines are estimates.
@@ -105,6 +106,7 @@ class Manifest:
     base: BaseRecord
     tasks: tuple[TaskRecord, ...]
     steps: Mapping[str, int]
+    widths: Mapping[str, int] = field(default_factory=dict)
     groups: int = 1
     forgotten: tuple[tuple[int, int], ...] = ()
     cells: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -168,6 +170,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "tasks": [_task_json(task) for task in manifest.tasks],
         "forgotten": [list(pair) for pair in manifest.forgotten],
         "steps": dict(manifest.steps),
+        "widths": dict(manifest.widths),
         "stats": {
             "cells": [[name, list(tensors)] for name, tensors in manifest.cells],
             "estimated": [list(pair) for pair in sorted(manifest.estimated)],
@@ -267,6 +270,10 @@ def _pair(value: object) -> tuple[int, int] | None:
 def _exponent(value: object) -> int | None:
     low, high = EXPONENT_RANGE
     return value if type(value) is int and low <= value <= high else None
+
+
+def _width(value: object) -> int | None:
+    return value if type(value) is int and value in LIMIT else None
 
 
 def _cell(value: object) -> tuple[str, tuple[str, ...]] | None:
@@ -373,7 +380,22 @@ def _parse_base(fields: _Fields) -> BaseRecord:
 
 
 _KNOWN = frozenset(
-    ["format", "version", "features", "transform", "bits", "seed", "capacity", "next_index", "groups", "base", "tasks", "forgotten", "steps", "stats"]
+    [
+        "format",
+        "version",
+        "features",
+        "transform",
+        "bits",
+        "seed",
+        "capacity",
+        "next_index",
+        "groups",
+        "base",
+        "tasks",
+        "forgotten",
+        "steps",
+        "stats",
+    ]
 )
 
 
@@ -400,6 +422,7 @@ def decode(data: bytes) -> Manifest:
         base=base,
         tasks=tasks,
         steps=fields.map("steps", _exponent),
+        widths=fields.map("widths", _width),
         groups=fields.count("groups", 2**20, 1),
         forgotten=tuple(fields.list("forgotten", _pair)),
         cells=tuple(stats.list("cells", _cell)),

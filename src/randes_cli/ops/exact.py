@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.files.bank import BankWriter
+from randes_cli.files.bank import BankWriter, own_key
 from randes_cli.files.digests import digest
-from randes_cli.ops.superpose import Source, Tally, is_finite, refuse_non_finite
+from randes_cli.ops.superpose import (
+    Participant,
+    Source,
+    Tally,
+    is_finite,
+    refuse_non_finite,
+)
 from randes_cli.plan import chunks
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
@@ -59,10 +66,25 @@ def run_copy(copy: Copy, writer: BankWriter, tally: Tally) -> int:
     return done
 
 
-def own_tensor(tensor: TensorInfo, base: TensorInfo | None) -> TensorInfo:
-    """What is kept of a task's tensor: all of it, or the rows past the base's."""
-    if base is None:
-        return tensor
-    return TensorInfo(
-        tensor.name, tensor.dtype, (tensor.shape[0] - base.shape[0], *tensor.shape[1:])
-    )
+def owned_copies(base: Source, participants: Sequence[Participant]) -> list[Copy]:
+    """Every tensor that tasks keep exactly, with the base as twin where it may be equal to it."""
+    made = []
+    for who, participant in enumerate(participants):
+        source = participant.checkpoint
+        for name in participant.fit.exact:
+            twin = base if base.tensors.get(name) == source.tensors[name] else None
+            made.append(Copy(source, name, own_key(participant.name, name), who, 0, twin))
+        for name, tensor in participant.fit.superposed.items():
+            rows = base.tensors[name].matrix[0]
+            if tensor.matrix[0] > rows:
+                made.append(Copy(source, name, own_key(participant.name, name), None, rows))
+    return sorted(made, key=lambda copy: -ITEM_SIZE[copy.source.tensors[copy.name].dtype])
+
+
+def kept_tensor(copy: Copy, base: Source) -> TensorInfo:
+    """What a bank keeps for a copy: all of the tensor, or the rows past the base's."""
+    tensor = copy.source.tensors[copy.name]
+    shape = tensor.shape
+    if copy.skip:
+        shape = (shape[0] - base.tensors[copy.name].shape[0], *shape[1:])
+    return TensorInfo(str(copy.key), tensor.dtype, shape)

@@ -23,12 +23,11 @@ from randes_cli.files.bank import (
     NORMS,
     BankWriter,
     base_key,
-    own_key,
 )
 from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, fingerprint
 from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
-from randes_cli.ops.exact import Copy, own_tensor, run_copy
+from randes_cli.ops.exact import Copy, kept_tensor, owned_copies, run_copy
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.records import recorded_source, task_record
@@ -239,11 +238,12 @@ class _Packing:
         units = self.setup.units
         self._parallel(units, lambda: None, look, phase="sampling", total=len(units))
         for unit in units:
-            found, given = self.spreads[unit], self.setup.options.steps.get(unit.names[0])
+            found, name = self.spreads[unit], unit.names[0]
             if found.rms > 0:
                 self._set_step(unit, found)
-                if given is not None:
-                    self.exponents[unit] = given
+                if name in self.setup.options.steps:
+                    self.exponents[unit] = self.setup.options.steps[name]
+                    self.bits[unit] = self.setup.options.widths.get(name, self.setup.options.bits)
 
     def _set_step(self, unit: Unit, found: Spread) -> None:
         bits, capacity = self.setup.options.bits, self.setup.capacity
@@ -260,26 +260,6 @@ class _Packing:
             self.exponents[unit] = step_exponent(rms, bits=16, capacity=self.setup.capacity)
 
     # Layout
-
-    def _owned(self) -> list[Copy]:
-        """Every tensor that tasks keep exactly, with the base as twin where it may be equal."""
-        made = []
-        for who, participant in enumerate(self.participants):
-            source = participant.checkpoint
-            for name in participant.fit.exact:
-                tensor, same = source.tensors[name], self.base.tensors.get(name)
-                twin = self.base if same == tensor else None
-                made.append(Copy(source, name, own_key(participant.name, name), who, 0, twin))
-            for name, tensor in participant.fit.superposed.items():
-                rows = self.base.tensors[name].matrix[0]
-                if tensor.matrix[0] > rows:
-                    made.append(Copy(source, name, own_key(participant.name, name), None, rows))
-        return sorted(made, key=lambda copy: -ITEM_SIZE[copy.source.tensors[copy.name].dtype])
-
-    def _own_tensor(self, copy: Copy) -> TensorInfo:
-        tensor = copy.source.tensors[copy.name]
-        kept = own_tensor(tensor, self.base.tensors[copy.name] if copy.skip else None)
-        return replace(kept, name=str(copy.key))
 
     def _base_tensors(self) -> list[TensorInfo]:
         if self.setup.options.base_storage is not BaseStorage.embed:
@@ -306,7 +286,7 @@ class _Packing:
         """Every tensor that the bank may have."""
         made = [*self._base_tensors(), *self._statistics()]
         made += [tensor for unit in self.setup.units for tensor in self._sums(unit)]
-        made += map(self._own_tensor, self._owned())
+        made += (kept_tensor(c, self.base) for c in owned_copies(self.base, self.participants))
         return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
 
     def _estimate(self) -> int:
@@ -338,8 +318,8 @@ class _Packing:
         for unit in self.setup.units:
             if unit in self.exponents:
                 self._place(writer, self._sums(unit))
-        owned = self._owned()
-        self._place(writer, [self._own_tensor(copy) for copy in owned if copy.twin is None])
+        owned = owned_copies(self.base, self.participants)
+        self._place(writer, [kept_tensor(copy, self.base) for copy in owned if copy.twin is None])
         engine = self._engine(writer, write_base=embed)
         copies = [replace(c, key=None) if c.twin else c for c in owned]
         self._pass(engine, self.setup.units, [*copies, *self._base_copies(embed)], "packing")
@@ -348,9 +328,10 @@ class _Packing:
         for unit in late:
             found = engine.tally.largest[unit] / PEAK_TO_RMS
             self.exponents[unit] = step_exponent(found, bits=16, capacity=self.setup.capacity)
+            self.bits[unit] = 16
             self._place(writer, self._sums(unit))
         differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
-        self._place(writer, list(map(self._own_tensor, differ)))
+        self._place(writer, [kept_tensor(copy, self.base) for copy in differ])
         engine.write_base = False
         self._pass(engine, late, differ, "sparse changes")
         self._again(engine, writer)
@@ -435,6 +416,12 @@ class _Packing:
             ),
             tasks=tuple(self._records(tally)),
             steps=self._step_table(),
+            widths={
+                name: bits
+                for unit, bits in self.bits.items()
+                if bits != options.bits
+                for name in unit.names
+            },
             cells=tuple(cells),
         )
         size = writer.finish(manifest)
