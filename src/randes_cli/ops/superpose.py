@@ -19,7 +19,7 @@ from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.signs import sign_bits, sign_window
-from randes_cli.errors import CheckpointError
+from randes_cli.errors import BankDamaged, CheckpointError
 from randes_cli.files.bank import BankFile, BankWriter, base_key, sum_dtype, sum_key
 from randes_cli.files.digests import hasher
 from randes_cli.plan import Rect, TaskFit, Unit, chunks
@@ -175,6 +175,7 @@ class _JobRun:
         self.flips: dict[tuple[int, int], bytes] = {}
         self.hashers: dict[tuple[int, str], Any] = {}
         self.sums = [hasher() for _ in job.unit.names]
+        self.old_sums = [hasher() for _ in job.unit.names]
         self.squares: dict[tuple[int, str], int] = {}
         self.peak = 0
         self.bytes_read = 0
@@ -237,6 +238,7 @@ class _JobRun:
         size = self.bits // 8
         codes = np.empty(rect.elements * size, np.uint8)
         old.read_into(key, rect.start * size, codes)
+        self.old_sums[position].update(codes)
         return codes
 
     def _add(self, who: int, position: int, tensor: TensorInfo, raw: Raw, rect: Rect) -> None:
@@ -284,6 +286,16 @@ class _JobRun:
         self.sums[position].update(codes)
         self.plan.writer.write(key, rect.start * (self.bits // 8), codes)
 
+    def _check_old(self) -> None:
+        """An edit builds on sound bytes alone: it would hide damage under fresh digests."""
+        old, chunk = self.plan.old, self.job.chunk
+        if old is None or self.exponent is None:
+            return
+        for position, name in enumerate(self.unit.names):
+            key = sum_key(self.plan.group, name)
+            if key in old and self.old_sums[position].digest() != old.digest(key, chunk):
+                raise BankDamaged(f"{old.path}: tensor {key!a} is damaged (see: randes verify)")
+
     def _record(self) -> None:
         tally, chunk = self.plan.tally, self.job.chunk
         for (who, name), running in self.hashers.items():
@@ -301,6 +313,7 @@ class _JobRun:
             tally.squares.setdefault(key, {})[chunk] = squares
         if self.job.rect.above(self.unit.rows) is None:
             return
+        self._check_old()
         for position, name in enumerate(self.unit.names):
             digest = self.sums[position].digest()
             self.plan.writer.set_digest(sum_key(self.plan.group, name), chunk, digest)
