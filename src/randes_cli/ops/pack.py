@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,20 +79,21 @@ class _TooNarrow(Exception):
         self.units = units
 
 
-def check_fit(base: Checkpoint, task: Checkpoint, fit: TaskFit) -> None:
+def check_fit(
+    base: Mapping[str, TensorInfo], base_source: str, task: Checkpoint, fit: TaskFit
+) -> None:
     """Raise MismatchError when a task has too little in common with the base."""
     if fit.matched >= LEAST_MATCH:
         return
     ours, theirs = (", ".join(map(ascii, names)) or "none" for names in fit.unmatched)
-    prefix = guess_prefix(base.tensors, task.tensors)
+    prefix = guess_prefix(base, task.tensors)
     hint = ""
     if prefix and prefix != ("", ""):
-        hint = (
-            f"; its names look like the base's with {prefix[0]!a} instead of {prefix[1]!a} in front"
-        )
+        hint = f"; its names have {prefix[0]!a} where the base's have {prefix[1]!a}"
     raise MismatchError(
         f"{task.source}: matches only {fit.matched:.1%} of the base's bytes by name and shape "
-        f"(base {base.source} has {ours}; the task has {theirs}{hint}); is it of another base?"
+        f"(only in {base_source}: {ours}; only in the task: {theirs}{hint}); "
+        "is it of another base?"
     )
 
 
@@ -130,7 +131,8 @@ class _Setup:
         return strip_memory(layers, elements)
 
 
-def _check_names(tasks: Sequence[TaskInput]) -> None:
+def check_names(tasks: Sequence[TaskInput]) -> None:
+    """Refuse names that are not allowed, or twice there (also but for their case)."""
     seen: dict[str, str] = {}
     for task in tasks:
         check_task_name(task.name)
@@ -152,7 +154,7 @@ def _participants(
     for task, checkpoint in tasks:
         index = next(free) if task.index is None else task.index
         fit = fit_task(base.tensors, checkpoint.tensors, names)
-        check_fit(base, checkpoint, fit)
+        check_fit(base.tensors, base.source, checkpoint, fit)
         made.append(Participant(task.name, index, seed + index, checkpoint, fit))
     return sorted(made, key=lambda participant: participant.index)
 
@@ -176,7 +178,7 @@ def pack(
     options, run = options or PackOptions(), run or RunOptions()
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
-    _check_names(tasks)
+    check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
     with ExitStack() as stack:

@@ -33,3 +33,22 @@ class PackReport:
     buffer_bytes: int
     tasks: tuple[TaskSummary, ...]
     kept_exactly: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class EditReport:
+    """What `add` or `remove` did, or with a dry run would do. Sizes are bytes.
+
+    `estimated` lists the pairs of task indices whose cosines are estimates, because a
+    checkpoint could not be read.
+    """
+
+    bank: str
+    dry_run: bool
+    bytes_before: int
+    bytes_after: int
+    read_bytes: int
+    buffer_bytes: int
+    before: tuple[TaskSummary, ...]
+    after: tuple[TaskSummary, ...]
+    estimated: tuple[tuple[int, int], ...]

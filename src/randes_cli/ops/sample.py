@@ -5,50 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core.convert import widen
 from randes_cli.core.signs import sign_window
-from randes_cli.ops.superpose import Participant, Source, refuse_non_finite
+from randes_cli.ops.superpose import Participant, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
-from randes_cli.specs import ITEM_SIZE
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 
-def _values(source: Source, name: str, rect: Rect) -> F32:
-    tensor = source.tensors[name]
-    size = ITEM_SIZE[tensor.dtype]
-    raw = np.empty(rect.elements * size, np.uint8)
-    source.read(name, rect.start * size, raw)
-    values = np.empty(rect.elements, np.float32)
-    widen(raw, tensor.dtype, values)
-    return values
+class Deltas(Protocol):
+    """One task's deltas and transform, as sampling needs them."""
 
+    def order(self, unit: Unit) -> list[int]:
+        """σ of the task on a unit."""
 
-def _delta(base: Source | None, participant: Participant, name: str, rect: Rect) -> F32 | None:
-    """Θ_i − Θ_0 on a rectangle, zeros past a shorter task's rows; None where it has none."""
-    tensor = participant.fit.superposed.get(name)
-    if tensor is None:
-        return None
-    delta = np.zeros(rect.elements, np.float32)
-    inside = rect.above(tensor.matrix[0])
-    if inside is None:
-        return delta
-    part = delta[: inside.elements]
-    with np.errstate(invalid="ignore", over="ignore"):
-        part += _values(participant.checkpoint, name, inside)
-        if base is not None:
-            part -= _values(base, name, inside)
-    if not np.isfinite(part).all():
-        at_fault: Source = participant.checkpoint
-        if base is not None and np.isfinite(_values(at_fault, name, inside)).all():
-            at_fault = base
-        raise refuse_non_finite(at_fault, name)
-    return delta
+    def bits(self, unit: Unit, position: int) -> bytes:
+        """The packed sign bits of the task at a position of a unit."""
+
+    def delta(self, base: Source | None, name: str, rect: Rect) -> F32 | None:
+        """The task's delta on a rectangle of a tensor, None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +54,7 @@ def spread(base: Source | None, participants: Sequence[Participant], unit: Unit)
         total, count = 0.0, 0
         for name in unit.names:
             for rect in runs:
-                delta = _delta(base, participant, name, rect)
+                delta = participant.delta(base, name, rect)
                 if delta is None or not delta.size:
                     continue
                 peak = max(peak, float(np.abs(delta).max()))
@@ -85,7 +65,7 @@ def spread(base: Source | None, participants: Sequence[Participant], unit: Unit)
 
 
 def gram(
-    base: Source | None, participants: Sequence[Participant], unit: Unit, exponent: int
+    base: Source | None, participants: Sequence[Deltas], unit: Unit, exponent: int
 ) -> tuple[F64, F64]:
     """Gram matrices of the rounded deltas, as they are and transformed: two of K × T × T.
 
@@ -107,10 +87,10 @@ def gram(
             for who, participant in enumerate(participants):
                 step = np.float32(2.0**-exponent)
                 moved = unit.names[orders[who][position]]
-                delta = _delta(base, participant, name, rect)
+                delta = participant.delta(base, name, rect)
                 if delta is not None:
                     here[who] = np.rint(delta * step)
-                delta = delta if moved == name else _delta(base, participant, moved, rect)
+                delta = delta if moved == name else participant.delta(base, moved, rect)
                 if delta is not None:
                     signs = sign_window(unit.signs, flips[who], rect.rows, rect.cols, scale=1.0)
                     there[who] = np.rint(delta * step) * signs.reshape(-1)

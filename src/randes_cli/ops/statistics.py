@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import predicted_cosine
+from randes_cli.files.bank import GRAM, NORMS, BankFile
+from randes_cli.files.manifest import Manifest
 from randes_cli.ops.parallel import Progress, run_parallel
-from randes_cli.ops.sample import gram
-from randes_cli.ops.superpose import Participant, Source, Tally
+from randes_cli.ops.reports import TaskSummary
+from randes_cli.ops.sample import Deltas, gram
+from randes_cli.ops.superpose import Source, Tally
 from randes_cli.plan import Unit, superposable, tensor_bytes
 from randes_cli.specs import TensorInfo
 
@@ -41,7 +45,7 @@ def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) 
 
 def gather_grams(
     base: Source | None,
-    participants: Sequence[Participant],
+    participants: Sequence[Deltas],
     exponents: Mapping[Unit, int],
     cells: Cells,
     *,
@@ -103,3 +107,79 @@ def predictions(rows: Sequence[str], norms: F64, cells: Cells, grams: F64 | None
             met = grams[used, 1].sum(axis=0)
         made.append(predicted_cosine(norms[changed], met, task))
     return made
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a bank knows of its deltas.
+
+    Attributes:
+        indices: the tasks' indices, in the order of all columns here.
+        norms: ‖Δ_j‖² by superposable tensor of the base and task.
+        grams: cells × 2 × T × T Gram matrices, as they are and as they meet.
+        cells: what each pair of Gram matrices covers.
+        estimated: pairs of indices whose Gram entries are estimates.
+    """
+
+    indices: tuple[int, ...]
+    norms: F64
+    grams: F64
+    cells: tuple[tuple[str, tuple[str, ...]], ...]
+    estimated: frozenset[tuple[int, int]]
+
+
+def stored_statistics(bank: BankFile) -> Statistics:
+    """The statistics that a bank holds."""
+    manifest = bank.manifest
+    return Statistics(
+        tuple(task.index for task in manifest.tasks),
+        bank.floats(NORMS),
+        bank.floats(GRAM),
+        manifest.cells,
+        manifest.estimated,
+    )
+
+
+def drop_tasks(statistics: Statistics, gone: set[int]) -> Statistics:
+    """The statistics without some tasks."""
+    keep = [n for n, index in enumerate(statistics.indices) if index not in gone]
+    return Statistics(
+        tuple(statistics.indices[n] for n in keep),
+        np.ascontiguousarray(statistics.norms[:, keep]),
+        np.ascontiguousarray(statistics.grams[:, :, keep][:, :, :, keep]),
+        statistics.cells,
+        frozenset(pair for pair in statistics.estimated if not gone & set(pair)),
+    )
+
+
+def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
+    """The same Gram matrices summed over coarser cells."""
+    where = {name: number for number, (_, names) in enumerate(cells) for name in names}
+    grams = np.zeros((len(cells), *statistics.grams.shape[1:]))
+    for number, (_, names) in enumerate(statistics.cells):
+        grams[where[names[0]]] += statistics.grams[number]
+    return replace(statistics, grams=grams, cells=tuple(cells))
+
+
+def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
+    """Every task of a bank with its predicted cosine and counts of tensors."""
+    rows = norm_rows(manifest.base.tensors)
+    cosines = predictions(rows, statistics.norms, statistics.cells, statistics.grams)
+    names = {tensor.name for tensor in manifest.base.tensors}
+    made = []
+    for task, cosine in zip(manifest.tasks, cosines, strict=True):
+        exact = names & (task.unchanged | set(task.own) | task.missing)
+        made.append(
+            TaskSummary(
+                name=task.name,
+                index=task.index,
+                seed=task.seed,
+                predicted_cosine=cosine,
+                coefficient=1.0 if task.coefficient is None else task.coefficient,
+                superposed=len(names) - len(exact),
+                own=len(task.own),
+                unchanged=len(task.unchanged),
+                missing=len(task.missing),
+            )
+        )
+    return tuple(made)

@@ -26,6 +26,7 @@ from randes_cli.plan import Rect, TaskFit, Unit, chunks
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 Raw = NDArray[np.uint8]
+F32 = NDArray[np.float32]
 
 
 class Source(Protocol):
@@ -47,6 +48,18 @@ class Source(Protocol):
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
 
 
+def unit_order(unit: Unit, seed: int, index: int) -> list[int]:
+    """σ of a task on a unit: which layer lies at each position."""
+    return layer_order(
+        unit.shuffle, seed=seed, index=index, layer_kind=unit.kind, layers=unit.layers
+    )
+
+
+def unit_bits(unit: Unit, seed: int, position: int) -> bytes:
+    """The packed sign bits of a task at a position of a unit."""
+    return sign_bits(unit.signs, seed, unit.names[position], unit.rows, unit.cols)
+
+
 @dataclass(frozen=True, slots=True)
 class Participant:
     """One task whose deltas enter (or, with `sign` −1, leave) superpositions."""
@@ -60,17 +73,43 @@ class Participant:
 
     def order(self, unit: Unit) -> list[int]:
         """σ of this task on a unit: which layer lies at each position."""
-        return layer_order(
-            unit.shuffle,
-            seed=self.seed,
-            index=self.index,
-            layer_kind=unit.kind,
-            layers=unit.layers,
-        )
+        return unit_order(unit, self.seed, self.index)
 
     def bits(self, unit: Unit, position: int) -> bytes:
         """The packed sign bits of this task at a position of a unit."""
-        return sign_bits(unit.signs, self.seed, unit.names[position], unit.rows, unit.cols)
+        return unit_bits(unit, self.seed, position)
+
+    def delta(self, base: Source | None, name: str, rect: Rect) -> F32 | None:
+        """Θ_i − Θ_0 on a rectangle, zeros past a shorter task's rows; None where it has none."""
+        tensor = self.fit.superposed.get(name)
+        if tensor is None:
+            return None
+        delta = np.zeros(rect.elements, np.float32)
+        inside = rect.above(tensor.matrix[0])
+        if inside is None:
+            return delta
+        part = delta[: inside.elements]
+        with np.errstate(invalid="ignore", over="ignore"):
+            part += _values(self.checkpoint, name, inside)
+            if base is not None:
+                part -= _values(base, name, inside)
+        if not np.isfinite(part).all():
+            at_fault: Source = self.checkpoint
+            if base is not None and np.isfinite(_values(at_fault, name, inside)).all():
+                at_fault = base
+            raise refuse_non_finite(at_fault, name)
+        return delta
+
+
+def _values(source: Source, name: str, rect: Rect) -> F32:
+    """The float32 values of a rectangle of a stored tensor."""
+    tensor = source.tensors[name]
+    size = ITEM_SIZE[tensor.dtype]
+    raw = np.empty(rect.elements * size, np.uint8)
+    source.read(name, rect.start * size, raw)
+    values = np.empty(rect.elements, np.float32)
+    widen(raw, tensor.dtype, values)
+    return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,587 @@
+"""`add` and `remove`: a new bank from the old one and the checkpoints that come or go.
+
+Superpositions change by exact integers, everything else is copied as it is. The old bank stays
+until the new one takes its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from randes_cli.core.grid import LIMIT, fits_8_bits, raised_exponent, step_exponent
+from randes_cli.core.kernel import Kernel
+from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
+from randes_cli.files.atomic import atomic_file, check_space
+from randes_cli.files.bank import (
+    CHECKS,
+    GRAM,
+    MANIFEST,
+    NORMS,
+    BankFile,
+    BankWriter,
+    base_key,
+    own_key,
+    sum_key,
+)
+from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.lock import bank_lock
+from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.ops.exact import Copy, kept_tensor, owned_copies, run_copy
+from randes_cli.ops.kernels import make_kernel
+from randes_cli.ops.pack import PEAK_TO_RMS, check_fit, check_names
+from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
+from randes_cli.ops.records import recorded_source, task_record
+from randes_cli.ops.relate import relate
+from randes_cli.ops.reports import EditReport
+from randes_cli.ops.retrieve import BankBase, find_recorded, find_task, open_base
+from randes_cli.ops.sample import spread
+from randes_cli.ops.statistics import (
+    Statistics,
+    drop_tasks,
+    gather_norms,
+    norm_rows,
+    stored_statistics,
+    summaries,
+)
+from randes_cli.ops.superpose import Participant, Superposer, sum_tensors, unit_jobs
+from randes_cli.plan import TaskFit, Unit, fit_task, plan_units, strip_elements, strip_memory
+from randes_cli.specs import RunOptions, TaskInput, TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class EditOptions:
+    """How an edit runs.
+
+    Attributes:
+        base: the base's checkpoint, where it lies outside the bank and has moved.
+        wait: seconds to wait for another editor.
+        dry_run: only report.
+    """
+
+    base: str | None = None
+    wait: float = 0.0
+    dry_run: bool = False
+
+
+def add(
+    bank: Path,
+    tasks: Sequence[TaskInput],
+    options: EditOptions | None = None,
+    run: RunOptions | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> EditReport:
+    """Add tasks to a bank; each gets the next unused index.
+
+    Raises MismatchError (another base, or a superposition that would overflow), UsageError (a
+    name that is taken), BankLocked, BankDamaged, CheckpointError, NoSpace.
+    """
+    options, run = options or EditOptions(), run or RunOptions()
+    if not tasks:
+        raise UsageError("no task to add: name at least one fine-tuned checkpoint")
+    with bank_lock(bank, wait=options.wait), ExitStack() as stack:
+        old = stack.enter_context(BankFile(bank))
+        editing = _Editing(old, stack, options, run, progress)
+        taken = [TaskInput(task.name, task.source) for task in old.manifest.tasks]
+        check_names([*taken, *tasks])
+        for number, task in enumerate(tasks):
+            checkpoint = stack.enter_context(open_checkpoint(task.source))
+            fit = fit_task(editing.named, checkpoint.tensors, editing.unit_of)
+            check_fit(editing.named, old.manifest.base.source, checkpoint, fit)
+            index = old.manifest.next_index + number
+            seed = old.manifest.seed + index
+            editing.participants.append(Participant(task.name, index, seed, checkpoint, fit))
+        return editing.add()
+
+
+def remove(
+    bank: Path,
+    names: Sequence[str],
+    options: EditOptions | None = None,
+    run: RunOptions | None = None,
+    *,
+    checkpoints: Mapping[str, str] | None = None,
+    forget: bool = False,
+    progress: Progress = no_progress,
+) -> EditReport:
+    """Take tasks out of a bank by subtracting what was added, which needs their checkpoints.
+
+    `checkpoints` names them by task; otherwise the recorded sources are looked for. With
+    `forget` nothing is subtracted: only the record goes, the delta stays as interference, and
+    whoever kept the seed can still retrieve it.
+    Raises MissingError (no such task, no checkpoint), MismatchError (a checkpoint with another
+    fingerprint), BankLocked, BankDamaged, NoSpace.
+    """
+    options, run = options or EditOptions(), run or RunOptions()
+    if len(set(names)) != len(names) or not names:
+        raise UsageError("name each task to remove once")
+    with bank_lock(bank, wait=options.wait), ExitStack() as stack:
+        old = stack.enter_context(BankFile(bank))
+        records = [find_task(old, name) for name in names]
+        editing = _Editing(old, stack, options, run, progress)
+        if not forget:
+            for record in records:
+                given = (checkpoints or {}).get(record.name)
+                editing.participants.append(editing.leaving(record, given))
+        return editing.remove(records, forget=forget)
+
+
+class _Editing:
+    """One edit under way."""
+
+    def __init__(
+        self,
+        old: BankFile,
+        stack: ExitStack,
+        options: EditOptions,
+        run: RunOptions,
+        progress: Progress,
+    ) -> None:
+        self.old, self.stack, self.options, self.run = old, stack, options, run
+        self.progress = progress
+        self.manifest: Manifest = old.manifest
+        self.base: BankBase | None = None
+        self.named = {tensor.name: tensor for tensor in self.manifest.base.tensors}
+        self.units = plan_units(self.named.values(), self.manifest.transform)
+        self.unit_of = {name: unit for unit in self.units for name in unit.names}
+        self.participants: list[Participant] = []
+        self.exponents: dict[Unit, int] = {}
+        self.bits: dict[Unit, int] = {}
+        self.fixed: set[Unit] = set()
+        self.threads = thread_count(run.threads)
+        self._recorded_steps()
+
+    def _recorded_steps(self) -> None:
+        manifest = self.manifest
+        for unit in self.units:
+            name = unit.names[0]
+            if name in manifest.steps:
+                self.exponents[unit] = manifest.steps[name]
+                self.bits[unit] = manifest.widths.get(name, manifest.bits)
+                self.fixed.add(unit)
+
+    # Which checkpoints
+
+    def leaving(self, record: TaskRecord, given: str | None) -> Participant:
+        """The participant that takes a task's deltas out again."""
+        path = given or find_recorded(record.source, self.old.path)
+        if path is None:
+            raise MissingError(
+                f"{self.old.path}: removing {record.name} needs its checkpoint, and "
+                f"{record.source!a} is not beside the bank; say --checkpoint PATH, or --forget"
+            )
+        checkpoint = self.stack.enter_context(open_checkpoint(str(path)))
+        whole = fit_task(self.named, checkpoint.tensors, self.unit_of)
+        changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}
+        rest = {name: "" for name in checkpoint.tensors if name not in changed}
+        fit = TaskFit(changed, rest, whole.missing, whole.matched)
+        return Participant(record.name, record.index, record.seed, checkpoint, fit, sign=-1)
+
+    # The two edits
+
+    def add(self) -> EditReport:
+        self.base = open_base(self.old, self.options.base)
+        self._new_steps()
+        if self.options.dry_run:
+            return self._dry_add()
+        with self._new_file() as file:
+            writer = BankWriter(file, self._candidates())
+            self._copy_base(writer)
+            touched = self._touched()
+            late = self._add_sums(writer, touched)
+            return self._finish_add(writer, late)
+
+    def remove(self, records: Sequence[TaskRecord], *, forget: bool) -> EditReport:
+        gone = {record.index for record in records}
+        left = [task for task in self.manifest.tasks if task.index not in gone]
+        manifest = self.manifest.with_tasks(left)
+        if forget:
+            more = tuple((record.index, record.group) for record in records)
+            manifest = replace(manifest, forgotten=tuple(sorted(manifest.forgotten + more)))
+        statistics = drop_tasks(stored_statistics(self.old), gone)
+        manifest = replace(manifest, cells=statistics.cells, estimated=statistics.estimated)
+        if self.options.dry_run:
+            return self._report(manifest, statistics, self.old.header.file_size)
+        self.base = open_base(self.old, self.options.base)
+        with self._new_file() as file:
+            writer = BankWriter(file, self._candidates())
+            self._copy_base(writer)
+            self._subtract(writer, manifest, records)
+            self._copy_kept(writer, {own_key(r.name, n) for r in records for n in self._owned(r)})
+            size = self._seal(writer, manifest, statistics)
+        return self._report(manifest, statistics, size)
+
+    def _owned(self, record: TaskRecord) -> list[str]:
+        return [*record.own, *record.shapes]
+
+    # Steps and layout
+
+    def _touched(self) -> list[Unit]:
+        names = {name for p in self.participants for name in p.fit.superposed}
+        return [unit for unit in self.units if names & set(unit.names)]
+
+    def _new_steps(self) -> None:
+        """Sample the units that enter the bank with these tasks."""
+        new = [unit for unit in self._touched() if unit not in self.fixed]
+        capacity, width = self.manifest.capacity, self.manifest.bits
+
+        def look(_: None, unit: Unit) -> int:
+            found = spread(self.base, self.participants, unit)
+            if found.rms > 0:
+                narrow = width == 8 and fits_8_bits(found.rms, found.peak, capacity=capacity)
+                self.bits[unit] = 8 if narrow else 16
+                self.exponents[unit] = step_exponent(
+                    found.rms, bits=self.bits[unit], capacity=capacity
+                )
+            return 1
+
+        self._parallel(new, lambda: None, look, phase="sampling", total=len(new))
+
+    def _new_file(self) -> Any:
+        incoming = sum(
+            tensor.nbytes for p in self.participants for tensor in p.checkpoint.tensors.values()
+        )
+        added = incoming if self.participants and self.participants[0].sign > 0 else 0
+        check_space(self.old.path.parent, self.old.header.file_size + added)
+        return atomic_file(self.old.path, force=True)
+
+    def _candidates(self) -> list[TensorInfo]:
+        """Every tensor that the new bank may have: for the header's room alone."""
+        made = list(self.old.header.tensors.values())
+        made += [t for u in self.units for t in sum_tensors(u, 0, 16, self.named)]
+        if self.base is not None:
+            made += [kept_tensor(c, self.base) for c in owned_copies(self.base, self.participants)]
+        return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
+
+    def _kept_sum(self, name: str) -> bool:
+        return sum_key(0, name) in self.old
+
+    # Copying
+
+    def _copy(self, writer: BankWriter, keys: Sequence[str]) -> None:
+        """Place tensors of the old bank in the new one and copy their bytes, in long runs."""
+        starts = self.old.header.starts
+        runs: list[list[int]] = []
+        for key in keys:
+            tensor = self.old.info(key)
+            writer.place(tensor)
+            digests = self.old.digests(key)
+            for chunk in range(chunk_count(tensor)):
+                at = DIGEST_BYTES * chunk
+                writer.set_digest(key, chunk, digests[at : at + DIGEST_BYTES])
+            source, target = starts[key], writer.start(key)
+            if runs and runs[-1][0] + runs[-1][2] == source and runs[-1][1] + runs[-1][2] == target:
+                runs[-1][2] += tensor.nbytes
+            else:
+                runs.append([source, target, tensor.nbytes])
+        total = sum(run[2] for run in runs)
+        for source, target, count in runs:
+            writer.out.copy_from(self.old.file.fd, source, count, target)
+            self.progress("copying", count, total)
+
+    def _copy_base(self, writer: BankWriter) -> None:
+        self._copy(writer, [key for key in self.old.header.tensors if key.startswith("base/")])
+
+    def _copy_kept(self, writer: BankWriter, gone: set[str]) -> None:
+        """Copy own tensors and files that stay."""
+        kept = [
+            key
+            for key in self.old.header.tensors
+            if key.startswith(("own/", "files/")) and key not in gone
+        ]
+        self._copy(writer, kept)
+
+    # Computing
+
+    def _parallel(
+        self,
+        jobs: Sequence[Any],
+        worker: Callable[[], Any],
+        work: Callable[[Any, Any], int],
+        *,
+        phase: str,
+        total: int,
+    ) -> None:
+        run_parallel(
+            jobs,
+            worker,
+            work,
+            threads=self.threads,
+            phase=phase,
+            total=total,
+            progress=self.progress,
+        )
+
+    def _strip(self, unit: Unit) -> int:
+        return strip_elements(
+            unit.layers,
+            max_memory=self.run.max_memory,
+            threads=self.threads,
+            chosen=self.run.strip_elements,
+        )
+
+    def _widest(self) -> tuple[int, int]:
+        widest = max((self._strip(unit) for unit in self.units), default=1)
+        return widest, max((unit.layers for unit in self.units), default=1)
+
+    def _kernel(self) -> Kernel:
+        elements, layers = self._widest()
+        return make_kernel(self.run.device, elements=elements, layers=layers)
+
+    def _engine(self, writer: BankWriter) -> Superposer:
+        return Superposer(
+            base=self.base,
+            participants=self.participants,
+            writer=writer,
+            group=0,
+            exponents=self.exponents,
+            bits=self.bits,
+            strip=self._strip,
+            write_base=False,
+            old=self.old,
+        )
+
+    def _pass(
+        self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy], phase: str
+    ) -> None:
+        jobs = [job for unit in units for job in unit_jobs(unit, self.participants)]
+        total = sum(t.nbytes for p in self.participants for t in p.checkpoint.tensors.values())
+
+        def work(kernel: Any, job: Any) -> int:
+            if isinstance(job, Copy):
+                return run_copy(job, engine.writer, engine.tally)
+            return engine.run(kernel, job)
+
+        self._parallel([*jobs, *copies], self._kernel, work, phase=phase, total=total)
+        self._check_base(engine)
+
+    def _check_base(self, engine: Superposer) -> None:
+        """Whether the base that deltas were taken from is the one that the bank records."""
+        if self.base is None:
+            return
+        for (who, name), chunks in engine.tally.digests.items():
+            for chunk, value in chunks.items() if who < 0 else ():
+                if value == self.base.digest(name, chunk):
+                    continue
+                if self.base.outside is not None:
+                    raise MismatchError(
+                        f"{self.base.source}: tensor {name!a} has other values than the base"
+                    )
+                raise BankDamaged(
+                    f"{self.old.path}: tensor {base_key(name)!a} is damaged (see: randes verify)"
+                )
+
+    def _settle(self, engine: Superposer) -> None:
+        """Coarsen new superpositions until they fit; refuse an overflow of an old one."""
+        while engine.tally.peaks:
+            peaks, engine.tally.peaks = engine.tally.peaks, {}
+            full = next((unit for unit in peaks if unit in self.fixed), None)
+            if full is not None:
+                raise MismatchError(
+                    f"{self.old.path}: tensor {full.names[0]!a} would overflow its "
+                    f"{self.bits[full]}-bit superposition ({peaks[full]} steps, "
+                    f"{LIMIT[self.bits[full]]} fit); pack the bank anew with --bits 16 or a "
+                    "larger --capacity"
+                )
+            for unit, peak in peaks.items():
+                if self.bits[unit] == 8:
+                    raise MismatchError(
+                        f"{self.old.path}: tensor {unit.names[0]!a} does not fit 8 bits; pack "
+                        "the bank anew with a larger --capacity"
+                    )
+                self.exponents[unit] = raised_exponent(self.exponents[unit], peak, bits=16)
+            self._pass(engine, list(peaks), [], "coarser steps")
+
+    # Adding
+
+    def _add_sums(self, writer: BankWriter, touched: Sequence[Unit]) -> Superposer:
+        ready = [unit for unit in touched if unit in self.exponents]
+        looked = [unit for unit in touched if unit not in self.exponents]
+        for unit in self.units:
+            if unit in ready:
+                for tensor in sum_tensors(unit, 0, self.bits[unit], self.named):
+                    writer.place(tensor)
+            else:
+                keys = [sum_key(0, name) for name in unit.names]
+                self._copy(writer, [key for key in keys if key in self.old])
+        self._copy_kept(writer, set())
+        owned = owned_copies(self.base, self.participants) if self.base else []
+        for copy in owned:
+            if copy.twin is None and self.base is not None:
+                writer.place(kept_tensor(copy, self.base))
+        engine = self._engine(writer)
+        first = [replace(copy, key=None) if copy.twin else copy for copy in owned]
+        self._pass(engine, [*ready, *looked], first, "adding")
+        self._settle(engine)
+        self._add_late(engine, writer, owned)
+        return engine
+
+    def _add_late(self, engine: Superposer, writer: BankWriter, owned: Sequence[Copy]) -> None:
+        """What only the whole pass showed to have changed."""
+        late = [unit for unit in self.units if unit in engine.tally.largest]
+        for unit in late:
+            rms = engine.tally.largest[unit] / PEAK_TO_RMS
+            self.bits[unit] = 16
+            self.exponents[unit] = step_exponent(rms, bits=16, capacity=self.manifest.capacity)
+            for tensor in sum_tensors(unit, 0, 16, self.named):
+                writer.place(tensor)
+        differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
+        for copy in differ:
+            if self.base is not None:
+                writer.place(kept_tensor(copy, self.base))
+        if late or differ:
+            self._pass(engine, late, differ, "sparse changes")
+            self._settle(engine)
+
+    def _finish_add(self, writer: BankWriter, engine: Superposer) -> EditReport:
+        added = [
+            task_record(
+                self.named,
+                participant,
+                who,
+                engine.tally,
+                source=recorded_source(participant.checkpoint.source, self.old.path),
+                metadata=participant.checkpoint.metadata,
+            )
+            for who, participant in enumerate(self.participants)
+        ]
+        steps, widths = self._step_table(writer)
+        manifest = replace(
+            self.manifest.with_tasks([*self.manifest.tasks, *added]),
+            next_index=self.manifest.next_index + len(added),
+            steps=steps,
+            widths=widths,
+        )
+        tensors = list(self.named.values())
+        norms = gather_norms(tensors, len(self.participants), self.exponents, engine.tally)
+        statistics = relate(
+            stored_statistics(self.old),
+            self.old,
+            self.base,
+            self.participants,
+            norms,
+            self.exponents,
+            threads=self.threads,
+            progress=self.progress,
+        )
+        manifest = replace(manifest, cells=statistics.cells, estimated=statistics.estimated)
+        size = self._seal(writer, manifest, statistics)
+        return self._report(manifest, statistics, size)
+
+    def _step_table(self, writer: BankWriter) -> tuple[dict[str, int], dict[str, int]]:
+        """Steps and widths of every superposition that is or was in the bank, in base order."""
+        known = [
+            (name, unit)
+            for unit in self.units
+            if unit in self.fixed or writer.placed(sum_key(0, unit.names[0]))
+            for name in unit.names
+        ]
+        widths = {n: self.bits[u] for n, u in known if self.bits[u] != self.manifest.bits}
+        return {name: self.exponents[unit] for name, unit in known}, widths
+
+    def _dry_add(self) -> EditReport:
+        statistics = relate(
+            stored_statistics(self.old),
+            self.old,
+            self.base,
+            self.participants,
+            None,
+            self.exponents,
+            threads=self.threads,
+            progress=self.progress,
+        )
+        added = [
+            TaskRecord(p.name, p.index, p.seed, 0, p.checkpoint.source, "", {}, own={})
+            for p in self.participants
+        ]
+        manifest = self.manifest.with_tasks([*self.manifest.tasks, *added])
+        return self._report(manifest, statistics, self.old.header.file_size)
+
+    # Removing
+
+    def _subtract(
+        self, writer: BankWriter, manifest: Manifest, records: Sequence[TaskRecord]
+    ) -> None:
+        """Place and compute the sums that stay; those that nobody changed any more go."""
+        wanted = self._wanted(manifest)
+        changed = {name for p in self.participants for name in p.fit.superposed}
+        work = []
+        for unit in self.units:
+            if not self._kept_sum(unit.names[0]) or unit not in wanted:
+                continue
+            if changed & set(unit.names):
+                work.append(unit)
+                for tensor in sum_tensors(unit, 0, self.bits[unit], self.named):
+                    writer.place(tensor)
+            else:
+                self._copy(writer, [sum_key(0, name) for name in unit.names])
+        engine = self._engine(writer)
+        reads = self._read_only(engine, work)
+        self._pass(engine, work, reads, "removing")
+        self._settle(engine)
+        self._check_fingerprints(engine, records)
+
+    def _wanted(self, manifest: Manifest) -> set[Unit]:
+        """Units that a remaining task changed (or a forgotten one may have)."""
+        if any(group == 0 for _, group in manifest.forgotten):
+            return set(self.units)
+        names: set[str] = set()
+        for task in manifest.tasks:
+            names |= set(self.unit_of) - task.unchanged - task.missing - set(task.own)
+        return {self.unit_of[name] for name in names}
+
+    def _read_only(self, engine: Superposer, work: Sequence[Unit]) -> list[Copy]:
+        """Reads of the tensors that no job reads: the fingerprint needs every byte."""
+        inside = {name for unit in work for name in unit.names}
+        return [
+            Copy(participant.checkpoint, name, None, who)
+            for who, participant in enumerate(self.participants)
+            for name in participant.checkpoint.tensors
+            if name not in participant.fit.superposed or name not in inside
+        ]
+
+    def _check_fingerprints(self, engine: Superposer, records: Sequence[TaskRecord]) -> None:
+        from randes_cli.files.digests import fingerprint
+
+        for who, participant in enumerate(self.participants):
+            tensors = participant.checkpoint.tensors
+            found = fingerprint(tensors, engine.tally.joined(who, tensors))
+            if found != records[who].fingerprint:
+                raise MismatchError(
+                    f"{participant.checkpoint.source}: not the checkpoint that was packed as "
+                    f"{participant.name} (its values, names or shapes differ); say "
+                    "--checkpoint PATH, or --forget"
+                )
+
+    # The end
+
+    def _seal(self, writer: BankWriter, manifest: Manifest, statistics: Statistics) -> int:
+        count, cells = len(manifest.tasks), len(statistics.cells)
+        rows = len(norm_rows(manifest.base.tensors))
+        writer.add_whole(TensorInfo(NORMS, "F64", (rows, count)), statistics.norms.tobytes())
+        shape = (cells, 2, count, count)
+        writer.add_whole(TensorInfo(GRAM, "F64", shape), statistics.grams.tobytes())
+        others = [key for key in self.old.header.tensors if key.startswith("stats/")]
+        self._copy(writer, [key for key in others if key not in (NORMS, GRAM)])
+        return writer.finish(manifest)
+
+    def _report(self, manifest: Manifest, statistics: Statistics, size: int) -> EditReport:
+        before = summaries(self.manifest, stored_statistics(self.old))
+        elements, layers = self._widest()
+        incoming = sum(t.nbytes for p in self.participants for t in p.checkpoint.tensors.values())
+        return EditReport(
+            bank=str(self.old.path),
+            dry_run=self.options.dry_run,
+            bytes_before=self.old.header.file_size,
+            bytes_after=size,
+            read_bytes=incoming,
+            buffer_bytes=self.threads * strip_memory(layers, elements),
+            before=before,
+            after=summaries(manifest, statistics),
+            estimated=tuple(sorted(statistics.estimated)),
+        )

@@ -1,0 +1,173 @@
+"""How added tasks relate to those that a bank holds: their Gram matrices.
+
+A pair is exact where the older task's checkpoint can be read again. Otherwise ⟨Δ_i, Δ_j⟩ is
+estimated with the retrieval of j in place of Δ_j, and marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.signs import sign_window
+from randes_cli.errors import RandesError
+from randes_cli.files.bank import BankFile, sum_key
+from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.manifest import TaskRecord
+from randes_cli.ops.parallel import Progress
+from randes_cli.ops.retrieve import BankBase, Retrieval, find_recorded
+from randes_cli.ops.sample import Deltas
+from randes_cli.ops.statistics import (
+    Statistics,
+    choose_cells,
+    gather_grams,
+    merge_cells,
+    norm_rows,
+)
+from randes_cli.ops.superpose import Participant, Source, unit_bits, unit_order
+from randes_cli.plan import Rect, Unit, fit_task, plan_units
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+
+class Echo:
+    """A stored task whose deltas are read as their retrievals, λ = 1."""
+
+    def __init__(self, bank: BankFile, task: TaskRecord, unit_of: Mapping[str, Unit]) -> None:
+        self.bank, self.task, self._unit_of = bank, task, unit_of
+
+    def order(self, unit: Unit) -> list[int]:
+        """σ of the task on a unit."""
+        return unit_order(unit, self.task.seed, self.task.index)
+
+    def bits(self, unit: Unit, position: int) -> bytes:
+        """The packed sign bits of the task at a position of a unit."""
+        return unit_bits(unit, self.task.seed, position)
+
+    def delta(self, base: Source | None, name: str, rect: Rect) -> F32 | None:
+        """The retrieved delta on a rectangle of a tensor; None where there is none."""
+        unit = self._unit_of[name]
+        position = self.order(unit).index(unit.names.index(name))
+        key = sum_key(self.task.group, unit.names[position])
+        if key not in self.bank:
+            return None
+        info = self.bank.info(key)
+        size = info.nbytes // info.elements
+        raw = np.empty(rect.elements * size, np.uint8)
+        self.bank.read_into(key, rect.start * size, raw)
+        step = 2.0 ** self.bank.manifest.steps[name]
+        signs = sign_window(unit.signs, self.bits(unit, position), rect.rows, rect.cols, scale=step)
+        codes = raw.view(np.int16 if size == 2 else np.int8).astype(np.float32)
+        return codes * signs.reshape(-1)
+
+
+def _reread(
+    bank: BankFile, task: TaskRecord, unit_of: Mapping[str, Unit], stack: ExitStack
+) -> Participant | None:
+    """A stored task with its original checkpoint, where that is found and looks the same."""
+    path = find_recorded(task.source, bank.path)
+    if path is None:
+        return None
+    try:
+        checkpoint = stack.enter_context(open_checkpoint(str(path)))
+    except RandesError:
+        return None
+    if checkpoint.tensors != Retrieval(bank, None, task).tensors:
+        return None
+    named = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+    fit = fit_task(named, checkpoint.tensors, unit_of)
+    return Participant(task.name, task.index, task.seed, checkpoint, fit)
+
+
+def relate(
+    stored: Statistics,
+    bank: BankFile,
+    base: BankBase | None,
+    added: Sequence[Participant],
+    norms: F64 | None,
+    exponents: Mapping[Unit, int],
+    *,
+    threads: int,
+    progress: Progress,
+) -> Statistics:
+    """The statistics of a bank with `added` tasks.
+
+    `norms` has their ‖Δ‖² by tensor (None: estimate them from the sample); `exponents` the
+    steps of every unit that has or gets a superposition.
+    """
+    manifest = bank.manifest
+    units = plan_units(manifest.base.tensors, manifest.transform)
+    unit_of = {name: unit for unit in units for name in unit.names}
+    old, count = len(stored.indices), len(stored.indices) + len(added)
+    cells = tuple(choose_cells(units, manifest.base.tensors, count))
+    if len(cells) < len(stored.cells):
+        stored = merge_cells(stored, cells)
+    with ExitStack() as stack:
+        tasks: list[Deltas] = []
+        for task in manifest.tasks:
+            again = _reread(bank, task, unit_of, stack)
+            tasks.append(again or Echo(bank, task, unit_of))
+        found = gather_grams(
+            base,
+            [*tasks, *added],
+            exponents,
+            stored.cells,
+            threads=threads,
+            progress=progress,
+        )
+    exact = [_same_sample(stored.grams, found, n, tasks[n]) for n in range(old)]
+    _share_out(found, exact, len(manifest.forgotten))
+    found[:, :, :old, :old] = stored.grams
+    indices = (*stored.indices, *(participant.index for participant in added))
+    guesses = {
+        (stored.indices[n], participant.index)
+        for n in range(old)
+        if not exact[n]
+        for participant in added
+    }
+    if norms is None:
+        norms = _sampled_norms(norm_rows(manifest.base.tensors), stored, found[:, 0, old:, old:])
+    return replace(
+        stored,
+        indices=indices,
+        norms=np.ascontiguousarray(np.concatenate([stored.norms, norms], axis=1)),
+        grams=found,
+        estimated=stored.estimated | guesses,
+    )
+
+
+def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:
+    """Whether a checkpoint found again gives the very integers that were packed."""
+    return isinstance(deltas, Participant) and bool(
+        np.array_equal(stored[:, 0, task, task], found[:, 0, task, task])
+    )
+
+
+def _share_out(found: F64, exact: Sequence[bool], forgotten: int) -> None:
+    """Divide ⟨O_i Δ_i, S⟩, less what is known, among the tasks whose part in S is not known."""
+    old = len(exact)
+    unknown = [n for n in range(old) if not exact[n]]
+    if not unknown:
+        return
+    known = [n for n in range(old) if exact[n]]
+    met = found[:, 1]
+    rest = met[:, old:, unknown[0]] - met[:, old:, known].sum(axis=2)
+    rest /= len(unknown) + forgotten
+    for n in unknown:
+        met[:, old:, n] = rest
+        met[:, n, old:] = rest
+
+
+def _sampled_norms(rows: Sequence[str], stored: Statistics, grams: F64) -> F64:
+    """‖Δ‖² by tensor from sampled Gram matrices; a cell of many tensors is divided evenly."""
+    made = np.zeros((len(rows), grams.shape[1]))
+    place = {name: row for row, name in enumerate(rows)}
+    for number, (_, names) in enumerate(stored.cells):
+        for name in names:
+            made[place[name]] = np.diag(grams[number]) / len(names)
+    return made

@@ -1,0 +1,281 @@
+"""`verify`: is every byte of a bank what was written, and how near do tasks come back?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.convert import widen
+from randes_cli.core.kernel import Kernel
+from randes_cli.errors import MismatchError
+from randes_cli.files.bank import CHECKS, BankFile, sum_key
+from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.digests import digest
+from randes_cli.ops.kernels import make_kernel
+from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
+from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, find_task, open_base
+from randes_cli.ops.statistics import norm_rows, stored_statistics
+from randes_cli.ops.superpose import unit_order
+from randes_cli.plan import chunks, plan_units, strip_elements
+from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCheck:
+    """One superposed tensor of one task, measured against the original.
+
+    Attributes:
+        cosine: of the retrieved delta with the original one.
+        predicted: the same from the bank's norms.
+        error: ‖retrieved − original‖ / ‖original − base‖.
+    """
+
+    name: str
+    cosine: float
+    predicted: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCheck:
+    """One task measured against its original checkpoint; `exact` counts equal tensors."""
+
+    task: str
+    cosine: float
+    predicted: float
+    error: float
+    exact: int
+    tensors: tuple[TensorCheck, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        damaged: tensors of the bank whose bytes are not those written.
+        hurt: tasks that cannot be retrieved whole, each with the damaged tensors it needs.
+        whole: tasks that can.
+        against: measurements, where originals were given.
+    """
+
+    bank: str
+    quick: bool
+    bytes_checked: int
+    damaged: tuple[str, ...]
+    hurt: dict[str, tuple[str, ...]]
+    whole: tuple[str, ...]
+    against: tuple[TaskCheck, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.damaged
+
+
+def needed_keys(bank: BankFile, name: str) -> set[str]:
+    """The tensors of a bank that retrieving a task reads."""
+    retrieval = Retrieval(bank, None, find_task(bank, name))
+    task, manifest = retrieval.task, bank.manifest
+    unit_of = {n: u for u in plan_units(manifest.base.tensors, manifest.transform) for n in u.names}
+    keys = {f"own/{name}/{n}" for n in [*task.own, *task.shapes]}
+    for tensor in retrieval.tensors:
+        if tensor in task.own:
+            continue
+        keys.add(f"base/{tensor}")
+        if retrieval.superposed(tensor) and tensor in unit_of:
+            unit = unit_of[tensor]
+            order = unit_order(unit, task.seed, task.index)
+            position = order.index(unit.names.index(tensor))
+            keys.add(sum_key(task.group, unit.names[position]))
+    return keys & set(bank.header.tensors)
+
+
+def verify(
+    bank: BankFile,
+    run: RunOptions,
+    *,
+    quick: bool = False,
+    progress: Progress = no_progress,
+) -> VerifyReport:
+    """Compare every byte of an open bank with its digests.
+
+    Opening has already checked header, digests and manifest; `quick` adds the statistics only.
+    """
+    keys = [key for key in bank.header.tensors if key != CHECKS]
+    if quick:
+        keys = [key for key in keys if key.startswith(("stats/", "manifest"))]
+    jobs = [(key, n, rect) for key in keys for n, rect in _chunks(bank.info(key))]
+    total = sum(bank.info(key).nbytes for key in keys)
+    damaged: set[str] = set()
+
+    def work(state: threading.local, job: tuple[str, int, tuple[int, int]]) -> int:
+        key, number, (start, count) = job
+        buffer = getattr(state, "buffer", None)
+        if buffer is None or len(buffer) < count:
+            buffer = state.buffer = np.empty(max(count, 2**22), np.uint8)
+        raw = buffer[:count]
+        bank.read_into(key, start, raw)
+        if digest(raw) != bank.digest(key, number):
+            damaged.add(key)
+        return count
+
+    run_parallel(
+        jobs,
+        threading.local,
+        work,
+        threads=thread_count(run.threads),
+        phase="verifying",
+        total=total,
+        progress=progress,
+    )
+    hurt = {}
+    for task in bank.manifest.tasks if damaged else ():
+        found = needed_keys(bank, task.name) & damaged
+        if found:
+            hurt[task.name] = tuple(sorted(found))
+    return VerifyReport(
+        bank=str(bank.path),
+        quick=quick,
+        bytes_checked=total + bank.header.size + bank.info(CHECKS).nbytes,
+        damaged=tuple(sorted(damaged)),
+        hurt=hurt,
+        whole=tuple(task.name for task in bank.manifest.tasks if task.name not in hurt),
+    )
+
+
+def _chunks(tensor: TensorInfo) -> list[tuple[int, tuple[int, int]]]:
+    size = ITEM_SIZE[tensor.dtype]
+    return [
+        (number, (rect.start * size, rect.elements * size))
+        for number, rect in enumerate(chunks(*tensor.matrix))
+    ]
+
+
+def measure(
+    bank: BankFile,
+    originals: Sequence[tuple[str, str]],
+    run: RunOptions,
+    *,
+    base: str | None = None,
+    coefficient: float | None = None,
+    progress: Progress = no_progress,
+) -> tuple[TaskCheck, ...]:
+    """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
+    opened = open_base(bank, base)
+    try:
+        return tuple(
+            _measure_task(bank, opened, name, source, run, coefficient, progress)
+            for name, source in originals
+        )
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+def _measure_task(
+    bank: BankFile,
+    base: BankBase | None,
+    name: str,
+    source: str,
+    run: RunOptions,
+    coefficient: float | None,
+    progress: Progress,
+) -> TaskCheck:
+    retrieval = Retrieval(bank, base, find_task(bank, name), coefficient=coefficient)
+    threads = thread_count(run.threads)
+    strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
+    moments: dict[str, dict[tuple[bool, int], F64]] = {}
+    with open_checkpoint(source) as original:
+        if original.tensors != retrieval.tensors:
+            raise MismatchError(f"{source}: has other tensors than task {name}")
+
+        def work(kernel: Kernel, piece: Piece) -> int:
+            found = _compare(retrieval, base, original.read, piece, (kernel, strip))
+            moments.setdefault(piece.tensor.name, {})[piece.own, piece.chunk] = found
+            return piece.rect.elements * ITEM_SIZE[piece.tensor.dtype]
+
+        run_parallel(
+            [piece for tensor in retrieval.tensors for piece in retrieval.pieces(tensor)],
+            lambda: make_kernel(run.device, elements=strip, layers=1),
+            work,
+            threads=threads,
+            phase=f"measuring {name}",
+            total=sum(tensor.nbytes for tensor in retrieval.tensors.values()),
+            progress=progress,
+        )
+    sums = {n: np.sum([v for _, v in sorted(m.items())], axis=0) for n, m in moments.items()}
+    return _task_check(bank, retrieval, sums)
+
+
+def _compare(
+    retrieval: Retrieval,
+    base: BankBase | None,
+    read: Callable[[str, int, NDArray[np.uint8]], None],
+    piece: Piece,
+    tools: tuple[Kernel, int],
+) -> F64:
+    """⟨d, r⟩, ⟨d, d⟩, ⟨r, r⟩, ⟨r − d, r − d⟩ of the true delta d and the retrieved one r."""
+    size = ITEM_SIZE[piece.tensor.dtype]
+    count = piece.rect.elements
+    raw, got = np.empty((2, count * size), np.uint8)
+    start = (piece.skip * piece.rect.width + piece.rect.start) * size
+    read(piece.tensor.name, start, raw)
+    retrieval.fill(tools[0], piece, tools[1], got)
+    if not retrieval.superposed(piece.tensor.name) or piece.own:
+        return np.array([0.0, 0.0, 0.0, float(not np.array_equal(raw, got))])
+    true, back, zero = np.zeros((3, count), np.float32)
+    widen(raw, piece.tensor.dtype, true)
+    widen(got, piece.tensor.dtype, back)
+    if base is not None:
+        info = base.tensors[piece.tensor.name]
+        stored = np.empty(count * ITEM_SIZE[info.dtype], np.uint8)
+        base.read(info.name, piece.rect.start * ITEM_SIZE[info.dtype], stored)
+        widen(stored, info.dtype, zero)
+    d, r = (true - zero).astype(np.float64), (back - zero).astype(np.float64)
+    return np.array([d @ r, d @ d, r @ r, (r - d) @ (r - d)])
+
+
+def _cosine(sums: F64) -> float:
+    scale = float(np.sqrt(sums[1] * sums[2]))
+    return float(sums[0]) / scale if scale > 0 else float(sums[1] == sums[2])
+
+
+def _error(sums: F64) -> float:
+    return float(np.sqrt(sums[3] / sums[1])) if sums[1] > 0 else float(np.sqrt(sums[3]))
+
+
+def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> TaskCheck:
+    statistics = stored_statistics(bank)
+    column = statistics.indices.index(retrieval.task.index)
+    rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors))}
+
+    def predicted(names: Sequence[str]) -> float:
+        norms = statistics.norms[[rows[name] for name in names if name in rows]].sum(axis=0)
+        whole = float(norms.sum())
+        return float(np.sqrt(norms[column] / whole)) if whole > 0 else 1.0
+
+    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    exact = [n for n in retrieval.tensors if n not in set(names) and not sums.get(n, [0] * 4)[3]]
+    unlike = [n for n in retrieval.tensors if n not in set(names) and n not in set(exact)]
+    if unlike:
+        raise MismatchError(
+            f"task {retrieval.task.name}: exact tensor {unlike[0]!a} differs from the checkpoint; "
+            "is it the one that was packed?"
+        )
+    found = {name: sums.get(name, np.zeros(4)) for name in names}
+    whole = np.sum(list(found.values()), axis=0) if found else np.zeros(4)
+    return TaskCheck(
+        retrieval.task.name,
+        _cosine(whole),
+        predicted(names),
+        _error(whole),
+        len(exact),
+        tuple(TensorCheck(n, _cosine(s), predicted([n]), _error(s)) for n, s in found.items()),
+    )
