@@ -1,0 +1,1 @@
+"""The `randes` command: the only place that knows typer, rich and tqdm."""

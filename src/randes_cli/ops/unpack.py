@@ -9,13 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from randes_cli.errors import MismatchError
+from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.atomic import check_space
 from randes_cli.files.bank import BankFile
+from randes_cli.files.checkpoint import SUFFIXES
 from randes_cli.files.writer import checkpoint_writer
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
-from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, output_metadata
+from randes_cli.ops.retrieve import (
+    BankBase,
+    Piece,
+    Retrieval,
+    find_task,
+    open_base,
+    output_metadata,
+)
 from randes_cli.plan import strip_elements
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 
@@ -66,8 +74,6 @@ def unpack_task(
     progress: Progress = no_progress,
 ) -> UnpackReport:
     """Write one task to the file `path` (or shards named after it). See `checkpoint_writer`."""
-    from randes_cli.ops.retrieve import find_task
-
     retrieval = Retrieval(
         bank,
         base,
@@ -131,3 +137,48 @@ def _write(
                 f"task {retrieval.task.name}: {retrieval.saturated} values are beyond the range "
                 "of the output's dtype; choose a wider --dtype or say --saturate"
             )
+
+
+def unpack(
+    bank: Path,
+    names: Sequence[str] | None,
+    out: Path | None,
+    options: UnpackOptions,
+    run: RunOptions,
+    *,
+    base: str | None = None,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> list[UnpackReport]:
+    """Write tasks (None: all) of a bank.
+
+    `out` with the suffix .safetensors or .st is the file of a single task; any other is a
+    folder, made if missing, in which each task is ``<name>.safetensors``. None: this folder.
+    Raises MissingError, BankDamaged, UsageError, NoSpace.
+    """
+    with BankFile(bank) as file:
+        chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
+        single = out is not None and out.suffix in SUFFIXES
+        if single and len(chosen) != 1:
+            raise UsageError(f"{out}: one file cannot hold {len(chosen)} tasks; name a folder")
+        folder = out or Path()
+        if not single and not dry_run:
+            folder.mkdir(parents=True, exist_ok=True)
+        opened = open_base(file, base)
+        try:
+            return [
+                unpack_task(
+                    file,
+                    opened,
+                    name,
+                    out if single and out else folder / f"{name}.safetensors",
+                    options,
+                    run,
+                    dry_run=dry_run,
+                    progress=progress,
+                )
+                for name in chosen
+            ]
+        finally:
+            if opened is not None:
+                opened.close()

@@ -1,0 +1,126 @@
+"""randes add, randes remove"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from randes_cli.cli import options as o
+from randes_cli.cli.output import Clock, console, note, print_json, progress_bar
+from randes_cli.errors import UsageError
+
+
+def add(
+    bank: o.BankPath,
+    tasks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]TASK...", help="Fine-tuned models to add.", show_default=False
+        ),
+    ],
+    base: o.BaseOption = None,
+    wait: o.Wait = 0.0,
+    threads: o.Threads = 0,
+    max_memory: o.MaxMemory = None,
+    device: o.Device = "cpu",
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Add tasks to a bank; the others stay as they are."""
+    from randes_cli.cli.render import edit_table
+    from randes_cli.ops.edit import EditOptions
+    from randes_cli.ops.edit import add as run
+
+    clock = Clock()
+    with progress_bar(quiet=quiet) as progress:
+        report = run(
+            bank,
+            [o.task_input(task) for task in tasks],
+            EditOptions(base, wait, dry_run),
+            o.run_options(threads, max_memory, device),
+            progress=progress,
+        )
+    written = 0 if dry_run else report.bytes_after
+    if json:
+        print_json(report, **clock.facts(report.read_bytes, written))
+        return
+    console().print(edit_table(report))
+    note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)
+
+
+def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:
+    """Checkpoints by task: ``NAME=PATH``, or ``PATH`` where one task goes."""
+    made = {}
+    for text in checkpoint:
+        name, equals, source = text.partition("=")
+        if equals and name in task:
+            made[name] = source
+        elif len(task) == 1:
+            made[task[0]] = text
+        else:
+            raise UsageError(f"--checkpoint {text!a}: say NAME=PATH, with a task that goes")
+    return made
+
+
+def remove(
+    bank: o.BankPath,
+    task: Annotated[
+        list[str],
+        typer.Option("--task", "-t", help="A task to remove; repeatable.", show_default=False),
+    ],
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]PATH", help="The task's checkpoint, if it moved.", show_default=False
+        ),
+    ] = None,
+    forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget",
+            help="Drop only the record: the delta stays as interference for the others, and who "
+            "kept the seed can still retrieve it.",
+        ),
+    ] = False,
+    base: o.BaseOption = None,
+    wait: o.Wait = 0.0,
+    threads: o.Threads = 0,
+    max_memory: o.MaxMemory = None,
+    device: o.Device = "cpu",
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
+    from randes_cli.cli.render import edit_table
+    from randes_cli.ops.edit import EditOptions
+    from randes_cli.ops.edit import remove as run
+
+    clock = Clock()
+    with progress_bar(quiet=quiet) as progress:
+        report = run(
+            bank,
+            task,
+            EditOptions(base, wait, dry_run),
+            o.run_options(threads, max_memory, device),
+            checkpoints=_pairs(task, checkpoint or []),
+            forget=forget,
+            progress=progress,
+        )
+    written = 0 if dry_run else report.bytes_after
+    if json:
+        print_json(report, **clock.facts(report.read_bytes, written))
+        return
+    console().print(edit_table(report))
+    if forget:
+        note(
+            f"forgot {', '.join(task)}: their deltas stay in the bank as interference, and anyone "
+            "who kept their seeds can still retrieve them; to take them out, remove them with "
+            "their checkpoints",
+            quiet=quiet,
+        )
+    note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

@@ -1,0 +1,54 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from randes_cli.specs import RunOptions, TaskInput
+
+BankPath = Annotated[Path, typer.Argument(help="The bank.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no talk on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Threads = Annotated[
+    int, typer.Option(min=0, help="Worker threads (0: one per core).", show_default=False)
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(help="Most memory for buffers, as 256MiB.", show_default=False),
+]
+Device = Annotated[
+    str, typer.Option(help="Where to compute: cpu, cpu-torch, cuda or mps. Same bytes on all.")
+]
+BaseOption = Annotated[
+    str | None,
+    typer.Option("--base", help="The base, where it lies outside and moved.", show_default=False),
+]
+Wait = Annotated[float, typer.Option(help="Seconds to wait while another process edits the bank.")]
+
+
+def run_options(threads: int, max_memory: str | None, device: str = "cpu") -> RunOptions:
+    """How a job runs, from the command line's words."""
+    memory = None
+    if max_memory is not None:
+        from randes_cli.files.writer import parse_size
+
+        memory = parse_size(max_memory)
+    return RunOptions(threads=threads, max_memory=memory, device=device)
+
+
+def task_input(text: str) -> TaskInput:
+    """A task from ``NAME=PATH`` or ``PATH``, whose last part without suffix is the name."""
+    name, equals, source = text.partition("=")
+    if equals and "/" not in name:
+        return TaskInput(name, source)
+    path = Path(text)
+    stem = path.name
+    for suffix in (".safetensors.index.json", ".safetensors", ".st", ".bin", ".pt", ".pth"):
+        stem = stem.removesuffix(suffix)
+    return TaskInput(stem or path.resolve().name, text)

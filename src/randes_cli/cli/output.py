@@ -1,0 +1,129 @@
+"""stdout is data, stderr is talk: JSON, notes, progress bars, measurements."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from randes_cli.ops.parallel import Progress
+
+_WIDTH = 100
+
+
+def console() -> Console:
+    """A rich console on stdout: the terminal's width, or 100 columns in a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, soft_wrap=False)
+
+
+def note(text: str, *, quiet: bool) -> None:
+    """One line of talk."""
+    if not quiet:
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr)
+
+
+def human(size: float) -> str:
+    """Bytes for people: 1.23 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"
+
+
+def plain(value: Any) -> Any:
+    """A report as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value
+
+
+def print_json(report: Any, **more: Any) -> None:
+    """Print a report as one JSON object."""
+    body = plain(report)
+    print(json.dumps({**(body if isinstance(body, dict) else {"items": body}), **more}, indent=2))
+
+
+class Clock:
+    """Seconds since it was made, and the process's peak memory."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def facts(self, read: int, written: int) -> dict[str, Any]:
+        """Measurements for --json: bytes, seconds, GB/s, peak resident bytes."""
+        seconds = time.perf_counter() - self._start
+        return {
+            "read_bytes": read,
+            "written_bytes": written,
+            "seconds": round(seconds, 3),
+            "gb_per_second": round((read + written) / 1e9 / max(seconds, 1e-9), 3),
+            "peak_memory_bytes": _peak_memory(),
+        }
+
+    def sentence(self, read: int, written: int) -> str:
+        """The same for people."""
+        facts = self.facts(read, written)
+        return (
+            f"read {human(read)}, wrote {human(written)} in {facts['seconds']:.1f} s "
+            f"({facts['gb_per_second']:.2f} GB/s, peak memory {human(facts['peak_memory_bytes'])})"
+        )
+
+
+def _peak_memory() -> int:
+    import resource
+
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+@contextlib.contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Progress]:
+    """A progress callable; it draws on a terminal, after a second, and never fails the job."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda phase, done, total: None
+        return
+    from tqdm import tqdm
+
+    bar: tqdm[Any] | None = None
+    current = ""
+
+    def show(phase: str, done: int, total: int) -> None:
+        nonlocal bar, current
+        with contextlib.suppress(OSError):
+            if bar is None or phase != current:
+                if bar is not None:
+                    bar.close()
+                small = total < 10**6
+                bar = tqdm(
+                    total=total,
+                    desc=phase,
+                    unit="" if small else "B",
+                    unit_scale=not small,
+                    delay=1.0,
+                    leave=False,
+                    file=sys.stderr,
+                )
+                current = phase
+            bar.update(done)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            with contextlib.suppress(OSError):
+                bar.close()

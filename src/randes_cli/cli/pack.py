@@ -1,0 +1,116 @@
+"""randes pack"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from randes_cli.cli import options as o
+from randes_cli.cli.output import Clock, console, note, print_json, progress_bar
+from randes_cli.specs import (
+    PRESETS,
+    BaseStorage,
+    PackOptions,
+    Rest,
+    Shuffle,
+    Signs,
+    Transform,
+)
+
+Preset = Enum("Preset", {name: name for name in PRESETS}, type=str)  # type: ignore[misc]
+
+
+class Where(str, Enum):
+    """Where the base goes."""
+
+    embed = "embed"
+    reference = "reference"
+
+
+def pack(
+    base: Annotated[
+        str,
+        typer.Argument(help="The base model: a file, a folder or a Hub id.", show_default=False),
+    ],
+    tasks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]TASK...",
+            help="Models fine-tuned from it, each with a name or named after its file.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="The bank to write.", show_default=False)
+    ],
+    transform: Annotated[
+        Preset, typer.Option(help="How deltas are made orthogonal before they are summed.")
+    ] = Preset("hankel"),
+    shuffle: Annotated[
+        Shuffle | None, typer.Option(help="In place of the preset's shuffle.", show_default=False)
+    ] = None,
+    signs: Annotated[
+        Signs | None, typer.Option(help="In place of the preset's signs.", show_default=False)
+    ] = None,
+    bits: Annotated[int, typer.Option(help="Bits of a superposed element: 16 or 8.")] = 16,
+    seed: Annotated[int, typer.Option(help="Bank seed; a task's is this plus its index.")] = 42,
+    capacity: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tasks that 8 bits must have room for (twice those packed, 16 at least).",
+            show_default=False,
+        ),
+    ] = None,
+    targets: Annotated[
+        str, typer.Option(help="What is transformed: all, attn, mlp or a regular expression.")
+    ] = "all",
+    every: Annotated[int, typer.Option(help="Transform every k-th target layer only.")] = 1,
+    rest: Annotated[
+        Rest, typer.Option(help="Tensors outside the targets: summed as they are, or kept.")
+    ] = Rest.sum,
+    base_storage: Annotated[
+        Where, typer.Option("--base", help="Keep the base inside the bank, or only refer to it.")
+    ] = Where.embed,
+    threads: o.Threads = 0,
+    max_memory: o.MaxMemory = None,
+    device: o.Device = "cpu",
+    dry_run: o.DryRun = False,
+    force: o.Force = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Pack a base and its fine-tunes into one bank."""
+    from randes_cli.cli.render import pack_table
+    from randes_cli.ops.pack import pack as run
+
+    clock = Clock()
+    preset = Transform.from_preset(transform.value)
+    chosen = PackOptions(
+        transform=Transform(shuffle or preset.shuffle, signs or preset.signs, targets, every, rest),
+        bits=bits,
+        seed=seed,
+        base_storage=BaseStorage(base_storage.value),
+        capacity=capacity,
+    )
+    with progress_bar(quiet=quiet) as progress:
+        report = run(
+            base,
+            [o.task_input(task) for task in tasks],
+            out,
+            chosen,
+            o.run_options(threads, max_memory, device),
+            force=force,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    written = 0 if dry_run else report.bank_bytes
+    if json:
+        print_json(report, **clock.facts(report.read_bytes, written))
+        return
+    console().print(pack_table(report))
+    note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

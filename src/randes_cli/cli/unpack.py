@@ -1,0 +1,95 @@
+"""randes unpack"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from randes_cli.cli import options as o
+from randes_cli.cli.output import Clock, console, human, note, print_json, progress_bar
+from randes_cli.errors import UsageError
+
+
+def unpack(
+    bank: o.BankPath,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="A task to write; may be repeated.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Write every task.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .safetensors file, or a folder (default: here).",
+            show_default=False,
+        ),
+    ] = None,
+    coefficient: Annotated[
+        float | None,
+        typer.Option("--lambda", help="λ in place of the task's own.", show_default=False),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Dtype of all floating-point tensors, as BF16.", show_default=False),
+    ] = None,
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option(help="Most bytes of one output file, as 5GB.", show_default=False),
+    ] = None,
+    saturate: Annotated[
+        bool, typer.Option("--saturate", help="Clip values beyond the dtype's range, and count.")
+    ] = False,
+    base: o.BaseOption = None,
+    threads: o.Threads = 0,
+    max_memory: o.MaxMemory = None,
+    device: o.Device = "cpu",
+    dry_run: o.DryRun = False,
+    force: o.Force = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write tasks of a bank as ordinary safetensors checkpoints."""
+    from randes_cli.files.writer import parse_size
+    from randes_cli.ops.unpack import UnpackOptions
+    from randes_cli.ops.unpack import unpack as run
+
+    if bool(task) == everything:
+        raise UsageError("say --task NAME (or several), or --all")
+    clock = Clock()
+    options = UnpackOptions(
+        coefficient=coefficient,
+        dtype=dtype,
+        shard_bytes=None if max_shard_size is None else parse_size(max_shard_size),
+        saturate=saturate,
+        force=force,
+    )
+    with progress_bar(quiet=quiet) as progress:
+        reports = run(
+            bank,
+            None if everything else task,
+            out,
+            options,
+            o.run_options(threads, max_memory, device),
+            base=base,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    total = sum(report.bytes for report in reports)
+    written = 0 if dry_run else total
+    if json:
+        print_json({"tasks": reports}, **clock.facts(total, written))
+        return
+    for report in reports:
+        extra = f", {report.saturated} values clipped" if report.saturated else ""
+        extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
+        console().print(
+            f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}",
+            soft_wrap=True,
+            markup=False,
+        )
+    note(clock.sentence(total, written), quiet=quiet or dry_run)

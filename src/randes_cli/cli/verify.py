@@ -1,0 +1,71 @@
+"""randes verify"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from randes_cli.cli import options as o
+from randes_cli.cli.output import Clock, console, human, note, print_json, progress_bar
+from randes_cli.errors import BankDamaged, UsageError
+
+
+def _originals(texts: list[str]) -> list[tuple[str, str]]:
+    made = []
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not equals:
+            raise UsageError(f"--against {text!a}: say NAME=CHECKPOINT")
+        made.append((name, source))
+    return made
+
+
+def verify(
+    bank: o.BankPath,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check header, manifest and statistics only.")
+    ] = False,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=CHECKPOINT",
+            help="Also measure how near a task comes back to its original.",
+            show_default=False,
+        ),
+    ] = None,
+    base: o.BaseOption = None,
+    threads: o.Threads = 0,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Check every byte of a bank; name what is damaged and which tasks it hurts."""
+    from randes_cli.cli.render import check_table
+    from randes_cli.files.bank import BankFile
+    from randes_cli.ops.verify import measure
+    from randes_cli.ops.verify import verify as run
+
+    clock, run_options = Clock(), o.run_options(threads, None)
+    with BankFile(bank) as file, progress_bar(quiet=quiet) as progress:
+        report = run(file, run_options, quick=quick, progress=progress)
+        if report.sound and against:
+            found = measure(file, _originals(against), run_options, base=base, progress=progress)
+            report = replace(report, against=found)
+    if json:
+        print_json(report, sound=report.sound, **clock.facts(report.bytes_checked, 0))
+    else:
+        for check in report.against:
+            console().print(check_table(check))
+        if report.sound:
+            console().print(f"{bank}: sound, {human(report.bytes_checked)} checked", markup=False)
+        for key in report.damaged:
+            console().print(f"damaged: {key!a}", markup=False, soft_wrap=True)
+        for name, keys in report.hurt.items():
+            console().print(f"task {name}: hurt by {len(keys)} of them", markup=False)
+        if report.damaged:
+            console().print(f"whole: {', '.join(report.whole) or 'none'}", markup=False)
+    note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
+    if not report.sound:
+        raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")
