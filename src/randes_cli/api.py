@@ -11,13 +11,15 @@ import numpy as np
 from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.pack import pack as pack
+from randes_cli.ops.pack import pack
 from randes_cli.ops.retrieve import BankBase, Retrieval, find_task, open_base
 from randes_cli.plan import strip_elements
 from randes_cli.specs import ITEM_SIZE, RunOptions
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["Bank", "pack"]
 
 
 class Bank:

@@ -22,6 +22,8 @@ from randes_cli.specs import (
 
 Preset = Enum("Preset", {name: name for name in PRESETS}, type=str)  # type: ignore[misc]
 
+DEFAULT_PRESET = Preset("hankel")
+
 
 class Where(str, Enum):
     """Where the base goes."""
@@ -48,7 +50,7 @@ def pack(
     ],
     transform: Annotated[
         Preset, typer.Option(help="How deltas are made orthogonal before they are summed.")
-    ] = Preset("hankel"),
+    ] = DEFAULT_PRESET,
     shuffle: Annotated[
         Shuffle | None, typer.Option(help="In place of the preset's shuffle.", show_default=False)
     ] = None,

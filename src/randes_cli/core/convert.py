@@ -39,7 +39,7 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
     import ml_dtypes
 
     names = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-    kind: Any = getattr(ml_dtypes, names[dtype])
+    kind: type[Any] = getattr(ml_dtypes, names[dtype])
     return np.dtype(kind)
 
 

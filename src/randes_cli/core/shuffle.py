@@ -12,7 +12,7 @@ _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 def layer_type(name: str) -> str:
-    """`name` with every layer number replaced by ``*``: ``h.3.attn.weight`` → ``h.*.attn.weight``."""
+    """`name` with ``*`` for every layer number: ``h.3.attn.weight`` → ``h.*.attn.weight``."""
     return _NUMBER.sub("*", name)
 
 

@@ -136,10 +136,11 @@ def check_names(tasks: Sequence[TaskInput]) -> None:
     seen: dict[str, str] = {}
     for task in tasks:
         check_task_name(task.name)
-        other = seen.setdefault(task.name.lower(), task.name)
-        if other is not task.name:
-            alike = "twice" if other == task.name else f"and {other!a} differ only in case"
+        other = seen.get(task.name.lower())
+        if other is not None:
+            alike = "is there twice" if other == task.name else f"and {other!a} differ only in case"
             raise UsageError(f"task name {task.name!a} {alike}; say NAME=PATH")
+        seen[task.name.lower()] = task.name
 
 
 def _participants(
@@ -162,7 +163,7 @@ def _participants(
 def pack(
     base: str,
     tasks: Sequence[TaskInput],
-    out: Path,
+    out: str | Path,
     options: PackOptions | None = None,
     run: RunOptions | None = None,
     *,
@@ -175,7 +176,7 @@ def pack(
     Every byte of the inputs is read once, but for a fixed sample of about one part in fifty.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
-    options, run = options or PackOptions(), run or RunOptions()
+    options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
     check_names(tasks)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from randes_cli.files.bank import BankFile
+from tests.cli.conftest import Result
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_sound_bank_passes(bank: Path, randes: Callable[..., Result]) -> None:
+    result = randes("verify", bank, "--json")
+    assert result.code == 0
+    assert result.json["sound"] is True
+    assert result.json["bytes_checked"] == bank.stat().st_size
+
+
+def test_damage_is_told_by_tensor_and_task(bank: Path, randes: Callable[..., Result]) -> None:
+    with BankFile(bank) as opened:
+        place = opened.header.starts["own/b/head.weight"]
+    flip(bank, place + 5)
+    result = randes("verify", bank, "--json")
+    assert result.code == 6
+    assert result.json["damaged"] == ["own/b/head.weight"]
+    assert result.json["hurt"] == {"b": ["own/b/head.weight"]}
+    assert result.json["whole"] == ["a"]
+    assert randes("unpack", bank, "-t", "a", "-o", bank.parent / "a2.safetensors").code == 0
+    refused = randes("unpack", bank, "-t", "b", "-o", bank.parent / "b2.safetensors")
+    assert refused.code == 6
+    assert "own/b/head.weight" in refused.err
+    forced = ["unpack", bank, "-t", "b", "-o", bank.parent / "b2.safetensors", "--force"]
+    assert randes(*forced).code == 0
+
+
+def test_against_measures_what_was_predicted(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    result = randes("verify", bank, "--against", f"a={family / 'a.safetensors'}", "--json")
+    check = result.json["against"][0]
+    assert check["task"] == "a"
+    assert abs(check["cosine"] - check["predicted"]) < 0.02
+    assert abs(check["cosine"] - 0.707) < 0.02
+    assert {tensor["name"] for tensor in check["tensors"]} >= {"wte.weight", "h.0.w.weight"}

@@ -1,0 +1,83 @@
+"""The documents say what the program does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_command_line_document_is_what_help_prints() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.page()
+    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == page, "run: make docs"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    random = torch.Generator().manual_seed(0)
+    base = {f"h.{i}.weight": torch.randn(16, 8, generator=random) for i in range(2)}
+    save_file(base, tmp_path / "base.safetensors")
+    for name in ("cars", "dtd"):
+        task = {key: value + 0.1 for key, value in base.items()}
+        save_file(task, tmp_path / f"{name}.safetensors")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    assert len(code.strip().splitlines()) <= 8
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "bank.randes").exists()
+
+
+def modules_after(statement: str) -> set[str]:
+    found = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys; print(*sys.modules)"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(found.stdout.split())
+
+
+def test_help_imports_neither_torch_nor_numpy_nor_the_hub_client() -> None:
+    help_ = "from randes_cli.cli.main import run; run(['pack', '--help'])"
+    assert not {"torch", "numpy", "huggingface_hub"} & modules_after(help_)
+    assert not {"torch", "numpy"} & modules_after("import randes_cli; dir(randes_cli)")
+
+
+def test_the_cpu_path_does_not_import_torch(tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    base = {"w": np.ones((8, 8), np.float32)}
+    save_file(base, tmp_path / "base.st")
+    save_file({"w": base["w"] + 1}, tmp_path / "a.st")
+    bank = tmp_path / "b.randes"
+    words = [str(tmp_path / "base.st"), str(tmp_path / "a.st"), "-o", str(bank)]
+    code = (
+        f"from randes_cli.cli.main import run; run(['pack', *{words!r}]); "
+        f"run(['unpack', {str(bank)!r}, '--all', '-o', {str(tmp_path / 'out')!r}])"
+    )
+    assert "torch" not in modules_after(code)
+    assert (tmp_path / "out" / "a.safetensors").exists()
