@@ -105,8 +105,8 @@ class TorchKernel:
             return Added(0, False)
         delta = (delta.view(signs.shape) * self._signs(signs)).view(-1)
         integers = (delta + float(MAGIC)).view(torch.int32) - MAGIC_BITS
-        peak = int(integers.abs().max())
-        if not 0 <= peak <= GRID_LIMIT:
+        peak = max(int(integers.max()), -int(integers.min()))  # |−2^31| wraps, so not abs()
+        if peak > GRID_LIMIT:
             step = 1 / abs(float(signs.flat[0]))
             raise Overflow(int(self.changed(layer, raw, dtype) / step))
         self._sum[:size] += integers
