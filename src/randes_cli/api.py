@@ -113,4 +113,6 @@ def _as_torch(data: Any, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
         "BOOL": torch.bool,
         "C64": torch.complex64,
     }
+    if not data.size:
+        return torch.empty(shape, dtype=names[dtype])
     return torch.from_numpy(data).view(names[dtype]).reshape(shape)

@@ -31,6 +31,26 @@ _NUMPY = {
     "C64": np.complex64,
 }
 
+#: The largest finite number of each dtype; of float64, the largest that float32 arithmetic meets.
+LARGEST = {
+    "F64": (2 - 2**-23) * 2.0**127,
+    "F32": (2 - 2**-23) * 2.0**127,
+    "F16": 65504.0,
+    "BF16": (2 - 2**-7) * 2.0**127,
+    "F8_E4M3": 448.0,
+    "F8_E5M2": 57344.0,
+}
+#: The smallest float32 that rounding takes beyond each dtype's range: half a unit past the
+#: largest, or the next float32 where that tie rounds down to the largest.
+BEYOND = {
+    "F64": float("inf"),
+    "F32": float("inf"),
+    "F16": 65520.0,
+    "BF16": (2 - 2**-8) * 2.0**127,
+    "F8_E4M3": 464 + 2.0**-15,
+    "F8_E5M2": 61440.0,
+}
+
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """The NumPy dtype (of ml_dtypes where NumPy has none) of a safetensors dtype."""
@@ -50,32 +70,25 @@ def widen(raw: Raw, dtype: str, out: F32) -> None:
         np.copyto(words, raw.view(np.uint16))
         np.left_shift(words, 16, out=words)
     else:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, raw.view(numpy_dtype(dtype)), casting="unsafe")
 
 
 def narrow(values: F32, dtype: str, out: Raw) -> int:
-    """Write finite float32 `values` as `dtype` to the bytes `out`, rounding half to even.
+    """Write float32 `values` as `dtype` to the bytes `out`, rounding half to even.
 
-    Values beyond the dtype's range become its largest finite number of that sign.
-    Returns how many did. `values` may be overwritten.
+    Values beyond the dtype's range (an infinity is beyond float32's) become its largest finite
+    number of that sign. Returns how many did. `values` may be overwritten, and are not NaN.
     """
     if dtype == "BF16":
         return _narrow_bfloat16(values, out)
     target = out.view(numpy_dtype(dtype))
-    if dtype in ("F32", "F64"):
-        np.copyto(target, values)
-        return 0
     with np.errstate(over="ignore", invalid="ignore"):
         np.copyto(target, values, casting="unsafe")
     lost = ~np.isfinite(target)
     count = int(np.count_nonzero(lost))
     if count:
-        import ml_dtypes
-
-        finfo: Any = ml_dtypes.finfo
-        largest = float(finfo(target.dtype).max)
-        target[lost] = np.copysign(largest, values[lost]).astype(target.dtype)
+        target[lost] = np.copysign(LARGEST[dtype], values[lost]).astype(target.dtype)
     return count
 
 

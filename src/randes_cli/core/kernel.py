@@ -172,8 +172,9 @@ class NumpyKernel:
     def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
         delta = self._delta[: signs.size]
         np.copyto(delta, codes.view(code_dtype(bits)))
-        np.multiply(delta.reshape(signs.shape), signs, out=delta.reshape(signs.shape))
-        np.add(delta, self._base[0, : signs.size], out=delta)
+        with np.errstate(over="ignore"):
+            np.multiply(delta.reshape(signs.shape), signs, out=delta.reshape(signs.shape))
+            np.add(delta, self._base[0, : signs.size], out=delta)
         return narrow(delta, dtype, out)
 
 

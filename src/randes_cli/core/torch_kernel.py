@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from randes_cli.core.convert import BEYOND, LARGEST
 from randes_cli.core.kernel import (
     GRID_LIMIT,
     MAGIC,
@@ -105,8 +106,8 @@ class TorchKernel:
             return Added(0, False)
         delta = (delta.view(signs.shape) * self._signs(signs)).view(-1)
         integers = (delta + float(MAGIC)).view(torch.int32) - MAGIC_BITS
-        peak = int(integers.abs().max())
-        if not 0 <= peak <= GRID_LIMIT:
+        peak = max(int(integers.max()), -int(integers.min()))  # |−2^31| wraps, so not abs()
+        if peak > GRID_LIMIT:
             step = 1 / abs(float(signs.flat[0]))
             raise Overflow(int(self.changed(layer, raw, dtype) / step))
         self._sum[:size] += integers
@@ -136,11 +137,11 @@ class TorchKernel:
         values = delta.view(-1) + self._base[0, : signs.size]
         target = _DTYPES[dtype]
         host = values.cpu() if self._device.type == "mps" else values
-        made = host.to(target)
-        lost = ~torch.isfinite(made.to(torch.float32))
+        # What a cast does beyond the range (infinity, NaN, the largest) is torch's choice.
+        lost = host.abs() >= BEYOND[dtype]
         count = int(lost.sum())
         if count:
-            largest = torch.finfo(target).max
-            made = torch.where(lost, torch.copysign(torch.tensor(largest), host), host).to(target)
-        torch.from_numpy(out).view(target).copy_(made)
+            largest = torch.full_like(host, LARGEST[dtype])
+            host = torch.where(lost, torch.copysign(largest, host), host)
+        torch.from_numpy(out).view(target).copy_(host.to(target))
         return count

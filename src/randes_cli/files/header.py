@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +16,9 @@ from randes_cli.specs import ITEM_SIZE, TensorInfo
 #: The limit of the safetensors format itself.
 MAX_HEADER = 100_000_000
 
+#: An escape that is a character only together with the next one.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
 _OTHER_FILES = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file (run: git lfs pull)"),
     (b"<!DOCTYPE", "an HTML page, not a checkpoint (a download that failed?)"),
@@ -23,7 +27,9 @@ _OTHER_FILES = (
     (b"GGUF", "a GGUF file: quantised weights; give the original safetensors checkpoint"),
     (b"PK\x03\x04", "a PyTorch pickle, not safetensors (see --allow-pickle)"),
     (b"\x80\x02", "a pickle, not safetensors (see --allow-pickle)"),
+    (b"\x80\x03", "a pickle, not safetensors (see --allow-pickle)"),
     (b"\x80\x04", "a pickle, not safetensors (see --allow-pickle)"),
+    (b"\x80\x05", "a pickle, not safetensors (see --allow-pickle)"),
 )
 
 
@@ -62,9 +68,14 @@ def _refuse_constant(text: str) -> Any:
 def parse_json(data: bytes) -> Any:
     """Strict JSON: UTF-8, no duplicate keys, no NaN. Raises ValueError with the reason."""
     try:
-        return json.loads(
+        made = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
         )
+        if _SURROGATE.search(data):
+            json.dumps(made, ensure_ascii=False).encode()
+        return made
+    except UnicodeEncodeError:
+        raise ValueError("an escape of half a character (a lone surrogate)") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -128,12 +139,14 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
     """Length of the header's JSON, from a file's first bytes. Raises ValueError."""
     if file_size == 0:
         raise ValueError("an empty file")
-    for magic, meaning in _OTHER_FILES:
-        if prefix.startswith(magic):
-            raise ValueError(meaning)
+    length = int.from_bytes(prefix[:8], "little")
+    # A header of 640 bytes begins like a pickle: other kinds are looked for where it is none.
+    if prefix[8:9] != b"{" or length > MAX_HEADER:
+        for magic, meaning in _OTHER_FILES:
+            if prefix.startswith(magic):
+                raise ValueError(meaning)
     if len(prefix) < 8:
         raise ValueError("not a safetensors file: shorter than 8 bytes")
-    length = int.from_bytes(prefix[:8], "little")
     if prefix[8:9] not in (b"{", b""):
         raise ValueError("not a safetensors file")
     if length > MAX_HEADER:

@@ -53,7 +53,7 @@ class TaskRecord:
 
     Attributes:
         dtype: the dtype of its superposed tensors where it is not the base's.
-        unchanged: tensors that equal the base's.
+        unchanged: tensors that equal the base's (resized ones: in the rows that both have).
         missing: the base's tensors that the task lacks.
         own: tensors kept exactly, by name.
         shapes: shapes of resized embeddings, by name; rows past the base's are own tensors.
@@ -394,6 +394,7 @@ _KNOWN = frozenset(
         "tasks",
         "forgotten",
         "steps",
+        "widths",
         "stats",
     ]
 )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import MismatchError, UsageError
+from randes_cli.errors import CheckpointError, MismatchError, UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target
 from randes_cli.files.bank import (
     BASE_DIGESTS,
@@ -148,6 +148,8 @@ def _participants(
 ) -> list[Participant]:
     names = [name for unit in units for name in unit.names]
     taken = {task.index for task, _ in tasks if task.index is not None}
+    if any(not 0 <= index < 2**31 for index in taken):
+        raise UsageError("a task's index must be between 0 and 2^31-1")
     if len(taken) < sum(task.index is not None for task, _ in tasks):
         raise UsageError("two tasks ask for the same index")
     free = (index for index in range(2**31) if index not in taken)
@@ -318,9 +320,9 @@ class _Packing:
         embed = self.setup.options.base_storage is BaseStorage.embed
         for tensor in self._base_tensors():
             writer.place(tensor)
-        for unit in self.setup.units:
-            if unit in self.exponents:
-                self._place(writer, self._sums(unit))
+        sampled = [unit for unit in self.setup.units if unit in self.exponents]
+        for unit in sorted(sampled, key=lambda unit: -self.bits[unit]):  # wide first: no padding
+            self._place(writer, self._sums(unit))
         owned = owned_copies(self.base, self.participants)
         self._place(writer, [kept_tensor(copy, self.base) for copy in owned if copy.twin is None])
         engine = self._engine(writer, write_base=embed)
@@ -383,7 +385,13 @@ class _Packing:
             if narrow:
                 raise _TooNarrow(narrow)
             for unit, peak in peaks.items():
-                self.exponents[unit] = raised_exponent(self.exponents[unit], peak, bits=16)
+                raised = raised_exponent(self.exponents[unit], peak, bits=16)
+                if raised == self.exponents[unit]:
+                    raise CheckpointError(
+                        f"{self.base.source}: tensor {unit.names[0]!a}: a task differs by more "
+                        "than 2^115, beyond every grid; keep it exactly with --targets and --rest own"
+                    )
+                self.exponents[unit] = raised
             self._pass(engine, list(peaks), [], "coarser steps")
 
     # The end

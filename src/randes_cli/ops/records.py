@@ -40,7 +40,9 @@ def task_record(
     same = {
         name
         for name, tensor in tensors.items()
-        if name not in changed and name in base and base[name].shape == tensor.shape
+        if name not in changed
+        and name in base
+        and (name in fit.superposed or base[name].shape == tensor.shape)
     }
     own = {n: tensors[n] for n in fit.exact if n not in same}
     shared = {n: t for n, t in tensors.items() if n not in own}

@@ -1,0 +1,326 @@
+"""Strip arithmetic against a slow oracle of Python integers; torch's equals NumPy's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from randes_cli.core.convert import narrow, widen
+from randes_cli.core.kernel import (
+    Added,
+    Kernel,
+    NonFinite,
+    NumpyKernel,
+    Overflow,
+    sum_of_squares,
+)
+from randes_cli.core.signs import sign_bits, sign_window
+from randes_cli.core.torch_kernel import TorchKernel
+from randes_cli.specs import ITEM_SIZE, Signs
+
+Maker = Callable[[int, int], Kernel]
+
+KERNELS: dict[str, Maker] = {
+    "numpy": NumpyKernel,
+    "torch": lambda elements, layers: TorchKernel("cpu", elements, layers),
+}
+both = pytest.mark.parametrize("kind", sorted(KERNELS))
+
+
+def stored(values: np.ndarray, dtype: str) -> np.ndarray:
+    """The bytes of float32 values in a dtype."""
+    out = np.empty(values.size * ITEM_SIZE[dtype], np.uint8)
+    narrow(values.astype(np.float32).reshape(-1), dtype, out)
+    return out
+
+
+def values_of(raw: np.ndarray, dtype: str) -> np.ndarray:
+    out = np.empty(len(raw) // ITEM_SIZE[dtype], np.float32)
+    widen(raw, dtype, out)
+    return out
+
+
+def rounded(delta: float, exponent: int) -> int:
+    """round(delta / 2^exponent), half to even, in exact arithmetic."""
+    return round(Fraction(delta) / Fraction(2) ** exponent)
+
+
+def slow_sum(
+    base: np.ndarray, tasks: list[np.ndarray], patterns: list[np.ndarray], exponent: int
+) -> list[int]:
+    """Σ_i ± round((Θ_i − Θ_0) / step), one element at a time, with Python's integers."""
+    made = []
+    for position in range(base.size):
+        total = 0
+        for task, pattern in zip(tasks, patterns, strict=True):
+            delta = float(np.float32(task[position]) - np.float32(base[position]))
+            total += int(pattern.reshape(-1)[position]) * rounded(delta, exponent)
+        made.append(total)
+    return made
+
+
+def superpose(
+    kernel: Kernel,
+    base: np.ndarray,
+    base_dtype: str,
+    tasks: list[np.ndarray],
+    dtype: str,
+    signs: list[np.ndarray],
+    bits: int = 16,
+) -> tuple[np.ndarray, int, list[Added]]:
+    """One strip through a kernel: its stored bytes, its peak, what each task added."""
+    kernel.set_base(0, base, base_dtype, len(base) // ITEM_SIZE[base_dtype])
+    kernel.begin(len(base) // ITEM_SIZE[base_dtype], None, bits)
+    added = []
+    for task, pattern in zip(tasks, signs, strict=True):
+        raw = kernel.buffer(len(task))
+        raw[:] = task
+        added.append(kernel.add(0, raw, dtype, pattern))
+    codes, peak = kernel.finish(bits)
+    return codes.copy(), peak, added
+
+
+def windows(signs: Signs, count: int, rows: int, cols: int, scale: float) -> list[np.ndarray]:
+    return [
+        sign_window(
+            signs, sign_bits(signs, seed, "w", rows, cols), (0, rows), (0, cols), scale=scale
+        )
+        for seed in range(count)
+    ]
+
+
+@both
+@pytest.mark.parametrize("signs", list(Signs))
+@pytest.mark.parametrize(
+    ("base_dtype", "dtype"),
+    [("F32", "F32"), ("BF16", "F32"), ("F16", "BF16"), ("F8_E4M3", "F8_E5M2"), ("F64", "F64")],
+)
+def test_a_strip_is_the_exact_integer_sum_of_the_rounded_deltas(
+    kind: str, signs: Signs, base_dtype: str, dtype: str
+) -> None:
+    rows, cols, exponent = 5, 7, -9
+    source = np.random.default_rng(3)
+    base = stored(source.normal(size=35), base_dtype)
+    near = values_of(base, base_dtype)
+    tasks = [stored(near + source.normal(size=35) * 0.05, dtype) for _ in range(3)]
+    codes, peak, added = superpose(
+        KERNELS[kind](64, 1),
+        base,
+        base_dtype,
+        tasks,
+        dtype,
+        windows(signs, 3, rows, cols, 2.0**-exponent),
+    )
+    plain = windows(signs, 3, rows, cols, 1.0)
+    deltas = [values_of(task, dtype) for task in tasks]
+    assert codes.view(np.int16).tolist() == slow_sum(near, deltas, plain, exponent)
+    assert peak == max(map(abs, slow_sum(near, deltas, plain, exponent)))
+    for task, found in zip(deltas, added, strict=True):
+        units = [rounded(float(a - b), exponent) for a, b in zip(task, near, strict=True)]
+        assert found == Added(sum(unit**2 for unit in units), bool((task != near).any()))
+
+
+@given(
+    st.lists(st.floats(-32000, 32000, width=32), min_size=1, max_size=40), st.integers(-126, 100)
+)
+def test_both_kernels_round_halves_to_even_whatever_the_step(
+    units: list[float], exponent: int
+) -> None:
+    task = np.array(units, np.float32) * np.float32(2.0**exponent)
+    raw, base = task.view(np.uint8), np.zeros(len(units), np.float32).view(np.uint8)
+    signs = windows(Signs.none, 1, 1, len(units), 2.0**-exponent)
+    expected = [rounded(float(value), exponent) for value in task]
+    for maker in KERNELS.values():
+        codes, _, _ = superpose(maker(64, 1), base, "F32", [raw], "F32", signs)
+        assert codes.view(np.int16).tolist() == expected
+
+
+@both
+def test_a_half_is_rounded_to_the_even_integer(kind: str) -> None:
+    task = np.array([0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 32766.5], np.float32)
+    signs = windows(Signs.none, 1, 1, 7, 1.0)
+    codes, _, _ = superpose(
+        KERNELS[kind](8, 1), np.zeros(28, np.uint8), "F32", [task.view(np.uint8)], "F32", signs
+    )
+    assert codes.view(np.int16).tolist() == [0, 2, 2, 0, -2, -2, 32766]
+
+
+@both
+@pytest.mark.parametrize("bits", [16, 8])
+def test_adding_to_stored_integers_and_subtracting_again_restores_them(
+    kind: str, bits: int
+) -> None:
+    source = np.random.default_rng(1)
+    old = source.integers(-50, 50, 24).astype(np.int16 if bits == 16 else np.int8)
+    task = source.normal(size=24).astype(np.float32)
+    kernel = KERNELS[kind](32, 1)
+    kernel.set_base(0, None, "F32", 24)
+    codes = old.view(np.uint8)
+    for scale in (16.0, -16.0):
+        kernel.begin(24, codes, bits)
+        pattern = windows(Signs.hankel, 1, 4, 6, scale)[0]
+        kernel.add(0, task.view(np.uint8), "F32", pattern)
+        codes = kernel.finish(bits)[0].copy()
+    assert np.array_equal(codes, old.view(np.uint8))
+
+
+@both
+def test_a_shorter_task_adds_to_the_first_rows_alone(kind: str) -> None:
+    kernel = KERNELS[kind](16, 1)
+    kernel.set_base(0, None, "F32", 12)
+    kernel.begin(12, None, 16)
+    kernel.add(0, np.full(12, 3, np.float32).view(np.uint8), "F32", np.ones((3, 4), np.float32))
+    kernel.add(0, np.full(8, 2, np.float32).view(np.uint8), "F32", np.ones((2, 4), np.float32))
+    codes, peak = kernel.finish(16)
+    assert codes.view(np.int16).tolist() == [5] * 8 + [3] * 4
+    assert peak == 5
+
+
+@both
+@pytest.mark.parametrize("units", [32768.0, -32768.0, 2.0**22, -(2.0**22), 1e30, -1e30])
+@pytest.mark.parametrize("others", [0.0, 5.0])
+def test_a_delta_beyond_the_grid_raises_with_its_size_in_steps(
+    kind: str, units: float, others: float
+) -> None:
+    task = np.array([others, units, others], np.float32).view(np.uint8)
+    kernel = KERNELS[kind](4, 1)
+    kernel.set_base(0, None, "F32", 3)
+    kernel.begin(3, None, 16)
+    with pytest.raises(Overflow) as caught:
+        kernel.add(0, task, "F32", np.ones((1, 3), np.float32))
+    assert caught.value.peak == int(abs(np.float32(units)))
+
+
+@both
+@pytest.mark.parametrize("units", [-3 * 2.0**23, -3 * 2.0**23 - 2, 3 * 2.0**23, -1.5 * 2**23])
+def test_deltas_whose_rounding_wraps_around_are_overflows_too(kind: str, units: float) -> None:
+    task = np.array([1.0, units, 2.0], np.float32).view(np.uint8)
+    kernel = KERNELS[kind](4, 1)
+    kernel.set_base(0, None, "F32", 3)
+    kernel.begin(3, None, 16)
+    with pytest.raises(Overflow):
+        kernel.add(0, task, "F32", np.ones((1, 3), np.float32))
+
+
+@both
+def test_the_largest_delta_of_the_grid_is_no_overflow(kind: str) -> None:
+    task = np.array([32767.0, -32767.0], np.float32).view(np.uint8)
+    codes, peak, _ = superpose(
+        KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [np.ones((1, 2), "f4")]
+    )
+    assert codes.view(np.int16).tolist() == [32767, -32767]
+    assert peak == 32767
+
+
+@both
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("in_base", [True, False])
+def test_a_nan_or_infinity_of_base_or_task_raises(kind: str, value: float, in_base: bool) -> None:
+    bad, good = np.array([0, value, 1], np.float32), np.ones(3, np.float32)
+    base, task = (bad, good) if in_base else (good, bad)
+    kernel = KERNELS[kind](4, 1)
+    kernel.set_base(0, base.view(np.uint8), "F32", 3)
+    kernel.begin(3, None, 16)
+    with pytest.raises(NonFinite):
+        kernel.add(0, task.view(np.uint8), "F32", np.ones((1, 3), np.float32))
+    with pytest.raises(NonFinite):
+        kernel.changed(0, task.view(np.uint8), "F32")
+
+
+@both
+def test_a_change_below_half_a_step_adds_nothing_but_is_seen(kind: str) -> None:
+    task = np.array([0.25, 0.0], np.float32).view(np.uint8)
+    codes, peak, added = superpose(
+        KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [np.ones((1, 2), "f4")]
+    )
+    assert (codes.view(np.int16).tolist(), peak, added) == ([0, 0], 0, [Added(0, True)])
+
+
+@both
+def test_changed_gives_the_largest_difference(kind: str) -> None:
+    kernel = KERNELS[kind](4, 2)
+    kernel.set_base(1, np.array([1, 2, 3], np.float32).view(np.uint8), "F32", 3)
+    assert kernel.changed(1, np.array([1, -5, 3.5], np.float32).view(np.uint8), "F32") == 7.0
+    assert kernel.changed(1, np.array([1, 2, 3], np.float32).view(np.uint8), "F32") == 0.0
+
+
+@given(
+    st.lists(st.integers(-32767, 32767), max_size=1500),
+    st.lists(st.integers(-300, 300), max_size=1200),
+)
+def test_sums_of_squares_are_exact_for_light_and_heavy_values(
+    heavy: list[int], light: list[int]
+) -> None:
+    units = np.array(light + heavy, np.float32)
+    assert sum_of_squares(units, np.empty_like(units)) == sum(v * v for v in light + heavy)
+
+
+@pytest.mark.parametrize("value", [181, 182, 256, 4096, 32767])
+@pytest.mark.parametrize("count", [511, 512, 513, 70_000])
+def test_sums_of_squares_are_exact_at_the_edge_of_float32(value: int, count: int) -> None:
+    units = np.full(count, value, np.float32)
+    assert sum_of_squares(units, np.empty_like(units)) == count * value**2
+
+
+@both
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"])
+@pytest.mark.parametrize("bits", [16, 8])
+def test_retrieval_is_the_base_plus_scaled_signs_times_integers(
+    kind: str, dtype: str, bits: int
+) -> None:
+    source = np.random.default_rng(8)
+    codes = source.integers(-120, 120, 30).astype(np.int16 if bits == 16 else np.int8)
+    base = source.normal(size=30).astype(np.float32)
+    pattern = windows(Signs.hankel, 1, 5, 6, 0.7 * 2.0**-8)[0]
+    out = np.empty(30 * ITEM_SIZE[dtype], np.uint8)
+    kernel = KERNELS[kind](32, 1)
+    kernel.set_base(0, base.view(np.uint8), "F32", 30)
+    assert kernel.retrieve(codes.view(np.uint8), bits, pattern, dtype, out) == 0
+    values = base + codes.astype(np.float32) * pattern.reshape(-1)
+    assert np.array_equal(out, stored(values, dtype))
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"])
+def test_both_kernels_saturate_alike(dtype: str) -> None:
+    base = np.array([3e38, -3e38, 449, 470, -500, 65519, 65520, 60000, 61440], np.float32)
+    found = []
+    for maker in KERNELS.values():
+        kernel, out = maker(16, 1), np.empty(9 * ITEM_SIZE[dtype], np.uint8)
+        kernel.set_base(0, base.view(np.uint8), "F32", 9)
+        codes = np.full(9, 100, np.int16).view(np.uint8)
+        count = kernel.retrieve(codes, 16, np.full((1, 9), 1e36, np.float32), dtype, out)
+        found.append((count, out.tobytes()))
+        count = kernel.retrieve(codes, 16, np.zeros((1, 9), np.float32), dtype, out)
+        found.append((count, out.tobytes()))
+    assert found[:2] == found[2:]
+
+
+@given(st.data())
+def test_torch_gives_the_bytes_of_numpy(data: st.DataObject) -> None:
+    rows, cols = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 9))
+    seed, exponent = data.draw(st.integers(0, 2**30)), data.draw(st.integers(-10, -6))
+    dtype = data.draw(st.sampled_from(["F32", "BF16", "F16", "F8_E4M3"]))
+    signs = data.draw(st.sampled_from(list(Signs)))
+    bits = data.draw(st.sampled_from([16, 8]))
+    source = np.random.default_rng(seed)
+    base = stored(source.normal(size=rows * cols), dtype)
+    tasks = [stored(source.normal(size=rows * cols) * 0.5, dtype) for _ in range(2)]
+    patterns = windows(signs, 2, rows, cols, 2.0**-exponent)
+    found = []
+    for maker in KERNELS.values():
+        codes, peak, added = superpose(maker(64, 1), base, dtype, tasks, dtype, patterns, 16)
+        found.append((codes.tobytes(), peak, added))
+    assert found[0] == found[1]
+    codes = source.integers(-128, 127, rows * cols).astype(np.int8 if bits == 8 else np.int16)
+    outputs = []
+    for maker in KERNELS.values():
+        kernel, out = maker(64, 1), np.empty(len(base), np.uint8)
+        kernel.set_base(0, base, dtype, rows * cols)
+        lost = kernel.retrieve(codes.view(np.uint8), bits, patterns[0], dtype, out)
+        outputs.append((lost, out.tobytes()))
+    assert outputs[0] == outputs[1]
