@@ -29,10 +29,9 @@ from randes_cli.files.checkpoint import (
     weight_files,
 )
 from randes_cli.files.hub_errors import hub_errors, not_cached
-from randes_cli.files.hub_ref import BANK_SUFFIX, HubRef
+from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
 from randes_cli.files.remote import RemoteFile
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 #: JSON files that say which files are the weights and whether they can be read.
 _TELLING = re.compile(r"config\.json|model_index\.json|modules\.json|.+\.index(\.[\w-]+)?\.json")
 _PIPELINES = ("model_index.json", "modules.json")
@@ -145,7 +144,7 @@ def _resolve(ref: HubRef) -> tuple[str, dict[str, int], bool]:
     api = HfApi(library_name="randes")
     with hub_errors(str(ref), ref.repo):
         commit = ref.revision
-        if commit is None or not _COMMIT.fullmatch(commit):
+        if commit is None or not COMMIT.fullmatch(commit):
             timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
             commit = api.model_info(ref.repo, revision=ref.revision, timeout=timeout).sha
         if commit is None:
@@ -163,7 +162,7 @@ def _inside(name: str) -> bool:
 def _resolve_cached(ref: HubRef) -> tuple[str, dict[str, int], bool]:
     """The commit that the cache holds for a revision, and the files that it has of it."""
     commit = revision = ref.revision or "main"
-    if not _COMMIT.fullmatch(revision):
+    if not COMMIT.fullmatch(revision):
         try:
             commit = (_cache_folder(ref.repo) / "refs" / revision).read_text().strip()
         except OSError:
@@ -236,7 +235,7 @@ def _cached(repo: str, commit: str, name: str) -> Path | None:
 def _remember(model: HubModel) -> None:
     """Note in the cache which commit the revision is, as the client does, for offline use."""
     revision = model.ref.revision or "main"
-    if model.offline or _COMMIT.fullmatch(revision) or not _inside(revision):
+    if model.offline or COMMIT.fullmatch(revision) or not _inside(revision):
         return
     path = _cache_folder(model.ref.repo) / "refs" / revision
     with suppress(OSError):  # a cache that cannot be written serves all the same

@@ -60,8 +60,7 @@ def translate(error: BaseException, what: str, repo: str) -> RandesError:
         return wrap_os_error(error, error.filename, "downloading")
     return HubError(
         f"{what}: the connection to {constants.ENDPOINT} failed or was dropped "
-        f"({_first_line(error)}); say it again when it is back (with HF_HUB_OFFLINE=1 what is "
-        "cached is used)"
+        f"({_first_line(error)}); say it again when it is back: complete files are kept"
     )
 
 

@@ -10,6 +10,8 @@ from randes_cli.errors import UsageError
 
 SCHEME = "hf://"
 BANK_SUFFIX = ".randes"
+#: A revision that can never mean anything else.
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = (".safetensors", ".st", ".bin", ".pt", ".pth", ".ckpt")
 #: Ends of names that a text with a slash has when it names a file here.
 _FILES = (*_WEIGHTS, BANK_SUFFIX, ".json", ".gguf")
@@ -54,10 +56,18 @@ def parse_ref(text: str) -> HubRef | None:
         return HubRef(found[1], found[2], _clean(found[3] or "", text)) if found else None
     rest = text[len(SCHEME) :].removeprefix("models/")
     _refuse_other_kinds(rest, text)
-    found = _REF.fullmatch(rest) or _REF.fullmatch(_with_colon(rest))
+    found = _REF.fullmatch(rest if ":" in rest else _with_colon(rest))
     if not found:
         raise UsageError(f"{text}: not a model of the Hub; say hf://org/name[@revision][:path]")
     return HubRef(found[1], found[2], _clean(found[3] or "", text))
+
+
+def recorded_ref(source: str) -> HubRef | None:
+    """The model of the Hub that a manifest's source is; it always names a whole commit."""
+    found = _REF.fullmatch(source)
+    if found is None or not COMMIT.fullmatch(found[2] or ""):
+        return None
+    return HubRef(found[1], found[2], found[3] or "")
 
 
 def _refuse_other_kinds(rest: str, text: str) -> None:

@@ -18,12 +18,14 @@ from randes_cli.files.hub_errors import client_errors, dropped, hub_errors
 FIRST_READ = 2**16
 #: Times that a dropped connection is taken up again without a byte in between.
 _ATTEMPTS = 3
-_PIECE = 2**16
 
 
 @contextmanager
 def _stream(url: str, headers: dict[str, str]) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """The status and the body of a GET, in pieces; busy answers are retried by the client."""
+    """The status and the body of a GET, in pieces; busy answers are retried by the client.
+
+    Pieces are short, or as they arrive, so that a connection that drops loses none.
+    """
     from huggingface_hub import constants, utils
 
     client: Any = utils
@@ -37,11 +39,11 @@ def _stream(url: str, headers: dict[str, str]) -> Iterator[tuple[int, Iterator[b
     if hasattr(client, "http_stream_backoff"):
         with client.http_stream_backoff("GET", url, **options) as response:
             client.hf_raise_for_status(response)
-            yield response.status_code, response.iter_bytes(_PIECE)
+            yield response.status_code, response.iter_bytes()
     else:  # before 1.0 the client built on requests
         with client.http_backoff("GET", url, stream=True, **options) as response:
             client.hf_raise_for_status(response)
-            yield response.status_code, response.iter_content(_PIECE)
+            yield response.status_code, response.iter_content(4096)
 
 
 def _pieces(url: str, start: int, count: int) -> Iterator[bytes]:
@@ -68,7 +70,7 @@ class RemoteFile:
     def __init__(self, repo: str, commit: str, file: str, size: int) -> None:
         from huggingface_hub import hf_hub_url
 
-        self.path = Path(f"{repo}@{commit[:12]}:{file}")
+        self.path = Path(f"{repo}@{commit[:12]}") / file
         self.bytes_read = 0
         self._repo = repo
         self._url = hf_hub_url(repo, file, revision=commit)
