@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.errors import BankDamaged, CheckpointError, NewerFormat
+from randes_cli.errors import BankDamaged, CheckpointError, NewerFormat, UsageError
 from randes_cli.files.atomic import OutputFile
-from randes_cli.files.checkpoint import TensorFile
+from randes_cli.files.checkpoint import TensorFile, TensorSource
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import Manifest, decode, encode
@@ -145,12 +145,13 @@ class BankWriter:
 class BankFile:
     """An open bank. Opening checks the header, the manifest and how they agree.
 
+    `file` is the open file where it is not the one at `path` (a bank on the Hub).
     Raises BankDamaged, NewerFormat, MissingError, or CheckpointError where it is no bank.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: TensorSource | None = None) -> None:
         self.path = path
-        self.file = TensorFile(path)
+        self.file: TensorSource = file or TensorFile(path)
         try:
             self.header = self.file.header
             if self.header.metadata.get("format") != FORMAT_NAME:
@@ -229,6 +230,13 @@ class BankFile:
     def _expect(self, wanted: TensorInfo) -> None:
         if self.header.tensors.get(wanted.name) != wanted:
             raise BankDamaged(f"tensor {wanted.name!a} is missing or has another shape or dtype")
+
+    @property
+    def local(self) -> TensorFile:
+        """The open file. Raises UsageError where the bank lies on the Hub."""
+        if isinstance(self.file, TensorFile):
+            return self.file
+        raise UsageError(f"{self.path}: lies on the Hub; download it to work on it")
 
     def __contains__(self, key: str) -> bool:
         return key in self.header.tensors

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,19 @@ _QUANTISED = (
     ".SCB",
     ".quant_map",
 )
+
+
+class TensorSource(Protocol):
+    """A safetensors file whose bytes can be had by offset, wherever it lies."""
+
+    path: Path
+    header: Header
+
+    def read_at(self, offset: int, out: NDArray[np.uint8], /) -> None:
+        """Fill `out` from `offset`."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 class TensorFile:
@@ -68,6 +82,9 @@ class TensorFile:
         os.close(self.fd)
 
 
+Opener = Callable[[Path], TensorSource]
+
+
 class Checkpoint:
     """Named tensors in one or more files.
 
@@ -78,11 +95,11 @@ class Checkpoint:
         files: the files that the tensors lie in.
     """
 
-    def __init__(self, source: str, files: list[TensorFile]) -> None:
+    def __init__(self, source: str, files: Sequence[TensorSource]) -> None:
         self.source = source
         self.files = files
         self.tensors: dict[str, TensorInfo] = {}
-        self._where: dict[str, tuple[TensorFile, int]] = {}
+        self._where: dict[str, tuple[TensorSource, int]] = {}
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
         for file in files:
             for name, tensor in file.header.tensors.items():
@@ -131,11 +148,11 @@ def _read_index(path: Path) -> dict[str, str]:
     return weights
 
 
-def _open_all(source: str, paths: list[Path]) -> Checkpoint:
-    files: list[TensorFile] = []
+def _open_all(source: str, paths: list[Path], open_file: Opener) -> Checkpoint:
+    files: list[TensorSource] = []
     try:
         for path in paths:
-            files.append(TensorFile(path))
+            files.append(open_file(path))
         return Checkpoint(source, files)
     except BaseException:
         for file in files:
@@ -143,13 +160,16 @@ def _open_all(source: str, paths: list[Path]) -> Checkpoint:
         raise
 
 
-def _open_shards(source: str, index: Path) -> Checkpoint:
-    weights = _read_index(index)
-    names = sorted(set(weights.values()))
+def _shards(index: Path) -> list[Path]:
+    names = sorted(set(_read_index(index).values()))
     for name in names:
         if not (index.parent / name).exists():
             raise CheckpointError(f"{index}: shard {name} is missing")
-    checkpoint = _open_all(source, [index.parent / name for name in names])
+    return [index.parent / name for name in names]
+
+
+def _check_index(checkpoint: Checkpoint, index: Path) -> None:
+    weights = _read_index(index)
     held = {name: file.path.name for file in checkpoint.files for name in file.header.tensors}
     problem = next((n for n in weights if held.get(n) != weights[n]), None)
     surplus = next((n for n in held if n not in weights), None)
@@ -161,7 +181,6 @@ def _open_shards(source: str, index: Path) -> Checkpoint:
             else (f"{held[str(surplus)]} has tensor {surplus!a} that the index does not name")
         )
         raise CheckpointError(f"{index}: {where}")
-    return checkpoint
 
 
 def _find_in_folder(folder: Path) -> Path:
@@ -188,16 +207,30 @@ def _find_in_folder(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: no safetensors file in this folder")
 
 
-def open_checkpoint(source: str) -> Checkpoint:
+def _entry(path: Path) -> Path:
+    """The weight file or index that a path means."""
+    if not path.exists():
+        raise MissingError(f"{path}: not found")
+    return _find_in_folder(path) if path.is_dir() else path
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold the tensors of what `open_checkpoint` takes; none is opened."""
+    entry = _entry(path)
+    return _shards(entry) if entry.name.endswith(_INDEX) else [entry]
+
+
+def open_checkpoint(
+    path: str, *, source: str | None = None, open_file: Opener = TensorFile
+) -> Checkpoint:
     """Open a .safetensors or .st file, an index file, or a folder of them.
 
+    `source` is what messages call it; `open_file` opens a weight file that lies elsewhere.
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
-    path = Path(source)
-    if not path.exists():
-        raise MissingError(f"{source}: not found")
-    if path.is_dir():
-        path = _find_in_folder(path)
-    if path.name.endswith(_INDEX):
-        return _open_shards(source, path)
-    return _open_all(source, [path])
+    entry = _entry(Path(path))
+    if not entry.name.endswith(_INDEX):
+        return _open_all(source or path, [entry], open_file)
+    checkpoint = _open_all(source or path, _shards(entry), open_file)
+    _check_index(checkpoint, entry)
+    return checkpoint

@@ -281,7 +281,7 @@ class _Editing:
                 runs.append([source, target, tensor.nbytes])
         total = sum(run[2] for run in runs)
         for source, target, count in runs:
-            writer.out.copy_from(self.old.file.fd, source, count, target)
+            writer.out.copy_from(self.old.local.fd, source, count, target)
             self.progress("copying", count, total)
 
     def _copy_base(self, writer: BankWriter) -> None:

@@ -1,0 +1,319 @@
+"""Models on the Hugging Face Hub, through its own client: one commit, only the files needed.
+
+The client brings the user's cache, token, endpoint, proxies, offline mode and progress bars.
+It is imported where it is used: it takes longer to load than most of randes' work.
+
+Which files of a repository are its weights is decided by `checkpoint.weight_files`, as for a
+folder: it is shown a folder of empty files with the repository's names and its small JSON files.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from randes_cli.errors import HubError, RandesError
+from randes_cli.files.bank import BankFile
+from randes_cli.files.checkpoint import (
+    Checkpoint,
+    TensorFile,
+    TensorSource,
+    open_checkpoint,
+    weight_files,
+)
+from randes_cli.files.hub_errors import hub_errors, not_cached
+from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
+from randes_cli.files.remote import RemoteFile
+
+#: JSON files that say which files are the weights and whether they can be read.
+_TELLING = re.compile(r"config\.json|model_index\.json|modules\.json|.+\.index(\.[\w-]+)?\.json")
+_PIPELINES = ("model_index.json", "modules.json")
+#: Headers that are asked for at a time.
+_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A model (or a bank) at one commit. Only the list of its files was read, and small JSON.
+
+    Attributes:
+        sizes: bytes of every file of the repository (offline: of every cached one).
+        weights: the files that hold the tensors.
+        telling: the JSON files that said so.
+        offline: only the cache was looked at.
+    """
+
+    ref: HubRef
+    commit: str
+    sizes: Mapping[str, int]
+    weights: tuple[str, ...]
+    telling: tuple[str, ...]
+    offline: bool
+
+    @property
+    def source(self) -> str:
+        """What a manifest records; `parse_ref` reads it again."""
+        return str(HubRef(self.ref.repo, self.commit, self.ref.path))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(self.sizes[name] for name in self.weights)
+
+    def bytes_to_download(self) -> int:
+        """Bytes of the weight files that the cache lacks."""
+        return sum(self.sizes[name] for name in self.weights if self.cached(name) is None)
+
+    def cached(self, name: str) -> Path | None:
+        """Where the cache has this file of this commit."""
+        return _cached(self.ref.repo, self.commit, name)
+
+    def beside(self) -> tuple[str, ...]:
+        """The files of the folders that the weights lie in, as paths in the repository."""
+        folders = {PurePosixPath(name).parent for name in (*self.weights, *self.telling)}
+        return tuple(name for name in self.sizes if PurePosixPath(name).parent in folders)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A model in the cache.
+
+    Attributes:
+        path: for `open_checkpoint` (or `BankFile`): the folder or file that was named.
+        source: what a manifest records.
+    """
+
+    path: Path
+    source: str
+
+
+# Looking
+
+
+def open_hub(ref: HubRef) -> HubModel:
+    """Resolve the revision to a commit and find the weight files. Downloads small JSON at most.
+
+    Raises HubError, and CheckpointError where the repository has no weights that randes reads.
+    """
+    commit, sizes, offline = _resolve(ref)
+    if ref.path and not any(n == ref.path or n.startswith(f"{ref.path}/") for n in sizes):
+        if offline:
+            raise not_cached(str(ref))
+        raise HubError(f"{ref}: {ref.repo} has no such file or folder at this revision")
+    telling = _telling(ref, sizes)
+    for name in telling:
+        _download(ref, commit, name)
+    model = HubModel(ref, commit, sizes, (), telling, offline)
+    with _outline(model) as root:
+        paths = weight_files(root / ref.path)
+        weights = tuple(path.relative_to(root).as_posix() for path in paths)
+    return HubModel(ref, commit, sizes, weights, telling, offline)
+
+
+def open_hub_bank(ref: HubRef) -> HubModel:
+    """The same for a bank: the file that the reference names, or the only one of its folder."""
+    commit, sizes, offline = _resolve(ref)
+    if ref.path in sizes:
+        return HubModel(ref, commit, sizes, (ref.path,), (), offline)
+    folder = PurePosixPath(ref.path)
+    banks = [n for n in sizes if n.endswith(BANK_SUFFIX) and PurePosixPath(n).parent == folder]
+    if len(banks) > 1:
+        raise HubError(f"{ref}: has several banks ({', '.join(banks[:5])}); name one after a colon")
+    if not banks:
+        if offline:
+            raise not_cached(str(ref))
+        raise HubError(f"{ref}: has no bank (a file that ends with {BANK_SUFFIX})")
+    named = HubRef(ref.repo, ref.revision, banks[0])
+    return HubModel(named, commit, sizes, (banks[0],), (), offline)
+
+
+def _resolve(ref: HubRef) -> tuple[str, dict[str, int], bool]:
+    """The commit of a reference and the sizes of its files; from the cache when offline."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.hf_api import RepoFile
+
+    if constants.HF_HUB_OFFLINE:
+        return _resolve_cached(ref)
+    api = HfApi(library_name="randes")
+    with hub_errors(str(ref), ref.repo):
+        commit = ref.revision
+        if commit is None or not COMMIT.fullmatch(commit):
+            timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+            commit = api.model_info(ref.repo, revision=ref.revision, timeout=timeout).sha
+        if commit is None:
+            raise HubError(f"{ref}: {constants.ENDPOINT} names no commit for it")
+        tree = api.list_repo_tree(ref.repo, recursive=True, revision=commit)
+        sizes = {file.path: file.size for file in tree if isinstance(file, RepoFile)}
+    return commit, {name: size for name, size in sizes.items() if _inside(name)}, False
+
+
+def _inside(name: str) -> bool:
+    """Whether a name that a server gave stays inside a folder that it is put in."""
+    return all(part not in ("", ".", "..") for part in name.split("/")) and "\\" not in name
+
+
+def _resolve_cached(ref: HubRef) -> tuple[str, dict[str, int], bool]:
+    """The commit that the cache holds for a revision, and the files that it has of it."""
+    commit = revision = ref.revision or "main"
+    if not COMMIT.fullmatch(revision):
+        try:
+            commit = (_cache_folder(ref.repo) / "refs" / revision).read_text().strip()
+        except OSError:
+            raise not_cached(str(ref)) from None
+    root = _cache_folder(ref.repo) / "snapshots" / commit
+    files = [path for path in root.rglob("*") if path.is_file()]
+    if not files:
+        raise not_cached(str(ref))
+    return commit, {path.relative_to(root).as_posix(): path.stat().st_size for path in files}, True
+
+
+def _telling(ref: HubRef, sizes: Collection[str]) -> tuple[str, ...]:
+    """The JSON files to read: of the folder itself, of a pipeline also those one below."""
+    if ref.path in sizes:
+        return (ref.path,) if _TELLING.fullmatch(PurePosixPath(ref.path).name) else ()
+    root = PurePosixPath(ref.path)
+    folders = {root}
+    if any(str(root / name) in sizes for name in _PIPELINES):
+        folders |= {parent for n in sizes if (parent := PurePosixPath(n).parent).parent == root}
+    return tuple(
+        name
+        for name in sizes
+        if PurePosixPath(name).parent in folders and _TELLING.fullmatch(PurePosixPath(name).name)
+    )
+
+
+@contextmanager
+def _outline(model: HubModel) -> Iterator[Path]:
+    """A passing folder with the repository's names: empty files, but for the telling ones.
+
+    An error inside names the repository, not the passing folder. Offline, what is missing
+    there may only be missing from the cache.
+    """
+    with TemporaryDirectory(prefix="randes-hub-") as made:
+        root = Path(made).resolve()
+        for name in model.sizes:
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = model.cached(name) if name in model.telling else None
+            if found is None:
+                path.touch()
+            else:
+                shutil.copyfile(found, path)
+        try:
+            yield root
+        except HubError:
+            raise
+        except RandesError as error:
+            if model.offline and not model.weights:
+                raise not_cached(str(model.ref)) from error
+            here = HubRef(model.ref.repo, model.ref.revision)
+            text = str(error).replace(f"{root}/", f"{here}:").replace(str(root), str(here))
+            raise type(error)(text) from error
+
+
+# The cache, whose layout is part of the client's manual
+
+
+def _cache_folder(repo: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
+
+
+def _cached(repo: str, commit: str, name: str) -> Path | None:
+    path = _cache_folder(repo) / "snapshots" / commit / name
+    return path if path.is_file() else None
+
+
+def _remember(model: HubModel) -> None:
+    """Note in the cache which commit the revision is, as the client does, for offline use."""
+    revision = model.ref.revision or "main"
+    if model.offline or COMMIT.fullmatch(revision) or not _inside(revision):
+        return
+    path = _cache_folder(model.ref.repo) / "refs" / revision
+    with suppress(OSError):  # a cache that cannot be written serves all the same
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(model.commit)
+
+
+# Reading
+
+
+def remote_checkpoint(model: HubModel) -> Checkpoint:
+    """The model's tensors from their headers alone, checked as those of a local checkpoint are.
+
+    Cached files are read here, the others by range, so that what does not fit is refused before
+    the data move; `Checkpoint.read` would read by range, too. Raises HubError, CheckpointError.
+    """
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        opened = dict(
+            zip(
+                model.weights,
+                pool.map(lambda name: _open_file(model, name), model.weights),
+                strict=True,
+            )
+        )
+    with _outline(model) as root:
+        path = root / model.ref.path
+        return open_checkpoint(
+            str(path),
+            source=str(model.ref),
+            open_file=lambda path: opened[path.relative_to(root).as_posix()],
+        )
+
+
+def _open_file(model: HubModel, name: str) -> TensorSource:
+    cached = model.cached(name)
+    if cached is not None:
+        return TensorFile(cached)
+    if model.offline:
+        raise not_cached(f"{model.ref}: {name}")
+    return RemoteFile(model.ref.repo, model.commit, name, model.sizes[name])
+
+
+def open_remote_bank(ref: HubRef) -> BankFile:
+    """A bank on the Hub, of which only what is asked for is read: enough to describe it."""
+    model = open_hub_bank(ref)
+    return BankFile(Path(str(model.ref)), _open_file(model, model.weights[0]))
+
+
+# Fetching
+
+
+def fetch(model: HubModel, beside: Collection[str] = ()) -> Fetched:
+    """Download the weight files, and the files `beside` them (paths in the repository).
+
+    What the cache has is not asked for again. Raises HubError, NoSpace.
+    """
+    from huggingface_hub import snapshot_download
+
+    repo, commit = model.ref.repo, model.commit
+    wanted = sorted({*model.weights, *model.telling, *beside})
+    if not model.offline and any(model.cached(name) is None for name in wanted):
+        with hub_errors(str(model.ref), repo):
+            snapshot_download(
+                repo,
+                revision=commit,
+                allow_patterns=[escape(name) for name in wanted],
+                library_name="randes",
+            )
+    missing = next((name for name in wanted if model.cached(name) is None), None)
+    if missing is not None:
+        raise not_cached(f"{model.ref}: {missing}")
+    _remember(model)
+    return Fetched(_cache_folder(repo) / "snapshots" / commit / model.ref.path, model.source)
+
+
+def _download(ref: HubRef, commit: str, name: str) -> None:
+    from huggingface_hub import hf_hub_download
+
+    if _cached(ref.repo, commit, name) is None:
+        with hub_errors(f"{ref}: {name}", ref.repo):
+            hf_hub_download(ref.repo, name, revision=commit, library_name="randes")

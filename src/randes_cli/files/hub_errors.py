@@ -1,0 +1,111 @@
+"""What the Hub's client raises, in randes' words: one sentence for each thing that can go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from randes_cli.errors import HubError, RandesError, UsageError
+from randes_cli.files.atomic import wrap_os_error
+
+LOG_IN = "hf auth login, or HF_TOKEN"
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """What the client raises on purpose, with the root of its HTTP library's own errors.
+
+    That library is requests, httpx or httpx2, by the client's version.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (HfHubHTTPError.__mro__[1], OSError, ValueError, RuntimeError)
+
+
+def dropped(error: BaseException) -> bool:
+    """Whether a request had no (whole) answer, so that to ask again may help."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    answers = (HfHubHTTPError, OfflineModeIsEnabled, ValueError, RuntimeError)
+    return isinstance(error, client_errors()) and not isinstance(error, answers)
+
+
+@contextmanager
+def hub_errors(what: str, repo: str) -> Iterator[None]:
+    """Run calls of the client; what they raise comes out as a RandesError that names `what`.
+
+    Raises HubError; UsageError for a name that the Hub refuses; NoSpace and InputOutputError
+    where the cache cannot be written.
+    """
+    try:
+        yield
+    except client_errors() as error:
+        raise translate(error, what, repo) from error
+
+
+def translate(error: BaseException, what: str, repo: str) -> RandesError:
+    """The sentence for one error of the client."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.HfHubHTTPError):
+        return _refused(error, what, repo)
+    cause = error.__cause__
+    if cause is not None and isinstance(cause, client_errors()):
+        return translate(cause, what, repo)
+    if isinstance(error, errors.HFValidationError):
+        return UsageError(f"{what}: not a name that the Hub takes ({_first_line(error)})")
+    if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
+        return not_cached(what)
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return wrap_os_error(error, error.filename, "downloading")
+    return HubError(
+        f"{what}: the connection to {constants.ENDPOINT} failed or was dropped "
+        f"({_first_line(error)}); say it again when it is back: complete files are kept"
+    )
+
+
+def not_cached(what: str) -> HubError:
+    """Offline, and the cache lacks it."""
+    return HubError(
+        f"{what}: not in the cache, and HF_HUB_OFFLINE is set; download it once while online"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _refused(error: Any, what: str, repo: str) -> HubError:
+    """The sentence for an answer of the Hub that is not the thing asked for."""
+    from huggingface_hub import constants, errors
+
+    here, page = constants.ENDPOINT, f"{constants.ENDPOINT}/{repo}"
+    nowhere = (
+        f"not at {here}, or private and not open to your token ({LOG_IN}); "
+        "nor is there such a path here"
+    )
+    kinds = {
+        errors.GatedRepoError: (
+            f"gated; accept its terms at {page} and log in with that account ({LOG_IN})"
+        ),
+        errors.RevisionNotFoundError: f"{repo} has no such branch, tag or commit",
+        errors.EntryNotFoundError: f"{repo} has no such file at this revision",
+        errors.DisabledRepoError: f"the Hub has disabled {repo}",
+        errors.RepositoryNotFoundError: nowhere,
+    }
+    found = next((said for kind, said in kinds.items() if isinstance(error, kind)), None)
+    statuses = {
+        401: f"{here} refused your token; log in anew ({LOG_IN})",
+        403: f"your token has no right to do this; see the settings of {page}",
+        404: nowhere,
+        429: f"too many requests to {here}; wait {_wait(error)}, or log in ({LOG_IN}) for more",
+    }
+    status = error.response.status_code
+    other = f"{here} answered {status} ({_first_line(error)})"
+    return HubError(f"{what}: {found or statuses.get(status, other)}")
+
+
+def _wait(error: Any) -> str:
+    seconds = error.response.headers.get("retry-after", "")
+    return f"{seconds} seconds" if seconds.isdigit() else "some minutes"
