@@ -143,6 +143,7 @@ class Handler(BaseHTTPRequestHandler):
     """Routes one connection's requests."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     hub: HubServer
 
     def log_message(self, *_: object) -> None:

@@ -198,7 +198,6 @@ def test_without_a_token_the_sentence_says_to_log_in(hub: HubServer, bank: Path)
 @pytest.mark.parametrize(
     ("part", "status", "sentence"),
     [
-        ("/api/repos/create", 403, "your token has no right to do this; see the settings of"),
         ("/preupload/", 429, "too many requests to"),
         ("/lfs/", 500, "answered 500"),
         ("/commit/", 403, "your token has no right to do this; see the settings of"),
@@ -214,6 +213,13 @@ def test_a_refusal_on_the_way_has_its_sentence_and_commits_nothing(
     assert str(error.value).startswith(f"{ID}: ")
     assert sentence in str(error.value)
     assert writer.repos[ID].branches["main"] == old
+
+
+def test_a_repository_that_may_not_be_made_is_not_made(writer: HubServer, bank: Path) -> None:
+    writer.fail("/api/repos/create", 403)
+    with pytest.raises(HubError, match=r"maker/bank: your token has no right to do this"):
+        push(bank, ID)
+    assert writer.repos == {}
 
 
 def test_offline_nothing_can_be_pushed(
