@@ -386,7 +386,7 @@ def hub(own_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     The client reads its environment when it is imported, so its constants are set instead;
     `HubServer.environment` does the same for a new process. Waits between retries take no time.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download, hf_api
 
     home = tmp_path / "hf"
     with running() as server:
@@ -404,6 +404,10 @@ def hub(own_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         }
         for name, value in changed.items():
             monkeypatch.setattr(constants, name, value, raising=False)
+        for module in (hf_api, file_download):  # before 1.0 they had copies of their own
+            for name in ("ENDPOINT", "HUGGINGFACE_CO_URL_TEMPLATE"):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, changed[name])
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

@@ -47,7 +47,7 @@ def translate(error: BaseException, what: str, repo: str) -> RandesError:
     """The sentence for one error of the client."""
     from huggingface_hub import constants, errors
 
-    if isinstance(error, errors.HfHubHTTPError):
+    if getattr(error, "response", None) is not None:
         return _refused(error, what, repo)
     cause = error.__cause__
     if cause is not None and isinstance(cause, client_errors()):
