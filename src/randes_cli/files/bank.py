@@ -45,6 +45,11 @@ def own_key(task: str, name: str) -> str:
     return f"own/{task}/{name}"
 
 
+def file_key(content: str) -> str:
+    """Where a side file's content (named by its XXH3-128 in hexadecimal) lies in a bank."""
+    return f"files/{content}"
+
+
 def sum_dtype(bits: int) -> str:
     """The dtype of a superposition."""
     return "I16" if bits == 16 else "I8"
@@ -221,10 +226,18 @@ class BankFile:
                 if extra > 0:
                     dtype = task.tensor(base[name]).dtype
                     self._expect(TensorInfo(own_key(task.name, name), dtype, (extra, *shape[1:])))
+        self._check_side_files()
         rows = sum(superposable(tensor) for tensor in manifest.base.tensors)
         count = len(manifest.tasks)
         self._expect(TensorInfo(NORMS, "F64", (rows, count)))
         self._expect(TensorInfo(GRAM, "F64", (len(manifest.cells), 2, count, count)))
+
+    def _check_side_files(self) -> None:
+        for files in (self.manifest.base.files, *(task.files for task in self.manifest.tasks)):
+            for name, content in files.items():
+                found = self.header.tensors.get(file_key(content))
+                if found is None or found.dtype != "U8" or len(found.shape) != 1:
+                    raise BankDamaged(f"side file {name!a} is missing")
 
     def _expect(self, wanted: TensorInfo) -> None:
         if self.header.tensors.get(wanted.name) != wanted:
