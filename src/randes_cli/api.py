@@ -73,7 +73,7 @@ class Bank:
                 start = (piece.skip * piece.rect.width + piece.rect.start) * size
                 target = data[start : start + piece.rect.elements * size]
                 retrieval.fill(kernel, piece, strip, target)
-            yield name, _as_torch(data, tensor.dtype, tensor.shape)
+            yield retrieval.output_name(name), _as_torch(data, tensor.dtype, tensor.shape)
 
     def retrieve(self, task: str, *, coefficient: float | None = None) -> dict[str, torch.Tensor]:
         """The retrieved task as a state dict."""

@@ -26,8 +26,11 @@ THREAD_MEMORY = 48 * 2**20
 #: Gram matrices sum over.
 STEP_SAMPLE = (2**16, 16)
 GRAM_SAMPLE = (2**14, 4)
-#: A task that shares less of the base's bytes by name and shape does not belong to it.
+#: A task that shares less of the base's bytes by name and shape does not belong to it, unless
+#: as much of its own bytes has a counterpart (its head was removed, say) and it covers at least
+#: the second share of the base.
 LEAST_MATCH = 0.95
+LEAST_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,7 @@ class TaskFit:
         exact: the others, by name, each with the reason why it is kept as it is.
         missing: the base's tensors that the task lacks.
         matched: share of the base's bytes that the task has by name and shape, 0 to 1.
+        covered: share of the task's bytes that have such a counterpart, 0 to 1.
         unmatched: first names of the base and of the task without a counterpart.
     """
 
@@ -210,6 +214,7 @@ class TaskFit:
     exact: Mapping[str, str]
     missing: tuple[str, ...]
     matched: float
+    covered: float
     unmatched: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
 
 
@@ -219,15 +224,15 @@ def fit_task(
     """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names."""
     eligible = set(superposed_names)
     superposed, exact = {}, {}
-    matched = 0
+    matched, covered = 0, 0
     for name, tensor in task.items():
         twin = base.get(name)
         same = twin is not None and twin.shape == tensor.shape
         grown = twin is not None and resized(twin, tensor)
         if twin is not None and (same or grown):
-            matched += min(prod(twin.shape[:1]), prod(tensor.shape[:1])) * (
-                twin.nbytes // max(1, prod(twin.shape[:1]))
-            )
+            share = min(prod(twin.shape[:1]), prod(tensor.shape[:1]))
+            matched += share * (twin.nbytes // max(1, prod(twin.shape[:1])))
+            covered += share * (tensor.nbytes // max(1, prod(tensor.shape[:1])))
         if twin is None:
             exact[name] = "not in the base"
         elif not (same or grown):
@@ -237,32 +242,15 @@ def fit_task(
         else:
             exact[name] = "outside the targets" if superposable(tensor) else "integer or scalar"
     missing = tuple(name for name in base if name not in task)
-    total = sum(tensor.nbytes for tensor in base.values())
     extra = tuple(name for name in task if name not in base)
     return TaskFit(
-        superposed, exact, missing, matched / total if total else 1.0, (missing[:3], extra[:3])
+        superposed,
+        exact,
+        missing,
+        matched / max(1, tensor_bytes(base.values())),
+        covered / max(1, tensor_bytes(task.values())),
+        (missing[:3], extra[:3]),
     )
-
-
-def guess_prefix(base: Iterable[str], task: Iterable[str]) -> tuple[str, str] | None:
-    """(prefix to strip, prefix to add) that turns the task's names into the base's, if any."""
-    wanted, given = set(base), list(task)
-    best: tuple[int, tuple[str, str]] | None = None
-    candidates: dict[tuple[str, str], int] = {}
-    ends = {name.rsplit(".", 2)[-2:][0] + "." + name.rsplit(".", 1)[-1]: name for name in wanted}
-    for name in given[:200]:
-        tail = name.rsplit(".", 2)[-2:][0] + "." + name.rsplit(".", 1)[-1]
-        twin = ends.get(tail)
-        for other in (twin,) if twin else ():
-            if name.endswith(other):
-                candidates[(name[: -len(other)], "")] = 0
-            elif other.endswith(name):
-                candidates[("", other[: -len(name)])] = 0
-    for strip, add in candidates:
-        hits = sum(name.startswith(strip) and add + name[len(strip) :] in wanted for name in given)
-        if best is None or hits > best[0]:
-            best = hits, (strip, add)
-    return best[1] if best and best[0] > len(given) // 2 else None
 
 
 def strip_elements(layers: int, *, max_memory: int | None, threads: int, chosen: int | None) -> int:

@@ -135,6 +135,22 @@ class Transform:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenOptions:
+    """What may be read of a checkpoint.
+
+    Attributes:
+        allow_pickle: read .bin, .pt and .pth files (with torch's `weights_only`, so that no
+            code of theirs runs).
+        trust_remote_code_files: carry a folder's Python files along.
+        safetensors_only: carry no side files (config, tokenizer) at all.
+    """
+
+    allow_pickle: bool = False
+    trust_remote_code_files: bool = False
+    safetensors_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PackOptions:
     """Everything besides the checkpoints that decides a new bank's bytes.
 
@@ -145,6 +161,8 @@ class PackOptions:
             (None: twice the tasks packed, at least 16).
         steps: step exponents by tensor name that replace the measured ones; with
         widths: bits of those superpositions that are not `bits` wide, by tensor name.
+        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        opening: what may be read of the checkpoints.
     """
 
     transform: Transform = field(default_factory=Transform)
@@ -154,6 +172,8 @@ class PackOptions:
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    merge_adapters: bool = False
+    opening: OpenOptions = field(default_factory=OpenOptions)
 
     def __post_init__(self) -> None:
         if self.bits not in (8, 16):

@@ -21,7 +21,7 @@ from randes_cli.files.hub_ref import HubRef, parse_ref, recorded_ref
 from randes_cli.ops.describe import describe
 from randes_cli.ops.pack import pack
 from randes_cli.plan import fit_task
-from randes_cli.specs import TaskInput, TensorInfo
+from randes_cli.specs import OpenOptions, TaskInput, TensorInfo
 
 if TYPE_CHECKING:
     from hub_server import HubServer
@@ -192,7 +192,8 @@ def test_an_incompatible_model_is_refused_before_its_data_move(hub: HubServer) -
 def test_every_request_after_the_first_names_the_commit(hub: HubServer) -> None:
     commit = hub.add(ID, sharded())
     model = open_hub(REF)
-    remote_checkpoint(model).close()
+    with remote_checkpoint(model):
+        pass
     hub.add(ID, {"model-00001-of-00002.safetensors": weights("a", seed=9)})
     fetched = fetch(model)
     first, *others = [r.path for r in hub.requests if "/cdn/" not in r.path]
@@ -248,7 +249,7 @@ def test_the_weight_files_are_those_that_a_folder_would_give(
     [
         (["a.safetensors", "b.safetensors"], f"{ID}: has 2 weight files"),
         (["README.md"], f"{ID}: no safetensors file"),
-        (["pytorch_model.bin"], f"{ID}: only pickled weights"),
+        (["pytorch_model.bin"], f"{ID}:pytorch_model.bin: pickled weights"),
     ],
 )
 def test_a_repository_without_clear_weights_is_refused_by_name(
@@ -273,7 +274,7 @@ def test_a_missing_shard_is_named_before_anything_is_read(hub: HubServer) -> Non
 def test_an_index_that_its_shards_contradict_is_refused_from_the_headers(hub: HubServer) -> None:
     hub.add(ID, {**sharded(), "model-00002-of-00002.safetensors": weights("c")})
     with pytest.raises(CheckpointError) as error:
-        remote_checkpoint(open_hub(REF))
+        remote_checkpoint(open_hub(REF)).__enter__()
     assert str(error.value) == (
         f"{ID}:model.safetensors.index.json: model-00002-of-00002.safetensors lacks tensor 'b'"
     )
@@ -282,7 +283,7 @@ def test_an_index_that_its_shards_contradict_is_refused_from_the_headers(hub: Hu
 def test_a_malformed_header_is_refused_by_the_one_decoder(hub: HubServer) -> None:
     hub.add(ID, {"model.safetensors": WHOLE[:-4]})
     with pytest.raises(CheckpointError, match=r"model@\w+/model.safetensors: truncated"):
-        remote_checkpoint(open_hub(REF))
+        remote_checkpoint(open_hub(REF)).__enter__()
 
 
 def test_a_listing_of_several_pages_is_read_whole(hub: HubServer) -> None:
@@ -308,7 +309,7 @@ def test_a_server_without_ranges_gives_headers_but_no_tensors(hub: HubServer) ->
     commit = hub.add(ID, {"model.safetensors": WHOLE})
     hub.fail("/cdn/", 200)
     with pytest.raises(RandesError):
-        remote_checkpoint(open_hub(HubRef(ID, commit)))
+        remote_checkpoint(open_hub(HubRef(ID, commit))).__enter__()
 
 
 def test_the_token_goes_to_the_hub_and_not_to_the_store_behind_it(
@@ -318,7 +319,8 @@ def test_the_token_goes_to_the_hub_and_not_to_the_store_behind_it(
     hub.repos[ID].private = True
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     model = open_hub(REF)
-    remote_checkpoint(model).close()
+    with remote_checkpoint(model):
+        pass
     fetch(model)
     assert {r.token for r in hub.requests if "/cdn/" in r.path} == {None}
     assert {r.token for r in hub.requests if "/cdn/" not in r.path} == {"hf_secret"}
@@ -327,21 +329,63 @@ def test_the_token_goes_to_the_hub_and_not_to_the_store_behind_it(
 # Fetching and the cache
 
 
-def test_only_the_weights_and_what_is_asked_for_beside_them_is_fetched(hub: HubServer) -> None:
-    hub.add(
-        ID,
-        {
-            **sharded(),
-            "tokenizer[1].json": b"{}",
-            "training.bin": WHOLE,
-            "onnx/model.onnx": WHOLE,
-        },
-    )
+def test_only_the_weights_and_their_side_files_are_fetched(hub: HubServer) -> None:
+    wanted = {**sharded(), "tokenizer.json": b"{}"}
+    others = {"training_args.bin": WHOLE, "onnx/model.onnx": WHOLE, "model.py": b"1/0"}
+    hub.add(ID, {**wanted, **others, "README.md": b"x"})
     model = open_hub(REF)
-    assert set(model.beside()) == {*sharded(), "tokenizer[1].json", "training.bin"}
-    fetched = fetch(model, ["tokenizer[1].json"])
-    assert {path.name for path in fetched.path.iterdir()} == {*sharded(), "tokenizer[1].json"}
+    assert set(model.side_files) == {"config.json", "tokenizer.json"}
+    path = fetch(model).path
+    assert {found.name for found in path.iterdir()} == set(wanted)
     assert model.bytes_to_download() == 0
+    with open_checkpoint(str(path)) as found:
+        assert set(found.side_files) == {"config.json", "tokenizer.json"}
+
+
+def test_options_decide_what_is_fetched(hub: HubServer) -> None:
+    hub.add(ID, {"model.safetensors": WHOLE, "tokenizer.json": b"{}", "model.py": b"1/0"})
+    bare = open_hub(REF, OpenOptions(safetensors_only=True))
+    code = open_hub(REF, OpenOptions(trust_remote_code_files=True))
+    assert bare.side_files == ()
+    assert set(code.side_files) == {"tokenizer.json", "model.py"}
+
+
+def test_a_pipeline_is_read_by_its_components(hub: HubServer) -> None:
+    index = {"_class_name": "P", "unet": ["x", "U"], "vae": ["x", "V"], "scheduler": ["x", "S"]}
+    files = {
+        "model_index.json": json.dumps(index).encode(),
+        "unet/config.json": CONFIG,
+        "unet/diffusion_pytorch_model.safetensors": weights("a"),
+        "vae/diffusion_pytorch_model.safetensors": weights("b"),
+        "scheduler/scheduler_config.json": b"{}",
+    }
+    hub.add(ID, {**files, "whole.ckpt": WHOLE})
+    model = open_hub(REF)
+    with remote_checkpoint(model) as remote, open_checkpoint(str(fetch(model).path)) as local:
+        assert set(remote.tensors) == {"unet/a", "vae/b"}
+        assert remote.tensors == local.tensors
+        assert remote.layout == local.layout
+    snapshot = fetch(model).path
+    found = {p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()}
+    assert found == set(files)
+
+
+def test_quantised_weights_are_refused_before_their_headers_are_read(hub: HubServer) -> None:
+    config = json.dumps({"quantization_config": {"quant_method": "gptq"}}).encode()
+    hub.add(ID, {"model.safetensors": WHOLE, "config.json": config})
+    with pytest.raises(CheckpointError, match=r"(?i)maker/model.*gptq"):
+        open_hub(REF)
+    assert not any("/cdn/" in request.path for request in hub.requests)
+
+
+def test_pickles_are_fetched_whole_and_only_on_request(hub: HubServer, tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"a": torch.ones(30, 40)}, tmp_path / "x.bin")
+    hub.add(ID, {"pytorch_model.bin": (tmp_path / "x.bin").read_bytes()})
+    options = OpenOptions(allow_pickle=True)
+    with remote_checkpoint(open_hub(REF, options), options) as found:
+        assert found.tensors == {"a": TensorInfo("a", "F32", (30, 40))}
 
 
 def test_what_is_cached_is_neither_asked_for_nor_sent_again(hub: HubServer) -> None:
@@ -349,7 +393,8 @@ def test_what_is_cached_is_neither_asked_for_nor_sent_again(hub: HubServer) -> N
     fetch(open_hub(REF))
     hub.forget()
     model = open_hub(REF)
-    remote_checkpoint(model).close()
+    with remote_checkpoint(model):
+        pass
     fetch(model)
     assert [request.path.split("?")[0] for request in hub.requests] == [
         f"/api/models/{ID}",
@@ -363,7 +408,7 @@ def test_offline_the_cached_commit_serves_whole(
     from huggingface_hub import constants
 
     hub.add(ID, sharded())
-    online = fetch(open_hub(REF), ["config.json"])
+    online = fetch(open_hub(REF))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.forget()
     for revision in (None, "main", online.source.partition("@")[2]):
@@ -371,7 +416,7 @@ def test_offline_the_cached_commit_serves_whole(
         assert model.offline
         with remote_checkpoint(model) as found:
             assert set(found.tensors) == {"a", "b"}
-        assert fetch(model, ["config.json"]) == online
+        assert fetch(model) == online
     assert hub.requests == []
 
 
@@ -445,7 +490,7 @@ def test_each_refusal_of_the_hub_has_its_own_sentence(
     commit = hub.add(ID, {"model.safetensors": WHOLE})
     hub.fail(part, status, code, headers={"Retry-After": "7"})
     with pytest.raises(HubError) as error:
-        remote_checkpoint(open_hub(REF))
+        remote_checkpoint(open_hub(REF)).__enter__()
     where = f"{ID}@{commit[:12]}/model.safetensors" if part == "/resolve/" else ID
     assert said(hub, error) == f"{where}: {sentence}"
 
@@ -495,7 +540,8 @@ def test_a_connection_that_drops_is_taken_up_where_it_broke(hub: HubServer) -> N
     hub.add(ID, {"model.safetensors": WHOLE})
     model = open_hub(REF)
     hub.drop("/cdn/", 100, times=2)
-    remote_checkpoint(model).close()
+    with remote_checkpoint(model):
+        pass
     ranges = [request.range for request in hub.requests if "/cdn/" in request.path]
     assert ranges == ["bytes=0-65535", "bytes=100-65535", "bytes=200-65535"]
     hub.drop("/cdn/", 5000, times=3)
@@ -508,7 +554,7 @@ def test_a_connection_that_keeps_dropping_says_so(hub: HubServer) -> None:
     model = open_hub(REF)
     hub.drop("/cdn/", 0)
     for call, where in (
-        (lambda: remote_checkpoint(model), f"{ID}@{commit[:12]}/model.safetensors"),
+        (lambda: remote_checkpoint(model).__enter__(), f"{ID}@{commit[:12]}/model.safetensors"),
         (lambda: fetch(model), ID),
     ):
         with pytest.raises(HubError) as error:

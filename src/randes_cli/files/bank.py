@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from randes_cli.errors import BankDamaged, CheckpointError, NewerFormat, UsageError
 from randes_cli.files.atomic import OutputFile
-from randes_cli.files.checkpoint import TensorFile, TensorSource
+from randes_cli.files.checkpoint import TensorFile, WeightFile
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import Manifest, decode, encode
@@ -43,6 +43,11 @@ def sum_key(group: int, name: str) -> str:
 def own_key(task: str, name: str) -> str:
     """Where a task's exact tensor, or the extra rows of a resized one, lies in a bank."""
     return f"own/{task}/{name}"
+
+
+def file_key(content: str) -> str:
+    """Where a side file's content (named by its XXH3-128 in hexadecimal) lies in a bank."""
+    return f"files/{content}"
 
 
 def sum_dtype(bits: int) -> str:
@@ -149,9 +154,9 @@ class BankFile:
     Raises BankDamaged, NewerFormat, MissingError, or CheckpointError where it is no bank.
     """
 
-    def __init__(self, path: Path, file: TensorSource | None = None) -> None:
+    def __init__(self, path: Path, file: WeightFile | None = None) -> None:
         self.path = path
-        self.file: TensorSource = file or TensorFile(path)
+        self.file: WeightFile = file or TensorFile(path)
         try:
             self.header = self.file.header
             if self.header.metadata.get("format") != FORMAT_NAME:
@@ -222,10 +227,18 @@ class BankFile:
                 if extra > 0:
                     dtype = task.tensor(base[name]).dtype
                     self._expect(TensorInfo(own_key(task.name, name), dtype, (extra, *shape[1:])))
+        self._check_side_files()
         rows = sum(superposable(tensor) for tensor in manifest.base.tensors)
         count = len(manifest.tasks)
         self._expect(TensorInfo(NORMS, "F64", (rows, count)))
         self._expect(TensorInfo(GRAM, "F64", (len(manifest.cells), 2, count, count)))
+
+    def _check_side_files(self) -> None:
+        for files in (self.manifest.base.files, *(task.files for task in self.manifest.tasks)):
+            for name, content in files.items():
+                found = self.header.tensors.get(file_key(content))
+                if found is None or found.dtype != "U8" or len(found.shape) != 1:
+                    raise BankDamaged(f"side file {name!a} is missing")
 
     def _expect(self, wanted: TensorInfo) -> None:
         if self.header.tensors.get(wanted.name) != wanted:

@@ -1,10 +1,11 @@
-"""One reader for every checkpoint: a single file, or a folder with one file or shards."""
+"""One reader for every checkpoint: a file, a folder with one file or shards, a pipeline."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -13,27 +14,17 @@ from numpy.typing import NDArray
 
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
-from randes_cli.files.header import Header, parse_json, read_header
-from randes_cli.specs import TensorInfo
+from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
+from randes_cli.files.header import Header, read_header
+from randes_cli.files.quantised import refuse_quantised
+from randes_cli.files.side_files import SideFile, find_side_files
+from randes_cli.specs import OpenOptions, TensorInfo
 
-SUFFIXES = (".safetensors", ".st")
-_INDEX = ".safetensors.index.json"
-#: File names of the weights in a folder, best first: transformers, diffusers, PEFT.
-_WEIGHTS = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
-_QUANTISED = (
-    ".qweight",
-    ".qzeros",
-    ".g_idx",
-    ".absmax",
-    ".quant_state",
-    ".weight_scale_inv",
-    ".SCB",
-    ".quant_map",
-)
+DEFAULT_OPTIONS = OpenOptions()
 
 
-class TensorSource(Protocol):
-    """A safetensors file whose bytes can be had by offset, wherever it lies."""
+class WeightFile(Protocol):
+    """An open file of tensors at known offsets."""
 
     path: Path
     header: Header
@@ -42,7 +33,7 @@ class TensorSource(Protocol):
         """Fill `out` from `offset`."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
 
 
 class TensorFile:
@@ -82,37 +73,51 @@ class TensorFile:
         os.close(self.fd)
 
 
-Opener = Callable[[Path], TensorSource]
-
-
 class Checkpoint:
     """Named tensors in one or more files.
+
+    The tensors of a pipeline's component are named ``<component>/<tensor>``.
 
     Attributes:
         source: what the user named, for messages.
         tensors: by name, in the order of the files and of their data.
         metadata: ``__metadata__`` of the first file.
         files: the files that the tensors lie in.
+        folder: the folder that was named, None for a bare file.
+        layout: weight file by component, from the folder's root; empty for a bare file.
+        side_files: config, tokenizer and the like by name; empty for a bare file.
+        notes: what was chosen or left out, in words.
     """
 
-    def __init__(self, source: str, files: Sequence[TensorSource]) -> None:
+    def __init__(
+        self,
+        source: str,
+        files: Sequence[WeightFile],
+        *,
+        components: Mapping[Path, str] | None = None,
+        folder: Path | None = None,
+        layout: Mapping[str, str] | None = None,
+        side_files: Mapping[str, SideFile] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.source = source
         self.files = files
+        self.folder = folder
+        self.layout: Mapping[str, str] = layout or {}
+        self.side_files: Mapping[str, SideFile] = side_files or {}
+        self.notes = notes
         self.tensors: dict[str, TensorInfo] = {}
-        self._where: dict[str, tuple[TensorSource, int]] = {}
+        self._where: dict[str, tuple[WeightFile, int]] = {}
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
         for file in files:
-            for name, tensor in file.header.tensors.items():
+            component = components[file.path] if components else ""
+            refuse_quantised(str(file.path), file.header.tensors)
+            for inner, tensor in file.header.tensors.items():
+                name = f"{component}/{inner}" if component else inner
                 if name in self.tensors:
                     raise CheckpointError(f"{file.path}: tensor {name!a} is in two shards")
-                self.tensors[name] = tensor
-                self._where[name] = file, file.header.starts[name]
-        packed = next((n for n in self.tensors if n.endswith(_QUANTISED)), None)
-        if packed:
-            raise CheckpointError(
-                f"{source}: tensor {packed!a} belongs to quantised weights; "
-                "give the unquantised checkpoint"
-            )
+                self.tensors[name] = TensorInfo(name, tensor.dtype, tensor.shape)
+                self._where[name] = file, file.header.starts[inner]
 
     def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -131,106 +136,84 @@ class Checkpoint:
         self.close()
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    """The weight_map of a sharded checkpoint, with file names checked."""
-    try:
-        index = parse_json(path.read_bytes())
-    except OSError as error:
-        raise wrap_os_error(error, path, "reading") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    weights = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weights, dict) or not weights:
-        raise CheckpointError(f"{path}: has no weight_map")
+def _open_file(path: Path, options: OpenOptions) -> WeightFile:
+    if path.name.endswith(PICKLES) and options.allow_pickle:
+        from randes_cli.files.pickles import PickleFile
+
+        return PickleFile(path)
+    return TensorFile(path)
+
+
+def _check_index(part: Part, files: list[WeightFile]) -> None:
+    """Whether the shards hold what their index says, neither less nor more."""
+    if part.index is None:
+        return
+    path, weights = part.index
+    held = {name: file.path.name for file in files for name in file.header.tensors}
     for name, file in weights.items():
-        if not isinstance(file, str) or file in ("", ".", "..") or set(file) & set("/\\\0:"):
-            raise CheckpointError(f"{path}: weight_map[{name!a}]: bad file name {str(file)!a}")
-    return weights
+        if held.get(name) != file:
+            raise CheckpointError(f"{path}: {file} lacks tensor {name!a}")
+    for name, file in held.items():
+        if name not in weights:
+            raise CheckpointError(f"{path}: does not name tensor {name!a} that {file} has")
 
 
-def _open_all(source: str, paths: list[Path], open_file: Opener) -> Checkpoint:
-    files: list[TensorSource] = []
-    try:
-        for path in paths:
-            files.append(open_file(path))
-        return Checkpoint(source, files)
-    except BaseException:
-        for file in files:
-            file.close()
-        raise
+def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:
+    """The weight files of what a path names, by component; none is opened.
 
-
-def _shards(index: Path) -> list[Path]:
-    names = sorted(set(_read_index(index).values()))
-    for name in names:
-        if not (index.parent / name).exists():
-            raise CheckpointError(f"{index}: shard {name} is missing")
-    return [index.parent / name for name in names]
-
-
-def _check_index(checkpoint: Checkpoint, index: Path) -> None:
-    weights = _read_index(index)
-    held = {name: file.path.name for file in checkpoint.files for name in file.header.tensors}
-    problem = next((n for n in weights if held.get(n) != weights[n]), None)
-    surplus = next((n for n in held if n not in weights), None)
-    if problem or surplus:
-        checkpoint.close()
-        where = (
-            f"{weights[problem]} lacks tensor {problem!a}"
-            if problem
-            else (f"{held[str(surplus)]} has tensor {surplus!a} that the index does not name")
-        )
-        raise CheckpointError(f"{index}: {where}")
-
-
-def _find_in_folder(folder: Path) -> Path:
-    """The weight file or index of a folder; a whole file before shards, as transformers has it."""
-    for stem in _WEIGHTS:
-        whole, index = folder / f"{stem}.safetensors", folder / f"{stem}{_INDEX}"
-        for path in (whole, index):
-            if path.exists():
-                return path
-    found = sorted(p for p in folder.iterdir() if p.name.endswith((*SUFFIXES, _INDEX)))
-    indexes = [p for p in found if p.name.endswith(_INDEX)]
-    if len(indexes) == 1:
-        return indexes[0]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(p.name for p in found[:3])
-        raise CheckpointError(f"{folder}: has {len(found)} weight files ({names} …); name one")
-    pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
-    if pickles:
-        raise CheckpointError(
-            f"{folder}: only pickled weights ({pickles[0]}); convert them to safetensors"
-        )
-    raise CheckpointError(f"{folder}: no safetensors file in this folder")
-
-
-def _entry(path: Path) -> Path:
-    """The weight file or index that a path means."""
+    Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
+    """
     if not path.exists():
         raise MissingError(f"{path}: not found")
-    return _find_in_folder(path) if path.is_dir() else path
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The files that hold the tensors of what `open_checkpoint` takes; none is opened."""
-    entry = _entry(path)
-    return _shards(entry) if entry.name.endswith(_INDEX) else [entry]
+    if path.is_dir():
+        return folder_parts(path, allow_pickle=options.allow_pickle)
+    return [file_part(path, allow_pickle=options.allow_pickle)]
 
 
 def open_checkpoint(
-    path: str, *, source: str | None = None, open_file: Opener = TensorFile
+    source: str,
+    options: OpenOptions = DEFAULT_OPTIONS,
+    *,
+    called: str | None = None,
+    open_file: Callable[[Path], WeightFile] | None = None,
 ) -> Checkpoint:
-    """Open a .safetensors or .st file, an index file, or a folder of them.
+    """Open a weight file, an index of shards, or a folder: of a model, pipeline or adapter.
 
-    `source` is what messages call it; `open_file` opens a weight file that lies elsewhere.
+    `called` is what messages and manifests call it, `open_file` opens what lies elsewhere
+    (both for models of the Hub).
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
-    entry = _entry(Path(path))
-    if not entry.name.endswith(_INDEX):
-        return _open_all(source or path, [entry], open_file)
-    checkpoint = _open_all(source or path, _shards(entry), open_file)
-    _check_index(checkpoint, entry)
-    return checkpoint
+    path = Path(source)
+    parts = find_parts(path, options)
+    folder = path.is_dir()
+    with ExitStack() as stack:
+        files: list[WeightFile] = []
+        components: dict[Path, str] = {}
+        notes: list[str] = []
+        for part in parts:
+            opened = []
+            for name in part.paths:
+                file = open_file(name) if open_file else _open_file(name, options)
+                stack.callback(file.close)
+                opened.append(file)
+            _check_index(part, opened)
+            components.update((file.path, part.component) for file in opened)
+            files += opened
+            notes += part.notes
+        side_files: dict[str, SideFile] = {}
+        if folder and not options.safetensors_only:
+            side_files, left_out = find_side_files(
+                path, [part.component for part in parts], code=options.trust_remote_code_files
+            )
+            notes += left_out
+        made = Checkpoint(
+            called or source,
+            files,
+            components=components,
+            folder=path if folder else None,
+            layout={part.component: part.target for part in parts} if folder else None,
+            side_files=side_files,
+            notes=tuple(notes),
+        )
+        stack.pop_all()
+        return made

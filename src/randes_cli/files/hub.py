@@ -3,8 +3,8 @@
 The client brings the user's cache, token, endpoint, proxies, offline mode and progress bars.
 It is imported where it is used: it takes longer to load than most of randes' work.
 
-Which files of a repository are its weights is decided by `checkpoint.weight_files`, as for a
-folder: it is shown a folder of empty files with the repository's names and its small JSON files.
+Which files of a repository are its weights is decided by `find_parts`, as for a folder: it is
+shown a passing folder of empty files with the repository's names, and its small JSON files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -22,18 +22,24 @@ from tempfile import TemporaryDirectory
 from randes_cli.errors import HubError, RandesError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.checkpoint import (
+    DEFAULT_OPTIONS,
     Checkpoint,
     TensorFile,
-    TensorSource,
+    WeightFile,
+    find_parts,
     open_checkpoint,
-    weight_files,
 )
+from randes_cli.files.folders import SUFFIXES
 from randes_cli.files.hub_errors import hub_errors, not_cached
 from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
 from randes_cli.files.remote import RemoteFile
+from randes_cli.files.side_files import MOST_BYTES, find_side_files
+from randes_cli.specs import OpenOptions
 
 #: JSON files that say which files are the weights and whether they can be read.
-_TELLING = re.compile(r"config\.json|model_index\.json|modules\.json|.+\.index(\.[\w-]+)?\.json")
+_TELLING = re.compile(
+    r"(adapter_)?config\.json|model_index\.json|modules\.json|.+\.index(\.[\w-]+)?\.json"
+)
 _PIPELINES = ("model_index.json", "modules.json")
 #: Headers that are asked for at a time.
 _WORKERS = 8
@@ -47,6 +53,7 @@ class HubModel:
         sizes: bytes of every file of the repository (offline: of every cached one).
         weights: the files that hold the tensors.
         telling: the JSON files that said so.
+        side_files: config, tokenizer and the like.
         offline: only the cache was looked at.
     """
 
@@ -56,6 +63,7 @@ class HubModel:
     weights: tuple[str, ...]
     telling: tuple[str, ...]
     offline: bool
+    side_files: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -68,17 +76,13 @@ class HubModel:
         return sum(self.sizes[name] for name in self.weights)
 
     def bytes_to_download(self) -> int:
-        """Bytes of the weight files that the cache lacks."""
-        return sum(self.sizes[name] for name in self.weights if self.cached(name) is None)
+        """Bytes of the weight and side files that the cache lacks."""
+        names = (*self.weights, *self.side_files)
+        return sum(self.sizes[name] for name in names if self.cached(name) is None)
 
     def cached(self, name: str) -> Path | None:
         """Where the cache has this file of this commit."""
         return _cached(self.ref.repo, self.commit, name)
-
-    def beside(self) -> tuple[str, ...]:
-        """The files of the folders that the weights lie in, as paths in the repository."""
-        folders = {PurePosixPath(name).parent for name in (*self.weights, *self.telling)}
-        return tuple(name for name in self.sizes if PurePosixPath(name).parent in folders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,8 @@ class Fetched:
 # Looking
 
 
-def open_hub(ref: HubRef) -> HubModel:
-    """Resolve the revision to a commit and find the weight files. Downloads small JSON at most.
+def open_hub(ref: HubRef, options: OpenOptions = DEFAULT_OPTIONS) -> HubModel:
+    """Resolve the revision to a commit and find weights and side files. Downloads small JSON.
 
     Raises HubError, and CheckpointError where the repository has no weights that randes reads.
     """
@@ -112,9 +116,16 @@ def open_hub(ref: HubRef) -> HubModel:
         _download(ref, commit, name)
     model = HubModel(ref, commit, sizes, (), telling, offline)
     with _outline(model) as root:
-        paths = weight_files(root / ref.path)
-        weights = tuple(path.relative_to(root).as_posix() for path in paths)
-    return HubModel(ref, commit, sizes, weights, telling, offline)
+        path = root / ref.path
+        parts = find_parts(path, options)
+        weights = tuple(p.relative_to(root).as_posix() for part in parts for p in part.paths)
+        found: Collection[str] = ()
+        if path.is_dir() and not options.safetensors_only:
+            components = [part.component for part in parts]
+            found, _ = find_side_files(path, components, code=options.trust_remote_code_files)
+        beside = [(path / name).relative_to(root).as_posix() for name in found]
+    side_files = tuple(name for name in beside if sizes[name] <= MOST_BYTES)
+    return replace(model, weights=weights, side_files=side_files)
 
 
 def open_hub_bank(ref: HubRef) -> HubModel:
@@ -214,6 +225,8 @@ def _outline(model: HubModel) -> Iterator[Path]:
             if model.offline and not model.weights:
                 raise not_cached(str(model.ref)) from error
             here = HubRef(model.ref.repo, model.ref.revision)
+            if str(root) not in str(error):
+                raise
             text = str(error).replace(f"{root}/", f"{here}:").replace(str(root), str(here))
             raise type(error)(text) from error
 
@@ -246,30 +259,37 @@ def _remember(model: HubModel) -> None:
 # Reading
 
 
-def remote_checkpoint(model: HubModel) -> Checkpoint:
+@contextmanager
+def remote_checkpoint(
+    model: HubModel, options: OpenOptions = DEFAULT_OPTIONS
+) -> Iterator[Checkpoint]:
     """The model's tensors from their headers alone, checked as those of a local checkpoint are.
 
     Cached files are read here, the others by range, so that what does not fit is refused before
-    the data move; `Checkpoint.read` would read by range, too. Raises HubError, CheckpointError.
+    the data move; `Checkpoint.read` reads by range, too. Side files are left out. Pickled
+    weights have no header: they are fetched. Raises HubError, CheckpointError.
     """
+    if not all(name.endswith(SUFFIXES) for name in model.weights):
+        fetched = fetch(model)
+        with open_checkpoint(str(fetched.path), options, called=fetched.source) as found:
+            yield found
+        return
     with ThreadPoolExecutor(_WORKERS) as pool:
-        opened = dict(
-            zip(
-                model.weights,
-                pool.map(lambda name: _open_file(model, name), model.weights),
-                strict=True,
-            )
-        )
-    with _outline(model) as root:
-        path = root / model.ref.path
-        return open_checkpoint(
-            str(path),
-            source=str(model.ref),
+        files = list(pool.map(lambda name: _open_file(model, name), model.weights))
+    opened = dict(zip(model.weights, files, strict=True))
+    with (
+        _outline(model) as root,
+        open_checkpoint(
+            str(root / model.ref.path),
+            replace(options, safetensors_only=True),
+            called=model.source,
             open_file=lambda path: opened[path.relative_to(root).as_posix()],
-        )
+        ) as found,
+    ):
+        yield found
 
 
-def _open_file(model: HubModel, name: str) -> TensorSource:
+def _open_file(model: HubModel, name: str) -> WeightFile:
     cached = model.cached(name)
     if cached is not None:
         return TensorFile(cached)
@@ -287,15 +307,15 @@ def open_remote_bank(ref: HubRef) -> BankFile:
 # Fetching
 
 
-def fetch(model: HubModel, beside: Collection[str] = ()) -> Fetched:
-    """Download the weight files, and the files `beside` them (paths in the repository).
+def fetch(model: HubModel) -> Fetched:
+    """Download the weight files and the side files; what the cache has is not asked for again.
 
-    What the cache has is not asked for again. Raises HubError, NoSpace.
+    Raises HubError, NoSpace.
     """
     from huggingface_hub import snapshot_download
 
     repo, commit = model.ref.repo, model.commit
-    wanted = sorted({*model.weights, *model.telling, *beside})
+    wanted = sorted({*model.weights, *model.telling, *model.side_files})
     if not model.offline and any(model.cached(name) is None for name in wanted):
         with hub_errors(str(model.ref), repo):
             snapshot_download(

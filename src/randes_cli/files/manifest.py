@@ -7,6 +7,7 @@ field (``tasks[2].seed``). What is unknown and optional survives a rewrite in `e
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.errors import BankDamaged, NewerFormat, UsageError
 from randes_cli.files.header import parse_json
+from randes_cli.files.side_files import is_side_file
 from randes_cli.specs import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -35,16 +37,22 @@ FEATURES = frozenset({"superposition"})
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
 
+_WEIGHTS = re.compile(r"(model|diffusion_pytorch_model|adapter_model)\.safetensors")
+
 
 @dataclass(frozen=True, slots=True)
 class BaseRecord:
-    """The base model: `tensors` are its names, dtypes and shapes."""
+    """The base model: `tensors` are its names, dtypes and shapes.
+
+    `files` are its side files: content digest (of ``files/<digest>``) by name.
+    """
 
     source: str
     fingerprint: str
     storage: BaseStorage
     metadata: Mapping[str, str]
     tensors: tuple[TensorInfo, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,11 @@ class TaskRecord:
         shapes: shapes of resized embeddings, by name; rows past the base's are own tensors.
         dtypes: dtypes of single tensors, where neither `dtype` nor the base's.
         coefficient: λ that `tune` chose, or None.
+        prefix: (the task's, the bank's) beginning of names: a tensor that the bank calls
+            ``<bank's><rest>`` is ``<task's><rest>`` in the checkpoint.
+        unprefixed: the base's names that the task uses as they are in spite of `prefix`.
+        layout: weight file by component (see `Checkpoint`); empty for a bare file.
+        files: side files: content digest (of ``files/<digest>``) by name.
     """
 
     name: str
@@ -75,6 +88,17 @@ class TaskRecord:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
     coefficient: float | None = None
+    prefix: tuple[str, str] = ("", "")
+    unprefixed: frozenset[str] = frozenset()
+    layout: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def output_name(self, name: str) -> str:
+        """The task's own name of a tensor that the base has under `name`."""
+        theirs, ours = self.prefix
+        if theirs == ours or name in self.unprefixed or not name.startswith(ours):
+            return name
+        return theirs + name[len(ours) :]
 
     def tensor(self, base: TensorInfo) -> TensorInfo:
         """The task's tensor of this name, which it has and does not keep as its own."""
@@ -136,6 +160,13 @@ def _task_json(task: TaskRecord) -> dict[str, Any]:
     }
     if task.dtype is not None:
         made["dtype"] = task.dtype
+    if task.prefix != ("", ""):
+        made["prefix"] = list(task.prefix)
+        made["unprefixed"] = sorted(task.unprefixed)
+    if task.layout:
+        made["layout"] = dict(task.layout)
+    if task.files:
+        made["files"] = dict(sorted(task.files.items()))
     if task.coefficient is not None:
         made["coefficient"] = task.coefficient
     return made
@@ -166,6 +197,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
             "storage": base.storage.value,
             "metadata": dict(sorted(base.metadata.items())),
             "tensors": {t.name: [t.dtype, list(t.shape)] for t in base.tensors},
+            "files": dict(sorted(base.files.items())),
         },
         "tasks": [_task_json(task) for task in manifest.tasks],
         "forgotten": [list(pair) for pair in manifest.forgotten],
@@ -284,6 +316,36 @@ def _cell(value: object) -> tuple[str, tuple[str, ...]] | None:
     return value[0], tuple(value[1])
 
 
+def _name_pair(value: object) -> tuple[str, str] | None:
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    return (value[0], value[1]) if all(isinstance(part, str) for part in value) else None
+
+
+def _content(value: object) -> str | None:
+    return value if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) else None
+
+
+def _files(fields: _Fields) -> dict[str, str]:
+    """Side files of a record: safe names, content digests."""
+    found = fields.map("files", _content) if "files" in fields.value else {}
+    for name in found:
+        if not is_side_file(name):
+            raise fields.fail(f"files[{name[:100]!a}]", "is not the name of a side file")
+    return found
+
+
+def _layout(fields: _Fields) -> dict[str, str]:
+    """Where components lie in a folder: ``unet`` in ``unet/….safetensors``, no further."""
+    found = fields.map("layout", _text) if "layout" in fields.value else {}
+    for component, target in found.items():
+        folder, _, file = target.rpartition("/")
+        safe = not component or re.fullmatch(r"[\w-][\w.-]*", component, re.ASCII)
+        if not safe or folder != component or not _WEIGHTS.fullmatch(file):
+            raise fields.fail(f"layout[{component[:100]!a}]", "is not a file in its folder")
+    return found
+
+
 def _tensors(typed: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, TensorInfo]:
     return {name: TensorInfo(name, dtype, shape) for name, (dtype, shape) in typed.items()}
 
@@ -336,7 +398,22 @@ def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> Tas
         shapes=shapes,
         dtypes=dtypes,
         coefficient=coefficient,
+        prefix=_prefix(fields),
+        unprefixed=(
+            frozenset(fields.list("unprefixed", _text))
+            if "unprefixed" in fields.value
+            else frozenset()
+        ),
+        layout=_layout(fields),
+        files=_files(fields),
     )
+
+
+def _prefix(fields: _Fields) -> tuple[str, str]:
+    found = _name_pair(fields.value.get("prefix", ["", ""]))
+    if found is None:
+        raise fields.fail("prefix", "is not a pair of names' beginnings")
+    return found
 
 
 def _check_version(fields: _Fields) -> tuple[str, ...]:
@@ -376,6 +453,7 @@ def _parse_base(fields: _Fields) -> BaseRecord:
         storage=fields.choice("storage", BaseStorage),
         metadata=fields.map("metadata", _text),
         tensors=tuple(_tensors(fields.map("tensors", _typed_shape)).values()),
+        files=_files(fields),
     )
 
 

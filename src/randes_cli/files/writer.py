@@ -42,6 +42,17 @@ def split_shards(tensors: Sequence[TensorInfo], most: int | None) -> list[list[T
     return [sorted(shard, key=lambda tensor: -ITEM_SIZE[tensor.dtype]) for shard in shards]
 
 
+def weight_files(
+    path: Path, tensors: Sequence[TensorInfo], *, shard_bytes: int | None
+) -> list[Path]:
+    """The files that `checkpoint_writer` makes for `path`: itself, or shards and their index."""
+    count = len(split_shards(tensors, shard_bytes))
+    if count == 1:
+        return [path]
+    shards = [path.with_name(_shard_name(path, number, count)) for number in range(count)]
+    return [*shards, path.with_name(path.name + ".index.json")]
+
+
 class CheckpointWriter:
     """Open output files with room for every tensor; writes go to known offsets."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from randes_cli.files.bank import (
     BankFile,
     BankWriter,
     base_key,
+    file_key,
     own_key,
     sum_key,
 )
@@ -31,9 +32,18 @@ from randes_cli.files.checkpoint import open_checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.files.side_files import SideFile
 from randes_cli.ops.exact import Copy, kept_tensor, owned_copies, run_copy
+from randes_cli.ops.inputs import (
+    OpenTask,
+    bank_source,
+    check_fit,
+    check_names,
+    open_task,
+    reopen,
+)
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.pack import PEAK_TO_RMS, check_fit, check_names
+from randes_cli.ops.pack import PEAK_TO_RMS
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.records import recorded_source, task_record
 from randes_cli.ops.relate import relate
@@ -48,9 +58,9 @@ from randes_cli.ops.statistics import (
     stored_statistics,
     summaries,
 )
-from randes_cli.ops.superpose import Participant, Superposer, sum_tensors, unit_jobs
-from randes_cli.plan import TaskFit, Unit, fit_task, plan_units, strip_elements, strip_memory
-from randes_cli.specs import RunOptions, TaskInput, TensorInfo
+from randes_cli.ops.superpose import Participant, Source, Superposer, sum_tensors, unit_jobs
+from randes_cli.plan import Unit, fit_task, plan_units, strip_elements, strip_memory
+from randes_cli.specs import OpenOptions, RunOptions, TaskInput, TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +71,15 @@ class EditOptions:
         base: the base's checkpoint, where it lies outside the bank and has moved.
         wait: seconds to wait for another editor.
         dry_run: only report.
+        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        opening: what may be read of the checkpoints.
     """
 
     base: str | None = None
     wait: float = 0.0
     dry_run: bool = False
+    merge_adapters: bool = False
+    opening: OpenOptions = field(default_factory=OpenOptions)
 
 
 def add(
@@ -90,12 +104,7 @@ def add(
         taken = [TaskInput(task.name, task.source) for task in old.manifest.tasks]
         check_names([*taken, *tasks])
         for number, task in enumerate(tasks):
-            checkpoint = stack.enter_context(open_checkpoint(task.source))
-            fit = fit_task(editing.named, checkpoint.tensors, editing.unit_of)
-            check_fit(editing.named, old.manifest.base.source, checkpoint, fit)
-            index = old.manifest.next_index + number
-            seed = old.manifest.seed + index
-            editing.participants.append(Participant(task.name, index, seed, checkpoint, fit))
+            editing.coming(task, old.manifest.next_index + number)
         return editing.add()
 
 
@@ -150,6 +159,7 @@ class _Editing:
         self.units = plan_units(self.named.values(), self.manifest.transform)
         self.unit_of = {name: unit for unit in self.units for name in unit.names}
         self.participants: list[Participant] = []
+        self.opened: list[OpenTask] = []
         self.exponents: dict[Unit, int] = {}
         self.bits: dict[Unit, int] = {}
         self.fixed: set[Unit] = set()
@@ -167,6 +177,34 @@ class _Editing:
 
     # Which checkpoints
 
+    def source(self) -> Source:
+        """The base, opened when first asked for."""
+        if self.base is None:
+            self.base = open_base(self.old, self.options.base)
+            if self.base is not None:
+                self.stack.callback(self.base.close)
+        return bank_source(self.old, self.base)
+
+    def coming(self, task: TaskInput, index: int) -> None:
+        """Open a task that enters the bank."""
+        base, options = self.source(), self.options
+        checkpoint = self.stack.enter_context(open_checkpoint(task.source, options.opening))
+        opened = open_task(task, checkpoint, base, {}, merge_adapters=options.merge_adapters)
+        fit = fit_task(self.named, opened.source.tensors, self.unit_of)
+        check_fit(base, opened.source, fit)
+        seed = self.manifest.seed + index
+        self.opened.append(opened)
+        self.participants.append(Participant(task.name, index, seed, opened.source, fit))
+
+    def _new_files(self) -> list[tuple[TensorInfo, SideFile]]:
+        """Side files of the tasks that come, each content that the bank lacks once."""
+        files = {f.digest: f for opened in self.opened for f in opened.side_files.values()}
+        return [
+            (TensorInfo(file_key(content), "U8", (file.size,)), file)
+            for content, file in sorted(files.items())
+            if file_key(content) not in self.old
+        ]
+
     def leaving(self, record: TaskRecord, given: str | None) -> Participant:
         """The participant that takes a task's deltas out again."""
         path = given or find_recorded(record.source, self.old.path)
@@ -175,17 +213,17 @@ class _Editing:
                 f"{self.old.path}: removing {record.name} needs its checkpoint, and "
                 f"{record.source!a} is not beside the bank; say --checkpoint PATH, or --forget"
             )
-        checkpoint = self.stack.enter_context(open_checkpoint(str(path)))
+        checkpoint = reopen(self.stack, str(path), self.source(), self.options.opening)
         whole = fit_task(self.named, checkpoint.tensors, self.unit_of)
         changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}
         rest = {name: "" for name in checkpoint.tensors if name not in changed}
-        fit = TaskFit(changed, rest, whole.missing, whole.matched)
+        fit = replace(whole, superposed=changed, exact=rest)
         return Participant(record.name, record.index, record.seed, checkpoint, fit, sign=-1)
 
     # The two edits
 
     def add(self) -> EditReport:
-        self.base = open_base(self.old, self.options.base)
+        self.source()
         self._new_steps()
         if self.options.dry_run:
             return self._dry_add()
@@ -207,14 +245,21 @@ class _Editing:
         manifest = replace(manifest, cells=statistics.cells, estimated=statistics.estimated)
         if self.options.dry_run:
             return self._report(manifest, statistics, self.old.header.file_size)
-        self.base = open_base(self.old, self.options.base)
+        self.source()
         with self._new_file() as file:
             writer = BankWriter(file, self._candidates())
             self._copy_base(writer)
             self._subtract(writer, manifest, records)
-            self._copy_kept(writer, {own_key(r.name, n) for r in records for n in self._owned(r)})
+            owned = {own_key(r.name, n) for r in records for n in self._owned(r)}
+            self._copy_kept(writer, owned | self._unused_files(manifest))
             size = self._seal(writer, manifest, statistics)
         return self._report(manifest, statistics, size)
+
+    def _unused_files(self, manifest: Manifest) -> set[str]:
+        """Side files that nothing in `manifest` names."""
+        records = [manifest.base.files, *(task.files for task in manifest.tasks)]
+        used = {file_key(content) for files in records for content in files.values()}
+        return {key for key in self.old.header.tensors if key.startswith("files/")} - used
 
     def _owned(self, record: TaskRecord) -> list[str]:
         return [*record.own, *record.shapes]
@@ -254,9 +299,12 @@ class _Editing:
         """Every tensor that the new bank may have: for the header's room alone."""
         made = list(self.old.header.tensors.values())
         made += [t for u in self.units for t in sum_tensors(u, 0, 16, self.named)]
-        if self.base is not None:
-            made += [kept_tensor(c, self.base) for c in owned_copies(self.base, self.participants)]
+        made += [tensor for tensor, _ in self._new_files()]
+        made += [kept_tensor(c, self.source()) for c in self._copies()]
         return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
+
+    def _copies(self) -> list[Copy]:
+        return owned_copies(self.source(), self.participants)
 
     def _kept_sum(self, name: str) -> bool:
         return sum_key(0, name) in self.old
@@ -410,10 +458,12 @@ class _Editing:
                 keys = [sum_key(0, name) for name in unit.names]
                 self._copy(writer, [key for key in keys if key in self.old])
         self._copy_kept(writer, set())
-        owned = owned_copies(self.base, self.participants) if self.base else []
+        for tensor, file in self._new_files():
+            writer.add_whole(tensor, file.content())
+        owned = self._copies()
         for copy in owned:
-            if copy.twin is None and self.base is not None:
-                writer.place(kept_tensor(copy, self.base))
+            if copy.twin is None:
+                writer.place(kept_tensor(copy, self.source()))
         engine = self._engine(writer)
         first = [replace(copy, key=None) if copy.twin else copy for copy in owned]
         self._pass(engine, [*ready, *looked], first, "adding")
@@ -432,8 +482,7 @@ class _Editing:
                 writer.place(tensor)
         differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
         for copy in differ:
-            if self.base is not None:
-                writer.place(kept_tensor(copy, self.base))
+            writer.place(kept_tensor(copy, self.source()))
         if late or differ:
             self._pass(engine, late, differ, "sparse changes")
             self._settle(engine)
@@ -442,13 +491,15 @@ class _Editing:
         added = [
             task_record(
                 self.named,
+                opened,
                 participant,
                 who,
                 engine.tally,
-                source=recorded_source(participant.checkpoint.source, self.old.path),
-                metadata=participant.checkpoint.metadata,
+                source=recorded_source(opened.task.source, self.old.path),
             )
-            for who, participant in enumerate(self.participants)
+            for who, (opened, participant) in enumerate(
+                zip(self.opened, self.participants, strict=True)
+            )
         ]
         steps, widths = self._step_table(writer)
         manifest = replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,56 +13,23 @@ from numpy.typing import NDArray
 
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import CheckpointError, MismatchError, UsageError
+from randes_cli.errors import CheckpointError, UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target
-from randes_cli.files.bank import (
-    BASE_DIGESTS,
-    CHECKS,
-    GRAM,
-    MANIFEST,
-    NORMS,
-    BankWriter,
-    base_key,
-)
-from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count, fingerprint
+from randes_cli.files.bank import BankWriter, base_key
+from randes_cli.files.digests import fingerprint
 from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
 from randes_cli.ops.exact import Copy, kept_tensor, owned_copies, run_copy
+from randes_cli.ops.inputs import Inputs, check_names, open_inputs, participants
 from randes_cli.ops.kernels import make_kernel
+from randes_cli.ops.layout import Layout
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
-from randes_cli.ops.records import recorded_source, task_record
-from randes_cli.ops.reports import PackReport, TaskSummary
+from randes_cli.ops.records import recorded_source, task_record, task_summary
+from randes_cli.ops.reports import PackReport
 from randes_cli.ops.sample import Spread, spread
-from randes_cli.ops.statistics import (
-    Cells,
-    choose_cells,
-    gather_grams,
-    gather_norms,
-    norm_rows,
-    predictions,
-)
-from randes_cli.ops.superpose import Participant, Superposer, Tally, sum_tensors, unit_jobs
-from randes_cli.plan import (
-    LEAST_MATCH,
-    TaskFit,
-    Unit,
-    fit_task,
-    guess_prefix,
-    plan_units,
-    strip_elements,
-    strip_memory,
-    superposable,
-    tensor_bytes,
-)
-from randes_cli.specs import (
-    ITEM_SIZE,
-    BaseStorage,
-    PackOptions,
-    RunOptions,
-    TaskInput,
-    TensorInfo,
-    check_task_name,
-)
+from randes_cli.ops.statistics import gather_grams, gather_norms, norm_rows, predictions
+from randes_cli.ops.superpose import Participant, Superposer, Tally, unit_jobs
+from randes_cli.plan import Unit, plan_units, strip_elements, strip_memory, tensor_bytes
+from randes_cli.specs import BaseStorage, PackOptions, RunOptions, TaskInput, TensorInfo
 
 F64 = NDArray[np.float64]
 
@@ -79,29 +46,11 @@ class _TooNarrow(Exception):
         self.units = units
 
 
-def check_fit(
-    base: Mapping[str, TensorInfo], base_source: str, task: Checkpoint, fit: TaskFit
-) -> None:
-    """Raise MismatchError when a task has too little in common with the base."""
-    if fit.matched >= LEAST_MATCH:
-        return
-    ours, theirs = (", ".join(map(ascii, names)) or "none" for names in fit.unmatched)
-    prefix = guess_prefix(base, task.tensors)
-    hint = ""
-    if prefix and prefix != ("", ""):
-        hint = f"; its names have {prefix[0]!a} where the base's have {prefix[1]!a}"
-    raise MismatchError(
-        f"{task.source}: matches only {fit.matched:.1%} of the base's bytes by name and shape "
-        f"(only in {base_source}: {ours}; only in the task: {theirs}{hint}); "
-        "is it of another base?"
-    )
-
-
 @dataclass(frozen=True)
 class _Setup:
     """What is known before a byte is computed."""
 
-    base: Checkpoint
+    inputs: Inputs
     participants: list[Participant]
     options: PackOptions
     run: RunOptions
@@ -131,39 +80,8 @@ class _Setup:
         return strip_memory(layers, elements)
 
 
-def check_names(tasks: Sequence[TaskInput]) -> None:
-    """Refuse names that are not allowed, or twice there (also but for their case)."""
-    seen: dict[str, str] = {}
-    for task in tasks:
-        check_task_name(task.name)
-        other = seen.get(task.name.lower())
-        if other is not None:
-            alike = "is there twice" if other == task.name else f"and {other!a} differ only in case"
-            raise UsageError(f"task name {task.name!a} {alike}; say NAME=PATH")
-        seen[task.name.lower()] = task.name
-
-
-def _participants(
-    base: Checkpoint, tasks: Sequence[tuple[TaskInput, Checkpoint]], units: list[Unit], seed: int
-) -> list[Participant]:
-    names = [name for unit in units for name in unit.names]
-    taken = {task.index for task, _ in tasks if task.index is not None}
-    if any(not 0 <= index < 2**31 for index in taken):
-        raise UsageError("a task's index must be between 0 and 2^31-1")
-    if len(taken) < sum(task.index is not None for task, _ in tasks):
-        raise UsageError("two tasks ask for the same index")
-    free = (index for index in range(2**31) if index not in taken)
-    made = []
-    for task, checkpoint in tasks:
-        index = next(free) if task.index is None else task.index
-        fit = fit_task(base.tensors, checkpoint.tensors, names)
-        check_fit(base.tensors, base.source, checkpoint, fit)
-        made.append(Participant(task.name, index, seed + index, checkpoint, fit))
-    return sorted(made, key=lambda participant: participant.index)
-
-
 def pack(
-    base: str,
+    base: str | None,
     tasks: Sequence[TaskInput],
     out: str | Path,
     options: PackOptions | None = None,
@@ -175,7 +93,9 @@ def pack(
 ) -> PackReport:
     """Write a bank of `tasks`, fine-tuned from `base`, to `out`.
 
-    Every byte of the inputs is read once, but for a fixed sample of about one part in fifty.
+    `base` is None where all tasks are LoRA adapters that stay adapters. Every byte of the
+    inputs is read once, but for a fixed sample of about one part in fifty. A dry run lists the
+    tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
     options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
@@ -185,12 +105,13 @@ def pack(
     if not dry_run:
         check_target(out, force=force)
     with ExitStack() as stack:
-        opened = stack.enter_context(open_checkpoint(base))
-        pairs = [(task, stack.enter_context(open_checkpoint(task.source))) for task in tasks]
-        units = plan_units(opened.tensors.values(), options.transform)
+        inputs = open_inputs(stack, base, tasks, options, keep_going=dry_run and len(tasks) > 1)
+        units = plan_units(inputs.base.tensors.values(), options.transform)
+        names = [name for unit in units for name in unit.names]
+        pairs = participants(inputs.base, inputs.tasks, names, options.seed)
         setup = _Setup(
-            opened,
-            _participants(opened, pairs, units, options.seed),
+            replace(inputs, tasks=[opened for opened, _ in pairs]),
+            [participant for _, participant in pairs],
             options,
             run,
             units,
@@ -208,10 +129,22 @@ class _Packing:
     ) -> None:
         self.setup, self.out, self.force, self.dry_run = setup, out, force, dry_run
         self.progress = progress
-        self.base, self.participants = setup.base, setup.participants
+        self.inputs, self.base, self.participants = (
+            setup.inputs,
+            setup.inputs.base,
+            setup.participants,
+        )
         self.exponents: dict[Unit, int] = {}
         self.bits: dict[Unit, int] = {}
         self.spreads: dict[Unit, Spread] = {}
+        self.layout = Layout(
+            self.base,
+            self.participants,
+            self.inputs.storage,
+            setup.units,
+            self.inputs.contents(),
+            self.bits,
+        )
         self.to_read = sum(
             tensor.nbytes
             for source in [self.base, *(p.checkpoint for p in self.participants)]
@@ -220,13 +153,14 @@ class _Packing:
 
     def run(self) -> PackReport:
         self._choose_steps()
+        size = self.layout.estimate(self.exponents)
         if self.dry_run:
-            return self._report(self._estimate(), self._sampled_norms(), None, None)
-        check_space(self.out.parent, self._estimate())
+            return self._report(size, self._sampled_norms(), None, None)
+        check_space(self.out.parent, size)
         while True:
             try:
                 with atomic_file(self.out, force=self.force) as file:
-                    writer = BankWriter(file, self._candidates())
+                    writer = BankWriter(file, self.layout.candidates())
                     return self._fill(writer)
             except _TooNarrow as retry:
                 self._widen(retry.units)
@@ -264,45 +198,6 @@ class _Packing:
             rms = self.spreads[unit].rms
             self.exponents[unit] = step_exponent(rms, bits=16, capacity=self.setup.capacity)
 
-    # Layout
-
-    def _base_tensors(self) -> list[TensorInfo]:
-        if self.setup.options.base_storage is not BaseStorage.embed:
-            return []
-        ordered = sorted(self.base.tensors.values(), key=lambda tensor: -ITEM_SIZE[tensor.dtype])
-        return [replace(tensor, name=base_key(tensor.name)) for tensor in ordered]
-
-    def _statistics(self) -> list[TensorInfo]:
-        count = len(self.participants)
-        rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
-        made = [
-            TensorInfo(NORMS, "F64", (rows, count)),
-            TensorInfo(GRAM, "F64", (len(self._cells()), 2, count, count)),
-        ]
-        if self.setup.options.base_storage is BaseStorage.reference:
-            size = DIGEST_BYTES * sum(map(chunk_count, self.base.tensors.values()))
-            made.append(TensorInfo(BASE_DIGESTS, "U8", (size,)))
-        return made
-
-    def _sums(self, unit: Unit) -> list[TensorInfo]:
-        return sum_tensors(unit, 0, self.bits.get(unit, 16), self.base.tensors)
-
-    def _candidates(self) -> list[TensorInfo]:
-        """Every tensor that the bank may have."""
-        made = [*self._base_tensors(), *self._statistics()]
-        made += [tensor for unit in self.setup.units for tensor in self._sums(unit)]
-        made += (kept_tensor(c, self.base) for c in owned_copies(self.base, self.participants))
-        return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
-
-    def _estimate(self) -> int:
-        """Bytes of the bank, at most but for the manifest's and digests' few."""
-        text = 200 * (len(self.base.tensors) + 64 * len(self.participants)) + 2**16
-        sizes = sum(
-            tensor.nbytes for tensor in self._candidates()[:-2] if "sum/" not in tensor.name
-        )
-        sums = sum(t.nbytes for u in self.setup.units if u in self.exponents for t in self._sums(u))
-        return sizes + sums + text
-
     # The passes
 
     def _parallel(self, jobs: Any, worker: Any, work: Any, *, phase: str, total: int) -> None:
@@ -317,12 +212,12 @@ class _Packing:
         )
 
     def _fill(self, writer: BankWriter) -> PackReport:
-        embed = self.setup.options.base_storage is BaseStorage.embed
-        for tensor in self._base_tensors():
+        embed = self.inputs.storage is BaseStorage.embed
+        for tensor in self.layout.base_tensors():
             writer.place(tensor)
         sampled = [unit for unit in self.setup.units if unit in self.exponents]
         for unit in sorted(sampled, key=lambda unit: -self.bits[unit]):  # wide first: no padding
-            self._place(writer, self._sums(unit))
+            self._place(writer, self.layout.sums(unit))
         owned = owned_copies(self.base, self.participants)
         self._place(writer, [kept_tensor(copy, self.base) for copy in owned if copy.twin is None])
         engine = self._engine(writer, write_base=embed)
@@ -334,7 +229,7 @@ class _Packing:
             found = engine.tally.largest[unit] / PEAK_TO_RMS
             self.exponents[unit] = step_exponent(found, bits=16, capacity=self.setup.capacity)
             self.bits[unit] = 16
-            self._place(writer, self._sums(unit))
+            self._place(writer, self.layout.sums(unit))
         differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
         self._place(writer, [kept_tensor(copy, self.base) for copy in differ])
         engine.write_base = False
@@ -398,7 +293,7 @@ class _Packing:
 
     def _finish(self, writer: BankWriter, engine: Superposer) -> PackReport:
         base, tally, options = self.base.tensors, engine.tally, self.setup.options
-        cells = self._cells()
+        cells = self.layout.cells()
         norms = gather_norms(list(base.values()), len(self.participants), self.exponents, tally)
         grams = gather_grams(
             self.base,
@@ -410,8 +305,10 @@ class _Packing:
         )
         digests = tally.joined(-1, base)
         data = [norms.tobytes(), grams.tobytes(), b"".join(digests.values())]
-        for tensor, content in zip(self._statistics(), data, strict=False):
+        for tensor, content in zip(self.layout.statistics(), data, strict=False):
             writer.add_whole(tensor, content)
+        for tensor, file in self.layout.files():
+            writer.add_whole(tensor, file.content())
         manifest = Manifest(
             transform=options.transform,
             bits=options.bits,
@@ -419,11 +316,12 @@ class _Packing:
             capacity=self.setup.capacity,
             next_index=1 + max(participant.index for participant in self.participants),
             base=BaseRecord(
-                recorded_source(self.base.source, self.out),
+                recorded_source(self.inputs.base_name, self.out),
                 fingerprint(base, digests),
-                options.base_storage,
+                self.inputs.storage,
                 self.base.metadata,
                 tuple(base.values()),
+                {name: file.digest for name, file in self.inputs.base_files.items()},
             ),
             tasks=tuple(self._records(tally)),
             steps=self._step_table(),
@@ -438,10 +336,6 @@ class _Packing:
         size = writer.finish(manifest)
         return self._report(size, norms, grams, manifest)
 
-    def _cells(self) -> Cells:
-        tensors = list(self.base.tensors.values())
-        return choose_cells(self.setup.units, tensors, len(self.participants))
-
     def _step_table(self) -> dict[str, int]:
         return {
             name: self.exponents[unit]
@@ -454,13 +348,15 @@ class _Packing:
         return [
             task_record(
                 self.base.tensors,
+                opened,
                 participant,
                 who,
                 tally,
-                source=recorded_source(participant.checkpoint.source, self.out),
-                metadata=dict(participant.checkpoint.metadata),
+                source=recorded_source(opened.task.source, self.out),
             )
-            for who, participant in enumerate(self.participants)
+            for who, (opened, participant) in enumerate(
+                zip(self.inputs.tasks, self.participants, strict=True)
+            )
         ]
 
     def _sampled_norms(self) -> F64:
@@ -478,7 +374,7 @@ class _Packing:
         self, size: int, norms: F64, grams: F64 | None, manifest: Manifest | None
     ) -> PackReport:
         tensors = list(self.base.tensors.values())
-        cosines = predictions(norm_rows(tensors), norms, self._cells(), grams)
+        cosines = predictions(norm_rows(tensors), norms, self.layout.cells(), grams)
         return PackReport(
             bank=str(self.out),
             dry_run=self.dry_run,
@@ -488,26 +384,22 @@ class _Packing:
             read_bytes=self.to_read,
             buffer_bytes=self.setup.threads * self.setup.buffer_bytes(),
             tasks=tuple(
-                self._summary(participant, cosine, manifest)
-                for participant, cosine in zip(self.participants, cosines, strict=True)
+                task_summary(opened, participant, cosine, manifest, self._still(who))
+                for who, (opened, participant, cosine) in enumerate(
+                    zip(self.inputs.tasks, self.participants, cosines, strict=True)
+                )
             ),
             kept_exactly={p.name: dict(p.fit.exact) for p in self.participants},
+            notes=self.inputs.base_notes,
+            refused=self.inputs.refused,
         )
 
-    @staticmethod
-    def _summary(participant: Participant, cosine: float, manifest: Manifest | None) -> TaskSummary:
-        fit = participant.fit
-        records = manifest.tasks if manifest else ()
-        record = next((r for r in records if r.index == participant.index), None)
-        unchanged = record.unchanged if record else frozenset()
-        return TaskSummary(
-            name=participant.name,
-            index=participant.index,
-            seed=participant.seed,
-            predicted_cosine=cosine,
-            coefficient=1.0,
-            superposed=sum(name not in unchanged for name in fit.superposed),
-            own=len(record.own) if record else len(fit.exact),
-            unchanged=len(unchanged),
-            missing=len(fit.missing),
+    def _still(self, who: int) -> frozenset[str]:
+        """Superposed tensors whose sample shows no change of this participant."""
+        fit = self.participants[who].fit
+        return frozenset(
+            name
+            for unit, found in self.spreads.items()
+            for name in unit.names
+            if not found.squares[who] and name in fit.superposed
         )

@@ -7,18 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from randes_cli.files.digests import fingerprint
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.ops.inputs import OpenTask
+from randes_cli.ops.reports import TaskSummary
 from randes_cli.ops.superpose import Participant, Tally
+from randes_cli.plan import tensor_bytes
 from randes_cli.specs import TensorInfo
 
 
 def recorded_source(source: str, bank: Path) -> str:
     """What the manifest says of where a checkpoint came from.
 
-    The path from the bank's folder where the checkpoint lies below it, else the last part of
-    its path: a bank's bytes (and what it tells strangers) do not depend on outer folders.
+    What is no path here (the id of a model on the Hub) stays as it is. Else the path from the
+    bank's folder where the checkpoint lies below it, else the last part of its path: a bank's
+    bytes (and what it tells strangers) do not depend on outer folders.
     """
     path = Path(source).resolve()
+    if not path.exists():
+        return source
     try:
         return path.relative_to(bank.parent.resolve()).as_posix()
     except ValueError:
@@ -27,12 +33,12 @@ def recorded_source(source: str, bank: Path) -> str:
 
 def task_record(
     base: Mapping[str, TensorInfo],
+    opened: OpenTask,
     participant: Participant,
     who: int,
     tally: Tally,
     *,
     source: str,
-    metadata: Mapping[str, str],
 ) -> TaskRecord:
     """The record of a task whose tensors have all been read."""
     tensors, fit = participant.checkpoint.tensors, participant.fit
@@ -56,11 +62,43 @@ def task_record(
         group=0,
         source=source,
         fingerprint=fingerprint(tensors, tally.joined(who, tensors)),
-        metadata=metadata,
+        metadata=dict(participant.checkpoint.metadata),
         dtype=dtype,
         unchanged=frozenset(same),
         missing=frozenset(fit.missing),
         own=own,
         shapes={n: t.shape for n, t in shared.items() if t.shape != base[n].shape},
         dtypes={n: t.dtype for n, t in shared.items() if t.dtype != (dtype or base[n].dtype)},
+        prefix=opened.naming.prefix,
+        unprefixed=opened.naming.unprefixed,
+        layout=opened.layout,
+        files={name: file.digest for name, file in opened.side_files.items()},
+    )
+
+
+def task_summary(
+    opened: OpenTask,
+    participant: Participant,
+    cosine: float,
+    manifest: Manifest | None,
+    still: frozenset[str],
+) -> TaskSummary:
+    """A task as `pack` reports it; without a manifest (a dry run) `still` are the unchanged."""
+    fit = participant.fit
+    records = manifest.tasks if manifest else ()
+    record = next((r for r in records if r.index == participant.index), None)
+    unchanged = record.unchanged if record else still
+    return TaskSummary(
+        name=participant.name,
+        index=participant.index,
+        seed=participant.seed,
+        predicted_cosine=cosine,
+        coefficient=1.0,
+        superposed=sum(name not in unchanged for name in fit.superposed),
+        own=len(record.own) if record else len(fit.exact),
+        unchanged=len(unchanged),
+        missing=len(fit.missing),
+        read_bytes=tensor_bytes(participant.checkpoint.tensors.values()),
+        side_files=len(opened.side_files),
+        notes=opened.notes,
     )

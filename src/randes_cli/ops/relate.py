@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from randes_cli.core.signs import sign_window
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile, sum_key
-from randes_cli.files.checkpoint import open_checkpoint
 from randes_cli.files.manifest import TaskRecord
+from randes_cli.ops.inputs import bank_source, reopen
 from randes_cli.ops.parallel import Progress
 from randes_cli.ops.retrieve import BankBase, Retrieval, find_recorded
 from randes_cli.ops.sample import Deltas
@@ -30,6 +30,7 @@ from randes_cli.ops.statistics import (
 )
 from randes_cli.ops.superpose import Participant, Source, unit_bits, unit_order
 from randes_cli.plan import Rect, Unit, fit_task, plan_units
+from randes_cli.specs import OpenOptions
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -67,14 +68,18 @@ class Echo:
 
 
 def _reread(
-    bank: BankFile, task: TaskRecord, unit_of: Mapping[str, Unit], stack: ExitStack
+    bank: BankFile,
+    base: BankBase | None,
+    task: TaskRecord,
+    unit_of: Mapping[str, Unit],
+    stack: ExitStack,
 ) -> Participant | None:
     """A stored task with its original checkpoint, where that is found and looks the same."""
     path = find_recorded(task.source, bank.path)
     if path is None:
         return None
     try:
-        checkpoint = stack.enter_context(open_checkpoint(str(path)))
+        checkpoint = reopen(stack, str(path), bank_source(bank, base), OpenOptions())
     except RandesError:
         return None
     if checkpoint.tensors != Retrieval(bank, None, task).tensors:
@@ -110,7 +115,7 @@ def relate(
     with ExitStack() as stack:
         tasks: list[Deltas] = []
         for task in manifest.tasks:
-            again = _reread(bank, task, unit_of, stack)
+            again = _reread(bank, base, task, unit_of, stack)
             tasks.append(again or Echo(bank, task, unit_of))
         found = gather_grams(
             base,

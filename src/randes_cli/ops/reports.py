@@ -6,8 +6,21 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A task that a dry run found not to fit, why, and the exit code that it would end with."""
+
+    name: str
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """One task as pack, add and inspect report it; tensors are counts."""
+    """One task as pack, add and inspect report it; tensors are counts.
+
+    After a dry run `unchanged` counts the tensors whose sample shows no change.
+    `read_bytes` is what is read of it; `notes` say what was mapped, chosen or left out.
+    """
 
     name: str
     index: int
@@ -18,11 +31,18 @@ class TaskSummary:
     own: int
     unchanged: int
     missing: int
+    read_bytes: int = 0
+    side_files: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PackReport:
-    """What `pack` did, or with a dry run would do. Sizes are bytes."""
+    """What `pack` did, or with a dry run would do. Sizes are bytes.
+
+    `kept_exactly` gives for each task the reason why a tensor is not superposed; `refused`
+    are the tasks that a dry run found wanting; `notes` are about the base.
+    """
 
     bank: str
     dry_run: bool
@@ -33,6 +53,8 @@ class PackReport:
     buffer_bytes: int
     tasks: tuple[TaskSummary, ...]
     kept_exactly: dict[str, dict[str, str]]
+    notes: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

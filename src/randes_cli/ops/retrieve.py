@@ -168,6 +168,10 @@ class Retrieval:
         extra = enumerate(chunks(rows - common, cols))
         return made + [Piece(tensor, n, rect, own=True, skip=common) for n, rect in extra]
 
+    def output_name(self, name: str) -> str:
+        """What the task itself calls a tensor that `tensors` has under `name`."""
+        return self.task.output_name(name) if name in self._named else name
+
     def superposed(self, name: str) -> bool:
         """Whether a tensor of the task is approximate: it comes from a superposition."""
         return name not in self.task.own and name not in self.task.unchanged

@@ -1,19 +1,26 @@
-"""`unpack`: tasks out of a bank as ordinary safetensors checkpoints, written as a stream."""
+"""`unpack`: tasks out of a bank as ordinary safetensors checkpoints, written as a stream.
+
+A task that came from a folder comes back as a folder that `from_pretrained` opens: its
+weights (of each component) and its side files. A bare file comes back as a file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.atomic import check_space
-from randes_cli.files.bank import BankFile
-from randes_cli.files.checkpoint import SUFFIXES
-from randes_cli.files.writer import checkpoint_writer
+from randes_cli.errors import BankDamaged, MismatchError, UsageError
+from randes_cli.files.atomic import atomic_file, check_space, check_target, wrap_os_error
+from randes_cli.files.bank import BankFile, file_key
+from randes_cli.files.folders import SUFFIXES
+from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.side_files import content_digest, is_code, is_side_file
+from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.retrieve import (
@@ -30,7 +37,10 @@ from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class UnpackReport:
-    """One task that was written (or with a dry run would be). Sizes are bytes."""
+    """One task that was written (or with a dry run would be). Sizes are bytes.
+
+    `path` is the file or folder that loads it; `files` are all its files, weights first.
+    """
 
     task: str
     path: str
@@ -41,6 +51,8 @@ class UnpackReport:
     coefficient: float
     saturated: int
     damaged: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,8 @@ class UnpackOptions:
         shard_bytes: most bytes of one output file (None: one file).
         saturate: let values beyond the dtype's range become its largest, and count them.
         force: replace what is there, and write damaged tasks all the same.
+        safetensors_only: write weights and no side files.
+        trust_remote_code_files: write the Python files that came with a task.
     """
 
     coefficient: float | None = None
@@ -60,83 +74,60 @@ class UnpackOptions:
     shard_bytes: int | None = None
     saturate: bool = False
     force: bool = False
+    safetensors_only: bool = False
+    trust_remote_code_files: bool = False
 
 
-def unpack_task(
-    bank: BankFile,
-    base: BankBase | None,
-    name: str,
-    path: Path,
-    options: UnpackOptions,
-    run: RunOptions,
-    *,
-    dry_run: bool = False,
-    progress: Progress = no_progress,
-) -> UnpackReport:
-    """Write one task to the file `path` (or shards named after it). See `checkpoint_writer`."""
-    retrieval = Retrieval(
-        bank,
-        base,
-        find_task(bank, name),
-        coefficient=options.coefficient,
-        dtype=options.dtype,
-        force=options.force,
-    )
-    tensors = list(retrieval.tensors.values())
-    total = sum(tensor.nbytes for tensor in tensors)
-    if not dry_run:
-        check_space(path.parent, total)
-        _write(retrieval, tensors, path, options, run, progress)
-    return UnpackReport(
-        task=name,
-        path=str(path),
-        dry_run=dry_run,
-        bytes=total,
-        tensors=len(tensors),
-        superposed=sum(map(retrieval.superposed, retrieval.tensors)),
-        coefficient=retrieval.coefficient,
-        saturated=retrieval.saturated,
-        damaged=tuple(sorted(retrieval.damaged)),
-    )
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where one task goes.
+
+    Attributes:
+        path: what the user opens afterwards: a file, or a folder.
+        weights: weight file by component (as in the task's layout).
+        side_files: content digest by the path to write it to.
+        notes: what is not written, and why.
+    """
+
+    path: Path
+    weights: Mapping[str, Path]
+    side_files: Mapping[Path, str]
+    notes: tuple[str, ...] = ()
 
 
-def _write(
-    retrieval: Retrieval,
-    tensors: Sequence[TensorInfo],
-    path: Path,
-    options: UnpackOptions,
-    run: RunOptions,
-    progress: Progress,
-) -> None:
-    threads = thread_count(run.threads)
-    strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
-    metadata = output_metadata(retrieval.task)
-    with checkpoint_writer(
-        path, tensors, metadata, shard_bytes=options.shard_bytes, force=options.force
-    ) as writer:
+def destination(
+    task: TaskRecord, out: Path | None, options: UnpackOptions, *, single: bool
+) -> Destination:
+    """Where a task goes when `out` is what the user named (None: here, named after the task).
 
-        def work(kernel: Any, piece: Piece) -> int:
-            size = ITEM_SIZE[piece.tensor.dtype]
-            out = np.empty(piece.rect.elements * size, np.uint8)
-            retrieval.fill(kernel, piece, strip, out)
-            start = (piece.skip * piece.rect.width + piece.rect.start) * size
-            writer.write(piece.tensor.name, start, out)
-            return len(out)
-
-        run_parallel(
-            [piece for name in retrieval.tensors for piece in retrieval.pieces(name)],
-            lambda: make_kernel(run.device, elements=strip, layers=1),
-            work,
-            threads=threads,
-            phase=f"unpacking {retrieval.task.name}",
-            total=sum(tensor.nbytes for tensor in tensors),
-            progress=progress,
-        )
-        if retrieval.saturated and not options.saturate:
-            raise MismatchError(
-                f"task {retrieval.task.name}: {retrieval.saturated} values are beyond the range "
-                "of the output's dtype; choose a wider --dtype or say --saturate"
-            )
+    ``X.safetensors`` (or .st) is a bare file. Anything else is a folder: a single task that
+    came from a folder becomes that folder, another task ``X/<task>.safetensors`` or
+    ``X/<task>/``. Raises UsageError for a bare file of several tasks or of a pipeline.
+    """
+    if out is not None and out.name.endswith(SUFFIXES) and not out.is_dir():
+        if not single:
+            raise UsageError(f"{out}: a file for one task; name a folder for several")
+        if len(task.layout) > 1:
+            parts = ", ".join(sorted(task.layout))
+            raise UsageError(f"{out}: task {task.name} has components ({parts}); name a folder")
+        return Destination(out, dict.fromkeys(task.layout or [""], out), {})
+    parent = out or Path()
+    if not task.layout:
+        file = parent / f"{task.name}.safetensors"
+        return Destination(file, {"": file}, {})
+    folder = parent if single and out is not None else parent / task.name
+    weights = {component: folder / target for component, target in task.layout.items()}
+    files, notes = {}, []
+    for name, content in task.files.items():
+        if options.safetensors_only:
+            continue
+        if not is_side_file(name):
+            raise BankDamaged(f"task {task.name}: {name[:100]!a} is not the name of a side file")
+        if is_code(name) and not options.trust_remote_code_files:
+            notes.append(f"{name}: code, not written (see --trust-remote-code-files)")
+        else:
+            files[folder / name] = content
+    return Destination(folder, weights, files, tuple(notes))
 
 
 def unpack(
@@ -150,35 +141,208 @@ def unpack(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> list[UnpackReport]:
-    """Write tasks (None: all) of a bank.
+    """Write tasks (None: all) of a bank to `out`: see `destination`.
 
-    `out` with the suffix .safetensors or .st is the file of a single task; any other is a
-    folder, made if missing, in which each task is ``<name>.safetensors``. None: this folder.
-    Raises MissingError, BankDamaged, UsageError, NoSpace.
+    Every place is checked before any is written.
+    Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
-    with BankFile(bank) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(BankFile(bank))
         chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
-        single = out is not None and out.suffix in SUFFIXES
-        if single and len(chosen) != 1:
-            raise UsageError(f"{out}: one file cannot hold {len(chosen)} tasks; name a folder")
-        folder = out or Path()
-        if not single and not dry_run:
-            folder.mkdir(parents=True, exist_ok=True)
+        tasks = [find_task(file, name) for name in chosen]
+        places = [destination(task, out, options, single=len(tasks) == 1) for task in tasks]
         opened = open_base(file, base)
-        try:
-            return [
-                unpack_task(
-                    file,
-                    opened,
-                    name,
-                    out if single and out else folder / f"{name}.safetensors",
-                    options,
-                    run,
-                    dry_run=dry_run,
-                    progress=progress,
+        if opened is not None:
+            stack.callback(opened.close)
+        jobs = [
+            _Unpacking(file, opened, task, place, options, run)
+            for task, place in zip(tasks, places, strict=True)
+        ]
+        if not dry_run:
+            for job in jobs:
+                job.check()
+            check_space(_existing(out or Path()), sum(job.bytes for job in jobs))
+            for job in jobs:
+                job.write(progress)
+        return [job.report(dry_run) for job in jobs]
+
+
+def unpack_task(
+    bank: BankFile,
+    base: BankBase | None,
+    name: str,
+    path: Path,
+    options: UnpackOptions,
+    run: RunOptions,
+    *,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> UnpackReport:
+    """Write all tensors of one task to the bare file `path` (or shards named after it)."""
+    place = Destination(path, {"": path}, {})
+    job = _Unpacking(bank, base, find_task(bank, name), place, options, run)
+    if not dry_run:
+        job.check()
+        check_space(_existing(path.parent), job.bytes)
+        job.write(progress)
+    return job.report(dry_run)
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    return next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path())
+
+
+class _Unpacking:
+    """One task on its way out."""
+
+    def __init__(
+        self,
+        bank: BankFile,
+        base: BankBase | None,
+        task: TaskRecord,
+        place: Destination,
+        options: UnpackOptions,
+        run: RunOptions,
+    ) -> None:
+        self.bank, self.place, self.options, self.run = bank, place, options, run
+        self.retrieval = Retrieval(
+            bank,
+            base,
+            task,
+            coefficient=options.coefficient,
+            dtype=options.dtype,
+            force=options.force,
+        )
+        self.components = _by_component(self.retrieval, place.weights)
+        self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
+
+    def files(self) -> list[Path]:
+        """Every file that is written: weights and indexes first."""
+        made: list[Path] = []
+        for component, path in self.place.weights.items():
+            tensors = list(self.components[component].values())
+            made += weight_files(path, tensors, shard_bytes=self.options.shard_bytes)
+        return [*made, *self.place.side_files]
+
+    def check(self) -> None:
+        """Refuse, before anything is written, a place that is taken or no place for a file."""
+        files = self.files()
+        for path in files:
+            if path.parent.exists():
+                check_target(path, force=self.options.force)
+        for path in self.place.weights.values():
+            others = [path.with_name(path.name + ".index.json"), path]
+            other = next((p for p in others if p not in files and p.exists()), None)
+            if other is not None:
+                raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
+
+    def write(self, progress: Progress) -> None:
+        """Write side files, then the weights: a folder without weights loads as nothing."""
+        for path in self.files():
+            _make_folder(path.parent)
+        for path, content in self.place.side_files.items():
+            with atomic_file(path, force=self.options.force) as file:
+                file.write_at(self._side_file(content), 0)
+        with self._writers() as writers:
+            self._write_weights(writers, progress)
+
+    def _side_file(self, content: str) -> bytes:
+        data = self.bank.read_whole(file_key(content)).tobytes()
+        if content_digest(data) != content:
+            raise BankDamaged(f"{self.bank.path}: tensor {file_key(content)!a} is damaged")
+        return data
+
+    @contextmanager
+    def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
+        """For each tensor its writer, and its name in that file."""
+        metadata = output_metadata(self.retrieval.task)
+        made = {}
+        with ExitStack() as stack:
+            for component, path in self.place.weights.items():
+                inside = self.components[component]
+                writer = stack.enter_context(
+                    checkpoint_writer(
+                        path,
+                        list(inside.values()),
+                        metadata,
+                        shard_bytes=self.options.shard_bytes,
+                        force=self.options.force,
+                    )
                 )
-                for name in chosen
-            ]
-        finally:
-            if opened is not None:
-                opened.close()
+                made.update({name: (writer, tensor.name) for name, tensor in inside.items()})
+            yield made
+
+    def _write_weights(
+        self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
+    ) -> None:
+        retrieval, run, threads = self.retrieval, self.run, thread_count(self.run.threads)
+        strip = strip_elements(
+            1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements
+        )
+
+        def work(kernel: Any, piece: Piece) -> int:
+            size = ITEM_SIZE[piece.tensor.dtype]
+            out = np.empty(piece.rect.elements * size, np.uint8)
+            retrieval.fill(kernel, piece, strip, out)
+            start = (piece.skip * piece.rect.width + piece.rect.start) * size
+            writer, name = writers[piece.tensor.name]
+            writer.write(name, start, out)
+            return len(out)
+
+        run_parallel(
+            [piece for name in retrieval.tensors for piece in retrieval.pieces(name)],
+            lambda: make_kernel(run.device, elements=strip, layers=1),
+            work,
+            threads=threads,
+            phase=f"unpacking {retrieval.task.name}",
+            total=self.bytes,
+            progress=progress,
+        )
+        if retrieval.saturated and not self.options.saturate:
+            raise MismatchError(
+                f"task {retrieval.task.name}: {retrieval.saturated} values are beyond the range "
+                "of the output's dtype; choose a wider --dtype or say --saturate"
+            )
+
+    def report(self, dry_run: bool) -> UnpackReport:
+        """What was (or would be) written."""
+        retrieval = self.retrieval
+        return UnpackReport(
+            task=retrieval.task.name,
+            path=str(self.place.path),
+            dry_run=dry_run,
+            bytes=self.bytes,
+            tensors=len(retrieval.tensors),
+            superposed=sum(map(retrieval.superposed, retrieval.tensors)),
+            coefficient=retrieval.coefficient,
+            saturated=retrieval.saturated,
+            damaged=tuple(sorted(retrieval.damaged)),
+            files=tuple(map(str, self.files())),
+            notes=self.place.notes,
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"{folder}: a file is where the output's folder should be") from None
+    except OSError as error:
+        raise wrap_os_error(error, folder, "making the folder") from error
+
+
+def _by_component(
+    retrieval: Retrieval, weights: Mapping[str, Path]
+) -> dict[str, dict[str, TensorInfo]]:
+    """By component and bank name: the tensors as they are called in the component's file."""
+    made: dict[str, dict[str, TensorInfo]] = {component: {} for component in weights}
+    for name, tensor in retrieval.tensors.items():
+        outer = retrieval.output_name(name)
+        component, _, inner = outer.partition("/")
+        if component not in weights or not inner:
+            component, inner = "", outer
+        if component not in made:
+            raise BankDamaged(f"{retrieval.bank.path}: no weight file for tensor {name[:100]!a}")
+        made[component][name] = TensorInfo(inner, tensor.dtype, tensor.shape)
+    return made

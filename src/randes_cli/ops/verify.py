@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,16 +13,16 @@ from numpy.typing import NDArray
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import CHECKS, BankFile, sum_key
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.bank import CHECKS, BankFile, file_key, sum_key
 from randes_cli.files.digests import digest
+from randes_cli.ops.inputs import bank_source, reopen
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, find_task, open_base
 from randes_cli.ops.statistics import norm_rows, stored_statistics
 from randes_cli.ops.superpose import unit_order
 from randes_cli.plan import chunks, plan_units, strip_elements
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 
 F64 = NDArray[np.float64]
 
@@ -85,6 +86,7 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
     task, manifest = retrieval.task, bank.manifest
     unit_of = {n: u for u in plan_units(manifest.base.tensors, manifest.transform) for n in u.names}
     keys = {f"own/{name}/{n}" for n in [*task.own, *task.shapes]}
+    keys |= {file_key(content) for content in task.files.values()}
     for tensor in retrieval.tensors:
         if tensor in task.own:
             continue
@@ -165,13 +167,16 @@ def measure(
     *,
     base: str | None = None,
     coefficient: float | None = None,
+    opening: OpenOptions | None = None,
     progress: Progress = no_progress,
 ) -> tuple[TaskCheck, ...]:
     """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
     opened = open_base(bank, base)
     try:
         return tuple(
-            _measure_task(bank, opened, name, source, run, coefficient, progress)
+            _measure_task(
+                bank, opened, name, source, run, coefficient, opening or OpenOptions(), progress
+            )
             for name, source in originals
         )
     finally:
@@ -186,13 +191,15 @@ def _measure_task(
     source: str,
     run: RunOptions,
     coefficient: float | None,
+    opening: OpenOptions,
     progress: Progress,
 ) -> TaskCheck:
     retrieval = Retrieval(bank, base, find_task(bank, name), coefficient=coefficient)
     threads = thread_count(run.threads)
     strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
     moments: dict[str, dict[tuple[bool, int], F64]] = {}
-    with open_checkpoint(source) as original:
+    with ExitStack() as stack:
+        original = reopen(stack, source, bank_source(bank, base), opening)
         if original.tensors != retrieval.tensors:
             raise MismatchError(f"{source}: has other tensors than task {name}")
 

@@ -1,0 +1,131 @@
+"""Names: a checkpoint whose tensors bear another prefix than the base's.
+
+Training wrappers (`module.`, `_orig_mod.`), adapters (`base_model.model.`) and heads
+(`bert.`, `model.`) put words in front of every name. Where taking them off (or putting them
+on) maps names to the base's one to one, the checkpoint is read under the base's names, and
+the record keeps the pair so that the task gets its own names back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.specs import TensorInfo
+
+#: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.
+_MOST_WORDS = 6
+#: An ending that more beginnings share (``q_proj.weight``) tells nothing.
+_MOST_BEGINNINGS = 8
+#: Names that vote on a prefix.
+_VOTERS = 2000
+
+
+class NamedTensors(Protocol):
+    """The part of a checkpoint that names matter for."""
+
+    @property
+    def source(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Its tensors by name."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Its ``__metadata__``."""
+
+    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How a checkpoint's names become the base's.
+
+    Attributes:
+        prefix: (the checkpoint's, the base's) beginning of names.
+        names: the checkpoint's name by the base's, for the names that differ.
+        unprefixed: the base's names that the checkpoint uses although they begin like mapped ones.
+    """
+
+    prefix: tuple[str, str] = ("", "")
+    names: Mapping[str, str] | None = None
+    unprefixed: frozenset[str] = frozenset()
+
+
+def _beginnings(name: str) -> Iterable[tuple[str, str]]:
+    """(prefix, rest) of a name, the prefix being up to so many leading words."""
+    position = 0
+    for _ in range(_MOST_WORDS):
+        yield name[:position], name[position:]
+        position = name.find(".", position) + 1
+        if not position:
+            return
+
+
+def guess_prefix(base: Collection[str], given: Collection[str]) -> tuple[str, str] | None:
+    """(prefix to take off, prefix to put on) that turns most given names into the base's."""
+    endings: dict[str, set[str]] = {}
+    for name in base:
+        for prefix, rest in _beginnings(name):
+            found = endings.setdefault(rest, set())
+            if len(found) <= _MOST_BEGINNINGS:
+                found.add(prefix)
+    votes = Counter(
+        (prefix, ours)
+        for name in list(given)[:: max(1, len(given) // _VOTERS)]
+        for prefix, rest in _beginnings(name)
+        if len(endings.get(rest, ())) <= _MOST_BEGINNINGS
+        for ours in endings.get(rest, ())
+    )
+    best = max(votes, key=lambda pair: (votes[pair], -sum(map(len, pair))), default=None)
+    return best if best and best[0] != best[1] else None
+
+
+def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
+    """The naming under which a checkpoint shares most names with the base.
+
+    None where names would have to change and two would become one.
+    """
+    wanted = set(base)
+    alike = sum(name in wanted for name in given)
+    prefix = guess_prefix(wanted, given) if 2 * alike < len(given) else None
+    if prefix is None:
+        return Naming()
+    theirs, ours = prefix
+    mapped = {
+        ours + name[len(theirs) :]: name
+        for name in given
+        if name.startswith(theirs) and ours + name[len(theirs) :] in wanted
+    }
+    if len(mapped) <= alike:
+        return Naming()
+    moved = set(mapped.values())
+    plain = {name for name in given if name not in moved}
+    if plain & set(mapped):
+        return None
+    return Naming(prefix, mapped, frozenset(n for n in plain & wanted if n.startswith(ours)))
+
+
+class Renamed:
+    """A checkpoint read under the base's names."""
+
+    def __init__(self, inner: NamedTensors, names: Mapping[str, str]) -> None:
+        self._inner, self._names = inner, names
+        self.source, self.metadata = inner.source, inner.metadata
+        ours = {theirs: name for name, theirs in names.items()}
+        self.tensors = {
+            ours.get(name, name): TensorInfo(ours.get(name, name), tensor.dtype, tensor.shape)
+            for name, tensor in inner.tensors.items()
+        }
+
+    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+        self._inner.read(self._names.get(name, name), start, out)

@@ -1,0 +1,271 @@
+"""Opens what a bank is made of: checkpoints under the base's names, adapters, side files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from randes_cli.errors import MismatchError, RandesError, UsageError
+from randes_cli.files.adapters import (
+    MergedAdapter,
+    ZeroBase,
+    adapter_base,
+    base_model,
+    is_adapter,
+    require_alike,
+)
+from randes_cli.files.bank import BankFile
+from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
+from randes_cli.files.names import Naming, Renamed, match_names
+from randes_cli.files.side_files import SideFile, files_for
+from randes_cli.ops.reports import Refusal
+from randes_cli.ops.retrieve import BankBase
+from randes_cli.ops.superpose import Participant, Source
+from randes_cli.plan import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.specs import (
+    BaseStorage,
+    OpenOptions,
+    PackOptions,
+    TaskInput,
+    check_task_name,
+)
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    """A task whose checkpoint is open.
+
+    Attributes:
+        source: its tensors under the base's names (an adapter's merged into the base).
+        naming: how its own names became the base's.
+        layout: weight file by component where it comes back; empty for a bare file.
+        side_files: what travels with it, by name.
+        notes: what was mapped, chosen or left out, in words.
+    """
+
+    task: TaskInput
+    source: Source
+    naming: Naming
+    layout: Mapping[str, str]
+    side_files: Mapping[str, SideFile]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that `pack` reads; tasks and participants are in the order of indices."""
+
+    base: Source
+    base_name: str
+    base_files: Mapping[str, SideFile]
+    base_notes: tuple[str, ...]
+    storage: BaseStorage
+    tasks: list[OpenTask]
+    refused: tuple[Refusal, ...]
+
+    def contents(self) -> dict[str, SideFile]:
+        """Side files by content, each once."""
+        files = [*self.base_files.values()]
+        for task in self.tasks:
+            files += task.side_files.values()
+        return {file.digest: file for file in files}
+
+
+def check_names(tasks: Sequence[TaskInput]) -> None:
+    """Refuse task names that are bad, or the same but for case."""
+    seen: dict[str, str] = {}
+    for task in tasks:
+        check_task_name(task.name)
+        other = seen.get(task.name.lower())
+        if other is not None:
+            alike = "is there twice" if other == task.name else f"and {other!a} differ only in case"
+            raise UsageError(f"task name {task.name!a} {alike}; say NAME=PATH")
+        seen[task.name.lower()] = task.name
+
+
+def check_fit(base: Source, task: Source, fit: TaskFit) -> None:
+    """Raise MismatchError when a task has too little in common with the base."""
+    part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
+    if fit.matched >= LEAST_MATCH or part:
+        return
+    ours, theirs = (", ".join(map(ascii, names)) or "none" for names in fit.unmatched)
+    raise MismatchError(
+        f"{task.source}: matches only {fit.matched:.1%} of the base's bytes by name and shape "
+        f"(only in {base.source}: {ours}; only in the task: {theirs}); is it of another base?"
+    )
+
+
+def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[str, ...]]:
+    """A checkpoint under the base's names, how they were mapped, and what to say of it."""
+    naming = match_names(base.tensors, checkpoint.tensors)
+    if naming is None:
+        raise MismatchError(
+            f"{checkpoint.source}: its names differ from the base's by a prefix, but without it "
+            "two tensors would have one name; rename them"
+        )
+    if not naming.names:
+        return checkpoint, naming, ()
+    theirs, ours = naming.prefix
+    note = (
+        f"{len(naming.names)} names have {theirs!a} where the base has {ours!a}; "
+        "mapped, and given back as they are"
+    )
+    return Renamed(checkpoint, naming.names), naming, (note,)
+
+
+def open_task(
+    task: TaskInput,
+    checkpoint: Checkpoint,
+    base: Source,
+    base_files: Mapping[str, SideFile],
+    *,
+    merge_adapters: bool,
+) -> OpenTask:
+    """A task as the engine reads it. An adapter of a full base is merged.
+
+    Raises UsageError (an adapter, and `merge_adapters` is false) and what merging raises;
+    MismatchError when the base is one of adapters and the task another kind.
+    """
+    if isinstance(base, ZeroBase):
+        require_alike(checkpoint, base)
+    elif is_adapter(checkpoint) and not is_adapter(base):
+        if not merge_adapters:
+            raise UsageError(f"{task.source}: a LoRA adapter; say --merge-adapters")
+        merged = MergedAdapter(base, checkpoint)
+        both = {**base_files, **checkpoint.side_files}
+        kept = {name: file for name, file in both.items() if name != "adapter_config.json"}
+        notes = (*checkpoint.notes, merged.summary)
+        return OpenTask(task, merged, Naming(), {"": "model.safetensors"}, kept, notes)
+    source, naming, said = named_like(base, checkpoint)
+    notes = (*checkpoint.notes, *said)
+    files = checkpoint.side_files
+    if checkpoint.layout:
+        files, borrowed = files_for(files, base_files)
+        notes += ("has no config: gets the base's side files",) if borrowed else ()
+    return OpenTask(task, source, naming, checkpoint.layout, files, notes)
+
+
+class _Refusals:
+    """Failures of single tasks: raised at once, or (for a dry run) collected."""
+
+    def __init__(self, keep_going: bool) -> None:
+        self._keep_going = keep_going
+        self._errors: list[tuple[str, RandesError]] = []
+
+    @contextmanager
+    def of(self, task: TaskInput) -> Iterator[None]:
+        """Collect what the block raises about a task."""
+        try:
+            yield
+        except RandesError as error:
+            if not self._keep_going:
+                raise
+            self._errors.append((task.name, error))
+
+    def list(self, left: int) -> tuple[Refusal, ...]:
+        """The failures; raises the first when no task is left."""
+        if self._errors and not left:
+            raise self._errors[0][1]
+        return tuple(Refusal(name, str(e), e.exit_code) for name, e in self._errors)
+
+
+def reopen(stack: ExitStack, source: str, base: Source, opening: OpenOptions) -> Source:
+    """The checkpoint of a task that is in a bank, read as it was when it was packed."""
+    checkpoint = stack.enter_context(open_checkpoint(source, opening))
+    task = TaskInput(checkpoint.source, source)
+    return open_task(task, checkpoint, base, {}, merge_adapters=True).source
+
+
+def bank_source(bank: BankFile, base: BankBase | None) -> Source:
+    """The base as tasks are compared with it: zeros in a bank of adapters."""
+    if base is not None:
+        return base
+    tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+    return ZeroBase(f"{bank.path} (base)", tensors)
+
+
+def open_inputs(
+    stack: ExitStack,
+    base: str | None,
+    tasks: Sequence[TaskInput],
+    options: PackOptions,
+    *,
+    keep_going: bool,
+) -> Inputs:
+    """Open base and tasks; `stack` closes them. Tasks that fail are listed with `keep_going`."""
+    refusals = _Refusals(keep_going)
+    opened: list[tuple[TaskInput, Checkpoint]] = []
+    for task in tasks:
+        with refusals.of(task):
+            opened.append(
+                (task, stack.enter_context(open_checkpoint(task.source, options.opening)))
+            )
+    refusals.list(len(opened))
+    found = _open_base(stack, base, opened, options)
+    made: list[OpenTask] = []
+    for task, checkpoint in opened:
+        with refusals.of(task):
+            one = open_task(
+                task, checkpoint, found.base, found.files, merge_adapters=options.merge_adapters
+            )
+            check_fit(found.base, one.source, fit_task(found.base.tensors, one.source.tensors, ()))
+            made.append(one)
+    return Inputs(
+        base=found.base,
+        base_name=found.name,
+        base_files=found.files,
+        base_notes=found.notes,
+        storage=found.storage,
+        tasks=made,
+        refused=refusals.list(len(made)),
+    )
+
+
+@dataclass(frozen=True)
+class _Base:
+    base: Source
+    name: str
+    files: Mapping[str, SideFile]
+    notes: tuple[str, ...]
+    storage: BaseStorage
+
+
+def _open_base(
+    stack: ExitStack,
+    base: str | None,
+    tasks: Sequence[tuple[TaskInput, Checkpoint]],
+    options: PackOptions,
+) -> _Base:
+    """The base: a checkpoint; or nothing, where every task is an adapter that stays one."""
+    adapters = bool(tasks) and all(is_adapter(checkpoint) for _, checkpoint in tasks)
+    opened = stack.enter_context(open_checkpoint(base, options.opening)) if base else None
+    if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
+        first = tasks[0][1]
+        name = base or base_model(first)
+        return _Base(adapter_base(first), name, {}, (), BaseStorage.zero)
+    if opened is None or base is None:
+        raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
+    if options.base_storage is BaseStorage.zero:
+        raise UsageError("a bank without a base holds LoRA adapters; a task here is none")
+    return _Base(opened, base, opened.side_files, opened.notes, options.base_storage)
+
+
+def participants(
+    base: Source, tasks: Sequence[OpenTask], names: Sequence[str], seed: int
+) -> list[tuple[OpenTask, Participant]]:
+    """Tasks with their indices, seeds and fits; `names` are the units'. Sorted by index."""
+    taken = {task.task.index for task in tasks if task.task.index is not None}
+    if any(not 0 <= index < 2**31 for index in taken):
+        raise UsageError("a task's index must be between 0 and 2^31-1")
+    if len(taken) < sum(task.task.index is not None for task in tasks):
+        raise UsageError("two tasks ask for the same index")
+    free = (index for index in range(2**31) if index not in taken)
+    made = []
+    for opened in tasks:
+        index = next(free) if opened.task.index is None else opened.task.index
+        fit = fit_task(base.tensors, opened.source.tensors, names)
+        made.append(
+            (opened, Participant(opened.task.name, index, seed + index, opened.source, fit))
+        )
+    return sorted(made, key=lambda pair: pair[1].index)

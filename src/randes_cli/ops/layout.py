@@ -1,0 +1,86 @@
+"""Which tensors a new bank has, and how large it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from randes_cli.files.bank import (
+    BASE_DIGESTS,
+    CHECKS,
+    GRAM,
+    MANIFEST,
+    NORMS,
+    base_key,
+    file_key,
+)
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.side_files import SideFile
+from randes_cli.ops.exact import kept_tensor, owned_copies
+from randes_cli.ops.statistics import Cells, choose_cells
+from randes_cli.ops.superpose import Participant, Source, sum_tensors
+from randes_cli.plan import Unit, superposable
+from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tensors of a bank under way; `bits` may still change while its units are computed."""
+
+    base: Source
+    participants: list[Participant]
+    storage: BaseStorage
+    units: list[Unit]
+    side_files: Mapping[str, SideFile]
+    bits: Mapping[Unit, int]
+
+    def base_tensors(self) -> list[TensorInfo]:
+        """The base's tensors as stored: none where it lies outside."""
+        if self.storage is not BaseStorage.embed:
+            return []
+        ordered = sorted(self.base.tensors.values(), key=lambda tensor: -ITEM_SIZE[tensor.dtype])
+        return [replace(tensor, name=base_key(tensor.name)) for tensor in ordered]
+
+    def cells(self) -> Cells:
+        """What the Gram matrices cover."""
+        return choose_cells(self.units, list(self.base.tensors.values()), len(self.participants))
+
+    def statistics(self) -> list[TensorInfo]:
+        """Norms, Gram matrices, and the digests of a base outside."""
+        count = len(self.participants)
+        rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
+        made = [
+            TensorInfo(NORMS, "F64", (rows, count)),
+            TensorInfo(GRAM, "F64", (len(self.cells()), 2, count, count)),
+        ]
+        if self.storage is BaseStorage.reference:
+            size = DIGEST_BYTES * sum(map(chunk_count, self.base.tensors.values()))
+            made.append(TensorInfo(BASE_DIGESTS, "U8", (size,)))
+        return made
+
+    def sums(self, unit: Unit) -> list[TensorInfo]:
+        """The superpositions of a unit."""
+        return sum_tensors(unit, 0, self.bits.get(unit, 16), self.base.tensors)
+
+    def files(self) -> list[tuple[TensorInfo, SideFile]]:
+        """The side files, each content once."""
+        return [
+            (TensorInfo(file_key(content), "U8", (file.size,)), file)
+            for content, file in sorted(self.side_files.items())
+        ]
+
+    def candidates(self) -> list[TensorInfo]:
+        """Every tensor that the bank may have."""
+        made = [*self.base_tensors(), *self.statistics(), *(tensor for tensor, _ in self.files())]
+        made += [tensor for unit in self.units for tensor in self.sums(unit)]
+        made += (kept_tensor(c, self.base) for c in owned_copies(self.base, self.participants))
+        return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
+
+    def estimate(self, superposed: Iterable[Unit]) -> int:
+        """Bytes of the bank, at most but for the manifest's and digests' few."""
+        text = 200 * (len(self.base.tensors) + 64 * len(self.participants)) + 2**16
+        sizes = sum(
+            tensor.nbytes for tensor in self.candidates()[:-2] if not tensor.name.startswith("sum/")
+        )
+        sums = sum(tensor.nbytes for unit in superposed for tensor in self.sums(unit))
+        return sizes + sums + text
