@@ -311,8 +311,8 @@ class MergedAdapter:
         """Fill `out` with the merged tensor's bytes from byte `start` of its data."""
         if name in self._saved:
             self._read_saved(name, start, out)
-            return
-        self._base.read(name, start, out)
+        else:
+            self._base.read(name, start, out)
         if name in self._updates and len(out):
             dtype = self.tensors[name].dtype
             merged = _as_float64(out, dtype)

@@ -61,12 +61,15 @@ class Naming:
 
 
 def _beginnings(name: str) -> Iterable[tuple[str, str]]:
-    """(prefix, rest) of a name, the prefix being up to so many leading words."""
+    """(prefix, rest) of a name, the prefix being up to so many leading words.
+
+    The rest keeps two words, for one (``weight``) tells nothing.
+    """
     position = 0
     for _ in range(_MOST_WORDS):
         yield name[:position], name[position:]
         position = name.find(".", position) + 1
-        if not position:
+        if not position or "." not in name[position:]:
             return
 
 
