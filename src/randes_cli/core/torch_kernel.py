@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from randes_cli.core.convert import BEYOND, LARGEST
 from randes_cli.core.kernel import (
     GRID_LIMIT,
-    MAGIC,
-    MAGIC_BITS,
     Added,
     NonFinite,
     Overflow,
@@ -104,12 +102,12 @@ class TorchKernel:
         size = delta.numel()
         if not size:
             return Added(0, False)
-        delta = (delta.view(signs.shape) * self._signs(signs)).view(-1)
-        integers = (delta + float(MAGIC)).view(torch.int32) - MAGIC_BITS
-        peak = max(int(integers.max()), -int(integers.min()))  # |−2^31| wraps, so not abs()
-        if peak > GRID_LIMIT:
+        units = (delta.view(signs.shape) * self._signs(signs)).view(-1).round_()
+        peak = float(units.abs().max())
+        if not peak <= GRID_LIMIT:
             step = 1 / abs(float(signs.flat[0]))
             raise Overflow(int(self.changed(layer, raw, dtype) / step))
+        integers = units.to(torch.int32)
         self._sum[:size] += integers
         if peak == 0:
             return Added(0, bool((delta != 0).any()))
