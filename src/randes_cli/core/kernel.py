@@ -24,6 +24,8 @@ GRID_LIMIT = 2**15 - 1
 _BLOCK = 512
 #: Below it float32 holds every integer: a sum that stays below was never rounded.
 _EXACT = 2.0**24
+#: 2^15 times less is below half a unit of float32's largest number: no sum can pass that.
+_NEVER_BEYOND = 2.0 ** (103 - 15)
 #: Deltas of up to GRID_LIMIT that a float32 sum takes before it could pass _EXACT.
 _MOST_ADDED = 500
 
@@ -63,6 +65,9 @@ class Kernel(Protocol):
 
     def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations."""
+
+    def retrieve_onto(self, codes: Raw, bits: int, signs: F32, out: Raw) -> int:
+        """Like `retrieve` in float32, where `out` holds Θ_0. Returns saturations."""
 
 
 class Added(NamedTuple):
@@ -189,12 +194,26 @@ class NumpyKernel:
         return codes.view(np.uint8), peak
 
     def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
+        delta = self._signed(codes, bits, signs)
+        with np.errstate(over="ignore"):
+            np.add(delta, self._base[0, : signs.size], out=delta)
+        return narrow(delta, dtype, out, self._scratch)
+
+    def retrieve_onto(self, codes: Raw, bits: int, signs: F32, out: Raw) -> int:
+        values, delta = out.view(np.float32), self._signed(codes, bits, signs)
+        if abs(float(signs.flat[0])) < _NEVER_BEYOND:
+            np.add(values, delta, out=values)
+            return 0
+        with np.errstate(over="ignore"):
+            np.add(delta, values, out=delta)
+        return narrow(delta, "F32", out)
+
+    def _signed(self, codes: Raw, bits: int, signs: F32) -> F32:
         delta = self._delta[: signs.size]
         np.copyto(delta, codes.view(code_dtype(bits)))
         with np.errstate(over="ignore"):
             np.multiply(delta.reshape(signs.shape), signs, out=delta.reshape(signs.shape))
-            np.add(delta, self._base[0, : signs.size], out=delta)
-        return narrow(delta, dtype, out, self._scratch)
+        return delta
 
 
 def code_dtype(bits: int) -> type[np.int16] | type[np.int8]:

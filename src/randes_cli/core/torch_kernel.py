@@ -130,10 +130,18 @@ class TorchKernel:
     def retrieve(
         self, codes: Raw, bits: int, signs: NDArray[np.float32], dtype: str, out: Raw
     ) -> int:
+        values = self._signed(codes, bits, signs) + self._base[0, : signs.size]
+        return self._narrow(values, dtype, out)
+
+    def retrieve_onto(self, codes: Raw, bits: int, signs: NDArray[np.float32], out: Raw) -> int:
+        base = torch.from_numpy(out).view(torch.float32).to(self._device)
+        return self._narrow(self._signed(codes, bits, signs) + base, "F32", out)
+
+    def _signed(self, codes: Raw, bits: int, signs: NDArray[np.float32]) -> torch.Tensor:
         stored = torch.from_numpy(codes).view(_CODES[bits]).to(self._device)
-        delta = stored.to(torch.float32).view(signs.shape) * self._signs(signs)
-        values = delta.view(-1) + self._base[0, : signs.size]
-        target = _DTYPES[dtype]
+        return (stored.to(torch.float32).view(signs.shape) * self._signs(signs)).view(-1)
+
+    def _narrow(self, values: torch.Tensor, dtype: str, out: Raw) -> int:
         host = values.cpu() if self._device.type == "mps" else values
         # What a cast does beyond the range (infinity, NaN, the largest) is torch's choice.
         lost = host.abs() >= BEYOND[dtype]
@@ -141,5 +149,6 @@ class TorchKernel:
         if count:
             largest = torch.full_like(host, LARGEST[dtype])
             host = torch.where(lost, torch.copysign(largest, host), host)
+        target = _DTYPES[dtype]
         torch.from_numpy(out).view(target).copy_(host.to(target))
         return count

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.atomic import check_space
 from randes_cli.files.bank import BankFile
@@ -26,6 +27,8 @@ from randes_cli.ops.retrieve import (
 )
 from randes_cli.plan import strip_elements
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+
+Raw = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +117,24 @@ def _write(
     with checkpoint_writer(
         path, tensors, metadata, shard_bytes=options.shard_bytes, force=options.force
     ) as writer:
+        pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
+        room = max((p.rect.elements * ITEM_SIZE[p.tensor.dtype] for p in pieces), default=0)
 
-        def work(kernel: Any, piece: Piece) -> int:
+        def worker() -> tuple[Kernel, Raw]:
+            return make_kernel(run.device, elements=strip, layers=1), np.empty(room, np.uint8)
+
+        def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
+            kernel, buffer = state
             size = ITEM_SIZE[piece.tensor.dtype]
-            out = np.empty(piece.rect.elements * size, np.uint8)
+            out = buffer[: piece.rect.elements * size]
             retrieval.fill(kernel, piece, strip, out)
             start = (piece.skip * piece.rect.width + piece.rect.start) * size
             writer.write(piece.tensor.name, start, out)
             return len(out)
 
         run_parallel(
-            [piece for name in retrieval.tensors for piece in retrieval.pieces(name)],
-            lambda: make_kernel(run.device, elements=strip, layers=1),
+            pieces,
+            worker,
             work,
             threads=threads,
             phase=f"unpacking {retrieval.task.name}",
