@@ -43,7 +43,7 @@ def _sender() -> Callable[[int, int, int, int], int] | None:
     found = getattr(ctypes.CDLL(None), "sync_file_range", None)
     if found is not None:
         found.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 class OutputFile:
