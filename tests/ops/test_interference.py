@@ -6,6 +6,7 @@ from math import sqrt
 
 import pytest
 import torch
+
 from checkpoints import Packer, State, cosine, delta, generator, random_state, retrieve
 
 SHAPES = {f"layers.{k}.w": [48, 64] for k in range(8)}
@@ -31,7 +32,10 @@ def measured_and_predicted(packer: Packer, preset: str, correlation: float) -> l
     base, tasks = family(correlation)
     bank = packer.pack(base, tasks, preset)
     return [
-        (cosine(delta(tasks[s.name], base), delta(retrieve(bank, s.name), base)), s.predicted_cosine)
+        (
+            cosine(delta(tasks[s.name], base), delta(retrieve(bank, s.name), base)),
+            s.predicted_cosine,
+        )
         for s in packer.reports[-1].tasks
     ]
 

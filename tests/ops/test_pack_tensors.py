@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+
 from checkpoints import (
     PRESET_NAMES,
     Packer,
@@ -18,8 +20,6 @@ from checkpoints import (
     save,
     stored_sums,
 )
-from safetensors import safe_open
-
 from randes_cli import Bank, PackOptions, TaskInput, Transform, pack
 from randes_cli.errors import CheckpointError, MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
@@ -36,7 +36,11 @@ def step_of(bank: Path, name: str) -> float:
 
 
 def test_own_tensors_come_back_exactly(packer: Packer) -> None:
-    base = model() | {"steps": torch.tensor(7), "scale": torch.tensor(0.5), "head": torch.ones(3, 8)}
+    base = model() | {
+        "steps": torch.tensor(7),
+        "scale": torch.tensor(0.5),
+        "head": torch.ones(3, 8),
+    }
     task = perturbed(base, seed=1) | {
         "steps": torch.tensor(2**62 + 1),
         "scale": torch.tensor(0.1234567),
