@@ -18,7 +18,6 @@ from randes_cli.plan import (
     Rect,
     chunks,
     fit_task,
-    guess_prefix,
     is_target,
     plan_units,
     resized,
@@ -193,24 +192,6 @@ def test_a_transposed_or_reshaped_tensor_is_no_resized_embedding() -> None:
     assert not resized(
         TensorInfo("head.weight", "F32", (3, 9)), TensorInfo("head.weight", "F32", (5, 9))
     )
-
-
-@pytest.mark.parametrize(
-    ("base", "task", "guess"),
-    [
-        (
-            ["encoder.a.weight", "encoder.b.weight"],
-            ["model.encoder.a.weight", "model.encoder.b.weight"],
-            ("model.", ""),
-        ),
-        (["bert.a.x.weight", "bert.b.x.weight"], ["a.x.weight", "b.x.weight"], ("", "bert.")),
-        (["a.weight", "b.weight"], ["c.weight", "d.weight"], None),
-    ],
-)
-def test_a_prefix_is_guessed_from_the_names(
-    base: list[str], task: list[str], guess: tuple[str, str] | None
-) -> None:
-    assert guess_prefix(base, task) == guess
 
 
 def test_a_task_of_another_prefix_is_refused_with_the_guess(packer: Packer) -> None:
