@@ -74,8 +74,11 @@ def test_the_example_s_sum_follows_from_its_streams(tmp_path: Path) -> None:
 
 
 def test_stream_vectors_of_the_document_are_those_of_the_code() -> None:
-    found = re.findall(r"^\| `randes/1\|(.*?)\|(\d+)\|(.*?)` \| `([0-9a-f]{32})` \|$",
-                       DOCUMENT.replace("\\|", "|"), re.M)
+    found = re.findall(
+        r"^\| `randes/1\|(.*?)\|(\d+)\|(.*?)` \| `([0-9a-f]{32})` \|$",
+        DOCUMENT.replace("\\|", "|"),
+        re.M,
+    )
     assert len(found) >= 5
     for kind, seed, name, vector in found:
         assert random_bytes(kind, int(seed), name, 16).hex() == vector
