@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from bank_example import BASE, TASKS, example_bank, hex_lines
 from checkpoints import retrieve
 from oracle import stream, stream_bits
-
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoints import Packer, perturbed, random_state
+from checkpoints import Packer, random_state
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.errors import MismatchError
 from randes_cli.files.digests import chunk_count
