@@ -98,7 +98,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 def test_a_tensor_that_the_index_does_not_name_is_refused(tmp_path: Path) -> None:
     folder = save_sharded(state(), tmp_path / "f")
     edit_index(folder, a=None)
-    with pytest.raises(CheckpointError, match="has tensor 'a' that the index does not name"):
+    with pytest.raises(CheckpointError, match=r"does not name tensor 'a' that model-00001"):
         open_checkpoint(str(folder))
 
 
@@ -110,9 +110,10 @@ def test_a_tensor_that_its_shard_lacks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
-    folder = save_sharded(state(), tmp_path / "f")
-    save(state(), folder / "model-00002-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match="tensor 'a' is in two shards"):
+    both = random_state({"a": [3, 4], "b": [5]})
+    folder = save_sharded(both, tmp_path / "f")
+    save(both, folder / "model-00001-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match="tensor 'b' is in two shards"):
         open_checkpoint(str(folder))
 
 
@@ -154,7 +155,7 @@ def test_a_folder_without_weights_or_with_too_many_is_refused(tmp_path: Path) ->
     with pytest.raises(CheckpointError, match="no safetensors file in this folder"):
         open_checkpoint(str(tmp_path))
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
-    with pytest.raises(CheckpointError, match=r"only pickled weights \(pytorch_model\.bin\)"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: pickled weights"):
         open_checkpoint(str(tmp_path))
     save(state(), tmp_path / "x.safetensors")
     save(state(), tmp_path / "y.safetensors")
