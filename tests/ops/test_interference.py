@@ -31,7 +31,10 @@ def measured_and_predicted(packer: Packer, preset: str, correlation: float) -> l
     base, tasks = family(correlation)
     bank = packer.pack(base, tasks, preset)
     return [
-        (cosine(delta(tasks[s.name], base), delta(retrieve(bank, s.name), base)), s.predicted_cosine)
+        (
+            cosine(delta(tasks[s.name], base), delta(retrieve(bank, s.name), base)),
+            s.predicted_cosine,
+        )
         for s in packer.reports[-1].tasks
     ]
 

@@ -49,8 +49,9 @@ def mixed_model() -> tuple[State, dict[str, State]]:
     tasks["b"]["embed.weight"] = torch.cat([tasks["b"]["embed.weight"], torch.ones(2, 6)])
     tasks["c"]["embed.weight"] = tasks["c"]["embed.weight"][:7]
     tasks["c"]["layers.1.norm.weight"] = base["layers.1.norm.weight"].clone()
-    tasks["c"] = {name: t.to(torch.bfloat16) if "mlp" in name else t for name, t in
-                  tasks["c"].items()}
+    tasks["c"] = {
+        name: t.to(torch.bfloat16) if "mlp" in name else t for name, t in tasks["c"].items()
+    }
     return base, tasks
 
 
@@ -151,9 +152,7 @@ def test_shards_and_a_single_file_give_one_fingerprint_and_the_same_sums(
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    shapes=st.lists(
-        st.lists(st.integers(1, 7), min_size=1, max_size=3), min_size=1, max_size=4
-    ),
+    shapes=st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=3), min_size=1, max_size=4),
     strip=st.integers(1, 60),
     device=st.sampled_from(["cpu", "cpu-torch"]),
     preset=st.sampled_from(PRESET_NAMES),

@@ -36,7 +36,11 @@ def step_of(bank: Path, name: str) -> float:
 
 
 def test_own_tensors_come_back_exactly(packer: Packer) -> None:
-    base = model() | {"steps": torch.tensor(7), "scale": torch.tensor(0.5), "head": torch.ones(3, 8)}
+    base = model() | {
+        "steps": torch.tensor(7),
+        "scale": torch.tensor(0.5),
+        "head": torch.ones(3, 8),
+    }
     task = perturbed(base, seed=1) | {
         "steps": torch.tensor(2**62 + 1),
         "scale": torch.tensor(0.1234567),
