@@ -51,8 +51,7 @@ def test_imports_run_one_way() -> None:
         f"{path.relative_to(SOURCE)} imports {module}"
         for layer, path in source_files()
         for module in imported_modules(path)
-        if module.startswith("randes_cli.")
-        and LAYERS.index(layer_of(module)) > LAYERS.index(layer)
+        if module.startswith("randes_cli.") and LAYERS.index(layer_of(module)) > LAYERS.index(layer)
     ]
     assert wrong == []
 

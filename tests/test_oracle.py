@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from checkpoints import (
     PRESET_NAMES,
     Packer,
@@ -17,7 +18,6 @@ from checkpoints import (
     stored_sums,
 )
 from oracle import OracleUnit, oracle_units, retrieval, superposition
-
 from randes_cli import PackOptions, Transform
 from randes_cli.files.bank import BankFile
 from randes_cli.specs import Rest

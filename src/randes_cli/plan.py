@@ -19,7 +19,7 @@ from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Tra
 CHUNK_ELEMENTS = 2**20
 #: Elements of one strip unless memory or the caller says otherwise: NumPy's passes over it
 #: stay in a core's L2 cache.
-STRIP_ELEMENTS = 2**16
+STRIP_ELEMENTS = 2**17
 #: Bytes that one thread's buffers may take unless --max-memory says otherwise.
 THREAD_MEMORY = 48 * 2**20
 #: (elements, runs) of the sample of a tensor that its step is chosen on, and of the one that

@@ -6,6 +6,7 @@ from math import sqrt
 
 import pytest
 import torch
+
 from checkpoints import Packer, State, cosine, delta, generator, random_state, retrieve
 
 SHAPES = {f"layers.{k}.w": [48, 64] for k in range(8)}

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from checkpoints import (
     PRESET_NAMES,
     Packer,
@@ -18,9 +21,6 @@ from checkpoints import (
     save_sharded,
     stored_sums,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
 from randes_cli.specs import BaseStorage

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+
 from checkpoints import (
     PRESET_NAMES,
     Packer,
@@ -18,8 +20,6 @@ from checkpoints import (
     save,
     stored_sums,
 )
-from safetensors import safe_open
-
 from randes_cli import Bank, PackOptions, TaskInput, Transform, pack
 from randes_cli.errors import CheckpointError, MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile

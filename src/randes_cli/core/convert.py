@@ -74,14 +74,15 @@ def widen(raw: Raw, dtype: str, out: F32) -> None:
             np.copyto(out, raw.view(numpy_dtype(dtype)), casting="unsafe")
 
 
-def narrow(values: F32, dtype: str, out: Raw) -> int:
+def narrow(values: F32, dtype: str, out: Raw, scratch: F32 | None = None) -> int:
     """Write float32 `values` as `dtype` to the bytes `out`, rounding half to even.
 
     Values beyond the dtype's range (an infinity is beyond float32's) become its largest finite
-    number of that sign. Returns how many did. `values` may be overwritten, and are not NaN.
+    number of that sign. Returns how many did. `values` may be overwritten, and are not NaN;
+    so may `scratch` (at least as many elements; it spares an allocation).
     """
     if dtype == "BF16":
-        return _narrow_bfloat16(values, out)
+        return _narrow_bfloat16(values, out, np.empty_like(values) if scratch is None else scratch)
     target = out.view(numpy_dtype(dtype))
     with np.errstate(over="ignore", invalid="ignore"):
         np.copyto(target, values, casting="unsafe")
@@ -92,17 +93,18 @@ def narrow(values: F32, dtype: str, out: Raw) -> int:
     return count
 
 
-def _narrow_bfloat16(values: F32, out: Raw) -> int:
-    words = values.view(np.uint32)
-    odd = words >> np.uint32(16)
+def _narrow_bfloat16(values: F32, out: Raw, scratch: F32) -> int:
+    words, odd = values.view(np.uint32), scratch.view(np.uint32)[: values.size]
+    np.right_shift(words, 16, out=odd)
     np.bitwise_and(odd, 1, out=odd)
-    np.add(odd, np.uint32(0x7FFF), out=odd)
     np.add(words, odd, out=words)
+    np.add(words, np.uint32(0x7FFF), out=words)
     np.right_shift(words, 16, out=words)
     target = out.view(np.uint16)
     np.copyto(target, words, casting="unsafe")
-    magnitude = np.bitwise_and(target, 0x7FFF)
-    count = int(np.count_nonzero(magnitude >= 0x7F80)) if magnitude.size else 0
-    if count:
-        target[magnitude >= 0x7F80] -= 1
-    return count
+    # Infinity is the largest of the positive numbers, and of the negative ones.
+    if not target.size or (target.view(np.int16).max() < 0x7F80 and target.max() < 0xFF80):
+        return 0
+    lost = (target & 0x7FFF) >= 0x7F80
+    target[lost] -= 1
+    return int(np.count_nonzero(lost))

@@ -18,13 +18,16 @@ from randes_cli.specs import ITEM_SIZE
 F32 = NDArray[np.float32]
 Raw = NDArray[np.uint8]
 
-#: Adding it rounds a float32 below 2^22 in magnitude to an integer, held in the low bits.
-MAGIC = np.float32(1.5 * 2**23)
-MAGIC_BITS = int(MAGIC.view(np.int32))
 #: Beyond it a rounded delta counts as overflow, whatever the sum.
 GRID_LIMIT = 2**15 - 1
 #: Elements of one block of a sum of squares: small, so that float32 sums stay exact.
 _BLOCK = 512
+#: Below it float32 holds every integer: a sum that stays below was never rounded.
+_EXACT = 2.0**24
+#: 2^15 times less is below half a unit of float32's largest number: no sum can pass that.
+_NEVER_BEYOND = 2.0 ** (103 - 15)
+#: Deltas of up to GRID_LIMIT that a float32 sum takes before it could pass _EXACT.
+_MOST_ADDED = 500
 
 
 class Overflow(Exception):
@@ -63,6 +66,9 @@ class Kernel(Protocol):
     def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations."""
 
+    def retrieve_onto(self, codes: Raw, bits: int, signs: F32, out: Raw) -> int:
+        """Like `retrieve` in float32, where `out` holds Θ_0. Returns saturations."""
+
 
 class Added(NamedTuple):
     """What one strip of one task's delta was: Σ q², and whether any element differs."""
@@ -71,24 +77,31 @@ class Added(NamedTuple):
     changed: bool
 
 
-def sum_of_squares(units: F32, scratch: F32) -> int:
-    """Σ units² as an exact integer, for integer-valued float32 `units` below 2^15.
+def sum_of_squares(units: F32, scratch: F32) -> int | None:
+    """Σ units² as an exact integer, for integer-valued float32 `units`.
 
-    Blocks are summed in float32: a total below 2^24 proves that no partial sum was rounded;
-    the few blocks that pass it are summed again in float64.
+    None where a unit is beyond GRID_LIMIT, or not finite. Blocks are summed in float32: a total
+    below 2^24 proves that no partial sum was rounded and that all units are small. The few
+    blocks that pass it are looked at again, in float64.
     """
     whole = len(units) // _BLOCK * _BLOCK
     blocks = units[:whole].reshape(-1, _BLOCK)
     sums = scratch[: len(blocks)]
-    np.einsum("ij,ij->i", blocks, blocks, out=sums)
-    tail = units[whole:].astype(np.float64)
-    total = int(np.dot(tail, tail))
-    heavy = sums >= 2.0**24
-    if heavy.any():
-        wide = blocks[heavy].astype(np.float64)
-        total += int(np.einsum("ij,ij->", wide, wide))
+    np.matmul(blocks[:, None, :], blocks[:, :, None], out=sums[:, None, None])
+    total = _wide_squares(units[whole:])
+    heavy = ~(sums < _EXACT)
+    if total is not None and heavy.any():
+        more = _wide_squares(blocks[heavy])
+        total = None if more is None else total + more
         sums[heavy] = 0
-    return total + int(sums.sum(dtype=np.float64))
+    return None if total is None else total + int(sums.sum(dtype=np.float64))
+
+
+def _wide_squares(units: F32) -> int | None:
+    if units.size and not float(np.abs(units).max()) <= GRID_LIMIT:
+        return None
+    wide = units.astype(np.float64).reshape(-1)
+    return int(np.dot(wide, wide))
 
 
 class NumpyKernel:
@@ -98,11 +111,13 @@ class NumpyKernel:
         self._raw = np.empty(8 * elements, np.uint8)
         self._base = np.empty((layers, elements), np.float32)
         self._delta = np.empty(elements, np.float32)
-        self._grid = np.empty(elements, np.float32)
-        self._sum = np.empty(elements, np.int32)
+        self._scratch = np.empty(elements, np.float32)
+        self._sum = np.empty(elements, np.float32)
         self._codes = np.empty(2 * elements, np.uint8)
         self._size = 0
-        self._added: dict[int, int] = {}
+        self._added = 0
+        #: Integers that a long sum was emptied into.
+        self._emptied: NDArray[np.int32] | None = None
 
     def buffer(self, nbytes: int) -> Raw:
         return self._raw[:nbytes]
@@ -130,52 +145,75 @@ class NumpyKernel:
         return largest
 
     def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
-        self._size = elements
-        self._added.clear()
+        self._size, self._added, self._emptied = elements, 0, None
         if codes is None:
             self._sum[:elements] = 0
         else:
             np.copyto(self._sum[:elements], codes.view(code_dtype(bits)))
 
     def add(self, layer: int, raw: Raw, dtype: str, signs: F32) -> Added:
-        delta = self._difference(layer, raw, dtype)
-        size = delta.size
+        units = self._difference(layer, raw, dtype)
+        size = units.size
         if not size:
             return Added(0, False)
         with np.errstate(invalid="ignore", over="ignore"):
-            np.multiply(delta.reshape(signs.shape), signs, out=delta.reshape(signs.shape))
-            grid = np.add(delta, MAGIC, out=self._grid[:size])
-        integers = grid.view(np.int32)
-        peak = max(int(integers.max()) - MAGIC_BITS, MAGIC_BITS - int(integers.min()))
-        if peak > GRID_LIMIT:
+            np.multiply(units.reshape(signs.shape), signs, out=units.reshape(signs.shape))
+            np.rint(units, out=units)
+            squares = sum_of_squares(units, self._scratch)
+        if squares is None:
             self._refuse(layer, raw, dtype, step=1 / abs(float(signs.flat[0])))
-        np.add(self._sum[:size], integers, out=self._sum[:size])
-        self._added[size] = self._added.get(size, 0) + 1
-        if peak == 0:
-            return Added(0, bool(delta.any()))
-        return Added(sum_of_squares(np.subtract(grid, MAGIC, out=grid), delta), True)
+        if self._added == _MOST_ADDED:
+            self._empty()
+        self._added += 1
+        np.add(self._sum[:size], units, out=self._sum[:size])
+        if squares == 0:
+            return Added(0, bool(self._difference(layer, raw, dtype).any()))
+        return Added(squares, True)
+
+    def _empty(self) -> None:
+        """Move the sum into integers, before float32 could round it."""
+        part = self._sum[: self._size]
+        if self._emptied is None:
+            self._emptied = np.zeros(self._size, np.int32)
+        self._emptied += part.astype(np.int32)
+        part[:] = 0
+        self._added = 0
 
     def _refuse(self, layer: int, raw: Raw, dtype: str, *, step: float) -> NoReturn:
         """Say why a strip does not fit its grid: not finite, or how many steps it spans."""
         raise Overflow(int(self.changed(layer, raw, dtype) / step))
 
     def finish(self, bits: int) -> tuple[Raw, int]:
-        total = self._sum[: self._size]
-        for size, times in self._added.items():
-            offset = np.array(times * MAGIC_BITS & 0xFFFFFFFF, np.uint32).view(np.int32)
-            np.subtract(total[:size], offset, out=total[:size])
+        if self._emptied is not None:
+            self._empty()
+        total = self._sum[: self._size] if self._emptied is None else self._emptied
         peak = max(int(total.max()), -int(total.min())) if total.size else 0
         codes = self._codes.view(code_dtype(bits))[: self._size]
-        np.copyto(codes, total, casting="unsafe")
+        if peak <= GRID_LIMIT:
+            np.copyto(codes, total, casting="unsafe")
         return codes.view(np.uint8), peak
 
     def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
+        delta = self._signed(codes, bits, signs)
+        with np.errstate(over="ignore"):
+            np.add(delta, self._base[0, : signs.size], out=delta)
+        return narrow(delta, dtype, out, self._scratch)
+
+    def retrieve_onto(self, codes: Raw, bits: int, signs: F32, out: Raw) -> int:
+        values, delta = out.view(np.float32), self._signed(codes, bits, signs)
+        if abs(float(signs.flat[0])) < _NEVER_BEYOND:
+            np.add(values, delta, out=values)
+            return 0
+        with np.errstate(over="ignore"):
+            np.add(delta, values, out=delta)
+        return narrow(delta, "F32", out)
+
+    def _signed(self, codes: Raw, bits: int, signs: F32) -> F32:
         delta = self._delta[: signs.size]
         np.copyto(delta, codes.view(code_dtype(bits)))
         with np.errstate(over="ignore"):
             np.multiply(delta.reshape(signs.shape), signs, out=delta.reshape(signs.shape))
-            np.add(delta, self._base[0, : signs.size], out=delta)
-        return narrow(delta, dtype, out)
+        return delta
 
 
 def code_dtype(bits: int) -> type[np.int16] | type[np.int8]:

@@ -10,6 +10,9 @@ from randes_cli.specs import Signs
 
 F32 = NDArray[np.float32]
 
+#: Columns below which a pattern is written out: NumPy walks an overlapping view row by row.
+_NARROW = 48
+
 
 def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> bytes:
     """The packed bits v that decide the signs of one rows × cols tensor, 1 meaning −1.
@@ -26,9 +29,9 @@ def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> byt
 def sign_window(
     signs: Signs, bits: bytes, rows: tuple[int, int], cols: tuple[int, int], *, scale: float
 ) -> F32:
-    """±scale for the block rows[0]:rows[1], cols[0]:cols[1], as a view of that shape.
+    """±scale for the block rows[0]:rows[1], cols[0]:cols[1], in that shape.
 
-    The view overlaps itself (one short vector under it): read it, never write to it.
+    Mostly a view that overlaps itself (one short vector under it): read it, never write to it.
     """
     height, width = rows[1] - rows[0], cols[1] - cols[0]
     if signs is Signs.none:
@@ -39,4 +42,9 @@ def sign_window(
     packed = np.frombuffer(bits, np.uint8)[start // 8 : (start + count + 7) // 8]
     flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
     vector = np.where(flips, np.float32(-scale), np.float32(scale))
-    return np.lib.stride_tricks.as_strided(vector, (height, width), (4 if hankel else 0, 4))
+    if width >= _NARROW or height == 1:
+        return np.ndarray((height, width), np.float32, vector, 0, (4 if hankel else 0, 4))
+    whole = np.empty((height, width), np.float32)
+    for column in range(width):
+        whole[:, column] = vector[column : column + height] if hankel else vector[column]
+    return whole

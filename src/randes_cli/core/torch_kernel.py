@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from randes_cli.core.convert import BEYOND, LARGEST
 from randes_cli.core.kernel import (
     GRID_LIMIT,
-    MAGIC,
-    MAGIC_BITS,
     Added,
     NonFinite,
     Overflow,
@@ -104,12 +102,12 @@ class TorchKernel:
         size = delta.numel()
         if not size:
             return Added(0, False)
-        delta = (delta.view(signs.shape) * self._signs(signs)).view(-1)
-        integers = (delta + float(MAGIC)).view(torch.int32) - MAGIC_BITS
-        peak = max(int(integers.max()), -int(integers.min()))  # |−2^31| wraps, so not abs()
-        if peak > GRID_LIMIT:
+        units = (delta.view(signs.shape) * self._signs(signs)).view(-1).round_()
+        peak = float(units.abs().max())
+        if not peak <= GRID_LIMIT:
             step = 1 / abs(float(signs.flat[0]))
             raise Overflow(int(self.changed(layer, raw, dtype) / step))
+        integers = units.to(torch.int32)
         self._sum[:size] += integers
         if peak == 0:
             return Added(0, bool((delta != 0).any()))
@@ -132,10 +130,18 @@ class TorchKernel:
     def retrieve(
         self, codes: Raw, bits: int, signs: NDArray[np.float32], dtype: str, out: Raw
     ) -> int:
+        values = self._signed(codes, bits, signs) + self._base[0, : signs.size]
+        return self._narrow(values, dtype, out)
+
+    def retrieve_onto(self, codes: Raw, bits: int, signs: NDArray[np.float32], out: Raw) -> int:
+        base = torch.from_numpy(out).view(torch.float32).to(self._device)
+        return self._narrow(self._signed(codes, bits, signs) + base, "F32", out)
+
+    def _signed(self, codes: Raw, bits: int, signs: NDArray[np.float32]) -> torch.Tensor:
         stored = torch.from_numpy(codes).view(_CODES[bits]).to(self._device)
-        delta = stored.to(torch.float32).view(signs.shape) * self._signs(signs)
-        values = delta.view(-1) + self._base[0, : signs.size]
-        target = _DTYPES[dtype]
+        return (stored.to(torch.float32).view(signs.shape) * self._signs(signs)).view(-1)
+
+    def _narrow(self, values: torch.Tensor, dtype: str, out: Raw) -> int:
         host = values.cpu() if self._device.type == "mps" else values
         # What a cast does beyond the range (infinity, NaN, the largest) is torch's choice.
         lost = host.abs() >= BEYOND[dtype]
@@ -143,5 +149,6 @@ class TorchKernel:
         if count:
             largest = torch.full_like(host, LARGEST[dtype])
             host = torch.where(lost, torch.copysign(largest, host), host)
+        target = _DTYPES[dtype]
         torch.from_numpy(out).view(target).copy_(host.to(target))
         return count

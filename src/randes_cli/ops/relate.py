@@ -23,6 +23,7 @@ from randes_cli.ops.inputs import bank_source, reopen
 from randes_cli.ops.parallel import Progress
 from randes_cli.ops.retrieve import BankBase, Retrieval, find_recorded
 from randes_cli.ops.sample import Deltas
+from randes_cli.ops.sampled import BaseSample
 from randes_cli.ops.statistics import (
     Statistics,
     choose_cells,
@@ -30,7 +31,7 @@ from randes_cli.ops.statistics import (
     merge_cells,
     norm_rows,
 )
-from randes_cli.ops.superpose import Participant, Source, unit_bits, unit_order
+from randes_cli.ops.superpose import Participant, unit_bits, unit_order
 from randes_cli.plan import Rect, Unit, fit_task, plan_units
 from randes_cli.specs import OpenOptions
 
@@ -52,19 +53,23 @@ class Echo:
         """The packed sign bits of the task at a position of a unit."""
         return unit_bits(unit, self.task.seed, position)
 
-    def delta(self, base: Source | None, name: str, rect: Rect) -> F32 | None:
-        """The retrieved delta on a rectangle of a tensor; None where there is none."""
+    def delta(self, base: BaseSample, name: str) -> F32 | None:
+        """The retrieved delta on a sample of a tensor; None where there is none."""
         unit = self._unit_of[name]
         position = self.order(unit).index(unit.names.index(name))
         key = sum_key(self.task.group, unit.names[position])
         if key not in self.bank:
             return None
+        flips = self.bits(unit, position)
+        return np.concatenate([self._run(unit, key, flips, name, rect) for rect in base.runs])
+
+    def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
         info = self.bank.info(key)
         size = info.nbytes // info.elements
         raw = np.empty(rect.elements * size, np.uint8)
         self.bank.read_into(key, rect.start * size, raw)
         step = 2.0 ** self.bank.manifest.steps[name]
-        signs = sign_window(unit.signs, self.bits(unit, position), rect.rows, rect.cols, scale=step)
+        signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=step)
         codes = raw.view(np.int16 if size == 2 else np.int8).astype(np.float32)
         return codes * signs.reshape(-1)
 

@@ -199,8 +199,8 @@ class Retrieval:
             self._fill_base(piece, out)
 
     def _convert(self, raw: Raw, stored: str, piece: Piece, out: Raw) -> None:
+        """Write `raw` as the output's dtype (where that is the stored one, `raw` is `out`)."""
         if stored == piece.tensor.dtype:
-            out[:] = raw
             return
         values = np.empty(piece.rect.elements, np.float32)
         widen(raw, stored, values)
@@ -210,7 +210,8 @@ class Retrieval:
         key = own_key(self.task.name, piece.tensor.name)
         stored = self.bank.info(key).dtype
         size = ITEM_SIZE[stored]
-        raw = np.empty(piece.rect.elements * size, np.uint8)
+        same = stored == piece.tensor.dtype
+        raw = out if same else np.empty(piece.rect.elements * size, np.uint8)
         self.bank.read_into(key, piece.rect.start * size, raw)
         running = hasher()
         running.update(raw)
@@ -224,7 +225,8 @@ class Retrieval:
             out[:] = 0
             return
         size = ITEM_SIZE[stored]
-        raw = np.empty(piece.rect.elements * size, np.uint8)
+        same = stored == piece.tensor.dtype
+        raw = out if same else np.empty(piece.rect.elements * size, np.uint8)
         self.base.read(name, piece.rect.start * size, raw)
         running = hasher()
         running.update(raw)
@@ -278,20 +280,25 @@ class Retrieval:
         flips = sign_bits(unit.signs, self.task.seed, moved, unit.rows, unit.cols)
         size = ITEM_SIZE[piece.tensor.dtype]
         base_hash, sum_hash = hasher(), hasher()
+        onto = self.base is not None and stored == piece.tensor.dtype == "F32"
         for rect in piece.rect.split(strip):
-            raw = None
+            start = (rect.start - piece.rect.start) * size
+            target, raw = out[start : start + rect.elements * size], None
             if self.base is not None:
-                raw = kernel.buffer(rect.elements * ITEM_SIZE[stored])
+                count = rect.elements * ITEM_SIZE[stored]
+                raw = target if onto else kernel.buffer(count)
                 self.base.read(piece.tensor.name, rect.start * ITEM_SIZE[stored], raw)
                 base_hash.update(raw)
-            kernel.set_base(0, raw, stored, rect.elements)
+            if not onto:
+                kernel.set_base(0, raw, stored, rect.elements)
             codes = kernel.buffer(rect.elements * bits // 8)
             self.bank.read_into(key, rect.start * bits // 8, codes)
             sum_hash.update(codes)
             signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=scale)
-            start = (rect.start - piece.rect.start) * size
-            target = out[start : start + rect.elements * size]
-            self.saturated += kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
+            if onto:
+                self.saturated += kernel.retrieve_onto(codes, bits, signs, target)
+            else:
+                self.saturated += kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
         self._check_base(base_hash.digest(), piece)
         if not self._shortened(piece):
             self._check(sum_hash.digest(), self.bank.digest(key, piece.chunk), key)

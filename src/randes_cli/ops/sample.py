@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.signs import sign_window
+from randes_cli.ops.sampled import BaseSample
 from randes_cli.ops.superpose import Participant, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
 
@@ -27,8 +28,8 @@ class Deltas(Protocol):
     def bits(self, unit: Unit, position: int) -> bytes:
         """The packed sign bits of the task at a position of a unit."""
 
-    def delta(self, base: Source | None, name: str, rect: Rect) -> F32 | None:
-        """The task's delta on a rectangle of a tensor, None where it has none."""
+    def delta(self, base: BaseSample, name: str) -> F32 | None:
+        """The task's delta on a sample of a tensor, None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +49,18 @@ class Spread:
 
 def spread(base: Source | None, participants: Sequence[Participant], unit: Unit) -> Spread:
     """RMS and peak of the participants' deltas on the step sample of a unit."""
-    peak, squares = 0.0, []
-    runs = sample_runs(unit.rows, unit.cols, STEP_SAMPLE)
-    for participant in participants:
-        total, count = 0.0, 0
-        for name in unit.names:
-            for rect in runs:
-                delta = participant.delta(base, name, rect)
-                if delta is None or not delta.size:
-                    continue
-                peak = max(peak, float(np.abs(delta).max()))
-                total += float(np.square(delta, dtype=np.float64).sum())
-                count += delta.size
-        squares.append(total / count if count else 0.0)
+    tasks = len(participants)
+    peak, totals, counts = 0.0, [0.0] * tasks, [0] * tasks
+    sample = BaseSample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
+    for name in unit.names:
+        for who, participant in enumerate(participants):
+            delta = participant.delta(sample, name)
+            if delta is None or not delta.size:
+                continue
+            peak = max(peak, float(delta.max()), -float(delta.min()))
+            totals[who] += float(np.square(delta, dtype=np.float64).sum())
+            counts[who] += delta.size
+    squares = [total / count if count else 0.0 for total, count in zip(totals, counts, strict=True)]
     return Spread(sqrt(max(squares, default=0.0)), peak, tuple(squares))
 
 
@@ -76,24 +76,26 @@ def gram(
     tasks = len(participants)
     plain, met = np.zeros((2, unit.layers, tasks, tasks))
     orders = [participant.order(unit) for participant in participants]
-    runs = sample_runs(unit.rows, unit.cols, GRAM_SAMPLE)
-    sampled = sum(rect.elements for rect in runs)
-    factor = 4.0**exponent * (unit.rows * unit.cols / max(1, sampled))
+    sample = BaseSample(base, sample_runs(unit.rows, unit.cols, GRAM_SAMPLE))
+    factor = 4.0**exponent * (unit.rows * unit.cols / max(1, sample.elements))
+    step = np.float32(2.0**-exponent)
     for position, name in enumerate(unit.names):
-        flips = [participant.bits(unit, position) for participant in participants]
-        for rect in runs:
-            here = np.zeros((tasks, rect.elements))
-            there = np.zeros((tasks, rect.elements))
-            for who, participant in enumerate(participants):
-                step = np.float32(2.0**-exponent)
-                moved = unit.names[orders[who][position]]
-                delta = participant.delta(base, name, rect)
-                if delta is not None:
-                    here[who] = np.rint(delta * step)
-                delta = delta if moved == name else participant.delta(base, moved, rect)
-                if delta is not None:
-                    signs = sign_window(unit.signs, flips[who], rect.rows, rect.cols, scale=1.0)
-                    there[who] = np.rint(delta * step) * signs.reshape(-1)
-            plain[position] += here @ here.T
-            met[position] += there @ there.T
+        here, there = np.zeros((2, tasks, sample.elements))
+        for who, participant in enumerate(participants):
+            moved = unit.names[orders[who][position]]
+            delta = participant.delta(sample, name)
+            if delta is not None:
+                np.rint(delta * step, out=here[who])
+            delta = delta if moved == name else participant.delta(sample, moved)
+            if delta is not None:
+                signs = _signs(unit, participant.bits(unit, position), sample.runs)
+                np.multiply(np.rint(delta * step), signs, out=there[who])
+        plain[position] = here @ here.T
+        met[position] = there @ there.T
     return plain * factor, met * factor
+
+
+def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
+    """The signs of all runs of a sample together."""
+    windows = (sign_window(unit.signs, flips, rect.rows, rect.cols, scale=1.0) for rect in runs)
+    return np.concatenate([window.reshape(-1) for window in windows])

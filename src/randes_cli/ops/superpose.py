@@ -22,6 +22,7 @@ from randes_cli.core.signs import sign_bits, sign_window
 from randes_cli.errors import BankDamaged, CheckpointError
 from randes_cli.files.bank import BankFile, BankWriter, base_key, sum_dtype, sum_key
 from randes_cli.files.digests import hasher
+from randes_cli.ops.sampled import BaseSample, clear_below, read_runs
 from randes_cli.plan import Rect, TaskFit, Unit, chunks
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
@@ -79,37 +80,23 @@ class Participant:
         """The packed sign bits of this task at a position of a unit."""
         return unit_bits(unit, self.seed, position)
 
-    def delta(self, base: Source | None, name: str, rect: Rect) -> F32 | None:
-        """Θ_i − Θ_0 on a rectangle, zeros past a shorter task's rows; None where it has none."""
+    def delta(self, base: BaseSample, name: str) -> F32 | None:
+        """Θ_i − Θ_0 on a sample, zeros below a shorter task's rows; None where it has none."""
         tensor = self.fit.superposed.get(name)
         if tensor is None:
             return None
-        delta = np.zeros(rect.elements, np.float32)
-        inside = rect.above(tensor.matrix[0])
-        if inside is None:
-            return delta
-        part = delta[: inside.elements]
-        with np.errstate(invalid="ignore", over="ignore"):
-            part += _values(self.checkpoint, name, inside)
-            if base is not None:
-                part -= _values(base, name, inside)
-        if not np.isfinite(part).all():
+        delta, zero = read_runs(self.checkpoint, name, base.runs), base.values(name)
+        if zero is not None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                np.subtract(delta, zero, out=delta)
+            clear_below(delta, tensor.matrix[0], base.runs)
+        if not np.isfinite(delta).all():
             at_fault: Source = self.checkpoint
-            if base is not None and np.isfinite(_values(at_fault, name, inside)).all():
-                at_fault = base
+            own = read_runs(at_fault, name, base.runs)
+            if base.source is not None and np.isfinite(own).all():
+                at_fault = base.source
             raise refuse_non_finite(at_fault, name)
         return delta
-
-
-def _values(source: Source, name: str, rect: Rect) -> F32:
-    """The float32 values of a rectangle of a stored tensor."""
-    tensor = source.tensors[name]
-    size = ITEM_SIZE[tensor.dtype]
-    raw = np.empty(rect.elements * size, np.uint8)
-    source.read(name, rect.start * size, raw)
-    values = np.empty(rect.elements, np.float32)
-    widen(raw, tensor.dtype, values)
-    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +219,9 @@ class _JobRun:
         raw = self.kernel.buffer(rect.elements * size)
         source.read(tensor.name, rect.start * size, raw)
         self.bytes_read += len(raw)
-        running = self.hashers.setdefault((who, tensor.name), hasher())
+        running = self.hashers.get((who, tensor.name))
+        if running is None:
+            running = self.hashers[who, tensor.name] = hasher()
         running.update(raw)
         return raw
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from randes_cli.core.kernel import Kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target, wrap_os_error
 from randes_cli.files.bank import BankFile, file_key
@@ -281,9 +282,16 @@ class _Unpacking:
             1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements
         )
 
-        def work(kernel: Any, piece: Piece) -> int:
+        pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
+        room = max((p.rect.elements * ITEM_SIZE[p.tensor.dtype] for p in pieces), default=0)
+
+        def worker() -> tuple[Kernel, NDArray[np.uint8]]:
+            return make_kernel(run.device, elements=strip, layers=1), np.empty(room, np.uint8)
+
+        def work(state: tuple[Kernel, NDArray[np.uint8]], piece: Piece) -> int:
+            kernel, buffer = state
             size = ITEM_SIZE[piece.tensor.dtype]
-            out = np.empty(piece.rect.elements * size, np.uint8)
+            out = buffer[: piece.rect.elements * size]
             retrieval.fill(kernel, piece, strip, out)
             start = (piece.skip * piece.rect.width + piece.rect.start) * size
             writer, name = writers[piece.tensor.name]
@@ -291,8 +299,8 @@ class _Unpacking:
             return len(out)
 
         run_parallel(
-            [piece for name in retrieval.tensors for piece in retrieval.pieces(name)],
-            lambda: make_kernel(run.device, elements=strip, layers=1),
+            pieces,
+            worker,
             work,
             threads=threads,
             phase=f"unpacking {retrieval.task.name}",
