@@ -20,6 +20,10 @@ def add(
         ),
     ],
     base: o.BaseOption = None,
+    merge_adapters: o.MergeAdapters = False,
+    allow_pickle: o.AllowPickle = False,
+    trust_remote_code_files: o.TrustCode = False,
+    safetensors_only: o.SafetensorsOnly = False,
     wait: o.Wait = 0.0,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
@@ -39,7 +43,13 @@ def add(
         report = run(
             bank,
             [o.task_input(task) for task in tasks],
-            EditOptions(base, wait, dry_run),
+            EditOptions(
+                base,
+                wait,
+                dry_run,
+                merge_adapters,
+                o.opening(allow_pickle, trust_remote_code_files, safetensors_only),
+            ),
             o.run_options(threads, max_memory, device),
             progress=progress,
         )
@@ -86,6 +96,7 @@ def remove(
         ),
     ] = False,
     base: o.BaseOption = None,
+    allow_pickle: o.AllowPickle = False,
     wait: o.Wait = 0.0,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
@@ -105,7 +116,7 @@ def remove(
         report = run(
             bank,
             task,
-            EditOptions(base, wait, dry_run),
+            EditOptions(base, wait, dry_run, opening=o.opening(allow_pickle, False, False)),
             o.run_options(threads, max_memory, device),
             checkpoints=_pairs(task, checkpoint or []),
             forget=forget,

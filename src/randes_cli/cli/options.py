@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from randes_cli.specs import RunOptions, TaskInput
+from randes_cli.specs import OpenOptions, RunOptions, TaskInput
 
 BankPath = Annotated[Path, typer.Argument(help="The bank.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -25,6 +25,22 @@ MaxMemory = Annotated[
 Device = Annotated[
     str, typer.Option(help="Where to compute: cpu, cpu-torch, cuda or mps. Same bytes on all.")
 ]
+MergeAdapters = Annotated[
+    bool,
+    typer.Option("--merge-adapters", help="LoRA adapters become full models: base + scaling·B·A."),
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option("--allow-pickle", help="Read .bin and .pt files, weights only: no code runs."),
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code-files", help="Let Python files of a folder travel along."),
+]
+SafetensorsOnly = Annotated[
+    bool,
+    typer.Option("--safetensors-only", help="Weights alone: no config, no tokenizer."),
+]
 BaseOption = Annotated[
     str | None,
     typer.Option("--base", help="The base, where it lies outside and moved.", show_default=False),
@@ -40,6 +56,11 @@ def run_options(threads: int, max_memory: str | None, device: str = "cpu") -> Ru
 
         memory = parse_size(max_memory)
     return RunOptions(threads=threads, max_memory=memory, device=device)
+
+
+def opening(allow_pickle: bool, trust_code: bool, safetensors_only: bool) -> OpenOptions:
+    """What may be read of checkpoints, from the command line's words."""
+    return OpenOptions(allow_pickle, trust_code, safetensors_only)
 
 
 def task_input(text: str) -> TaskInput:

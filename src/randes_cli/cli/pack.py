@@ -77,6 +77,17 @@ def pack(
     base_storage: Annotated[
         Where, typer.Option("--base", help="Keep the base inside the bank, or only refer to it.")
     ] = Where.embed,
+    adapters: Annotated[
+        bool,
+        typer.Option(
+            "--adapters",
+            help="All arguments are LoRA adapters that stay adapters: no base is needed.",
+        ),
+    ] = False,
+    merge_adapters: o.MergeAdapters = False,
+    allow_pickle: o.AllowPickle = False,
+    trust_remote_code_files: o.TrustCode = False,
+    safetensors_only: o.SafetensorsOnly = False,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
     device: o.Device = "cpu",
@@ -87,7 +98,7 @@ def pack(
     debug: o.Debug = False,
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
-    from randes_cli.cli.render import pack_table
+    from randes_cli.cli.render import pack_notes, pack_table
     from randes_cli.ops.pack import pack as run
 
     clock = Clock()
@@ -98,11 +109,13 @@ def pack(
         seed=seed,
         base_storage=BaseStorage(base_storage.value),
         capacity=capacity,
+        merge_adapters=merge_adapters,
+        opening=o.opening(allow_pickle, trust_remote_code_files, safetensors_only),
     )
     with progress_bar(quiet=quiet) as progress:
         report = run(
-            base,
-            [o.task_input(task) for task in tasks],
+            None if adapters else base,
+            [o.task_input(task) for task in ([base, *tasks] if adapters else tasks)],
             out,
             chosen,
             o.run_options(threads, max_memory, device),
@@ -114,5 +127,7 @@ def pack(
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
+    for line in pack_notes(report):
+        note(line, quiet=quiet)
     console().print(pack_table(report))
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

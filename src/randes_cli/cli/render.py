@@ -62,6 +62,23 @@ def _task_table(tasks: tuple[TaskSummary, ...], *, full: bool) -> Table:
     return table
 
 
+def pack_notes(report: PackReport) -> list[str]:
+    """What a person should know of how the inputs were taken, a line each."""
+    made = list(report.notes)
+    made += [f"{task.name}: {text}" for task in report.tasks for text in task.notes]
+    made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
+    for name, tensors in report.kept_exactly.items():
+        reasons: dict[str, list[str]] = {}
+        for tensor, reason in tensors.items():
+            reasons.setdefault(reason, []).append(tensor)
+        made += [
+            f"{name}: keeps {len(kept)} tensors exactly ({', '.join(kept[:2])}"
+            f"{' …' if len(kept) > 2 else ''}): {reason}"
+            for reason, kept in reasons.items()
+        ]
+    return made
+
+
 def pack_table(report: PackReport) -> Table:
     """What was packed, or would be."""
     table = Table.grid(padding=(0, 1))

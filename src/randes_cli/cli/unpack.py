@@ -43,6 +43,8 @@ def unpack(
     saturate: Annotated[
         bool, typer.Option("--saturate", help="Clip values beyond the dtype's range, and count.")
     ] = False,
+    safetensors_only: o.SafetensorsOnly = False,
+    trust_remote_code_files: o.TrustCode = False,
     base: o.BaseOption = None,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
@@ -67,6 +69,8 @@ def unpack(
         shard_bytes=None if max_shard_size is None else parse_size(max_shard_size),
         saturate=saturate,
         force=force,
+        safetensors_only=safetensors_only,
+        trust_remote_code_files=trust_remote_code_files,
     )
     with progress_bar(quiet=quiet) as progress:
         reports = run(
