@@ -185,6 +185,17 @@ def _resolve_cached(ref: HubRef) -> tuple[str, dict[str, int], bool]:
     return commit, {path.relative_to(root).as_posix(): path.stat().st_size for path in files}, True
 
 
+def is_cached(ref: HubRef) -> bool:
+    """Whether the cache has weights of a commit, so that they can be read without a download."""
+    try:
+        commit, sizes, _ = _resolve_cached(ref)
+        model = HubModel(ref, commit, sizes, (), _telling(ref, sizes), True)
+        with _outline(model) as root:
+            return bool(find_parts(root / ref.path))
+    except RandesError:
+        return False
+
+
 def _telling(ref: HubRef, sizes: Collection[str]) -> tuple[str, ...]:
     """The JSON files to read: of the folder itself, of a pipeline also those one below."""
     if ref.path in sizes:

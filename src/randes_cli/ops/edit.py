@@ -28,7 +28,6 @@ from randes_cli.files.bank import (
     own_key,
     sum_key,
 )
-from randes_cli.files.checkpoint import open_checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest, TaskRecord
@@ -37,9 +36,8 @@ from randes_cli.ops.exact import Copy, kept_tensor, owned_copies, run_copy
 from randes_cli.ops.inputs import (
     OpenTask,
     bank_source,
-    check_fit,
     check_names,
-    open_task,
+    open_coming,
     reopen,
 )
 from randes_cli.ops.kernels import make_kernel
@@ -188,10 +186,15 @@ class _Editing:
     def coming(self, task: TaskInput, index: int) -> None:
         """Open a task that enters the bank."""
         base, options = self.source(), self.options
-        checkpoint = self.stack.enter_context(open_checkpoint(task.source, options.opening))
-        opened = open_task(task, checkpoint, base, {}, merge_adapters=options.merge_adapters)
+        opened = open_coming(
+            self.stack,
+            task,
+            base,
+            options.opening,
+            merge_adapters=options.merge_adapters,
+            fetch=not options.dry_run,
+        )
         fit = fit_task(self.named, opened.source.tensors, self.unit_of)
-        check_fit(base, opened.source, fit)
         seed = self.manifest.seed + index
         self.opened.append(opened)
         self.participants.append(Participant(task.name, index, seed, opened.source, fit))
@@ -213,7 +216,7 @@ class _Editing:
                 f"{self.old.path}: removing {record.name} needs its checkpoint, and "
                 f"{record.source!a} is not beside the bank; say --checkpoint PATH, or --forget"
             )
-        checkpoint = reopen(self.stack, str(path), self.source(), self.options.opening)
+        checkpoint = reopen(self.stack, path, self.source(), self.options.opening)
         whole = fit_task(self.named, checkpoint.tensors, self.unit_of)
         changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}
         rest = {name: "" for name in checkpoint.tensors if name not in changed}
@@ -495,7 +498,7 @@ class _Editing:
                 participant,
                 who,
                 engine.tally,
-                source=recorded_source(opened.task.source, self.old.path),
+                source=recorded_source(opened.source.source, self.old.path),
             )
             for who, (opened, participant) in enumerate(
                 zip(self.opened, self.participants, strict=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 from randes_cli.errors import MismatchError, RandesError, UsageError
 from randes_cli.files.adapters import (
@@ -16,9 +16,10 @@ from randes_cli.files.adapters import (
     require_alike,
 )
 from randes_cli.files.bank import BankFile
-from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
+from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, files_for
+from randes_cli.files.sources import Sources, on_hub
 from randes_cli.ops.reports import Refusal
 from randes_cli.ops.retrieve import BankBase
 from randes_cli.ops.superpose import Participant, Source
@@ -30,6 +31,8 @@ from randes_cli.specs import (
     TaskInput,
     check_task_name,
 )
+
+Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ class OpenTask:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that `pack` reads; tasks and participants are in the order of indices."""
+    """Everything that `pack` reads; tasks and participants are in the order of indices.
+
+    `download_bytes` is what was (or with a dry run would be) fetched from the Hub.
+    """
 
     base: Source
     base_name: str
@@ -63,6 +69,7 @@ class Inputs:
     storage: BaseStorage
     tasks: list[OpenTask]
     refused: tuple[Refusal, ...]
+    download_bytes: int = 0
 
     def contents(self) -> dict[str, SideFile]:
         """Side files by content, each once."""
@@ -172,9 +179,39 @@ class _Refusals:
 
 def reopen(stack: ExitStack, source: str, base: Source, opening: OpenOptions) -> Source:
     """The checkpoint of a task that is in a bank, read as it was when it was packed."""
-    checkpoint = stack.enter_context(open_checkpoint(source, opening))
+    checkpoint = stack.enter_context(Sources(opening).open(source))
     task = TaskInput(checkpoint.source, source)
     return open_task(task, checkpoint, base, {}, merge_adapters=True).source
+
+
+def open_coming(
+    stack: ExitStack,
+    task: TaskInput,
+    base: Source,
+    opening: OpenOptions,
+    *,
+    merge_adapters: bool,
+    fetch: bool,
+) -> OpenTask:
+    """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
+
+    Without `fetch` (a dry run) its data are read where they lie. Raises what `open_task` and
+    `check_fit` raise.
+    """
+    sources = Sources(opening)
+
+    def checked(stack: ExitStack, opener: Opener) -> OpenTask:
+        checkpoint = stack.enter_context(opener(task.source))
+        opened = open_task(task, checkpoint, base, {}, merge_adapters=merge_adapters)
+        check_fit(base, opened.source, fit_task(base.tensors, opened.source.tensors, ()))
+        return opened
+
+    if not fetch:
+        return checked(stack, sources.look)
+    if on_hub(task.source):
+        with ExitStack() as passing:
+            checked(passing, sources.look)
+    return checked(stack, sources.open)
 
 
 def bank_source(bank: BankFile, base: BankBase | None) -> Source:
@@ -192,17 +229,42 @@ def open_inputs(
     options: PackOptions,
     *,
     keep_going: bool,
+    fetch: bool,
 ) -> Inputs:
-    """Open base and tasks; `stack` closes them. Tasks that fail are listed with `keep_going`."""
+    """Open base and tasks; `stack` closes them. Tasks that fail are listed with `keep_going`.
+
+    Models of the Hub are compared by their headers before any is fetched; without `fetch`
+    (a dry run) their data are read where they lie.
+    """
+    sources = Sources(options.opening)
+    if not fetch:
+        made = _open_inputs(stack, base, tasks, options, sources.look, keep_going=keep_going)
+        return replace(made, download_bytes=sources.bytes_to_download())
+    waiting = 0
+    if any(map(on_hub, [base or "", *(task.source for task in tasks)])):
+        with ExitStack() as passing:
+            _open_inputs(passing, base, tasks, options, sources.look, keep_going=False)
+            waiting = sources.bytes_to_download()
+    made = _open_inputs(stack, base, tasks, options, sources.open, keep_going=keep_going)
+    return replace(made, download_bytes=waiting)
+
+
+def _open_inputs(
+    stack: ExitStack,
+    base: str | None,
+    tasks: Sequence[TaskInput],
+    options: PackOptions,
+    opener: Opener,
+    *,
+    keep_going: bool,
+) -> Inputs:
     refusals = _Refusals(keep_going)
     opened: list[tuple[TaskInput, Checkpoint]] = []
     for task in tasks:
         with refusals.of(task):
-            opened.append(
-                (task, stack.enter_context(open_checkpoint(task.source, options.opening)))
-            )
+            opened.append((task, stack.enter_context(opener(task.source))))
     refusals.list(len(opened))
-    found = _open_base(stack, base, opened, options)
+    found = _open_base(stack, base, opened, options, opener)
     made: list[OpenTask] = []
     for task, checkpoint in opened:
         with refusals.of(task):
@@ -236,19 +298,20 @@ def _open_base(
     base: str | None,
     tasks: Sequence[tuple[TaskInput, Checkpoint]],
     options: PackOptions,
+    opener: Opener,
 ) -> _Base:
     """The base: a checkpoint; or nothing, where every task is an adapter that stays one."""
     adapters = bool(tasks) and all(is_adapter(checkpoint) for _, checkpoint in tasks)
-    opened = stack.enter_context(open_checkpoint(base, options.opening)) if base else None
+    opened = stack.enter_context(opener(base)) if base else None
     if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
         first = tasks[0][1]
-        name = base or base_model(first)
+        name = opened.source if opened else base_model(first)
         return _Base(adapter_base(first), name, {}, (), BaseStorage.zero)
-    if opened is None or base is None:
+    if opened is None:
         raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
     if options.base_storage is BaseStorage.zero:
         raise UsageError("a bank without a base holds LoRA adapters; a task here is none")
-    return _Base(opened, base, opened.side_files, opened.notes, options.base_storage)
+    return _Base(opened, opened.source, opened.side_files, opened.notes, options.base_storage)
 
 
 def participants(

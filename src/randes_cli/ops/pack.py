@@ -105,7 +105,14 @@ def pack(
     if not dry_run:
         check_target(out, force=force)
     with ExitStack() as stack:
-        inputs = open_inputs(stack, base, tasks, options, keep_going=dry_run and len(tasks) > 1)
+        inputs = open_inputs(
+            stack,
+            base,
+            tasks,
+            options,
+            keep_going=dry_run and len(tasks) > 1,
+            fetch=not dry_run,
+        )
         units = plan_units(inputs.base.tensors.values(), options.transform)
         names = [name for unit in units for name in unit.names]
         pairs = participants(inputs.base, inputs.tasks, names, options.seed)
@@ -352,7 +359,7 @@ class _Packing:
                 participant,
                 who,
                 tally,
-                source=recorded_source(opened.task.source, self.out),
+                source=recorded_source(opened.source.source, self.out),
             )
             for who, (opened, participant) in enumerate(
                 zip(self.inputs.tasks, self.participants, strict=True)
@@ -392,6 +399,7 @@ class _Packing:
             kept_exactly={p.name: dict(p.fit.exact) for p in self.participants},
             notes=self.inputs.base_notes,
             refused=self.inputs.refused,
+            download_bytes=self.inputs.download_bytes,
         )
 
     def _still(self, who: int) -> frozenset[str]:

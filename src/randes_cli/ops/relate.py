@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from randes_cli.core.signs import sign_window
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile, sum_key
+from randes_cli.files.hub import is_cached
+from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.inputs import bank_source, reopen
 from randes_cli.ops.parallel import Progress
@@ -81,10 +83,11 @@ def _reread(
 ) -> Participant | None:
     """A stored task with its original checkpoint, where that is found and looks the same."""
     path = find_recorded(task.source, bank.path)
-    if path is None:
+    ref = recorded_ref(task.source)
+    if path is None or (ref is not None and not is_cached(ref)):  # not worth gigabytes
         return None
     try:
-        checkpoint = reopen(stack, str(path), bank_source(bank, base), OpenOptions())
+        checkpoint = reopen(stack, path, bank_source(bank, base), OpenOptions())
     except RandesError:
         return None
     if checkpoint.tensors != Retrieval(bank, None, task).tensors:

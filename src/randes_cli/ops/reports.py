@@ -41,7 +41,8 @@ class PackReport:
     """What `pack` did, or with a dry run would do. Sizes are bytes.
 
     `kept_exactly` gives for each task the reason why a tensor is not superposed; `refused`
-    are the tasks that a dry run found wanting; `notes` are about the base.
+    are the tasks that a dry run found wanting; `notes` are about the base; `download_bytes`
+    are those of the inputs that the Hub's cache lacked.
     """
 
     bank: str
@@ -55,6 +56,7 @@ class PackReport:
     kept_exactly: dict[str, dict[str, str]]
     notes: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    download_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from randes_cli.core.shuffle import layer_order
 from randes_cli.core.signs import sign_bits, sign_window
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile, base_key, own_key, sum_key
-from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
+from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, hasher
+from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.sources import Sources
 from randes_cli.plan import Rect, Unit, chunks, plan_units
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
 
@@ -55,12 +57,14 @@ class BankBase:
             self.outside.close()
 
 
-def find_recorded(recorded: str, bank: Path) -> Path | None:
-    """Where a recorded source is now: below the bank's folder, or below this one."""
+def find_recorded(recorded: str, bank: Path) -> str | None:
+    """Where a recorded source is now: on the Hub, below the bank's folder, or below this one."""
+    if recorded_ref(recorded) is not None:
+        return recorded
     for folder in (bank.parent, Path()):
         path = folder / recorded
         if recorded and path.exists():
-            return path
+            return str(path)
     return None
 
 
@@ -81,7 +85,7 @@ def open_base(bank: BankFile, given: str | None) -> BankBase | None:
             f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
             "say --base PATH"
         )
-    outside = open_checkpoint(str(path))
+    outside = Sources().open(path)
     if outside.tensors != {tensor.name: tensor for tensor in record.tensors}:
         outside.close()
         raise MismatchError(f"{path}: not the base of {bank.path} (names, dtypes or shapes differ)")

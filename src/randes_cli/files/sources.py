@@ -1,0 +1,69 @@
+"""Checkpoints by what the user calls them: a path here, or a model on the Hub."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from randes_cli.files.bank import BankFile
+from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
+from randes_cli.files.hub import (
+    HubModel,
+    fetch,
+    open_hub,
+    open_hub_bank,
+    open_remote_bank,
+    remote_checkpoint,
+)
+from randes_cli.files.hub_ref import parse_ref
+from randes_cli.specs import OpenOptions
+
+
+def on_hub(text: str) -> bool:
+    """Whether a text names a model on the Hub. Raises UsageError as `parse_ref` does."""
+    return parse_ref(text) is not None
+
+
+def open_bank(text: str) -> BankFile:
+    """Open a bank to look at; one on the Hub stays there and is read by range."""
+    ref = parse_ref(text)
+    return BankFile(Path(text)) if ref is None else open_remote_bank(ref)
+
+
+def local_bank(text: str) -> Path:
+    """Where a bank lies here; one on the Hub is fetched."""
+    ref = parse_ref(text)
+    return Path(text) if ref is None else fetch(open_hub_bank(ref)).path
+
+
+class Sources:
+    """The checkpoints of one job. A model of the Hub is resolved once, to one commit."""
+
+    def __init__(self, options: OpenOptions = DEFAULT_OPTIONS) -> None:
+        self.options = options
+        self._models: dict[str, HubModel] = {}
+
+    def _model(self, text: str) -> HubModel | None:
+        ref = parse_ref(text)
+        if ref is not None and text not in self._models:
+            self._models[text] = open_hub(ref, self.options)
+        return self._models.get(text)
+
+    def look(self, text: str) -> AbstractContextManager[Checkpoint]:
+        """Open a checkpoint without moving its data here; see `remote_checkpoint`."""
+        model = self._model(text)
+        if model is None:
+            return open_checkpoint(text, self.options)
+        return remote_checkpoint(model, self.options)
+
+    def open(self, text: str) -> Checkpoint:
+        """Open a checkpoint, from the Hub after it was fetched. Its `source` names the commit."""
+        model = self._model(text)
+        if model is None:
+            return open_checkpoint(text, self.options)
+        fetched = fetch(model)
+        return open_checkpoint(str(fetched.path), self.options, called=fetched.source)
+
+    def bytes_to_download(self) -> int:
+        """Bytes that `open` would move of the models that were looked at."""
+        return sum(model.bytes_to_download() for model in self._models.values())
