@@ -23,7 +23,6 @@ from randes_cli.files.folders import read_json
 from randes_cli.files.names import NamedTensors, match_names
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
-F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Raw = NDArray[np.uint8]
 
@@ -49,7 +48,7 @@ _REFUSED = (
 #: Initialisations that change the base's own weights before training.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 #: Factors kept at hand, in tensors.
-_CACHED = 64
+_CACHED = 32
 
 
 def is_factor(name: str) -> bool:
@@ -222,8 +221,8 @@ class _Update:
 class MergedAdapter:
     """A base with an adapter merged in, as a checkpoint in the base's names and dtypes.
 
-    The product is a sum of integers: factors are rounded to 23 bits (fewer past rank 128) of
-    their largest magnitude, so that float64 holds every partial sum exactly and the result
+    The product is a sum of integers: factors are rounded to as many bits of their largest
+    magnitude (24 at rank 16) as let float64 hold every partial sum exactly, so that the result
     depends neither on strips nor on threads or the BLAS. Then it is rounded once to the dtype.
     Raises CheckpointError (no plain LoRA), MismatchError (of another base).
     """
@@ -282,10 +281,10 @@ class MergedAdapter:
         scaling = self._config.scaling(module, rank)
         return _Update(pair[left], pair[right], flip, rank, scaling)
 
-    def _load(self, name: str) -> tuple[F32, F32, float]:
+    def _load(self, name: str) -> tuple[F64, F64, float]:
         """The factors of a weight as integers, and the value of one unit of their product."""
         update = self._updates[name]
-        bits = min(23, (53 - ceil(log2(max(2, update.rank)))) // 2)
+        bits = (53 - ceil(log2(update.rank))) // 2
         left, left_unit = self._grid(update.left, bits)
         right, right_unit = self._grid(update.right, bits)
         if update.flip:
@@ -294,7 +293,7 @@ class MergedAdapter:
             left, right = left.reshape(-1, update.rank), right.reshape(update.rank, -1)
         return left, right, left_unit * right_unit * update.scaling
 
-    def _grid(self, name: str, bits: int) -> tuple[F32, float]:
+    def _grid(self, name: str, bits: int) -> tuple[F64, float]:
         """A factor rounded to integers of at most 2^bits, and the unit: a power of two."""
         tensor = self._adapter.tensors[name]
         raw = np.empty(tensor.nbytes, np.uint8)
@@ -305,7 +304,7 @@ class MergedAdapter:
         if not np.isfinite(peak):
             raise CheckpointError(f"{self.source}: tensor {name!a} has NaN or infinite values")
         unit = 2.0 ** (frexp(peak)[1] - bits) if peak else 1.0
-        return np.rint(values.astype(np.float64) / unit).astype(np.float32), unit
+        return np.rint(values.astype(np.float64) / unit), unit
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the merged tensor's bytes from byte `start` of its data."""
@@ -326,8 +325,7 @@ class MergedAdapter:
         row0, row1 = start // cols, -(-(start + count) // cols)
         col0 = start - row0 * cols
         width = slice(col0, col0 + count) if row1 - row0 == 1 else slice(None)
-        rows = left[row0:row1].astype(np.float64)
-        product = (rows @ right[:, width].astype(np.float64)).reshape(-1)
+        product = (left[row0:row1] @ right[:, width]).reshape(-1)
         product *= unit
         return product if row1 - row0 == 1 else product[col0 : col0 + count]
 
