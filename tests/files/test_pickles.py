@@ -65,7 +65,13 @@ def test_wrappers_may_be_nested_and_other_entries_are_left_out(tmp_path: Path) -
 
 def test_tied_and_transposed_tensors_come_out_whole(tmp_path: Path) -> None:
     weight = torch.arange(6, dtype=torch.float32).reshape(2, 3)
-    state = {"embed": weight, "head": weight, "turned": weight.T, "row": weight[1], "v": weight[:, 1]}
+    state = {
+        "embed": weight,
+        "head": weight,
+        "turned": weight.T,
+        "row": weight[1],
+        "v": weight[:, 1],
+    }
     torch.save(state, tmp_path / "model.bin")
     with open_checkpoint(str(tmp_path / "model.bin"), ALLOWED) as checkpoint:
         for name, tensor in state.items():
@@ -127,9 +133,7 @@ def test_code_in_a_pickle_never_runs(name: str, how: str, allow: bool, tmp_path:
         ({"w": torch.ones(2, dtype=torch.complex128)}, "complex128"),
     ],
 )
-def test_what_holds_no_dense_state_dict_is_refused(
-    content: Any, said: str, tmp_path: Path
-) -> None:
+def test_what_holds_no_dense_state_dict_is_refused(content: Any, said: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match=said):
         open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
