@@ -95,7 +95,7 @@ def test_shards_with_an_index_read_as_one(tmp_path: Path) -> None:
 def test_without_leave_a_pickle_is_refused_with_the_way_out(suffix: str, tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / f"pytorch_model.{suffix}")
     for source in (tmp_path, tmp_path / f"pytorch_model.{suffix}"):
-        with pytest.raises(CheckpointError, match="convert it to safetensors .* --allow-pickle"):
+        with pytest.raises(CheckpointError, match=r"convert it to safetensors .* --allow-pickle"):
             open_checkpoint(str(source))
 
 
