@@ -33,8 +33,7 @@ def baselines() -> list[Method]:
         Method("TALL-masks", COMPRESSION, m.tall_masks, TALL, curve=True),
         Method("EMR", COMPRESSION, m.emr),
         Method("BitDelta (1 bit)", OWN, m.bit_delta),
-        Method("SVD rank 4", OWN, m.truncated_svd(4)),
-        Method("SVD rank 16", OWN, m.truncated_svd(16)),
+        *(Method(f"SVD rank {rank}", OWN, m.truncated_svd(rank)) for rank in (1, 2, 4, 16)),
         *(Method(f"own delta {bits} bit", OWN, m.own_delta(bits)) for bits in (1, 2, 4)),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -21,6 +21,7 @@ class Cell:
         curve: validation mean by knob, for the knobs that were tried.
         knob: the best of them.
         scores: test score by task at that knob.
+        cosines: cos(Δ, Δ̂) by task at that knob.
     """
 
     bed: str
@@ -33,6 +34,7 @@ class Cell:
     knob: float
     scores: Mapping[str, float]
     seconds: float
+    cosines: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -51,8 +53,9 @@ def read_cells(bed: str) -> list[Cell]:
     return [Cell(**json.loads(path.read_text("utf-8"))) for path in paths]
 
 
-def _mean(bed: Bed, packed: Packed, tasks: list[str], knob: float, part: str) -> dict[str, float]:
-    return {task: bed.evaluate(packed.restore(task, knob), task, part) for task in tasks}
+def _validate(bed: Bed, packed: Packed, tasks: list[str], knob: float) -> float:
+    scores = [bed.evaluate(packed.restore(task, knob), task, VALIDATION) for task in tasks]
+    return sum(scores) / len(scores)
 
 
 def search(bed: Bed, packed: Packed, method: Method, tasks: list[str]) -> dict[float, float]:
@@ -64,8 +67,7 @@ def search(bed: Bed, packed: Packed, method: Method, tasks: list[str]) -> dict[f
     for knob in method.knobs:
         if len(method.knobs) == 1:
             return {knob: 0.0}
-        scores = _mean(bed, packed, tasks, knob, VALIDATION)
-        curve[knob] = sum(scores.values()) / len(scores)
+        curve[knob] = _validate(bed, packed, tasks, knob)
         worse = [curve[tried] < max(curve.values()) for tried in curve]
         if not method.curve and worse[-2:] == [True, True]:
             break
@@ -82,6 +84,11 @@ def measure(models: Models, method: Method, seed: int) -> Cell:
     packed = method.build(models, seed)
     curve = search(bed, packed, method, models.tasks)
     best = max(curve, key=lambda knob: curve[knob])
+    scores, cosines = {}, {}
+    for task in models.tasks:
+        state = packed.restore(task, best)
+        scores[task] = bed.evaluate(state, task, TEST)
+        cosines[task] = models.cosine(task, state)
     cell = Cell(
         bed.name,
         method.name,
@@ -91,8 +98,9 @@ def measure(models: Models, method: Method, seed: int) -> Cell:
         models.base_bytes,
         {str(knob): score for knob, score in curve.items()},
         best,
-        _mean(bed, packed, models.tasks, best, TEST),
+        scores,
         perf_counter() - start,
+        cosines,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")

@@ -60,6 +60,16 @@ class Models:
         }
         return {**self.base, **moved}
 
+    def cosine(self, task: str, state: StateDict) -> float:
+        """Cosine of a task's delta and of what a state dict has in its place."""
+        found = {name: (state[name] - self.base[name]).numpy() for name in self.names}
+        mine = self.deltas[task]
+        dots = [
+            sum(float(np.vdot(left[name], right[name])) for name in self.names)
+            for left, right in ((mine, found), (mine, mine), (found, found))
+        ]
+        return dots[0] / float(np.sqrt(dots[1] * dots[2])) if dots[1] * dots[2] else 0.0
+
     def matrices(self) -> list[str]:
         """Names of the tensors with two dimensions."""
         return [name for name in self.names if len(self.shapes[name]) == 2]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 import catalogue
+import report
 import torch
 from beds import Bed
 from measure import cell_path, measure
@@ -28,6 +29,7 @@ PARTS: dict[str, Callable[[], list[Method]]] = {
 
 def beds() -> dict[str, Callable[[], Bed]]:
     """The beds by name; a bed is trained when it is first wanted."""
+    import decoder
     import encoder
     import vision
 
@@ -35,6 +37,7 @@ def beds() -> dict[str, Callable[[], Bed]]:
         "digits": vision.digits,
         "digits-large": vision.digits_large,
         "encoder": encoder.bed,
+        "decoder": decoder.bed,
     }
 
 
@@ -73,6 +76,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in [] if options.report else options.bed:
         run(known[name](), options.part, options.seeds)
+    print(f"wrote {report.write(known)}")
 
 
 if __name__ == "__main__":
