@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 CACHE = Path(__file__).parent / ".cache"
-#: λ and other knobs are chosen on the first half of the held-out examples, scores are reported
-#: on the second.
+#: λ and other knobs are chosen on one part of the held-out examples, scores are of the other.
 VALIDATION, TEST = "validation", "test"
 
 StateDict = Mapping[str, torch.Tensor]
@@ -23,7 +22,7 @@ class Bed:
 
     Attributes:
         tasks: checkpoints of the fine-tuned models by task.
-        evaluate: (state dict, task, half) to a score from 0 to 1; the state dict has the
+        evaluate: (state dict, task, part) to a score from 0 to 1; the state dict has the
             names of the base's checkpoint.
         extra: further fine-tunes (other seeds) that only make a bank fuller, by name.
         story: one paragraph for the report.
@@ -51,7 +50,7 @@ def save(state: StateDict, path: Path) -> None:
     unfinished.replace(path)
 
 
-def half(count: int, which: str) -> slice:
-    """The rows of one half of `count` held-out examples."""
-    middle = count // 2
-    return slice(0, middle) if which == VALIDATION else slice(middle, count)
+def rows(count: int, part: str, share: float) -> slice:
+    """The rows of one part of `count` held-out examples; `share` of them are for validation."""
+    cut = int(share * count)
+    return slice(0, cut) if part == VALIDATION else slice(cut, count)

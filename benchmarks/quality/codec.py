@@ -7,6 +7,7 @@ the same rule and a comparison at equal bytes compares nothing else.
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from math import erf, exp, pi, sqrt
 
 import numpy as np
@@ -32,10 +33,10 @@ def levels(bits: int) -> F32:
     count = 2**bits
     found = [-3.5 + 7 * (at + 0.5) / count for at in range(count)]
     for _ in range(2000):
-        cuts = [-50.0, *((a + b) / 2 for a, b in zip(found, found[1:])), 50.0]
+        cuts = [-50.0, *((a + b) / 2 for a, b in pairwise(found)), 50.0]
         found = [
             (density(low) - density(high)) / (below(high) - below(low))
-            for low, high in zip(cuts, cuts[1:])
+            for low, high in pairwise(cuts)
         ]
     return np.array(found, np.float32)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from beds import CACHE, Bed, StateDict, half, load, save
+from beds import CACHE, Bed, StateDict, load, rows, save
 from encoder_data import TASKS, Pairs, texts
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,6 +26,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 FOLDER = CACHE / "encoder"
 LONGEST = 24  # tokens
+VALIDATION_SHARE = 0.3
 FINE_TUNING = Recipe(steps=300, rate=1.5e-4, batch=32)
 
 
@@ -68,8 +69,8 @@ def embed_all(model: nn.Module, items: list[str]) -> Tensor:
     found = torch.empty(len(items), 384)
     with torch.inference_mode():
         for start in range(0, len(items), 64):
-            rows = order[start : start + 64]
-            found[rows] = embed(model, [items[row] for row in rows])
+            batch = order[start : start + 64]
+            found[batch] = embed(model, [items[at] for at in batch])
     return found
 
 
@@ -107,9 +108,9 @@ def _loss(model: nn.Module, task: str, recipe: Recipe) -> Any:
     order = shuffled_batches(len(train), recipe.batch, recipe.seed)
 
     def loss(_: int) -> Tensor:
-        rows = [train[row] for row in next(order).tolist()]
-        scores = head(task)(embed(model, [text for text, _ in rows]))
-        return functional.cross_entropy(scores, torch.tensor([label for _, label in rows]))
+        batch = [train[row] for row in next(order).tolist()]
+        scores = head(task)(embed(model, [text for text, _ in batch]))
+        return functional.cross_entropy(scores, torch.tensor([label for _, label in batch]))
 
     return loss
 
@@ -131,12 +132,12 @@ def _evaluator() -> nn.Module:
 @cache
 def _held_out(task: str, part: str) -> tuple[list[str], Tensor]:
     pairs: Pairs = texts(task).held_out
-    chosen = pairs[half(len(pairs), part)]
+    chosen = pairs[rows(len(pairs), part, VALIDATION_SHARE)]
     return [text for text, _ in chosen], torch.tensor([label for _, label in chosen])
 
 
 def evaluate(state: StateDict, task: str, part: str) -> float:
-    """Accuracy of an encoder with the task's fixed head on one half of the held-out texts."""
+    """Accuracy of an encoder with the task's fixed head on one part of the held-out texts."""
     model = _evaluator()
     model.load_state_dict(state)
     items, labels = _held_out(task, part)

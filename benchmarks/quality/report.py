@@ -32,8 +32,8 @@ TELLING = (
     "hankel 2 bit",
     "hankel 2 x 2 bit",
 )
-CURVES = ("task arithmetic", *(f"{preset} 16 bit" for preset in "s shift rsf srsf hankel".split()))
 PRESETS = ("s", "shift", "rsf", "srsf", "hankel")
+CURVES = ("task arithmetic", *(f"{preset} 16 bit" for preset in PRESETS))
 
 
 @dataclass(frozen=True)

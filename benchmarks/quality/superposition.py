@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.signs import sign_bits, sign_window
 from randes_cli.plan import Unit, plan_units

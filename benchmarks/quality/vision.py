@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from beds import CACHE, Bed, StateDict, half, load, save
+from beds import CACHE, Bed, StateDict, load, rows, save
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 sys.path.append(str(EXAMPLE))
@@ -72,25 +72,23 @@ def _train(shape: Shape, start: Path | None, view: View, recipe: Recipe, path: P
     save(model.state_dict(), path)
 
 
-def _evaluator(
-    shape: Shape, tasks: dict[str, View]
-) -> Callable[[StateDict, str, str], float]:
+def _evaluator(shape: Shape, tasks: dict[str, View]) -> Callable[[StateDict, str, str], float]:
     model = VisionTransformer(shape).eval()
     seen = cache(lambda task: evaluation_set(tasks[task]))
 
     def evaluate(state: StateDict, task: str, part: str) -> float:
         model.load_state_dict(state)
         examples = seen(task)
-        rows = half(len(examples.labels), part)
+        chosen = rows(len(examples.labels), part, 0.5)
         with torch.inference_mode():
-            right = model(examples.images[rows]).argmax(dim=1) == examples.labels[rows]
+            right = model(examples.images[chosen]).argmax(dim=1) == examples.labels[chosen]
         return float(right.float().mean())
 
     return evaluate
 
 
 def _bed(
-    name: str, title: str, shape: Shape, tasks: dict[str, View], story: str, extra: bool
+    name: str, title: str, shape: Shape, tasks: dict[str, View], story: str, *, extra: bool
 ) -> Bed:
     folder = CACHE / name
     base = folder / "base.safetensors"
