@@ -7,6 +7,7 @@ outside the checkpoints, the same for every method, so that only the encoder is 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -103,7 +104,8 @@ def head(task: str) -> Head:
     return Head(**load(path))
 
 
-def _loss(model: nn.Module, task: str, recipe: Recipe) -> Any:
+def batch_loss(model: nn.Module, task: str, recipe: Recipe) -> Callable[[int], Tensor]:
+    """Cross-entropy of one shuffled batch after another, through the fixed head."""
     train = texts(task).train
     order = shuffled_batches(len(train), recipe.batch, recipe.seed)
 
@@ -120,7 +122,7 @@ def fine_tune(task: str, seed: int, path: Path) -> None:
     torch.manual_seed(seed)
     recipe = replace(FINE_TUNING, seed=seed)
     model = new_model().train()
-    fit(model, _loss(model, task, recipe), recipe)
+    fit(model, batch_loss(model, task, recipe), recipe)
     save(model.state_dict(), path)
 
 
@@ -145,11 +147,16 @@ def evaluate(state: StateDict, task: str, part: str) -> float:
     return float(right.float().mean())
 
 
+def base_checkpoint() -> Path:
+    """The base as a checkpoint in the cache."""
+    path = FOLDER / "base.safetensors"
+    if not path.exists():
+        save(new_model().state_dict(), path)
+    return path
+
+
 def bed() -> Bed:
     """Train what the cache lacks."""
-    base = FOLDER / "base.safetensors"
-    if not base.exists():
-        save(new_model().state_dict(), base)
     tasks = {task: FOLDER / f"{task}.safetensors" for task in TASKS}
     for task, path in tasks.items():
         if not path.exists():
@@ -158,7 +165,7 @@ def bed() -> Bed:
     return Bed(
         "encoder",
         "Text encoder, eight tasks",
-        base,
+        base_checkpoint(),
         tasks,
         evaluate,
         "all-MiniLM-L6-v2 (22.7M parameters), every parameter fine-tuned for each of eight "

@@ -31,6 +31,7 @@ def beds() -> dict[str, Callable[[], Bed]]:
     """The beds by name; a bed is trained when it is first wanted."""
     import decoder
     import encoder
+    import encoder_lora
     import vision
 
     return {
@@ -38,6 +39,8 @@ def beds() -> dict[str, Callable[[], Bed]]:
         "digits-large": vision.digits_large,
         "encoder": encoder.bed,
         "decoder": decoder.bed,
+        "encoder-lora": encoder_lora.merged_bed,
+        "encoder-adapters": encoder_lora.adapter_bed,
     }
 
 
