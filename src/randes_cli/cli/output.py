@@ -7,11 +7,12 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from randes_cli.ops.parallel import Progress
 
@@ -23,6 +24,13 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, soft_wrap=False)
+
+
+def print_lines(make: Callable[[int], Sequence[Text]]) -> None:
+    """Print lines made for the width that there is; nothing is wrapped, cut or padded."""
+    out = console()
+    for line in make(out.width):
+        out.print(line, no_wrap=True, crop=False, overflow="ignore", soft_wrap=True)
 
 
 def note(text: str, *, quiet: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, console, note, print_json, progress_bar
+from randes_cli.cli.output import Clock, note, print_json, print_lines, progress_bar
 from randes_cli.specs import (
     PRESETS,
     BaseStorage,
@@ -114,5 +114,5 @@ def pack(
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
-    console().print(pack_table(report))
+    print_lines(lambda width: pack_table(report, width))
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

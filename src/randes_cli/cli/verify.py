@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, console, human, note, print_json, progress_bar
+from randes_cli.cli.output import Clock, console, human, note, print_json, print_lines, progress_bar
 from randes_cli.errors import BankDamaged, UsageError
 
 
@@ -57,7 +58,7 @@ def verify(
         print_json(report, sound=report.sound, **clock.facts(report.bytes_checked, 0))
     else:
         for check in report.against:
-            console().print(check_table(check))
+            print_lines(partial(check_table, check))
         if report.sound:
             console().print(f"{bank}: sound, {human(report.bytes_checked)} checked", markup=False)
         for key in report.damaged:
