@@ -95,7 +95,7 @@ def table(
             shown = [n for n in shown if columns[n].drop != drop]
     for place in names:
         if place in shown:
-            needed[place] = max(4, min(needed[place], room(place)))
+            needed[place] = min(needed[place], max(4, room(place)))
     head = [Text(columns[n].title, "bold") for n in range(len(columns))]
     return [_line(columns, shown, needed, cells) for cells in [head, *texts]]
 
