@@ -10,17 +10,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, console, human, note, print_json, print_lines, progress_bar
-from randes_cli.errors import BankDamaged, UsageError
-
-
-def _originals(texts: list[str]) -> list[tuple[str, str]]:
-    made = []
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not equals:
-            raise UsageError(f"--against {text!a}: say NAME=CHECKPOINT")
-        made.append((name, source))
-    return made
+from randes_cli.errors import BankDamaged
 
 
 def verify(
@@ -52,7 +42,7 @@ def verify(
     with BankFile(bank) as file, progress_bar(quiet=quiet) as progress:
         report = run(file, run_options, quick=quick, progress=progress)
         if report.sound and against:
-            found = measure(file, _originals(against), run_options, base=base, progress=progress)
+            found = measure(file, o.originals(against), run_options, base=base, progress=progress)
             report = replace(report, against=found)
     if json:
         print_json(report, sound=report.sound, **clock.facts(report.bytes_checked, 0))

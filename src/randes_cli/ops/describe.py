@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +12,12 @@ from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile, own_key
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.alternatives import Alternative, alternatives
-from randes_cli.ops.breakdown import Breakdown, GroupRow, cells_of
-from randes_cli.ops.prediction import Moments, moments
+from randes_cli.ops.breakdown import Breakdown, GroupRow
+from randes_cli.ops.curves import stored_moments, tuning_curves
+from randes_cli.ops.prediction import Moments
 from randes_cli.ops.reports import TaskSummary
 from randes_cli.ops.retrieve import find_task
-from randes_cli.ops.statistics import norm_rows, stored_statistics, summaries
+from randes_cli.ops.statistics import stored_statistics, summaries
 from randes_cli.plan import tensor_bytes
 from randes_cli.specs import TensorInfo
 
@@ -107,6 +106,11 @@ class BankReport:
         """Bank bytes for each byte of separate checkpoints."""
         return self.bank_bytes / self.separate_bytes if self.separate_bytes else float("inf")
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each task came from."""
+        return {detail.name: detail.source for detail in self.details}
+
 
 def _matrix(gram: F64) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in cosines(gram).tolist())
@@ -124,23 +128,6 @@ def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo]) -> int:
 def _own_bytes(bank: BankFile, task: TaskRecord) -> int:
     keys = (own_key(task.name, name) for name in [*task.own, *task.shapes])
     return sum(bank.info(key).nbytes for key in keys if key in bank)
-
-
-def tuning_curves(extra: Mapping[str, Any]) -> dict[str, tuple[tuple[float, float], ...]]:
-    """The λ curves of a manifest by task; what is not a list of number pairs is left out."""
-    stored = extra.get("tuning")
-    made = {}
-    for name, curve in stored.items() if isinstance(stored, dict) else ():
-        points = [
-            (float(point[0]), float(point[1]))
-            for point in (curve if isinstance(curve, list) else ())
-            if isinstance(point, list)
-            and len(point) == 2
-            and all(isinstance(v, int | float) and isfinite(v) for v in point)
-        ]
-        if points:
-            made[name] = tuple(sorted(points))
-    return made
 
 
 def _details(
@@ -189,13 +176,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     tensors = bank.header.tensors
     base = {tensor.name: tensor for tensor in manifest.base.tensors}
     grams = statistics.grams.sum(axis=0)
-    names = norm_rows(manifest.base.tensors)
-    found = moments(
-        statistics.norms,
-        statistics.grams[:, 1],
-        cells_of(names, statistics),
-        [task.group for task in manifest.tasks],
-    )
+    found = stored_moments(bank)
     details = _details(bank, base, found, cosines(grams[0]))
     cut = Breakdown(bank, statistics, by)
 
