@@ -10,11 +10,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from randes_cli.views.text import human
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
     from randes_cli.ops.parallel import Progress
+
+__all__ = [
+    "Clock",
+    "console",
+    "human",
+    "note",
+    "plain",
+    "print_json",
+    "print_lines",
+    "progress_bar",
+]
 
 _WIDTH = 100
 
@@ -38,15 +51,6 @@ def note(text: str, *, quiet: bool) -> None:
     if not quiet:
         with contextlib.suppress(OSError):
             print(text, file=sys.stderr)
-
-
-def human(size: float) -> str:
-    """Bytes for people: 1.23 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
-        size /= 1000
-    return f"{size:.2f} TB"
 
 
 def plain(value: Any) -> Any:

@@ -7,7 +7,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from randes_cli.cli.render.heat import Cells, full_scale, heatmaps
-from randes_cli.cli.render.layout import Column, bar, safe, shorten, table
+from randes_cli.cli.render.layout import Column, bar, shorten, table
+from randes_cli.views.text import safe
 
 
 @given(st.text(max_size=60), st.integers(1, 40))

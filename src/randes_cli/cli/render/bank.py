@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from randes_cli.cli.output import human
 from randes_cli.cli.render.heat import heatmaps
 from randes_cli.cli.render.layout import (
     GOOD_FROM,
@@ -17,10 +16,10 @@ from randes_cli.cli.render.layout import (
     bar,
     more,
     quality_style,
-    safe,
     shorten,
     table,
 )
+from randes_cli.views.text import human, safe
 
 if TYPE_CHECKING:
     from randes_cli.ops.breakdown import GroupRow

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
+
+from randes_cli.views.text import safe
 
 #: Colours that stay apart for colour-blind eyes (Okabe and Ito), on dark and light grounds.
 GOOD, MIDDLING, POOR = "#56b4e9", "#e69f00", "#d55e00"
@@ -20,16 +21,6 @@ _GAP = 2
 #: Cells that the first column of names keeps while there are other columns to give up.
 _NAME = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-
-
-def safe(text: str) -> str:
-    """`text` with control and direction characters spelled out: names come from strangers."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if unicodedata.category(char)[0] != "C" and char.isprintable() else ascii(char)[1:-1]
-        for char in text
-    )
 
 
 def shorten(text: str, width: int) -> str:
