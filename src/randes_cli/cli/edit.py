@@ -12,7 +12,7 @@ from randes_cli.errors import UsageError
 
 
 def add(
-    bank: o.BankPath,
+    bank: o.BankName,
     tasks: Annotated[
         list[str],
         typer.Argument(
@@ -35,13 +35,14 @@ def add(
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli.cli.render import edit_table
+    from randes_cli.files.named_bank import own_bank
     from randes_cli.ops.edit import EditOptions
     from randes_cli.ops.edit import add as run
 
     clock = Clock()
     with progress_bar(quiet=quiet) as progress:
         report = run(
-            bank,
+            own_bank(bank),
             [o.task_input(task) for task in tasks],
             EditOptions(
                 base,
@@ -76,7 +77,7 @@ def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:
 
 
 def remove(
-    bank: o.BankPath,
+    bank: o.BankName,
     task: Annotated[
         list[str],
         typer.Option("--task", "-t", help="A task to remove; repeatable.", show_default=False),
@@ -108,13 +109,14 @@ def remove(
 ) -> None:
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
     from randes_cli.cli.render import edit_table
+    from randes_cli.files.named_bank import own_bank
     from randes_cli.ops.edit import EditOptions
     from randes_cli.ops.edit import remove as run
 
     clock = Clock()
     with progress_bar(quiet=quiet) as progress:
         report = run(
-            bank,
+            own_bank(bank),
             task,
             EditOptions(base, wait, dry_run, opening=o.opening(allow_pickle, False, False)),
             o.run_options(threads, max_memory, device),

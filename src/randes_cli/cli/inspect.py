@@ -29,7 +29,7 @@ class Sort(str, Enum):
 
 
 def inspect(
-    bank: o.BankPath,
+    bank: o.BankName,
     task: Annotated[
         str | None,
         typer.Option("--task", "-t", help="Show this task alone.", show_default=False),
@@ -50,11 +50,11 @@ def inspect(
     debug: o.Debug = False,
 ) -> None:
     """Show what a bank holds, and how well each task will come back."""
-    from randes_cli.files.bank import BankFile
     from randes_cli.files.manifest import to_json
+    from randes_cli.files.named_bank import open_bank
     from randes_cli.ops.describe import describe, describe_task
 
-    with BankFile(bank) as file:
+    with open_bank(bank) as file:
         if manifest:
             print_json(to_json(file.manifest))
             return

@@ -10,7 +10,9 @@ import typer
 from randes_cli.errors import UsageError
 from randes_cli.specs import OpenOptions, RunOptions, TaskInput
 
-BankPath = Annotated[Path, typer.Argument(help="The bank.", show_default=False)]
+BankName = Annotated[
+    str, typer.Argument(metavar="BANK", help="The bank: a file, or a Hub id.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no talk on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

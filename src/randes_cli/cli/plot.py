@@ -28,7 +28,7 @@ class Kind(str, Enum):
 
 
 def plot(
-    bank: o.BankPath,
+    bank: o.BankName,
     out: Annotated[
         Path,
         typer.Option(
@@ -47,7 +47,7 @@ def plot(
     """Draw a bank: cosines, layers, distributions, sizes, λ curves (needs matplotlib)."""
     from randes_cli.errors import UsageError
     from randes_cli.files.atomic import check_target, write_whole
-    from randes_cli.files.bank import BankFile
+    from randes_cli.files.named_bank import open_bank
     from randes_cli.views.figures import FORMATS, render
 
     suffix = out.suffix.removeprefix(".").lower()
@@ -56,7 +56,7 @@ def plot(
     if against and kind is not Kind.DISTRIBUTION:
         raise UsageError("--against serves --kind distribution only")
     check_target(out, force=force)
-    with BankFile(bank) as file:
+    with open_bank(bank) as file:
         if kind is Kind.DISTRIBUTION:
             make = _distribution(file, against or [], base, threads, quiet)
         else:

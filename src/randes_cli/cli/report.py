@@ -12,7 +12,7 @@ from randes_cli.cli.output import print_json, progress_bar
 
 
 def report(
-    bank: o.BankPath,
+    bank: o.BankName,
     out: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.", show_default=False)],
     against: o.Against = None,
     base: o.BaseOption = None,
@@ -24,14 +24,14 @@ def report(
 ) -> None:
     """Write what is known of a bank as one HTML page, to read, sort, print and send."""
     from randes_cli.files.atomic import check_target, write_whole
-    from randes_cli.files.bank import BankFile
+    from randes_cli.files.named_bank import open_bank
     from randes_cli.ops.curves import lambda_curves
     from randes_cli.ops.describe import describe
     from randes_cli.ops.distribution import measured_distribution, stored_distribution
     from randes_cli.views.page import PageData, report_page
 
     check_target(out, force=force)
-    with BankFile(bank) as file:
+    with open_bank(bank) as file:
         if against:
             run = o.run_options(threads, None)
             with progress_bar(quiet=quiet) as progress:

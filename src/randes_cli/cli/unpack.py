@@ -13,7 +13,7 @@ from randes_cli.errors import UsageError
 
 
 def unpack(
-    bank: o.BankPath,
+    bank: o.BankName,
     task: Annotated[
         list[str] | None,
         typer.Option("--task", "-t", help="A task to write; may be repeated.", show_default=False),
@@ -56,6 +56,7 @@ def unpack(
     debug: o.Debug = False,
 ) -> None:
     """Write tasks of a bank as ordinary safetensors checkpoints."""
+    from randes_cli.files.named_bank import bank_path
     from randes_cli.files.writer import parse_size
     from randes_cli.ops.unpack import UnpackOptions
     from randes_cli.ops.unpack import unpack as run
@@ -74,7 +75,7 @@ def unpack(
     )
     with progress_bar(quiet=quiet) as progress:
         reports = run(
-            bank,
+            bank_path(bank),
             None if everything else task,
             out,
             options,

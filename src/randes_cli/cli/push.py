@@ -1,0 +1,40 @@
+"""randes push"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from randes_cli.cli import options as o
+from randes_cli.cli.output import note, print_json
+
+
+def push(
+    bank: Annotated[Path, typer.Argument(help="The bank.", show_default=False)],
+    repo: Annotated[str, typer.Argument(help="Where to: org/name.", show_default=False)],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private.")
+    ] = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="A branch, made if missing (default: main).", show_default=False),
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Commit message.", show_default=False)
+    ] = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Upload a bank to the Hugging Face Hub, with a model card that says what it holds."""
+    from randes_cli.ops.push import push as run
+
+    report = run(bank, repo, private=private, revision=revision, message=message)
+    if json:
+        print_json(report)
+        return
+    print(report.url)
+    if not report.card:
+        note("the repository's own README stays as it was", quiet=quiet)

@@ -1,0 +1,59 @@
+"""A bank goes to the Hub and is used from there, through the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cli.conftest import Result
+
+if TYPE_CHECKING:
+    from hub_server import HubServer
+
+pytest_plugins = ["hub_server"]
+
+
+def test_a_pushed_bank_is_inspected_and_unpacked_by_its_id(
+    bank: Path,
+    family: Path,
+    hub: HubServer,
+    randes: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.chdir(family)
+    pushed = randes("push", bank, "maker/bank", "--json")
+    assert pushed.code == 0, pushed.err
+    assert pushed.json["bytes"] == bank.stat().st_size
+
+    there = randes("inspect", "maker/bank", "--json")
+    assert [task["name"] for task in there.json["tasks"]] == ["a", "b"]
+    assert there.json["tasks"] == randes("inspect", bank, "--json").json["tasks"]
+
+    assert randes("unpack", "hf://maker/bank", "-t", "b", "-o", "remote.safetensors").code == 0
+    assert randes("unpack", bank, "-t", "b", "-o", "local.safetensors").code == 0
+    local = load_file("local.safetensors")
+    for name, tensor in load_file("remote.safetensors").items():
+        assert torch.equal(tensor, local[name])
+    assert randes("verify", "maker/bank").code == 0
+
+
+def test_a_bank_on_the_hub_is_not_edited(
+    family: Path, hub: HubServer, randes: Callable[..., Result]
+) -> None:
+    result = randes("add", "maker/bank", family / "c.safetensors")
+    assert result.code == 2
+    assert "push it again" in result.err
+
+
+def test_a_repository_that_is_not_there_is_one_line(
+    hub: HubServer, randes: Callable[..., Result]
+) -> None:
+    result = randes("inspect", "maker/none")
+    assert result.code == 9
+    assert len(result.err.strip().splitlines()) == 1
