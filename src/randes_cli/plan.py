@@ -120,6 +120,10 @@ class Unit:
     signs: Signs
     shuffle: Shuffle
 
+    def __hash__(self) -> int:
+        """Of the first name: hashing 100,000 names at every look-up would take for ever."""
+        return hash((self.kind, self.names[0]))
+
     @property
     def layers(self) -> int:
         return len(self.names)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,10 @@ import typer
 from randes_cli import __version__
 from randes_cli.cli import edit, inspect, pack, plot, push, report, unpack, verify
 from randes_cli.errors import RandesError
+from randes_cli.files.atomic import wrap_os_error
+
+#: What a shell reports of a program that SIGPIPE ended.
+_CLOSED_PIPE = 141
 
 app = typer.Typer(
     name="randes",
@@ -50,19 +55,30 @@ app.command("plot")(plot.plot)
 app.command("report")(report.report)
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
-def _on_sigterm(number: int, frame: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Terminated
+def _on_signal(number: int, frame: Any) -> None:
+    """Unwind once; what comes while files are put away is too late to matter."""
+    for caught in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(caught, signal.SIG_IGN)
+    raise Stopped(number)
 
 
 def _say(text: str) -> None:
-    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
     with contextlib.suppress(OSError, ValueError):
         print(f"randes: {line}", file=sys.stderr)
+
+
+def _interrupted(number: int) -> int:
+    _say("interrupted; nothing half-written was left")
+    return 128 + number
 
 
 def run(arguments: list[str]) -> int:
@@ -70,18 +86,21 @@ def run(arguments: list[str]) -> int:
     try:
         result = app(arguments, standalone_mode=False, prog_name="randes")
         sys.stdout.flush()
+        if result == 130:
+            return _interrupted(signal.SIGINT)
         return result if isinstance(result, int) else 0
-    except (KeyboardInterrupt, Terminated) as stop:
-        _say("interrupted; nothing was changed")
-        return 130 if isinstance(stop, KeyboardInterrupt) else 143
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except Stopped as stop:
+        return _interrupted(stop.number)
+    except KeyboardInterrupt:
+        return _interrupted(signal.SIGINT)
+    except (BrokenPipeError, SystemExit):  # rich and click turn the first into the second
+        return _CLOSED_PIPE
     except Exception as error:
         if "--debug" in arguments:
             import traceback
 
-            traceback.print_exc()
+            with contextlib.suppress(OSError):
+                traceback.print_exc()
         return _explain(error)
 
 
@@ -94,6 +113,13 @@ def _explain(error: Exception) -> int:
         return 130
     if isinstance(error, typer.Exit):
         return error.exit_code
+    if isinstance(error, OSError):
+        place = str(error.filename or "standard output")
+        wrapped = wrap_os_error(
+            error, ascii(place)[1:-1], "writing" if error.filename else "printing"
+        )
+        _say(str(wrapped))
+        return wrapped.exit_code
     show = getattr(error, "format_message", None)  # click's own errors
     if show is not None:
         _say(show())
@@ -102,16 +128,37 @@ def _explain(error: Exception) -> int:
     return 70
 
 
+def _open_standard_files() -> None:
+    """Have files 0, 1 and 2 open: a bank opened under such a number would get what is printed."""
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= 2:
+        number = os.dup(number)
+    os.close(number)
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the life of the process
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def _flush(code: int) -> int:
+    """Flush what was printed, and keep the interpreter from trying again at its end."""
+    for stream, failed in ((sys.stdout, _CLOSED_PIPE), (sys.stderr, 0)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            code = code or failed
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
+
+
 def main() -> None:
     """The console script."""
+    _open_standard_files()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = code or 141
-    sys.exit(code)
+    for caught in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(caught) != signal.SIG_IGN:  # as nohup and shells in the back want it
+            signal.signal(caught, _on_signal)
+    sys.exit(_flush(run(sys.argv[1:])))

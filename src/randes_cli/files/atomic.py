@@ -10,7 +10,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -97,12 +97,18 @@ class OutputFile:
             raise wrap_os_error(error, self.path, "making room") from error
 
 
+#: What a kernel or a file system without copy_file_range answers.
+_NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+
+
 def _copy_range(source: int, target: int, count: int, start: int, offset: int) -> int:
     if hasattr(os, "copy_file_range"):
         try:
-            return os.copy_file_range(source, target, count, start, offset)
+            done = os.copy_file_range(source, target, count, start, offset)
+            if done:
+                return done
         except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            if error.errno not in _NO_RANGE_COPY:
                 raise
     data = os.pread(source, min(count, 2**20), start)
     return os.pwrite(target, data, offset)
@@ -137,18 +143,28 @@ def check_space(folder: Path, need: int) -> None:
         raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
 
 
+def refuse_same_file(path: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output that is, under whatever name, one of the files that are read for it."""
+    with contextlib.suppress(OSError):
+        here = path.stat()
+        for source in inputs:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(here, source.stat()):
+                    raise UsageError(f"{path}: is the input {source}; name another output")
+
+
 def remove_stale(path: Path) -> None:
     """Delete temporary files of `path` whose writers are dead (their lock is free)."""
     prefix = f".{path.name}."
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(path.parent):
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
             if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX):
                 _remove_unlocked(Path(entry.path))
 
 
 def _remove_unlocked(path: Path) -> None:
     with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(path)
@@ -156,15 +172,26 @@ def _remove_unlocked(path: Path) -> None:
             os.close(fd)
 
 
-def _open_temporary(path: Path) -> tuple[int, Path]:
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}"
-    try:
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise wrap_os_error(error, path, "creating the output") from error
+def _create(temporary: Path, path: Path) -> int:
+    """Create and lock a temporary file. The lock tells others that its writer lives."""
+    while True:
+        try:
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise wrap_os_error(error, path, "creating the output") from error
+        with contextlib.suppress(OSError):  # file systems without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)  # somebody took it for stale before it was locked
+
+
+def _keep_mode(fd: int, path: Path) -> None:
+    """Give the new file the permissions of the one that it replaces."""
     with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return fd, temporary
+        mode = os.lstat(path).st_mode
+        if stat.S_ISREG(mode):
+            os.fchmod(fd, stat.S_IMODE(mode))
 
 
 @contextlib.contextmanager
@@ -177,22 +204,35 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
     """
     check_target(path, force=force)
     remove_stale(path)
-    fd, temporary = _open_temporary(path)
-    committed = False
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}"
+    fd, committed = -1, False
     try:
+        fd = _create(temporary, path)
         yield OutputFile(fd, path)
+        _keep_mode(fd, path)
         try:
             os.fsync(fd)
             check_target(path, force=force)
             os.replace(temporary, path)
-            committed = True
-            _sync_folder(path.parent)
         except OSError as error:
             raise wrap_os_error(error, path, "committing") from error
+        committed = True
+        _sync_folder(path)
     finally:
-        if not committed:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        try:
+            _put_away(temporary, fd, committed)
+        except OSError:  # of the close: the data were synced, or are not wanted
+            pass
+        except BaseException:  # a signal, which may have come before anything was done
+            _put_away(temporary, -1, committed)
+            raise
+
+
+def _put_away(temporary: Path, fd: int, committed: bool) -> None:
+    if not committed:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    if fd >= 0:
         os.close(fd)
 
 
@@ -202,12 +242,20 @@ def write_whole(path: Path, data: bytes, *, force: bool) -> None:
         out.write_at(data, 0)
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
+def _sync_folder(path: Path) -> None:
+    """Make a rename last. Some systems cannot sync a folder, or not one that is unreadable."""
+    try:
+        fd = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
-            raise
+        if error.errno != errno.EINVAL:
+            raise InputOutputError(
+                f"{path}: written and in place, but the folder was not synced "
+                f"({error.strerror}): a power failure may bring the old file back"
+            ) from error
     finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -17,14 +17,16 @@ from randes_cli.files.checkpoint import TensorFile, WeightFile
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import Manifest, decode, encode
-from randes_cli.plan import superposable
-from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
+from randes_cli.plan import chunks, plan_units, superposable
+from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, Shuffle, TensorInfo
 
 MANIFEST = "manifest"
 CHECKS = "checks"
 NORMS = "stats/norms"
 GRAM = "stats/gram"
 BASE_DIGESTS = "stats/base-digests"
+#: Bytes of the largest manifest that is read: ten times that of 100,000 tensors and 20 tasks.
+MAX_MANIFEST = 2**30
 METADATA = {"format": FORMAT_NAME, "version": str(FORMAT_VERSION)}
 
 Raw = NDArray[np.uint8]
@@ -78,7 +80,7 @@ class BankWriter:
         digits = 2 * len(str(total)) + 2
         padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
         entry = len(padding) + len(str(len(candidates))) + digits
-        most = len(text) + len(candidates) * digits + (len(candidates) + 4) * 0 + 8 * entry
+        most = len(text) + len(candidates) * digits + 8 * entry
         return -(-most // 8) * 8
 
     def place(self, tensor: TensorInfo) -> None:
@@ -120,8 +122,6 @@ class BankWriter:
 
     def add_whole(self, tensor: TensorInfo, data: bytes) -> None:
         """Place and write a tensor whose data are at hand."""
-        from randes_cli.plan import chunks
-
         self.place(tensor)
         self.write(tensor.name, 0, data)
         size = len(data) // max(1, tensor.elements)
@@ -130,7 +130,11 @@ class BankWriter:
             self.set_digest(tensor.name, number, digest(piece))
 
     def finish(self, manifest: Manifest) -> int:
-        """Write manifest, digests and header; return the file's size in bytes."""
+        """Write manifest, digests and header; return the file's size in bytes.
+
+        What could not be opened again is refused here, before it takes a bank's place.
+        """
+        check_agreement(manifest, {tensor.name: tensor for tensor in self._tensors})
         text = encode(manifest)
         self.add_whole(TensorInfo(MANIFEST, "U8", (len(text),)), text)
         body = [self.digests(tensor.name) for tensor in self._tensors]
@@ -147,6 +151,93 @@ class BankWriter:
         return self._position
 
 
+def _check_sum(name: str, found: TensorInfo, manifest: Manifest, base: TensorInfo | None) -> None:
+    group, _, tensor = name.removeprefix("sum/").partition("/")
+    if not (group.isascii() and group.isdigit() and group == str(int(group[:8]))):
+        raise BankDamaged(f"{name!a} is of no group of this bank")
+    if int(group) >= manifest.groups:
+        raise BankDamaged(f"{name!a} is of no group of this bank")
+    if base is None or base.shape != found.shape or not superposable(base):
+        raise BankDamaged(f"{name!a} does not match the base")
+    if tensor not in manifest.steps:
+        raise BankDamaged(f"manifest: steps[{tensor!a}] is missing")
+    if found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
+        raise BankDamaged(f"{name!a} has another width than the manifest says")
+
+
+def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
+    """Layers that tasks move among themselves share one step, and lie in a group together."""
+    if manifest.transform.shuffle is Shuffle.none:
+        return
+    for unit in plan_units(manifest.base.tensors, manifest.transform):
+        names = unit.names
+        for table, what in ((manifest.steps, "steps"), (manifest.widths, "widths")):
+            if len({table.get(name) for name in names}) > 1:
+                raise BankDamaged(f"manifest: {what} differ among layers like {names[0]!a}")
+        for group in range(manifest.groups if len(names) > 1 else 0):
+            there = [sum_key(group, name) in tensors for name in names]
+            if any(there) and not all(there):
+                lost = names[there.index(False)]
+                raise BankDamaged(f"tensor {sum_key(group, lost)!a} is missing")
+
+
+def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise BankDamaged unless `tensors` has what the manifest implies, in dtype and shape."""
+
+    def expect(wanted: TensorInfo) -> None:
+        if tensors.get(wanted.name) != wanted:
+            raise BankDamaged(f"tensor {wanted.name!a} is missing or has another shape or dtype")
+
+    base = {tensor.name: tensor for tensor in manifest.base.tensors}
+    if manifest.base.storage is BaseStorage.embed:
+        for tensor in base.values():
+            expect(TensorInfo(base_key(tensor.name), tensor.dtype, tensor.shape))
+    if manifest.base.storage is BaseStorage.reference:
+        size = DIGEST_BYTES * sum(map(chunk_count, base.values()))
+        expect(TensorInfo(BASE_DIGESTS, "U8", (size,)))
+    for name, found in tensors.items():
+        if name.startswith("sum/"):
+            _check_sum(name, found, manifest, base.get(name.partition("/")[2].partition("/")[2]))
+    _check_units(manifest, tensors)
+    for task in manifest.tasks:
+        for name, tensor in task.own.items():
+            expect(TensorInfo(own_key(task.name, name), tensor.dtype, tensor.shape))
+        for name, shape in task.shapes.items():
+            extra = shape[0] - base[name].shape[0]
+            if extra > 0 and name not in task.own:
+                dtype = task.tensor(base[name]).dtype
+                expect(TensorInfo(own_key(task.name, name), dtype, (extra, *shape[1:])))
+    for files in (manifest.base.files, *(task.files for task in manifest.tasks)):
+        for name, content in files.items():
+            there = tensors.get(file_key(content))
+            if there is None or there.dtype != "U8" or len(there.shape) != 1:
+                raise BankDamaged(f"side file {name!a} is missing")
+    rows = sum(superposable(tensor) for tensor in base.values())
+    count = len(manifest.tasks)
+    expect(TensorInfo(NORMS, "F64", (rows, count)))
+    expect(TensorInfo(GRAM, "F64", (len(manifest.cells), 2, count, count)))
+
+
+def _open_bank(path: Path) -> TensorFile:
+    """Open what should be a bank: where it cannot be read but is one, it is damaged."""
+    try:
+        return TensorFile(path)
+    except CheckpointError as error:
+        if _is_meant_as_bank(path):
+            raise BankDamaged(f"{error} (a damaged bank; restore a copy)") from None
+        raise
+
+
+def _is_meant_as_bank(path: Path) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return path.suffix == ".randes" or b'"format":"randes"' in file.read(4096)
+    except OSError:
+        return False
+
+
 class BankFile:
     """An open bank. Opening checks the header, the manifest and how they agree.
 
@@ -156,25 +247,27 @@ class BankFile:
 
     def __init__(self, path: Path, file: WeightFile | None = None) -> None:
         self.path = path
-        self.file: WeightFile = file or TensorFile(path)
+        self.file: WeightFile = file or _open_bank(path)
         try:
             self.header = self.file.header
-            if self.header.metadata.get("format") != FORMAT_NAME:
-                raise CheckpointError(f"{path}: a checkpoint, not a bank (no format: randes)")
-            self._check_version(self.header.metadata.get("version", ""))
+            self._check_format()
             self._first_digest = self._locate_digests()
             self._checks = self._read_checks()
-            self.manifest = decode(self.read_whole(MANIFEST).tobytes())
-            self._check_agreement()
-        except BankDamaged as error:
+            self.manifest = decode(self._whole(MANIFEST).tobytes())
+            check_agreement(self.manifest, self.header.tensors)
+        except (BankDamaged, NewerFormat) as error:
             self.close()
-            raise BankDamaged(f"{path}: {error}") from None
+            raise type(error)(f"{path}: {error}") from None
         except BaseException:
             self.close()
             raise
 
-    @staticmethod
-    def _check_version(version: str) -> None:
+    def _check_format(self) -> None:
+        if self.header.metadata.get("format") != FORMAT_NAME:
+            if MANIFEST in self.header.tensors and CHECKS in self.header.tensors:
+                raise BankDamaged("its header does not say format: randes any more")
+            raise CheckpointError(f"{self.path}: a checkpoint, not a bank (no format: randes)")
+        version = self.header.metadata.get("version", "")
         if version.isascii() and version.isdigit() and int(version[:9]) > FORMAT_VERSION:
             raise NewerFormat(f"a bank of version {version[:9]}; upgrade randes")
 
@@ -190,6 +283,8 @@ class BankFile:
                 raise BankDamaged(f"no {name} tensor of bytes")
         if self.header.tensors[CHECKS].elements != position + DIGEST_BYTES:
             raise BankDamaged("checks has a wrong length")
+        if self.header.tensors[MANIFEST].elements > MAX_MANIFEST:
+            raise BankDamaged(f"its manifest is larger than {MAX_MANIFEST} bytes")
         return places
 
     def _read_checks(self) -> bytes:
@@ -201,48 +296,6 @@ class BankFile:
         if digest(header) != checks[:DIGEST_BYTES]:
             raise BankDamaged("the header is damaged")
         return checks
-
-    def _check_agreement(self) -> None:
-        """Whether each tensor that the manifest implies is there, with its dtype and shape."""
-        manifest, tensors = self.manifest, self.header.tensors
-        for tensor in manifest.base.tensors:
-            if manifest.base.storage is BaseStorage.embed:
-                self._expect(TensorInfo(base_key(tensor.name), tensor.dtype, tensor.shape))
-        base = {tensor.name: tensor for tensor in manifest.base.tensors}
-        for name, found in tensors.items():
-            if name.startswith("sum/"):
-                group, _, tensor_name = name[4:].partition("/")
-                twin = base.get(tensor_name)
-                if twin is None or twin.shape != found.shape or found.dtype not in ("I8", "I16"):
-                    raise BankDamaged(f"{name!a} does not match the base")
-                if tensor_name not in manifest.steps:
-                    raise BankDamaged(f"manifest: steps[{tensor_name!a}] is missing")
-                if not group.isdigit() or int(group) >= manifest.groups:
-                    raise BankDamaged(f"{name!a} is of no group of this bank")
-        for task in manifest.tasks:
-            for name, tensor in task.own.items():
-                self._expect(TensorInfo(own_key(task.name, name), tensor.dtype, tensor.shape))
-            for name, shape in task.shapes.items():
-                extra = shape[0] - base[name].shape[0]
-                if extra > 0:
-                    dtype = task.tensor(base[name]).dtype
-                    self._expect(TensorInfo(own_key(task.name, name), dtype, (extra, *shape[1:])))
-        self._check_side_files()
-        rows = sum(superposable(tensor) for tensor in manifest.base.tensors)
-        count = len(manifest.tasks)
-        self._expect(TensorInfo(NORMS, "F64", (rows, count)))
-        self._expect(TensorInfo(GRAM, "F64", (len(manifest.cells), 2, count, count)))
-
-    def _check_side_files(self) -> None:
-        for files in (self.manifest.base.files, *(task.files for task in self.manifest.tasks)):
-            for name, content in files.items():
-                found = self.header.tensors.get(file_key(content))
-                if found is None or found.dtype != "U8" or len(found.shape) != 1:
-                    raise BankDamaged(f"side file {name!a} is missing")
-
-    def _expect(self, wanted: TensorInfo) -> None:
-        if self.header.tensors.get(wanted.name) != wanted:
-            raise BankDamaged(f"tensor {wanted.name!a} is missing or has another shape or dtype")
 
     @property
     def local(self) -> TensorFile:
@@ -270,8 +323,12 @@ class BankFile:
 
     def read_whole(self, key: str) -> Raw:
         """All bytes of a tensor. Raises BankDamaged when they are not those written."""
-        from randes_cli.plan import chunks
+        try:
+            return self._whole(key)
+        except BankDamaged as error:
+            raise BankDamaged(f"{self.path}: {error} (see: randes verify)") from None
 
+    def _whole(self, key: str) -> Raw:
         data, tensor = self.read(key), self.header.tensors[key]
         size = tensor.nbytes // max(1, tensor.elements)
         for number, rect in enumerate(chunks(*tensor.matrix)):

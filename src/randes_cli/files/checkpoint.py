@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -42,15 +43,15 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise wrap_os_error(error, path, "opening") from error
         try:
-            if not os.path.isfile(path):
+            if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                 raise CheckpointError(f"{path}: not a regular file")
             self.header: Header = read_header(self.fd, str(path))
         except BaseException:
-            os.close(self.fd)
+            self.close()
             raise
 
     def read_at(self, offset: int, out: NDArray[np.uint8]) -> None:
@@ -70,7 +71,8 @@ class TensorFile:
 
     def close(self) -> None:
         """Close the file; further reads fail."""
-        os.close(self.fd)
+        with suppress(OSError):  # nothing was written
+            os.close(self.fd)
 
 
 class Checkpoint:

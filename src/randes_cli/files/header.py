@@ -7,14 +7,17 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
-from randes_cli.errors import CheckpointError
+from randes_cli.errors import CheckpointError, InputOutputError
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: The limit of the safetensors format itself.
 MAX_HEADER = 100_000_000
+
+#: Characters that no model's tensor name has: they would rewrite a terminal or hide a name.
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -65,11 +68,28 @@ def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{text[:40]} is not a number that fits")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 4000:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)
+
+
 def parse_json(data: bytes) -> Any:
-    """Strict JSON: UTF-8, no duplicate keys, no NaN. Raises ValueError with the reason."""
+    """Strict JSON: UTF-8, no key twice, no boundless number. Raises ValueError with the reason."""
     try:
         made = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
         )
         if _SURROGATE.search(data):
             json.dumps(made, ensure_ascii=False).encode()
@@ -87,6 +107,8 @@ def _is_count(value: object) -> bool:
 
 
 def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
+    if CONTROL.search(name):
+        raise ValueError(f"tensor {name[:200]!a}: control characters in its name")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name[:200]!a}: not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -164,6 +186,8 @@ def read_header(fd: int, name: str) -> Header:
         return parse_header(os.pread(fd, length, 8), file_size=file_size)
     except ValueError as error:
         raise CheckpointError(f"{name}: {error}") from None
+    except OSError as error:
+        raise InputOutputError(f"{name}: {error.strerror} while reading the header") from error
 
 
 def encode_header(

@@ -11,14 +11,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from math import isfinite
+from math import isfinite, prod
 from typing import Any, TypeVar
 
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.errors import BankDamaged, NewerFormat, UsageError
-from randes_cli.files.header import parse_json
+from randes_cli.files.header import CONTROL, parse_json
 from randes_cli.files.side_files import is_side_file
 from randes_cli.specs import (
+    FLOAT_DTYPES,
     FORMAT_NAME,
     FORMAT_VERSION,
     ITEM_SIZE,
@@ -237,6 +238,13 @@ class _Fields:
             raise self.fail(key, f"is not a {kind.__name__}")
         return found
 
+    def line(self, key: str) -> str:
+        """A string that is shown to people."""
+        found = self.get(key, str)
+        if CONTROL.search(found):
+            raise self.fail(key, "has control characters")
+        return found
+
     def count(self, key: str, most: int = 2**63 - 1, least: int = 0) -> int:
         found = self.get(key, int)
         if not least <= found <= most:
@@ -291,7 +299,9 @@ def _typed_shape(value: object) -> tuple[str, tuple[int, ...]] | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
     dtype, shape = _dtype(value[0]), _shape(value[1])
-    return None if dtype is None or shape is None else (dtype, shape)
+    if dtype is None or shape is None or prod(shape) * ITEM_SIZE[dtype] >= 2**63:
+        return None
+    return dtype, shape
 
 
 def _pair(value: object) -> tuple[int, int] | None:
@@ -306,6 +316,18 @@ def _exponent(value: object) -> int | None:
 
 def _width(value: object) -> int | None:
     return value if type(value) is int and value in LIMIT else None
+
+
+def _check_conversions(fields: _Fields, task: TaskRecord, base: Mapping[str, TensorInfo]) -> None:
+    """Only floating-point tensors come back in another dtype than the base's."""
+    if task.dtype is None and not task.dtypes:
+        return
+    for name, tensor in base.items():
+        dtype = task.dtypes.get(name, task.dtype or tensor.dtype)
+        if dtype == tensor.dtype or name in task.missing or name in task.own:
+            continue
+        if dtype not in FLOAT_DTYPES or tensor.dtype not in FLOAT_DTYPES:
+            raise fields.fail(f"dtypes[{name[:100]!a}]", f"is {dtype}, the base's {tensor.dtype}")
 
 
 def _cell(value: object) -> tuple[str, tuple[str, ...]] | None:
@@ -372,7 +394,7 @@ def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> Tas
         if unknown is not None:
             raise fields.fail(key, f"names {unknown[:100]!a}, which the base lacks")
     for tensor, shape in shapes.items():
-        if not shape or shape[1:] != base[tensor].shape[1:]:
+        if len(shape) < 2 or shape[1:] != base[tensor].shape[1:] or prod(shape) >= 2**60:
             raise fields.fail(f"shapes[{tensor[:100]!a}]", "does not extend the base's shape")
     coefficient = None
     if "coefficient" in fields.value:
@@ -384,13 +406,13 @@ def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> Tas
         dtype = _dtype(fields.value["dtype"])
         if dtype is None:
             raise fields.fail("dtype", "is not a dtype")
-    return TaskRecord(
+    made = TaskRecord(
         name=name,
         index=fields.count("index", 2**31),
         seed=fields.count("seed", 2**64),
         group=fields.count("group", 2**20),
-        source=fields.get("source", str),
-        fingerprint=fields.get("fingerprint", str),
+        source=fields.line("source"),
+        fingerprint=fields.line("fingerprint"),
         metadata=fields.map("metadata", _text),
         dtype=dtype,
         unchanged=unchanged,
@@ -408,6 +430,8 @@ def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> Tas
         layout=_layout(fields),
         files=_files(fields),
     )
+    _check_conversions(fields, made, base)
+    return made
 
 
 def _prefix(fields: _Fields) -> tuple[str, str]:
@@ -439,7 +463,7 @@ def _parse_transform(fields: _Fields) -> Transform:
         return Transform(
             shuffle=fields.choice("shuffle", Shuffle),
             signs=fields.choice("signs", Signs),
-            targets=fields.get("targets", str),
+            targets=fields.line("targets"),
             every=fields.count("every", least=1),
             rest=fields.choice("rest", Rest),
         )
@@ -449,8 +473,8 @@ def _parse_transform(fields: _Fields) -> Transform:
 
 def _parse_base(fields: _Fields) -> BaseRecord:
     return BaseRecord(
-        source=fields.get("source", str),
-        fingerprint=fields.get("fingerprint", str),
+        source=fields.line("source"),
+        fingerprint=fields.line("fingerprint"),
         storage=fields.choice("storage", BaseStorage),
         metadata=fields.map("metadata", _text),
         tensors=tuple(_tensors(fields.map("tensors", _typed_shape)).values()),
@@ -521,6 +545,8 @@ def _check_whole(fields: _Fields, made: Manifest) -> None:
     names = {tensor.name for tensor in made.base.tensors}
     for attribute in ("name", "index", "seed"):
         values = [getattr(task, attribute) for task in made.tasks]
+        if attribute == "name":
+            values = [value.lower() for value in values]
         if len(set(values)) != len(values):
             raise fields.fail("tasks", f"has a {attribute} twice")
     for position, task in enumerate(made.tasks):
@@ -528,9 +554,25 @@ def _check_whole(fields: _Fields, made: Manifest) -> None:
             raise fields.fail(f"tasks[{position}].index", "is not below next_index")
         if task.group >= made.groups:
             raise fields.fail(f"tasks[{position}].group", "is not a group of this bank")
-    unknown = next((name for name in made.steps if name not in names), None)
-    if unknown is not None:
-        raise fields.fail("steps", f"names {unknown[:100]!a}, which the base lacks")
+    for key, table in (("steps", made.steps), ("widths", made.widths)):
+        unknown = next((name for name in table if name not in names), None)
+        if unknown is not None:
+            raise fields.fail(key, f"names {unknown[:100]!a}, which the base lacks")
     indices = {task.index for task in made.tasks}
     if any(not set(pair) <= indices for pair in made.estimated):
         raise fields.fail("stats.estimated", "names an index that no task has")
+    for index, group in made.forgotten:
+        if index in indices or index >= made.next_index or group >= made.groups:
+            raise fields.fail("forgotten", f"has {index} of group {group}, which cannot be")
+    _check_cells(fields, made, names)
+
+
+def _check_cells(fields: _Fields, made: Manifest, names: set[str]) -> None:
+    """Each cell of the Gram matrices sums over tensors of the base, and no tensor counts twice."""
+    seen: set[str] = set()
+    for position, (kind, members) in enumerate(made.cells):
+        if not members or CONTROL.search(kind) or not names.issuperset(members):
+            raise fields.fail(f"stats.cells[{position}]", "does not name tensors of the base")
+        if len(set(members)) != len(members) or not seen.isdisjoint(members):
+            raise fields.fail(f"stats.cells[{position}]", "names a tensor twice")
+        seen.update(members)

@@ -6,8 +6,8 @@ until the new one takes its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from randes_cli.ops.inputs import (
     reopen,
 )
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.pack import PEAK_TO_RMS
+from randes_cli.ops.pack import PEAK_TO_RMS, TooNarrow
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.records import recorded_source, task_record
 from randes_cli.ops.relate import relate
@@ -96,8 +96,8 @@ def add(
     options, run = options or EditOptions(), run or RunOptions()
     if not tasks:
         raise UsageError("no task to add: name at least one fine-tuned checkpoint")
-    with bank_lock(bank, wait=options.wait), ExitStack() as stack:
-        old = stack.enter_context(BankFile(bank))
+    with ExitStack() as stack:
+        old = stack.enter_context(_locked(bank, options))
         editing = _Editing(old, stack, options, run, progress)
         taken = [TaskInput(task.name, task.source) for task in old.manifest.tasks]
         check_names([*taken, *tasks])
@@ -127,8 +127,8 @@ def remove(
     options, run = options or EditOptions(), run or RunOptions()
     if len(set(names)) != len(names) or not names:
         raise UsageError("name each task to remove once")
-    with bank_lock(bank, wait=options.wait), ExitStack() as stack:
-        old = stack.enter_context(BankFile(bank))
+    with ExitStack() as stack:
+        old = stack.enter_context(_locked(bank, options))
         records = [find_task(old, name) for name in names]
         editing = _Editing(old, stack, options, run, progress)
         if not forget:
@@ -136,6 +136,19 @@ def remove(
                 given = (checkpoints or {}).get(record.name)
                 editing.participants.append(editing.leaving(record, given))
         return editing.remove(records, forget=forget)
+
+
+@contextmanager
+def _locked(bank: Path, options: EditOptions) -> Iterator[BankFile]:
+    """The bank, opened under its write lock; a dry run only reads and needs none."""
+    if options.dry_run:
+        with BankFile(bank) as old:
+            yield old
+        return
+    if not bank.exists():
+        raise MissingError(f"{bank}: not found")
+    with bank_lock(bank, wait=options.wait), BankFile(bank) as old:
+        yield old
 
 
 class _Editing:
@@ -161,7 +174,13 @@ class _Editing:
         self.exponents: dict[Unit, int] = {}
         self.bits: dict[Unit, int] = {}
         self.fixed: set[Unit] = set()
+        #: Root mean squares of the new units whose sample shows a change.
+        self.sampled: dict[Unit, float] = {}
+        #: Steps of the units that the passes superpose; the others are only looked through.
+        self.steps = self.exponents
         self.threads = thread_count(run.threads)
+        self.stored = stored_statistics(old)
+        self.before = summaries(self.manifest, self.stored)
         self._recorded_steps()
 
     def _recorded_steps(self) -> None:
@@ -230,12 +249,19 @@ class _Editing:
         self._new_steps()
         if self.options.dry_run:
             return self._dry_add()
-        with self._new_file() as file:
-            writer = BankWriter(file, self._candidates())
-            self._copy_base(writer)
-            touched = self._touched()
-            late = self._add_sums(writer, touched)
-            return self._finish_add(writer, late)
+        while True:
+            try:
+                with self._new_file() as file:
+                    writer = BankWriter(file, self._candidates())
+                    self._copy_base(writer)
+                    engine = self._add_sums(writer, self._touched())
+                    return self._finish_add(writer, engine)
+            except TooNarrow as retry:
+                for unit in retry.units:
+                    self.bits[unit] = 16
+                    self.exponents[unit] = step_exponent(
+                        self.sampled[unit], bits=16, capacity=self.manifest.capacity
+                    )
 
     def remove(self, records: Sequence[TaskRecord], *, forget: bool) -> EditReport:
         gone = {record.index for record in records}
@@ -244,11 +270,12 @@ class _Editing:
         if forget:
             more = tuple((record.index, record.group) for record in records)
             manifest = replace(manifest, forgotten=tuple(sorted(manifest.forgotten + more)))
-        statistics = drop_tasks(stored_statistics(self.old), gone)
+        statistics = drop_tasks(self.stored, gone)
         manifest = replace(manifest, cells=statistics.cells, estimated=statistics.estimated)
         if self.options.dry_run:
             return self._report(manifest, statistics, self.old.header.file_size)
-        self.source()
+        if self.participants:
+            self.source()
         with self._new_file() as file:
             writer = BankWriter(file, self._candidates())
             self._copy_base(writer)
@@ -274,13 +301,18 @@ class _Editing:
         return [unit for unit in self.units if names & set(unit.names)]
 
     def _new_steps(self) -> None:
-        """Sample the units that enter the bank with these tasks."""
-        new = [unit for unit in self._touched() if unit not in self.fixed]
+        """Sample the units that enter the bank with these tasks, or come back to it.
+
+        One that comes back keeps the step that it had, so that its bytes come back too.
+        """
+        new = [unit for unit in self._touched() if not self._kept_sum(unit.names[0])]
         capacity, width = self.manifest.capacity, self.manifest.bits
 
         def look(_: None, unit: Unit) -> int:
             found = spread(self.base, self.participants, unit)
             if found.rms > 0:
+                self.sampled[unit] = found.rms
+            if found.rms > 0 and unit not in self.fixed:
                 narrow = width == 8 and fits_8_bits(found.rms, found.peak, capacity=capacity)
                 self.bits[unit] = 8 if narrow else 16
                 self.exponents[unit] = step_exponent(
@@ -390,7 +422,7 @@ class _Editing:
             participants=self.participants,
             writer=writer,
             group=0,
-            exponents=self.exponents,
+            exponents=self.steps,
             bits=self.bits,
             strip=self._strip,
             write_base=False,
@@ -439,20 +471,29 @@ class _Editing:
                     f"{LIMIT[self.bits[full]]} fit); pack the bank anew with --bits 16 or a "
                     "larger --capacity"
                 )
+            narrow = {unit for unit in peaks if self.bits[unit] == 8}
+            if narrow:
+                raise TooNarrow(narrow)
             for unit, peak in peaks.items():
-                if self.bits[unit] == 8:
-                    raise MismatchError(
-                        f"{self.old.path}: tensor {unit.names[0]!a} does not fit 8 bits; pack "
-                        "the bank anew with a larger --capacity"
-                    )
-                self.exponents[unit] = raised_exponent(self.exponents[unit], peak, bits=16)
+                self._raise_step(unit, peak)
+                self.steps[unit] = self.exponents[unit]
             self._pass(engine, list(peaks), [], "coarser steps")
+
+    def _raise_step(self, unit: Unit, peak: int) -> None:
+        raised = raised_exponent(self.exponents[unit], peak, bits=16)
+        if raised == self.exponents[unit]:
+            raise MismatchError(
+                f"{self.old.path}: tensor {unit.names[0]!a}: a task differs by more than 2^115, "
+                "beyond every grid; it cannot be superposed"
+            )
+        self.exponents[unit] = raised
 
     # Adding
 
     def _add_sums(self, writer: BankWriter, touched: Sequence[Unit]) -> Superposer:
-        ready = [unit for unit in touched if unit in self.exponents]
-        looked = [unit for unit in touched if unit not in self.exponents]
+        old = {unit for unit in touched if self._kept_sum(unit.names[0])}
+        ready = [unit for unit in touched if unit in old or unit in self.sampled]
+        looked = [unit for unit in touched if unit not in old and unit not in self.sampled]
         for unit in self.units:
             if unit in ready:
                 for tensor in sum_tensors(unit, 0, self.bits[unit], self.named):
@@ -467,6 +508,7 @@ class _Editing:
         for copy in owned:
             if copy.twin is None:
                 writer.place(kept_tensor(copy, self.source()))
+        self.steps = {unit: self.exponents[unit] for unit in ready}
         engine = self._engine(writer)
         first = [replace(copy, key=None) if copy.twin else copy for copy in owned]
         self._pass(engine, [*ready, *looked], first, "adding")
@@ -479,9 +521,11 @@ class _Editing:
         late = [unit for unit in self.units if unit in engine.tally.largest]
         for unit in late:
             rms = engine.tally.largest[unit] / PEAK_TO_RMS
-            self.bits[unit] = 16
-            self.exponents[unit] = step_exponent(rms, bits=16, capacity=self.manifest.capacity)
-            for tensor in sum_tensors(unit, 0, 16, self.named):
+            if unit not in self.fixed:
+                self.bits[unit] = 16
+                self.exponents[unit] = step_exponent(rms, bits=16, capacity=self.manifest.capacity)
+            self.steps[unit] = self.exponents[unit]
+            for tensor in sum_tensors(unit, 0, self.bits[unit], self.named):
                 writer.place(tensor)
         differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
         for copy in differ:
@@ -514,7 +558,7 @@ class _Editing:
         tensors = list(self.named.values())
         norms = gather_norms(tensors, len(self.participants), self.exponents, engine.tally)
         statistics = relate(
-            stored_statistics(self.old),
+            self.stored,
             self.old,
             self.base,
             self.participants,
@@ -540,7 +584,7 @@ class _Editing:
 
     def _dry_add(self) -> EditReport:
         statistics = relate(
-            stored_statistics(self.old),
+            self.stored,
             self.old,
             self.base,
             self.participants,
@@ -625,7 +669,6 @@ class _Editing:
         return writer.finish(manifest)
 
     def _report(self, manifest: Manifest, statistics: Statistics, size: int) -> EditReport:
-        before = summaries(self.manifest, stored_statistics(self.old))
         elements, layers = self._widest()
         incoming = sum(t.nbytes for p in self.participants for t in p.checkpoint.tensors.values())
         return EditReport(
@@ -635,7 +678,7 @@ class _Editing:
             bytes_after=size,
             read_bytes=incoming,
             buffer_bytes=self.threads * strip_memory(layers, elements),
-            before=before,
+            before=self.before,
             after=summaries(manifest, statistics),
             estimated=tuple(sorted(statistics.estimated)),
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import CheckpointError, UsageError
-from randes_cli.files.atomic import atomic_file, check_space, check_target
+from randes_cli.files.atomic import atomic_file, check_space, check_target, refuse_same_file
 from randes_cli.files.bank import BankWriter, base_key
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
@@ -38,7 +38,7 @@ F64 = NDArray[np.float64]
 PEAK_TO_RMS = 8
 
 
-class _TooNarrow(Exception):
+class TooNarrow(Exception):
     """These units passed the range of 8 bits."""
 
     def __init__(self, units: set[Unit]) -> None:
@@ -104,6 +104,7 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
+        refuse_same_file(out, _input_files([base, *(task.source for task in tasks)]))
     with ExitStack() as stack:
         inputs = open_inputs(
             stack,
@@ -169,7 +170,7 @@ class _Packing:
                 with atomic_file(self.out, force=self.force) as file:
                     writer = BankWriter(file, self.layout.candidates())
                     return self._fill(writer)
-            except _TooNarrow as retry:
+            except TooNarrow as retry:
                 self._widen(retry.units)
 
     # Steps
@@ -233,9 +234,12 @@ class _Packing:
         self._again(engine, writer)
         late = [u for u in self.setup.units if u in engine.tally.largest]
         for unit in late:
-            found = engine.tally.largest[unit] / PEAK_TO_RMS
+            found, name = engine.tally.largest[unit] / PEAK_TO_RMS, unit.names[0]
             self.exponents[unit] = step_exponent(found, bits=16, capacity=self.setup.capacity)
             self.bits[unit] = 16
+            if name in self.setup.options.steps:
+                self.exponents[unit] = self.setup.options.steps[name]
+                self.bits[unit] = self.setup.options.widths.get(name, self.setup.options.bits)
             self._place(writer, self.layout.sums(unit))
         differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
         self._place(writer, [kept_tensor(copy, self.base) for copy in differ])
@@ -280,12 +284,12 @@ class _Packing:
         self._parallel([*jobs, *copies], self.setup.kernel, work, phase=phase, total=self.to_read)
 
     def _again(self, engine: Superposer, writer: BankWriter) -> None:
-        """Superpose anew, on a coarser grid, what did not fit; raise _TooNarrow at 8 bits."""
+        """Superpose anew, on a coarser grid, what did not fit; raise TooNarrow at 8 bits."""
         while engine.tally.peaks:
             peaks, engine.tally.peaks = engine.tally.peaks, {}
             narrow = {unit for unit in peaks if self.bits.get(unit, 16) == 8}
             if narrow:
-                raise _TooNarrow(narrow)
+                raise TooNarrow(narrow)
             for unit, peak in peaks.items():
                 raised = raised_exponent(self.exponents[unit], peak, bits=16)
                 if raised == self.exponents[unit]:

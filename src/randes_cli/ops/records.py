@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from randes_cli.files.digests import fingerprint
+from randes_cli.files.header import CONTROL
 from randes_cli.files.manifest import Manifest, TaskRecord
 from randes_cli.ops.inputs import OpenTask
 from randes_cli.ops.reports import TaskSummary
@@ -26,9 +27,12 @@ def recorded_source(source: str, bank: Path) -> str:
     if not path.exists():
         return source
     try:
-        return path.relative_to(bank.parent.resolve()).as_posix()
+        said = path.relative_to(bank.parent.resolve()).as_posix()
     except ValueError:
-        return path.name
+        said = path.name
+    # What is no text (a file name of other bytes, control characters) cannot stand in JSON.
+    said = said.encode("utf-8", "replace").decode()
+    return CONTROL.sub("?", said)
 
 
 def task_record(

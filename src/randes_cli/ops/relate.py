@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from randes_cli.core.signs import sign_window
 from randes_cli.errors import RandesError
-from randes_cli.files.bank import BankFile, sum_key
+from randes_cli.files.bank import BankFile
 from randes_cli.files.hub import is_cached
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.manifest import TaskRecord
@@ -42,8 +42,9 @@ F64 = NDArray[np.float64]
 class Echo:
     """A stored task whose deltas are read as their retrievals, λ = 1."""
 
-    def __init__(self, bank: BankFile, task: TaskRecord, unit_of: Mapping[str, Unit]) -> None:
-        self.bank, self.task, self._unit_of = bank, task, unit_of
+    def __init__(self, bank: BankFile, task: TaskRecord) -> None:
+        self.bank, self.task = bank, task
+        self._retrieval = Retrieval(bank, None, task)
 
     def order(self, unit: Unit) -> list[int]:
         """σ of the task on a unit."""
@@ -55,9 +56,8 @@ class Echo:
 
     def delta(self, base: BaseSample, name: str) -> F32 | None:
         """The retrieved delta on a sample of a tensor; None where there is none."""
-        unit = self._unit_of[name]
-        position = self.order(unit).index(unit.names.index(name))
-        key = sum_key(self.task.group, unit.names[position])
+        unit, position = self._retrieval.place(name)
+        key = self._retrieval.sum_key(name)
         if key not in self.bank:
             return None
         flips = self.bits(unit, position)
@@ -124,7 +124,7 @@ def relate(
         tasks: list[Deltas] = []
         for task in manifest.tasks:
             again = _reread(bank, base, task, unit_of, stack)
-            tasks.append(again or Echo(bank, task, unit_of))
+            tasks.append(again or Echo(bank, task))
         found = gather_grams(
             base,
             [*tasks, *added],

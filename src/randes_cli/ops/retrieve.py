@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,13 +60,20 @@ class BankBase:
 
 
 def find_recorded(recorded: str, bank: Path) -> str | None:
-    """Where a recorded source is now: on the Hub, below the bank's folder, or below this one."""
+    """Where a recorded source is now: on the Hub, below the bank's folder, or below this one.
+
+    A bank from elsewhere must not make us read any other place: randes records no path that
+    leads out of a folder, so such a path is not followed.
+    """
     if recorded_ref(recorded) is not None:
         return recorded
+    parts = PurePosixPath(recorded)
+    if not recorded or parts.is_absolute() or ".." in parts.parts:
+        return None
     for folder in (bank.parent, Path()):
-        path = folder / recorded
-        if recorded and path.exists():
-            return str(path)
+        with suppress(OSError):  # a name that no file can have
+            if (folder / recorded).exists():
+                return str(folder / recorded)
     return None
 
 
@@ -145,6 +154,11 @@ class Retrieval:
             for unit in plan_units(manifest.base.tensors, manifest.transform)
             for name in unit.names
         }
+        self._layer = {
+            name: layer
+            for unit in dict.fromkeys(self._units.values())
+            for layer, name in enumerate(unit.names)
+        }
         self._named = {tensor.name: tensor for tensor in manifest.base.tensors}
         shared = [
             task.tensor(tensor)
@@ -154,7 +168,7 @@ class Retrieval:
         self.tensors = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
         self.saturated = 0
         self.damaged: set[str] = set()
-        self._orders: dict[str, list[int]] = {}
+        self._positions: dict[Unit, list[int]] = {}
 
     def _output(self, tensor: TensorInfo) -> TensorInfo:
         if self._dtype is None or tensor.dtype not in FLOAT_DTYPES:
@@ -230,11 +244,12 @@ class Retrieval:
         self.base.read(name, piece.rect.start * size, raw)
         running = hasher()
         running.update(raw)
+        self._rest_of_chunk(piece, stored, self.base.read, name, running)
         self._check_base(running.digest(), piece)
         self._convert(raw, stored, piece, out)
 
     def _check_base(self, found: bytes, piece: Piece) -> None:
-        if self.base is None or self._shortened(piece):
+        if self.base is None:
             return
         recorded = self.base.digest(piece.tensor.name, piece.chunk)
         if found != recorded and self.base.outside is not None:
@@ -244,18 +259,29 @@ class Retrieval:
             )
         self._check(found, recorded, base_key(piece.tensor.name))
 
-    def _shortened(self, piece: Piece) -> bool:
-        """Whether the task's rows end inside this chunk, so that its digest cannot be checked."""
+    def _rest_of_chunk(
+        self,
+        piece: Piece,
+        dtype: str,
+        read: Callable[[str, int, Raw], None],
+        key: str,
+        running: Any,
+    ) -> None:
+        """Digest what follows in the chunk where the task's rows end inside it."""
         whole = chunks(*self._named[piece.tensor.name].matrix)[piece.chunk]
-        return whole.elements != piece.rect.elements
+        left = whole.elements - piece.rect.elements
+        if left:
+            raw = np.empty(left * ITEM_SIZE[dtype], np.uint8)
+            read(key, (piece.rect.start + piece.rect.elements) * ITEM_SIZE[dtype], raw)
+            running.update(raw)
 
-    def _place(self, name: str) -> tuple[Unit, int]:
+    def place(self, name: str) -> tuple[Unit, int]:
         """The unit of a tensor and the position where this task's layer lies in it."""
         unit = self._units.get(name)
         if unit is None:
             raise BankDamaged(f"{self.bank.path}: tensor {name!a} is not superposed in this bank")
-        order = self._orders.get(unit.names[0])
-        if order is None:
+        places = self._positions.get(unit)
+        if places is None:
             order = layer_order(
                 unit.shuffle,
                 seed=self.task.seed,
@@ -263,11 +289,17 @@ class Retrieval:
                 layer_kind=unit.kind,
                 layers=unit.layers,
             )
-            self._orders[unit.names[0]] = order
-        return unit, order.index(unit.names.index(name))
+            places = sorted(range(unit.layers), key=order.__getitem__)
+            self._positions[unit] = places
+        return unit, places[self._layer[name]]
+
+    def sum_key(self, name: str) -> str:
+        """The superposition that a tensor of the task lies in."""
+        unit, position = self.place(name)
+        return sum_key(self.task.group, unit.names[position])
 
     def _fill_superposed(self, kernel: Kernel, piece: Piece, strip: int, out: Raw) -> None:
-        unit, position = self._place(piece.tensor.name)
+        unit, position = self.place(piece.tensor.name)
         moved = unit.names[position]
         key = sum_key(self.task.group, moved)
         if key not in self.bank:
@@ -299,9 +331,11 @@ class Retrieval:
                 self.saturated += kernel.retrieve_onto(codes, bits, signs, target)
             else:
                 self.saturated += kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
+        if self.base is not None:
+            self._rest_of_chunk(piece, stored, self.base.read, piece.tensor.name, base_hash)
         self._check_base(base_hash.digest(), piece)
-        if not self._shortened(piece):
-            self._check(sum_hash.digest(), self.bank.digest(key, piece.chunk), key)
+        self._rest_of_chunk(piece, self.bank.info(key).dtype, self.bank.read_into, key, sum_hash)
+        self._check(sum_hash.digest(), self.bank.digest(key, piece.chunk), key)
 
 
 def output_metadata(task: TaskRecord) -> Mapping[str, str]:

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
-from randes_cli.files.atomic import atomic_file, check_space, check_target, wrap_os_error
+from randes_cli.files.atomic import (
+    atomic_file,
+    check_space,
+    check_target,
+    refuse_same_file,
+    wrap_os_error,
+)
 from randes_cli.files.bank import BankFile, file_key
 from randes_cli.files.folders import SUFFIXES
 from randes_cli.files.manifest import TaskRecord
@@ -206,7 +212,8 @@ class _Unpacking:
         options: UnpackOptions,
         run: RunOptions,
     ) -> None:
-        self.bank, self.place, self.options, self.run = bank, place, options, run
+        self.bank, self.base = bank, base
+        self.place, self.options, self.run = place, options, run
         self.retrieval = Retrieval(
             bank,
             base,
@@ -229,7 +236,9 @@ class _Unpacking:
     def check(self) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
         files = self.files()
+        outside = [] if self.base is None or self.base.outside is None else self.base.outside.files
         for path in files:
+            refuse_same_file(path, [self.bank.path, *(file.path for file in outside)])
             if path.parent.exists():
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():

@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import MismatchError
-from randes_cli.files.bank import CHECKS, BankFile, file_key, sum_key
+from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
+from randes_cli.files.bank import CHECKS, BankFile, base_key, file_key, own_key
 from randes_cli.files.digests import digest
 from randes_cli.ops.inputs import bank_source, reopen
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, find_task, open_base
 from randes_cli.ops.statistics import norm_rows, stored_statistics
-from randes_cli.ops.superpose import unit_order
-from randes_cli.plan import chunks, plan_units, strip_elements
+from randes_cli.plan import chunks, strip_elements
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 
 F64 = NDArray[np.float64]
@@ -83,19 +82,14 @@ class VerifyReport:
 def needed_keys(bank: BankFile, name: str) -> set[str]:
     """The tensors of a bank that retrieving a task reads."""
     retrieval = Retrieval(bank, None, find_task(bank, name))
-    task, manifest = retrieval.task, bank.manifest
-    unit_of = {n: u for u in plan_units(manifest.base.tensors, manifest.transform) for n in u.names}
-    keys = {f"own/{name}/{n}" for n in [*task.own, *task.shapes]}
+    task = retrieval.task
+    keys = {own_key(name, n) for n in [*task.own, *task.shapes]}
     keys |= {file_key(content) for content in task.files.values()}
     for tensor in retrieval.tensors:
-        if tensor in task.own:
-            continue
-        keys.add(f"base/{tensor}")
-        if retrieval.superposed(tensor) and tensor in unit_of:
-            unit = unit_of[tensor]
-            order = unit_order(unit, task.seed, task.index)
-            position = order.index(unit.names.index(tensor))
-            keys.add(sum_key(task.group, unit.names[position]))
+        if tensor not in task.own:
+            keys.add(base_key(tensor))
+            if retrieval.superposed(tensor):
+                keys.add(retrieval.sum_key(tensor))
     return keys & set(bank.header.tensors)
 
 
@@ -123,7 +117,11 @@ def verify(
         if buffer is None or len(buffer) < count:
             buffer = state.buffer = np.empty(max(count, 2**22), np.uint8)
         raw = buffer[:count]
-        bank.read_into(key, start, raw)
+        try:
+            bank.read_into(key, start, raw)
+        except (InputOutputError, CheckpointError):  # a bad sector, or cut off meanwhile
+            damaged.add(key)
+            return count
         if digest(raw) != bank.digest(key, number):
             damaged.add(key)
         return count

@@ -1,0 +1,214 @@
+"""Disks that fill up or fail, at every call, once and for ever; inputs that cannot be read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from randes_cli.errors import InputOutputError, NoSpace, RandesError
+from randes_cli.files import atomic
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.verify import verify
+from randes_cli.specs import RunOptions
+from tests.faults.conftest import Scene
+from tests.faults.shim import WRITES, count_calls, fail_with, faulty
+from tests.life.models import make_bank, put, take, write_family
+
+CALLS = (*WRITES, "close", "open")
+CODES = {errno.ENOSPC: NoSpace, errno.EDQUOT: NoSpace, errno.EIO: InputOutputError}
+
+
+@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
+@pytest.mark.parametrize("number", list(CODES), ids=lambda number: errno.errorcode[number])
+def test_an_error_at_any_call_leaves_the_old_bank_or_the_new_one(
+    scene: Scene, number: int, for_ever: bool
+) -> None:
+    calls = count_calls(scene.job, CALLS)
+    refused = 0
+    for at in range(1, calls + 1):
+        scene.reset()
+        caught: RandesError | None = None
+        try:
+            with faulty(fail_with(number), at, names=CALLS, for_ever=for_ever):
+                scene.job()
+        except RandesError as error:
+            caught = error
+        state = scene.state()
+        if caught is None:
+            assert scene.is_new(), f"call {at} of {calls}"
+        else:
+            refused += 1
+            assert state in (scene.before, scene.after), f"call {at} of {calls}"
+            assert "\n" not in str(caught)
+            if state == scene.after != scene.before:
+                assert "in place" in str(caught)
+            else:
+                assert isinstance(caught, CODES[number])
+        if not for_ever:
+            assert scene.litter() == [] or caught is None
+    assert refused > 10
+
+
+def test_writes_that_do_less_than_asked_are_continued(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, copy = os.pwrite, os.copy_file_range
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, bytes(data[:1000]), at))
+    monkeypatch.setattr(
+        os, "copy_file_range", lambda a, b, count, s, t: copy(a, b, min(count, 999), s, t)
+    )
+    scene.job()
+    assert scene.state() == scene.after
+
+
+def test_reads_that_give_less_than_asked_are_continued(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: read(fd, [views[0][:1000]], at))
+    scene.job()
+    assert scene.state() == scene.after
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE], ids=["EIO", "ESTALE"])
+def test_an_input_that_cannot_be_read_changes_nothing(scene: Scene, number: int) -> None:
+    names = ("preadv", "pread")
+    calls = count_calls(scene.job, names)
+    for at in range(1, calls + 1):
+        scene.reset()
+        try:
+            with faulty(fail_with(number), at, names=names):
+                scene.job()
+        except InputOutputError as error:
+            assert os.strerror(number) in str(error)
+            assert scene.state() == scene.before
+        else:  # an older task's checkpoint: its cosines are estimated
+            assert scene.before is not None and scene.is_new()
+        assert scene.litter() == []
+
+
+def test_copies_of_the_untouched_parts_stay_inside_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = make_bank(write_family(tmp_path), ("whole", "half"))
+    copied, real = [], os.copy_file_range
+
+    def count(source: int, target: int, size: int, *offsets: int) -> int:
+        done = real(source, target, size, *offsets)
+        copied.append(done)
+        return done
+
+    monkeypatch.setattr(os, "copy_file_range", count)
+    put(bank, "single")
+    with BankFile(bank) as opened:
+        untouched = sum(
+            info.nbytes
+            for key, info in opened.header.tensors.items()
+            if key.startswith(("base/", "own/"))
+        )
+    assert sum(copied) >= untouched
+    assert len(copied) < 12
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP])
+def test_without_copy_file_range_the_bytes_are_the_same(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*arguments: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    scene.job()
+    assert scene.state() == scene.after
+
+
+def test_too_little_free_space_is_refused_before_a_file_is_made(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = os.statvfs(scene.folder)
+    need = len(scene.before or scene.after) // 2
+    small = type("Found", (), {"f_bavail": need // found.f_frsize, "f_frsize": found.f_frsize})
+    monkeypatch.setattr(atomic.os, "statvfs", lambda path: small)
+    names = ("pwrite", "ftruncate", "copy_file_range", "replace")
+    with (
+        faulty(fail_with(errno.EIO), 0, names=names) as counter,
+        pytest.raises(NoSpace, match="bytes needed"),
+    ):
+        scene.job()
+    assert counter.calls == 0
+    assert scene.state() == scene.before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 20 MB; where none can be mounted, a folder with a limit on file sizes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") and subprocess.run(command, check=False).returncode == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if not mounted:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, limits[1]))
+    try:
+        yield folder
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_real_disk_that_fills_up_keeps_the_old_bank(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_family(tmp_path)
+    bank = small_disk / "bank.randes"
+    bank.write_bytes(make_bank(tmp_path, ("single",)).read_bytes())
+    before = bank.read_bytes()
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    with (small_disk / "ballast").open("wb") as ballast:
+        for _ in range(max(0, free - 200_000) // 100_000 if free < 2**26 else 0):
+            ballast.write(bytes(100_000))
+    monkeypatch.setattr(atomic, "check_space", lambda folder, need: None)
+    monkeypatch.setattr("randes_cli.ops.edit.check_space", lambda folder, need: None)
+    with pytest.raises(NoSpace):
+        put(bank, "whole", folder=tmp_path)
+    assert bank.read_bytes() == before
+    assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "bank.randes"]
+    (small_disk / "ballast").unlink()
+    with BankFile(bank) as opened:
+        assert verify(opened, RunOptions(threads=1)).sound
+
+
+def test_an_edit_keeps_the_permissions_of_the_bank(tmp_path: Path) -> None:
+    bank = make_bank(write_family(tmp_path), ("single",))
+    bank.chmod(0o640)
+    put(bank, "half")
+    assert bank.stat().st_mode & 0o777 == 0o640
+
+
+def test_an_edit_never_writes_through_a_link_into_another_tree(tmp_path: Path) -> None:
+    cache, here = tmp_path / "cache", tmp_path / "here"
+    cache.mkdir()
+    here.mkdir()
+    write_family(cache)
+    stored = make_bank(cache, ("single", "half"))
+    before = stored.read_bytes()
+    link = here / "bank.randes"
+    link.symlink_to(stored)
+    put(link, "whole", folder=cache)
+    assert stored.read_bytes() == before
+    assert link.is_file() and not link.is_symlink()
+    assert sorted(path.name for path in cache.iterdir() if path.name.startswith(".")) == []
+    with BankFile(link) as opened:
+        assert [task.name for task in opened.manifest.tasks] == ["single", "half", "whole"]
+    with pytest.raises(RandesError, match="not beside the bank"):
+        take(link, "single")

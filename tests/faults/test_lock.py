@@ -1,0 +1,81 @@
+"""One writer at a time, who it is, and readers that never wait."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from randes_cli.cli.main import run
+from randes_cli.errors import BankLocked
+from randes_cli.files.bank import BankFile
+from randes_cli.files.lock import bank_lock
+from tests.faults.writers import two_writers
+from tests.life.models import make_bank, put, source, write_family
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Path:
+    return make_bank(write_family(tmp_path), ("single", "whole"))
+
+
+def test_a_second_writer_fails_with_7_and_says_who_holds_the_lock(
+    bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with bank_lock(bank, wait=0):
+        for _ in range(2):  # asking must not wipe out the answer
+            assert run(["add", str(bank), source(bank.parent, "half")]) == 7
+            said = capsys.readouterr().err
+            assert f"locked by process {os.getpid()} on " in said
+            assert "--wait" in said
+    assert run(["add", str(bank), source(bank.parent, "half"), "-q"]) == 0
+
+
+def test_a_writer_that_waits_gets_its_turn(bank: Path) -> None:
+    held, entered = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with bank_lock(bank, wait=0):
+            entered.set()
+            held.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    entered.wait()
+    threading.Timer(0.2, held.set).start()
+    put(bank, "half", wait=60)
+    holder.join()
+    with BankFile(bank) as opened:
+        assert [task.name for task in opened.manifest.tasks] == ["single", "whole", "half"]
+
+
+def test_a_writer_that_waits_in_vain_changes_nothing(bank: Path) -> None:
+    before = bank.read_bytes()
+    with bank_lock(bank, wait=0), pytest.raises(BankLocked):
+        put(bank, "half", wait=0.2)
+    assert bank.read_bytes() == before
+
+
+def test_the_lock_of_a_dead_process_is_free(bank: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with bank_lock(bank, wait=0):
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert (bank.parent / ".bank.randes.lock").exists()
+    put(bank, "half")
+    assert not (bank.parent / ".bank.randes.lock").exists()
+
+
+def test_dry_runs_and_readers_need_no_lock(bank: Path) -> None:
+    with bank_lock(bank, wait=0):
+        assert run(["add", str(bank), source(bank.parent, "half"), "--dry-run", "-q"]) == 0
+        assert run(["remove", str(bank), "--task", "whole", "--dry-run", "-q"]) == 0
+        assert run(["verify", str(bank), "-q"]) == 0
+
+
+def test_two_writers_lose_no_add_and_a_reader_always_reads_right(bank: Path) -> None:
+    """`make torture` does the same with fifty adds each."""
+    two_writers(bank, 10)

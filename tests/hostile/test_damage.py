@@ -1,0 +1,219 @@
+"""Damage of every kind is found, named, and never passes into a retrieved tensor."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from randes_cli.cli.main import run
+from randes_cli.errors import BankDamaged, NewerFormat, RandesError
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.verify import verify
+from randes_cli.specs import RunOptions
+from tests.hostile.small import make_small_bank, retrieved
+from tests.life import models
+
+ONE = RunOptions(threads=1)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_small_bank(tmp_path_factory.mktemp("small"))
+
+
+def _found(path: Path) -> bool:
+    """Whether `verify` finds damage; whatever it does not refuse must be named."""
+    try:
+        with BankFile(path) as bank:
+            return not verify(bank, ONE).sound
+    except (BankDamaged, NewerFormat):
+        return True
+
+
+def _retrievals(path: Path) -> dict[str, dict[str, bytes]]:
+    """What can be retrieved without complaint."""
+    made = {}
+    try:
+        with BankFile(path) as bank:
+            for task in bank.manifest.tasks:
+                try:
+                    made[task.name] = retrieved(bank, task.name)
+                except BankDamaged:
+                    continue
+    except (BankDamaged, NewerFormat):
+        return {}
+    return made
+
+
+@pytest.mark.parametrize("flip", [lambda at: 1 << (at % 8), lambda at: 0xFF], ids=["bit", "byte"])
+def test_every_flipped_byte_is_found_and_none_reaches_a_tensor(
+    small: Path, tmp_path: Path, flip: Callable[[int], int]
+) -> None:
+    whole, path = small.read_bytes(), tmp_path / "flipped.randes"
+    path.write_bytes(whole)
+    with BankFile(small) as bank:
+        right = {name: retrieved(bank, name) for name in "ab"}
+    fd = os.open(path, os.O_WRONLY)
+    for at, byte in enumerate(whole):
+        os.pwrite(fd, bytes([byte ^ flip(at)]), at)
+        assert _found(path), f"byte {at}"
+        for name, tensors in _retrievals(path).items():
+            assert tensors == right[name], f"byte {at}, task {name}"
+        os.pwrite(fd, bytes([byte]), at)
+    os.close(fd)
+    assert path.read_bytes() == whole
+    assert not _found(path)
+
+
+def test_every_truncation_is_found(small: Path, tmp_path: Path) -> None:
+    whole, path = small.read_bytes(), tmp_path / "cut.randes"
+    path.write_bytes(whole)
+    for length in reversed(range(len(whole))):
+        os.truncate(path, length)
+        with pytest.raises(BankDamaged, match=r"cut\.randes"):
+            BankFile(path)
+
+
+@pytest.mark.parametrize("more", [b"\0", b"x" * 100, bytes(2**20)], ids=len)
+def test_bytes_after_the_end_are_found(small: Path, tmp_path: Path, more: bytes) -> None:
+    path = tmp_path / "longer.randes"
+    path.write_bytes(small.read_bytes() + more)
+    with pytest.raises(BankDamaged, match="followed by other bytes"):
+        BankFile(path)
+
+
+@pytest.mark.parametrize("size", [1, 16, 512])
+def test_zeros_in_the_middle_are_found(small: Path, tmp_path: Path, size: int) -> None:
+    whole, path = small.read_bytes(), tmp_path / "holes.randes"
+    for at in range(0, len(whole) - size, max(5, size // 2)):
+        if any(whole[at : at + size]):
+            path.write_bytes(whole[:at] + bytes(size) + whole[at + size :])
+            assert _found(path), f"{size} zeros from byte {at}"
+
+
+def test_a_damaged_bank_is_told_from_a_bad_checkpoint_whatever_its_name(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = tmp_path / "model.safetensors"
+    renamed.write_bytes(small.read_bytes()[:-10])
+    assert run(["verify", str(renamed)]) == 6
+    assert "truncated" in capsys.readouterr().err
+    checkpoint = tmp_path / "cut.safetensors"
+    checkpoint.write_bytes((small.parent / "base.safetensors").read_bytes()[:-10])
+    assert run(["verify", str(checkpoint)]) == 3
+    assert run(["verify", str(small.parent / "base.safetensors")]) == 3
+
+
+@pytest.fixture
+def family_bank(tmp_path: Path) -> Path:
+    return models.make_bank(models.write_family(tmp_path), ("whole", "single"))
+
+
+def _damage(path: Path, key: str) -> None:
+    with BankFile(path) as bank:
+        start, size = bank.header.starts[key], bank.info(key).nbytes
+    data = bytearray(path.read_bytes())
+    data[start + size // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "hurt"),
+    [
+        ("own/whole/head.weight", ["whole"]),
+        ("base/h.0.w", ["single", "whole"]),
+        ("base/ids", ["single", "whole"]),
+        ("sum/0/h.1.w", ["single", "whole"]),
+        ("sum/0/h.0.w", ["whole"]),
+        ("stats/norms", []),
+        ("stats/gram", []),
+    ],
+)
+def test_damage_is_named_with_the_tasks_it_hurts_and_the_others_come_back(
+    family_bank: Path,
+    tmp_path: Path,
+    key: str,
+    hurt: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _damage(family_bank, key)
+    assert run(["verify", str(family_bank), "--json"]) == 6
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert report["damaged"] == [key]
+    assert sorted(report["hurt"]) == hurt
+    assert sorted(report["whole"]) == sorted({"whole", "single"} - set(hurt))
+    for name in ("whole", "single"):
+        out = tmp_path / f"out-{name}.safetensors"
+        words = ["unpack", str(family_bank), "--task", name, "-o", str(out), "-q"]
+        assert run(words) == (6 if name in hurt else 0)
+        assert out.exists() == (name not in hurt)
+        if name in hurt:
+            said = capsys.readouterr().err
+            assert repr(key) in said and name in said and "--force" in said
+            assert run([*words, "--force", "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["tasks"][0]["damaged"] == [key]
+
+
+def test_edits_refuse_to_build_on_damage(family_bank: Path) -> None:
+    for key in ("sum/0/h.1.w", "base/h.1.w", "stats/gram"):
+        whole = family_bank.read_bytes()
+        _damage(family_bank, key)
+        damaged = family_bank.read_bytes()
+        with pytest.raises(BankDamaged, match=key):
+            models.put(family_bank, "half")
+        with pytest.raises(BankDamaged, match=key):
+            models.take(family_bank, "single")
+        assert family_bank.read_bytes() == damaged
+        family_bank.write_bytes(whole)
+
+
+def test_damage_in_what_an_edit_only_copies_stays_visible(family_bank: Path) -> None:
+    _damage(family_bank, "own/whole/head.weight")
+    models.put(family_bank, "half")
+    with BankFile(family_bank) as bank:
+        assert verify(bank, ONE).damaged == ("own/whole/head.weight",)
+
+
+def test_inspect_of_damaged_statistics_says_what_is_damaged(
+    family_bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _damage(family_bank, "stats/norms")
+    assert run(["inspect", str(family_bank)]) == 6
+    said = capsys.readouterr().err
+    assert "bank.randes" in said and "'stats/norms' is damaged" in said
+
+
+def test_a_sector_that_cannot_be_read_is_damage_with_a_name(
+    family_bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BankFile(family_bank) as bank:
+        start, real = bank.header.starts["base/table"], os.preadv
+
+        def read(fd: int, views: list[memoryview], at: int) -> int:
+            if at == start:
+                raise OSError(5, "Input/output error")
+            return real(fd, views, at)
+
+        monkeypatch.setattr(os, "preadv", read)
+        report = verify(bank, ONE)
+    assert report.damaged == ("base/table",)
+    assert sorted(report.hurt) == ["single", "whole"]
+
+
+def test_quick_checks_header_manifest_and_statistics_alone(family_bank: Path) -> None:
+    _damage(family_bank, "base/table")
+    with BankFile(family_bank) as bank:
+        assert verify(bank, ONE, quick=True).sound
+        assert not verify(bank, ONE).sound
+
+
+def test_every_error_has_one_line(family_bank: Path) -> None:
+    _damage(family_bank, "sum/0/h.1.w")
+    with pytest.raises(RandesError) as caught:
+        models.put(family_bank, "half")
+    assert "\n" not in str(caught.value)
