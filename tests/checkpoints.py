@@ -80,7 +80,7 @@ class Packer:
     """Writes state dicts to files below `folder` and packs them."""
 
     folder: Path
-    reports: list[PackReport] = field(default_factory=list)
+    reports: list[PackReport] = field(default_factory=list, repr=False)
 
     def inputs(
         self, tasks: Mapping[str, State], indices: Mapping[str, int] | None = None

@@ -150,7 +150,7 @@ def test_shards_and_a_single_file_give_one_fingerprint_and_the_same_sums(
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shapes=st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=3), min_size=1, max_size=4),
     strip=st.integers(1, 60),

@@ -339,9 +339,10 @@ def _layout(fields: _Fields) -> dict[str, str]:
     """Where components lie in a folder: ``unet`` in ``unet/….safetensors``, no further."""
     found = fields.map("layout", _text) if "layout" in fields.value else {}
     for component, target in found.items():
-        folder, _, file = target.rpartition("/")
+        file = target.rpartition("/")[2]
         safe = not component or re.fullmatch(r"[\w-][\w.-]*", component, re.ASCII)
-        if not safe or folder != component or not _WEIGHTS.fullmatch(file):
+        inside = f"{component}/{file}" if component else file
+        if not safe or target != inside or not _WEIGHTS.fullmatch(file):
             raise fields.fail(f"layout[{component[:100]!a}]", "is not a file in its folder")
     return found
 

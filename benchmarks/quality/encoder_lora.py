@@ -1,0 +1,98 @@
+"""The text-encoder bed again with LoRA (paper, Table 4): once merged into full deltas, as the
+paper does, and once as adapters, whose factors are superposed themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import encoder
+import torch
+from beds import CACHE, Bed, StateDict, load, save
+from encoder_data import TASKS
+from torch import Tensor
+from training import Recipe, fit
+
+FOLDER = CACHE / "encoder-lora"
+RANK, ALPHA = 16, 32
+TARGETS = ("query", "key", "value", "dense")
+FINE_TUNING = Recipe(steps=300, rate=1e-3, batch=32)
+
+
+def fine_tune(task: str, seed: int, path: Path) -> None:
+    """Train an adapter on every linear layer of the encoder."""
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+
+    torch.manual_seed(seed)
+    recipe = replace(FINE_TUNING, seed=seed)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS))
+    model = get_peft_model(encoder.new_model(), config).train()  # type: ignore[arg-type]
+    fit(model, encoder.batch_loss(model, task, recipe), recipe)
+    save(get_peft_model_state_dict(model), path)
+
+
+def merged(base: StateDict, adapter: StateDict) -> dict[str, Tensor]:
+    """The base with an adapter's low-rank products added: W + (alpha / r) B A."""
+    made = dict(base)
+    for name, down in adapter.items():
+        if name.endswith("lora_A.weight"):
+            up = adapter[name.replace("lora_A", "lora_B")]
+            layer = name.removeprefix("base_model.model.").replace("lora_A.", "")
+            made[layer] = base[layer] + (ALPHA / RANK) * (up @ down)
+    return made
+
+
+def _adapters() -> dict[str, Path]:
+    paths = {task: FOLDER / "adapters" / f"{task}.safetensors" for task in TASKS}
+    for task, path in paths.items():
+        if not path.exists():
+            fine_tune(task, 0, path)
+            print(f"encoder-lora: trained {task}", flush=True)
+    return paths
+
+
+@cache
+def _base() -> dict[str, Tensor]:
+    return load(encoder.base_checkpoint())
+
+
+def _evaluate_adapter(state: StateDict, task: str, part: str) -> float:
+    return encoder.evaluate(merged(_base(), state), task, part)
+
+
+def merged_bed() -> Bed:
+    """Adapters merged into full checkpoints."""
+    tasks = {}
+    for task, adapter in _adapters().items():
+        tasks[task] = FOLDER / f"{task}.safetensors"
+        if not tasks[task].exists():
+            save(merged(_base(), load(adapter)), tasks[task])
+    return Bed(
+        "encoder-lora",
+        "Text encoder, eight LoRA fine-tunes merged",
+        encoder.base_checkpoint(),
+        tasks,
+        encoder.evaluate,
+        f"The same eight tasks with LoRA of rank {RANK} on every linear layer, merged into full "
+        "checkpoints before they are packed.",
+    )
+
+
+def adapter_bed() -> Bed:
+    """The factors A and B themselves, over a base of zeros."""
+    tasks = _adapters()
+    base = FOLDER / "zeros.safetensors"
+    if not base.exists():
+        first = load(next(iter(tasks.values())))
+        save({name: torch.zeros_like(tensor) for name, tensor in first.items()}, base)
+    return Bed(
+        "encoder-adapters",
+        "Text encoder, eight LoRA adapters",
+        base,
+        tasks,
+        _evaluate_adapter,
+        "The same adapters, packed as they are: the factors A and B are superposed. Bytes are in "
+        "units of one adapter, and the zeros that stand for a base are not counted by a bank that "
+        "leaves it out, but are here.",
+    )

@@ -1,0 +1,86 @@
+"""Measure randes against what else there is, on real fine-tunes, and write docs/results.md.
+
+    python benchmarks/quality/run.py [--bed NAME ...] [--part PART ...] [--seeds 42 43 44]
+
+Models and cells are cached below `.cache`; an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from time import perf_counter
+
+import catalogue
+import report
+import torch
+from beds import Bed
+from measure import cell_path, measure
+from methods import Method, Models
+
+PARTS: dict[str, Callable[[], list[Method]]] = {
+    "baselines": catalogue.baselines,
+    "banks": catalogue.banks,
+    "sealed": catalogue.sealed,
+    "ablations": catalogue.ablations,
+    "scaling": catalogue.scaling,
+}
+
+
+def beds() -> dict[str, Callable[[], Bed]]:
+    """The beds by name; a bed is trained when it is first wanted."""
+    import decoder
+    import encoder
+    import encoder_lora
+    import vision
+
+    return {
+        "digits": vision.digits,
+        "digits-large": vision.digits_large,
+        "encoder": encoder.bed,
+        "decoder": decoder.bed,
+        "encoder-lora": encoder_lora.merged_bed,
+        "encoder-adapters": encoder_lora.adapter_bed,
+    }
+
+
+def run(bed: Bed, parts: list[str], seeds: list[int]) -> None:
+    """Measure what is missing, the first seed of everything first."""
+    rows = [row for part in parts for row in PARTS[part]()]
+    wanted = [
+        (row, seed)
+        for place, seed in enumerate(seeds)
+        for row in rows
+        if (row.seeds or place == 0) and not cell_path(bed.name, row.name, seed).exists()
+    ]
+    if not wanted:
+        return
+    models = Models(bed)
+    for at, (row, seed) in enumerate(wanted, 1):
+        start = perf_counter()
+        cell = measure(models, row, seed)
+        print(
+            f"{bed.name} {at}/{len(wanted)}  {row.name:32} seed {seed}  {cell.mean:.4f}  "
+            f"knob {cell.knob}  {cell.nbytes / cell.base_bytes:.3f}x  "
+            f"{perf_counter() - start:.0f} s",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure what the command line names, then write the report."""
+    known = beds()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--bed", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(catalogue.SEEDS))
+    parser.add_argument("--report", action="store_true", help="measure nothing, write the report")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in [] if options.report else options.bed:
+        run(known[name](), options.part, options.seeds)
+    print(f"wrote {report.write(known)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A manifest cannot name a place outside the output folder, nor a file that is not one of ours."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from randes_cli.errors import BankDamaged
+from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord, decode, encode
+from randes_cli.specs import BaseStorage, TensorInfo, Transform
+
+CONTENT = "0" * 32
+
+
+def manifest() -> Manifest:
+    base = BaseRecord("b", "0", BaseStorage.embed, {}, (TensorInfo("w", "F32", (2, 2)),))
+    task = TaskRecord(
+        name="t",
+        index=0,
+        seed=42,
+        group=0,
+        source="s",
+        fingerprint="0",
+        metadata={},
+        prefix=("module.", ""),
+        unprefixed=frozenset({"w"}),
+        layout={"": "model.safetensors", "unet": "unet/diffusion_pytorch_model.safetensors"},
+        files={"config.json": CONTENT, "unet/config.json": CONTENT},
+    )
+    return Manifest(Transform(), 16, 42, 16, 1, base, (task,), {})
+
+
+def changed(**fields: Any) -> bytes:
+    value = json.loads(encode(manifest()))
+    value["tasks"][0].update(fields)
+    return json.dumps(value).encode()
+
+
+def test_names_layout_and_files_survive_a_round_trip() -> None:
+    assert decode(encode(manifest())) == manifest()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../config.json", "/config.json", "a/../config.json", "a/b/config.json", "model.safetensors"],
+)
+def test_side_files_with_other_names_are_refused(name: str) -> None:
+    with pytest.raises(BankDamaged, match=r"tasks\[0\]\.files"):
+        decode(changed(files={name: CONTENT}))
+
+
+@pytest.mark.parametrize("content", ["", "0" * 31, "0" * 31 + "g", "../" + "0" * 29, 3])
+def test_contents_that_are_no_digest_are_refused(content: Any) -> None:
+    with pytest.raises(BankDamaged, match=r"tasks\[0\]\.files"):
+        decode(changed(files={"config.json": content}))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"": "/model.safetensors"},
+        {"": "../model.safetensors"},
+        {"": "x/model.safetensors"},
+        {"": "config.json"},
+        {"..": "../model.safetensors"},
+        {"a": "b/model.safetensors"},
+        {"a": "a/../model.safetensors"},
+        {"a/b": "a/b/model.safetensors"},
+        {"": 3},
+    ],
+)
+def test_weights_outside_their_folder_are_refused(layout: dict[str, Any]) -> None:
+    with pytest.raises(BankDamaged, match=r"tasks\[0\]\.layout"):
+        decode(changed(layout=layout))
+
+
+@pytest.mark.parametrize("prefix", [["a"], ["a", 1], "ab", ["a", "b", "c"], {}])
+def test_a_prefix_that_is_no_pair_is_refused(prefix: Any) -> None:
+    with pytest.raises(BankDamaged, match=r"tasks\[0\]\.prefix"):
+        decode(changed(prefix=prefix))

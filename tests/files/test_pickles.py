@@ -1,0 +1,148 @@
+"""Pickled checkpoints: read as tensors when allowed, and their code never runs."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from randes_cli.core.convert import numpy_dtype
+from randes_cli.errors import CheckpointError
+from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
+from randes_cli.specs import OpenOptions
+
+ALLOWED = OpenOptions(allow_pickle=True)
+
+
+def values(checkpoint: Checkpoint, name: str) -> np.ndarray[Any, Any]:
+    tensor = checkpoint.tensors[name]
+    out = np.empty(tensor.nbytes, np.uint8)
+    checkpoint.read(name, 0, out)
+    return out.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
+
+
+STATE = {
+    "a.weight": torch.arange(12, dtype=torch.float32).reshape(3, 4),
+    "empty": torch.zeros(0, 4),
+    "b": torch.tensor([1.5, -2], dtype=torch.bfloat16),
+    "steps": torch.tensor(7),
+    "mask": torch.tensor([True, False]),
+}
+
+
+@pytest.mark.parametrize("suffix", ["bin", "pt", "pth", "ckpt"])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_pickled_state_dict_reads_like_safetensors(
+    suffix: str, zipped: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / f"model.{suffix}"
+    torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
+    with open_checkpoint(str(path), ALLOWED) as checkpoint:
+        assert list(checkpoint.tensors) == list(STATE)
+        for name, tensor in STATE.items():
+            wanted = tensor.float().numpy()
+            assert np.array_equal(values(checkpoint, name).astype(np.float32), wanted)
+            assert checkpoint.tensors[name].shape == tuple(tensor.shape)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "module", "model_state_dict"])
+def test_a_state_dict_is_found_under_the_usual_wrappers(key: str, tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "args": {"lr": 0.1}, key: STATE}, tmp_path / "model.pt")
+    with open_checkpoint(str(tmp_path / "model.pt"), ALLOWED) as checkpoint:
+        assert set(checkpoint.tensors) == set(STATE)
+
+
+def test_wrappers_may_be_nested_and_other_entries_are_left_out(tmp_path: Path) -> None:
+    inner = {"state_dict": {"module": STATE}, "optimizer": {"state": {}}}
+    torch.save(inner, tmp_path / "model.pt")
+    with open_checkpoint(str(tmp_path / "model.pt"), ALLOWED) as checkpoint:
+        assert set(checkpoint.tensors) == set(STATE)
+
+
+def test_tied_and_transposed_tensors_come_out_whole(tmp_path: Path) -> None:
+    weight = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    state = {
+        "embed": weight,
+        "head": weight,
+        "turned": weight.T,
+        "row": weight[1],
+        "v": weight[:, 1],
+    }
+    torch.save(state, tmp_path / "model.bin")
+    with open_checkpoint(str(tmp_path / "model.bin"), ALLOWED) as checkpoint:
+        for name, tensor in state.items():
+            assert np.array_equal(values(checkpoint, name), tensor.numpy())
+
+
+def test_shards_with_an_index_read_as_one(tmp_path: Path) -> None:
+    names = list(STATE)
+    files = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    torch.save({name: STATE[name] for name in names[:2]}, tmp_path / files[0])
+    torch.save({name: STATE[name] for name in names[2:]}, tmp_path / files[1])
+    weights = {name: files[number > 1] for number, name in enumerate(names)}
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(str({"metadata": {}, "weight_map": weights}).replace("'", '"'))
+    for source in (tmp_path, index):
+        with open_checkpoint(str(source), ALLOWED) as checkpoint:
+            assert set(checkpoint.tensors) == set(STATE)
+
+
+@pytest.mark.parametrize("suffix", ["bin", "pt", "pth", "ckpt"])
+def test_without_leave_a_pickle_is_refused_with_the_way_out(suffix: str, tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / f"pytorch_model.{suffix}")
+    for source in (tmp_path, tmp_path / f"pytorch_model.{suffix}"):
+        with pytest.raises(CheckpointError, match=r"convert it to safetensors .* --allow-pickle"):
+            open_checkpoint(str(source))
+
+
+class _Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.pt", "model.safetensors", "model.st"])
+@pytest.mark.parametrize("how", ["zip", "legacy", "plain"])
+@pytest.mark.parametrize("allow", [True, False])
+def test_code_in_a_pickle_never_runs(name: str, how: str, allow: bool, tmp_path: Path) -> None:
+    ran, path = tmp_path / "ran", tmp_path / name
+    bomb = {"weight": torch.ones(2), "bomb": _Bomb(ran)}
+    if how == "plain":
+        path.write_bytes(pickle.dumps(_Bomb(ran)))
+    else:
+        torch.save(bomb, path, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(CheckpointError, match=name):
+        open_checkpoint(str(path), OpenOptions(allow_pickle=allow))
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"epoch": 3}, "no state dict"),
+        ([1, 2], "no state dict"),
+        ({"w": torch.ones(2, 2).to_sparse()}, "dense"),
+        ({"w": torch.ones(2, dtype=torch.complex128)}, "complex128"),
+    ],
+)
+def test_what_holds_no_dense_state_dict_is_refused(content: Any, said: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
+
+
+def test_a_truncated_pickle_is_refused(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "model.pt")
+    whole = (tmp_path / "model.pt").read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "model.pt").write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=r"model\.pt"):
+            open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)

@@ -1,0 +1,55 @@
+"""Names that differ from the base's by what stands in front of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from checkpoints import Packer, perturbed, random_state, retrieve
+from randes_cli.files.names import guess_prefix, match_names
+
+PAIRS = {
+    "the task has more in front": (
+        ["encoder.a.weight", "encoder.b.weight"],
+        ["model.encoder.a.weight", "model.encoder.b.weight"],
+        ("model.", ""),
+    ),
+    "the base has more in front": (
+        ["bert.a.x.weight", "bert.b.x.weight"],
+        ["a.x.weight", "b.x.weight"],
+        ("", "bert."),
+    ),
+    "both have something": (
+        ["bert.a.x.weight", "bert.b.x.weight"],
+        ["model.a.x.weight", "model.b.x.weight"],
+        ("model.", "bert."),
+    ),
+    "nothing in common": (["a.x.weight", "b.x.weight"], ["c.y.weight", "d.y.weight"], None),
+    "the same names": (["a.x.weight", "b.x.weight"], ["a.x.weight", "b.x.weight"], None),
+}
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_a_prefix_is_guessed_from_the_names(case: str) -> None:
+    base, task, guess = PAIRS[case]
+    assert guess_prefix(base, task) == guess
+
+
+def test_a_mapping_that_would_merge_two_names_is_none() -> None:
+    base = ["a.x.weight", "b.x.weight", "c.x.weight"]
+    task = [f"m.{name}" for name in base] + ["a.x.weight"]
+    assert match_names(base, task) is None
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("enc.", "model.enc."), ("bert.", "")])
+def test_a_task_of_another_prefix_is_packed_and_comes_back_under_its_own_names(
+    packer: Packer, ours: str, theirs: str
+) -> None:
+    base = random_state({f"{ours}a.x.weight": [8, 8], f"{ours}b.x.weight": [8, 8]})
+    plain = perturbed(base, seed=1)
+    task = {theirs + name.removeprefix(ours): value for name, value in plain.items()}
+    bank = packer.pack(base, {"renamed": task, "plain": plain})
+    found = retrieve(bank, "renamed")
+    assert set(found) == set(task)
+    alone = retrieve(packer.pack(base, {"renamed": plain, "plain": plain}), "renamed")
+    for name, value in alone.items():
+        assert bool((found[theirs + name.removeprefix(ours)] == value).all())

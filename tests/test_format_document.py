@@ -1,0 +1,189 @@
+"""docs/bank-format.md says what the program does: constants, vectors, the example's bytes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bank_example import BASE, TASKS, example_bank, hex_lines
+from checkpoints import retrieve
+from oracle import stream, stream_bits
+from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
+from randes_cli.core.shuffle import layer_order
+from randes_cli.core.streams import random_bytes
+from randes_cli.files import bank
+from randes_cli.files.bank import BankFile
+from randes_cli.files.digests import digest
+from randes_cli.files.header import MAX_HEADER
+from randes_cli.files.manifest import FEATURES, decode, encode, to_json
+from randes_cli.plan import CHUNK_ELEMENTS
+from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs
+
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "bank-format.md").read_text("utf-8")
+
+
+def rows_of(section: str) -> list[list[str]]:
+    """The cells of every table row of a section, code marks removed."""
+    body = re.split(r"^## ", DOCUMENT, flags=re.M)
+    text = next(part for part in body if section in part.splitlines()[0])
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_example_s_bytes_are_those_that_are_packed(tmp_path: Path) -> None:
+    printed = DOCUMENT.split("```hexdump\n")[1].split("\n```")[0]
+    assert printed.splitlines() == hex_lines(example_bank(tmp_path))
+
+
+def test_the_printed_example_can_be_typed_in_and_opened(tmp_path: Path) -> None:
+    printed = DOCUMENT.split("```hexdump\n")[1].split("\n```")[0].splitlines()
+    data = bytearray(int(printed[-1], 16))
+    last, line = 0, b""
+    for row in printed[:-1]:
+        if row == "*":
+            continue
+        start = int(row[:8], 16)
+        for gap in range(last, start, 16):
+            data[gap : gap + 16] = line
+        line = bytes.fromhex(row[10:58].replace(" ", ""))
+        data[start : start + len(line)] = line
+        last = start + 16
+    path = tmp_path / "typed.randes"
+    path.write_bytes(data)
+    for task in TASKS:
+        assert retrieve(path, task)["w"].shape == (2, 3)
+
+
+def test_the_example_s_sum_follows_from_its_streams(tmp_path: Path) -> None:
+    example_bank(tmp_path)
+    total = np.zeros((2, 3), int)
+    for seed, values in zip((42, 43), TASKS.values(), strict=True):
+        bits = stream_bits(seed, "w", 4)
+        assert "".join(map(str, bits)) in DOCUMENT
+        delta = (np.array(values) - np.array(BASE)).reshape(2, 3) * 256
+        flips = np.array([[bits[i + j] for j in range(3)] for i in range(2)])
+        total += np.where(flips, -delta, delta).astype(int)
+    with BankFile(tmp_path / "example.randes") as opened:
+        assert opened.read("sum/0/w").view(np.int16).tolist() == total.reshape(-1).tolist()
+    said = " / ".join(" ".join(map(str, row)) for row in total).replace("-", "−")
+    assert f"S = {said}." in DOCUMENT
+
+
+def test_stream_vectors_of_the_document_are_those_of_the_code() -> None:
+    found = re.findall(
+        r"^\| `randes/1\|(.*?)\|(\d+)\|(.*?)` \| `([0-9a-f]{32})` \|$",
+        DOCUMENT.replace("\\|", "|"),
+        re.M,
+    )
+    assert len(found) >= 5
+    for kind, seed, name, vector in found:
+        assert random_bytes(kind, int(seed), name, 16).hex() == vector
+        assert stream(kind, int(seed), name, 16).hex() == vector
+
+
+def test_shuffle_vectors_of_the_document_are_those_of_the_code() -> None:
+    found = re.findall(r"^\| seed (\d+) \| ([\d ]+) \|$", DOCUMENT, re.M)
+    assert len(found) == 2
+    for seed, order in found:
+        assert list(map(int, order.split())) == layer_order(
+            Shuffle.random, seed=int(seed), index=0, layer_kind="layers.*.weight", layers=8
+        )
+
+
+def test_names_of_tensors_are_those_of_the_code() -> None:
+    names = {row[0].strip("`") for row in rows_of("2. Tensors")[2:]}
+    assert names == {
+        bank.base_key("<tensor>"),
+        bank.sum_key("<group>", "<tensor>"),  # type: ignore[arg-type]
+        bank.own_key("<task>", "<tensor>"),
+        bank.file_key("<digest>"),
+        bank.NORMS,
+        bank.GRAM,
+        bank.BASE_DIGESTS,
+        bank.MANIFEST,
+        bank.CHECKS,
+        "align/<n>",
+    }
+    assert str(bank.METADATA).replace("'", '"') in DOCUMENT
+
+
+def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
+    example_bank(tmp_path)
+    with BankFile(tmp_path / "example.randes") as opened:
+        manifest = opened.manifest
+    written = to_json(manifest)
+    paths = {
+        f"{key}.{inner}" if key in ("transform", "base", "stats") else key
+        for key, value in written.items()
+        for inner in (value if isinstance(value, dict) else [key])
+    } - {"steps.w"}
+    rows = rows_of("3. Manifest")
+    documented = {name for row in rows for name in re.findall(r"`([a-z_.]+)`", row[0])}
+    optional = {"dtype", "prefix", "unprefixed", "layout", "files", "coefficient"}
+    paths = {"steps" if p.startswith("steps.") else p for p in paths} | {"steps", "widths"}
+    assert documented == paths | set(written["tasks"][0]) | optional
+    for values in (Shuffle, Signs, Rest, BaseStorage):
+        assert all(f"`{member.value}`" in DOCUMENT for member in values)
+    assert all(f"`{feature}`" in DOCUMENT for feature in FEATURES)
+
+
+def test_limits_are_those_of_the_code() -> None:
+    limits = {row[0]: row[1] for row in rows_of("9. Limits")[2:]}
+    assert limits["header"] == f"{MAX_HEADER:,} bytes".replace(",", " ")
+    assert limits["one rounded delta, and a 16-bit sum"] == f"±{LIMIT[16]} steps"
+    assert limits["an 8-bit sum"] == f"±{LIMIT[8]} steps"
+    low, high = EXPONENT_RANGE
+    assert limits["step exponent"] == f"{low} … {high}".replace("-", "−")
+    assert limits["chunk"] == f"{CHUNK_ELEMENTS} elements"
+
+
+def test_checks_hold_the_digests_in_the_order_of_the_document(tmp_path: Path) -> None:
+    data = example_bank(tmp_path)
+    with BankFile(tmp_path / "example.randes") as opened:
+        header = opened.header
+    checks = data[header.starts["checks"] :]
+    expected = digest(data[: header.size])
+    for name, tensor in header.tensors.items():
+        if name != "checks":
+            start = header.starts[name]
+            expected += digest(data[start : start + tensor.nbytes])
+    assert checks == expected + digest(expected)
+
+
+def test_every_byte_of_a_bank_is_covered_by_a_digest(tmp_path: Path) -> None:
+    from randes_cli.errors import RandesError
+
+    data, path = example_bank(tmp_path), tmp_path / "example.randes"
+    with BankFile(path) as opened:
+        manifest = opened.header.starts["manifest"]
+    for position in [*range(0, 1344, 61), *range(manifest, len(data), 29), len(data) - 1]:
+        broken = bytearray(data)
+        broken[position] ^= 0x10
+        path.write_bytes(broken)
+        with pytest.raises(RandesError):
+            BankFile(path)
+
+
+def test_a_manifest_is_written_as_it_was_read(tmp_path: Path) -> None:
+    example_bank(tmp_path)
+    with BankFile(tmp_path / "example.randes") as opened:
+        text = opened.read_whole("manifest").tobytes()
+    made = decode(text)
+    assert made.extra == {}
+    assert encode(made) == text
+    more = text[:-1] + b',"colour":{"deep":[1]}}'
+    assert encode(decode(more)) == more
+
+
+def test_the_example_returns_its_tasks(tmp_path: Path) -> None:
+    """Each retrieval is its task plus what the other one leaves: ±0.25 and ±0.5."""
+    example_bank(tmp_path)
+    for task, values in TASKS.items():
+        left = retrieve(tmp_path / "example.randes", task)["w"] - torch.tensor(values).view(2, 3)
+        others = next(v for name, v in TASKS.items() if name != task)
+        expected = (torch.tensor(others) - torch.tensor(BASE)).view(2, 3).abs()
+        assert torch.equal(left.abs(), expected)
