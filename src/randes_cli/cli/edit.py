@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, console, note, print_json, progress_bar
+from randes_cli.cli.output import Clock, note, print_json, print_lines, progress_bar
 from randes_cli.errors import UsageError
 
 
@@ -57,7 +57,7 @@ def add(
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
-    console().print(edit_table(report))
+    print_lines(lambda width: edit_table(report, width))
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)
 
 
@@ -126,7 +126,7 @@ def remove(
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
-    console().print(edit_table(report))
+    print_lines(lambda width: edit_table(report, width))
     if forget:
         note(
             f"forgot {', '.join(task)}: their deltas stay in the bank as interference, and anyone "

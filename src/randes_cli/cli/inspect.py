@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import console, print_json
+from randes_cli.cli.output import plain, print_json, print_lines
 
 
 class By(str, Enum):
@@ -18,9 +18,31 @@ class By(str, Enum):
     layer = "layer"
 
 
+class Sort(str, Enum):
+    """In which order tasks and groups of tensors come."""
+
+    INDEX = "index"
+    QUALITY = "quality"
+    ENERGY = "energy"
+    SIZE = "size"
+    NAME = "name"
+
+
 def inspect(
     bank: o.BankPath,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", help="Show this task alone.", show_default=False),
+    ] = None,
     by: Annotated[By, typer.Option(help="Group tensors by type or by layer.")] = By.type,
+    sort: Annotated[
+        Sort | None,
+        typer.Option(
+            help="Order of tasks and groups; by themselves tasks come by index, groups with the "
+            "most interference first.",
+            show_default=False,
+        ),
+    ] = None,
     manifest: Annotated[bool, typer.Option("--manifest", help="Print the JSON manifest.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Show every row and column.")] = False,
     json: o.Json = False,
@@ -30,21 +52,26 @@ def inspect(
     """Show what a bank holds, and how well each task will come back."""
     from randes_cli.files.bank import BankFile
     from randes_cli.files.manifest import to_json
-    from randes_cli.ops.describe import describe
+    from randes_cli.ops.describe import describe, describe_task
 
     with BankFile(bank) as file:
         if manifest:
             print_json(to_json(file.manifest))
             return
+        rows = () if task is None else describe_task(file, task, by=by.value)
         report = describe(file, by=by.value)
     if json:
         print_json(
             report,
             ratio_to_base=report.ratio_to_base,
             ratio_to_separate=report.ratio_to_separate,
+            **({} if task is None else {"task": task, "task_rows": [plain(row) for row in rows]}),
         )
         return
-    from randes_cli.cli.render import bank_view
+    from randes_cli.cli.render import bank_view, task_view
 
-    for part in bank_view(report, full=full):
-        console().print(part)
+    order = None if sort is None else sort.value
+    if task is None:
+        print_lines(lambda width: bank_view(report, width=width, full=full, sort=order))
+    else:
+        print_lines(lambda w: task_view(report, task, rows, width=w, full=full, sort=order))

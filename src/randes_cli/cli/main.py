@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from randes_cli import __version__
-from randes_cli.cli import edit, inspect, pack, unpack, verify
+from randes_cli.cli import edit, inspect, pack, plot, report, unpack, verify
 from randes_cli.errors import RandesError
 
 app = typer.Typer(
@@ -45,6 +45,8 @@ app.command("inspect")(inspect.inspect)
 app.command("add")(edit.add)
 app.command("remove")(edit.remove)
 app.command("verify")(verify.verify)
+app.command("plot")(plot.plot)
+app.command("report")(report.report)
 
 
 class Terminated(BaseException):

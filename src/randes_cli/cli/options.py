@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from randes_cli.errors import UsageError
 from randes_cli.specs import OpenOptions, RunOptions, TaskInput
 
 BankPath = Annotated[Path, typer.Argument(help="The bank.", show_default=False)]
@@ -45,6 +46,14 @@ BaseOption = Annotated[
     str | None,
     typer.Option("--base", help="The base, where it lies outside and moved.", show_default=False),
 ]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=CHECKPOINT",
+        help="An original checkpoint of a task to measure against; may be repeated.",
+        show_default=False,
+    ),
+]
 Wait = Annotated[float, typer.Option(help="Seconds to wait while another process edits the bank.")]
 
 
@@ -61,6 +70,17 @@ def run_options(threads: int, max_memory: str | None, device: str = "cpu") -> Ru
 def opening(allow_pickle: bool, trust_code: bool, safetensors_only: bool) -> OpenOptions:
     """What may be read of checkpoints, from the command line's words."""
     return OpenOptions(allow_pickle, trust_code, safetensors_only)
+
+
+def originals(texts: list[str]) -> list[tuple[str, str]]:
+    """(task, checkpoint) pairs of --against. Raises UsageError."""
+    made = []
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not equals:
+            raise UsageError(f"--against {text!a}: say NAME=CHECKPOINT")
+        made.append((name, source))
+    return made
 
 
 def task_input(text: str) -> TaskInput:

@@ -7,13 +7,27 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from randes_cli.views.text import human
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from randes_cli.ops.parallel import Progress
+
+__all__ = [
+    "Clock",
+    "console",
+    "human",
+    "note",
+    "plain",
+    "print_json",
+    "print_lines",
+    "progress_bar",
+]
 
 _WIDTH = 100
 
@@ -25,20 +39,18 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, soft_wrap=False)
 
 
+def print_lines(make: Callable[[int], Sequence[Text]]) -> None:
+    """Print lines made for the width that there is; nothing is wrapped, cut or padded."""
+    out = console()
+    for line in make(out.width):
+        out.print(line, no_wrap=True, crop=False, overflow="ignore", soft_wrap=True)
+
+
 def note(text: str, *, quiet: bool) -> None:
     """One line of talk."""
     if not quiet:
         with contextlib.suppress(OSError):
             print(text, file=sys.stderr)
-
-
-def human(size: float) -> str:
-    """Bytes for people: 1.23 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
-        size /= 1000
-    return f"{size:.2f} TB"
 
 
 def plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, console, note, print_json, progress_bar
+from randes_cli.cli.output import Clock, note, print_json, print_lines, progress_bar
 from randes_cli.specs import (
     PRESETS,
     BaseStorage,
@@ -129,5 +129,5 @@ def pack(
         return
     for line in pack_notes(report):
         note(line, quiet=quiet)
-    console().print(pack_table(report))
+    print_lines(lambda width: pack_table(report, width))
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, console, human, note, print_json, progress_bar
-from randes_cli.errors import BankDamaged, UsageError
-
-
-def _originals(texts: list[str]) -> list[tuple[str, str]]:
-    made = []
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not equals:
-            raise UsageError(f"--against {text!a}: say NAME=CHECKPOINT")
-        made.append((name, source))
-    return made
+from randes_cli.cli.output import Clock, console, human, note, print_json, print_lines, progress_bar
+from randes_cli.errors import BankDamaged
 
 
 def verify(
@@ -51,13 +42,13 @@ def verify(
     with BankFile(bank) as file, progress_bar(quiet=quiet) as progress:
         report = run(file, run_options, quick=quick, progress=progress)
         if report.sound and against:
-            found = measure(file, _originals(against), run_options, base=base, progress=progress)
+            found = measure(file, o.originals(against), run_options, base=base, progress=progress)
             report = replace(report, against=found)
     if json:
         print_json(report, sound=report.sound, **clock.facts(report.bytes_checked, 0))
     else:
         for check in report.against:
-            console().print(check_table(check))
+            print_lines(partial(check_table, check))
         if report.sound:
             console().print(f"{bank}: sound, {human(report.bytes_checked)} checked", markup=False)
         for key in report.damaged:

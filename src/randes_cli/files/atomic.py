@@ -196,6 +196,12 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
         os.close(fd)
 
 
+def write_whole(path: Path, data: bytes, *, force: bool) -> None:
+    """Write a small file whole or not at all; raises as `atomic_file` does."""
+    with atomic_file(path, force=force) as out:
+        out.write_at(data, 0)
+
+
 def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY)
     try:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank import BankFile, own_key
+from randes_cli.files.manifest import TaskRecord
+from randes_cli.ops.alternatives import Alternative, alternatives
+from randes_cli.ops.breakdown import Breakdown, GroupRow
+from randes_cli.ops.curves import stored_moments, tuning_curves
+from randes_cli.ops.prediction import Moments
 from randes_cli.ops.reports import TaskSummary
-from randes_cli.ops.statistics import (
-    Statistics,
-    norm_rows,
-    predictions,
-    stored_statistics,
-    summaries,
-)
+from randes_cli.ops.retrieve import find_task
+from randes_cli.ops.statistics import stored_statistics, summaries
 from randes_cli.plan import tensor_bytes
 from randes_cli.specs import TensorInfo
 
@@ -26,23 +25,30 @@ F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class GroupRow:
-    """The tensors of one type or one layer.
+class TaskDetail:
+    """What else is known of a task; sizes are bytes.
 
     Attributes:
-        share: of all delta energy, 0 to 1.
-        predicted_cosine: mean over the tasks that changed something here.
-        before: mean |cosine| between different tasks' deltas as they are.
-        during: the same as they meet in retrieval; both None where only coarser is stored.
+        checkpoint_bytes: of its checkpoint by itself.
+        own_bytes: of the tensors that the bank keeps exactly for it.
+        norm: ‖Δ‖ over all superposed tensors.
+        predicted_error: ‖λ Δ̂ − Δ‖ / ‖Δ‖ at the task's λ.
+        nearest: the task whose delta is most alike, with their cosine; None for one alone.
+        tuning: (λ, score) pairs that `tune` measured, by ascending λ.
     """
 
     name: str
-    tensors: int
-    elements: int
-    share: float
-    predicted_cosine: float
-    before: float | None
-    during: float | None
+    group: int
+    source: str
+    fingerprint: str
+    dtype: str | None
+    checkpoint_bytes: int
+    own_bytes: int
+    norm: float
+    predicted_error: float
+    nearest: str | None
+    nearest_cosine: float | None
+    tuning: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,10 @@ class BankReport:
         separate_bytes: the tasks' checkpoints together.
         cosine_before: pairwise cosines of the deltas as they are.
         cosine_during: the same as they meet in every retrieval.
+        details: more of each task, in the order of `tasks`.
         estimated: pairs of task indices whose cosines are estimates.
+        by: what `rows` stand for, ``type`` or ``layer``.
+        alternatives: the same tasks with other bits and groups.
     """
 
     bank: str
@@ -78,11 +87,14 @@ class BankReport:
     base_tensors: int
     forgotten: int
     tasks: tuple[TaskSummary, ...]
-    sources: dict[str, str]
+    details: tuple[TaskDetail, ...]
     cosine_before: tuple[tuple[float, ...], ...]
     cosine_during: tuple[tuple[float, ...], ...]
     estimated: tuple[tuple[int, int], ...]
+    groups: int
+    by: str
     rows: tuple[GroupRow, ...]
+    alternatives: tuple[Alternative, ...]
 
     @property
     def ratio_to_base(self) -> float:
@@ -94,63 +106,67 @@ class BankReport:
         """Bank bytes for each byte of separate checkpoints."""
         return self.bank_bytes / self.separate_bytes if self.separate_bytes else float("inf")
 
-
-def _layer(name: str) -> str:
-    numbers = layer_numbers(name)
-    return f"layer {numbers[0]}" if numbers else "outside the layers"
-
-
-#: How `--by` names the rows of its table.
-GROUPINGS: dict[str, Callable[[str], str]] = {"type": layer_type, "layer": _layer}
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where each task came from."""
+        return {detail.name: detail.source for detail in self.details}
 
 
 def _matrix(gram: F64) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(float(value) for value in row) for row in cosines(gram))
+    return tuple(tuple(row) for row in cosines(gram).tolist())
 
 
-def _off_diagonal(gram: F64) -> float:
-    """Mean |cosine| between different tasks that both changed something."""
-    found = cosines(gram)
-    there = np.diag(gram) > 0
-    pairs = np.outer(there, there) & ~np.eye(len(gram), dtype=bool)
-    return float(np.abs(found[pairs]).mean()) if pairs.any() else 0.0
+def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo]) -> int:
+    """Bytes of a task's checkpoint by itself."""
+    gone = [base[name].nbytes for name in (task.missing | set(task.own)) & base.keys()]
+    if task.dtype is None and not task.shapes and not task.dtypes:
+        return tensor_bytes(base.values()) - sum(gone) + tensor_bytes(task.own.values())
+    kept = (t for n, t in base.items() if n not in task.missing and n not in task.own)
+    return sum(task.tensor(tensor).nbytes for tensor in kept) + tensor_bytes(task.own.values())
 
 
-def _group_rows(
-    tensors: Sequence[TensorInfo], statistics: Statistics, key: Callable[[str], str]
-) -> tuple[GroupRow, ...]:
-    sizes = {tensor.name: tensor.elements for tensor in tensors}
-    groups: dict[str, list[int]] = {}
-    names = norm_rows(tensors)
-    for row, name in enumerate(names):
-        groups.setdefault(key(name), []).append(row)
-    total = float(statistics.norms.sum()) or 1.0
-    cells: dict[str, list[int]] = {}
-    mixed = set()
-    for number, (_, members) in enumerate(statistics.cells):
-        keys = {key(name) for name in members}
-        mixed |= keys if len(keys) > 1 else set()
-        cells.setdefault(keys.pop(), []).append(number)
+def _own_bytes(bank: BankFile, task: TaskRecord) -> int:
+    keys = (own_key(task.name, name) for name in [*task.own, *task.shapes])
+    return sum(bank.info(key).nbytes for key in keys if key in bank)
+
+
+def _details(
+    bank: BankFile, base: Mapping[str, TensorInfo], found: Moments, cosine: F64
+) -> tuple[TaskDetail, ...]:
+    tasks = bank.manifest.tasks
+    curves = tuning_curves(bank.manifest.extra)
+    lambdas = np.array([1.0 if t.coefficient is None else t.coefficient for t in tasks])
+    errors = found.error(lambdas)
+    apart = np.abs(cosine) - 2 * np.eye(len(tasks))
     made = []
-    for name, rows in groups.items():
-        norms = statistics.norms[rows]
-        if not norms.sum():
-            continue
-        grams = None if name in mixed else statistics.grams[cells.get(name, [])].sum(axis=0)
-        changed = np.flatnonzero(norms.sum(axis=0) > 0)
-        cosine = predictions([names[r] for r in rows], norms, (), None)
+    for column, task in enumerate(tasks):
+        near = int(apart[column].argmax()) if len(tasks) > 1 else None
         made.append(
-            GroupRow(
-                name=name,
-                tensors=len(rows),
-                elements=sum(sizes[names[row]] for row in rows),
-                share=float(norms.sum()) / total,
-                predicted_cosine=float(np.mean([cosine[task] for task in changed])),
-                before=None if grams is None else _off_diagonal(grams[0]),
-                during=None if grams is None else _off_diagonal(grams[1]),
+            TaskDetail(
+                name=task.name,
+                group=task.group,
+                source=task.source,
+                fingerprint=task.fingerprint,
+                dtype=task.dtype,
+                checkpoint_bytes=_checkpoint_bytes(task, base),
+                own_bytes=_own_bytes(bank, task),
+                norm=float(np.sqrt(found.own[column])),
+                predicted_error=float(errors[column]),
+                nearest=None if near is None else tasks[near].name,
+                nearest_cosine=None if near is None else float(cosine[column, near]),
+                tuning=curves.get(task.name, ()),
             )
         )
     return tuple(made)
+
+
+def describe_task(bank: BankFile, name: str, *, by: str = "type") -> tuple[GroupRow, ...]:
+    """One task by type or layer of its tensors. Raises MissingError for an unknown task."""
+    task = find_task(bank, name)
+    cut = Breakdown(bank, stored_statistics(bank), by)
+    column = cut.statistics.indices.index(task.index)
+    rows = (cut.task_row(group, column) for group in cut.rows)
+    return tuple(row for row in rows if row is not None)
 
 
 def describe(bank: BankFile, *, by: str = "type") -> BankReport:
@@ -159,12 +175,10 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     transform = manifest.transform
     tensors = bank.header.tensors
     base = {tensor.name: tensor for tensor in manifest.base.tensors}
-    separate = 0
-    for task in manifest.tasks:
-        kept = (t for n, t in base.items() if n not in task.missing and n not in task.own)
-        separate += sum(task.tensor(tensor).nbytes for tensor in kept)
-        separate += tensor_bytes(task.own.values())
     grams = statistics.grams.sum(axis=0)
+    found = stored_moments(bank)
+    details = _details(bank, base, found, cosines(grams[0]))
+    cut = Breakdown(bank, statistics, by)
 
     def held(prefix: str) -> int:
         return sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith(prefix))
@@ -175,7 +189,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         base_bytes=tensor_bytes(base.values()),
         sum_bytes=held("sum/"),
         own_bytes=held("own/"),
-        separate_bytes=separate,
+        separate_bytes=sum(detail.checkpoint_bytes for detail in details),
         transform=transform.preset or "custom",
         shuffle=transform.shuffle.value,
         signs=transform.signs.value,
@@ -192,9 +206,12 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         base_tensors=len(base),
         forgotten=len(manifest.forgotten),
         tasks=summaries(manifest, statistics),
-        sources={task.name: task.source for task in manifest.tasks},
+        details=details,
         cosine_before=_matrix(grams[0]),
         cosine_during=_matrix(grams[1]),
         estimated=tuple(sorted(statistics.estimated)),
-        rows=_group_rows(manifest.base.tensors, statistics, GROUPINGS[by]),
+        groups=manifest.groups,
+        by=by,
+        rows=tuple(cut.row(name) for name in cut.rows),
+        alternatives=alternatives(bank, found),
     )

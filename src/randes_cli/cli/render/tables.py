@@ -1,0 +1,73 @@
+"""Reports as tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from randes_cli.cli.output import human
+from randes_cli.cli.render.bank import task_lines
+from randes_cli.cli.render.layout import Column, shorten, table
+
+if TYPE_CHECKING:
+    from randes_cli.ops.reports import EditReport, PackReport
+    from randes_cli.ops.verify import TaskCheck
+
+
+def pack_notes(report: PackReport) -> list[str]:
+    """What a person should know of how the inputs were taken, a line each."""
+    made = list(report.notes)
+    made += [f"{task.name}: {text}" for task in report.tasks for text in task.notes]
+    made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
+    for name, tensors in report.kept_exactly.items():
+        reasons: dict[str, list[str]] = {}
+        for tensor, reason in tensors.items():
+            reasons.setdefault(reason, []).append(tensor)
+        made += [
+            f"{name}: keeps {len(kept)} tensors exactly ({', '.join(kept[:2])}"
+            f"{' …' if len(kept) > 2 else ''}): {reason}"
+            for reason, kept in reasons.items()
+        ]
+    return made
+
+
+def pack_table(report: PackReport, width: int) -> list[Text]:
+    """What was packed, or would be."""
+    verb = "would take" if report.dry_run else "takes"
+    ratio = report.bank_bytes / max(1, report.base_bytes)
+    rest = (
+        f" {verb} {human(report.bank_bytes)}: {ratio:.2f} × the base, "
+        f"{report.bank_bytes / max(1, report.separate_bytes):.2f} × the "
+        f"{1 + len(report.tasks)} checkpoints"
+    )
+    made = [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
+    if report.dry_run:
+        needs = f"reads {human(report.read_bytes)}, needs {human(report.buffer_bytes)} of buffers"
+        made.append(Text(needs))
+    return made + task_lines(report.tasks, (), full=True, width=width)
+
+
+def edit_table(report: EditReport, width: int) -> list[Text]:
+    """How an edit changes each task's predicted cosine."""
+    before = {task.name: task.predicted_cosine for task in report.before}
+    after = {task.name: task.predicted_cosine for task in report.after}
+    rows = [
+        [name, *(f"{side[name]:.3f}" if name in side else "-" for side in (before, after))]
+        for name in dict.fromkeys([*before, *after])
+    ]
+    columns = [Column("task", name=True)]
+    columns += [Column(f"predicted cosine {when}") for when in ("before", "after")]
+    return table(columns, rows, width)
+
+
+def check_table(check: TaskCheck, width: int) -> list[Text]:
+    """A task measured against its original."""
+    rows = [
+        [one.name, f"{one.cosine:.4f}", f"{one.predicted:.4f}", f"{one.error:.4f}"]
+        for one in check.tensors
+    ]
+    rows.insert(0, ["all", f"{check.cosine:.4f}", f"{check.predicted:.4f}", f"{check.error:.4f}"])
+    columns = [Column(f"task {check.task}", name=True)]
+    columns += [Column(title) for title in ("cosine", "predicted", "relative error")]
+    return table(columns, rows, width)

@@ -1,0 +1,147 @@
+"""A bank's statistics by layer type or by layer: where the energy is and where tasks suffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.shuffle import layer_numbers, layer_type
+from randes_cli.core.stats import cosines
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.prediction import Moments, moments
+from randes_cli.ops.statistics import Statistics, norm_rows
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """The tensors of one type or one layer.
+
+    Attributes:
+        share: of all delta energy, 0 to 1.
+        predicted_cosine: mean over the tasks that changed something here.
+        predicted_error: root mean square over them of ‖Δ̂ − Δ‖ / ‖Δ‖ at λ = 1.
+        before: mean |cosine| between different tasks' deltas as they are.
+        during: the same as they meet in retrieval; both None where only coarser is stored.
+    """
+
+    name: str
+    tensors: int
+    elements: int
+    share: float
+    predicted_cosine: float
+    predicted_error: float
+    before: float | None
+    during: float | None
+
+
+def _layer(name: str) -> str:
+    numbers = layer_numbers(name)
+    return f"layer {numbers[0]}" if numbers else "outside the layers"
+
+
+#: How `--by` names the rows of its table.
+GROUPINGS: dict[str, Callable[[str], str]] = {"type": layer_type, "layer": _layer}
+
+
+class Breakdown:
+    """The statistics of an open bank, cut into groups of tensors."""
+
+    def __init__(self, bank: BankFile, statistics: Statistics, by: str) -> None:
+        self.statistics = statistics
+        self.tasks = [task.group for task in bank.manifest.tasks]
+        tensors = bank.manifest.base.tensors
+        names = norm_rows(tensors)
+        sizes = {tensor.name: tensor.elements for tensor in tensors}
+        self._elements = np.array([sizes[name] for name in names], np.int64)
+        self._cell_of = cells_of(names, statistics)
+        key = GROUPINGS[by]
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            rows.setdefault(key(name), []).append(row)
+        norms = statistics.norms
+        self.rows = {n: np.array(r) for n, r in rows.items() if norms[r].any()}
+        self._mixed = self._cells_of_several_groups(len(names))
+
+    def _cells_of_several_groups(self, count: int) -> set[int]:
+        """Cells whose Gram matrices cannot be told apart by group."""
+        group_of = np.full(count, -1)
+        for number, rows in enumerate(self.rows.values()):
+            group_of[rows] = number
+        known = self._cell_of >= 0
+        pairs = np.unique(np.stack([self._cell_of[known], group_of[known]]), axis=1)
+        cells, times = np.unique(pairs[0], return_counts=True)
+        return set(cells[times > 1].tolist())
+
+    def moments(self, name: str) -> tuple[Moments, F64 | None]:
+        """Of every task on one group: its moments, and 2 × T × T Gram matrices where stored."""
+        rows = self.rows[name]
+        cells = np.unique(self._cell_of[rows])
+        cells = cells[cells >= 0]
+        norms = self.statistics.norms[rows]
+        if self._mixed.intersection(cells.tolist()) or not len(cells):
+            empty = np.zeros((0, *self.statistics.grams.shape[2:]))
+            return moments(norms, empty, np.full(len(rows), -1), self.tasks), None
+        grams = self.statistics.grams[cells]
+        local = np.searchsorted(cells, self._cell_of[rows])
+        local[self._cell_of[rows] < 0] = -1
+        return moments(norms, grams[:, 1], local, self.tasks), grams.sum(axis=0)
+
+    def row(self, name: str) -> GroupRow:
+        """One group over all tasks."""
+        rows = self.rows[name]
+        found, grams = self.moments(name)
+        there = found.own > 0
+        errors = found.error(np.ones(len(there)))[there]
+        return GroupRow(
+            name=name,
+            tensors=len(rows),
+            elements=int(self._elements[rows].sum()),
+            share=float(found.own.sum()) / (float(self.statistics.norms.sum()) or 1.0),
+            predicted_cosine=float(found.cosine[there].mean()),
+            predicted_error=float(np.sqrt(np.square(errors).mean())),
+            before=None if grams is None else off_diagonal(grams[0]),
+            during=None if grams is None else off_diagonal(grams[1]),
+        )
+
+    def task_row(self, name: str, column: int) -> GroupRow | None:
+        """One group as one task (a column of the statistics) meets it; None where unchanged."""
+        found, grams = self.moments(name)
+        if found.own[column] <= 0:
+            return None
+        rows = self.rows[name][self.statistics.norms[self.rows[name], column] > 0]
+        pair = [None, None] if grams is None else [_others(gram, column) for gram in grams]
+        return GroupRow(
+            name=name,
+            tensors=len(rows),
+            elements=int(self._elements[rows].sum()),
+            share=float(found.own[column] / self.statistics.norms[:, column].sum()),
+            predicted_cosine=float(found.cosine[column]),
+            predicted_error=float(found.error(np.ones(len(found.own)))[column]),
+            before=pair[0],
+            during=pair[1],
+        )
+
+
+def cells_of(names: Sequence[str], statistics: Statistics) -> NDArray[np.int64]:
+    """The Gram cell of each tensor, −1 for none."""
+    cell = {name: n for n, (_, members) in enumerate(statistics.cells) for name in members}
+    return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
+
+
+def off_diagonal(gram: F64) -> float:
+    """Mean |cosine| between different tasks that both changed something."""
+    there = np.diag(gram) > 0
+    pairs = np.outer(there, there) & ~np.eye(len(gram), dtype=bool)
+    return float(np.abs(cosines(gram)[pairs]).mean()) if pairs.any() else 0.0
+
+
+def _others(gram: F64, column: int) -> float:
+    """Mean |cosine| of one task with every other that changed something."""
+    there = np.diag(gram) > 0
+    there[column] = False
+    return float(np.abs(cosines(gram)[column][there]).mean()) if there.any() else 0.0

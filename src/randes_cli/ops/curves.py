@@ -1,0 +1,74 @@
+"""λ curves: what `tune` measured, or else the relative error that the statistics predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.breakdown import cells_of
+from randes_cli.ops.prediction import Moments, moments
+from randes_cli.ops.statistics import norm_rows, stored_statistics
+
+Curve = tuple[tuple[float, float], ...]
+
+#: λ of predicted curves: the range that the paper searches.
+LAMBDAS = tuple(n / 20 for n in range(21))
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """(λ, value) pairs by task; a score, more being better, if `measured`, else an error."""
+
+    by_task: Mapping[str, Curve]
+    measured: bool
+
+
+def stored_moments(bank: BankFile) -> Moments:
+    """Moments of every task over all its tensors."""
+    statistics = stored_statistics(bank)
+    return moments(
+        statistics.norms,
+        statistics.grams[:, 1],
+        cells_of(norm_rows(bank.manifest.base.tensors), statistics),
+        [task.group for task in bank.manifest.tasks],
+    )
+
+
+def tuning_curves(extra: Mapping[str, Any]) -> dict[str, Curve]:
+    """The λ curves of a manifest by task; what is not a list of number pairs is left out."""
+    stored = extra.get("tuning")
+    made = {}
+    for name, curve in stored.items() if isinstance(stored, dict) else ():
+        points = [
+            (float(point[0]), float(point[1]))
+            for point in (curve if isinstance(curve, list) else ())
+            if isinstance(point, list)
+            and len(point) == 2
+            and all(isinstance(v, int | float) and isfinite(v) for v in point)
+        ]
+        if points:
+            made[name] = tuple(sorted(points))
+    return made
+
+
+def lambda_curves(bank: BankFile) -> Curves:
+    """The bank's λ curves: measured where any task was tuned, predicted otherwise."""
+    measured = tuning_curves(bank.manifest.extra)
+    names = [task.name for task in bank.manifest.tasks]
+    kept = {name: measured[name] for name in names if name in measured}
+    if kept:
+        return Curves(kept, measured=True)
+    found = stored_moments(bank)
+    errors = [found.error(np.full(len(names), value)) for value in LAMBDAS]
+    return Curves(
+        {
+            name: tuple((v, float(e[n])) for v, e in zip(LAMBDAS, errors, strict=True))
+            for n, name in enumerate(names)
+        },
+        measured=False,
+    )

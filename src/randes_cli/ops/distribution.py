@@ -1,0 +1,136 @@
+"""Cosines between layers of one model and between models, one value a pair (paper Figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.shuffle import group_by_type
+from randes_cli.core.stats import cosines
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.originals import open_originals
+from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
+from randes_cli.ops.retrieve import open_base
+from randes_cli.ops.sampled import BaseSample
+from randes_cli.ops.statistics import stored_statistics
+from randes_cli.ops.superpose import Participant, Source
+from randes_cli.plan import Rect, superposable
+from randes_cli.specs import RunOptions, TensorInfo
+
+F64 = NDArray[np.float64]
+
+#: Layers of one type that are compared with each other, evenly spaced where there are more.
+MOST_LAYERS = 64
+#: Float32 elements that one thread holds at once, of all models and layers of a type together.
+HELD = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Pairwise cosines of deltas, one value a pair.
+
+    Attributes:
+        across: the same tensor of two models, as they are.
+        during: the same two as they meet in retrieval; empty where not known.
+        within: two layers of one type of one model; empty without the originals.
+        measured: whether it comes from checkpoints rather than stored statistics.
+    """
+
+    across: tuple[float, ...]
+    during: tuple[float, ...]
+    within: tuple[float, ...]
+    measured: bool
+
+
+def _pairs(gram: F64) -> list[float]:
+    """Cosines above the diagonal between rows that are not zero."""
+    there = np.flatnonzero(np.diag(gram) > 0)
+    found = cosines(gram[np.ix_(there, there)])
+    values: list[float] = found[np.triu_indices(len(there), 1)].tolist()
+    return values
+
+
+def stored_distribution(bank: BankFile) -> Distribution:
+    """From the bank's Gram matrices: one value for each pair of tasks in each cell."""
+    statistics = stored_statistics(bank)
+    kept = {name for names in _matrices(bank.manifest.base.tensors) for name in names}
+    cells = [n for n, (_, names) in enumerate(statistics.cells) if kept & set(names)]
+    across = [value for n in cells for value in _pairs(statistics.grams[n, 0])]
+    during = [value for n in cells for value in _pairs(statistics.grams[n, 1])]
+    return Distribution(tuple(across), tuple(during), (), measured=False)
+
+
+def _matrices(tensors: Sequence[TensorInfo]) -> list[list[str]]:
+    """Names by type, of tensors with rows and columns; of all where there are none."""
+    every = [tensor for tensor in tensors if superposable(tensor)]
+    kept = [tensor for tensor in every if min(tensor.matrix) > 1] or every
+    return list(group_by_type(kept).values())
+
+
+def measured_distribution(
+    bank: BankFile,
+    originals: Sequence[tuple[str, str]],
+    run: RunOptions,
+    *,
+    base: str | None = None,
+    progress: Progress = no_progress,
+) -> Distribution:
+    """From the checkpoints of (task, source) pairs, streamed; `during` is the bank's own."""
+    tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+    found: list[tuple[list[float], list[float]]] = []
+    opened = open_base(bank, base)
+    try:
+        with open_originals(bank, originals) as tasks:
+
+            def work(_: None, names: list[str]) -> int:
+                found.append(_compare(opened, tasks, names, tensors[names[0]]))
+                return sum(tensors[name].nbytes for name in names) * len(tasks)
+
+            groups = _matrices(bank.manifest.base.tensors)
+            run_parallel(
+                groups,
+                lambda: None,
+                work,
+                threads=thread_count(run.threads),
+                phase="comparing",
+                total=sum(tensors[n].nbytes for names in groups for n in names) * len(tasks),
+                progress=progress,
+            )
+    finally:
+        if opened is not None:
+            opened.close()
+    across = sorted(value for pair in found for value in pair[0])
+    within = sorted(value for pair in found for value in pair[1])
+    return Distribution(
+        tuple(across), stored_distribution(bank).during, tuple(within), measured=True
+    )
+
+
+def _compare(
+    base: Source | None, tasks: Sequence[Participant], names: list[str], like: TensorInfo
+) -> tuple[list[float], list[float]]:
+    """Cosines across models and within models of one type of tensor."""
+    if len(names) > MOST_LAYERS:
+        names = [names[len(names) * n // MOST_LAYERS] for n in range(MOST_LAYERS)]
+    layers, count = len(names), len(names) * len(tasks)
+    rows, cols = like.matrix
+    gram = np.zeros((count, count))
+    for rect in Rect(0, rows, 0, cols, cols).split(max(1, HELD // count)):
+        held = np.zeros((count, rect.elements), np.float32)
+        sample = BaseSample(base, [rect])
+        for number, task in enumerate(tasks):
+            for layer, name in enumerate(names):
+                delta = task.delta(sample, name)
+                if delta is not None:
+                    held[number * layers + layer] = delta
+        gram += (held @ held.T).astype(np.float64)
+    across, within = [], []
+    for layer in range(layers):
+        across += _pairs(gram[layer::layers, layer::layers])
+    for number in range(len(tasks)):
+        own = slice(number * layers, (number + 1) * layers)
+        within += _pairs(gram[own, own])
+    return across, within

@@ -1,0 +1,1 @@
+"""Pictures and pages made from reports. The only place that knows matplotlib."""

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.text import Text
+
+from randes_cli.cli.render.heat import Cells, full_scale, heatmaps
+from randes_cli.cli.render.layout import Column, bar, shorten, table
+from randes_cli.views.text import safe
+
+
+@given(st.text(max_size=60), st.integers(1, 40))
+def test_shortened_text_fits_and_is_printable(text: str, width: int) -> None:
+    made = shorten(text, width)
+    assert cell_len(made) <= width
+    assert made.isprintable()
+
+
+def test_shortening_keeps_both_ends() -> None:
+    assert shorten("model.layers.0.self_attn.q_proj.weight", 20) == "model.laye…oj.weight"
+
+
+def test_safe_leaves_words_alone_and_spells_control_characters() -> None:
+    assert safe("größe 層") == "größe 層"
+    assert safe("a\nb\x9b\u2066") == "a\\nb\\x9b\\u2066"
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"), [(0, ""), (0.5, "█████"), (1, "█" * 10), (7, "█" * 10)]
+)
+def test_a_bar_is_as_long_as_its_share(share: float, drawn: str) -> None:
+    made = bar(share, 10, "red").plain
+    assert made == drawn + "·" * (10 - len(drawn))
+
+
+def test_a_bar_tells_eighths() -> None:
+    assert bar(0.0625, 2, "red").plain == "▏·"
+
+
+def test_a_table_too_wide_drops_columns_in_their_order_and_shortens_the_name() -> None:
+    columns = [Column("name", name=True), Column("a"), Column("bb", drop=1), Column("cc", drop=2)]
+    rows = [["x" * 30, "1", "22222", "33333"]]
+    heads = [table(columns, rows, width)[0].plain.split() for width in (60, 40, 35, 20)]
+    assert heads == [
+        ["name", "a", "bb", "cc"],
+        ["name", "a", "bb"],
+        ["name", "a", "bb"],
+        ["name", "a"],
+    ]
+    assert all(line.cell_len <= 20 for line in table(columns, rows, 20))
+
+
+def test_numbers_in_cells_drop_their_leading_zero_and_the_sign_of_nothing() -> None:
+    cells = Cells(2, 1.0)
+    texts = [cells.draw(v, diagonal=False).plain for v in (0.25, -0.25, -0.001, 1.0)]
+    assert texts == ["  .25", " -.25", "  .00", " 1.00"]
+
+
+def test_opposite_cosines_get_blue_and_vermilion() -> None:
+    cells = Cells(2, 0.5)
+    warm, cold = (str(cells.draw(v, diagonal=False).style) for v in (0.5, -0.5))
+    assert warm.endswith("#d55e00") and cold.endswith("#0072b2")
+
+
+def test_a_wide_matrix_is_cut_into_blocks_that_cover_every_column() -> None:
+    count = 40
+    names = [f"t{n}" for n in range(count)]
+    matrix = [[1.0 if r == c else 0.25 for c in range(count)] for r in range(count)]
+    lines = heatmaps(names, range(count), matrix, matrix, 80)
+    assert max(line.cell_len for line in lines) <= 80
+    assert sum(line.plain.count(".25") for line in lines) == 2 * count * (count - 1)
+
+
+def test_the_scale_ignores_the_diagonal_and_keeps_noise_pale() -> None:
+    assert full_scale([[1.0, 0.03], [0.03, 1.0]]) == 0.1
+    assert full_scale([[1.0, -0.4], [-0.4, 1.0]]) == 0.4
+
+
+def test_table_cells_may_be_styled_text() -> None:
+    line = table([Column("n", name=True), Column("v")], [["a", Text("1", "red")]], 20)[1]
+    assert line.plain == "a  1"

@@ -1,0 +1,94 @@
+"""The manifest's reader: each bad field refused by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bank_example import example_bank
+from randes_cli.errors import BankDamaged, NewerFormat
+from randes_cli.files.bank import BankFile
+from randes_cli.files.manifest import decode
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> dict[str, Any]:
+    """The example's manifest as JSON."""
+    example_bank(tmp_path)
+    with BankFile(tmp_path / "example.randes") as opened:
+        made: dict[str, Any] = json.loads(opened.read_whole("manifest").tobytes())
+    return made
+
+
+def task(**fields: object) -> Change:
+    return lambda m: m["tasks"][1].update(fields)
+
+
+DAMAGED: dict[str, tuple[Change, str]] = {
+    "no seed": (lambda m: m.pop("seed"), "seed is missing"),
+    "seed of text": (lambda m: m.update(seed="42"), "seed is not a int"),
+    "seed of truth": (lambda m: m.update(seed=True), "seed is not a int"),
+    "negative seed": (lambda m: m.update(seed=-1), "seed is -1, not between"),
+    "12 bits": (lambda m: m.update(bits=12), "bits is 12"),
+    "another format": (lambda m: m.update(format="other"), "format is not randes"),
+    "unknown signs": (
+        lambda m: m["transform"].update(signs="spiral"),
+        "transform.signs is 'spiral', which this version does not know",
+    ),
+    "every 0th": (lambda m: m["transform"].update(every=0), "transform.every is 0"),
+    "bad targets": (lambda m: m["transform"].update(targets="("), "transform.targets is refused"),
+    "steps out of range": (lambda m: m.update(steps={"w": 101}), "steps['w'] is not valid"),
+    "steps of nothing": (lambda m: m.update(steps={"x": 1}), "steps names 'x', which the base"),
+    "width 4": (lambda m: m.update(widths={"w": 4}), "widths['w'] is not valid"),
+    "base dtype": (
+        lambda m: m["base"].update(tensors={"w": ["F7", [2, 3]]}),
+        "base.tensors['w'] is not valid",
+    ),
+    "task seed": (task(seed="x"), "tasks[1].seed is not a int"),
+    "task name": (task(name="../x"), "tasks[1].name is refused"),
+    "task twice": (task(name="a"), "tasks has a name twice"),
+    "seed twice": (task(seed=42), "tasks has a seed twice"),
+    "index twice": (task(index=0), "tasks has a index twice"),
+    "index to come": (task(index=2), "tasks[1].index is not below next_index"),
+    "group": (task(group=1), "tasks[1].group is not a group of this bank"),
+    "unchanged": (task(unchanged=["x"]), "tasks[1].unchanged names 'x', which the base lacks"),
+    "shape": (task(shapes={"w": [2, 4]}), "tasks[1].shapes['w'] does not extend"),
+    "coefficient": (task(coefficient=1e7), "tasks[1].coefficient is out of range"),
+    "estimated": (
+        lambda m: m["stats"].update(estimated=[[0, 7]]),
+        "stats.estimated names an index that no task has",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_bad_field_is_refused_by_its_name(manifest: dict[str, Any], case: str) -> None:
+    change, reason = DAMAGED[case]
+    change(manifest)
+    with pytest.raises(BankDamaged) as caught:
+        decode(json.dumps(manifest).encode())
+    assert str(caught.value).startswith(f"manifest: {reason}")
+
+
+def test_a_newer_version_is_refused_as_newer(manifest: dict[str, Any]) -> None:
+    manifest["version"] = 2
+    with pytest.raises(NewerFormat, match="version 2 is newer than 1"):
+        decode(json.dumps(manifest).encode())
+
+
+def test_an_unknown_feature_is_refused_by_name(manifest: dict[str, Any]) -> None:
+    manifest["features"].append("time-travel")
+    with pytest.raises(NewerFormat, match="requires 'time-travel'"):
+        decode(json.dumps(manifest).encode())
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a":1,"a":2}', b'{"a":NaN}', b"\xff"])
+def test_what_is_no_json_object_is_damaged(text: bytes) -> None:
+    with pytest.raises(BankDamaged, match="manifest: "):
+        decode(text)
