@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path, PurePosixPath
@@ -30,6 +30,13 @@ from randes_cli.files.checkpoint import (
     open_checkpoint,
 )
 from randes_cli.files.folders import SUFFIXES
+from randes_cli.files.hub_cache import (
+    cached_file,
+    remember,
+    resolve_cached,
+    snapshot_folder,
+    stays_inside,
+)
 from randes_cli.files.hub_errors import hub_errors, not_cached
 from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
 from randes_cli.files.remote import RemoteFile
@@ -82,7 +89,7 @@ class HubModel:
 
     def cached(self, name: str) -> Path | None:
         """Where the cache has this file of this commit."""
-        return _cached(self.ref.repo, self.commit, name)
+        return cached_file(self.ref.repo, self.commit, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ def _resolve(ref: HubRef) -> tuple[str, dict[str, int], bool]:
     from huggingface_hub.hf_api import RepoFile
 
     if constants.HF_HUB_OFFLINE:
-        return _resolve_cached(ref)
+        return resolve_cached(ref)
     api = HfApi(library_name="randes")
     with hub_errors(str(ref), ref.repo):
         commit = ref.revision
@@ -162,33 +169,13 @@ def _resolve(ref: HubRef) -> tuple[str, dict[str, int], bool]:
             raise HubError(f"{ref}: {constants.ENDPOINT} names no commit for it")
         tree = api.list_repo_tree(ref.repo, recursive=True, revision=commit)
         sizes = {file.path: file.size for file in tree if isinstance(file, RepoFile)}
-    return commit, {name: size for name, size in sizes.items() if _inside(name)}, False
-
-
-def _inside(name: str) -> bool:
-    """Whether a name that a server gave stays inside a folder that it is put in."""
-    return all(part not in ("", ".", "..") for part in name.split("/")) and "\\" not in name
-
-
-def _resolve_cached(ref: HubRef) -> tuple[str, dict[str, int], bool]:
-    """The commit that the cache holds for a revision, and the files that it has of it."""
-    commit = revision = ref.revision or "main"
-    if not COMMIT.fullmatch(revision):
-        try:
-            commit = (_cache_folder(ref.repo) / "refs" / revision).read_text().strip()
-        except OSError:
-            raise not_cached(str(ref)) from None
-    root = _cache_folder(ref.repo) / "snapshots" / commit
-    files = [path for path in root.rglob("*") if path.is_file()]
-    if not files:
-        raise not_cached(str(ref))
-    return commit, {path.relative_to(root).as_posix(): path.stat().st_size for path in files}, True
+    return commit, {name: size for name, size in sizes.items() if stays_inside(name)}, False
 
 
 def is_cached(ref: HubRef) -> bool:
     """Whether the cache has weights of a commit, so that they can be read without a download."""
     try:
-        commit, sizes, _ = _resolve_cached(ref)
+        commit, sizes, _ = resolve_cached(ref)
         model = HubModel(ref, commit, sizes, (), _telling(ref, sizes), True)
         with _outline(model) as root:
             return bool(find_parts(root / ref.path))
@@ -240,31 +227,6 @@ def _outline(model: HubModel) -> Iterator[Path]:
                 raise
             text = str(error).replace(f"{root}/", f"{here}:").replace(str(root), str(here))
             raise type(error)(text) from error
-
-
-# The cache, whose layout is part of the client's manual
-
-
-def _cache_folder(repo: str) -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
-
-
-def _cached(repo: str, commit: str, name: str) -> Path | None:
-    path = _cache_folder(repo) / "snapshots" / commit / name
-    return path if path.is_file() else None
-
-
-def _remember(model: HubModel) -> None:
-    """Note in the cache which commit the revision is, as the client does, for offline use."""
-    revision = model.ref.revision or "main"
-    if model.offline or COMMIT.fullmatch(revision) or not _inside(revision):
-        return
-    path = _cache_folder(model.ref.repo) / "refs" / revision
-    with suppress(OSError):  # a cache that cannot be written serves all the same
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(model.commit)
 
 
 # Reading
@@ -338,13 +300,14 @@ def fetch(model: HubModel) -> Fetched:
     missing = next((name for name in wanted if model.cached(name) is None), None)
     if missing is not None:
         raise not_cached(f"{model.ref}: {missing}")
-    _remember(model)
-    return Fetched(_cache_folder(repo) / "snapshots" / commit / model.ref.path, model.source)
+    if not model.offline:
+        remember(repo, model.ref.revision or "main", commit)
+    return Fetched(snapshot_folder(repo, commit) / model.ref.path, model.source)
 
 
 def _download(ref: HubRef, commit: str, name: str) -> None:
     from huggingface_hub import hf_hub_download
 
-    if _cached(ref.repo, commit, name) is None:
+    if cached_file(ref.repo, commit, name) is None:
         with hub_errors(f"{ref}: {name}", ref.repo):
             hf_hub_download(ref.repo, name, revision=commit, library_name="randes")

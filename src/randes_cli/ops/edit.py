@@ -211,7 +211,6 @@ class _Editing:
             base,
             options.opening,
             merge_adapters=options.merge_adapters,
-            fetch=not options.dry_run,
         )
         fit = fit_task(self.named, opened.source.tensors, self.unit_of)
         seed = self.manifest.seed + index

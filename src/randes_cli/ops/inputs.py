@@ -32,6 +32,10 @@ from randes_cli.specs import (
     check_task_name,
 )
 
+_AWAY = (
+    "weights on the Hub are not read in a dry run: sizes and predictions suppose that every task "
+    "changed all of its tensors, and all tasks alike"
+)
 Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
@@ -59,7 +63,8 @@ class OpenTask:
 class Inputs:
     """Everything that `pack` reads; tasks and participants are in the order of indices.
 
-    `download_bytes` is what was (or with a dry run would be) fetched from the Hub.
+    `download_bytes` is what was (or with a dry run would be) fetched from the Hub. With `away`
+    the data were not fetched: only names, dtypes and shapes are at hand.
     """
 
     base: Source
@@ -70,6 +75,7 @@ class Inputs:
     tasks: list[OpenTask]
     refused: tuple[Refusal, ...]
     download_bytes: int = 0
+    away: bool = False
 
     def contents(self) -> dict[str, SideFile]:
         """Side files by content, each once."""
@@ -191,12 +197,10 @@ def open_coming(
     opening: OpenOptions,
     *,
     merge_adapters: bool,
-    fetch: bool,
 ) -> OpenTask:
     """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
 
-    Without `fetch` (a dry run) its data are read where they lie. Raises what `open_task` and
-    `check_fit` raise.
+    Raises what `open_task` and `check_fit` raise.
     """
     sources = Sources(opening)
 
@@ -206,8 +210,6 @@ def open_coming(
         check_fit(base, opened.source, fit_task(base.tensors, opened.source.tensors, ()))
         return opened
 
-    if not fetch:
-        return checked(stack, sources.look)
     if on_hub(task.source):
         with ExitStack() as passing:
             checked(passing, sources.look)
@@ -234,12 +236,19 @@ def open_inputs(
     """Open base and tasks; `stack` closes them. Tasks that fail are listed with `keep_going`.
 
     Models of the Hub are compared by their headers before any is fetched; without `fetch`
-    (a dry run) their data are read where they lie.
+    (a dry run) none is.
     """
     sources = Sources(options.opening)
     if not fetch:
         made = _open_inputs(stack, base, tasks, options, sources.look, keep_going=keep_going)
-        return replace(made, download_bytes=sources.bytes_to_download())
+        waiting = sources.bytes_to_download()
+        notes = (_AWAY,) if waiting else ()
+        return replace(
+            made,
+            download_bytes=waiting,
+            away=waiting > 0,
+            base_notes=(*made.base_notes, *notes),
+        )
     waiting = 0
     if any(map(on_hub, [base or "", *(task.source for task in tasks)])):
         with ExitStack() as passing:

@@ -25,7 +25,7 @@ from randes_cli.ops.layout import Layout
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.records import recorded_source, task_record, task_summary
 from randes_cli.ops.reports import PackReport
-from randes_cli.ops.sample import Spread, spread
+from randes_cli.ops.sample import Spread, spread, supposed_spread
 from randes_cli.ops.statistics import gather_grams, gather_norms, norm_rows, predictions
 from randes_cli.ops.superpose import Participant, Superposer, Tally, unit_jobs
 from randes_cli.plan import Unit, plan_units, strip_elements, strip_memory, tensor_bytes
@@ -179,7 +179,10 @@ class _Packing:
         """Sample every unit; those whose sample shows no change get no step yet."""
 
         def look(_: None, unit: Unit) -> int:
-            self.spreads[unit] = spread(self.base, self.participants, unit)
+            if self.inputs.away:
+                self.spreads[unit] = supposed_spread(self.participants, unit)
+            else:
+                self.spreads[unit] = spread(self.base, self.participants, unit)
             return 1
 
         units = self.setup.units

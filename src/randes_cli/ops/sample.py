@@ -64,6 +64,15 @@ def spread(base: Source | None, participants: Sequence[Participant], unit: Unit)
     return Spread(sqrt(max(squares, default=0.0)), peak, tuple(squares))
 
 
+def supposed_spread(participants: Sequence[Participant], unit: Unit) -> Spread:
+    """What to expect of a unit whose data are not at hand: that all participants are alike."""
+    squares = (
+        1.0 if any(name in participant.fit.superposed for name in unit.names) else 0.0
+        for participant in participants
+    )
+    return Spread(1.0, 1.0, tuple(squares))
+
+
 def gram(
     base: Source | None, participants: Sequence[Deltas], unit: Unit, exponent: int
 ) -> tuple[F64, F64]:
