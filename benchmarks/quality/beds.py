@@ -26,6 +26,7 @@ class Bed:
             names of the base's checkpoint.
         extra: further fine-tunes (other seeds) that only make a bank fuller, by name.
         story: one paragraph for the report.
+        curves: whether a score is cheap enough to try every λ where a curve is drawn.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Bed:
     evaluate: Callable[[StateDict, str, str], float]
     story: str
     extra: Mapping[str, Path] = field(default_factory=dict)
+    curves: bool = False
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:

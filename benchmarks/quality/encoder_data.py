@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import re
-import sysconfig
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -42,6 +41,11 @@ def _unique_words(languages: Iterable[str], words: int) -> Pairs:
 def latin() -> Pairs:
     """Which of eight languages in Latin letters a word is of (wordfreq)."""
     return _unique_words(("en", "de", "fr", "es", "it", "nl", "pl", "fi"), 6000)
+
+
+def nordic() -> Pairs:
+    """Which of four northern languages a word is of (wordfreq)."""
+    return _unique_words(("sv", "da", "nb", "is"), 8000)
 
 
 def cyrillic() -> Pairs:
@@ -104,21 +108,9 @@ def category() -> Pairs:
     return pairs
 
 
-def package() -> Pairs:
-    """Which package of the standard library a line of Python is from, of eight."""
-    names = ("json", "email", "asyncio", "unittest", "xml", "http", "multiprocessing", "logging")
-    library = Path(sysconfig.get_paths()["stdlib"])
-    pairs = []
-    for label, name in enumerate(names):
-        files = sorted((library / name).rglob("*.py"))
-        lines = {line.strip() for file in files for line in file.read_text("utf-8").splitlines()}
-        pairs += [(line, label) for line in sorted(lines) if 20 <= len(line) <= 60]
-    return pairs
-
-
 TASKS: dict[str, Callable[[], Pairs]] = {
     task.__name__: task
-    for task in (latin, cyrillic, frequency, syllables, vowel, polarity, category, package)
+    for task in (latin, cyrillic, frequency, syllables, vowel, polarity, category, nordic)
 }
 
 

@@ -61,15 +61,15 @@ def _validate(bed: Bed, packed: Packed, tasks: list[str], knob: float) -> float:
 def search(bed: Bed, packed: Packed, method: Method, tasks: list[str]) -> dict[float, float]:
     """Validation mean by knob, from the favoured end on.
 
-    Unless the whole curve is wanted, stops once two knobs in a row came out below the best.
+    Unless the whole curve is wanted, stops at the first knob that comes out below the best.
     """
     curve: dict[float, float] = {}
     for knob in method.knobs:
         if len(method.knobs) == 1:
             return {knob: 0.0}
         curve[knob] = _validate(bed, packed, tasks, knob)
-        worse = [curve[tried] < max(curve.values()) for tried in curve]
-        if not method.curve and worse[-2:] == [True, True]:
+        whole = method.curve and bed.curves
+        if not whole and curve[knob] < max(curve.values()):
             break
     return curve
 

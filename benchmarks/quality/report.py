@@ -163,8 +163,10 @@ def curve_picture(results: Results) -> str:
     series = {
         name: [(float(knob), score) for knob, score in results.rows[name].cells[0].curve.items()]
         for name in CURVES
-        if name in results.rows
+        if name in results.rows and results.bed.curves
     }
+    if not series:
+        return ""
     path = PICTURES / f"{results.bed.name}-lambda.svg"
     plots.lines(path, series, "λ", "accuracy on the validation half")
     return _picture(path, "Accuracy against λ")
@@ -398,13 +400,14 @@ Made by `make bench-quality` (`benchmarks/quality/run.py`) from what it measured
 
 Every model was trained for this, whole, on real data. A method packs all fine-tunes of a bed once
 and gives each back; λ, one for all tasks as in the paper, is the best of 0.1, 0.2, ... 1.0 on one
-half of the held-out examples, and scores are of the other half. Where a method's own paper tunes
-something else (a share, a threshold), that is tuned in λ's place; TIES may go up to 1.6. The
-search goes down from 1.0 and stops once two values in a row are below the best. *Normalised* is
-the mean over tasks of the score divided by the fine-tuned model's. *Bytes* are all that lies on
-disk, the base included, in units of the base in float32; *bits a value* is what comes on top of
-the base, for all tasks together. `G x b bit` is G groups of b bits each. Random methods have up
-to three seeds; ± is half the range over them.
+part of the held-out examples, and scores are of the other part. Where a method's own paper tunes
+something else (a share, a threshold), that is tuned in λ's place; TIES may go up to 1.6. Where no
+λ curve is drawn the search goes down from 1.0 and stops at the first value below the best.
+
+*Normalised* is the mean over tasks of the score divided by the fine-tuned model's. *Bytes* are all
+that lies on disk, the base included, in units of the base in float32; *bits a value* is what comes
+on top of the base, for all tasks together. `G x b bit` is G groups of b bits each. Random methods
+have up to three seeds (42, 43, 44); ± is half the range over them.
 
 Rows at 16 and 8 bits went through `randes_cli.pack` and `Bank.retrieve`, and their bytes are the
 size of the bank file. Rows at 4 bits and below, groups, ablations and the fuller banks are

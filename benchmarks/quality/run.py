@@ -1,6 +1,6 @@
 """Measure randes against what else there is, on real fine-tunes, and write docs/results.md.
 
-    python benchmarks/quality/run.py [--bed NAME ...] [--part PART ...] [--seeds 42 43 44]
+    python benchmarks/quality/run.py [--bed NAME ...] [--part PART ...] [--method NAME ...]
 
 Models and cells are cached below `.cache`; an interrupted run goes on where it stopped.
 """
@@ -44,9 +44,8 @@ def beds() -> dict[str, Callable[[], Bed]]:
     }
 
 
-def run(bed: Bed, parts: list[str], seeds: list[int]) -> None:
+def run(bed: Bed, rows: list[Method], seeds: list[int]) -> None:
     """Measure what is missing, the first seed of everything first."""
-    rows = [row for part in parts for row in PARTS[part]()]
     wanted = [
         (row, seed)
         for place, seed in enumerate(seeds)
@@ -73,12 +72,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bed", nargs="+", choices=known, default=list(known))
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--method", nargs="+", metavar="NAME", help="these rows, in this order")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(catalogue.SEEDS))
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    rows = [row for part in options.part for row in PARTS[part]()]
+    if options.method:
+        named = {row.name: row for row in rows}
+        rows = [named[name] for name in options.method if name in named]
     for name in [] if options.report else options.bed:
-        run(known[name](), options.part, options.seeds)
+        run(known[name](), rows, options.seeds)
     print(f"wrote {report.write(known)}")
 
 
