@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import PRESET_NAMES, State, perturbed, random_state, save
 from torch import nn
 
+from checkpoints import PRESET_NAMES, State, perturbed, random_state, save
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.errors import BankDamaged, MismatchError, MissingError
 
