@@ -19,9 +19,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from randes_cli import Bank, TaskInput, pack
 
 CONFIG = LlamaConfig(
-    hidden_size=256,
-    intermediate_size=688,
-    num_hidden_layers=6,
+    hidden_size=192,
+    intermediate_size=512,
+    num_hidden_layers=4,
     num_attention_heads=4,
     vocab_size=256,
     tie_word_embeddings=True,
@@ -38,9 +38,9 @@ def tokens(text: bytes) -> torch.Tensor:
 
 def fine_tune(model: LlamaForCausalLM, text: bytes) -> None:
     """Teach a model to say one sentence over and over."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
     batch = tokens(PROMPT + text * 3)
-    for _ in range(30):
+    for _ in range(60):
         optimizer.zero_grad()
         model(batch, labels=batch).loss.backward()
         optimizer.step()
