@@ -71,13 +71,11 @@ class Bank:
         )
         kernel = make_kernel(self._run.device, elements=strip, layers=1)
         for name, tensor in retrieval.tensors.items():
-            data = np.empty(tensor.nbytes, np.uint8)
-            size = ITEM_SIZE[tensor.dtype]
-            for piece in retrieval.pieces(name):
-                start = (piece.skip * piece.rect.width + piece.rect.start) * size
-                target = data[start : start + piece.rect.elements * size]
-                retrieval.fill(kernel, piece, strip, target)
-            yield retrieval.output_name(name), _as_torch(data, tensor.dtype, tensor.shape)
+            data = _retrieved(retrieval, kernel, strip, name)
+            made = _as_torch(data, tensor.dtype, tensor.shape)
+            del data
+            yield retrieval.output_name(name), made
+            del made  # or it would live until the next one is made
 
     def retrieve(self, task: str, *, coefficient: float | None = None) -> dict[str, torch.Tensor]:
         """The retrieved task as a state dict."""
@@ -120,6 +118,17 @@ class Bank:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _retrieved(retrieval: Retrieval, kernel: Kernel, strip: int, name: str) -> Any:
+    """The bytes of one retrieved tensor."""
+    tensor = retrieval.tensors[name]
+    size = ITEM_SIZE[tensor.dtype]
+    data = np.empty(tensor.nbytes, np.uint8)
+    for piece in retrieval.pieces(name):
+        start = (piece.skip * piece.rect.width + piece.rect.start) * size
+        retrieval.fill(kernel, piece, strip, data[start : start + piece.rect.elements * size])
+    return data
 
 
 def _as_torch(data: Any, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:

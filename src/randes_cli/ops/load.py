@@ -90,7 +90,7 @@ def load_into(
     """Write a task into a module. See `Bank.load_into`; `kernels` are kept for the next call."""
     state = {n: t for n, t in module.state_dict().items() if hasattr(t, "data_ptr")}
     named = _names(state, retrieval, strict=strict)
-    slots = [_slot(retrieval.tensors[name], state[name]) for name in named.present]
+    slots = [_slot(retrieval.tensors[name], state[target]) for target, name in named.present]
     strip = strip_elements(
         1,
         max_memory=run.max_memory,
@@ -133,25 +133,29 @@ def load_into(
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    present: tuple[str, ...]
+    present: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
 
 
 def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: bool) -> _Names:
-    """Which names to write: of tied ones (the same memory) the first that the task has."""
+    """Which names to write: of tied ones (the same memory) the first that the task has.
+
+    `present` pairs the module's name with the bank's.
+    """
+    stored = {retrieval.output_name(name): name for name in retrieval.tensors}
     tied: dict[Any, list[str]] = {}
     for name, tensor in state.items():
         place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
         tied.setdefault(place if tensor.numel() else name, []).append(name)
     present, missing = [], []
     for names in tied.values():
-        found = next((name for name in names if name in retrieval.tensors), None)
+        found = next((name for name in names if name in stored), None)
         if found is None:
             missing += names
         else:
-            present.append(found)
-    unexpected = tuple(name for name in retrieval.tensors if name not in state)
+            present.append((found, stored[found]))
+    unexpected = tuple(name for name in stored if name not in state)
     task, bank = retrieval.task.name, retrieval.bank.path
     if strict and missing:
         raise MissingError(

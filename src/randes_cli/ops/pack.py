@@ -271,13 +271,14 @@ class _Packing:
 
     def _pass(self, engine: Superposer, units: list[Unit], copies: list[Copy], phase: str) -> None:
         jobs = [job for unit in units for job in unit_jobs(unit, self.participants)]
+        total = sum(map(engine.job_bytes, jobs)) + sum(copy.nbytes for copy in copies)
 
         def work(kernel: Any, job: Any) -> int:
             if isinstance(job, Copy):
                 return run_copy(job, engine.writer, engine.tally)
             return engine.run(kernel, job)
 
-        self._parallel([*jobs, *copies], self.setup.kernel, work, phase=phase, total=self.to_read)
+        self._parallel([*jobs, *copies], self.setup.kernel, work, phase=phase, total=total)
 
     def _again(self, engine: Superposer, writer: BankWriter) -> None:
         """Superpose anew, on a coarser grid, what did not fit; raise _TooNarrow at 8 bits."""
