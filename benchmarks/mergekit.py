@@ -63,6 +63,7 @@ def command(commands: Path, size: Size, base: Path, tasks: Sequence[Path], out: 
     file = folder / "merge.yml"
     file.write_text(json.dumps(recipe))
     return [
+        str(commands / "python"),
         str(commands / "mergekit-yaml"),
         str(file),
         str(out),
