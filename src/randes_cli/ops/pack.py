@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +80,16 @@ class _Setup:
         return strip_memory(layers, elements)
 
 
+def _input_files(sources: Iterable[str]) -> Iterator[Path]:
+    """The files that local sources may be read from."""
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            yield from path.iterdir()
+        elif source:
+            yield path
+
+
 def pack(
     base: str | None,
     tasks: Sequence[TaskInput],
@@ -104,7 +114,7 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-        refuse_same_file(out, _input_files([base, *(task.source for task in tasks)]))
+        refuse_same_file(out, _input_files([base or "", *(task.source for task in tasks)]))
     with ExitStack() as stack:
         inputs = open_inputs(
             stack,
@@ -278,13 +288,14 @@ class _Packing:
 
     def _pass(self, engine: Superposer, units: list[Unit], copies: list[Copy], phase: str) -> None:
         jobs = [job for unit in units for job in unit_jobs(unit, self.participants)]
+        total = sum(map(engine.job_bytes, jobs)) + sum(copy.nbytes for copy in copies)
 
         def work(kernel: Any, job: Any) -> int:
             if isinstance(job, Copy):
                 return run_copy(job, engine.writer, engine.tally)
             return engine.run(kernel, job)
 
-        self._parallel([*jobs, *copies], self.setup.kernel, work, phase=phase, total=self.to_read)
+        self._parallel([*jobs, *copies], self.setup.kernel, work, phase=phase, total=total)
 
     def _again(self, engine: Superposer, writer: BankWriter) -> None:
         """Superpose anew, on a coarser grid, what did not fit; raise TooNarrow at 8 bits."""

@@ -128,6 +128,8 @@ class Retrieval:
         tensors: the output's tensors by name.
         saturated: values that did not fit the output's dtype and became its largest.
         damaged: tensors whose stored bytes were damaged (only with `force`).
+        verified: (tensor, chunk) pairs known to be sound, which are not checked again, and to
+            which those found sound are added (None: check always).
     """
 
     def __init__(
@@ -168,6 +170,7 @@ class Retrieval:
         self.tensors = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
         self.saturated = 0
         self.damaged: set[str] = set()
+        self.verified: set[tuple[str, int]] | None = None
         self._positions: dict[Unit, list[int]] = {}
 
     def _output(self, tensor: TensorInfo) -> TensorInfo:
@@ -194,7 +197,7 @@ class Retrieval:
         """Whether a tensor of the task is approximate: it comes from a superposition."""
         return name not in self.task.own and name not in self.task.unchanged
 
-    def _check(self, found: bytes, recorded: bytes, key: str) -> None:
+    def _check(self, found: bytes, recorded: bytes, key: str, chunk: int) -> None:
         if found != recorded:
             if not self.force:
                 raise BankDamaged(
@@ -202,6 +205,13 @@ class Retrieval:
                     "be retrieved whole (see: randes verify; --force writes it all the same)"
                 )
             self.damaged.add(key)
+        elif self.verified is not None:
+            self.verified.add((key, chunk))
+
+    def _hasher(self, key: str, chunk: int) -> Any | None:
+        """What to digest a chunk with; None where it is known to be sound."""
+        known = self.verified is not None and (key, chunk) in self.verified
+        return None if known else hasher()
 
     def fill(self, kernel: Kernel, piece: Piece, strip: int, out: Raw) -> None:
         """Write one piece's bytes to `out`. Raises BankDamaged."""
@@ -227,9 +237,10 @@ class Retrieval:
         same = stored == piece.tensor.dtype
         raw = out if same else np.empty(piece.rect.elements * size, np.uint8)
         self.bank.read_into(key, piece.rect.start * size, raw)
-        running = hasher()
-        running.update(raw)
-        self._check(running.digest(), self.bank.digest(key, piece.chunk), key)
+        running = self._hasher(key, piece.chunk)
+        if running:
+            running.update(raw)
+            self._check(running.digest(), self.bank.digest(key, piece.chunk), key, piece.chunk)
         self._convert(raw, stored, piece, out)
 
     def _fill_base(self, piece: Piece, out: Raw) -> None:
@@ -242,10 +253,11 @@ class Retrieval:
         same = stored == piece.tensor.dtype
         raw = out if same else np.empty(piece.rect.elements * size, np.uint8)
         self.base.read(name, piece.rect.start * size, raw)
-        running = hasher()
-        running.update(raw)
-        self._rest_of_chunk(piece, stored, self.base.read, name, running)
-        self._check_base(running.digest(), piece)
+        running = self._hasher(base_key(name), piece.chunk)
+        if running:
+            running.update(raw)
+            self._rest_of_chunk(piece, stored, self.base.read, name, running)
+            self._check_base(running.digest(), piece)
         self._convert(raw, stored, piece, out)
 
     def _check_base(self, found: bytes, piece: Piece) -> None:
@@ -257,7 +269,7 @@ class Retrieval:
                 f"{self.base.source}: tensor {piece.tensor.name!a} has other values than the base "
                 f"of {self.bank.path}"
             )
-        self._check(found, recorded, base_key(piece.tensor.name))
+        self._check(found, recorded, base_key(piece.tensor.name), piece.chunk)
 
     def _rest_of_chunk(
         self,
@@ -311,7 +323,8 @@ class Retrieval:
         scale = self.coefficient * 2.0 ** self.bank.manifest.steps[moved]
         flips = sign_bits(unit.signs, self.task.seed, moved, unit.rows, unit.cols)
         size = ITEM_SIZE[piece.tensor.dtype]
-        base_hash, sum_hash = hasher(), hasher()
+        base_hash = self._hasher(base_key(piece.tensor.name), piece.chunk)
+        sum_hash = self._hasher(key, piece.chunk)
         onto = self.base is not None and stored == piece.tensor.dtype == "F32"
         for rect in piece.rect.split(strip):
             start = (rect.start - piece.rect.start) * size
@@ -320,22 +333,26 @@ class Retrieval:
                 count = rect.elements * ITEM_SIZE[stored]
                 raw = target if onto else kernel.buffer(count)
                 self.base.read(piece.tensor.name, rect.start * ITEM_SIZE[stored], raw)
-                base_hash.update(raw)
+                if base_hash:
+                    base_hash.update(raw)
             if not onto:
                 kernel.set_base(0, raw, stored, rect.elements)
             codes = kernel.buffer(rect.elements * bits // 8)
             self.bank.read_into(key, rect.start * bits // 8, codes)
-            sum_hash.update(codes)
+            if sum_hash:
+                sum_hash.update(codes)
             signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=scale)
             if onto:
                 self.saturated += kernel.retrieve_onto(codes, bits, signs, target)
             else:
                 self.saturated += kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
-        if self.base is not None:
+        if base_hash and self.base is not None:
             self._rest_of_chunk(piece, stored, self.base.read, piece.tensor.name, base_hash)
-        self._check_base(base_hash.digest(), piece)
-        self._rest_of_chunk(piece, self.bank.info(key).dtype, self.bank.read_into, key, sum_hash)
-        self._check(sum_hash.digest(), self.bank.digest(key, piece.chunk), key)
+            self._check_base(base_hash.digest(), piece)
+        if sum_hash:
+            dtype = self.bank.info(key).dtype
+            self._rest_of_chunk(piece, dtype, self.bank.read_into, key, sum_hash)
+            self._check(sum_hash.digest(), self.bank.digest(key, piece.chunk), key, piece.chunk)
 
 
 def output_metadata(task: TaskRecord) -> Mapping[str, str]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 F32 = NDArray[np.float32]
 
-#: Tensors of the base whose sample is kept while the tasks are gone through.
-_KEPT = 64
+#: Elements of the base's samples that are kept while the tasks are gone through.
+_KEPT = 2**20
 
 
 def read_runs(source: Source, name: str, runs: Sequence[Rect]) -> F32:
@@ -62,7 +62,7 @@ class BaseSample:
         if self.source is None:
             return None
         if name not in self._values:
-            if len(self._values) == _KEPT:
+            if (len(self._values) + 1) * self.elements > _KEPT:
                 self._values.clear()
             self._values[name] = read_runs(self.source, name, self.runs)
         return self._values[name]

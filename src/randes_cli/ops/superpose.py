@@ -185,6 +185,20 @@ class Superposer:
         self.strip, self.write_base, self.old = strip, write_base, old
         self.tally = Tally()
 
+    def job_bytes(self, job: Job) -> int:
+        """Input bytes that a job will read."""
+        total = 0
+        for name in job.unit.names:
+            inside = job.rect.above(job.unit.rows)
+            if self.base is not None and inside is not None:
+                total += inside.elements * ITEM_SIZE[self.base.tensors[name].dtype]
+            for participant in self.participants:
+                tensor = participant.fit.superposed.get(name)
+                part = job.rect.above(tensor.matrix[0]) if tensor else None
+                if tensor is not None and part is not None:
+                    total += part.elements * ITEM_SIZE[tensor.dtype]
+        return total
+
     def run(self, kernel: Kernel, job: Job) -> int:
         """Do one job; return the input bytes that it read."""
         return _JobRun(self, kernel, job).run()

@@ -1,0 +1,116 @@
+"""The jobs that are measured: each a `randes` command beside a plain copy of the same bytes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from measure import randes
+
+Command = Sequence[str] | str
+
+
+@dataclass
+class Bench:
+    """Files of one size: the base, its fine-tunes, and where jobs write."""
+
+    folder: Path
+    base: Path
+    tasks: list[Path]
+    bank: Path = field(init=False)
+    edited: Path = field(init=False)
+    out: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bank = self.folder / "bank.randes"
+        self.edited = self.folder / "edited.randes"
+        self.out = self.folder / "out.safetensors"
+
+    def named(self, count: int | None = None) -> list[str]:
+        """The fine-tunes as `pack` takes them."""
+        return [f"task{n}={path}" for n, path in enumerate(self.tasks[:count])]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job.
+
+    Attributes:
+        command: what to measure.
+        limit: the plain copy that reads and writes the same bytes.
+        made: files to delete before each run, the command's and the limit's.
+        prepare: what must be there before each run, unmeasured.
+    """
+
+    name: str
+    command: Callable[[Bench], Command]
+    limit: Callable[[Bench], Command]
+    made: Callable[[Bench], list[Path]]
+    prepare: Callable[[Bench], Command] | None = None
+
+
+def copy_limit(read: Sequence[Path], like: Path, to: Path) -> str:
+    """`cat` of all that is read, and `cp` of one file as large as the output."""
+    words = " ".join(shlex.quote(str(path)) for path in read)
+    return f"cat {words} > /dev/null && cp {shlex.quote(str(like))} {shlex.quote(str(to))}"
+
+
+def _pack(transform: str) -> Job:
+    def command(b: Bench) -> Command:
+        return randes(
+            "pack", b.base, *b.named(), "-o", b.edited, "--transform", transform, "--quiet"
+        )
+
+    def limit(b: Bench) -> Command:
+        return copy_limit([b.base, *b.tasks], b.bank, b.out)
+
+    return Job(f"pack {transform}", command, limit, lambda b: [b.edited, b.out])
+
+
+def prepare_bank(b: Bench) -> Command:
+    """The bank that all other jobs start from: all fine-tunes, default options."""
+    return randes("pack", b.base, *b.named(), "-o", b.bank, "--quiet", "--force")
+
+
+def _copied_bank(b: Bench) -> Command:
+    return f"cp {shlex.quote(str(b.bank))} {shlex.quote(str(b.edited))}"
+
+
+def _smaller_bank(b: Bench) -> Command:
+    return randes("pack", b.base, *b.named(-1), "-o", b.edited, "--quiet", "--force")
+
+
+JOBS = (
+    _pack("hankel"),
+    _pack("srsf"),
+    Job(
+        "unpack",
+        lambda b: randes("unpack", b.bank, "--task", "task0", "-o", b.out, "--quiet"),
+        lambda b: copy_limit([b.bank], b.base, b.edited),
+        lambda b: [b.out, b.edited],
+    ),
+    Job(
+        "add",
+        lambda b: randes("add", b.edited, b.named()[-1], "--quiet"),
+        lambda b: copy_limit([b.bank, b.tasks[-1]], b.bank, b.out),
+        lambda b: [b.edited, b.out],
+        _smaller_bank,
+    ),
+    Job(
+        "remove",
+        lambda b: randes(
+            "remove", b.edited, "--task", "task0", "--checkpoint", b.tasks[0], "--quiet"
+        ),
+        lambda b: copy_limit([b.bank, b.tasks[0]], b.bank, b.out),
+        lambda b: [b.edited, b.out],
+        _copied_bank,
+    ),
+    Job(
+        "verify",
+        lambda b: randes("verify", b.bank, "--quiet"),
+        lambda b: f"cat {shlex.quote(str(b.bank))} > /dev/null",
+        lambda b: [],
+    ),
+)

@@ -1,0 +1,121 @@
+"""What a job takes: memory that the plan computes, and progress that ends at its total."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from checkpoints import Packer, State, layered_shapes, perturbed, random_state
+from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.reports import PackReport
+from randes_cli.ops.retrieve import open_base
+from randes_cli.ops.unpack import UnpackOptions, unpack_task
+
+#: Bytes beside the strips' buffers: samples of 2^16 elements, headers, reports, interpreter.
+BESIDE = 6 * 2**20
+
+
+def peak(work: Callable[[], object]) -> int:
+    """The most bytes that `work` held at once, NumPy's arrays included."""
+    work()  # what is imported or cached once does not count
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def inputs(folder: Path, rows: int) -> tuple[str, list[TaskInput]]:
+    """A base and two tasks with a matrix of rows × 1024, in files."""
+    packer = Packer(folder)
+    base = random_state({"h.0.weight": [rows, 1024], "h.1.weight": [rows, 1024]})
+    tasks = packer.inputs({f"t{n}": perturbed(base, seed=n) for n in range(2)})
+    return packer.inputs({"base": base})[0].source, tasks
+
+
+def pack_inputs(
+    folder: Path, given: tuple[str, list[TaskInput]], run: RunOptions, transform: str
+) -> PackReport:
+    base, tasks = given
+    options = PackOptions(transform=Transform.from_preset(transform))
+    return pack(base, tasks, folder / "bank.randes", options, run, force=True)
+
+
+@pytest.mark.parametrize("transform", ["hankel", "srsf"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("most", [None, 2**21])
+def test_packing_holds_no_more_than_the_plans_buffers(
+    tmp_path: Path, transform: str, threads: int, most: int | None
+) -> None:
+    given = inputs(tmp_path, 512)
+    run = RunOptions(threads=threads, max_memory=most)
+    report = pack_inputs(tmp_path, given, run, transform)
+    held = peak(lambda: pack_inputs(tmp_path, given, run, transform))
+    assert held <= report.buffer_bytes + BESIDE
+    if most is not None:
+        assert report.buffer_bytes <= most
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    run = RunOptions(threads=2, max_memory=2**21)
+    held = []
+    for rows in (256, 1024):
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        given = inputs(folder, rows)
+        held.append(peak(lambda: pack_inputs(folder, given, run, "hankel")))  # noqa: B023
+    assert held[1] <= held[0] + 2**18
+
+
+def resized_task(base: State) -> State:
+    task = perturbed(base, seed=1)
+    task["embed.weight"] = torch.cat([task["embed.weight"], torch.ones(2, 6)])
+    return task | {"head.weight": torch.ones(3, 6)}
+
+
+def test_progress_ends_at_its_total_in_every_phase(tmp_path: Path) -> None:
+    base = random_state(layered_shapes()) | {"count": torch.arange(4)}
+    sparse = {name: value.clone() for name, value in base.items()}
+    sparse["layers.1.mlp.weight"][0, 0] += 1
+    tasks = {"full": perturbed(base, seed=0), "grown": resized_task(base), "sparse": sparse}
+    packer = Packer(tmp_path)
+    source = packer.inputs({"base": base})[0].source
+    done: dict[tuple[str, int], int] = defaultdict(int)
+
+    def progress(phase: str, count: int, total: int) -> None:
+        done[phase, total] += count
+
+    run = RunOptions(threads=2, strip_elements=7)
+    pack(source, packer.inputs(tasks), tmp_path / "bank.randes", run=run, progress=progress)
+    with BankFile(tmp_path / "bank.randes") as bank:
+        unpack_task(
+            bank,
+            open_base(bank, None),
+            "grown",
+            tmp_path / "out.safetensors",
+            UnpackOptions(),
+            run,
+            progress=progress,
+        )
+    phases = {phase for phase, _ in done}
+    assert {"packing", "unpacking grown"} <= phases
+    assert all(count == total for (_, total), count in done.items())
+
+
+def test_one_tensor_at_a_time_is_held_while_iterating(tmp_path: Path) -> None:
+    run = RunOptions(threads=1, max_memory=2**20)
+    pack_inputs(tmp_path, inputs(tmp_path, 512), run, "hankel")
+    with Bank.open(tmp_path / "bank.randes", run=run) as bank:
+
+        def go() -> None:
+            for _, tensor in bank.iter_tensors("t0"):
+                del tensor
+
+        assert peak(go) <= 512 * 1024 * 4 + 2**20 + 2**20
