@@ -104,8 +104,9 @@ def test_a_base_outside_the_bank_is_said(report: BankReport) -> None:
 
 
 def test_text_from_elsewhere_cannot_break_out_of_the_card(report: BankReport) -> None:
-    sources = {"cars": "x` | y\n# heading", "dtd": "z"}
-    card = model_card(replace(report, sources=sources), repo=ID, file="two.randes")
+    hostile = replace(report.details[0], source="x` | y\n# heading")
+    details = (hostile, *report.details[1:])
+    card = model_card(replace(report, details=details), repo=ID, file="two.randes")
     assert "`x_ _ y_# heading` |" in card
     assert "\n# heading" not in card
 
