@@ -11,7 +11,7 @@ import randes_cli
 
 SOURCE = Path(randes_cli.__file__).parent
 #: Each layer may import itself and those before it.
-LAYERS = ["errors", "specs", "core", "plan", "files", "ops", "api", "cli"]
+LAYERS = ["errors", "specs", "core", "plan", "files", "ops", "api", "views", "cli"]
 #: Only the command line knows these.
 TALKERS = {"typer", "rich", "tqdm"}
 

@@ -35,7 +35,7 @@ def add(
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli.cli.render import edit_table
-    from randes_cli.files.named_bank import own_bank
+    from randes_cli.files.sources import own_bank
     from randes_cli.ops.edit import EditOptions
     from randes_cli.ops.edit import add as run
 
@@ -109,7 +109,7 @@ def remove(
 ) -> None:
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
     from randes_cli.cli.render import edit_table
-    from randes_cli.files.named_bank import own_bank
+    from randes_cli.files.sources import own_bank
     from randes_cli.ops.edit import EditOptions
     from randes_cli.ops.edit import remove as run
 

@@ -51,7 +51,7 @@ def inspect(
 ) -> None:
     """Show what a bank holds, and how well each task will come back."""
     from randes_cli.files.manifest import to_json
-    from randes_cli.files.named_bank import open_bank
+    from randes_cli.files.sources import open_bank
     from randes_cli.ops.describe import describe, describe_task
 
     with open_bank(bank) as file:

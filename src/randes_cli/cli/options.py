@@ -87,9 +87,14 @@ def originals(texts: list[str]) -> list[tuple[str, str]]:
 
 def task_input(text: str) -> TaskInput:
     """A task from ``NAME=PATH`` or ``PATH``, whose last part without suffix is the name."""
+    from randes_cli.files.hub_ref import parse_ref
+
     name, equals, source = text.partition("=")
     if equals and "/" not in name:
         return TaskInput(name, source)
+    ref = parse_ref(text)
+    if ref is not None:
+        return TaskInput(ref.name, text)
     path = Path(text)
     stem = path.name
     for suffix in (".safetensors.index.json", ".safetensors", ".st", ".bin", ".pt", ".pth"):

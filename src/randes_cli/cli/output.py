@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -107,6 +108,7 @@ def _peak_memory() -> int:
 def progress_bar(*, quiet: bool) -> Iterator[Progress]:
     """A progress callable; it draws on a terminal, after a second, and never fails the job."""
     if quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         yield lambda phase, done, total: None
         return
     from tqdm import tqdm

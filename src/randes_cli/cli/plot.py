@@ -47,7 +47,7 @@ def plot(
     """Draw a bank: cosines, layers, distributions, sizes, λ curves (needs matplotlib)."""
     from randes_cli.errors import UsageError
     from randes_cli.files.atomic import check_target, write_whole
-    from randes_cli.files.named_bank import open_bank
+    from randes_cli.files.sources import open_bank
     from randes_cli.views.figures import FORMATS, render
 
     suffix = out.suffix.removeprefix(".").lower()

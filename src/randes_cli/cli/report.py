@@ -24,7 +24,7 @@ def report(
 ) -> None:
     """Write what is known of a bank as one HTML page, to read, sort, print and send."""
     from randes_cli.files.atomic import check_target, write_whole
-    from randes_cli.files.named_bank import open_bank
+    from randes_cli.files.sources import open_bank
     from randes_cli.ops.curves import lambda_curves
     from randes_cli.ops.describe import describe
     from randes_cli.ops.distribution import measured_distribution, stored_distribution

@@ -56,7 +56,7 @@ def unpack(
     debug: o.Debug = False,
 ) -> None:
     """Write tasks of a bank as ordinary safetensors checkpoints."""
-    from randes_cli.files.named_bank import bank_path
+    from randes_cli.files.sources import local_bank
     from randes_cli.files.writer import parse_size
     from randes_cli.ops.unpack import UnpackOptions
     from randes_cli.ops.unpack import unpack as run
@@ -75,7 +75,7 @@ def unpack(
     )
     with progress_bar(quiet=quiet) as progress:
         reports = run(
-            bank_path(bank),
+            local_bank(bank),
             None if everything else task,
             out,
             options,

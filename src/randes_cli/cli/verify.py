@@ -35,12 +35,12 @@ def verify(
     """Check every byte of a bank; name what is damaged and which tasks it hurts."""
     from randes_cli.cli.render import check_table
     from randes_cli.files.bank import BankFile
-    from randes_cli.files.named_bank import bank_path
+    from randes_cli.files.sources import local_bank
     from randes_cli.ops.verify import measure
     from randes_cli.ops.verify import verify as run
 
     clock, run_options = Clock(), o.run_options(threads, None)
-    with BankFile(bank_path(bank)) as file, progress_bar(quiet=quiet) as progress:
+    with BankFile(local_bank(bank)) as file, progress_bar(quiet=quiet) as progress:
         report = run(file, run_options, quick=quick, progress=progress)
         if report.sound and against:
             found = measure(file, o.originals(against), run_options, base=base, progress=progress)

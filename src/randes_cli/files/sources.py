@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
 from randes_cli.files.hub import (
@@ -34,6 +35,13 @@ def local_bank(text: str) -> Path:
     """Where a bank lies here; one on the Hub is fetched."""
     ref = parse_ref(text)
     return Path(text) if ref is None else fetch(open_hub_bank(ref)).path
+
+
+def own_bank(text: str) -> Path:
+    """Where a bank lies that is to be edited. Raises UsageError for one on the Hub."""
+    if on_hub(text):
+        raise UsageError(f"{text}: a bank on the Hub is not edited; download it and push it again")
+    return Path(text)
 
 
 class Sources:

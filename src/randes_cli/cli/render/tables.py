@@ -43,8 +43,13 @@ def pack_table(report: PackReport, width: int) -> list[Text]:
     )
     made = [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
     if report.dry_run:
-        needs = f"reads {human(report.read_bytes)}, needs {human(report.buffer_bytes)} of buffers"
-        made.append(Text(needs))
+        download = f"downloads {human(report.download_bytes)}, " if report.download_bytes else ""
+        made.append(
+            Text(
+                f"{download}reads {human(report.read_bytes)}, writes {human(report.bank_bytes)}, "
+                f"needs {human(report.buffer_bytes)} of buffers"
+            )
+        )
     return made + task_lines(report.tasks, (), full=True, width=width)
 
 
