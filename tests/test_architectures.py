@@ -275,3 +275,33 @@ def test_a_bare_timm_file_with_another_head_comes_back_as_a_file(tmp_path: Path)
             assert torch.equal(back[name], tensor)
         else:
             assert torch.allclose(back[name], tensor, atol=0.01 / 32)
+
+
+def test_a_diffusers_pipeline_comes_back_as_a_pipeline_that_runs(tmp_path: Path) -> None:
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+    )
+    pipeline = DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=4))
+    pipeline.save_pretrained(tmp_path / "base")
+    perturb(unet, 1)
+    pipeline.save_pretrained(tmp_path / "style")
+
+    style = TaskInput("style", str(tmp_path / "style"))
+    pack(str(tmp_path / "base"), [style], tmp_path / "bank.randes")
+    unpack(tmp_path / "bank.randes", None, tmp_path / "out", UnpackOptions(), RunOptions())
+    back = DDPMPipeline.from_pretrained(tmp_path / "out")
+    made = [
+        one(generator=torch.manual_seed(0), num_inference_steps=2, output_type="np").images
+        for one in (pipeline, back)
+    ]
+    assert abs(made[0] - made[1]).max() < 5e-3

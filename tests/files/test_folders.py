@@ -35,7 +35,7 @@ def put_shards(folder: Path, stem: str, index: str, names: Iterable[str]) -> Non
         ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors"),
         ("adapter_model.safetensors", "adapter_model.safetensors"),
         ("pytorch_model.safetensors", "model.safetensors"),
-        ("open_clip_model.safetensors", "model.safetensors"),
+        ("open_clip_model.safetensors", "open_clip_model.safetensors"),
         ("anything.st", "model.safetensors"),
         ("model.fp16.safetensors", "model.safetensors"),
         ("diffusion_pytorch_model.bf16.safetensors", "diffusion_pytorch_model.safetensors"),

@@ -278,3 +278,22 @@ def test_a_pickled_task_packs_like_the_same_safetensors(tmp_path: Path) -> None:
         for key in one.header.tensors:
             if key.startswith(("sum/", "base/", "own/", "stats/")):
                 assert one.read_whole(key).tobytes() == two.read_whole(key).tobytes()
+
+
+def test_an_open_clip_folder_keeps_its_own_file_names(tmp_path: Path) -> None:
+    for name, seed in (("base", 0), ("photos", 1)):
+        folder = _folder(tmp_path, name)
+        state = model(seed)
+        state["logit_scale"] = torch.tensor(2.6)
+        torch.save(state, folder / "open_clip_pytorch_model.bin")
+        (folder / "open_clip_config.json").write_text("{}")
+    options = PackOptions(opening=OpenOptions(allow_pickle=True))
+    photos = TaskInput("photos", str(tmp_path / "photos"))
+    pack(str(tmp_path / "base"), [photos], tmp_path / "bank.randes", options, RUN)
+    unpack(tmp_path / "bank.randes", None, tmp_path / "out", UnpackOptions(), RUN)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+    ]
+    back = load_file(tmp_path / "out" / "open_clip_model.safetensors")
+    assert_close(back, state, exact=("logit_scale",))

@@ -19,8 +19,18 @@ from randes_cli.files.quantised import refuse_quantised_config
 SUFFIXES = (".safetensors", ".st")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = ".index.json"
-#: File names of a folder's weights, best first: transformers, diffusers, PEFT, old names.
-_STEMS = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
+#: What a folder's weights are called, best first (transformers, diffusers, PEFT, OpenCLIP, then
+#: the names of pickles), and what they are called where they come back.
+_STEMS = {
+    "model": "model",
+    "diffusion_pytorch_model": "diffusion_pytorch_model",
+    "adapter_model": "adapter_model",
+    "open_clip_model": "open_clip_model",
+    "pytorch_model": "model",
+    "open_clip_pytorch_model": "open_clip_model",
+}
+#: File names that weights have where they come back.
+TARGETS = frozenset(f"{stem}.safetensors" for stem in _STEMS.values())
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _CONVERT = (
     "convert it to safetensors (load it where you trust it, then save_pretrained), "
@@ -148,17 +158,11 @@ def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
     if (folder / "config.json").is_file():
         refuse_quantised_config(str(folder), read_json(folder / "config.json"))
     path, note = _choose(folder, _weight_files(folder))
-    stem = _stem(path)
+    stem = _STEMS.get(path.name.split(".")[0], "model")
     target = f"{component}/{stem}.safetensors" if component else f"{stem}.safetensors"
     part = file_part(path, allow_pickle=allow_pickle, component=component, target=target)
     notes = (f"{component + ': ' if component else ''}{note}",) if note else ()
     return Part(part.component, part.paths, part.index, part.target, notes)
-
-
-def _stem(path: Path) -> str:
-    """What the weights are called where they come back: a known stem, else ``model``."""
-    first = path.name.split(".")[0]
-    return first if first in _STEMS[:3] else "model"
 
 
 def _choose(folder: Path, found: list[Path]) -> tuple[Path, str]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.errors import BankDamaged, NewerFormat, UsageError
+from randes_cli.files.folders import TARGETS
 from randes_cli.files.header import CONTROL, parse_json
 from randes_cli.files.side_files import is_side_file
 from randes_cli.specs import (
@@ -38,7 +39,6 @@ FEATURES = frozenset({"superposition"})
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
 
-_WEIGHTS = re.compile(r"(model|diffusion_pytorch_model|adapter_model)\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +364,7 @@ def _layout(fields: _Fields) -> dict[str, str]:
         file = target.rpartition("/")[2]
         safe = not component or re.fullmatch(r"[\w-][\w.-]*", component, re.ASCII)
         inside = f"{component}/{file}" if component else file
-        if not safe or target != inside or not _WEIGHTS.fullmatch(file):
+        if not safe or target != inside or file not in TARGETS:
             raise fields.fail(f"layout[{component[:100]!a}]", "is not a file in its folder")
     return found
 
