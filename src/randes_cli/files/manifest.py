@@ -40,7 +40,6 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
 
 
-
 @dataclass(frozen=True, slots=True)
 class BaseRecord:
     """The base model: `tensors` are its names, dtypes and shapes.
