@@ -39,5 +39,8 @@ bench: $(READY)
 	$(BIN)/pip install --quiet matplotlib
 	$(BIN)/python benchmarks/run.py --mergekit --scaling --large --swap
 
+torture: $(READY)
+	PYTHONPATH=src:. $(BIN)/python -m tests.torture.run
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache examples/digits/.cache

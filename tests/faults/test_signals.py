@@ -74,7 +74,7 @@ def test_a_signal_at_any_call_leaves_nothing_behind(
 
 
 def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> None:
-    """Once with a real process and a real signal, while it waits for the lock."""
+    """Once with a real process and a real signal, while another holds the lock."""
     from randes_cli.files.lock import bank_lock
 
     bank = make_bank(write_family(tmp_path), ("single",))
@@ -86,7 +86,7 @@ def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> Non
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        while not _waits_for_lock(process.pid):
+        while not _is_ready(process.pid):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
@@ -97,9 +97,10 @@ def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def _waits_for_lock(process: int) -> bool:
-    """Whether a process has opened the lock file."""
+def _is_ready(process: int) -> bool:
+    """Whether a process has a handler of SIGTERM by now."""
     with contextlib.suppress(OSError):
-        files = Path(f"/proc/{process}/fd").iterdir()
-        return any("bank.randes.lock" in str(file.resolve()) for file in files)
+        status = Path(f"/proc/{process}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
     return False

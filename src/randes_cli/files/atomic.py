@@ -122,6 +122,8 @@ def check_target(path: Path, *, force: bool) -> None:
         if not path.parent.is_dir():
             raise MissingError(f"{path.parent}: no such folder for the output") from None
         return
+    except NotADirectoryError:
+        raise UsageError(f"{path.parent}: not a folder; name another output") from None
     except OSError as error:
         raise wrap_os_error(error, path, "looking at the output") from error
     if stat.S_ISDIR(mode):

@@ -338,7 +338,7 @@ class _Editing:
         return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
 
     def _copies(self) -> list[Copy]:
-        return owned_copies(self.source(), self.participants)
+        return owned_copies(self.source(), self.participants) if self.participants else []
 
     def _kept_sum(self, name: str) -> bool:
         return sum_key(0, name) in self.old
