@@ -13,7 +13,7 @@ from randes_cli.files.bank import BankFile, own_key
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.alternatives import Alternative, alternatives
 from randes_cli.ops.breakdown import Breakdown, GroupRow
-from randes_cli.ops.curves import stored_moments, tuning_curves
+from randes_cli.ops.curves import tuning_curves
 from randes_cli.ops.prediction import Moments
 from randes_cli.ops.reports import TaskSummary
 from randes_cli.ops.retrieve import find_task
@@ -176,9 +176,9 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     tensors = bank.header.tensors
     base = {tensor.name: tensor for tensor in manifest.base.tensors}
     grams = statistics.grams.sum(axis=0)
-    found = stored_moments(bank)
-    details = _details(bank, base, found, cosines(grams[0]))
     cut = Breakdown(bank, statistics, by)
+    found = cut.whole()
+    details = _details(bank, base, found, cosines(grams[0]))
 
     def held(prefix: str) -> int:
         return sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith(prefix))

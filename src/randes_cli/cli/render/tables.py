@@ -11,6 +11,7 @@ from randes_cli.cli.render.bank import task_lines
 from randes_cli.cli.render.layout import Column, shorten, table
 
 if TYPE_CHECKING:
+    from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.reports import EditReport, PackReport
     from randes_cli.ops.verify import TaskCheck
 
@@ -75,4 +76,37 @@ def check_table(check: TaskCheck, width: int) -> list[Text]:
     rows.insert(0, ["all", f"{check.cosine:.4f}", f"{check.predicted:.4f}", f"{check.error:.4f}"])
     columns = [Column(f"task {check.task}", name=True)]
     columns += [Column(title) for title in ("cosine", "predicted", "relative error")]
+    return table(columns, rows, width)
+
+
+def interference_table(found: TaskInterference, width: int) -> list[Text]:
+    """One task's true retrieval beside the prediction; σ is against a random matrix's end."""
+    columns = [
+        Column(f"task {found.task}", name=True),
+        Column("cosine"),
+        Column("predicted"),
+        Column("rel. error"),
+        Column("predicted", drop=1),
+        Column("largest σ", drop=3),
+        Column("random bound", drop=3),
+        Column("σ / bound"),
+        Column("tensors", drop=2),
+    ]
+    rows = []
+    ordered = sorted(found.rows, key=lambda row: (row.cosine, row.name))
+    for row in (found.whole, *ordered):
+        spectrum = ["-", "-", "-"]
+        if row.largest is not None and row.bound is not None:
+            spectrum = [f"{row.largest:.3g}", f"{row.bound:.3g}", f"{row.largest / row.bound:.2f}"]
+        rows.append(
+            [
+                row.name,
+                f"{row.cosine:.4f}",
+                f"{row.predicted_cosine:.4f}",
+                f"{row.error:.3f}",
+                f"{row.predicted_error:.3f}",
+                *spectrum,
+                str(row.tensors),
+            ]
+        )
     return table(columns, rows, width)
