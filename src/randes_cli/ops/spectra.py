@@ -15,9 +15,9 @@ from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.breakdown import GROUPINGS, Breakdown
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.originals import open_originals
+from randes_cli.ops.originals import open_originals, read_values
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
-from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, find_task, open_base
+from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, open_base
 from randes_cli.ops.statistics import stored_statistics
 from randes_cli.ops.superpose import Source
 from randes_cli.plan import CHUNK_ELEMENTS, strip_elements
@@ -80,15 +80,6 @@ class _Measure:
     def __init__(self, retrieval: Retrieval, base: BankBase | None, original: Source) -> None:
         self.retrieval, self.base, self.original = retrieval, base, original
 
-    def _values(self, source: Source, piece: Piece) -> F32:
-        info = source.tensors[piece.tensor.name]
-        size = ITEM_SIZE[info.dtype]
-        raw = np.empty(piece.rect.elements * size, np.uint8)
-        source.read(info.name, piece.rect.start * size, raw)
-        values = np.empty(piece.rect.elements, np.float32)
-        widen(raw, info.dtype, values)
-        return values
-
     def _pieces(self, name: str, kernel: Kernel, strip: int) -> Iterator[tuple[Piece, F32, F32]]:
         """(piece, true delta, retrieved delta) of the superposed part of a tensor."""
         for piece in self.retrieval.pieces(name):
@@ -99,9 +90,9 @@ class _Measure:
             self.retrieval.fill(kernel, piece, strip, got)
             back = np.empty(count, np.float32)
             widen(got, piece.tensor.dtype, back)
-            true = self._values(self.original, piece)
+            true = read_values(self.original, name, piece.rect)
             if self.base is not None:
-                zero = self._values(self.base, piece)
+                zero = read_values(self.base, name, piece.rect)
                 true, back = true - zero, back - zero
             yield piece, true, back
 
@@ -149,12 +140,12 @@ def interference(
     """
     opened = open_base(bank, base)
     try:
-        with open_originals(bank, originals) as tasks:
+        with open_originals(bank, opened, originals) as tasks:
             cut = Breakdown(bank, stored_statistics(bank), by)
             made = []
-            for task in tasks:
-                retrieval = Retrieval(bank, opened, find_task(bank, task.name), coefficient=1.0)
-                measure = _Measure(retrieval, opened, task.checkpoint)
+            for one in tasks:
+                retrieval = Retrieval(bank, opened, one.task, coefficient=1.0)
+                measure = _Measure(retrieval, opened, one.checkpoint)
                 found = _run(measure, run, progress)
                 made.append(_task(cut, retrieval, by, found))
             return tuple(made)

@@ -11,8 +11,8 @@ from randes_cli.cli.render.bank import task_lines
 from randes_cli.cli.render.layout import Column, shorten, table
 
 if TYPE_CHECKING:
-    from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.reports import EditReport, PackReport
+    from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import TaskCheck
 
 
