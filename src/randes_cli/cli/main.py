@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from randes_cli import __version__
-from randes_cli.cli import edit, inspect, pack, plot, push, report, unpack, verify
+from randes_cli.cli import diff, edit, inspect, pack, plot, push, report, unpack, verify
 from randes_cli.errors import RandesError
 from randes_cli.files.atomic import wrap_os_error
 
@@ -51,6 +51,7 @@ app.command("add")(edit.add)
 app.command("remove")(edit.remove)
 app.command("verify")(verify.verify)
 app.command("push")(push.push)
+app.command("diff")(diff.diff)
 app.command("plot")(plot.plot)
 app.command("report")(report.report)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,12 +131,15 @@ def _own_bytes(bank: BankFile, task: TaskRecord) -> int:
 
 
 def _details(
-    bank: BankFile, base: Mapping[str, TensorInfo], found: Moments, cosine: F64
+    bank: BankFile,
+    base: Mapping[str, TensorInfo],
+    found: Moments,
+    cosine: F64,
+    coefficients: Sequence[float],
 ) -> tuple[TaskDetail, ...]:
     tasks = bank.manifest.tasks
     curves = tuning_curves(bank.manifest.extra)
-    lambdas = np.array([1.0 if t.coefficient is None else t.coefficient for t in tasks])
-    errors = found.error(lambdas)
+    errors = found.error(np.array(coefficients))
     apart = np.abs(cosine) - 2 * np.eye(len(tasks))
     made = []
     for column, task in enumerate(tasks):
@@ -178,7 +181,9 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     grams = statistics.grams.sum(axis=0)
     cut = Breakdown(bank, statistics, by)
     found = cut.whole()
-    details = _details(bank, base, found, cosines(grams[0]))
+    tasks = summaries(manifest, statistics)
+    lambdas = [task.coefficient for task in tasks]
+    details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     def held(prefix: str) -> int:
         return sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith(prefix))
@@ -205,7 +210,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         base_storage=manifest.base.storage.value,
         base_tensors=len(base),
         forgotten=len(manifest.forgotten),
-        tasks=summaries(manifest, statistics),
+        tasks=tasks,
         details=details,
         cosine_before=_matrix(grams[0]),
         cosine_during=_matrix(grams[1]),

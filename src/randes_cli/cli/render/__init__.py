@@ -2,7 +2,9 @@
 
 from randes_cli.cli.render.bank import bank_view, task_view
 from randes_cli.cli.render.tables import (
+    bank_diff_view,
     check_table,
+    checkpoint_diff_view,
     edit_table,
     interference_table,
     pack_notes,
@@ -10,8 +12,10 @@ from randes_cli.cli.render.tables import (
 )
 
 __all__ = [
+    "bank_diff_view",
     "bank_view",
     "check_table",
+    "checkpoint_diff_view",
     "edit_table",
     "interference_table",
     "pack_notes",
