@@ -116,11 +116,11 @@ def _matrix(gram: F64) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in cosines(gram).tolist())
 
 
-def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo]) -> int:
-    """Bytes of a task's checkpoint by itself."""
+def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo], whole: int) -> int:
+    """Bytes of a task's checkpoint by itself; `whole` are the base's."""
     gone = [base[name].nbytes for name in (task.missing | set(task.own)) & base.keys()]
     if task.dtype is None and not task.shapes and not task.dtypes:
-        return tensor_bytes(base.values()) - sum(gone) + tensor_bytes(task.own.values())
+        return whole - sum(gone) + tensor_bytes(task.own.values())
     kept = (t for n, t in base.items() if n not in task.missing and n not in task.own)
     return sum(task.tensor(tensor).nbytes for tensor in kept) + tensor_bytes(task.own.values())
 
@@ -139,6 +139,7 @@ def _details(
 ) -> tuple[TaskDetail, ...]:
     tasks = bank.manifest.tasks
     curves = tuning_curves(bank.manifest.extra)
+    whole = tensor_bytes(base.values())
     errors = found.error(np.array(coefficients))
     apart = np.abs(cosine) - 2 * np.eye(len(tasks))
     made = []
@@ -151,7 +152,7 @@ def _details(
                 source=task.source,
                 fingerprint=task.fingerprint,
                 dtype=task.dtype,
-                checkpoint_bytes=_checkpoint_bytes(task, base),
+                checkpoint_bytes=_checkpoint_bytes(task, base, whole),
                 own_bytes=_own_bytes(bank, task),
                 norm=float(np.sqrt(found.own[column])),
                 predicted_error=float(errors[column]),
