@@ -14,7 +14,6 @@ from randes_cli.files.bank import BankFile
 from randes_cli.ops.originals import Original, open_originals
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.retrieve import open_base
-from randes_cli.ops.sampled import BaseSample
 from randes_cli.ops.statistics import stored_statistics
 from randes_cli.ops.superpose import Source
 from randes_cli.plan import Rect, superposable
@@ -120,10 +119,9 @@ def _compare(
     gram = np.zeros((count, count))
     for rect in Rect(0, rows, 0, cols, cols).split(max(1, HELD // count)):
         held = np.zeros((count, rect.elements), np.float32)
-        sample = BaseSample(base, [rect])
         for number, task in enumerate(tasks):
             for layer, name in enumerate(names):
-                delta = task.delta(sample, name)
+                delta = task.delta(base, name, rect)
                 if delta is not None:
                     held[number * layers + layer] = delta
         gram += (held @ held.T).astype(np.float64)
