@@ -36,3 +36,31 @@ def test_manifest_is_the_one_in_the_file(bank: Path, randes: Callable[..., Resul
     with safe_open(bank, "numpy") as opened:
         assert shown == json.loads(opened.get_tensor("manifest").tobytes())
     assert [task["seed"] for task in shown["tasks"]] == [42, 43]
+
+
+def test_against_shows_truth_beside_prediction(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    words = ["inspect", bank, "--against", f"a={family / 'a.safetensors'}", "-q"]
+    result = randes(*words)
+    assert result.code == 0
+    assert "task a" in result.out and "σ / bound" in result.out
+    assert max(map(len, result.out.splitlines())) <= 100
+    (measured,) = randes(*words, "--json").json["measured"]
+    assert measured["task"] == "a"
+    assert abs(measured["whole"]["cosine"] - measured["whole"]["predicted_cosine"]) < 0.02
+
+
+def test_one_task_alone_has_its_source_and_its_rows(
+    bank: Path, randes: Callable[..., Result]
+) -> None:
+    result = randes("inspect", bank, "--task", "b", "--by", "layer", "--sort", "name")
+    assert "b.safetensors" in result.out and "layer 3" in result.out
+    report = randes("inspect", bank, "--task", "b", "--json").json
+    assert report["task"] == "b"
+    assert {row["name"] for row in report["task_rows"]} == {
+        "h.*.w.weight",
+        "wte.weight",
+        "norm.bias",
+    }
+    assert randes("inspect", bank, "--task", "nobody").code == 5

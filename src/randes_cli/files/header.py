@@ -55,6 +55,10 @@ class Header:
     file_size: int
 
 
+_ENTRY = {"dtype", "shape", "data_offsets"}
+_COUNT_END = 2**63
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
@@ -102,14 +106,14 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
+def _are_counts(values: list[object]) -> bool:
+    return all(type(value) is int and 0 <= value < _COUNT_END for value in values)
 
 
 def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
     if CONTROL.search(name):
         raise ValueError(f"tensor {name[:200]!a}: control characters in its name")
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY:
         raise ValueError(f"tensor {name[:200]!a}: not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_SIZE:
@@ -117,9 +121,9 @@ def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
             f"tensor {name[:200]!a}: dtype {str(dtype)[:40]!a} is packed or unknown; "
             "give the unquantised checkpoint"
         )
-    if not isinstance(shape, list) or len(shape) > 64 or not all(map(_is_count, shape)):
+    if not isinstance(shape, list) or len(shape) > 64 or not _are_counts(shape):
         raise ValueError(f"tensor {name[:200]!a}: bad shape")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
+    if not isinstance(offsets, list) or len(offsets) != 2 or not _are_counts(offsets):
         raise ValueError(f"tensor {name[:200]!a}: bad data_offsets")
     start, stop = offsets
     if prod(shape) * ITEM_SIZE[dtype] != stop - start:

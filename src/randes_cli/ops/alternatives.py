@@ -36,10 +36,9 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
     manifest = bank.manifest
     tensors = bank.header.tensors
     count = len(manifest.tasks)
-    sums = {name: tensor for name, tensor in tensors.items() if name.startswith("sum/")}
-    held = sum(tensor.nbytes for tensor in sums.values())
-    base = {tensor.name: tensor.elements for tensor in manifest.base.tensors}
-    elements = sum({n: base[n] for n in (k.split("/", 2)[2] for k in sums) if n in base}.values())
+    summed = {key.split("/", 2)[2] for key in tensors if key.startswith("sum/")}
+    held = sum(tensor.nbytes for key, tensor in tensors.items() if key.startswith("sum/"))
+    elements = sum(tensor.elements for tensor in manifest.base.tensors if tensor.name in summed)
     rest = bank.header.file_size - held
     meeting = np.bincount([task.group for task in manifest.tasks], minlength=1).max(initial=1)
     noise = np.maximum(found.length - found.own, 0.0)

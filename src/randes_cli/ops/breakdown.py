@@ -91,6 +91,12 @@ class Breakdown:
         local[self._cell_of[rows] < 0] = -1
         return moments(norms, grams[:, 1], local, self.tasks), grams.sum(axis=0)
 
+    def whole(self) -> Moments:
+        """Of every task over all its tensors."""
+        return moments(
+            self.statistics.norms, self.statistics.grams[:, 1], self._cell_of, self.tasks
+        )
+
     def row(self, name: str) -> GroupRow:
         """One group over all tasks."""
         rows = self.rows[name]

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.breakdown import cells_of
-from randes_cli.ops.prediction import Moments, moments
-from randes_cli.ops.statistics import norm_rows, stored_statistics
+from randes_cli.ops.breakdown import Breakdown
+from randes_cli.ops.statistics import stored_statistics
 
 Curve = tuple[tuple[float, float], ...]
 
@@ -26,17 +25,6 @@ class Curves:
 
     by_task: Mapping[str, Curve]
     measured: bool
-
-
-def stored_moments(bank: BankFile) -> Moments:
-    """Moments of every task over all its tensors."""
-    statistics = stored_statistics(bank)
-    return moments(
-        statistics.norms,
-        statistics.grams[:, 1],
-        cells_of(norm_rows(bank.manifest.base.tensors), statistics),
-        [task.group for task in bank.manifest.tasks],
-    )
 
 
 def tuning_curves(extra: Mapping[str, Any]) -> dict[str, Curve]:
@@ -63,7 +51,7 @@ def lambda_curves(bank: BankFile) -> Curves:
     kept = {name: measured[name] for name in names if name in measured}
     if kept:
         return Curves(kept, measured=True)
-    found = stored_moments(bank)
+    found = Breakdown(bank, stored_statistics(bank), "type").whole()
     errors = [found.error(np.full(len(names), value)) for value in LAMBDAS]
     return Curves(
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from randes_cli.files.bank import BankFile, own_key
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.alternatives import Alternative, alternatives
 from randes_cli.ops.breakdown import Breakdown, GroupRow
-from randes_cli.ops.curves import stored_moments, tuning_curves
+from randes_cli.ops.curves import tuning_curves
 from randes_cli.ops.prediction import Moments
 from randes_cli.ops.reports import TaskSummary
 from randes_cli.ops.retrieve import find_task
@@ -116,11 +116,11 @@ def _matrix(gram: F64) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in cosines(gram).tolist())
 
 
-def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo]) -> int:
-    """Bytes of a task's checkpoint by itself."""
+def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo], whole: int) -> int:
+    """Bytes of a task's checkpoint by itself; `whole` are the base's."""
     gone = [base[name].nbytes for name in (task.missing | set(task.own)) & base.keys()]
     if task.dtype is None and not task.shapes and not task.dtypes:
-        return tensor_bytes(base.values()) - sum(gone) + tensor_bytes(task.own.values())
+        return whole - sum(gone) + tensor_bytes(task.own.values())
     kept = (t for n, t in base.items() if n not in task.missing and n not in task.own)
     return sum(task.tensor(tensor).nbytes for tensor in kept) + tensor_bytes(task.own.values())
 
@@ -131,12 +131,16 @@ def _own_bytes(bank: BankFile, task: TaskRecord) -> int:
 
 
 def _details(
-    bank: BankFile, base: Mapping[str, TensorInfo], found: Moments, cosine: F64
+    bank: BankFile,
+    base: Mapping[str, TensorInfo],
+    found: Moments,
+    cosine: F64,
+    coefficients: Sequence[float],
 ) -> tuple[TaskDetail, ...]:
     tasks = bank.manifest.tasks
     curves = tuning_curves(bank.manifest.extra)
-    lambdas = np.array([1.0 if t.coefficient is None else t.coefficient for t in tasks])
-    errors = found.error(lambdas)
+    whole = tensor_bytes(base.values())
+    errors = found.error(np.array(coefficients))
     apart = np.abs(cosine) - 2 * np.eye(len(tasks))
     made = []
     for column, task in enumerate(tasks):
@@ -148,7 +152,7 @@ def _details(
                 source=task.source,
                 fingerprint=task.fingerprint,
                 dtype=task.dtype,
-                checkpoint_bytes=_checkpoint_bytes(task, base),
+                checkpoint_bytes=_checkpoint_bytes(task, base, whole),
                 own_bytes=_own_bytes(bank, task),
                 norm=float(np.sqrt(found.own[column])),
                 predicted_error=float(errors[column]),
@@ -176,9 +180,11 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     tensors = bank.header.tensors
     base = {tensor.name: tensor for tensor in manifest.base.tensors}
     grams = statistics.grams.sum(axis=0)
-    found = stored_moments(bank)
-    details = _details(bank, base, found, cosines(grams[0]))
     cut = Breakdown(bank, statistics, by)
+    found = cut.whole()
+    tasks = summaries(manifest, statistics)
+    lambdas = [task.coefficient for task in tasks]
+    details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     def held(prefix: str) -> int:
         return sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith(prefix))
@@ -205,7 +211,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         base_storage=manifest.base.storage.value,
         base_tensors=len(base),
         forgotten=len(manifest.forgotten),
-        tasks=summaries(manifest, statistics),
+        tasks=tasks,
         details=details,
         cosine_before=_matrix(grams[0]),
         cosine_during=_matrix(grams[1]),

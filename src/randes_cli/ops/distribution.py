@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from randes_cli.core.shuffle import group_by_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.originals import open_originals
+from randes_cli.ops.originals import Original, open_originals
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.retrieve import open_base
-from randes_cli.ops.sampled import BaseSample
 from randes_cli.ops.statistics import stored_statistics
-from randes_cli.ops.superpose import Participant, Source
+from randes_cli.ops.superpose import Source
 from randes_cli.plan import Rect, superposable
 from randes_cli.specs import RunOptions, TensorInfo
 
@@ -83,7 +82,7 @@ def measured_distribution(
     found: list[tuple[list[float], list[float]]] = []
     opened = open_base(bank, base)
     try:
-        with open_originals(bank, originals) as tasks:
+        with open_originals(bank, opened, originals) as tasks:
 
             def work(_: None, names: list[str]) -> int:
                 found.append(_compare(opened, tasks, names, tensors[names[0]]))
@@ -110,7 +109,7 @@ def measured_distribution(
 
 
 def _compare(
-    base: Source | None, tasks: Sequence[Participant], names: list[str], like: TensorInfo
+    base: Source | None, tasks: Sequence[Original], names: list[str], like: TensorInfo
 ) -> tuple[list[float], list[float]]:
     """Cosines across models and within models of one type of tensor."""
     if len(names) > MOST_LAYERS:
@@ -120,10 +119,9 @@ def _compare(
     gram = np.zeros((count, count))
     for rect in Rect(0, rows, 0, cols, cols).split(max(1, HELD // count)):
         held = np.zeros((count, rect.elements), np.float32)
-        sample = BaseSample(base, [rect])
         for number, task in enumerate(tasks):
             for layer, name in enumerate(names):
-                delta = task.delta(sample, name)
+                delta = task.delta(base, name, rect)
                 if delta is not None:
                     held[number * layers + layer] = delta
         gram += (held @ held.T).astype(np.float64)

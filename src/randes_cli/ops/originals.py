@@ -1,29 +1,69 @@
-"""Original checkpoints of a bank's tasks, opened as tasks whose deltas can be read."""
+"""Original checkpoints of a bank's tasks, whose deltas can be read piece by piece."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.convert import widen
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.checkpoint import open_checkpoint
-from randes_cli.ops.retrieve import Retrieval, find_task
-from randes_cli.ops.superpose import Participant
-from randes_cli.plan import Unit, fit_task, plan_units
+from randes_cli.files.manifest import TaskRecord
+from randes_cli.ops.inputs import bank_source, reopen
+from randes_cli.ops.retrieve import BankBase, Retrieval, find_task
+from randes_cli.ops.superpose import Source
+from randes_cli.plan import Rect, resized
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions
+
+F32 = NDArray[np.float32]
 
 
-def units_by_name(bank: BankFile) -> dict[str, Unit]:
-    """The unit of every superposed tensor."""
-    units = plan_units(bank.manifest.base.tensors, bank.manifest.transform)
-    return {name: unit for unit in units for name in unit.names}
+def read_values(source: Source, name: str, rect: Rect) -> F32:
+    """The float32 values of a rectangle of a tensor."""
+    info = source.tensors[name]
+    size = ITEM_SIZE[info.dtype]
+    raw = np.empty(rect.elements * size, np.uint8)
+    source.read(name, rect.start * size, raw)
+    values = np.empty(rect.elements, np.float32)
+    widen(raw, info.dtype, values)
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A task's record and the checkpoint that it was packed from."""
+
+    task: TaskRecord
+    checkpoint: Source
+
+    def delta(self, base: Source | None, name: str, rect: Rect) -> F32 | None:
+        """Θ_i − Θ_0 on a rectangle, zeros past a shorter task's rows; None where it has none."""
+        tensor = self.checkpoint.tensors.get(name)
+        if tensor is None or tensor.dtype not in FLOAT_DTYPES:
+            return None
+        if base is not None:
+            twin = base.tensors[name]
+            if twin.shape != tensor.shape and not resized(twin, tensor):
+                return None
+        made = np.zeros(rect.elements, np.float32)
+        inside = rect.above(tensor.matrix[0])
+        if inside is not None:
+            part = made[: inside.elements]
+            part += read_values(self.checkpoint, name, inside)
+            if base is not None:
+                part -= read_values(base, name, inside)
+        return made
 
 
 @contextmanager
 def open_originals(
-    bank: BankFile, originals: Sequence[tuple[str, str]]
-) -> Iterator[list[Participant]]:
-    """The checkpoints of (task, source) pairs as participants.
+    bank: BankFile, base: BankBase | None, originals: Sequence[tuple[str, str]]
+) -> Iterator[list[Original]]:
+    """The checkpoints of (task, source) pairs.
 
     Raises UsageError for a task named twice, MissingError for one that is not in the bank,
     MismatchError for a checkpoint with other tensors than the task.
@@ -31,15 +71,12 @@ def open_originals(
     names = [name for name, _ in originals]
     if len(set(names)) != len(names):
         raise UsageError("--against: names a task twice")
-    unit_of: Mapping[str, Unit] = units_by_name(bank)
-    base = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
     with ExitStack() as stack:
         made = []
         for name, source in originals:
             task = find_task(bank, name)
-            checkpoint = stack.enter_context(open_checkpoint(source))
+            checkpoint = reopen(stack, source, bank_source(bank, base), OpenOptions())
             if checkpoint.tensors != Retrieval(bank, None, task).tensors:
                 raise MismatchError(f"{source}: has other tensors than task {name}")
-            fit = fit_task(base, checkpoint.tensors, unit_of)
-            made.append(Participant(task.name, task.index, task.seed, checkpoint, fit))
+            made.append(Original(task, checkpoint))
         yield made

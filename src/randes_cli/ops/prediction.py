@@ -42,23 +42,43 @@ class Moments:
         return np.sqrt(np.maximum(made, 0.0))
 
 
-def moments(norms: F64, met: F64, cell_of: NDArray[np.int64], groups: Sequence[int]) -> Moments:
+def moments(
+    norms: F64,
+    met: F64,
+    cell_of: NDArray[np.int64],
+    groups: Sequence[int],
+    kept: F64 | None = None,
+) -> Moments:
     """Moments of every task of a bank (paper equation 6).
 
     `norms` is tensors × T of ‖Δ_j‖²; `met` cells × T × T Gram matrices of the transformed
     deltas; `cell_of` the cell of each tensor, −1 for none; tasks meet within their group only.
+    `kept` has what share of each tensor's energy a task's sealed sum keeps (tensors × T):
+    ⟨x, Q(S)⟩ = kept · ⟨x, S⟩ and ‖Q(S)‖² = kept · ‖S‖² for levels that are means of their cells.
     """
     changed = norms > 0
     own, dot, length = norms.sum(axis=0), np.zeros(norms.shape[1]), np.zeros(norms.shape[1])
+    left = np.ones_like(norms) if kept is None else kept
     used = np.zeros((len(met), norms.shape[1]))
     known = cell_of >= 0
     if len(met):
         np.maximum.at(used, cell_of[known], changed[known].astype(np.float64))
     for group in sorted(set(groups)):
         members = np.flatnonzero(np.asarray(groups) == group)
-        crossed = changed[:, members].T.astype(np.float64) @ norms[:, members]
+        whole = norms[:, members] * left[:, members]
+        crossed = changed[:, members].T.astype(np.float64) @ whole
+        share = _by_cell(left[:, members[0]], cell_of, len(met))
         apart = met[:, members[:, None], members] * (1 - np.eye(len(members)))
+        apart *= share[:, None, None]
         here = used[:, members]
-        dot[members] = own[members] + (here * apart.sum(axis=2)).sum(axis=0)
+        dot[members] = whole.sum(axis=0) + (here * apart.sum(axis=2)).sum(axis=0)
         length[members] = crossed.sum(axis=1) + here.T @ apart.sum(axis=(1, 2))
     return Moments(own, dot, length)
+
+
+def _by_cell(values: F64, cell_of: NDArray[np.int64], cells: int) -> F64:
+    """The mean of a value per tensor over each cell's tensors; 1 for a cell without any."""
+    known = cell_of >= 0
+    counts = np.bincount(cell_of[known], minlength=cells)
+    sums = np.bincount(cell_of[known], weights=values[known], minlength=cells)
+    return np.divide(sums, counts, out=np.ones(cells), where=counts > 0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -10,8 +11,13 @@ from randes_cli.cli.output import human
 from randes_cli.cli.render.bank import task_lines
 from randes_cli.cli.render.layout import Column, shorten, table
 
+#: Names that a list shows.
+_MOST_NAMES = 20
+
 if TYPE_CHECKING:
+    from randes_cli.ops.diff import BankDiff, CheckpointDiff
     from randes_cli.ops.reports import EditReport, PackReport
+    from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import TaskCheck
 
 
@@ -76,3 +82,105 @@ def check_table(check: TaskCheck, width: int) -> list[Text]:
     columns = [Column(f"task {check.task}", name=True)]
     columns += [Column(title) for title in ("cosine", "predicted", "relative error")]
     return table(columns, rows, width)
+
+
+def interference_table(found: TaskInterference, width: int) -> list[Text]:
+    """One task's true retrieval beside the prediction; σ is against a random matrix's end."""
+    columns = [
+        Column(f"task {found.task}", name=True),
+        Column("cosine"),
+        Column("predicted"),
+        Column("rel. error"),
+        Column("predicted", drop=1),
+        Column("largest σ", drop=3),
+        Column("random bound", drop=3),
+        Column("σ / bound"),
+        Column("tensors", drop=2),
+    ]
+    rows = []
+    ordered = sorted(found.rows, key=lambda row: (row.cosine, row.name))
+    for row in (found.whole, *ordered):
+        spectrum = ["-", "-", "-"]
+        if row.largest is not None and row.bound is not None:
+            spectrum = [f"{row.largest:.3g}", f"{row.bound:.3g}", f"{row.largest / row.bound:.2f}"]
+        rows.append(
+            [
+                row.name,
+                f"{row.cosine:.4f}",
+                f"{row.predicted_cosine:.4f}",
+                f"{row.error:.3f}",
+                f"{row.predicted_error:.3f}",
+                *spectrum,
+                str(row.tensors),
+            ]
+        )
+    return table(columns, rows, width)
+
+
+def _pairs(title: str, pairs: Mapping[str, tuple[Any, Any]], width: int) -> list[Text]:
+    columns = [Column(title, name=True), Column("A", name=True), Column("B", name=True)]
+    rows = [[name, _word(a), _word(b)] for name, (a, b) in pairs.items()]
+    return [Text(), *table(columns, rows, width)] if rows else []
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "-"
+    return "×".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
+
+
+def _listed(title: str, names: Sequence[str], width: int) -> list[Text]:
+    shown = [Text("  " + shorten(name, width - 2)) for name in names[:_MOST_NAMES]]
+    if len(names) > _MOST_NAMES:
+        shown.append(Text(f"  … {len(names) - _MOST_NAMES:,} more (--json lists all)", "dim"))
+    return [Text(), Text(f"{title} ({len(names):,})", "bold"), *shown] if names else []
+
+
+def bank_diff_view(found: BankDiff, width: int) -> list[Text]:
+    """Two banks, or a bank and checkpoints."""
+    made = [Text(shorten(f"A {found.a}", width)), Text(shorten(f"B {found.b}", width))]
+    made += _pairs("setting", found.settings, width)
+    made += _listed("tasks only in A", found.removed, width)
+    made += _listed("tasks only in B", found.added, width)
+    changes = {
+        f"{task}: {field}": pair
+        for task, fields in found.changed.items()
+        for field, pair in fields.items()
+    }
+    made += _pairs("task that differs", changes, width)
+    made += _listed("tensors that differ", found.tensors, width)
+    same = ", ".join(found.kept[:_MOST_NAMES]) + (" …" if len(found.kept) > _MOST_NAMES else "")
+    words = f"alike: {len(found.kept)} tasks" + (f" ({same})" if same else "")
+    return [*made, Text(), Text(shorten(words, width))]
+
+
+def checkpoint_diff_view(found: CheckpointDiff, width: int) -> list[Text]:
+    """Two checkpoints."""
+    made = [Text(shorten(f"A {found.a}", width)), Text(shorten(f"B {found.b}", width))]
+    made += _listed("tensors only in A", found.removed, width)
+    made += _listed("tensors only in B", found.added, width)
+    made += _pairs("other shape", found.reshaped, width)
+    made += _pairs("other dtype", found.retyped, width)
+    of = "deltas" if found.base else "values"
+    columns = [
+        Column("type of tensor", name=True),
+        Column("tensors", drop=1),
+        Column("changed"),
+        Column(f"cosine of {of}"),
+        Column("‖A − B‖"),
+        Column("‖A − B‖ / ‖A − base‖" if found.base else "‖A − B‖ / ‖A‖"),
+    ]
+    rows = [
+        [
+            one.name,
+            f"{one.tensors:,}",
+            f"{one.changed:,}",
+            f"{one.cosine:.6f}",
+            f"{one.norm:.4g}",
+            "-" if one.relative is None else f"{one.relative:.4g}",
+        ]
+        for one in found.types[:_MOST_NAMES]
+    ]
+    made += [Text(), *table(columns, rows, width)] if rows else []
+    left = len(found.types) - _MOST_NAMES
+    return [*made, Text(f"… {left:,} more (--json lists all)", "dim")] if left > 0 else made

@@ -1,0 +1,362 @@
+"""`diff`: what differs between two banks, a bank and checkpoints, or two checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.shuffle import layer_type
+from randes_cli.errors import CheckpointError, MismatchError, UsageError
+from randes_cli.files.bank import CHECKS, MANIFEST, BankFile
+from randes_cli.files.checkpoint import TensorFile
+from randes_cli.files.digests import digest, fingerprint
+from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.sources import Sources
+from randes_cli.ops.originals import read_values
+from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
+from randes_cli.ops.superpose import Source
+from randes_cli.plan import Rect, chunks
+from randes_cli.specs import FLOAT_DTYPES, FORMAT_NAME, ITEM_SIZE, OpenOptions, RunOptions
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TypeDiff:
+    """Tensors of one type that both sides have in one shape.
+
+    Attributes:
+        changed: how many differ in a value or in dtype.
+        cosine: of A and B, or of their deltas where a base is given.
+        norm: ‖A − B‖.
+        relative: ‖A − B‖ / ‖A‖, or / ‖A − base‖ where a base is given; None where that is 0.
+    """
+
+    name: str
+    tensors: int
+    changed: int
+    cosine: float
+    norm: float
+    relative: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointDiff:
+    """Two checkpoints. `added` are B's tensors that A lacks, `removed` the reverse.
+
+    Attributes:
+        reshaped: tensors with two shapes, as [A's, B's].
+        retyped: tensors with two dtypes, as [A's, B's].
+        types: the tensors in common, those that differ most first.
+    """
+
+    a: str
+    b: str
+    base: str | None
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    retyped: dict[str, tuple[str, str]]
+    types: tuple[TypeDiff, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether names, shapes, dtypes and values are all equal."""
+        listed = self.added or self.removed or self.reshaped or self.retyped
+        return not listed and not any(one.changed for one in self.types)
+
+
+@dataclass(frozen=True, slots=True)
+class BankDiff:
+    """Two banks, or a bank (A) and checkpoints (B).
+
+    Attributes:
+        settings: options that differ, as [A's, B's].
+        added: tasks of B that A lacks; `removed` the reverse.
+        changed: tasks of one name that differ: field to [A's, B's].
+        kept: tasks that are alike in both.
+        tensors: tensors of the bank files whose bytes differ or that only one has.
+    """
+
+    a: str
+    b: str
+    settings: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.settings or self.added or self.removed or self.changed or self.tensors)
+
+
+def is_bank(source: str) -> bool:
+    """Whether a source is a bank's file."""
+    path = Path(source)
+    if not path.is_file():
+        return False
+    try:
+        file = TensorFile(path)
+    except CheckpointError:
+        return False
+    file.close()
+    return file.header.metadata.get("format") == FORMAT_NAME
+
+
+def _settings(bank: BankFile) -> dict[str, Any]:
+    manifest = bank.manifest
+    transform = manifest.transform
+    return {
+        "base": manifest.base.fingerprint,
+        "base storage": manifest.base.storage.value,
+        "shuffle": transform.shuffle.value,
+        "signs": transform.signs.value,
+        "targets": transform.targets,
+        "every": transform.every,
+        "rest": transform.rest.value,
+        "bits": manifest.bits,
+        "seed": manifest.seed,
+        "groups": manifest.groups,
+        "capacity": manifest.capacity,
+        "next index": manifest.next_index,
+        "forgotten": len(manifest.forgotten),
+    }
+
+
+def _task(task: TaskRecord) -> dict[str, Any]:
+    return {
+        "content": task.fingerprint,
+        "index": task.index,
+        "seed": task.seed,
+        "group": task.group,
+        "λ": task.coefficient,
+        "source": task.source,
+        "dtype": task.dtype,
+    }
+
+
+def _unequal(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: (a[key], b[key]) for key in a if a[key] != b[key]}
+
+
+def diff_banks(a: BankFile, b: BankFile) -> BankDiff:
+    """Compare two open banks by their manifests and recorded digests; no data are read."""
+    tasks = [{task.name: task for task in bank.manifest.tasks} for bank in (a, b)]
+    both = [name for name in tasks[0] if name in tasks[1]]
+    changed = {
+        name: found
+        for name in both
+        if (found := _unequal(_task(tasks[0][name]), _task(tasks[1][name])))
+    }
+    keys = dict.fromkeys([*a.header.tensors, *b.header.tensors])
+    differ = [
+        key
+        for key in keys
+        if key not in (CHECKS, MANIFEST)
+        and not key.startswith("align/")
+        and (
+            a.header.tensors.get(key) != b.header.tensors.get(key)
+            or a.digests(key) != b.digests(key)
+        )
+    ]
+    return BankDiff(
+        a=str(a.path),
+        b=str(b.path),
+        settings=_unequal(_settings(a), _settings(b)),
+        added=tuple(name for name in tasks[1] if name not in tasks[0]),
+        removed=tuple(name for name in tasks[0] if name not in tasks[1]),
+        changed=changed,
+        kept=tuple(name for name in both if name not in changed),
+        tensors=tuple(differ),
+    )
+
+
+def content_fingerprint(
+    source: Source, run: RunOptions, *, progress: Progress = no_progress
+) -> str:
+    """The fingerprint of a checkpoint's content, reading every byte once."""
+    found: dict[tuple[str, int], bytes] = {}
+    jobs = [
+        (name, number, rect)
+        for name, tensor in source.tensors.items()
+        for number, rect in enumerate(chunks(*tensor.matrix))
+    ]
+
+    def work(_: None, job: tuple[str, int, Rect]) -> int:
+        name, number, rect = job
+        size = ITEM_SIZE[source.tensors[name].dtype]
+        raw = np.empty(rect.elements * size, np.uint8)
+        source.read(name, rect.start * size, raw)
+        found[name, number] = digest(raw)
+        return len(raw)
+
+    run_parallel(
+        jobs,
+        lambda: None,
+        work,
+        threads=thread_count(run.threads),
+        phase=f"reading {source.source}",
+        total=sum(tensor.nbytes for tensor in source.tensors.values()),
+        progress=progress,
+    )
+    joined = {
+        name: b"".join(found[name, n] for n in range(len(chunks(*tensor.matrix))))
+        for name, tensor in source.tensors.items()
+    }
+    return fingerprint(source.tensors, joined)
+
+
+def diff_bank_checkpoints(
+    bank: BankFile,
+    checkpoints: Sequence[tuple[str, str]],
+    run: RunOptions,
+    *,
+    progress: Progress = no_progress,
+) -> BankDiff:
+    """Whether a bank's tasks are these (task, checkpoint) pairs; its other tasks do not count."""
+    tasks = {task.name: task for task in bank.manifest.tasks}
+    names = [name for name, _ in checkpoints]
+    if len(set(names)) != len(names):
+        raise UsageError("diff: names a task twice")
+    added, kept, changed = [], [], {}
+    for name, source in checkpoints:
+        with ExitStack() as stack:
+            opened = stack.enter_context(Sources(OpenOptions()).open(source))
+            found = content_fingerprint(opened, run, progress=progress)
+        if name not in tasks:
+            added.append(name)
+        elif tasks[name].fingerprint != found:
+            changed[name] = {"content": (tasks[name].fingerprint, found)}
+        else:
+            kept.append(name)
+    return BankDiff(
+        a=str(bank.path),
+        b=", ".join(source for _, source in checkpoints),
+        added=tuple(added),
+        changed=changed,
+        kept=tuple(kept),
+    )
+
+
+def _moments(a: Source, b: Source, base: Source | None, name: str, rect: Rect) -> F64:
+    """⟨a, b⟩, ‖a‖², ‖b‖², ‖a − b‖² of a rectangle, less the base's where there is one."""
+    one, two = (read_values(source, name, rect).astype(np.float64) for source in (a, b))
+    if base is not None:
+        zero = read_values(base, name, rect).astype(np.float64)
+        one, two = one - zero, two - zero
+    apart = one - two
+    return np.array([one @ two, one @ one, two @ two, apart @ apart])
+
+
+def _equal_bytes(a: Source, b: Source, name: str, rect: Rect) -> bool:
+    size = ITEM_SIZE[a.tensors[name].dtype]
+    raw = np.empty((2, rect.elements * size), np.uint8)
+    a.read(name, rect.start * size, raw[0])
+    b.read(name, rect.start * size, raw[1])
+    return bool(np.array_equal(raw[0], raw[1]))
+
+
+def diff_checkpoints(
+    a: str,
+    b: str,
+    run: RunOptions,
+    *,
+    base: str | None = None,
+    progress: Progress = no_progress,
+) -> CheckpointDiff:
+    """Compare two checkpoints, streamed; with `base`, their deltas from it.
+
+    Raises MismatchError where the base lacks a tensor that both have or has it in another
+    shape, and what opening raises.
+    """
+    with ExitStack() as stack:
+        sources = Sources(OpenOptions())
+        one, two = (stack.enter_context(sources.open(source)) for source in (a, b))
+        zero = None if base is None else stack.enter_context(sources.open(base))
+        both = [name for name in one.tensors if name in two.tensors]
+        shapes = {n: (one.tensors[n].shape, two.tensors[n].shape) for n in both}
+        dtypes = {n: (one.tensors[n].dtype, two.tensors[n].dtype) for n in both}
+        alike = [name for name in both if shapes[name][0] == shapes[name][1]]
+        for name in alike if zero is not None else ():
+            info = zero.tensors.get(name) if zero is not None else None
+            if info is None or info.shape != shapes[name][0]:
+                raise MismatchError(f"{base}: tensor {name!a} is missing or has another shape")
+        found = _compare(one, two, zero, alike, run, progress)
+        return CheckpointDiff(
+            a=a,
+            b=b,
+            base=base,
+            added=tuple(name for name in two.tensors if name not in one.tensors),
+            removed=tuple(name for name in one.tensors if name not in two.tensors),
+            reshaped={name: pair for name, pair in shapes.items() if pair[0] != pair[1]},
+            retyped={name: pair for name, pair in dtypes.items() if pair[0] != pair[1]},
+            types=_types(found),
+        )
+
+
+def _compare(
+    a: Source,
+    b: Source,
+    base: Source | None,
+    names: Sequence[str],
+    run: RunOptions,
+    progress: Progress,
+) -> dict[str, tuple[F64, bool]]:
+    """Moments of each tensor, and whether any of its bytes differs."""
+    found: dict[tuple[str, int], tuple[F64, bool]] = {}
+    jobs = [(n, k, rect) for n in names for k, rect in enumerate(chunks(*a.tensors[n].matrix))]
+
+    def work(_: None, job: tuple[str, int, Rect]) -> int:
+        name, number, rect = job
+        infos = a.tensors[name], b.tensors[name]
+        float_ = all(info.dtype in FLOAT_DTYPES for info in infos)
+        sums = _moments(a, b, base, name, rect) if float_ else np.zeros(4)
+        equal = infos[0].dtype == infos[1].dtype and _equal_bytes(a, b, name, rect)
+        found[name, number] = sums, not equal
+        return sum(rect.elements * ITEM_SIZE[info.dtype] for info in infos)
+
+    run_parallel(
+        jobs,
+        lambda: None,
+        work,
+        threads=thread_count(run.threads),
+        phase="comparing",
+        total=sum(side.tensors[name].nbytes for side in (a, b) for name in names),
+        progress=progress,
+    )
+    made = {}
+    for name in names:
+        parts = [found[name, n] for n in range(len(chunks(*a.tensors[name].matrix)))]
+        sums = np.sum([np.zeros(4), *(part[0] for part in parts)], axis=0)
+        made[name] = sums, any(part[1] for part in parts)
+    return made
+
+
+def _types(found: Mapping[str, tuple[F64, bool]]) -> tuple[TypeDiff, ...]:
+    groups: dict[str, list[str]] = {}
+    for name in found:
+        groups.setdefault(layer_type(name), []).append(name)
+    made = []
+    for kind, names in groups.items():
+        dot, one, two, apart = np.sum([found[name][0] for name in names], axis=0).tolist()
+        scale = (one * two) ** 0.5
+        made.append(
+            TypeDiff(
+                name=kind,
+                tensors=len(names),
+                changed=sum(found[name][1] for name in names),
+                cosine=max(-1.0, min(1.0, dot / scale)) if scale > 0 else float(one == two),
+                norm=apart**0.5,
+                relative=(apart / one) ** 0.5 if one > 0 else None,
+            )
+        )
+    return tuple(sorted(made, key=lambda row: (-row.norm, row.name)))

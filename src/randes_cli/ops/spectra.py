@@ -1,0 +1,217 @@
+"""What the other tasks really leave in a retrieval, by type of tensor, beside the prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.convert import widen
+from randes_cli.core.kernel import Kernel
+from randes_cli.core.spectrum import largest_singular, random_bound
+from randes_cli.errors import MismatchError
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.breakdown import GROUPINGS, Breakdown
+from randes_cli.ops.kernels import make_kernel
+from randes_cli.ops.originals import open_originals, read_values
+from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
+from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, open_base
+from randes_cli.ops.statistics import stored_statistics
+from randes_cli.ops.superpose import Source
+from randes_cli.plan import CHUNK_ELEMENTS, strip_elements
+from randes_cli.specs import ITEM_SIZE, RunOptions
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+
+#: Passes over a tensor that its largest singular value takes.
+STEPS = 12
+#: Elements of an interference matrix that is held between the passes; a larger one is
+#: retrieved again for each.
+HELD = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class InterferenceRow:
+    """One task's tensors of one type or layer, measured at λ = 1, beside the prediction.
+
+    Attributes:
+        cosine: of the retrieved delta with the true one.
+        error: ‖Δ̂ − Δ‖ / ‖Δ‖.
+        largest: of the matrix E = Δ̂ − Δ whose largest singular value is most above its
+            bound, that value; None where there is no matrix.
+        bound: σ (√m + √n) of that matrix, σ being the root mean square of its entries:
+            where the spectrum of a random matrix ends.
+    """
+
+    name: str
+    tensors: int
+    cosine: float
+    predicted_cosine: float
+    error: float
+    predicted_error: float
+    largest: float | None
+    bound: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInterference:
+    """One task measured against its original: all of it, and by type or layer."""
+
+    task: str
+    whole: InterferenceRow
+    rows: tuple[InterferenceRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One tensor: ⟨d, r⟩, ⟨d, d⟩, ⟨r, r⟩, ⟨r − d, r − d⟩, and its spectrum's end and bound."""
+
+    sums: F64
+    largest: float = 0.0
+    bound: float = 0.0
+
+
+class _Measure:
+    """One task's tensors, read strip by strip from the bank and from its original."""
+
+    def __init__(self, retrieval: Retrieval, base: BankBase | None, original: Source) -> None:
+        self.retrieval, self.base, self.original = retrieval, base, original
+
+    def _pieces(self, name: str, kernel: Kernel, strip: int) -> Iterator[tuple[Piece, F32, F32]]:
+        """(piece, true delta, retrieved delta) of the superposed part of a tensor."""
+        for piece in self.retrieval.pieces(name):
+            if piece.own:
+                continue
+            count = piece.rect.elements
+            got = np.empty(count * ITEM_SIZE[piece.tensor.dtype], np.uint8)
+            self.retrieval.fill(kernel, piece, strip, got)
+            back = np.empty(count, np.float32)
+            widen(got, piece.tensor.dtype, back)
+            true = read_values(self.original, name, piece.rect)
+            if self.base is not None:
+                zero = read_values(self.base, name, piece.rect)
+                true, back = true - zero, back - zero
+            yield piece, true, back
+
+    def tensor(self, name: str, kernel: Kernel, strip: int) -> _Found:
+        """Measure one superposed tensor."""
+        sums = np.zeros(4)
+        rows, cols = self.retrieval.tensors[name].matrix
+        held: list[F32] | None = [] if rows * cols <= HELD else None
+        height = 0
+        for piece, true, back in self._pieces(name, kernel, strip):
+            d, r = true.astype(np.float64), back.astype(np.float64)
+            sums += [d @ r, d @ d, r @ r, (r - d) @ (r - d)]
+            height = piece.rect.row1
+            if held is not None:
+                held.append(back - true)
+        if min(height, cols) < 2 or cols > CHUNK_ELEMENTS or not sums[3]:
+            return _Found(sums)
+
+        def gram(vector: F64) -> F64:
+            made, given = np.zeros(cols), vector.astype(np.float32)
+            strips = held or (b - t for _, t, b in self._pieces(name, kernel, strip))
+            for one in strips:
+                block = one.reshape(-1, cols)
+                made += (block @ given) @ block
+            return made
+
+        rms = float(np.sqrt(sums[3] / (height * cols)))
+        return _Found(
+            sums, largest_singular(gram, cols, steps=STEPS), random_bound(rms, height, cols)
+        )
+
+
+def interference(
+    bank: BankFile,
+    originals: Sequence[tuple[str, str]],
+    run: RunOptions,
+    *,
+    by: str = "type",
+    base: str | None = None,
+    progress: Progress = no_progress,
+) -> tuple[TaskInterference, ...]:
+    """Measure the (task, checkpoint) pairs; `by` is ``type`` or ``layer``. Streamed.
+
+    Raises MismatchError for a checkpoint with other tensors than its task, or another base.
+    """
+    opened = open_base(bank, base)
+    try:
+        with open_originals(bank, opened, originals) as tasks:
+            cut = Breakdown(bank, stored_statistics(bank), by)
+            made = []
+            for one in tasks:
+                retrieval = Retrieval(bank, opened, one.task, coefficient=1.0)
+                measure = _Measure(retrieval, opened, one.checkpoint)
+                found = _run(measure, run, progress)
+                made.append(_task(cut, retrieval, by, found))
+            return tuple(made)
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+def _run(measure: _Measure, run: RunOptions, progress: Progress) -> dict[str, _Found]:
+    retrieval = measure.retrieval
+    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    threads = thread_count(run.threads)
+    strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
+    found: dict[str, _Found] = {}
+
+    def work(kernel: Kernel, name: str) -> int:
+        found[name] = measure.tensor(name, kernel, strip)
+        return retrieval.tensors[name].nbytes
+
+    run_parallel(
+        names,
+        lambda: make_kernel(run.device, elements=strip, layers=1),
+        work,
+        threads=threads,
+        phase=f"measuring {retrieval.task.name}",
+        total=sum(retrieval.tensors[name].nbytes for name in names),
+        progress=progress,
+    )
+    return {name: found[name] for name in names}
+
+
+def _task(
+    cut: Breakdown, retrieval: Retrieval, by: str, found: dict[str, _Found]
+) -> TaskInterference:
+    groups: dict[str, list[_Found]] = {}
+    for name, one in found.items():
+        groups.setdefault(GROUPINGS[by](name), []).append(one)
+    column = cut.statistics.indices.index(retrieval.task.index)
+    predicted = {name: cut.task_row(name, column) for name in groups if name in cut.rows}
+    rows = []
+    for name, members in groups.items():
+        row = predicted.get(name)
+        if row is not None:
+            pair = row.predicted_cosine, row.predicted_error
+            rows.append(_row(name, members, *pair))
+    if not rows:
+        raise MismatchError(f"task {retrieval.task.name}: nothing of it is superposed")
+    whole = cut.whole()
+    ones = np.ones(len(whole.own))
+    pair = float(whole.cosine[column]), float(whole.error(ones)[column])
+    return TaskInterference(
+        retrieval.task.name, _row("all", list(found.values()), *pair), tuple(rows)
+    )
+
+
+def _row(name: str, members: Sequence[_Found], cosine: float, error: float) -> InterferenceRow:
+    sums = np.sum([one.sums for one in members], axis=0)
+    scale = float(np.sqrt(sums[1] * sums[2]))
+    worst = max(members, key=lambda one: one.largest / one.bound if one.bound else 0.0)
+    return InterferenceRow(
+        name=name,
+        tensors=len(members),
+        cosine=float(sums[0]) / scale if scale > 0 else float(sums[1] == sums[2]),
+        predicted_cosine=cosine,
+        error=float(np.sqrt(sums[3] / sums[1])) if sums[1] > 0 else 0.0,
+        predicted_error=error,
+        largest=worst.largest if worst.bound else None,
+        bound=worst.bound or None,
+    )

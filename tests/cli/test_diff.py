@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.cli.conftest import Result
+
+Randes = Callable[..., Result]
+
+
+def test_equal_checkpoints_print_nothing_and_exit_0(family: Path, randes: Randes) -> None:
+    a = family / "a.safetensors"
+    assert randes("diff", a, a) == Result(0, "", "")
+    assert randes("diff", a, a, "--json").json["same"] is True
+
+
+def test_two_checkpoints_list_what_only_one_has_and_exit_1(family: Path, randes: Randes) -> None:
+    a, c = load_file(family / "a.safetensors"), load_file(family / "c.safetensors")
+    a["wte.weight"] = torch.zeros(90, 48)
+    save_file(a, family / "other.safetensors")
+    c["extra.weight"] = torch.ones(2)
+    del c["norm.bias"]
+    save_file(c, family / "c2.safetensors")
+    result = randes("diff", family / "other.safetensors", family / "c2.safetensors", "--json")
+    assert result.code == 1
+    assert "differ" in result.err
+    found = result.json
+    assert found["added"] == ["extra.weight"] and found["removed"] == ["norm.bias"]
+    assert found["reshaped"] == {"wte.weight": [[90, 48], [100, 48]]}
+    assert found["retyped"]["h.0.w.weight"] == ["F32", "BF16"]
+    assert found["same"] is False
+    shown = randes("diff", family / "other.safetensors", family / "c2.safetensors")
+    for word in ("extra.weight", "norm.bias", "90×48", "BF16", "h.*.w.weight"):
+        assert word in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_cosine_and_norm_by_type_equal_those_of_whole_tensors(
+    family: Path, randes: Randes, with_base: bool
+) -> None:
+    paths = [family / f"{name}.safetensors" for name in ("a", "b", "base")]
+    words = ["diff", *paths[:2], "--json", *(["--base", paths[2]] if with_base else [])]
+    row = next(r for r in randes(*words).json["types"] if r["name"] == "h.*.w.weight")
+    states = [load_file(path) for path in paths]
+    one, two, zero = (
+        torch.cat([s[f"h.{i}.w.weight"].flatten() for i in range(4)]).double() for s in states
+    )
+    if with_base:
+        one, two = one - zero, two - zero
+    assert row["tensors"] == row["changed"] == 4
+    assert row["cosine"] == pytest.approx(float(one @ two / one.norm() / two.norm()), abs=1e-6)
+    assert row["norm"] == pytest.approx(float((one - two).norm()), rel=1e-6)
+    assert row["relative"] == pytest.approx(float((one - two).norm() / one.norm()), rel=1e-6)
+
+
+def test_integers_and_single_bits_count_as_changed(family: Path, randes: Randes) -> None:
+    state = load_file(family / "a.safetensors")
+    state["ids"][3] = 99
+    state["norm.bias"][0] = -state["norm.bias"][0]
+    save_file(state, family / "other.safetensors")
+    found = randes("diff", family / "a.safetensors", family / "other.safetensors", "--json").json
+    changed = {row["name"]: row["changed"] for row in found["types"] if row["changed"]}
+    assert changed == {"ids": 1, "norm.bias": 1}
+
+
+def test_a_bank_is_the_same_as_its_copy_and_as_one_packed_again(
+    bank: Path, family: Path, randes: Randes
+) -> None:
+    again = family / "again.randes"
+    words = ["pack", family / "base.safetensors", family / "a.safetensors"]
+    randes(*words, f"b={family / 'b.safetensors'}", "-o", again, "-q")
+    assert randes("diff", bank, again) == Result(0, "", "")
+
+
+def test_two_banks_list_tasks_and_settings(bank: Path, family: Path, randes: Randes) -> None:
+    other = family / "other.randes"
+    words = ["pack", family / "base.safetensors", f"b={family / 'a.safetensors'}"]
+    randes(*words, family / "c.safetensors", "-o", other, "-q", "--seed", "7")
+    result = randes("diff", bank, other, "--json")
+    assert result.code == 1
+    found = result.json
+    assert (found["added"], found["removed"], found["kept"]) == (["c"], ["a"], [])
+    assert found["settings"] == {"seed": [42, 7]}
+    assert set(found["changed"]["b"]) == {"content", "index", "seed", "source"}
+    assert "sum/0/h.0.w.weight" in found["tensors"]
+    assert "base/h.0.w.weight" not in found["tensors"]
+    shown = randes("diff", bank, other).out
+    for word in ("tasks only in A (1)", "tasks only in B (1)", "seed", "b: content"):
+        assert word in shown
+
+
+def test_a_bank_knows_the_checkpoints_that_it_was_packed_from(
+    bank: Path, family: Path, randes: Randes
+) -> None:
+    a, b = family / "a.safetensors", family / "b.safetensors"
+    assert randes("diff", bank, a, b, "-q") == Result(0, "", "")
+    result = randes("diff", bank, f"a={b}", f"new={a}", "-q", "--json")
+    assert result.code == 1
+    assert list(result.json["changed"]) == ["a"]
+    assert result.json["added"] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.safetensors", "bank.randes"], "put the bank first"),
+        (["a.safetensors", "b.safetensors", "c.safetensors"], "put the bank first"),
+        (["bank.randes", "a.safetensors", "--base", "base.safetensors"], "two checkpoints only"),
+        (["bank.randes", "a=a.safetensors", "a=b.safetensors"], "names a task twice"),
+    ],
+)
+def test_words_that_do_not_fit_exit_2(
+    bank: Path, family: Path, randes: Randes, words: list[str], message: str
+) -> None:
+    full = [
+        w if w.startswith("--") else "=".join([*w.split("=")[:-1], str(family / w.split("=")[-1])])
+        for w in words
+    ]
+    result = randes("diff", *full)
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_a_base_of_another_shape_is_refused(family: Path, randes: Randes) -> None:
+    save_file({"h.0.w.weight": torch.zeros(2, 2)}, family / "wrong.safetensors")
+    a, b = family / "a.safetensors", family / "b.safetensors"
+    result = randes("diff", a, b, "--base", family / "wrong.safetensors")
+    assert result.code == 4
+    assert "missing or has another shape" in result.err
