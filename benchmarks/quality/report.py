@@ -204,7 +204,28 @@ def scaling(results: Results) -> str:
         f"where the bank holds fewer). Up to {fuller} tasks every one is a fine-tune of its own; "
         "beyond, deltas enter again under other names, with other signs."
     )
-    return f"### More tasks\n\n{story}\n\n{table}\n\n{_picture(path, 'Accuracy against tasks')}\n"
+    picture = _picture(path, "Accuracy against tasks")
+    return f"### More tasks\n\n{story}\n\n{table}\n\n{picture}\n\n{_crossing(results, counts)}\n"
+
+
+def _crossing(results: Results, counts: Sequence[int]) -> str:
+    """From how many tasks on one superposition is smaller than own deltas, and what it costs."""
+    own = [f"own delta {bits} bit" for bits in (1, 2)]
+    if any(name not in results.rows for name in ("hankel 2 bit", *own)):
+        return ""
+    body = []
+    for count in counts:
+        superposed = results.value(f"scaling hankel 2 T={count}")
+        row = [str(count), f"{results.rows['hankel 2 bit'].bits:.1f}: {_percent(superposed)}"]
+        for name in own:
+            each = results.rows[name].bits / len(results.bed.tasks)
+            row.append(f"{count * each:.1f}: {_percent(results.value(name))}")
+        body.append(row)
+    story = (
+        "Bits a value and normalised accuracy of one hankel superposition at 2 bits, and of own "
+        "deltas, whose quality does not depend on how many they are but whose bytes do:"
+    )
+    return f"{story}\n\n{_table(('tasks', 'hankel 2 bit', *own), body)}"
 
 
 def ablation_tables(all_results: Sequence[Results]) -> str:
@@ -285,6 +306,27 @@ def equal_bytes(all_results: Sequence[Results]) -> str:
             body.append((results.bed.title, str(bits), *cells))
     head = ("bed", "bits a value, all tasks together", "best superposition", "best of own deltas")
     return _table(head, body)
+
+
+def bytes_for_quality(all_results: Sequence[Results]) -> str:
+    """The smallest file by which each family reaches a quality."""
+    families = (catalogue.RANDES, catalogue.OWN, catalogue.COMPRESSION)
+    body = []
+    for results in all_results:
+        known = [*catalogue.baselines(), *catalogue.banks(), *catalogue.sealed()]
+        rows = [row for row in results.of(known) if row.name != "fine-tuned"]
+        for wanted in (0.95, 0.98, 0.99, 0.995):
+            cells = []
+            for family in families:
+                fitting = [
+                    row
+                    for row in rows
+                    if row.cells[0].family == family and row.normalised >= wanted
+                ]
+                best = min(fitting, key=lambda row: row.size, default=None)
+                cells.append(f"{best.size:.3f} × ({best.name})" if best else "not reached")
+            body.append((results.bed.title, f"{100 * wanted:g} %", *cells))
+    return _table(("bed", "normalised", "superposition", "own deltas", "masks"), body)
 
 
 def transforms(all_results: Sequence[Results]) -> str:
@@ -434,6 +476,7 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
         f"## What issue 6 wanted\n\n{goals(by_name)}\n",
         f"## Which transform\n\n{transforms(all_results)}\n",
         f"## At equal bytes\n\n{equal_bytes(all_results)}\n",
+        f"## Bytes for a quality\n\n{bytes_for_quality(all_results)}\n",
     ]
     for results in all_results:
         story = results.bed.story
