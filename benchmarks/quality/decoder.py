@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from beds import CACHE, VALIDATION, Bed, StateDict, load, save
+from beds import CACHE, TEST, VALIDATION, Bed, StateDict, load, save
 from decoder_data import DOMAINS, WINDOW, split, windows
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,8 +20,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 FOLDER = CACHE / "decoder"
 PRE_TRAINING = Recipe(steps=450, rate=2e-3, batch=8, decay=0.01)
 FINE_TUNING = Recipe(steps=110, rate=1e-3, batch=8)
-#: Windows of 96 bytes in each half of a domain's held-out part.
-HELD_OUT_WINDOWS = 40
+#: Windows of 96 bytes from each part of a domain's held-out text.
+HELD_OUT_WINDOWS = {VALIDATION: 16, TEST: 40}
 
 
 def new_model() -> nn.Module:
@@ -86,7 +86,7 @@ def _held_out(domain: str, part: str) -> Tensor:
     stream = split(domain)[1]
     middle = len(stream) // 2
     own = stream[:middle] if part == VALIDATION else stream[middle:]
-    return windows(own, HELD_OUT_WINDOWS, generator)
+    return windows(own, HELD_OUT_WINDOWS[part], generator)
 
 
 def evaluate(state: StateDict, domain: str, part: str) -> float:
