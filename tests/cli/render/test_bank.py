@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -17,6 +19,18 @@ from randes_cli.specs import PackOptions
 
 def make_bank(folder: Path, tasks: int, *, layers: int = 3, preset: str = "hankel") -> Path:
     """A bank of `tasks` fine-tunes, every second of which shares a direction with the others."""
+    path = folder / "bank.randes"
+    path.write_bytes(_packed(tasks, layers, preset))
+    return path
+
+
+@cache
+def _packed(tasks: int, layers: int, preset: str) -> bytes:
+    with TemporaryDirectory() as folder:
+        return _pack(Path(folder), tasks, layers, preset).read_bytes()
+
+
+def _pack(folder: Path, tasks: int, layers: int, preset: str) -> Path:
     random = torch.Generator().manual_seed(1)
     shapes = {f"h.{i}.{kind}.weight": (24, 16) for i in range(layers) for kind in ("attn", "mlp")}
     base = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}

@@ -1,0 +1,86 @@
+"""Makes what docs/guide.md shows, by the very commands beside it; `make docs` runs it.
+
+    python docs/make_guide.py              pictures and outputs, from the kept statistics
+    python docs/make_guide.py BANK         first keep the statistics of another bank
+
+The guide's bank is that of examples/digits. Kept is the bank itself with zeros for the values of
+base and superposition: its header, manifest and statistics are all that the commands here read,
+and the rest compresses to nothing.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import re
+import shlex
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from randes_cli.cli.main import run
+from randes_cli.files.bank import BankFile
+
+DOCS = Path(__file__).parent
+GUIDE, KEPT, NAME = DOCS / "guide.md", DOCS / "images" / "digits-statistics.xz", "digits.randes"
+#: A command and what it prints, or a command and the picture that it makes.
+_OUTPUT = re.compile(r"```console\n\$ (randes [^\n]+)\n(.*?)```\n", re.S)
+_PICTURE = re.compile(r"```sh\n(randes [^\n]+ -o (images/[\w-]+\.svg))\n```")
+
+
+def keep(bank: Path) -> bytes:
+    """A bank's file with zeros for base and superpositions, compressed."""
+    data = bytearray(bank.read_bytes())
+    with BankFile(bank) as file:
+        for key, tensor in file.header.tensors.items():
+            if key.startswith(("base/", "sum/")):
+                start = file.header.starts[key]
+                data[start : start + tensor.nbytes] = bytes(tensor.nbytes)
+    return lzma.compress(bytes(data), preset=9)
+
+
+def randes(line: str, folder: Path) -> str:
+    """What a command prints, run in `folder`."""
+    out, here = StringIO(), Path.cwd()
+    os.chdir(folder)
+    try:
+        with redirect_stdout(out):
+            code = run(shlex.split(line)[1:])
+    finally:
+        os.chdir(here)
+    if code:
+        raise SystemExit(f"{line}: exit code {code}")
+    return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
+
+
+def make(folder: Path) -> tuple[str, dict[str, bytes]]:
+    """The guide with fresh outputs, and its pictures by name; `folder` is scratch."""
+    (folder / NAME).write_bytes(lzma.decompress(KEPT.read_bytes()))
+    (folder / "images").mkdir()
+    text = GUIDE.read_text("utf-8")
+    pictures = {}
+    for line, name in _PICTURE.findall(text):
+        randes(line, folder)
+        pictures[name] = (folder / name).read_bytes()
+    fresh = _OUTPUT.sub(
+        lambda found: f"```console\n$ {found[1]}\n{randes(found[1], folder)}```\n", text
+    )
+    return fresh, pictures
+
+
+def main() -> None:
+    """Write guide and pictures."""
+    os.environ.pop("COLUMNS", None)
+    if len(sys.argv) > 1:
+        KEPT.write_bytes(keep(Path(sys.argv[1])))
+    with TemporaryDirectory() as folder:
+        text, pictures = make(Path(folder))
+    GUIDE.write_text(text, "utf-8")
+    for name, data in pictures.items():
+        (DOCS / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What docs/guide.md shows is what its commands make."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_guide", DOCS / "make_guide.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def words(picture: bytes) -> list[str]:
+    """The texts of a picture; matplotlib draws them as outlines and keeps them as comments."""
+    return re.findall(r"<!-- (.*?) -->", picture.decode())
+
+
+def version(picture: bytes) -> str:
+    """The matplotlib that drew a picture."""
+    return re.findall(r"<dc:title>(Matplotlib v[^,]+)", picture.decode())[0]
+
+
+def test_outputs_and_pictures_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COLUMNS", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    text, pictures = maker().make(tmp_path)
+    assert (DOCS / "guide.md").read_text("utf-8") == text, "run: make docs"
+    assert set(pictures) == {f"images/{path.name}" for path in (DOCS / "images").glob("*.svg")}
+    for name, fresh in pictures.items():
+        kept = (DOCS / name).read_bytes()
+        assert f"({name})" in text
+        assert words(kept) == words(fresh), f"{name}: run: make docs"
+        if version(kept) == version(fresh):  # another matplotlib places a line elsewhere
+            assert kept == fresh, f"{name}: run: make docs"
+
+
+def test_every_command_of_the_guide_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    from randes_cli.cli.main import app
+
+    known = {command.name for command in app.registered_commands}
+    text = (DOCS / "guide.md").read_text("utf-8")
+    used = set(re.findall(r"^(?:\$ )?randes ([a-z]+)", text, re.M)) | set(
+        re.findall(r"`randes ([a-z]+)", text)
+    )
+    assert used <= known
+    assert {"pack", "inspect", "plot", "report", "diff", "unpack", "verify"} <= used
