@@ -107,6 +107,5 @@ def scaling(crowds: tuple[int, ...] = CROWDS) -> list[Method]:
         for count in crowds:
             build = superposed(Transform.from_preset(preset), bits, tasks=count)
             name = f"scaling {preset} {bits or 'float32'} T={count}"
-            knobs = m.LAMBDAS
-            rows.append(Method(name, "scaling", build, knobs, seeds=True))
+            rows.append(Method(name, "scaling", build, seeds=True, tasks=count))
     return rows

@@ -82,10 +82,11 @@ def measure(models: Models, method: Method, seed: int) -> Cell:
         return Cell(**json.loads(path.read_text("utf-8")))
     start = perf_counter()
     packed = method.build(models, seed)
-    curve = search(bed, packed, method, models.tasks)
+    tasks = models.tasks[: method.tasks]
+    curve = search(bed, packed, method, tasks)
     best = max(curve, key=lambda knob: curve[knob])
     scores, cosines = {}, {}
-    for task in models.tasks:
+    for task in tasks:
         state = packed.restore(task, best)
         scores[task] = bed.evaluate(state, task, TEST)
         cosines[task] = models.cosine(task, state)

@@ -91,6 +91,7 @@ class Method:
         knobs: values tried on the validation half, the favoured one first.
         seeds: whether it draws anything at random.
         curve: whether to try all knobs even when the first ones are the best.
+        tasks: how many of the bed's tasks are in it (None: all).
     """
 
     name: str
@@ -99,6 +100,7 @@ class Method:
     knobs: Sequence[float] = LAMBDAS
     seeds: bool = False
     curve: bool = False
+    tasks: int | None = None
 
 
 def _merged(models: Models, delta: Delta) -> Packed:
