@@ -63,15 +63,33 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
     return np.dtype(kind)
 
 
+#: Bits of a float32 that a float16 shifted by 13 fills: its sign, five exponent bits, fraction.
+_FLOAT16_PLACES = np.int32(0x0FFFE000 - 2**31)
+
+
 def widen(raw: Raw, dtype: str, out: F32) -> None:
     """Write the float32 values of stored bytes `raw` to `out` (as many elements)."""
     if dtype == "BF16":
         words = out.view(np.uint32)
         np.copyto(words, raw.view(np.uint16))
         np.left_shift(words, 16, out=words)
-    else:
+    elif not (dtype == "F16" and _widen_float16(raw, out)):
         with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, raw.view(numpy_dtype(dtype)), casting="unsafe")
+
+
+def _widen_float16(raw: Raw, out: F32) -> bool:
+    """Widen float16 by bits, several times as fast as NumPy; False (undone) where not all finite.
+
+    Sign, exponent and fraction move into place; the product by 2^112, exact, corrects the bias
+    of the exponent and normalises subnormal numbers.
+    """
+    words = out.view(np.int32)
+    np.copyto(words, raw.view(np.int16))
+    np.left_shift(words, 13, out=words)
+    np.bitwise_and(words, _FLOAT16_PLACES, out=words)
+    np.multiply(out, np.float32(2.0**112), out=out)
+    return not out.size or max(float(out.max()), -float(out.min())) < 2.0**16
 
 
 def narrow(values: F32, dtype: str, out: Raw, scratch: F32 | None = None) -> int:
