@@ -99,7 +99,11 @@ def test_the_public_names_are_these() -> None:
         "RunOptions",
         "TaskInput",
         "Transform",
+        "TuneOptions",
+        "evaluate",
         "pack",
+        "seal",
+        "tune",
     ]
     for name in randes_cli.__all__:
         assert getattr(randes_cli, name).__module__.startswith("randes_cli.")

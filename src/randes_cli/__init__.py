@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from randes_cli.api import Bank as Bank
+    from randes_cli.api import TuneOptions as TuneOptions
+    from randes_cli.api import evaluate as evaluate
     from randes_cli.api import pack as pack
+    from randes_cli.api import seal as seal
+    from randes_cli.api import tune as tune
     from randes_cli.errors import RandesError as RandesError
     from randes_cli.specs import PackOptions as PackOptions
     from randes_cli.specs import RunOptions as RunOptions
@@ -23,7 +27,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Bank": "api",
+    "TuneOptions": "api",
+    "evaluate": "api",
     "pack": "api",
+    "seal": "api",
+    "tune": "api",
     "RandesError": "errors",
     "PackOptions": "specs",
     "RunOptions": "specs",
@@ -37,7 +45,11 @@ __all__ = [
     "RunOptions",
     "TaskInput",
     "Transform",
+    "TuneOptions",
+    "evaluate",
     "pack",
+    "seal",
+    "tune",
 ]
 
 

@@ -11,17 +11,20 @@ import numpy as np
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest import TaskRecord
+from randes_cli.ops.evaluate import evaluate
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.load import LoadReport, load_into, torch_dtypes
 from randes_cli.ops.pack import pack
 from randes_cli.ops.retrieve import BankBase, Retrieval, find_task, open_base
+from randes_cli.ops.seal import seal
+from randes_cli.ops.tune import TuneOptions, tune
 from randes_cli.plan import strip_elements
 from randes_cli.specs import ITEM_SIZE, RunOptions
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Bank", "pack"]
+__all__ = ["Bank", "TuneOptions", "evaluate", "pack", "seal", "tune"]
 
 
 class Bank:
@@ -62,7 +65,7 @@ class Bank:
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (name, tensor) of the retrieved task, one at a time, in its own dtypes.
 
-        `coefficient` is λ; None takes the task's own (1.0 unless tuned).
+        `coefficient` is λ; None takes the task's own: as tuned, or the default from norms.
         """
         record = find_task(self._file, task)
         retrieval = Retrieval(self._file, self._base, record, coefficient=coefficient)

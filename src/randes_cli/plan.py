@@ -155,6 +155,20 @@ def superposable(tensor: TensorInfo) -> bool:
     return tensor.dtype in FLOAT_DTYPES and tensor.elements > 1
 
 
+def seal_matrix(tensor: TensorInfo) -> tuple[int, int]:
+    """(rows, columns) under which a tensor gets row and column scales: its squarest view."""
+    cuts = range(1, max(2, len(tensor.shape)))
+    views = [(prod(tensor.shape[:cut]), prod(tensor.shape[cut:])) for cut in cuts]
+    return min(reversed(views), key=sum)
+
+
+def sealable(tensor: TensorInfo) -> bool:
+    """Whether its scales take at most one bit an element; vectors and thin matrices stay live."""
+    if len(tensor.shape) < 2 or not superposable(tensor):
+        return False
+    return 16 * sum(seal_matrix(tensor)) <= tensor.elements
+
+
 def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
     """The units of a base: a function of its names, shapes and the transform alone.
 

@@ -134,6 +134,10 @@ class Transform:
         return cls(shuffle, signs, **more)  # type: ignore[arg-type]
 
 
+#: Groups that a bank may have.
+MOST_GROUPS = 2**20
+
+
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
     """What may be read of a checkpoint.
@@ -155,10 +159,13 @@ class PackOptions:
     """Everything besides the checkpoints that decides a new bank's bytes.
 
     Attributes:
-        bits: width of one superposed element, 16 or 8.
+        bits: width of one superposed element: 16 or 8, or 4 to 1 (packed at 16, then sealed).
         seed: bank seed; a task's seed is this plus its index.
+        fit: choose bits and groups that are predicted best for a bank of this size (``500MB``)
+            or ratio to the base (``1.1``); then `bits` and `groups` do not count.
+        groups: superpositions side by side; tasks that name none are dealt by index.
         capacity: tasks that an 8-bit superposition must have room for
-            (None: twice the tasks packed, at least 16).
+            (None: twice the tasks of the largest group, at least 16).
         steps: step exponents by tensor name that replace the measured ones; with
         widths: bits of those superpositions that are not `bits` wide, by tensor name.
         merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
@@ -168,6 +175,8 @@ class PackOptions:
     transform: Transform = field(default_factory=Transform)
     bits: int = 16
     seed: int = 42
+    groups: int = 1
+    fit: str | None = None
     base_storage: BaseStorage = BaseStorage.embed
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -176,10 +185,12 @@ class PackOptions:
     opening: OpenOptions = field(default_factory=OpenOptions)
 
     def __post_init__(self) -> None:
-        if self.bits not in (8, 16):
-            raise UsageError(f"--bits must be 16 or 8, not {self.bits}")
+        if self.bits not in (16, 8, 4, 3, 2, 1):
+            raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed must be between 0 and 2^63-1, not {self.seed}")
+        if not 1 <= self.groups <= MOST_GROUPS:
+            raise UsageError(f"--groups must be between 1 and {MOST_GROUPS}, not {self.groups}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +233,10 @@ class TaskInput:
         name: the task's name in the bank.
         source: what the user named: a file, a folder, or a Hub id.
         index: the task's index (None: the next unused one).
+        group: the superposition that it enters (None: `pack` deals, `add` takes the emptiest).
     """
 
     name: str
     source: str
     index: int | None = None
+    group: int | None = None

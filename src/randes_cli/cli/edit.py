@@ -16,7 +16,7 @@ def add(
     tasks: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]TASK...", help="Fine-tuned models to add.", show_default=False
+            metavar="[NAME=]TASK[@GROUP]...", help="Fine-tuned models to add.", show_default=False
         ),
     ],
     base: o.BaseOption = None,

@@ -13,7 +13,20 @@ from typing import Annotated, Any
 import typer
 
 from randes_cli import __version__
-from randes_cli.cli import diff, edit, inspect, pack, plot, push, report, unpack, verify
+from randes_cli.cli import (
+    diff,
+    edit,
+    evaluate,
+    inspect,
+    pack,
+    plot,
+    push,
+    report,
+    seal,
+    tune,
+    unpack,
+    verify,
+)
 from randes_cli.errors import RandesError
 from randes_cli.files.atomic import wrap_os_error
 
@@ -55,6 +68,9 @@ app.command("push")(push.push)
 app.command("diff")(diff.diff)
 app.command("plot")(plot.plot)
 app.command("report")(report.report)
+app.command("seal")(seal.seal)
+app.command("tune")(tune.tune)
+app.command("evaluate")(evaluate.evaluate)
 
 
 class Stopped(BaseException):

@@ -56,6 +56,15 @@ Against = Annotated[
         show_default=False,
     ),
 ]
+Evaluation = Annotated[
+    str,
+    typer.Option(
+        "--evaluate",
+        metavar="CMD",
+        help="Prints a score, higher being better, for {checkpoint} and {task}.",
+        show_default=False,
+    ),
+]
 Wait = Annotated[float, typer.Option(help="Seconds to wait while another process edits the bank.")]
 
 
@@ -86,17 +95,41 @@ def originals(texts: list[str]) -> list[tuple[str, str]]:
 
 
 def task_input(text: str) -> TaskInput:
-    """A task from ``NAME=PATH`` or ``PATH``, whose last part without suffix is the name."""
+    """A task from ``[NAME=]PATH[@GROUP]``; a PATH without NAME is named after its last part."""
     from randes_cli.files.hub_ref import parse_ref
 
     name, equals, source = text.partition("=")
-    if equals and "/" not in name:
-        return TaskInput(name, source)
-    ref = parse_ref(text)
+    if not equals or "/" in name:
+        name, source = "", text
+    source, group = split_group(source)
+    if name:
+        return TaskInput(name, source, group=group)
+    ref = parse_ref(source)
     if ref is not None:
-        return TaskInput(ref.name, text)
-    path = Path(text)
+        return TaskInput(ref.name, source, group=group)
+    path = Path(source)
     stem = path.name
     for suffix in (".safetensors.index.json", ".safetensors", ".st", ".bin", ".pt", ".pth"):
         stem = stem.removesuffix(suffix)
-    return TaskInput(stem or path.resolve().name, text)
+    return TaskInput(stem or path.resolve().name, source, group=group)
+
+
+def split_group(source: str) -> tuple[str, int | None]:
+    """(checkpoint, group) of ``CHECKPOINT[@GROUP]``; ``org/model@1`` alone is a Hub revision."""
+    path, at, number = source.rpartition("@")
+    if not at or not number.isascii() or not number.isdigit() or len(number) > 7:
+        return source, None
+    if Path(source).exists() or not (Path(path).exists() or "@" in path):
+        return source, None
+    return path, int(number)
+
+
+def named_checkpoints(texts: list[str], option: str) -> list[tuple[str, str]]:
+    """(task, checkpoint) pairs from words ``NAME=CHECKPOINT``."""
+    made = []
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not equals:
+            raise UsageError(f"{option} {text!a}: say NAME=CHECKPOINT")
+        made.append((name, source))
+    return made

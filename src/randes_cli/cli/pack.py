@@ -40,7 +40,7 @@ def pack(
     tasks: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]TASK...",
+            metavar="[NAME=]TASK[@GROUP]...",
             help="Models fine-tuned from it, each with a name or named after its file.",
             show_default=False,
         ),
@@ -57,7 +57,21 @@ def pack(
     signs: Annotated[
         Signs | None, typer.Option(help="In place of the preset's signs.", show_default=False)
     ] = None,
-    bits: Annotated[int, typer.Option(help="Bits of a superposed element: 16 or 8.")] = 16,
+    bits: Annotated[
+        int, typer.Option(help="Bits of a superposed element: 16 or 8; 4 to 1 are read-only.")
+    ] = 16,
+    groups: Annotated[
+        int,
+        typer.Option(help="Superpositions side by side: tasks disturb those of their own alone."),
+    ] = 1,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE|RATIO",
+            help="Choose bits and groups: the best predicted within 500MB, or 1.1 times the base.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Bank seed; a task's is this plus its index.")] = 42,
     capacity: Annotated[
         int | None,
@@ -98,7 +112,7 @@ def pack(
     debug: o.Debug = False,
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
-    from randes_cli.cli.render import pack_notes, pack_table
+    from randes_cli.cli.render import choice_table, pack_notes, pack_table
     from randes_cli.ops.pack import pack as run
 
     clock = Clock()
@@ -107,6 +121,8 @@ def pack(
         transform=Transform(shuffle or preset.shuffle, signs or preset.signs, targets, every, rest),
         bits=bits,
         seed=seed,
+        groups=groups,
+        fit=fit,
         base_storage=BaseStorage(base_storage.value),
         capacity=capacity,
         merge_adapters=merge_adapters,
@@ -130,4 +146,10 @@ def pack(
     for line in pack_notes(report):
         note(line, quiet=quiet)
     print_lines(lambda width: pack_table(report, width))
+    if report.alternatives:
+        print_lines(
+            lambda width: choice_table(report.alternatives, report.groups, len(report.tasks), width)
+        )
+    if report.advice:
+        note(report.advice, quiet=quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

@@ -7,7 +7,8 @@ nearest even integer, and everything after it is integer.
 
 from __future__ import annotations
 
-from typing import NamedTuple, NoReturn, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,8 @@ GRID_LIMIT = 2**15 - 1
 _BLOCK = 512
 #: Below it float32 holds every integer: a sum that stays below was never rounded.
 _EXACT = 2.0**24
-#: 2^15 times less is below half a unit of float32's largest number: no sum can pass that.
-_NEVER_BEYOND = 2.0 ** (103 - 15)
+#: 2^25 times less (the most of a sealed value) is below half a unit of float32's largest number.
+_NEVER_BEYOND = 2.0 ** (103 - 25)
 #: Deltas of up to GRID_LIMIT that a float32 sum takes before it could pass _EXACT.
 _MOST_ADDED = 500
 
@@ -64,7 +65,10 @@ class Kernel(Protocol):
         """The strip's integers as stored, and their largest magnitude (valid up to the limit)."""
 
     def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
-        """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations."""
+        """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
+
+        With 32 `bits` the codes are float32 numbers of steps, of a sealed superposition.
+        """
 
     def retrieve_onto(self, codes: Raw, bits: int, signs: F32, out: Raw) -> int:
         """Like `retrieve` in float32, where `out` holds Θ_0. Returns saturations."""
@@ -216,6 +220,10 @@ class NumpyKernel:
         return delta
 
 
-def code_dtype(bits: int) -> type[np.int16] | type[np.int8]:
-    """The integer type that a superposition of `bits` is stored in."""
-    return np.int16 if bits == 16 else np.int8
+#: The type of numbers of steps, by bits: 32 are what a sealed superposition decodes to.
+_CODE_DTYPES: Mapping[int, Any] = {32: np.float32, 16: np.int16, 8: np.int8}
+
+
+def code_dtype(bits: int) -> Any:
+    """The NumPy type that a superposition of `bits` is held in."""
+    return _CODE_DTYPES[bits]

@@ -31,7 +31,7 @@ _DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-_CODES = {16: torch.int16, 8: torch.int8}
+_CODES = {32: torch.float32, 16: torch.int16, 8: torch.int8}
 
 
 def _host(nbytes: int, device: torch.device) -> tuple[torch.Tensor, Raw]:

@@ -155,12 +155,18 @@ def refuse_same_file(path: Path, inputs: Iterable[Path]) -> None:
                     raise UsageError(f"{path}: is the input {source}; name another output")
 
 
+def sibling(path: Path) -> Path:
+    """A name for a temporary file beside `path`; `remove_stale` knows it."""
+    return path.parent / f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}"
+
+
 def remove_stale(path: Path) -> None:
-    """Delete temporary files of `path` whose writers are dead (their lock is free)."""
-    prefix = f".{path.name}."
+    """Delete temporary files of `path`, and theirs, whose writers are dead (the lock is free)."""
+    prefix = f"{path.name.lstrip('.')}."
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX):
+            hidden = entry.name.startswith(".") and entry.name.endswith(_SUFFIX)
+            if hidden and entry.name.lstrip(".").startswith(prefix):
                 _remove_unlocked(Path(entry.path))
 
 
@@ -206,7 +212,7 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
     """
     check_target(path, force=force)
     remove_stale(path)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}"
+    temporary = sibling(path)
     fd, committed = -1, False
     try:
         fd = _create(temporary, path)

@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.core.codes import packed_bytes
 from randes_cli.errors import BankDamaged, CheckpointError, NewerFormat, UsageError
 from randes_cli.files.atomic import OutputFile
 from randes_cli.files.checkpoint import TensorFile, WeightFile
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import Manifest, decode, encode
-from randes_cli.plan import chunks, plan_units, superposable
+from randes_cli.plan import chunks, plan_units, seal_matrix, sealable, superposable
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, Shuffle, TensorInfo
 
 MANIFEST = "manifest"
@@ -40,6 +41,18 @@ def base_key(name: str) -> str:
 def sum_key(group: int, name: str) -> str:
     """Where a group's superposition of a tensor lies in a bank."""
     return f"sum/{group}/{name}"
+
+
+def scale_key(group: int, name: str) -> str:
+    """Where the scales of a sealed superposition lie in a bank: rows' first, then columns'."""
+    return f"scale/{group}/{name}"
+
+
+def sealed_tensors(group: int, tensor: TensorInfo, bits: int) -> tuple[TensorInfo, TensorInfo]:
+    """The scales and the codes of a sealed superposition, as a bank stores them."""
+    scales = TensorInfo(scale_key(group, tensor.name), "F16", (sum(seal_matrix(tensor)),))
+    size = packed_bytes(tensor.elements, bits)
+    return scales, TensorInfo(sum_key(group, tensor.name), "U8", (size,))
 
 
 def own_key(task: str, name: str) -> str:
@@ -76,11 +89,13 @@ class BankWriter:
     def _reserve(candidates: list[TensorInfo]) -> int:
         """Bytes that the header needs at the most: all candidates, and the longest offsets."""
         text = encode_header(candidates, METADATA)
+        keys = [tensor.name for tensor in candidates]
         total = sum(tensor.nbytes for tensor in candidates) + 2**40
         digits = 2 * len(str(total)) + 2
         padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
         entry = len(padding) + len(str(len(candidates))) + digits
-        most = len(text) + len(candidates) * digits + 8 * entry
+        groups = {key.split("/")[1] for key in keys if key.startswith("sum/")}
+        most = len(text) + len(candidates) * digits + (8 + 2 * len(groups)) * entry
         return -(-most // 8) * 8
 
     def place(self, tensor: TensorInfo) -> None:
@@ -157,12 +172,32 @@ def _check_sum(name: str, found: TensorInfo, manifest: Manifest, base: TensorInf
         raise BankDamaged(f"{name!a} is of no group of this bank")
     if int(group) >= manifest.groups:
         raise BankDamaged(f"{name!a} is of no group of this bank")
-    if base is None or base.shape != found.shape or not superposable(base):
+    if base is None or not superposable(base):
+        raise BankDamaged(f"{name!a} does not match the base")
+    sealed = found.dtype == "U8"
+    if not sealed and base.shape != found.shape:
         raise BankDamaged(f"{name!a} does not match the base")
     if tensor not in manifest.steps:
         raise BankDamaged(f"manifest: steps[{tensor!a}] is missing")
-    if found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
+    if not sealed and found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
         raise BankDamaged(f"{name!a} has another width than the manifest says")
+
+
+def _check_seal(
+    found: TensorInfo,
+    manifest: Manifest,
+    base: TensorInfo | None,
+    expect: Callable[[TensorInfo], None],
+) -> None:
+    """Whether codes belong to a sealed group, and they and their scales have the right shapes."""
+    if found.dtype != "U8" or base is None:
+        return
+    group = int(found.name.split("/", 2)[1])
+    seal = manifest.sealed.get(group)
+    if seal is None or not sealable(base):
+        raise BankDamaged(f"{found.name!a} is of no sealed group of this bank")
+    for wanted in sealed_tensors(group, base, seal.bits):
+        expect(wanted)
 
 
 def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
@@ -197,7 +232,9 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
         expect(TensorInfo(BASE_DIGESTS, "U8", (size,)))
     for name, found in tensors.items():
         if name.startswith("sum/"):
-            _check_sum(name, found, manifest, base.get(name.partition("/")[2].partition("/")[2]))
+            twin = base.get(name.partition("/")[2].partition("/")[2])
+            _check_sum(name, found, manifest, twin)
+            _check_seal(found, manifest, twin, expect)
     _check_units(manifest, tensors)
     for task in manifest.tasks:
         for name, tensor in task.own.items():

@@ -15,6 +15,7 @@ from math import isfinite, prod
 from typing import Any, TypeVar
 
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
+from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import BankDamaged, NewerFormat, UsageError
 from randes_cli.files.folders import TARGETS
 from randes_cli.files.header import CONTROL, parse_json
@@ -34,7 +35,9 @@ from randes_cli.specs import (
 )
 
 #: Required features that this version knows; a bank that names another is refused.
-FEATURES = frozenset({"superposition"})
+FEATURES = frozenset({"superposition", "sealed"})
+#: How the codes and scales of a sealed group lie in the bank; `docs/sealed.md` has the bytes.
+SEAL_LAYOUT = "levels/1"
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
@@ -107,6 +110,14 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SealRecord:
+    """A group whose superposition was cut to `bits`; it is read-only."""
+
+    bits: int
+    layout: str = SEAL_LAYOUT
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A bank's manifest.
 
@@ -119,6 +130,8 @@ class Manifest:
         forgotten: (index, group) of tasks whose deltas stay in a superposition without a record.
         cells: the tensors that each pair of Gram matrices in ``stats/gram`` sums over.
         estimated: pairs of task indices whose cosines are estimates.
+        sealed: the groups that are read-only, cut to few bits.
+        tuning: the (λ, score) pairs that `tune` measured, by task.
         extra: unknown optional fields, kept as they are.
     """
 
@@ -136,11 +149,25 @@ class Manifest:
     cells: tuple[tuple[str, tuple[str, ...]], ...] = ()
     estimated: frozenset[tuple[int, int]] = frozenset()
     features: tuple[str, ...] = ("superposition",)
+    sealed: Mapping[int, SealRecord] = field(default_factory=dict)
+    tuning: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def with_tasks(self, tasks: Iterable[TaskRecord]) -> Manifest:
         """The same with these tasks, in the order of their indices."""
-        return replace(self, tasks=tuple(sorted(tasks, key=lambda task: task.index)))
+        ordered = tuple(sorted(tasks, key=lambda task: task.index))
+        names = {task.name for task in ordered}
+        tuning = {name: curve for name, curve in self.tuning.items() if name in names}
+        return replace(self, tasks=ordered, tuning=tuning)
+
+    def with_sealed(self, sealed: Mapping[int, SealRecord]) -> Manifest:
+        """The same with these read-only groups, and the feature that they require."""
+        features = tuple(name for name in self.features if name != "sealed")
+        return replace(
+            self,
+            sealed=dict(sorted(sealed.items())),
+            features=features + ("sealed",) * bool(sealed),
+        )
 
 
 def _task_json(task: TaskRecord) -> dict[str, Any]:
@@ -169,6 +196,19 @@ def _task_json(task: TaskRecord) -> dict[str, Any]:
         made["files"] = dict(sorted(task.files.items()))
     if task.coefficient is not None:
         made["coefficient"] = task.coefficient
+    return made
+
+
+def _optional(manifest: Manifest) -> dict[str, Any]:
+    """Fields that most banks lack."""
+    made: dict[str, Any] = {}
+    if manifest.sealed:
+        made["sealed"] = {
+            str(group): {"bits": seal.bits, "layout": seal.layout}
+            for group, seal in manifest.sealed.items()
+        }
+    if manifest.tuning:
+        made["tuning"] = {n: [list(pair) for pair in c] for n, c in sorted(manifest.tuning.items())}
     return made
 
 
@@ -203,6 +243,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "forgotten": [list(pair) for pair in manifest.forgotten],
         "steps": dict(manifest.steps),
         "widths": dict(manifest.widths),
+        **_optional(manifest),
         "stats": {
             "cells": [[name, list(tensors)] for name, tensors in manifest.cells],
             "estimated": [list(pair) for pair in sorted(manifest.estimated)],
@@ -311,6 +352,37 @@ def _pair(value: object) -> tuple[int, int] | None:
 def _exponent(value: object) -> int | None:
     low, high = EXPONENT_RANGE
     return value if type(value) is int and low <= value <= high else None
+
+
+def _seal(value: object) -> SealRecord | None:
+    if not isinstance(value, dict) or value.get("bits") not in SEAL_BITS:
+        return None
+    if type(value["bits"]) is not int or value.get("layout") != SEAL_LAYOUT:
+        return None
+    return SealRecord(value["bits"])
+
+
+def _curve(value: object) -> tuple[tuple[float, float], ...] | None:
+    if not isinstance(value, list):
+        return None
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2:
+            return None
+        if not all(type(number) in (int, float) and isfinite(number) for number in pair):
+            return None
+    return tuple((float(pair[0]), float(pair[1])) for pair in value)
+
+
+def _parse_sealed(fields: _Fields, groups: int) -> dict[int, SealRecord]:
+    if "sealed" not in fields.value:
+        return {}
+    found = fields.map("sealed", _seal)
+    for group in found:
+        if not (group.isascii() and group.isdigit() and str(int(group)) == group):
+            raise fields.fail(f"sealed[{group[:100]!a}]", "is not a group")
+        if int(group) >= groups:
+            raise fields.fail(f"sealed[{group[:100]!a}]", "is not a group of this bank")
+    return {int(group): seal for group, seal in found.items()}
 
 
 def _width(value: object) -> int | None:
@@ -498,6 +570,8 @@ _KNOWN = frozenset(
         "steps",
         "widths",
         "stats",
+        "sealed",
+        "tuning",
     ]
 )
 
@@ -531,6 +605,8 @@ def decode(data: bytes) -> Manifest:
         cells=tuple(stats.list("cells", _cell)),
         estimated=frozenset(stats.list("estimated", _pair)),
         features=features,
+        sealed=_parse_sealed(fields, fields.count("groups", 2**20, 1)),
+        tuning=fields.map("tuning", _curve) if "tuning" in fields.value else {},
         extra={key: value for key, value in fields.value.items() if key not in _KNOWN},
     )
     _check_whole(fields, made)

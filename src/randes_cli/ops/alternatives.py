@@ -2,55 +2,151 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from randes_cli.files.bank import BankFile
-from randes_cli.ops.prediction import Moments
+from randes_cli.core.levels import SEAL_BITS
+from randes_cli.errors import UsageError
+from randes_cli.files.bank import BankFile, sealed_tensors
+from randes_cli.files.writer import parse_size
+from randes_cli.ops.prediction import Moments, moments
+from randes_cli.ops.reports import Alternative
+from randes_cli.ops.statistics import kept_energy, stored_statistics
+from randes_cli.plan import sealable, tensor_bytes
+from randes_cli.specs import TensorInfo
 
-#: Mean square error of the Lloyd–Max quantiser of a unit Gaussian, by bits; rounding at 8 and
-#: 16 bits is too fine to matter.
-DISTORTION = {1: 0.3634, 2: 0.1175, 3: 0.03454, 4: 0.009497, 8: 0.0, 16: 0.0}
-GROUPS = (1, 2, 4)
+F64 = NDArray[np.float64]
+
+BITS = (1, 2, 3, 4, 8, 16)
+#: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
+GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+#: Plain numbers below it are ratios to the base, from it on they are bytes.
+_MOST_RATIO = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """A bank of the same tasks with other bits or groups. `bank_bytes` leaves out the scales.
+@dataclass(frozen=True)
+class Outline:
+    """What size and quality depend on.
 
     Attributes:
-        predicted_cosine: mean over the tasks, for groups of equal energy.
-        present: whether it is the bank at hand.
+        base: all tensors of the base, whose superposable ones are the rows of `norms`.
+        summed: those that have a superposition.
+        norms: ‖Δ‖² by tensor and task.
+        indices: the tasks' indices.
+        rest: bytes of the bank without superpositions.
     """
 
-    groups: int
-    bits: int
-    bank_bytes: int
-    predicted_cosine: float
-    present: bool
+    base: Sequence[TensorInfo]
+    summed: Sequence[TensorInfo]
+    norms: F64
+    indices: Sequence[int]
+    rest: int
+
+    def bank_bytes(self, groups: int, bits: int) -> int:
+        """Bytes of the bank."""
+        used = min(groups, len(self.indices))
+        return self.rest + used * sum(_sum_bytes(tensor, bits) for tensor in self.summed)
+
+    def cosine(self, groups: int, bits: int) -> float:
+        """Mean predicted cosine, with the tasks dealt evenly."""
+        dealt = [index % groups for index in self.indices]
+        sealed = dict.fromkeys(dealt, bits) if bits < 8 else {}
+        kept = kept_energy(self.base, dealt, sealed)
+        none = np.full(len(self.norms), -1, np.int64)
+        found = moments(self.norms, np.zeros((0, *[len(dealt)] * 2)), none, dealt, kept)
+        return float(found.cosine.mean()) if dealt else 1.0
+
+    def weigh(self, groups: int, bits: int) -> Alternative:
+        """One choice."""
+        size = self.bank_bytes(groups, bits)
+        return Alternative(groups, bits, size, self.cosine(groups, bits), False)
+
+
+def _sum_bytes(tensor: TensorInfo, bits: int) -> int:
+    if bits in SEAL_BITS and bits < 8:
+        if sealable(tensor):
+            return tensor_bytes(sealed_tensors(0, tensor, bits))
+        return 2 * tensor.elements
+    return tensor.elements * bits // 8
+
+
+def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...]:
+    """Every number of bits with these numbers of groups, smallest bank first."""
+    made = [outline.weigh(number, bits) for number in sorted(set(groups)) for bits in BITS]
+    return tuple(sorted(made, key=lambda one: (one.bank_bytes, one.groups)))
+
+
+def group_choices(tasks: int, groups: int) -> list[int]:
+    """Numbers of groups worth a look: few, the neighbours of `groups`, and one a task."""
+    wanted = {*GROUPS, groups, groups // 2, 2 * groups, tasks}
+    return sorted(number for number in wanted if 1 <= number <= max(1, tasks, groups))
 
 
 def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
-    """Neighbouring choices of bits and groups, smallest bank first."""
-    manifest = bank.manifest
-    tensors = bank.header.tensors
-    count = len(manifest.tasks)
-    summed = {key.split("/", 2)[2] for key in tensors if key.startswith("sum/")}
-    held = sum(tensor.nbytes for key, tensor in tensors.items() if key.startswith("sum/"))
-    elements = sum(tensor.elements for tensor in manifest.base.tensors if tensor.name in summed)
-    rest = bank.header.file_size - held
-    meeting = np.bincount([task.group for task in manifest.tasks], minlength=1).max(initial=1)
-    noise = np.maximum(found.length - found.own, 0.0)
-    made = []
-    for groups in sorted({*(g for g in GROUPS if g <= count), manifest.groups}):
-        share = (count / groups - 1) / max(1, int(meeting) - 1)
-        energy = found.own + np.maximum(share, 0.0) * noise
-        ideal = np.sqrt(np.divide(found.own, energy, out=np.ones(count), where=energy > 0))
-        for bits, distortion in DISTORTION.items():
-            present = (groups, bits) == (manifest.groups, manifest.bits)
-            size = bank.header.file_size if present else rest + groups * elements * bits // 8
-            cosine = found.cosine if present else ideal * np.sqrt(1 - distortion)
-            mean = float(cosine.mean()) if count else 1.0
-            made.append(Alternative(groups, bits, size, mean, present))
-    return tuple(sorted(made, key=lambda one: (one.bank_bytes, one.groups)))
+    """Neighbouring choices of bits and groups for a bank at hand, smallest first."""
+    manifest, tensors = bank.manifest, bank.header.tensors
+    count, groups = len(manifest.tasks), manifest.groups
+    held = [key for key in tensors if key.startswith(("sum/", "scale/"))]
+    names = {key.split("/", 2)[2] for key in held}
+    outline = Outline(
+        manifest.base.tensors,
+        [tensor for tensor in manifest.base.tensors if tensor.name in names],
+        stored_statistics(bank).norms,
+        [task.index for task in manifest.tasks],
+        bank.header.file_size - sum(tensors[key].nbytes for key in held),
+    )
+    near = {1, groups, 2 * groups, *([groups // 2] if groups > 1 else [])}
+    made = weigh_all(outline, (number for number in near if number <= max(1, count, groups)))
+    sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
+    cosine = float(found.cosine.mean()) if count else 1.0
+    return tuple(
+        Alternative(one.groups, one.bits, bank.header.file_size, cosine, True)
+        if one.groups == groups and sealed == {one.bits}
+        else one
+        for one in made
+    )
+
+
+def parse_limit(text: str, base_bytes: int) -> int:
+    """Most bytes of a bank: ``500MB``, or a ratio to the base as ``1.1``. Raises UsageError."""
+    try:
+        number = float(text.strip().removesuffix("x").removesuffix("×"))
+    except ValueError:
+        return parse_size(text)
+    return int(number * base_bytes) if 0 < number < _MOST_RATIO else parse_size(text)
+
+
+def best_fit(choices: Sequence[Alternative], limit: int) -> Alternative:
+    """The choice within `limit` bytes that is predicted to come back best.
+
+    One bit is taken only where nothing else fits: measured, it loses more than its cosine says
+    (on the decoder 7 × 1 bit, predicted at 0.80, kept 96.4 % where 2 × 4 bits, at 0.53, kept
+    99.0 %). Raises UsageError where nothing fits.
+    """
+    inside = [one for one in choices if one.bank_bytes <= limit]
+    if not inside:
+        least = min(choices, key=lambda one: one.bank_bytes)
+        raise UsageError(
+            f"--fit: the smallest bank takes {least.bank_bytes} bytes ({least.groups} group at "
+            f"{least.bits} bit), more than {limit}"
+        )
+    wide = [one for one in inside if one.bits > 1] or inside
+    return max(wide, key=lambda one: (round(one.predicted_cosine, 4), -one.bank_bytes))
+
+
+def advice(
+    choices: Sequence[Alternative], tasks: int, size: int, cosine: float, groups: int
+) -> str | None:
+    """A sentence where one quantised delta a task is predicted better at no more bytes."""
+    apart = [one for one in choices if one.groups == tasks and one.bits > 1]
+    better = [one for one in apart if one.bank_bytes <= size and one.predicted_cosine > cosine]
+    if groups >= tasks or not better:
+        return None
+    best = max(better, key=lambda one: one.predicted_cosine)
+    return (
+        f"one delta per task (--groups {tasks} --bits {best.bits}) would take no more and come "
+        f"back better: predicted cosine {best.predicted_cosine:.3f}, not {cosine:.3f}"
+    )

@@ -12,7 +12,7 @@ from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.prediction import Moments, moments
-from randes_cli.ops.statistics import Statistics, norm_rows
+from randes_cli.ops.statistics import Statistics, kept_energy, norm_rows, sealed_bits
 
 F64 = NDArray[np.float64]
 
@@ -55,6 +55,7 @@ class Breakdown:
         self.statistics = statistics
         self.tasks = [task.group for task in bank.manifest.tasks]
         tensors = bank.manifest.base.tensors
+        self._kept = kept_energy(tensors, self.tasks, sealed_bits(bank.manifest))
         names = norm_rows(tensors)
         sizes = {tensor.name: tensor.elements for tensor in tensors}
         self._elements = np.array([sizes[name] for name in names], np.int64)
@@ -83,19 +84,19 @@ class Breakdown:
         cells = np.unique(self._cell_of[rows])
         cells = cells[cells >= 0]
         norms = self.statistics.norms[rows]
+        kept = None if self._kept is None else self._kept[rows]
         if self._mixed.intersection(cells.tolist()) or not len(cells):
             empty = np.zeros((0, *self.statistics.grams.shape[2:]))
-            return moments(norms, empty, np.full(len(rows), -1), self.tasks), None
+            return moments(norms, empty, np.full(len(rows), -1), self.tasks, kept), None
         grams = self.statistics.grams[cells]
         local = np.searchsorted(cells, self._cell_of[rows])
         local[self._cell_of[rows] < 0] = -1
-        return moments(norms, grams[:, 1], local, self.tasks), grams.sum(axis=0)
+        return moments(norms, grams[:, 1], local, self.tasks, kept), grams.sum(axis=0)
 
     def whole(self) -> Moments:
         """Of every task over all its tensors."""
-        return moments(
-            self.statistics.norms, self.statistics.grams[:, 1], self._cell_of, self.tasks
-        )
+        norms, met = self.statistics.norms, self.statistics.grams[:, 1]
+        return moments(norms, met, self._cell_of, self.tasks, self._kept)
 
     def row(self, name: str) -> GroupRow:
         """One group over all tasks."""

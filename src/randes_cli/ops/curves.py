@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any
 
 import numpy as np
 
@@ -27,26 +25,9 @@ class Curves:
     measured: bool
 
 
-def tuning_curves(extra: Mapping[str, Any]) -> dict[str, Curve]:
-    """The λ curves of a manifest by task; what is not a list of number pairs is left out."""
-    stored = extra.get("tuning")
-    made = {}
-    for name, curve in stored.items() if isinstance(stored, dict) else ():
-        points = [
-            (float(point[0]), float(point[1]))
-            for point in (curve if isinstance(curve, list) else ())
-            if isinstance(point, list)
-            and len(point) == 2
-            and all(isinstance(v, int | float) and isfinite(v) for v in point)
-        ]
-        if points:
-            made[name] = tuple(sorted(points))
-    return made
-
-
 def lambda_curves(bank: BankFile) -> Curves:
     """The bank's λ curves: measured where any task was tuned, predicted otherwise."""
-    measured = tuning_curves(bank.manifest.extra)
+    measured = bank.manifest.tuning
     names = [task.name for task in bank.manifest.tasks]
     kept = {name: measured[name] for name in names if name in measured}
     if kept:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile, own_key
 from randes_cli.files.manifest import TaskRecord
-from randes_cli.ops.alternatives import Alternative, alternatives
+from randes_cli.ops.alternatives import alternatives
 from randes_cli.ops.breakdown import Breakdown, GroupRow
-from randes_cli.ops.curves import tuning_curves
 from randes_cli.ops.prediction import Moments
-from randes_cli.ops.reports import TaskSummary
+from randes_cli.ops.reports import Alternative, TaskSummary
 from randes_cli.ops.retrieve import find_task
-from randes_cli.ops.statistics import stored_statistics, summaries
+from randes_cli.ops.statistics import sealed_bits, stored_statistics, summaries
 from randes_cli.plan import tensor_bytes
 from randes_cli.specs import TensorInfo
 
@@ -78,6 +77,8 @@ class BankReport:
     every: int
     rest: str
     bits: int
+    groups: int
+    sealed: dict[int, int]
     seed: int
     capacity: int
     next_index: int
@@ -91,7 +92,6 @@ class BankReport:
     cosine_before: tuple[tuple[float, ...], ...]
     cosine_during: tuple[tuple[float, ...], ...]
     estimated: tuple[tuple[int, int], ...]
-    groups: int
     by: str
     rows: tuple[GroupRow, ...]
     alternatives: tuple[Alternative, ...]
@@ -138,7 +138,7 @@ def _details(
     coefficients: Sequence[float],
 ) -> tuple[TaskDetail, ...]:
     tasks = bank.manifest.tasks
-    curves = tuning_curves(bank.manifest.extra)
+    curves = bank.manifest.tuning
     whole = tensor_bytes(base.values())
     errors = found.error(np.array(coefficients))
     apart = np.abs(cosine) - 2 * np.eye(len(tasks))
@@ -193,7 +193,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         bank=str(bank.path),
         bank_bytes=bank.header.file_size,
         base_bytes=tensor_bytes(base.values()),
-        sum_bytes=held("sum/"),
+        sum_bytes=held("sum/") + held("scale/"),
         own_bytes=held("own/"),
         separate_bytes=sum(detail.checkpoint_bytes for detail in details),
         transform=transform.preset or "custom",
@@ -203,6 +203,8 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         every=transform.every,
         rest=transform.rest.value,
         bits=manifest.bits,
+        groups=manifest.groups,
+        sealed=sealed_bits(manifest),
         seed=manifest.seed,
         capacity=manifest.capacity,
         next_index=manifest.next_index,
@@ -216,7 +218,6 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         cosine_before=_matrix(grams[0]),
         cosine_during=_matrix(grams[1]),
         estimated=tuple(sorted(statistics.estimated)),
-        groups=manifest.groups,
         by=by,
         rows=tuple(cut.row(name) for name in cut.rows),
         alternatives=alternatives(bank, found),

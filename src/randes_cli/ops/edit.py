@@ -6,7 +6,8 @@ until the new one takes its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,10 +29,10 @@ from randes_cli.files.bank import (
     own_key,
     sum_key,
 )
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest, TaskRecord
 from randes_cli.files.side_files import SideFile
+from randes_cli.ops.copies import copy_tensors
 from randes_cli.ops.exact import Copy, kept_tensor, owned_copies, run_copy
 from randes_cli.ops.inputs import (
     OpenTask,
@@ -56,9 +57,16 @@ from randes_cli.ops.statistics import (
     stored_statistics,
     summaries,
 )
-from randes_cli.ops.superpose import Participant, Source, Superposer, sum_tensors, unit_jobs
+from randes_cli.ops.superpose import (
+    Participant,
+    Source,
+    Superposer,
+    sum_groups,
+    sum_tensors,
+    unit_jobs,
+)
 from randes_cli.plan import Unit, fit_task, plan_units, strip_elements, strip_memory
-from randes_cli.specs import OpenOptions, RunOptions, TaskInput, TensorInfo
+from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TaskInput, TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +140,7 @@ def remove(
         records = [find_task(old, name) for name in names]
         editing = _Editing(old, stack, options, run, progress)
         if not forget:
-            for record in records:
+            for record in editing.subtractable(records):
                 given = (checkpoints or {}).get(record.name)
                 editing.participants.append(editing.leaving(record, given))
         return editing.remove(records, forget=forget)
@@ -215,7 +223,10 @@ class _Editing:
         fit = fit_task(self.named, opened.source.tensors, self.unit_of)
         seed = self.manifest.seed + index
         self.opened.append(opened)
-        self.participants.append(Participant(task.name, index, seed, opened.source, fit))
+        group = self.group_for(task)
+        self.participants.append(
+            Participant(task.name, index, seed, opened.source, fit, group=group)
+        )
 
     def _new_files(self) -> list[tuple[TensorInfo, SideFile]]:
         """Side files of the tasks that come, each content that the bank lacks once."""
@@ -239,7 +250,52 @@ class _Editing:
         changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}
         rest = {name: "" for name in checkpoint.tensors if name not in changed}
         fit = replace(whole, superposed=changed, exact=rest)
-        return Participant(record.name, record.index, record.seed, checkpoint, fit, sign=-1)
+        return Participant(
+            record.name, record.index, record.seed, checkpoint, fit, sign=-1, group=record.group
+        )
+
+    def subtractable(self, records: Sequence[TaskRecord]) -> list[TaskRecord]:
+        """The tasks whose deltas have to be subtracted: not those whose whole sealed group goes.
+
+        Raises MismatchError for a task that leaves others behind in a sealed group.
+        """
+        gone = {record.index for record in records}
+        kept = {task.group for task in self.manifest.tasks if task.index not in gone}
+        kept |= {group for _, group in self.manifest.forgotten}
+        sealed = self.manifest.sealed
+        stuck = next((r for r in records if r.group in sealed and r.group in kept), None)
+        if stuck is not None:
+            raise MismatchError(
+                f"{self.old.path}: {stuck.name} is in group {stuck.group}, which is sealed at "
+                f"{sealed[stuck.group].bits} bits: the sum was rounded, so a delta cannot be taken "
+                "out exactly; remove the whole group, pack anew, or say --forget"
+            )
+        return [record for record in records if record.group not in sealed]
+
+    def group_for(self, task: TaskInput) -> int:
+        """The group that an added task enters: the one it names, else that with the fewest.
+
+        Sealed groups take no more tasks; where all are sealed, a new one opens.
+        """
+        groups, sealed = self.manifest.groups, self.manifest.sealed
+        if task.group is not None:
+            if task.group >= groups:
+                raise UsageError(
+                    f"{task.name}@{task.group}: {self.old.path} has groups 0 to {groups - 1}"
+                )
+            if task.group in sealed:
+                raise MismatchError(
+                    f"{task.name}@{task.group}: that group is sealed at "
+                    f"{sealed[task.group].bits} bits and read-only; leave the group out"
+                )
+            return task.group
+        if len(sealed) == groups:
+            self.manifest = replace(self.manifest, groups=groups + 1)
+        held = Counter(record.group for record in self.manifest.tasks)
+        held.update(group for _, group in self.manifest.forgotten)
+        held.update(participant.group for participant in self.participants)
+        live = (group for group in range(self.manifest.groups) if group not in sealed)
+        return min(live, key=lambda group: (held[group], group))
 
     # The two edits
 
@@ -269,6 +325,9 @@ class _Editing:
         if forget:
             more = tuple((record.index, record.group) for record in records)
             manifest = replace(manifest, forgotten=tuple(sorted(manifest.forgotten + more)))
+        held = {task.group for task in left} | {group for _, group in manifest.forgotten}
+        sealed = {group: seal for group, seal in manifest.sealed.items() if group in held}
+        manifest = manifest.with_sealed(sealed)
         statistics = drop_tasks(self.stored, gone)
         manifest = replace(manifest, cells=statistics.cells, estimated=statistics.estimated)
         if self.options.dry_run:
@@ -278,7 +337,8 @@ class _Editing:
         with self._new_file() as file:
             writer = BankWriter(file, self._candidates())
             self._copy_base(writer)
-            self._subtract(writer, manifest, records)
+            subtracted = [] if forget else self.subtractable(records)
+            self._subtract(writer, manifest, subtracted)
             owned = {own_key(r.name, n) for r in records for n in self._owned(r)}
             self._copy_kept(writer, owned | self._unused_files(manifest))
             size = self._seal(writer, manifest, statistics)
@@ -304,7 +364,7 @@ class _Editing:
 
         One that comes back keeps the step that it had, so that its bytes come back too.
         """
-        new = [unit for unit in self._touched() if not self._kept_sum(unit.names[0])]
+        new = [unit for unit in self._touched() if not self._kept_sum(unit)]
         capacity, width = self.manifest.capacity, self.manifest.bits
 
         def look(_: None, unit: Unit) -> int:
@@ -332,7 +392,8 @@ class _Editing:
     def _candidates(self) -> list[TensorInfo]:
         """Every tensor that the new bank may have: for the header's room alone."""
         made = list(self.old.header.tensors.values())
-        made += [t for u in self.units for t in sum_tensors(u, 0, 16, self.named)]
+        for group, unit in self._places():
+            made += sum_tensors(unit, group, 16, self.named)
         made += [tensor for tensor, _ in self._new_files()]
         made += [kept_tensor(c, self.source()) for c in self._copies()]
         return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
@@ -340,31 +401,36 @@ class _Editing:
     def _copies(self) -> list[Copy]:
         return owned_copies(self.source(), self.participants) if self.participants else []
 
-    def _kept_sum(self, name: str) -> bool:
-        return sum_key(0, name) in self.old
+    def _places(self) -> list[tuple[int, Unit]]:
+        """Every live superposition that there can be, in the order of the file."""
+        units = sorted(self.units, key=lambda unit: -self.bits.get(unit, 16))
+        groups = [g for g in range(self.manifest.groups) if g not in self.manifest.sealed]
+        return [(group, unit) for group in groups for unit in units]
+
+    def _copy_sealed(self, writer: BankWriter, groups: Iterable[int]) -> None:
+        """Copy read-only groups whole, wide elements first: no padding."""
+        starts = tuple(f"{kind}/{group}/" for group in groups for kind in ("sum", "scale"))
+        keys = [key for key in self.old.header.tensors if key.startswith(starts)]
+        keys.sort(key=lambda key: -ITEM_SIZE[self.old.info(key).dtype])
+        self._copy(writer, keys)
+
+    def _kept_sum(self, unit: Unit) -> bool:
+        """Whether the bank has a superposition of a unit that the participants enter."""
+        groups = sum_groups(unit, self.participants)
+        return any(sum_key(group, unit.names[0]) in self.old for group in groups)
+
+    def _copy_sum(self, writer: BankWriter, group: int, unit: Unit) -> None:
+        keys = [sum_key(group, name) for name in unit.names]
+        self._copy(writer, [key for key in keys if key in self.old])
+
+    def _place_sum(self, writer: BankWriter, group: int, unit: Unit) -> None:
+        for tensor in sum_tensors(unit, group, self.bits[unit], self.named):
+            writer.place(tensor)
 
     # Copying
 
     def _copy(self, writer: BankWriter, keys: Sequence[str]) -> None:
-        """Place tensors of the old bank in the new one and copy their bytes, in long runs."""
-        starts = self.old.header.starts
-        runs: list[list[int]] = []
-        for key in keys:
-            tensor = self.old.info(key)
-            writer.place(tensor)
-            digests = self.old.digests(key)
-            for chunk in range(chunk_count(tensor)):
-                at = DIGEST_BYTES * chunk
-                writer.set_digest(key, chunk, digests[at : at + DIGEST_BYTES])
-            source, target = starts[key], writer.start(key)
-            if runs and runs[-1][0] + runs[-1][2] == source and runs[-1][1] + runs[-1][2] == target:
-                runs[-1][2] += tensor.nbytes
-            else:
-                runs.append([source, target, tensor.nbytes])
-        total = sum(run[2] for run in runs)
-        for source, target, count in runs:
-            writer.out.copy_from(self.old.local.fd, source, count, target)
-            self.progress("copying", count, total)
+        copy_tensors(writer, self.old, keys, self.progress)
 
     def _copy_base(self, writer: BankWriter) -> None:
         self._copy(writer, [key for key in self.old.header.tensors if key.startswith("base/")])
@@ -420,7 +486,6 @@ class _Editing:
             base=self.base,
             participants=self.participants,
             writer=writer,
-            group=0,
             exponents=self.steps,
             bits=self.bits,
             strip=self._strip,
@@ -490,16 +555,16 @@ class _Editing:
     # Adding
 
     def _add_sums(self, writer: BankWriter, touched: Sequence[Unit]) -> Superposer:
-        old = {unit for unit in touched if self._kept_sum(unit.names[0])}
+        old = {unit for unit in touched if self._kept_sum(unit)}
         ready = [unit for unit in touched if unit in old or unit in self.sampled]
         looked = [unit for unit in touched if unit not in old and unit not in self.sampled]
-        for unit in self.units:
-            if unit in ready:
-                for tensor in sum_tensors(unit, 0, self.bits[unit], self.named):
-                    writer.place(tensor)
+        entered = {unit: sum_groups(unit, self.participants) for unit in ready}
+        for group, unit in self._places():
+            if group in entered.get(unit, ()):
+                self._place_sum(writer, group, unit)
             else:
-                keys = [sum_key(0, name) for name in unit.names]
-                self._copy(writer, [key for key in keys if key in self.old])
+                self._copy_sum(writer, group, unit)
+        self._copy_sealed(writer, self.manifest.sealed)
         self._copy_kept(writer, set())
         for tensor, file in self._new_files():
             writer.add_whole(tensor, file.content())
@@ -524,8 +589,8 @@ class _Editing:
                 self.bits[unit] = 16
                 self.exponents[unit] = step_exponent(rms, bits=16, capacity=self.manifest.capacity)
             self.steps[unit] = self.exponents[unit]
-            for tensor in sum_tensors(unit, 0, self.bits[unit], self.named):
-                writer.place(tensor)
+            for group in sum_groups(unit, self.participants):
+                self._place_sum(writer, group, unit)
         differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
         for copy in differ:
             writer.place(kept_tensor(copy, self.source()))
@@ -575,7 +640,8 @@ class _Editing:
         known = [
             (name, unit)
             for unit in self.units
-            if unit in self.fixed or writer.placed(sum_key(0, unit.names[0]))
+            if unit in self.fixed
+            or any(writer.placed(sum_key(g, unit.names[0])) for g in range(self.manifest.groups))
             for name in unit.names
         ]
         widths = {n: self.bits[u] for n, u in known if self.bits[u] != self.manifest.bits}
@@ -593,7 +659,7 @@ class _Editing:
             progress=self.progress,
         )
         added = [
-            TaskRecord(p.name, p.index, p.seed, 0, p.checkpoint.source, "", {}, own={})
+            TaskRecord(p.name, p.index, p.seed, p.group, p.checkpoint.source, "", {}, own={})
             for p in self.participants
         ]
         manifest = self.manifest.with_tasks([*self.manifest.tasks, *added])
@@ -606,40 +672,39 @@ class _Editing:
     ) -> None:
         """Place and compute the sums that stay; those that nobody changed any more go."""
         wanted = self._wanted(manifest)
-        changed = {name for p in self.participants for name in p.fit.superposed}
-        work = []
-        for unit in self.units:
-            if not self._kept_sum(unit.names[0]) or unit not in wanted:
+        left = {unit: sum_groups(unit, self.participants) for unit in self.units}
+        work: list[tuple[int, Unit]] = []
+        for group, unit in self._places():
+            if sum_key(group, unit.names[0]) not in self.old or (group, unit) not in wanted:
                 continue
-            if changed & set(unit.names):
-                work.append(unit)
-                for tensor in sum_tensors(unit, 0, self.bits[unit], self.named):
-                    writer.place(tensor)
+            if group in left[unit]:
+                work.append((group, unit))
+                self._place_sum(writer, group, unit)
             else:
-                self._copy(writer, [sum_key(0, name) for name in unit.names])
+                self._copy_sum(writer, group, unit)
+        self._copy_sealed(writer, manifest.sealed)
         engine = self._engine(writer)
-        reads = self._read_only(engine, work)
-        self._pass(engine, work, reads, "removing")
+        units = list(dict.fromkeys(unit for _, unit in work))
+        self._pass(engine, units, self._read_only(set(work)), "removing")
         self._settle(engine)
         self._check_fingerprints(engine, records)
 
-    def _wanted(self, manifest: Manifest) -> set[Unit]:
-        """Units that a remaining task changed (or a forgotten one may have)."""
-        if any(group == 0 for _, group in manifest.forgotten):
-            return set(self.units)
-        names: set[str] = set()
+    def _wanted(self, manifest: Manifest) -> set[tuple[int, Unit]]:
+        """Superpositions that a remaining task changed (or a forgotten one may have)."""
+        wanted = {(group, unit) for _, group in manifest.forgotten for unit in self.units}
         for task in manifest.tasks:
-            names |= set(self.unit_of) - task.unchanged - task.missing - set(task.own)
-        return {self.unit_of[name] for name in names}
+            names = set(self.unit_of) - task.unchanged - task.missing - set(task.own)
+            wanted |= {(task.group, self.unit_of[name]) for name in names}
+        return wanted
 
-    def _read_only(self, engine: Superposer, work: Sequence[Unit]) -> list[Copy]:
+    def _read_only(self, work: set[tuple[int, Unit]]) -> list[Copy]:
         """Reads of the tensors that no job reads: the fingerprint needs every byte."""
-        inside = {name for unit in work for name in unit.names}
         return [
             Copy(participant.checkpoint, name, None, who)
             for who, participant in enumerate(self.participants)
             for name in participant.checkpoint.tensors
-            if name not in participant.fit.superposed or name not in inside
+            if name not in participant.fit.superposed
+            or (participant.group, self.unit_of[name]) not in work
         ]
 
     def _check_fingerprints(self, engine: Superposer, records: Sequence[TaskRecord]) -> None:

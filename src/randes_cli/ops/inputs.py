@@ -324,9 +324,9 @@ def _open_base(
 
 
 def participants(
-    base: Source, tasks: Sequence[OpenTask], names: Sequence[str], seed: int
+    base: Source, tasks: Sequence[OpenTask], names: Sequence[str], options: PackOptions
 ) -> list[tuple[OpenTask, Participant]]:
-    """Tasks with their indices, seeds and fits; `names` are the units'. Sorted by index."""
+    """Tasks with their indices, seeds, groups and fits; `names` are the units'. Sorted by index."""
     taken = {task.task.index for task in tasks if task.task.index is not None}
     if any(not 0 <= index < 2**31 for index in taken):
         raise UsageError("a task's index must be between 0 and 2^31-1")
@@ -337,7 +337,9 @@ def participants(
     for opened in tasks:
         index = next(free) if opened.task.index is None else opened.task.index
         fit = fit_task(base.tensors, opened.source.tensors, names)
+        wanted, seed = opened.task.group, options.seed + index
+        group = index % options.groups if wanted is None else wanted
         made.append(
-            (opened, Participant(opened.task.name, index, seed + index, opened.source, fit))
+            (opened, Participant(opened.task.name, index, seed, opened.source, fit, group=group))
         )
     return sorted(made, key=lambda pair: pair[1].index)

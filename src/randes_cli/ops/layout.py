@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from randes_cli.files.bank import (
@@ -13,13 +13,14 @@ from randes_cli.files.bank import (
     NORMS,
     base_key,
     file_key,
+    sealed_tensors,
 )
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import SideFile
 from randes_cli.ops.exact import kept_tensor, owned_copies
 from randes_cli.ops.statistics import Cells, choose_cells
-from randes_cli.ops.superpose import Participant, Source, sum_tensors
-from randes_cli.plan import Unit, superposable
+from randes_cli.ops.superpose import Participant, Source, sum_groups, sum_tensors
+from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 
 
@@ -58,9 +59,16 @@ class Layout:
             made.append(TensorInfo(BASE_DIGESTS, "U8", (size,)))
         return made
 
-    def sums(self, unit: Unit) -> list[TensorInfo]:
-        """The superpositions of a unit."""
-        return sum_tensors(unit, 0, self.bits.get(unit, 16), self.base.tensors)
+    def sums(self, units: Iterable[Unit]) -> list[TensorInfo]:
+        """The superpositions of these units, a group at a time."""
+        entered = {unit: sum_groups(unit, self.participants) for unit in units}
+        return [
+            tensor
+            for group in sorted({participant.group for participant in self.participants})
+            for unit, groups in entered.items()
+            if group in groups
+            for tensor in sum_tensors(unit, group, self.bits.get(unit, 16), self.base.tensors)
+        ]
 
     def files(self) -> list[tuple[TensorInfo, SideFile]]:
         """The side files, each content once."""
@@ -72,15 +80,23 @@ class Layout:
     def candidates(self) -> list[TensorInfo]:
         """Every tensor that the bank may have."""
         made = [*self.base_tensors(), *self.statistics(), *(tensor for tensor, _ in self.files())]
-        made += [tensor for unit in self.units for tensor in self.sums(unit)]
+        made += self.sums(self.units)
         made += (kept_tensor(c, self.base) for c in owned_copies(self.base, self.participants))
         return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
 
-    def estimate(self, superposed: Iterable[Unit]) -> int:
+    def estimate(self, superposed: Iterable[Unit], seal_bits: int | None = None) -> int:
         """Bytes of the bank, at most but for the manifest's and digests' few."""
-        text = 200 * (len(self.base.tensors) + 64 * len(self.participants)) + 2**16
+        text = 300 * len(self.base.tensors) + 2**10 * len(self.participants) + 2**12
         sizes = sum(
             tensor.nbytes for tensor in self.candidates()[:-2] if not tensor.name.startswith("sum/")
         )
-        sums = sum(tensor.nbytes for unit in superposed for tensor in self.sums(unit))
-        return sizes + sums + text
+        return sizes + tensor_bytes(self._held(self.sums(superposed), seal_bits)) + text
+
+    def _held(self, sums: Iterable[TensorInfo], seal_bits: int | None) -> Iterator[TensorInfo]:
+        """Superpositions as the bank keeps them in the end."""
+        for tensor in sums:
+            _, group, name = tensor.name.split("/", 2)
+            if seal_bits is not None and sealable(self.base.tensors[name]):
+                yield from sealed_tensors(int(group), self.base.tensors[name], seal_bits)
+            else:
+                yield tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,20 +14,42 @@ from numpy.typing import NDArray
 
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.stats import default_coefficient
 from randes_cli.errors import CheckpointError, UsageError
-from randes_cli.files.atomic import atomic_file, check_space, check_target, refuse_same_file
+from randes_cli.files.atomic import (
+    atomic_file,
+    check_space,
+    check_target,
+    refuse_same_file,
+    sibling,
+)
 from randes_cli.files.bank import BankWriter, base_key
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
+from randes_cli.ops.alternatives import (
+    Outline,
+    advice,
+    best_fit,
+    group_choices,
+    parse_limit,
+    weigh_all,
+)
 from randes_cli.ops.exact import Copy, kept_tensor, owned_copies, run_copy
 from randes_cli.ops.inputs import Inputs, check_names, open_inputs, participants
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.layout import Layout
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.records import recorded_source, task_record, task_summary
-from randes_cli.ops.reports import PackReport
+from randes_cli.ops.reports import Alternative, PackReport
 from randes_cli.ops.sample import Spread, spread, supposed_spread
-from randes_cli.ops.statistics import gather_grams, gather_norms, norm_rows, predictions
+from randes_cli.ops.seal import seal
+from randes_cli.ops.statistics import (
+    gather_grams,
+    gather_norms,
+    kept_energy,
+    norm_rows,
+    predictions,
+)
 from randes_cli.ops.superpose import Participant, Superposer, Tally, unit_jobs
 from randes_cli.plan import Unit, plan_units, strip_elements, strip_memory, tensor_bytes
 from randes_cli.specs import BaseStorage, PackOptions, RunOptions, TaskInput, TensorInfo
@@ -55,8 +78,10 @@ class _Setup:
     options: PackOptions
     run: RunOptions
     units: list[Unit]
+    groups: int
     capacity: int
     threads: int
+    seal_bits: int | None
 
     def strip(self, unit: Unit) -> int:
         return strip_elements(
@@ -115,6 +140,11 @@ def pack(
     if not dry_run:
         check_target(out, force=force)
         refuse_same_file(out, _input_files([base or "", *(task.source for task in tasks)]))
+    if options.fit is not None:
+        options = _fitted(base, tasks, out, options, run)
+    seal_bits = options.bits if options.bits < 8 else None
+    if seal_bits is not None:
+        options = replace(options, bits=16)
     with ExitStack() as stack:
         inputs = open_inputs(
             stack,
@@ -126,17 +156,40 @@ def pack(
         )
         units = plan_units(inputs.base.tensors.values(), options.transform)
         names = [name for unit in units for name in unit.names]
-        pairs = participants(inputs.base, inputs.tasks, names, options.seed)
+        pairs = participants(inputs.base, inputs.tasks, names, options)
+        held = Counter(participant.group for _, participant in pairs)
         setup = _Setup(
             replace(inputs, tasks=[opened for opened, _ in pairs]),
             [participant for _, participant in pairs],
             options,
             run,
             units,
-            options.capacity or max(16, 2 * len(tasks)),
+            max(options.groups, 1 + max(held)),
+            options.capacity or max(16, 2 * max(held.values())),
             thread_count(run.threads),
+            seal_bits,
         )
-        return _Packing(setup, out, force, dry_run, progress).run()
+        live = sibling(out) if seal_bits is not None and not dry_run else out
+        with ExitStack() as temporary:
+            if live is not out:
+                temporary.callback(live.unlink, missing_ok=True)
+            report = _Packing(setup, live, force, dry_run, progress).run()
+            if seal_bits is None or dry_run:
+                return report
+            sealed = seal(live, out, seal_bits, run, force=force, progress=progress)
+        return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
+
+
+def _fitted(
+    base: str | None, tasks: Sequence[TaskInput], out: Path, options: PackOptions, run: RunOptions
+) -> PackOptions:
+    """The options with the bits and groups that are predicted best for the size asked for."""
+    if any(task.group is not None for task in tasks):
+        raise UsageError("--fit chooses the groups: leave @GROUP out")
+    tried = replace(options, fit=None, bits=16, groups=1)
+    report = pack(base, tasks, out, tried, run, force=True, dry_run=True)
+    best = best_fit(report.alternatives, parse_limit(str(options.fit), report.base_bytes))
+    return replace(options, fit=None, bits=best.bits, groups=best.groups)
 
 
 class _Packing:
@@ -171,7 +224,7 @@ class _Packing:
 
     def run(self) -> PackReport:
         self._choose_steps()
-        size = self.layout.estimate(self.exponents)
+        size = self.layout.estimate(self.exponents, self.setup.seal_bits)
         if self.dry_run:
             return self._report(size, self._sampled_norms(), None, None)
         check_space(self.out.parent, size)
@@ -236,9 +289,9 @@ class _Packing:
         embed = self.inputs.storage is BaseStorage.embed
         for tensor in self.layout.base_tensors():
             writer.place(tensor)
-        sampled = [unit for unit in self.setup.units if unit in self.exponents]
-        for unit in sorted(sampled, key=lambda unit: -self.bits[unit]):  # wide first: no padding
-            self._place(writer, self.layout.sums(unit))
+        stepped = [unit for unit in self.setup.units if unit in self.exponents]
+        stepped.sort(key=lambda unit: -self.bits[unit])  # wide first: no padding
+        self._place(writer, self.layout.sums(stepped))
         owned = owned_copies(self.base, self.participants)
         self._place(writer, [kept_tensor(copy, self.base) for copy in owned if copy.twin is None])
         engine = self._engine(writer, write_base=embed)
@@ -253,7 +306,7 @@ class _Packing:
             if name in self.setup.options.steps:
                 self.exponents[unit] = self.setup.options.steps[name]
                 self.bits[unit] = self.setup.options.widths.get(name, self.setup.options.bits)
-            self._place(writer, self.layout.sums(unit))
+        self._place(writer, self.layout.sums(late))
         differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
         self._place(writer, [kept_tensor(copy, self.base) for copy in differ])
         engine.write_base = False
@@ -271,7 +324,6 @@ class _Packing:
             base=self.base,
             participants=self.participants,
             writer=writer,
-            group=0,
             exponents=self.exponents,
             bits=self.bits,
             strip=self.setup.strip,
@@ -349,6 +401,7 @@ class _Packing:
                 {name: file.digest for name, file in self.inputs.base_files.items()},
             ),
             tasks=tuple(self._records(tally)),
+            groups=self.setup.groups,
             steps=self._step_table(),
             widths={
                 name: bits
@@ -399,7 +452,15 @@ class _Packing:
         self, size: int, norms: F64, grams: F64 | None, manifest: Manifest | None
     ) -> PackReport:
         tensors = list(self.base.tensors.values())
-        cosines = predictions(norm_rows(tensors), norms, self.layout.cells(), grams)
+        groups = [participant.group for participant in self.participants]
+        bits = self.setup.seal_bits
+        kept = None if bits is None else kept_energy(tensors, groups, dict.fromkeys(groups, bits))
+        rows = norm_rows(tensors)
+        cosines = predictions(rows, norms, self.layout.cells(), grams, groups, kept)
+        spread_out = predictions(rows, norms, (), None, groups, kept)
+        chosen = [default_coefficient(cosine) for cosine in spread_out]
+        choices = self._alternatives(size, norms) if self.dry_run else ()
+        mean = float(np.mean(spread_out))
         return PackReport(
             bank=str(self.out),
             dry_run=self.dry_run,
@@ -409,15 +470,40 @@ class _Packing:
             read_bytes=self.to_read,
             buffer_bytes=self.setup.threads * self.setup.buffer_bytes(),
             tasks=tuple(
-                task_summary(opened, participant, cosine, manifest, self._still(who))
-                for who, (opened, participant, cosine) in enumerate(
-                    zip(self.inputs.tasks, self.participants, cosines, strict=True)
+                task_summary(opened, participant, cosine, coefficient, manifest, self._still(who))
+                for who, (opened, participant, cosine, coefficient) in enumerate(
+                    zip(self.inputs.tasks, self.participants, cosines, chosen, strict=True)
                 )
             ),
             kept_exactly={p.name: dict(p.fit.exact) for p in self.participants},
             notes=self.inputs.base_notes,
             refused=self.inputs.refused,
             download_bytes=self.inputs.download_bytes,
+            bits=bits or self.setup.options.bits,
+            groups=self.setup.groups,
+            alternatives=choices,
+            advice=advice(choices, len(groups), size, mean, self.setup.groups),
+        )
+
+    def _alternatives(self, size: int, norms: F64) -> tuple[Alternative, ...]:
+        """What other bits and groups would weigh and give back."""
+        setup, layout = self.setup, self.layout
+        stepped = [unit for unit in setup.units if unit in self.exponents]
+        names = {name for unit in stepped for name in unit.names}
+        base = list(self.base.tensors.values())
+        outline = Outline(
+            base,
+            [tensor for tensor in base if tensor.name in names],
+            norms,
+            [participant.index for participant in self.participants],
+            layout.estimate(()),
+        )
+        bits, groups = setup.seal_bits or setup.options.bits, setup.groups
+        return tuple(
+            replace(one, bank_bytes=size, present=True)
+            if (one.groups, one.bits) == (groups, bits)
+            else one
+            for one in weigh_all(outline, group_choices(len(self.participants), groups))
         )
 
     def _still(self, who: int) -> frozenset[str]:

@@ -53,25 +53,25 @@ def moments(
 
     `norms` is tensors × T of ‖Δ_j‖²; `met` cells × T × T Gram matrices of the transformed
     deltas; `cell_of` the cell of each tensor, −1 for none; tasks meet within their group only.
-    `kept` has what share of each tensor's energy a task's sealed sum keeps (tensors × T):
-    ⟨x, Q(S)⟩ = kept · ⟨x, S⟩ and ‖Q(S)‖² = kept · ‖S‖² for levels that are means of their cells.
+    `kept` has what share of each tensor's energy a task's sealed sum keeps (tensors × T): with
+    levels that are means of their cells and the gain 1 / kept, ⟨x, Q(S)⟩ = ⟨x, S⟩ and
+    ‖Q(S)‖² = ‖S‖² / kept.
     """
     changed = norms > 0
     own, dot, length = norms.sum(axis=0), np.zeros(norms.shape[1]), np.zeros(norms.shape[1])
-    left = np.ones_like(norms) if kept is None else kept
+    left = np.ones_like(norms) if kept is None else 1 / kept
     used = np.zeros((len(met), norms.shape[1]))
     known = cell_of >= 0
     if len(met):
         np.maximum.at(used, cell_of[known], changed[known].astype(np.float64))
     for group in sorted(set(groups)):
         members = np.flatnonzero(np.asarray(groups) == group)
-        whole = norms[:, members] * left[:, members]
-        crossed = changed[:, members].T.astype(np.float64) @ whole
+        crossed = changed[:, members].T.astype(np.float64) @ (norms[:, members] * left[:, members])
         share = _by_cell(left[:, members[0]], cell_of, len(met))
         apart = met[:, members[:, None], members] * (1 - np.eye(len(members)))
-        apart *= share[:, None, None]
         here = used[:, members]
-        dot[members] = whole.sum(axis=0) + (here * apart.sum(axis=2)).sum(axis=0)
+        dot[members] = own[members] + (here * apart.sum(axis=2)).sum(axis=0)
+        apart *= share[:, None, None]
         length[members] = crossed.sum(axis=1) + here.T @ apart.sum(axis=(1, 2))
     return Moments(own, dot, length)
 

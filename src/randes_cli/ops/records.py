@@ -63,7 +63,7 @@ def task_record(
         name=participant.name,
         index=participant.index,
         seed=participant.seed,
-        group=0,
+        group=participant.group,
         source=source,
         fingerprint=fingerprint(tensors, tally.joined(who, tensors)),
         metadata=dict(participant.checkpoint.metadata),
@@ -84,6 +84,7 @@ def task_summary(
     opened: OpenTask,
     participant: Participant,
     cosine: float,
+    coefficient: float,
     manifest: Manifest | None,
     still: frozenset[str],
 ) -> TaskSummary:
@@ -95,9 +96,10 @@ def task_summary(
     return TaskSummary(
         name=participant.name,
         index=participant.index,
+        group=participant.group,
         seed=participant.seed,
         predicted_cosine=cosine,
-        coefficient=1.0,
+        coefficient=coefficient,
         superposed=sum(name not in unchanged for name in fit.superposed),
         own=len(record.own) if record else len(fit.exact),
         unchanged=len(unchanged),

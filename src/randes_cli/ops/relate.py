@@ -24,6 +24,7 @@ from randes_cli.ops.parallel import Progress
 from randes_cli.ops.retrieve import BankBase, Retrieval, find_recorded
 from randes_cli.ops.sample import Deltas
 from randes_cli.ops.sampled import BaseSample
+from randes_cli.ops.sealed import SealedReader
 from randes_cli.ops.statistics import (
     Statistics,
     choose_cells,
@@ -44,7 +45,10 @@ class Echo:
 
     def __init__(self, bank: BankFile, task: TaskRecord) -> None:
         self.bank, self.task = bank, task
+        self.group = task.group
         self._retrieval = Retrieval(bank, None, task)
+        self._named = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+        self._sealed = {group: SealedReader(bank, group, _trust) for group in bank.manifest.sealed}
 
     def order(self, unit: Unit) -> list[int]:
         """σ of the task on a unit."""
@@ -64,14 +68,24 @@ class Echo:
         return np.concatenate([self._run(unit, key, flips, name, rect) for rect in base.runs])
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
+        step = 2.0 ** self.bank.manifest.steps[name]
+        signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=step)
+        return self._steps(key, rect) * signs.reshape(-1)
+
+    def _steps(self, key: str, rect: Rect) -> F32:
+        """A rectangle of a superposition, in steps."""
         info = self.bank.info(key)
+        if info.dtype == "U8":
+            tensor = self._named[key.split("/", 2)[2]]
+            return self._sealed[self.task.group].steps(tensor, rect.start, rect.elements)
         size = info.nbytes // info.elements
         raw = np.empty(rect.elements * size, np.uint8)
         self.bank.read_into(key, rect.start * size, raw)
-        step = 2.0 ** self.bank.manifest.steps[name]
-        signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=step)
-        codes = raw.view(np.int16 if size == 2 else np.int8).astype(np.float32)
-        return codes * signs.reshape(-1)
+        return raw.view(np.int16 if size == 2 else np.int8).astype(np.float32)
+
+
+def _trust(found: bytes, recorded: bytes, key: str) -> None:
+    """Estimates read unchecked: damage shows where a task is retrieved."""
 
 
 def _reread(
@@ -94,7 +108,7 @@ def _reread(
         return None
     named = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
     fit = fit_task(named, checkpoint.tensors, unit_of)
-    return Participant(task.name, task.index, task.seed, checkpoint, fit)
+    return Participant(task.name, task.index, task.seed, checkpoint, fit, group=task.group)
 
 
 def relate(
@@ -134,7 +148,11 @@ def relate(
             progress=progress,
         )
     exact = [_same_sample(stored.grams, found, n, tasks[n]) for n in range(old)]
-    _share_out(found, exact, len(manifest.forgotten))
+    for group in range(manifest.groups):
+        near = [n for n in range(old) if tasks[n].group == group]
+        far = [old + n for n, participant in enumerate(added) if participant.group == group]
+        forgotten = sum(where == group for _, where in manifest.forgotten)
+        _share_out(found, exact, near, far, forgotten)
     found[:, :, :old, :old] = stored.grams
     indices = (*stored.indices, *(participant.index for participant in added))
     guesses = {
@@ -161,19 +179,23 @@ def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:
     )
 
 
-def _share_out(found: F64, exact: Sequence[bool], forgotten: int) -> None:
-    """Divide ⟨O_i Δ_i, S⟩, less what is known, among the tasks whose part in S is not known."""
-    old = len(exact)
-    unknown = [n for n in range(old) if not exact[n]]
-    if not unknown:
+def _share_out(
+    found: F64, exact: Sequence[bool], near: Sequence[int], added: Sequence[int], forgotten: int
+) -> None:
+    """Divide ⟨O_i Δ_i, S⟩, less what is known, among the tasks whose part in S is not known.
+
+    `near` and `added` are the older and the added tasks of one group.
+    """
+    unknown = [n for n in near if not exact[n]]
+    if not unknown or not added:
         return
-    known = [n for n in range(old) if exact[n]]
+    known = [n for n in near if exact[n]]
     met = found[:, 1]
-    rest = met[:, old:, unknown[0]] - met[:, old:, known].sum(axis=2)
+    rest = met[:, added, unknown[0]] - met[:, added][:, :, known].sum(axis=2)
     rest /= len(unknown) + forgotten
     for n in unknown:
-        met[:, old:, n] = rest
-        met[:, n, old:] = rest
+        met[:, added, n] = rest
+        met[:, n, added] = rest
 
 
 def _sampled_norms(rows: Sequence[str], stored: Statistics, grams: F64) -> F64:

@@ -24,6 +24,7 @@ class TaskSummary:
 
     name: str
     index: int
+    group: int
     seed: int
     predicted_cosine: float
     coefficient: float
@@ -37,12 +38,30 @@ class TaskSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """A bank of the same tasks with other bits or groups.
+
+    Attributes:
+        predicted_cosine: mean over the tasks, from their norms.
+        present: whether it is the bank at hand.
+    """
+
+    groups: int
+    bits: int
+    bank_bytes: int
+    predicted_cosine: float
+    present: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PackReport:
     """What `pack` did, or with a dry run would do. Sizes are bytes.
 
     `kept_exactly` gives for each task the reason why a tensor is not superposed; `refused`
     are the tasks that a dry run found wanting; `notes` are about the base; `download_bytes`
-    are those of the inputs that the Hub's cache lacked.
+    are those of the inputs that the Hub's cache lacked. `bits` and `groups` are as packed (or
+    chosen for --fit). A dry run has `alternatives` to them and, where one quantised delta a task
+    would do better, `advice`.
     """
 
     bank: str
@@ -57,6 +76,10 @@ class PackReport:
     notes: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
     download_bytes: int = 0
+    bits: int = 16
+    groups: int = 1
+    alternatives: tuple[Alternative, ...] = ()
+    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +99,20 @@ class EditReport:
     before: tuple[TaskSummary, ...]
     after: tuple[TaskSummary, ...]
     estimated: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SealReport:
+    """What `seal` did, or with a dry run would do. Sizes are bytes.
+
+    `groups` are those that were cut to `bits`.
+    """
+
+    bank: str
+    dry_run: bool
+    bits: int
+    groups: tuple[int, ...]
+    bytes_before: int
+    bytes_after: int
+    before: tuple[TaskSummary, ...]
+    after: tuple[TaskSummary, ...]

@@ -17,19 +17,18 @@ from randes_cli.core.kernel import Kernel
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.signs import sign_bits, sign_window
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
-from randes_cli.files.bank import BankFile, base_key, own_key, sum_key
+from randes_cli.files.bank import NORMS, BankFile, base_key, own_key, sum_key
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.files.sources import Sources
+from randes_cli.ops.sealed import SealedReader
+from randes_cli.ops.statistics import coefficients
 from randes_cli.plan import Rect, Unit, chunks, plan_units
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
 
 Raw = NDArray[np.uint8]
-
-#: λ of a task that nobody tuned.
-DEFAULT_COEFFICIENT = 1.0
 
 
 class BankBase:
@@ -143,10 +142,9 @@ class Retrieval:
         force: bool = False,
     ) -> None:
         self.bank, self.base, self.task, self.force = bank, base, task, force
-        chosen = task.coefficient if coefficient is None else coefficient
-        self.coefficient = DEFAULT_COEFFICIENT if chosen is None else chosen
-        if not isfinite(self.coefficient):
-            raise UsageError(f"--lambda must be a finite number, not {self.coefficient}")
+        if coefficient is not None and not isfinite(coefficient):
+            raise UsageError(f"--lambda must be a finite number, not {coefficient}")
+        self._chosen = task.coefficient if coefficient is None else coefficient
         if dtype is not None and dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         self._dtype = dtype
@@ -172,6 +170,38 @@ class Retrieval:
         self.damaged: set[str] = set()
         self.verified: set[tuple[str, int]] | None = None
         self._positions: dict[Unit, list[int]] = {}
+        self._reader: SealedReader | None = None
+        if task.group in manifest.sealed:
+            self._reader = SealedReader(bank, task.group, self._check_sealed)
+
+    @property
+    def untuned(self) -> bool:
+        """Whether λ is a default that depends on the bank's norms."""
+        manifest, group = self.bank.manifest, self.task.group
+        alone = sum(task.group == group for task in manifest.tasks) == 1
+        return self._chosen is None and not (alone and group not in manifest.sealed)
+
+    @property
+    def coefficient(self) -> float:
+        """λ: as given, as tuned, or the default. Raises BankDamaged where norms are damaged."""
+        if self._chosen is None:
+            self._chosen = self._default() if self.untuned else 1.0
+        return self._chosen
+
+    def _default(self) -> float:
+        tasks = self.bank.manifest.tasks
+        try:
+            norms = self.bank.floats(NORMS)
+        except BankDamaged:
+            if not self.force:
+                raise BankDamaged(
+                    f"{self.bank.path}: tensor {NORMS!a} is damaged, so the default λ of "
+                    f"{self.task.name} is not known; say --lambda 1"
+                ) from None
+            self.damaged.add(NORMS)
+            return 1.0
+        place = next(n for n, task in enumerate(tasks) if task.index == self.task.index)
+        return coefficients(self.bank.manifest, norms)[place]
 
     def _output(self, tensor: TensorInfo) -> TensorInfo:
         if self._dtype is None or tensor.dtype not in FLOAT_DTYPES:
@@ -196,6 +226,15 @@ class Retrieval:
     def superposed(self, name: str) -> bool:
         """Whether a tensor of the task is approximate: it comes from a superposition."""
         return name not in self.task.own and name not in self.task.unchanged
+
+    @property
+    def _sealed(self) -> SealedReader:
+        if self._reader is None:
+            raise BankDamaged(f"{self.bank.path}: group {self.task.group} is not sealed")
+        return self._reader
+
+    def _check_sealed(self, found: bytes, recorded: bytes, key: str) -> None:
+        self._check(found, recorded, key, -1)
 
     def _check(self, found: bytes, recorded: bytes, key: str, chunk: int) -> None:
         if found != recorded:
@@ -316,15 +355,13 @@ class Retrieval:
         key = sum_key(self.task.group, moved)
         if key not in self.bank:
             raise BankDamaged(f"{self.bank.path}: tensor {key!a} is missing")
-        stored, bits = (
-            self._named[piece.tensor.name].dtype,
-            8 * ITEM_SIZE[self.bank.info(key).dtype],
-        )
+        stored, held = self._named[piece.tensor.name].dtype, self.bank.info(key).dtype
+        sealed, bits = held == "U8", 8 * ITEM_SIZE[held]
         scale = self.coefficient * 2.0 ** self.bank.manifest.steps[moved]
         flips = sign_bits(unit.signs, self.task.seed, moved, unit.rows, unit.cols)
         size = ITEM_SIZE[piece.tensor.dtype]
         base_hash = self._hasher(base_key(piece.tensor.name), piece.chunk)
-        sum_hash = self._hasher(key, piece.chunk)
+        sum_hash = None if sealed else self._hasher(key, piece.chunk)
         onto = self.base is not None and stored == piece.tensor.dtype == "F32"
         for rect in piece.rect.split(strip):
             start = (rect.start - piece.rect.start) * size
@@ -337,8 +374,12 @@ class Retrieval:
                     base_hash.update(raw)
             if not onto:
                 kernel.set_base(0, raw, stored, rect.elements)
-            codes = kernel.buffer(rect.elements * bits // 8)
-            self.bank.read_into(key, rect.start * bits // 8, codes)
+            if sealed:
+                steps = self._sealed.steps(self._named[moved], rect.start, rect.elements)
+                codes, bits = steps.view(np.uint8), 32
+            else:
+                codes = kernel.buffer(rect.elements * bits // 8)
+                self.bank.read_into(key, rect.start * bits // 8, codes)
             if sum_hash:
                 sum_hash.update(codes)
             signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=scale)

@@ -22,6 +22,10 @@ F64 = NDArray[np.float64]
 class Deltas(Protocol):
     """One task's deltas and transform, as sampling needs them."""
 
+    @property
+    def group(self) -> int:
+        """The superposition that it is in."""
+
     def order(self, unit: Unit) -> list[int]:
         """σ of the task on a unit."""
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.core.levels import DISTORTION
 from randes_cli.core.shuffle import layer_type
-from randes_cli.core.stats import predicted_cosine
+from randes_cli.core.stats import default_coefficient, predicted_cosine
 from randes_cli.files.bank import GRAM, NORMS, BankFile
 from randes_cli.files.manifest import Manifest
 from randes_cli.ops.parallel import Progress, run_parallel
 from randes_cli.ops.reports import TaskSummary
 from randes_cli.ops.sample import Deltas, gram
 from randes_cli.ops.superpose import Source, Tally
-from randes_cli.plan import Unit, superposable, tensor_bytes
+from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
 from randes_cli.specs import TensorInfo
 
 F64 = NDArray[np.float64]
@@ -52,19 +53,24 @@ def gather_grams(
     threads: int,
     progress: Progress,
 ) -> F64:
-    """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet."""
+    """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet.
+
+    Deltas of different groups never meet: their entries are zero.
+    """
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
     made = np.zeros((len(cells), 2, len(participants), len(participants)))
     types: dict[str, list[Unit]] = {}
     for unit in exponents:
         types.setdefault(layer_type(unit.names[0]), []).append(unit)
 
+    same = np.array([[a.group == b.group for b in participants] for a in participants])
+
     def look(_: None, units: list[Unit]) -> int:
         for unit in sorted(units, key=lambda unit: unit.names):
             plain, met = gram(base, participants, unit, exponents[unit])
             for position, name in enumerate(unit.names):
                 made[where[name], 0] += plain[position]
-                made[where[name], 1] += met[position]
+                made[where[name], 1] += met[position] * same
         return 1
 
     run_parallel(
@@ -93,8 +99,32 @@ def gather_norms(
     return made
 
 
-def predictions(rows: Sequence[str], norms: F64, cells: Cells, grams: F64 | None) -> list[float]:
-    """Predicted retrieval cosine of every task of one group, 0 to 1."""
+def kept_energy(
+    base: Iterable[TensorInfo], groups: Sequence[int], sealed: Mapping[int, int]
+) -> F64 | None:
+    """What share of a superposition's energy its levels keep, by superposable tensor and task.
+
+    `groups` has each task's group, `sealed` the bits of sealed groups. None where none is.
+    """
+    if not sealed:
+        return None
+    cut = np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
+    lost = [DISTORTION[sealed[group]] if group in sealed else 0.0 for group in groups]
+    return 1.0 - np.outer(cut, lost)
+
+
+def predictions(
+    rows: Sequence[str],
+    norms: F64,
+    cells: Cells,
+    grams: F64 | None,
+    groups: Sequence[int],
+    kept: F64 | None = None,
+) -> list[float]:
+    """Predicted retrieval cosine of every task, 0 to 1.
+
+    `groups` has each task's group, `kept` what sealing leaves (see `kept_energy`).
+    """
     count = norms.shape[1]
     cell_of = {name: number for number, (_, names) in enumerate(cells) for name in names}
     made = []
@@ -105,8 +135,27 @@ def predictions(rows: Sequence[str], norms: F64, cells: Cells, grams: F64 | None
             names = [rows[int(row)] for row in changed]
             used = sorted({cell_of[name] for name in names if name in cell_of})
             met = grams[used, 1].sum(axis=0)
-        made.append(predicted_cosine(norms[changed], met, task))
+        near = [other for other in range(count) if groups[other] == groups[task]]
+        inside = norms[changed][:, near]
+        left = None if kept is None else kept[changed, task]
+        made.append(predicted_cosine(inside, met[np.ix_(near, near)], near.index(task), left))
     return made
+
+
+def sealed_bits(manifest: Manifest) -> dict[int, int]:
+    """Bits of the sealed groups."""
+    return {group: seal.bits for group, seal in manifest.sealed.items()}
+
+
+def coefficients(manifest: Manifest, norms: F64) -> list[float]:
+    """λ of every task: what `tune` chose, else the default from norms (no Gram matrix)."""
+    tensors, groups = manifest.base.tensors, [task.group for task in manifest.tasks]
+    kept = kept_energy(tensors, groups, sealed_bits(manifest))
+    cosines = predictions(norm_rows(tensors), norms, (), None, groups, kept)
+    return [
+        default_coefficient(cosine) if task.coefficient is None else task.coefficient
+        for task, cosine in zip(manifest.tasks, cosines, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -164,18 +213,22 @@ def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
 def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors."""
     rows = norm_rows(manifest.base.tensors)
-    cosines = predictions(rows, statistics.norms, statistics.cells, statistics.grams)
+    groups = [task.group for task in manifest.tasks]
+    kept = kept_energy(manifest.base.tensors, groups, sealed_bits(manifest))
+    cosines = predictions(rows, statistics.norms, statistics.cells, statistics.grams, groups, kept)
+    chosen = coefficients(manifest, statistics.norms)
     names = {tensor.name for tensor in manifest.base.tensors}
     made = []
-    for task, cosine in zip(manifest.tasks, cosines, strict=True):
+    for task, cosine, coefficient in zip(manifest.tasks, cosines, chosen, strict=True):
         exact = names & (task.unchanged | set(task.own) | task.missing)
         made.append(
             TaskSummary(
                 name=task.name,
                 index=task.index,
+                group=task.group,
                 seed=task.seed,
                 predicted_cosine=cosine,
-                coefficient=1.0 if task.coefficient is None else task.coefficient,
+                coefficient=coefficient,
                 superposed=len(names) - len(exact),
                 own=len(task.own),
                 unchanged=len(task.unchanged),

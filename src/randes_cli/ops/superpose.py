@@ -71,6 +71,7 @@ class Participant:
     checkpoint: Source
     fit: TaskFit
     sign: int = 1
+    group: int = 0
 
     def order(self, unit: Unit) -> list[int]:
         """σ of this task on a unit: which layer lies at each position."""
@@ -146,6 +147,12 @@ def height(unit: Unit, participants: list[Participant]) -> int:
     return max([unit.rows, *grown])
 
 
+def sum_groups(unit: Unit, participants: list[Participant]) -> list[int]:
+    """The groups whose superposition of a unit these participants enter or leave."""
+    names = set(unit.names)
+    return sorted({p.group for p in participants if not names.isdisjoint(p.fit.superposed)})
+
+
 def unit_jobs(unit: Unit, participants: list[Participant]) -> list[Job]:
     """The jobs of a unit, one a chunk."""
     pieces = chunks(height(unit, participants), unit.cols)
@@ -173,7 +180,6 @@ class Superposer:
         base: Source | None,
         participants: list[Participant],
         writer: BankWriter,
-        group: int,
         exponents: Mapping[Unit, int],
         bits: Mapping[Unit, int],
         strip: Callable[[Unit], int],
@@ -181,7 +187,7 @@ class Superposer:
         old: BankFile | None = None,
     ) -> None:
         self.base, self.participants, self.writer = base, participants, writer
-        self.group, self.exponents, self.bits = group, exponents, bits
+        self.exponents, self.bits = exponents, bits
         self.strip, self.write_base, self.old = strip, write_base, old
         self.tally = Tally()
 
@@ -214,8 +220,14 @@ class _JobRun:
         self.orders = [p.order(job.unit) for p in plan.participants]
         self.flips: dict[tuple[int, int], bytes] = {}
         self.hashers: dict[tuple[int, str], Any] = {}
-        self.sums = [hasher() for _ in job.unit.names]
-        self.old_sums = [hasher() for _ in job.unit.names]
+        self.groups = [
+            group
+            for group in sum_groups(job.unit, plan.participants)
+            if self.exponent is None or plan.writer.placed(sum_key(group, job.unit.names[0]))
+        ]
+        places = [(group, name) for group in self.groups for name in job.unit.names]
+        self.sums = {place: hasher() for place in places}
+        self.old_sums = {place: hasher() for place in places}
         self.squares: dict[tuple[int, str], int] = {}
         self.peak = 0
         self.bytes_read = 0
@@ -223,8 +235,9 @@ class _JobRun:
     def run(self) -> int:
         for rect in self.job.rect.split(self.plan.strip(self.unit)):
             self._base_strip(rect)
-            for position in range(self.unit.layers):
-                self._position_strip(rect, position)
+            for group in self.groups:
+                for position in range(self.unit.layers):
+                    self._position_strip(rect, group, position)
         self._record()
         return self.bytes_read
 
@@ -254,12 +267,14 @@ class _JobRun:
                 self.plan.writer.write(base_key(name), start, raw)
             self.kernel.set_base(layer, raw, tensor.dtype, inside.elements)
 
-    def _position_strip(self, rect: Rect, position: int) -> None:
-        """Superpose at one position; a unit without a step is only looked through."""
+    def _position_strip(self, rect: Rect, group: int, position: int) -> None:
+        """Superpose a group at a position; a unit without a step is only looked through."""
         inside = rect.above(self.unit.rows)
         if inside is not None and self.exponent is not None:
-            self.kernel.begin(inside.elements, self._codes(inside, position), self.bits)
+            self.kernel.begin(inside.elements, self._codes(inside, group, position), self.bits)
         for who, participant in enumerate(self.plan.participants):
+            if participant.group != group:
+                continue
             layer = self.orders[who][position]
             tensor = participant.fit.superposed.get(self.unit.names[layer])
             whole = rect.above(tensor.matrix[0]) if tensor else None
@@ -271,16 +286,17 @@ class _JobRun:
                 part = raw[: common.elements * ITEM_SIZE[tensor.dtype]]
                 self._add(who, position, tensor, part, common)
         if inside is not None and self.exponent is not None:
-            self._finish(inside, position)
+            self._finish(inside, group, position)
 
-    def _codes(self, rect: Rect, position: int) -> Raw | None:
-        old, key = self.plan.old, sum_key(self.plan.group, self.unit.names[position])
+    def _codes(self, rect: Rect, group: int, position: int) -> Raw | None:
+        name = self.unit.names[position]
+        old, key = self.plan.old, sum_key(group, name)
         if old is None or key not in old:
             return None
         size = self.bits // 8
         codes = np.empty(rect.elements * size, np.uint8)
         old.read_into(key, rect.start * size, codes)
-        self.old_sums[position].update(codes)
+        self.old_sums[group, name].update(codes)
         return codes
 
     def _add(self, who: int, position: int, tensor: TensorInfo, raw: Raw, rect: Rect) -> None:
@@ -319,23 +335,23 @@ class _JobRun:
             key = who, name
             self.squares[key] = self.squares.get(key, 0) + added.squares
 
-    def _finish(self, rect: Rect, position: int) -> None:
+    def _finish(self, rect: Rect, group: int, position: int) -> None:
         codes, peak = self.kernel.finish(self.bits)
         if peak > LIMIT[self.bits]:
             self.peak = max(self.peak, peak)
             return
-        key = sum_key(self.plan.group, self.unit.names[position])
-        self.sums[position].update(codes)
-        self.plan.writer.write(key, rect.start * (self.bits // 8), codes)
+        name = self.unit.names[position]
+        self.sums[group, name].update(codes)
+        self.plan.writer.write(sum_key(group, name), rect.start * (self.bits // 8), codes)
 
     def _check_old(self) -> None:
         """An edit builds on sound bytes alone: it would hide damage under fresh digests."""
         old, chunk = self.plan.old, self.job.chunk
         if old is None or self.exponent is None:
             return
-        for position, name in enumerate(self.unit.names):
-            key = sum_key(self.plan.group, name)
-            if key in old and self.old_sums[position].digest() != old.digest(key, chunk):
+        for (group, name), running in self.old_sums.items():
+            key = sum_key(group, name)
+            if key in old and running.digest() != old.digest(key, chunk):
                 raise BankDamaged(f"{old.path}: tensor {key!a} is damaged (see: randes verify)")
 
     def _record(self) -> None:
@@ -356,9 +372,8 @@ class _JobRun:
         if self.job.rect.above(self.unit.rows) is None:
             return
         self._check_old()
-        for position, name in enumerate(self.unit.names):
-            digest = self.sums[position].digest()
-            self.plan.writer.set_digest(sum_key(self.plan.group, name), chunk, digest)
+        for (group, name), running in self.sums.items():
+            self.plan.writer.set_digest(sum_key(group, name), chunk, running.digest())
 
 
 def sum_tensors(

@@ -12,14 +12,23 @@ from numpy.typing import NDArray
 
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.stats import predicted_cosine
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
-from randes_cli.files.bank import CHECKS, BankFile, base_key, file_key, own_key
+from randes_cli.files.bank import (
+    CHECKS,
+    NORMS,
+    BankFile,
+    base_key,
+    file_key,
+    own_key,
+    scale_key,
+)
 from randes_cli.files.digests import digest
 from randes_cli.ops.inputs import bank_source, reopen
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
 from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, find_task, open_base
-from randes_cli.ops.statistics import norm_rows, stored_statistics
+from randes_cli.ops.statistics import kept_energy, norm_rows, sealed_bits, stored_statistics
 from randes_cli.plan import chunks, strip_elements
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 
@@ -89,7 +98,10 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
         if tensor not in task.own:
             keys.add(base_key(tensor))
             if retrieval.superposed(tensor):
-                keys.add(retrieval.sum_key(tensor))
+                key = retrieval.sum_key(tensor)
+                keys |= {key, scale_key(task.group, key.split("/", 2)[2])}
+    if retrieval.untuned:
+        keys.add(NORMS)
     return keys & set(bank.header.tensors)
 
 
@@ -260,11 +272,18 @@ def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> T
     statistics = stored_statistics(bank)
     column = statistics.indices.index(retrieval.task.index)
     rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors))}
+    group, manifest = retrieval.task.group, bank.manifest
+    groups = [task.group for task in manifest.tasks]
+    kept = kept_energy(manifest.base.tensors, groups, sealed_bits(manifest))
+    near = [place for place, task in enumerate(bank.manifest.tasks) if task.group == group]
 
     def predicted(names: Sequence[str]) -> float:
-        norms = statistics.norms[[rows[name] for name in names if name in rows]].sum(axis=0)
-        whole = float(norms.sum())
-        return float(np.sqrt(norms[column] / whole)) if whole > 0 else 1.0
+        chosen = [rows[name] for name in names if name in rows]
+        inside = statistics.norms[chosen][:, near]
+        left = None if kept is None else kept[chosen, column]
+        if not inside[:, near.index(column)].any():
+            return 1.0 if not inside.any() else 0.0
+        return predicted_cosine(inside, np.zeros((len(near),) * 2), near.index(column), left)
 
     names = [name for name in retrieval.tensors if retrieval.superposed(name)]
     exact = [n for n in retrieval.tensors if n not in set(names) and not sums.get(n, [0] * 4)[3]]

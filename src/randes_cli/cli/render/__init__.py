@@ -1,6 +1,7 @@
 """Reports as text for people."""
 
 from randes_cli.cli.render.bank import bank_view, task_view
+from randes_cli.cli.render.choices import choice_table
 from randes_cli.cli.render.tables import (
     bank_diff_view,
     check_table,
@@ -16,6 +17,7 @@ __all__ = [
     "bank_view",
     "check_table",
     "checkpoint_diff_view",
+    "choice_table",
     "edit_table",
     "interference_table",
     "pack_notes",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from randes_cli.cli.render.choices import choice_table
 from randes_cli.cli.render.heat import heatmaps
 from randes_cli.cli.render.layout import (
     GOOD_FROM,
@@ -44,11 +45,24 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def _sealed(report: BankReport) -> dict[int, str]:
+    """The sealed groups, in words, by their bits."""
+    by_bits: dict[int, list[str]] = {}
+    for group, bits in report.sealed.items():
+        by_bits.setdefault(bits, []).append(str(group))
+    return {
+        bits: f"group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
+        for bits, groups in by_bits.items()
+    }
+
+
 def _transform(report: BankReport) -> str:
     parts = f"shuffle {report.shuffle}, signs {report.signs}"
     if report.targets != "all" or report.every != 1:
         parts += f", targets {report.targets}, every {report.every}, rest {report.rest}"
     bits = f"{report.bits} bits" + (f", {report.groups} groups" if report.groups > 1 else "")
+    for sealed, groups in _sealed(report).items():
+        bits += f", {groups} sealed at {sealed} bit" + ("s" if sealed > 1 else "")
     return f"{report.transform} ({parts}) · {bits} · seed {report.seed}"
 
 
@@ -248,6 +262,8 @@ def bank_view(
         parts.append(_matrices(report, width, full=full))
     if report.rows:
         parts.append(group_lines(report.rows, report.by, sort, full=full, width=width))
+    if report.tasks:
+        parts.append(choice_table(report.alternatives, report.groups, len(report.tasks), width))
     return [line for n, part in enumerate(parts) for line in ([Text()] if n else []) + part]
 
 

@@ -16,7 +16,7 @@ _MOST_NAMES = 20
 
 if TYPE_CHECKING:
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
-    from randes_cli.ops.reports import EditReport, PackReport
+    from randes_cli.ops.reports import EditReport, PackReport, SealReport
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import TaskCheck
 
@@ -59,8 +59,8 @@ def pack_table(report: PackReport, width: int) -> list[Text]:
     return made + task_lines(report.tasks, (), full=True, width=width)
 
 
-def edit_table(report: EditReport, width: int) -> list[Text]:
-    """How an edit changes each task's predicted cosine."""
+def edit_table(report: EditReport | SealReport, width: int) -> list[Text]:
+    """How an edit or a sealing changes each task's predicted cosine."""
     before = {task.name: task.predicted_cosine for task in report.before}
     after = {task.name: task.predicted_cosine for task in report.after}
     rows = [

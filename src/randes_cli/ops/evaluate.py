@@ -1,0 +1,105 @@
+"""`evaluate`: every task retrieved and scored, beside its original and the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.parallel import Progress, no_progress
+from randes_cli.ops.retrieve import find_recorded, find_task
+from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
+from randes_cli.specs import RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """One task's scores; None where there was nothing to score.
+
+    Attributes:
+        retrieved: of the task as it comes out of the bank, at λ `coefficient`.
+        original: of the checkpoint that was packed.
+        base: of the base, with the tensors that the task keeps exactly (its classifier head).
+        normalised: retrieved / original, as in the paper's tables.
+    """
+
+    task: str
+    coefficient: float
+    retrieved: float
+    original: float | None
+    base: float | None
+    normalised: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateReport:
+    """Scores of every task, and their means over the tasks that have them."""
+
+    bank: str
+    bank_bytes: int
+    tasks: tuple[TaskScore, ...]
+
+    @property
+    def mean(self) -> TaskScore:
+        """The mean of each column over the tasks that have it."""
+        return TaskScore(
+            "mean",
+            _mean([task.coefficient for task in self.tasks]) or 0.0,
+            _mean([task.retrieved for task in self.tasks]) or 0.0,
+            _mean([task.original for task in self.tasks]),
+            _mean([task.base for task in self.tasks]),
+            _mean([task.normalised for task in self.tasks]),
+        )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def evaluate(
+    bank: str | Path,
+    evaluate: Evaluate,
+    run: RunOptions | None = None,
+    *,
+    tasks: Sequence[str] | None = None,
+    originals: Mapping[str, str] | None = None,
+    base: str | None = None,
+    coefficient: float | None = None,
+    progress: Progress = no_progress,
+) -> EvaluateReport:
+    """Score tasks (None: all) as retrieved, and their originals and the base beside them.
+
+    `originals` has checkpoints by task; otherwise recorded sources that lie beside the bank are
+    used. `base` is a checkpoint of the base; otherwise it is retrieved as the task with λ = 0.
+    Raises MissingError (no such task), UsageError (an evaluation failed), BankDamaged.
+    """
+    path, run = Path(bank), run or RunOptions()
+    with BankFile(path) as file:
+        names = tuple(tasks or (task.name for task in file.manifest.tasks))
+        records = [find_task(file, name) for name in names]
+        for name in originals or {}:
+            find_task(file, name)
+        size = file.header.file_size
+    made = []
+    for record in records:
+        found = (originals or {}).get(record.name) or find_recorded(record.source, path)
+
+        def retrieved(at: float | None, name: str = record.name) -> tuple[float, float]:
+            return score_retrieved(path, name, at, evaluate, run, base=base, progress=no_progress)
+
+        score, chosen = retrieved(coefficient)
+        progress("evaluating", 1, 3 * len(records))
+        original = None
+        if found is not None and Path(found).exists():
+            original = checked_score(evaluate, Path(found), record.name)
+        progress("evaluating", 1, 3 * len(records))
+        if base is not None:
+            low = checked_score(evaluate, Path(base), record.name)
+        else:
+            low = retrieved(0.0)[0]
+        progress("evaluating", 1, 3 * len(records))
+        ratio = score / original if original else None
+        made.append(TaskScore(record.name, chosen, score, original, low, ratio))
+    return EvaluateReport(str(path), size, tuple(made))

@@ -1,0 +1,95 @@
+"""Scores of checkpoints: a user's command or Python callable, run on retrieved tasks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
+from math import isfinite
+from pathlib import Path
+
+from randes_cli.errors import MissingError, UsageError
+from randes_cli.ops.parallel import Progress
+from randes_cli.ops.unpack import UnpackOptions, unpack
+from randes_cli.specs import RunOptions
+
+#: Called with a checkpoint and a task's name; returns a score, higher being better.
+Evaluate = Callable[[Path, str], float]
+
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]*\w)")
+_PLACES = ("{checkpoint}", "{task}")
+
+
+def last_number(text: str) -> float | None:
+    """The last number of a text, or None: ``epoch 3: accuracy 0.934`` → 0.934."""
+    found = _NUMBER.findall(text)
+    number = float(found[-1]) if found else None
+    return number if number is not None and isfinite(number) else None
+
+
+def command_evaluator(command: str) -> Evaluate:
+    """An evaluator that runs a command, without a shell, and takes the last number it prints.
+
+    ``{checkpoint}`` and ``{task}`` are replaced in every word. Raises UsageError where there is
+    no ``{checkpoint}``.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UsageError(f"--evaluate: {error}") from None
+    if not any("{checkpoint}" in word for word in words):
+        raise UsageError("--evaluate: say where the checkpoint goes, as CMD {checkpoint} {task}")
+
+    def evaluate(checkpoint: Path, task: str) -> float:
+        filled = [
+            word.replace("{checkpoint}", str(checkpoint)).replace("{task}", task) for word in words
+        ]
+        return _run(filled, task)
+
+    return evaluate
+
+
+def _run(words: list[str], task: str) -> float:
+    try:
+        done = subprocess.run(words, capture_output=True, check=False)
+    except FileNotFoundError:
+        raise MissingError(f"--evaluate: {words[0]}: no such command") from None
+    except OSError as error:
+        raise UsageError(f"--evaluate: {words[0]}: {error.strerror or error}") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        last = f": {said[-1][:200]}" if said else ""
+        raise UsageError(f"--evaluate: the command ended with {done.returncode} on {task}{last}")
+    score = last_number(done.stdout.decode(errors="replace"))
+    if score is None:
+        raise UsageError(f"--evaluate: the command printed no number for {task}")
+    return score
+
+
+def checked_score(evaluate: Evaluate, checkpoint: Path, task: str) -> float:
+    """The score of a checkpoint. Raises UsageError where it is no finite number."""
+    score = evaluate(checkpoint, task)
+    if isinstance(score, bool) or not isinstance(score, (int, float)) or not isfinite(score):
+        raise UsageError(f"the evaluation of {task} gave {score!r}, not a finite number")
+    return float(score)
+
+
+def score_retrieved(
+    bank: Path,
+    task: str,
+    coefficient: float | None,
+    evaluate: Evaluate,
+    run: RunOptions,
+    *,
+    base: str | None,
+    progress: Progress,
+) -> tuple[float, float]:
+    """(score, λ) of a task retrieved at λ (None: its own) into a folder that goes afterwards."""
+    options = UnpackOptions(coefficient=coefficient, saturate=True)
+    with tempfile.TemporaryDirectory(prefix="randes-") as folder:
+        out = Path(folder) / "retrieved"
+        out.mkdir()
+        report = unpack(bank, [task], out, options, run, base=base, progress=progress)[0]
+        return checked_score(evaluate, Path(report.path), task), report.coefficient

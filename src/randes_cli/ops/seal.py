@@ -1,0 +1,300 @@
+"""`seal`: a bank whose superpositions are cut to few bits, read-only and much smaller.
+
+Two passes over the live sums, and none over checkpoints: exact sums of squares of rows and
+columns decide the scales, then every value becomes a code. Both are functions of the bank's
+integers alone, so the bytes do not depend on threads, strips or the machine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.codes import (
+    encode,
+    fit_scales,
+    inverse_scales,
+    multiply_scales,
+    pack_codes,
+)
+from randes_cli.core.kernel import code_dtype
+from randes_cli.core.levels import SEAL_BITS
+from randes_cli.errors import BankDamaged, UsageError
+from randes_cli.files.atomic import atomic_file, check_space, check_target
+from randes_cli.files.bank import BankFile, BankWriter, sealed_tensors, sum_key
+from randes_cli.files.digests import digest, hasher
+from randes_cli.files.lock import bank_lock
+from randes_cli.files.manifest import Manifest, SealRecord
+from randes_cli.ops.alternatives import parse_limit
+from randes_cli.ops.copies import closing_tensors, content_keys, copy_tensors
+from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
+from randes_cli.ops.reports import SealReport
+from randes_cli.ops.statistics import stored_statistics, summaries
+from randes_cli.plan import (
+    CHUNK_ELEMENTS,
+    Rect,
+    chunks,
+    seal_matrix,
+    sealable,
+    tensor_bytes,
+)
+from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+
+I64 = NDArray[np.int64]
+F32 = NDArray[np.float32]
+
+#: Elements that are cut at once; a multiple of eight, so that codes end on a byte.
+_STRIP = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """One live superposition that is cut: its group and the base's tensor."""
+
+    group: int
+    tensor: TensorInfo
+
+    @property
+    def key(self) -> str:
+        return sum_key(self.group, self.tensor.name)
+
+
+def check_seal_bits(bits: int) -> int:
+    """Return `bits` when a superposition can be sealed to them; raise UsageError else."""
+    if bits not in SEAL_BITS:
+        raise UsageError(f"--bits must be one of {', '.join(map(str, SEAL_BITS))}, not {bits}")
+    return bits
+
+
+def live_groups(manifest: Manifest) -> list[int]:
+    """The groups that can still change."""
+    return [group for group in range(manifest.groups) if group not in manifest.sealed]
+
+
+def seal(
+    bank: str | Path,
+    out: str | Path | None,
+    bits: int,
+    run: RunOptions | None = None,
+    *,
+    force: bool = False,
+    wait: float = 0.0,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> SealReport:
+    """Write to `out` (None: in place) the bank with its live groups cut to `bits` an element.
+
+    Groups that are sealed already stay as they are. Tensors too small for scales of their own
+    (vectors) stay live sums of a read-only group.
+    Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
+    """
+    path, run = Path(bank), run or RunOptions()
+    target = path if out is None else Path(out)
+    check_seal_bits(bits)
+    with ExitStack() as stack:
+        if out is None:
+            stack.enter_context(bank_lock(path, wait=wait))
+        elif not dry_run:
+            check_target(target, force=force)
+        old = stack.enter_context(BankFile(path))
+        return _Sealing(old, bits, run, progress).run(
+            target, force=force or out is None, dry_run=dry_run
+        )
+
+
+def fit_bits(bank: Path, limit: str | None) -> int:
+    """The most bits with which a sealed bank is within `limit` (see `parse_limit`).
+
+    Raises UsageError where none is.
+    """
+    with BankFile(bank) as file:
+        base = tensor_bytes(file.manifest.base.tensors)
+    most = parse_limit(limit or "", base)
+    for bits in sorted(SEAL_BITS, reverse=True):
+        size = seal(bank, bank, bits, dry_run=True).bytes_after
+        if size <= most:
+            return bits
+    raise UsageError(f"{bank}: --fit {limit}: even one bit takes {size} bytes, more than {most}")
+
+
+class _Sealing:
+    """One sealing under way."""
+
+    def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
+        self.old, self.bits, self.progress = old, bits, progress
+        self.threads = thread_count(run.threads)
+        self.strip = max(8, (run.strip_elements or _STRIP) // 8 * 8)
+        manifest = old.manifest
+        named = {tensor.name: tensor for tensor in manifest.base.tensors}
+        self.groups = live_groups(manifest)
+        held = {task.group for task in manifest.tasks} | {g for _, g in manifest.forgotten}
+        self.groups = [group for group in self.groups if group in held]
+        if not self.groups:
+            raise UsageError(f"{old.path}: every group is sealed already; pack anew to change bits")
+        self.sums = [
+            _Sum(group, tensor)
+            for group in self.groups
+            for tensor in named.values()
+            if sum_key(group, tensor.name) in old and sealable(tensor)
+        ]
+        self.squares: dict[str, tuple[I64, I64]] = {}
+        self.scales: dict[str, tuple[F32, F32]] = {}
+        self.lock = threading.Lock()
+
+    def run(self, target: Path, *, force: bool, dry_run: bool) -> SealReport:
+        made = [tensor for one in self.sums for tensor in self._tensors(one)]
+        gone = {one.key for one in self.sums}
+        kept = [key for key in content_keys(self.old) if key not in gone]
+        freed = sum(self.old.info(key).nbytes for key in gone)
+        size = self.old.header.file_size - freed + sum(tensor.nbytes for tensor in made)
+        sealed = {**self.old.manifest.sealed}
+        sealed.update({group: SealRecord(self.bits) for group in self.groups})
+        manifest = self.old.manifest.with_sealed(sealed)
+        if dry_run:
+            return self._report(target, manifest, size, dry_run=True)
+        check_space(target.parent, size)
+        self._measure()
+        with atomic_file(target, force=force) as file:
+            candidates = [*map(self.old.info, kept), *made, *closing_tensors()]
+            writer = BankWriter(file, candidates)
+            copy_tensors(writer, self.old, kept, self.progress)
+            self._write_scales(writer)
+            for one in self.sums:
+                writer.place(self._tensors(one)[1])
+            self._cut(writer)
+            size = writer.finish(manifest)
+        return self._report(target, manifest, size, dry_run=False)
+
+    def _tensors(self, one: _Sum) -> tuple[TensorInfo, TensorInfo]:
+        return sealed_tensors(one.group, one.tensor, self.bits)
+
+    def _report(self, target: Path, manifest: Manifest, size: int, *, dry_run: bool) -> SealReport:
+        statistics = stored_statistics(self.old)
+        return SealReport(
+            bank=str(target),
+            dry_run=dry_run,
+            bits=self.bits,
+            groups=tuple(self.groups),
+            bytes_before=self.old.header.file_size,
+            bytes_after=size,
+            before=summaries(self.old.manifest, statistics),
+            after=summaries(manifest, statistics),
+        )
+
+    # First pass: scales
+
+    def _units(self, one: _Sum, start: int, count: int) -> NDArray[np.int32]:
+        """Elements of a live superposition, unchecked."""
+        bits = 8 * ITEM_SIZE[self.old.info(one.key).dtype]
+        raw = np.empty(count * bits // 8, np.uint8)
+        self.old.read_into(one.key, start * bits // 8, raw)
+        units: NDArray[np.int32] = raw.view(code_dtype(bits)).astype(np.int32)
+        return units
+
+    def _measure(self) -> None:
+        for one in self.sums:
+            rows, cols = seal_matrix(one.tensor)
+            self.squares[one.key] = np.zeros(rows, np.int64), np.zeros(cols, np.int64)
+        jobs = [
+            (one, number, rect)
+            for one in self.sums
+            for number, rect in enumerate(chunks(*one.tensor.matrix))
+        ]
+        total = sum(self.old.info(one.key).nbytes for one in self.sums)
+
+        def work(_: None, job: tuple[_Sum, int, Rect]) -> int:
+            return self._measure_chunk(*job)
+
+        self._parallel(jobs, work, "measuring", total)
+        for one in self.sums:
+            self.scales[one.key] = inverse_scales(*self._fitted(one), self.bits)
+
+    def _fitted(self, one: _Sum) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        return fit_scales(*self.squares[one.key], self.bits)
+
+    def _measure_chunk(self, one: _Sum, number: int, rect: Rect) -> int:
+        """Check a chunk's digest and add its squares to those of its rows and columns."""
+        info, cols = self.old.info(one.key), seal_matrix(one.tensor)[1]
+        size, running = ITEM_SIZE[info.dtype], hasher()
+        along, across = self.squares[one.key]
+        for start in range(rect.start, rect.start + rect.elements, _STRIP):
+            count = min(_STRIP, rect.start + rect.elements - start)
+            raw = np.empty(count * size, np.uint8)
+            self.old.read_into(one.key, start * size, raw)
+            running.update(raw)
+            units = raw.view(code_dtype(8 * size)).astype(np.int64)
+            np.multiply(units, units, out=units)
+            with self.lock:
+                _add_squares(units, start, cols, along, across)
+        if running.digest() != self.old.digest(one.key, number):
+            raise BankDamaged(
+                f"{self.old.path}: tensor {one.key!a} is damaged (see: randes verify)"
+            )
+        return rect.elements * size
+
+    def _write_scales(self, writer: BankWriter) -> None:
+        for one in self.sums:
+            rows, columns = self._fitted(one)
+            data = np.concatenate([rows, columns]).astype("<f2").tobytes()
+            writer.add_whole(self._tensors(one)[0], data)
+
+    # Second pass: codes
+
+    def _cut(self, writer: BankWriter) -> None:
+        """Jobs of 2^23 elements make whole chunks of codes, `bits` of them each."""
+        span = 8 * CHUNK_ELEMENTS
+        jobs = [(one, start) for one in self.sums for start in range(0, one.tensor.elements, span)]
+        total = sum(self.old.info(one.key).nbytes for one in self.sums)
+
+        def work(_: None, job: tuple[_Sum, int]) -> int:
+            one, start = job
+            count = min(span, one.tensor.elements - start)
+            codes = np.concatenate(self._codes(one, start, count))
+            writer.write(one.key, start // 8 * self.bits, codes)
+            first = start // span * self.bits
+            for place in range(0, len(codes), CHUNK_ELEMENTS):
+                value = digest(codes[place : place + CHUNK_ELEMENTS])
+                writer.set_digest(one.key, first + place // CHUNK_ELEMENTS, value)
+            return count * ITEM_SIZE[self.old.info(one.key).dtype]
+
+        self._parallel(jobs, work, "sealing", total)
+
+    def _codes(self, one: _Sum, start: int, count: int) -> list[NDArray[np.uint8]]:
+        rows, columns = self.scales[one.key]
+        made = []
+        for place in range(start, start + count, self.strip):
+            size = min(self.strip, start + count - place)
+            values = self._units(one, place, size).astype(np.float32)
+            multiply_scales(values, place, rows, columns)
+            made.append(pack_codes(encode(values, self.bits), self.bits))
+        return made
+
+    def _parallel(self, jobs: Sequence[object], work: object, phase: str, total: int) -> None:
+        run_parallel(
+            jobs,
+            lambda: None,
+            work,  # type: ignore[arg-type]
+            threads=self.threads,
+            phase=phase,
+            total=total,
+            progress=self.progress,
+        )
+
+
+def _add_squares(squares: I64, start: int, cols: int, along: I64, across: I64) -> None:
+    """Add squares of elements `start` and on to the sums of their rows and columns."""
+    place = 0
+    while place < len(squares):
+        row, col = divmod(start + place, cols)
+        height = 0 if col else (len(squares) - place) // cols
+        width = cols if height else min(cols - col, len(squares) - place)
+        part = squares[place : place + max(1, height) * width].reshape(-1, width)
+        along[row : row + len(part)] += part.sum(axis=1)
+        across[col : col + width] += part.sum(axis=0)
+        place += part.size

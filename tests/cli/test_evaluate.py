@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from randes_cli import Bank
+from randes_cli.ops.evaluate import evaluate
+from tests.cli.conftest import Result
+
+#: 1 for an original, 0 for a base file, else 0.5.
+CODE = (
+    "import sys; n = sys.argv[1].split('/')[-1]; "
+    "print({'a.safetensors': 0.8, 'b.safetensors': 0.5}.get(n, 0.1) "
+    "if 'retrieved' not in sys.argv[1] else 0.4)"
+)
+
+
+def words(family: Path) -> list[str]:
+    return ["--evaluate", f'{sys.executable} -c "{CODE}" {{checkpoint}} {{task}}']
+
+
+def test_tasks_are_scored_beside_their_originals_and_the_base(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    result = randes("evaluate", bank, *words(family), "--json")
+    assert result.code == 0, result.err
+    rows = {row["task"]: row for row in result.json["tasks"]}
+    assert rows["a"]["original"] == 0.8 and rows["a"]["normalised"] == 0.5
+    assert rows["b"]["normalised"] == 0.8 and rows["b"]["base"] == 0.4
+    assert result.json["mean"]["normalised"] == 0.65
+
+
+def test_a_named_base_and_original_are_scored_instead(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    more = ["--base", family / "base.safetensors", "--original", f"a={family / 'b.safetensors'}"]
+    result = randes("evaluate", bank, *words(family), *more, "--task", "a", "--json")
+    assert [(row["original"], row["base"]) for row in result.json["tasks"]] == [(0.5, 0.1)]
+
+
+def test_a_missing_original_is_said_and_leaves_its_cells_empty(
+    bank: Path, family: Path, tmp_path: Path, randes: Callable[..., Result]
+) -> None:
+    (family / "a.safetensors").rename(family / "moved.safetensors")
+    out = tmp_path / "scores.csv"
+    result = randes("evaluate", bank, *words(family), "--csv", out)
+    assert "no original found for a; say --original NAME=CHECKPOINT" in result.err
+    rows = list(csv.DictReader(out.open()))
+    assert (rows[0]["task"], rows[0]["original"], rows[0]["retrieved"]) == ("a", "", "0.4")
+    assert rows[1]["normalised"] == "0.8"
+
+
+def test_markdown_has_a_row_for_each_task_and_the_mean(
+    bank: Path, family: Path, tmp_path: Path, randes: Callable[..., Result]
+) -> None:
+    out = tmp_path / "scores.md"
+    assert randes("evaluate", bank, *words(family), "--markdown", out, "-q").code == 0
+    lines = out.read_text().splitlines()
+    assert lines[0] == "| task | λ | retrieved | original | normalised | base |"
+    assert lines[2] == "| a | 1 | 0.4000 | 0.8000 | 0.5000 | 0.4000 |"
+    assert lines[-1].startswith("| mean | 1 | 0.4000 | 0.6500 | 0.6500")
+    again = randes("evaluate", bank, *words(family), "--markdown", out)
+    assert (again.code, "exists" in again.err) == (2, True)
+
+
+def test_the_base_is_the_task_at_lambda_zero_and_lambda_is_obeyed(bank: Path) -> None:
+    seen: list[float] = []
+
+    def score(checkpoint: Path, task: str) -> float:
+        from safetensors.torch import load_file
+
+        seen.append(float(load_file(checkpoint)["h.0.w.weight"].float().sum()))
+        return 1.0
+
+    report = evaluate(bank, score, tasks=["a"], coefficient=0.5)
+    with Bank.open(bank) as opened:
+        wanted = [
+            float(opened.retrieve("a", coefficient=at)["h.0.w.weight"].float().sum())
+            for at in (0.5, 0.0)
+        ]
+    assert [seen[0], seen[-1]] == wanted
+    assert report.tasks[0].coefficient == 0.5

@@ -1,0 +1,272 @@
+"""Sealed banks: bytes, retrieval, predictions, and what may still be done to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.checkpoints import perturbed, random_state, same_bits, save
+
+from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
+from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
+from randes_cli.files import manifest as manifest_module
+from randes_cli.files.bank import BankFile, scale_key, sum_key
+from randes_cli.ops.edit import EditOptions, add, remove
+from randes_cli.ops.seal import seal
+from randes_cli.ops.verify import measure, verify
+from randes_cli.plan import seal_matrix, sealable
+from randes_cli.specs import TensorInfo
+
+ONE = RunOptions(threads=1)
+SHAPES = {
+    "a.0.weight": [64, 48],
+    "a.1.weight": [64, 48],
+    "odd.weight": [37, 43],
+    "conv.weight": [40, 6, 3, 3],
+    "norm.weight": [50],
+    "thin.weight": [200, 2],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    base = random_state(SHAPES, seed=1)
+    save(base, tmp_path / "base.safetensors")
+    for number in range(5):
+        save(perturbed(base, seed=number), tmp_path / f"t{number}.safetensors")
+    return tmp_path
+
+
+def packed(folder: Path, count: int, options: PackOptions | None = None, name: str = "b") -> Path:
+    tasks = [TaskInput(f"t{n}", str(folder / f"t{n}.safetensors")) for n in range(count)]
+    out = folder / f"{name}.randes"
+    pack(str(folder / "base.safetensors"), tasks, out, options or PackOptions(), ONE, force=True)
+    return out
+
+
+def sums(bank: Path, *groups: int) -> dict[str, bytes]:
+    starts = tuple(f"{kind}/{group}/" for group in groups for kind in ("sum", "scale"))
+    with BankFile(bank) as file:
+        keys = [key for key in file.header.tensors if key.startswith(starts)]
+        return {key: file.read_whole(key).tobytes() for key in keys}
+
+
+def slow_steps(bank: BankFile, name: str, bits: int) -> np.ndarray:
+    """A sealed superposition in steps, code by code, from the stored bytes."""
+    tensor = next(t for t in bank.manifest.base.tensors if t.name == name)
+    rows, cols = seal_matrix(tensor)
+    both = bank.read(scale_key(0, name)).view(np.float16).astype(np.float32)
+    whole = int.from_bytes(bank.read(sum_key(0, name)).tobytes(), "little")
+    made = np.empty((rows, cols), np.float32)
+    for place in range(rows * cols):
+        row, col = divmod(place, cols)
+        level = levels(bits)[whole >> (bits * place) & (2**bits - 1)]
+        made[row, col] = level * both[rows + col] * both[row]
+    return made.reshape(tensor.shape)
+
+
+@pytest.mark.parametrize("bits", SEAL_BITS)
+def test_a_sealed_task_is_the_base_and_the_decoded_sum_under_its_signs(
+    folder: Path, bits: int
+) -> None:
+    bank = packed(folder, 3, PackOptions(Transform.from_preset("ta")))
+    out = folder / "sealed.randes"
+    seal(bank, out, bits, ONE)
+    base = random_state(SHAPES, seed=1)
+    with BankFile(out) as file, Bank.open(out) as opened:
+        found = opened.retrieve("t1", coefficient=1.0)
+        for name in ("a.0.weight", "odd.weight", "conv.weight"):
+            step = np.float32(2.0 ** file.manifest.steps[name])
+            wanted = base[name] + torch.from_numpy(slow_steps(file, name, bits) * step)
+            assert torch.equal(found[name], wanted)
+
+
+def test_vectors_and_thin_matrices_stay_live_and_come_back_as_before(folder: Path) -> None:
+    bank = packed(folder, 3)
+    out = folder / "sealed.randes"
+    seal(bank, out, 2, ONE)
+    with BankFile(out) as file:
+        kinds = {n: file.info(sum_key(0, n)).dtype for n in SHAPES}
+    assert kinds == {n: "I16" if n in ("norm.weight", "thin.weight") else "U8" for n in SHAPES}
+    with Bank.open(bank) as live, Bank.open(out) as sealed:
+        before, after = live.retrieve("t0"), sealed.retrieve("t0")
+    assert same_bits(before["norm.weight"], after["norm.weight"])
+    assert not same_bits(before["a.0.weight"], after["a.0.weight"])
+
+
+@pytest.mark.parametrize("bits", SEAL_BITS)
+def test_the_predicted_cosine_counts_the_cut(folder: Path, bits: int) -> None:
+    bank = packed(folder, 4, name="live")
+    report = seal(bank, folder / "sealed.randes", bits, ONE)
+    task = report.after[0].predicted_cosine
+    assert task == pytest.approx(
+        report.before[0].predicted_cosine * (1 - DISTORTION[bits]) ** 0.5, rel=0.02
+    )
+    with BankFile(folder / "sealed.randes") as file:
+        check = measure(file, [("t0", str(folder / "t0.safetensors"))], ONE)[0]
+    assert check.cosine == pytest.approx(task, rel=0.05)
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_bytes_do_not_depend_on_threads_or_strips(folder: Path, bits: int) -> None:
+    bank = packed(folder, 3)
+    made = []
+    for number, run in enumerate(
+        (ONE, RunOptions(threads=3), RunOptions(threads=1, strip_elements=24))
+    ):
+        out = folder / f"s{number}.randes"
+        seal(bank, out, bits, run)
+        made.append(out.read_bytes())
+    assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize("strip", [1, 7, 40, 1000])
+def test_retrieval_does_not_depend_on_the_strip(folder: Path, strip: int) -> None:
+    bank = packed(folder, 3, PackOptions(Transform.from_preset("srsf")))
+    seal(bank, folder / "s.randes", 3, ONE)
+    with (
+        Bank.open(folder / "s.randes") as plain,
+        Bank.open(folder / "s.randes", run=RunOptions(strip_elements=strip)) as other,
+    ):
+        wanted, found = plain.retrieve("t2"), other.retrieve("t2")
+    assert all(same_bits(wanted[name], found[name]) for name in wanted)
+
+
+def test_torch_decodes_to_the_same_bits(folder: Path) -> None:
+    bank = packed(folder, 3)
+    seal(bank, folder / "s.randes", 2, ONE)
+    with (
+        Bank.open(folder / "s.randes") as plain,
+        Bank.open(folder / "s.randes", run=RunOptions(device="cpu-torch")) as other,
+    ):
+        wanted, found = plain.retrieve("t2"), other.retrieve("t2")
+    assert all(same_bits(wanted[name], found[name]) for name in wanted)
+
+
+def test_packing_at_two_bits_is_packing_and_then_sealing(folder: Path) -> None:
+    seal(packed(folder, 3), folder / "sealed.randes", 2, ONE)
+    direct = packed(folder, 3, PackOptions(bits=2), "direct")
+    assert direct.read_bytes() == (folder / "sealed.randes").read_bytes()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_add_opens_a_live_group_beside_a_sealed_one(folder: Path) -> None:
+    bank = packed(folder, 3, PackOptions(bits=2))
+    before = sums(bank, 0)
+    add(bank, [TaskInput("t3", str(folder / "t3.safetensors"))], EditOptions(), ONE)
+    with BankFile(bank) as file:
+        assert file.manifest.groups == 2
+        assert [task.group for task in file.manifest.tasks] == [0, 0, 0, 1]
+        check = measure(file, [("t3", str(folder / "t3.safetensors"))], ONE)[0]
+    assert check.cosine > 0.9999
+    assert sums(bank, 0) == before
+    add(bank, [TaskInput("t4", str(folder / "t4.safetensors"))], EditOptions(), ONE)
+    with BankFile(bank) as file:
+        assert [task.group for task in file.manifest.tasks] == [0, 0, 0, 1, 1]
+    remove(bank, ["t4"], EditOptions(), ONE)
+    with BankFile(bank) as file:
+        assert verify(file, ONE).sound
+
+
+def test_add_refuses_a_sealed_group_by_name(folder: Path) -> None:
+    bank = packed(folder, 3, PackOptions(bits=2))
+    with pytest.raises(MismatchError, match="sealed at 2 bits and read-only"):
+        add(bank, [TaskInput("t3", str(folder / "t3.safetensors"), group=0)], EditOptions(), ONE)
+
+
+def test_sealing_again_cuts_the_live_group_alone(folder: Path) -> None:
+    bank = packed(folder, 3, PackOptions(bits=2))
+    before = sums(bank, 0)
+    add(bank, [TaskInput("t3", str(folder / "t3.safetensors"))], EditOptions(), ONE)
+    report = seal(bank, None, 4, ONE)
+    assert report.groups == (1,)
+    assert sums(bank, 0) == before
+    with BankFile(bank) as file:
+        assert {g: seal.bits for g, seal in file.manifest.sealed.items()} == {0: 2, 1: 4}
+        assert verify(file, ONE).sound
+    with pytest.raises(UsageError, match="every group is sealed already"):
+        seal(bank, None, 4, ONE)
+
+
+def test_remove_from_a_sealed_group_is_refused_with_the_reason_and_forget_works(
+    folder: Path,
+) -> None:
+    bank = packed(folder, 3, PackOptions(bits=2))
+    before = sums(bank, 0)
+    with pytest.raises(MismatchError, match=r"sealed at 2 bits: the sum was rounded.*--forget"):
+        remove(bank, ["t0"], EditOptions(), ONE)
+    remove(bank, ["t0"], EditOptions(), ONE, forget=True)
+    assert sums(bank, 0) == before
+    with Bank.open(bank) as opened:
+        assert opened.tasks == ("t1", "t2")
+
+
+def test_a_whole_sealed_group_can_go_without_checkpoints(folder: Path) -> None:
+    bank = packed(folder, 4, PackOptions(bits=2, groups=2))
+    kept = sums(bank, 0)
+    for name in ("t1", "t3"):
+        (folder / f"{name}.safetensors").unlink()
+    remove(bank, ["t1", "t3"], EditOptions(), ONE)
+    assert sums(bank, 0) == kept and sums(bank, 1) == {}
+    add(bank, [TaskInput("t4", str(folder / "t4.safetensors"))], EditOptions(), ONE)
+    with BankFile(bank) as file:
+        assert file.manifest.tasks[-1].group == 1
+        assert list(file.manifest.sealed) == [0]
+
+
+def test_damage_in_codes_or_scales_is_found_where_it_hurts(folder: Path) -> None:
+    bank = packed(folder, 4, PackOptions(bits=2, groups=2))
+    for key in (sum_key(1, "a.0.weight"), scale_key(1, "odd.weight")):
+        with BankFile(bank) as file:
+            start = file.header.starts[key]
+        data = bytearray(bank.read_bytes())
+        data[start + 3] ^= 1
+        hurt = folder / "hurt.randes"
+        hurt.write_bytes(data)
+        with BankFile(hurt) as file:
+            report = verify(file, ONE)
+        assert report.damaged == (key,)
+        assert (sorted(report.hurt), report.whole) == (["t1", "t3"], ("t0", "t2"))
+        with Bank.open(hurt) as opened:
+            opened.retrieve("t0")
+            with pytest.raises(BankDamaged, match=key):
+                opened.retrieve("t1")
+
+
+def test_a_reader_without_the_feature_refuses_by_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = packed(folder, 2, PackOptions(bits=4))
+    monkeypatch.setattr(manifest_module, "FEATURES", frozenset({"superposition"}))
+    with pytest.raises(NewerFormat, match="sealed"):
+        BankFile(bank)
+
+
+def test_uneven_rows_and_columns_keep_their_quality(folder: Path) -> None:
+    random = torch.Generator().manual_seed(5)
+    rows, cols = (torch.randn(n, generator=random).mul(0.6).exp() for n in (300, 120))
+    base = {"w": torch.zeros(300, 120)}
+    save(base, folder / "base.safetensors")
+    for number in range(5):
+        delta = torch.randn(300, 120, generator=random) * rows[:, None] * cols
+        save({"w": delta}, folder / f"t{number}.safetensors")
+    live = packed(folder, 4)
+    seal(live, folder / "s.randes", 2, ONE)
+    sources = [(f"t{n}", str(folder / f"t{n}.safetensors")) for n in range(4)]
+    with BankFile(live) as before, BankFile(folder / "s.randes") as after:
+        pairs = zip(measure(after, sources, ONE), measure(before, sources, ONE), strict=True)
+    ratio = np.mean([cut.cosine / whole.cosine for cut, whole in pairs])
+    assert ratio == pytest.approx((1 - DISTORTION[2]) ** 0.5, abs=0.015)
+
+
+def test_the_squarest_view_of_a_tensor_gets_the_scales() -> None:
+    assert seal_matrix(TensorInfo("conv", "F32", (64, 32, 3, 3))) == (64, 288)
+    assert seal_matrix(TensorInfo("experts", "F32", (8, 1024, 4096))) == (8192, 4096)
+    assert seal_matrix(TensorInfo("w", "F32", (30, 70))) == (30, 70)
+    assert not sealable(TensorInfo("norm", "F32", (4096,)))
+    assert not sealable(TensorInfo("pair", "F32", (2, 4096)))
+    assert sealable(TensorInfo("w", "F32", (32, 32)))
+    assert not sealable(TensorInfo("ids", "I64", (64, 64)))
