@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
+from operator import itemgetter
 from typing import Any
 
 from randes_cli.errors import CheckpointError, InputOutputError
@@ -142,7 +143,7 @@ def parse_header(data: bytes, *, file_size: int) -> Header:
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("__metadata__ is not a map of strings")
-    rows = sorted((_entry(*item) for item in entries.items()), key=lambda row: row[1:])
+    rows = sorted((_entry(*item) for item in entries.items()), key=itemgetter(1, 2))
     size = 8 + len(data)
     position = 0
     for tensor, start, stop in rows:

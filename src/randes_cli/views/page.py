@@ -88,21 +88,21 @@ def _quality(value: float) -> list[Cell]:
 
 
 def _tasks(report: BankReport) -> str:
-    heads = ["task", "index", "group", "predicted cosine", "", "rel. error", "λ", "nearest task"]
-    heads += ["cosine to it", "checkpoint", "own bytes", "summed", "own", "unchanged", "missing"]
+    heads = ["task", "predicted cosine", "", "rel. error", "λ", "nearest task", "cosine to it"]
+    heads += ["index", "group", "checkpoint", "own bytes", "summed", "own", "unchanged", "missing"]
     rows = []
     for task, detail in zip(report.tasks, report.details, strict=True):
         counts = (task.superposed, task.own, task.unchanged, task.missing)
         rows.append(
             [
                 _name(task.name),
-                Cell(str(task.index), task.index),
-                Cell(str(detail.group), detail.group),
                 *_quality(task.predicted_cosine),
                 _number(detail.predicted_error, ".2f"),
                 _number(task.coefficient, "g"),
                 _name(detail.nearest or "–"),
                 _number(detail.nearest_cosine, ".4f"),
+                Cell(str(task.index), task.index),
+                Cell(str(detail.group), detail.group),
                 _bytes(detail.checkpoint_bytes),
                 _bytes(detail.own_bytes),
                 *(Cell(f"{count:,}", count) for count in counts),
