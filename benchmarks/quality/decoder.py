@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ from training import Recipe, fit
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-FOLDER = CACHE / "decoder"
 PRE_TRAINING = Recipe(steps=450, rate=2e-3, batch=8, decay=0.01)
-FINE_TUNING = Recipe(steps=110, rate=1e-3, batch=8)
+#: The base goes on, on a little of everything, as a language model that has seen the web.
+GENERALISING = Recipe(steps=360, rate=1.5e-3, batch=8, decay=0.01, seed=2)
+FINE_TUNING = Recipe(steps=110, rate=4e-4, batch=8, seed=1)
+FAR_FINE_TUNING = Recipe(steps=110, rate=1e-3, batch=8, seed=1)
 #: Windows of 96 bytes from each part of a domain's held-out text.
 HELD_OUT_WINDOWS = {VALIDATION: 16, TEST: 40}
 
@@ -99,25 +100,47 @@ def evaluate(state: StateDict, domain: str, part: str) -> float:
     return float(right.float().mean())
 
 
-def bed() -> Bed:
+def _bed(name: str, title: str, recipe: Recipe, story: str, *, broad: bool) -> Bed:
     """Train what the cache lacks."""
-    base = FOLDER / "base.safetensors"
-    tasks = {domain: FOLDER / f"{domain}.safetensors" for domain in DOMAINS}
-    if not base.exists():
-        train("general", None, PRE_TRAINING, base)
-        print("decoder: trained base", flush=True)
+    folder = CACHE / name
+    first, base = folder / "first.safetensors", folder / "base.safetensors"
+    tasks = {domain: folder / f"{domain}.safetensors" for domain in DOMAINS}
+    if not first.exists():
+        train("general", None, PRE_TRAINING, first)
+    if not base.exists() and broad:
+        train("everything", first, GENERALISING, base)
+    elif not base.exists():
+        save(load(first), base)
     for domain, path in tasks.items():
         if not path.exists():
-            train(domain, base, replace(FINE_TUNING, seed=1), path)
-            print(f"decoder: trained {domain}", flush=True)
-    return Bed(
+            train(domain, base, recipe, path)
+            print(f"{name}: trained {domain}", flush=True)
+    return Bed(name, title, base, tasks, evaluate, story)
+
+
+def bed() -> Bed:
+    """Fine-tunes of a base that has seen a little of every domain."""
+    return _bed(
         "decoder",
         "Byte decoder, seven domains",
-        base,
-        tasks,
-        evaluate,
+        FINE_TUNING,
         "A GPT-2 of 2.7M parameters whose tokens are bytes, trained on the standard library's "
-        "sources and package descriptions, then fine-tuned whole for seven domains: licences, C++ "
-        "headers, type stubs, pronunciations, Unicode names, emoji names in four languages, and "
-        "tables of numbers. The score is the share of next bytes that the model ranks first.",
+        "sources and package descriptions and then on a little of everything, and fine-tuned "
+        "whole for seven domains: licences, C++ headers, type stubs, pronunciations, Unicode "
+        "names, emoji names in four languages, and tables of numbers. The score is the share of "
+        "next bytes that the model ranks first.",
+        broad=True,
+    )
+
+
+def far_bed() -> Bed:
+    """Fine-tunes that have gone far from a base that knew none of the domains."""
+    return _bed(
+        "decoder-far",
+        "Byte decoder, far from its base",
+        FAR_FINE_TUNING,
+        "The same decoder whose base has seen only Python and English, fine-tuned for the same "
+        "seven domains at two and a half times the rate: the base is of little use to any task, "
+        "and the deltas are large. Here superposition has it hardest.",
+        broad=False,
     )

@@ -39,6 +39,7 @@ def beds() -> dict[str, Callable[[], Bed]]:
         "digits-large": vision.digits_large,
         "encoder": encoder.bed,
         "decoder": decoder.bed,
+        "decoder-far": decoder.far_bed,
         "encoder-lora": encoder_lora.merged_bed,
         "encoder-adapters": encoder_lora.adapter_bed,
     }
