@@ -95,7 +95,7 @@ class BankWriter:
         padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
         entry = len(padding) + len(str(len(candidates))) + digits
         groups = {key.split("/")[1] for key in keys if key.startswith("sum/")}
-        most = len(text) + len(candidates) * digits + (8 + 2 * len(groups)) * entry
+        most = len(text) + len(candidates) * digits + (8 + 2 * max(0, len(groups) - 1)) * entry
         return -(-most // 8) * 8
 
     def place(self, tensor: TensorInfo) -> None:
