@@ -99,6 +99,7 @@ def test_names_of_tensors_are_those_of_the_code() -> None:
     assert names == {
         bank.base_key("<tensor>"),
         bank.sum_key("<group>", "<tensor>"),  # type: ignore[arg-type]
+        bank.scale_key("<group>", "<tensor>"),  # type: ignore[arg-type]
         bank.own_key("<task>", "<tensor>"),
         bank.file_key("<digest>"),
         bank.NORMS,
