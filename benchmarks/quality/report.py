@@ -76,9 +76,10 @@ Rows at 16 and 8 bits went through `randes_cli.pack` and `Bank.retrieve`, and th
 size of the bank file; so are those marked *(file)* at fewer bits and with groups. Other rows at 4
 bits and below, groups, ablations and the fuller banks are computed in memory with the same signs,
 shuffles and units: Lloyd–Max levels for Gaussian values, scales by row and column in half precision
-(`benchmarks/quality/codec.py`); the same codec cuts the *own delta* baselines. TIES, DARE, TALL-masks, EMR and BitDelta are short implementations of their
-papers' formulas on all tensors (`benchmarks/quality/methods.py`); BitDelta is without its
-distillation of scales.
+(`benchmarks/quality/codec.py`); the same codec cuts the *own delta* baselines.
+
+TIES, DARE, TALL-masks, EMR and BitDelta are short implementations of their papers' formulas on all
+tensors (`benchmarks/quality/methods.py`); BitDelta is without its distillation of scales.
 """
 
 
