@@ -72,6 +72,22 @@ def sealed() -> list[Method]:
     return rows
 
 
+def files() -> list[Method]:
+    """The sealed banks and groups again through the bank file, to check the simulation."""
+    wanted = [("hankel", 1, bits) for bits in (4, 3, 2, 1)]
+    wanted += [("hankel", groups, bits) for groups in (2, 4) for bits in (2, 4)]
+    wanted += [("srsf", 1, 2)]
+    return [
+        Method(
+            f"{preset} {f'{groups} x ' if groups > 1 else ''}{bits} bit (file)",
+            RANDES,
+            bank(preset, bits, groups),
+            seeds=True,
+        )
+        for preset, groups, bits in wanted
+    ]
+
+
 def ablations() -> list[Method]:
     """The paper's Figures 5 and 6 in float32, each a change of one thing."""
     shuffled = Transform.from_preset("srsf")

@@ -30,7 +30,9 @@ CURVES = ("task arithmetic", *(f"{preset} 16 bit" for preset in PRESETS))
 
 def main_table(results: Results) -> str:
     """The comparison of methods (paper, Tables 1, 2, 5 and 6)."""
-    rows = results.of([*catalogue.baselines(), *catalogue.banks(), *catalogue.sealed()])
+    rows = results.of(
+        [*catalogue.baselines(), *catalogue.banks(), *catalogue.sealed(), *catalogue.files()]
+    )
     return table(
         ("method", "normalised", "accuracy", "bytes / base", "bits a value", "knob", "seeds"),
         (

@@ -20,6 +20,7 @@ def coverage(all_results: Sequence[Results], missing_beds: Sequence[str]) -> str
         "baselines": catalogue.baselines,
         "banks (the real file)": catalogue.banks,
         "few bits and groups": catalogue.sealed,
+        "the same by file": catalogue.files,
         "ablations": catalogue.ablations,
         "more tasks": catalogue.scaling,
     }
@@ -72,12 +73,13 @@ on top of the base, for all tasks together. `G x b bit` is G groups of b bits ea
 have up to three seeds (42, 43, 44); ± is half the range over them.
 
 Rows at 16 and 8 bits went through `randes_cli.pack` and `Bank.retrieve`, and their bytes are the
-size of the bank file. Rows at 4 bits and below, groups, ablations and the fuller banks are
-computed in memory with the same signs, shuffles and units: Lloyd–Max levels for Gaussian values,
-scales by row and column in half precision (`benchmarks/quality/codec.py`); the same codec cuts the
-*own delta* baselines. TIES, DARE, TALL-masks, EMR and BitDelta are short implementations of their
-papers' formulas on all tensors (`benchmarks/quality/methods.py`); BitDelta is without its
-distillation of scales.
+size of the bank file; so are those marked *(file)* at fewer bits and with groups. Other rows at 4
+bits and below, groups, ablations and the fuller banks are computed in memory with the same signs,
+shuffles and units: Lloyd–Max levels for Gaussian values, scales by row and column in half precision
+(`benchmarks/quality/codec.py`); the same codec cuts the *own delta* baselines.
+
+TIES, DARE, TALL-masks, EMR and BitDelta are short implementations of their papers' formulas on all
+tensors (`benchmarks/quality/methods.py`); BitDelta is without its distillation of scales.
 """
 
 

@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[], list[Method]]] = {
     "baselines": catalogue.baselines,
     "banks": catalogue.banks,
     "sealed": catalogue.sealed,
+    "files": catalogue.files,
     "ablations": catalogue.ablations,
     "scaling": catalogue.scaling,
 }
