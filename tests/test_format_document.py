@@ -124,7 +124,17 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
     } - {"steps.w"}
     rows = rows_of("3. Manifest")
     documented = {name for row in rows for name in re.findall(r"`([a-z_.]+)`", row[0])}
-    optional = {"dtype", "prefix", "unprefixed", "layout", "files", "coefficient", "sealed", "tuning"}
+    optional = {
+        "dtype",
+        "prefix",
+        "unprefixed",
+        "layout",
+        "files",
+        "coefficient",
+        "transform.matched",
+        "sealed",
+        "tuning",
+    }
     paths = {"steps" if p.startswith("steps.") else p for p in paths} | {"steps", "widths"}
     assert documented == paths | set(written["tasks"][0]) | optional
     for values in (Shuffle, Signs, Rest, BaseStorage):

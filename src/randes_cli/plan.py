@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from randes_cli.core.shuffle import group_by_type
@@ -150,6 +150,15 @@ def is_target(name: str, targets: str) -> bool:
     return bool(re.search(targets, name))
 
 
+def choose_targets(base: Iterable[TensorInfo], transform: Transform) -> Transform:
+    """The transform with the names that its targets stand for in a base."""
+    if transform.targets == "all" or transform.matched is not None:
+        return transform
+    names = (tensor.name for tensor in base if superposable(tensor))
+    found = frozenset(name for name in names if is_target(name, transform.targets))
+    return replace(transform, matched=found)
+
+
 def superposable(tensor: TensorInfo) -> bool:
     """Floating-point and more than one element: integers and scalars are always exact."""
     return tensor.dtype in FLOAT_DTYPES and tensor.elements > 1
@@ -175,7 +184,8 @@ def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
     Of the targets of one type every `transform.every`-th layer is transformed (paper C.2).
     """
     tensors = {tensor.name: tensor for tensor in base if superposable(tensor)}
-    targets = [t for t in tensors.values() if is_target(t.name, transform.targets)]
+    matched = choose_targets(tensors.values(), transform).matched
+    targets = [t for t in tensors.values() if matched is None or t.name in matched]
     units: dict[str, Unit] = {}
 
     def unit(kind: str, names: Iterable[str], signs: Signs, shuffle: Shuffle) -> None:

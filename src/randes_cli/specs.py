@@ -103,18 +103,24 @@ PRESETS: Mapping[str, tuple[Shuffle, Signs]] = {
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """The orthogonal map of a bank: shuffle, then signs, on the targets."""
+    """The orthogonal map of a bank: shuffle, then signs, on the targets.
+
+    `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
+    are, or where that is not yet known. A bank records them, so that reading one never runs a
+    pattern.
+    """
 
     shuffle: Shuffle = Shuffle.none
     signs: Signs = Signs.hankel
     targets: str = "all"
     every: int = 1
     rest: Rest = Rest.sum
+    matched: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise UsageError(f"--every must be 1 or more, not {self.every}")
-        if self.targets not in ("all", "attn", "mlp"):
+        if self.matched is None and self.targets not in ("all", "attn", "mlp"):
             try:
                 re.compile(self.targets)
             except re.error as error:

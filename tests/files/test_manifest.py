@@ -42,7 +42,7 @@ DAMAGED: dict[str, tuple[Change, str]] = {
         "transform.signs is 'spiral', which this version does not know",
     ),
     "every 0th": (lambda m: m["transform"].update(every=0), "transform.every is 0"),
-    "bad targets": (lambda m: m["transform"].update(targets="("), "transform.targets is refused"),
+    "bad targets": (lambda m: m["transform"].update(targets="("), "transform.matched is missing"),
     "steps out of range": (lambda m: m.update(steps={"w": 101}), "steps['w'] is not valid"),
     "steps of nothing": (lambda m: m.update(steps={"x": 1}), "steps names 'x', which the base"),
     "width 4": (lambda m: m.update(widths={"w": 4}), "widths['w'] is not valid"),

@@ -116,7 +116,7 @@ VALUES: dict[str, tuple[Change, int, str]] = {
     "other format": (_set("format", "zip"), 6, "format is not randes"),
     "unknown shuffle": (_set("transform", "shuffle", "riffle"), 6, "transform.shuffle is 'riffle'"),
     "unknown signs": (_set("transform", "signs", "row"), 6, "transform.signs is 'row'"),
-    "bad pattern": (_set("transform", "targets", "("), 6, "transform.targets is refused"),
+    "bad pattern": (_set("transform", "targets", "("), 6, "transform.matched is missing"),
     "every 0": (_set("transform", "every", 0), 6, "transform.every is 0"),
     "bits 12": (_set("bits", 12), 6, "bits is 12"),
     "huge seed": (_set("seed", HUGE), 6, "seed is 1000"),

@@ -212,6 +212,19 @@ def _optional(manifest: Manifest) -> dict[str, Any]:
     return made
 
 
+def _transform_json(transform: Transform) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "shuffle": transform.shuffle.value,
+        "signs": transform.signs.value,
+        "targets": transform.targets,
+        "every": transform.every,
+        "rest": transform.rest.value,
+    }
+    if transform.matched is not None:
+        made["matched"] = sorted(transform.matched)
+    return made
+
+
 def to_json(manifest: Manifest) -> dict[str, Any]:
     """The manifest as the JSON object that a bank stores."""
     base, transform = manifest.base, manifest.transform
@@ -219,13 +232,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
         "features": list(manifest.features),
-        "transform": {
-            "shuffle": transform.shuffle.value,
-            "signs": transform.signs.value,
-            "targets": transform.targets,
-            "every": transform.every,
-            "rest": transform.rest.value,
-        },
+        "transform": _transform_json(transform),
         "bits": manifest.bits,
         "seed": manifest.seed,
         "capacity": manifest.capacity,
@@ -529,17 +536,21 @@ def _check_version(fields: _Fields) -> tuple[str, ...]:
     return features
 
 
-def _parse_transform(fields: _Fields) -> Transform:
-    try:
-        return Transform(
-            shuffle=fields.choice("shuffle", Shuffle),
-            signs=fields.choice("signs", Signs),
-            targets=fields.line("targets"),
-            every=fields.count("every", least=1),
-            rest=fields.choice("rest", Rest),
-        )
-    except UsageError as error:
-        raise fields.fail("targets", f"is refused: {error}") from None
+def _parse_transform(fields: _Fields, base: Mapping[str, TensorInfo]) -> Transform:
+    """The transform; a pattern in ``targets`` is only shown, ``matched`` is what counts."""
+    targets = fields.line("targets")
+    matched = None if targets == "all" else frozenset(fields.list("matched", _text))
+    unknown = next((name for name in matched or () if name not in base), None)
+    if unknown is not None:
+        raise fields.fail("matched", f"names {unknown[:100]!a}, which the base lacks")
+    return Transform(
+        shuffle=fields.choice("shuffle", Shuffle),
+        signs=fields.choice("signs", Signs),
+        targets=targets,
+        every=fields.count("every", least=1),
+        rest=fields.choice("rest", Rest),
+        matched=matched,
+    )
 
 
 def _parse_base(fields: _Fields) -> BaseRecord:
@@ -591,7 +602,7 @@ def decode(data: bytes) -> Manifest:
     )
     stats = fields.fields("stats")
     made = Manifest(
-        transform=_parse_transform(fields.fields("transform")),
+        transform=_parse_transform(fields.fields("transform"), named),
         bits=fields.count("bits", 16),
         seed=fields.count("seed"),
         capacity=fields.count("capacity", 2**31, 1),

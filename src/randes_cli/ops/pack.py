@@ -51,7 +51,14 @@ from randes_cli.ops.statistics import (
     predictions,
 )
 from randes_cli.ops.superpose import Participant, Superposer, Tally, unit_jobs
-from randes_cli.plan import Unit, plan_units, strip_elements, strip_memory, tensor_bytes
+from randes_cli.plan import (
+    Unit,
+    choose_targets,
+    plan_units,
+    strip_elements,
+    strip_memory,
+    tensor_bytes,
+)
 from randes_cli.specs import BaseStorage, PackOptions, RunOptions, TaskInput, TensorInfo
 
 F64 = NDArray[np.float64]
@@ -154,7 +161,9 @@ def pack(
             keep_going=dry_run and len(tasks) > 1,
             fetch=not dry_run,
         )
-        units = plan_units(inputs.base.tensors.values(), options.transform)
+        tensors = list(inputs.base.tensors.values())
+        options = replace(options, transform=choose_targets(tensors, options.transform))
+        units = plan_units(tensors, options.transform)
         names = [name for unit in units for name in unit.names]
         pairs = participants(inputs.base, inputs.tasks, names, options)
         held = Counter(participant.group for _, participant in pairs)
