@@ -99,10 +99,9 @@ def task_input(text: str) -> TaskInput:
     from randes_cli.files.hub_ref import parse_ref
 
     name, equals, source = text.partition("=")
-    if not equals or "/" in name:
-        name, source = "", text
-    source, group = split_group(source)
-    if name:
+    named = bool(equals) and "/" not in name
+    source, group = split_group(source if named else text)
+    if named:
         return TaskInput(name, source, group=group)
     ref = parse_ref(source)
     if ref is not None:

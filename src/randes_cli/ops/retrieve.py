@@ -196,7 +196,7 @@ class Retrieval:
             if not self.force:
                 raise BankDamaged(
                     f"{self.bank.path}: tensor {NORMS!a} is damaged, so the default λ of "
-                    f"{self.task.name} is not known; say --lambda 1"
+                    f"{self.task.name} is not known; say --lambda 1 (or --force, which takes 1)"
                 ) from None
             self.damaged.add(NORMS)
             return 1.0
