@@ -71,7 +71,7 @@ def _groups(report: BankReport) -> list[tuple[str, str]]:
     ]
     if report.groups == 1 and not sealed:
         return []
-    return [("groups", ", ".join([str(report.groups), *sealed]))]
+    return [("groups", "; ".join([str(report.groups), *sealed]))]
 
 
 def _header(report: BankReport, width: int) -> list[Text]:
