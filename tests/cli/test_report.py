@@ -109,6 +109,15 @@ def test_the_page_is_whole_and_needs_nothing_else(
         assert any(word in text for text in read.texts), word
 
 
+def test_sealed_groups_are_named_on_the_page_and_in_the_terminal(
+    bank: Path, randes: Callable[..., Result], tmp_path: Path
+) -> None:
+    sealed = tmp_path / "sealed.randes"
+    assert randes("seal", bank, "--bits", "2", "-o", sealed, "-q").code == 0
+    assert "group 0 at 2 bits" in "".join(Reader(page_of(sealed)).texts)
+    assert "group 0 sealed at 2 bits" in randes("inspect", sealed).out
+
+
 def test_the_same_bank_makes_the_same_page(bank: Path) -> None:
     assert page_of(bank) == page_of(bank)
 

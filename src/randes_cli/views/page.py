@@ -178,6 +178,9 @@ def _facts(report: BankReport) -> str:
             f"seed {report.seed}",
         ),
     ]
+    if report.sealed:
+        cut = (f"group {group} at {bits} bits" for group, bits in report.sealed.items())
+        pairs.append(("sealed", ", ".join(cut)))
     if report.forgotten:
         pairs.append(("forgotten", f"{report.forgotten} tasks remain as interference"))
     body = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in pairs)

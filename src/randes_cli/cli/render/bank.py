@@ -60,10 +60,18 @@ def _transform(report: BankReport) -> str:
     parts = f"shuffle {report.shuffle}, signs {report.signs}"
     if report.targets != "all" or report.every != 1:
         parts += f", targets {report.targets}, every {report.every}, rest {report.rest}"
-    bits = f"{report.bits} bits" + (f", {report.groups} groups" if report.groups > 1 else "")
-    for sealed, groups in _sealed(report).items():
-        bits += f", {groups} sealed at {sealed} bit" + ("s" if sealed > 1 else "")
-    return f"{report.transform} ({parts}) · {bits} · seed {report.seed}"
+    return f"{report.transform} ({parts}) · {report.bits} bits · seed {report.seed}"
+
+
+def _groups(report: BankReport) -> list[tuple[str, str]]:
+    """The line on groups, where there are several or one is sealed."""
+    sealed = [
+        f"{groups} sealed at {bits} bit" + ("s" if bits > 1 else "")
+        for bits, groups in _sealed(report).items()
+    ]
+    if report.groups == 1 and not sealed:
+        return []
+    return [("groups", "; ".join([str(report.groups), *sealed]))]
 
 
 def _header(report: BankReport, width: int) -> list[Text]:
@@ -79,6 +87,7 @@ def _header(report: BankReport, width: int) -> list[Text]:
         ),
         ("tasks", f"{count} · {human(report.separate_bytes)} as separate checkpoints"),
         ("transform", _transform(report)),
+        *_groups(report),
         (
             "bytes",
             f"superposition {human(report.sum_bytes)}, own tensors {human(report.own_bytes)}",
