@@ -17,9 +17,9 @@ from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Tra
 
 #: Elements of one chunk, the piece of a tensor that has a digest of its own.
 CHUNK_ELEMENTS = 2**20
-#: Elements of one strip unless memory or the caller says otherwise: NumPy's passes over it
-#: stay in a core's L2 cache.
-STRIP_ELEMENTS = 2**17
+#: Elements of one strip unless memory or the caller says otherwise: large enough that threads
+#: compute longer than they wait for Python's lock, small enough for a core's share of the cache.
+STRIP_ELEMENTS = 2**18
 #: Bytes that one thread's buffers may take unless --max-memory says otherwise.
 THREAD_MEMORY = 48 * 2**20
 #: (elements, runs) of the sample of a tensor that its step is chosen on, and of the one that
