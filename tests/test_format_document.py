@@ -19,7 +19,8 @@ from randes_cli.files import bank
 from randes_cli.files.bank import BankFile
 from randes_cli.files.digests import digest
 from randes_cli.files.header import MAX_HEADER
-from randes_cli.files.manifest import FEATURES, decode, encode, to_json
+from randes_cli.files.manifest import encode, to_json
+from randes_cli.files.manifest_reader import FEATURES, decode
 from randes_cli.plan import CHUNK_ELEMENTS
 from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs
 

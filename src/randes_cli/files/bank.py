@@ -17,7 +17,8 @@ from randes_cli.files.atomic import OutputFile
 from randes_cli.files.checkpoint import TensorFile, WeightFile
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
-from randes_cli.files.manifest import Manifest, decode, encode
+from randes_cli.files.manifest import Manifest, encode
+from randes_cli.files.manifest_reader import decode
 from randes_cli.plan import chunks, plan_units, seal_matrix, sealable, superposable
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, Shuffle, TensorInfo
 
