@@ -14,11 +14,11 @@ from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
 from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
 from randes_cli.files import manifest_reader
 from randes_cli.files.bank import BankFile, scale_key, sum_key
-from randes_cli.ops.edit import EditOptions, add, remove
+from randes_cli.ops.edit import add, remove
 from randes_cli.ops.seal import seal
 from randes_cli.ops.verify import measure, verify
 from randes_cli.plan import seal_matrix, sealable
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import EditOptions, TensorInfo
 
 ONE = RunOptions(threads=1)
 SHAPES = {

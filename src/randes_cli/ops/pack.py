@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
-from randes_cli.core.kernel import Kernel
 from randes_cli.core.stats import default_coefficient
 from randes_cli.errors import CheckpointError, UsageError
 from randes_cli.files.atomic import (
@@ -34,11 +32,11 @@ from randes_cli.ops.alternatives import (
     parse_limit,
     weigh_all,
 )
-from randes_cli.ops.exact import Copy, kept_tensor, owned_copies, run_copy
+from randes_cli.ops.exact import Copy, kept_tensor, owned_copies
 from randes_cli.ops.inputs import Inputs, check_names, open_inputs, participants
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.layout import Layout
-from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
+from randes_cli.ops.parallel import Progress, no_progress, thread_count
+from randes_cli.ops.passes import PEAK_TO_RMS, Passes, TooNarrow
 from randes_cli.ops.records import recorded_source, task_record, task_summary
 from randes_cli.ops.reports import Alternative, PackReport
 from randes_cli.ops.sample import Spread, spread, supposed_spread
@@ -50,30 +48,11 @@ from randes_cli.ops.statistics import (
     norm_rows,
     predictions,
 )
-from randes_cli.ops.superpose import Participant, Superposer, Tally, unit_jobs
-from randes_cli.plan import (
-    Unit,
-    choose_targets,
-    plan_units,
-    strip_elements,
-    strip_memory,
-    tensor_bytes,
-)
+from randes_cli.ops.superpose import Participant, Superposer, Tally
+from randes_cli.plan import Unit, choose_targets, plan_units, tensor_bytes
 from randes_cli.specs import BaseStorage, PackOptions, RunOptions, TaskInput, TensorInfo
 
 F64 = NDArray[np.float64]
-
-#: A tensor whose sample shows no change gets its step from its largest change, as if that
-#: were so many times the root mean square.
-PEAK_TO_RMS = 8
-
-
-class TooNarrow(Exception):
-    """These units passed the range of 8 bits."""
-
-    def __init__(self, units: set[Unit]) -> None:
-        super().__init__(units)
-        self.units = units
 
 
 @dataclass(frozen=True)
@@ -89,27 +68,6 @@ class _Setup:
     capacity: int
     threads: int
     seal_bits: int | None
-
-    def strip(self, unit: Unit) -> int:
-        return strip_elements(
-            unit.layers,
-            max_memory=self.run.max_memory,
-            threads=self.threads,
-            chosen=self.run.strip_elements,
-        )
-
-    def widest(self) -> tuple[int, int]:
-        """(elements of the widest strip, layers of the deepest unit)."""
-        layers = max((unit.layers for unit in self.units), default=1)
-        return max((self.strip(unit) for unit in self.units), default=1), layers
-
-    def kernel(self) -> Kernel:
-        elements, layers = self.widest()
-        return make_kernel(self.run.device, elements=elements, layers=layers)
-
-    def buffer_bytes(self) -> int:
-        elements, layers = self.widest()
-        return strip_memory(layers, elements)
 
 
 def _input_files(sources: Iterable[str]) -> Iterator[Path]:
@@ -209,6 +167,7 @@ class _Packing:
     ) -> None:
         self.setup, self.out, self.force, self.dry_run = setup, out, force, dry_run
         self.progress = progress
+        self.passes = Passes(setup.units, setup.run, setup.threads, progress)
         self.inputs, self.base, self.participants = (
             setup.inputs,
             setup.inputs.base,
@@ -258,7 +217,7 @@ class _Packing:
             return 1
 
         units = self.setup.units
-        self._parallel(units, lambda: None, look, phase="sampling", total=len(units))
+        self.passes.parallel(units, lambda: None, look, phase="sampling", total=len(units))
         for unit in units:
             found, name = self.spreads[unit], unit.names[0]
             if found.rms > 0:
@@ -283,17 +242,6 @@ class _Packing:
 
     # The passes
 
-    def _parallel(self, jobs: Any, worker: Any, work: Any, *, phase: str, total: int) -> None:
-        run_parallel(
-            jobs,
-            worker,
-            work,
-            threads=self.setup.threads,
-            phase=phase,
-            total=total,
-            progress=self.progress,
-        )
-
     def _fill(self, writer: BankWriter) -> PackReport:
         embed = self.inputs.storage is BaseStorage.embed
         for tensor in self.layout.base_tensors():
@@ -305,7 +253,9 @@ class _Packing:
         self._place(writer, [kept_tensor(copy, self.base) for copy in owned if copy.twin is None])
         engine = self._engine(writer, write_base=embed)
         copies = [replace(c, key=None) if c.twin else c for c in owned]
-        self._pass(engine, self.setup.units, [*copies, *self._base_copies(embed)], "packing")
+        self.passes.superpose(
+            engine, self.setup.units, [*copies, *self._base_copies(embed)], "packing"
+        )
         self._again(engine, writer)
         late = [u for u in self.setup.units if u in engine.tally.largest]
         for unit in late:
@@ -319,7 +269,7 @@ class _Packing:
         differ = [c for c in owned if c.twin and (c.who, c.name) in engine.tally.changed]
         self._place(writer, [kept_tensor(copy, self.base) for copy in differ])
         engine.write_base = False
-        self._pass(engine, late, differ, "sparse changes")
+        self.passes.superpose(engine, late, differ, "sparse changes")
         self._again(engine, writer)
         return self._finish(writer, engine)
 
@@ -335,7 +285,7 @@ class _Packing:
             writer=writer,
             exponents=self.exponents,
             bits=self.bits,
-            strip=self.setup.strip,
+            strip=self.passes.strip,
             write_base=write_base,
         )
 
@@ -346,17 +296,6 @@ class _Packing:
             for name in self.base.tensors
             if name not in inside
         ]
-
-    def _pass(self, engine: Superposer, units: list[Unit], copies: list[Copy], phase: str) -> None:
-        jobs = [job for unit in units for job in unit_jobs(unit, self.participants)]
-        total = sum(map(engine.job_bytes, jobs)) + sum(copy.nbytes for copy in copies)
-
-        def work(kernel: Any, job: Any) -> int:
-            if isinstance(job, Copy):
-                return run_copy(job, engine.writer, engine.tally)
-            return engine.run(kernel, job)
-
-        self._parallel([*jobs, *copies], self.setup.kernel, work, phase=phase, total=total)
 
     def _again(self, engine: Superposer, writer: BankWriter) -> None:
         """Superpose anew, on a coarser grid, what did not fit; raise TooNarrow at 8 bits."""
@@ -373,7 +312,7 @@ class _Packing:
                         "than 2^115, beyond every grid; keep it exactly (--targets, --rest own)"
                     )
                 self.exponents[unit] = raised
-            self._pass(engine, list(peaks), [], "coarser steps")
+            self.passes.superpose(engine, list(peaks), [], "coarser steps")
 
     # The end
 
@@ -477,7 +416,7 @@ class _Packing:
             base_bytes=tensor_bytes(tensors),
             separate_bytes=self.to_read,
             read_bytes=self.to_read,
-            buffer_bytes=self.setup.threads * self.setup.buffer_bytes(),
+            buffer_bytes=self.passes.buffer_bytes(),
             tasks=tuple(
                 task_summary(opened, participant, cosine, coefficient, manifest, self._still(who))
                 for who, (opened, participant, cosine, coefficient) in enumerate(
