@@ -13,7 +13,8 @@ from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
 from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
 from randes_cli.files import manifest_reader
-from randes_cli.files.bank import BankFile, scale_key, sum_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import scale_key, sum_key
 from randes_cli.ops.edit import add, remove
 from randes_cli.ops.seal import seal
 from randes_cli.ops.verify import measure, verify

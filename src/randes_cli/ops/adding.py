@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from randes_cli.core.grid import fits_8_bits, step_exponent
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.bank import BankWriter, sum_key
+from randes_cli.files.bank_keys import sum_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.editing import Editing
 from randes_cli.ops.exact import Copy, kept_tensor

@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager, ExitStack
 from randes_cli.core.grid import LIMIT, raised_exponent
 from randes_cli.errors import BankDamaged, MismatchError
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
-from randes_cli.files.bank import GRAM, NORMS, BankFile, BankWriter, base_key, file_key, sum_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import GRAM, NORMS, base_key, file_key, sum_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.side_files import SideFile
 from randes_cli.ops.copies import closing_tensors, copy_tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from randes_cli.files.bank import BASE_DIGESTS, GRAM, NORMS, base_key, file_key, sealed_tensors
+from randes_cli.files.bank_keys import BASE_DIGESTS, GRAM, NORMS, base_key, file_key, sealed_tensors
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import SideFile
 from randes_cli.ops.copies import closing_tensors

@@ -8,7 +8,8 @@ from pathlib import Path
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import atomic_file, check_space
-from randes_cli.files.bank import BankWriter, base_key
+from randes_cli.files.bank_keys import base_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
 from randes_cli.ops.exact import Copy, kept_tensor, owned_copies

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.files.bank import BankWriter, file_key, own_key, sum_key
+from randes_cli.files.bank_keys import file_key, own_key, sum_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.manifest import Manifest, TaskRecord
 from randes_cli.ops.editing import Editing
