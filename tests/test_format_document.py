@@ -15,11 +15,12 @@ from oracle import stream, stream_bits
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
-from randes_cli.files import bank
+from randes_cli.files import bank_keys, bank_writer
 from randes_cli.files.bank import BankFile
 from randes_cli.files.digests import digest
 from randes_cli.files.header import MAX_HEADER
-from randes_cli.files.manifest import FEATURES, decode, encode, to_json
+from randes_cli.files.manifest import encode, to_json
+from randes_cli.files.manifest_reader import FEATURES, decode
 from randes_cli.plan import CHUNK_ELEMENTS
 from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs
 
@@ -97,19 +98,19 @@ def test_shuffle_vectors_of_the_document_are_those_of_the_code() -> None:
 def test_names_of_tensors_are_those_of_the_code() -> None:
     names = {row[0].strip("`") for row in rows_of("2. Tensors")[2:]}
     assert names == {
-        bank.base_key("<tensor>"),
-        bank.sum_key("<group>", "<tensor>"),  # type: ignore[arg-type]
-        bank.scale_key("<group>", "<tensor>"),  # type: ignore[arg-type]
-        bank.own_key("<task>", "<tensor>"),
-        bank.file_key("<digest>"),
-        bank.NORMS,
-        bank.GRAM,
-        bank.BASE_DIGESTS,
-        bank.MANIFEST,
-        bank.CHECKS,
+        bank_keys.base_key("<tensor>"),
+        bank_keys.sum_key("<group>", "<tensor>"),  # type: ignore[arg-type]
+        bank_keys.scale_key("<group>", "<tensor>"),  # type: ignore[arg-type]
+        bank_keys.own_key("<task>", "<tensor>"),
+        bank_keys.file_key("<digest>"),
+        bank_keys.NORMS,
+        bank_keys.GRAM,
+        bank_keys.BASE_DIGESTS,
+        bank_keys.MANIFEST,
+        bank_keys.CHECKS,
         "align/<n>",
     }
-    assert str(bank.METADATA).replace("'", '"') in DOCUMENT
+    assert str(bank_writer.METADATA).replace("'", '"') in DOCUMENT
 
 
 def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:

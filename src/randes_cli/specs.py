@@ -161,6 +161,25 @@ class OpenOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class EditOptions:
+    """How an edit runs.
+
+    Attributes:
+        base: the base's checkpoint, where it lies outside the bank and has moved.
+        wait: seconds to wait for another editor.
+        dry_run: only report.
+        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        opening: what may be read of the checkpoints.
+    """
+
+    base: str | None = None
+    wait: float = 0.0
+    dry_run: bool = False
+    merge_adapters: bool = False
+    opening: OpenOptions = field(default_factory=OpenOptions)
+
+
+@dataclass(frozen=True, slots=True)
 class PackOptions:
     """Everything besides the checkpoints that decides a new bank's bytes.
 

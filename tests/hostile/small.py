@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from randes_cli.files.bank import CHECKS, MANIFEST, METADATA, BankFile
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import CHECKS, MANIFEST
+from randes_cli.files.bank_writer import METADATA
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import encode

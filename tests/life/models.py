@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.edit import EditOptions, add, remove
+from randes_cli.ops.edit import add, remove
 from randes_cli.ops.pack import pack
-from randes_cli.specs import BaseStorage, PackOptions, RunOptions, TaskInput, Transform
+from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput, Transform
 
 State = dict[str, NDArray[np.generic]]
 ONE = RunOptions(threads=1)

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.edit import EditOptions, add, remove
+from randes_cli.ops.edit import add, remove
 from randes_cli.ops.pack import pack
 from randes_cli.ops.unpack import UnpackOptions, unpack
-from randes_cli.specs import BaseStorage, PackOptions, RunOptions, TaskInput
+from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput
 
 MERGE = PackOptions(merge_adapters=True)
 IDS = torch.arange(1, 7).reshape(1, 6)

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
-from randes_cli.files.bank import BankFile, file_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import file_key
 from randes_cli.ops.edit import add, remove
 from randes_cli.ops.pack import pack
 from randes_cli.ops.unpack import UnpackOptions, unpack

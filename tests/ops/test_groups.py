@@ -14,9 +14,10 @@ from randes_cli.cli.options import task_input
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import describe
-from randes_cli.ops.edit import EditOptions, add, remove
+from randes_cli.ops.edit import add, remove
 from randes_cli.ops.statistics import stored_statistics, summaries
 from randes_cli.ops.verify import measure
+from randes_cli.specs import EditOptions
 
 ONE = RunOptions(threads=1)
 

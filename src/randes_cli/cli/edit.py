@@ -36,8 +36,8 @@ def add(
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
-    from randes_cli.ops.edit import EditOptions
     from randes_cli.ops.edit import add as run
+    from randes_cli.specs import EditOptions
 
     clock = Clock()
     with progress_bar(quiet=quiet) as progress:
@@ -110,8 +110,8 @@ def remove(
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
-    from randes_cli.ops.edit import EditOptions
     from randes_cli.ops.edit import remove as run
+    from randes_cli.specs import EditOptions
 
     clock = Clock()
     with progress_bar(quiet=quiet) as progress:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile, sealed_tensors
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import sealed_tensors
 from randes_cli.files.writer import parse_size
 from randes_cli.ops.prediction import Moments, moments
 from randes_cli.ops.reports import Alternative

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from randes_cli.files.atomic import atomic_file, check_space
-from randes_cli.files.bank import CHECKS, MANIFEST, BankFile, BankWriter
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import CHECKS, MANIFEST
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.manifest import Manifest
 from randes_cli.ops.parallel import Progress, no_progress

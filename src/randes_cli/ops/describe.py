@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.stats import cosines
-from randes_cli.files.bank import BankFile, own_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import own_key
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.alternatives import alternatives
 from randes_cli.ops.breakdown import Breakdown, GroupRow

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from randes_cli.core.shuffle import layer_type
 from randes_cli.errors import CheckpointError, MismatchError, UsageError
-from randes_cli.files.bank import CHECKS, MANIFEST, BankFile
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.checkpoint import TensorFile
 from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.manifest import TaskRecord

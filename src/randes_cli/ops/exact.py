@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.files.bank import BankWriter, own_key
+from randes_cli.files.bank_keys import own_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
 from randes_cli.ops.superpose import (
     Participant,

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from randes_cli.files.bank import (
-    BASE_DIGESTS,
-    CHECKS,
-    GRAM,
-    MANIFEST,
-    NORMS,
-    base_key,
-    file_key,
-    sealed_tensors,
-)
+from randes_cli.files.bank_keys import BASE_DIGESTS, GRAM, NORMS, base_key, file_key, sealed_tensors
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import SideFile
+from randes_cli.ops.copies import closing_tensors
 from randes_cli.ops.exact import kept_tensor, owned_copies
 from randes_cli.ops.statistics import Cells, choose_cells
 from randes_cli.ops.superpose import Participant, Source, sum_groups, sum_tensors
@@ -82,7 +74,7 @@ class Layout:
         made = [*self.base_tensors(), *self.statistics(), *(tensor for tensor, _ in self.files())]
         made += self.sums(self.units)
         made += (kept_tensor(c, self.base) for c in owned_copies(self.base, self.participants))
-        return [*made, TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
+        return [*made, *closing_tensors()]
 
     def estimate(self, superposed: Iterable[Unit], seal_bits: int | None = None) -> int:
         """Bytes of the bank, at most but for the manifest's and digests' few."""

@@ -17,7 +17,8 @@ from randes_cli.core.kernel import Kernel
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.signs import sign_bits, sign_window
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
-from randes_cli.files.bank import NORMS, BankFile, base_key, own_key, sum_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import NORMS, base_key, own_key, sum_key
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.hub_ref import recorded_ref

@@ -27,7 +27,9 @@ from randes_cli.core.kernel import code_dtype
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target
-from randes_cli.files.bank import BankFile, BankWriter, sealed_tensors, sum_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import sealed_tensors, sum_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest, hasher
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest, SealRecord

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.codes import decode, multiply_scales
-from randes_cli.files.bank import BankFile, scale_key, sum_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import scale_key, sum_key
 from randes_cli.files.digests import digest
 from randes_cli.plan import CHUNK_ELEMENTS, seal_matrix
 from randes_cli.specs import TensorInfo

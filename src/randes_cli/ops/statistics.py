@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import default_coefficient, predicted_cosine
-from randes_cli.files.bank import GRAM, NORMS, BankFile
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.manifest import Manifest
 from randes_cli.ops.parallel import Progress, run_parallel
 from randes_cli.ops.reports import TaskSummary

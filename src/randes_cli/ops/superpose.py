@@ -20,7 +20,9 @@ from randes_cli.core.kernel import Kernel, NonFinite, Overflow
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.signs import sign_bits, sign_window
 from randes_cli.errors import BankDamaged, CheckpointError
-from randes_cli.files.bank import BankFile, BankWriter, base_key, sum_dtype, sum_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import base_key, sum_dtype, sum_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import hasher
 from randes_cli.ops.sampled import BaseSample, clear_below, read_runs
 from randes_cli.plan import Rect, TaskFit, Unit, chunks

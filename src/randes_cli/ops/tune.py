@@ -12,7 +12,8 @@ from typing import Any
 
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.atomic import write_whole
-from randes_cli.files.bank import CHECKS, BankFile
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import digest
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest

@@ -23,7 +23,8 @@ from randes_cli.files.atomic import (
     refuse_same_file,
     wrap_os_error,
 )
-from randes_cli.files.bank import BankFile, file_key
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import file_key
 from randes_cli.files.folders import SUFFIXES
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file

@@ -14,15 +14,8 @@ from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.stats import predicted_cosine
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
-from randes_cli.files.bank import (
-    CHECKS,
-    NORMS,
-    BankFile,
-    base_key,
-    file_key,
-    own_key,
-    scale_key,
-)
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import CHECKS, NORMS, base_key, file_key, own_key, scale_key
 from randes_cli.files.digests import digest
 from randes_cli.ops.inputs import bank_source, reopen
 from randes_cli.ops.kernels import make_kernel

@@ -1,0 +1,50 @@
+"""The names of a bank's tensors; `docs/bank-format.md` lists them."""
+
+from __future__ import annotations
+
+from randes_cli.core.codes import packed_bytes
+from randes_cli.plan import seal_matrix
+from randes_cli.specs import TensorInfo
+
+MANIFEST = "manifest"
+CHECKS = "checks"
+NORMS = "stats/norms"
+GRAM = "stats/gram"
+BASE_DIGESTS = "stats/base-digests"
+
+
+def base_key(name: str) -> str:
+    """Where the base's tensor lies in a bank."""
+    return f"base/{name}"
+
+
+def sum_key(group: int, name: str) -> str:
+    """Where a group's superposition of a tensor lies in a bank."""
+    return f"sum/{group}/{name}"
+
+
+def scale_key(group: int, name: str) -> str:
+    """Where the scales of a sealed superposition lie in a bank: rows' first, then columns'."""
+    return f"scale/{group}/{name}"
+
+
+def sealed_tensors(group: int, tensor: TensorInfo, bits: int) -> tuple[TensorInfo, TensorInfo]:
+    """The scales and the codes of a sealed superposition, as a bank stores them."""
+    scales = TensorInfo(scale_key(group, tensor.name), "F16", (sum(seal_matrix(tensor)),))
+    size = packed_bytes(tensor.elements, bits)
+    return scales, TensorInfo(sum_key(group, tensor.name), "U8", (size,))
+
+
+def own_key(task: str, name: str) -> str:
+    """Where a task's exact tensor, or the extra rows of a resized one, lies in a bank."""
+    return f"own/{task}/{name}"
+
+
+def file_key(content: str) -> str:
+    """Where a side file's content (named by its XXH3-128 in hexadecimal) lies in a bank."""
+    return f"files/{content}"
+
+
+def sum_dtype(bits: int) -> str:
+    """The dtype of a superposition."""
+    return "I16" if bits == 16 else "I8"

@@ -1,0 +1,95 @@
+"""Passes over the units of a bank under way: strips, kernels and threads for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from randes_cli.core.kernel import Kernel
+from randes_cli.ops.exact import Copy, run_copy
+from randes_cli.ops.kernels import make_kernel
+from randes_cli.ops.parallel import J, Progress, W, run_parallel
+from randes_cli.ops.superpose import Job, Superposer, unit_jobs
+from randes_cli.plan import Unit, strip_elements, strip_memory
+from randes_cli.specs import RunOptions
+
+#: A tensor whose sample shows no change gets its step from its largest change, as if that
+#: were so many times the root mean square.
+PEAK_TO_RMS = 8
+
+
+class TooNarrow(Exception):
+    """These units passed the range of 8 bits."""
+
+    def __init__(self, units: set[Unit]) -> None:
+        super().__init__(units)
+        self.units = units
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How passes run; `units` are all that any of them may meet."""
+
+    units: Sequence[Unit]
+    run: RunOptions
+    threads: int
+    progress: Progress
+
+    def strip(self, unit: Unit) -> int:
+        """Elements of a unit that are computed at once."""
+        return strip_elements(
+            unit.layers,
+            max_memory=self.run.max_memory,
+            threads=self.threads,
+            chosen=self.run.strip_elements,
+        )
+
+    def widest(self) -> tuple[int, int]:
+        """(elements of the widest strip, layers of the deepest unit)."""
+        layers = max((unit.layers for unit in self.units), default=1)
+        return max((self.strip(unit) for unit in self.units), default=1), layers
+
+    def kernel(self) -> Kernel:
+        """A kernel with room for every unit."""
+        elements, layers = self.widest()
+        return make_kernel(self.run.device, elements=elements, layers=layers)
+
+    def buffer_bytes(self) -> int:
+        """Bytes of all threads' kernels."""
+        elements, layers = self.widest()
+        return self.threads * strip_memory(layers, elements)
+
+    def parallel(
+        self,
+        jobs: Sequence[J],
+        worker: Callable[[], W],
+        work: Callable[[W, J], int],
+        *,
+        phase: str,
+        total: int,
+    ) -> None:
+        """`run_parallel` with these threads and this progress."""
+        run_parallel(
+            jobs,
+            worker,
+            work,
+            threads=self.threads,
+            phase=phase,
+            total=total,
+            progress=self.progress,
+        )
+
+    def superpose(
+        self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy], phase: str
+    ) -> None:
+        """Run every job of these units, and the copies after them."""
+        sums = [job for unit in units for job in unit_jobs(unit, engine.participants)]
+        total = sum(map(engine.job_bytes, sums)) + sum(copy.nbytes for copy in copies)
+        jobs: list[Job | Copy] = [*sums, *copies]
+
+        def work(kernel: Kernel, job: Job | Copy) -> int:
+            if isinstance(job, Copy):
+                return run_copy(job, engine.writer, engine.tally)
+            return engine.run(kernel, job)
+
+        self.parallel(jobs, self.kernel, work, phase=phase, total=total)
