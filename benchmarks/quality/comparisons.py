@@ -166,7 +166,7 @@ class Goal:
 
 
 GOALS = (
-    Goal("encoder", "hankel 2 bit", 0.995, 1.07),
+    Goal("encoder", "hankel 2 bit (file)", 0.995, 1.07),
     Goal("encoder", "scaling hankel 2 T=96", 0.985),
     Goal("decoder", "hankel 2 bit", 0.965),
     Goal("decoder", "hankel 8 bit", 0.99, 1.25),

@@ -93,7 +93,7 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
     sections = [
         INTRODUCTION,
         f"## What was found\n\n{notes}",
-        f"## What issue 6 wanted\n\n{comparisons.goals(by_name)}\n",
+        f"## What was aimed for\n\n{comparisons.goals(by_name)}\n",
         f"## Which transform\n\n{comparisons.transforms(all_results)}\n",
         f"## At equal bytes\n\n{comparisons.equal_bytes(all_results)}\n",
         f"## Bytes for a quality\n\n{comparisons.bytes_for_quality(all_results)}\n",
