@@ -157,7 +157,7 @@ def transforms(all_results: Sequence[Results]) -> str:
 
 @dataclass(frozen=True)
 class Goal:
-    """One line of what issue 6 asks for."""
+    """One line of what was aimed for."""
 
     bed: str
     method: str
