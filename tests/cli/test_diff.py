@@ -132,3 +132,36 @@ def test_a_base_of_another_shape_is_refused(family: Path, randes: Randes) -> Non
     result = randes("diff", a, b, "--base", family / "wrong.safetensors")
     assert result.code == 4
     assert "missing or has another shape" in result.err
+
+
+def test_a_task_with_another_content_is_compared_by_type_of_tensor(
+    bank: Path, family: Path, randes: Randes
+) -> None:
+    """One small change makes another content; what is compared is the retrieved delta."""
+    against_self = randes("verify", bank, "--against", f"a={family / 'a.safetensors'}", "--json")
+    moved = load_file(family / "a.safetensors")
+    moved["norm.bias"] = moved["norm.bias"] + 1e-3
+    save_file(moved, family / "moved.safetensors")
+    result = randes("diff", bank, f"a={family / 'moved.safetensors'}", "--json")
+    assert result.code == 1
+    types = {row["name"]: row for row in result.json["types"]["a"]}
+    assert set(types) == {"h.*.w.weight", "wte.weight", "norm.bias", "ids"}
+    measured = {row["name"]: row for row in against_self.json["against"][0]["tensors"]}
+    assert types["wte.weight"]["cosine"] == pytest.approx(measured["wte.weight"]["cosine"])
+    assert types["norm.bias"]["norm"] > 0
+    shown = randes("diff", bank, f"a={family / 'moved.safetensors'}").out
+    assert "a, as retrieved from A" in shown and "cosine of deltas" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_two_banks_with_another_task_of_one_name_are_compared_by_type(
+    bank: Path, family: Path, randes: Randes
+) -> None:
+    other = family / "other.randes"
+    words = ["pack", family / "base.safetensors", f"a={family / 'b.safetensors'}", "-o", other]
+    assert randes(*words).code == 0
+    result = randes("diff", bank, other, "--json")
+    assert result.code == 1
+    types = {row["name"]: row for row in result.json["types"]["a"]}
+    assert abs(types["wte.weight"]["cosine"]) < 0.05
+    assert randes("diff", bank, bank).code == 0

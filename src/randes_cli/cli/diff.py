@@ -70,7 +70,7 @@ def _compare(
     with BankFile(Path(a)) as bank:
         if len(b) == 1 and ops.is_bank(b[0]):
             with BankFile(Path(b[0])) as other:
-                return ops.diff_banks(bank, other)
+                return ops.diff_banks(bank, other, run, progress=progress)
         tasks = [o.task_input(text) for text in b]
         pairs = [(task.name, task.source) for task in tasks]
         return ops.diff_bank_checkpoints(bank, pairs, run, progress=progress)

@@ -21,6 +21,8 @@ from randes_cli.files.manifest import TaskRecord
 from randes_cli.files.sources import Sources
 from randes_cli.ops.originals import read_values
 from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
+from randes_cli.ops.retrieve import BankBase, open_base
+from randes_cli.ops.retrieved import RetrievedTask
 from randes_cli.ops.superpose import Source
 from randes_cli.plan import Rect, chunks
 from randes_cli.specs import FLOAT_DTYPES, FORMAT_NAME, ITEM_SIZE, OpenOptions, RunOptions
@@ -83,6 +85,8 @@ class BankDiff:
         changed: tasks of one name that differ: field to [A's, B's].
         kept: tasks that are alike in both.
         tensors: tensors of the bank files whose bytes differ or that only one has.
+        types: how tasks of one name and another content differ, by type of tensor: deltas as A
+            retrieves them, against B's as retrieved or as in the checkpoint.
     """
 
     a: str
@@ -93,6 +97,7 @@ class BankDiff:
     changed: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ()
+    types: dict[str, tuple[TypeDiff, ...]] = field(default_factory=dict)
 
     @property
     def same(self) -> bool:
@@ -149,8 +154,28 @@ def _unequal(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any,
     return {key: (a[key], b[key]) for key in a if a[key] != b[key]}
 
 
-def diff_banks(a: BankFile, b: BankFile) -> BankDiff:
-    """Compare two open banks by their manifests and recorded digests; no data are read."""
+def _task_types(
+    a: RetrievedTask, b: Source, base: BankBase | None, run: RunOptions, progress: Progress
+) -> tuple[TypeDiff, ...]:
+    """How the deltas of two sides of one task differ, on the tensors that compare."""
+    shapes = {} if base is None else {name: info.shape for name, info in base.tensors.items()}
+    names = [
+        name
+        for name, info in a.tensors.items()
+        if a.comparable(name, b.tensors.get(name))
+        and not (isinstance(b, RetrievedTask) and not b.comparable(name, info))
+        and (base is None or shapes.get(name) == info.shape)
+    ]
+    return _types(_compare(a, b, base, names, run, progress))
+
+
+def diff_banks(
+    a: BankFile, b: BankFile, run: RunOptions, *, progress: Progress = no_progress
+) -> BankDiff:
+    """Compare two open banks by their manifests and recorded digests.
+
+    Data are read of tasks of one name and another content alone, where the base is the same.
+    """
     tasks = [{task.name: task for task in bank.manifest.tasks} for bank in (a, b)]
     both = [name for name in tasks[0] if name in tasks[1]]
     changed = {
@@ -169,7 +194,19 @@ def diff_banks(a: BankFile, b: BankFile) -> BankDiff:
             or a.digests(key) != b.digests(key)
         )
     ]
+    types = {}
+    other = [name for name, fields in changed.items() if "content" in fields]
+    if other and a.manifest.base.fingerprint == b.manifest.base.fingerprint:
+        with ExitStack() as stack:
+            bases = [open_base(bank, None) for bank in (a, b)]
+            for opened in bases:
+                if opened is not None:
+                    stack.callback(opened.close)
+            for name in other:
+                pair = [RetrievedTask(k, z, name, run) for k, z in zip((a, b), bases, strict=True)]
+                types[name] = _task_types(pair[0], pair[1], bases[0], run, progress)
     return BankDiff(
+        types=types,
         a=str(a.path),
         b=str(b.path),
         settings=_unequal(_settings(a), _settings(b)),
@@ -228,23 +265,29 @@ def diff_bank_checkpoints(
     names = [name for name, _ in checkpoints]
     if len(set(names)) != len(names):
         raise UsageError("diff: names a task twice")
-    added, kept, changed = [], [], {}
+    added, kept, changed, types = [], [], {}, {}
     for name, source in checkpoints:
         with ExitStack() as stack:
             opened = stack.enter_context(Sources(OpenOptions()).open(source))
             found = content_fingerprint(opened, run, progress=progress)
-        if name not in tasks:
-            added.append(name)
-        elif tasks[name].fingerprint != found:
-            changed[name] = {"content": (tasks[name].fingerprint, found)}
-        else:
-            kept.append(name)
+            if name not in tasks:
+                added.append(name)
+            elif tasks[name].fingerprint != found:
+                changed[name] = {"content": (tasks[name].fingerprint, found)}
+                base = open_base(bank, None)
+                if base is not None:
+                    stack.callback(base.close)
+                ours = RetrievedTask(bank, base, name, run)
+                types[name] = _task_types(ours, opened, base, run, progress)
+            else:
+                kept.append(name)
     return BankDiff(
         a=str(bank.path),
         b=", ".join(source for _, source in checkpoints),
         added=tuple(added),
         changed=changed,
         kept=tuple(kept),
+        types=types,
     )
 
 

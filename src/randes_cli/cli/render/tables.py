@@ -15,7 +15,9 @@ from randes_cli.cli.render.layout import Column, shorten, table
 _MOST_NAMES = 20
 
 if TYPE_CHECKING:
-    from randes_cli.ops.diff import BankDiff, CheckpointDiff
+    from collections.abc import Sequence
+
+    from randes_cli.ops.diff import BankDiff, CheckpointDiff, TypeDiff
     from randes_cli.ops.reports import EditReport, PackReport, SealReport
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import TaskCheck
@@ -136,6 +138,32 @@ def _listed(title: str, names: Sequence[str], width: int) -> list[Text]:
     return [Text(), Text(f"{title} ({len(names):,})", "bold"), *shown] if names else []
 
 
+def _type_lines(types: Sequence[TypeDiff], width: int, *, deltas: bool) -> list[Text]:
+    """How tensors of each type differ between two sides."""
+    columns = [
+        Column("type of tensor", name=True),
+        Column("tensors", drop=1),
+        Column("changed"),
+        Column(f"cosine of {'deltas' if deltas else 'values'}"),
+        Column("‖A − B‖"),
+        Column("‖A − B‖ / ‖A − base‖" if deltas else "‖A − B‖ / ‖A‖"),
+    ]
+    rows = [
+        [
+            one.name,
+            f"{one.tensors:,}",
+            f"{one.changed:,}",
+            f"{one.cosine:.6f}",
+            f"{one.norm:.4g}",
+            "-" if one.relative is None else f"{one.relative:.4g}",
+        ]
+        for one in types[:_MOST_NAMES]
+    ]
+    made = [Text(), *table(columns, rows, width)] if rows else []
+    left = len(types) - _MOST_NAMES
+    return [*made, Text(f"… {left:,} more (--json lists all)", "dim")] if left > 0 else made
+
+
 def bank_diff_view(found: BankDiff, width: int) -> list[Text]:
     """Two banks, or a bank and checkpoints."""
     made = [Text(shorten(f"A {found.a}", width)), Text(shorten(f"B {found.b}", width))]
@@ -148,6 +176,9 @@ def bank_diff_view(found: BankDiff, width: int) -> list[Text]:
         for field, pair in fields.items()
     }
     made += _pairs("task that differs", changes, width)
+    for task, types in found.types.items():
+        made += [Text(), Text(shorten(f"{task}, as retrieved from A", width), "bold")]
+        made += _type_lines(types, width, deltas=True)
     made += _listed("tensors that differ", found.tensors, width)
     same = ", ".join(found.kept[:_MOST_NAMES]) + (" …" if len(found.kept) > _MOST_NAMES else "")
     words = f"alike: {len(found.kept)} tasks" + (f" ({same})" if same else "")
@@ -161,26 +192,4 @@ def checkpoint_diff_view(found: CheckpointDiff, width: int) -> list[Text]:
     made += _listed("tensors only in B", found.added, width)
     made += _pairs("other shape", found.reshaped, width)
     made += _pairs("other dtype", found.retyped, width)
-    of = "deltas" if found.base else "values"
-    columns = [
-        Column("type of tensor", name=True),
-        Column("tensors", drop=1),
-        Column("changed"),
-        Column(f"cosine of {of}"),
-        Column("‖A − B‖"),
-        Column("‖A − B‖ / ‖A − base‖" if found.base else "‖A − B‖ / ‖A‖"),
-    ]
-    rows = [
-        [
-            one.name,
-            f"{one.tensors:,}",
-            f"{one.changed:,}",
-            f"{one.cosine:.6f}",
-            f"{one.norm:.4g}",
-            "-" if one.relative is None else f"{one.relative:.4g}",
-        ]
-        for one in found.types[:_MOST_NAMES]
-    ]
-    made += [Text(), *table(columns, rows, width)] if rows else []
-    left = len(found.types) - _MOST_NAMES
-    return [*made, Text(f"… {left:,} more (--json lists all)", "dim")] if left > 0 else made
+    return made + _type_lines(found.types, width, deltas=bool(found.base))
