@@ -19,7 +19,7 @@ def test_shortened_text_fits_and_is_printable(text: str, width: int) -> None:
 
 
 def test_shortening_keeps_both_ends() -> None:
-    assert shorten("model.layers.0.self_attn.q_proj.weight", 20) == "model.laye…oj.weight"
+    assert shorten("model.layers.0.self_attn.q_proj.weight", 20) == "model….q_proj.weight"
 
 
 def test_safe_leaves_words_alone_and_spells_control_characters() -> None:

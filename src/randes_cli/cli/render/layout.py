@@ -24,13 +24,13 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def shorten(text: str, width: int) -> str:
-    """`text` in at most `width` cells, with an ellipsis in place of its middle."""
+    """`text` in at most `width` cells, cut in its first half: names differ at their ends."""
     text = safe(text)
     if cell_len(text) <= width:
         return text
     if width < 6:
         return set_cell_size(text, max(0, width - 1)).rstrip() + "…" * (width > 0)
-    tail = (width - 1) // 2
+    tail = (width - 1) * 3 // 4
     end = text[-tail:]
     while cell_len(end) > tail:
         end = end[1:]
