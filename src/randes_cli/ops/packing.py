@@ -72,6 +72,7 @@ class Packing:
         while True:
             try:
                 with atomic_file(self.out, force=self.force) as file:
+                    file.reserve(size)
                     writer = BankWriter(file, self.layout.candidates())
                     return self._fill(writer)
             except TooNarrow as retry:
