@@ -16,6 +16,7 @@ from randes_cli import __version__
 from randes_cli.cli import (
     diff,
     edit,
+    environment,
     evaluate,
     inspect,
     pack,
@@ -173,6 +174,7 @@ def _flush(code: int) -> int:
 def main() -> None:
     """The console script."""
     _open_standard_files()
+    environment.prepare()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
