@@ -129,9 +129,7 @@ class TorchKernel:
         memory[:nbytes].view(_CODES[bits]).copy_(total.to(_CODES[bits]))
         return view[:nbytes], peak
 
-    def retrieve(
-        self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw
-    ) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)
         values = delta + self._base[0, : delta.numel()]
         return self._narrow(values, dtype, out)

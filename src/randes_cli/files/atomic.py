@@ -50,9 +50,7 @@ def _linux(name: str, *arguments: Any) -> Callable[..., int] | None:
 
 def _start_writing(fd: int) -> None:
     """Begin to write a file's new pages, and do not wait. A hint, which may fail."""
-    send = _linux(
-        "sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
-    )
+    send = _linux("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
     if send is not None:
         send(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 

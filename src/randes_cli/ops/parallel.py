@@ -31,6 +31,15 @@ def thread_count(asked: int) -> int:
         return os.cpu_count() or 1
 
 
+def run_serial(
+    jobs: Sequence[J], work: Callable[[J], None], *, phase: str, progress: Progress
+) -> None:
+    """Do every job here: many short reads, for which threads would wait more than they work."""
+    for job in jobs:
+        work(job)
+        progress(phase, 1, len(jobs))
+
+
 def run_parallel(
     jobs: Sequence[J],
     worker: Callable[[], W],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from randes_cli.core.kernel import Kernel
+from randes_cli.ops.copies import Run
 from randes_cli.ops.exact import Copy, run_copy
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.parallel import J, Progress, W, run_parallel
+from randes_cli.ops.parallel import Progress, run_parallel
 from randes_cli.ops.superpose import Job, Superposer, unit_jobs
 from randes_cli.plan import Unit, strip_elements, strip_memory
 from randes_cli.specs import RunOptions
@@ -59,37 +60,28 @@ class Passes:
         elements, layers = self.widest()
         return self.threads * strip_memory(layers, elements)
 
-    def parallel(
-        self,
-        jobs: Sequence[J],
-        worker: Callable[[], W],
-        work: Callable[[W, J], int],
-        *,
-        phase: str,
-        total: int,
+    def superpose(
+        self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy | Run], phase: str
     ) -> None:
-        """`run_parallel` with these threads and this progress."""
+        """Run every job of these units, and the copies after them."""
+        sums = [job for unit in units for job in unit_jobs(unit, engine.participants)]
+        total = sum(map(engine.job_bytes, sums)) + sum(copy.nbytes for copy in copies)
+        jobs: list[Job | Copy | Run] = [*sums, *copies]
+
+        def work(kernel: Kernel, job: Job | Copy | Run) -> int:
+            if isinstance(job, Job):
+                return engine.run(kernel, job)
+            if isinstance(job, Copy):
+                return run_copy(job, engine.writer, engine.tally)
+            job.copy(engine.writer.out)
+            return job.count
+
         run_parallel(
             jobs,
-            worker,
+            self.kernel,
             work,
             threads=self.threads,
             phase=phase,
             total=total,
             progress=self.progress,
         )
-
-    def superpose(
-        self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy], phase: str
-    ) -> None:
-        """Run every job of these units, and the copies after them."""
-        sums = [job for unit in units for job in unit_jobs(unit, engine.participants)]
-        total = sum(map(engine.job_bytes, sums)) + sum(copy.nbytes for copy in copies)
-        jobs: list[Job | Copy] = [*sums, *copies]
-
-        def work(kernel: Kernel, job: Job | Copy) -> int:
-            if isinstance(job, Copy):
-                return run_copy(job, engine.writer, engine.tally)
-            return engine.run(kernel, job)
-
-        self.parallel(jobs, self.kernel, work, phase=phase, total=total)

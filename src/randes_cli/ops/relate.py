@@ -118,8 +118,6 @@ def relate(
     added: Sequence[Participant],
     norms: F64 | None,
     exponents: Mapping[Unit, int],
-    *,
-    threads: int,
     progress: Progress,
 ) -> Statistics:
     """The statistics of a bank with `added` tasks.
@@ -139,14 +137,7 @@ def relate(
         for task in manifest.tasks:
             again = _reread(bank, base, task, unit_of, stack)
             tasks.append(again or Echo(bank, task))
-        found = gather_grams(
-            base,
-            [*tasks, *added],
-            exponents,
-            stored.cells,
-            threads=threads,
-            progress=progress,
-        )
+        found = gather_grams(base, [*tasks, *added], exponents, stored.cells, progress)
     exact = [_same_sample(stored.grams, found, n, tasks[n]) for n in range(old)]
     for group in range(manifest.groups):
         near = [n for n in range(old) if tasks[n].group == group]

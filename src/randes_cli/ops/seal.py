@@ -163,6 +163,7 @@ class _Sealing:
         check_space(target.parent, size)
         self._measure()
         with atomic_file(target, force=force) as file:
+            file.reserve(size)
             candidates = [*map(self.old.info, kept), *made, *closing_tensors()]
             writer = BankWriter(file, candidates)
             copy_tensors(writer, self.old, kept, self.progress)

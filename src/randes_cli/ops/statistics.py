@@ -14,7 +14,7 @@ from randes_cli.core.stats import default_coefficient, predicted_cosine
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.manifest import Manifest
-from randes_cli.ops.parallel import Progress, run_parallel
+from randes_cli.ops.parallel import Progress, run_serial
 from randes_cli.ops.reports import TaskSummary
 from randes_cli.ops.sample import Deltas, gram
 from randes_cli.ops.superpose import Source, Tally
@@ -50,8 +50,6 @@ def gather_grams(
     participants: Sequence[Deltas],
     exponents: Mapping[Unit, int],
     cells: Cells,
-    *,
-    threads: int,
     progress: Progress,
 ) -> F64:
     """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet.
@@ -66,23 +64,14 @@ def gather_grams(
 
     same = np.array([[a.group == b.group for b in participants] for a in participants])
 
-    def look(_: None, units: list[Unit]) -> int:
+    def look(units: list[Unit]) -> None:
         for unit in sorted(units, key=lambda unit: unit.names):
             plain, met = gram(base, participants, unit, exponents[unit])
             for position, name in enumerate(unit.names):
                 made[where[name], 0] += plain[position]
                 made[where[name], 1] += met[position] * same
-        return 1
 
-    run_parallel(
-        list(types.values()),
-        lambda: None,
-        look,
-        threads=threads,
-        phase="comparing",
-        total=len(types),
-        progress=progress,
-    )
+    run_serial(list(types.values()), look, phase="comparing", progress=progress)
     return made
 
 
