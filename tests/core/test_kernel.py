@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sysconfig
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -328,3 +330,8 @@ def test_torch_gives_the_bytes_of_numpy(data: st.DataObject) -> None:
         lost = kernel.retrieve(codes.view(np.uint8), bits, patterns[0], dtype, out)
         outputs.append((lost, out.tobytes()))
     assert all(one == outputs[0] for one in outputs)
+
+
+def test_the_fused_passes_are_there_wherever_they_can_be_compiled() -> None:
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    assert available() or shutil.which(compiler) is None, "pip install -e . compiles them"

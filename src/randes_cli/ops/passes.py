@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from randes_cli.core.kernel import Kernel
 from randes_cli.ops.copies import Run
@@ -13,6 +14,8 @@ from randes_cli.ops.parallel import Progress, run_parallel
 from randes_cli.ops.superpose import Job, Superposer, unit_jobs
 from randes_cli.plan import Unit, strip_elements, strip_memory
 from randes_cli.specs import RunOptions
+
+AnyJob: TypeAlias = Job | Copy | Run
 
 #: A tensor whose sample shows no change gets its step from its largest change, as if that
 #: were so many times the root mean square.
@@ -25,6 +28,18 @@ class TooNarrow(Exception):
     def __init__(self, units: set[Unit]) -> None:
         super().__init__(units)
         self.units = units
+
+
+def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:
+    """Both in their order, evenly among each other.
+
+    Copying waits for the file that all threads write to, computing does not: at best one thread
+    does the one while another does the other.
+    """
+    places: list[tuple[float, AnyJob]] = []
+    for kind in (jobs, copies):
+        places += [((at + 0.5) / len(kind), one) for at, one in enumerate(kind)]
+    return [one for _, one in sorted(places, key=lambda place: place[0])]
 
 
 @dataclass(frozen=True)
@@ -63,12 +78,12 @@ class Passes:
     def superpose(
         self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy | Run], phase: str
     ) -> None:
-        """Run every job of these units, and the copies after them."""
+        """Run every job of these units, and the copies."""
         sums = [job for unit in units for job in unit_jobs(unit, engine.participants)]
         total = sum(map(engine.job_bytes, sums)) + sum(copy.nbytes for copy in copies)
-        jobs: list[Job | Copy | Run] = [*sums, *copies]
+        jobs = mixed(sums, copies)
 
-        def work(kernel: Kernel, job: Job | Copy | Run) -> int:
+        def work(kernel: Kernel, job: AnyJob) -> int:
             if isinstance(job, Job):
                 return engine.run(kernel, job)
             if isinstance(job, Copy):
