@@ -181,5 +181,5 @@ def main() -> None:
             signal.signal(caught, _on_signal)
     # Headers and manifests of 100,000 tensors are millions of objects that stay: looking through
     # them for garbage every 700 would double the time that opening a bank takes.
-    gc.set_threshold(200_000, 20, 50)
+    gc.set_threshold(2_000_000, 20, 50)
     sys.exit(_flush(run(sys.argv[1:])))
