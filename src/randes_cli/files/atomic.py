@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +38,8 @@ def _sender() -> Callable[[int, int, int, int], int] | None:
     """Linux' sync_file_range, which starts writing a file's new pages and does not wait."""
     if not sys.platform.startswith("linux"):
         return None
+    import ctypes
+
     found = getattr(ctypes.CDLL(None), "sync_file_range", None)
     if found is not None:
         found.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
@@ -157,7 +157,7 @@ def refuse_same_file(path: Path, inputs: Iterable[Path]) -> None:
 
 def sibling(path: Path) -> Path:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
-    return path.parent / f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}"
+    return path.parent / f".{path.name}.{os.urandom(6).hex()}{_SUFFIX}"
 
 
 def remove_stale(path: Path) -> None:

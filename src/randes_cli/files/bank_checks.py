@@ -21,6 +21,9 @@ from randes_cli.files.manifest import Manifest
 from randes_cli.plan import plan_units, sealable, superposable
 from randes_cli.specs import BaseStorage, Shuffle, TensorInfo
 
+#: Takes a tensor's name, dtype and shape, and raises where it is not so.
+Expect = Callable[[str, str, tuple[int, ...]], None]
+
 
 def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
     """Raise BankDamaged unless `tensors` has what the manifest implies, in dtype and shape."""
@@ -37,13 +40,9 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
     if manifest.base.storage is BaseStorage.reference:
         size = DIGEST_BYTES * sum(map(chunk_count, base.values()))
         expect(BASE_DIGESTS, "U8", (size,))
-    for name, found in tensors.items():
-        if name.startswith("sum/"):
-            group, _, inner = name.removeprefix("sum/").partition("/")
-            twin = base.get(inner)
-            _check_sum(group, inner, found, manifest, twin)
-            if found.dtype == "U8" and twin is not None:
-                _check_seal(int(group), found, manifest, twin, expect)
+    for found in tensors.values():
+        if found.name.startswith("sum/"):
+            _check_sum(found, manifest, base, expect)
     _check_units(manifest, tensors)
     for task in manifest.tasks:
         for name, tensor in task.own.items():
@@ -65,10 +64,12 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
 
 
 def _check_sum(
-    group: str, tensor: str, found: TensorInfo, manifest: Manifest, base: TensorInfo | None
+    found: TensorInfo, manifest: Manifest, tensors: Mapping[str, TensorInfo], expect: Expect
 ) -> None:
     """Whether a superposition is of a group and a tensor of this bank, and as wide as it says."""
     name = found.name
+    group, _, tensor = name.removeprefix("sum/").partition("/")
+    base = tensors.get(tensor)
     if not (group.isascii() and group.isdigit() and group == str(int(group[:8]))):
         raise BankDamaged(f"{name!a} is of no group of this bank")
     if int(group) >= manifest.groups:
@@ -82,14 +83,12 @@ def _check_sum(
         raise BankDamaged(f"manifest: steps[{tensor!a}] is missing")
     if not sealed and found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
         raise BankDamaged(f"{name!a} has another width than the manifest says")
+    if sealed:
+        _check_seal(int(group), found, manifest, base, expect)
 
 
 def _check_seal(
-    group: int,
-    found: TensorInfo,
-    manifest: Manifest,
-    base: TensorInfo,
-    expect: Callable[[str, str, tuple[int, ...]], None],
+    group: int, found: TensorInfo, manifest: Manifest, base: TensorInfo, expect: Expect
 ) -> None:
     """Whether codes belong to a sealed group, and they and their scales have the right shapes."""
     seal = manifest.sealed.get(group)

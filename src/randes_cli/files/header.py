@@ -119,7 +119,7 @@ def parse_json(data: bytes) -> Any:
 
 
 def _are_counts(values: list[object]) -> bool:
-    for value in values:
+    for value in values:  # noqa: SIM110 - a generator takes thrice as long
         if type(value) is not int or not 0 <= value < _COUNT_END:
             return False
     return True
