@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import prod
 
 from randes_cli.core.kernel import SPARE
@@ -165,11 +166,17 @@ def superposable(tensor: TensorInfo) -> bool:
     return tensor.dtype in FLOAT_DTYPES and tensor.elements > 1
 
 
+@lru_cache
+def _squarest(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Models have many tensors of few shapes."""
+    cuts = range(1, max(2, len(shape)))
+    views = [(prod(shape[:cut]), prod(shape[cut:])) for cut in cuts]
+    return min(reversed(views), key=sum)
+
+
 def seal_matrix(tensor: TensorInfo) -> tuple[int, int]:
     """(rows, columns) under which a tensor gets row and column scales: its squarest view."""
-    cuts = range(1, max(2, len(tensor.shape)))
-    views = [(prod(tensor.shape[:cut]), prod(tensor.shape[cut:])) for cut in cuts]
-    return min(reversed(views), key=sum)
+    return _squarest(tensor.shape)
 
 
 def sealable(tensor: TensorInfo) -> bool:

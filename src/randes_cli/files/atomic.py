@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
 
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, RandesError, UsageError
 
@@ -39,27 +36,31 @@ _WRITE_AT_ONCE = 2**19
 
 
 @cache
-def _linux(name: str, *arguments: Any) -> Callable[..., int] | None:
-    """A function of Linux' C library that Python does not have."""
+def _linux(name: str, arguments: str) -> Callable[..., int] | None:
+    """A function of Linux' C library that Python does not have; it returns an error number."""
+    import ctypes  # only what writes large files has a use for it
+
     found = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if not sys.platform.startswith("linux") or found is None:
         return None
-    found.argtypes = arguments
-    return cast("Callable[..., int]", found)
+    kinds = {"int": ctypes.c_int, "unsigned": ctypes.c_uint, "long": ctypes.c_int64}
+    found.argtypes = [kinds[word] for word in arguments.split()]
+    return lambda *values: ctypes.get_errno() if found(*values) else 0
 
 
 def _start_writing(fd: int) -> None:
     """Begin to write a file's new pages, and do not wait. A hint, which may fail."""
-    send = _linux("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    send = _linux("sync_file_range", "int long long unsigned")
     if send is not None:
         send(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
 def _allocate(fd: int, size: int) -> None:
     """Give a file its room on the disk at once, where the system can."""
-    allocate = _linux("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    if allocate is not None and size and allocate(fd, 0, 0, size) and ctypes.get_errno() in _FULL:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    allocate = _linux("fallocate", "int int long long")
+    failed = allocate(fd, 0, 0, size) if allocate is not None and size else 0
+    if failed in _FULL:
+        raise OSError(failed, os.strerror(failed))
 
 
 class OutputFile:
@@ -179,7 +180,7 @@ def refuse_same_file(path: Path, inputs: Iterable[Path]) -> None:
 
 def sibling(path: Path) -> Path:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
-    return path.parent / f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}"
+    return path.parent / f".{path.name}.{os.urandom(6).hex()}{_SUFFIX}"
 
 
 def remove_stale(path: Path) -> None:

@@ -57,7 +57,8 @@ class Editing:
         self.sampled: dict[Unit, float] = {}
         #: Steps of the units that the passes superpose; the others are only looked through.
         self.steps = self.exponents
-        self.passes = Passes(self.units, run, thread_count(run.threads), progress)
+        threads = thread_count(run.threads, self.manifest.base.tensors)
+        self.passes = Passes(self.units, run, threads, progress)
         self.staying: list[Run] = []
         self.stored = stored_statistics(old)
         self.before = summaries(self.manifest, self.stored)

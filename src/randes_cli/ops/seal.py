@@ -130,7 +130,7 @@ class _Sealing:
 
     def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
         self.old, self.bits, self.progress = old, bits, progress
-        self.threads = thread_count(run.threads)
+        self.threads = thread_count(run.threads, old.manifest.base.tensors)
         self.strip = max(8, (run.strip_elements or _STRIP) // 8 * 8)
         manifest = old.manifest
         named = {tensor.name: tensor for tensor in manifest.base.tensors}

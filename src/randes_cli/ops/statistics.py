@@ -45,6 +45,12 @@ def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) 
     return [(kind, tuple(members)) for kind, members in types.items()]
 
 
+def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
+    """The number of each tensor's cell, −1 for none."""
+    cell = {name: number for number, (_, members) in enumerate(cells) for name in members}
+    return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
+
+
 def gather_grams(
     base: Source | None,
     participants: Sequence[Deltas],
@@ -96,9 +102,16 @@ def kept_energy(
 
     `groups` has each task's group, `sealed` the bits of sealed groups. None where none is.
     """
-    if not sealed:
-        return None
-    cut = np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
+    return energy_kept(sealable_rows(base), groups, sealed) if sealed else None
+
+
+def sealable_rows(base: Iterable[TensorInfo]) -> F64:
+    """1 where a superposable tensor is cut when its group is sealed, 0 where it stays live."""
+    return np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
+
+
+def energy_kept(cut: F64, groups: Sequence[int], sealed: Mapping[int, int]) -> F64:
+    """`kept_energy` of a base whose `sealable_rows` are known."""
     lost = [DISTORTION[sealed[group]] if group in sealed else 0.0 for group in groups]
     return 1.0 - np.outer(cut, lost)
 
@@ -116,15 +129,14 @@ def predictions(
     `groups` has each task's group, `kept` what sealing leaves (see `kept_energy`).
     """
     count = norms.shape[1]
-    cell_of = {name: number for number, (_, names) in enumerate(cells) for name in names}
+    cell = cells_of(rows, cells)
     made = []
     for task in range(count):
         changed = np.flatnonzero(norms[:, task] > 0)
         met = np.zeros((count, count))
         if grams is not None:
-            names = [rows[int(row)] for row in changed]
-            used = sorted({cell_of[name] for name in names if name in cell_of})
-            met = grams[used, 1].sum(axis=0)
+            used = np.unique(cell[changed])
+            met = grams[used[used >= 0], 1].sum(axis=0)
         near = [other for other in range(count) if groups[other] == groups[task]]
         inside = norms[changed][:, near]
         left = None if kept is None else kept[changed, task]

@@ -151,8 +151,8 @@ def height(unit: Unit, participants: list[Participant]) -> int:
 
 def sum_groups(unit: Unit, participants: list[Participant]) -> list[int]:
     """The groups whose superposition of a unit these participants enter or leave."""
-    names = set(unit.names)
-    return sorted({p.group for p in participants if not names.isdisjoint(p.fit.superposed)})
+    entered = (p for p in participants if any(name in p.fit.superposed for name in unit.names))
+    return sorted({participant.group for participant in entered})
 
 
 def unit_jobs(unit: Unit, participants: list[Participant]) -> list[Job]:
