@@ -40,9 +40,10 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
     if manifest.base.storage is BaseStorage.reference:
         size = DIGEST_BYTES * sum(map(chunk_count, base.values()))
         expect(BASE_DIGESTS, "U8", (size,))
+    summable = {name: tensor for name, tensor in base.items() if superposable(tensor)}
     for found in tensors.values():
         if found.name.startswith("sum/"):
-            _check_sum(found, manifest, base, expect)
+            _check_sum(found, manifest, summable, expect)
     _check_units(manifest, tensors)
     for task in manifest.tasks:
         for name, tensor in task.own.items():
@@ -57,24 +58,23 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
             there = tensors.get(file_key(content))
             if there is None or there.dtype != "U8" or len(there.shape) != 1:
                 raise BankDamaged(f"side file {name!a} is missing")
-    rows = sum(superposable(tensor) for tensor in base.values())
     count = len(manifest.tasks)
-    expect(NORMS, "F64", (rows, count))
+    expect(NORMS, "F64", (len(summable), count))
     expect(GRAM, "F64", (len(manifest.cells), 2, count, count))
 
 
 def _check_sum(
-    found: TensorInfo, manifest: Manifest, tensors: Mapping[str, TensorInfo], expect: Expect
+    found: TensorInfo, manifest: Manifest, summable: Mapping[str, TensorInfo], expect: Expect
 ) -> None:
     """Whether a superposition is of a group and a tensor of this bank, and as wide as it says."""
     name = found.name
     group, _, tensor = name.removeprefix("sum/").partition("/")
-    base = tensors.get(tensor)
+    base = summable.get(tensor)
     if not (group.isascii() and group.isdigit() and group == str(int(group[:8]))):
         raise BankDamaged(f"{name!a} is of no group of this bank")
     if int(group) >= manifest.groups:
         raise BankDamaged(f"{name!a} is of no group of this bank")
-    if base is None or not superposable(base):
+    if base is None:
         raise BankDamaged(f"{name!a} does not match the base")
     sealed = found.dtype == "U8"
     if not sealed and base.shape != found.shape:

@@ -129,7 +129,7 @@ def predictions(
     `groups` has each task's group, `kept` what sealing leaves (see `kept_energy`).
     """
     count = norms.shape[1]
-    cell = cells_of(rows, cells)
+    cell = np.zeros(0, np.int64) if grams is None else cells_of(rows, cells)
     made = []
     for task in range(count):
         changed = np.flatnonzero(norms[:, task] > 0)
