@@ -173,8 +173,8 @@ def pack_once(name: str, tasks: int, folder: Path, repeats: int, touch: float) -
 
 
 def scaling(folder: Path, repeats: int, touch: float) -> Iterator[Row]:
-    """Pack at doubled sizes and doubled numbers of tasks."""
-    points = [(name, 4) for name in ("62M", "124M", "248M", "506M", "1B")]
+    """Pack at doubled sizes and numbers of tasks; the smallest tells what the start takes."""
+    points = [(name, 4) for name in ("1M", "62M", "124M", "248M", "506M", "1B")]
     points += [("124M", tasks) for tasks in (2, 8, 16)]
     for name, tasks in points:
         found = pack_once(name, tasks, folder, repeats, touch)
@@ -192,9 +192,9 @@ def large(folder: Path) -> Iterator[Row]:
             yield found
 
 
-def exponent(rows: list[Row], key: str, figure: str) -> float | None:
-    """The slope of log(figure) over log(key), by least squares."""
-    points = [(math.log(r[key]), math.log(r[figure])) for r in rows]
+def exponent(rows: list[Row], key: str, figure: str, start: float) -> float | None:
+    """The slope of log(figure − start) over log(key), by least squares."""
+    points = [(math.log(r[key]), math.log(max(1e-9, r[figure] - start))) for r in rows]
     if len(points) < 3:
         return None
     mean_x = sum(x for x, _ in points) / len(points)
@@ -225,13 +225,15 @@ def report(found: dict[str, Any]) -> str:
             f"| {r['size']} | {r['tasks']} | {r['job']} | {r['seconds']:.2f} | {limit} "
             f"| {r['cpu']:.2f} | {plain} | {r['anonymous']:.0f} |"
         )
-    by_size = [r for r in found["scaling"] if r["tasks"] == 4]
+    by_size = [r for r in found["scaling"] if r["tasks"] == 4 and r["size"] != "1M"]
+    smallest = [r for r in found["scaling"] if r["size"] == "1M"]
     by_task = [r for r in found["scaling"] if r["size"] == "124M"]
     for rows, key in ((by_size, "parameters"), (by_task, "tasks")):
         for figure in ("seconds", "cpu"):
-            slope = exponent(rows, key, figure)
+            start = smallest[0][figure] if smallest else 0.0
+            slope = exponent(rows, key, figure, start)
             if slope is not None:
-                lines.append(f"\n{figure} of pack grow as {key}^{slope:.2f}")
+                lines.append(f"\n{figure} of pack beyond {start:.2f} s grow as {key}^{slope:.2f}")
     for name, swap in found.get("swap", {}).items():
         lines.append(
             f"\n{name}, {swap['parameters'] / 1e6:.1f}M float32: load_into {swap['swap']:.0f} ms "
