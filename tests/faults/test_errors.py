@@ -188,6 +188,15 @@ def test_a_real_disk_that_fills_up_keeps_the_old_bank(
         assert verify(opened, RunOptions(threads=1)).sound
 
 
+def test_room_that_is_not_there_is_refused_before_a_byte_is_written(small_disk: Path) -> None:
+    with (
+        pytest.raises(NoSpace, match="making room"),
+        atomic.atomic_file(small_disk / "bank.randes", force=False) as file,
+    ):
+        file.reserve(2**40)
+    assert list(small_disk.iterdir()) == []
+
+
 def test_an_edit_keeps_the_permissions_of_the_bank(tmp_path: Path) -> None:
     bank = make_bank(write_family(tmp_path), ("single",))
     bank.chmod(0o640)
