@@ -21,10 +21,9 @@ from methods import Method, Models
 PARTS: dict[str, Callable[[], list[Method]]] = {
     "baselines": catalogue.baselines,
     "banks": catalogue.banks,
-    "sealed": catalogue.sealed,
-    "files": catalogue.files,
     "ablations": catalogue.ablations,
     "scaling": catalogue.scaling,
+    "defaults": catalogue.defaults,
 }
 
 
