@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from beds import CACHE, TEST, VALIDATION, Bed, StateDict, load, save
-from decoder_data import DOMAINS, WINDOW, split, windows
+from decoder_data import DOMAINS, RUN, WINDOW, split, windows
 from torch import Tensor, nn
 from torch.nn import functional
 from training import Recipe, fit
@@ -23,7 +23,7 @@ FINE_TUNING = Recipe(steps=300, rate=2e-4, batch=16, seed=1, half=True)
 FAR_FINE_TUNING = Recipe(steps=110, rate=1e-3, batch=8, seed=1)
 #: Windows of 96 bytes from each part of a domain's held-out text, by bed.
 HELD_OUT_WINDOWS = {
-    "decoder": {VALIDATION: 16, TEST: 64},
+    "decoder": {VALIDATION: 24, TEST: 64},
     "decoder-far": {VALIDATION: 16, TEST: 40},
 }
 
@@ -89,10 +89,9 @@ def _evaluator() -> Any:
 @cache
 def _held_out(bed_name: str, domain: str, part: str) -> Tensor:
     generator = torch.Generator().manual_seed(1 if part == VALIDATION else 2)
-    stream = split(domain)[1]
-    middle = len(stream) // 2
-    own = stream[:middle] if part == VALIDATION else stream[middle:]
-    return windows(own, HELD_OUT_WINDOWS[bed_name][part], generator)
+    runs = split(domain)[1].view(-1, RUN)
+    own = runs[::2] if part == VALIDATION else runs[1::2]
+    return windows(own.reshape(-1), HELD_OUT_WINDOWS[bed_name][part], generator)
 
 
 def _evaluate(bed_name: str, state: StateDict, domain: str, part: str) -> float:
@@ -121,7 +120,7 @@ def _bed(name: str, title: str, recipe: Recipe, story: str, *, broad: bool) -> B
         if not path.exists():
             train(domain, base, recipe, path)
             print(f"{name}: trained {domain}", flush=True)
-    return Bed(name, title, base, tasks, partial(_evaluate, name), story, curves=broad)
+    return Bed(name, title, base, tasks, partial(_evaluate, name), story)
 
 
 def bed() -> Bed:
