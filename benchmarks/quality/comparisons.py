@@ -194,6 +194,7 @@ GOALS = (
     Goal("decoder", "hankel 2 bit", 0.965),
     Goal("decoder", "hankel 8 bit", 0.99, 1.25),
     Goal("decoder", "hankel 2 x 4 bit", 0.99, 1.25),
+    Goal("decoder", "hankel 3 x 2 bit", 0.99, 1.25),
 )
 
 
