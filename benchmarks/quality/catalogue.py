@@ -15,9 +15,9 @@ SEEDS = (42, 43, 44)
 CROWDS = (1, 2, 4, 8, 16, 32, 64, 96)
 
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"
-SHARES = (0.1, 0.05, 0.2, 0.3, 0.4, 0.5)
-TALL = (0.4, 0.3, 0.5, 0.2, 0.6)
-PAST_ONE = (1.0, 1.2, 1.4, 1.6, 0.8, 0.6, 0.4, 0.2)
+SHARES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
+TALL = (0.6, 0.5, 0.4, 0.3, 0.2)
+PAST_ONE = (1.6, 1.4, 1.2, 1.0, 0.8, 0.6, 0.4, 0.2)
 
 
 def baselines() -> list[Method]:

@@ -60,7 +60,7 @@ def _validate(bed: Bed, packed: Packed, tasks: list[str], knob: float) -> float:
 
 
 def search(bed: Bed, packed: Packed, method: Method, tasks: list[str]) -> dict[float, float]:
-    """Validation mean by knob, from the favoured end on; nothing where no knob is to be tried.
+    """Validation mean by knob, from the first on; nothing where no knob is to be tried.
 
     Unless the whole curve is wanted, stops at the first knob that comes out below the best.
     """

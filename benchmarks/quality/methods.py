@@ -90,7 +90,7 @@ class Method:
     """One row of a table.
 
     Attributes:
-        knobs: values tried on the validation half, the favoured one first; none where the bank's
+        knobs: values tried on the validation part, from one end to the other; none where the bank's
             own default λ is to be taken.
         seeds: whether it draws anything at random.
         curve: whether to try all knobs even when the first ones are the best.

@@ -64,7 +64,7 @@ Every model was trained for this, whole, on real data. A method packs all fine-t
 and gives each back; λ, one for all tasks as in the paper, is the best of 0.1, 0.2, ... 1.0 on one
 part of the held-out examples, and scores are of the other part. Where a method's own paper tunes
 something else (a share, a threshold), that is tuned in λ's place; TIES may go up to 1.6. Where no
-λ curve is drawn the search goes down from 1.0 and stops at the first value below the best.
+λ curve is drawn the search goes down from the top and stops at the first value below the best.
 
 *Normalised* is the mean over tasks of the score divided by the fine-tuned model's. *Bytes* are all
 that lies on disk, the base included, in units of the base in float32; *bits a value* is what comes
