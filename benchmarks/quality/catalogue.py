@@ -13,6 +13,8 @@ from randes_cli.specs import Signs, Transform
 SEEDS = (42, 43, 44)
 #: Fewest to most tasks in one bank.
 CROWDS = (1, 2, 4, 8, 16, 32, 64, 96)
+#: Groups and bits that the fullest bank is tried with.
+GROUPED = ((4, 2), (8, 2), (12, 1), (12, 2), (24, 1))
 
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"
 SHARES = (0.1, 0.05, 0.2, 0.3, 0.4, 0.5)
@@ -110,8 +112,8 @@ def ablations() -> list[Method]:
 
 
 def scaling(crowds: tuple[int, ...] = CROWDS) -> list[Method]:
-    """Fuller and fuller banks."""
-    return [
+    """Fuller and fuller banks, and the fullest in groups."""
+    rows = [
         Method(
             f"scaling {preset} {bits} T={count}",
             "scaling",
@@ -122,3 +124,15 @@ def scaling(crowds: tuple[int, ...] = CROWDS) -> list[Method]:
         for preset, bits in (("hankel", 2), ("hankel", 16), ("srsf", 16), ("rsf", 16))
         for count in crowds
     ]
+    most = max(crowds)
+    rows += [
+        Method(
+            f"scaling hankel {groups} x {bits} T={most}",
+            "scaling",
+            bank("hankel", bits, groups, most),
+            seeds=True,
+            tasks=most,
+        )
+        for groups, bits in GROUPED
+    ]
+    return rows

@@ -17,7 +17,7 @@ from training import Recipe, fit
 FOLDER = CACHE / "encoder-lora"
 RANK, ALPHA = 16, 32
 TARGETS = ("query", "key", "value", "dense")
-FINE_TUNING = Recipe(steps=300, rate=1e-3, batch=32)
+FINE_TUNING = Recipe(steps=300, rate=1e-3, batch=32, half=True)
 
 
 def fine_tune(task: str, seed: int, folder: Path) -> None:
