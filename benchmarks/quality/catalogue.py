@@ -13,8 +13,9 @@ from randes_cli.specs import Signs, Transform
 SEEDS = (42, 43, 44)
 #: Fewest to most tasks in one bank.
 CROWDS = (1, 2, 4, 8, 16, 32, 64, 96)
-#: Groups and bits that the fullest bank is tried with.
-GROUPED = ((4, 2), (8, 2), (12, 1), (12, 2), (24, 1))
+#: Groups and bits that the fullest bank is tried with. Tasks are dealt in turn, so with a number
+#: of groups that has no factor in common with the beds' eight tasks none meets only its copies.
+GROUPED = ((3, 2), (5, 2), (7, 2), (11, 1))
 
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"
 SHARES = (0.1, 0.05, 0.2, 0.3, 0.4, 0.5)
