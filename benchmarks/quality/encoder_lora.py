@@ -82,7 +82,7 @@ def merged_bed() -> Bed:
         encoder.evaluate,
         f"The same eight tasks with LoRA of rank {RANK} on every linear layer, merged into full "
         "models: a bank is packed from PEFT's folders with `merge_adapters`, the other methods "
-        "have the merged checkpoints.",
+        "have the merged checkpoints. The eight adapters as they are take 0.235 × the base.",
         folders=folders,
     )
 
