@@ -21,7 +21,7 @@ def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
 
     A copy has a name and an index of its own, so other signs: it interferes as any other task.
     """
-    known: Mapping[str, Path] = {**bed.tasks, **bed.extra}
+    known: Mapping[str, Path] = {**bed.tasks, **bed.folders, **bed.extra}
     found = dict(list(known.items())[:wanted])
     for turn in count(1):
         again = list(known.items())[: wanted - len(found)]
@@ -36,24 +36,32 @@ def bank(
 ) -> Callable[[Models, int], Packed]:
     """A bank of one transform and width; its bytes are those of the file.
 
-    `tasks` fills it with further fine-tunes and copies beyond the bed's own tasks.
+    `tasks` fills it with further fine-tunes and copies beyond the bed's own tasks. Where the base
+    lies outside, one is counted all the same, as for every other method.
     """
 
     def build(models: Models, seed: int) -> Packed:
-        members = crowd(models.bed, tasks or len(models.tasks))
+        bed = models.bed
+        members = crowd(bed, tasks or len(models.tasks))
         inputs = [TaskInput(name, str(source)) for name, source in members.items()]
-        options = PackOptions(Transform.from_preset(preset), bits=bits, seed=seed, groups=groups)
-        run = RunOptions(threads=1)
+        options = PackOptions(
+            Transform.from_preset(preset),
+            bits=bits,
+            seed=seed,
+            groups=groups,
+            merge_adapters=bool(bed.folders) and not bed.outside,
+        )
+        base, run = None if bed.outside else str(bed.base), RunOptions(threads=1)
         with TemporaryDirectory(dir=CACHE) as folder:
             path = Path(folder) / "bank.randes"
-            pack(str(models.bed.base), inputs, path, options, run)
+            pack(base, inputs, path, options, run)
             nbytes, defaults = path.stat().st_size, _defaults(path)
             opened = Bank.open(path, run=run)  # stays readable without its name
 
         def restore(task: str, knob: float) -> StateDict:
             return opened.retrieve(task, coefficient=knob)
 
-        return Packed(nbytes, restore, defaults)
+        return Packed(nbytes + bed.outside * models.base_bytes, restore, defaults)
 
     return build
 

@@ -13,6 +13,9 @@ from randes_cli.specs import Signs, Transform
 SEEDS = (42, 43, 44)
 #: Fewest to most tasks in one bank.
 CROWDS = (1, 2, 4, 8, 16, 32, 64, 96)
+#: Groups and bits that the fullest bank is tried with. Tasks are dealt in turn, so with a number
+#: of groups that has no factor in common with the beds' eight tasks none meets only its copies.
+GROUPED = ((3, 2), (5, 2), (7, 2), (11, 1))
 
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"
 SHARES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -110,8 +113,8 @@ def ablations() -> list[Method]:
 
 
 def scaling(crowds: tuple[int, ...] = CROWDS) -> list[Method]:
-    """Fuller and fuller banks."""
-    return [
+    """Fuller and fuller banks, and the fullest in groups."""
+    rows = [
         Method(
             f"scaling {preset} {bits} T={count}",
             "scaling",
@@ -122,3 +125,15 @@ def scaling(crowds: tuple[int, ...] = CROWDS) -> list[Method]:
         for preset, bits in (("hankel", 2), ("hankel", 16), ("srsf", 16), ("rsf", 16))
         for count in crowds
     ]
+    most = max(crowds)
+    rows += [
+        Method(
+            f"scaling hankel {groups} x {bits} T={most}",
+            "scaling",
+            bank("hankel", bits, groups, most),
+            seeds=True,
+            tasks=most,
+        )
+        for groups, bits in GROUPED
+    ]
+    return rows

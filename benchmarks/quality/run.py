@@ -38,6 +38,7 @@ def beds() -> dict[str, Callable[[], Bed]]:
         "digits": vision.digits,
         "digits-large": vision.digits_large,
         "encoder": encoder.bed,
+        "encoder-near": encoder.near_bed,
         "decoder": decoder.bed,
         "decoder-far": decoder.far_bed,
         "encoder-lora": encoder_lora.merged_bed,
