@@ -102,8 +102,8 @@ def equal_bytes(all_results: Sequence[Results]) -> str:
         for bits in (1, 2, 4, 8, 16, 32):
             cells = []
             for rows in (randes, own):
-                best = _best(rows, bits)
-                cells.append(f"{with_spread(best)} ({best.name})" if best else "nothing fits")
+                best, none = _best(rows, bits), "nothing fits" if rows else "not run"
+                cells.append(f"{with_spread(best)} ({best.name})" if best else none)
             body.append((results.bed.title, str(bits), *cells))
     head = ("bed", "bits a value, all tasks together", "best superposition", "best of own deltas")
     return table(head, body)
@@ -119,13 +119,11 @@ def bytes_for_quality(all_results: Sequence[Results]) -> str:
         for wanted in (0.95, 0.98, 0.99, 0.995):
             cells = []
             for family in families:
-                fitting = [
-                    row
-                    for row in rows
-                    if row.cells[0].family == family and row.normalised >= wanted
-                ]
+                members = [row for row in rows if row.cells[0].family == family]
+                fitting = [row for row in members if row.normalised >= wanted]
                 best = min(fitting, key=lambda row: row.size, default=None)
-                cells.append(f"{best.size:.3f} × ({best.name})" if best else "not reached")
+                none = "not reached" if members else "not run"
+                cells.append(f"{best.size:.3f} × ({best.name})" if best else none)
             body.append((results.bed.title, f"{100 * wanted:g} %", *cells))
     return table(("bed", "normalised", "superposition", "own deltas", "masks"), body)
 
