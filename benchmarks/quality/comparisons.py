@@ -40,7 +40,7 @@ def main_table(results: Results) -> str:
                 f"{row.absolute:.4f}",
                 f"{row.size:.3f}",
                 f"{row.bits:.1f}",
-                f"{row.cells[0].knob:g}",
+                row.knobs,
                 str(len(row.cells)),
             )
             for row in rows

@@ -131,9 +131,10 @@ def bed() -> Bed:
         FINE_TUNING,
         "A GPT-2 of 2.7M parameters whose tokens are bytes, trained on the standard library's "
         "sources and package descriptions and then on a little of everything, and fine-tuned "
-        "whole for seven domains: licences, C++ headers, type stubs, pronunciations, Unicode "
-        "names, emoji names in four languages, and tables of numbers. The score is the share of "
-        "next bytes that the model ranks first.",
+        "whole, at a tenth of the rate, for seven domains: licences, C++ headers, type stubs, "
+        "pronunciations, Unicode names, emoji names in four languages, and tables of numbers. "
+        "The score is the share of next bytes that the model ranks first; fine-tuning raises it "
+        "by 1 to 21 points, and a delta's matrices have about a twentieth of the base's length.",
         broad=True,
     )
 
@@ -144,8 +145,9 @@ def far_bed() -> Bed:
         "decoder-far",
         "Byte decoder, far from its base",
         FAR_FINE_TUNING,
-        "The same decoder whose base has seen only Python and English, fine-tuned for the same "
-        "seven domains at two and a half times the rate: the base is of little use to any task, "
-        "and the deltas are large. Here superposition has it hardest.",
+        "The same decoder whose base has seen only Python and English, and that briefly, "
+        "fine-tuned for the same seven domains at five times the rate: the base is of little use "
+        "to any task, and a delta's matrices have a quarter to three eighths of its length. Here "
+        "superposition has it hardest.",
         broad=False,
     )
