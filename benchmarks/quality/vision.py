@@ -113,7 +113,7 @@ def _bed(
         _evaluator(shape, tasks),
         story,
         {made: path for made, (path, _, _) in more.items()},
-        curves=extra,  # the twenty tasks take long
+        curves=True,
     )
 
 
