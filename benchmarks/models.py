@@ -66,6 +66,7 @@ class Size:
 SIZES = {
     size.name: size
     for size in (
+        Size("1M", 64, 128, 2, 14_000),
         Size("62M", 768, 2048, 4, 43_776),
         Size("124M", 768, 2048, 12, 50_257),
         Size("248M", 1024, 2816, 16, 41_984),

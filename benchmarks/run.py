@@ -37,15 +37,14 @@ def main() -> None:
     folder = options.folder or Path(tempfile.gettempdir()) / "randes-benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    touch_memory(options.touch)
     commands = install(folder) if options.mergekit else None
     found: dict[str, Any] = {"machine": machine(), "jobs": [], "scaling": [], "large": []}
     for name in options.size:
-        for row in measure_size(name, options.tasks, folder, options.repeats, commands):
+        for row in measure_size(name, options, folder, commands):
             show(row)
             found["jobs"].append(row)
     if options.scaling:
-        found["scaling"] = list(scaling(folder, options.repeats))
+        found["scaling"] = list(scaling(folder, options.repeats, options.touch))
     if options.large:
         found["large"] = list(large(folder))
     if options.swap:
@@ -68,7 +67,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", nargs="*", choices=sorted(SIZES), default=["124M", "506M"])
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--touch", type=float, default=4.0, help="GiB to use and free at first")
+    parser.add_argument(
+        "--touch", type=float, default=4.0, help="GiB to use and free before each measured command"
+    )
     parser.add_argument("--mergekit", action="store_true", help="install and measure mergekit")
     parser.add_argument("--scaling", action="store_true", help="fit exponents of time")
     parser.add_argument("--large", action="store_true", help="2B parameters, and 64 tasks")
@@ -94,28 +95,28 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def take(command: Command, made: list[Path], log: Path) -> Taken:
-    """Measure one command that begins without its output files."""
+def take(command: Command, made: list[Path], log: Path, touch: float) -> Taken:
+    """Measure one command that begins without its output files, and with memory at hand."""
     for path in made:
         if path.is_dir():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
+    touch_memory(touch)
     return measure(command, log)
 
 
-def measure_job(job: Job, bench: Bench, repeats: int) -> Row:
-    """A job and its limit in turns."""
+def measure_job(job: Job, bench: Bench, repeats: int, touch: float) -> Row:
+    """A job and its limit in turns, the limit first: it leaves what both read in the cache."""
     log = bench.folder / "log.txt"
     ran, plain = [], []
+    measure(job.limit(bench), log)
     for _ in range(repeats):
-        plain.append(take(job.limit(bench), job.made(bench), log))
+        plain.append(take(job.limit(bench), job.made(bench), log, touch))
         for path in job.made(bench):
             path.unlink(missing_ok=True)
         if job.prepare:
             measure(job.prepare(bench), log)
-            ran.append(measure(job.command(bench), log))
-        else:
-            ran.append(take(job.command(bench), job.made(bench), log))
+        ran.append(take(job.command(bench), [] if job.prepare else job.made(bench), log, touch))
     for path in job.made(bench):
         path.unlink(missing_ok=True)
     return row(job.name, median(ran), median(plain))
@@ -131,10 +132,10 @@ def row(name: str, ran: Taken, plain: Taken | None) -> Row:
 
 
 def measure_size(
-    name: str, tasks: int, folder: Path, repeats: int, commands: Path | None
+    name: str, options: argparse.Namespace, folder: Path, commands: Path | None
 ) -> Iterator[Row]:
     """All jobs at one size."""
-    size = SIZES[name]
+    size, tasks, repeats = SIZES[name], options.tasks, options.repeats
     paths = make_models(size, tasks, folder)
     if paths is None:
         print(f"{name}: skipped, the disk is short", file=sys.stderr)
@@ -143,19 +144,19 @@ def measure_size(
     measure(prepare_bank(bench), folder / "log.txt")
     for job in JOBS:
         try:
-            yield {"size": name, "tasks": tasks, **measure_job(job, bench, repeats)}
+            yield {"size": name, "tasks": tasks, **measure_job(job, bench, repeats, options.touch)}
         except RuntimeError as error:
             print(f"{name} {job.name}: {error}", file=sys.stderr)
     if commands:
         merged = folder / "merged"
         words = mergekit_command(commands, size, paths[0], paths[1:], merged)
         log = folder / "log.txt"
-        runs = [take(words, [merged], log) for _ in range(max(1, repeats // 2))]
+        runs = [take(words, [merged], log, options.touch) for _ in range(max(1, repeats // 2))]
         yield {"size": name, "tasks": tasks, **row("mergekit task_arithmetic", median(runs), None)}
         shutil.rmtree(merged, ignore_errors=True)
 
 
-def pack_once(name: str, tasks: int, folder: Path, repeats: int) -> Row | None:
+def pack_once(name: str, tasks: int, folder: Path, repeats: int, touch: float) -> Row | None:
     """`pack` alone at a size and number of tasks."""
     paths = make_models(SIZES[name], tasks, folder)
     if paths is None:
@@ -164,19 +165,19 @@ def pack_once(name: str, tasks: int, folder: Path, repeats: int) -> Row | None:
     bench = Bench(folder, paths[0], paths[1:])
     words = randes("pack", bench.base, *bench.named(), "-o", bench.edited, "--quiet")
     log = folder / "log.txt"
-    take(words, [bench.edited], log)
-    runs = [take(words, [bench.edited], log) for _ in range(repeats)]
+    take(words, [bench.edited], log, 0)
+    runs = [take(words, [bench.edited], log, touch) for _ in range(repeats)]
     bench.edited.unlink()
     made = row("pack hankel", median(runs), None)
     return {"size": name, "parameters": SIZES[name].parameters, "tasks": tasks, **made}
 
 
-def scaling(folder: Path, repeats: int) -> Iterator[Row]:
-    """Pack at doubled sizes and doubled numbers of tasks."""
-    points = [(name, 4) for name in ("62M", "124M", "248M", "506M", "1B")]
+def scaling(folder: Path, repeats: int, touch: float) -> Iterator[Row]:
+    """Pack at doubled sizes and numbers of tasks; the smallest tells what the start takes."""
+    points = [(name, 4) for name in ("1M", "62M", "124M", "248M", "506M", "1B")]
     points += [("124M", tasks) for tasks in (2, 8, 16)]
     for name, tasks in points:
-        found = pack_once(name, tasks, folder, repeats)
+        found = pack_once(name, tasks, folder, repeats, touch)
         if found:
             show(found)
             yield found
@@ -185,15 +186,15 @@ def scaling(folder: Path, repeats: int) -> Iterator[Row]:
 def large(folder: Path) -> Iterator[Row]:
     """Memory at the largest size and at the most tasks."""
     for name, tasks in (("2B", 3), ("124M", 64)):
-        found = pack_once(name, tasks, folder, 1)
+        found = pack_once(name, tasks, folder, 1, 0)
         if found:
             show(found)
             yield found
 
 
-def exponent(rows: list[Row], key: str, figure: str) -> float | None:
-    """The slope of log(figure) over log(key), by least squares."""
-    points = [(math.log(r[key]), math.log(r[figure])) for r in rows]
+def exponent(rows: list[Row], key: str, figure: str, start: float) -> float | None:
+    """The slope of log(figure − start) over log(key), by least squares."""
+    points = [(math.log(r[key]), math.log(max(1e-9, r[figure] - start))) for r in rows]
     if len(points) < 3:
         return None
     mean_x = sum(x for x, _ in points) / len(points)
@@ -224,13 +225,15 @@ def report(found: dict[str, Any]) -> str:
             f"| {r['size']} | {r['tasks']} | {r['job']} | {r['seconds']:.2f} | {limit} "
             f"| {r['cpu']:.2f} | {plain} | {r['anonymous']:.0f} |"
         )
-    by_size = [r for r in found["scaling"] if r["tasks"] == 4]
+    by_size = [r for r in found["scaling"] if r["tasks"] == 4 and r["size"] != "1M"]
+    smallest = [r for r in found["scaling"] if r["size"] == "1M"]
     by_task = [r for r in found["scaling"] if r["size"] == "124M"]
     for rows, key in ((by_size, "parameters"), (by_task, "tasks")):
         for figure in ("seconds", "cpu"):
-            slope = exponent(rows, key, figure)
+            start = smallest[0][figure] if smallest else 0.0
+            slope = exponent(rows, key, figure, start)
             if slope is not None:
-                lines.append(f"\n{figure} of pack grow as {key}^{slope:.2f}")
+                lines.append(f"\n{figure} of pack beyond {start:.2f} s grow as {key}^{slope:.2f}")
     for name, swap in found.get("swap", {}).items():
         lines.append(
             f"\n{name}, {swap['parameters'] / 1e6:.1f}M float32: load_into {swap['swap']:.0f} ms "

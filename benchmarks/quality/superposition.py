@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.signs import sign_bits, sign_window
+from randes_cli.core.signs import SignWindow, sign_bits
 from randes_cli.plan import Unit, plan_units
 from randes_cli.specs import Signs, TensorInfo, Transform
 
@@ -44,7 +44,7 @@ class Mixer:
         seed, name = self.seed + index, unit.names[position]
         if self.context == SIGNS or unit.signs is Signs.none:
             bits = sign_bits(unit.signs, seed, name, unit.rows, unit.cols)
-            return sign_window(unit.signs, bits, (0, unit.rows), (0, unit.cols), scale=1.0)
+            return SignWindow(unit.signs, bits, (0, unit.rows), (0, unit.cols), 1.0).values()
         chance = np.random.default_rng([seed, *name.encode()])
         if self.context == GAUSSIAN:
             return chance.standard_normal((1, unit.cols)).astype(np.float32)

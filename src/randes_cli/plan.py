@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import prod
 
+from randes_cli.core.kernel import SPARE
 from randes_cli.core.shuffle import group_by_type
 from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
 
@@ -19,7 +21,7 @@ from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Tra
 CHUNK_ELEMENTS = 2**20
 #: Elements of one strip unless memory or the caller says otherwise: large enough that threads
 #: compute longer than they wait for Python's lock, small enough for a core's share of the cache.
-STRIP_ELEMENTS = 2**18
+STRIP_ELEMENTS = 2**19
 #: Bytes that one thread's buffers may take unless --max-memory says otherwise.
 THREAD_MEMORY = 48 * 2**20
 #: (elements, runs) of the sample of a tensor that its step is chosen on, and of the one that
@@ -164,11 +166,17 @@ def superposable(tensor: TensorInfo) -> bool:
     return tensor.dtype in FLOAT_DTYPES and tensor.elements > 1
 
 
+@lru_cache
+def _squarest(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Models have many tensors of few shapes."""
+    cuts = range(1, max(2, len(shape)))
+    views = [(prod(shape[:cut]), prod(shape[cut:])) for cut in cuts]
+    return min(reversed(views), key=sum)
+
+
 def seal_matrix(tensor: TensorInfo) -> tuple[int, int]:
     """(rows, columns) under which a tensor gets row and column scales: its squarest view."""
-    cuts = range(1, max(2, len(tensor.shape)))
-    views = [(prod(tensor.shape[:cut]), prod(tensor.shape[cut:])) for cut in cuts]
-    return min(reversed(views), key=sum)
+    return _squarest(tensor.shape)
 
 
 def sealable(tensor: TensorInfo) -> bool:
@@ -286,12 +294,12 @@ def strip_elements(layers: int, *, max_memory: int | None, threads: int, chosen:
     if chosen is not None:
         return max(1, chosen)
     budget = (max_memory // max(1, threads)) if max_memory else THREAD_MEMORY
-    return max(256, min(STRIP_ELEMENTS, budget // (22 + 4 * layers)))
+    return max(256, min(STRIP_ELEMENTS, (budget - 4 * SPARE) // (22 + 4 * layers)))
 
 
 def strip_memory(layers: int, elements: int) -> int:
     """Bytes of one thread's buffers for strips of `elements` of up to `layers` layers."""
-    return elements * (22 + 4 * layers)
+    return elements * (22 + 4 * layers) + 4 * SPARE
 
 
 def tensor_bytes(tensors: Iterable[TensorInfo]) -> int:

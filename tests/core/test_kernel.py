@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sysconfig
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randes_cli.core.convert import narrow, widen
+from randes_cli.core.fused_kernel import FusedKernel, available
 from randes_cli.core.kernel import (
     Added,
     Kernel,
@@ -19,7 +22,7 @@ from randes_cli.core.kernel import (
     Overflow,
     sum_of_squares,
 )
-from randes_cli.core.signs import sign_bits, sign_window
+from randes_cli.core.signs import SignWindow, sign_bits
 from randes_cli.core.torch_kernel import TorchKernel
 from randes_cli.specs import ITEM_SIZE, Signs
 
@@ -27,6 +30,7 @@ Maker = Callable[[int, int], Kernel]
 
 KERNELS: dict[str, Maker] = {
     "numpy": NumpyKernel,
+    **({"fused": FusedKernel} if available() else {}),
     "torch": lambda elements, layers: TorchKernel("cpu", elements, layers),
 }
 both = pytest.mark.parametrize("kind", sorted(KERNELS))
@@ -51,7 +55,7 @@ def rounded(delta: float, exponent: int) -> int:
 
 
 def slow_sum(
-    base: np.ndarray, tasks: list[np.ndarray], patterns: list[np.ndarray], exponent: int
+    base: np.ndarray, tasks: list[np.ndarray], patterns: list[SignWindow], exponent: int
 ) -> list[int]:
     """Σ_i ± round((Θ_i − Θ_0) / step), one element at a time, with Python's integers."""
     made = []
@@ -59,7 +63,7 @@ def slow_sum(
         total = 0
         for task, pattern in zip(tasks, patterns, strict=True):
             delta = float(np.float32(task[position]) - np.float32(base[position]))
-            total += int(pattern.reshape(-1)[position]) * rounded(delta, exponent)
+            total += int(pattern.values().reshape(-1)[position]) * rounded(delta, exponent)
         made.append(total)
     return made
 
@@ -70,7 +74,7 @@ def superpose(
     base_dtype: str,
     tasks: list[np.ndarray],
     dtype: str,
-    signs: list[np.ndarray],
+    signs: list[SignWindow],
     bits: int = 16,
 ) -> tuple[np.ndarray, int, list[Added]]:
     """One strip through a kernel: its stored bytes, its peak, what each task added."""
@@ -85,13 +89,15 @@ def superpose(
     return codes.copy(), peak, added
 
 
-def windows(signs: Signs, count: int, rows: int, cols: int, scale: float) -> list[np.ndarray]:
+def windows(signs: Signs, count: int, rows: int, cols: int, scale: float) -> list[SignWindow]:
     return [
-        sign_window(
-            signs, sign_bits(signs, seed, "w", rows, cols), (0, rows), (0, cols), scale=scale
-        )
+        SignWindow(signs, sign_bits(signs, seed, "w", rows, cols), (0, rows), (0, cols), scale)
         for seed in range(count)
     ]
+
+
+def plain(rows: int, cols: int, scale: float = 1.0) -> SignWindow:
+    return SignWindow(Signs.none, b"", (0, rows), (0, cols), scale)
 
 
 @both
@@ -116,10 +122,10 @@ def test_a_strip_is_the_exact_integer_sum_of_the_rounded_deltas(
         dtype,
         windows(signs, 3, rows, cols, 2.0**-exponent),
     )
-    plain = windows(signs, 3, rows, cols, 1.0)
+    bare = windows(signs, 3, rows, cols, 1.0)
     deltas = [values_of(task, dtype) for task in tasks]
-    assert codes.view(np.int16).tolist() == slow_sum(near, deltas, plain, exponent)
-    assert peak == max(map(abs, slow_sum(near, deltas, plain, exponent)))
+    assert codes.view(np.int16).tolist() == slow_sum(near, deltas, bare, exponent)
+    assert peak == max(map(abs, slow_sum(near, deltas, bare, exponent)))
     for task, found in zip(deltas, added, strict=True):
         units = [rounded(float(a - b), exponent) for a, b in zip(task, near, strict=True)]
         assert found == Added(sum(unit**2 for unit in units), bool((task != near).any()))
@@ -174,8 +180,8 @@ def test_a_shorter_task_adds_to_the_first_rows_alone(kind: str) -> None:
     kernel = KERNELS[kind](16, 1)
     kernel.set_base(0, None, "F32", 12)
     kernel.begin(12, None, 16)
-    kernel.add(0, np.full(12, 3, np.float32).view(np.uint8), "F32", np.ones((3, 4), np.float32))
-    kernel.add(0, np.full(8, 2, np.float32).view(np.uint8), "F32", np.ones((2, 4), np.float32))
+    kernel.add(0, np.full(12, 3, np.float32).view(np.uint8), "F32", plain(3, 4))
+    kernel.add(0, np.full(8, 2, np.float32).view(np.uint8), "F32", plain(2, 4))
     codes, peak = kernel.finish(16)
     assert codes.view(np.int16).tolist() == [5] * 8 + [3] * 4
     assert peak == 5
@@ -192,7 +198,7 @@ def test_a_delta_beyond_the_grid_raises_with_its_size_in_steps(
     kernel.set_base(0, None, "F32", 3)
     kernel.begin(3, None, 16)
     with pytest.raises(Overflow) as caught:
-        kernel.add(0, task, "F32", np.ones((1, 3), np.float32))
+        kernel.add(0, task, "F32", plain(1, 3))
     assert caught.value.peak == int(abs(np.float32(units)))
 
 
@@ -204,14 +210,14 @@ def test_deltas_whose_rounding_wraps_around_are_overflows_too(kind: str, units: 
     kernel.set_base(0, None, "F32", 3)
     kernel.begin(3, None, 16)
     with pytest.raises(Overflow):
-        kernel.add(0, task, "F32", np.ones((1, 3), np.float32))
+        kernel.add(0, task, "F32", plain(1, 3))
 
 
 @both
 def test_the_largest_delta_of_the_grid_is_no_overflow(kind: str) -> None:
     task = np.array([32767.0, -32767.0], np.float32).view(np.uint8)
     codes, peak, _ = superpose(
-        KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [np.ones((1, 2), "f4")]
+        KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [plain(1, 2)]
     )
     assert codes.view(np.int16).tolist() == [32767, -32767]
     assert peak == 32767
@@ -227,7 +233,7 @@ def test_a_nan_or_infinity_of_base_or_task_raises(kind: str, value: float, in_ba
     kernel.set_base(0, base.view(np.uint8), "F32", 3)
     kernel.begin(3, None, 16)
     with pytest.raises(NonFinite):
-        kernel.add(0, task.view(np.uint8), "F32", np.ones((1, 3), np.float32))
+        kernel.add(0, task.view(np.uint8), "F32", plain(1, 3))
     with pytest.raises(NonFinite):
         kernel.changed(0, task.view(np.uint8), "F32")
 
@@ -236,7 +242,7 @@ def test_a_nan_or_infinity_of_base_or_task_raises(kind: str, value: float, in_ba
 def test_a_change_below_half_a_step_adds_nothing_but_is_seen(kind: str) -> None:
     task = np.array([0.25, 0.0], np.float32).view(np.uint8)
     codes, peak, added = superpose(
-        KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [np.ones((1, 2), "f4")]
+        KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [plain(1, 2)]
     )
     assert (codes.view(np.int16).tolist(), peak, added) == ([0, 0], 0, [Added(0, True)])
 
@@ -281,7 +287,7 @@ def test_retrieval_is_the_base_plus_scaled_signs_times_integers(
     kernel = KERNELS[kind](32, 1)
     kernel.set_base(0, base.view(np.uint8), "F32", 30)
     assert kernel.retrieve(codes.view(np.uint8), bits, pattern, dtype, out) == 0
-    values = base + codes.astype(np.float32) * pattern.reshape(-1)
+    values = base + codes.astype(np.float32) * pattern.values().reshape(-1)
     assert np.array_equal(out, stored(values, dtype))
 
 
@@ -293,11 +299,11 @@ def test_both_kernels_saturate_alike(dtype: str) -> None:
         kernel, out = maker(16, 1), np.empty(9 * ITEM_SIZE[dtype], np.uint8)
         kernel.set_base(0, base.view(np.uint8), "F32", 9)
         codes = np.full(9, 100, np.int16).view(np.uint8)
-        count = kernel.retrieve(codes, 16, np.full((1, 9), 1e36, np.float32), dtype, out)
+        count = kernel.retrieve(codes, 16, plain(1, 9, 1e36), dtype, out)
         found.append((count, out.tobytes()))
-        count = kernel.retrieve(codes, 16, np.zeros((1, 9), np.float32), dtype, out)
+        count = kernel.retrieve(codes, 16, plain(1, 9, 0.0), dtype, out)
         found.append((count, out.tobytes()))
-    assert found[:2] == found[2:]
+    assert all(found[:2] == found[at : at + 2] for at in range(2, len(found), 2))
 
 
 @given(st.data())
@@ -315,7 +321,7 @@ def test_torch_gives_the_bytes_of_numpy(data: st.DataObject) -> None:
     for maker in KERNELS.values():
         codes, peak, added = superpose(maker(64, 1), base, dtype, tasks, dtype, patterns, 16)
         found.append((codes.tobytes(), peak, added))
-    assert found[0] == found[1]
+    assert all(one == found[0] for one in found)
     codes = source.integers(-128, 127, rows * cols).astype(np.int8 if bits == 8 else np.int16)
     outputs = []
     for maker in KERNELS.values():
@@ -323,4 +329,9 @@ def test_torch_gives_the_bytes_of_numpy(data: st.DataObject) -> None:
         kernel.set_base(0, base, dtype, rows * cols)
         lost = kernel.retrieve(codes.view(np.uint8), bits, patterns[0], dtype, out)
         outputs.append((lost, out.tobytes()))
-    assert outputs[0] == outputs[1]
+    assert all(one == outputs[0] for one in outputs)
+
+
+def test_the_fused_passes_are_there_wherever_they_can_be_compiled() -> None:
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    assert available() or shutil.which(compiler) is None, "pip install -e . compiles them"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.core.signs import sign_bits, sign_window
+from randes_cli.core.signs import SignWindow, sign_bits
 from randes_cli.core.streams import random_bytes
 from randes_cli.specs import Signs
 
@@ -46,7 +46,7 @@ def test_any_window_equals_that_part_of_the_whole_pattern(
     rows, cols, (top, bottom), (left, right) = window
     bits = sign_bits(signs, seed, "w", rows, cols)
     whole = whole_pattern(signs, seed, "w", rows, cols)
-    found = sign_window(signs, bits, (top, bottom), (left, right), scale=scale)
+    found = SignWindow(signs, bits, (top, bottom), (left, right), scale).values()
     assert np.array_equal(found, whole[top:bottom, left:right] * np.float32(scale))
 
 
@@ -63,13 +63,9 @@ def test_an_empty_tensor_takes_no_bits() -> None:
 
 def test_patterns_of_two_tasks_agree_on_about_half_of_the_elements() -> None:
     patterns = [
-        sign_window(
-            Signs.hankel,
-            sign_bits(Signs.hankel, seed, "w", 300, 500),
-            (0, 300),
-            (0, 500),
-            scale=1.0,
-        )
+        SignWindow(
+            Signs.hankel, sign_bits(Signs.hankel, seed, "w", 300, 500), (0, 300), (0, 500), 1.0
+        ).values()
         for seed in (42, 43)
     ]
     correlation = float((patterns[0] * patterns[1]).mean())

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint import open_checkpoint
-from randes_cli.files.header import CONTROL, encode_header, parse_header
+from randes_cli.files.header import CONTROL, encode_header, has_control, parse_header, parse_json
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 
@@ -198,3 +198,16 @@ def test_the_stock_library_opens_a_header_with_reserved_room(tmp_path: Path) -> 
     path.write_bytes(encode_header([TensorInfo("a", "F32", (2,))], {}, length=4000) + bytes(8))
     with safe_open(path, "pt") as stock:
         assert torch.equal(stock.get_tensor("a"), torch.zeros(2))
+
+
+def test_a_text_of_many_digits_is_no_number() -> None:
+    text = {"hash": "7" * 5000, "n": 12, "m": -3}
+    assert parse_json(json.dumps(text).encode()) == text
+    with pytest.raises(ValueError, match="an integer of 4001 digits"):
+        parse_json(b'{"n":' + b"7" * 4001 + b"}")
+
+
+@pytest.mark.parametrize("code", [0x1F, 0x7F, 0x85, 0x2028, 0x202E, 0x2067])
+def test_every_control_character_of_a_name_is_found(code: int) -> None:
+    assert has_control(f"layer{chr(code)}weight")
+    assert not has_control("layer é weight") and not has_control("layer weight")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from randes_cli.cli import environment
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, note, plain, print_json, print_lines, progress_bar
 
@@ -61,7 +62,7 @@ def evaluate(
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),
-            command_evaluator(evaluate),
+            command_evaluator(evaluate, environment.GIVEN),
             o.run_options(threads, max_memory, device),
             tasks=task,
             originals=dict(o.named_checkpoints(original or [], "--original")),

@@ -7,40 +7,36 @@ import gc
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from randes_cli import __version__
-from randes_cli.cli import (
-    diff,
-    edit,
-    evaluate,
-    inspect,
-    pack,
-    plot,
-    push,
-    report,
-    seal,
-    tune,
-    unpack,
-    verify,
-)
+from randes_cli.cli import environment
 from randes_cli.errors import RandesError
 from randes_cli.files.atomic import wrap_os_error
 
 #: What a shell reports of a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
 
-app = typer.Typer(
-    name="randes",
-    help="Keep many fine-tuned models of one base in a single file, and get any of them back.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+#: The module of every command, in the order of the help.
+COMMANDS = {
+    "pack": "pack",
+    "unpack": "unpack",
+    "inspect": "inspect",
+    "add": "edit",
+    "remove": "edit",
+    "verify": "verify",
+    "push": "push",
+    "diff": "diff",
+    "plot": "plot",
+    "report": "report",
+    "seal": "seal",
+    "tune": "tune",
+    "evaluate": "evaluate",
+}
 
 
 def _version(value: bool) -> None:
@@ -49,7 +45,6 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -58,19 +53,25 @@ def _root(
     pass
 
 
-app.command("pack")(pack.pack)
-app.command("unpack")(unpack.unpack)
-app.command("inspect")(inspect.inspect)
-app.command("add")(edit.add)
-app.command("remove")(edit.remove)
-app.command("verify")(verify.verify)
-app.command("push")(push.push)
-app.command("diff")(diff.diff)
-app.command("plot")(plot.plot)
-app.command("report")(report.report)
-app.command("seal")(seal.seal)
-app.command("tune")(tune.tune)
-app.command("evaluate")(evaluate.evaluate)
+def _app(arguments: list[str]) -> typer.Typer:
+    """The app with the command that is called; with all of them where none is (yet).
+
+    Building all of them takes as long as unpacking a small task.
+    """
+    app = typer.Typer(
+        name="randes",
+        help="Keep many fine-tuned models of one base in a single file, and get any of them back.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    called = arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
+    for name in called:
+        module = import_module(f"randes_cli.cli.{COMMANDS[name]}")
+        app.command(name)(getattr(module, name))
+    return app
 
 
 class Stopped(BaseException):
@@ -102,7 +103,7 @@ def _interrupted(number: int) -> int:
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
-        result = app(arguments, standalone_mode=False, prog_name="randes")
+        result = _app(arguments)(arguments, standalone_mode=False, prog_name="randes")
         sys.stdout.flush()
         if result == 130:
             return _interrupted(signal.SIGINT)
@@ -173,6 +174,7 @@ def _flush(code: int) -> int:
 def main() -> None:
     """The console script."""
     _open_standard_files()
+    environment.prepare()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -181,5 +183,8 @@ def main() -> None:
             signal.signal(caught, _on_signal)
     # Headers and manifests of 100,000 tensors are millions of objects that stay: looking through
     # them for garbage every 700 would double the time that opening a bank takes.
-    gc.set_threshold(200_000, 20, 50)
-    sys.exit(_flush(run(sys.argv[1:])))
+    gc.set_threshold(2_000_000, 20, 50)
+    code = _flush(run(sys.argv[1:]))
+    # What is left goes with the process: a last look at it for garbage would take 0.1 s.
+    gc.freeze()
+    sys.exit(code)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from randes_cli.cli import environment
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, note, print_json, print_lines, progress_bar
 
@@ -57,7 +58,7 @@ def tune(
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),
-            command_evaluator(evaluate),
+            command_evaluator(evaluate, environment.GIVEN),
             options,
             o.run_options(threads, max_memory, device),
             progress=progress,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, console, human, note, print_json, print_lines, progress_bar
+from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar
 from randes_cli.errors import BankDamaged
 
 
@@ -51,13 +51,13 @@ def verify(
         for check in report.against:
             print_lines(partial(check_table, check))
         if report.sound:
-            console().print(f"{bank}: sound, {human(report.bytes_checked)} checked", markup=False)
+            print(f"{bank}: sound, {human(report.bytes_checked)} checked")
         for key in report.damaged:
-            console().print(f"damaged: {key!a}", markup=False, soft_wrap=True)
+            print(f"damaged: {key!a}")
         for name, keys in report.hurt.items():
-            console().print(f"task {name}: hurt by {len(keys)} of them", markup=False)
+            print(f"task {name}: hurt by {len(keys)} of them")
         if report.damaged:
-            console().print(f"whole: {', '.join(report.whole) or 'none'}", markup=False)
+            print(f"whole: {', '.join(report.whole) or 'none'}")
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
         raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")

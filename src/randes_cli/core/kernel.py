@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.convert import narrow, widen
+from randes_cli.core.signs import SignWindow
 from randes_cli.specs import ITEM_SIZE
 
 F32 = NDArray[np.float32]
 Raw = NDArray[np.uint8]
 
+#: Floats of the scratch memory beyond a strip's: fused.c writes signs by eights.
+SPARE = 16
 #: Beyond it a rounded delta counts as overflow, whatever the sum.
 GRID_LIMIT = 2**15 - 1
 #: Elements of one block of a sum of squares: small, so that float32 sums stay exact.
@@ -26,7 +29,7 @@ _BLOCK = 512
 #: Below it float32 holds every integer: a sum that stays below was never rounded.
 _EXACT = 2.0**24
 #: 2^25 times less (the most of a sealed value) is below half a unit of float32's largest number.
-_NEVER_BEYOND = 2.0 ** (103 - 25)
+NEVER_BEYOND = 2.0 ** (103 - 25)
 #: Deltas of up to GRID_LIMIT that a float32 sum takes before it could pass _EXACT.
 _MOST_ADDED = 500
 
@@ -58,19 +61,19 @@ class Kernel(Protocol):
     def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
         """Start a superposition strip at zero, or at stored integers."""
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: F32) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
         """Add O_i round((Θ_i − Θ_0) / step); `signs` is ±1/step. Raises Overflow, NonFinite."""
 
     def finish(self, bits: int) -> tuple[Raw, int]:
         """The strip's integers as stored, and their largest magnitude (valid up to the limit)."""
 
-    def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
 
         With 32 `bits` the codes are float32 numbers of steps, of a sealed superposition.
         """
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: F32, out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
         """Like `retrieve` in float32, where `out` holds Θ_0. Returns saturations."""
 
 
@@ -115,7 +118,7 @@ class NumpyKernel:
         self._raw = np.empty(8 * elements, np.uint8)
         self._base = np.empty((layers, elements), np.float32)
         self._delta = np.empty(elements, np.float32)
-        self._scratch = np.empty(elements, np.float32)
+        self._scratch = np.empty(elements + SPARE, np.float32)
         self._sum = np.empty(elements, np.float32)
         self._codes = np.empty(2 * elements, np.uint8)
         self._size = 0
@@ -155,17 +158,18 @@ class NumpyKernel:
         else:
             np.copyto(self._sum[:elements], codes.view(code_dtype(bits)))
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: F32) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
         units = self._difference(layer, raw, dtype)
         size = units.size
         if not size:
             return Added(0, False)
         with np.errstate(invalid="ignore", over="ignore"):
-            np.multiply(units.reshape(signs.shape), signs, out=units.reshape(signs.shape))
+            block = units.reshape(signs.shape)
+            np.multiply(block, signs.values(), out=block)
             np.rint(units, out=units)
             squares = sum_of_squares(units, self._scratch)
         if squares is None:
-            self._refuse(layer, raw, dtype, step=1 / abs(float(signs.flat[0])))
+            self._refuse(layer, raw, dtype, step=1 / abs(signs.scale))
         if self._added == _MOST_ADDED:
             self._empty()
         self._added += 1
@@ -197,26 +201,28 @@ class NumpyKernel:
             np.copyto(codes, total, casting="unsafe")
         return codes.view(np.uint8), peak
 
-    def retrieve(self, codes: Raw, bits: int, signs: F32, dtype: str, out: Raw) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)
         with np.errstate(over="ignore"):
-            np.add(delta, self._base[0, : signs.size], out=delta)
+            np.add(delta, self._base[0, : delta.size], out=delta)
         return narrow(delta, dtype, out, self._scratch)
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: F32, out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
         values, delta = out.view(np.float32), self._signed(codes, bits, signs)
-        if abs(float(signs.flat[0])) < _NEVER_BEYOND:
+        if abs(signs.scale) < NEVER_BEYOND:
             np.add(values, delta, out=values)
             return 0
         with np.errstate(over="ignore"):
             np.add(delta, values, out=delta)
         return narrow(delta, "F32", out)
 
-    def _signed(self, codes: Raw, bits: int, signs: F32) -> F32:
-        delta = self._delta[: signs.size]
-        np.copyto(delta, codes.view(code_dtype(bits)))
+    def _signed(self, codes: Raw, bits: int, signs: SignWindow) -> F32:
+        stored = codes.view(code_dtype(bits))
+        delta = self._delta[: stored.size]
+        np.copyto(delta, stored)
+        block = delta.reshape(signs.shape)
         with np.errstate(over="ignore"):
-            np.multiply(delta.reshape(signs.shape), signs, out=delta.reshape(signs.shape))
+            np.multiply(block, signs.values(), out=block)
         return delta
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,25 +28,44 @@ def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> byt
     return random_bytes("signs", seed, tensor, -(-count // 8))
 
 
-def sign_window(
-    signs: Signs, bits: bytes, rows: tuple[int, int], cols: tuple[int, int], *, scale: float
-) -> F32:
-    """±scale for the block rows[0]:rows[1], cols[0]:cols[1], in that shape.
+class SignWindow(NamedTuple):
+    """±scale for the block rows[0]:rows[1], cols[0]:cols[1] of a tensor whose sign bits are `bits`.
 
-    Mostly a view that overlaps itself (one short vector under it): read it, never write to it.
+    Kernels that cannot take bits ask for `values`.
     """
-    height, width = rows[1] - rows[0], cols[1] - cols[0]
-    if signs is Signs.none:
-        return np.broadcast_to(np.float32(scale), (height, width))
-    hankel = signs is Signs.hankel
-    start = cols[0] + (rows[0] if hankel else 0)
-    count = width + (height - 1 if hankel else 0)
-    packed = np.frombuffer(bits, np.uint8)[start // 8 : (start + count + 7) // 8]
-    flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
-    vector = np.where(flips, np.float32(-scale), np.float32(scale))
-    if width >= _NARROW or height == 1:
-        return np.ndarray((height, width), np.float32, vector, 0, (4 if hankel else 0, 4))
-    whole = np.empty((height, width), np.float32)
-    for column in range(width):
-        whole[:, column] = vector[column : column + height] if hankel else vector[column]
-    return whole
+
+    signs: Signs
+    bits: bytes
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+    scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the block."""
+        return self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
+
+    @property
+    def first(self) -> int:
+        """The bit that decides about the block's first element."""
+        return self.cols[0] + (self.rows[0] if self.signs is Signs.hankel else 0)
+
+    def values(self) -> F32:
+        """The block as float32.
+
+        Mostly a view that overlaps itself (one short vector under it): never write to it.
+        """
+        (height, width), scale = self.shape, self.scale
+        if self.signs is Signs.none:
+            return np.broadcast_to(np.float32(scale), (height, width))
+        hankel, start = self.signs is Signs.hankel, self.first
+        count = width + (height - 1 if hankel else 0)
+        packed = np.frombuffer(self.bits, np.uint8)[start // 8 : (start + count + 7) // 8]
+        flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
+        vector = np.where(flips, np.float32(-scale), np.float32(scale))
+        if width >= _NARROW or height == 1:
+            return np.ndarray((height, width), np.float32, vector, 0, (4 if hankel else 0, 4))
+        whole = np.empty((height, width), np.float32)
+        for column in range(width):
+            whole[:, column] = vector[column : column + height] if hankel else vector[column]
+        return whole

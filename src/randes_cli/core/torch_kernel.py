@@ -19,6 +19,7 @@ from randes_cli.core.kernel import (
     NonFinite,
     Overflow,
 )
+from randes_cli.core.signs import SignWindow
 from randes_cli.specs import ITEM_SIZE
 
 Raw = NDArray[np.uint8]
@@ -64,8 +65,9 @@ class TorchKernel:
             return stored.to(torch.float32).to(self._device)
         return stored.to(self._device, non_blocking=True).to(torch.float32)
 
-    def _signs(self, signs: NDArray[np.float32]) -> torch.Tensor:
+    def _signs(self, window: SignWindow) -> torch.Tensor:
         """The overlapping sign view, sent as the short vector under it."""
+        signs = window.values()
         rows, cols = signs.shape
         down, across = (stride // 4 for stride in signs.strides)
         count = down * (rows - 1) + across * (cols - 1) + 1
@@ -97,7 +99,7 @@ class TorchKernel:
             stored = torch.from_numpy(codes).view(_CODES[bits])
             self._sum[:elements] = stored.to(self._device).to(torch.int32)
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: NDArray[np.float32]) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
         delta = self._difference(layer, raw, dtype)
         size = delta.numel()
         if not size:
@@ -105,7 +107,7 @@ class TorchKernel:
         units = (delta.view(signs.shape) * self._signs(signs)).view(-1).round_()
         peak = float(units.abs().max())
         if not peak <= GRID_LIMIT:
-            step = 1 / abs(float(signs.flat[0]))
+            step = 1 / abs(signs.scale)
             raise Overflow(int(self.changed(layer, raw, dtype) / step))
         integers = units.to(torch.int32)
         self._sum[:size] += integers
@@ -127,17 +129,16 @@ class TorchKernel:
         memory[:nbytes].view(_CODES[bits]).copy_(total.to(_CODES[bits]))
         return view[:nbytes], peak
 
-    def retrieve(
-        self, codes: Raw, bits: int, signs: NDArray[np.float32], dtype: str, out: Raw
-    ) -> int:
-        values = self._signed(codes, bits, signs) + self._base[0, : signs.size]
+    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
+        delta = self._signed(codes, bits, signs)
+        values = delta + self._base[0, : delta.numel()]
         return self._narrow(values, dtype, out)
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: NDArray[np.float32], out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
         base = torch.from_numpy(out).view(torch.float32).to(self._device)
         return self._narrow(self._signed(codes, bits, signs) + base, "F32", out)
 
-    def _signed(self, codes: Raw, bits: int, signs: NDArray[np.float32]) -> torch.Tensor:
+    def _signed(self, codes: Raw, bits: int, signs: SignWindow) -> torch.Tensor:
         stored = torch.from_numpy(codes).view(_CODES[bits]).to(self._device)
         return (stored.to(torch.float32).view(signs.shape) * self._signs(signs)).view(-1)
 

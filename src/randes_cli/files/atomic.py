@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -33,17 +31,36 @@ def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
 #: Bytes after which what was written is sent on its way to the disk.
 _SEND_EVERY = 2**26
 _SYNC_FILE_RANGE_WRITE = 2
+#: Bytes of one write: for more, Linux looks for large pieces of memory that nobody has used yet.
+_WRITE_AT_ONCE = 2**19
 
 
 @cache
-def _sender() -> Callable[[int, int, int, int], int] | None:
-    """Linux' sync_file_range, which starts writing a file's new pages and does not wait."""
-    if not sys.platform.startswith("linux"):
+def _linux(name: str, arguments: str) -> Callable[..., int] | None:
+    """A function of Linux' C library that Python does not have; it returns an error number."""
+    import ctypes  # only what writes large files has a use for it
+
+    found = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if not sys.platform.startswith("linux") or found is None:
         return None
-    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if found is not None:
-        found.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return found
+    kinds = {"int": ctypes.c_int, "unsigned": ctypes.c_uint, "long": ctypes.c_int64}
+    found.argtypes = [kinds[word] for word in arguments.split()]
+    return lambda *values: ctypes.get_errno() if found(*values) else 0
+
+
+def _start_writing(fd: int) -> None:
+    """Begin to write a file's new pages, and do not wait. A hint, which may fail."""
+    send = _linux("sync_file_range", "int long long unsigned")
+    if send is not None:
+        send(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Give a file its room on the disk at once, where the system can."""
+    allocate = _linux("fallocate", "int int long long")
+    failed = allocate(fd, 0, 0, size) if allocate is not None and size else 0
+    if failed in _FULL:
+        raise OSError(failed, os.strerror(failed))
 
 
 class OutputFile:
@@ -57,13 +74,19 @@ class OutputFile:
     def _send(self, count: int) -> None:
         """Keep the disk busy from the start, so that the fsync of the commit is short.
 
-        Only a hint: it may fail, and threads may lose counts to each other.
+        Threads may lose counts to each other.
         """
         self._unsent += count
-        sender = _sender()
-        if self._unsent >= _SEND_EVERY and sender is not None:
+        if self._unsent >= _SEND_EVERY:
             self._unsent = 0
-            sender(self.fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+            _start_writing(self.fd)
+
+    def reserve(self, size: int) -> None:
+        """Take the room for `size` bytes from the disk before the first is written."""
+        try:
+            _allocate(self.fd, size)
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "making room") from error
 
     def write_at(self, data: object, offset: int) -> None:
         """Write all of a bytes-like object at `offset`."""
@@ -71,7 +94,7 @@ class OutputFile:
         count = len(view)
         try:
             while len(view):
-                done = os.pwrite(self.fd, view, offset)
+                done = os.pwrite(self.fd, view[:_WRITE_AT_ONCE], offset)
                 view, offset = view[done:], offset + done
         except OSError as error:
             raise wrap_os_error(error, self.path, "writing") from error
@@ -157,7 +180,7 @@ def refuse_same_file(path: Path, inputs: Iterable[Path]) -> None:
 
 def sibling(path: Path) -> Path:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
-    return path.parent / f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}"
+    return path.parent / f".{path.name}.{os.urandom(6).hex()}{_SUFFIX}"
 
 
 def remove_stale(path: Path) -> None:

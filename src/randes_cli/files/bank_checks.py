@@ -21,53 +21,60 @@ from randes_cli.files.manifest import Manifest
 from randes_cli.plan import plan_units, sealable, superposable
 from randes_cli.specs import BaseStorage, Shuffle, TensorInfo
 
+#: Takes a tensor's name, dtype and shape, and raises where it is not so.
+Expect = Callable[[str, str, tuple[int, ...]], None]
+
 
 def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
     """Raise BankDamaged unless `tensors` has what the manifest implies, in dtype and shape."""
 
-    def expect(wanted: TensorInfo) -> None:
-        if tensors.get(wanted.name) != wanted:
-            raise BankDamaged(f"tensor {wanted.name!a} is missing or has another shape or dtype")
+    def expect(key: str, dtype: str, shape: tuple[int, ...]) -> None:
+        found = tensors.get(key)
+        if found is None or found.dtype != dtype or found.shape != shape:
+            raise BankDamaged(f"tensor {key!a} is missing or has another shape or dtype")
 
     base = {tensor.name: tensor for tensor in manifest.base.tensors}
     if manifest.base.storage is BaseStorage.embed:
         for tensor in base.values():
-            expect(TensorInfo(base_key(tensor.name), tensor.dtype, tensor.shape))
+            expect(base_key(tensor.name), tensor.dtype, tensor.shape)
     if manifest.base.storage is BaseStorage.reference:
         size = DIGEST_BYTES * sum(map(chunk_count, base.values()))
-        expect(TensorInfo(BASE_DIGESTS, "U8", (size,)))
-    for name, found in tensors.items():
-        if name.startswith("sum/"):
-            twin = base.get(name.partition("/")[2].partition("/")[2])
-            _check_sum(name, found, manifest, twin)
-            _check_seal(found, manifest, twin, expect)
+        expect(BASE_DIGESTS, "U8", (size,))
+    summable = {name: tensor for name, tensor in base.items() if superposable(tensor)}
+    for found in tensors.values():
+        if found.name.startswith("sum/"):
+            _check_sum(found, manifest, summable, expect)
     _check_units(manifest, tensors)
     for task in manifest.tasks:
         for name, tensor in task.own.items():
-            expect(TensorInfo(own_key(task.name, name), tensor.dtype, tensor.shape))
+            expect(own_key(task.name, name), tensor.dtype, tensor.shape)
         for name, shape in task.shapes.items():
             extra = shape[0] - base[name].shape[0]
             if extra > 0 and name not in task.own:
                 dtype = task.tensor(base[name]).dtype
-                expect(TensorInfo(own_key(task.name, name), dtype, (extra, *shape[1:])))
+                expect(own_key(task.name, name), dtype, (extra, *shape[1:]))
     for files in (manifest.base.files, *(task.files for task in manifest.tasks)):
         for name, content in files.items():
             there = tensors.get(file_key(content))
             if there is None or there.dtype != "U8" or len(there.shape) != 1:
                 raise BankDamaged(f"side file {name!a} is missing")
-    rows = sum(superposable(tensor) for tensor in base.values())
     count = len(manifest.tasks)
-    expect(TensorInfo(NORMS, "F64", (rows, count)))
-    expect(TensorInfo(GRAM, "F64", (len(manifest.cells), 2, count, count)))
+    expect(NORMS, "F64", (len(summable), count))
+    expect(GRAM, "F64", (len(manifest.cells), 2, count, count))
 
 
-def _check_sum(name: str, found: TensorInfo, manifest: Manifest, base: TensorInfo | None) -> None:
+def _check_sum(
+    found: TensorInfo, manifest: Manifest, summable: Mapping[str, TensorInfo], expect: Expect
+) -> None:
+    """Whether a superposition is of a group and a tensor of this bank, and as wide as it says."""
+    name = found.name
     group, _, tensor = name.removeprefix("sum/").partition("/")
+    base = summable.get(tensor)
     if not (group.isascii() and group.isdigit() and group == str(int(group[:8]))):
         raise BankDamaged(f"{name!a} is of no group of this bank")
     if int(group) >= manifest.groups:
         raise BankDamaged(f"{name!a} is of no group of this bank")
-    if base is None or not superposable(base):
+    if base is None:
         raise BankDamaged(f"{name!a} does not match the base")
     sealed = found.dtype == "U8"
     if not sealed and base.shape != found.shape:
@@ -76,23 +83,19 @@ def _check_sum(name: str, found: TensorInfo, manifest: Manifest, base: TensorInf
         raise BankDamaged(f"manifest: steps[{tensor!a}] is missing")
     if not sealed and found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
         raise BankDamaged(f"{name!a} has another width than the manifest says")
+    if sealed:
+        _check_seal(int(group), found, manifest, base, expect)
 
 
 def _check_seal(
-    found: TensorInfo,
-    manifest: Manifest,
-    base: TensorInfo | None,
-    expect: Callable[[TensorInfo], None],
+    group: int, found: TensorInfo, manifest: Manifest, base: TensorInfo, expect: Expect
 ) -> None:
     """Whether codes belong to a sealed group, and they and their scales have the right shapes."""
-    if found.dtype != "U8" or base is None:
-        return
-    group = int(found.name.split("/", 2)[1])
     seal = manifest.sealed.get(group)
     if seal is None or not sealable(base):
         raise BankDamaged(f"{found.name!a} is of no sealed group of this bank")
     for wanted in sealed_tensors(group, base, seal.bits):
-        expect(wanted)
+        expect(wanted.name, wanted.dtype, wanted.shape)
 
 
 def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:

@@ -24,9 +24,10 @@ def digest(data: object) -> bytes:
 
 def chunk_count(tensor: TensorInfo) -> int:
     """Number of chunks, and so of digests, of a tensor (`plan.chunks` lists them)."""
+    elements = tensor.elements
+    if elements <= CHUNK_ELEMENTS:
+        return min(1, elements)
     rows, cols = tensor.matrix
-    if not rows * cols:
-        return 0
     if cols > CHUNK_ELEMENTS:
         return rows * -(-cols // CHUNK_ELEMENTS)
     return -(-rows // (CHUNK_ELEMENTS // cols))

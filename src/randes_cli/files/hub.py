@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from glob import escape
@@ -247,6 +246,8 @@ def remote_checkpoint(
         with open_checkpoint(str(fetched.path), options, called=fetched.source) as found:
             yield found
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(_WORKERS) as pool:
         files = list(pool.map(lambda name: _open_file(model, name), model.weights))
     opened = dict(zip(model.weights, files, strict=True))

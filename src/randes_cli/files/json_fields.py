@@ -86,7 +86,10 @@ def as_text(value: object) -> str | None:
 def as_shape(value: object) -> tuple[int, ...] | None:
     if not isinstance(value, list) or len(value) > 64:
         return None
-    return tuple(value) if all(type(n) is int and 0 <= n < 2**63 for n in value) else None
+    for length in value:
+        if type(length) is not int or not 0 <= length < 2**63:
+            return None
+    return tuple(value)
 
 
 def as_dtype(value: object) -> str | None:

@@ -66,6 +66,7 @@ class CheckpointWriter:
         for tensor in tensors:
             self._where[tensor.name] = file, position
             position += tensor.nbytes
+        file.reserve(position)
         file.resize(position)
 
     def write(self, name: str, start: int, data: object) -> None:

@@ -14,6 +14,7 @@ from randes_cli.files.manifest import TaskRecord
 from randes_cli.ops.editing import Editing
 from randes_cli.ops.exact import Copy, kept_tensor
 from randes_cli.ops.inputs import open_coming
+from randes_cli.ops.parallel import run_serial
 from randes_cli.ops.passes import PEAK_TO_RMS, TooNarrow
 from randes_cli.ops.records import recorded_source, task_record
 from randes_cli.ops.relate import relate
@@ -108,7 +109,7 @@ class Adding(Editing):
         new = [unit for unit in self._touched() if not self._kept_sum(unit)]
         capacity, width = self.manifest.capacity, self.manifest.bits
 
-        def look(_: None, unit: Unit) -> int:
+        def look(unit: Unit) -> None:
             found = spread(self.base, self.participants, unit)
             if found.rms > 0:
                 self.sampled[unit] = found.rms
@@ -118,9 +119,8 @@ class Adding(Editing):
                 self.exponents[unit] = step_exponent(
                     found.rms, bits=self.bits[unit], capacity=capacity
                 )
-            return 1
 
-        self.passes.parallel(new, lambda: None, look, phase="sampling", total=len(new))
+        run_serial(new, look, phase="sampling", progress=self.progress)
 
     def _add_sums(self, writer: BankWriter, touched: Sequence[Unit]) -> Superposer:
         old = {unit for unit in touched if self._kept_sum(unit)}
@@ -196,8 +196,7 @@ class Adding(Editing):
             self.participants,
             norms,
             self.exponents,
-            threads=self.passes.threads,
-            progress=self.progress,
+            self.progress,
         )
         manifest = replace(manifest, cells=statistics.cells, estimated=statistics.estimated)
         size = self._finish(writer, manifest, statistics)
@@ -223,8 +222,7 @@ class Adding(Editing):
             self.participants,
             None,
             self.exponents,
-            threads=self.passes.threads,
-            progress=self.progress,
+            self.progress,
         )
         added = [
             TaskRecord(p.name, p.index, p.seed, p.group, p.checkpoint.source, "", {}, own={})

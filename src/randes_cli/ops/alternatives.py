@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from randes_cli.files.bank_keys import sealed_tensors
 from randes_cli.files.writer import parse_size
 from randes_cli.ops.prediction import Moments, moments
 from randes_cli.ops.reports import Alternative
-from randes_cli.ops.statistics import kept_energy, stored_statistics
+from randes_cli.ops.statistics import energy_kept, sealable_rows, stored_statistics
 from randes_cli.plan import sealable, tensor_bytes
 from randes_cli.specs import TensorInfo
 
@@ -49,13 +51,23 @@ class Outline:
     def bank_bytes(self, groups: int, bits: int) -> int:
         """Bytes of the bank."""
         used = min(groups, len(self.indices))
-        return self.rest + used * sum(_sum_bytes(tensor, bits) for tensor in self.summed)
+        each = sum(count * _sum_bytes(tensor, bits) for tensor, count in self._kinds)
+        return self.rest + used * each
+
+    @cached_property
+    def _kinds(self) -> list[tuple[TensorInfo, int]]:
+        """One of the `summed` of each dtype and shape, and how many there are."""
+        found = Counter((tensor.dtype, tensor.shape) for tensor in self.summed)
+        return [(TensorInfo("", *kind), count) for kind, count in found.items()]
+
+    @cached_property
+    def _cut(self) -> F64:
+        return sealable_rows(self.base)
 
     def cosine(self, groups: int, bits: int) -> float:
         """Mean predicted cosine, with the tasks dealt evenly."""
         dealt = [index % groups for index in self.indices]
-        sealed = dict.fromkeys(dealt, bits) if bits < 8 else {}
-        kept = kept_energy(self.base, dealt, sealed)
+        kept = energy_kept(self._cut, dealt, dict.fromkeys(dealt, bits)) if bits < 8 else None
         none = np.full(len(self.norms), -1, np.int64)
         found = moments(self.norms, np.zeros((0, *[len(dealt)] * 2)), none, dealt, kept)
         return float(found.cosine.mean()) if dealt else 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.prediction import Moments, moments
-from randes_cli.ops.statistics import Statistics, kept_energy, norm_rows, sealed_bits
+from randes_cli.ops.statistics import Statistics, cells_of, kept_energy, norm_rows, sealed_bits
 
 F64 = NDArray[np.float64]
 
@@ -59,7 +59,7 @@ class Breakdown:
         names = norm_rows(tensors)
         sizes = {tensor.name: tensor.elements for tensor in tensors}
         self._elements = np.array([sizes[name] for name in names], np.int64)
-        self._cell_of = cells_of(names, statistics)
+        self._cell_of = cells_of(names, statistics.cells)
         key = GROUPINGS[by]
         rows: dict[str, list[int]] = {}
         for row, name in enumerate(names):
@@ -132,12 +132,6 @@ class Breakdown:
             before=pair[0],
             during=pair[1],
         )
-
-
-def cells_of(names: Sequence[str], statistics: Statistics) -> NDArray[np.int64]:
-    """The Gram cell of each tensor, −1 for none."""
-    cell = {name: n for n, (_, members) in enumerate(statistics.cells) for name in members}
-    return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
 
 
 def off_diagonal(gram: F64) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from randes_cli.files.atomic import atomic_file, check_space
+from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.bank_writer import BankWriter
@@ -14,13 +15,32 @@ from randes_cli.files.manifest import Manifest
 from randes_cli.ops.parallel import Progress, no_progress
 from randes_cli.specs import TensorInfo
 
+#: Bytes that one job copies.
+_PIECE = 2**24
 
-def copy_tensors(
-    writer: BankWriter, old: BankFile, keys: Iterable[str], progress: Progress
-) -> None:
-    """Place tensors of an old bank in a new one and copy their bytes, in long runs."""
-    starts = old.header.starts
-    runs: list[list[int]] = []
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Bytes of an open file that a new file takes over as they are."""
+
+    source: int
+    start: int
+    count: int
+    target: int
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are copied."""
+        return self.count
+
+    def copy(self, out: OutputFile) -> None:
+        """Copy them."""
+        out.copy_from(self.source, self.start, self.count, self.target)
+
+
+def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Run]:
+    """Place tensors of an old bank in a new one; returns the runs of bytes to copy for them."""
+    starts, runs = old.header.starts, list[Run]()
     for key in keys:
         tensor = old.info(key)
         writer.place(tensor)
@@ -28,15 +48,32 @@ def copy_tensors(
         for chunk in range(chunk_count(tensor)):
             at = DIGEST_BYTES * chunk
             writer.set_digest(key, chunk, digests[at : at + DIGEST_BYTES])
-        source, target = starts[key], writer.start(key)
-        if runs and runs[-1][0] + runs[-1][2] == source and runs[-1][1] + runs[-1][2] == target:
-            runs[-1][2] += tensor.nbytes
+        here = Run(old.local.fd, starts[key], tensor.nbytes, writer.start(key))
+        if runs and _follows(runs[-1], here):
+            runs[-1] = replace(runs[-1], count=runs[-1].count + here.count)
         else:
-            runs.append([source, target, tensor.nbytes])
-    total = sum(run[2] for run in runs)
-    for source, target, count in runs:
-        writer.out.copy_from(old.local.fd, source, count, target)
-        progress("copying", count, total)
+            runs.append(here)
+    return [piece for run in runs for piece in _pieces(run)]
+
+
+def _follows(run: Run, other: Run) -> bool:
+    return (run.start + run.count, run.target + run.count) == (other.start, other.target)
+
+
+def _pieces(run: Run) -> Iterator[Run]:
+    for at in range(0, run.count, _PIECE):
+        yield Run(run.source, run.start + at, min(_PIECE, run.count - at), run.target + at)
+
+
+def copy_tensors(
+    writer: BankWriter, old: BankFile, keys: Iterable[str], progress: Progress
+) -> None:
+    """Place tensors of an old bank in a new one and copy their bytes."""
+    runs = place_copies(writer, old, keys)
+    total = sum(run.count for run in runs)
+    for run in runs:
+        run.copy(writer.out)
+        progress("copying", run.count, total)
 
 
 def content_keys(bank: BankFile) -> list[str]:
@@ -60,6 +97,7 @@ def rewrite_manifest(
     with BankFile(path) as old:
         check_space(path.parent, old.header.file_size)
         with atomic_file(path, force=True) as file:
+            file.reserve(old.header.file_size)
             writer = BankWriter(file, [*old.header.tensors.values(), *closing_tensors()])
             copy_tensors(writer, old, content_keys(old), progress)
             return writer.finish(change(old.manifest))

@@ -6,8 +6,8 @@ the old integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from randes_cli.core.grid import LIMIT, raised_exponent
 from randes_cli.errors import BankDamaged, MismatchError
@@ -17,7 +17,7 @@ from randes_cli.files.bank_keys import GRAM, NORMS, base_key, file_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.side_files import SideFile
-from randes_cli.ops.copies import closing_tensors, copy_tensors
+from randes_cli.ops.copies import Run, closing_tensors, place_copies
 from randes_cli.ops.exact import Copy, kept_tensor, owned_copies
 from randes_cli.ops.inputs import OpenTask, bank_source
 from randes_cli.ops.parallel import Progress, thread_count
@@ -57,7 +57,9 @@ class Editing:
         self.sampled: dict[Unit, float] = {}
         #: Steps of the units that the passes superpose; the others are only looked through.
         self.steps = self.exponents
-        self.passes = Passes(self.units, run, thread_count(run.threads), progress)
+        threads = thread_count(run.threads, self.manifest.base.tensors)
+        self.passes = Passes(self.units, run, threads, progress)
+        self.staying: list[Run] = []
         self.stored = stored_statistics(old)
         self.before = summaries(self.manifest, self.stored)
         self._recorded_steps()
@@ -88,14 +90,18 @@ class Editing:
             if file_key(content) not in self.old
         ]
 
-    def _new_file(self) -> AbstractContextManager[OutputFile]:
+    @contextmanager
+    def _new_file(self) -> Iterator[OutputFile]:
         """The file that takes the old bank's name, once there is room for it."""
         incoming = sum(
             tensor.nbytes for p in self.participants for tensor in p.checkpoint.tensors.values()
         )
         added = incoming if self.participants and self.participants[0].sign > 0 else 0
         check_space(self.old.path.parent, self.old.header.file_size + added)
-        return atomic_file(self.old.path, force=True)
+        with atomic_file(self.old.path, force=True) as file:
+            file.reserve(self.old.header.file_size)
+            self.staying = []
+            yield file
 
     def _candidates(self) -> list[TensorInfo]:
         """Every tensor that the new bank may have: for the header's room alone."""
@@ -131,7 +137,8 @@ class Editing:
         self._copy(writer, keys)
 
     def _copy(self, writer: BankWriter, keys: Sequence[str]) -> None:
-        copy_tensors(writer, self.old, keys, self.progress)
+        """Place what stays; its bytes are copied by the next pass."""
+        self.staying += place_copies(writer, self.old, keys)
 
     def _copy_base(self, writer: BankWriter) -> None:
         self._copy(writer, [key for key in self.old.header.tensors if key.startswith("base/")])
@@ -160,7 +167,8 @@ class Editing:
     def _pass(
         self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy], phase: str
     ) -> None:
-        self.passes.superpose(engine, units, copies, phase)
+        staying, self.staying = self.staying, []
+        self.passes.superpose(engine, units, [*copies, *staying], phase)
         self._check_base(engine)
 
     def _check_base(self, engine: Superposer) -> None:
@@ -216,6 +224,8 @@ class Editing:
         writer.add_whole(TensorInfo(GRAM, "F64", shape), statistics.grams.tobytes())
         others = [key for key in self.old.header.tensors if key.startswith("stats/")]
         self._copy(writer, [key for key in others if key not in (NORMS, GRAM)])
+        for run in self.staying:
+            run.copy(writer.out)
         return writer.finish(manifest)
 
     def _report(self, manifest: Manifest, statistics: Statistics, size: int) -> EditReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from randes_cli.core.fused_kernel import FusedKernel, available
 from randes_cli.core.kernel import Kernel, NumpyKernel
 from randes_cli.errors import UsageError
 
@@ -11,7 +12,7 @@ DEVICES = ("cpu", "cpu-torch", "cuda", "mps")
 def make_kernel(device: str, *, elements: int, layers: int) -> Kernel:
     """A kernel with buffers for strips of `elements` of up to `layers` layers."""
     if device == "cpu":
-        return NumpyKernel(elements, layers)
+        return (FusedKernel if available() else NumpyKernel)(elements, layers)
     if device not in DEVICES:
         raise UsageError(f"unknown device {device!r}; choose from {', '.join(DEVICES)}")
     from randes_cli.core.torch_kernel import TorchKernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from randes_cli.files.bank_keys import BASE_DIGESTS, GRAM, NORMS, base_key, file_key, sealed_tensors
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
@@ -32,7 +32,7 @@ class Layout:
         if self.storage is not BaseStorage.embed:
             return []
         ordered = sorted(self.base.tensors.values(), key=lambda tensor: -ITEM_SIZE[tensor.dtype])
-        return [replace(tensor, name=base_key(tensor.name)) for tensor in ordered]
+        return [TensorInfo(base_key(one.name), one.dtype, one.shape) for one in ordered]
 
     def cells(self) -> Cells:
         """What the Gram matrices cover."""

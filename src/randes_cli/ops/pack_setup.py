@@ -70,6 +70,6 @@ def prepare(
         units,
         max(options.groups, 1 + max(held)),
         options.capacity or max(16, 2 * max(held.values())),
-        thread_count(run.threads),
+        thread_count(run.threads, tensors),
         seal_bits,
     )

@@ -16,7 +16,7 @@ from randes_cli.ops.exact import Copy, kept_tensor, owned_copies
 from randes_cli.ops.layout import Layout
 from randes_cli.ops.pack_report import Reporting
 from randes_cli.ops.pack_setup import Setup
-from randes_cli.ops.parallel import Progress
+from randes_cli.ops.parallel import Progress, run_serial
 from randes_cli.ops.passes import PEAK_TO_RMS, Passes, TooNarrow
 from randes_cli.ops.records import recorded_source, task_record
 from randes_cli.ops.reports import PackReport
@@ -72,6 +72,7 @@ class Packing:
         while True:
             try:
                 with atomic_file(self.out, force=self.force) as file:
+                    file.reserve(size)
                     writer = BankWriter(file, self.layout.candidates())
                     return self._fill(writer)
             except TooNarrow as retry:
@@ -80,15 +81,14 @@ class Packing:
     def _choose_steps(self) -> None:
         """Sample every unit; those whose sample shows no change get no step yet."""
 
-        def look(_: None, unit: Unit) -> int:
+        def look(unit: Unit) -> None:
             if self.inputs.away:
                 self.spreads[unit] = supposed_spread(self.participants, unit)
             else:
                 self.spreads[unit] = spread(self.base, self.participants, unit)
-            return 1
 
         units = self.setup.units
-        self.passes.parallel(units, lambda: None, look, phase="sampling", total=len(units))
+        run_serial(units, look, phase="sampling", progress=self.progress)
         for unit in units:
             found = self.spreads[unit]
             if found.rms > 0:
@@ -190,14 +190,7 @@ class Packing:
         base, tally, options = self.base.tensors, engine.tally, self.setup.options
         cells = self.layout.cells()
         norms = gather_norms(list(base.values()), len(self.participants), self.exponents, tally)
-        grams = gather_grams(
-            self.base,
-            self.participants,
-            self.exponents,
-            cells,
-            threads=self.setup.threads,
-            progress=self.progress,
-        )
+        grams = gather_grams(self.base, self.participants, self.exponents, cells, self.progress)
         digests = tally.joined(-1, base)
         data = [norms.tobytes(), grams.tobytes(), b"".join(digests.values())]
         for tensor, content in zip(self.layout.statistics(), data, strict=False):

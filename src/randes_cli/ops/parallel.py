@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
+
+from randes_cli.specs import TensorInfo
 
 J = TypeVar("J")
 W = TypeVar("W")
@@ -21,14 +23,33 @@ def no_progress(phase: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-def thread_count(asked: int) -> int:
-    """Threads to use: as asked, or one for each core that this process may use."""
+#: Mean elements of a tensor below which one thread alone is faster (measured): more of them
+#: would wait for Python's lock for longer than they compute.
+_SMALL = 2**16
+
+
+def thread_count(asked: int, tensors: Collection[TensorInfo] = ()) -> int:
+    """Threads to use: as asked, or one for each core that this process may use.
+
+    `tensors` are those to work on, a job each or more; where they are small, one thread does it.
+    """
     if asked > 0:
         return asked
+    if tensors and sum(tensor.elements for tensor in tensors) < _SMALL * len(tensors):
+        return 1
     try:
         return max(1, len(os.sched_getaffinity(0)))
     except AttributeError:
         return os.cpu_count() or 1
+
+
+def run_serial(
+    jobs: Sequence[J], work: Callable[[J], None], *, phase: str, progress: Progress
+) -> None:
+    """Do every job here: many short reads, for which threads would wait more than they work."""
+    for job in jobs:
+        work(job)
+        progress(phase, 1, len(jobs))
 
 
 def run_parallel(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from randes_cli.core.kernel import Kernel
+from randes_cli.ops.copies import Run
 from randes_cli.ops.exact import Copy, run_copy
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.parallel import J, Progress, W, run_parallel
+from randes_cli.ops.parallel import Progress, run_parallel
 from randes_cli.ops.superpose import Job, Superposer, unit_jobs
 from randes_cli.plan import Unit, strip_elements, strip_memory
 from randes_cli.specs import RunOptions
+
+AnyJob: TypeAlias = Job | Copy | Run
 
 #: A tensor whose sample shows no change gets its step from its largest change, as if that
 #: were so many times the root mean square.
@@ -24,6 +28,18 @@ class TooNarrow(Exception):
     def __init__(self, units: set[Unit]) -> None:
         super().__init__(units)
         self.units = units
+
+
+def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:
+    """Both in their order, evenly among each other.
+
+    Copying waits for the file that all threads write to, computing does not: at best one thread
+    does the one while another does the other.
+    """
+    places: list[tuple[float, AnyJob]] = []
+    for kind in (jobs, copies):
+        places += [((at + 0.5) / len(kind), one) for at, one in enumerate(kind)]
+    return [one for _, one in sorted(places, key=lambda place: place[0])]
 
 
 @dataclass(frozen=True)
@@ -59,37 +75,28 @@ class Passes:
         elements, layers = self.widest()
         return self.threads * strip_memory(layers, elements)
 
-    def parallel(
-        self,
-        jobs: Sequence[J],
-        worker: Callable[[], W],
-        work: Callable[[W, J], int],
-        *,
-        phase: str,
-        total: int,
+    def superpose(
+        self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy | Run], phase: str
     ) -> None:
-        """`run_parallel` with these threads and this progress."""
+        """Run every job of these units, and the copies."""
+        sums = [job for unit in units for job in unit_jobs(unit, engine.participants)]
+        total = sum(map(engine.job_bytes, sums)) + sum(copy.nbytes for copy in copies)
+        jobs = mixed(sums, copies)
+
+        def work(kernel: Kernel, job: AnyJob) -> int:
+            if isinstance(job, Job):
+                return engine.run(kernel, job)
+            if isinstance(job, Copy):
+                return run_copy(job, engine.writer, engine.tally)
+            job.copy(engine.writer.out)
+            return job.count
+
         run_parallel(
             jobs,
-            worker,
+            self.kernel,
             work,
             threads=self.threads,
             phase=phase,
             total=total,
             progress=self.progress,
         )
-
-    def superpose(
-        self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy], phase: str
-    ) -> None:
-        """Run every job of these units, and the copies after them."""
-        sums = [job for unit in units for job in unit_jobs(unit, engine.participants)]
-        total = sum(map(engine.job_bytes, sums)) + sum(copy.nbytes for copy in copies)
-        jobs: list[Job | Copy] = [*sums, *copies]
-
-        def work(kernel: Kernel, job: Job | Copy) -> int:
-            if isinstance(job, Copy):
-                return run_copy(job, engine.writer, engine.tally)
-            return engine.run(kernel, job)
-
-        self.parallel(jobs, self.kernel, work, phase=phase, total=total)

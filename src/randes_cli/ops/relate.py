@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core.signs import sign_window
+from randes_cli.core.signs import SignWindow
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub import is_cached
@@ -69,7 +69,7 @@ class Echo:
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
         step = 2.0 ** self.bank.manifest.steps[name]
-        signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=step)
+        signs = SignWindow(unit.signs, flips, rect.rows, rect.cols, step).values()
         return self._steps(key, rect) * signs.reshape(-1)
 
     def _steps(self, key: str, rect: Rect) -> F32:
@@ -118,8 +118,6 @@ def relate(
     added: Sequence[Participant],
     norms: F64 | None,
     exponents: Mapping[Unit, int],
-    *,
-    threads: int,
     progress: Progress,
 ) -> Statistics:
     """The statistics of a bank with `added` tasks.
@@ -139,14 +137,7 @@ def relate(
         for task in manifest.tasks:
             again = _reread(bank, base, task, unit_of, stack)
             tasks.append(again or Echo(bank, task))
-        found = gather_grams(
-            base,
-            [*tasks, *added],
-            exponents,
-            stored.cells,
-            threads=threads,
-            progress=progress,
-        )
+        found = gather_grams(base, [*tasks, *added], exponents, stored.cells, progress)
     exact = [_same_sample(stored.grams, found, n, tasks[n]) for n in range(old)]
     for group in range(manifest.groups):
         near = [n for n in range(old) if tasks[n].group == group]

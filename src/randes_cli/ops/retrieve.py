@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.signs import sign_bits, sign_window
+from randes_cli.core.signs import SignWindow, sign_bits
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS, base_key, own_key, sum_key
@@ -383,7 +383,7 @@ class Retrieval:
                 self.bank.read_into(key, rect.start * bits // 8, codes)
             if sum_hash:
                 sum_hash.update(codes)
-            signs = sign_window(unit.signs, flips, rect.rows, rect.cols, scale=scale)
+            signs = SignWindow(unit.signs, flips, rect.rows, rect.cols, scale)
             if onto:
                 self.saturated += kernel.retrieve_onto(codes, bits, signs, target)
             else:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core.signs import sign_window
+from randes_cli.core.signs import SignWindow
 from randes_cli.ops.sampled import BaseSample
 from randes_cli.ops.superpose import Participant, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
@@ -110,5 +110,5 @@ def gram(
 
 def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
     """The signs of all runs of a sample together."""
-    windows = (sign_window(unit.signs, flips, rect.rows, rect.cols, scale=1.0) for rect in runs)
-    return np.concatenate([window.reshape(-1) for window in windows])
+    windows = (SignWindow(unit.signs, flips, rect.rows, rect.cols, 1.0) for rect in runs)
+    return np.concatenate([window.values().reshape(-1) for window in windows])

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 
@@ -29,10 +29,11 @@ def last_number(text: str) -> float | None:
     return number if number is not None and isfinite(number) else None
 
 
-def command_evaluator(command: str) -> Evaluate:
+def command_evaluator(command: str, environment: Mapping[str, str] | None = None) -> Evaluate:
     """An evaluator that runs a command, without a shell, and takes the last number it prints.
 
-    ``{checkpoint}`` and ``{task}`` are replaced in every word. Raises UsageError where there is
+    ``{checkpoint}`` and ``{task}`` are replaced in every word. It gets `environment`, or this
+    process's. Raises UsageError where there is
     no ``{checkpoint}``.
     """
     try:
@@ -46,14 +47,14 @@ def command_evaluator(command: str) -> Evaluate:
         filled = [
             word.replace("{checkpoint}", str(checkpoint)).replace("{task}", task) for word in words
         ]
-        return _run(filled, task)
+        return _run(filled, task, environment)
 
     return evaluate
 
 
-def _run(words: list[str], task: str) -> float:
+def _run(words: list[str], task: str, environment: Mapping[str, str] | None) -> float:
     try:
-        done = subprocess.run(words, capture_output=True, check=False)
+        done = subprocess.run(words, capture_output=True, check=False, env=environment)
     except FileNotFoundError:
         raise MissingError(f"--evaluate: {words[0]}: no such command") from None
     except OSError as error:

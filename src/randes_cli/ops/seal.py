@@ -130,7 +130,7 @@ class _Sealing:
 
     def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
         self.old, self.bits, self.progress = old, bits, progress
-        self.threads = thread_count(run.threads)
+        self.threads = thread_count(run.threads, old.manifest.base.tensors)
         self.strip = max(8, (run.strip_elements or _STRIP) // 8 * 8)
         manifest = old.manifest
         named = {tensor.name: tensor for tensor in manifest.base.tensors}
@@ -163,6 +163,7 @@ class _Sealing:
         check_space(target.parent, size)
         self._measure()
         with atomic_file(target, force=force) as file:
+            file.reserve(size)
             candidates = [*map(self.old.info, kept), *made, *closing_tensors()]
             writer = BankWriter(file, candidates)
             copy_tensors(writer, self.old, kept, self.progress)

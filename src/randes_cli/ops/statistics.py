@@ -14,7 +14,7 @@ from randes_cli.core.stats import default_coefficient, predicted_cosine
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.manifest import Manifest
-from randes_cli.ops.parallel import Progress, run_parallel
+from randes_cli.ops.parallel import Progress, run_serial
 from randes_cli.ops.reports import TaskSummary
 from randes_cli.ops.sample import Deltas, gram
 from randes_cli.ops.superpose import Source, Tally
@@ -45,13 +45,17 @@ def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) 
     return [(kind, tuple(members)) for kind, members in types.items()]
 
 
+def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
+    """The number of each tensor's cell, −1 for none."""
+    cell = {name: number for number, (_, members) in enumerate(cells) for name in members}
+    return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
+
+
 def gather_grams(
     base: Source | None,
     participants: Sequence[Deltas],
     exponents: Mapping[Unit, int],
     cells: Cells,
-    *,
-    threads: int,
     progress: Progress,
 ) -> F64:
     """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet.
@@ -66,23 +70,14 @@ def gather_grams(
 
     same = np.array([[a.group == b.group for b in participants] for a in participants])
 
-    def look(_: None, units: list[Unit]) -> int:
+    def look(units: list[Unit]) -> None:
         for unit in sorted(units, key=lambda unit: unit.names):
             plain, met = gram(base, participants, unit, exponents[unit])
             for position, name in enumerate(unit.names):
                 made[where[name], 0] += plain[position]
                 made[where[name], 1] += met[position] * same
-        return 1
 
-    run_parallel(
-        list(types.values()),
-        lambda: None,
-        look,
-        threads=threads,
-        phase="comparing",
-        total=len(types),
-        progress=progress,
-    )
+    run_serial(list(types.values()), look, phase="comparing", progress=progress)
     return made
 
 
@@ -107,9 +102,16 @@ def kept_energy(
 
     `groups` has each task's group, `sealed` the bits of sealed groups. None where none is.
     """
-    if not sealed:
-        return None
-    cut = np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
+    return energy_kept(sealable_rows(base), groups, sealed) if sealed else None
+
+
+def sealable_rows(base: Iterable[TensorInfo]) -> F64:
+    """1 where a superposable tensor is cut when its group is sealed, 0 where it stays live."""
+    return np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
+
+
+def energy_kept(cut: F64, groups: Sequence[int], sealed: Mapping[int, int]) -> F64:
+    """`kept_energy` of a base whose `sealable_rows` are known."""
     lost = [DISTORTION[sealed[group]] if group in sealed else 0.0 for group in groups]
     return 1.0 - np.outer(cut, lost)
 
@@ -127,15 +129,14 @@ def predictions(
     `groups` has each task's group, `kept` what sealing leaves (see `kept_energy`).
     """
     count = norms.shape[1]
-    cell_of = {name: number for number, (_, names) in enumerate(cells) for name in names}
+    cell = np.zeros(0, np.int64) if grams is None else cells_of(rows, cells)
     made = []
     for task in range(count):
         changed = np.flatnonzero(norms[:, task] > 0)
         met = np.zeros((count, count))
         if grams is not None:
-            names = [rows[int(row)] for row in changed]
-            used = sorted({cell_of[name] for name in names if name in cell_of})
-            met = grams[used, 1].sum(axis=0)
+            used = np.unique(cell[changed])
+            met = grams[used[used >= 0], 1].sum(axis=0)
         near = [other for other in range(count) if groups[other] == groups[task]]
         inside = norms[changed][:, near]
         left = None if kept is None else kept[changed, task]

@@ -18,7 +18,7 @@ from randes_cli.core.convert import widen
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.signs import sign_bits, sign_window
+from randes_cli.core.signs import SignWindow, sign_bits
 from randes_cli.errors import BankDamaged, CheckpointError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, sum_dtype, sum_key
@@ -151,8 +151,8 @@ def height(unit: Unit, participants: list[Participant]) -> int:
 
 def sum_groups(unit: Unit, participants: list[Participant]) -> list[int]:
     """The groups whose superposition of a unit these participants enter or leave."""
-    names = set(unit.names)
-    return sorted({p.group for p in participants if not names.isdisjoint(p.fit.superposed)})
+    entered = (p for p in participants if any(name in p.fit.superposed for name in unit.names))
+    return sorted({participant.group for participant in entered})
 
 
 def unit_jobs(unit: Unit, participants: list[Participant]) -> list[Job]:
@@ -316,12 +316,12 @@ class _JobRun:
                 return
             if (who, position) not in self.flips:
                 self.flips[who, position] = participant.bits(self.unit, position)
-            signs = sign_window(
+            signs = SignWindow(
                 self.unit.signs,
                 self.flips[who, position],
                 rect.rows,
                 rect.cols,
-                scale=participant.sign * 2.0**-self.exponent,
+                participant.sign * 2.0**-self.exponent,
             )
             added = self.kernel.add(layer, raw, tensor.dtype, signs)
         except Overflow as overflow:

@@ -287,7 +287,8 @@ class _Unpacking:
     def _write_weights(
         self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
     ) -> None:
-        retrieval, run, threads = self.retrieval, self.run, thread_count(self.run.threads)
+        retrieval, run = self.retrieval, self.run
+        threads = thread_count(run.threads, retrieval.tensors.values())
         strip = strip_elements(
             1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements
         )

@@ -135,7 +135,7 @@ def verify(
         jobs,
         threading.local,
         work,
-        threads=thread_count(run.threads),
+        threads=thread_count(run.threads, bank.header.tensors.values()),
         phase="verifying",
         total=total,
         progress=progress,

@@ -1,0 +1,238 @@
+/* The passes of kernel.py's NumpyKernel over one strip, fused into one loop each.
+ *
+ * Every function gives the bits that NumPy gives: differences, products and sums are single
+ * float32 operations (compile without contraction into fused multiply-adds), rounding is to the
+ * nearest even integer, and everything after it is integer. Arrays are contiguous, native-endian
+ * and as long as rows * cols.
+ */
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+/* One version for each generation of processors; the loader chooses. */
+#define EACH_PROCESSOR \
+    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EACH_PROCESSOR
+#endif
+#define TEMPLATE static inline __attribute__((always_inline))
+#define EXPORT __attribute__((visibility("default")))
+
+/* As in fused_kernel.py. */
+enum { F32, BF16, F16, ANY_F32 };
+enum { NONE, COLUMN, HANKEL };
+
+/* 1.5 * 2^23: between 2^23 and 2^24 float32 holds the integers alone, so that adding it to a
+ * number below 2^22 rounds that to an integer, half to even, found in the low bits. */
+#define ROUNDER 12582912.0f
+#define ROUNDER_BITS 0x4B400000u
+#define GRID_LIMIT 32767
+#define LARGEST 3.40282346638528859812e38f
+
+TEMPLATE float as_float(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+TEMPLATE uint32_t as_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* Stored value number `at` in float32. */
+TEMPLATE float load(const void *raw, int dtype, ptrdiff_t at) {
+    if (dtype == BF16) return as_float((uint32_t)((const uint16_t *)raw)[at] << 16);
+    if (dtype == F16) {
+        /* Sign, exponent and fraction move into place; the product, exact, corrects the bias of
+         * the exponent and normalises. What was infinite or NaN ends up at 2^16 or beyond. */
+        uint32_t bits = (uint32_t)((const int16_t *)raw)[at] << 13 & 0x8FFFE000u;
+        float value = as_float(bits) * 0x1p112f;
+        return fabsf(value) < 65536.0f ? value : value * INFINITY;
+    }
+    return ((const float *)raw)[at];
+}
+
+/* Which signs a strip has, see signs.py: element (i, j) is -scale where bit `first` + j (HANKEL:
+ * + i) of `bits` is 1, else +scale. `scratch` has room for all signs of one element each, and 15
+ * more. */
+typedef struct {
+    const uint8_t *bits;
+    int64_t first, rows, cols;
+    float *scratch;
+    float scale;
+    int32_t kind;
+} Signs;
+
+/* Write out the signs; returns those of the first row, of which each further one starts
+ * *row_step floats later. */
+TEMPLATE const float *spread(const Signs *signs, ptrdiff_t *row_step) {
+    int64_t count = signs->cols + (signs->kind == HANKEL ? signs->rows - 1 : 0);
+    int64_t skipped = signs->kind == NONE ? 0 : signs->first % 8;
+    *row_step = signs->kind == HANKEL;
+    for (int64_t byte = 0; byte < (skipped + count + 7) / 8; byte++) {
+        uint32_t eight = signs->kind == NONE ? 0 : signs->bits[signs->first / 8 + byte];
+        for (int bit = 0; bit < 8; bit++)
+            signs->scratch[8 * byte + bit] =
+                as_float(as_bits(signs->scale) ^ (eight >> bit & 1u) << 31);
+    }
+    return signs->scratch + skipped;
+}
+
+typedef struct {
+    uint64_t squares;
+    uint32_t changed, beyond;
+} Found;
+
+/* One row: sum += direction * round((raw - base) * signs). */
+TEMPLATE void add_row(const void *raw, int dtype, ptrdiff_t first, const float *restrict base,
+                      const float *restrict signs, uint32_t *restrict sum, ptrdiff_t cols,
+                      uint32_t direction, Found *found) {
+    uint64_t squares = 0;
+    uint32_t changed = 0, beyond = 0;
+    for (ptrdiff_t col = 0; col < cols; col++) {
+        float delta = load(raw, dtype, first + col) - base[col];
+        /* Larger numbers, infinities and NaN give bits far from those of the rounder. */
+        uint32_t units = as_bits(delta * signs[col] + ROUNDER) - ROUNDER_BITS;
+        changed |= delta != 0.0f;
+        beyond |= units + GRID_LIMIT > 2u * GRID_LIMIT;
+        squares += units * units;
+        sum[col] += direction * units;
+    }
+    found->squares += squares;
+    found->changed |= changed;
+    found->beyond |= beyond;
+}
+
+TEMPLATE Found add_rows(const void *raw, int dtype, const float *base, const Signs *signs,
+                        uint32_t *sum, uint32_t direction) {
+    Found found = {0, 0, 0};
+    ptrdiff_t row_step;
+    const float *pattern = spread(signs, &row_step);
+    for (ptrdiff_t row = 0; row < signs->rows; row++) {
+        ptrdiff_t first = row * signs->cols;
+        add_row(raw, dtype, first, base + first, pattern + row * row_step, sum + first,
+                signs->cols, direction, &found);
+    }
+    return found;
+}
+
+EACH_PROCESSOR static Found add_any(const void *raw, int dtype, const float *base,
+                                    const Signs *signs, uint32_t *sum, uint32_t direction) {
+    if (dtype == BF16) return add_rows(raw, BF16, base, signs, sum, direction);
+    if (dtype == F16) return add_rows(raw, F16, base, signs, sum, direction);
+    return add_rows(raw, F32, base, signs, sum, direction);
+}
+
+/* sum += round((raw - base) * signs), all of it or, where a rounded delta passes GRID_LIMIT or is
+ * no number, nothing. Returns the sum of the squares of what was added, or -1; *changed tells
+ * whether any value differs from the base's. */
+EXPORT int64_t randes_add(const void *raw, int dtype, const float *base, const Signs *signs,
+                          uint32_t *sum, int32_t *changed) {
+    Found found = add_any(raw, dtype, base, signs, sum, 1u);
+    *changed = (int32_t)found.changed;
+    if (!found.beyond) return (int64_t)found.squares;
+    add_any(raw, dtype, base, signs, sum, ~0u);
+    return -1;
+}
+
+/* A sum as stored integers; returns the largest magnitude (they are cut where it is too large). */
+EACH_PROCESSOR static int64_t store(const int32_t *restrict sum, ptrdiff_t size, int bits,
+                                    void *restrict codes) {
+    int32_t least = 0, most = 0;
+    for (ptrdiff_t at = 0; at < size; at++) {
+        least = sum[at] < least ? sum[at] : least;
+        most = sum[at] > most ? sum[at] : most;
+    }
+    if (bits == 8)
+        for (ptrdiff_t at = 0; at < size; at++) ((int8_t *)codes)[at] = (int8_t)sum[at];
+    else
+        for (ptrdiff_t at = 0; at < size; at++) ((int16_t *)codes)[at] = (int16_t)sum[at];
+    return most > -(int64_t)least ? most : -(int64_t)least;
+}
+
+EXPORT int64_t randes_store(const int32_t *sum, ptrdiff_t size, int bits, void *codes) {
+    return store(sum, size, bits, codes);
+}
+
+TEMPLATE float number(const void *codes, int bits, ptrdiff_t at) {
+    if (bits == 8) return ((const int8_t *)codes)[at];
+    return bits == 16 ? (float)((const int16_t *)codes)[at] : ((const float *)codes)[at];
+}
+
+/* One row: out = base + signs * codes as float32 or bfloat16; returns how many did not fit. */
+TEMPLATE uint32_t retrieve_row(const void *codes, int bits, ptrdiff_t first,
+                               const float *restrict signs, const float *base, int dtype,
+                               void *out, ptrdiff_t cols) {
+    uint32_t lost = 0;
+#pragma GCC ivdep
+    for (ptrdiff_t col = 0; col < cols; col++) {
+        ptrdiff_t at = first + col;
+        float value = base[at] + number(codes, bits, at) * signs[col];
+        if (dtype == BF16) {
+            uint32_t word = as_bits(value);
+            word = (word + (word >> 16 & 1u) + 0x7FFFu) >> 16;
+            uint32_t beyond = (word & 0x7FFFu) >= 0x7F80u;
+            ((uint16_t *)out)[at] = (uint16_t)(word - beyond);
+            lost += beyond;
+        } else if (dtype == ANY_F32) {
+            ((float *)out)[at] = value;
+        } else {
+            uint32_t beyond = !(fabsf(value) <= LARGEST);
+            ((float *)out)[at] = beyond ? copysignf(LARGEST, value) : value;
+            lost += beyond;
+        }
+    }
+    return lost;
+}
+
+TEMPLATE int64_t retrieve_rows(const void *codes, int bits, const Signs *signs,
+                               const float *base, int dtype, void *out) {
+    int64_t lost = 0;
+    ptrdiff_t row_step;
+    const float *pattern = spread(signs, &row_step);
+    for (ptrdiff_t row = 0; row < signs->rows; row++)
+        lost += retrieve_row(codes, bits, row * signs->cols, pattern + row * row_step, base, dtype,
+                             out, signs->cols);
+    return lost;
+}
+
+EACH_PROCESSOR static int64_t retrieve(const void *codes, int bits, const Signs *signs,
+                                       const float *base, int dtype, void *out) {
+    if (dtype == BF16) {
+        if (bits == 8) return retrieve_rows(codes, 8, signs, base, BF16, out);
+        if (bits == 16) return retrieve_rows(codes, 16, signs, base, BF16, out);
+        return retrieve_rows(codes, 32, signs, base, BF16, out);
+    }
+    if (dtype == ANY_F32) {
+        if (bits == 8) return retrieve_rows(codes, 8, signs, base, ANY_F32, out);
+        if (bits == 16) return retrieve_rows(codes, 16, signs, base, ANY_F32, out);
+        return retrieve_rows(codes, 32, signs, base, ANY_F32, out);
+    }
+    if (bits == 8) return retrieve_rows(codes, 8, signs, base, F32, out);
+    if (bits == 16) return retrieve_rows(codes, 16, signs, base, F32, out);
+    return retrieve_rows(codes, 32, signs, base, F32, out);
+}
+
+/* out = base + signs * codes as `dtype`; `base` may be `out`. Returns how many values were beyond
+ * the range of `dtype` and became its largest number (ANY_F32: none does). */
+EXPORT int64_t randes_retrieve(const void *codes, int bits, const Signs *signs, const float *base,
+                               int dtype, void *out) {
+    return retrieve(codes, bits, signs, base, dtype, out);
+}
+
+EACH_PROCESSOR static void widen(const void *raw, int dtype, float *restrict out, ptrdiff_t size) {
+    if (dtype == BF16)
+        for (ptrdiff_t at = 0; at < size; at++) out[at] = load(raw, BF16, at);
+    else
+        for (ptrdiff_t at = 0; at < size; at++) out[at] = load(raw, F16, at);
+}
+
+/* Stored bfloat16 or float16 values as float32. */
+EXPORT void randes_widen(const void *raw, int dtype, float *out, ptrdiff_t size) {
+    widen(raw, dtype, out, size);
+}

@@ -1,0 +1,146 @@
+"""The CPU backend with its passes fused, where `fused.c` was compiled: equal bytes, sooner."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.convert import widen
+from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, Raw, code_dtype
+from randes_cli.core.signs import SignWindow
+from randes_cli.specs import Signs
+
+_DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
+_ANY_F32 = 3
+_SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2}
+
+
+class _Signs(ctypes.Structure):
+    """As in fused.c."""
+
+    _fields_ = (
+        ("bits", ctypes.c_char_p),
+        ("first", ctypes.c_int64),
+        ("rows", ctypes.c_int64),
+        ("cols", ctypes.c_int64),
+        ("scratch", ctypes.c_void_p),
+        ("scale", ctypes.c_float),
+        ("kind", ctypes.c_int32),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled passes; None where the package was built without a compiler."""
+    found = find_spec("randes_cli.core._fused")
+    if found is None or found.origin is None:
+        return None
+    try:
+        library = ctypes.CDLL(found.origin)
+    except OSError:
+        return None
+    pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+    library.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
+    library.randes_store.argtypes = [pointer, size, number, pointer]
+    library.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
+    library.randes_widen.argtypes = [pointer, number, pointer, size]
+    for function in (library.randes_add, library.randes_store, library.randes_retrieve):
+        function.restype = ctypes.c_int64
+    library.randes_widen.restype = None
+    return library
+
+
+def available() -> bool:
+    """Whether `FusedKernel` can be used here."""
+    return _library() is not None
+
+
+def _address(array: NDArray[Any]) -> int:
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+class FusedKernel(NumpyKernel):
+    """As NumpyKernel, whose rare passes it keeps; sums are 32-bit integers from the start."""
+
+    def __init__(self, elements: int, layers: int) -> None:
+        super().__init__(elements, layers)
+        library = _library()
+        if library is None:
+            raise RuntimeError("fused.c was not compiled")
+        self._library = library
+        self._totals = self._sum.view(np.int32)
+        self._rows_at = [_address(row) for row in self._base]
+        self._sum_at, self._codes_at = _address(self._sum), _address(self._codes)
+        self._signs = _Signs(scratch=_address(self._scratch))
+        self._signs_at = ctypes.addressof(self._signs)
+        self._differs = ctypes.c_int32()
+        self._differs_at = ctypes.addressof(self._differs)
+
+    def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
+        if raw is None or dtype not in ("BF16", "F16"):
+            super().set_base(layer, raw, dtype, elements)
+        else:
+            to = self._rows_at[layer]
+            self._library.randes_widen(_address(raw), _DTYPES[dtype], to, elements)
+
+    def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
+        self._size = elements
+        if codes is None:
+            self._totals[:elements] = 0
+        else:
+            np.copyto(self._totals[:elements], codes.view(code_dtype(bits)))
+
+    def _take(self, window: SignWindow) -> None:
+        """Put a window where fused.c looks for it."""
+        signs = self._signs
+        signs.kind, signs.bits = _SIGNS[window.signs], window.bits
+        signs.first, signs.scale = window.first, window.scale
+        signs.rows, signs.cols = window.shape
+
+    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
+        values, kind = raw, dtype
+        if dtype not in _DTYPES:
+            rows, cols = signs.shape
+            widened, kind = self._delta[: rows * cols], "F32"
+            widen(raw, dtype, widened)
+            values = widened.view(np.uint8)
+        self._take(signs)
+        squares = self._library.randes_add(
+            _address(values),
+            _DTYPES[kind],
+            self._rows_at[layer],
+            self._signs_at,
+            self._sum_at,
+            self._differs_at,
+        )
+        if squares < 0:
+            self._refuse(layer, raw, dtype, step=1 / abs(signs.scale))
+        return Added(squares, bool(self._differs.value))
+
+    def finish(self, bits: int) -> tuple[Raw, int]:
+        peak = self._library.randes_store(self._sum_at, self._size, bits, self._codes_at)
+        return self._codes[: self._size * bits // 8], peak
+
+    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
+        if dtype not in ("BF16", "F32"):
+            return super().retrieve(codes, bits, signs, dtype, out)
+        return self._retrieve(codes, bits, signs, self._rows_at[0], _DTYPES[dtype], out)
+
+    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
+        kind = _ANY_F32 if abs(signs.scale) < NEVER_BEYOND else _DTYPES["F32"]
+        return self._retrieve(codes, bits, signs, _address(out), kind, out)
+
+    def _retrieve(
+        self, codes: Raw, bits: int, signs: SignWindow, base: int, kind: int, out: Raw
+    ) -> int:
+        self._take(signs)
+        lost: int = self._library.randes_retrieve(
+            _address(codes), bits, self._signs_at, base, kind, _address(out)
+        )
+        return lost
