@@ -189,6 +189,8 @@ class Goal:
 GOALS = (
     Goal("encoder", "hankel 2 bit", 0.995, 1.07),
     Goal("encoder", "scaling hankel 2 T=96", 0.985),
+    Goal("encoder-near", "hankel 2 bit", 0.995, 1.07),
+    Goal("encoder-near", "scaling hankel 2 T=96", 0.985),
     Goal("decoder", "hankel 2 bit", 0.965),
     Goal("decoder", "hankel 8 bit", 0.99, 1.25),
     Goal("decoder", "hankel 2 x 4 bit", 0.99, 1.25),

@@ -103,7 +103,8 @@ def adapter_bed() -> Bed:
         _evaluate_adapter,
         "The same adapters, packed as they are: the factors A and B are superposed. Bytes are in "
         "units of one adapter in float32, and one such unit is counted for the base in every row, "
-        "though it lies outside.",
+        "though it lies outside. Factors of rank 16 are too thin to be sealed: a bank asked for 2 "
+        "bits keeps 16.",
         folders=folders,
         outside=True,
     )
