@@ -2,33 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
-from beds import CACHE, StateDict
+from beds import CACHE, Bed, StateDict
 from methods import Models, Packed
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import NORMS
+from randes_cli.ops.statistics import coefficients
 
 
-def bank(preset: str, bits: int, groups: int = 1) -> Callable[[Models, int], Packed]:
-    """A bank of one transform and width; its bytes are those of the file."""
+def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
+    """`wanted` checkpoints by name: the tasks, then further fine-tunes, then the same as copies.
+
+    A copy has a name and an index of its own, so other signs: it interferes as any other task.
+    """
+    known: Mapping[str, Path] = {**bed.tasks, **bed.folders, **bed.extra}
+    found = dict(list(known.items())[:wanted])
+    for turn in count(1):
+        again = list(known.items())[: wanted - len(found)]
+        if not again:
+            break
+        found.update({f"{name}-again-{turn}": path for name, path in again})
+    return found
+
+
+def bank(
+    preset: str, bits: int, groups: int = 1, tasks: int | None = None
+) -> Callable[[Models, int], Packed]:
+    """A bank of one transform and width; its bytes are those of the file.
+
+    `tasks` fills it with further fine-tunes and copies beyond the bed's own tasks. Where the base
+    lies outside, one is counted all the same, as for every other method.
+    """
 
     def build(models: Models, seed: int) -> Packed:
-        path = Path(mkdtemp(dir=CACHE)) / "bank.randes"
-        inputs = [TaskInput(task, str(models.bed.tasks[task])) for task in models.tasks]
-        options = PackOptions(Transform.from_preset(preset), bits=bits, seed=seed, groups=groups)
-        run = RunOptions(threads=1)
-        pack(str(models.bed.base), inputs, path, options, run)
-        nbytes = path.stat().st_size
-        opened = Bank.open(path, run=run)
-        path.unlink()
-        path.parent.rmdir()
+        bed = models.bed
+        members = crowd(bed, tasks or len(models.tasks))
+        inputs = [TaskInput(name, str(source)) for name, source in members.items()]
+        options = PackOptions(
+            Transform.from_preset(preset),
+            bits=bits,
+            seed=seed,
+            groups=groups,
+            merge_adapters=bool(bed.folders) and not bed.outside,
+        )
+        base, run = None if bed.outside else str(bed.base), RunOptions(threads=1)
+        with TemporaryDirectory(dir=CACHE) as folder:
+            path = Path(folder) / "bank.randes"
+            pack(base, inputs, path, options, run)
+            nbytes, defaults = path.stat().st_size, _defaults(path)
+            opened = Bank.open(path, run=run)  # stays readable without its name
 
         def restore(task: str, knob: float) -> StateDict:
             return opened.retrieve(task, coefficient=knob)
 
-        return Packed(nbytes, restore)
+        return Packed(nbytes + bed.outside * models.base_bytes, restore, defaults)
 
     return build
+
+
+def own_deltas(bits: int) -> Callable[[Models, int], Packed]:
+    """A bank with a group for each task: one quantised delta each, by the product's own codec."""
+
+    def build(models: Models, seed: int) -> Packed:
+        return bank("ta", bits, len(models.tasks))(models, seed)
+
+    return build
+
+
+def _defaults(path: Path) -> dict[str, float]:
+    """λ by task as `unpack` takes it from the bank's norms."""
+    file = BankFile(path)
+    chosen = coefficients(file.manifest, file.floats(NORMS))
+    names = [task.name for task in file.manifest.tasks]
+    file.close()
+    return dict(zip(names, chosen, strict=True))

@@ -26,6 +26,8 @@ class Bed:
             names of the base's checkpoint.
         extra: further fine-tunes (other seeds) that only make a bank fuller, by name.
         story: one paragraph for the report.
+        folders: adapters in PEFT's format by task: what a bank is packed from, in place of `tasks`.
+        outside: whether `base` is zeros in place of a base that lies outside, as with adapters.
         curves: whether a score is cheap enough to try every λ where a curve is drawn.
     """
 
@@ -37,6 +39,8 @@ class Bed:
     story: str
     extra: Mapping[str, Path] = field(default_factory=dict)
     curves: bool = False
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    outside: bool = False
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from beds import CACHE, TEST, VALIDATION, Bed, StateDict, load, save
-from decoder_data import DOMAINS, WINDOW, split, windows
+from decoder_data import DOMAINS, RUN, WINDOW, split, windows
 from torch import Tensor, nn
 from torch.nn import functional
 from training import Recipe, fit
@@ -18,14 +18,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PRE_TRAINING = Recipe(steps=450, rate=2e-3, batch=8, decay=0.01)
 #: The base goes on, on a little of everything, as a language model that has seen the web.
-GENERALISING = Recipe(steps=360, rate=1.5e-3, batch=8, decay=0.01, seed=2)
-FINE_TUNING = Recipe(steps=110, rate=4e-4, batch=8, seed=1)
+GENERALISING = Recipe(steps=4000, rate=2e-3, batch=16, decay=0.01, seed=2, half=True)
+FINE_TUNING = Recipe(steps=300, rate=2e-4, batch=16, seed=1, half=True)
 FAR_FINE_TUNING = Recipe(steps=110, rate=1e-3, batch=8, seed=1)
-#: Windows of 96 bytes from each part of a domain's held-out text.
-HELD_OUT_WINDOWS = {VALIDATION: 16, TEST: 40}
+#: Windows of 96 bytes from each part of a domain's held-out text, by bed.
+HELD_OUT_WINDOWS = {
+    "decoder": {VALIDATION: 24, TEST: 64},
+    "decoder-far": {VALIDATION: 16, TEST: 40},
+}
 
 
-def new_model() -> nn.Module:
+def new_model() -> Any:
     """GPT-2 with 2.7 million parameters and a byte for a token."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -41,8 +44,7 @@ def new_model() -> nn.Module:
         bos_token_id=0,
         eos_token_id=0,
     )
-    model: nn.Module = GPT2LMHeadModel(config)
-    return model
+    return GPT2LMHeadModel(config)
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -60,8 +62,9 @@ def _loss(model: Any, domain: str, recipe: Recipe) -> Any:
 
     def loss(_: int) -> Tensor:
         batch = windows(train, recipe.batch, generator)
-        scores = model(batch[:, :-1]).logits
-        return functional.cross_entropy(scores.flatten(0, 1), batch[:, 1:].flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
+            scores = model(batch[:, :-1]).logits
+        return functional.cross_entropy(scores.float().flatten(0, 1), batch[:, 1:].flatten())
 
     return loss
 
@@ -70,6 +73,8 @@ def train(domain: str, start: Path | None, recipe: Recipe, path: Path) -> None:
     """Train a base from nothing, or fine-tune all of one."""
     torch.manual_seed(recipe.seed)
     model = new_model().train()
+    if recipe.half:
+        model.set_attn_implementation("eager")  # a processor's fused one is slow in bfloat16
     if start is not None:
         _restore(model, load(start))
     fit(model, _loss(model, domain, recipe), recipe)
@@ -82,22 +87,22 @@ def _evaluator() -> Any:
 
 
 @cache
-def _held_out(domain: str, part: str) -> Tensor:
+def _held_out(bed_name: str, domain: str, part: str) -> Tensor:
     generator = torch.Generator().manual_seed(1 if part == VALIDATION else 2)
-    stream = split(domain)[1]
-    middle = len(stream) // 2
-    own = stream[:middle] if part == VALIDATION else stream[middle:]
-    return windows(own, HELD_OUT_WINDOWS[part], generator)
+    runs = split(domain)[1].view(-1, RUN)
+    own = runs[::2] if part == VALIDATION else runs[1::2]
+    return windows(own.reshape(-1), HELD_OUT_WINDOWS[bed_name][part], generator)
 
 
-def evaluate(state: StateDict, domain: str, part: str) -> float:
+def _evaluate(bed_name: str, state: StateDict, domain: str, part: str) -> float:
     """The share of next bytes that the model ranks first."""
     model = _evaluator()
     _restore(model, state)
-    batch = _held_out(domain, part)
+    right = []
     with torch.inference_mode():
-        right = model(batch[:, :-1]).logits.argmax(dim=-1) == batch[:, 1:]
-    return float(right.float().mean())
+        for batch in _held_out(bed_name, domain, part).split(40):
+            right.append(model(batch[:, :-1]).logits.argmax(dim=-1) == batch[:, 1:])
+    return float(torch.cat(right).float().mean())
 
 
 def _bed(name: str, title: str, recipe: Recipe, story: str, *, broad: bool) -> Bed:
@@ -115,7 +120,7 @@ def _bed(name: str, title: str, recipe: Recipe, story: str, *, broad: bool) -> B
         if not path.exists():
             train(domain, base, recipe, path)
             print(f"{name}: trained {domain}", flush=True)
-    return Bed(name, title, base, tasks, evaluate, story)
+    return Bed(name, title, base, tasks, partial(_evaluate, name), story)
 
 
 def bed() -> Bed:
@@ -126,9 +131,10 @@ def bed() -> Bed:
         FINE_TUNING,
         "A GPT-2 of 2.7M parameters whose tokens are bytes, trained on the standard library's "
         "sources and package descriptions and then on a little of everything, and fine-tuned "
-        "whole for seven domains: licences, C++ headers, type stubs, pronunciations, Unicode "
-        "names, emoji names in four languages, and tables of numbers. The score is the share of "
-        "next bytes that the model ranks first.",
+        "whole, at a tenth of the rate, for seven domains: licences, C++ headers, type stubs, "
+        "pronunciations, Unicode names, emoji names in four languages, and tables of numbers. "
+        "The score is the share of next bytes that the model ranks first; fine-tuning raises it "
+        "by 1 to 21 points, and a delta's matrices have about a twentieth of the base's length.",
         broad=True,
     )
 
@@ -139,8 +145,9 @@ def far_bed() -> Bed:
         "decoder-far",
         "Byte decoder, far from its base",
         FAR_FINE_TUNING,
-        "The same decoder whose base has seen only Python and English, fine-tuned for the same "
-        "seven domains at two and a half times the rate: the base is of little use to any task, "
-        "and the deltas are large. Here superposition has it hardest.",
+        "The same decoder whose base has seen only Python and English, and that briefly, "
+        "fine-tuned for the same seven domains at five times the rate: the base is of little use "
+        "to any task, and a delta's matrices have a quarter to three eighths of its length. Here "
+        "superposition has it hardest.",
         broad=False,
     )

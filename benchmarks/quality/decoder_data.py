@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Bytes per domain at most, and the share of them, cut in runs, that is held out.
-MOST, HELD_OUT = 3_000_000, 0.1
+#: Bytes per domain at most, of a run, and the share of the runs that is held out.
+MOST, RUN, HELD_OUT = 3_000_000, 2048, 0.1
 WINDOW = 96
 STANDARD = Path(sysconfig.get_paths()["stdlib"])
 INSTALLED = Path(sysconfig.get_paths()["purelib"])
@@ -110,7 +110,7 @@ def split(domain: str) -> tuple[Tensor, Tensor]:
     """(training, held-out) bytes: every tenth run of 2 kB of a domain is held out."""
     raw = {**DOMAINS, "general": general, "everything": everything}[domain]()
     runs = np.frombuffer(raw, np.uint8)
-    runs = runs[: len(runs) // 2048 * 2048].reshape(-1, 2048)
+    runs = runs[: len(runs) // RUN * RUN].reshape(-1, RUN)
     out = np.arange(len(runs)) % round(1 / HELD_OUT) == 5
     return torch.from_numpy(runs[~out].reshape(-1)), torch.from_numpy(runs[out].reshape(-1))
 

@@ -17,19 +17,21 @@ from training import Recipe, fit
 FOLDER = CACHE / "encoder-lora"
 RANK, ALPHA = 16, 32
 TARGETS = ("query", "key", "value", "dense")
-FINE_TUNING = Recipe(steps=300, rate=1e-3, batch=32)
+FINE_TUNING = Recipe(steps=300, rate=1e-3, batch=32, half=True)
 
 
-def fine_tune(task: str, seed: int, path: Path) -> None:
-    """Train an adapter on every linear layer of the encoder."""
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+def fine_tune(task: str, seed: int, folder: Path) -> None:
+    """Train an adapter on every linear layer of the encoder, and save it as PEFT does."""
+    from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
     recipe = replace(FINE_TUNING, seed=seed)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS))
     model = get_peft_model(encoder.new_model(), config).train()  # type: ignore[arg-type]
     fit(model, encoder.batch_loss(model, task, recipe), recipe)
-    save(get_peft_model_state_dict(model), path)
+    unfinished = folder.with_suffix(".unfinished")
+    model.save_pretrained(str(unfinished))
+    unfinished.rename(folder)
 
 
 def merged(base: StateDict, adapter: StateDict) -> dict[str, Tensor]:
@@ -43,13 +45,17 @@ def merged(base: StateDict, adapter: StateDict) -> dict[str, Tensor]:
     return made
 
 
-def _adapters() -> dict[str, Path]:
-    paths = {task: FOLDER / "adapters" / f"{task}.safetensors" for task in TASKS}
-    for task, path in paths.items():
-        if not path.exists():
-            fine_tune(task, 0, path)
+def _folders() -> dict[str, Path]:
+    folders = {task: FOLDER / "adapters" / task for task in TASKS}
+    for task, folder in folders.items():
+        if not folder.exists():
+            fine_tune(task, 0, folder)
             print(f"encoder-lora: trained {task}", flush=True)
-    return paths
+    return folders
+
+
+def _weights(folder: Path) -> Path:
+    return folder / "adapter_model.safetensors"
 
 
 @cache
@@ -63,11 +69,11 @@ def _evaluate_adapter(state: StateDict, task: str, part: str) -> float:
 
 def merged_bed() -> Bed:
     """Adapters merged into full checkpoints."""
-    tasks = {}
-    for task, adapter in _adapters().items():
+    tasks, folders = {}, _folders()
+    for task, folder in folders.items():
         tasks[task] = FOLDER / f"{task}.safetensors"
         if not tasks[task].exists():
-            save(merged(_base(), load(adapter)), tasks[task])
+            save(merged(_base(), load(_weights(folder))), tasks[task])
     return Bed(
         "encoder-lora",
         "Text encoder, eight LoRA fine-tunes merged",
@@ -75,13 +81,16 @@ def merged_bed() -> Bed:
         tasks,
         encoder.evaluate,
         f"The same eight tasks with LoRA of rank {RANK} on every linear layer, merged into full "
-        "checkpoints before they are packed.",
+        "models: a bank is packed from PEFT's folders with `merge_adapters`, the other methods "
+        "have the merged checkpoints. The eight adapters as they are take 0.235 × the base.",
+        folders=folders,
     )
 
 
 def adapter_bed() -> Bed:
     """The factors A and B themselves, over a base of zeros."""
-    tasks = _adapters()
+    folders = _folders()
+    tasks = {task: _weights(folder) for task, folder in folders.items()}
     base = FOLDER / "zeros.safetensors"
     if not base.exists():
         first = load(next(iter(tasks.values())))
@@ -93,6 +102,9 @@ def adapter_bed() -> Bed:
         tasks,
         _evaluate_adapter,
         "The same adapters, packed as they are: the factors A and B are superposed. Bytes are in "
-        "units of one adapter, and the zeros that stand for a base are not counted by a bank that "
-        "leaves it out, but are here.",
+        "units of one adapter in float32, and one such unit is counted for the base in every row, "
+        "though it lies outside. Factors of rank 16 are too thin to be sealed: a bank asked for 2 "
+        "bits keeps 16.",
+        folders=folders,
+        outside=True,
     )

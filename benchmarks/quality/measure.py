@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import mean
 from time import perf_counter
 
 from beds import CACHE, TEST, VALIDATION, Bed
@@ -19,7 +20,7 @@ class Cell:
     Attributes:
         nbytes: of everything that is stored, the base included.
         curve: validation mean by knob, for the knobs that were tried.
-        knob: the best of them.
+        knob: the best of them, or where none was tried the mean of the bank's defaults.
         scores: test score by task at that knob.
         cosines: cos(Δ, Δ̂) by task at that knob.
     """
@@ -59,7 +60,7 @@ def _validate(bed: Bed, packed: Packed, tasks: list[str], knob: float) -> float:
 
 
 def search(bed: Bed, packed: Packed, method: Method, tasks: list[str]) -> dict[float, float]:
-    """Validation mean by knob, from the favoured end on.
+    """Validation mean by knob, from the first on; nothing where no knob is to be tried.
 
     Unless the whole curve is wanted, stops at the first knob that comes out below the best.
     """
@@ -84,10 +85,11 @@ def measure(models: Models, method: Method, seed: int) -> Cell:
     packed = method.build(models, seed)
     tasks = models.tasks[: method.tasks]
     curve = search(bed, packed, method, tasks)
-    best = max(curve, key=lambda knob: curve[knob])
+    best = max(curve, key=lambda knob: curve[knob]) if curve else None
+    knobs = {task: packed.defaults[task] if best is None else best for task in tasks}
     scores, cosines = {}, {}
     for task in tasks:
-        state = packed.restore(task, best)
+        state = packed.restore(task, knobs[task])
         scores[task] = bed.evaluate(state, task, TEST)
         cosines[task] = models.cosine(task, state)
     cell = Cell(
@@ -98,7 +100,7 @@ def measure(models: Models, method: Method, seed: int) -> Cell:
         packed.nbytes,
         models.base_bytes,
         {str(knob): score for knob, score in curve.items()},
-        best,
+        mean(knobs.values()),
         scores,
         perf_counter() - start,
         cosines,

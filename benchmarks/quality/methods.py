@@ -7,12 +7,11 @@ included. `knob` is λ, but for the methods whose own paper tunes something else
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from beds import Bed, StateDict, load
-from codec import cut, cut_bytes
 from numpy.typing import NDArray
 from superposition import SIGNS, Delta, Mixer
 
@@ -37,10 +36,6 @@ class Models:
 
     def _delta(self, state: StateDict) -> dict[str, F32]:
         return {name: (state[name] - self.base[name]).numpy() for name in self.names}
-
-    def extra(self, name: str) -> dict[str, F32]:
-        """The delta of one of the further fine-tunes."""
-        return self._delta(load(self.bed.extra[name]))
 
     @property
     def base_bytes(self) -> int:
@@ -77,10 +72,17 @@ class Models:
 
 @dataclass(frozen=True)
 class Packed:
-    """All models of a bed, packed: bytes on disk, and a state dict by task and knob."""
+    """All models of a bed, packed.
+
+    Attributes:
+        nbytes: on disk.
+        restore: (task, knob) to a state dict.
+        defaults: λ by task where a bank knows one without being tuned.
+    """
 
     nbytes: int
     restore: Callable[[str, float], StateDict]
+    defaults: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class Method:
     """One row of a table.
 
     Attributes:
-        knobs: values tried on the validation half, the favoured one first.
+        knobs: values tried on the validation part, from one end to the other; none where the bank's
+            own default λ is to be taken.
         seeds: whether it draws anything at random.
         curve: whether to try all knobs even when the first ones are the best.
         tasks: how many of the bed's tasks are in it (None: all).
@@ -140,34 +143,6 @@ def _threshold(delta: Delta, share: float) -> float:
     flat = np.concatenate([np.abs(part).reshape(-1) for part in delta.values()])
     kept = max(1, int(share * flat.size))
     return float(np.partition(flat, flat.size - kept)[flat.size - kept])
-
-
-def ties(models: Models, _: int) -> Packed:
-    """Trim to the largest fifth, elect a sign, average what agrees (Yadav et al. 2023)."""
-    cuts = {task: _threshold(delta, 0.2) for task, delta in models.deltas.items()}
-    merged = {}
-    for name in models.names:
-        kept = np.stack(
-            [np.where(np.abs(d[name]) >= cuts[t], d[name], 0) for t, d in models.deltas.items()]
-        )
-        agree = (np.sign(kept) == np.sign(kept.sum(axis=0))) & (kept != 0)
-        merged[name] = (kept * agree).sum(axis=0) / np.maximum(agree.sum(axis=0), 1)
-    return _merged(models, merged)
-
-
-def dare(drop: float) -> Callable[[Models, int], Packed]:
-    """Drop values at random, scale up the rest, then task arithmetic (Yu et al. 2024)."""
-
-    def build(models: Models, seed: int) -> Packed:
-        chance = np.random.default_rng(seed)
-        merged = {name: np.zeros(shape, np.float32) for name, shape in models.shapes.items()}
-        for delta in models.deltas.values():
-            for name, part in delta.items():
-                kept = chance.random(part.shape, np.float32) >= drop
-                merged[name] += part * kept / np.float32(1 - drop)
-        return _merged(models, merged)
-
-    return build
 
 
 def magnitude_masking(models: Models, _: int) -> Packed:
@@ -262,60 +237,16 @@ def truncated_svd(rank: int) -> Callable[[Models, int], Packed]:
     return build
 
 
-def own_delta(bits: int) -> Callable[[Models, int], Packed]:
-    """Each delta by itself, cut to a few bits."""
-
-    def build(models: Models, _: int) -> Packed:
-        small = {
-            task: {name: cut(part, bits) for name, part in delta.items()}
-            for task, delta in models.deltas.items()
-        }
-        each = sum(cut_bytes(shape, bits) for shape in models.shapes.values())
-        nbytes = models.base_bytes + each * len(models.tasks)
-        return Packed(nbytes, lambda task, knob: models.state(small[task], knob))
-
-    return build
-
-
-def crowd(models: Models, count: int) -> list[Delta]:
-    """`count` deltas: the tasks, then further fine-tunes, then the same again as copies."""
-    members: list[Delta] = [models.deltas[task] for task in models.tasks[:count]]
-    for name in list(models.bed.extra)[: count - len(members)]:
-        members.append(models.extra(name))
-    return [members[at % len(members)] for at in range(count)]
-
-
-def superposed(
-    transform: Transform,
-    bits: int | None,
-    *,
-    groups: int = 1,
-    tasks: int | None = None,
-    context: str = SIGNS,
-) -> Callable[[Models, int], Packed]:
-    """Groups of superposed deltas cut to `bits` (None: float32), in memory.
-
-    `tasks` fills the bank with further fine-tunes and copies beyond the bed's own tasks.
-    """
+def superposed(transform: Transform, *, context: str = SIGNS) -> Callable[[Models, int], Packed]:
+    """Superposed deltas in float32, in memory: what no bank holds is tried so."""
 
     def build(models: Models, seed: int) -> Packed:
         mixer = Mixer(models.shapes, transform, seed, context)
-        members = list(enumerate(crowd(models, tasks or len(models.tasks))))
-        sums = [mixer.superpose(members[group::groups]) for group in range(groups)]
-        sums = [{n: p.reshape(models.shapes[n]) for n, p in total.items()} for total in sums]
-        each = 4 * models.elements
-        if bits is not None:
-            sums = [{n: cut(p, bits) for n, p in total.items()} for total in sums]
-            each = sum(cut_bytes(shape, bits) for shape in models.shapes.values())
-        kept: dict[str, Mapping[str, F32]] = {}
+        total = mixer.superpose(list(enumerate(models.deltas.values())))
 
         def restore(task: str, knob: float) -> StateDict:
-            if task not in kept:
-                kept.clear()
-                index = models.tasks.index(task)
-                kept[task] = mixer.backward(sums[index % groups], index)
-            return models.state(kept[task], knob)
+            return models.state(mixer.backward(total, models.tasks.index(task)), knob)
 
-        return Packed(models.base_bytes + groups * each, restore)
+        return Packed(models.base_bytes + 4 * models.elements, restore)
 
     return build

@@ -18,11 +18,10 @@ def coverage(all_results: Sequence[Results], missing_beds: Sequence[str]) -> str
     """What ran, with how many seeds, and what did not."""
     parts: dict[str, Callable[[], list[Method]]] = {
         "baselines": catalogue.baselines,
-        "banks (the real file)": catalogue.banks,
-        "few bits and groups": catalogue.sealed,
-        "the same by file": catalogue.files,
+        "banks": catalogue.banks,
         "ablations": catalogue.ablations,
         "more tasks": catalogue.scaling,
+        "default λ": catalogue.defaults,
     }
     body = []
     for results in all_results:
@@ -65,21 +64,22 @@ Every model was trained for this, whole, on real data. A method packs all fine-t
 and gives each back; λ, one for all tasks as in the paper, is the best of 0.1, 0.2, ... 1.0 on one
 part of the held-out examples, and scores are of the other part. Where a method's own paper tunes
 something else (a share, a threshold), that is tuned in λ's place; TIES may go up to 1.6. Where no
-λ curve is drawn the search goes down from 1.0 and stops at the first value below the best.
+λ curve is drawn the search goes down from the top and stops at the first value below the best.
 
 *Normalised* is the mean over tasks of the score divided by the fine-tuned model's. *Bytes* are all
 that lies on disk, the base included, in units of the base in float32; *bits a value* is what comes
 on top of the base, for all tasks together. `G x b bit` is G groups of b bits each. Random methods
 have up to three seeds (42, 43, 44); ± is half the range over them.
 
-Rows at 16 and 8 bits went through `randes_cli.pack` and `Bank.retrieve`, and their bytes are the
-size of the bank file; so are those marked *(file)* at fewer bits and with groups. Other rows at 4
-bits and below, groups, ablations and the fuller banks are computed in memory with the same signs,
-shuffles and units: Lloyd–Max levels for Gaussian values, scales by row and column in half precision
-(`benchmarks/quality/codec.py`); the same codec cuts the *own delta* baselines.
+All rows of randes, and those of *own delta* (a group for each task, so that each has one
+quantised delta of its own), went through `randes_cli.pack` and `Bank.retrieve`, and their bytes are
+the size of the bank file, manifest, statistics and digests included. Ablations are computed in
+memory, in float32, with the same signs and shuffles. Bytes of the other methods are those of what
+they have to store, without any container.
 
-TIES, DARE, TALL-masks, EMR and BitDelta are short implementations of their papers' formulas on all
-tensors (`benchmarks/quality/methods.py`); BitDelta is without its distillation of scales.
+TIES and DARE are what mergekit makes (every weight 1, a fifth kept for TIES; λ multiplies what it
+adds to the base). TALL-masks, EMR and BitDelta are short implementations of their papers' formulas
+on all tensors (`benchmarks/quality/methods.py`); BitDelta is without its distillation of scales.
 """
 
 
@@ -97,6 +97,7 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
         f"## Which transform\n\n{comparisons.transforms(all_results)}\n",
         f"## At equal bytes\n\n{comparisons.equal_bytes(all_results)}\n",
         f"## Bytes for a quality\n\n{comparisons.bytes_for_quality(all_results)}\n",
+        f"## The default λ\n\n{comparisons.default_table(all_results)}\n",
     ]
     for results in all_results:
         story = results.bed.story

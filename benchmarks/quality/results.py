@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -53,6 +53,16 @@ class Row:
     def bits(self) -> float:
         """Bits stored per value of the base, beyond the base itself."""
         return 32 * (self.size - 1)
+
+    @property
+    def knobs(self) -> str:
+        """The knob, or the least and the most over the seeds."""
+        found = sorted({cell.knob for cell in self.cells})
+        return f"{found[0]:g}" if len(found) == 1 else f"{found[0]:g} to {found[-1]:g}"
+
+    def of_seeds(self, seeds: Container[int]) -> Row:
+        """The same of some seeds only."""
+        return Row([cell for cell in self.cells if cell.seed in seeds], self.tuned)
 
     def score(self, task: str) -> float:
         return mean(cell.scores[task] for cell in self.cells)

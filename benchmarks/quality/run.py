@@ -21,10 +21,9 @@ from methods import Method, Models
 PARTS: dict[str, Callable[[], list[Method]]] = {
     "baselines": catalogue.baselines,
     "banks": catalogue.banks,
-    "sealed": catalogue.sealed,
-    "files": catalogue.files,
     "ablations": catalogue.ablations,
     "scaling": catalogue.scaling,
+    "defaults": catalogue.defaults,
 }
 
 
@@ -39,6 +38,7 @@ def beds() -> dict[str, Callable[[], Bed]]:
         "digits": vision.digits,
         "digits-large": vision.digits_large,
         "encoder": encoder.bed,
+        "encoder-near": encoder.near_bed,
         "decoder": decoder.bed,
         "decoder-far": decoder.far_bed,
         "encoder-lora": encoder_lora.merged_bed,

@@ -19,7 +19,7 @@ def scaling(results: Results) -> str:
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         label, _, count = row.name.removeprefix("scaling ").partition(" T=")
-        series.setdefault(label, []).append((float(count), row.normalised))
+        series.setdefault(f"{label} bit", []).append((float(count), row.normalised))
     counts = sorted({int(count) for points in series.values() for count, _ in points})
     shown = table(
         ("tasks in the bank", *map(str, counts)),

@@ -1,7 +1,7 @@
 """Superposition in memory, with the signs, shuffles and units of the product.
 
-What the command line cannot do (few bits, groups, ablations) is computed here on float deltas;
-`banks.py` runs the same transforms through the real bank file.
+Ablations are computed here, on float deltas, for some of them are beyond the product; all else
+goes through the real bank file (`banks.py`).
 """
 
 from __future__ import annotations

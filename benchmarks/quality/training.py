@@ -11,14 +11,20 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is trained: AdamW, the rate on one cycle."""
+    """How one model is trained: AdamW, the rate on one cycle.
+
+    Attributes:
+        warmup: share of the steps in which the rate rises.
+        half: multiply in bfloat16 (weights and their updates stay in float32).
+    """
 
     steps: int
     rate: float
     batch: int
-    warmup: float = 0.1  # share of the steps
+    warmup: float = 0.1
     decay: float = 0.0
     seed: int = 0
+    half: bool = False
 
 
 def fit(model: nn.Module, loss: Callable[[int], Tensor], recipe: Recipe) -> None:

@@ -135,9 +135,10 @@ def parse_limit(text: str, base_bytes: int) -> int:
 def best_fit(choices: Sequence[Alternative], limit: int) -> Alternative:
     """The choice within `limit` bytes that is predicted to come back best.
 
-    One bit is taken only where nothing else fits: measured, it loses more than its cosine says
-    (on the decoder 7 × 1 bit, predicted at 0.80, kept 96.4 % where 2 × 4 bits, at 0.53, kept
-    99.0 %). Raises UsageError where nothing fits.
+    One bit is taken only where nothing else fits: measured, it may lose more than its cosine says
+    (on the vision model 8 × 1 bit, predicted at 0.80, kept 98.6 % where 2 × 2 bits, at 0.47, kept
+    all; on the decoder 7 × 1 bit and 4 × 2 bits kept the same).
+    Raises UsageError where nothing fits.
     """
     inside = [one for one in choices if one.bank_bytes <= limit]
     if not inside:
