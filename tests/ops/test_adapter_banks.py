@@ -111,6 +111,19 @@ def test_a_bank_of_adapters_keeps_no_base_but_its_name(tmp_path: Path) -> None:
         assert not [key for key in bank.header.tensors if key.startswith("base/")]
 
 
+def test_a_bank_of_adapters_says_what_noise_in_both_factors_does(tmp_path: Path) -> None:
+    for seed in range(4):
+        save_adapter(tmp_path, f"t{seed}", seed)
+    tasks = [TaskInput(f"t{seed}", str(tmp_path / f"t{seed}")) for seed in range(4)]
+    report = pack(None, tasks, tmp_path / "four.randes")
+    cosine = sum(task.predicted_cosine for task in report.tasks) / 4
+    assert 0.4 < cosine < 0.6
+    assert report.advice is not None
+    assert "--merge-adapters" in report.advice
+    alone = pack(None, tasks[:1], tmp_path / "one.randes")
+    assert alone.advice is None
+
+
 def test_saved_heads_of_adapters_are_kept_exactly(tmp_path: Path) -> None:
     save_adapter(tmp_path, "cars", 1, modules_to_save=["lm_head"])
     save_adapter(tmp_path, "dtd", 2)

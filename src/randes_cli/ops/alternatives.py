@@ -123,6 +123,10 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
     )
 
 
+#: Cosine of factors whose product is hardly worse.
+_GOOD_FACTOR = 0.99
+
+
 def parse_limit(text: str, base_bytes: int) -> int:
     """Most bytes of a bank: ``500MB``, or a ratio to the base as ``1.1``. Raises UsageError."""
     try:
@@ -163,4 +167,18 @@ def advice(
     return (
         f"one delta per task (--groups {tasks} --bits {best.bits}) would take no more and come "
         f"back better: predicted cosine {best.predicted_cosine:.3f}, not {cosine:.3f}"
+    )
+
+
+def adapter_advice(cosine: float) -> str | None:
+    """A sentence where adapters are superposed as they are and meet others.
+
+    Both factors of a product come back with noise, so it has about the product of their cosines.
+    """
+    if cosine > _GOOD_FACTOR:
+        return None
+    return (
+        f"the factors of these adapters come back with a cosine of {cosine:.3f}, their products "
+        f"with about {cosine**2:.3f}; packed with their base and --merge-adapters these would keep "
+        f"about {cosine:.3f}"
     )

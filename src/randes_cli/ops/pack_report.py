@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from randes_cli.core.stats import default_coefficient
 from randes_cli.files.manifest import Manifest
-from randes_cli.ops.alternatives import Outline, advice, group_choices, weigh_all
+from randes_cli.ops.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
 from randes_cli.ops.layout import Layout
 from randes_cli.ops.pack_setup import Setup
 from randes_cli.ops.records import task_summary
@@ -19,6 +19,7 @@ from randes_cli.ops.reports import Alternative, PackReport
 from randes_cli.ops.sample import Spread
 from randes_cli.ops.statistics import kept_energy, norm_rows, predictions
 from randes_cli.plan import Unit, tensor_bytes
+from randes_cli.specs import BaseStorage
 
 F64 = NDArray[np.float64]
 
@@ -83,7 +84,11 @@ class Reporting:
             bits=bits or setup.options.bits,
             groups=setup.groups,
             alternatives=choices,
-            advice=advice(choices, len(groups), size, mean, setup.groups),
+            advice=(
+                adapter_advice(mean)
+                if inputs.storage is BaseStorage.zero
+                else advice(choices, len(groups), size, mean, setup.groups)
+            ),
         )
 
     def _alternatives(self, size: int, norms: F64) -> tuple[Alternative, ...]:
