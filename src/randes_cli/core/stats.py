@@ -31,6 +31,7 @@ def default_coefficient(cosine: float) -> float:
     and no more: so λ² / cos² is held at 64. (The λ of the least square error, cos², would
     be 1/8 with eight tasks: far too small, for interference is noise that a network averages
     out, and a shrunken delta is not.)
+    Networks differ: a decoder wanted 0.8 with 16 tasks and 0.6 with 32, which only tuning finds.
     """
     return min(1.0, round(cosine * sqrt(MOST_NOISE), 2)) if cosine > 0 else 1.0
 
