@@ -50,8 +50,9 @@ def _crossing(results: Results, counts: Sequence[int]) -> str:
         return ""
     body = []
     for count in counts:
-        superposed = results.value(f"scaling hankel 2 T={count}")
-        row = [str(count), f"{results.rows['hankel 2 bit'].bits:.1f}: {percent(superposed)}"]
+        one = results.rows.get(f"scaling hankel 2 T={count}")
+        found = f"{one.bits:.1f}: {percent(one.normalised)}" if one else "not run"
+        row = [str(count), found]
         for name in own:
             each = results.rows[name].bits / len(results.bed.tasks)
             row.append(f"{count * each:.1f}: {percent(results.value(name))}")

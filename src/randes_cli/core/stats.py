@@ -27,10 +27,11 @@ def default_coefficient(cosine: float) -> float:
 
     1/cos² is how many times the delta's energy comes back: the number of tasks of its group,
     where all are alike. Measured on a text encoder and a vision model, λ = 1 is best up to 32
-    tasks, 0.9 with 64 and 0.7 to 0.8 with 96, as if a model bore the noise of about sixty deltas
-    and no more: so λ² / cos² is held at 64. (The λ of the least square error, cos², would
+    tasks, 0.8 to 0.9 with 64 and 0.7 to 0.8 with 96, as if a model bore the noise of about sixty
+    deltas and no more: so λ² / cos² is held at 64. (The λ of the least square error, cos², would
     be 1/8 with eight tasks: far too small, for interference is noise that a network averages
-    out, and a shrunken delta is not.)
+    out, and a shrunken delta is not.) Networks differ: a decoder wanted 0.8 with 16 tasks and 0.6
+    with 32, which only tuning finds.
     """
     return min(1.0, round(cosine * sqrt(MOST_NOISE), 2)) if cosine > 0 else 1.0
 
