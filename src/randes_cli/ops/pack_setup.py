@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from randes_cli.errors import UsageError
 from randes_cli.ops.inputs import Inputs, open_inputs, participants
 from randes_cli.ops.parallel import thread_count
 from randes_cli.ops.superpose import Participant
-from randes_cli.plan import Unit, choose_targets, plan_units
+from randes_cli.plan import Unit, choose_targets, plan_units, sealable
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
 
 
@@ -57,6 +58,11 @@ def prepare(
         fetch=not dry_run,
     )
     tensors = list(inputs.base.tensors.values())
+    if seal_bits is not None and tensors and not any(map(sealable, tensors)):
+        raise UsageError(
+            f"--bits {seal_bits}: no tensor here is wide enough for the scales that fewer than 8 "
+            "bits need; say --bits 8 or 16"
+        )
     options = replace(options, transform=choose_targets(tensors, options.transform))
     units = plan_units(tensors, options.transform)
     names = [name for unit in units for name in unit.names]

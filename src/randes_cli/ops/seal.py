@@ -145,6 +145,8 @@ class _Sealing:
             for tensor in named.values()
             if sum_key(group, tensor.name) in old and sealable(tensor)
         ]
+        if not any(map(sealable, named.values())):
+            raise UsageError(f"{old.path}: no tensor is wide enough for the scales that seals need")
         self.squares: dict[str, tuple[I64, I64]] = {}
         self.scales: dict[str, tuple[F32, F32]] = {}
         self.lock = threading.Lock()
