@@ -124,6 +124,21 @@ def test_a_bank_of_adapters_says_what_noise_in_both_factors_does(tmp_path: Path)
     assert alone.advice is None
 
 
+@pytest.mark.parametrize("bits", [4, 2])
+def test_factors_too_thin_for_few_bits_are_refused_before_anything_is_written(
+    bits: int, tmp_path: Path
+) -> None:
+    save_adapter(tmp_path, "a", 0)
+    with pytest.raises(UsageError, match="wide enough"):
+        pack(
+            None,
+            [TaskInput("a", str(tmp_path / "a"))],
+            tmp_path / "a.randes",
+            PackOptions(bits=bits),
+        )
+    assert not list(tmp_path.glob("*randes*"))
+
+
 def test_saved_heads_of_adapters_are_kept_exactly(tmp_path: Path) -> None:
     save_adapter(tmp_path, "cars", 1, modules_to_save=["lm_head"])
     save_adapter(tmp_path, "dtd", 2)
