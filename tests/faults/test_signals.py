@@ -97,6 +97,40 @@ def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+_LOSING = """
+import os, signal, sys, time
+from randes_cli.cli import main as command
+
+class Finalised:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.05)
+
+def run(arguments):
+    try:
+        one = Finalised()
+        del one
+        time.sleep(30)
+    except command.Stopped as stop:
+        return 128 + stop.number
+    return 0
+
+command.run = run
+command.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_arrives_where_python_drops_exceptions_still_stops(name: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", _LOSING.format(name=name)],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert process.returncode == 128 + getattr(signal, name), process.stderr
+
+
 def _is_ready(process: int) -> bool:
     """Whether a process has a handler of SIGTERM by now."""
     with contextlib.suppress(OSError):

@@ -89,6 +89,23 @@ def _on_signal(number: int, frame: Any) -> None:
     raise Stopped(number)
 
 
+def _on_lost(lost: Any) -> None:
+    """Raise a signal's exception once more where it was lost.
+
+    Python drops what is raised in a finaliser or in a callback, of its imports for one.
+    """
+    stopped = lost.exc_value
+    if not isinstance(stopped, Stopped):
+        sys.__unraisablehook__(lost)
+        return
+
+    def again(number: int, frame: Any) -> None:
+        raise Stopped(stopped.number)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+
 def _say(text: str) -> None:
     line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
     with contextlib.suppress(OSError, ValueError):
@@ -178,6 +195,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.unraisablehook = _on_lost
     for caught in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(caught) != signal.SIG_IGN:  # as nohup and shells in the back want it
             signal.signal(caught, _on_signal)
