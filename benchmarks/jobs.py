@@ -41,7 +41,7 @@ class Job:
         command: what to measure.
         limit: the plain copy that reads and writes the same bytes.
         made: files to delete before each run, the command's and the limit's.
-        prepare: what must be there before each run, unmeasured.
+        prepare: makes what is edited, before each run of either, unmeasured.
     """
 
     name: str
@@ -55,6 +55,11 @@ def copy_limit(read: Sequence[Path], like: Path, to: Path) -> str:
     """`cat` of all that is read, and `cp` of one file as large as the output."""
     words = " ".join(shlex.quote(str(path)) for path in read)
     return f"cat {words} > /dev/null && cp {shlex.quote(str(like))} {shlex.quote(str(to))}"
+
+
+def replace_limit(read: Sequence[Path], edited: Path, to: Path) -> str:
+    """As `copy_limit`, and the copy takes the old file's name, as an edit's output does."""
+    return f"{copy_limit(read, edited, to)} && mv {shlex.quote(str(to))} {shlex.quote(str(edited))}"
 
 
 def _pack(transform: str) -> Job:
@@ -94,7 +99,7 @@ JOBS = (
     Job(
         "add",
         lambda b: randes("add", b.edited, b.named()[-1], "--quiet"),
-        lambda b: copy_limit([b.bank, b.tasks[-1]], b.bank, b.out),
+        lambda b: replace_limit([b.edited, b.tasks[-1]], b.edited, b.out),
         lambda b: [b.edited, b.out],
         _smaller_bank,
     ),
@@ -103,7 +108,7 @@ JOBS = (
         lambda b: randes(
             "remove", b.edited, "--task", "task0", "--checkpoint", b.tasks[0], "--quiet"
         ),
-        lambda b: copy_limit([b.bank, b.tasks[0]], b.bank, b.out),
+        lambda b: replace_limit([b.edited, b.tasks[0]], b.edited, b.out),
         lambda b: [b.edited, b.out],
         _copied_bank,
     ),

@@ -109,14 +109,17 @@ def measure_job(job: Job, bench: Bench, repeats: int, touch: float) -> Row:
     """A job and its limit in turns, the limit first: it leaves what both read in the cache."""
     log = bench.folder / "log.txt"
     ran, plain = [], []
-    measure(job.limit(bench), log)
+
+    def one(command: Command) -> Taken:
+        if not job.prepare:
+            return take(command, job.made(bench), log, touch)
+        measure(job.prepare(bench), log)
+        return take(command, [], log, touch)
+
+    one(job.limit(bench))
     for _ in range(repeats):
-        plain.append(take(job.limit(bench), job.made(bench), log, touch))
-        for path in job.made(bench):
-            path.unlink(missing_ok=True)
-        if job.prepare:
-            measure(job.prepare(bench), log)
-        ran.append(take(job.command(bench), [] if job.prepare else job.made(bench), log, touch))
+        plain.append(one(job.limit(bench)))
+        ran.append(one(job.command(bench)))
     for path in job.made(bench):
         path.unlink(missing_ok=True)
     return row(job.name, median(ran), median(plain))
