@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
+from typing import NamedTuple
 
 from randes_cli.errors import UsageError
 
@@ -36,8 +37,7 @@ ITEM_SIZE: Mapping[str, int] = {
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """Name, dtype (safetensors spelling) and shape of one tensor."""
 
     name: str

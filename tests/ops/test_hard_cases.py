@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from randes_cli.api import Bank
+from randes_cli.core.kernel import NumpyKernel
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.edit import add, remove
 from randes_cli.ops.pack import pack
 from randes_cli.ops.reports import PackReport
+from randes_cli.ops.retrieve import Retrieval, open_base
 from randes_cli.ops.unpack import UnpackOptions, UnpackReport, unpack
 from randes_cli.ops.verify import measure
 from randes_cli.specs import OpenOptions, PackOptions, RunOptions, TaskInput, Transform
@@ -297,3 +303,33 @@ def test_an_open_clip_folder_keeps_its_own_file_names(tmp_path: Path) -> None:
     ]
     back = load_file(tmp_path / "out" / "open_clip_model.safetensors")
     assert_close(back, state, exact=("logit_scale",))
+
+
+class Losing(NumpyKernel):
+    """A kernel that loses one value a strip, slowly."""
+
+    def retrieve_onto(self, *given: Any) -> int:
+        time.sleep(0.05)
+        return 1
+
+    retrieve = retrieve_onto
+
+
+def test_saturated_values_are_counted_whichever_thread_meets_them(tmp_path: Path) -> None:
+    round_trip(tmp_path, model(0), model(1))
+    with BankFile(tmp_path / "bank.randes") as bank:
+        retrieval = Retrieval(bank, open_base(bank, None), bank.manifest.tasks[0])
+        pieces = [
+            retrieval.pieces(name)[0] for name in retrieval.tensors if retrieval.superposed(name)
+        ]
+        rooms = [np.empty(piece.tensor.nbytes, np.uint8) for piece in pieces]
+        threads = [
+            threading.Thread(target=retrieval.fill, args=(Losing(2**16, 1), piece, 2**16, room))
+            for piece, room in zip(pieces, rooms, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(threads) > 3
+    assert retrieval.saturated == len(threads)

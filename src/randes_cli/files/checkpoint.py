@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -119,7 +118,7 @@ class Checkpoint:
                 name = f"{component}/{inner}" if component else inner
                 if name in self.tensors:
                     raise CheckpointError(f"{file.path}: tensor {name!a} is in two shards")
-                self.tensors[name] = replace(tensor, name=name) if component else tensor
+                self.tensors[name] = tensor._replace(name=name) if component else tensor
                 self._where[name] = file, file.header.starts[inner]
 
     def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:

@@ -102,14 +102,18 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
     """Neighbouring choices of bits and groups for a bank at hand, smallest first."""
     manifest, tensors = bank.manifest, bank.header.tensors
     count, groups = len(manifest.tasks), manifest.groups
-    held = [key for key in tensors if key.startswith(("sum/", "scale/"))]
-    names = {key.split("/", 2)[2] for key in held}
+    held, names = 0, set[str]()
+    for key, tensor in tensors.items():
+        kind, _, place = key.partition("/")
+        if kind in ("sum", "scale"):
+            held += tensor.nbytes
+            names.add(place.partition("/")[2])
     outline = Outline(
         manifest.base.tensors,
         [tensor for tensor in manifest.base.tensors if tensor.name in names],
         stored_statistics(bank).norms,
         [task.index for task in manifest.tasks],
-        bank.header.file_size - sum(tensors[key].nbytes for key in held),
+        bank.header.file_size - held,
     )
     near = {1, groups, 2 * groups, *([groups // 2] if groups > 1 else [])}
     made = weigh_all(outline, (number for number in near if number <= max(1, count, groups)))

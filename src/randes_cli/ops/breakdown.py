@@ -13,6 +13,7 @@ from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.prediction import Moments, moments
 from randes_cli.ops.statistics import Statistics, cells_of, kept_energy, norm_rows, sealed_bits
+from randes_cli.plan import superposable
 
 F64 = NDArray[np.float64]
 
@@ -57,8 +58,8 @@ class Breakdown:
         tensors = bank.manifest.base.tensors
         self._kept = kept_energy(tensors, self.tasks, sealed_bits(bank.manifest))
         names = norm_rows(tensors)
-        sizes = {tensor.name: tensor.elements for tensor in tensors}
-        self._elements = np.array([sizes[name] for name in names], np.int64)
+        sizes = [tensor.elements for tensor in tensors if superposable(tensor)]
+        self._elements = np.array(sizes, np.int64)
         self._cell_of = cells_of(names, statistics.cells)
         key = GROUPINGS[by]
         rows: dict[str, list[int]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -187,15 +188,16 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     lambdas = [task.coefficient for task in tasks]
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
-    def held(prefix: str) -> int:
-        return sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith(prefix))
+    held: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        held[name.split("/", 1)[0]] += tensor.nbytes
 
     return BankReport(
         bank=str(bank.path),
         bank_bytes=bank.header.file_size,
         base_bytes=tensor_bytes(base.values()),
-        sum_bytes=held("sum/") + held("scale/"),
-        own_bytes=held("own/"),
+        sum_bytes=held["sum"] + held["scale"],
+        own_bytes=held["own"],
         separate_bytes=sum(detail.checkpoint_bytes for detail in details),
         transform=transform.preset or "custom",
         shuffle=transform.shuffle.value,

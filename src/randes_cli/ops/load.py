@@ -195,7 +195,7 @@ def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
         import torch
 
         memory = target.reshape(-1).view(torch.uint8).numpy()
-    return _Slot(replace(tensor, dtype=wanted), memory, target)
+    return _Slot(tensor._replace(dtype=wanted), memory, target)
 
 
 def _jobs(retrieval: Retrieval, slot: _Slot) -> list[tuple[_Slot, Sequence[Piece]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -168,6 +169,7 @@ class Retrieval:
         ]
         self.tensors = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
         self.saturated = 0
+        self._lock = threading.Lock()
         self.damaged: set[str] = set()
         self.verified: set[tuple[str, int]] | None = None
         self._positions: dict[Unit, list[int]] = {}
@@ -268,7 +270,13 @@ class Retrieval:
             return
         values = np.empty(piece.rect.elements, np.float32)
         widen(raw, stored, values)
-        self.saturated += narrow(values, piece.tensor.dtype, out)
+        self._count_saturated(narrow(values, piece.tensor.dtype, out))
+
+    def _count_saturated(self, values: int) -> None:
+        """Count for all threads: `+=` alone reads the sum before it is ready to write it."""
+        if values:
+            with self._lock:
+                self.saturated += values
 
     def _fill_own(self, piece: Piece, out: Raw) -> None:
         key = own_key(self.task.name, piece.tensor.name)
@@ -385,9 +393,10 @@ class Retrieval:
                 sum_hash.update(codes)
             signs = SignWindow(unit.signs, flips, rect.rows, rect.cols, scale)
             if onto:
-                self.saturated += kernel.retrieve_onto(codes, bits, signs, target)
+                lost = kernel.retrieve_onto(codes, bits, signs, target)
             else:
-                self.saturated += kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
+                lost = kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
+            self._count_saturated(lost)
         if base_hash and self.base is not None:
             self._rest_of_chunk(piece, stored, self.base.read, piece.tensor.name, base_hash)
             self._check_base(base_hash.digest(), piece)
