@@ -127,10 +127,6 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
     )
 
 
-#: Cosine of factors whose product is hardly worse.
-_GOOD_FACTOR = 0.99
-
-
 def parse_limit(text: str, base_bytes: int) -> int:
     """Most bytes of a bank: ``500MB``, or a ratio to the base as ``1.1``. Raises UsageError."""
     try:
@@ -172,6 +168,10 @@ def advice(
         f"one delta per task (--groups {tasks} --bits {best.bits}) would take no more and come "
         f"back better: predicted cosine {best.predicted_cosine:.3f}, not {cosine:.3f}"
     )
+
+
+#: Cosine of factors whose product is hardly worse.
+_GOOD_FACTOR = 0.99
 
 
 def adapter_advice(cosine: float) -> str | None:

@@ -25,17 +25,12 @@ class Run:
 
     source: int
     start: int
-    count: int
+    nbytes: int
     target: int
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes are copied."""
-        return self.count
 
     def copy(self, out: OutputFile) -> None:
         """Copy them."""
-        out.copy_from(self.source, self.start, self.count, self.target)
+        out.copy_from(self.source, self.start, self.nbytes, self.target)
 
 
 def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Run]:
@@ -50,19 +45,19 @@ def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list
             writer.set_digest(key, chunk, digests[at : at + DIGEST_BYTES])
         here = Run(old.local.fd, starts[key], tensor.nbytes, writer.start(key))
         if runs and _follows(runs[-1], here):
-            runs[-1] = replace(runs[-1], count=runs[-1].count + here.count)
+            runs[-1] = replace(runs[-1], nbytes=runs[-1].nbytes + here.nbytes)
         else:
             runs.append(here)
     return [piece for run in runs for piece in _pieces(run)]
 
 
 def _follows(run: Run, other: Run) -> bool:
-    return (run.start + run.count, run.target + run.count) == (other.start, other.target)
+    return (run.start + run.nbytes, run.target + run.nbytes) == (other.start, other.target)
 
 
 def _pieces(run: Run) -> Iterator[Run]:
-    for at in range(0, run.count, _PIECE):
-        yield Run(run.source, run.start + at, min(_PIECE, run.count - at), run.target + at)
+    for at in range(0, run.nbytes, _PIECE):
+        yield Run(run.source, run.start + at, min(_PIECE, run.nbytes - at), run.target + at)
 
 
 def copy_tensors(
@@ -70,10 +65,10 @@ def copy_tensors(
 ) -> None:
     """Place tensors of an old bank in a new one and copy their bytes."""
     runs = place_copies(writer, old, keys)
-    total = sum(run.count for run in runs)
+    total = sum(run.nbytes for run in runs)
     for run in runs:
         run.copy(writer.out)
-        progress("copying", run.count, total)
+        progress("copying", run.nbytes, total)
 
 
 def content_keys(bank: BankFile) -> list[str]:

@@ -89,7 +89,7 @@ class Passes:
             if isinstance(job, Copy):
                 return run_copy(job, engine.writer, engine.tally)
             job.copy(engine.writer.out)
-            return job.count
+            return job.nbytes
 
         run_parallel(
             jobs,
