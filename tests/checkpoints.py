@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.reports import PackReport
+from randes_cli.reports import PackReport
 
 State = dict[str, torch.Tensor]
 

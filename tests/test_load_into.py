@@ -242,6 +242,6 @@ def test_stored_bytes_are_digested_once(tmp_path: Path, monkeypatch: pytest.Monk
         def digest() -> None:
             raise AssertionError("digested again")
 
-        monkeypatch.setattr("randes_cli.ops.retrieve.hasher", digest)
+        monkeypatch.setattr("randes_cli.read.retrieve.hasher", digest)
         bank.load_into(module, "one")
         bank.load_into(module, "two")

@@ -13,7 +13,7 @@ from methods import Models, Packed
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS
-from randes_cli.ops.statistics import coefficients
+from randes_cli.stats.stored import coefficients
 
 
 def crowd(bed: Bed, wanted: int) -> dict[str, Path]:

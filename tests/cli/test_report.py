@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.curves import lambda_curves
 from randes_cli.ops.describe import describe
 from randes_cli.ops.distribution import stored_distribution
+from randes_cli.stats.curves import lambda_curves
 from randes_cli.views.page import PageData, report_page
 from tests.browser import Page, browser, chromium
 from tests.cli.conftest import Result

@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from randes_cli import Bank, TaskInput
+from randes_cli.build.edit import add, remove
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.edit import add, remove
 from randes_cli.ops.scoring import last_number
 from randes_cli.ops.tune import TuneOptions, parse_grid, tune
 from randes_cli.specs import EditOptions

@@ -48,8 +48,8 @@ NAMES = {
 def test_a_task_name_that_could_be_another_place_is_refused_with_2(
     kind: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from randes_cli.build.pack import pack
     from randes_cli.errors import UsageError
-    from randes_cli.ops.pack import pack
     from randes_cli.specs import TaskInput
 
     out = folder / "out.randes"

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from randes_cli.build.edit import add, remove
+from randes_cli.build.pack import pack
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.edit import add, remove
-from randes_cli.ops.pack import pack
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput, Transform
 
 State = dict[str, NDArray[np.generic]]

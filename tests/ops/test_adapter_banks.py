@@ -12,11 +12,11 @@ import transformers as tf
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
+from randes_cli.build.edit import add, remove
+from randes_cli.build.pack import pack
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.edit import add, remove
-from randes_cli.ops.pack import pack
-from randes_cli.ops.unpack import UnpackOptions, unpack
+from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput
 
 MERGE = PackOptions(merge_adapters=True)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from randes_cli.build.edit import add, remove
+from randes_cli.build.pack import pack
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
-from randes_cli.ops.edit import add, remove
-from randes_cli.ops.pack import pack
-from randes_cli.ops.unpack import UnpackOptions, unpack
+from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.specs import OpenOptions, PackOptions, RunOptions, TaskInput
 
 RUN = RunOptions(threads=1)

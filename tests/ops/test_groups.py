@@ -10,14 +10,14 @@ import torch
 from tests.checkpoints import layered_shapes, perturbed, random_state, same_bits, save
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.build.edit import add, remove
 from randes_cli.cli.options import task_input
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import describe
-from randes_cli.ops.edit import add, remove
-from randes_cli.ops.statistics import stored_statistics, summaries
 from randes_cli.ops.verify import measure
 from randes_cli.specs import EditOptions
+from randes_cli.stats.stored import stored_statistics, summaries
 
 ONE = RunOptions(threads=1)
 

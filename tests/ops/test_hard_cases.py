@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from randes_cli.api import Bank
+from randes_cli.build.edit import add, remove
+from randes_cli.build.pack import pack
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.edit import add, remove
-from randes_cli.ops.pack import pack
-from randes_cli.ops.reports import PackReport
-from randes_cli.ops.retrieve import Retrieval, open_base
-from randes_cli.ops.unpack import UnpackOptions, UnpackReport, unpack
 from randes_cli.ops.verify import measure
+from randes_cli.read.retrieve import Retrieval, open_base
+from randes_cli.read.unpack import UnpackOptions, UnpackReport, unpack
+from randes_cli.reports import PackReport
 from randes_cli.specs import OpenOptions, PackOptions, RunOptions, TaskInput, Transform
 
 State = dict[str, torch.Tensor]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from randes_cli.ops.parallel import thread_count
 from randes_cli.specs import TensorInfo
+from randes_cli.workers import thread_count
 
 SMALL = [TensorInfo(f"{n}", "F32", (64, 64)) for n in range(10)]
 LARGE = TensorInfo("large", "F32", (4096, 4096))

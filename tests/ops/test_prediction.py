@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randes_cli.ops.prediction import moments
+from randes_cli.stats.prediction import moments
 
 
 def exact(deltas: np.ndarray, groups: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from randes_cli.build.pack import pack
 from randes_cli.errors import CheckpointError, HubError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub import fetch, open_hub_bank, open_remote_bank
 from randes_cli.files.hub_ref import HubRef
 from randes_cli.ops.describe import BankReport, describe
-from randes_cli.ops.pack import pack
 from randes_cli.ops.push import MARKER, model_card, push
 from randes_cli.specs import TaskInput
 

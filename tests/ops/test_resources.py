@@ -13,9 +13,9 @@ import torch
 from checkpoints import Packer, State, layered_shapes, perturbed, random_state
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.reports import PackReport
-from randes_cli.ops.retrieve import open_base
-from randes_cli.ops.unpack import UnpackOptions, unpack_task
+from randes_cli.read.retrieve import open_base
+from randes_cli.read.unpack import UnpackOptions, unpack_task
+from randes_cli.reports import PackReport
 
 #: Bytes beside the strips' buffers: samples of 2^16 elements, headers, reports, interpreter.
 BESIDE = 6 * 2**20

@@ -10,13 +10,13 @@ import torch
 from tests.checkpoints import perturbed, random_state, same_bits, save
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.build.edit import add, remove
+from randes_cli.build.seal import seal
 from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
 from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
 from randes_cli.files import manifest_reader
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key, sum_key
-from randes_cli.ops.edit import add, remove
-from randes_cli.ops.seal import seal
 from randes_cli.ops.verify import measure, verify
 from randes_cli.plan import seal_matrix, sealable
 from randes_cli.specs import EditOptions, TensorInfo

@@ -23,11 +23,11 @@ import numpy as np
 import xxhash
 from safetensors.numpy import save_file
 
+from randes_cli.build.edit import add, remove
+from randes_cli.build.pack import pack
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.edit import add, remove
-from randes_cli.ops.pack import pack
-from randes_cli.ops.unpack import UnpackOptions, unpack
 from randes_cli.ops.verify import verify
+from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.specs import RunOptions, TaskInput, Transform
 from tests.faults.writers import two_writers
 from tests.life import models

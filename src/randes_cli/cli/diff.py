@@ -13,7 +13,7 @@ from randes_cli.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
-    from randes_cli.ops.parallel import Progress
+    from randes_cli.workers import Progress
 
 
 def diff(

@@ -34,9 +34,9 @@ def add(
     debug: o.Debug = False,
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
+    from randes_cli.build.edit import add as run
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
-    from randes_cli.ops.edit import add as run
     from randes_cli.specs import EditOptions
 
     clock = Clock()
@@ -108,9 +108,9 @@ def remove(
     debug: o.Debug = False,
 ) -> None:
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
+    from randes_cli.build.edit import remove as run
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
-    from randes_cli.ops.edit import remove as run
     from randes_cli.specs import EditOptions
 
     clock = Clock()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from randes_cli.ops.parallel import Progress
+    from randes_cli.workers import Progress
 
 __all__ = [
     "Clock",

@@ -112,8 +112,8 @@ def pack(
     debug: o.Debug = False,
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
+    from randes_cli.build.pack import pack as run
     from randes_cli.cli.render import choice_table, pack_notes, pack_table
-    from randes_cli.ops.pack import pack as run
 
     clock = Clock()
     preset = Transform.from_preset(transform.value)

@@ -69,8 +69,8 @@ def plot(
 
 def _maker(file: BankFile, kind: Kind) -> Callable[[], Any]:
     """A function that draws the figure of a bank's own statistics."""
-    from randes_cli.ops.curves import lambda_curves
     from randes_cli.ops.describe import describe
+    from randes_cli.stats.curves import lambda_curves
     from randes_cli.views import figures
 
     if kind is Kind.LAMBDA:

@@ -25,9 +25,9 @@ def report(
     """Write what is known of a bank as one HTML page, to read, sort, print and send."""
     from randes_cli.files.atomic import check_target, write_whole
     from randes_cli.files.sources import open_bank
-    from randes_cli.ops.curves import lambda_curves
     from randes_cli.ops.describe import describe
     from randes_cli.ops.distribution import measured_distribution, stored_distribution
+    from randes_cli.stats.curves import lambda_curves
     from randes_cli.views.page import PageData, report_page
 
     check_target(out, force=force)

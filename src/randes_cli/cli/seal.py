@@ -42,10 +42,10 @@ def seal(
     debug: o.Debug = False,
 ) -> None:
     """Cut superpositions to few bits: a much smaller bank whose present tasks cannot change."""
+    from randes_cli.build.seal import fit_bits
+    from randes_cli.build.seal import seal as run
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
-    from randes_cli.ops.seal import fit_bits
-    from randes_cli.ops.seal import seal as run
 
     if (out is None) != in_place:
         raise UsageError("say -o BANK for a new bank, or --in-place")

@@ -13,14 +13,14 @@ from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import own_key
 from randes_cli.files.manifest import TaskRecord
-from randes_cli.ops.alternatives import alternatives
-from randes_cli.ops.breakdown import Breakdown, GroupRow
-from randes_cli.ops.prediction import Moments
-from randes_cli.ops.reports import Alternative, TaskSummary
-from randes_cli.ops.retrieve import find_task
-from randes_cli.ops.statistics import sealed_bits, stored_statistics, summaries
 from randes_cli.plan import tensor_bytes
+from randes_cli.read.retrieve import find_task
+from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import TensorInfo
+from randes_cli.stats.alternatives import alternatives
+from randes_cli.stats.breakdown import Breakdown, GroupRow
+from randes_cli.stats.prediction import Moments
+from randes_cli.stats.stored import sealed_bits, stored_statistics, summaries
 
 F64 = NDArray[np.float64]
 

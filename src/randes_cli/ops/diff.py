@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.strips import Source
 from randes_cli.core.shuffle import layer_type
 from randes_cli.errors import CheckpointError, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
@@ -20,12 +21,11 @@ from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.files.sources import Sources
 from randes_cli.ops.originals import read_values
-from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
-from randes_cli.ops.retrieve import BankBase, open_base
-from randes_cli.ops.retrieved import RetrievedTask
-from randes_cli.ops.superpose import Source
 from randes_cli.plan import Rect, chunks
+from randes_cli.read.retrieve import BankBase, open_base
+from randes_cli.read.retrieved import RetrievedTask
 from randes_cli.specs import FLOAT_DTYPES, FORMAT_NAME, ITEM_SIZE, OpenOptions, RunOptions
+from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 F64 = NDArray[np.float64]
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.strips import Source
 from randes_cli.core.shuffle import group_by_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.originals import Original, open_originals
-from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
-from randes_cli.ops.retrieve import open_base
-from randes_cli.ops.statistics import stored_statistics
-from randes_cli.ops.superpose import Source
 from randes_cli.plan import Rect, superposable
+from randes_cli.read.retrieve import open_base
 from randes_cli.specs import RunOptions, TensorInfo
+from randes_cli.stats.stored import stored_statistics
+from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 F64 = NDArray[np.float64]
 

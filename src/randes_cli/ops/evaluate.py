@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.parallel import Progress, no_progress
-from randes_cli.ops.retrieve import find_recorded, find_task
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
+from randes_cli.read.retrieve import find_recorded, find_task
 from randes_cli.specs import RunOptions
+from randes_cli.workers import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from math import isfinite
 from pathlib import Path
 
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.ops.parallel import Progress
-from randes_cli.ops.unpack import UnpackOptions, unpack
+from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.specs import RunOptions
+from randes_cli.workers import Progress
 
 #: Called with a checkpoint and a task's name; returns a score, higher being better.
 Evaluate = Callable[[Path, str], float]

@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from randes_cli.build.copies import rewrite_manifest
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.atomic import write_whole
 from randes_cli.files.bank import BankFile
@@ -17,11 +18,10 @@ from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import digest
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
-from randes_cli.ops.copies import rewrite_manifest
-from randes_cli.ops.parallel import Progress, no_progress
-from randes_cli.ops.retrieve import find_task
 from randes_cli.ops.scoring import Evaluate, score_retrieved
+from randes_cli.read.retrieve import find_task
 from randes_cli.specs import RunOptions
+from randes_cli.workers import Progress, no_progress
 
 Curve = tuple[tuple[float, float], ...]
 #: The paper's grid.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.inputs import bank_source, reopen
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.stats import predicted_cosine
@@ -17,13 +18,12 @@ from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, NORMS, base_key, file_key, own_key, scale_key
 from randes_cli.files.digests import digest
-from randes_cli.ops.inputs import bank_source, reopen
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
-from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, find_task, open_base
-from randes_cli.ops.statistics import kept_energy, norm_rows, sealed_bits, stored_statistics
 from randes_cli.plan import chunks, strip_elements
+from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task, open_base
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
+from randes_cli.stats.stored import kept_energy, norm_rows, sealed_bits, stored_statistics
+from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 F64 = NDArray[np.float64]
 

@@ -14,10 +14,10 @@ from randes_cli.views.palette import BLUE, CYCLE, DIVERGING, GREEN, GREY, ORANGE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from randes_cli.ops.breakdown import GroupRow
-    from randes_cli.ops.curves import Curves
     from randes_cli.ops.describe import BankReport
     from randes_cli.ops.distribution import Distribution
+    from randes_cli.stats.breakdown import GroupRow
+    from randes_cli.stats.curves import Curves
 
 FORMATS = ("svg", "png", "pdf")
 #: Groups that the picture of layers has room for; those with the most energy are kept.

@@ -15,10 +15,10 @@ from pathlib import PurePath
 from statistics import fmean
 
 from randes_cli import __version__
-from randes_cli.ops.breakdown import GroupRow
-from randes_cli.ops.curves import Curves
 from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
+from randes_cli.stats.breakdown import GroupRow
+from randes_cli.stats.curves import Curves
 from randes_cli.views.charts import bar, heatmap, histogram, legend, line_chart, stacked, text
 from randes_cli.views.text import human, safe
 

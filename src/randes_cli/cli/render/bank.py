@@ -23,9 +23,9 @@ from randes_cli.cli.render.layout import (
 from randes_cli.views.text import human, safe
 
 if TYPE_CHECKING:
-    from randes_cli.ops.breakdown import GroupRow
     from randes_cli.ops.describe import BankReport, TaskDetail
-    from randes_cli.ops.reports import TaskSummary
+    from randes_cli.reports import TaskSummary
+    from randes_cli.stats.breakdown import GroupRow
 
 _MOST_TASKS = 20
 _MOST_ROWS = 12

@@ -11,7 +11,7 @@ from randes_cli.cli.output import human
 from randes_cli.cli.render.layout import Column, table
 
 if TYPE_CHECKING:
-    from randes_cli.ops.reports import Alternative
+    from randes_cli.reports import Alternative
 
 
 def choice_table(choices: Sequence[Alternative], groups: int, tasks: int, width: int) -> list[Text]:

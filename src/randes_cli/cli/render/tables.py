@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from randes_cli.ops.diff import BankDiff, CheckpointDiff, TypeDiff
-    from randes_cli.ops.reports import EditReport, PackReport, SealReport
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import TaskCheck
+    from randes_cli.reports import EditReport, PackReport, SealReport
 
 
 def pack_notes(report: PackReport) -> list[str]:

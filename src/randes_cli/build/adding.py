@@ -6,24 +6,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from randes_cli.build.editing import Editing
+from randes_cli.build.exact import Copy, kept_tensor
+from randes_cli.build.inputs import open_coming
+from randes_cli.build.passes import PEAK_TO_RMS, TooNarrow
+from randes_cli.build.records import recorded_source, task_record
+from randes_cli.build.relate import relate
+from randes_cli.build.sample import spread
+from randes_cli.build.strips import Participant, Superposer, sum_groups
 from randes_cli.core.grid import fits_8_bits, step_exponent
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank_keys import sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.manifest import TaskRecord
-from randes_cli.ops.editing import Editing
-from randes_cli.ops.exact import Copy, kept_tensor
-from randes_cli.ops.inputs import open_coming
-from randes_cli.ops.parallel import run_serial
-from randes_cli.ops.passes import PEAK_TO_RMS, TooNarrow
-from randes_cli.ops.records import recorded_source, task_record
-from randes_cli.ops.relate import relate
-from randes_cli.ops.reports import EditReport
-from randes_cli.ops.sample import spread
-from randes_cli.ops.statistics import gather_norms
-from randes_cli.ops.superpose import Participant, Superposer, sum_groups
 from randes_cli.plan import Unit, fit_task
+from randes_cli.reports import EditReport
 from randes_cli.specs import TaskInput
+from randes_cli.stats.stored import gather_norms
+from randes_cli.workers import run_serial
 
 
 class Adding(Editing):

@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from randes_cli.build.copies import Run, closing_tensors, place_copies
+from randes_cli.build.exact import Copy, kept_tensor, owned_copies
+from randes_cli.build.inputs import OpenTask, bank_source
+from randes_cli.build.passes import Passes, TooNarrow
+from randes_cli.build.strips import Participant, Source, Superposer, sum_tensors
 from randes_cli.core.grid import LIMIT, raised_exponent
 from randes_cli.errors import BankDamaged, MismatchError
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
@@ -17,17 +22,12 @@ from randes_cli.files.bank_keys import GRAM, NORMS, base_key, file_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.side_files import SideFile
-from randes_cli.ops.copies import Run, closing_tensors, place_copies
-from randes_cli.ops.exact import Copy, kept_tensor, owned_copies
-from randes_cli.ops.inputs import OpenTask, bank_source
-from randes_cli.ops.parallel import Progress, thread_count
-from randes_cli.ops.passes import Passes, TooNarrow
-from randes_cli.ops.reports import EditReport
-from randes_cli.ops.retrieve import BankBase, open_base
-from randes_cli.ops.statistics import Statistics, norm_rows, stored_statistics, summaries
-from randes_cli.ops.superpose import Participant, Source, Superposer, sum_tensors
 from randes_cli.plan import Unit, plan_units
+from randes_cli.read.retrieve import BankBase, open_base
+from randes_cli.reports import EditReport
 from randes_cli.specs import ITEM_SIZE, EditOptions, RunOptions, TensorInfo
+from randes_cli.stats.stored import Statistics, norm_rows, stored_statistics, summaries
+from randes_cli.workers import Progress, thread_count
 
 
 class Editing:

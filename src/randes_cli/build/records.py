@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from randes_cli.build.inputs import OpenTask
+from randes_cli.build.strips import Participant, Tally
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.header import CONTROL
 from randes_cli.files.manifest import Manifest, TaskRecord
-from randes_cli.ops.inputs import OpenTask
-from randes_cli.ops.reports import TaskSummary
-from randes_cli.ops.superpose import Participant, Tally
 from randes_cli.plan import tensor_bytes
+from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from randes_cli.build.inputs import Inputs, open_inputs, participants
+from randes_cli.build.strips import Participant
 from randes_cli.errors import UsageError
-from randes_cli.ops.inputs import Inputs, open_inputs, participants
-from randes_cli.ops.parallel import thread_count
-from randes_cli.ops.superpose import Participant
 from randes_cli.plan import Unit, choose_targets, plan_units, sealable
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
+from randes_cli.workers import thread_count
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.files.sources import Sources
-from randes_cli.ops.sealed import SealedReader
-from randes_cli.ops.statistics import coefficients
 from randes_cli.plan import Rect, Unit, chunks, plan_units
+from randes_cli.read.sealed import SealedReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
+from randes_cli.stats.stored import coefficients
 
 Raw = NDArray[np.uint8]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.retrieve import BankBase, Piece, Retrieval, find_task
 from randes_cli.plan import STRIP_ELEMENTS
+from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 
 Raw = NDArray[np.uint8]

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from randes_cli.build.copies import Run
+from randes_cli.build.exact import Copy, run_copy
+from randes_cli.build.strips import Job, Superposer, unit_jobs
 from randes_cli.core.kernel import Kernel
-from randes_cli.ops.copies import Run
-from randes_cli.ops.exact import Copy, run_copy
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.parallel import Progress, run_parallel
-from randes_cli.ops.superpose import Job, Superposer, unit_jobs
 from randes_cli.plan import Unit, strip_elements, strip_memory
 from randes_cli.specs import RunOptions
+from randes_cli.workers import Progress, run_parallel
 
 AnyJob: TypeAlias = Job | Copy | Run
 

@@ -15,11 +15,11 @@ from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sealed_tensors
 from randes_cli.files.writer import parse_size
-from randes_cli.ops.prediction import Moments, moments
-from randes_cli.ops.reports import Alternative
-from randes_cli.ops.statistics import energy_kept, sealable_rows, stored_statistics
 from randes_cli.plan import sealable, tensor_bytes
+from randes_cli.reports import Alternative
 from randes_cli.specs import TensorInfo
+from randes_cli.stats.prediction import Moments, moments
+from randes_cli.stats.stored import energy_kept, sealable_rows, stored_statistics
 
 F64 = NDArray[np.float64]
 

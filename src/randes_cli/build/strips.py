@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.sampled import BaseSample, clear_below, read_runs
 from randes_cli.core.convert import widen
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow
@@ -24,7 +25,6 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, sum_dtype, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import hasher
-from randes_cli.ops.sampled import BaseSample, clear_below, read_runs
 from randes_cli.plan import Rect, TaskFit, Unit, chunks
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 

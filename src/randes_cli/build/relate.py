@@ -13,28 +13,28 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.inputs import bank_source, reopen
+from randes_cli.build.sample import Deltas
+from randes_cli.build.sampled import BaseSample
+from randes_cli.build.strips import Participant, unit_bits, unit_order
 from randes_cli.core.signs import SignWindow
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub import is_cached
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.manifest import TaskRecord
-from randes_cli.ops.inputs import bank_source, reopen
-from randes_cli.ops.parallel import Progress
-from randes_cli.ops.retrieve import BankBase, Retrieval, find_recorded
-from randes_cli.ops.sample import Deltas
-from randes_cli.ops.sampled import BaseSample
-from randes_cli.ops.sealed import SealedReader
-from randes_cli.ops.statistics import (
+from randes_cli.plan import Rect, Unit, fit_task, plan_units
+from randes_cli.read.retrieve import BankBase, Retrieval, find_recorded
+from randes_cli.read.sealed import SealedReader
+from randes_cli.specs import OpenOptions
+from randes_cli.stats.stored import (
     Statistics,
     choose_cells,
     gather_grams,
     merge_cells,
     norm_rows,
 )
-from randes_cli.ops.superpose import Participant, unit_bits, unit_order
-from randes_cli.plan import Rect, Unit, fit_task, plan_units
-from randes_cli.specs import OpenOptions
+from randes_cli.workers import Progress
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

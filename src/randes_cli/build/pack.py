@@ -7,16 +7,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from randes_cli.build.inputs import check_names
+from randes_cli.build.pack_setup import prepare
+from randes_cli.build.packing import Packing
+from randes_cli.build.seal import seal
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, refuse_same_file, sibling
-from randes_cli.ops.alternatives import best_fit, parse_limit
-from randes_cli.ops.inputs import check_names
-from randes_cli.ops.pack_setup import prepare
-from randes_cli.ops.packing import Packing
-from randes_cli.ops.parallel import Progress, no_progress
-from randes_cli.ops.reports import PackReport
-from randes_cli.ops.seal import seal
+from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
+from randes_cli.stats.alternatives import best_fit, parse_limit
+from randes_cli.workers import Progress, no_progress
 
 
 def pack(

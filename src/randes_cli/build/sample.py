@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.sampled import BaseSample
+from randes_cli.build.strips import Participant, Source
 from randes_cli.core.signs import SignWindow
-from randes_cli.ops.sampled import BaseSample
-from randes_cli.ops.superpose import Participant, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
 
 F32 = NDArray[np.float32]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from randes_cli.build.copies import closing_tensors
+from randes_cli.build.exact import kept_tensor, owned_copies
+from randes_cli.build.strips import Participant, Source, sum_groups, sum_tensors
 from randes_cli.files.bank_keys import BASE_DIGESTS, GRAM, NORMS, base_key, file_key, sealed_tensors
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import SideFile
-from randes_cli.ops.copies import closing_tensors
-from randes_cli.ops.exact import kept_tensor, owned_copies
-from randes_cli.ops.statistics import Cells, choose_cells
-from randes_cli.ops.superpose import Participant, Source, sum_groups, sum_tensors
 from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
+from randes_cli.stats.stored import Cells, choose_cells
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.files.bank_keys import own_key
-from randes_cli.files.bank_writer import BankWriter
-from randes_cli.files.digests import digest
-from randes_cli.ops.superpose import (
+from randes_cli.build.strips import (
     Participant,
     Source,
     Tally,
     is_finite,
     refuse_non_finite,
 )
+from randes_cli.files.bank_keys import own_key
+from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.digests import digest
 from randes_cli.plan import chunks
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 

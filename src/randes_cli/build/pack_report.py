@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.layout import Layout
+from randes_cli.build.pack_setup import Setup
+from randes_cli.build.records import task_summary
+from randes_cli.build.sample import Spread
 from randes_cli.core.stats import default_coefficient
 from randes_cli.files.manifest import Manifest
-from randes_cli.ops.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
-from randes_cli.ops.layout import Layout
-from randes_cli.ops.pack_setup import Setup
-from randes_cli.ops.records import task_summary
-from randes_cli.ops.reports import Alternative, PackReport
-from randes_cli.ops.sample import Spread
-from randes_cli.ops.statistics import kept_energy, norm_rows, predictions
 from randes_cli.plan import Unit, tensor_bytes
+from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import BaseStorage
+from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
+from randes_cli.stats.stored import kept_energy, norm_rows, predictions
 
 F64 = NDArray[np.float64]
 

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from randes_cli.build.adding import Adding
+from randes_cli.build.inputs import check_names
+from randes_cli.build.removing import Removing
 from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.lock import bank_lock
-from randes_cli.ops.adding import Adding
-from randes_cli.ops.inputs import check_names
-from randes_cli.ops.parallel import Progress, no_progress
-from randes_cli.ops.removing import Removing
-from randes_cli.ops.reports import EditReport
-from randes_cli.ops.retrieve import find_task
+from randes_cli.read.retrieve import find_task
+from randes_cli.reports import EditReport
 from randes_cli.specs import EditOptions, RunOptions, TaskInput
+from randes_cli.workers import Progress, no_progress
 
 
 def add(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.prediction import Moments, moments
-from randes_cli.ops.statistics import Statistics, cells_of, kept_energy, norm_rows, sealed_bits
 from randes_cli.plan import superposable
+from randes_cli.stats.prediction import Moments, moments
+from randes_cli.stats.stored import Statistics, cells_of, kept_energy, norm_rows, sealed_bits
 
 F64 = NDArray[np.float64]
 

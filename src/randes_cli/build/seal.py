@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors
 from randes_cli.core.codes import (
     encode,
     fit_scales,
@@ -33,11 +34,6 @@ from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest, hasher
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest, SealRecord
-from randes_cli.ops.alternatives import parse_limit
-from randes_cli.ops.copies import closing_tensors, content_keys, copy_tensors
-from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
-from randes_cli.ops.reports import SealReport
-from randes_cli.ops.statistics import stored_statistics, summaries
 from randes_cli.plan import (
     CHUNK_ELEMENTS,
     Rect,
@@ -46,7 +42,11 @@ from randes_cli.plan import (
     sealable,
     tensor_bytes,
 )
+from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.stats.alternatives import parse_limit
+from randes_cli.stats.stored import stored_statistics, summaries
+from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 I64 = NDArray[np.int64]
 F32 = NDArray[np.float32]

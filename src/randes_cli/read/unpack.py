@@ -30,8 +30,8 @@ from randes_cli.files.manifest import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file
 from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.parallel import Progress, no_progress, run_parallel, thread_count
-from randes_cli.ops.retrieve import (
+from randes_cli.plan import strip_elements
+from randes_cli.read.retrieve import (
     BankBase,
     Piece,
     Retrieval,
@@ -39,8 +39,8 @@ from randes_cli.ops.retrieve import (
     open_base,
     output_metadata,
 )
-from randes_cli.plan import strip_elements
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from randes_cli.build.editing import Editing
+from randes_cli.build.exact import Copy
+from randes_cli.build.inputs import reopen
+from randes_cli.build.strips import Participant, Superposer, sum_groups
 from randes_cli.errors import MismatchError, MissingError
 from randes_cli.files.bank_keys import file_key, own_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.manifest import Manifest, TaskRecord
-from randes_cli.ops.editing import Editing
-from randes_cli.ops.exact import Copy
-from randes_cli.ops.inputs import reopen
-from randes_cli.ops.reports import EditReport
-from randes_cli.ops.retrieve import find_recorded
-from randes_cli.ops.statistics import drop_tasks
-from randes_cli.ops.superpose import Participant, Superposer, sum_groups
 from randes_cli.plan import Unit, fit_task
+from randes_cli.read.retrieve import find_recorded
+from randes_cli.reports import EditReport
+from randes_cli.stats.stored import drop_tasks
 
 
 class Removing(Editing):

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError, MissingError
 from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.parallel import no_progress, run_parallel, thread_count
-from randes_cli.ops.retrieve import Piece, Retrieval
 from randes_cli.plan import strip_elements
+from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.workers import no_progress, run_parallel, thread_count
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.breakdown import Breakdown
-from randes_cli.ops.statistics import stored_statistics
+from randes_cli.stats.breakdown import Breakdown
+from randes_cli.stats.stored import stored_statistics
 
 Curve = tuple[tuple[float, float], ...]
 

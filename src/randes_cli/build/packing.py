@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from randes_cli.build.exact import Copy, kept_tensor, owned_copies
+from randes_cli.build.layout import Layout
+from randes_cli.build.pack_report import Reporting
+from randes_cli.build.pack_setup import Setup
+from randes_cli.build.passes import PEAK_TO_RMS, Passes, TooNarrow
+from randes_cli.build.records import recorded_source, task_record
+from randes_cli.build.sample import Spread, spread, supposed_spread
+from randes_cli.build.strips import Superposer, Tally
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import atomic_file, check_space
@@ -12,19 +20,11 @@ from randes_cli.files.bank_keys import base_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
-from randes_cli.ops.exact import Copy, kept_tensor, owned_copies
-from randes_cli.ops.layout import Layout
-from randes_cli.ops.pack_report import Reporting
-from randes_cli.ops.pack_setup import Setup
-from randes_cli.ops.parallel import Progress, run_serial
-from randes_cli.ops.passes import PEAK_TO_RMS, Passes, TooNarrow
-from randes_cli.ops.records import recorded_source, task_record
-from randes_cli.ops.reports import PackReport
-from randes_cli.ops.sample import Spread, spread, supposed_spread
-from randes_cli.ops.statistics import gather_grams, gather_norms
-from randes_cli.ops.superpose import Superposer, Tally
 from randes_cli.plan import Unit
+from randes_cli.reports import PackReport
 from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.stats.stored import gather_grams, gather_norms
+from randes_cli.workers import Progress, run_serial
 
 
 class Packing:

@@ -12,8 +12,8 @@ from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.manifest import Manifest
-from randes_cli.ops.parallel import Progress, no_progress
 from randes_cli.specs import TensorInfo
+from randes_cli.workers import Progress, no_progress
 
 #: Bytes that one job copies.
 _PIECE = 2**24

@@ -13,7 +13,7 @@ from randes_cli.plan import Rect
 from randes_cli.specs import ITEM_SIZE
 
 if TYPE_CHECKING:
-    from randes_cli.ops.superpose import Source
+    from randes_cli.build.strips import Source
 
 F32 = NDArray[np.float32]
 

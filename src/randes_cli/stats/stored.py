@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.build.sample import Deltas, gram
+from randes_cli.build.strips import Source, Tally
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import default_coefficient, predicted_cosine
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.manifest import Manifest
-from randes_cli.ops.parallel import Progress, run_serial
-from randes_cli.ops.reports import TaskSummary
-from randes_cli.ops.sample import Deltas, gram
-from randes_cli.ops.superpose import Source, Tally
 from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
+from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
+from randes_cli.workers import Progress, run_serial
 
 F64 = NDArray[np.float64]
 Cells = Sequence[tuple[str, tuple[str, ...]]]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from randes_cli.build.strips import Participant, Source
 from randes_cli.errors import MismatchError, RandesError, UsageError
 from randes_cli.files.adapters import (
     MergedAdapter,
@@ -20,10 +21,9 @@ from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, files_for
 from randes_cli.files.sources import Sources, on_hub
-from randes_cli.ops.reports import Refusal
-from randes_cli.ops.retrieve import BankBase
-from randes_cli.ops.superpose import Participant, Source
 from randes_cli.plan import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.read.retrieve import BankBase
+from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
     OpenOptions,

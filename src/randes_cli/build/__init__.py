@@ -1,0 +1,1 @@
+"""Writing banks: pack, add, remove, seal; what they share."""

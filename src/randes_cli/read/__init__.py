@@ -1,0 +1,1 @@
+"""Reading banks: retrieval, unpack, load."""

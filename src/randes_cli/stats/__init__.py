@@ -1,0 +1,1 @@
+"""What a bank knows of its deltas: norms, Gram matrices, predictions."""
