@@ -11,7 +11,19 @@ import randes_cli
 
 SOURCE = Path(randes_cli.__file__).parent
 #: Each layer may import itself and those before it.
-LAYERS = "errors specs reports core plan workers files verbs api views cli".split()
+LAYERS = [
+    "errors",
+    "specs",
+    "reports",
+    "core",
+    "plan",
+    "workers",
+    "files",
+    "verbs",
+    "api",
+    "views",
+    "cli",
+]
 #: The folders of verbs, which still import one another.
 VERBS = {"stats", "read", "build", "ops"}
 #: Only the command line knows these.
