@@ -12,7 +12,8 @@ from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
+from randes_cli.limits import StrPath
 from randes_cli.ops.evaluate import evaluate
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.tune import TuneOptions, tune
@@ -41,7 +42,7 @@ class Bank:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, base: str | None = None, run: RunOptions | None = None
+        cls, path: StrPath, *, base: StrPath | None = None, run: RunOptions | None = None
     ) -> Bank:
         """Open a bank; `base` is the base's checkpoint where it lies outside and has moved."""
         file = BankFile(Path(path))
