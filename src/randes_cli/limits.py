@@ -35,8 +35,9 @@ class Limit(NamedTuple):
     def check(self, option: str, value: object) -> None:
         """Raise UsageError naming the option unless the limit holds `value`."""
         if not self.holds(value):
+            whole = "" if type(value) is int else "a whole number "
             raise UsageError(
-                f"{option} must be a whole number from {self.least} to {self.most}, "
+                f"{option} must be {whole}between {self.least} and {self.most}, "
                 f"not {_shown(value)}"
             )
 
