@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import Packer, State, perturbed, random_state, retrieve
 from randes_cli import PackOptions, RunOptions, Transform
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.read.factors import factors, factors_of, superposition
 from randes_cli.read.retrieve import Retrieval, find_task, open_base
+from tests.checkpoints import Packer, State, perturbed, random_state, retrieve
 
 SHAPES = {
     "layers.0.weight": [40, 64],
@@ -39,9 +39,9 @@ def product(bank: BankFile, task: str, name: str) -> np.ndarray:
     down, across = found.a.astype(float), found.b.astype(float)
     if found.scales is not None:
         down, across = down * found.scales[0], across * found.scales[1]
-    stored = superposition(retrieval, name).astype(np.float64)
+    stored = np.asarray(superposition(retrieval, name), np.float64)
     assert stored.shape == found.view
-    return retrieval.coefficient * 2.0**found.step * down[:, None] * stored * across
+    return np.asarray(retrieval.coefficient * 2.0**found.step * down[:, None] * stored * across)
 
 
 @pytest.mark.parametrize("preset", ["two-sided", "srsf", "s", "shift", "ta"])
@@ -93,8 +93,13 @@ def test_a_batch_of_two_tasks_takes_one_product_with_the_superposition(packer: P
         retrievals = [Retrieval(bank, None, find_task(bank, task)) for task in "ab"]
         found = [factors_of(one, name) for one in retrievals]
         shared = torch.from_numpy(superposition(retrievals[0], name)).double()
-    down = torch.stack([torch.from_numpy(f.a * f.scales[0]) * 2.0**f.step for f in found])
-    across = torch.stack([torch.from_numpy(f.b * f.scales[1]) for f in found])
+    sides = []
+    for factor in found:
+        assert factor is not None
+        assert factor.scales is not None
+        rows, columns = factor.scales
+        sides.append((2.0**factor.step * factor.a * rows, factor.b * columns))
+    down, across = (torch.from_numpy(np.stack(side)) for side in zip(*sides, strict=True))
     mixed = inputs @ base[name].double().T + down * ((inputs * across) @ shared.T)
     for row, task in enumerate("ab"):
         expected = inputs[row] @ retrieve(path, task)[name].double().T

@@ -25,7 +25,9 @@
 #define TEMPLATE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-/* As in fused_kernel.py. */
+/* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
+ * compiled from older text is left alone. */
+enum { INTERFACE = 2 };
 enum { F32, BF16, F16, ANY_F32 };
 enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 
@@ -114,6 +116,8 @@ TEMPLATE void find_part(const Signs *signs, Part *part) {
     if (!part->columns) part->columns = spread(signs, signs->rows, signs->cols);
     part->pattern = part->columns + col;
 }
+
+EXPORT int randes_interface(void) { return INTERFACE; }
 
 typedef struct {
     uint64_t squares;

@@ -17,6 +17,7 @@ from randes_cli.specs import Signs
 
 _DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 _ANY_F32 = 3
+_INTERFACE = 2
 _SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 
 
@@ -37,13 +38,16 @@ class _Signs(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled passes; None where the package was built without a compiler."""
+    """The compiled passes; None where the package was built without a compiler, or before an
+    update that only replaced its Python files."""
     found = find_spec("randes_cli.core._fused")
     if found is None or found.origin is None:
         return None
     try:
         library = ctypes.CDLL(found.origin)
-    except OSError:
+        if library.randes_interface() != _INTERFACE:
+            return None
+    except (OSError, AttributeError):
         return None
     pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
     library.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
