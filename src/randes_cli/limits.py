@@ -37,8 +37,7 @@ class Limit(NamedTuple):
         if not self.holds(value):
             whole = "" if type(value) is int else "a whole number "
             raise UsageError(
-                f"{option} must be {whole}between {self.least} and {self.most}, "
-                f"not {_shown(value)}"
+                f"{option} must be {whole}between {self.least} and {self.most}, not {_shown(value)}"
             )
 
 

@@ -20,6 +20,7 @@ from randes_cli.cli.main import run
 from randes_cli.errors import MismatchError, RandesError, UsageError
 from randes_cli.files import bank_writer
 from randes_cli.files.bank import BankFile
+from randes_cli.files.manifest import encode
 from randes_cli.ops.verify import verify
 from randes_cli.specs import EditOptions, Rest, Shuffle, Signs
 from tests.hostile.small import (
@@ -206,7 +207,7 @@ def test_what_the_reader_refuses_is_never_committed(
     family: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever slips past the options is met by the reader's own decoder."""
-    real = bank_writer.encode
+    real = encode
     monkeypatch.setattr(
         bank_writer, "encode", lambda manifest: real(manifest).replace(b'"bits":16', b'"bits":12')
     )
