@@ -90,9 +90,10 @@ def make(name: str, vector: Vector, folder: Path) -> dict[str, object]:
         command([*words, *vector.retrieve])
         tasks[task] = contents(out)
     bank.write_bytes((work / "bank.randes").read_bytes())
-    if "reference" in vector.options:
-        (folder / f"{name}.base.safetensors").write_bytes((work / "base.safetensors").read_bytes())
     entry: dict[str, object] = {"shows": vector.shows, "tasks": tasks}
+    if "reference" in vector.options:
+        entry["base"] = f"{name}.base.safetensors"
+        (folder / f"{name}.base.safetensors").write_bytes((work / "base.safetensors").read_bytes())
     if "--lambda" in vector.retrieve:
         entry["coefficient"] = float(vector.retrieve[-1])
     return entry

@@ -61,7 +61,7 @@ def from_f32(dtype: str, values: Array) -> bytes:
     if dtype == "BF16":
         bits = x.view(np.uint32)
         rounded: Array = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        return rounded.astype("<u2").tobytes()
+        return np.asarray(rounded, "<u2").tobytes()
     if dtype not in F8:
         return x.astype(f"<f{ {'F64': 8, 'F32': 4, 'F16': 2}[dtype] }").tobytes()
     positive = F8[dtype][:128].astype(np.float64)
@@ -70,7 +70,7 @@ def from_f32(dtype: str, values: Array) -> bytes:
     low = np.clip(np.searchsorted(positive, size, side="right") - 1, 0, len(positive) - 2)
     middle = (positive[low] + positive[low + 1]) / 2
     code = low + ((size > middle) | ((size == middle) & (low % 2 == 1)))
-    return (code + np.where(np.signbit(x), 128, 0)).astype(np.uint8).tobytes()
+    return np.asarray(code + np.where(np.signbit(x), 128, 0), np.uint8).tobytes()
 
 
 def convert(data: bytes, source: str, target: str) -> bytes:

@@ -53,7 +53,9 @@ def stream_signs(seed: int, name: str, count: int) -> Array:
 
 
 def view(shape: tuple[int, ...]) -> tuple[int, int]:
-    """R × C of sealed scales: the cut of the shape with the least R + C, then fewest trailing."""
+    """R × C of scales and two-sided signs: the cut with the least R + C, then fewest trailing."""
+    if len(shape) < 2:
+        return 1, prod(shape)
     cuts = [(prod(shape[:at]), prod(shape[at:])) for at in range(len(shape), -1, -1)]
     return min(cuts, key=sum)
 
@@ -65,6 +67,10 @@ def signs(kind: str, seed: int, name: str, shape: tuple[int, ...]) -> Array:
         return np.ones(rows * columns, np.float32)
     if kind == "column":
         return np.tile(stream_signs(seed, name, columns), rows)
+    if kind == "two-sided":
+        high, wide = view(shape)
+        both = stream_signs(seed, name, high + wide)
+        return np.outer(both[:high], both[high:]).reshape(-1)
     need(kind == "hankel", f"signs {kind}")
     line = stream_signs(seed, name, max(rows + columns - 1, 0))
     return np.asarray(line[np.add.outer(np.arange(rows), np.arange(columns))].reshape(-1))

@@ -23,8 +23,8 @@ BAD = [name for name, entry in INDEX.items() if "breaks" in entry]
 
 
 def open_vector(name: str) -> Bank:
-    outside = VECTORS / f"{name}.base.safetensors"
-    return Bank(VECTORS / f"{name}.randes", outside if outside.exists() else None)
+    path, outside = VECTORS / f"{name}.randes", INDEX[name].get("base")
+    return Bank(path, path.parent / outside if outside else None)
 
 
 @pytest.mark.parametrize("name", GOOD)
