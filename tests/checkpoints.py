@@ -17,7 +17,7 @@ from tests.independent.judge import judge
 
 State = dict[str, torch.Tensor]
 
-PRESET_NAMES = ("hankel", "srsf", "rsf", "s", "shift", "ta")
+PRESET_NAMES = ("two-sided", "hankel", "srsf", "rsf", "s", "shift", "ta")
 
 
 def generator(seed: int) -> torch.Generator:
