@@ -15,7 +15,8 @@ from randes_cli.build.inputs import check_names
 from randes_cli.build.removing import Removing
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.read.retrieve import find_task
 from randes_cli.reports import EditReport
@@ -23,6 +24,7 @@ from randes_cli.specs import EditOptions, RunOptions, TaskInput
 from randes_cli.workers import Progress, no_progress
 
 
+@one_command()
 def add(
     bank: StrPath,
     tasks: Sequence[TaskInput],
@@ -40,7 +42,7 @@ def add(
     if not tasks:
         raise UsageError("no task to add: name at least one fine-tuned checkpoint")
     with ExitStack() as stack:
-        old = stack.enter_context(_locked(Path(bank), options))
+        old = stack.enter_context(_locked(edited_bank(Path(bank)), options))
         editing = Adding(old, stack, options, run, progress)
         taken = [TaskInput(task.name, task.source) for task in old.manifest.tasks]
         check_names([*taken, *tasks])
@@ -51,6 +53,7 @@ def add(
         return editing.add()
 
 
+@one_command()
 def remove(
     bank: StrPath,
     names: Sequence[str],
@@ -73,7 +76,7 @@ def remove(
     if len(set(names)) != len(names) or not names:
         raise UsageError("name each task to remove once")
     with ExitStack() as stack:
-        old = stack.enter_context(_locked(Path(bank), options))
+        old = stack.enter_context(_locked(edited_bank(Path(bank)), options))
         records = [find_task(old, name) for name in names]
         editing = Removing(old, stack, options, run, progress)
         if not forget:

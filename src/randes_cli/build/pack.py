@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +10,11 @@ from pathlib import Path
 from randes_cli.build.inputs import check_names
 from randes_cli.build.pack_setup import prepare
 from randes_cli.build.packing import Packing
-from randes_cli.build.seal import seal
+from randes_cli.build.seal import seal_locked
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_target, refuse_same_file, sibling
+from randes_cli.files.atomic import check_target, sibling
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock
 from randes_cli.limits import StrPath, as_source
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
@@ -20,6 +22,7 @@ from randes_cli.stats.alternatives import best_fit, parse_limit
 from randes_cli.workers import Progress, no_progress
 
 
+@one_command()
 def pack(
     base: StrPath | None,
     tasks: Sequence[TaskInput],
@@ -45,11 +48,14 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-        refuse_same_file(out, _input_files([base or "", *(task.source for task in tasks)]))
     if options.fit is not None:
         options = _fitted(base, tasks, out, options, run)
     with ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(bank_lock(out, wait=0.0, edits=False))
         setup = prepare(stack, base, tasks, options, run, dry_run=dry_run)
+        if not dry_run:
+            check_target(out, force=force)  # now that its inputs are known
         live = sibling(out) if setup.seal_bits is not None and not dry_run else out
         with ExitStack() as temporary:
             if live is not out:
@@ -57,18 +63,8 @@ def pack(
             report = Packing(setup, live, force, dry_run, progress).run()
             if setup.seal_bits is None or dry_run:
                 return report
-            sealed = seal(live, out, setup.seal_bits, run, force=force, progress=progress)
+            sealed = seal_locked(live, out, setup.seal_bits, run, force=force, progress=progress)
         return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
-
-
-def _input_files(sources: Iterable[str]) -> Iterator[Path]:
-    """The files that local sources may be read from."""
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            yield from path.iterdir()
-        elif source:
-            yield path
 
 
 def _fitted(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -35,7 +34,8 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sealed_tensors, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
 from randes_cli.limits import StrPath
@@ -85,6 +85,7 @@ def live_groups(manifest: Manifest) -> list[int]:
     return [group for group in range(manifest.groups) if group not in manifest.sealed]
 
 
+@one_command()
 def seal(
     bank: StrPath,
     out: StrPath | None,
@@ -103,17 +104,31 @@ def seal(
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
     path, run = Path(bank), run or RunOptions()
-    target = path if out is None else Path(out)
+    itself = out is None or Path(out).resolve() == path.resolve()
+    target = edited_bank(path) if itself or out is None else Path(out)
+    path = target if itself else path
     check_seal_bits(bits)
-    with ExitStack() as stack:
-        if out is None:
-            stack.enter_context(bank_lock(path, wait=wait))
-        elif not dry_run:
-            check_target(target, force=force)
-        old = stack.enter_context(BankFile(path))
-        return _Sealing(old, bits, run, progress).run(
-            target, force=force or out is None, dry_run=dry_run
-        )
+    if dry_run:
+        return seal_locked(path, target, bits, run, dry_run=True, progress=progress)
+    if out is not None:
+        check_target(target, force=force)
+    with bank_lock(target, wait=wait, edits=itself):
+        return seal_locked(path, target, bits, run, force=force or out is None, progress=progress)
+
+
+def seal_locked(
+    bank: Path,
+    target: Path,
+    bits: int,
+    run: RunOptions,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> SealReport:
+    """`seal` for who holds the lock of `target`."""
+    with BankFile(bank) as old:
+        return _Sealing(old, bits, run, progress).run(target, force=force, dry_run=dry_run)
 
 
 def fit_bits(bank: Path, limit: str | None) -> int:

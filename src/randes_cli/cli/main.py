@@ -16,7 +16,8 @@ import typer
 from randes_cli import __version__
 from randes_cli.cli import environment
 from randes_cli.errors import RandesError
-from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.guard import one_command
 
 #: What a shell reports of a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
@@ -120,7 +121,8 @@ def _interrupted(number: int) -> int:
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
-        result = _app(arguments)(arguments, standalone_mode=False, prog_name="randes")
+        with one_command(afresh=True):
+            result = _app(arguments)(arguments, standalone_mode=False, prog_name="randes")
         sys.stdout.flush()
         if result == 130:
             return _interrupted(signal.SIGINT)
