@@ -66,7 +66,8 @@ class OracleUnit:
 
     def matrix(self, seed: int, index: int) -> np.ndarray:
         """O = D P."""
-        return self.flips(seed) @ self.permutation(seed, index)
+        made: np.ndarray = self.flips(seed) @ self.permutation(seed, index)
+        return made
 
     def joined(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """The unit's tensors end to end."""
@@ -131,4 +132,5 @@ def retrieval(
 ) -> np.ndarray:
     """Θ_0 + λ·step · O⁻¹ S with `scale` = λ·step, the last two operations in float32."""
     back = np.linalg.inv(unit.matrix(seed, index)) @ stored
-    return unit.joined(base) + np.rint(back).astype(np.float32) * np.float32(scale)
+    made: np.ndarray = unit.joined(base) + np.rint(back).astype(np.float32) * np.float32(scale)
+    return made

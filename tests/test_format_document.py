@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from bank_example import BASE, TASKS, example_bank, hex_lines
-from checkpoints import retrieve
-from oracle import stream, stream_bits
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
@@ -23,6 +20,9 @@ from randes_cli.files.manifest import encode, to_json
 from randes_cli.files.manifest_reader import FEATURES, decode
 from randes_cli.plan import CHUNK_ELEMENTS
 from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs
+from tests.bank_example import BASE, TASKS, example_bank, hex_lines
+from tests.checkpoints import retrieve
+from tests.oracle import stream, stream_bits
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "bank-format.md").read_text("utf-8")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.checkpoints import layered_shapes, perturbed, random_state, same_bits, save
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.edit import add, remove
@@ -18,6 +17,7 @@ from randes_cli.ops.describe import describe
 from randes_cli.ops.verify import measure
 from randes_cli.specs import EditOptions
 from randes_cli.stats.stored import stored_statistics, summaries
+from tests.checkpoints import layered_shapes, perturbed, random_state, same_bits, save
 
 ONE = RunOptions(threads=1)
 

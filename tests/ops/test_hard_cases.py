@@ -312,7 +312,7 @@ class Losing(NumpyKernel):
         time.sleep(0.05)
         return 1
 
-    retrieve = retrieve_onto
+    retrieve = retrieve_onto  # type: ignore[assignment]
 
 
 def test_saturated_values_are_counted_whichever_thread_meets_them(tmp_path: Path) -> None:

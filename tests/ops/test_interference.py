@@ -7,7 +7,7 @@ from math import sqrt
 import pytest
 import torch
 
-from checkpoints import Packer, State, cosine, delta, generator, random_state, retrieve
+from tests.checkpoints import Packer, State, cosine, delta, generator, random_state, retrieve
 
 SHAPES = {f"layers.{k}.w": [48, 64] for k in range(8)}
 ELEMENTS = 8 * 48 * 64
@@ -28,7 +28,9 @@ def family(correlation: float, count: int = 4) -> tuple[State, dict[str, State]]
     return base, tasks
 
 
-def measured_and_predicted(packer: Packer, preset: str, correlation: float) -> list[tuple]:
+def measured_and_predicted(
+    packer: Packer, preset: str, correlation: float
+) -> list[tuple[float, float]]:
     base, tasks = family(correlation)
     bank = packer.pack(base, tasks, preset)
     return [

@@ -11,7 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checkpoints import (
+from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.files.bank import BankFile
+from randes_cli.specs import BaseStorage
+from tests.checkpoints import (
     PRESET_NAMES,
     Packer,
     State,
@@ -21,9 +24,6 @@ from checkpoints import (
     save_sharded,
     stored_sums,
 )
-from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.files.bank import BankFile
-from randes_cli.specs import BaseStorage
 
 RUNS = {
     "1 thread": RunOptions(threads=1),
