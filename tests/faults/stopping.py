@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import randes_cli
 from randes_cli.cli import main as command
 from tests.life.models import make_bank, source, write_family
 
@@ -38,11 +42,21 @@ class Job:
             if not (self.folder / name).exists() or (self.folder / name).read_bytes() != data:
                 (self.folder / name).write_bytes(data)
 
+    def said(self) -> str:
+        """What the last child said."""
+        return (self.folder.parent / "said").read_text()
+
     def faults(self) -> list[str]:
         """Files that are neither the old nor the new ones."""
         found = contents(self.folder)
-        wrong = [n for n, data in found.items() if data not in (self.before.get(n), self.after.get(n))]
-        return sorted([*wrong, *(self.before.keys() & self.after.keys() - found.keys())])
+        wrong = {
+            name
+            for name, data in found.items()
+            if data not in (self.before.get(name), self.after.get(name))
+        }
+        # what `tune` measures it keeps as it goes, to continue there
+        wrong = {name for name in wrong if not name.endswith(".tuning.json")}
+        return sorted(wrong | (self.before.keys() & self.after.keys() - found.keys()))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -65,7 +79,16 @@ def words_of_jobs(folder: Path) -> dict[str, list[str]]:
         "forget": ["remove", bank, "--task", "whole", "--forget"],
         "seal": ["seal", bank, "--bits", "2", "--in-place"],
         "unpack": ["unpack", bank, "--all", "-o", str(folder / "out")],
-        "shards": ["unpack", bank, "-t", "whole", "-o", str(folder / "o"), "--max-shard-size", "9KB"],
+        "shards": [
+            "unpack",
+            bank,
+            "-t",
+            "whole",
+            "-o",
+            str(folder / "o"),
+            "--max-shard-size",
+            "9KB",
+        ],
         "tune": ["tune", bank, "--evaluate", score, "--grid", "1", "-t", "single"],
         "evaluate": ["evaluate", bank, "--evaluate", score, "--csv", str(folder / "e.csv")],
         "report": ["report", bank, "-o", str(folder / "report.html")],
@@ -77,9 +100,13 @@ def words_of_jobs(folder: Path) -> dict[str, list[str]]:
 
 def job(folder: Path, name: str) -> Job:
     """A job, with what it does when nothing disturbs it."""
+    folder = folder / "work"
+    folder.mkdir()
     make_bank(write_family(folder), ("whole", "single"))
     (folder / "tmp").mkdir()
     words, before = words_of_jobs(folder)[name], contents(folder)
+    command.run([*words, "--quiet"])  # so that children need not import what it needs
+    Job(folder, words, before, {}).reset()
     code = run_child(folder, words, lambda: None)
     if code not in (0, 1):
         raise AssertionError(f"{name} ends with {code}: {(folder.parent / 'said').read_text()}")
@@ -144,3 +171,58 @@ def count_events(made: Job) -> int:
 def stop_at(made: Job, at: int, number: int = signal.SIGTERM) -> int:
     """The exit code of a job that a signal meets at an event."""
     return run_child(made.folder, made.words, lambda: sys.setprofile(Watch(at, number)))
+
+
+class Fresh:
+    """A copy of the sources without bytecode, as on a fresh clone, which runs `add`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.sources, self.work = folder / "src", folder / "work"
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(
+            Path(randes_cli.__file__).parent, self.sources / "randes_cli", ignore=ignored
+        )
+        self.work.mkdir()
+        bank = make_bank(write_family(self.work), ("single",))
+        self.words = ["add", str(bank), source(self.work, "half")]
+        self.old = contents(self.work)
+        self._start().wait()
+        self.new = contents(self.work)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        paths = [str(self.sources), *(path for path in sys.path if "site-packages" in path)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "randes_cli", *self.words],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(paths),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            stderr=subprocess.PIPE,
+        )
+
+    def stop(self, seconds: float, number: int) -> list[str]:
+        """What is wrong after a signal so long after the handler is there."""
+        (self.work / "bank.randes").write_bytes(self.old["bank.randes"])
+        process = self._start()
+        while not handles_signals(process.pid) and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(seconds)
+        process.send_signal(number)
+        said = process.communicate()[1].decode()
+        found = contents(self.work)
+        if process.returncode == 0 and found == self.new:
+            return []  # it had ended
+        wrong = [] if found in (self.old, self.new) else [f"files: {sorted(found)}"]
+        if process.returncode != 128 + number or not said.endswith(SAID):
+            wrong.append(f"code {process.returncode}: {said}")
+        return wrong
+
+
+def handles_signals(process: int) -> bool:
+    """Whether a process has a handler of SIGTERM by now."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{process}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False

@@ -19,10 +19,10 @@ def _place() -> str:
     for name in ("TMPDIR", "TEMP", "TMP"):
         chosen = os.environ.get(name)
         if chosen:
-            if not os.path.isdir(chosen):
+            if not Path(chosen).is_dir():
                 raise MissingError(f"{chosen}: no such folder, and {name} names it")
-            return os.path.abspath(chosen)
-    return "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
+            return chosen
+    return "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()
 
 
 @unstoppable
