@@ -16,7 +16,7 @@ from randes_cli.reports import PackReport
 
 State = dict[str, torch.Tensor]
 
-PRESET_NAMES = ("hankel", "srsf", "rsf", "s", "shift", "ta")
+PRESET_NAMES = ("two-sided", "hankel", "srsf", "rsf", "s", "shift", "ta")
 
 
 def generator(seed: int) -> torch.Generator:

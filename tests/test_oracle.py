@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rest": Rest.own,
     },
 }
-SHAPES = layered_shapes(layers=4, width=3, hidden=5)
+SHAPES = layered_shapes(layers=4, width=3, hidden=5) | {"conv.weight": [4, 2, 3, 2]}
 
 
 def on_grid(state: State, bits: int = 18) -> State:

@@ -66,7 +66,7 @@ def sums(bank: Path, group: int) -> dict[str, bytes]:
         return {key.removeprefix(prefix): file.read_whole(key).tobytes() for key in keys}
 
 
-@pytest.mark.parametrize("preset", ["hankel", "srsf", "shift"])
+@pytest.mark.parametrize("preset", ["two-sided", "hankel", "srsf", "shift"])
 def test_each_group_is_the_superposition_of_its_tasks_alone(folder: Path, preset: str) -> None:
     packed(folder, [0, 1, 2, 3, 4], "all.randes", preset=preset)
     bank = packed(folder, [0, 1, 2, 3, 4], "two.randes", groups=2, preset=preset)

@@ -37,8 +37,9 @@ RUNS = {
 
 
 def mixed_model() -> tuple[State, dict[str, State]]:
-    """Layers, an embedding that grows and shrinks, own and unchanged tensors, a sparse change."""
-    base = random_state(layered_shapes(layers=3))
+    """Layers, a convolution, an embedding that grows and shrinks, own and unchanged tensors, a
+    sparse change."""
+    base = random_state(layered_shapes(layers=3) | {"conv.weight": [12, 40, 3, 3]})
     base["big"] = torch.zeros(3, 23_000)
     base["ids"] = torch.arange(5)
     tasks = {name: perturbed(base, seed=k) for k, name in enumerate(("a", "b", "c"))}

@@ -48,7 +48,7 @@ def pack_inputs(
     return pack(base, tasks, folder / "bank.randes", options, run, force=True)
 
 
-@pytest.mark.parametrize("transform", ["hankel", "srsf"])
+@pytest.mark.parametrize("transform", ["two-sided", "hankel", "srsf"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("most", [None, 2**21])
 def test_packing_holds_no_more_than_the_plans_buffers(

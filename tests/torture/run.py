@@ -125,7 +125,8 @@ def sequences(folder: Path, words: argparse.Namespace) -> str:
     pick, edits = random.Random(2), 0
     for _ in range(words.sequences):
         chosen = models.options(
-            pick.choice(("hankel", "srsf", "rsf", "s", "shift", "ta")), pick.choice((16, 8))
+            pick.choice(("two-sided", "hankel", "srsf", "rsf", "s", "shift", "ta")),
+            pick.choice((16, 8)),
         )
         here = pick.sample(models.NAMES, pick.randint(1, 4))
         bank = models.make_bank(folder, tuple(here), chosen)
