@@ -14,6 +14,7 @@ from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageErro
 from randes_cli.files.disk import OutputFile, wrap_os_error
 from randes_cli.files.guard import refuse_input
 from randes_cli.files.lock import output_lock
+from randes_cli.interrupts import unstoppable
 
 __all__ = [
     "OutputFile",
@@ -86,6 +87,7 @@ def _remove_unlocked(path: Path) -> None:
             os.close(fd)
 
 
+@unstoppable
 def _create(temporary: Path, path: Path) -> int:
     """Create and lock a temporary file. The lock tells others that its writer lives."""
     while True:
@@ -151,6 +153,7 @@ def _temporary(path: Path, *, force: bool) -> Iterator[OutputFile]:
             raise
 
 
+@unstoppable
 def _put_away(temporary: Path, fd: int, committed: bool) -> None:
     if not committed:
         with contextlib.suppress(OSError):
