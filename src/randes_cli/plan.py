@@ -14,7 +14,8 @@ from functools import lru_cache
 from math import prod
 
 from randes_cli.core.kernel import SPARE
-from randes_cli.core.shuffle import group_by_type
+from randes_cli.core.shuffle import group_by_type, layer_order
+from randes_cli.core.signs import sign_bits
 from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
 
 #: Elements of one chunk, the piece of a tensor that has a digest of its own.
@@ -129,6 +130,16 @@ class Unit:
     @property
     def layers(self) -> int:
         return len(self.names)
+
+    def order(self, seed: int, index: int) -> list[int]:
+        """σ of a task: which of its layers lies at each position."""
+        return layer_order(
+            self.shuffle, seed=seed, index=index, layer_kind=self.kind, layers=self.layers
+        )
+
+    def flips(self, seed: int, position: int) -> bytes:
+        """The packed sign bits of a task at a position (see `sign_bits`)."""
+        return sign_bits(self.signs, seed, self.names[position], self.rows, self.cols)
 
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
