@@ -15,6 +15,7 @@ from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.errors import MismatchError, UsageError
+from randes_cli.files.atomic import atomic_file
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import measure, verify
 from randes_cli.specs import EditOptions, PackOptions, TaskInput
@@ -88,9 +89,8 @@ def test_a_replacement_is_one_commit_that_reads_each_byte_about_once(
 
     def counted(path: Path, *, force: bool) -> object:
         commits.append(path)
-        return atomic(path, force=force)
+        return atomic_file(path, force=force)
 
-    atomic = engine.atomic_file
     monkeypatch.setattr(engine, "atomic_file", counted)
     report = add(bank, _inputs(folder, {"whole": "half", "new": "sparse"}), run=ONE, replace=True)
     assert commits == [bank]
@@ -141,7 +141,7 @@ def test_what_is_said_of_tasks_that_go_needs_tasks_that_go(folder: Path) -> None
     new = _inputs(folder, {"half": "half"})
     for more in ({"forget": True}, {"checkpoints": {"whole": "x"}}):
         with pytest.raises(UsageError, match="--replace takes out"):
-            add(bank, new, run=ONE, **more)  # type: ignore[arg-type]
+            add(bank, new, run=ONE, **more)
     with pytest.raises(UsageError, match="no task of that name goes"):
         add(bank, new, run=ONE, replace=True, checkpoints={"whole": "x"})
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from randes_cli.build.participants import Participant
 from randes_cli.core.shuffle import layer_type
-from randes_cli.core.signs import SignWindow
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.specs import TensorInfo
@@ -116,7 +115,7 @@ def gram(
 
 def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
     """The signs of all runs of a sample together."""
-    windows = (SignWindow(unit.signs, flips, rect.rows, rect.cols, 1.0) for rect in runs)
+    windows = (unit.window(flips, rect, 1.0) for rect in runs)
     return np.concatenate([window.values().reshape(-1) for window in windows])
 
 

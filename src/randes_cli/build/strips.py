@@ -18,7 +18,7 @@ from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow
-from randes_cli.core.signs import SignWindow
+from randes_cli.core.signs import Window
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, sum_key
@@ -144,13 +144,13 @@ class _JobRun:
                 self.files.writer.write(base_key(name), start, raw)
             self.kernel.set_base(layer, raw, tensor.dtype, inside.elements)
 
-    def signs(self, member: Participant, position: int, rect: Rect, step: Step) -> SignWindow:
+    def signs(self, member: Participant, position: int, rect: Rect, step: Step) -> Window:
         """± 1/step of a participant at a position, turned where its delta leaves."""
         key = member.index, position
         if key not in self.flips:
             self.flips[key] = self.unit.flips(member.seed, position)
         scale = member.sign * 2.0**-step.exponent
-        return SignWindow(self.unit.signs, self.flips[key], rect.rows, rect.cols, scale)
+        return self.unit.window(self.flips[key], rect, scale)
 
     def record(self) -> None:
         """Tell the tally and the writer what the whole chunk came to."""
