@@ -27,7 +27,8 @@ from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import fingerprint, zero_digests
-from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions

@@ -24,7 +24,8 @@ from randes_cli.files.bank_keys import (
     sum_key,
 )
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
-from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.plan import Unit, sealable, superposable, tensor_bytes

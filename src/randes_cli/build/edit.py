@@ -20,8 +20,10 @@ from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.lock import bank_lock
-from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
+from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.plan import fit_task, plan_units
 from randes_cli.read.retrieve import find_recorded, find_task, open_base
 from randes_cli.reports import EditReport
@@ -31,13 +33,13 @@ from randes_cli.workers import Progress, no_progress
 
 
 def add(
-    bank: Path,
+    bank: StrPath,
     tasks: Sequence[TaskInput],
     options: EditOptions | None = None,
     run: RunOptions | None = None,
     *,
     replace: bool = False,
-    checkpoints: Mapping[str, str] | None = None,
+    checkpoints: Mapping[str, StrPath] | None = None,
     forget: bool = False,
     progress: Progress = no_progress,
 ) -> EditReport:
@@ -70,12 +72,12 @@ def add(
 
 
 def remove(
-    bank: Path,
+    bank: StrPath,
     names: Sequence[str],
     options: EditOptions | None = None,
     run: RunOptions | None = None,
     *,
-    checkpoints: Mapping[str, str] | None = None,
+    checkpoints: Mapping[str, StrPath] | None = None,
     forget: bool = False,
     progress: Progress = no_progress,
 ) -> EditReport:
@@ -97,10 +99,10 @@ def remove(
 
 @contextmanager
 def _edit(
-    bank: Path, options: EditOptions | None, run: RunOptions | None, progress: Progress
+    bank: StrPath, options: EditOptions | None, run: RunOptions | None, progress: Progress
 ) -> Iterator[_Edit]:
     """An edit of a bank, opened under its write lock; a dry run only reads and needs none."""
-    options = options or EditOptions()
+    options, bank = options or EditOptions(), Path(bank)
     with ExitStack() as stack:
         if not options.dry_run:
             if not bank.exists():
@@ -143,7 +145,7 @@ class _Edit:
         return self.base
 
     def leave(
-        self, gone: Sequence[TaskRecord], checkpoints: Mapping[str, str], *, forget: bool
+        self, gone: Sequence[TaskRecord], checkpoints: Mapping[str, StrPath], *, forget: bool
     ) -> None:
         """Take these tasks out of the manifest and, unless they are forgotten, of the sums."""
         strange = next((name for name in checkpoints if name not in {r.name for r in gone}), None)
@@ -181,9 +183,9 @@ class _Edit:
             )
         return [record for record in self.gone if record.group not in sealed]
 
-    def _leaving(self, record: TaskRecord, given: str | None) -> Participant:
+    def _leaving(self, record: TaskRecord, given: StrPath | None) -> Participant:
         """The participant that takes a task's deltas out again."""
-        path = given or find_recorded(record.source, self.old.path)
+        path = find_recorded(record.source, self.old.path) if given is None else as_source(given)
         if path is None:
             raise MissingError(
                 f"{self.old.path}: removing {record.name} needs its checkpoint, and "
@@ -200,6 +202,8 @@ class _Edit:
     def come(self, tasks: Sequence[TaskInput], places: Mapping[str, int]) -> None:
         """Open tasks that enter the bank; `places` are the groups of those that they replace."""
         names, options = self.unit_of.keys(), self.options
+        if self.start.next_index + len(tasks) > LIMITS["next_index"].most:
+            raise MismatchError(f"{self.old.path}: no index is left for a new task; pack it anew")
         for index, task in enumerate(tasks, self.start.next_index):
             opened, fit = open_coming(
                 self.stack,

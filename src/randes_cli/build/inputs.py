@@ -50,13 +50,18 @@ Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 @dataclass(frozen=True)
 class OpenBase:
-    """The base of a new bank: its tensors, what to call it, its side files, and where it goes."""
+    """The base of a new bank: its tensors, side files, and where it goes.
+
+    `name` is what was named as the base; where nothing was, `said` is what the first adapter
+    says of its own.
+    """
 
     source: Source
     name: str
     files: Mapping[str, SideFile]
     notes: tuple[str, ...]
     storage: BaseStorage
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -301,8 +306,8 @@ def _open_base(
     opened = stack.enter_context(opener(base)) if base else None
     if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
         first = tasks[0][1]
-        name = opened.source if opened else base_model(first)
-        return OpenBase(adapter_base(first), name, {}, (), BaseStorage.zero)
+        name, said = (opened.source, "") if opened else ("", base_model(first))
+        return OpenBase(adapter_base(first), name, {}, (), BaseStorage.zero, said)
     if opened is None:
         raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
     if options.base_storage is BaseStorage.zero:

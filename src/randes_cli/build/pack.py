@@ -12,12 +12,14 @@ from randes_cli.build.build import Build
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, check_names, open_inputs
 from randes_cli.build.pack_report import pack_report
-from randes_cli.build.records import recorded_source
+from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.build.seal import seal
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, refuse_same_file, sibling
-from randes_cli.files.manifest import BaseRecord, Manifest
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import BaseRecord
+from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
@@ -26,9 +28,9 @@ from randes_cli.workers import Progress, no_progress
 
 
 def pack(
-    base: str | None,
+    base: StrPath | None,
     tasks: Sequence[TaskInput],
-    out: str | Path,
+    out: StrPath,
     options: PackOptions | None = None,
     run: RunOptions | None = None,
     *,
@@ -44,6 +46,7 @@ def pack(
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
     options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
+    base = None if base is None else as_source(base)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
     check_names(tasks)
@@ -102,7 +105,7 @@ def _build(
         capacity=options.capacity or max(16, 2 * max(held.values())),
         next_index=0,
         base=BaseRecord(
-            recorded_source(base.name, out),
+            recorded_source(base.name, out) if base.name else recorded_words(base.said),
             "",
             base.storage,
             base.source.metadata,
