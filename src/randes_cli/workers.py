@@ -68,7 +68,8 @@ def run_parallel(
     """Do every job; `worker` makes each thread's state, `work` returns the bytes it did.
 
     The first exception stops all threads after their present jobs and is raised here; so does
-    an interruption of the calling thread.
+    an interruption of the calling thread. Where the system gives fewer threads, fewer do it; where
+    it gives none, this one does.
     """
     lock, stop = threading.Lock(), threading.Event()
     queue, failures = iter(jobs), list[BaseException]()
@@ -92,9 +93,10 @@ def run_parallel(
         return
     pool = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(jobs)))]
     try:
-        for thread in pool:
-            thread.start()
-        for thread in pool:
+        started = _start(pool)
+        if not started:
+            loop()
+        for thread in started:
             thread.join()
     finally:
         stop.set()
@@ -103,6 +105,16 @@ def run_parallel(
                 thread.join()
     if failures:
         raise failures[0]
+
+
+def _start(pool: Sequence[threading.Thread]) -> Sequence[threading.Thread]:
+    """Start threads; those that the system let start."""
+    for count, thread in enumerate(pool):
+        try:
+            thread.start()
+        except RuntimeError:  # all that Python says of it
+            return pool[:count]
+    return pool
 
 
 class Workers:
