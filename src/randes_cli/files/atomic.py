@@ -21,8 +21,9 @@ __all__ = [
     "atomic_file",
     "check_space",
     "check_target",
+    "in_use",
+    "passing_name",
     "remove_stale",
-    "sibling",
     "wrap_os_error",
     "write_whole",
 ]
@@ -62,9 +63,31 @@ def check_space(folder: Path, need: int) -> None:
         raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
 
 
-def sibling(path: Path) -> Path:
+def _sibling(path: Path) -> Path:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
     return path.parent / f".{path.name}.{os.urandom(6).hex()}{_SUFFIX}"
+
+
+@contextlib.contextmanager
+def passing_name(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file that goes when the block ends; see `in_use`."""
+    made = _sibling(path)
+    try:
+        yield made
+    finally:
+        _put_away(made, -1, committed=False)
+
+
+@contextlib.contextmanager
+def in_use(passing: Path) -> Iterator[None]:
+    """Keep a passing file's lock, which tells who looks for what the dead left that it is used."""
+    fd = os.open(passing, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # file systems without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def remove_stale(path: Path) -> None:
@@ -129,7 +152,7 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
 
 @contextlib.contextmanager
 def _temporary(path: Path, *, force: bool) -> Iterator[OutputFile]:
-    temporary = sibling(path)
+    temporary = _sibling(path)
     fd, committed = -1, False
     try:
         fd = _create(temporary, path)
