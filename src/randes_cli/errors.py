@@ -11,7 +11,8 @@ RandesError                 70  (never raised itself)
 ├── NoSpace                  8  the disk is (or would be) full
 ├── HubError                 9  Hub, network or authorisation
 ├── NewerFormat             10  a newer version or an unknown required feature
-└── InputOutputError        74  the operating system refused a read or a write
+├── OutOfResources          71  no more memory, or a part of the program cannot be loaded
+└── InputOutputError        74  the operating system refused a read, a write or an open file
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "MissingError",
     "NewerFormat",
     "NoSpace",
+    "OutOfResources",
     "RandesError",
     "UsageError",
 ]
@@ -96,6 +98,12 @@ class NewerFormat(RandesError):
     """A bank of a newer version, or one that requires an unknown feature."""
 
     exit_code = 10
+
+
+class OutOfResources(RandesError):
+    """The system gives no more memory, or what the program is made of cannot be loaded."""
+
+    exit_code = 71
 
 
 class InputOutputError(RandesError):

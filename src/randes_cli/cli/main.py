@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from randes_cli.errors import RandesError
+
 #: What a shell reports of a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
 
@@ -50,22 +52,36 @@ def run(arguments: list[str]) -> int:
 
 def _explain(error: Exception) -> int:
     """Say what went wrong, and return its exit code."""
-    from randes_cli.errors import RandesError
+    try:
+        found = _as_ours(error)
+    except (MemoryError, ImportError, OSError):  # even for that there was too little
+        _say("not enough memory, or too many open files")
+        return 71
+    if found is not None:
+        _say(str(found))
+        return found.exit_code
+    _say(f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)")
+    return 70
+
+
+def _as_ours(error: Exception) -> RandesError | None:
+    """An error that nobody wrapped as one of ours; None where there should not have been one."""
+    from randes_cli.errors import OutOfResources, RandesError
 
     if isinstance(error, RandesError):
-        _say(str(error))
-        return error.exit_code
+        return error
+    if isinstance(error, MemoryError):
+        said = f": {error}" if str(error) else ""
+        return OutOfResources(f"not enough memory{said}; fewer --threads need less")
+    if isinstance(error, ImportError):
+        return OutOfResources(f"cannot be loaded (memory, or the installation): {error}")
     if isinstance(error, OSError):
         from randes_cli.files.atomic import wrap_os_error
 
         place = str(error.filename or "standard output")
-        wrapped = wrap_os_error(
-            error, ascii(place)[1:-1], "writing" if error.filename else "printing"
-        )
-        _say(str(wrapped))
-        return wrapped.exit_code
-    _say(f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)")
-    return 70
+        doing = "writing" if error.filename else "printing"
+        return wrap_os_error(error, ascii(place)[1:-1], doing)
+    return None
 
 
 def _open_standard_files() -> None:

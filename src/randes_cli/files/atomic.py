@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from randes_cli.errors import InputOutputError, MissingError, NoSpace, RandesError, UsageError
+from randes_cli.errors import (
+    InputOutputError,
+    MissingError,
+    NoSpace,
+    OutOfResources,
+    RandesError,
+    UsageError,
+)
 from randes_cli.interrupts import unstoppable
 
 _SUFFIX = ".randes-tmp"
@@ -26,6 +33,8 @@ def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
         return NoSpace(f"{path}: no space left while {doing} ({reason}); nothing was changed")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return MissingError(f"{path}: not found")
+    if error.errno == errno.ENOMEM:
+        return OutOfResources(f"{path}: not enough memory while {doing}")
     return InputOutputError(f"{path}: {reason} while {doing}")
 
 
@@ -165,7 +174,7 @@ def check_space(folder: Path, need: int) -> None:
     except OSError as error:
         raise wrap_os_error(error, folder, "asking for free space") from error
     free = found.f_bavail * found.f_frsize
-    if free < need:
+    if free < need and found.f_blocks:  # ramfs has no figures: writing tells
         raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
 
 
