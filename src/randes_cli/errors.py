@@ -17,6 +17,8 @@ RandesError                 70  (never raised itself)
 
 from __future__ import annotations
 
+import unicodedata
+
 __all__ = [
     "BankDamaged",
     "BankLocked",
@@ -31,13 +33,30 @@ __all__ = [
     "OutOfResources",
     "RandesError",
     "UsageError",
+    "shown",
 ]
+
+#: Unicode's kinds of characters that steer a terminal or hide what is there.
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def shown(text: str) -> str:
+    """Text in one line, in which control characters, as files' names may have, are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _STEERING else c
+        for c in text
+    )
 
 
 class RandesError(Exception):
     """Base of every error that randes raises on purpose; its text is one line."""
 
     exit_code = 70
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(shown(text))
 
 
 class CheckFailed(RandesError):

@@ -21,7 +21,7 @@ from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.folders import read_json
 from randes_cli.files.names import match_names
-from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.source import Source, ZeroBase, not_finite
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
 F64 = NDArray[np.float64]
@@ -291,7 +291,7 @@ class MergedAdapter:
         widen(raw, tensor.dtype, values)
         peak = float(np.abs(values).max(initial=0.0))
         if not np.isfinite(peak):
-            raise CheckpointError(f"{self.source}: tensor {name!a} has NaN or infinite values")
+            raise not_finite(name, self._adapter)
         unit = 2.0 ** (frexp(peak)[1] - bits) if peak else 1.0
         return np.rint(values.astype(np.float64) / unit), unit
 

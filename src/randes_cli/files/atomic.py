@@ -111,12 +111,15 @@ class OutputFile:
         self._send(count)
 
     def copy_from(self, source: int, start: int, count: int, offset: int) -> None:
-        """Copy `count` bytes of another open file, inside the kernel where it can."""
+        """Copy `count` bytes of another open file, inside the kernel where it can.
+
+        Raises EOFError where that file is shorter by now.
+        """
         try:
             while count:
                 done = _copy_range(source, self.fd, min(count, 2**26), start, offset)
                 if not done:
-                    raise OSError(errno.EIO, "the source ended early")
+                    raise EOFError
                 start, offset, count = start + done, offset + done, count - done
                 self._send(done)
         except OSError as error:
