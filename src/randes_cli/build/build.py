@@ -12,9 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import add_files, fill
 from randes_cli.build.passes import Passes, TooNarrow
@@ -23,6 +20,7 @@ from randes_cli.build.relate import relate
 from randes_cli.build.sample import gather_norms, spread, supposed_spread
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
+from randes_cli.core.arrays import F64
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.bank_writer import BankWriter
@@ -178,7 +176,7 @@ class Build:
         add_files(passes)
         return replace(record, fingerprint=fingerprint(base, digests))
 
-    def _statistics(self, norms: NDArray[np.float64] | None) -> Statistics:
+    def _statistics(self, norms: F64 | None) -> Statistics:
         draft, gone = self.draft, {task.index for task in self.draft.gone}
         if not draft.coming:
             return drop_tasks(self.stored, gone)

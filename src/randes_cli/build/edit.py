@@ -19,13 +19,13 @@ from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import find_recorded, open_base
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.plan import fit_task, plan_units
-from randes_cli.read.retrieve import find_recorded, find_task, open_base
 from randes_cli.reports import EditReport
 from randes_cli.specs import EditOptions, RunOptions, TaskInput
 from randes_cli.stats.stored import stored_statistics, summaries
@@ -92,7 +92,7 @@ def remove(
     if len(set(names)) != len(names) or not names:
         raise UsageError("name each task to remove once")
     with _edit(bank, options, run, progress) as edit:
-        gone = [find_task(edit.old, name) for name in names]
+        gone = [edit.old.task(name) for name in names]
         edit.leave(gone, checkpoints or {}, forget=forget)
         return edit.report("removing")
 
@@ -128,7 +128,7 @@ class _Edit:
         self.start: Manifest = old.manifest
         self.stored = stored_statistics(old)
         self.before = summaries(old.manifest, self.stored)
-        self.units = plan_units(old.manifest.base.tensors, old.manifest.transform)
+        self.units = plan_units(old.manifest.base.tensors.values(), old.manifest.transform)
         self.unit_of = {name: unit for unit in self.units for name in unit.names}
         self.base: Source | None = None
         self.coming: list[Participant] = []

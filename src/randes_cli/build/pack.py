@@ -109,7 +109,7 @@ def _build(
             "",
             base.storage,
             base.source.metadata,
-            tuple(base.source.tensors.values()),
+            dict(base.source.tensors),
             {name: file.digest for name, file in base.files.items()},
         ),
         tasks=(),
