@@ -37,7 +37,6 @@ class Adding(Editing):
             task,
             base,
             options.opening,
-            merge_adapters=options.merge_adapters,
         )
         fit = fit_task(self.named, opened.source.tensors, self.unit_of)
         seed = self.manifest.seed + index

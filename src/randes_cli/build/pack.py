@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.build.inputs import check_names
+from randes_cli.build.inputs import check_names, leading_base
 from randes_cli.build.pack_setup import prepare
 from randes_cli.build.packing import Packing
 from randes_cli.build.seal import seal
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, refuse_same_file, sibling
+from randes_cli.files.bank import is_bank
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
 from randes_cli.stats.alternatives import best_fit, parse_limit
@@ -32,7 +33,8 @@ def pack(
 ) -> PackReport:
     """Write a bank of `tasks`, fine-tuned from `base`, to `out`.
 
-    `base` is None where all tasks are LoRA adapters that stay adapters. Every byte of the
+    LoRA adapters are merged into the base. They stay adapters without one, and with
+    `options.adapters`; then the first of `tasks` may be their base. Every byte of the
     inputs is read once, but for a fixed sample of about one part in fifty. A dry run lists the
     tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
@@ -40,10 +42,14 @@ def pack(
     options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
+    if base is None and options.adapters:
+        base, tasks = leading_base(tasks, options)
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-        refuse_same_file(out, _input_files([base or "", *(task.source for task in tasks)]))
+        if not is_bank(out):  # a bank is no checkpoint, so it is not read
+            sources = [task.source for task in tasks]
+            refuse_same_file(out, _input_files(sources if base is None else [base, *sources]))
     if options.fit is not None:
         options = _fitted(base, tasks, out, options, run)
     with ExitStack() as stack:
@@ -65,7 +71,7 @@ def _input_files(sources: Iterable[str]) -> Iterator[Path]:
         path = Path(source)
         if path.is_dir():
             yield from path.iterdir()
-        elif source:
+        else:
             yield path
 
 

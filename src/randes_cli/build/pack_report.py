@@ -14,6 +14,7 @@ from randes_cli.build.pack_setup import Setup
 from randes_cli.build.records import task_summary
 from randes_cli.build.sample import Spread
 from randes_cli.core.stats import default_coefficient
+from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.reports import Alternative, PackReport
@@ -63,6 +64,8 @@ class Reporting:
         chosen = [default_coefficient(cosine) for cosine in spread_out]
         choices = self._alternatives(size, norms) if self.dry_run else ()
         mean = float(np.mean(spread_out))
+        kept_adapters = inputs.storage is BaseStorage.zero
+        merged = sum(isinstance(task.source, MergedAdapter) for task in inputs.tasks)
         return PackReport(
             bank=str(self.out),
             dry_run=self.dry_run,
@@ -83,10 +86,12 @@ class Reporting:
             download_bytes=inputs.download_bytes,
             bits=bits or setup.options.bits,
             groups=setup.groups,
+            adapters="kept" if kept_adapters else "merged" if merged else None,
+            merged=merged,
             alternatives=choices,
             advice=(
                 adapter_advice(mean)
-                if inputs.storage is BaseStorage.zero
+                if kept_adapters
                 else advice(choices, len(groups), size, mean, setup.groups)
             ),
         )

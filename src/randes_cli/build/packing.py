@@ -10,7 +10,7 @@ from randes_cli.build.layout import Layout
 from randes_cli.build.pack_report import Reporting
 from randes_cli.build.pack_setup import Setup
 from randes_cli.build.passes import PEAK_TO_RMS, Passes, TooNarrow
-from randes_cli.build.records import recorded_source, task_record
+from randes_cli.build.records import recorded_base, recorded_source, task_record
 from randes_cli.build.sample import Spread, spread, supposed_spread
 from randes_cli.build.strips import Superposer, Tally
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
@@ -204,7 +204,7 @@ class Packing:
             capacity=self.setup.capacity,
             next_index=1 + max(participant.index for participant in self.participants),
             base=BaseRecord(
-                recorded_source(self.inputs.base_name, self.out),
+                recorded_base(self.inputs, self.out),
                 fingerprint(base, digests),
                 self.inputs.storage,
                 self.base.metadata,

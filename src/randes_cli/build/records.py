@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from randes_cli.build.inputs import OpenTask
+from randes_cli.build.inputs import Inputs, OpenTask
 from randes_cli.build.strips import Participant, Tally
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.header import CONTROL
@@ -33,6 +33,11 @@ def recorded_source(source: str, bank: Path) -> str:
     # What is no text (a file name of other bytes, control characters) cannot stand in JSON.
     said = said.encode("utf-8", "replace").decode()
     return CONTROL.sub("?", said)
+
+
+def recorded_base(inputs: Inputs, bank: Path) -> str:
+    """What the manifest says of the base; a name that only an adapter says is taken as it is."""
+    return inputs.base_name if inputs.base_said else recorded_source(inputs.base_name, bank)
 
 
 def task_record(

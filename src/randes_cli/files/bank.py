@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.errors import BankDamaged, CheckpointError, NewerFormat, UsageError
+from randes_cli.errors import (
+    BankDamaged,
+    CheckpointError,
+    NewerFormat,
+    RandesError,
+    UsageError,
+)
 from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, base_key
 from randes_cli.files.checkpoint import TensorFile, WeightFile
@@ -24,6 +30,18 @@ from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInf
 MAX_MANIFEST = 2**30
 
 Raw = NDArray[np.uint8]
+
+
+def is_bank(path: Path) -> bool:
+    """Whether there is a bank's file at a path, sound or not."""
+    if not path.is_file():
+        return False
+    try:
+        file = TensorFile(path)
+    except RandesError:
+        return False
+    file.close()
+    return file.header.metadata.get("format") == FORMAT_NAME
 
 
 class BankFile:
