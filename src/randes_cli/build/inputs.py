@@ -68,19 +68,19 @@ class OpenTask:
 class Inputs:
     """Everything that `pack` reads; tasks and participants are in the order of indices.
 
-    `base_said` tells that nobody gave the base: an adapter's configuration names it.
-    `download_bytes` is what was (or with a dry run would be) fetched from the Hub. With `away`
-    the data were not fetched: only names, dtypes and shapes are at hand.
+    `base_name` is what was named as the base; where nothing was, `base_said` is what the first
+    adapter says of its own. `download_bytes` is what was (or with a dry run would be) fetched
+    from the Hub. With `away` the data were not fetched: only names, dtypes and shapes are at hand.
     """
 
     base: Source
     base_name: str
+    base_said: str
     base_files: Mapping[str, SideFile]
     base_notes: tuple[str, ...]
     storage: BaseStorage
     tasks: list[OpenTask]
     refused: tuple[Refusal, ...]
-    base_said: bool = False
     download_bytes: int = 0
     away: bool = False
 
@@ -322,7 +322,7 @@ class _Base:
     files: Mapping[str, SideFile]
     notes: tuple[str, ...]
     storage: BaseStorage
-    said: bool = False
+    said: str = ""
 
 
 def _open_base(
@@ -358,7 +358,7 @@ def _adapters_alone(
         )
     first = adapters[0]
     if base is None:
-        return _Base(adapter_base(first), base_model(first), {}, (), BaseStorage.zero, True)
+        return _Base(adapter_base(first), "", {}, (), BaseStorage.zero, base_model(first))
     for adapter in adapters:
         require_adapts(adapter, base)
     return _Base(adapter_base(first), base.source, {}, (), BaseStorage.zero)

@@ -11,7 +11,7 @@ from typing import Any
 from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.folders import read_json
-from randes_cli.files.header import has_control, parse_json
+from randes_cli.files.header import parse_json
 from randes_cli.files.lora.names import (
     DIFFUSERS_FILE,
     WRAPPED,
@@ -40,7 +40,7 @@ _REFUSED = (
 )
 #: Initialisations that change the base's own weights before training.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
-#: A longer name of a base model, or pattern, is none.
+#: A longer pattern is none.
 _MOST_LETTERS = 1000
 #: A repetition of a repetition, which can take for ever to match.
 _ENDLESS = re.compile(r"[+*}][^()]*\)[+*{]")
@@ -110,26 +110,14 @@ def read_config(adapter: Checkpoint) -> dict[str, Any]:
             f"{adapter.source}: a {kind[:40]!a} adapter; only LoRA is supported "
             "(merge it with PEFT and give the full checkpoint)"
         )
-    base = found.get("base_model_name_or_path")
-    if base is not None and not _is_name(base):
-        raise CheckpointError(f"{path}: base_model_name_or_path is no name of a model")
     return found
 
 
-def _is_name(text: object) -> bool:
-    return isinstance(text, str) and len(text) <= _MOST_LETTERS and not has_control(text)
-
-
 def base_model(adapter: Checkpoint) -> str:
-    """The model that an adapter says it was trained on, or "".
-
-    Of a path the last part: a bank's bytes do not depend on a folder of this machine.
-    """
+    """The model that an adapter says it was trained on, or ""."""
     if adapter.folder is None or is_diffusers(adapter):
         return ""
-    name = str(read_config(adapter).get("base_model_name_or_path") or "")
-    parts = name.rstrip("/\\").replace("\\", "/").split("/")
-    return name if len(parts) == 2 and parts[0] not in ("", ".", "..", "~") else parts[-1]
+    return str(read_config(adapter).get("base_model_name_or_path") or "")
 
 
 def is_diffusers(adapter: Checkpoint) -> bool:
