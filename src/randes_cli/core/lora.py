@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from math import ceil, frexp, log2
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.specs import ITEM_SIZE
-
-F64 = NDArray[np.float64]
-Raw = NDArray[np.uint8]
 
 
 def factor_bits(rank: int) -> int:

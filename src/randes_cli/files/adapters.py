@@ -7,41 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from randes_cli.errors import MismatchError
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.lora.config import is_diffusers, read_config, refuse_foreign
 from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse
 from randes_cli.files.lora.view import BASE_LAYER, Part
-from randes_cli.files.names import NamedTensors
-from randes_cli.specs import TensorInfo
-
-Raw = NDArray[np.uint8]
+from randes_cli.files.source import Source, ZeroBase
 
 #: The file of a PEFT adapter.
 _PEFT_FILE = "adapter_model.safetensors"
 
 
-def is_adapter(source: NamedTensors) -> bool:
+def is_adapter(source: Source) -> bool:
     """Whether a checkpoint holds an adapter and not a model: most of its tensors are factors."""
     if getattr(source, "layout", {}).get("") == _PEFT_FILE:
         return True
     factors = sum(map(is_factor, source.tensors))
     return 2 * factors >= len(source.tensors) > 0 or foreign(source.tensors) is not None
-
-
-class ZeroBase:
-    """A base of zeros: what the factors of a bank of adapters are superposed from."""
-
-    def __init__(self, source: str, tensors: Mapping[str, TensorInfo]) -> None:
-        self.source, self.tensors = source, tensors
-        self.metadata: Mapping[str, str] = {}
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with zeros."""
-        out[:] = 0
 
 
 def adapter_base(first: Checkpoint) -> ZeroBase:
@@ -53,7 +35,7 @@ def adapter_base(first: Checkpoint) -> ZeroBase:
     return ZeroBase(f"{first.source} (names and shapes)", factors)
 
 
-def require_adapts(adapter: Checkpoint, base: NamedTensors) -> None:
+def require_adapts(adapter: Checkpoint, base: Source) -> None:
     """Raise MismatchError unless a base has a weight for every module of an adapter."""
     modules = dict.fromkeys(
         found.module.replace(BASE_LAYER, "")
@@ -72,13 +54,13 @@ def require_adapts(adapter: Checkpoint, base: NamedTensors) -> None:
             )
 
 
-def _has_module(base: NamedTensors, module: str) -> bool:
+def _has_module(base: Source, module: str) -> bool:
     if f"{module}.weight" in base.tensors:
         return True
     return any(name.startswith(f"{module}.") for name in base.tensors)
 
 
-def require_alike(adapter: Checkpoint, base: NamedTensors) -> None:
+def require_alike(adapter: Checkpoint, base: Source) -> None:
     """Raise MismatchError, saying how, when an adapter has other targets or ranks than `base`."""
     if not is_adapter(adapter):
         raise MismatchError(

@@ -10,8 +10,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.lora import LowRank, add_to, as_float64, low_rank, store
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint import Checkpoint
@@ -25,11 +25,8 @@ from randes_cli.files.lora.names import ALONE, Sorted, has_components, sort_tens
 from randes_cli.files.lora.places import updates
 from randes_cli.files.lora.ties import Tie, embedding_of, find_tie, is_tied, refuse_shared
 from randes_cli.files.lora.view import BASE_LAYER, Part, Update, View
-from randes_cli.files.names import NamedTensors
+from randes_cli.files.source import Source
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
-
-F64 = NDArray[np.float64]
-Raw = NDArray[np.uint8]
 
 #: Updates kept at hand.
 _CACHED = 32
@@ -51,7 +48,7 @@ class MergedAdapter:
 
     def __init__(
         self,
-        base: NamedTensors,
+        base: Source,
         adapter: Checkpoint,
         configs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
@@ -208,7 +205,7 @@ class MergedAdapter:
             "(tie_word_embeddings: false)",
         )
 
-    def _one_tensor(self, source: NamedTensors, first: str, second: str) -> bool:
+    def _one_tensor(self, source: Source, first: str, second: str) -> bool:
         """Whether two names have equal bytes, or one of them is not there."""
         one, other = source.tensors.get(first), source.tensors.get(second)
         if one is None or other is None:

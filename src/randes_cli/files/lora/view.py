@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.lora.config import LoraConfig
-from randes_cli.files.names import NamedTensors, match_names
+from randes_cli.files.names import match_names
+from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
 
 #: What PEFT puts into the names of modules that it wraps.
@@ -45,7 +46,7 @@ class Part:
     lacks are given back in the component.
     """
 
-    def __init__(self, source: NamedTensors, component: str, wanted: Sequence[str]) -> None:
+    def __init__(self, source: Source, component: str, wanted: Sequence[str]) -> None:
         base: Mapping[str, TensorInfo] = source.tensors
         start = f"{component}/" if component else ""
         inner = [
