@@ -15,8 +15,6 @@ from randes_cli.files.adapters import (
     is_adapter,
     require_alike,
 )
-from randes_cli.files.bank import BankFile
-from randes_cli.files.base import BankBase
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, files_for
@@ -223,14 +221,6 @@ def open_coming(
         with ExitStack() as passing:
             checked(passing, sources.look)
     return checked(stack, sources.open)
-
-
-def bank_source(bank: BankFile, base: BankBase | None) -> Source:
-    """The base as tasks are compared with it: zeros in a bank of adapters."""
-    if base is not None:
-        return base
-    tensors = bank.manifest.base.tensors
-    return ZeroBase(f"{bank.path} (base)", tensors)
 
 
 def open_inputs(
