@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.build.build import Build
+from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import check_names, open_coming, reopen
 from randes_cli.build.participants import Participant
@@ -20,7 +20,8 @@ from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
@@ -32,6 +33,7 @@ from randes_cli.stats.stored import stored_statistics, summaries
 from randes_cli.workers import Progress, no_progress
 
 
+@one_command()
 def add(
     bank: StrPath,
     tasks: Sequence[TaskInput],
@@ -71,6 +73,7 @@ def add(
         return edit.report("adding")
 
 
+@one_command()
 def remove(
     bank: StrPath,
     names: Sequence[str],
@@ -102,7 +105,7 @@ def _edit(
     bank: StrPath, options: EditOptions | None, run: RunOptions | None, progress: Progress
 ) -> Iterator[_Edit]:
     """An edit of a bank, opened under its write lock; a dry run only reads and needs none."""
-    options, bank = options or EditOptions(), Path(bank)
+    options, bank = options or EditOptions(), edited_bank(Path(bank))
     with ExitStack() as stack:
         if not options.dry_run:
             if not bank.exists():
@@ -259,15 +262,18 @@ class _Edit:
             stored=self.stored,
         )
         build.sample()
-        built = build.preview() if options.dry_run else build.write()
-        return EditReport(
-            bank=str(self.old.path),
-            dry_run=options.dry_run,
-            bytes_before=self.old.header.file_size,
-            bytes_after=built.bytes,
-            read_bytes=build.read_bytes,
-            buffer_bytes=build.workers.buffer_bytes,
-            before=self.before,
-            after=summaries(built.manifest, built.statistics),
-            estimated=tuple(sorted(built.statistics.estimated)),
-        )
+
+        def report(built: Built) -> EditReport:
+            return EditReport(
+                bank=str(self.old.path),
+                dry_run=options.dry_run,
+                bytes_before=self.old.header.file_size,
+                bytes_after=built.bytes,
+                read_bytes=build.read_bytes,
+                buffer_bytes=build.workers.buffer_bytes,
+                before=self.before,
+                after=summaries(built.manifest, built.statistics),
+                estimated=tuple(sorted(built.statistics.estimated)),
+            )
+
+        return report(build.preview()) if options.dry_run else build.write(report)

@@ -20,13 +20,13 @@ from randes_cli.files.atomic import (
     atomic_file,
     check_space,
     check_target,
-    refuse_same_file,
     wrap_os_error,
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.folders import SUFFIXES
+from randes_cli.files.guard import one_command
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file
 from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
@@ -139,6 +139,7 @@ def destination(
     return Destination(folder, weights, files, tuple(notes))
 
 
+@one_command()
 def unpack(
     bank: StrPath,
     names: Sequence[str] | None,
@@ -217,9 +218,7 @@ class _Unpacking:
     def check(self) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
         files = self.files()
-        outside = [] if self.base is None or self.base.outside is None else self.base.outside.files
         for path in files:
-            refuse_same_file(path, [self.bank.path, *(file.path for file in outside)])
             if path.parent.exists():
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():
