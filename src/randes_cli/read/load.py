@@ -10,12 +10,10 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import Piece, Retrieval
-from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.workers import no_progress, run_parallel, thread_count
+from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE, TensorInfo
+from randes_cli.workers import no_progress, run_parallel
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +24,16 @@ def torch_dtypes() -> Mapping[str, torch.dtype]:
     import torch
 
     return {name: getattr(torch, dtype.torch) for name, dtype in DTYPES.items()}
+
+
+def as_torch(data: Raw, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor of stored bytes, whose memory it takes."""
+    import torch
+
+    kind = torch_dtypes()[dtype]
+    if not data.size:
+        return torch.empty(shape, dtype=kind)
+    return torch.from_numpy(data).view(kind).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +73,31 @@ def load_into(
     module: torch.nn.Module,
     *,
     strict: bool,
-    run: RunOptions,
     kernels: list[Kernel],
 ) -> LoadReport:
     """Write a task into a module. See `Bank.load_into`; `kernels` are kept for the next call."""
     state = {n: t for n, t in module.state_dict().items() if hasattr(t, "data_ptr")}
     named = _names(state, retrieval, strict=strict)
     slots = [_slot(retrieval.tensors[name], state[target]) for target, name in named.present]
-    strip = strip_elements(
-        1,
-        max_memory=run.max_memory,
-        threads=thread_count(run.threads),
-        chosen=run.strip_elements,
-    )
     taken: list[Kernel] = []
 
     def worker() -> Kernel:
         try:
             kernel = kernels.pop()
         except IndexError:
-            kernel = make_kernel(run.device, elements=strip, layers=1)
+            kernel = retrieval.workers.kernel()
         taken.append(kernel)
         return kernel
 
     def work(kernel: Kernel, job: tuple[_Slot, Sequence[Piece]]) -> int:
-        return _fill(retrieval, kernel, strip, *job)
+        return _fill(retrieval, kernel, *job)
 
     try:
         run_parallel(
             [job for slot in slots for job in _jobs(retrieval, slot)],
             worker,
             work,
-            threads=thread_count(run.threads),
+            threads=retrieval.workers.threads,
             phase=f"loading {retrieval.task.name}",
             total=0,
             progress=no_progress,
@@ -214,37 +215,23 @@ def _jobs(retrieval: Retrieval, slot: _Slot) -> list[tuple[_Slot, Sequence[Piece
     return [(slot, pieces)]
 
 
-def _fill(
-    retrieval: Retrieval, kernel: Kernel, strip: int, slot: _Slot, pieces: Sequence[Piece]
-) -> int:
-    size = ITEM_SIZE[slot.info.dtype]
-    first = _start(pieces[0])
-    count = sum(piece.rect.elements for piece in pieces)
-    memory = slot.memory
-    if memory is None:
-        memory = np.empty(count * size, np.uint8)
-    else:
-        memory = memory[first * size : (first + count) * size]
+def _fill(retrieval: Retrieval, kernel: Kernel, slot: _Slot, pieces: Sequence[Piece]) -> int:
+    first, count = pieces[0].start, sum(piece.nbytes for piece in pieces)
+    own = slot.memory
+    memory = np.empty(count, np.uint8) if own is None else own[first : first + count]
     for piece in pieces:
-        place = (_start(piece) - first) * size
-        out = memory[place : place + piece.rect.elements * size]
-        retrieval.fill(kernel, piece, strip, out)
-    if slot.memory is None:
-        _copy(slot, memory, first, count)
-    return count * size
+        retrieval.fill(kernel, piece, memory[piece.start - first :][: piece.nbytes])
+    if own is None:
+        _copy(slot, memory, first // ITEM_SIZE[slot.info.dtype])
+    return count
 
 
-def _start(piece: Piece) -> int:
-    """The first element of a piece in its tensor."""
-    return piece.skip * piece.rect.width + piece.rect.start
-
-
-def _copy(slot: _Slot, memory: Raw, first: int, count: int) -> None:
+def _copy(slot: _Slot, memory: Raw, first: int) -> None:
     """Send retrieved values to where the module keeps them, and in its dtype."""
     import torch
 
     made = torch.from_numpy(memory).view(torch_dtypes()[slot.info.dtype])
     if slot.tensor.is_contiguous():
-        slot.tensor.view(-1)[first : first + count].copy_(made)
+        slot.tensor.view(-1)[first : first + len(made)].copy_(made)
     else:
         slot.tensor.copy_(made.reshape(slot.tensor.shape))
