@@ -39,7 +39,7 @@ def verify(
     from randes_cli.ops.verify import measure
     from randes_cli.ops.verify import verify as run
 
-    clock, run_options = Clock(), o.run_options(threads, None)
+    clock, run_options = Clock(json=json), o.run_options(threads, None)
     with BankFile(local_bank(bank)) as file, progress_bar(quiet=quiet) as progress:
         report = run(file, run_options, quick=quick, progress=progress)
         if report.sound and against:
