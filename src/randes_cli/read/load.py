@@ -128,8 +128,7 @@ def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: b
     stored = {retrieval.output_name(name): name for name in retrieval.tensors}
     tied: dict[Any, list[str]] = {}
     for name, tensor in state.items():
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
-        tied.setdefault(place if tensor.numel() else name, []).append(name)
+        tied.setdefault(_place(tensor) or name, []).append(name)
     present, missing = [], []
     for names in tied.values():
         found = next((name for name in names if name in stored), None)
@@ -152,9 +151,38 @@ def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: b
     return _Names(tuple(present), tuple(missing), unexpected)
 
 
+def _place(tensor: torch.Tensor) -> tuple[object, ...] | None:
+    """Which memory a tensor is; None where it is not one run of memory, or empty."""
+    import torch
+
+    if tensor.layout != torch.strided or not tensor.numel():
+        return None
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(ascii, names[:3])) + more
+
+
+def _refuse_unwritable(name: str, target: torch.Tensor) -> None:
+    """Refuse a tensor that has no memory of its own for every value."""
+    import torch
+
+    if target.layout != torch.strided:
+        raise MismatchError(
+            f"the module's {name!a} is {target.layout}: only dense ones are written"
+        )
+    if target.is_meta:
+        raise MismatchError(f"the module's {name!a} is on the meta device: it has no memory")
+    reach = 0  # in memory, of the dimensions so far
+    for stride, size in sorted(zip(target.stride(), target.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            raise MismatchError(
+                f"the module's {name!a} is expanded: several of its values share memory; "
+                "make it .contiguous()"
+            )
+        reach += stride * (size - 1)
 
 
 def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
@@ -162,8 +190,7 @@ def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
         raise MismatchError(
             f"tensor {tensor.name!a} is {list(tensor.shape)}, the module's is {list(target.shape)}"
         )
-    if target.is_meta:
-        raise MismatchError(f"the module's {tensor.name!a} is on the meta device: it has no memory")
+    _refuse_unwritable(tensor.name, target)
     stored = {kind: name for name, kind in torch_dtypes().items()}.get(target.dtype)
     wanted = tensor.dtype
     if stored in FLOAT_DTYPES and wanted in FLOAT_DTYPES:
