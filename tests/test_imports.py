@@ -21,10 +21,11 @@ LAYERS = [
     "plan",
     "workers",
     "files",
-    "verbs",
+    "folders",
     "api",
     "live",
     "views",
+    "verbs",
     "cli",
 ]
 #: The folders of verbs, which still import one another.
@@ -52,7 +53,7 @@ def layer_of(module: str) -> str:
 
 
 def _layer(part: str) -> str:
-    return "verbs" if part in VERBS else "live" if part in LIBRARIES else part
+    return "folders" if part in VERBS else "live" if part in LIBRARIES else part
 
 
 def source_files() -> list[tuple[str, Path]]:
