@@ -33,7 +33,7 @@ from randes_cli.ops.tune import tune
 from randes_cli.ops.verify import VerifyReport
 from randes_cli.read import unpack as unpacking
 from randes_cli.read.unpack import UnpackOptions, UnpackReport
-from randes_cli.specs import OpenOptions, RunOptions
+from randes_cli.specs import RunOptions
 from randes_cli.stats.breakdown import GroupRow
 from randes_cli.stats.curves import lambda_curves
 from randes_cli.workers import Progress, no_progress
@@ -125,7 +125,6 @@ def inspect(
     by: str = "type",
     against: Originals | None = None,
     base: StrPath | None = None,
-    opening: OpenOptions | None = None,
     run: RunOptions | None = None,
     progress: Progress = no_progress,
 ) -> Inspection:
@@ -200,6 +199,8 @@ def diff(
     with BankFile(Path(first)) as bank:
         if isinstance(b, Mapping):
             return comparing.diff_bank_checkpoints(bank, _pairs(b), run, progress=progress)
+        if not comparing.is_bank(as_source(b)):
+            raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
         with BankFile(Path(as_source(b))) as other:
             return comparing.diff_banks(bank, other, run, progress=progress)
 
