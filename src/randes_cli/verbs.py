@@ -16,7 +16,7 @@ from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, write_whole
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank import BankFile, is_bank
 from randes_cli.files.guard import note_sources, one_command
 from randes_cli.files.sources import local_bank, open_bank
 from randes_cli.limits import StrPath, as_source
@@ -188,8 +188,8 @@ def diff(
     """
     run = run or RunOptions()
     first = as_source(a)
-    if not comparing.is_bank(first):
-        if isinstance(b, Mapping) or comparing.is_bank(as_source(b)):
+    if not is_bank(Path(first)):
+        if isinstance(b, Mapping) or is_bank(Path(as_source(b))):
             raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
         return comparing.diff_checkpoints(
             first, as_source(b), run, base=_text(base), progress=progress
@@ -199,7 +199,7 @@ def diff(
     with BankFile(Path(first)) as bank:
         if isinstance(b, Mapping):
             return comparing.diff_bank_checkpoints(bank, _pairs(b), run, progress=progress)
-        if not comparing.is_bank(as_source(b)):
+        if not is_bank(Path(as_source(b))):
             raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
         with BankFile(Path(as_source(b))) as other:
             return comparing.diff_banks(bank, other, run, progress=progress)
