@@ -12,7 +12,9 @@ from typing import NamedTuple
 from randes_cli.errors import UsageError
 
 FORMAT_NAME = "randes"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: The largest seed: every language's JSON has the integers up to here.
+MAX_SEED = 2**53 - 1
 
 #: Bytes per element of every safetensors dtype that randes stores.
 ITEM_SIZE: Mapping[str, int] = {
@@ -109,7 +111,8 @@ class Transform:
 
     `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
     are, or where that is not yet known. A bank records them, so that reading one never runs a
-    pattern.
+    pattern. `any_digits`: layer numbers may be digits of any script, as in banks of version 1,
+    and not ASCII's alone.
     """
 
     shuffle: Shuffle = Shuffle.none
@@ -118,6 +121,7 @@ class Transform:
     every: int = 1
     rest: Rest = Rest.sum
     matched: frozenset[str] | None = None
+    any_digits: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -140,6 +144,15 @@ class Transform:
             raise UsageError(f"unknown transform {name!r}; choose from {', '.join(PRESETS)}")
         shuffle, signs = PRESETS[name]
         return cls(shuffle, signs, **more)  # type: ignore[arg-type]
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed` when a bank may have it; raise UsageError else."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(
+            f"--seed must be between 0 and 2^53-1, with room for the tasks' indices, not {seed}"
+        )
+    return seed
 
 
 #: Groups that a bank may have.
@@ -214,8 +227,7 @@ class PackOptions:
     def __post_init__(self) -> None:
         if self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed must be between 0 and 2^63-1, not {self.seed}")
+        check_seed(self.seed)
         if not 1 <= self.groups <= MOST_GROUPS:
             raise UsageError(f"--groups must be between 1 and {MOST_GROUPS}, not {self.groups}")
 

@@ -21,7 +21,7 @@ from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.manifest import TaskRecord
 from randes_cli.plan import Unit, fit_task
 from randes_cli.reports import EditReport
-from randes_cli.specs import TaskInput
+from randes_cli.specs import TaskInput, check_seed
 from randes_cli.stats.stored import gather_norms
 from randes_cli.workers import run_serial
 
@@ -41,6 +41,8 @@ class Adding(Editing):
         )
         fit = fit_task(self.named, opened.source.tensors, self.unit_of)
         seed = self.manifest.seed + index
+        if self.manifest.version > 1:
+            check_seed(seed)
         self.opened.append(opened)
         group = self.group_for(task)
         self.participants.append(

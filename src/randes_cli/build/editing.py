@@ -26,7 +26,13 @@ from randes_cli.plan import Unit, plan_units
 from randes_cli.read.retrieve import BankBase, open_base
 from randes_cli.reports import EditReport
 from randes_cli.specs import ITEM_SIZE, EditOptions, RunOptions, TensorInfo
-from randes_cli.stats.stored import Statistics, norm_rows, stored_statistics, summaries
+from randes_cli.stats.stored import (
+    Statistics,
+    norm_rows,
+    stored_statistics,
+    summaries,
+    with_defaults,
+)
 from randes_cli.workers import Progress, thread_count
 
 
@@ -226,7 +232,7 @@ class Editing:
         self._copy(writer, [key for key in others if key not in (NORMS, GRAM)])
         for run in self.staying:
             run.copy(writer.out)
-        return writer.finish(manifest)
+        return writer.finish(with_defaults(manifest, statistics.norms))
 
     def _report(self, manifest: Manifest, statistics: Statistics, size: int) -> EditReport:
         incoming = sum(t.nbytes for p in self.participants for t in p.checkpoint.tensors.values())
@@ -238,6 +244,6 @@ class Editing:
             read_bytes=incoming,
             buffer_bytes=self.passes.buffer_bytes(),
             before=self.before,
-            after=summaries(manifest, statistics),
+            after=summaries(with_defaults(manifest, statistics.norms), statistics),
             estimated=tuple(sorted(statistics.estimated)),
         )

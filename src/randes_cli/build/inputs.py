@@ -29,6 +29,7 @@ from randes_cli.specs import (
     OpenOptions,
     PackOptions,
     TaskInput,
+    check_seed,
     check_task_name,
 )
 
@@ -337,7 +338,7 @@ def participants(
     for opened in tasks:
         index = next(free) if opened.task.index is None else opened.task.index
         fit = fit_task(base.tensors, opened.source.tensors, names)
-        wanted, seed = opened.task.group, options.seed + index
+        wanted, seed = opened.task.group, check_seed(options.seed + index)
         group = index % options.groups if wanted is None else wanted
         made.append(
             (opened, Participant(opened.task.name, index, seed, opened.source, fit, group=group))

@@ -23,7 +23,7 @@ from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
 from randes_cli.plan import Unit
 from randes_cli.reports import PackReport
 from randes_cli.specs import BaseStorage, TensorInfo
-from randes_cli.stats.stored import gather_grams, gather_norms
+from randes_cli.stats.stored import gather_grams, gather_norms, with_defaults
 from randes_cli.workers import Progress, run_serial
 
 
@@ -222,6 +222,7 @@ class Packing:
             },
             cells=tuple(cells),
         )
+        manifest = with_defaults(manifest, norms)
         size = writer.finish(manifest)
         return self.reporting.report(size, norms, grams, manifest)
 

@@ -49,6 +49,8 @@ class TaskRecord:
         unprefixed: the base's names that the task uses as they are in spite of `prefix`.
         layout: weight file by component (see `Checkpoint`); empty for a bare file.
         files: side files: content digest (of ``files/<digest>``) by name.
+        default: λ where there is no `coefficient`; None in banks of version 1, whose readers
+            work it out from the norms.
     """
 
     name: str
@@ -69,6 +71,7 @@ class TaskRecord:
     unprefixed: frozenset[str] = frozenset()
     layout: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    default: float | None = None
 
     def output_name(self, name: str) -> str:
         """The task's own name of a tensor that the base has under `name`."""
@@ -106,6 +109,7 @@ class Manifest:
         estimated: pairs of task indices whose cosines are estimates.
         sealed: the groups that are read-only, cut to few bits.
         tuning: the (λ, score) pairs that `tune` measured, by task.
+        version: of the format; an edit keeps it, so that who could read a bank still can.
         extra: unknown optional fields, kept as they are.
     """
 
@@ -125,6 +129,7 @@ class Manifest:
     features: tuple[str, ...] = ("superposition",)
     sealed: Mapping[int, SealRecord] = field(default_factory=dict)
     tuning: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    version: int = FORMAT_VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def with_tasks(self, tasks: Iterable[TaskRecord]) -> Manifest:
@@ -170,6 +175,8 @@ def _task_json(task: TaskRecord) -> dict[str, Any]:
         made["files"] = dict(sorted(task.files.items()))
     if task.coefficient is not None:
         made["coefficient"] = task.coefficient
+    if task.default is not None:
+        made["default"] = task.default
     return made
 
 
@@ -204,7 +211,7 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
     base, transform = manifest.base, manifest.transform
     return {
         "format": FORMAT_NAME,
-        "version": FORMAT_VERSION,
+        "version": manifest.version,
         "features": list(manifest.features),
         "transform": _transform_json(transform),
         "bits": manifest.bits,

@@ -29,6 +29,7 @@ from randes_cli.files.side_files import is_side_file
 from randes_cli.specs import (
     FORMAT_NAME,
     FORMAT_VERSION,
+    MAX_SEED,
     BaseStorage,
     Rest,
     Shuffle,
@@ -69,18 +70,18 @@ def decode(data: bytes) -> Manifest:
         fields = Fields(parse_json(data), "")
     except ValueError as error:
         raise BankDamaged(f"manifest: {error}") from None
-    features = _check_version(fields)
+    version, features = _check_version(fields)
     base = _parse_base(fields.fields("base"))
     named = {tensor.name: tensor for tensor in base.tensors}
     tasks = tuple(
-        _parse_task(value, f"tasks[{position}]", named)
+        _parse_task(value, f"tasks[{position}]", named, version)
         for position, value in enumerate(fields.get("tasks", list))
     )
     stats = fields.fields("stats")
     made = Manifest(
-        transform=_parse_transform(fields.fields("transform"), named),
+        transform=_parse_transform(fields.fields("transform"), named, version),
         bits=fields.count("bits", 16),
-        seed=fields.count("seed"),
+        seed=fields.count("seed", _most_seed(version)),
         capacity=fields.count("capacity", 2**31, 1),
         next_index=fields.count("next_index", 2**31),
         base=base,
@@ -94,16 +95,17 @@ def decode(data: bytes) -> Manifest:
         features=features,
         sealed=_parse_sealed(fields, fields.count("groups", 2**20, 1)),
         tuning=fields.map("tuning", _curve) if "tuning" in fields.value else {},
+        version=version,
         extra={key: value for key, value in fields.value.items() if key not in _KNOWN},
     )
     check_whole(fields, made)
     return made
 
 
-def _check_version(fields: Fields) -> tuple[str, ...]:
+def _check_version(fields: Fields) -> tuple[int, tuple[str, ...]]:
     if fields.get("format", str) != FORMAT_NAME:
         raise fields.fail("format", f"is not {FORMAT_NAME}")
-    version = fields.count("version")
+    version = fields.count("version", least=1)
     if version > FORMAT_VERSION:
         raise NewerFormat(
             f"manifest: version {version} is newer than {FORMAT_VERSION}; upgrade randes"
@@ -114,23 +116,31 @@ def _check_version(fields: Fields) -> tuple[str, ...]:
         raise NewerFormat(
             f"manifest: requires {unknown[0][:100]!a}, which this version lacks; upgrade randes"
         )
-    return features
+    return version, features
 
 
-def _parse_transform(fields: Fields, base: Mapping[str, TensorInfo]) -> Transform:
+def _most_seed(version: int) -> int:
+    return MAX_SEED if version > 1 else 2**64
+
+
+def _parse_transform(fields: Fields, base: Mapping[str, TensorInfo], version: int) -> Transform:
     """The transform; a pattern in ``targets`` is only shown, ``matched`` is what counts."""
     targets = fields.line("targets")
     matched = None if targets == "all" else frozenset(fields.list("matched", as_text))
     unknown = next((name for name in matched or () if name not in base), None)
     if unknown is not None:
         raise fields.fail("matched", f"names {unknown[:100]!a}, which the base lacks")
+    signs = fields.choice("signs", Signs)
+    if signs is Signs.two_sided and version < 2:
+        raise fields.fail("signs", "is not of version 1")
     return Transform(
         shuffle=fields.choice("shuffle", Shuffle),
-        signs=fields.choice("signs", Signs),
+        signs=signs,
         targets=targets,
         every=fields.count("every", least=1),
         rest=fields.choice("rest", Rest),
         matched=matched,
+        any_digits=version < 2,
     )
 
 
@@ -145,7 +155,9 @@ def _parse_base(fields: Fields) -> BaseRecord:
     )
 
 
-def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> TaskRecord:
+def _parse_task(
+    value: object, path: str, base: Mapping[str, TensorInfo], version: int
+) -> TaskRecord:
     fields = Fields(value, path)
     name = fields.get("name", str)
     try:
@@ -162,11 +174,11 @@ def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> Tas
         {"unchanged": unchanged, "missing": missing, "shapes": shapes, "dtypes": dtypes},
     )
     _check_shapes(fields, base, shapes)
-    coefficient, dtype = _coefficient(fields), _dtype(fields)
+    dtype = _dtype(fields)
     made = TaskRecord(
         name=name,
         index=fields.count("index", 2**31),
-        seed=fields.count("seed", 2**64),
+        seed=fields.count("seed", _most_seed(version)),
         group=fields.count("group", 2**20),
         source=fields.line("source"),
         fingerprint=fields.line("fingerprint"),
@@ -177,7 +189,8 @@ def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> Tas
         own=_tensors(fields.map("own", as_typed_shape)),
         shapes=shapes,
         dtypes=dtypes,
-        coefficient=coefficient,
+        coefficient=_coefficient(fields, "coefficient"),
+        default=_coefficient(fields, "default", needed=True) if version > 1 else None,
         prefix=_prefix(fields),
         unprefixed=(
             frozenset(fields.list("unprefixed", as_text))
@@ -208,12 +221,12 @@ def _check_shapes(
             raise fields.fail(f"shapes[{tensor[:100]!a}]", "does not extend the base's shape")
 
 
-def _coefficient(fields: Fields) -> float | None:
-    if "coefficient" not in fields.value:
+def _coefficient(fields: Fields, key: str, *, needed: bool = False) -> float | None:
+    if not needed and key not in fields.value:
         return None
-    found = fields.get("coefficient", float)
+    found = fields.get(key, float)
     if not (isfinite(found) and abs(found) <= 1e6):
-        raise fields.fail("coefficient", "is out of range")
+        raise fields.fail(key, "is out of range")
     return found
 
 

@@ -145,7 +145,8 @@ class Retrieval:
         self.bank, self.base, self.task, self.force = bank, base, task, force
         if coefficient is not None and not isfinite(coefficient):
             raise UsageError(f"--lambda must be a finite number, not {coefficient}")
-        self._chosen = task.coefficient if coefficient is None else coefficient
+        recorded = task.default if task.coefficient is None else task.coefficient
+        self._chosen = recorded if coefficient is None else coefficient
         if dtype is not None and dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         self._dtype = dtype
@@ -178,7 +179,7 @@ class Retrieval:
 
     @property
     def untuned(self) -> bool:
-        """Whether λ is a default that depends on the bank's norms."""
+        """Whether λ is a default that depends on the bank's norms (in version 1 alone)."""
         manifest, group = self.bank.manifest, self.task.group
         alone = sum(task.group == group for task in manifest.tasks) == 1
         return self._chosen is None and not (alone and group not in manifest.sealed)
