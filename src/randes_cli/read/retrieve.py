@@ -110,6 +110,26 @@ def find_task(bank: BankFile, name: str) -> TaskRecord:
     raise MissingError(f"{bank.path}: no task {name!a}; it has {known}")
 
 
+def base_task(bank: BankFile) -> TaskRecord:
+    """The base as if it were a task that changed nothing. Raises MissingError where it is zeros."""
+    record = bank.manifest.base
+    if record.storage is BaseStorage.zero:
+        raise MissingError(f"{bank.path}: a bank of adapters has no base; name a task")
+    layouts = [task.layout for task in bank.manifest.tasks if set(task.layout) - {""}]
+    return TaskRecord(
+        name="(base)",
+        index=0,
+        seed=0,
+        group=0,
+        source=record.source,
+        fingerprint=record.fingerprint,
+        metadata=record.metadata,
+        unchanged=frozenset(tensor.name for tensor in record.tensors),
+        layout={"": "model.safetensors", **(layouts[0] if layouts else {})},
+        files=record.files,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One chunk of one output tensor; `own`: of the exact tensor, put after `skip` rows."""

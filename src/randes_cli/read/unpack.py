@@ -223,7 +223,7 @@ class _Unpacking:
             dtype=options.dtype,
             force=options.force,
         )
-        self.components = _by_component(self.retrieval, place.weights)
+        self.components = by_component(self.retrieval, place.weights)
         self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
 
     def files(self) -> list[Path]:
@@ -252,17 +252,9 @@ class _Unpacking:
         """Write side files, then the weights: a folder without weights loads as nothing."""
         for path in self.files():
             _make_folder(path.parent)
-        for path, content in self.place.side_files.items():
-            with atomic_file(path, force=self.options.force) as file:
-                file.write_at(self._side_file(content), 0)
+        write_side_files(self.bank, self.place, force=self.options.force)
         with self._writers() as writers:
             self._write_weights(writers, progress)
-
-    def _side_file(self, content: str) -> bytes:
-        data = self.bank.read_whole(file_key(content)).tobytes()
-        if content_digest(data) != content:
-            raise BankDamaged(f"{self.bank.path}: tensor {file_key(content)!a} is damaged")
-        return data
 
     @contextmanager
     def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
@@ -342,6 +334,17 @@ class _Unpacking:
         )
 
 
+def write_side_files(bank: BankFile, place: Destination, *, force: bool = False) -> None:
+    """Write a task's side files where they belong. Raises BankDamaged."""
+    for path, content in place.side_files.items():
+        data = bank.read_whole(file_key(content)).tobytes()
+        if content_digest(data) != content:
+            raise BankDamaged(f"{bank.path}: tensor {file_key(content)!a} is damaged")
+        _make_folder(path.parent)
+        with atomic_file(path, force=force) as file:
+            file.write_at(data, 0)
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -351,8 +354,8 @@ def _make_folder(folder: Path) -> None:
         raise wrap_os_error(error, folder, "making the folder") from error
 
 
-def _by_component(
-    retrieval: Retrieval, weights: Mapping[str, Path]
+def by_component(
+    retrieval: Retrieval, weights: Mapping[str, object]
 ) -> dict[str, dict[str, TensorInfo]]:
     """By component and bank name: the tensors as they are called in the component's file."""
     made: dict[str, dict[str, TensorInfo]] = {component: {} for component in weights}
