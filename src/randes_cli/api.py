@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +10,12 @@ import numpy as np
 from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.evaluate import evaluate
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.tune import TuneOptions, tune
 from randes_cli.plan import strip_elements
 from randes_cli.read.load import LoadReport, load_into, torch_dtypes
@@ -42,13 +42,13 @@ class Bank:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, base: str | None = None, run: RunOptions | None = None
+        cls, path: StrPath, *, base: StrPath | None = None, run: RunOptions | None = None
     ) -> Bank:
         """Open a bank, or one on the Hub (``org/name@rev``), which is read by range.
 
         `base` is the base's checkpoint where it lies outside and has moved.
         """
-        file = open_bank(str(path))
+        file = open_bank(as_source(path))
         try:
             return cls(file, open_base(file, base), run or RunOptions())
         except BaseException:

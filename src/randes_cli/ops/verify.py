@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from randes_cli.build.inputs import bank_source, reopen
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.core.stats import predicted_cosine
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, NORMS, base_key, file_key, own_key, scale_key
 from randes_cli.files.digests import digest
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import chunks, strip_elements
 from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task, open_base
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
@@ -202,7 +202,7 @@ def _measure_task(
     strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
     moments: dict[str, dict[tuple[bool, int], F64]] = {}
     with ExitStack() as stack:
-        original = reopen(stack, source, bank_source(bank, base), opening)
+        original = reopen(stack, name, source, bank_source(bank, base), opening).source
         if original.tensors != retrieval.tensors:
             raise MismatchError(f"{source}: has other tensors than task {name}")
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,15 +14,15 @@ from numpy.typing import NDArray
 
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.shuffle import layer_order
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS, base_key, own_key, sum_key
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.hub_ref import recorded_ref
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import Sources
+from randes_cli.limits import MOST_COEFFICIENT, StrPath, as_source, check_number
 from randes_cli.plan import Rect, Unit, chunks, plan_units
 from randes_cli.read.sealed import SealedReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
@@ -77,7 +76,7 @@ def find_recorded(recorded: str, bank: Path) -> str | None:
     return None
 
 
-def open_base(bank: BankFile, given: str | None) -> BankBase | None:
+def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
     """The base of a bank; None where it is all zeros.
 
     Raises MissingError where it lies outside and cannot be found, MismatchError where what is
@@ -88,7 +87,7 @@ def open_base(bank: BankFile, given: str | None) -> BankBase | None:
         return None
     if record.storage is BaseStorage.embed:
         return BankBase(bank, None)
-    path = given or find_recorded(record.source, bank.path)
+    path = find_recorded(record.source, bank.path) if given is None else as_source(given)
     if path is None:
         raise MissingError(
             f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
@@ -163,8 +162,8 @@ class Retrieval:
         force: bool = False,
     ) -> None:
         self.bank, self.base, self.task, self.force = bank, base, task, force
-        if coefficient is not None and not isfinite(coefficient):
-            raise UsageError(f"--lambda must be a finite number, not {coefficient}")
+        if coefficient is not None:
+            check_number("--lambda", coefficient, MOST_COEFFICIENT)
         recorded = task.default if task.coefficient is None else task.coefficient
         self._chosen = recorded if coefficient is None else coefficient
         if dtype is not None and dtype not in FLOAT_DTYPES:
@@ -199,7 +198,7 @@ class Retrieval:
 
     @property
     def untuned(self) -> bool:
-        """Whether λ is a default that depends on the bank's norms (in version 1 alone)."""
+        """Whether λ is a default that depends on the bank's norms."""
         manifest, group = self.bank.manifest, self.task.group
         alone = sum(task.group == group for task in manifest.tasks) == 1
         return self._chosen is None and not (alone and group not in manifest.sealed)
@@ -363,13 +362,7 @@ class Retrieval:
             raise BankDamaged(f"{self.bank.path}: tensor {name!a} is not superposed in this bank")
         places = self._positions.get(unit)
         if places is None:
-            order = layer_order(
-                unit.shuffle,
-                seed=self.task.seed,
-                index=self.task.index,
-                layer_kind=unit.kind,
-                layers=unit.layers,
-            )
+            order = unit.order(self.task.seed, self.task.index)
             places = sorted(range(unit.layers), key=order.__getitem__)
             self._positions[unit] = places
         return unit, places[self._layer[name]]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.atomic import (
     atomic_file,
@@ -26,10 +27,10 @@ from randes_cli.files.atomic import (
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.folders import SUFFIXES
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file
 from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
-from randes_cli.ops.kernels import make_kernel
+from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
 from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import (
     BankBase,
@@ -39,7 +40,7 @@ from randes_cli.read.retrieve import (
     open_base,
     output_metadata,
 )
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
@@ -84,6 +85,14 @@ class UnpackOptions:
     force: bool = False
     safetensors_only: bool = False
     trust_remote_code_files: bool = False
+
+    def __post_init__(self) -> None:
+        if self.coefficient is not None:
+            check_number("--lambda", self.coefficient, MOST_COEFFICIENT)
+        if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
+            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
+        if self.shard_bytes is not None:
+            Limit(1, 2**63 - 1).check("--shard", self.shard_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +148,13 @@ def destination(
 
 
 def unpack(
-    bank: Path,
+    bank: StrPath,
     names: Sequence[str] | None,
-    out: Path | None,
+    out: StrPath | None,
     options: UnpackOptions,
     run: RunOptions,
     *,
-    base: str | None = None,
+    base: StrPath | None = None,
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> list[UnpackReport]:
@@ -154,8 +163,9 @@ def unpack(
     Every place is checked before any is written.
     Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
+    out = None if out is None else Path(out)
     with ExitStack() as stack:
-        file = stack.enter_context(BankFile(bank))
+        file = stack.enter_context(BankFile(Path(bank)))
         chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
         tasks = [find_task(file, name) for name in chosen]
         places = [destination(task, out, options, single=len(tasks) == 1) for task in tasks]

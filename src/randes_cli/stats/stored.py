@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.build.sample import Deltas, gram
-from randes_cli.build.strips import Source, Tally
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import default_coefficient, predicted_cosine
@@ -19,7 +17,6 @@ from randes_cli.files.manifest import Manifest
 from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
-from randes_cli.workers import Progress, run_serial
 
 F64 = NDArray[np.float64]
 Cells = Sequence[tuple[str, tuple[str, ...]]]
@@ -49,50 +46,6 @@ def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
     """The number of each tensor's cell, −1 for none."""
     cell = {name: number for number, (_, members) in enumerate(cells) for name in members}
     return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
-
-
-def gather_grams(
-    base: Source | None,
-    participants: Sequence[Deltas],
-    exponents: Mapping[Unit, int],
-    cells: Cells,
-    progress: Progress,
-) -> F64:
-    """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet.
-
-    Deltas of different groups never meet: their entries are zero.
-    """
-    where = {name: number for number, (_, names) in enumerate(cells) for name in names}
-    made = np.zeros((len(cells), 2, len(participants), len(participants)))
-    types: dict[str, list[Unit]] = {}
-    for unit in exponents:
-        types.setdefault(layer_type(unit.names[0]), []).append(unit)
-
-    same = np.array([[a.group == b.group for b in participants] for a in participants])
-
-    def look(units: list[Unit]) -> None:
-        for unit in sorted(units, key=lambda unit: unit.names):
-            plain, met = gram(base, participants, unit, exponents[unit])
-            for position, name in enumerate(unit.names):
-                made[where[name], 0] += plain[position]
-                made[where[name], 1] += met[position] * same
-
-    run_serial(list(types.values()), look, phase="comparing", progress=progress)
-    return made
-
-
-def gather_norms(
-    base: Sequence[TensorInfo], tasks: int, exponents: Mapping[Unit, int], tally: Tally
-) -> F64:
-    """‖Δ‖² of the rounded deltas, by superposable tensor of the base and task."""
-    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
-    rows = norm_rows(base)
-    made = np.zeros((len(rows), tasks))
-    for row, name in enumerate(rows):
-        for who in range(tasks):
-            squares = sum(tally.squares.get((who, name), {}).values())
-            made[row, who] = squares * 4.0 ** exponent.get(name, 0)
-    return made
 
 
 def kept_energy(
@@ -208,6 +161,12 @@ def stored_statistics(bank: BankFile) -> Statistics:
         manifest.cells,
         manifest.estimated,
     )
+
+
+def empty_statistics(base: Sequence[TensorInfo], cells: Cells) -> Statistics:
+    """The statistics of a bank without tasks."""
+    norms, grams = np.zeros((len(norm_rows(base)), 0)), np.zeros((len(cells), 2, 0, 0))
+    return Statistics((), norms, grams, tuple(cells), frozenset())
 
 
 def drop_tasks(statistics: Statistics, gone: set[int]) -> Statistics:
