@@ -7,13 +7,11 @@ integers, and one commit puts it in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import add_files, fill
@@ -23,6 +21,7 @@ from randes_cli.build.relate import relate
 from randes_cli.build.sample import gather_norms, spread, supposed_spread
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
+from randes_cli.core.arrays import F64
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.bank_writer import BankWriter
@@ -40,6 +39,8 @@ from randes_cli.stats.stored import (
     with_defaults,
 )
 from randes_cli.workers import Progress, Workers, run_serial
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,11 @@ class Build:
 
     # Writing
 
-    def write(self) -> Built:
-        """Write the bank. Raises what reading, fitting and writing raise; see `pack` and `add`."""
+    def write(self, report: Callable[[Built], R]) -> R:
+        """Write the bank, and return what `report`, called before the commit, says of it.
+
+        Raises what reading, fitting and writing raise; see `pack` and `add`.
+        """
         while True:
             try:
                 with self._new_file() as file:
@@ -141,7 +145,7 @@ class Build:
                         self.progress,
                     )
                     fill(passes, self.phase)
-                    return self._finish(passes)
+                    return report(self._finish(passes))
             except TooNarrow as retry:
                 self.steps.widen(retry.units)
 
@@ -187,7 +191,7 @@ class Build:
         add_files(passes)
         return replace(record, fingerprint=fingerprint(base, digests))
 
-    def _statistics(self, norms: NDArray[np.float64] | None) -> Statistics:
+    def _statistics(self, norms: F64 | None) -> Statistics:
         draft, gone = self.draft, {task.index for task in self.draft.gone}
         if not draft.coming:
             return drop_tasks(self.stored, gone)

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
 from randes_cli.build.records import task_summary
+from randes_cli.core.arrays import F64
 from randes_cli.core.stats import default_coefficient
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
 from randes_cli.stats.stored import kept_energy, norm_rows, predictions
-
-F64 = NDArray[np.float64]
 
 
 def pack_report(

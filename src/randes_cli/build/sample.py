@@ -8,18 +8,15 @@ from math import sqrt
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.participants import Participant
+from randes_cli.core.arrays import F32, F64
 from randes_cli.core.shuffle import layer_type
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.stored import Cells, norm_rows
 from randes_cli.workers import Progress, run_serial
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 
 
 class Deltas(Protocol):

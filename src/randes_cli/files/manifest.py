@@ -126,15 +126,14 @@ class Manifest:
         fields = Fields(value, "")
         version, features = _check_version(fields)
         base = BaseRecord.from_json(fields.fields("base"))
-        named = {tensor.name: tensor for tensor in base.tensors}
         tasks = tuple(
-            TaskRecord.from_json(Fields(task, f"tasks[{position}]"), named, version)
+            TaskRecord.from_json(Fields(task, f"tasks[{position}]"), base.tensors, version)
             for position, task in enumerate(fields.get("tasks", list))
         )
         stats = fields.fields("stats")
         groups = fields.limited("groups")
         made = cls(
-            transform=read_transform(fields.fields("transform"), named, version),
+            transform=read_transform(fields.fields("transform"), base.tensors, version),
             bits=fields.get("bits", int),
             seed=fields.limited("seed", seed_limit(version)),
             capacity=fields.limited("capacity"),
@@ -238,7 +237,7 @@ def _check_whole(fields: Fields, made: Manifest) -> None:
     """What no single field shows: unique names, seeds and indices, known tensors."""
     if made.bits not in (8, 16):
         raise fields.fail("bits", f"is {made.bits}")
-    names = {tensor.name for tensor in made.base.tensors}
+    names = set(made.base.tensors)
     for attribute in ("name", "index", "seed"):
         values = [getattr(task, attribute) for task in made.tasks]
         if attribute == "name":

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64, I64
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import default_coefficient, predicted_cosine
@@ -18,7 +18,6 @@ from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
 
-F64 = NDArray[np.float64]
 Cells = Sequence[tuple[str, tuple[str, ...]]]
 
 #: Gram matrices are kept per tensor while they take less of the base's bytes than this share,
@@ -26,7 +25,7 @@ Cells = Sequence[tuple[str, tuple[str, ...]]]
 GRAM_SHARE = 1 / 64
 
 
-def norm_rows(base: Sequence[TensorInfo]) -> list[str]:
+def norm_rows(base: Iterable[TensorInfo]) -> list[str]:
     """The tensors that the rows of ``stats/norms`` stand for."""
     return [tensor.name for tensor in base if superposable(tensor)]
 
@@ -42,7 +41,7 @@ def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) 
     return [(kind, tuple(members)) for kind, members in types.items()]
 
 
-def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
+def cells_of(names: Sequence[str], cells: Cells) -> I64:
     """The number of each tensor's cell, −1 for none."""
     cell = {name: number for number, (_, members) in enumerate(cells) for name in members}
     return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
@@ -115,7 +114,7 @@ def coefficients(manifest: Manifest, norms: F64) -> list[float]:
 
 def _defaults(manifest: Manifest, norms: F64) -> list[float]:
     """The default λ of every task, from norms (no Gram matrix)."""
-    tensors, groups = manifest.base.tensors, [task.group for task in manifest.tasks]
+    tensors, groups = manifest.base.tensors.values(), [task.group for task in manifest.tasks]
     kept = kept_energy(tensors, groups, sealed_bits(manifest))
     cosines = predictions(norm_rows(tensors), norms, (), None, groups, kept)
     return [default_coefficient(cosine) for cosine in cosines]
@@ -192,12 +191,12 @@ def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
 
 def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors."""
-    rows = norm_rows(manifest.base.tensors)
+    rows = norm_rows(manifest.base.tensors.values())
     groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors, groups, sealed_bits(manifest))
+    kept = kept_energy(manifest.base.tensors.values(), groups, sealed_bits(manifest))
     cosines = predictions(rows, statistics.norms, statistics.cells, statistics.grams, groups, kept)
     chosen = coefficients(manifest, statistics.norms)
-    names = {tensor.name for tensor in manifest.base.tensors}
+    names = manifest.base.tensors.keys()
     made = []
     for task, cosine, coefficient in zip(manifest.tasks, cosines, chosen, strict=True):
         exact = names & (task.unchanged | set(task.own) | task.missing)
