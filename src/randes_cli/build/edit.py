@@ -28,7 +28,7 @@ from randes_cli.files.source import Source
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.plan import fit_task, plan_units
 from randes_cli.reports import EditReport
-from randes_cli.specs import EditOptions, RunOptions, TaskInput, task_seed
+from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
 from randes_cli.stats.stored import stored_statistics, summaries
 from randes_cli.workers import Progress, no_progress
 
@@ -205,17 +205,12 @@ class _Edit:
     def come(self, tasks: Sequence[TaskInput], places: Mapping[str, int]) -> None:
         """Open tasks that enter the bank; `places` are the groups of those that they replace."""
         names, options = self.unit_of.keys(), self.options
+        if options.merge_adapters and self.start.base.storage is BaseStorage.zero:
+            raise UsageError(f"{self.old.path}: holds adapters as they are; there is no base")
         if self.start.next_index + len(tasks) > LIMITS["next_index"].most:
             raise MismatchError(f"{self.old.path}: no index is left for a new task; pack it anew")
         for index, task in enumerate(tasks, self.start.next_index):
-            opened, fit = open_coming(
-                self.stack,
-                task,
-                self.source(),
-                names,
-                options.opening,
-                merge_adapters=options.merge_adapters,
-            )
+            opened, fit = open_coming(self.stack, task, self.source(), names, options.opening)
             group, seed = self._group_for(task, places.get(task.name)), self.start.seed + index
             if self.start.version > 1:
                 seed = task_seed(self.start.seed, index)

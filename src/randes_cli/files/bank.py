@@ -17,6 +17,7 @@ from randes_cli.errors import (
     CheckpointError,
     MissingError,
     NewerFormat,
+    RandesError,
     UsageError,
 )
 from randes_cli.files.bank_checks import check_agreement
@@ -28,6 +29,18 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_MANIFEST, MOST_STATISTIC
 from randes_cli.plan import Unit, chunks, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
+
+
+def is_bank(path: Path) -> bool:
+    """Whether there is a bank's file at a path, sound or not."""
+    if not path.is_file():
+        return False
+    try:
+        file = TensorFile(path)
+    except RandesError:
+        return False
+    file.close()
+    return file.header.metadata.get("format") == FORMAT_NAME
 
 
 class BankFile:
