@@ -10,7 +10,6 @@ from typing import Any
 from randes_cli.build.participants import OpenTask, Participant
 from randes_cli.errors import MismatchError, RandesError, UsageError
 from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts, require_alike
-from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.checkpoint import Checkpoint
@@ -236,14 +235,6 @@ def open_coming(
         with ExitStack() as passing:
             checked(passing, sources.look)
     return checked(stack, sources.open)
-
-
-def bank_source(bank: BankFile, base: BankBase | None) -> Source:
-    """The base as tasks are compared with it: zeros in a bank of adapters."""
-    if base is not None:
-        return base
-    tensors = bank.manifest.base.tensors
-    return ZeroBase(f"{bank.path} (base)", tensors)
 
 
 def open_inputs(

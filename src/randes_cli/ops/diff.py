@@ -14,7 +14,7 @@ from randes_cli.core.shuffle import layer_type
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
-from randes_cli.files.base import BankBase, open_base
+from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
@@ -181,10 +181,7 @@ def diff_banks(
     other = [name for name, fields in changed.items() if "content" in fields]
     if other and a.manifest.base.fingerprint == b.manifest.base.fingerprint:
         with ExitStack() as stack:
-            bases = [open_base(bank, None) for bank in (a, b)]
-            for opened in bases:
-                if opened is not None:
-                    stack.callback(opened.close)
+            bases = [stack.enter_context(bank_base(bank)) for bank in (a, b)]
             for name in other:
                 pair = [RetrievedTask(k, z, name, run) for k, z in zip((a, b), bases, strict=True)]
                 types[name] = _task_types(pair[0], pair[1], bases[0], run, progress)
@@ -257,9 +254,7 @@ def diff_bank_checkpoints(
                 added.append(name)
             elif tasks[name].fingerprint != found:
                 changed[name] = {"content": (tasks[name].fingerprint, found)}
-                base = open_base(bank, None)
-                if base is not None:
-                    stack.callback(base.close)
+                base = stack.enter_context(bank_base(bank))
                 ours = RetrievedTask(bank, base, name, run)
                 types[name] = _task_types(ours, opened, base, run, progress)
             else:
