@@ -20,15 +20,8 @@ from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, files_for
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
-from randes_cli.plan import (
-    LEAST_MATCH,
-    LEAST_PART,
-    TaskFit,
-    Unit,
-    choose_targets,
-    fit_task,
-    plan_units,
-)
+from randes_cli.fit import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.plan import Unit, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
@@ -52,7 +45,7 @@ Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 class OpenBase:
     """The base of a new bank: its tensors, side files, and where it goes.
 
-    `name` is what was named as the base; where nothing was, `said` is what the first adapter
+    `name` is what was named as the base; where nothing was, `claimed` is what the first adapter
     says of its own.
     """
 
@@ -61,7 +54,7 @@ class OpenBase:
     files: Mapping[str, SideFile]
     notes: tuple[str, ...]
     storage: BaseStorage
-    said: str = ""
+    claimed: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,8 +147,8 @@ def open_task(
         kept = {name: file for name, file in both.items() if name != "adapter_config.json"}
         notes = (*checkpoint.notes, merged.summary, *merged.notes)
         return OpenTask(task, merged, Naming(), {"": "model.safetensors"}, kept, notes)
-    source, naming, said = named_like(base, checkpoint)
-    notes = (*checkpoint.notes, *said)
+    source, naming, mapped = named_like(base, checkpoint)
+    notes = (*checkpoint.notes, *mapped)
     files = checkpoint.side_files
     if checkpoint.layout:
         files, borrowed = files_for(files, base_files)
