@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from randes_cli.build.editing import Editing
 from randes_cli.build.exact import Copy, kept_tensor
-from randes_cli.build.inputs import open_coming
+from randes_cli.build.inputs import bank_origin, open_coming
 from randes_cli.build.passes import PEAK_TO_RMS, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import relate
@@ -36,6 +36,7 @@ class Adding(Editing):
             self.stack,
             task,
             base,
+            bank_origin(self.old),
             options.opening,
             merge_adapters=options.merge_adapters,
         )

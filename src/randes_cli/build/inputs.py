@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from randes_cli.build.strips import Participant, Source
 from randes_cli.errors import MismatchError, RandesError, UsageError
+from randes_cli.files.adapters import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.adapters import (
     MergedAdapter,
     ZeroBase,
@@ -17,9 +18,11 @@ from randes_cli.files.adapters import (
     require_alike,
 )
 from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import file_key
 from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.configs import match_configs
 from randes_cli.files.names import Naming, Renamed, match_names
-from randes_cli.files.side_files import SideFile, files_for
+from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.sources import Sources, on_hub
 from randes_cli.plan import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
 from randes_cli.read.retrieve import BankBase
@@ -49,6 +52,8 @@ class OpenTask:
         layout: weight file by component where it comes back; empty for a bare file.
         side_files: what travels with it, by name.
         notes: what was mapped, chosen or left out, in words.
+        left_out: its folder's other files, each with the reason.
+        pickle: where in a pickle its tensors were.
     """
 
     task: TaskInput
@@ -57,6 +62,18 @@ class OpenTask:
     layout: Mapping[str, str]
     side_files: Mapping[str, SideFile]
     notes: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What lies beside a base's tensors: see `Checkpoint`."""
+
+    layout: Mapping[str, str] = field(default_factory=dict)
+    side_files: Mapping[str, SideFile] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,7 @@ class Inputs:
 
     base: Source
     base_name: str
-    base_files: Mapping[str, SideFile]
+    beside_base: Origin
     base_notes: tuple[str, ...]
     storage: BaseStorage
     tasks: list[OpenTask]
@@ -79,7 +96,7 @@ class Inputs:
 
     def contents(self) -> dict[str, SideFile]:
         """Side files by content, each once."""
-        files = [*self.base_files.values()]
+        files = [*self.beside_base.side_files.values()]
         for task in self.tasks:
             files += task.side_files.values()
         return {file.digest: file for file in files}
@@ -128,12 +145,7 @@ def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[
 
 
 def open_task(
-    task: TaskInput,
-    checkpoint: Checkpoint,
-    base: Source,
-    base_files: Mapping[str, SideFile],
-    *,
-    merge_adapters: bool,
+    task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Origin, *, merge_adapters: bool
 ) -> OpenTask:
     """A task as the engine reads it. An adapter of a full base is merged.
 
@@ -145,18 +157,42 @@ def open_task(
     elif is_adapter(checkpoint) and not is_adapter(base):
         if not merge_adapters:
             raise UsageError(f"{task.source}: a LoRA adapter; say --merge-adapters")
-        merged = MergedAdapter(base, checkpoint)
-        both = {**base_files, **checkpoint.side_files}
-        kept = {name: file for name, file in both.items() if name != "adapter_config.json"}
-        notes = (*checkpoint.notes, merged.summary)
-        return OpenTask(task, merged, Naming(), {"": "model.safetensors"}, kept, notes)
+        return _merged(task, checkpoint, base, beside)
     source, naming, said = named_like(base, checkpoint)
     notes = (*checkpoint.notes, *said)
-    files = checkpoint.side_files
+    files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
     if checkpoint.layout:
-        files, borrowed = files_for(files, base_files)
-        notes += ("has no config: gets the base's side files",) if borrowed else ()
-    return OpenTask(task, source, naming, checkpoint.layout, files, notes)
+        files, borrowed = files_for(files, beside.side_files)
+        if borrowed:
+            files, changed = match_configs(files, base.tensors, source.tensors)
+            notes += ("has no config: gets the base's side files", *changed)
+    if not is_adapter(checkpoint):
+        files, more = without_adapter_config(files)
+        left_out |= more
+        notes += left_out_note(more)
+    layout = checkpoint.layout
+    return OpenTask(task, source, naming, layout, files, notes, left_out, checkpoint.pickle)
+
+
+def _merged(task: TaskInput, adapter: Checkpoint, base: Source, beside: Origin) -> OpenTask:
+    """An adapter merged into the base: a model in the base's layout, with its side files."""
+    merged = MergedAdapter(base, adapter)
+    files, _ = without_adapter_config({**borrowed(beside.side_files), **adapter.side_files})
+    files, changed = match_configs(files, base.tensors, merged.tensors)
+    layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
+    notes = (*adapter.notes, merged.summary, *changed)
+    left_out = adapter.left_out
+    return OpenTask(task, merged, Naming(), layout, files, notes, left_out, adapter.pickle)
+
+
+def without_adapter_config(
+    files: Mapping[str, SideFile],
+) -> tuple[Mapping[str, SideFile], dict[str, str]]:
+    """Side files of a whole model, which must not say that it is an adapter, and those dropped."""
+    if ADAPTER_CONFIG not in files:
+        return files, {}
+    kept = {name: file for name, file in files.items() if name != ADAPTER_CONFIG}
+    return kept, {ADAPTER_CONFIG: "of an adapter, and these weights are a whole model"}
 
 
 class _Refusals:
@@ -187,13 +223,14 @@ def reopen(stack: ExitStack, source: str, base: Source, opening: OpenOptions) ->
     """The checkpoint of a task that is in a bank, read as it was when it was packed."""
     checkpoint = stack.enter_context(Sources(opening).open(source))
     task = TaskInput(checkpoint.source, source)
-    return open_task(task, checkpoint, base, {}, merge_adapters=True).source
+    return open_task(task, checkpoint, base, Origin(), merge_adapters=True).source
 
 
 def open_coming(
     stack: ExitStack,
     task: TaskInput,
     base: Source,
+    beside: Origin,
     opening: OpenOptions,
     *,
     merge_adapters: bool,
@@ -206,7 +243,7 @@ def open_coming(
 
     def checked(stack: ExitStack, opener: Opener) -> OpenTask:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = open_task(task, checkpoint, base, {}, merge_adapters=merge_adapters)
+        opened = open_task(task, checkpoint, base, beside, merge_adapters=merge_adapters)
         check_fit(base, opened.source, fit_task(base.tensors, opened.source.tensors, ()))
         return opened
 
@@ -222,6 +259,16 @@ def bank_source(bank: BankFile, base: BankBase | None) -> Source:
         return base
     tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
     return ZeroBase(f"{bank.path} (base)", tensors)
+
+
+def bank_origin(bank: BankFile) -> Origin:
+    """What lay beside a bank's base when it was packed. Its side files are in the bank already."""
+    record = bank.manifest.base
+    files = {}
+    for name, digest in record.files.items():
+        data = bank.read_whole(file_key(digest)).tobytes() if name.endswith("config.json") else None
+        files[name] = SideFile(bank.path, digest, bank.info(file_key(digest)).nbytes, data)
+    return Origin(record.layout, files, record.left_out, record.pickle)
 
 
 def open_inputs(
@@ -278,14 +325,14 @@ def _open_inputs(
     for task, checkpoint in opened:
         with refusals.of(task):
             one = open_task(
-                task, checkpoint, found.base, found.files, merge_adapters=options.merge_adapters
+                task, checkpoint, found.base, found.beside, merge_adapters=options.merge_adapters
             )
             check_fit(found.base, one.source, fit_task(found.base.tensors, one.source.tensors, ()))
             made.append(one)
     return Inputs(
         base=found.base,
         base_name=found.name,
-        base_files=found.files,
+        beside_base=found.beside,
         base_notes=found.notes,
         storage=found.storage,
         tasks=made,
@@ -297,7 +344,7 @@ def _open_inputs(
 class _Base:
     base: Source
     name: str
-    files: Mapping[str, SideFile]
+    beside: Origin
     notes: tuple[str, ...]
     storage: BaseStorage
 
@@ -315,12 +362,14 @@ def _open_base(
     if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
         first = tasks[0][1]
         name = opened.source if opened else base_model(first)
-        return _Base(adapter_base(first), name, {}, (), BaseStorage.zero)
+        return _Base(adapter_base(first), name, Origin(), (), BaseStorage.zero)
     if opened is None:
         raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
     if options.base_storage is BaseStorage.zero:
         raise UsageError("a bank without a base holds LoRA adapters; a task here is none")
-    return _Base(opened, opened.source, opened.side_files, opened.notes, options.base_storage)
+    beside = Origin(opened.layout, opened.side_files, opened.left_out, opened.pickle)
+    notes = tuple(f"base: {note}" for note in opened.notes)
+    return _Base(opened, opened.source, beside, notes, options.base_storage)
 
 
 def participants(

@@ -77,6 +77,8 @@ def task_record(
         unprefixed=opened.naming.unprefixed,
         layout=opened.layout,
         files={name: file.digest for name, file in opened.side_files.items()},
+        left_out=opened.left_out,
+        pickle=opened.pickle,
     )
 
 
@@ -106,5 +108,6 @@ def task_summary(
         missing=len(fit.missing),
         read_bytes=tensor_bytes(participant.checkpoint.tensors.values()),
         side_files=len(opened.side_files),
+        left_out=dict(opened.left_out),
         notes=opened.notes,
     )

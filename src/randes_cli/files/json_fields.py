@@ -83,6 +83,11 @@ def as_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def as_line(value: object) -> str | None:
+    """A string that is shown to people."""
+    return value if isinstance(value, str) and not CONTROL.search(value) else None
+
+
 def as_shape(value: object) -> tuple[int, ...] | None:
     if not isinstance(value, list) or len(value) > 64:
         return None

@@ -21,7 +21,8 @@ SEAL_LAYOUT = "levels/1"
 class BaseRecord:
     """The base model: `tensors` are its names, dtypes and shapes.
 
-    `files` are its side files: content digest (of ``files/<digest>``) by name.
+    `files` are its side files: content digest (of ``files/<digest>``) by name. `layout`, `left_out`
+    and `pickle` are as in a task's record.
     """
 
     source: str
@@ -30,6 +31,9 @@ class BaseRecord:
     metadata: Mapping[str, str]
     tensors: tuple[TensorInfo, ...]
     files: Mapping[str, str] = field(default_factory=dict)
+    layout: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class TaskRecord:
         unprefixed: the base's names that the task uses as they are in spite of `prefix`.
         layout: weight file by component (see `Checkpoint`); empty for a bare file.
         files: side files: content digest (of ``files/<digest>``) by name.
+        left_out: the folder's other files, each with the reason why it is not in the bank.
+        pickle: where in its pickle the tensors were (``state_dict``), None where it was none.
     """
 
     name: str
@@ -69,6 +75,8 @@ class TaskRecord:
     unprefixed: frozenset[str] = frozenset()
     layout: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
 
     def output_name(self, name: str) -> str:
         """The task's own name of a tensor that the base has under `name`."""
@@ -170,6 +178,16 @@ def _task_json(task: TaskRecord) -> dict[str, Any]:
         made["files"] = dict(sorted(task.files.items()))
     if task.coefficient is not None:
         made["coefficient"] = task.coefficient
+    return made | _origin(task)
+
+
+def _origin(record: BaseRecord | TaskRecord) -> dict[str, Any]:
+    """Optional fields of where a record came from that base and tasks share."""
+    made: dict[str, Any] = {}
+    if record.left_out:
+        made["left_out"] = dict(sorted(record.left_out.items()))
+    if record.pickle is not None:
+        made["pickle"] = record.pickle
     return made
 
 
@@ -219,6 +237,8 @@ def to_json(manifest: Manifest) -> dict[str, Any]:
             "metadata": dict(sorted(base.metadata.items())),
             "tensors": {t.name: [t.dtype, list(t.shape)] for t in base.tensors},
             "files": dict(sorted(base.files.items())),
+            **({"layout": dict(base.layout)} if base.layout else {}),
+            **_origin(base),
         },
         "tasks": [_task_json(task) for task in manifest.tasks],
         "forgotten": [list(pair) for pair in manifest.forgotten],

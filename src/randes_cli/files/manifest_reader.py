@@ -12,11 +12,12 @@ from math import isfinite, prod
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import BankDamaged, NewerFormat, UsageError
-from randes_cli.files.folders import TARGETS
+from randes_cli.files.folders import SUFFIXES
 from randes_cli.files.header import parse_json
 from randes_cli.files.json_fields import (
     Fields,
     as_dtype,
+    as_line,
     as_name_pair,
     as_pair,
     as_shape,
@@ -25,7 +26,7 @@ from randes_cli.files.json_fields import (
 )
 from randes_cli.files.manifest import SEAL_LAYOUT, BaseRecord, Manifest, SealRecord, TaskRecord
 from randes_cli.files.manifest_checks import check_conversions, check_whole
-from randes_cli.files.side_files import is_side_file
+from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
 from randes_cli.specs import (
     FORMAT_NAME,
     FORMAT_VERSION,
@@ -142,6 +143,9 @@ def _parse_base(fields: Fields) -> BaseRecord:
         metadata=fields.map("metadata", as_text),
         tensors=tuple(_tensors(fields.map("tensors", as_typed_shape)).values()),
         files=_files(fields),
+        layout=_layout(fields),
+        left_out=_left_out(fields),
+        pickle=_pickle(fields),
     )
 
 
@@ -186,6 +190,8 @@ def _parse_task(value: object, path: str, base: Mapping[str, TensorInfo]) -> Tas
         ),
         layout=_layout(fields),
         files=_files(fields),
+        left_out=_left_out(fields),
+        pickle=_pickle(fields),
     )
     check_conversions(fields, made, base)
     return made
@@ -237,12 +243,23 @@ def _layout(fields: Fields) -> dict[str, str]:
     """Where components lie in a folder: ``unet`` in ``unet/….safetensors``, no further."""
     found = fields.map("layout", as_text) if "layout" in fields.value else {}
     for component, target in found.items():
-        file = target.rpartition("/")[2]
-        safe = not component or re.fullmatch(r"[\w-][\w.-]*", component, re.ASCII)
-        inside = f"{component}/{file}" if component else file
-        if not safe or target != inside or file not in TARGETS:
+        folder, slash, file = target.rpartition("/")
+        safe = is_safe_name(target) and file.endswith(SUFFIXES)
+        if not safe or folder != component or bool(slash) != bool(component):
             raise fields.fail(f"layout[{component[:100]!a}]", "is not a file in its folder")
     return found
+
+
+def _left_out(fields: Fields) -> dict[str, str]:
+    """Files that stayed behind: lines for people, not boundless."""
+    found = fields.map("left_out", as_line) if "left_out" in fields.value else {}
+    if len(found) > MOST_LISTED + 1 or any(as_line(name) is None for name in found):
+        raise fields.fail("left_out", "is not a list of files")
+    return found
+
+
+def _pickle(fields: Fields) -> str | None:
+    return fields.line("pickle") if "pickle" in fields.value else None
 
 
 def _files(fields: Fields) -> dict[str, str]:

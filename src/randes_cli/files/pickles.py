@@ -55,6 +55,7 @@ class PickleFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.pickle: str | None = ""
         state = find_state_dict(_load(path), str(path))
         self._names: list[str] = []
         self._data: list[NDArray[np.uint8]] = []
