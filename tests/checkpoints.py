@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
 from randes_cli.reports import PackReport
+from tests.independent.judge import judge
 
 State = dict[str, torch.Tensor]
 
-PRESET_NAMES = ("hankel", "srsf", "rsf", "s", "shift", "ta")
+PRESET_NAMES = ("two-sided", "hankel", "srsf", "rsf", "s", "shift", "ta")
 
 
 def generator(seed: int) -> torch.Generator:
@@ -110,6 +111,7 @@ class Packer:
         inputs = self.inputs(tasks, indices)
         run = run or RunOptions(threads=1)
         self.reports.append(pack(str(source), inputs, path, options, run, force=True))
+        judge(path, source)
         return path
 
 
@@ -145,7 +147,7 @@ def cosine(left: State, right: State) -> float:
     pairs = [(left[name].double().reshape(-1), right[name].double().reshape(-1)) for name in left]
     dot = sum(float(a @ b) for a, b in pairs)
     norms = [sum(float(v @ v) for v in side) for side in zip(*pairs, strict=True)]
-    return dot / (norms[0] * norms[1]) ** 0.5
+    return float(dot / (norms[0] * norms[1]) ** 0.5)
 
 
 def delta(task: State, base: State) -> State:

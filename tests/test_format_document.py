@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import re
+from math import log10
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from bank_example import BASE, TASKS, example_bank, hex_lines
-from checkpoints import retrieve
-from oracle import stream, stream_bits
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
 from randes_cli.files import bank_keys, bank_writer
 from randes_cli.files.bank import BankFile
 from randes_cli.files.digests import digest
-from randes_cli.files.header import MAX_HEADER
-from randes_cli.files.manifest import encode, to_json
-from randes_cli.files.manifest_reader import FEATURES, decode
-from randes_cli.plan import CHUNK_ELEMENTS
-from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs
+from randes_cli.files.manifest import FEATURES, decode, encode
+from randes_cli.limits import (
+    LIMITS,
+    LONGEST_NAME,
+    LONGEST_TEXT,
+    MOST_COEFFICIENT,
+    MOST_HEADER,
+    MOST_MANIFEST,
+    MOST_SCORE,
+    MOST_STATISTIC,
+)
+from randes_cli.plan import CHUNK_ELEMENTS, Rect, plan_units
+from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs, TensorInfo, Transform
+from tests.bank_example import BASE, TASKS, example_bank, hex_lines
+from tests.checkpoints import retrieve
+from tests.oracle import stream, stream_bits
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "bank-format.md").read_text("utf-8")
 
@@ -86,6 +96,22 @@ def test_stream_vectors_of_the_document_are_those_of_the_code() -> None:
         assert stream(kind, int(seed), name, 16).hex() == vector
 
 
+def test_vectors_of_two_sided_signs_are_those_of_the_code() -> None:
+    found = re.findall(r"^\| shape (\[.*?\]) \| (\d+) × (\d+) \| (.*) \|$", DOCUMENT, re.M)
+    assert len(found) == 3
+    for shape, rows, cols, cells in found:
+        signs = [list(cell.strip().replace("−", "-")) for cell in cells.split("|")]
+        down, across, *lines = (line for line in signs if line)
+        tensor = TensorInfo("layers.0.weight", "F32", tuple(json.loads(shape)))
+        unit = plan_units([tensor], Transform(signs=Signs.two_sided))[0]
+        assert unit.view == (int(rows), int(cols)) == (len(down), len(across))
+        whole = Rect(0, unit.rows, 0, unit.cols, unit.cols)
+        made = unit.window(unit.flips(42, 0), whole, 1.0).values().reshape(unit.view)
+        written = [["+" if v > 0 else "-" for v in row] for row in made[:2]]
+        assert written == lines
+        assert made[:, 0].tolist() == [1 if s == across[0] else -1 for s in down]
+
+
 def test_shuffle_vectors_of_the_document_are_those_of_the_code() -> None:
     found = re.findall(r"^\| seed (\d+) \| ([\d ]+) \|$", DOCUMENT, re.M)
     assert len(found) == 2
@@ -117,7 +143,7 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
     example_bank(tmp_path)
     with BankFile(tmp_path / "example.randes") as opened:
         manifest = opened.manifest
-    written = to_json(manifest)
+    written = manifest.to_json()
     paths = {
         f"{key}.{inner}" if key in ("transform", "base", "stats") else key
         for key, value in written.items()
@@ -131,6 +157,11 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
         "unprefixed",
         "layout",
         "files",
+        "left_out",
+        "pickle",
+        "base.layout",
+        "base.left_out",
+        "base.pickle",
         "coefficient",
         "transform.matched",
         "sealed",
@@ -143,13 +174,29 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
     assert all(f"`{feature}`" in DOCUMENT for feature in FEATURES)
 
 
+def power(number: int) -> str:
+    return f"2^{number.bit_length() - 1}"
+
+
+def ten(number: float) -> str:
+    return f"±10^{round(log10(number))}"
+
+
 def test_limits_are_those_of_the_code() -> None:
     limits = {row[0]: row[1] for row in rows_of("9. Limits")[2:]}
-    assert limits["header"] == f"{MAX_HEADER:,} bytes".replace(",", " ")
+    assert limits["header"] == f"{MOST_HEADER:,} bytes".replace(",", " ")
     assert limits["one rounded delta, and a 16-bit sum"] == f"±{LIMIT[16]} steps"
     assert limits["an 8-bit sum"] == f"±{LIMIT[8]} steps"
     low, high = EXPONENT_RANGE
     assert limits["step exponent"] == f"{low} … {high}".replace("-", "−")
+    assert limits["task index"] == power(LIMITS["index"].most + 1) + " − 1"
+    assert limits["groups"] == power(LIMITS["groups"].most)
+    assert limits["capacity"] == power(LIMITS["capacity"].most)
+    assert limits["manifest"] == f"{power(MOST_MANIFEST)} bytes"
+    assert limits["a tensor's name"] == f"{LONGEST_NAME} characters"
+    assert limits["a text that is shown"] == f"{LONGEST_TEXT} characters"
+    assert limits["a value of `stats/`"] == ten(MOST_STATISTIC)
+    assert limits["λ, and a score of `tuning`"] == f"{ten(MOST_COEFFICIENT)}, {ten(MOST_SCORE)}"
     assert limits["chunk"] == f"{CHUNK_ELEMENTS} elements"
 
 

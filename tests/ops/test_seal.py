@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.checkpoints import perturbed, random_state, same_bits, save
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.edit import add, remove
 from randes_cli.build.seal import seal
 from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
 from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
-from randes_cli.files import manifest_reader
+from randes_cli.files import manifest
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key, sum_key
 from randes_cli.ops.verify import measure, verify
 from randes_cli.plan import seal_matrix, sealable
 from randes_cli.specs import EditOptions, TensorInfo
+from tests.checkpoints import perturbed, random_state, same_bits, save
 
 ONE = RunOptions(threads=1)
 SHAPES = {
@@ -241,7 +241,7 @@ def test_a_reader_without_the_feature_refuses_by_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = packed(folder, 2, PackOptions(bits=4))
-    monkeypatch.setattr(manifest_reader, "FEATURES", frozenset({"superposition"}))
+    monkeypatch.setattr(manifest, "FEATURES", frozenset({"superposition"}))
     with pytest.raises(NewerFormat, match="sealed"):
         BankFile(bank)
 

@@ -18,7 +18,7 @@ from randes_cli.core.grid import fits_8_bits, step_exponent
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank_keys import sum_key
 from randes_cli.files.bank_writer import BankWriter
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.plan import Unit, fit_task
 from randes_cli.reports import EditReport
 from randes_cli.specs import TaskInput

@@ -80,12 +80,14 @@ class Origin:
 class Inputs:
     """Everything that `pack` reads; tasks and participants are in the order of indices.
 
-    `download_bytes` is what was (or with a dry run would be) fetched from the Hub. With `away`
-    the data were not fetched: only names, dtypes and shapes are at hand.
+    `base_name` is what was named as the base; where nothing was, `base_said` is what the first
+    adapter says of its own. `download_bytes` is what was (or with a dry run would be) fetched
+    from the Hub. With `away` the data were not fetched: only names, dtypes and shapes are at hand.
     """
 
     base: Source
     base_name: str
+    base_said: str
     beside_base: Origin
     base_notes: tuple[str, ...]
     storage: BaseStorage
@@ -332,6 +334,7 @@ def _open_inputs(
     return Inputs(
         base=found.base,
         base_name=found.name,
+        base_said=found.said,
         beside_base=found.beside,
         base_notes=found.notes,
         storage=found.storage,
@@ -347,6 +350,7 @@ class _Base:
     beside: Origin
     notes: tuple[str, ...]
     storage: BaseStorage
+    said: str = ""
 
 
 def _open_base(
@@ -361,8 +365,8 @@ def _open_base(
     opened = stack.enter_context(opener(base)) if base else None
     if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
         first = tasks[0][1]
-        name = opened.source if opened else base_model(first)
-        return _Base(adapter_base(first), name, Origin(), (), BaseStorage.zero)
+        name, said = (opened.source, "") if opened else ("", base_model(first))
+        return _Base(adapter_base(first), name, Origin(), (), BaseStorage.zero, said)
     if opened is None:
         raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
     if options.base_storage is BaseStorage.zero:

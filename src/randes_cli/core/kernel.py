@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.convert import narrow, widen
-from randes_cli.core.signs import SignWindow
+from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
 
 F32 = NDArray[np.float32]
@@ -61,19 +61,19 @@ class Kernel(Protocol):
     def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
         """Start a superposition strip at zero, or at stored integers."""
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: Window) -> Added:
         """Add O_i round((Θ_i − Θ_0) / step); `signs` is ±1/step. Raises Overflow, NonFinite."""
 
     def finish(self, bits: int) -> tuple[Raw, int]:
         """The strip's integers as stored, and their largest magnitude (valid up to the limit)."""
 
-    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
 
         With 32 `bits` the codes are float32 numbers of steps, of a sealed superposition.
         """
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: Window, out: Raw) -> int:
         """Like `retrieve` in float32, where `out` holds Θ_0. Returns saturations."""
 
 
@@ -158,14 +158,13 @@ class NumpyKernel:
         else:
             np.copyto(self._sum[:elements], codes.view(code_dtype(bits)))
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: Window) -> Added:
         units = self._difference(layer, raw, dtype)
         size = units.size
         if not size:
             return Added(0, False)
         with np.errstate(invalid="ignore", over="ignore"):
-            block = units.reshape(signs.shape)
-            np.multiply(block, signs.values(), out=block)
+            signs.multiply(units)
             np.rint(units, out=units)
             squares = sum_of_squares(units, self._scratch)
         if squares is None:
@@ -201,13 +200,13 @@ class NumpyKernel:
             np.copyto(codes, total, casting="unsafe")
         return codes.view(np.uint8), peak
 
-    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)
         with np.errstate(over="ignore"):
             np.add(delta, self._base[0, : delta.size], out=delta)
         return narrow(delta, dtype, out, self._scratch)
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: Window, out: Raw) -> int:
         values, delta = out.view(np.float32), self._signed(codes, bits, signs)
         if abs(signs.scale) < NEVER_BEYOND:
             np.add(values, delta, out=values)
@@ -216,13 +215,12 @@ class NumpyKernel:
             np.add(delta, values, out=delta)
         return narrow(delta, "F32", out)
 
-    def _signed(self, codes: Raw, bits: int, signs: SignWindow) -> F32:
+    def _signed(self, codes: Raw, bits: int, signs: Window) -> F32:
         stored = codes.view(code_dtype(bits))
         delta = self._delta[: stored.size]
         np.copyto(delta, stored)
-        block = delta.reshape(signs.shape)
         with np.errstate(over="ignore"):
-            np.multiply(block, signs.values(), out=block)
+            signs.multiply(delta)
         return delta
 
 

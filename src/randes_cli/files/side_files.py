@@ -16,8 +16,8 @@ import xxhash
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import wrap_os_error
-from randes_cli.files.header import CONTROL
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
+from randes_cli.limits import CONTROL
 
 #: Largest side file, in bytes: the tokenizers of today stay below 40 MB.
 MOST_BYTES = 64 * 2**20

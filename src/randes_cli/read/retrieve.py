@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,15 +15,15 @@ from numpy.typing import NDArray
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.signs import SignWindow, sign_bits
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS, base_key, own_key, sum_key
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.hub_ref import recorded_ref
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import Sources
+from randes_cli.limits import MOST_COEFFICIENT, StrPath, as_source, check_number
 from randes_cli.plan import Rect, Unit, chunks, plan_units
 from randes_cli.read.sealed import SealedReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
@@ -78,7 +77,7 @@ def find_recorded(recorded: str, bank: Path) -> str | None:
     return None
 
 
-def open_base(bank: BankFile, given: str | None) -> BankBase | None:
+def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
     """The base of a bank; None where it is all zeros.
 
     Raises MissingError where it lies outside and cannot be found, MismatchError where what is
@@ -89,7 +88,7 @@ def open_base(bank: BankFile, given: str | None) -> BankBase | None:
         return None
     if record.storage is BaseStorage.embed:
         return BankBase(bank, None)
-    path = given or find_recorded(record.source, bank.path)
+    path = find_recorded(record.source, bank.path) if given is None else as_source(given)
     if path is None:
         raise MissingError(
             f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
@@ -109,6 +108,26 @@ def find_task(bank: BankFile, name: str) -> TaskRecord:
             return task
     known = ", ".join(task.name for task in bank.manifest.tasks[:20]) or "none"
     raise MissingError(f"{bank.path}: no task {name!a}; it has {known}")
+
+
+def base_task(bank: BankFile) -> TaskRecord:
+    """The base as if it were a task that changed nothing. Raises MissingError where it is zeros."""
+    record = bank.manifest.base
+    if record.storage is BaseStorage.zero:
+        raise MissingError(f"{bank.path}: a bank of adapters has no base; name a task")
+    layouts = [task.layout for task in bank.manifest.tasks if set(task.layout) - {""}]
+    return TaskRecord(
+        name="(base)",
+        index=0,
+        seed=0,
+        group=0,
+        source=record.source,
+        fingerprint=record.fingerprint,
+        metadata=record.metadata,
+        unchanged=frozenset(tensor.name for tensor in record.tensors),
+        layout={"": "model.safetensors", **(layouts[0] if layouts else {})},
+        files=record.files,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +163,8 @@ class Retrieval:
         force: bool = False,
     ) -> None:
         self.bank, self.base, self.task, self.force = bank, base, task, force
-        if coefficient is not None and not isfinite(coefficient):
-            raise UsageError(f"--lambda must be a finite number, not {coefficient}")
+        if coefficient is not None:
+            check_number("--lambda", coefficient, MOST_COEFFICIENT)
         self._chosen = task.coefficient if coefficient is None else coefficient
         if dtype is not None and dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
@@ -231,7 +250,8 @@ class Retrieval:
         return name not in self.task.own and name not in self.task.unchanged
 
     @property
-    def _sealed(self) -> SealedReader:
+    def sealed(self) -> SealedReader:
+        """What reads the task's group, which must be sealed. Raises BankDamaged."""
         if self._reader is None:
             raise BankDamaged(f"{self.bank.path}: group {self.task.group} is not sealed")
         return self._reader
@@ -353,10 +373,14 @@ class Retrieval:
             self._positions[unit] = places
         return unit, places[self._layer[name]]
 
+    def held(self, name: str) -> TensorInfo:
+        """The base's tensor under whose name a tensor of the task is superposed."""
+        unit, position = self.place(name)
+        return self._named[unit.names[position]]
+
     def sum_key(self, name: str) -> str:
         """The superposition that a tensor of the task lies in."""
-        unit, position = self.place(name)
-        return sum_key(self.task.group, unit.names[position])
+        return sum_key(self.task.group, self.held(name).name)
 
     def _fill_superposed(self, kernel: Kernel, piece: Piece, strip: int, out: Raw) -> None:
         unit, position = self.place(piece.tensor.name)
@@ -367,7 +391,7 @@ class Retrieval:
         stored, held = self._named[piece.tensor.name].dtype, self.bank.info(key).dtype
         sealed, bits = held == "U8", 8 * ITEM_SIZE[held]
         scale = self.coefficient * 2.0 ** self.bank.manifest.steps[moved]
-        flips = sign_bits(unit.signs, self.task.seed, moved, unit.rows, unit.cols)
+        flips = unit.flips(self.task.seed, position)
         size = ITEM_SIZE[piece.tensor.dtype]
         base_hash = self._hasher(base_key(piece.tensor.name), piece.chunk)
         sum_hash = None if sealed else self._hasher(key, piece.chunk)
@@ -384,14 +408,14 @@ class Retrieval:
             if not onto:
                 kernel.set_base(0, raw, stored, rect.elements)
             if sealed:
-                steps = self._sealed.steps(self._named[moved], rect.start, rect.elements)
+                steps = self.sealed.steps(self._named[moved], rect.start, rect.elements)
                 codes, bits = steps.view(np.uint8), 32
             else:
                 codes = kernel.buffer(rect.elements * bits // 8)
                 self.bank.read_into(key, rect.start * bits // 8, codes)
             if sum_hash:
                 sum_hash.update(codes)
-            signs = SignWindow(unit.signs, flips, rect.rows, rect.cols, scale)
+            signs = unit.window(flips, rect, scale)
             if onto:
                 lost = kernel.retrieve_onto(codes, bits, signs, target)
             else:

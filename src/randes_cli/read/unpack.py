@@ -28,7 +28,7 @@ from randes_cli.files.bank_keys import file_key
 from randes_cli.files.configs import TORCH_NAMES, with_dtype
 from randes_cli.files.folders import PICKLES, SUFFIXES, component_of, index_name, takes_shards
 from randes_cli.files.kinds import is_code
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
 from randes_cli.files.writer import (
     CheckpointWriter,
@@ -36,6 +36,7 @@ from randes_cli.files.writer import (
     shards_of,
     weight_files,
 )
+from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import (
@@ -46,7 +47,7 @@ from randes_cli.read.retrieve import (
     open_base,
     output_metadata,
 )
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
@@ -93,6 +94,14 @@ class UnpackOptions:
     force: bool = False
     safetensors_only: bool = False
     trust_remote_code_files: bool = False
+
+    def __post_init__(self) -> None:
+        if self.coefficient is not None:
+            check_number("--lambda", self.coefficient, MOST_COEFFICIENT)
+        if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
+            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
+        if self.shard_bytes is not None:
+            Limit(1, 2**63 - 1).check("--shard", self.shard_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +169,13 @@ def _is_file(out: Path | None) -> bool:
 
 
 def unpack(
-    bank: Path,
+    bank: StrPath,
     names: Sequence[str] | None,
-    out: Path | None,
+    out: StrPath | None,
     options: UnpackOptions,
     run: RunOptions,
     *,
-    base: str | None = None,
+    base: StrPath | None = None,
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> list[UnpackReport]:
@@ -175,8 +184,9 @@ def unpack(
     Every place is checked before any is written.
     Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
+    out = None if out is None else Path(out)
     with ExitStack() as stack:
-        file = stack.enter_context(BankFile(bank))
+        file = stack.enter_context(BankFile(Path(bank)))
         every = [task.name for task in file.manifest.tasks]
         chosen = every if names is None else list(dict.fromkeys(names))
         tasks = [find_task(file, name) for name in chosen]
@@ -246,7 +256,7 @@ class _Unpacking:
             dtype=options.dtype,
             force=options.force,
         )
-        self.components = _by_component(self.retrieval, place.weights)
+        self.components = by_component(self.retrieval, place.weights)
         self.notes = list(place.notes)
         self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
 
@@ -282,29 +292,11 @@ class _Unpacking:
         """Write side files, then the weights: a folder without weights loads as nothing."""
         for path in self.files():
             _make_folder(path.parent)
-        for path, content in self.place.side_files.items():
-            data = self._set_right(path, self._side_file(content))
-            with atomic_file(path, force=self.options.force) as file:
-                file.write_at(data, 0)
+        self.notes += write_side_files(
+            self.bank, self.place, force=self.options.force, dtype=self.options.dtype
+        )
         with self._writers() as writers:
             self._write_weights(writers, progress)
-
-    def _side_file(self, content: str) -> bytes:
-        data = self.bank.read_whole(file_key(content)).tobytes()
-        if content_digest(data) != content:
-            raise BankDamaged(f"{self.bank.path}: tensor {file_key(content)!a} is damaged")
-        return data
-
-    def _set_right(self, path: Path, data: bytes) -> bytes:
-        """A configuration that says the dtype that the weights have now."""
-        dtype = self.options.dtype
-        if dtype is None or path.name != "config.json":
-            return data
-        made = with_dtype(data, dtype)
-        if made != data:
-            name = path.relative_to(self.place.path).as_posix()
-            self.notes.append(f"{name}: dtype is {TORCH_NAMES[dtype]}, as the weights now are")
-        return made
 
     @contextmanager
     def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
@@ -391,6 +383,29 @@ class _Unpacking:
         )
 
 
+def write_side_files(
+    bank: BankFile, place: Destination, *, force: bool = False, dtype: str | None = None
+) -> list[str]:
+    """Write a task's side files where they belong; say what was changed in them.
+
+    With `dtype` each config.json says that the weights have it. Raises BankDamaged.
+    """
+    notes = []
+    for path, content in place.side_files.items():
+        data = bank.read_whole(file_key(content)).tobytes()
+        if content_digest(data) != content:
+            raise BankDamaged(f"{bank.path}: tensor {file_key(content)!a} is damaged")
+        if dtype is not None and path.name == "config.json":
+            stored, data = data, with_dtype(data, dtype)
+            if data != stored:
+                name = path.relative_to(place.path).as_posix()
+                notes.append(f"{name}: dtype is {TORCH_NAMES[dtype]}, as the weights now are")
+        _make_folder(path.parent)
+        with atomic_file(path, force=force) as file:
+            file.write_at(data, 0)
+    return notes
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -400,8 +415,8 @@ def _make_folder(folder: Path) -> None:
         raise wrap_os_error(error, folder, "making the folder") from error
 
 
-def _by_component(
-    retrieval: Retrieval, weights: Mapping[str, Path]
+def by_component(
+    retrieval: Retrieval, weights: Mapping[str, object]
 ) -> dict[str, dict[str, TensorInfo]]:
     """By component and bank name: the tensors as they are called in the component's file."""
     made: dict[str, dict[str, TensorInfo]] = {component: {} for component in weights}
