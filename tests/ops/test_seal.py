@@ -57,7 +57,7 @@ def sums(bank: Path, *groups: int) -> dict[str, bytes]:
 
 def slow_steps(bank: BankFile, name: str, bits: int) -> np.ndarray:
     """A sealed superposition in steps, code by code, from the stored bytes."""
-    tensor = next(t for t in bank.manifest.base.tensors if t.name == name)
+    tensor = bank.manifest.base.tensors[name]
     rows, cols = seal_matrix(tensor)
     both = bank.read(scale_key(0, name)).view(np.float16).astype(np.float32)
     whole = int.from_bytes(bank.read(sum_key(0, name)).tobytes(), "little")

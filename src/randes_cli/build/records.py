@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from randes_cli.build.inputs import OpenTask
-from randes_cli.build.strips import Participant, Tally
+from randes_cli.build.participants import Participant
+from randes_cli.build.tally import Tally
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.hub_ref import is_model_id
 from randes_cli.files.manifest import Manifest
@@ -52,17 +52,12 @@ def _line(text: str) -> str:
 
 
 def task_record(
-    base: Mapping[str, TensorInfo],
-    opened: OpenTask,
-    participant: Participant,
-    who: int,
-    tally: Tally,
-    *,
-    source: str,
+    base: Mapping[str, TensorInfo], participant: Participant, tally: Tally, *, source: str
 ) -> TaskRecord:
     """The record of a task whose tensors have all been read."""
-    tensors, fit = participant.checkpoint.tensors, participant.fit
-    changed = {name for name in tensors if (who, name) in tally.changed}
+    tensors, fit, opened = participant.source.tensors, participant.fit, participant.opened
+    index = participant.index
+    changed = {name for name in tensors if (index, name) in tally.changed}
     same = {
         name
         for name, tensor in tensors.items()
@@ -77,12 +72,12 @@ def task_record(
         dtype = Counter(tensor.dtype for tensor in shared.values()).most_common(1)[0][0]
     return TaskRecord(
         name=participant.name,
-        index=participant.index,
+        index=index,
         seed=participant.seed,
         group=participant.group,
         source=source,
-        fingerprint=fingerprint(tensors, tally.joined(who, tensors)),
-        metadata=dict(participant.checkpoint.metadata),
+        fingerprint=fingerprint(tensors, tally.joined(index, tensors)),
+        metadata=dict(participant.source.metadata),
         dtype=dtype,
         unchanged=frozenset(same),
         missing=frozenset(fit.missing),
@@ -91,26 +86,25 @@ def task_record(
         dtypes={n: t.dtype for n, t in shared.items() if t.dtype != (dtype or base[n].dtype)},
         prefix=opened.naming.prefix,
         unprefixed=opened.naming.unprefixed,
-        layout=opened.layout,
-        files={name: file.digest for name, file in opened.side_files.items()},
-        left_out=opened.left_out,
-        pickle=opened.pickle,
+        layout=opened.beside.layout,
+        files={name: file.digest for name, file in opened.beside.side_files.items()},
+        left_out=opened.beside.left_out,
+        pickle=opened.beside.pickle,
     )
 
 
 def task_summary(
-    opened: OpenTask,
     participant: Participant,
     cosine: float,
     coefficient: float,
     manifest: Manifest | None,
-    still: frozenset[str],
+    same: frozenset[str],
 ) -> TaskSummary:
-    """A task as `pack` reports it; without a manifest (a dry run) `still` are the unchanged."""
+    """A task as `pack` reports it; without a manifest (a dry run) `same` are the unchanged."""
     fit = participant.fit
     records = manifest.tasks if manifest else ()
     record = next((r for r in records if r.index == participant.index), None)
-    unchanged = record.unchanged if record else still
+    unchanged = record.unchanged if record else same
     return TaskSummary(
         name=participant.name,
         index=participant.index,
@@ -122,8 +116,8 @@ def task_summary(
         own=len(record.own) if record else len(fit.exact),
         unchanged=len(unchanged),
         missing=len(fit.missing),
-        read_bytes=tensor_bytes(participant.checkpoint.tensors.values()),
-        side_files=len(opened.side_files),
-        left_out=dict(opened.left_out),
-        notes=opened.notes,
+        read_bytes=tensor_bytes(participant.source.tensors.values()),
+        side_files=len(participant.opened.beside.side_files),
+        left_out=dict(participant.opened.beside.left_out),
+        notes=participant.opened.notes,
     )

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors
+from randes_cli.core.arrays import F16, F32, I32, I64, Raw
 from randes_cli.core.codes import (
     encode,
     fit_scales,
@@ -49,9 +49,6 @@ from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.stored import stored_statistics, summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
-
-I64 = NDArray[np.int64]
-F32 = NDArray[np.float32]
 
 #: Elements that are cut at once; a multiple of eight, so that codes end on a byte.
 _STRIP = 2**16
@@ -118,7 +115,7 @@ def fit_bits(bank: Path, limit: str | None) -> int:
     Raises UsageError where none is.
     """
     with BankFile(bank) as file:
-        base = tensor_bytes(file.manifest.base.tensors)
+        base = tensor_bytes(file.manifest.base.tensors.values())
     most = parse_limit(limit or "", base)
     for bits in sorted(SEAL_BITS, reverse=True):
         size = seal(bank, bank, bits, dry_run=True).bytes_after
@@ -132,10 +129,10 @@ class _Sealing:
 
     def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
         self.old, self.bits, self.progress = old, bits, progress
-        self.threads = thread_count(run.threads, old.manifest.base.tensors)
+        self.threads = thread_count(run.threads, old.manifest.base.tensors.values())
         self.strip = max(8, (run.strip_elements or _STRIP) // 8 * 8)
         manifest = old.manifest
-        named = {tensor.name: tensor for tensor in manifest.base.tensors}
+        named = manifest.base.tensors
         self.groups = live_groups(manifest)
         held = {task.group for task in manifest.tasks} | {g for _, g in manifest.forgotten}
         self.groups = [group for group in self.groups if group in held]
@@ -196,12 +193,12 @@ class _Sealing:
 
     # First pass: scales
 
-    def _units(self, one: _Sum, start: int, count: int) -> NDArray[np.int32]:
+    def _units(self, one: _Sum, start: int, count: int) -> I32:
         """Elements of a live superposition, unchecked."""
         bits = 8 * ITEM_SIZE[self.old.info(one.key).dtype]
         raw = np.empty(count * bits // 8, np.uint8)
         self.old.read_into(one.key, start * bits // 8, raw)
-        units: NDArray[np.int32] = raw.view(code_dtype(bits)).astype(np.int32)
+        units: I32 = raw.view(code_dtype(bits)).astype(np.int32)
         return units
 
     def _measure(self) -> None:
@@ -222,7 +219,7 @@ class _Sealing:
         for one in self.sums:
             self.scales[one.key] = inverse_scales(*self._fitted(one), self.bits)
 
-    def _fitted(self, one: _Sum) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    def _fitted(self, one: _Sum) -> tuple[F16, F16]:
         return fit_scales(*self.squares[one.key], self.bits)
 
     def _measure_chunk(self, one: _Sum, number: int, rect: Rect) -> int:
@@ -272,7 +269,7 @@ class _Sealing:
 
         self._parallel(jobs, work, "sealing", total)
 
-    def _codes(self, one: _Sum, start: int, count: int) -> list[NDArray[np.uint8]]:
+    def _codes(self, one: _Sum, start: int, count: int) -> list[Raw]:
         rows, columns = self.scales[one.key]
         made = []
         for place in range(start, start + count, self.strip):

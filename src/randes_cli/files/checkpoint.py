@@ -10,9 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
@@ -35,7 +33,7 @@ class WeightFile(Protocol):
     header: Header
     pickle: str | None
 
-    def read_at(self, offset: int, out: NDArray[np.uint8], /) -> None:
+    def read_at(self, offset: int, out: Raw, /) -> None:
         """Fill `out` from `offset`."""
 
     def close(self) -> None:
@@ -61,7 +59,7 @@ class TensorFile:
             self.close()
             raise
 
-    def read_at(self, offset: int, out: NDArray[np.uint8]) -> None:
+    def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
         view = memoryview(out)
         try:
@@ -141,7 +139,7 @@ class Checkpoint:
         """Where in a pickle the tensors are (``state_dict``); None where it is none."""
         return next((where for f in self.files if (where := f.pickle) is not None), None)
 
-    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+    def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
         file, offset = self._where[name]
         file.read_at(offset + start, out)

@@ -46,7 +46,7 @@ Tensors = Mapping[str, TensorInfo]
 
 @dataclass(frozen=True, slots=True)
 class BaseRecord:
-    """The base model: `tensors` are its names, dtypes and shapes.
+    """The base model: `tensors` are its names, dtypes and shapes, in order.
 
     `files` are its side files: content digest (of ``files/<digest>``) by name. `layout`, `left_out`
     and `pickle` are as in a task's record.
@@ -56,7 +56,7 @@ class BaseRecord:
     fingerprint: str
     storage: BaseStorage
     metadata: Mapping[str, str]
-    tensors: tuple[TensorInfo, ...]
+    tensors: Tensors
     files: Mapping[str, str] = field(default_factory=dict)
     layout: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class BaseRecord:
             "fingerprint": self.fingerprint,
             "storage": self.storage.value,
             "metadata": dict(sorted(self.metadata.items())),
-            "tensors": {t.name: [t.dtype, list(t.shape)] for t in self.tensors},
+            "tensors": {n: [t.dtype, list(t.shape)] for n, t in self.tensors.items()},
             "files": dict(sorted(self.files.items())),
             **({"layout": dict(self.layout)} if self.layout else {}),
             **_origin_json(self),
@@ -85,7 +85,7 @@ class BaseRecord:
             fingerprint=fields.line("fingerprint"),
             storage=fields.choice("storage", BaseStorage),
             metadata=fields.map("metadata", as_text),
-            tensors=tuple(_tensors(fields, "tensors").values()),
+            tensors=_tensors(fields, "tensors"),
             files=_files(fields),
             layout=_layout(fields),
             left_out=_left_out(fields),

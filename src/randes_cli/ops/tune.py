@@ -20,7 +20,6 @@ from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, check_number
 from randes_cli.ops.scoring import Evaluate, score_retrieved
-from randes_cli.read.retrieve import find_task
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -130,7 +129,7 @@ def tune(
             task.name for task in file.manifest.tasks
         )
         for name in names:
-            find_task(file, name)
+            file.task(name)
         identity = digest(file.read(CHECKS)).hex()
     notes = _Notes(path, identity, options)
     made = 0

@@ -8,24 +8,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.inputs import bank_source, reopen
+from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.core.stats import predicted_cosine
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, NORMS, base_key, file_key, own_key, scale_key
+from randes_cli.files.base import BankBase, open_base
 from randes_cli.files.digests import digest
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import chunks, strip_elements
-from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task, open_base
+from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 from randes_cli.stats.stored import kept_energy, norm_rows, sealed_bits, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class VerifyReport:
 
 def needed_keys(bank: BankFile, name: str) -> set[str]:
     """The tensors of a bank that retrieving a task reads."""
-    retrieval = Retrieval(bank, None, find_task(bank, name))
+    retrieval = Retrieval(bank, None, bank.task(name))
     task = retrieval.task
     keys = {own_key(name, n) for n in [*task.own, *task.shapes]}
     keys |= {file_key(content) for content in task.files.values()}
@@ -197,12 +196,12 @@ def _measure_task(
     opening: OpenOptions,
     progress: Progress,
 ) -> TaskCheck:
-    retrieval = Retrieval(bank, base, find_task(bank, name), coefficient=coefficient)
+    retrieval = Retrieval(bank, base, bank.task(name), coefficient=coefficient)
     threads = thread_count(run.threads)
     strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
     moments: dict[str, dict[tuple[bool, int], F64]] = {}
     with ExitStack() as stack:
-        original = reopen(stack, source, bank_source(bank, base), opening)
+        original = reopen(stack, name, source, bank_source(bank, base), opening).source
         if original.tensors != retrieval.tensors:
             raise MismatchError(f"{source}: has other tensors than task {name}")
 
@@ -227,7 +226,7 @@ def _measure_task(
 def _compare(
     retrieval: Retrieval,
     base: BankBase | None,
-    read: Callable[[str, int, NDArray[np.uint8]], None],
+    read: Callable[[str, int, Raw], None],
     piece: Piece,
     tools: tuple[Kernel, int],
 ) -> F64:
@@ -264,10 +263,10 @@ def _error(sums: F64) -> float:
 def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> TaskCheck:
     statistics = stored_statistics(bank)
     column = statistics.indices.index(retrieval.task.index)
-    rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors))}
+    rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors.values()))}
     group, manifest = retrieval.task.group, bank.manifest
     groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors, groups, sealed_bits(manifest))
+    kept = kept_energy(manifest.base.tensors.values(), groups, sealed_bits(manifest))
     near = [place for place, task in enumerate(bank.manifest.tasks) if task.group == group]
 
     def predicted(names: Sequence[str]) -> float:

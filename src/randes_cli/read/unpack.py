@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.atomic import (
     atomic_file,
@@ -25,6 +26,7 @@ from randes_cli.files.atomic import (
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
+from randes_cli.files.base import BankBase, open_base
 from randes_cli.files.configs import TORCH_NAMES, with_dtype
 from randes_cli.files.folders import PICKLES, SUFFIXES, component_of, index_name, takes_shards
 from randes_cli.files.kinds import is_code
@@ -37,16 +39,8 @@ from randes_cli.files.writer import (
     weight_files,
 )
 from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import strip_elements
-from randes_cli.read.retrieve import (
-    BankBase,
-    Piece,
-    Retrieval,
-    find_task,
-    open_base,
-    output_metadata,
-)
+from randes_cli.read.retrieve import Piece, Retrieval, output_metadata
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
@@ -189,7 +183,7 @@ def unpack(
         file = stack.enter_context(BankFile(Path(bank)))
         every = [task.name for task in file.manifest.tasks]
         chosen = every if names is None else list(dict.fromkeys(names))
-        tasks = [find_task(file, name) for name in chosen]
+        tasks = [file.task(name) for name in chosen]
         single = len(tasks) == 1 and (names is not None or _is_file(out))
         places = [destination(task, out, options, single=single) for task in tasks]
         opened = open_base(file, base)
@@ -221,7 +215,7 @@ def unpack_task(
 ) -> UnpackReport:
     """Write all tensors of one task to the bare file `path` (or shards named after it)."""
     place = Destination(path, {"": path}, {})
-    job = _Unpacking(bank, base, find_task(bank, name), place, options, run)
+    job = _Unpacking(bank, base, bank.task(name), place, options, run)
     job.check()
     if not dry_run:
         check_space(_existing(path.parent), job.bytes)
@@ -330,10 +324,10 @@ class _Unpacking:
         pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
         room = max((p.rect.elements * ITEM_SIZE[p.tensor.dtype] for p in pieces), default=0)
 
-        def worker() -> tuple[Kernel, NDArray[np.uint8]]:
+        def worker() -> tuple[Kernel, Raw]:
             return make_kernel(run.device, elements=strip, layers=1), np.empty(room, np.uint8)
 
-        def work(state: tuple[Kernel, NDArray[np.uint8]], piece: Piece) -> int:
+        def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
             kernel, buffer = state
             size = ITEM_SIZE[piece.tensor.dtype]
             out = buffer[: piece.rect.elements * size]
