@@ -203,7 +203,8 @@ class EditOptions:
         base: the base's checkpoint, where it lies outside the bank and has moved.
         wait: seconds to wait for another editor.
         dry_run: only report.
-        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        merge_adapters: refuse a bank of adapters that stay adapters (where there is a base,
+            adapters become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
     """
 
@@ -231,7 +232,9 @@ class PackOptions:
             (None: twice the tasks of the largest group, at least 16).
         steps: step exponents by tensor name that replace the measured ones; with
         widths: bits of those superpositions that are not `bits` wide, by tensor name.
-        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        adapters: LoRA adapters stay adapters, also where a base is named.
+        merge_adapters: refuse to keep them so (where there is a base and not `adapters`, they
+            become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
     """
 
@@ -244,10 +247,13 @@ class PackOptions:
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    adapters: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
 
     def __post_init__(self) -> None:
+        if self.adapters and self.merge_adapters:
+            raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
         if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
         LIMITS["seed"].check("--seed", self.seed)

@@ -7,10 +7,11 @@ integers, and one commit puts it in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import add_files, fill
@@ -32,6 +33,8 @@ from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers, run_serial
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,11 @@ class Build:
 
     # Writing
 
-    def write(self) -> Built:
-        """Write the bank. Raises what reading, fitting and writing raise; see `pack` and `add`."""
+    def write(self, report: Callable[[Built], R]) -> R:
+        """Write the bank, and return what `report`, called before the commit, says of it.
+
+        Raises what reading, fitting and writing raise; see `pack` and `add`.
+        """
         while True:
             try:
                 with self._new_file() as file:
@@ -131,7 +137,7 @@ class Build:
                         self.progress,
                     )
                     fill(passes, self.phase)
-                    return self._finish(passes)
+                    return report(self._finish(passes))
             except TooNarrow as retry:
                 self.steps.widen(retry.units)
 

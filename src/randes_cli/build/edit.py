@@ -12,32 +12,28 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.build.build import Build
+from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import (
-    bank_origin,
-    bank_source,
-    check_names,
-    open_coming,
-    reopen,
-)
+from randes_cli.build.inputs import check_names, open_coming, reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.base import find_recorded, open_base
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.base import bank_base, bank_source, find_recorded
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.limits import LIMITS, StrPath, as_source
-from randes_cli.plan import fit_task, plan_units
+from randes_cli.plan import fit_task
 from randes_cli.reports import EditReport
-from randes_cli.specs import EditOptions, RunOptions, TaskInput
+from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput
 from randes_cli.stats.stored import stored_statistics, summaries
 from randes_cli.workers import Progress, no_progress
 
 
+@one_command()
 def add(
     bank: StrPath,
     tasks: Sequence[TaskInput],
@@ -77,6 +73,7 @@ def add(
         return edit.report("adding")
 
 
+@one_command()
 def remove(
     bank: StrPath,
     names: Sequence[str],
@@ -108,7 +105,7 @@ def _edit(
     bank: StrPath, options: EditOptions | None, run: RunOptions | None, progress: Progress
 ) -> Iterator[_Edit]:
     """An edit of a bank, opened under its write lock; a dry run only reads and needs none."""
-    options, bank = options or EditOptions(), Path(bank)
+    options, bank = options or EditOptions(), edited_bank(Path(bank))
     with ExitStack() as stack:
         if not options.dry_run:
             if not bank.exists():
@@ -134,8 +131,7 @@ class _Edit:
         self.start: Manifest = old.manifest
         self.stored = stored_statistics(old)
         self.before = summaries(old.manifest, self.stored)
-        self.units = plan_units(old.manifest.base.tensors.values(), old.manifest.transform)
-        self.unit_of = {name: unit for unit in self.units for name in unit.names}
+        self.units = list(dict.fromkeys(old.units.values()))
         self.base: Source | None = None
         self.coming: list[Participant] = []
         self.leaving: list[Participant] = []
@@ -144,9 +140,7 @@ class _Edit:
     def source(self) -> Source:
         """The base, opened when first asked for."""
         if self.base is None:
-            opened = open_base(self.old, self.options.base)
-            if opened is not None:
-                self.stack.callback(opened.close)
+            opened = self.stack.enter_context(bank_base(self.old, self.options.base))
             self.base = bank_source(self.old, opened)
         return self.base
 
@@ -199,7 +193,7 @@ class _Edit:
             )
         opened = reopen(self.stack, record.name, path, self.source(), self.options.opening)
         tensors = opened.source.tensors
-        whole = fit_task(self.source().tensors, tensors, self.unit_of)
+        whole = fit_task(self.source().tensors, tensors, self.old.units)
         changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}
         rest = {name: "" for name in tensors if name not in changed}
         fit = replace(whole, superposed=changed, exact=rest)
@@ -207,20 +201,13 @@ class _Edit:
 
     def come(self, tasks: Sequence[TaskInput], places: Mapping[str, int]) -> None:
         """Open tasks that enter the bank; `places` are the groups of those that they replace."""
-        names, options = self.unit_of.keys(), self.options
-        beside = bank_origin(self.old)
+        names, options = self.old.units.keys(), self.options
+        if options.merge_adapters and self.start.base.storage is BaseStorage.zero:
+            raise UsageError(f"{self.old.path}: holds adapters as they are; there is no base")
         if self.start.next_index + len(tasks) > LIMITS["next_index"].most:
             raise MismatchError(f"{self.old.path}: no index is left for a new task; pack it anew")
         for index, task in enumerate(tasks, self.start.next_index):
-            opened, fit = open_coming(
-                self.stack,
-                task,
-                self.source(),
-                beside,
-                names,
-                options.opening,
-                merge_adapters=options.merge_adapters,
-            )
+            opened, fit = open_coming(self.stack, task, self.source(), names, options.opening)
             group = self._group_for(task, places.get(task.name))
             self.coming.append(Participant(opened, fit, index, self.start.seed + index, group))
 
@@ -270,15 +257,18 @@ class _Edit:
             stored=self.stored,
         )
         build.sample()
-        built = build.preview() if options.dry_run else build.write()
-        return EditReport(
-            bank=str(self.old.path),
-            dry_run=options.dry_run,
-            bytes_before=self.old.header.file_size,
-            bytes_after=built.bytes,
-            read_bytes=build.read_bytes,
-            buffer_bytes=build.workers.buffer_bytes,
-            before=self.before,
-            after=summaries(built.manifest, built.statistics),
-            estimated=tuple(sorted(built.statistics.estimated)),
-        )
+
+        def report(built: Built) -> EditReport:
+            return EditReport(
+                bank=str(self.old.path),
+                dry_run=options.dry_run,
+                bytes_before=self.old.header.file_size,
+                bytes_after=built.bytes,
+                read_bytes=build.read_bytes,
+                buffer_bytes=build.workers.buffer_bytes,
+                before=self.before,
+                after=summaries(built.manifest, built.statistics),
+                estimated=tuple(sorted(built.statistics.estimated)),
+            )
+
+        return report(build.preview()) if options.dry_run else build.write(report)

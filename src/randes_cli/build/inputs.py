@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from randes_cli.build.participants import OpenTask, Origin, Participant
 from randes_cli.errors import MismatchError, RandesError, UsageError
-from randes_cli.files.adapters import CONFIG as ADAPTER_CONFIG
-from randes_cli.files.adapters import (
-    MergedAdapter,
-    adapter_base,
-    base_model,
-    is_adapter,
-    require_alike,
-)
+from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts, require_alike
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.configs import match_configs
+from randes_cli.files.header import parse_json
+from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
+from randes_cli.files.lora.config import base_model
+from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
@@ -48,6 +46,7 @@ _AWAY = (
     "weights on the Hub are not read in a dry run: sizes and predictions suppose that every task "
     "changed all of its tensors, and all tasks alike"
 )
+CONFIG = "config.json"
 Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
@@ -138,19 +137,18 @@ def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[
     return Renamed(checkpoint, naming.names), naming, (note,)
 
 
-def open_task(
-    task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Origin, *, merge_adapters: bool
-) -> OpenTask:
+def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Origin) -> OpenTask:
     """A task as the engine reads it. An adapter of a full base is merged.
 
-    Raises UsageError (an adapter, and `merge_adapters` is false) and what merging raises;
-    MismatchError when the base is one of adapters and the task another kind.
+    `beside` is what lies beside the base; beside that of a bank it is what the bank says.
+    Raises what merging raises; MismatchError when the base is one of adapters and the task
+    another kind.
     """
+    if isinstance(base, BankBase):
+        beside = _bank_origin(base.bank)
     if isinstance(base, ZeroBase):
         require_alike(checkpoint, base)
-    elif is_adapter(checkpoint) and not is_adapter(base):
-        if not merge_adapters:
-            raise UsageError(f"{task.source}: a LoRA adapter; say --merge-adapters")
+    elif is_adapter(checkpoint):
         return _merged(task, checkpoint, base, beside)
     source, naming, said = named_like(base, checkpoint)
     notes = (*checkpoint.notes, *said)
@@ -161,7 +159,7 @@ def open_task(
             files, changed = match_configs(files, base.tensors, source.tensors)
             notes += ("has no config: gets the base's side files", *changed)
     if not is_adapter(checkpoint):
-        files, more = without_adapter_config(files)
+        files, more = _without_adapter_config(files)
         left_out |= more
         notes += left_out_note(more)
     origin = Origin(checkpoint.layout, files, left_out, checkpoint.pickle)
@@ -170,16 +168,16 @@ def open_task(
 
 def _merged(task: TaskInput, adapter: Checkpoint, base: Source, beside: Origin) -> OpenTask:
     """An adapter merged into the base: a model in the base's layout, with its side files."""
-    merged = MergedAdapter(base, adapter)
-    files, _ = without_adapter_config({**borrowed(beside.side_files), **adapter.side_files})
-    files, changed = match_configs(files, base.tensors, merged.tensors)
+    merged = MergedAdapter(base, adapter, _configs(beside.side_files))
+    files, _ = _without_adapter_config({**borrowed(beside.side_files), **adapter.side_files})
+    files, changed = match_configs(files, base.tensors, merged.tensors, merged.untied)
     layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
-    notes = (*adapter.notes, merged.summary, *changed)
+    notes = (*adapter.notes, merged.summary, *merged.notes, *changed)
     origin = Origin(layout, files, adapter.left_out, adapter.pickle)
     return OpenTask(task, merged, Naming(), origin, notes)
 
 
-def without_adapter_config(
+def _without_adapter_config(
     files: Mapping[str, SideFile],
 ) -> tuple[Mapping[str, SideFile], dict[str, str]]:
     """Side files of a whole model, which must not say that it is an adapter, and those dropped."""
@@ -189,14 +187,26 @@ def without_adapter_config(
     return kept, {ADAPTER_CONFIG: "of an adapter, and these weights are a whole model"}
 
 
-def bank_origin(bank: BankFile) -> Origin:
+def _bank_origin(bank: BankFile) -> Origin:
     """What lay beside a bank's base when it was packed. Its side files are in the bank already."""
     record = bank.manifest.base
     files = {}
     for name, digest in record.files.items():
-        data = bank.read_whole(file_key(digest)).tobytes() if name.endswith("config.json") else None
+        data = bank.read_whole(file_key(digest)).tobytes() if name.endswith(CONFIG) else None
         files[name] = SideFile(bank.path, digest, bank.info(file_key(digest)).nbytes, data)
     return Origin(record.layout, files, record.left_out, record.pickle)
+
+
+def _configs(files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
+    """The base's configurations by component."""
+    made: dict[str, Mapping[str, Any]] = {}
+    for name, side_file in files.items():
+        component, _, file = name.rpartition("/")
+        with suppress(ValueError):  # what is no JSON says nothing
+            config = parse_json(side_file.content()) if file == CONFIG else None
+            if isinstance(config, dict):
+                made[component] = config
+    return made
 
 
 class _Refusals:
@@ -228,18 +238,15 @@ def reopen(
 ) -> OpenTask:
     """A task that is in a bank, read as it was when it was packed."""
     checkpoint = stack.enter_context(Sources(opening).open(source))
-    return open_task(TaskInput(name, source), checkpoint, base, Origin(), merge_adapters=True)
+    return open_task(TaskInput(name, source), checkpoint, base, Origin())
 
 
 def open_coming(
     stack: ExitStack,
     task: TaskInput,
     base: Source,
-    beside: Origin,
     names: Collection[str],
     opening: OpenOptions,
-    *,
-    merge_adapters: bool,
 ) -> tuple[OpenTask, TaskFit]:
     """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
 
@@ -249,21 +256,13 @@ def open_coming(
 
     def checked(stack: ExitStack, opener: Opener) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = open_task(task, checkpoint, base, beside, merge_adapters=merge_adapters)
+        opened = open_task(task, checkpoint, base, Origin())
         return opened, fit_to(base, opened.source, names)
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:
             checked(passing, sources.look)
     return checked(stack, sources.open)
-
-
-def bank_source(bank: BankFile, base: BankBase | None) -> Source:
-    """The base as tasks are compared with it: zeros in a bank of adapters."""
-    if base is not None:
-        return base
-    tensors = bank.manifest.base.tensors
-    return ZeroBase(f"{bank.path} (base)", tensors)
 
 
 def open_inputs(
@@ -319,9 +318,7 @@ def _open_inputs(
     made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):
-            one = open_task(
-                task, checkpoint, found.source, found.beside, merge_adapters=options.merge_adapters
-            )
+            one = open_task(task, checkpoint, found.source, found.beside)
             made.append((one, fit_to(found.source, one.source, names)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)
@@ -334,20 +331,48 @@ def _open_base(
     options: PackOptions,
     opener: Opener,
 ) -> OpenBase:
-    """The base: a checkpoint; or nothing, where every task is an adapter that stays one."""
-    adapters = bool(tasks) and all(is_adapter(checkpoint) for _, checkpoint in tasks)
+    """The base: a checkpoint; or zeros, where the tasks are adapters that stay adapters."""
     opened = stack.enter_context(opener(base)) if base else None
-    if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
-        first = tasks[0][1]
-        name, said = (opened.source, "") if opened else ("", base_model(first))
-        return OpenBase(adapter_base(first), name, Origin(), (), BaseStorage.zero, said)
-    if opened is None:
-        raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
+    if opened is not None and is_adapter(opened):
+        raise UsageError(
+            f"{base}: a LoRA adapter, and no base; name first the model that the adapters were "
+            "trained on, or say --adapters: then all arguments are adapters that stay adapters"
+        )
+    if opened is None or options.adapters:
+        return _adapters_alone(opened, [checkpoint for _, checkpoint in tasks], options)
     if options.base_storage is BaseStorage.zero:
         raise UsageError("a bank without a base holds LoRA adapters; a task here is none")
     beside = Origin(opened.layout, opened.side_files, opened.left_out, opened.pickle)
     notes = tuple(f"base: {note}" for note in opened.notes)
     return OpenBase(opened, opened.source, beside, notes, options.base_storage)
+
+
+def _adapters_alone(
+    base: Checkpoint | None, adapters: Sequence[Checkpoint], options: PackOptions
+) -> OpenBase:
+    """What adapters that stay adapters are superposed from; they are checked against `base`."""
+    other = next((checkpoint for checkpoint in adapters if not is_adapter(checkpoint)), None)
+    if other is not None or options.merge_adapters:
+        why = "--merge-adapters needs one" if other is None else f"{other.source} is none"
+        raise UsageError(
+            f"name the base: only LoRA adapters that stay adapters go without one ({why})"
+        )
+    first = adapters[0]
+    if base is None:
+        return OpenBase(adapter_base(first), "", Origin(), (), BaseStorage.zero, base_model(first))
+    for adapter in adapters:
+        require_adapts(adapter, base)
+    return OpenBase(adapter_base(first), base.source, Origin(), (), BaseStorage.zero)
+
+
+def leading_base(
+    tasks: Sequence[TaskInput], options: PackOptions
+) -> tuple[str | None, Sequence[TaskInput]]:
+    """(base, adapters) of what ``pack --adapters`` names; a first model is the base."""
+    if len(tasks) < 2:
+        return None, tasks
+    with Sources(options.opening).look(tasks[0].source) as first:
+        return (None, tasks) if is_adapter(first) else (tasks[0].source, tasks[1:])
 
 
 def _numbered(tasks: Sequence[tuple[OpenTask, TaskFit]], options: PackOptions) -> list[Participant]:

@@ -11,6 +11,7 @@ from randes_cli.build.inputs import Inputs
 from randes_cli.build.records import task_summary
 from randes_cli.core.arrays import F64
 from randes_cli.core.stats import default_coefficient
+from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
@@ -37,6 +38,8 @@ def pack_report(
     bits = seal_bits or start.bits
     choices = () if built else _alternatives(build, size, norms, bits)
     mean = float(np.mean(spread_out))
+    kept_adapters = inputs.base.storage is BaseStorage.zero
+    merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = tensor_bytes(tensors) + build.read_bytes
     return PackReport(
         bank=str(build.path),
@@ -53,10 +56,12 @@ def pack_report(
         download_bytes=inputs.download_bytes,
         bits=bits,
         groups=start.groups,
+        adapters="kept" if kept_adapters else "merged" if merged else None,
+        merged=merged,
         alternatives=choices,
         advice=(
             adapter_advice(mean)
-            if inputs.base.storage is BaseStorage.zero
+            if kept_adapters
             else advice(choices, len(groups), size, mean, start.groups)
         ),
     )

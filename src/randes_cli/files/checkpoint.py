@@ -14,6 +14,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
+from randes_cli.files.guard import note_input
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
@@ -54,6 +55,7 @@ class TensorFile:
         try:
             if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                 raise CheckpointError(f"{path}: not a regular file")
+            note_input(path)
             self.header: Header = read_header(self.fd, str(path))
         except BaseException:
             self.close()

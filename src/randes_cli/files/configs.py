@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from functools import partial
 from typing import Any
 
 from randes_cli.files.header import parse_json
@@ -107,9 +108,9 @@ def _labels(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
     config.pop("num_labels", None)
 
 
-def _tie(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
+def _tie(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool) -> None:
     """An output layer of its own where the base ties it to its embedding."""
-    if any(_OUTPUT.search(name) and name not in base for name in task):
+    if untied or any(_OUTPUT.search(name) and name not in base for name in task):
         config["tie_word_embeddings"] = False
         for part in _parts(config)[1:]:
             if "tie_word_embeddings" in part:
@@ -117,11 +118,12 @@ def _tie(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
 
 
 def match_configs(
-    files: Mapping[str, SideFile], base: Tensors, task: Tensors
+    files: Mapping[str, SideFile], base: Tensors, task: Tensors, untied: Container[str] = ()
 ) -> tuple[dict[str, SideFile], tuple[str, ...]]:
     """The base's configurations as they fit a task's weights, and a line for each that changed.
 
-    Of each component: its tensors are named ``<component>/<tensor>``.
+    Of each component: its tensors are named ``<component>/<tensor>``. `untied` are the components
+    whose head is known to be no more the embedding.
     """
     made, notes = dict(files), []
     for name, file in files.items():
@@ -131,16 +133,18 @@ def match_configs(
         ours, theirs = (_inside(tensors, component + slash) for tensors in (base, task))
         before = file.content()
 
-        def change(config: dict[str, Any], ours: Tensors = ours, theirs: Tensors = theirs) -> None:
-            _rows(config, ours, theirs)
-            _labels(config, ours, theirs)
-            _tie(config, ours, theirs)
-
-        after = edited(before, change)
+        parted = component in untied
+        after = edited(before, partial(_fit, base=ours, task=theirs, untied=parted))
         if after != before:
             made[name] = file.with_data(after)
             notes.append(f"{name}: {_changes(before, after)}, as the weights have it")
     return made, tuple(notes)
+
+
+def _fit(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool) -> None:
+    _rows(config, base, task)
+    _labels(config, base, task)
+    _tie(config, base, task, untied=untied)
 
 
 def _inside(tensors: Tensors, prefix: str) -> Tensors:

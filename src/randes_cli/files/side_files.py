@@ -16,6 +16,7 @@ import xxhash
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
 from randes_cli.limits import CONTROL
 
@@ -71,6 +72,7 @@ def content_digest(data: bytes) -> str:
 
 
 def _read(path: Path) -> bytes:
+    note_input(path)
     try:
         return path.read_bytes()
     except OSError as error:

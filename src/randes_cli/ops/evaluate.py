@@ -8,6 +8,7 @@ from pathlib import Path
 
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import find_recorded
+from randes_cli.files.guard import note_sources, one_command
 from randes_cli.limits import StrPath
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
 from randes_cli.specs import RunOptions
@@ -59,6 +60,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
+@one_command()
 def evaluate(
     bank: StrPath,
     evaluate: Evaluate,
@@ -77,6 +79,7 @@ def evaluate(
     Raises MissingError (no such task), UsageError (an evaluation failed), BankDamaged.
     """
     path, run = Path(bank), run or RunOptions()
+    note_sources([path, base, *(originals or {}).values()])
     with BankFile(path) as file:
         names = tuple(tasks or (task.name for task in file.manifest.tasks))
         records = [file.task(name) for name in names]

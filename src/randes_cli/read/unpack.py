@@ -15,20 +15,19 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.atomic import (
     atomic_file,
     check_space,
     check_target,
-    refuse_same_file,
     wrap_os_error,
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
-from randes_cli.files.base import BankBase, open_base
+from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.configs import TORCH_NAMES, with_dtype
 from randes_cli.files.folders import PICKLES, SUFFIXES, component_of, index_name, takes_shards
+from randes_cli.files.guard import one_command
 from randes_cli.files.kinds import is_code
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
@@ -39,10 +38,9 @@ from randes_cli.files.writer import (
     weight_files,
 )
 from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
-from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import Piece, Retrieval, output_metadata
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.specs import FLOAT_DTYPES, RunOptions, TensorInfo
+from randes_cli.workers import Progress, no_progress, run_parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +160,7 @@ def _is_file(out: Path | None) -> bool:
     return out is not None and out.name.endswith(SUFFIXES) and not out.is_dir()
 
 
+@one_command()
 def unpack(
     bank: StrPath,
     names: Sequence[str] | None,
@@ -186,9 +185,7 @@ def unpack(
         tasks = [file.task(name) for name in chosen]
         single = len(tasks) == 1 and (names is not None or _is_file(out))
         places = [destination(task, out, options, single=single) for task in tasks]
-        opened = open_base(file, base)
-        if opened is not None:
-            stack.callback(opened.close)
+        opened = stack.enter_context(bank_base(file, base))
         jobs = [
             _Unpacking(file, opened, task, place, options, run)
             for task, place in zip(tasks, places, strict=True)
@@ -200,27 +197,6 @@ def unpack(
             for job in jobs:
                 job.write(progress)
         return [job.report(dry_run) for job in jobs]
-
-
-def unpack_task(
-    bank: BankFile,
-    base: BankBase | None,
-    name: str,
-    path: Path,
-    options: UnpackOptions,
-    run: RunOptions,
-    *,
-    dry_run: bool = False,
-    progress: Progress = no_progress,
-) -> UnpackReport:
-    """Write all tensors of one task to the bare file `path` (or shards named after it)."""
-    place = Destination(path, {"": path}, {})
-    job = _Unpacking(bank, base, bank.task(name), place, options, run)
-    job.check()
-    if not dry_run:
-        check_space(_existing(path.parent), job.bytes)
-        job.write(progress)
-    return job.report(dry_run)
 
 
 def _existing(path: Path) -> Path:
@@ -241,7 +217,7 @@ class _Unpacking:
         run: RunOptions,
     ) -> None:
         self.bank, self.base = bank, base
-        self.place, self.options, self.run = place, options, run
+        self.place, self.options = place, options
         self.retrieval = Retrieval(
             bank,
             base,
@@ -249,6 +225,7 @@ class _Unpacking:
             coefficient=options.coefficient,
             dtype=options.dtype,
             force=options.force,
+            run=run,
         )
         self.components = by_component(self.retrieval, place.weights)
         self.notes = list(place.notes)
@@ -271,9 +248,7 @@ class _Unpacking:
     def check(self) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
         files = self.files()
-        outside = [] if self.base is None or self.base.outside is None else self.base.outside.files
         for path in files:
-            refuse_same_file(path, [self.bank.path, *(file.path for file in outside)])
             if path.parent.exists():
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():
@@ -315,33 +290,26 @@ class _Unpacking:
     def _write_weights(
         self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
     ) -> None:
-        retrieval, run = self.retrieval, self.run
-        threads = thread_count(run.threads, retrieval.tensors.values())
-        strip = strip_elements(
-            1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements
-        )
-
+        retrieval = self.retrieval
         pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
-        room = max((p.rect.elements * ITEM_SIZE[p.tensor.dtype] for p in pieces), default=0)
+        room = max((piece.nbytes for piece in pieces), default=0)
 
         def worker() -> tuple[Kernel, Raw]:
-            return make_kernel(run.device, elements=strip, layers=1), np.empty(room, np.uint8)
+            return retrieval.workers.kernel(), np.empty(room, np.uint8)
 
         def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
             kernel, buffer = state
-            size = ITEM_SIZE[piece.tensor.dtype]
-            out = buffer[: piece.rect.elements * size]
-            retrieval.fill(kernel, piece, strip, out)
-            start = (piece.skip * piece.rect.width + piece.rect.start) * size
+            out = buffer[: piece.nbytes]
+            retrieval.fill(kernel, piece, out)
             writer, name = writers[piece.tensor.name]
-            writer.write(name, start, out)
+            writer.write(name, piece.start, out)
             return len(out)
 
         run_parallel(
             pieces,
             worker,
             work,
-            threads=threads,
+            threads=retrieval.workers.threads,
             phase=f"unpacking {retrieval.task.name}",
             total=self.bytes,
             progress=progress,
