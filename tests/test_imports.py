@@ -21,10 +21,11 @@ LAYERS = [
     "plan",
     "workers",
     "files",
-    "verbs",
+    "folders",
     "api",
     "live",
     "views",
+    "verbs",
     "cli",
 ]
 #: The folders of verbs, which still import one another.
@@ -52,7 +53,7 @@ def layer_of(module: str) -> str:
 
 
 def _layer(part: str) -> str:
-    return "verbs" if part in VERBS else "live" if part in LIBRARIES else part
+    return "folders" if part in VERBS else "live" if part in LIBRARIES else part
 
 
 def source_files() -> list[tuple[str, Path]]:
@@ -130,16 +131,55 @@ def test_packing_on_the_cpu_does_not_load_torch() -> None:
 def test_the_public_names_are_these() -> None:
     assert randes_cli.__all__ == [
         "Bank",
+        "BankDamaged",
+        "BankDiff",
+        "BankLocked",
+        "BankReport",
+        "CheckFailed",
+        "CheckpointDiff",
+        "CheckpointError",
+        "EditOptions",
+        "EditReport",
+        "EvaluateReport",
+        "HubError",
+        "InputOutputError",
+        "Inspection",
+        "LoadReport",
+        "MismatchError",
+        "MissingError",
+        "NewerFormat",
+        "NoSpace",
+        "OpenOptions",
         "PackOptions",
+        "PackReport",
+        "PushReport",
         "RandesError",
         "RunOptions",
+        "SealReport",
         "TaskInput",
+        "TaskRecord",
+        "TaskSummary",
         "Transform",
         "TuneOptions",
+        "TuneReport",
+        "UnpackOptions",
+        "UnpackReport",
+        "UsageError",
+        "VerifyReport",
+        "Written",
+        "add",
+        "diff",
         "evaluate",
+        "inspect",
         "pack",
+        "plot",
+        "push",
+        "remove",
+        "report",
         "seal",
         "tune",
+        "unpack",
+        "verify",
     ]
     for name in randes_cli.__all__:
         assert getattr(randes_cli, name).__module__.startswith("randes_cli.")

@@ -31,6 +31,7 @@ def manifest() -> Manifest:
         files={"config.json": CONTENT, "speaker/v2/en.npy": CONTENT, "README.md": CONTENT},
         left_out={"head.pkl": "a pickle"},
         pickle="state_dict",
+        default=1.0,
     )
     return Manifest(Transform(), 16, 42, 16, 1, base, (task,), {})
 

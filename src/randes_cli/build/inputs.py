@@ -40,6 +40,7 @@ from randes_cli.specs import (
     TaskInput,
     Transform,
     check_task_name,
+    task_seed,
 )
 
 _AWAY = (
@@ -389,5 +390,5 @@ def _numbered(tasks: Sequence[tuple[OpenTask, TaskFit]], options: PackOptions) -
         index = next(free) if opened.task.index is None else opened.task.index
         wanted = opened.task.group
         group = index % options.groups if wanted is None else wanted
-        made.append(Participant(opened, fit, index, options.seed + index, group))
+        made.append(Participant(opened, fit, index, task_seed(options.seed, index), group))
     return sorted(made, key=lambda one: one.index)

@@ -113,6 +113,8 @@ class TaskRecord:
         files: side files: content digest (of ``files/<digest>``) by name.
         left_out: the folder's other files, each with the reason why it is not in the bank.
         pickle: where in its pickle the tensors were (``state_dict``), None where it was none.
+        default: λ where there is no `coefficient`; None in banks of version 1, whose readers
+            work it out from the norms.
         extra: unknown optional fields, kept as they are.
     """
 
@@ -136,6 +138,7 @@ class TaskRecord:
     files: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     pickle: str | None = None
+    default: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def output_name(self, name: str) -> str:
@@ -177,15 +180,17 @@ class TaskRecord:
             made["files"] = dict(sorted(self.files.items()))
         if self.coefficient is not None:
             made["coefficient"] = self.coefficient
+        if self.default is not None:
+            made["default"] = self.default
         return {**made, **_origin_json(self), **self.extra}
 
     @classmethod
-    def from_json(cls, fields: Fields, base: Tensors) -> TaskRecord:
+    def from_json(cls, fields: Fields, base: Tensors, version: int) -> TaskRecord:
         """Read and check its object, beside the base's tensors. Raises BankDamaged."""
         made = cls(
             name=_task_name(fields),
             index=fields.limited("index"),
-            seed=fields.limited("seed", "task seed"),
+            seed=fields.limited("seed", seed_limit(version)),
             group=fields.limited("group"),
             source=fields.line("source"),
             fingerprint=fields.line("fingerprint"),
@@ -196,7 +201,8 @@ class TaskRecord:
             own=_tensors(fields, "own"),
             shapes=_shapes(fields, base),
             dtypes=_dtypes(fields, base),
-            coefficient=_coefficient(fields),
+            coefficient=_coefficient(fields, "coefficient", needed=False),
+            default=_coefficient(fields, "default", needed=True) if version > 1 else None,
             prefix=fields.optional("prefix", as_name_pair, ("", "")),
             unprefixed=frozenset(fields.optional_list("unprefixed", as_text)),
             layout=_layout(fields),
@@ -246,17 +252,26 @@ def transform_json(transform: Transform) -> dict[str, Any]:
     return {**made, **transform.extra}
 
 
-def read_transform(fields: Fields, base: Tensors) -> Transform:
+def seed_limit(version: int) -> str:
+    """Which limit holds for seeds in a version of the format."""
+    return "seed" if version > 1 else "seed of version 1"
+
+
+def read_transform(fields: Fields, base: Tensors, version: int) -> Transform:
     """The transform; a pattern in ``targets`` is only shown, ``matched`` is what counts."""
     targets = fields.line("targets")
     matched = None if targets == "all" else frozenset(_known(fields, "matched", base))
+    signs = fields.choice("signs", Signs)
+    if signs is Signs.two_sided and version < 2:
+        raise fields.fail("signs", "is not of version 1")
     return Transform(
         shuffle=fields.choice("shuffle", Shuffle),
-        signs=fields.choice("signs", Signs),
+        signs=signs,
         targets=targets,
         every=fields.limited("every"),
         rest=fields.choice("rest", Rest),
         matched=matched,
+        any_digits=version < 2,
         extra=fields.rest(),
     )
 
@@ -296,10 +311,12 @@ def _dtypes(fields: Fields, base: Tensors) -> dict[str, str]:
     return dtypes
 
 
-def _coefficient(fields: Fields) -> float | None:
-    if "coefficient" not in fields.value:
+def _coefficient(fields: Fields, key: str, *, needed: bool) -> float | None:
+    if key not in fields.value:
+        if needed:
+            raise fields.fail(key, "is missing")
         return None
-    return fields.number("coefficient", MOST_COEFFICIENT)
+    return fields.number(key, MOST_COEFFICIENT)
 
 
 def _origin_json(record: BaseRecord | TaskRecord) -> dict[str, Any]:
