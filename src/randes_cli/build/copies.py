@@ -12,7 +12,7 @@ import numpy as np
 from randes_cli.errors import BankDamaged
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS, MANIFEST
+from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.manifest import Manifest
@@ -105,8 +105,8 @@ def copy_tensors(
 
 def content_keys(bank: BankFile) -> list[str]:
     """Every tensor of a bank but those that a writer makes anew."""
-    made = (MANIFEST, CHECKS)
-    return [key for key in bank.header.tensors if key not in made and not key.startswith("align/")]
+    made = ("manifest", "checks", "align")
+    return [key for key in bank.header.tensors if parse_key(key).kind not in made]
 
 
 def closing_tensors() -> list[TensorInfo]:

@@ -42,11 +42,14 @@ def verify(
     clock, run_options = Clock(json=json), o.run_options(threads, None)
     with BankFile(local_bank(bank)) as file, progress_bar(quiet=quiet) as progress:
         report = run(file, run_options, quick=quick, progress=progress)
-        if report.sound and against:
+        measured = report.sound and bool(against)
+        if measured and against:
             found = measure(file, o.originals(against), run_options, base=base, progress=progress)
             report = replace(report, against=found)
     if json:
-        print_json(report, sound=report.sound, **clock.facts(report.bytes_checked, 0))
+        print_json(
+            report, sound=report.sound, measured=measured, **clock.facts(report.bytes_checked, 0)
+        )
     else:
         for check in report.against:
             print_lines(partial(check_table, check))
@@ -58,6 +61,8 @@ def verify(
             say(f"task {name}: hurt by {len(keys)} of them")
         if report.damaged:
             say(f"whole: {', '.join(report.whole) or 'none'}")
+        if against and not measured:
+            say("not measured against the originals: the bank is damaged")
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
         raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")
