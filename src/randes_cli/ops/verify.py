@@ -27,6 +27,7 @@ from randes_cli.files.bank_keys import (
 )
 from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest
+from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.plan import chunks
@@ -171,6 +172,7 @@ def _chunks(tensor: TensorInfo) -> list[tuple[int, tuple[int, int]]]:
     ]
 
 
+@reading()
 def measure(
     bank: BankFile,
     originals: Sequence[tuple[str, str]],
