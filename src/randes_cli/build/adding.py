@@ -10,19 +10,18 @@ from randes_cli.build.editing import Editing
 from randes_cli.build.exact import Copy, kept_tensor
 from randes_cli.build.inputs import open_coming
 from randes_cli.build.passes import PEAK_TO_RMS, TooNarrow
-from randes_cli.build.records import recorded_source, task_record
+from randes_cli.build.records import recorded_source, supposed_record, task_record
 from randes_cli.build.relate import relate
-from randes_cli.build.sample import spread
+from randes_cli.build.sample import sampled_lengths, spread
 from randes_cli.build.strips import Participant, Superposer, sum_groups
 from randes_cli.core.grid import fits_8_bits, step_exponent
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank_keys import sum_key
 from randes_cli.files.bank_writer import BankWriter
-from randes_cli.files.manifest import TaskRecord
 from randes_cli.plan import Unit, fit_task
 from randes_cli.reports import EditReport
 from randes_cli.specs import TaskInput
-from randes_cli.stats.stored import gather_norms
+from randes_cli.stats.stored import gather_lengths, norm_rows
 from randes_cli.workers import run_serial
 
 
@@ -188,13 +187,13 @@ class Adding(Editing):
             widths=widths,
         )
         tensors = list(self.named.values())
-        norms = gather_norms(tensors, len(self.participants), self.exponents, engine.tally)
+        lengths = gather_lengths(tensors, len(self.participants), self.exponents, engine.tally)
         statistics = relate(
             self.stored,
             self.old,
             self.base,
             self.participants,
-            norms,
+            lengths,
             self.exponents,
             self.progress,
         )
@@ -215,18 +214,20 @@ class Adding(Editing):
         return {name: self.exponents[unit] for name, unit in known}, widths
 
     def _dry_add(self) -> EditReport:
+        rows = norm_rows(self.named.values())
+        found = sampled_lengths(self.base, self.participants, self.exponents, rows)
         statistics = relate(
             self.stored,
             self.old,
             self.base,
             self.participants,
-            None,
+            (found.norms, found.rounded),
             self.exponents,
             self.progress,
         )
         added = [
-            TaskRecord(p.name, p.index, p.seed, p.group, p.checkpoint.source, "", {}, own={})
-            for p in self.participants
+            supposed_record(participant, [n for n, c in zip(rows, there, strict=True) if c])
+            for participant, there in zip(self.participants, found.changed.T, strict=True)
         ]
         manifest = self.manifest.with_tasks([*self.manifest.tasks, *added])
         return self._report(manifest, statistics, self.old.header.file_size)

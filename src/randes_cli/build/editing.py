@@ -18,7 +18,8 @@ from randes_cli.core.grid import LIMIT, raised_exponent
 from randes_cli.errors import BankDamaged, MismatchError
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import GRAM, NORMS, base_key, file_key, sum_key
+from randes_cli.files.bank_checks import statistics_shapes
+from randes_cli.files.bank_keys import base_key, file_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.side_files import SideFile
@@ -217,13 +218,12 @@ class Editing:
         self.exponents[unit] = raised
 
     def _finish(self, writer: BankWriter, manifest: Manifest, statistics: Statistics) -> int:
-        count, cells = len(manifest.tasks), len(statistics.cells)
         rows = len(norm_rows(manifest.base.tensors))
-        writer.add_whole(TensorInfo(NORMS, "F64", (rows, count)), statistics.norms.tobytes())
-        shape = (cells, 2, count, count)
-        writer.add_whole(TensorInfo(GRAM, "F64", shape), statistics.grams.tobytes())
+        shapes = statistics_shapes(rows, len(statistics.cells), len(manifest.tasks))
+        for (key, shape), data in zip(shapes.items(), statistics.data(), strict=True):
+            writer.add_whole(TensorInfo(key, "F64", shape), data.tobytes())
         others = [key for key in self.old.header.tensors if key.startswith("stats/")]
-        self._copy(writer, [key for key in others if key not in (NORMS, GRAM)])
+        self._copy(writer, [key for key in others if key not in shapes])
         for run in self.staying:
             run.copy(writer.out)
         return writer.finish(manifest)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from randes_cli.build.copies import closing_tensors
 from randes_cli.build.exact import kept_tensor, owned_copies
 from randes_cli.build.strips import Participant, Source, sum_groups, sum_tensors
-from randes_cli.files.bank_keys import BASE_DIGESTS, GRAM, NORMS, base_key, file_key, sealed_tensors
+from randes_cli.files.bank_checks import statistics_shapes
+from randes_cli.files.bank_keys import BASE_DIGESTS, base_key, file_key, sealed_tensors
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import SideFile
 from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
@@ -39,13 +40,11 @@ class Layout:
         return choose_cells(self.units, list(self.base.tensors.values()), len(self.participants))
 
     def statistics(self) -> list[TensorInfo]:
-        """Norms, Gram matrices, and the digests of a base outside."""
+        """Lengths, Gram matrices, and the digests of a base outside."""
         count = len(self.participants)
         rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
-        made = [
-            TensorInfo(NORMS, "F64", (rows, count)),
-            TensorInfo(GRAM, "F64", (len(self.cells()), 2, count, count)),
-        ]
+        shapes = statistics_shapes(rows, len(self.cells()), count)
+        made = [TensorInfo(key, "F64", shape) for key, shape in shapes.items()]
         if self.storage is BaseStorage.reference:
             size = DIGEST_BYTES * sum(map(chunk_count, self.base.tensors.values()))
             made.append(TensorInfo(BASE_DIGESTS, "U8", (size,)))

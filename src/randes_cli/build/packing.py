@@ -23,7 +23,7 @@ from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
 from randes_cli.plan import Unit
 from randes_cli.reports import PackReport
 from randes_cli.specs import BaseStorage, TensorInfo
-from randes_cli.stats.stored import gather_grams, gather_norms
+from randes_cli.stats.stored import gather_grams, gather_lengths
 from randes_cli.workers import Progress, run_serial
 
 
@@ -67,7 +67,7 @@ class Packing:
         self._choose_steps()
         size = self.layout.estimate(self.exponents, self.setup.seal_bits)
         if self.dry_run:
-            return self.reporting.report(size, self.reporting.sampled_norms(), None, None)
+            return self.reporting.dry(size, self.progress)
         check_space(self.out.parent, size)
         while True:
             try:
@@ -189,10 +189,12 @@ class Packing:
     def _finish(self, writer: BankWriter, engine: Superposer) -> PackReport:
         base, tally, options = self.base.tensors, engine.tally, self.setup.options
         cells = self.layout.cells()
-        norms = gather_norms(list(base.values()), len(self.participants), self.exponents, tally)
+        norms, rounded = gather_lengths(
+            list(base.values()), len(self.participants), self.exponents, tally
+        )
         grams = gather_grams(self.base, self.participants, self.exponents, cells, self.progress)
         digests = tally.joined(-1, base)
-        data = [norms.tobytes(), grams.tobytes(), b"".join(digests.values())]
+        data = [norms.tobytes(), rounded.tobytes(), grams.tobytes(), b"".join(digests.values())]
         for tensor, content in zip(self.layout.statistics(), data, strict=False):
             writer.add_whole(tensor, content)
         for tensor, file in self.layout.files():
@@ -223,7 +225,7 @@ class Packing:
             cells=tuple(cells),
         )
         size = writer.finish(manifest)
-        return self.reporting.report(size, norms, grams, manifest)
+        return self.reporting.report(size, norms, rounded, grams, manifest)
 
     def _step_table(self) -> dict[str, int]:
         return {

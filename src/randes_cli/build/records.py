@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from randes_cli.build.inputs import OpenTask
@@ -77,6 +77,23 @@ def task_record(
         unprefixed=opened.naming.unprefixed,
         layout=opened.layout,
         files={name: file.digest for name, file in opened.side_files.items()},
+    )
+
+
+def supposed_record(participant: Participant, changed: Iterable[str]) -> TaskRecord:
+    """The record that a task would get, were `changed` all that differs from the base."""
+    tensors, fit = participant.checkpoint.tensors, participant.fit
+    return TaskRecord(
+        participant.name,
+        participant.index,
+        participant.seed,
+        participant.group,
+        participant.checkpoint.source,
+        "",
+        {},
+        unchanged=frozenset(fit.superposed) - frozenset(changed),
+        missing=frozenset(fit.missing),
+        own={name: tensors[name] for name in fit.exact},
     )
 
 

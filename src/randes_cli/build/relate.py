@@ -32,7 +32,6 @@ from randes_cli.stats.stored import (
     choose_cells,
     gather_grams,
     merge_cells,
-    norm_rows,
 )
 from randes_cli.workers import Progress
 
@@ -116,14 +115,14 @@ def relate(
     bank: BankFile,
     base: BankBase | None,
     added: Sequence[Participant],
-    norms: F64 | None,
+    lengths: tuple[F64, F64],
     exponents: Mapping[Unit, int],
     progress: Progress,
 ) -> Statistics:
     """The statistics of a bank with `added` tasks.
 
-    `norms` has their ‖Δ‖² by tensor (None: estimate them from the sample); `exponents` the
-    steps of every unit that has or gets a superposition.
+    `lengths` has their ‖Δ‖² by tensor and what rounding leaves of it (see `gather_lengths`);
+    `exponents` the steps of every unit that has or gets a superposition.
     """
     manifest = bank.manifest
     units = plan_units(manifest.base.tensors, manifest.transform)
@@ -137,7 +136,7 @@ def relate(
         for task in manifest.tasks:
             again = _reread(bank, base, task, unit_of, stack)
             tasks.append(again or Echo(bank, task))
-        found = gather_grams(base, [*tasks, *added], exponents, stored.cells, progress)
+        found = gather_grams(base, [*tasks, *added], exponents, stored.cells, progress, old)
     exact = [_same_sample(stored.grams, found, n, tasks[n]) for n in range(old)]
     for group in range(manifest.groups):
         near = [n for n in range(old) if tasks[n].group == group]
@@ -152,12 +151,11 @@ def relate(
         if not exact[n]
         for participant in added
     }
-    if norms is None:
-        norms = _sampled_norms(norm_rows(manifest.base.tensors), stored, found[:, 0, old:, old:])
     return replace(
         stored,
         indices=indices,
-        norms=np.ascontiguousarray(np.concatenate([stored.norms, norms], axis=1)),
+        norms=np.ascontiguousarray(np.concatenate([stored.norms, lengths[0]], axis=1)),
+        rounded=np.ascontiguousarray(np.concatenate([stored.rounded, lengths[1]], axis=2)),
         grams=found,
         estimated=stored.estimated | guesses,
     )
@@ -187,13 +185,3 @@ def _share_out(
     for n in unknown:
         met[:, added, n] = rest
         met[:, n, added] = rest
-
-
-def _sampled_norms(rows: Sequence[str], stored: Statistics, grams: F64) -> F64:
-    """‖Δ‖² by tensor from sampled Gram matrices; a cell of many tensors is divided evenly."""
-    made = np.zeros((len(rows), grams.shape[1]))
-    place = {name: row for row, name in enumerate(rows)}
-    for number, (_, names) in enumerate(stored.cells):
-        for name in names:
-            made[place[name]] = np.diag(grams[number]) / len(names)
-    return made

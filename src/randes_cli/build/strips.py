@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from randes_cli.build.sampled import BaseSample, clear_below, read_runs
 from randes_cli.core.convert import widen
+from randes_cli.core.energy import Energy
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow
 from randes_cli.core.shuffle import layer_order
@@ -116,14 +117,14 @@ class Tally:
     """What the jobs found, by participant (its place in the list) and tensor.
 
     Attributes:
-        squares: Σ q² in units of the step squared, by participant, tensor and chunk.
+        energy: sums over the delta in steps, by participant, tensor and chunk.
         changed: (participant, tensor) pairs with any delta at all.
         peaks: largest magnitude in steps that did not fit, by unit.
         largest: largest |delta| of units without a step.
         digests: chunk digests, by participant (−1: the base), tensor and chunk.
     """
 
-    squares: dict[tuple[int, str], dict[int, int]] = field(default_factory=dict)
+    energy: dict[tuple[int, str], dict[int, Energy]] = field(default_factory=dict)
     changed: set[tuple[int, str]] = field(default_factory=set)
     peaks: dict[Unit, int] = field(default_factory=dict)
     largest: dict[Unit, float] = field(default_factory=dict)
@@ -230,7 +231,7 @@ class _JobRun:
         places = [(group, name) for group in self.groups for name in job.unit.names]
         self.sums = {place: hasher() for place in places}
         self.old_sums = {place: hasher() for place in places}
-        self.squares: dict[tuple[int, str], int] = {}
+        self.energy: dict[tuple[int, str], Energy] = {}
         self.peak = 0
         self.bytes_read = 0
 
@@ -335,7 +336,7 @@ class _JobRun:
             if added.changed:
                 self.plan.tally.changed.add((who, name))
             key = who, name
-            self.squares[key] = self.squares.get(key, 0) + added.squares
+            self.energy[key] = self.energy.get(key, Energy()).plus(added.energy)
 
     def _finish(self, rect: Rect, group: int, position: int) -> None:
         codes, peak = self.kernel.finish(self.bits)
@@ -369,8 +370,8 @@ class _JobRun:
             with tally.lock:
                 tally.peaks[self.unit] = max(tally.peaks.get(self.unit, 0), self.peak)
             return
-        for key, squares in self.squares.items():
-            tally.squares.setdefault(key, {})[chunk] = squares
+        for key, energy in self.energy.items():
+            tally.energy.setdefault(key, {})[chunk] = energy
         if self.job.rect.above(self.unit.rows) is None:
             return
         self._check_old()

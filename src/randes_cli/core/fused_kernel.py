@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.convert import widen
+from randes_cli.core.energy import Energy
 from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, Raw, code_dtype
 from randes_cli.core.signs import SignWindow
 from randes_cli.specs import Signs
@@ -34,22 +35,34 @@ class _Signs(ctypes.Structure):
     )
 
 
+class _Found(ctypes.Structure):
+    """As in fused.c."""
+
+    _fields_ = (
+        ("squares", ctypes.c_uint64),
+        ("crossed", ctypes.c_int64),
+        ("rests", ctypes.c_uint64),
+        ("changed", ctypes.c_uint32),
+        ("beyond", ctypes.c_uint32),
+    )
+
+
 @cache
 def _library() -> ctypes.CDLL | None:
     """The compiled passes; None where the package was built without a compiler."""
     found = find_spec("randes_cli.core._fused")
     if found is None or found.origin is None:
         return None
+    pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
     try:
         library = ctypes.CDLL(found.origin)
-    except OSError:
+        library.randes_superpose.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
+        library.randes_store.argtypes = [pointer, size, number, pointer]
+        library.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
+        library.randes_widen.argtypes = [pointer, number, pointer, size]
+    except (OSError, AttributeError):  # of another system, or of another version
         return None
-    pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-    library.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
-    library.randes_store.argtypes = [pointer, size, number, pointer]
-    library.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
-    library.randes_widen.argtypes = [pointer, number, pointer, size]
-    for function in (library.randes_add, library.randes_store, library.randes_retrieve):
+    for function in (library.randes_store, library.randes_retrieve):
         function.restype = ctypes.c_int64
     library.randes_widen.restype = None
     return library
@@ -79,8 +92,8 @@ class FusedKernel(NumpyKernel):
         self._sum_at, self._codes_at = _address(self._sum), _address(self._codes)
         self._signs = _Signs(scratch=_address(self._scratch))
         self._signs_at = ctypes.addressof(self._signs)
-        self._differs = ctypes.c_int32()
-        self._differs_at = ctypes.addressof(self._differs)
+        self._found = _Found()
+        self._found_at = ctypes.addressof(self._found)
 
     def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
         if raw is None or dtype not in ("BF16", "F16"):
@@ -111,17 +124,18 @@ class FusedKernel(NumpyKernel):
             widen(raw, dtype, widened)
             values = widened.view(np.uint8)
         self._take(signs)
-        squares = self._library.randes_add(
+        refused = self._library.randes_superpose(
             _address(values),
             _DTYPES[kind],
             self._rows_at[layer],
             self._signs_at,
             self._sum_at,
-            self._differs_at,
+            self._found_at,
         )
-        if squares < 0:
+        if refused:
             self._refuse(layer, raw, dtype, step=1 / abs(signs.scale))
-        return Added(squares, bool(self._differs.value))
+        found = self._found
+        return Added(Energy(found.squares, found.crossed, found.rests), bool(found.changed))
 
     def finish(self, bits: int) -> tuple[Raw, int]:
         peak = self._library.randes_store(self._sum_at, self._size, bits, self._codes_at)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.core.prediction import Moments
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import own_key
@@ -19,7 +20,6 @@ from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.alternatives import alternatives
 from randes_cli.stats.breakdown import Breakdown, GroupRow
-from randes_cli.stats.prediction import Moments
 from randes_cli.stats.stored import sealed_bits, stored_statistics, summaries
 
 F64 = NDArray[np.float64]

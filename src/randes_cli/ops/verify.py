@@ -13,16 +13,24 @@ from numpy.typing import NDArray
 from randes_cli.build.inputs import bank_source, reopen
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.stats import predicted_cosine
+from randes_cli.core.prediction import moments
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS, NORMS, base_key, file_key, own_key, scale_key
+from randes_cli.files.bank_keys import (
+    CHECKS,
+    NORMS,
+    ROUNDED,
+    base_key,
+    file_key,
+    own_key,
+    scale_key,
+)
 from randes_cli.files.digests import digest
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import chunks, strip_elements
 from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task, open_base
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
-from randes_cli.stats.stored import kept_energy, norm_rows, sealed_bits, stored_statistics
+from randes_cli.stats.stored import bank_lengths, norm_rows, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 F64 = NDArray[np.float64]
@@ -94,7 +102,7 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
                 key = retrieval.sum_key(tensor)
                 keys |= {key, scale_key(task.group, key.split("/", 2)[2])}
     if retrieval.untuned:
-        keys.add(NORMS)
+        keys |= {NORMS, ROUNDED}
     return keys & set(bank.header.tensors)
 
 
@@ -262,21 +270,16 @@ def _error(sums: F64) -> float:
 
 
 def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> TaskCheck:
-    statistics = stored_statistics(bank)
+    statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors
     column = statistics.indices.index(retrieval.task.index)
-    rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors))}
-    group, manifest = retrieval.task.group, bank.manifest
-    groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors, groups, sealed_bits(manifest))
-    near = [place for place, task in enumerate(bank.manifest.tasks) if task.group == group]
+    rows = {name: row for row, name in enumerate(norm_rows(tensors))}
+    lengths = bank_lengths(bank.manifest, statistics.norms, statistics.rounded)
+    met = statistics.met(tensors)
 
     def predicted(names: Sequence[str]) -> float:
-        chosen = [rows[name] for name in names if name in rows]
-        inside = statistics.norms[chosen][:, near]
-        left = None if kept is None else kept[chosen, column]
-        if not inside[:, near.index(column)].any():
-            return 1.0 if not inside.any() else 0.0
-        return predicted_cosine(inside, np.zeros((len(near),) * 2), near.index(column), left)
+        chosen = np.array([rows[name] for name in names if name in rows], np.int64)
+        found = moments(lengths.rows(chosen), met.rows(chosen))
+        return float(found.cosine[column])
 
     names = [name for name in retrieval.tensors if retrieval.superposed(name)]
     exact = [n for n in retrieval.tensors if n not in set(names) and not sums.get(n, [0] * 4)[3]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 
 from randes_cli.build.sample import Deltas, gram
 from randes_cli.build.strips import Source, Tally
+from randes_cli.core.energy import Energy
 from randes_cli.core.levels import DISTORTION
+from randes_cli.core.prediction import Grams, Lengths, moments, task_cosine
 from randes_cli.core.shuffle import layer_type
-from randes_cli.core.stats import default_coefficient, predicted_cosine
+from randes_cli.core.stats import default_coefficient
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import GRAM, NORMS
-from randes_cli.files.manifest import Manifest
+from randes_cli.files.bank_keys import GRAM, NORMS, ROUNDED
+from randes_cli.files.manifest import Manifest, TaskRecord
 from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
@@ -24,25 +27,33 @@ from randes_cli.workers import Progress, run_serial
 F64 = NDArray[np.float64]
 Cells = Sequence[tuple[str, tuple[str, ...]]]
 
-#: Gram matrices are kept per tensor while they take less of the base's bytes than this share,
-#: and per layer type beyond it.
+#: Gram matrices are kept per tensor while they take less of the base's bytes than the first
+#: share, per layer type up to the second (or so many bytes), as one for all tensors up to the
+#: base's own (or so many bytes), and not at all beyond it.
 GRAM_SHARE = 1 / 64
+TYPE_SHARE, TYPE_BYTES = 1 / 8, 2**20
+WHOLE_BYTES = 2**25
+#: The name of a cell of all tensors.
+WHOLE = "*"
 
 
-def norm_rows(base: Sequence[TensorInfo]) -> list[str]:
+def norm_rows(base: Iterable[TensorInfo]) -> list[str]:
     """The tensors that the rows of ``stats/norms`` stand for."""
     return [tensor.name for tensor in base if superposable(tensor)]
 
 
 def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) -> Cells:
-    """What each pair of Gram matrices covers: a tensor, or the tensors of one type."""
+    """What each pair of Gram matrices covers: a tensor, the tensors of one type, or all."""
     names = [name for unit in units for name in unit.names]
-    if len(names) * 2 * 8 * tasks**2 <= GRAM_SHARE * tensor_bytes(base):
+    pair, room = 2 * 8 * tasks**2, tensor_bytes(base)
+    if len(names) * pair <= GRAM_SHARE * room:
         return [(name, (name,)) for name in names]
     types: dict[str, list[str]] = {}
     for name in names:
         types.setdefault(layer_type(name), []).append(name)
-    return [(kind, tuple(members)) for kind, members in types.items()]
+    if len(types) * pair <= max(TYPE_SHARE * room, TYPE_BYTES):
+        return [(kind, tuple(members)) for kind, members in types.items()]
+    return [(WHOLE, tuple(names))] if pair <= max(room, WHOLE_BYTES) else []
 
 
 def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
@@ -54,25 +65,28 @@ def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
 def gather_grams(
     base: Source | None,
     participants: Sequence[Deltas],
-    exponents: Mapping[Unit, int],
+    units: Iterable[Unit],
     cells: Cells,
     progress: Progress,
+    first: int = 0,
 ) -> F64:
     """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet.
 
-    Deltas of different groups never meet: their entries are zero.
+    Deltas of different groups never meet: their entries are zero. Of the participants before
+    `first` only the squares, and the products with those from `first` on, are computed.
     """
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
     made = np.zeros((len(cells), 2, len(participants), len(participants)))
     types: dict[str, list[Unit]] = {}
-    for unit in exponents:
+    for unit in units if cells else ():
         types.setdefault(layer_type(unit.names[0]), []).append(unit)
 
-    same = np.array([[a.group == b.group for b in participants] for a in participants])
+    groups = np.array([participant.group for participant in participants])
+    same = groups[:, None] == groups
 
     def look(units: list[Unit]) -> None:
         for unit in sorted(units, key=lambda unit: unit.names):
-            plain, met = gram(base, participants, unit, exponents[unit])
+            plain, met = gram(base, participants, unit, first)
             for position, name in enumerate(unit.names):
                 made[where[name], 0] += plain[position]
                 made[where[name], 1] += met[position] * same
@@ -81,28 +95,21 @@ def gather_grams(
     return made
 
 
-def gather_norms(
+def gather_lengths(
     base: Sequence[TensorInfo], tasks: int, exponents: Mapping[Unit, int], tally: Tally
-) -> F64:
-    """‖Δ‖² of the rounded deltas, by superposable tensor of the base and task."""
+) -> tuple[F64, F64]:
+    """‖Δ‖² before rounding, tensors × T; and ⟨Δ, q⟩ and ‖q‖² of the rounded deltas, 2 × that."""
     exponent = {name: e for unit, e in exponents.items() for name in unit.names}
     rows = norm_rows(base)
-    made = np.zeros((len(rows), tasks))
-    for row, name in enumerate(rows):
-        for who in range(tasks):
-            squares = sum(tally.squares.get((who, name), {}).values())
-            made[row, who] = squares * 4.0 ** exponent.get(name, 0)
-    return made
-
-
-def kept_energy(
-    base: Iterable[TensorInfo], groups: Sequence[int], sealed: Mapping[int, int]
-) -> F64 | None:
-    """What share of a superposition's energy its levels keep, by superposable tensor and task.
-
-    `groups` has each task's group, `sealed` the bits of sealed groups. None where none is.
-    """
-    return energy_kept(sealable_rows(base), groups, sealed) if sealed else None
+    norms, rounded = np.zeros((len(rows), tasks)), np.zeros((2, len(rows), tasks))
+    place = {name: row for row, name in enumerate(rows)}
+    for (who, name), chunks in tally.energy.items():
+        whole, at, step = Energy(), (place[name], who), exponent[name]
+        for energy in chunks.values():
+            whole = whole.plus(energy)
+        norms[at] = whole.whole(step)
+        rounded[:, at[0], at[1]] = whole.kept(step), whole.rounded(step)
+    return norms, rounded
 
 
 def sealable_rows(base: Iterable[TensorInfo]) -> F64:
@@ -110,38 +117,12 @@ def sealable_rows(base: Iterable[TensorInfo]) -> F64:
     return np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
 
 
-def energy_kept(cut: F64, groups: Sequence[int], sealed: Mapping[int, int]) -> F64:
-    """`kept_energy` of a base whose `sealable_rows` are known."""
-    lost = [DISTORTION[sealed[group]] if group in sealed else 0.0 for group in groups]
-    return 1.0 - np.outer(cut, lost)
+def kept_energy(cut: F64, sealed: Mapping[int, int]) -> dict[int, F64]:
+    """What share of each tensor's energy the levels of sealed groups keep, by group.
 
-
-def predictions(
-    rows: Sequence[str],
-    norms: F64,
-    cells: Cells,
-    grams: F64 | None,
-    groups: Sequence[int],
-    kept: F64 | None = None,
-) -> list[float]:
-    """Predicted retrieval cosine of every task, 0 to 1.
-
-    `groups` has each task's group, `kept` what sealing leaves (see `kept_energy`).
+    `cut` are the base's `sealable_rows`, `sealed` the bits of sealed groups.
     """
-    count = norms.shape[1]
-    cell = np.zeros(0, np.int64) if grams is None else cells_of(rows, cells)
-    made = []
-    for task in range(count):
-        changed = np.flatnonzero(norms[:, task] > 0)
-        met = np.zeros((count, count))
-        if grams is not None:
-            used = np.unique(cell[changed])
-            met = grams[used[used >= 0], 1].sum(axis=0)
-        near = [other for other in range(count) if groups[other] == groups[task]]
-        inside = norms[changed][:, near]
-        left = None if kept is None else kept[changed, task]
-        made.append(predicted_cosine(inside, met[np.ix_(near, near)], near.index(task), left))
-    return made
+    return {group: 1.0 - cut * DISTORTION[bits] for group, bits in sealed.items()}
 
 
 def sealed_bits(manifest: Manifest) -> dict[int, int]:
@@ -149,14 +130,65 @@ def sealed_bits(manifest: Manifest) -> dict[int, int]:
     return {group: seal.bits for group, seal in manifest.sealed.items()}
 
 
-def coefficients(manifest: Manifest, norms: F64) -> list[float]:
-    """λ of every task: what `tune` chose, else the default from norms (no Gram matrix)."""
-    tensors, groups = manifest.base.tensors, [task.group for task in manifest.tasks]
-    kept = kept_energy(tensors, groups, sealed_bits(manifest))
-    cosines = predictions(norm_rows(tensors), norms, (), None, groups, kept)
+def changed_rows(manifest: Manifest) -> NDArray[np.bool_]:
+    """Which superposable tensors each task's superposition stands for, tensors × T."""
+    rows = {name: row for row, name in enumerate(norm_rows(manifest.base.tensors))}
+    made = np.ones((len(rows), len(manifest.tasks)), np.bool_)
+    for column, task in enumerate(manifest.tasks):
+        for names in (task.unchanged, task.missing, task.own):
+            made[[rows[name] for name in names if name in rows], column] = False
+    return made
+
+
+def bank_lengths(manifest: Manifest, norms: F64, rounded: F64) -> Lengths:
+    """The lengths of a bank's deltas, from ``stats/norms`` and ``stats/rounded``."""
+    return Lengths(
+        norms,
+        rounded[0],
+        rounded[1],
+        changed_rows(manifest),
+        tuple(task.group for task in manifest.tasks),
+        kept_energy(sealable_rows(manifest.base.tensors), sealed_bits(manifest)),
+    )
+
+
+def stands_alone(manifest: Manifest, task: TaskRecord) -> bool:
+    """Whether nothing but a task's own rounded delta can come back with it: then λ is 1."""
+    groups = [one.group for one in manifest.tasks]
+    return task.group in alone_in(groups, manifest.forgotten, manifest.sealed)
+
+
+def alone_in(
+    groups: Iterable[int], forgotten: Iterable[tuple[int, int]], sealed: Container[int]
+) -> set[int]:
+    """The live groups that hold one delta alone."""
+    held = Counter(groups)
+    held.update(group for _, group in forgotten)
+    return {group for group, count in held.items() if count == 1 and group not in sealed}
+
+
+def default_lambda(bank: BankFile, place: int) -> float:
+    """λ that an untuned task gets, from the lengths of the deltas alone (no Gram matrix)."""
+    if stands_alone(bank.manifest, bank.manifest.tasks[place]):
+        return 1.0
+    norms, rounded = stored_lengths(bank)
+    return default_coefficient(task_cosine(bank_lengths(bank.manifest, norms, rounded), place))
+
+
+def coefficients(manifest: Manifest, lengths: Lengths) -> list[float]:
+    """λ of every task: what `tune` chose, else the default (see `default_lambda`)."""
+    alone = alone_in(lengths.groups, manifest.forgotten, manifest.sealed)
     return [
-        default_coefficient(cosine) if task.coefficient is None else task.coefficient
-        for task, cosine in zip(manifest.tasks, cosines, strict=True)
+        default if task.coefficient is None else task.coefficient
+        for task, default in zip(manifest.tasks, default_coefficients(lengths, alone), strict=True)
+    ]
+
+
+def default_coefficients(lengths: Lengths, alone: Container[int]) -> list[float]:
+    """λ of every task where nobody tuned any; `alone` are the groups of one delta."""
+    return [
+        1.0 if group in alone else default_coefficient(cosine)
+        for group, cosine in zip(lengths.groups, moments(lengths).cosine.tolist(), strict=True)
     ]
 
 
@@ -166,7 +198,8 @@ class Statistics:
 
     Attributes:
         indices: the tasks' indices, in the order of all columns here.
-        norms: ‖Δ_j‖² by superposable tensor of the base and task.
+        norms: ‖Δ_j‖² by superposable tensor of the base and task, before rounding.
+        rounded: ⟨Δ_j, q_j⟩ and ‖q_j‖² of the rounded deltas, 2 × that.
         grams: cells × 2 × T × T Gram matrices, as they are and as they meet.
         cells: what each pair of Gram matrices covers.
         estimated: pairs of indices whose Gram entries are estimates.
@@ -174,9 +207,24 @@ class Statistics:
 
     indices: tuple[int, ...]
     norms: F64
+    rounded: F64
     grams: F64
     cells: tuple[tuple[str, tuple[str, ...]], ...]
     estimated: frozenset[tuple[int, int]]
+
+    def data(self) -> tuple[F64, F64, F64]:
+        """The tensors that hold them, in the order of the file."""
+        return self.norms, self.rounded, self.grams
+
+    def met(self, base: Iterable[TensorInfo]) -> Grams:
+        """The Gram matrices of the deltas as they meet."""
+        return Grams(self.grams[:, 1], cells_of(norm_rows(base), self.cells))
+
+
+def stored_lengths(bank: BankFile) -> tuple[F64, F64]:
+    """``stats/norms`` and ``stats/rounded``; a bank without these counts as rounded to nothing."""
+    norms = bank.floats(NORMS)
+    return norms, bank.floats(ROUNDED) if ROUNDED in bank else np.stack([norms, norms])
 
 
 def stored_statistics(bank: BankFile) -> Statistics:
@@ -184,7 +232,7 @@ def stored_statistics(bank: BankFile) -> Statistics:
     manifest = bank.manifest
     return Statistics(
         tuple(task.index for task in manifest.tasks),
-        bank.floats(NORMS),
+        *stored_lengths(bank),
         bank.floats(GRAM),
         manifest.cells,
         manifest.estimated,
@@ -197,6 +245,7 @@ def drop_tasks(statistics: Statistics, gone: set[int]) -> Statistics:
     return Statistics(
         tuple(statistics.indices[n] for n in keep),
         np.ascontiguousarray(statistics.norms[:, keep]),
+        np.ascontiguousarray(statistics.rounded[:, :, keep]),
         np.ascontiguousarray(statistics.grams[:, :, keep][:, :, :, keep]),
         statistics.cells,
         frozenset(pair for pair in statistics.estimated if not gone & set(pair)),
@@ -207,22 +256,20 @@ def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
     """The same Gram matrices summed over coarser cells."""
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
     grams = np.zeros((len(cells), *statistics.grams.shape[1:]))
-    for number, (_, names) in enumerate(statistics.cells):
+    for number, (_, names) in enumerate(statistics.cells if cells else ()):
         grams[where[names[0]]] += statistics.grams[number]
     return replace(statistics, grams=grams, cells=tuple(cells))
 
 
 def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors."""
-    rows = norm_rows(manifest.base.tensors)
-    groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors, groups, sealed_bits(manifest))
-    cosines = predictions(rows, statistics.norms, statistics.cells, statistics.grams, groups, kept)
-    chosen = coefficients(manifest, statistics.norms)
+    lengths = bank_lengths(manifest, statistics.norms, statistics.rounded)
+    found = moments(lengths, statistics.met(manifest.base.tensors))
+    chosen = coefficients(manifest, lengths)
     names = {tensor.name for tensor in manifest.base.tensors}
     made = []
-    for task, cosine, coefficient in zip(manifest.tasks, cosines, chosen, strict=True):
-        exact = names & (task.unchanged | set(task.own) | task.missing)
+    for place, (task, cosine) in enumerate(zip(manifest.tasks, found.cosine.tolist(), strict=True)):
+        exact = sum(name in names for name in {*task.unchanged, *task.own, *task.missing})
         made.append(
             TaskSummary(
                 name=task.name,
@@ -230,8 +277,8 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
                 group=task.group,
                 seed=task.seed,
                 predicted_cosine=cosine,
-                coefficient=coefficient,
-                superposed=len(names) - len(exact),
+                coefficient=chosen[place],
+                superposed=len(names) - exact,
                 own=len(task.own),
                 unchanged=len(task.unchanged),
                 missing=len(task.missing),
