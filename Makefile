@@ -1,9 +1,9 @@
 # Two commands do all the set-up: `make demo` and `make test`. Both make their own .venv.
-PYTHON ?= python3
+PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
 # A CPU build is enough for everything here; set TORCH= to take another.
 TORCH ?= torch==2.13.0
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := $(VENV)/.ready
 
 .PHONY: demo test lint docs torture bench bench-quality clean

@@ -32,7 +32,8 @@ def example_bank(folder: Path) -> bytes:
 
 def hex_lines(data: bytes) -> list[str]:
     """The lines that ``hexdump -C`` prints: equal lines after the first become one ``*``."""
-    made, previous = [], b""
+    made: list[str] = []
+    previous = b""
     for start in range(0, len(data), 16):
         line = data[start : start + 16]
         if line == previous:

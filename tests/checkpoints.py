@@ -16,7 +16,7 @@ from randes_cli.reports import PackReport
 
 State = dict[str, torch.Tensor]
 
-PRESET_NAMES = ("hankel", "srsf", "rsf", "s", "shift", "ta")
+PRESET_NAMES = ("two-sided", "hankel", "srsf", "rsf", "s", "shift", "ta")
 
 
 def generator(seed: int) -> torch.Generator:
@@ -145,7 +145,7 @@ def cosine(left: State, right: State) -> float:
     pairs = [(left[name].double().reshape(-1), right[name].double().reshape(-1)) for name in left]
     dot = sum(float(a @ b) for a, b in pairs)
     norms = [sum(float(v @ v) for v in side) for side in zip(*pairs, strict=True)]
-    return dot / (norms[0] * norms[1]) ** 0.5
+    return float(dot / (norms[0] * norms[1]) ** 0.5)
 
 
 def delta(task: State, base: State) -> State:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from checkpoints import Packer
+from tests.checkpoints import Packer
 
 # A busy machine is no failure.
 settings.register_profile("randes", deadline=None)

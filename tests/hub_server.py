@@ -243,7 +243,7 @@ class Handler(BaseHTTPRequestHandler):
         stop = start + self.hub.page
         link = f"{self.hub.url}{urlsplit(self.path).path}?recursive=true&cursor={stop}"
         more = {"Link": f'<{link}>; rel="next"'} if stop < len(rows) else {}
-        return _json(rows[start:stop], **more)
+        return _json(rows[start:stop], 200, **more)
 
     def _resolve(self, name: str, revision: str, path: str, _: bytes) -> Answer:
         found = self._at(name, revision)

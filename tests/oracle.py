@@ -37,6 +37,7 @@ class OracleUnit:
     names: tuple[str, ...]
     rows: int
     cols: int
+    view: tuple[int, int]
     signs: Signs
     shuffle: Shuffle
 
@@ -57,16 +58,23 @@ class OracleUnit:
         """D: the diagonal matrix of signs, each position with its own tensor's stream."""
         diagonal = []
         for name in self.names:
-            bits = stream_bits(seed, name, self.rows + self.cols - 1)
-            for i in range(self.rows):
-                for j in range(self.cols):
-                    place = {Signs.none: None, Signs.column: j, Signs.hankel: i + j}[self.signs]
-                    diagonal.append(-1.0 if place is not None and bits[place] else 1.0)
+            bits = stream_bits(seed, name, self.rows + self.cols + sum(self.view))
+            for element in range(self.rows * self.cols):
+                i, j = divmod(element, self.cols)
+                row, column = divmod(element, self.view[1])
+                places: dict[Signs, tuple[int, ...]] = {
+                    Signs.none: (),
+                    Signs.column: (j,),
+                    Signs.hankel: (i + j,),
+                    Signs.two_sided: (row, self.view[0] + column),
+                }
+                diagonal.append((-1.0) ** sum(bits[place] for place in places[self.signs]))
         return np.diag(diagonal)
 
     def matrix(self, seed: int, index: int) -> np.ndarray:
         """O = D P."""
-        return self.flips(seed) @ self.permutation(seed, index)
+        made: np.ndarray = self.flips(seed) @ self.permutation(seed, index)
+        return made
 
     def joined(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """The unit's tensors end to end."""
@@ -75,6 +83,14 @@ class OracleUnit:
 
 def _matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
     return (1, shape[0]) if len(shape) == 1 else (int(np.prod(shape[:-1])), shape[-1])
+
+
+def _squarest(shape: Sequence[int]) -> tuple[int, int]:
+    best = _matrix_shape(shape)
+    for cut in range(len(shape) - 1, 0, -1):
+        rows, cols = int(np.prod(shape[:cut])), int(np.prod(shape[cut:]))
+        best = (rows, cols) if rows + cols < sum(best) else best
+    return best
 
 
 def _is_target(name: str, targets: str) -> bool:
@@ -93,16 +109,19 @@ def oracle_units(shapes: Shapes, transform: Transform) -> list[OracleUnit]:
         layers = sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
         chosen = layers[:: transform.every]
         taken.update(chosen)
-        rows, cols = _matrix_shape(shapes[chosen[0]])
+        shape = shapes[chosen[0]]
+        rows, cols = _matrix_shape(shape)
         together = [chosen] if transform.shuffle is not Shuffle.none else [[n] for n in chosen]
         for members in together:
-            unit = OracleUnit(kind, tuple(members), rows, cols, transform.signs, transform.shuffle)
+            parts = transform.signs, transform.shuffle
+            unit = OracleUnit(kind, tuple(members), rows, cols, _squarest(shape), *parts)
             made.append(unit)
     if transform.rest == "sum":
         for name in shapes:
             if name not in taken:
                 rows, cols = _matrix_shape(shapes[name])
-                made.append(OracleUnit(name, (name,), rows, cols, Signs.none, Shuffle.none))
+                none = Signs.none, Shuffle.none
+                made.append(OracleUnit(name, (name,), rows, cols, (rows, cols), *none))
     return made
 
 
@@ -131,4 +150,5 @@ def retrieval(
 ) -> np.ndarray:
     """Θ_0 + λ·step · O⁻¹ S with `scale` = λ·step, the last two operations in float32."""
     back = np.linalg.inv(unit.matrix(seed, index)) @ stored
-    return unit.joined(base) + np.rint(back).astype(np.float32) * np.float32(scale)
+    made: np.ndarray = unit.joined(base) + np.rint(back).astype(np.float32) * np.float32(scale)
+    return made

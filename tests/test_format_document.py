@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,9 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from bank_example import BASE, TASKS, example_bank, hex_lines
-from checkpoints import retrieve
-from oracle import stream, stream_bits
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
@@ -21,8 +19,11 @@ from randes_cli.files.digests import digest
 from randes_cli.files.header import MAX_HEADER
 from randes_cli.files.manifest import encode, to_json
 from randes_cli.files.manifest_reader import FEATURES, decode
-from randes_cli.plan import CHUNK_ELEMENTS
-from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs
+from randes_cli.plan import CHUNK_ELEMENTS, Rect, plan_units
+from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs, TensorInfo, Transform
+from tests.bank_example import BASE, TASKS, example_bank, hex_lines
+from tests.checkpoints import retrieve
+from tests.oracle import stream, stream_bits
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "bank-format.md").read_text("utf-8")
 
@@ -84,6 +85,22 @@ def test_stream_vectors_of_the_document_are_those_of_the_code() -> None:
     for kind, seed, name, vector in found:
         assert random_bytes(kind, int(seed), name, 16).hex() == vector
         assert stream(kind, int(seed), name, 16).hex() == vector
+
+
+def test_vectors_of_two_sided_signs_are_those_of_the_code() -> None:
+    found = re.findall(r"^\| shape (\[.*?\]) \| (\d+) × (\d+) \| (.*) \|$", DOCUMENT, re.M)
+    assert len(found) == 3
+    for shape, rows, cols, cells in found:
+        signs = [list(cell.strip().replace("−", "-")) for cell in cells.split("|")]
+        down, across, *lines = (line for line in signs if line)
+        tensor = TensorInfo("layers.0.weight", "F32", tuple(json.loads(shape)))
+        unit = plan_units([tensor], Transform(signs=Signs.two_sided))[0]
+        assert unit.view == (int(rows), int(cols)) == (len(down), len(across))
+        whole = Rect(0, unit.rows, 0, unit.cols, unit.cols)
+        made = unit.window(unit.flips(42, 0), whole, 1.0).values().reshape(unit.view)
+        written = [["+" if v > 0 else "-" for v in row] for row in made[:2]]
+        assert written == lines
+        assert made[:, 0].tolist() == [1 if s == across[0] else -1 for s in down]
 
 
 def test_shuffle_vectors_of_the_document_are_those_of_the_code() -> None:

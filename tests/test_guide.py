@@ -27,7 +27,7 @@ def words(picture: bytes) -> list[str]:
 
 def version(picture: bytes) -> str:
     """The matplotlib that drew a picture."""
-    return re.findall(r"<dc:title>(Matplotlib v[^,]+)", picture.decode())[0]
+    return str(re.findall(r"<dc:title>(Matplotlib v[^,]+)", picture.decode())[0])
 
 
 def test_outputs_and_pictures_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

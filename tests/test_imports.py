@@ -32,7 +32,7 @@ TALKERS = {"typer", "rich", "tqdm"}
 
 def imported_modules(path: Path) -> set[str]:
     """Absolute module names that a file imports, anywhere in it but under TYPE_CHECKING."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from checkpoints import PRESET_NAMES, State, perturbed, random_state, save
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.errors import BankDamaged, MismatchError, MissingError
+from tests.checkpoints import PRESET_NAMES, State, perturbed, random_state, save
 
 
 class Block(nn.Module):

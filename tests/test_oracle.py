@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from checkpoints import (
+from randes_cli import PackOptions, Transform
+from randes_cli.files.bank import BankFile
+from randes_cli.specs import Rest
+from tests.checkpoints import (
     PRESET_NAMES,
     Packer,
     State,
@@ -17,13 +22,10 @@ from checkpoints import (
     same_bits,
     stored_sums,
 )
-from oracle import OracleUnit, oracle_units, retrieval, superposition
-from randes_cli import PackOptions, Transform
-from randes_cli.files.bank import BankFile
-from randes_cli.specs import Rest
+from tests.oracle import OracleUnit, oracle_units, retrieval, superposition
 
 SEED = 42
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "all": {},
     "every-2nd": {"every": 2},
     "attn, rest summed": {"targets": "attn"},
@@ -34,7 +36,7 @@ VARIANTS = {
         "rest": Rest.own,
     },
 }
-SHAPES = layered_shapes(layers=4, width=3, hidden=5)
+SHAPES = layered_shapes(layers=4, width=3, hidden=5) | {"conv.weight": [4, 2, 3, 2]}
 
 
 def on_grid(state: State, bits: int = 18) -> State:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoints import Packer, random_state
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.errors import MismatchError
 from randes_cli.files.digests import chunk_count
@@ -26,6 +25,7 @@ from randes_cli.plan import (
     strip_memory,
 )
 from randes_cli.specs import Shuffle, Signs, TensorInfo, Transform
+from tests.checkpoints import Packer, random_state
 
 SIZES = st.one_of(st.integers(0, 40), st.integers(2**10 - 3, 2**10 + 3), st.integers(2**20, 2**22))
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.signs import SignWindow, sign_bits
-from randes_cli.plan import Unit, plan_units
+from randes_cli.plan import Rect, Unit, plan_units
 from randes_cli.specs import Signs, TensorInfo, Transform
 
 F32 = NDArray[np.float32]
@@ -43,8 +42,9 @@ class Mixer:
     def _context(self, unit: Unit, index: int, position: int) -> F32:
         seed, name = self.seed + index, unit.names[position]
         if self.context == SIGNS or unit.signs is Signs.none:
-            bits = sign_bits(unit.signs, seed, name, unit.rows, unit.cols)
-            return SignWindow(unit.signs, bits, (0, unit.rows), (0, unit.cols), 1.0).values()
+            whole = Rect(0, unit.rows, 0, unit.cols, unit.cols)
+            signs = unit.window(unit.flips(seed, position), whole, 1.0)
+            return signs.values().reshape(unit.rows, unit.cols)
         chance = np.random.default_rng([seed, *name.encode()])
         if self.context == GAUSSIAN:
             return chance.standard_normal((1, unit.cols)).astype(np.float32)

@@ -15,6 +15,7 @@ from math import prod
 
 from randes_cli.core.kernel import SPARE
 from randes_cli.core.shuffle import group_by_type
+from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
 
 #: Elements of one chunk, the piece of a tensor that has a digest of its own.
@@ -112,13 +113,15 @@ def sample_runs(rows: int, cols: int, sample: tuple[int, int]) -> list[Rect]:
 class Unit:
     """What is superposed together: `names` are the base's tensors, in layer order.
 
-    More than one name means that tasks move these layers among themselves.
+    More than one name means that tasks move these layers among themselves. `view` is the matrix
+    that two-sided signs see, `rows` × `cols` the one that all else does.
     """
 
     kind: str
     names: tuple[str, ...]
     rows: int
     cols: int
+    view: tuple[int, int]
     signs: Signs
     shuffle: Shuffle
 
@@ -129,6 +132,17 @@ class Unit:
     @property
     def layers(self) -> int:
         return len(self.names)
+
+    def flips(self, seed: int, position: int) -> bytes:
+        """The packed sign bits of the task with this seed at a position."""
+        rows, cols = self.view if self.signs is Signs.two_sided else (self.rows, self.cols)
+        return sign_bits(self.signs, seed, self.names[position], rows, cols)
+
+    def window(self, flips: bytes, rect: Rect, scale: float) -> Window:
+        """The signs of a piece, times `scale`."""
+        if self.signs is Signs.two_sided:
+            return SignRun(flips, self.view, rect.start, rect.elements, scale)
+        return SignWindow(self.signs, flips, rect.rows, rect.cols, scale)
 
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
@@ -169,13 +183,14 @@ def superposable(tensor: TensorInfo) -> bool:
 @lru_cache
 def _squarest(shape: tuple[int, ...]) -> tuple[int, int]:
     """Models have many tensors of few shapes."""
-    cuts = range(1, max(2, len(shape)))
-    views = [(prod(shape[:cut]), prod(shape[cut:])) for cut in cuts]
+    if len(shape) < 2:
+        return 1, prod(shape)
+    views = [(prod(shape[:cut]), prod(shape[cut:])) for cut in range(1, len(shape))]
     return min(reversed(views), key=sum)
 
 
 def seal_matrix(tensor: TensorInfo) -> tuple[int, int]:
-    """(rows, columns) under which a tensor gets row and column scales: its squarest view."""
+    """(rows, columns) of a tensor's squarest view: that of scales and of two-sided signs."""
     return _squarest(tensor.shape)
 
 
@@ -199,7 +214,8 @@ def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
     def unit(kind: str, names: Iterable[str], signs: Signs, shuffle: Shuffle) -> None:
         members = tuple(names)
         rows, cols = tensors[members[0]].matrix
-        made = Unit(kind, members, rows, cols, signs, shuffle)
+        view = seal_matrix(tensors[members[0]])
+        made = Unit(kind, members, rows, cols, view, signs, shuffle)
         units.update(dict.fromkeys(members, made))
 
     for kind, names in group_by_type(targets).items():

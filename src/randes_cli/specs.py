@@ -69,11 +69,12 @@ class Shuffle(str, Enum):
 
 
 class Signs(str, Enum):
-    """How a task's elements are flipped (paper 4.4; `hankel` is ours)."""
+    """How a task's elements are flipped (paper 4.4; `hankel` and `two_sided` are ours)."""
 
     none = "none"
     column = "column"
     hankel = "hankel"
+    two_sided = "two-sided"
 
 
 class Rest(str, Enum):
@@ -92,6 +93,7 @@ class BaseStorage(str, Enum):
 
 
 PRESETS: Mapping[str, tuple[Shuffle, Signs]] = {
+    "two-sided": (Shuffle.none, Signs.two_sided),
     "hankel": (Shuffle.none, Signs.hankel),
     "srsf": (Shuffle.random, Signs.column),
     "rsf": (Shuffle.none, Signs.column),

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tests.cli.conftest import Result
 
 if TYPE_CHECKING:
-    from hub_server import HubServer
+    from tests.hub_server import HubServer
 
-pytest_plugins = ["hub_server"]
+pytest_plugins = ["tests.hub_server"]
 
 
 def test_a_pushed_bank_is_inspected_and_unpacked_by_its_id(

@@ -23,7 +23,7 @@ from randes_cli.core.kernel import (
     Overflow,
     sum_of_squares,
 )
-from randes_cli.core.signs import SignWindow, sign_bits
+from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.core.torch_kernel import TorchKernel
 from randes_cli.specs import ITEM_SIZE, Signs
 
@@ -56,7 +56,7 @@ def rounded(delta: float, exponent: int) -> int:
 
 
 def slow_sum(
-    base: np.ndarray, tasks: list[np.ndarray], patterns: list[SignWindow], exponent: int
+    base: np.ndarray, tasks: list[np.ndarray], patterns: list[Window], exponent: int
 ) -> list[int]:
     """Σ_i ± round((Θ_i − Θ_0) / step), one element at a time, with Python's integers."""
     made = []
@@ -90,7 +90,7 @@ def superpose(
     base_dtype: str,
     tasks: list[np.ndarray],
     dtype: str,
-    signs: list[SignWindow],
+    signs: list[Window],
     bits: int = 16,
 ) -> tuple[np.ndarray, int, list[Added]]:
     """One strip through a kernel: its stored bytes, its peak, what each task added."""
@@ -105,11 +105,15 @@ def superpose(
     return codes.copy(), peak, added
 
 
-def windows(signs: Signs, count: int, rows: int, cols: int, scale: float) -> list[SignWindow]:
-    return [
-        SignWindow(signs, sign_bits(signs, seed, "w", rows, cols), (0, rows), (0, cols), scale)
-        for seed in range(count)
-    ]
+def window(signs: Signs, seed: int, rows: int, cols: int, scale: float) -> Window:
+    bits = sign_bits(signs, seed, "w", rows, cols)
+    if signs is Signs.two_sided:
+        return SignRun(bits, (rows, cols), 0, rows * cols, scale)
+    return SignWindow(signs, bits, (0, rows), (0, cols), scale)
+
+
+def windows(signs: Signs, count: int, rows: int, cols: int, scale: float) -> list[Window]:
+    return [window(signs, seed, rows, cols, scale) for seed in range(count)]
 
 
 def plain(rows: int, cols: int, scale: float = 1.0) -> SignWindow:
@@ -169,6 +173,31 @@ def test_a_half_is_rounded_to_the_even_integer(kind: str) -> None:
         KERNELS[kind](8, 1), np.zeros(28, np.uint8), "F32", [task.view(np.uint8)], "F32", signs
     )
     assert codes.view(np.int16).tolist() == [0, 2, 2, 0, -2, -2, 32766]
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.data(), st.sampled_from([16, 8]))
+def test_all_kernels_agree_on_runs_that_begin_and_end_inside_a_row(
+    rows: int, cols: int, data: st.DataObject, bits: int
+) -> None:
+    first = data.draw(st.integers(0, rows * cols - 1))
+    count = data.draw(st.integers(1, rows * cols - first))
+    flips = sign_bits(Signs.two_sided, 5, "w", rows, cols)
+    chance = np.random.default_rng(first)
+    task = chance.normal(size=count).astype(np.float32) * 20
+    base, out = np.zeros(count, np.float32), np.empty(4 * count, np.uint8)
+    run = SignRun(flips, (rows, cols), first, count, 1.0)
+    units = np.rint(task * run.values()[0])
+    energy = slow_energy(task, 0)
+    for maker in KERNELS.values():
+        kernel = maker(count, 1)
+        codes, _, added = superpose(
+            kernel, base.view(np.uint8), "F32", [task.view(np.uint8)], "F32", [run], bits
+        )
+        stored_units = codes.view(np.int16 if bits == 16 else np.int8)
+        assert stored_units.tolist() == units.tolist()
+        assert added[0].energy == energy
+        kernel.retrieve(codes, bits, run, "F32", out)
+        assert out.view(np.float32).tolist() == (units * run.values()[0]).tolist()
 
 
 @both

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randes_cli.core.prediction import MOST_ERROR, Grams, Lengths, moments, task_cosine
+from randes_cli.core.prediction import (
+    MOST_ERROR,
+    Grams,
+    Lengths,
+    moments,
+    predict,
+    task_cosine,
+)
 
 
 def lengths(
@@ -17,7 +24,7 @@ def lengths(
         np.square(deltas).sum(axis=2).T,
         (deltas * units).sum(axis=2).T,
         np.square(units).sum(axis=2).T,
-        deltas.any(axis=2).T,
+        np.asarray(deltas.any(axis=2)).T,
         groups,
         **more,  # type: ignore[arg-type]
     )
@@ -126,13 +133,43 @@ def test_the_cosine_of_one_task_is_that_of_all_of_them(groups: list[int]) -> Non
     assert alone == pytest.approx(moments(one).cosine.tolist())
 
 
-def test_rows_of_a_cell_that_covers_more_are_predicted_without_its_matrix() -> None:
+def test_moments_over_some_tensors_are_those_of_the_sums_there() -> None:
     deltas = np.random.default_rng(5).standard_normal((3, 4, 50))
+    found = predict(lengths(deltas, [0] * 3), grams(deltas)).over(np.array([0, 2]))
+    cosines, errors = exact(deltas[:, [0, 2]], [0] * 3)
+    assert np.allclose(found.cosine, cosines)
+    assert np.allclose(found.error(np.ones(3)), errors)
+
+
+def test_of_a_cell_of_several_tensors_a_pair_has_one_cosine_in_all_of_them() -> None:
+    shared = np.random.default_rng(6).standard_normal((1, 3, 4000))
+    own = np.random.default_rng(7).standard_normal((4, 3, 4000))
+    sizes = np.array([1.0, 20.0, 0.1])[None, :, None] * np.array([1, 3, 1, 2])[:, None, None]
+    deltas = (0.8 * shared + 0.6 * own) * sizes
     met = np.einsum("tkn,ukn->tu", deltas, deltas)[None]
-    chosen = np.array([0, 2])
-    part = Grams(met, np.zeros(4, np.int64)).rows(chosen)
-    whole = lengths(deltas, [0] * 3)
-    assert part.cell_of.tolist() == [-1, -1]
-    assert np.array_equal(
-        moments(whole.rows(chosen), part).cosine, moments(whole.rows(chosen)).cosine
-    )
+    whole = predict(lengths(deltas, [0] * 4), Grams(met, np.zeros(3, np.int64)))
+    for row in range(3):
+        cosines, _ = exact(deltas[:, [row]], [0] * 4)
+        assert np.allclose(whole.over(np.array([row])).cosine, cosines, atol=0.02)
+
+
+def test_where_layers_are_shuffled_each_meets_what_lies_at_its_position() -> None:
+    source = np.random.default_rng(8)
+    deltas = source.standard_normal((4, 5, 600)) * 10.0 ** source.uniform(-1, 1, (4, 5, 1))
+    deltas[1, 2] = 0
+    order = np.stack([source.permutation(5) for _ in range(4)], axis=1)
+    moved = np.stack([deltas[t][order[:, t]] for t in range(4)])
+    met = Grams(np.einsum("tkn,ukn->ktu", moved, moved), np.arange(5))
+    found = predict(lengths(deltas, [0] * 4, order=order), met)
+    total = moved.sum(axis=0)
+    for task in range(4):
+        for position in range(5):
+            tensor = order[position, task]
+            true, back = deltas[task, tensor], total[position]
+            if true.any():
+                cosine = true @ back / np.linalg.norm(true) / np.linalg.norm(back)
+                assert found.over(np.array([tensor])).cosine[task] == pytest.approx(cosine)
+        there = np.array([deltas[task, order[p, task]].any() for p in range(5)])
+        true, back = moved[task][there].ravel(), total[there].ravel()
+        cosine = true @ back / np.linalg.norm(true) / np.linalg.norm(back)
+        assert found.over().cosine[task] == pytest.approx(cosine)

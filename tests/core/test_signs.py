@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.core.signs import SignWindow, sign_bits
+from randes_cli.core.signs import SignRun, SignWindow, sign_bits
 from randes_cli.core.streams import random_bytes
 from randes_cli.specs import Signs
 
@@ -22,9 +22,14 @@ def whole_pattern(signs: Signs, seed: int, tensor: str, rows: int, cols: int) ->
     made = np.ones((rows, cols), np.float32)
     for i in range(rows):
         for j in range(cols):
-            place = {Signs.none: None, Signs.column: j, Signs.hankel: i + j}[signs]
-            if place is not None and stream_bit(seed, tensor, place):
-                made[i, j] = -1
+            places: dict[Signs, tuple[int, ...]] = {
+                Signs.none: (),
+                Signs.column: (j,),
+                Signs.hankel: (i + j,),
+                Signs.two_sided: (i, rows + j),
+            }
+            for place in places[signs]:
+                made[i, j] *= -1 if stream_bit(seed, tensor, place) else 1
     return made
 
 
@@ -36,7 +41,10 @@ def windows(draw: st.DrawFn) -> tuple[int, int, tuple[int, int], tuple[int, int]
     return rows, cols, (top, bottom), (left, right)
 
 
-@given(windows(), st.sampled_from(list(Signs)), st.integers(0, 2**64), st.floats(0.001, 1000))
+BLOCKS = (Signs.none, Signs.column, Signs.hankel)
+
+
+@given(windows(), st.sampled_from(BLOCKS), st.integers(0, 2**64), st.floats(0.001, 1000))
 def test_any_window_equals_that_part_of_the_whole_pattern(
     window: tuple[int, int, tuple[int, int], tuple[int, int]],
     signs: Signs,
@@ -50,8 +58,25 @@ def test_any_window_equals_that_part_of_the_whole_pattern(
     assert np.array_equal(found, whole[top:bottom, left:right] * np.float32(scale))
 
 
+@given(
+    st.integers(1, 12), st.integers(1, 20), st.data(), st.integers(0, 2**53), st.floats(0.001, 1000)
+)
+def test_any_run_of_two_sided_signs_equals_that_part_of_the_whole_pattern(
+    rows: int, cols: int, data: st.DataObject, seed: int, scale: float
+) -> None:
+    first = data.draw(st.integers(0, rows * cols - 1))
+    count = data.draw(st.integers(1, rows * cols - first))
+    bits = sign_bits(Signs.two_sided, seed, "w", rows, cols)
+    whole = whole_pattern(Signs.two_sided, seed, "w", rows, cols).reshape(-1)
+    run = SignRun(bits, (rows, cols), first, count, scale)
+    expected = whole[first : first + count] * np.float32(scale)
+    assert np.array_equal(run.values(), expected[None])
+    assert len(list(run.parts())) <= 3
+
+
 @pytest.mark.parametrize(
-    ("signs", "count"), [(Signs.none, 0), (Signs.column, 5), (Signs.hankel, 15)]
+    ("signs", "count"),
+    [(Signs.none, 0), (Signs.column, 5), (Signs.hankel, 15), (Signs.two_sided, 16)],
 )
 def test_a_pattern_takes_only_the_bits_that_it_needs(signs: Signs, count: int) -> None:
     assert len(sign_bits(signs, 7, "w", 81, 40)) == count

@@ -136,7 +136,7 @@ def test_too_little_free_space_is_refused_before_a_file_is_made(
     found = os.statvfs(scene.folder)
     need = len(scene.before or scene.after) // 2
     small = type("Found", (), {"f_bavail": need // found.f_frsize, "f_frsize": found.f_frsize})
-    monkeypatch.setattr(atomic.os, "statvfs", lambda path: small)
+    monkeypatch.setattr("os.statvfs", lambda path: small)
     names = ("pwrite", "ftruncate", "copy_file_range", "replace")
     with (
         faulty(fail_with(errno.EIO), 0, names=names) as counter,

@@ -85,7 +85,7 @@ def read_merged(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     return made
 
 
-CASES = {
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "plain": (llama, {"target_modules": LINEAR}),
     "rank-stabilised": (llama, {"target_modules": LINEAR, "use_rslora": True}),
     "rank and alpha patterns": (

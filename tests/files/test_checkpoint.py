@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import State, random_state, same_bits, save, save_sharded
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
+from tests.checkpoints import State, random_state, same_bits, save, save_sharded
 
 
 def state() -> State:

@@ -85,7 +85,11 @@ def test_a_bare_file_has_no_layout_and_no_side_files(tmp_path: Path) -> None:
 
 
 def test_a_pipeline_is_read_by_component(tmp_path: Path) -> None:
-    index = {"_class_name": "P", "unet": ["diffusers", "U"], "text_encoder": ["transformers", "T"]}
+    index: dict[str, object] = {
+        "_class_name": "P",
+        "unet": ["diffusers", "U"],
+        "text_encoder": ["transformers", "T"],
+    }
     index |= {"scheduler": ["diffusers", "S"], "safety_checker": [None, None]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     put(tmp_path / "unet" / "diffusion_pytorch_model.safetensors", "conv.weight")

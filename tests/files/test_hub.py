@@ -24,9 +24,9 @@ from randes_cli.plan import fit_task
 from randes_cli.specs import OpenOptions, TaskInput, TensorInfo
 
 if TYPE_CHECKING:
-    from hub_server import HubServer
+    from tests.hub_server import HubServer
 
-pytest_plugins = ["hub_server"]
+pytest_plugins = ["tests.hub_server"]
 
 ID = "maker/model"
 REF = HubRef(ID)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from bank_example import example_bank
 from randes_cli.errors import BankDamaged, NewerFormat
 from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest_reader import decode
+from tests.bank_example import example_bank
 
 Change = Callable[[dict[str, Any]], object]
 

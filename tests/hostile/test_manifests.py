@@ -98,7 +98,8 @@ def test_a_field_that_is_missing_or_of_another_type_is_named(
     path: tuple[Any, ...], small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forged_path = tmp_path / "forged.randes"
-    changes = [_without(*path), *(_set(*path, bad) for bad in (None, 1.5, True, [[]], "\x1b", -1))]
+    wrong: list[object] = [None, 1.5, True, [[]], "\x1b", -1]
+    changes = [_without(*path), *(_set(*path, bad) for bad in wrong)]
     for number, change in enumerate(changes):
         forged_manifest(small, forged_path, change)
         code = run(["inspect", str(forged_path)])

@@ -24,8 +24,8 @@ def _moved(random: np.random.Generator, state: State, scale: float = 0.02) -> St
     made = dict(state)
     for name, value in state.items():
         if value.dtype == np.float32 and value.size > 1:
-            noise = random.standard_normal(value.shape, np.float32)
-            made[name] = value + np.float32(scale) * noise
+            noise = np.float32(scale) * random.standard_normal(value.shape, np.float32)
+            made[name] = np.add(value, noise)
     return made
 
 

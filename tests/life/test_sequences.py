@@ -44,7 +44,7 @@ def _own(bank: Path) -> dict[str, bytes]:
         return {key: opened.read_whole(key).tobytes() for key in keys}
 
 
-@pytest.mark.parametrize("preset", ["hankel", "srsf", "shift"])
+@pytest.mark.parametrize("preset", ["two-sided", "hankel", "srsf", "shift"])
 @pytest.mark.parametrize("bits", [16, 8])
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.checkpoints import perturbed, random_state, save
 
 from randes_cli import PackOptions, RunOptions, TaskInput, pack
 from randes_cli.build.seal import fit_bits
@@ -14,6 +13,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import Alternative, PackReport
 from randes_cli.stats.alternatives import advice, best_fit, parse_limit
+from tests.checkpoints import perturbed, random_state, save
 
 ONE = RunOptions(threads=1)
 SHAPES = {"a.weight": [200, 150], "b.weight": [150, 300], "norm.weight": [150]}

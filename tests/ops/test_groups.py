@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.checkpoints import layered_shapes, perturbed, random_state, same_bits, save
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.edit import add, remove
@@ -18,6 +17,7 @@ from randes_cli.ops.describe import describe
 from randes_cli.ops.verify import measure
 from randes_cli.specs import EditOptions
 from randes_cli.stats.stored import stored_statistics, summaries
+from tests.checkpoints import layered_shapes, perturbed, random_state, same_bits, save
 
 ONE = RunOptions(threads=1)
 
@@ -66,7 +66,7 @@ def sums(bank: Path, group: int) -> dict[str, bytes]:
         return {key.removeprefix(prefix): file.read_whole(key).tobytes() for key in keys}
 
 
-@pytest.mark.parametrize("preset", ["hankel", "srsf", "shift"])
+@pytest.mark.parametrize("preset", ["two-sided", "hankel", "srsf", "shift"])
 def test_each_group_is_the_superposition_of_its_tasks_alone(folder: Path, preset: str) -> None:
     packed(folder, [0, 1, 2, 3, 4], "all.randes", preset=preset)
     bank = packed(folder, [0, 1, 2, 3, 4], "two.randes", groups=2, preset=preset)

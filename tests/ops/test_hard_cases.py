@@ -177,7 +177,7 @@ def test_values_beyond_half_precision_are_refused_or_counted(tmp_path: Path) -> 
     assert row.tolist() == [65_504.0, -65_504.0, 65_504.0]
 
 
-@pytest.mark.parametrize("transform", ["hankel", "srsf"])
+@pytest.mark.parametrize("transform", ["two-sided", "hankel", "srsf"])
 def test_fused_experts_are_superposed_like_any_matrix(transform: str, tmp_path: Path) -> None:
     base, task = model(0), model(1)
     for layer in range(2):
@@ -190,7 +190,7 @@ def test_fused_experts_are_superposed_like_any_matrix(transform: str, tmp_path: 
     assert_close(back, task)
 
 
-@pytest.mark.parametrize("transform", ["hankel", "srsf"])
+@pytest.mark.parametrize("transform", ["two-sided", "hankel", "srsf"])
 def test_thousands_of_experts_by_name_go_through(transform: str, tmp_path: Path) -> None:
     names = [
         f"model.layers.{layer}.mlp.experts.{expert}.{part}.weight"
@@ -312,7 +312,7 @@ class Losing(NumpyKernel):
         time.sleep(0.05)
         return 1
 
-    retrieve = retrieve_onto
+    retrieve = retrieve_onto  # type: ignore[assignment]
 
 
 def test_saturated_values_are_counted_whichever_thread_meets_them(tmp_path: Path) -> None:

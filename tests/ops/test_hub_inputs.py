@@ -22,9 +22,9 @@ from randes_cli.read.retrieve import open_base
 from randes_cli.specs import BaseStorage, PackOptions, TaskInput
 
 if TYPE_CHECKING:
-    from hub_server import HubServer
+    from tests.hub_server import HubServer
 
-pytest_plugins = ["hub_server"]
+pytest_plugins = ["tests.hub_server"]
 
 CONFIG = b'{"model_type": "bert"}'
 

@@ -7,7 +7,7 @@ from math import sqrt
 import pytest
 import torch
 
-from checkpoints import Packer, State, cosine, delta, generator, random_state, retrieve
+from tests.checkpoints import Packer, State, cosine, delta, generator, random_state, retrieve
 
 SHAPES = {f"layers.{k}.w": [48, 64] for k in range(8)}
 ELEMENTS = 8 * 48 * 64
@@ -28,7 +28,9 @@ def family(correlation: float, count: int = 4) -> tuple[State, dict[str, State]]
     return base, tasks
 
 
-def measured_and_predicted(packer: Packer, preset: str, correlation: float) -> list[tuple]:
+def measured_and_predicted(
+    packer: Packer, preset: str, correlation: float
+) -> list[tuple[float, float]]:
     base, tasks = family(correlation)
     bank = packer.pack(base, tasks, preset)
     return [
@@ -40,7 +42,7 @@ def measured_and_predicted(packer: Packer, preset: str, correlation: float) -> l
     ]
 
 
-@pytest.mark.parametrize("preset", ["srsf", "hankel"])
+@pytest.mark.parametrize("preset", ["srsf", "hankel", "two-sided"])
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
 def test_decorrelating_transforms_retrieve_what_the_norms_predict(
     packer: Packer, preset: str, correlation: float
@@ -70,7 +72,7 @@ def test_interference_of_correlated_deltas_points_one_way_only_without_transform
     """What the other tasks leave in a retrieval lies along the task's own delta under `ta`."""
     base, tasks = family(0.6)
     lean = {}
-    for preset in ("ta", "srsf", "hankel"):
+    for preset in ("ta", "srsf", "hankel", "two-sided"):
         found = retrieve(packer.pack(base, tasks, preset), "t0")
         own = delta(tasks["t0"], base)
         left = {name: value - own[name] for name, value in delta(found, base).items()}
@@ -78,6 +80,7 @@ def test_interference_of_correlated_deltas_points_one_way_only_without_transform
     assert lean["ta"] > 0.6
     assert abs(lean["srsf"]) < 5 / sqrt(ELEMENTS / 48)
     assert abs(lean["hankel"]) < 5 / sqrt(ELEMENTS / 8)
+    assert abs(lean["two-sided"]) < 5 / sqrt(ELEMENTS / 8)
 
 
 def test_rounding_lies_47_decibels_below_the_delta(packer: Packer) -> None:

@@ -11,7 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checkpoints import (
+from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.files.bank import BankFile
+from randes_cli.specs import BaseStorage
+from tests.checkpoints import (
     PRESET_NAMES,
     Packer,
     State,
@@ -21,9 +24,6 @@ from checkpoints import (
     save_sharded,
     stored_sums,
 )
-from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.files.bank import BankFile
-from randes_cli.specs import BaseStorage
 
 RUNS = {
     "1 thread": RunOptions(threads=1),
@@ -37,8 +37,9 @@ RUNS = {
 
 
 def mixed_model() -> tuple[State, dict[str, State]]:
-    """Layers, an embedding that grows and shrinks, own and unchanged tensors, a sparse change."""
-    base = random_state(layered_shapes(layers=3))
+    """Layers, a convolution, an embedding that grows and shrinks, own and unchanged tensors, a
+    sparse change."""
+    base = random_state(layered_shapes(layers=3) | {"conv.weight": [12, 40, 3, 3]})
     base["big"] = torch.zeros(3, 23_000)
     base["ids"] = torch.arange(5)
     tasks = {name: perturbed(base, seed=k) for k, name in enumerate(("a", "b", "c"))}

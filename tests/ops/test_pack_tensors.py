@@ -9,7 +9,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from checkpoints import (
+from randes_cli import Bank, PackOptions, TaskInput, Transform, pack
+from randes_cli.errors import CheckpointError, MismatchError, MissingError, UsageError
+from randes_cli.files.bank import BankFile
+from randes_cli.specs import ITEM_SIZE, BaseStorage, Rest
+from tests.checkpoints import (
     PRESET_NAMES,
     Packer,
     State,
@@ -20,10 +24,6 @@ from checkpoints import (
     save,
     stored_sums,
 )
-from randes_cli import Bank, PackOptions, TaskInput, Transform, pack
-from randes_cli.errors import CheckpointError, MismatchError, MissingError, UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.specs import ITEM_SIZE, BaseStorage, Rest
 
 
 def model(rows: int = 40) -> State:

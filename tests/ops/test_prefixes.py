@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from checkpoints import Packer, perturbed, random_state, retrieve
 from randes_cli.files.names import guess_prefix, match_names
+from tests.checkpoints import Packer, perturbed, random_state, retrieve
 
 PAIRS = {
     "the task has more in front": (

@@ -21,9 +21,9 @@ from randes_cli.ops.push import MARKER, model_card, push
 from randes_cli.specs import TaskInput
 
 if TYPE_CHECKING:
-    from hub_server import HubServer
+    from tests.hub_server import HubServer
 
-pytest_plugins = ["hub_server"]
+pytest_plugins = ["tests.hub_server"]
 
 ID = "maker/bank"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import Packer, State, layered_shapes, perturbed, random_state
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
 from randes_cli.read.retrieve import open_base
 from randes_cli.read.unpack import UnpackOptions, unpack_task
 from randes_cli.reports import PackReport
+from tests.checkpoints import Packer, State, layered_shapes, perturbed, random_state
 
 #: Bytes beside the strips' buffers: samples of 2^16 elements, headers, reports, interpreter.
 BESIDE = 6 * 2**20
@@ -48,7 +48,7 @@ def pack_inputs(
     return pack(base, tasks, folder / "bank.randes", options, run, force=True)
 
 
-@pytest.mark.parametrize("transform", ["hankel", "srsf"])
+@pytest.mark.parametrize("transform", ["two-sided", "hankel", "srsf"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("most", [None, 2**21])
 def test_packing_holds_no_more_than_the_plans_buffers(
@@ -87,10 +87,10 @@ def test_progress_ends_at_its_total_in_every_phase(tmp_path: Path) -> None:
     tasks = {"full": perturbed(base, seed=0), "grown": resized_task(base), "sparse": sparse}
     packer = Packer(tmp_path)
     source = packer.inputs({"base": base})[0].source
-    done: dict[tuple[str, int], int] = defaultdict(int)
+    counted: dict[tuple[str, int], int] = defaultdict(int)
 
-    def progress(phase: str, count: int, total: int) -> None:
-        done[phase, total] += count
+    def progress(phase: str, done: int, total: int) -> None:
+        counted[phase, total] += done
 
     run = RunOptions(threads=2, strip_elements=7)
     pack(source, packer.inputs(tasks), tmp_path / "bank.randes", run=run, progress=progress)
@@ -104,9 +104,9 @@ def test_progress_ends_at_its_total_in_every_phase(tmp_path: Path) -> None:
             run,
             progress=progress,
         )
-    phases = {phase for phase, _ in done}
+    phases = {phase for phase, _ in counted}
     assert {"packing", "unpacking grown"} <= phases
-    assert all(count == total for (_, total), count in done.items())
+    assert all(count == total for (_, total), count in counted.items())
 
 
 def test_one_tensor_at_a_time_is_held_while_iterating(tmp_path: Path) -> None:

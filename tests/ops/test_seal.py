@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.checkpoints import perturbed, random_state, same_bits, save
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.edit import add, remove
@@ -20,6 +19,7 @@ from randes_cli.files.bank_keys import scale_key, sum_key
 from randes_cli.ops.verify import measure, verify
 from randes_cli.plan import seal_matrix, sealable
 from randes_cli.specs import EditOptions, TensorInfo
+from tests.checkpoints import perturbed, random_state, same_bits, save
 
 ONE = RunOptions(threads=1)
 SHAPES = {

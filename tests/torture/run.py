@@ -28,7 +28,7 @@ from randes_cli.build.pack import pack
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import verify
 from randes_cli.read.unpack import UnpackOptions, unpack
-from randes_cli.specs import RunOptions, TaskInput, Transform
+from randes_cli.specs import PackOptions, RunOptions, TaskInput, Transform
 from tests.faults.writers import two_writers
 from tests.life import models
 
@@ -125,7 +125,8 @@ def sequences(folder: Path, words: argparse.Namespace) -> str:
     pick, edits = random.Random(2), 0
     for _ in range(words.sequences):
         chosen = models.options(
-            pick.choice(("hankel", "srsf", "rsf", "s", "shift", "ta")), pick.choice((16, 8))
+            pick.choice(("two-sided", "hankel", "srsf", "rsf", "s", "shift", "ta")),
+            pick.choice((16, 8)),
         )
         here = pick.sample(models.NAMES, pick.randint(1, 4))
         bank = models.make_bank(folder, tuple(here), chosen)
@@ -155,7 +156,7 @@ def _tensors(folder: Path, count: int) -> dict[str, float]:
     save_file(base, folder / "base.safetensors")
     save_file({k: v + np.float32(0.5) for k, v in base.items()}, folder / "one.safetensors")
     bank, one = folder / "bank.randes", str(folder / "one.safetensors")
-    options = models.PackOptions(transform=Transform.from_preset("srsf"))
+    options = PackOptions(transform=Transform.from_preset("srsf"))
     verbs: dict[str, Callable[[], object]] = {
         "pack": lambda: pack(
             str(folder / "base.safetensors"),

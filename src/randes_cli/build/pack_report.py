@@ -28,6 +28,7 @@ from randes_cli.stats.stored import (
     kept_energy,
     norm_rows,
     sealable_rows,
+    shuffled_rows,
 )
 from randes_cli.workers import Progress
 
@@ -60,8 +61,11 @@ class Reporting:
         setup = self.setup
         groups = tuple(participant.group for participant in setup.participants)
         sealed = {} if setup.seal_bits is None else dict.fromkeys(groups, setup.seal_bits)
-        cut = sealable_rows(setup.inputs.base.tensors.values())
-        return Lengths(norms, rounded[0], rounded[1], changed, groups, kept_energy(cut, sealed))
+        base = list(setup.inputs.base.tensors.values())
+        tasks = [(participant.seed, participant.index) for participant in setup.participants]
+        order = shuffled_rows(base, setup.options.transform, tasks)
+        left = kept_energy(sealable_rows(base), sealed)
+        return Lengths(norms, rounded[0], rounded[1], changed, groups, order, left)
 
     def dry(self, size: int, progress: Progress) -> PackReport:
         """The report of a bank that may come, from samples alone."""

@@ -17,7 +17,6 @@ from randes_cli.build.inputs import bank_source, reopen
 from randes_cli.build.sample import Deltas
 from randes_cli.build.sampled import BaseSample
 from randes_cli.build.strips import Participant, unit_bits, unit_order
-from randes_cli.core.signs import SignWindow
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub import is_cached
@@ -68,7 +67,7 @@ class Echo:
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
         step = 2.0 ** self.bank.manifest.steps[name]
-        signs = SignWindow(unit.signs, flips, rect.rows, rect.cols, step).values()
+        signs = unit.window(flips, rect, step).values()
         return self._steps(key, rect) * signs.reshape(-1)
 
     def _steps(self, key: str, rect: Rect) -> F32:

@@ -14,7 +14,6 @@ from randes_cli.build.sampled import BaseSample
 from randes_cli.build.strips import Participant, Source
 from randes_cli.core.grid import raised_exponent
 from randes_cli.core.kernel import GRID_LIMIT, delta_energy
-from randes_cli.core.signs import SignWindow
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
 
 F32 = NDArray[np.float32]
@@ -184,5 +183,5 @@ def gram(
 
 def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
     """The signs of all runs of a sample together."""
-    windows = (SignWindow(unit.signs, flips, rect.rows, rect.cols, 1.0) for rect in runs)
+    windows = (unit.window(flips, rect, 1.0) for rect in runs)
     return np.concatenate([window.values().reshape(-1) for window in windows])

@@ -20,7 +20,6 @@ from randes_cli.core.energy import Energy
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.signs import SignWindow, sign_bits
 from randes_cli.errors import BankDamaged, CheckpointError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, sum_dtype, sum_key
@@ -61,7 +60,7 @@ def unit_order(unit: Unit, seed: int, index: int) -> list[int]:
 
 def unit_bits(unit: Unit, seed: int, position: int) -> bytes:
     """The packed sign bits of a task at a position of a unit."""
-    return sign_bits(unit.signs, seed, unit.names[position], unit.rows, unit.cols)
+    return unit.flips(seed, position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,13 +316,8 @@ class _JobRun:
                 return
             if (who, position) not in self.flips:
                 self.flips[who, position] = participant.bits(self.unit, position)
-            signs = SignWindow(
-                self.unit.signs,
-                self.flips[who, position],
-                rect.rows,
-                rect.cols,
-                participant.sign * 2.0**-self.exponent,
-            )
+            scale = participant.sign * 2.0**-self.exponent
+            signs = self.unit.window(self.flips[who, position], rect, scale)
             added = self.kernel.add(layer, raw, tensor.dtype, signs)
         except Overflow as overflow:
             self.peak = max(self.peak, overflow.peak)

@@ -25,9 +25,11 @@
 #define TEMPLATE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-/* As in fused_kernel.py. */
+/* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
+ * compiled from older text is left alone. */
+enum { INTERFACE = 3 };
 enum { F32, BF16, F16, ANY_F32 };
-enum { NONE, COLUMN, HANKEL };
+enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 
 /* 1.5 * 2^23: between 2^23 and 2^24 float32 holds the integers alone, so that adding it to a
  * number below 2^22 rounds that to an integer, half to even, found in the low bits. */
@@ -64,30 +66,60 @@ TEMPLATE float load(const void *raw, int dtype, ptrdiff_t at) {
 }
 
 /* Which signs a strip has, see signs.py: element (i, j) is -scale where bit `first` + j (HANKEL:
- * + i) of `bits` is 1, else +scale. `scratch` has room for all signs of one element each, and 15
- * more. */
+ * + i) of `bits` is 1, else +scale. TWO_SIDED: the strip is the elements `first` to `first` +
+ * `count` of a rows * cols matrix, where bit i and bit `rows` + j each flip element (i, j).
+ * `scratch` has room for all signs of one element each, and 15 more. */
 typedef struct {
     const uint8_t *bits;
-    int64_t first, rows, cols;
+    int64_t first, rows, cols, count;
     float *scratch;
     float scale;
     int32_t kind;
 } Signs;
 
-/* Write out the signs; returns those of the first row, of which each further one starts
- * *row_step floats later. */
-TEMPLATE const float *spread(const Signs *signs, ptrdiff_t *row_step) {
-    int64_t count = signs->cols + (signs->kind == HANKEL ? signs->rows - 1 : 0);
-    int64_t skipped = signs->kind == NONE ? 0 : signs->first % 8;
-    *row_step = signs->kind == HANKEL;
+/* Write out `count` signs from bit `first` on. */
+TEMPLATE const float *spread(const Signs *signs, int64_t first, int64_t count) {
+    int64_t skipped = signs->kind == NONE ? 0 : first % 8;
     for (int64_t byte = 0; byte < (skipped + count + 7) / 8; byte++) {
-        uint32_t eight = signs->kind == NONE ? 0 : signs->bits[signs->first / 8 + byte];
+        uint32_t eight = signs->kind == NONE ? 0 : signs->bits[first / 8 + byte];
         for (int bit = 0; bit < 8; bit++)
             signs->scratch[8 * byte + bit] =
                 as_float(as_bits(signs->scale) ^ (eight >> bit & 1u) << 31);
     }
     return signs->scratch + skipped;
 }
+
+/* The signs of a strip's first row, of which each further one starts *row_step floats later. */
+TEMPLATE const float *spread_rows(const Signs *signs, ptrdiff_t *row_step) {
+    *row_step = signs->kind == HANKEL;
+    return spread(signs, signs->first, signs->cols + (*row_step ? signs->rows - 1 : 0));
+}
+
+/* A part of one row of a TWO_SIDED strip: `cols` elements from element `at` of the strip on, the
+ * signs of their columns, and the sign bit that their row adds. */
+typedef struct {
+    ptrdiff_t at, cols;
+    const float *columns, *pattern;
+    uint32_t flip;
+} Part;
+
+/* The part at `part->at`, cols 0 after the last. Where the strip has a row or more, the signs of
+ * all columns are written once; a shorter strip writes those of each of its two parts. */
+TEMPLATE void find_part(const Signs *signs, Part *part) {
+    int64_t place = signs->first + part->at, row = place / signs->cols, col = place % signs->cols;
+    int64_t left = signs->count - part->at;
+    part->cols = signs->cols - col < left ? signs->cols - col : left;
+    if (!part->cols) return;
+    part->flip = (uint32_t)(signs->bits[row / 8] >> row % 8 & 1) << 31;
+    if (signs->count < signs->cols) {
+        part->pattern = spread(signs, signs->rows + col, part->cols);
+        return;
+    }
+    if (!part->columns) part->columns = spread(signs, signs->rows, signs->cols);
+    part->pattern = part->columns + col;
+}
+
+EXPORT int randes_interface(void) { return INTERFACE; }
 
 /* Sums over q, the integers that were added, and p, what rounding left of each, in parts of a step:
  * of q * q, of q * p and of p * p. */
@@ -129,8 +161,15 @@ TEMPLATE void add_row(const void *raw, int dtype, ptrdiff_t first, const float *
 TEMPLATE Found add_rows(const void *raw, int dtype, const float *base, const Signs *signs,
                         uint32_t *sum, uint32_t direction) {
     Found found = {0, 0, 0, 0, 0};
+    if (signs->kind == TWO_SIDED) {
+        Part part = {0};
+        for (find_part(signs, &part); part.cols; part.at += part.cols, find_part(signs, &part))
+            add_row(raw, dtype, part.at, base + part.at, part.pattern, sum + part.at, part.cols,
+                    part.flip ? 0u - direction : direction, &found);
+        return found;
+    }
     ptrdiff_t row_step;
-    const float *pattern = spread(signs, &row_step);
+    const float *pattern = spread_rows(signs, &row_step);
     for (ptrdiff_t row = 0; row < signs->rows; row++) {
         ptrdiff_t first = row * signs->cols;
         add_row(raw, dtype, first, base + first, pattern + row * row_step, sum + first,
@@ -149,8 +188,8 @@ EACH_PROCESSOR static Found add_any(const void *raw, int dtype, const float *bas
 /* sum += round((raw - base) * signs), all of it or, where a rounded delta passes GRID_LIMIT or is
  * no number, nothing. Returns 0, or -1; *found says what was added, and whether any value differs
  * from the base's. */
-EXPORT int randes_superpose(const void *raw, int dtype, const float *base, const Signs *signs,
-                            uint32_t *sum, Found *found) {
+EXPORT int randes_add(const void *raw, int dtype, const float *base, const Signs *signs,
+                      uint32_t *sum, Found *found) {
     *found = add_any(raw, dtype, base, signs, sum, 1u);
     if (!found->beyond) return 0;
     add_any(raw, dtype, base, signs, sum, ~0u);
@@ -181,15 +220,17 @@ TEMPLATE float number(const void *codes, int bits, ptrdiff_t at) {
     return bits == 16 ? (float)((const int16_t *)codes)[at] : ((const float *)codes)[at];
 }
 
-/* One row: out = base + signs * codes as float32 or bfloat16; returns how many did not fit. */
+/* One row: out = base + signs * codes as float32 or bfloat16, where `flip` is one more sign bit;
+ * returns how many did not fit. */
 TEMPLATE uint32_t retrieve_row(const void *codes, int bits, ptrdiff_t first,
-                               const float *restrict signs, const float *base, int dtype,
-                               void *out, ptrdiff_t cols) {
+                               const float *restrict signs, uint32_t flip, const float *base,
+                               int dtype, void *out, ptrdiff_t cols) {
     uint32_t lost = 0;
 #pragma GCC ivdep
     for (ptrdiff_t col = 0; col < cols; col++) {
         ptrdiff_t at = first + col;
-        float value = base[at] + number(codes, bits, at) * signs[col];
+        float sign = as_float(as_bits(signs[col]) ^ flip);
+        float value = base[at] + number(codes, bits, at) * sign;
         if (dtype == BF16) {
             uint32_t word = as_bits(value);
             word = (word + (word >> 16 & 1u) + 0x7FFFu) >> 16;
@@ -210,11 +251,18 @@ TEMPLATE uint32_t retrieve_row(const void *codes, int bits, ptrdiff_t first,
 TEMPLATE int64_t retrieve_rows(const void *codes, int bits, const Signs *signs,
                                const float *base, int dtype, void *out) {
     int64_t lost = 0;
+    if (signs->kind == TWO_SIDED) {
+        Part part = {0};
+        for (find_part(signs, &part); part.cols; part.at += part.cols, find_part(signs, &part))
+            lost += retrieve_row(codes, bits, part.at, part.pattern, part.flip, base, dtype, out,
+                                 part.cols);
+        return lost;
+    }
     ptrdiff_t row_step;
-    const float *pattern = spread(signs, &row_step);
+    const float *pattern = spread_rows(signs, &row_step);
     for (ptrdiff_t row = 0; row < signs->rows; row++)
-        lost += retrieve_row(codes, bits, row * signs->cols, pattern + row * row_step, base, dtype,
-                             out, signs->cols);
+        lost += retrieve_row(codes, bits, row * signs->cols, pattern + row * row_step, 0, base,
+                             dtype, out, signs->cols);
     return lost;
 }
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from randes_cli.core.convert import widen
 from randes_cli.core.energy import Energy
 from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, Raw, code_dtype
-from randes_cli.core.signs import SignWindow
+from randes_cli.core.signs import SignRun, Window
 from randes_cli.specs import Signs
 
 _DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 _ANY_F32 = 3
-_SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2}
+_INTERFACE = 3
+_SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 
 
 class _Signs(ctypes.Structure):
@@ -29,6 +30,7 @@ class _Signs(ctypes.Structure):
         ("first", ctypes.c_int64),
         ("rows", ctypes.c_int64),
         ("cols", ctypes.c_int64),
+        ("count", ctypes.c_int64),
         ("scratch", ctypes.c_void_p),
         ("scale", ctypes.c_float),
         ("kind", ctypes.c_int32),
@@ -49,19 +51,22 @@ class _Found(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The compiled passes; None where the package was built without a compiler."""
+    """The compiled passes; None where the package was built without a compiler, or before an
+    update that only replaced its Python files."""
     found = find_spec("randes_cli.core._fused")
     if found is None or found.origin is None:
         return None
-    pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
     try:
         library = ctypes.CDLL(found.origin)
-        library.randes_superpose.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
-        library.randes_store.argtypes = [pointer, size, number, pointer]
-        library.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
-        library.randes_widen.argtypes = [pointer, number, pointer, size]
-    except (OSError, AttributeError):  # of another system, or of another version
+        if library.randes_interface() != _INTERFACE:
+            return None
+    except (OSError, AttributeError):
         return None
+    pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+    library.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
+    library.randes_store.argtypes = [pointer, size, number, pointer]
+    library.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
+    library.randes_widen.argtypes = [pointer, number, pointer, size]
     for function in (library.randes_store, library.randes_retrieve):
         function.restype = ctypes.c_int64
     library.randes_widen.restype = None
@@ -109,14 +114,18 @@ class FusedKernel(NumpyKernel):
         else:
             np.copyto(self._totals[:elements], codes.view(code_dtype(bits)))
 
-    def _take(self, window: SignWindow) -> None:
+    def _take(self, window: Window) -> None:
         """Put a window where fused.c looks for it."""
         signs = self._signs
         signs.kind, signs.bits = _SIGNS[window.signs], window.bits
         signs.first, signs.scale = window.first, window.scale
-        signs.rows, signs.cols = window.shape
+        if isinstance(window, SignRun):
+            signs.rows, signs.cols = window.view
+            signs.count = window.elements
+        else:
+            signs.rows, signs.cols = window.shape
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: Window) -> Added:
         values, kind = raw, dtype
         if dtype not in _DTYPES:
             rows, cols = signs.shape
@@ -124,7 +133,7 @@ class FusedKernel(NumpyKernel):
             widen(raw, dtype, widened)
             values = widened.view(np.uint8)
         self._take(signs)
-        refused = self._library.randes_superpose(
+        refused = self._library.randes_add(
             _address(values),
             _DTYPES[kind],
             self._rows_at[layer],
@@ -141,17 +150,17 @@ class FusedKernel(NumpyKernel):
         peak = self._library.randes_store(self._sum_at, self._size, bits, self._codes_at)
         return self._codes[: self._size * bits // 8], peak
 
-    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         if dtype not in ("BF16", "F32"):
             return super().retrieve(codes, bits, signs, dtype, out)
         return self._retrieve(codes, bits, signs, self._rows_at[0], _DTYPES[dtype], out)
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: Window, out: Raw) -> int:
         kind = _ANY_F32 if abs(signs.scale) < NEVER_BEYOND else _DTYPES["F32"]
         return self._retrieve(codes, bits, signs, _address(out), kind, out)
 
     def _retrieve(
-        self, codes: Raw, bits: int, signs: SignWindow, base: int, kind: int, out: Raw
+        self, codes: Raw, bits: int, signs: Window, base: int, kind: int, out: Raw
     ) -> int:
         self._take(signs)
         lost: int = self._library.randes_retrieve(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.energy import PART_BITS, Energy
-from randes_cli.core.signs import SignWindow
+from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
 
 F32 = NDArray[np.float32]
@@ -64,19 +64,19 @@ class Kernel(Protocol):
     def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
         """Start a superposition strip at zero, or at stored integers."""
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: Window) -> Added:
         """Add O_i round((Θ_i − Θ_0) / step); `signs` is ±1/step. Raises Overflow, NonFinite."""
 
     def finish(self, bits: int) -> tuple[Raw, int]:
         """The strip's integers as stored, and their largest magnitude (valid up to the limit)."""
 
-    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
 
         With 32 `bits` the codes are float32 numbers of steps, of a sealed superposition.
         """
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: Window, out: Raw) -> int:
         """Like `retrieve` in float32, where `out` holds Θ_0. Returns saturations."""
 
 
@@ -189,15 +189,14 @@ class NumpyKernel:
         else:
             np.copyto(self._sum[:elements], codes.view(code_dtype(bits)))
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: Window) -> Added:
         steps = self._difference(layer, raw, dtype)
         size = steps.size
         if not size:
             return Added(Energy(), False)
         units, sums = self._scratch[:size], self._codes[: 4 * (size // _BLOCK)].view(np.float32)
         with np.errstate(invalid="ignore", over="ignore"):
-            block = steps.reshape(signs.shape)
-            np.multiply(block, signs.values(), out=block)
+            signs.multiply(steps)
             energy = energy_of(np.rint(steps, out=units), steps, sums)
         if energy is None:
             self._refuse(layer, raw, dtype, step=1 / abs(signs.scale))
@@ -231,13 +230,13 @@ class NumpyKernel:
             np.copyto(codes, total, casting="unsafe")
         return codes.view(np.uint8), peak
 
-    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)
         with np.errstate(over="ignore"):
             np.add(delta, self._base[0, : delta.size], out=delta)
         return narrow(delta, dtype, out, self._scratch)
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: Window, out: Raw) -> int:
         values, delta = out.view(np.float32), self._signed(codes, bits, signs)
         if abs(signs.scale) < NEVER_BEYOND:
             np.add(values, delta, out=values)
@@ -246,13 +245,12 @@ class NumpyKernel:
             np.add(delta, values, out=delta)
         return narrow(delta, "F32", out)
 
-    def _signed(self, codes: Raw, bits: int, signs: SignWindow) -> F32:
+    def _signed(self, codes: Raw, bits: int, signs: Window) -> F32:
         stored = codes.view(code_dtype(bits))
         delta = self._delta[: stored.size]
         np.copyto(delta, stored)
-        block = delta.reshape(signs.shape)
         with np.errstate(over="ignore"):
-            np.multiply(block, signs.values(), out=block)
+            signs.multiply(delta)
         return delta
 
 

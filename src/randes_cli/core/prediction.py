@@ -2,15 +2,17 @@
 
 A superposition holds rounded deltas, S = Σ_j O_j q_j, and task i comes back as Δ̂_i = O_i⁻¹ S. Since
 O is orthogonal, ⟨Δ_i, Δ̂_i⟩ = ⟨Δ_i, q_i⟩ + Σ_j≠i ⟨O_i Δ_i, O_j q_j⟩ and ‖Δ̂_i‖² = ‖S‖², whatever
-the task (paper equation 6). The first term and ‖q_j‖² are known of every tensor; the products of
-different tasks, which are near zero where the transform decorrelates, from Gram matrices of the
-deltas Δ: q_j is taken as ⟨Δ_j, q_j⟩ / ‖Δ_j‖² of Δ_j, and rounding noise beside it.
+the task (paper equation 6). Where layers are shuffled this holds at each position, at which every
+task has another layer. ⟨Δ_i, q_i⟩ and ‖q_j‖² are known of every tensor. The products of different
+tasks, which are near zero where the transform decorrelates, come from Gram matrices of the deltas:
+a pair has the same cosine in all tensors of a cell, and q_j is ⟨Δ_j, q_j⟩ / ‖Δ_j‖² of Δ_j, with
+rounding noise beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+#: What is left of an energy when it counts as none.
+_CANCELLED = 1e-12
 #: The largest relative error that is told: of a delta whose very length is below every grid.
 MOST_ERROR = 1e9
 
@@ -33,6 +37,7 @@ class Lengths:
         rounded: ‖q‖².
         changed: where a task's bytes differ from the base's.
         groups: each task's group; tasks meet within their group only.
+        order: the tensor that a task has at each position; None where nothing is shuffled.
         left: the share of each tensor's energy that the levels of a sealed group keep, by group
             (a group that is not there keeps all). With levels that are means of their cells and
             the gain 1 / left, ⟨x, Q(S)⟩ = ⟨x, S⟩ and ‖Q(S)‖² = ‖S‖² / left.
@@ -44,31 +49,35 @@ class Lengths:
     rounded: F64
     changed: Bools
     groups: Sequence[int]
+    order: I64 | None = None
     left: Mapping[int, F64] = field(default_factory=dict)
     others: Mapping[int, F64] = field(default_factory=dict)
-
-    def rows(self, chosen: I64) -> Lengths:
-        """The same of some tensors."""
-        return replace(
-            self,
-            whole=self.whole[chosen],
-            kept=self.kept[chosen],
-            rounded=self.rounded[chosen],
-            changed=self.changed[chosen],
-            left={group: values[chosen] for group, values in self.left.items()},
-            others={group: values[chosen] for group, values in self.others.items()},
-        )
 
     def members(self, group: int) -> I64:
         """The tasks of a group."""
         return np.flatnonzero(np.asarray(self.groups, np.int64) == group)
 
+    def placed(self, values: F64, tasks: I64) -> F64:
+        """What is known of tensors, at the positions where these tasks have them."""
+        chosen = values[:, tasks]
+        return chosen if self.order is None else np.take_along_axis(chosen, self.order[:, tasks], 0)
+
+    def named(self, values: F64, tasks: I64) -> F64:
+        """The reverse: what is known of positions, of the tensors that these tasks have there."""
+        if self.order is None:
+            return values
+        made = np.empty_like(values)
+        np.put_along_axis(made, self.order[:, tasks], values, 0)
+        return made
+
     def sum_energy(self, group: int, members: I64) -> F64:
-        """‖S‖² by tensor, as a sealed group has it too, were all deltas orthogonal."""
-        energy: F64 = self.rounded[:, members].sum(axis=1)
-        if group in self.others:
-            energy = energy + self.others[group]
-        return energy / self.left[group] if group in self.left else energy
+        """‖Q(S)‖² at each position, were all deltas orthogonal."""
+        energy: F64 = self.placed(self.rounded, members).sum(axis=1)
+        return (energy + self.others.get(group, 0.0)) * self.gain(group, len(energy))
+
+    def gain(self, group: int, tensors: int) -> F64:
+        """‖Q(S)‖² / ‖S‖² at each position: 1 in a live group."""
+        return 1.0 / self.left[group] if group in self.left else np.ones(tensors)
 
 
 @dataclass(frozen=True)
@@ -85,12 +94,6 @@ class Grams:
     def none(cls, tensors: int) -> Grams:
         """Nothing known: all deltas count as orthogonal."""
         return cls(np.zeros((0, 0, 0)), np.full(tensors, -1, np.int64))
-
-    def rows(self, chosen: I64) -> Grams:
-        """The same of some tensors: a cell that covers others too does not tell of them."""
-        rest = np.delete(self.cell_of, chosen)
-        cell_of = self.cell_of[chosen]
-        return Grams(self.met, np.where(np.isin(cell_of, rest), -1, cell_of))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,70 +131,89 @@ class Moments:
         return np.clip(np.sqrt(np.maximum(made, 0.0)), 0.0, MOST_ERROR)
 
 
-def moments(lengths: Lengths, grams: Grams | None = None) -> Moments:
-    """Moments of every task: T² at most for each cell, T for each tensor."""
-    tasks = len(lengths.groups)
-    own, kept, dot, length = np.zeros((4, tasks))
-    changed = lengths.changed
-    own += np.where(changed, lengths.whole, 0.0).sum(axis=0)
-    kept += np.where(changed, lengths.kept, 0.0).sum(axis=0)
+@dataclass(frozen=True)
+class Prediction:
+    """What `Moments` adds up, by tensor and task; zero where a task changed nothing."""
+
+    own: F64
+    kept: F64
+    dot: F64
+    length: F64
+    changed: Bools
+
+    def over(self, rows: I64 | slice = slice(None)) -> Moments:
+        """The moments of every task over some tensors."""
+        return Moments(
+            self.own[rows].sum(axis=0),
+            self.kept[rows].sum(axis=0),
+            self.dot[rows].sum(axis=0),
+            self.length[rows].sum(axis=0),
+            np.asarray(self.changed[rows].any(axis=0)),
+        )
+
+
+def predict(lengths: Lengths, grams: Grams | None = None) -> Prediction:
+    """The prediction of every tensor of every task."""
+    dot, length = np.zeros((2, *lengths.whole.shape))
     for group in sorted(set(lengths.groups)):
         members = lengths.members(group)
+        dots = lengths.placed(lengths.kept, members)
         energy = lengths.sum_energy(group, members)
-        inside = changed[:, members].astype(np.float64)
-        dot[members] = kept[members]
-        length[members] = energy @ inside
-        if grams is not None and len(grams.cell_of) and len(members) > 1:
-            crossed, longer = _crossed(lengths, grams, group, members, energy, inside)
-            dot[members] += crossed
-            length[members] += longer
-    return Moments(own, kept, dot, length, np.asarray(changed.any(axis=0)))
+        if grams is not None and len(members) > 1:
+            crossed, longer = _crossed(lengths, grams, members)
+            longer *= lengths.gain(group, len(energy))
+            dots, energy = dots + crossed, _added(energy, longer)
+        dot[:, members] = lengths.named(dots, members)
+        whole = np.broadcast_to(energy[:, None], dots.shape)
+        length[:, members] = lengths.named(whole, members)
+    changed = lengths.changed
+    own, kept = np.where(changed, lengths.whole, 0.0), np.where(changed, lengths.kept, 0.0)
+    dot[~changed] = length[~changed] = 0.0
+    return Prediction(own, kept, dot, length, changed)
 
 
-def _crossed(
-    lengths: Lengths, grams: Grams, group: int, members: I64, energy: F64, inside: F64
-) -> tuple[F64, F64]:
-    """What the products of different deltas add to the dots and the lengths of a group's tasks.
-
-    Of a cell of several tensors a task that left some as they were meets the others' products in
-    the share of the energy that lies in those it changed.
-    """
-    dots, longer = np.zeros((2, len(members)))
-    left = lengths.left.get(group)
-    order = np.argsort(grams.cell_of, kind="stable")
-    cells, starts = np.unique(grams.cell_of[order], return_index=True)
-    for cell, rows in zip(cells.tolist(), np.split(order, starts[1:]), strict=True):
-        if cell < 0:
-            continue
-        whole = lengths.whole[np.ix_(rows, members)].sum(axis=0)
-        part = lengths.kept[np.ix_(rows, members)].sum(axis=0)
-        scale = np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
-        apart = _apart(grams.met[cell], members, whole)
-        seen = inside[rows]
-        dots += np.where(seen.any(axis=0), apart @ scale, 0.0)
-        total = float(energy[rows].sum())
-        share = energy[rows] @ seen / total if total > 0 else seen.mean(axis=0)
-        gain = 1.0 if left is None else float((1 / left[rows]).mean())
-        longer += share * (gain * float(scale @ apart @ scale))
-    return dots, longer
+def _added(energy: F64, crossed: F64) -> F64:
+    """Their sum, nothing where they cancel but for the rounding of these very numbers."""
+    made = energy + crossed
+    made[made < _CANCELLED * energy] = 0.0
+    return made
 
 
-def _apart(met: F64, members: I64, whole: F64) -> F64:
-    """The products of different deltas, none beyond what their lengths allow (Cauchy–Schwarz)."""
+def _crossed(lengths: Lengths, grams: Grams, members: I64) -> tuple[F64, F64]:
+    """What the products of different deltas add, at each position: to each dot, and to ‖S‖²."""
+    whole = lengths.placed(lengths.whole, members)
+    norms, kept = np.sqrt(whole), lengths.placed(lengths.kept, members)
+    weights = np.divide(kept, norms, out=np.zeros_like(kept), where=norms > 0)
+    dots = np.zeros_like(norms)
+    for cell in np.unique(grams.cell_of[grams.cell_of >= 0]).tolist():
+        rows = grams.cell_of == cell
+        cosines = _pair_cosines(grams.met[cell], members, norms[rows])
+        dots[rows] = weights[rows] @ cosines
+    return norms * dots, (weights * dots).sum(axis=1)
+
+
+def _pair_cosines(met: F64, members: I64, norms: F64) -> F64:
+    """cos(O_i Δ_i, O_j Δ_j) of the pairs of different tasks of a cell; `norms` are tensors × T."""
     everyone = len(members) == len(met)
-    apart = met.copy() if everyone else met[np.ix_(members, members)]
-    np.fill_diagonal(apart, 0.0)
-    norms = np.sqrt(whole)
-    most = np.outer(norms, norms)
-    return np.clip(apart, -most, most, out=apart)
+    made = met.copy() if everyone else met[np.ix_(members, members)]
+    most = norms.T @ norms
+    np.divide(made, most, out=made, where=most > 0)
+    made[most <= 0] = 0.0
+    np.fill_diagonal(made, 0.0)
+    return np.clip(made, -1.0, 1.0, out=made)
+
+
+def moments(lengths: Lengths, grams: Grams | None = None) -> Moments:
+    """Moments of every task over all tensors."""
+    return predict(lengths, grams).over()
 
 
 def task_cosine(lengths: Lengths, task: int) -> float:
     """The cosine of one task without Gram matrices, as `moments` has it: T for each tensor."""
-    group = lengths.groups[task]
-    there = lengths.changed[:, task]
+    group, there = lengths.groups[task], lengths.changed[:, task]
     if not there.any():
         return 1.0
-    energy = lengths.sum_energy(group, lengths.members(group))[there].sum()
-    scale = np.sqrt(lengths.whole[there, task].sum() * energy)
+    energy = lengths.sum_energy(group, lengths.members(group))
+    length = lengths.named(energy[:, None], np.array([task]))[there, 0].sum()
+    scale = np.sqrt(lengths.whole[there, task].sum() * length)
     return float(np.clip(lengths.kept[there, task].sum() / scale, -1, 1)) if scale > 0 else 0.0

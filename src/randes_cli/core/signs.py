@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +22,23 @@ def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> byt
 
     ``column``: cols bits, element (i, j) flips by v[j] (paper 4.4).
     ``hankel``: rows + cols − 1 bits, element (i, j) flips by v[i + j].
+    ``two-sided``: rows + cols bits, element (i, j) flips by v[i] and by v[rows + j].
     """
     if signs is Signs.none or rows * cols == 0:
         return b""
-    count = cols if signs is Signs.column else rows + cols - 1
-    return random_bytes("signs", seed, tensor, -(-count // 8))
+    counts = {
+        Signs.column: cols,
+        Signs.hankel: rows + cols - 1,
+        Signs.two_sided: rows + cols,
+    }
+    return random_bytes("signs", seed, tensor, -(-counts[signs] // 8))
+
+
+def sign_vector(bits: bytes, start: int, count: int) -> F32:
+    """±1 for `count` bits from bit `start` on; 1 means −1."""
+    packed = np.frombuffer(bits, np.uint8)[start // 8 : (start + count + 7) // 8]
+    flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
+    return np.where(flips, np.float32(-1), np.float32(1))
 
 
 class SignWindow(NamedTuple):
@@ -60,12 +73,75 @@ class SignWindow(NamedTuple):
             return np.broadcast_to(np.float32(scale), (height, width))
         hankel, start = self.signs is Signs.hankel, self.first
         count = width + (height - 1 if hankel else 0)
-        packed = np.frombuffer(self.bits, np.uint8)[start // 8 : (start + count + 7) // 8]
-        flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
-        vector = np.where(flips, np.float32(-scale), np.float32(scale))
+        vector = sign_vector(self.bits, start, count) * np.float32(scale)
         if width >= _NARROW or height == 1:
             return np.ndarray((height, width), np.float32, vector, 0, (4 if hankel else 0, 4))
         whole = np.empty((height, width), np.float32)
         for column in range(width):
             whole[:, column] = vector[column : column + height] if hankel else vector[column]
         return whole
+
+    def multiply(self, values: F32) -> None:
+        """Multiply the block's elements, in order, by their signs."""
+        block = values.reshape(self.shape)
+        np.multiply(block, self.values(), out=block)
+
+
+class SignPart(NamedTuple):
+    """A block of a run: its elements from `start` on are the outer product of two vectors."""
+
+    start: int
+    factors: tuple[F32, F32]
+
+
+class SignRun(NamedTuple):
+    """±scale for `elements` elements, from `first` on, of a tensor with two-sided signs.
+
+    `view` is (rows, columns) of the whole tensor, `bits` its sign bits. The run may begin and
+    end inside a row.
+    """
+
+    bits: bytes
+    view: tuple[int, int]
+    first: int
+    elements: int
+    scale: float
+
+    @property
+    def signs(self) -> Signs:
+        """As a `SignWindow` has it."""
+        return Signs.two_sided
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The run as a matrix of one row."""
+        return 1, self.elements
+
+    def parts(self) -> Iterator[SignPart]:
+        """Its blocks, three at most: the end of a row, whole rows, the beginning of one."""
+        (rows, cols), at = self.view, 0
+        while at < self.elements:
+            row, col = divmod(self.first + at, cols)
+            left = self.elements - at
+            width = min(cols - col, left)
+            height = max(1, left // cols) if width == cols else 1
+            down = sign_vector(self.bits, row, height) * np.float32(self.scale)
+            yield SignPart(at, (down, sign_vector(self.bits, rows + col, width)))
+            at += height * width
+
+    def values(self) -> F32:
+        """The run as float32, 1 × elements."""
+        made = np.ones(self.elements, np.float32)
+        self.multiply(made)
+        return made.reshape(self.shape)
+
+    def multiply(self, values: F32) -> None:
+        """Multiply the run's elements, in order, by their signs."""
+        for start, (down, across) in self.parts():
+            block = values[start : start + len(down) * len(across)].reshape(len(down), -1)
+            np.multiply(block, across, out=block)
+            np.multiply(block, down[:, None], out=block)
+
+
+#: What kernels take.
+Window = SignWindow | SignRun

@@ -20,7 +20,7 @@ from randes_cli.core.kernel import (
     NonFinite,
     Overflow,
 )
-from randes_cli.core.signs import SignWindow
+from randes_cli.core.signs import SignRun, Window
 from randes_cli.specs import ITEM_SIZE
 
 Raw = NDArray[np.uint8]
@@ -66,14 +66,20 @@ class TorchKernel:
             return stored.to(torch.float32).to(self._device)
         return stored.to(self._device, non_blocking=True).to(torch.float32)
 
-    def _signs(self, window: SignWindow) -> torch.Tensor:
-        """The overlapping sign view, sent as the short vector under it."""
+    def _signs(self, window: Window) -> torch.Tensor:
+        """The signs of a window, sent as the short vectors that they are made of."""
+        if isinstance(window, SignRun):
+            pairs = [tuple(map(self._vector, part.factors)) for part in window.parts()]
+            return torch.cat([torch.outer(*pair).view(-1) for pair in pairs]).view(window.shape)
         signs = window.values()
         rows, cols = signs.shape
         down, across = (stride // 4 for stride in signs.strides)
         count = down * (rows - 1) + across * (cols - 1) + 1
         vector = np.lib.stride_tricks.as_strided(signs, (count,), (4,)).copy()
-        return torch.from_numpy(vector).to(self._device).as_strided((rows, cols), (down, across))
+        return self._vector(vector).as_strided((rows, cols), (down, across))
+
+    def _vector(self, values: NDArray[np.float32]) -> torch.Tensor:
+        return torch.from_numpy(values).to(self._device)
 
     def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
         if raw is None:
@@ -100,7 +106,7 @@ class TorchKernel:
             stored = torch.from_numpy(codes).view(_CODES[bits])
             self._sum[:elements] = stored.to(self._device).to(torch.int32)
 
-    def add(self, layer: int, raw: Raw, dtype: str, signs: SignWindow) -> Added:
+    def add(self, layer: int, raw: Raw, dtype: str, signs: Window) -> Added:
         delta = self._difference(layer, raw, dtype)
         size = delta.numel()
         if not size:
@@ -131,16 +137,16 @@ class TorchKernel:
         memory[:nbytes].view(_CODES[bits]).copy_(total.to(_CODES[bits]))
         return view[:nbytes], peak
 
-    def retrieve(self, codes: Raw, bits: int, signs: SignWindow, dtype: str, out: Raw) -> int:
+    def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)
         values = delta + self._base[0, : delta.numel()]
         return self._narrow(values, dtype, out)
 
-    def retrieve_onto(self, codes: Raw, bits: int, signs: SignWindow, out: Raw) -> int:
+    def retrieve_onto(self, codes: Raw, bits: int, signs: Window, out: Raw) -> int:
         base = torch.from_numpy(out).view(torch.float32).to(self._device)
         return self._narrow(self._signed(codes, bits, signs) + base, "F32", out)
 
-    def _signed(self, codes: Raw, bits: int, signs: SignWindow) -> torch.Tensor:
+    def _signed(self, codes: Raw, bits: int, signs: Window) -> torch.Tensor:
         stored = torch.from_numpy(codes).view(_CODES[bits]).to(self._device)
         return (stored.to(torch.float32).view(signs.shape) * self._signs(signs)).view(-1)
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from randes_cli.build.inputs import bank_source, reopen
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.prediction import moments
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import (
@@ -30,7 +29,7 @@ from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import chunks, strip_elements
 from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task, open_base
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
-from randes_cli.stats.stored import bank_lengths, norm_rows, stored_statistics
+from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 F64 = NDArray[np.float64]
@@ -273,13 +272,10 @@ def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> T
     statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors
     column = statistics.indices.index(retrieval.task.index)
     rows = {name: row for row, name in enumerate(norm_rows(tensors))}
-    lengths = bank_lengths(bank.manifest, statistics.norms, statistics.rounded)
-    met = statistics.met(tensors)
+    found_by = predict_bank(bank.manifest, statistics)
 
-    def predicted(names: Sequence[str]) -> float:
-        chosen = np.array([rows[name] for name in names if name in rows], np.int64)
-        found = moments(lengths.rows(chosen), met.rows(chosen))
-        return float(found.cosine[column])
+    def predicted(name: str) -> float:
+        return float(found_by.over(np.array([rows[name]])).cosine[column])
 
     names = [name for name in retrieval.tensors if retrieval.superposed(name)]
     exact = [n for n in retrieval.tensors if n not in set(names) and not sums.get(n, [0] * 4)[3]]
@@ -294,8 +290,8 @@ def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> T
     return TaskCheck(
         retrieval.task.name,
         _cosine(whole),
-        predicted(names),
+        float(found_by.over().cosine[column]),
         _error(whole),
         len(exact),
-        tuple(TensorCheck(n, _cosine(s), predicted([n]), _error(s)) for n, s in found.items()),
+        tuple(TensorCheck(n, _cosine(s), predicted(n), _error(s)) for n, s in found.items()),
     )

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.signs import SignWindow, sign_bits
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS, ROUNDED, base_key, own_key, sum_key
@@ -236,7 +235,8 @@ class Retrieval:
         return name not in self.task.own and name not in self.task.unchanged
 
     @property
-    def _sealed(self) -> SealedReader:
+    def sealed(self) -> SealedReader:
+        """What reads the task's group, which must be sealed. Raises BankDamaged."""
         if self._reader is None:
             raise BankDamaged(f"{self.bank.path}: group {self.task.group} is not sealed")
         return self._reader
@@ -358,10 +358,14 @@ class Retrieval:
             self._positions[unit] = places
         return unit, places[self._layer[name]]
 
+    def held(self, name: str) -> TensorInfo:
+        """The base's tensor under whose name a tensor of the task is superposed."""
+        unit, position = self.place(name)
+        return self._named[unit.names[position]]
+
     def sum_key(self, name: str) -> str:
         """The superposition that a tensor of the task lies in."""
-        unit, position = self.place(name)
-        return sum_key(self.task.group, unit.names[position])
+        return sum_key(self.task.group, self.held(name).name)
 
     def _fill_superposed(self, kernel: Kernel, piece: Piece, strip: int, out: Raw) -> None:
         unit, position = self.place(piece.tensor.name)
@@ -372,7 +376,7 @@ class Retrieval:
         stored, held = self._named[piece.tensor.name].dtype, self.bank.info(key).dtype
         sealed, bits = held == "U8", 8 * ITEM_SIZE[held]
         scale = self.coefficient * 2.0 ** self.bank.manifest.steps[moved]
-        flips = sign_bits(unit.signs, self.task.seed, moved, unit.rows, unit.cols)
+        flips = unit.flips(self.task.seed, position)
         size = ITEM_SIZE[piece.tensor.dtype]
         base_hash = self._hasher(base_key(piece.tensor.name), piece.chunk)
         sum_hash = None if sealed else self._hasher(key, piece.chunk)
@@ -389,14 +393,14 @@ class Retrieval:
             if not onto:
                 kernel.set_base(0, raw, stored, rect.elements)
             if sealed:
-                steps = self._sealed.steps(self._named[moved], rect.start, rect.elements)
+                steps = self.sealed.steps(self._named[moved], rect.start, rect.elements)
                 codes, bits = steps.view(np.uint8), 32
             else:
                 codes = kernel.buffer(rect.elements * bits // 8)
                 self.bank.read_into(key, rect.start * bits // 8, codes)
             if sum_hash:
                 sum_hash.update(codes)
-            signs = SignWindow(unit.signs, flips, rect.rows, rect.cols, scale)
+            signs = unit.window(flips, rect, scale)
             if onto:
                 lost = kernel.retrieve_onto(codes, bits, signs, target)
             else:

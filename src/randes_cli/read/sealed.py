@@ -37,7 +37,7 @@ class SealedReader:
     def steps(self, tensor: TensorInfo, start: int, count: int) -> F32:
         """Elements `start` and on of a superposition, in steps. `tensor` is the base's."""
         key, bits = sum_key(self._group, tensor.name), self._bits
-        rows, columns = self._scales_of(tensor)
+        rows, columns = self.scales(tensor)
         first, last = start // 8, -(-(start + count) // 8)
         self._verify(key, first * bits, last * bits)
         packed = np.empty((last - first) * bits, np.uint8)
@@ -48,7 +48,17 @@ class SealedReader:
         multiply_scales(found, start, rows, columns)
         return found
 
-    def _scales_of(self, tensor: TensorInfo) -> tuple[F32, F32]:
+    def levels(self, tensor: TensorInfo) -> F32:
+        """A whole superposition before its scales, as the matrix that they belong to."""
+        key, bits = sum_key(self._group, tensor.name), self._bits
+        packed = self._bank.read(key)
+        self._verify(key, 0, len(packed))
+        values = np.empty(len(packed) // bits * 8, np.float32)
+        decode(packed, bits, values)
+        return values[: tensor.elements].reshape(seal_matrix(tensor))
+
+    def scales(self, tensor: TensorInfo) -> tuple[F32, F32]:
+        """The scales of its rows and of its columns."""
         with self._lock:
             if tensor.name not in self._scales:
                 key = scale_key(self._group, tensor.name)

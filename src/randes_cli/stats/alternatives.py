@@ -79,6 +79,7 @@ class Outline:
             whole * rounded,
             self.lengths.changed,
             dealt,
+            self.lengths.order,
             kept_energy(self._cut, sealed),
         )
         return float(moments(lengths).cosine.mean()) if dealt else 1.0

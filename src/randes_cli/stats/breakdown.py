@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core.prediction import Moments, moments
+from randes_cli.core.prediction import Moments
 from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.plan import superposable
-from randes_cli.stats.stored import Statistics, bank_lengths, norm_rows
+from randes_cli.stats.stored import Statistics, cells_of, norm_rows, predict_bank
 
 F64 = NDArray[np.float64]
 
@@ -55,8 +55,8 @@ class Breakdown:
     def __init__(self, bank: BankFile, statistics: Statistics, by: str) -> None:
         self.statistics = statistics
         tensors = bank.manifest.base.tensors
-        self._lengths = bank_lengths(bank.manifest, statistics.norms, statistics.rounded)
-        self._met = statistics.met(tensors)
+        self._found = predict_bank(bank.manifest, statistics)
+        self._cell_of = cells_of(norm_rows(tensors), statistics.cells)
         names = norm_rows(tensors)
         sizes = [tensor.elements for tensor in tensors if superposable(tensor)]
         self._elements = np.array(sizes, np.int64)
@@ -64,20 +64,21 @@ class Breakdown:
         rows: dict[str, list[int]] = {}
         for row, name in enumerate(names):
             rows.setdefault(key(name), []).append(row)
-        changed = self._lengths.changed
+        changed = self._found.changed
         self.rows = {n: np.array(r) for n, r in rows.items() if changed[r].any()}
 
     def moments(self, name: str) -> tuple[Moments, F64 | None]:
         """Of every task on one group: its moments, and 2 × T × T Gram matrices where stored."""
         rows = self.rows[name]
-        met = self._met.rows(rows)
-        cells = np.unique(met.cell_of[met.cell_of >= 0])
-        grams = self.statistics.grams[cells].sum(axis=0) if len(cells) else None
-        return moments(self._lengths.rows(rows), met), grams
+        cells = np.unique(self._cell_of[rows])
+        shared = np.isin(cells, np.delete(self._cell_of, rows))
+        known = len(cells) and not shared.any() and cells[0] >= 0
+        grams = self.statistics.grams[cells].sum(axis=0) if known else None
+        return self._found.over(rows), grams
 
     def whole(self) -> Moments:
         """Of every task over all its tensors."""
-        return moments(self._lengths, self._met)
+        return self._found.over()
 
     def row(self, name: str) -> GroupRow:
         """One group over all tasks."""
@@ -101,7 +102,7 @@ class Breakdown:
         found, grams = self.moments(name)
         if not found.changed[column]:
             return None
-        rows = self.rows[name][self._lengths.changed[self.rows[name], column]]
+        rows = self.rows[name][self._found.changed[self.rows[name], column]]
         pair = [None, None] if grams is None else [_others(gram, column) for gram in grams]
         return GroupRow(
             name=name,

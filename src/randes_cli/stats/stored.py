@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.build.sample import Deltas, gram
-from randes_cli.build.strips import Source, Tally
+from randes_cli.build.strips import Source, Tally, unit_order
 from randes_cli.core.energy import Energy
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.prediction import Grams, Lengths, moments, task_cosine
+from randes_cli.core.prediction import Grams, Lengths, Prediction, moments, predict, task_cosine
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import default_coefficient
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import GRAM, NORMS, ROUNDED
 from randes_cli.files.manifest import Manifest, TaskRecord
-from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
+from randes_cli.plan import Unit, plan_units, sealable, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import Shuffle, TensorInfo, Transform
 from randes_cli.workers import Progress, run_serial
 
 F64 = NDArray[np.float64]
@@ -148,8 +148,34 @@ def bank_lengths(manifest: Manifest, norms: F64, rounded: F64) -> Lengths:
         rounded[1],
         changed_rows(manifest),
         tuple(task.group for task in manifest.tasks),
+        shuffled_rows(
+            manifest.base.tensors,
+            manifest.transform,
+            [(task.seed, task.index) for task in manifest.tasks],
+        ),
         kept_energy(sealable_rows(manifest.base.tensors), sealed_bits(manifest)),
     )
+
+
+def shuffled_rows(
+    base: Sequence[TensorInfo], transform: Transform, tasks: Sequence[tuple[int, int]]
+) -> NDArray[np.int64] | None:
+    """The tensor that each of `tasks` (seed, index) has at each position; None: its own."""
+    if transform.shuffle is Shuffle.none:
+        return None
+    rows = {name: row for row, name in enumerate(norm_rows(base))}
+    made = np.repeat(np.arange(len(rows))[:, None], len(tasks), axis=1)
+    for unit in plan_units(base, transform):
+        places = np.array([rows[name] for name in unit.names])
+        for column, (seed, index) in enumerate(tasks if unit.layers > 1 else ()):
+            made[places, column] = places[unit_order(unit, seed, index)]
+    return made
+
+
+def predict_bank(manifest: Manifest, statistics: Statistics) -> Prediction:
+    """The prediction of every tensor of every task of a bank."""
+    lengths = bank_lengths(manifest, statistics.norms, statistics.rounded)
+    return predict(lengths, statistics.met(manifest.base.tensors))
 
 
 def stands_alone(manifest: Manifest, task: TaskRecord) -> bool:

@@ -1,0 +1,115 @@
+"""A task as factors of a product: signs of rows and of columns, and the superposition between.
+
+Where the signs of element (i, j) are a[i] · b[j], a task's delta is diag(a) S diag(b) times a
+number, so one product with S serves a batch whose rows are different tasks:
+
+    y = x W₀ᵀ + λ · 2^step · a ∘ ((x ∘ b) Sᵀ)
+
+for a weight whose rows are outputs and whose columns are inputs. In a sealed group S is the
+levels of its codes, and a and b are multiplied by the scales of rows and of columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.kernel import code_dtype
+from randes_cli.core.signs import sign_vector
+from randes_cli.errors import MismatchError
+from randes_cli.files.bank import BankFile
+from randes_cli.plan import Unit, seal_matrix
+from randes_cli.read.retrieve import Retrieval, find_task
+from randes_cli.specs import ITEM_SIZE, Signs
+
+F32 = NDArray[np.float32]
+I8 = NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """What one task makes of a superposition.
+
+    Attributes:
+        held: the base's tensor under whose name the superposition is kept (another layer's
+            where the bank shuffles).
+        group: the superposition's group.
+        view: (R, C), the matrix that the tensor is seen as.
+        a: signs of its rows, ±1, [R].
+        b: signs of its columns, ±1, [C].
+        step: exponent e; an integer of the superposition is worth 2^e.
+        scales: float32 scales of rows and of columns in a sealed superposition, else None.
+    """
+
+    held: str
+    group: int
+    view: tuple[int, int]
+    a: I8
+    b: I8
+    step: int
+    scales: tuple[F32, F32] | None
+
+
+def factors(bank: BankFile, task: str, name: str) -> Factors | None:
+    """`factors_of` for a single tensor. A `Retrieval` that is kept answers many sooner."""
+    return factors_of(Retrieval(bank, None, find_task(bank, task)), name)
+
+
+def factors_of(retrieval: Retrieval, name: str) -> Factors | None:
+    """The factors of a tensor of the base; None where the task has nothing superposed there.
+
+    (It is then the base's, or the task's own.) λ is `retrieval.coefficient`.
+    Raises MismatchError where the bank's signs do not factor, BankDamaged, MissingError.
+    """
+    task, manifest = retrieval.task, retrieval.bank.manifest
+    if name in task.missing or not retrieval.superposed(name):
+        return None
+    unit, position = retrieval.place(name)
+    held = retrieval.held(name)
+    cut = retrieval.bank.info(retrieval.sum_key(name)).dtype == "U8"
+    rows, columns = _signs(unit, unit.flips(task.seed, position), retrieval.bank)
+    return Factors(
+        held=held.name,
+        group=task.group,
+        view=unit.view,
+        a=rows,
+        b=columns,
+        step=manifest.steps[held.name],
+        scales=retrieval.sealed.scales(held) if cut else None,
+    )
+
+
+def _signs(unit: Unit, flips: bytes, bank: BankFile) -> tuple[I8, I8]:
+    rows, cols = unit.view
+    if unit.signs is Signs.two_sided:
+        return _vector(flips, 0, rows), _vector(flips, rows, cols)
+    if unit.signs is Signs.none:
+        return np.ones(rows, np.int8), np.ones(cols, np.int8)
+    if unit.signs is Signs.column and (unit.rows, unit.cols) == unit.view:
+        return np.ones(rows, np.int8), _vector(flips, 0, cols)
+    raise MismatchError(
+        f"{bank.path}: its signs ({unit.signs.value}) are no product of signs of rows and of "
+        "columns; pack it with --transform two-sided"
+    )
+
+
+def _vector(flips: bytes, start: int, count: int) -> I8:
+    return sign_vector(flips, start, count).astype(np.int8)
+
+
+def superposition(retrieval: Retrieval, name: str) -> NDArray[np.generic]:
+    """S of a tensor of a task as a matrix of its `view`: the group's, whichever task asks.
+
+    int16 or int8 where it is live, float32 levels where it is sealed. Checked against the
+    bank's digests. Raises BankDamaged.
+    """
+    key = retrieval.sum_key(name)
+    info = retrieval.bank.info(key)
+    held = retrieval.held(name)
+    if info.dtype == "U8":
+        return retrieval.sealed.levels(held)
+    raw = retrieval.bank.read_whole(key)
+    units: NDArray[np.generic] = raw.view(code_dtype(8 * ITEM_SIZE[info.dtype]))
+    return units.reshape(seal_matrix(held))
