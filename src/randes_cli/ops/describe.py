@@ -223,5 +223,5 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         estimated=tuple(sorted(statistics.estimated)),
         by=by,
         rows=tuple(cut.row(name) for name in cut.rows),
-        alternatives=alternatives(bank, found),
+        alternatives=alternatives(bank, statistics, found),
     )

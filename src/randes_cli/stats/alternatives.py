@@ -21,7 +21,7 @@ from randes_cli.files.writer import parse_size
 from randes_cli.plan import sealable, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import TensorInfo
-from randes_cli.stats.stored import bank_lengths, kept_energy, sealable_rows, stored_lengths
+from randes_cli.stats.stored import Statistics, bank_lengths, kept_energy, sealable_rows
 
 F64 = NDArray[np.float64]
 
@@ -122,7 +122,7 @@ def group_choices(tasks: int, groups: int) -> list[int]:
     return sorted(number for number in wanted if 1 <= number <= max(1, tasks, groups))
 
 
-def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
+def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tuple[Alternative, ...]:
     """Neighbouring choices of bits and groups for a bank at hand, smallest first."""
     manifest, tensors = bank.manifest, bank.header.tensors
     count, groups = len(manifest.tasks), manifest.groups
@@ -135,7 +135,7 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
     outline = Outline(
         manifest.base.tensors,
         [tensor for tensor in manifest.base.tensors if tensor.name in names],
-        bank_lengths(manifest, *stored_lengths(bank)),
+        bank_lengths(manifest, statistics.norms, statistics.rounded),
         [task.index for task in manifest.tasks],
         bank.header.file_size - held,
         manifest.capacity,
