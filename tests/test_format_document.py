@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import log10
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,17 @@ from randes_cli.core.streams import random_bytes
 from randes_cli.files import bank_keys, bank_writer
 from randes_cli.files.bank import BankFile
 from randes_cli.files.digests import digest
-from randes_cli.files.header import MAX_HEADER
-from randes_cli.files.manifest import encode, to_json
-from randes_cli.files.manifest_reader import FEATURES, decode
+from randes_cli.files.manifest import FEATURES, decode, encode
+from randes_cli.limits import (
+    LIMITS,
+    LONGEST_NAME,
+    LONGEST_TEXT,
+    MOST_COEFFICIENT,
+    MOST_HEADER,
+    MOST_MANIFEST,
+    MOST_SCORE,
+    MOST_STATISTIC,
+)
 from randes_cli.plan import CHUNK_ELEMENTS, Rect, plan_units
 from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs, TensorInfo, Transform
 from tests.bank_example import BASE, TASKS, example_bank, hex_lines
@@ -135,7 +144,7 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
     example_bank(tmp_path)
     with BankFile(tmp_path / "example.randes") as opened:
         manifest = opened.manifest
-    written = to_json(manifest)
+    written = manifest.to_json()
     paths = {
         f"{key}.{inner}" if key in ("transform", "base", "stats") else key
         for key, value in written.items()
@@ -161,13 +170,29 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
     assert all(f"`{feature}`" in DOCUMENT for feature in FEATURES)
 
 
+def power(number: int) -> str:
+    return f"2^{number.bit_length() - 1}"
+
+
+def ten(number: float) -> str:
+    return f"±10^{round(log10(number))}"
+
+
 def test_limits_are_those_of_the_code() -> None:
     limits = {row[0]: row[1] for row in rows_of("9. Limits")[2:]}
-    assert limits["header"] == f"{MAX_HEADER:,} bytes".replace(",", " ")
+    assert limits["header"] == f"{MOST_HEADER:,} bytes".replace(",", " ")
     assert limits["one rounded delta, and a 16-bit sum"] == f"±{LIMIT[16]} steps"
     assert limits["an 8-bit sum"] == f"±{LIMIT[8]} steps"
     low, high = EXPONENT_RANGE
     assert limits["step exponent"] == f"{low} … {high}".replace("-", "−")
+    assert limits["task index"] == power(LIMITS["index"].most + 1) + " − 1"
+    assert limits["groups"] == power(LIMITS["groups"].most)
+    assert limits["capacity"] == power(LIMITS["capacity"].most)
+    assert limits["manifest"] == f"{power(MOST_MANIFEST)} bytes"
+    assert limits["a tensor's name"] == f"{LONGEST_NAME} characters"
+    assert limits["a text that is shown"] == f"{LONGEST_TEXT} characters"
+    assert limits["a value of `stats/`"] == ten(MOST_STATISTIC)
+    assert limits["λ, and a score of `tuning`"] == f"{ten(MOST_COEFFICIENT)}, {ten(MOST_SCORE)}"
     assert limits["chunk"] == f"{CHUNK_ELEMENTS} elements"
 
 

@@ -13,6 +13,7 @@ SOURCE = Path(randes_cli.__file__).parent
 #: Each layer may import itself and those before it.
 LAYERS = [
     "errors",
+    "limits",
     "specs",
     "reports",
     "core",
@@ -21,11 +22,14 @@ LAYERS = [
     "files",
     "verbs",
     "api",
+    "live",
     "views",
     "cli",
 ]
 #: The folders of verbs, which still import one another.
 VERBS = {"stats", "read", "build", "ops"}
+#: Where `from_bank` of a library is found; what it is lies in `live`.
+LIBRARIES = {"diffusers", "sentence_transformers", "timm", "transformers"}
 #: Only the command line knows these.
 TALKERS = {"typer", "rich", "tqdm"}
 
@@ -43,8 +47,11 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def layer_of(module: str) -> str:
-    layer = module.split(".")[1] if "." in module else "__init__"
-    return "verbs" if layer in VERBS else layer
+    return _layer(module.split(".")[1] if "." in module else "__init__")
+
+
+def _layer(part: str) -> str:
+    return "verbs" if part in VERBS else "live" if part in LIBRARIES else part
 
 
 def source_files() -> list[tuple[str, Path]]:
@@ -53,7 +60,7 @@ def source_files() -> list[tuple[str, Path]]:
     for path in sorted(SOURCE.rglob("*.py")):
         part = path.relative_to(SOURCE).parts[0].removesuffix(".py")
         if part not in ("__init__", "__main__"):
-            made.append(("verbs" if part in VERBS else part, path))
+            made.append((_layer(part), path))
     return made
 
 
@@ -78,6 +85,17 @@ def test_only_the_command_line_prints_or_knows_how_to() -> None:
         if layer != "cli"
         for module in imported_modules(path)
         if module.split(".")[0] in TALKERS
+    ]
+    assert wrong == []
+
+
+def test_only_the_live_layer_knows_the_libraries_that_run_models() -> None:
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {module}"
+        for layer, path in source_files()
+        if layer != "live"
+        for module in imported_modules(path)
+        if module.split(".")[0] in {*LIBRARIES, "accelerate", "triton"}
     ]
     assert wrong == []
 

@@ -11,6 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from randes_cli import diffusers as diffusers
+    from randes_cli import sentence_transformers as sentence_transformers
+    from randes_cli import timm as timm
+    from randes_cli import transformers as transformers
     from randes_cli.api import Bank as Bank
     from randes_cli.api import TuneOptions as TuneOptions
     from randes_cli.api import evaluate as evaluate
@@ -38,6 +42,8 @@ _HOME = {
     "TaskInput": "specs",
     "Transform": "specs",
 }
+#: Modules with a `from_bank` for a library of this name.
+_LIBRARIES = ("diffusers", "sentence_transformers", "timm", "transformers")
 __all__ = [
     "Bank",
     "PackOptions",
@@ -56,6 +62,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"randes_cli.{_HOME[name]}"), name)
+    if name in _LIBRARIES:
+        return import_module(f"randes_cli.{name}")
     raise AttributeError(f"module 'randes_cli' has no attribute {name!r}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +11,15 @@ from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
+from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.evaluate import evaluate
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.tune import TuneOptions, tune
 from randes_cli.plan import strip_elements
 from randes_cli.read.load import LoadReport, load_into, torch_dtypes
-from randes_cli.read.retrieve import BankBase, Retrieval, find_task, open_base
+from randes_cli.read.retrieve import BankBase, Retrieval, base_task, find_task, open_base
 from randes_cli.specs import ITEM_SIZE, RunOptions
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ class Bank:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, base: str | None = None, run: RunOptions | None = None
+        cls, path: StrPath, *, base: StrPath | None = None, run: RunOptions | None = None
     ) -> Bank:
-        """Open a bank; `base` is the base's checkpoint where it lies outside and has moved."""
-        file = BankFile(Path(path))
+        """Open a bank, or one on the Hub (``org/name@rev``), which is read by range.
+
+        `base` is the base's checkpoint where it lies outside and has moved.
+        """
+        file = open_bank(as_source(path))
         try:
             return cls(file, open_base(file, base), run or RunOptions())
         except BaseException:
@@ -59,6 +63,23 @@ class Bank:
     def task(self, name: str) -> TaskRecord:
         """What the manifest records of a task."""
         return find_task(self._file, name)
+
+    @property
+    def file(self) -> BankFile:
+        """The bank's file, for the layers above."""
+        return self._file
+
+    @property
+    def run(self) -> RunOptions:
+        """How retrievals run."""
+        return self._run
+
+    def retrieval(self, task: str | None, *, coefficient: float | None = None) -> Retrieval:
+        """How a task comes out, or the base (None). What was found sound is not checked again."""
+        record = base_task(self._file) if task is None else find_task(self._file, task)
+        made = Retrieval(self._file, self._base, record, coefficient=coefficient)
+        made.verified = self._verified
+        return made
 
     def iter_tensors(
         self, task: str, *, coefficient: float | None = None
@@ -104,10 +125,7 @@ class Bank:
         in another shape. After BankDamaged, or a MismatchError for values beyond the module's
         dtype, the module is partly written: load a task again.
         """
-        retrieval = Retrieval(
-            self._file, self._base, find_task(self._file, task), coefficient=coefficient
-        )
-        retrieval.verified = self._verified
+        retrieval = self.retrieval(task, coefficient=coefficient)
         return load_into(retrieval, module, strict=strict, run=self._run, kernels=self._kernels)
 
     def close(self) -> None:

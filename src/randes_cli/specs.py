@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from randes_cli.errors import UsageError
+from randes_cli.limits import (
+    LIMITS,
+    MOST_SECONDS,
+    Limit,
+    StrPath,
+    as_source,
+    check_line,
+    check_number,
+    choose,
+)
 
 FORMAT_NAME = "randes"
 FORMAT_VERSION = 1
@@ -109,7 +119,7 @@ class Transform:
 
     `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
     are, or where that is not yet known. A bank records them, so that reading one never runs a
-    pattern.
+    pattern. `extra` are optional fields that a bank records and this version does not know.
     """
 
     shuffle: Shuffle = Shuffle.none
@@ -118,14 +128,18 @@ class Transform:
     every: int = 1
     rest: Rest = Rest.sum
     matched: frozenset[str] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise UsageError(f"--every must be 1 or more, not {self.every}")
+        _set(self, shuffle=choose("--shuffle", Shuffle, self.shuffle))
+        _set(self, signs=choose("--signs", Signs, self.signs))
+        _set(self, rest=choose("--rest", Rest, self.rest))
+        LIMITS["every"].check("--every", self.every)
+        check_line("--targets", self.targets)
         if self.matched is None and self.targets not in ("all", "attn", "mlp"):
             try:
                 re.compile(self.targets)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise UsageError(f"--targets: not a regular expression: {error}") from None
 
     @property
@@ -142,8 +156,10 @@ class Transform:
         return cls(shuffle, signs, **more)  # type: ignore[arg-type]
 
 
-#: Groups that a bank may have.
-MOST_GROUPS = 2**20
+def _set(record: object, **values: object) -> None:
+    """Put a checked value into a frozen record under construction."""
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +190,14 @@ class EditOptions:
         opening: what may be read of the checkpoints.
     """
 
-    base: str | None = None
+    base: StrPath | None = None
     wait: float = 0.0
     dry_run: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
+
+    def __post_init__(self) -> None:
+        check_number("--wait", self.wait, MOST_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +231,22 @@ class PackOptions:
     opening: OpenOptions = field(default_factory=OpenOptions)
 
     def __post_init__(self) -> None:
-        if self.bits not in (16, 8, 4, 3, 2, 1):
+        if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed must be between 0 and 2^63-1, not {self.seed}")
-        if not 1 <= self.groups <= MOST_GROUPS:
-            raise UsageError(f"--groups must be between 1 and {MOST_GROUPS}, not {self.groups}")
+        LIMITS["seed"].check("--seed", self.seed)
+        LIMITS["groups"].check("--groups", self.groups)
+        if self.capacity is not None:
+            LIMITS["capacity"].check("--capacity", self.capacity)
+        for name, step in self.steps.items():
+            LIMITS["step"].check(f"steps[{name!a}]", step)
+        for name, width in self.widths.items():
+            if type(width) is not int or width not in (16, 8):
+                raise UsageError(f"widths[{name!a}] must be 16 or 8, not {width}")
+        _set(self, base_storage=choose("--base", BaseStorage, self.base_storage))
+
+
+#: Where a job may compute.
+DEVICES = ("cpu", "cpu-torch", "cuda", "mps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +265,17 @@ class RunOptions:
     strip_elements: int | None = None
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        Limit(0, 2**31 - 1).check("--threads", self.threads)
+        for option, value in (
+            ("--max-memory", self.max_memory),
+            ("strip_elements", self.strip_elements),
+        ):
+            if value is not None:
+                Limit(1, 2**63 - 1).check(option, value)
+        if self.device not in DEVICES:
+            raise UsageError(f"unknown device {self.device!a}; choose from {', '.join(DEVICES)}")
+
 
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 #: Names that Windows reserves for devices, whatever their suffix.
@@ -252,7 +292,7 @@ def check_task_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class TaskInput:
     """One fine-tuned model to put into a bank.
 
@@ -265,5 +305,14 @@ class TaskInput:
 
     name: str
     source: str
-    index: int | None = None
-    group: int | None = None
+    index: int | None
+    group: int | None
+
+    def __init__(
+        self, name: str, source: StrPath, index: int | None = None, group: int | None = None
+    ) -> None:
+        if index is not None:
+            LIMITS["index"].check("a task's index", index)
+        if group is not None:
+            LIMITS["group"].check(f"{name}: its group", group)
+        _set(self, name=name, source=as_source(source), index=index, group=group)

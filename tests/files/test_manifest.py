@@ -11,7 +11,7 @@ import pytest
 
 from randes_cli.errors import BankDamaged, NewerFormat
 from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest_reader import decode
+from randes_cli.files.manifest import decode
 from tests.bank_example import example_bank
 
 Change = Callable[[dict[str, Any]], object]

@@ -13,7 +13,7 @@ from randes_cli.build.edit import add, remove
 from randes_cli.build.seal import seal
 from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
 from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
-from randes_cli.files import manifest_reader
+from randes_cli.files import manifest
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key, sum_key
 from randes_cli.ops.verify import measure, verify
@@ -241,7 +241,7 @@ def test_a_reader_without_the_feature_refuses_by_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = packed(folder, 2, PackOptions(bits=4))
-    monkeypatch.setattr(manifest_reader, "FEATURES", frozenset({"superposition"}))
+    monkeypatch.setattr(manifest, "FEATURES", frozenset({"superposition"}))
     with pytest.raises(NewerFormat, match="sealed"):
         BankFile(bank)
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from randes_cli.build.adding import Adding
 from randes_cli.build.inputs import check_names
 from randes_cli.build.removing import Removing
-from randes_cli.errors import MissingError, UsageError
+from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.lock import bank_lock
+from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.read.retrieve import find_task
 from randes_cli.reports import EditReport
 from randes_cli.specs import EditOptions, RunOptions, TaskInput
@@ -23,7 +24,7 @@ from randes_cli.workers import Progress, no_progress
 
 
 def add(
-    bank: Path,
+    bank: StrPath,
     tasks: Sequence[TaskInput],
     options: EditOptions | None = None,
     run: RunOptions | None = None,
@@ -39,22 +40,24 @@ def add(
     if not tasks:
         raise UsageError("no task to add: name at least one fine-tuned checkpoint")
     with ExitStack() as stack:
-        old = stack.enter_context(_locked(bank, options))
+        old = stack.enter_context(_locked(Path(bank), options))
         editing = Adding(old, stack, options, run, progress)
         taken = [TaskInput(task.name, task.source) for task in old.manifest.tasks]
         check_names([*taken, *tasks])
+        if old.manifest.next_index + len(tasks) > LIMITS["next_index"].most:
+            raise MismatchError(f"{old.path}: no index is left for a new task; pack it anew")
         for number, task in enumerate(tasks):
             editing.coming(task, old.manifest.next_index + number)
         return editing.add()
 
 
 def remove(
-    bank: Path,
+    bank: StrPath,
     names: Sequence[str],
     options: EditOptions | None = None,
     run: RunOptions | None = None,
     *,
-    checkpoints: Mapping[str, str] | None = None,
+    checkpoints: Mapping[str, StrPath] | None = None,
     forget: bool = False,
     progress: Progress = no_progress,
 ) -> EditReport:
@@ -70,13 +73,14 @@ def remove(
     if len(set(names)) != len(names) or not names:
         raise UsageError("name each task to remove once")
     with ExitStack() as stack:
-        old = stack.enter_context(_locked(bank, options))
+        old = stack.enter_context(_locked(Path(bank), options))
         records = [find_task(old, name) for name in names]
         editing = Removing(old, stack, options, run, progress)
         if not forget:
             for record in editing.subtractable(records):
                 given = (checkpoints or {}).get(record.name)
-                editing.participants.append(editing.leaving(record, given))
+                path = None if given is None else as_source(given)
+                editing.participants.append(editing.leaving(record, path))
         return editing.remove(records, forget=forget)
 
 

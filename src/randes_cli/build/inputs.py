@@ -63,12 +63,14 @@ class OpenTask:
 class Inputs:
     """Everything that `pack` reads; tasks and participants are in the order of indices.
 
-    `download_bytes` is what was (or with a dry run would be) fetched from the Hub. With `away`
-    the data were not fetched: only names, dtypes and shapes are at hand.
+    `base_name` is what was named as the base; where nothing was, `base_said` is what the first
+    adapter says of its own. `download_bytes` is what was (or with a dry run would be) fetched
+    from the Hub. With `away` the data were not fetched: only names, dtypes and shapes are at hand.
     """
 
     base: Source
     base_name: str
+    base_said: str
     base_files: Mapping[str, SideFile]
     base_notes: tuple[str, ...]
     storage: BaseStorage
@@ -285,6 +287,7 @@ def _open_inputs(
     return Inputs(
         base=found.base,
         base_name=found.name,
+        base_said=found.said,
         base_files=found.files,
         base_notes=found.notes,
         storage=found.storage,
@@ -300,6 +303,7 @@ class _Base:
     files: Mapping[str, SideFile]
     notes: tuple[str, ...]
     storage: BaseStorage
+    said: str = ""
 
 
 def _open_base(
@@ -314,8 +318,8 @@ def _open_base(
     opened = stack.enter_context(opener(base)) if base else None
     if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
         first = tasks[0][1]
-        name = opened.source if opened else base_model(first)
-        return _Base(adapter_base(first), name, {}, (), BaseStorage.zero)
+        name, said = (opened.source, "") if opened else ("", base_model(first))
+        return _Base(adapter_base(first), name, {}, (), BaseStorage.zero, said)
     if opened is None:
         raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
     if options.base_storage is BaseStorage.zero:

@@ -13,6 +13,7 @@ from randes_cli.build.packing import Packing
 from randes_cli.build.seal import seal
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, refuse_same_file, sibling
+from randes_cli.limits import StrPath, as_source
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
 from randes_cli.stats.alternatives import best_fit, parse_limit
@@ -20,9 +21,9 @@ from randes_cli.workers import Progress, no_progress
 
 
 def pack(
-    base: str | None,
+    base: StrPath | None,
     tasks: Sequence[TaskInput],
-    out: str | Path,
+    out: StrPath,
     options: PackOptions | None = None,
     run: RunOptions | None = None,
     *,
@@ -38,6 +39,7 @@ def pack(
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
     options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
+    base = None if base is None else as_source(base)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
     check_names(tasks)

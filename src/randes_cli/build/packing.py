@@ -10,7 +10,7 @@ from randes_cli.build.layout import Layout
 from randes_cli.build.pack_report import Reporting
 from randes_cli.build.pack_setup import Setup
 from randes_cli.build.passes import PEAK_TO_RMS, Passes, TooNarrow
-from randes_cli.build.records import recorded_source, task_record
+from randes_cli.build.records import recorded_source, recorded_words, task_record
 from randes_cli.build.sample import Spread, spread, supposed_spread
 from randes_cli.build.strips import Superposer, Tally
 from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
@@ -19,7 +19,8 @@ from randes_cli.files.atomic import atomic_file, check_space
 from randes_cli.files.bank_keys import base_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import fingerprint
-from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.plan import Unit
 from randes_cli.reports import PackReport
 from randes_cli.specs import BaseStorage, TensorInfo
@@ -206,7 +207,9 @@ class Packing:
             capacity=self.setup.capacity,
             next_index=1 + max(participant.index for participant in self.participants),
             base=BaseRecord(
-                recorded_source(self.inputs.base_name, self.out),
+                recorded_source(self.inputs.base_name, self.out)
+                if self.inputs.base_name
+                else recorded_words(self.inputs.base_said),
                 fingerprint(base, digests),
                 self.inputs.storage,
                 self.base.metadata,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from randes_cli.build.inputs import OpenTask
 from randes_cli.build.strips import Participant, Tally
 from randes_cli.files.digests import fingerprint
-from randes_cli.files.header import CONTROL
-from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.files.hub_ref import is_model_id
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import TaskRecord
+from randes_cli.limits import CONTROL, LONGEST_NAME
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
@@ -19,20 +24,31 @@ from randes_cli.specs import TensorInfo
 def recorded_source(source: str, bank: Path) -> str:
     """What the manifest says of where a checkpoint came from.
 
-    What is no path here (the id of a model on the Hub) stays as it is. Else the path from the
-    bank's folder where the checkpoint lies below it, else the last part of its path: a bank's
-    bytes (and what it tells strangers) do not depend on outer folders.
+    The id of a model on the Hub stays as it is. Of a path (there or gone) the part below the
+    bank's folder, else its last part: a bank's bytes, and what it tells strangers, do not depend
+    on outer folders. Nor do they on the locale: names of files are bytes, read as UTF-8.
     """
-    path = Path(source).resolve()
-    if not path.exists():
-        return source
-    try:
-        said = path.relative_to(bank.parent.resolve()).as_posix()
-    except ValueError:
-        said = path.name
-    # What is no text (a file name of other bytes, control characters) cannot stand in JSON.
-    said = said.encode("utf-8", "replace").decode()
-    return CONTROL.sub("?", said)
+    path = Path(source)
+    if is_model_id(source) and not path.exists():
+        return _line(source)
+    path, folder = path.resolve(), bank.parent.resolve()
+    below = path.is_relative_to(folder) and path != folder
+    return _line(path.relative_to(folder).as_posix() if below else path.name)
+
+
+def recorded_words(said: str) -> str:
+    """What the manifest says of a base that only an adapter's config names.
+
+    It may be anything, and is looked for nowhere: the id of a model, or the end of a path.
+    """
+    return _line(said if is_model_id(said) else re.split(r"[/\\]", said.rstrip("/\\"))[-1])
+
+
+def _line(text: str) -> str:
+    """A text as a manifest may hold it: what is no character there becomes a question mark."""
+    with suppress(UnicodeEncodeError):
+        text = os.fsencode(text).decode("utf-8", "surrogateescape")
+    return CONTROL.sub("?", text.encode("utf-8", "replace").decode())[:LONGEST_NAME]
 
 
 def task_record(

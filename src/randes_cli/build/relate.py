@@ -21,7 +21,7 @@ from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub import is_cached
 from randes_cli.files.hub_ref import recorded_ref
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.plan import Rect, Unit, fit_task, plan_units
 from randes_cli.read.retrieve import BankBase, Retrieval, find_recorded
 from randes_cli.read.sealed import SealedReader

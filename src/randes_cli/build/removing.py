@@ -13,7 +13,8 @@ from randes_cli.errors import MismatchError, MissingError
 from randes_cli.files.bank_keys import file_key, own_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import fingerprint
-from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import TaskRecord
 from randes_cli.plan import Unit, fit_task
 from randes_cli.read.retrieve import find_recorded
 from randes_cli.reports import EditReport

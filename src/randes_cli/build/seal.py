@@ -33,7 +33,9 @@ from randes_cli.files.bank_keys import sealed_tensors, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest, hasher
 from randes_cli.files.lock import bank_lock
-from randes_cli.files.manifest import Manifest, SealRecord
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import SealRecord
+from randes_cli.limits import StrPath
 from randes_cli.plan import (
     CHUNK_ELEMENTS,
     Rect,
@@ -80,8 +82,8 @@ def live_groups(manifest: Manifest) -> list[int]:
 
 
 def seal(
-    bank: str | Path,
-    out: str | Path | None,
+    bank: StrPath,
+    out: StrPath | None,
     bits: int,
     run: RunOptions | None = None,
     *,

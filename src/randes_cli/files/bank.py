@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from randes_cli.errors import BankDamaged, CheckpointError, NewerFormat, UsageError
 from randes_cli.files.bank_checks import check_agreement
-from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, base_key
+from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
 from randes_cli.files.checkpoint import TensorFile, WeightFile
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
-from randes_cli.files.manifest_reader import decode
+from randes_cli.files.manifest import decode
+from randes_cli.limits import MOST_MANIFEST, MOST_STATISTIC
 from randes_cli.plan import chunks
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
-
-#: Bytes of the largest manifest that is read: ten times that of 100,000 tensors and 20 tasks.
-MAX_MANIFEST = 2**30
 
 Raw = NDArray[np.uint8]
 
@@ -71,8 +69,8 @@ class BankFile:
                 raise BankDamaged(f"no {name} tensor of bytes")
         if self.header.tensors[CHECKS].elements != position + DIGEST_BYTES:
             raise BankDamaged("checks has a wrong length")
-        if self.header.tensors[MANIFEST].elements > MAX_MANIFEST:
-            raise BankDamaged(f"its manifest is larger than {MAX_MANIFEST} bytes")
+        if self.header.tensors[MANIFEST].elements > MOST_MANIFEST:
+            raise BankDamaged(f"its manifest is larger than {MOST_MANIFEST} bytes")
         return places
 
     def _read_checks(self) -> bytes:
@@ -136,8 +134,14 @@ class BankFile:
         return self._checks[start : start + DIGEST_BYTES * chunk_count(self.header.tensors[key])]
 
     def floats(self, key: str) -> NDArray[np.float64]:
-        """A statistics tensor."""
+        """A statistics tensor. Raises BankDamaged where a value cannot be one."""
         found: NDArray[np.float64] = self.read_whole(key).view(np.float64)
+        least = 0.0 if key == NORMS else -MOST_STATISTIC
+        if not np.all((found >= least) & (found <= MOST_STATISTIC)):
+            raise BankDamaged(
+                f"{self.path}: tensor {key!a} has values that no statistic has (NaN, infinite, "
+                "negative or beyond any model's)"
+            )
         return found.reshape(self.header.tensors[key].shape)
 
     def base_digests(self) -> Mapping[str, bytes]:

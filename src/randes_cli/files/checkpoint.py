@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
-from randes_cli.files.header import Header, read_header
+from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.side_files import SideFile, find_side_files
+from randes_cli.limits import LONGEST_NAME
 from randes_cli.specs import OpenOptions, TensorInfo
 
 DEFAULT_OPTIONS = OpenOptions()
@@ -118,6 +119,11 @@ class Checkpoint:
                 name = f"{component}/{inner}" if component else inner
                 if name in self.tensors:
                     raise CheckpointError(f"{file.path}: tensor {name!a} is in two shards")
+                if not is_name(name):
+                    raise CheckpointError(
+                        f"{file.path}: tensor {name[:60]!a}: its name is longer than "
+                        f"{LONGEST_NAME}, has control characters or is no text"
+                    )
                 self.tensors[name] = tensor._replace(name=name) if component else tensor
                 self._where[name] = file, file.header.starts[inner]
 

@@ -13,7 +13,7 @@ from randes_cli.core.prediction import Moments
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import own_key
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.read.retrieve import find_task
 from randes_cli.reports import Alternative, TaskSummary

@@ -18,7 +18,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.checkpoint import TensorFile
 from randes_cli.files.digests import digest, fingerprint
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import Sources
 from randes_cli.ops.originals import read_values
 from randes_cli.plan import Rect, chunks

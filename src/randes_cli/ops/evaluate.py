@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from randes_cli.files.bank import BankFile
+from randes_cli.limits import StrPath
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
 from randes_cli.read.retrieve import find_recorded, find_task
 from randes_cli.specs import RunOptions
@@ -59,13 +60,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def evaluate(
-    bank: str | Path,
+    bank: StrPath,
     evaluate: Evaluate,
     run: RunOptions | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    originals: Mapping[str, str] | None = None,
-    base: str | None = None,
+    originals: Mapping[str, StrPath] | None = None,
+    base: StrPath | None = None,
     coefficient: float | None = None,
     progress: Progress = no_progress,
 ) -> EvaluateReport:

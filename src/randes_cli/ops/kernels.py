@@ -5,8 +5,7 @@ from __future__ import annotations
 from randes_cli.core.fused_kernel import FusedKernel, available
 from randes_cli.core.kernel import Kernel, NumpyKernel
 from randes_cli.errors import UsageError
-
-DEVICES = ("cpu", "cpu-torch", "cuda", "mps")
+from randes_cli.specs import DEVICES
 
 
 def make_kernel(device: str, *, elements: int, layers: int) -> Kernel:

@@ -14,7 +14,7 @@ from randes_cli.build.strips import Source
 from randes_cli.core.convert import widen
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.plan import Rect, resized
 from randes_cli.read.retrieve import BankBase, Retrieval, find_task
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions

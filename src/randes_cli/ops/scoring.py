@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 
 from randes_cli.errors import MissingError, UsageError
+from randes_cli.limits import MOST_SCORE, StrPath
 from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress
@@ -72,8 +73,10 @@ def _run(words: list[str], task: str, environment: Mapping[str, str] | None) -> 
 def checked_score(evaluate: Evaluate, checkpoint: Path, task: str) -> float:
     """The score of a checkpoint. Raises UsageError where it is no finite number."""
     score = evaluate(checkpoint, task)
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not isfinite(score):
-        raise UsageError(f"the evaluation of {task} gave {score!r}, not a finite number")
+    number = not isinstance(score, bool) and isinstance(score, (int, float))
+    if not number or not abs(score) <= MOST_SCORE:
+        said = f"{score!r:.60}, not a finite number below {MOST_SCORE:g}"
+        raise UsageError(f"the evaluation of {task} gave {said}")
     return float(score)
 
 
@@ -84,7 +87,7 @@ def score_retrieved(
     evaluate: Evaluate,
     run: RunOptions,
     *,
-    base: str | None,
+    base: StrPath | None,
     progress: Progress,
 ) -> tuple[float, float]:
     """(score, λ) of a task retrieved at λ (None: its own) into a folder that goes afterwards."""

@@ -18,6 +18,7 @@ from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import digest
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
+from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, check_number
 from randes_cli.ops.scoring import Evaluate, score_retrieved
 from randes_cli.read.retrieve import find_task
 from randes_cli.specs import RunOptions
@@ -48,8 +49,16 @@ class TuneOptions:
     uniform: bool = False
     resume: bool = False
     label: str = ""
-    base: str | None = None
+    base: StrPath | None = None
     wait: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.grid) <= _MOST_POINTS:
+            raise UsageError(f"--grid: {len(self.grid)} values; from 1 to {_MOST_POINTS}")
+        for coefficient in self.grid:
+            check_number("--grid", coefficient, MOST_COEFFICIENT)
+        object.__setattr__(self, "grid", tuple(sorted({float(value) for value in self.grid})))
+        check_number("--wait", self.wait, MOST_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +93,9 @@ def parse_grid(text: str) -> tuple[float, ...]:
         numbers = [float(part) for part in text.replace(":", ",").split(",")]
     except ValueError:
         raise wrong from None
-    if not all(map(isfinite, numbers)):
-        raise wrong
+    if not all(abs(number) <= MOST_COEFFICIENT for number in numbers):
+        most = MOST_COEFFICIENT
+        raise UsageError(f"--grid {text!a}: λ is a number from {-most:g} to {most:g}")
     if ":" in text:
         if len(numbers) != 3 or numbers[2] <= 0 or numbers[1] < numbers[0]:
             raise wrong
@@ -94,11 +104,13 @@ def parse_grid(text: str) -> tuple[float, ...]:
         if count > _MOST_POINTS:
             raise UsageError(f"--grid {text!a}: {count} values; {_MOST_POINTS} are the most")
         numbers = [round(first + step * place, 10) for place in range(count)]
+    if len(numbers) > _MOST_POINTS:
+        raise UsageError(f"--grid: {len(numbers)} values; {_MOST_POINTS} are the most")
     return tuple(sorted(set(numbers)))
 
 
 def tune(
-    bank: str | Path,
+    bank: StrPath,
     evaluate: Evaluate,
     options: TuneOptions | None = None,
     run: RunOptions | None = None,

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,8 +21,9 @@ from randes_cli.files.bank_keys import NORMS, ROUNDED, base_key, own_key, sum_ke
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.hub_ref import recorded_ref
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import Sources
+from randes_cli.limits import MOST_COEFFICIENT, StrPath, as_source, check_number
 from randes_cli.plan import Rect, Unit, chunks, plan_units
 from randes_cli.read.sealed import SealedReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
@@ -77,7 +77,7 @@ def find_recorded(recorded: str, bank: Path) -> str | None:
     return None
 
 
-def open_base(bank: BankFile, given: str | None) -> BankBase | None:
+def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
     """The base of a bank; None where it is all zeros.
 
     Raises MissingError where it lies outside and cannot be found, MismatchError where what is
@@ -88,7 +88,7 @@ def open_base(bank: BankFile, given: str | None) -> BankBase | None:
         return None
     if record.storage is BaseStorage.embed:
         return BankBase(bank, None)
-    path = given or find_recorded(record.source, bank.path)
+    path = find_recorded(record.source, bank.path) if given is None else as_source(given)
     if path is None:
         raise MissingError(
             f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
@@ -108,6 +108,26 @@ def find_task(bank: BankFile, name: str) -> TaskRecord:
             return task
     known = ", ".join(task.name for task in bank.manifest.tasks[:20]) or "none"
     raise MissingError(f"{bank.path}: no task {name!a}; it has {known}")
+
+
+def base_task(bank: BankFile) -> TaskRecord:
+    """The base as if it were a task that changed nothing. Raises MissingError where it is zeros."""
+    record = bank.manifest.base
+    if record.storage is BaseStorage.zero:
+        raise MissingError(f"{bank.path}: a bank of adapters has no base; name a task")
+    layouts = [task.layout for task in bank.manifest.tasks if set(task.layout) - {""}]
+    return TaskRecord(
+        name="(base)",
+        index=0,
+        seed=0,
+        group=0,
+        source=record.source,
+        fingerprint=record.fingerprint,
+        metadata=record.metadata,
+        unchanged=frozenset(tensor.name for tensor in record.tensors),
+        layout={"": "model.safetensors", **(layouts[0] if layouts else {})},
+        files=record.files,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +163,8 @@ class Retrieval:
         force: bool = False,
     ) -> None:
         self.bank, self.base, self.task, self.force = bank, base, task, force
-        if coefficient is not None and not isfinite(coefficient):
-            raise UsageError(f"--lambda must be a finite number, not {coefficient}")
+        if coefficient is not None:
+            check_number("--lambda", coefficient, MOST_COEFFICIENT)
         self._chosen = task.coefficient if coefficient is None else coefficient
         if dtype is not None and dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")

@@ -26,9 +26,10 @@ from randes_cli.files.atomic import (
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.folders import SUFFIXES
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file
 from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
+from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
 from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import (
@@ -39,7 +40,7 @@ from randes_cli.read.retrieve import (
     open_base,
     output_metadata,
 )
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
@@ -84,6 +85,14 @@ class UnpackOptions:
     force: bool = False
     safetensors_only: bool = False
     trust_remote_code_files: bool = False
+
+    def __post_init__(self) -> None:
+        if self.coefficient is not None:
+            check_number("--lambda", self.coefficient, MOST_COEFFICIENT)
+        if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
+            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
+        if self.shard_bytes is not None:
+            Limit(1, 2**63 - 1).check("--shard", self.shard_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +148,13 @@ def destination(
 
 
 def unpack(
-    bank: Path,
+    bank: StrPath,
     names: Sequence[str] | None,
-    out: Path | None,
+    out: StrPath | None,
     options: UnpackOptions,
     run: RunOptions,
     *,
-    base: str | None = None,
+    base: StrPath | None = None,
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> list[UnpackReport]:
@@ -154,8 +163,9 @@ def unpack(
     Every place is checked before any is written.
     Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
+    out = None if out is None else Path(out)
     with ExitStack() as stack:
-        file = stack.enter_context(BankFile(bank))
+        file = stack.enter_context(BankFile(Path(bank)))
         chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
         tasks = [find_task(file, name) for name in chosen]
         places = [destination(task, out, options, single=len(tasks) == 1) for task in tasks]
@@ -223,7 +233,7 @@ class _Unpacking:
             dtype=options.dtype,
             force=options.force,
         )
-        self.components = _by_component(self.retrieval, place.weights)
+        self.components = by_component(self.retrieval, place.weights)
         self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
 
     def files(self) -> list[Path]:
@@ -252,17 +262,9 @@ class _Unpacking:
         """Write side files, then the weights: a folder without weights loads as nothing."""
         for path in self.files():
             _make_folder(path.parent)
-        for path, content in self.place.side_files.items():
-            with atomic_file(path, force=self.options.force) as file:
-                file.write_at(self._side_file(content), 0)
+        write_side_files(self.bank, self.place, force=self.options.force)
         with self._writers() as writers:
             self._write_weights(writers, progress)
-
-    def _side_file(self, content: str) -> bytes:
-        data = self.bank.read_whole(file_key(content)).tobytes()
-        if content_digest(data) != content:
-            raise BankDamaged(f"{self.bank.path}: tensor {file_key(content)!a} is damaged")
-        return data
 
     @contextmanager
     def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
@@ -342,6 +344,17 @@ class _Unpacking:
         )
 
 
+def write_side_files(bank: BankFile, place: Destination, *, force: bool = False) -> None:
+    """Write a task's side files where they belong. Raises BankDamaged."""
+    for path, content in place.side_files.items():
+        data = bank.read_whole(file_key(content)).tobytes()
+        if content_digest(data) != content:
+            raise BankDamaged(f"{bank.path}: tensor {file_key(content)!a} is damaged")
+        _make_folder(path.parent)
+        with atomic_file(path, force=force) as file:
+            file.write_at(data, 0)
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -351,8 +364,8 @@ def _make_folder(folder: Path) -> None:
         raise wrap_os_error(error, folder, "making the folder") from error
 
 
-def _by_component(
-    retrieval: Retrieval, weights: Mapping[str, Path]
+def by_component(
+    retrieval: Retrieval, weights: Mapping[str, object]
 ) -> dict[str, dict[str, TensorInfo]]:
     """By component and bank name: the tensors as they are called in the component's file."""
     made: dict[str, dict[str, TensorInfo]] = {component: {} for component in weights}

@@ -18,7 +18,8 @@ from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import default_coefficient
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import GRAM, NORMS, ROUNDED
-from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import TaskRecord
 from randes_cli.plan import Unit, plan_units, sealable, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import Shuffle, TensorInfo, Transform
@@ -28,11 +29,9 @@ F64 = NDArray[np.float64]
 Cells = Sequence[tuple[str, tuple[str, ...]]]
 
 #: Gram matrices are kept per tensor while they take less of the base's bytes than the first
-#: share, per layer type up to the second (or so many bytes), as one for all tensors up to the
-#: base's own (or so many bytes), and not at all beyond it.
+#: share, per layer type up to the second (or so many bytes), and as one for all tensors beyond.
 GRAM_SHARE = 1 / 64
 TYPE_SHARE, TYPE_BYTES = 1 / 8, 2**20
-WHOLE_BYTES = 2**25
 #: The name of a cell of all tensors.
 WHOLE = "*"
 
@@ -53,7 +52,7 @@ def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) 
         types.setdefault(layer_type(name), []).append(name)
     if len(types) * pair <= max(TYPE_SHARE * room, TYPE_BYTES):
         return [(kind, tuple(members)) for kind, members in types.items()]
-    return [(WHOLE, tuple(names))] if pair <= max(room, WHOLE_BYTES) else []
+    return [(WHOLE, tuple(names))] if names else []
 
 
 def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
@@ -78,7 +77,7 @@ def gather_grams(
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
     made = np.zeros((len(cells), 2, len(participants), len(participants)))
     types: dict[str, list[Unit]] = {}
-    for unit in units if cells else ():
+    for unit in units:
         types.setdefault(layer_type(unit.names[0]), []).append(unit)
 
     groups = np.array([participant.group for participant in participants])
@@ -282,7 +281,7 @@ def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
     """The same Gram matrices summed over coarser cells."""
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
     grams = np.zeros((len(cells), *statistics.grams.shape[1:]))
-    for number, (_, names) in enumerate(statistics.cells if cells else ()):
+    for number, (_, names) in enumerate(statistics.cells):
         grams[where[names[0]]] += statistics.grams[number]
     return replace(statistics, grams=grams, cells=tuple(cells))
 

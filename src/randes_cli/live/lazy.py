@@ -1,0 +1,125 @@
+"""Tensors of a task that are retrieved when they are asked for, and the small files beside them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from randes_cli.api import Bank
+from randes_cli.core.kernel import Kernel
+from randes_cli.errors import RandesError
+from randes_cli.ops.kernels import make_kernel
+from randes_cli.plan import STRIP_ELEMENTS
+from randes_cli.read.load import torch_dtypes
+from randes_cli.read.retrieve import Retrieval
+from randes_cli.read.unpack import UnpackOptions, by_component, destination, write_side_files
+from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextmanager
+def opened(bank: Bank | str | Path, base: str | None = None) -> Iterator[Bank]:
+    """An open bank as it is, or one opened for the time of the block."""
+    if isinstance(bank, Bank):
+        yield bank
+    else:
+        with Bank.open(bank, base=base) as found:
+            yield found
+
+
+class Whole:
+    """Whole tensors of a retrieved task, by the bank's names. One object serves all threads.
+
+    `error` is the first that a tensor could not be retrieved for: libraries that load in
+    threads of their own report it in other words, or not at all.
+    """
+
+    def __init__(self, retrieval: Retrieval, run: RunOptions) -> None:
+        self.retrieval, self.error = retrieval, None
+        self._device = run.device
+        self._state = threading.local()
+
+    error: RandesError | None
+
+    def _kernel(self) -> Kernel:
+        if not hasattr(self._state, "kernel"):
+            self._state.kernel = make_kernel(self._device, elements=STRIP_ELEMENTS, layers=1)
+        kernel: Kernel = self._state.kernel
+        return kernel
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor in the task's own dtype. Raises BankDamaged, MismatchError."""
+        import torch
+
+        tensor = self.retrieval.tensors[name]
+        size, data = ITEM_SIZE[tensor.dtype], np.empty(tensor.nbytes, np.uint8)
+        try:
+            for piece in self.retrieval.pieces(name):
+                start = (piece.skip * piece.rect.width + piece.rect.start) * size
+                out = data[start : start + piece.rect.elements * size]
+                self.retrieval.fill(self._kernel(), piece, STRIP_ELEMENTS, out)
+        except RandesError as error:
+            self.error = self.error or error
+            raise
+        return torch.from_numpy(data).view(torch_dtypes()[tensor.dtype]).reshape(tensor.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """A tensor to come: ``lazy[...]`` retrieves it, as a slice of a safetensors file would."""
+
+    whole: Whole
+    name: str
+    info: TensorInfo
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch_dtypes()[self.info.dtype]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.info.shape
+
+    def is_floating_point(self) -> bool:
+        """As of a tensor: transformers asks, to find a checkpoint's dtype."""
+        return self.dtype.is_floating_point
+
+    def __getitem__(self, item: Any) -> torch.Tensor:
+        made = self.whole.read(self.name)
+        return made if item is Ellipsis else made[item]
+
+
+def lazy_components(whole: Whole) -> dict[str, dict[str, Lazy]]:
+    """By component ("" where the task is one model): its tensors by the names in its file."""
+    retrieval = whole.retrieval
+    named = by_component(retrieval, retrieval.task.layout or {"": ""})
+    return {
+        component: {
+            inside.name: Lazy(whole, name, retrieval.tensors[name])
+            for name, inside in tensors.items()
+        }
+        for component, tensors in named.items()
+        if tensors
+    }
+
+
+@contextmanager
+def side_folder(bank: Bank, task: str | None, *, code: bool) -> Iterator[Path]:
+    """A folder of a task's small files for the time of the block: config, tokenizer, no weights.
+
+    `code`: Python files too.
+    """
+    options = UnpackOptions(trust_remote_code_files=code)
+    with TemporaryDirectory(prefix="randes-") as folder:
+        place = destination(bank.retrieval(task).task, Path(folder), options, single=True)
+        write_side_files(bank.file, place)
+        yield Path(folder)

@@ -1,0 +1,5 @@
+"""`from_bank` for transformers; see `randes_cli.live.transformers`."""
+
+from randes_cli.live.transformers import from_bank, processor_from_bank
+
+__all__ = ["from_bank", "processor_from_bank"]
