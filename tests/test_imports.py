@@ -13,6 +13,7 @@ SOURCE = Path(randes_cli.__file__).parent
 #: Each layer may import itself and those before it.
 LAYERS = [
     "errors",
+    "interrupts",
     "limits",
     "specs",
     "reports",

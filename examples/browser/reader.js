@@ -304,7 +304,7 @@ export class Bank {
       const place = this.place(task, name);
       const cut = this.entries.has(`scale/${task.group}/${place}`);
       const lost = cut ? DISTORTION[sealed[task.group].bits] : 0;
-      const there = members.map((k) => energy[at(this.layer(tasks[k], place), k)]);
+      const there = members.map((k) => energy[at(this.tensorAt(tasks[k], place), k)]);
       total += there.reduce((sum, one) => sum + one, 0) / (1 - lost);
     }
     if (!present.length) return 1;
@@ -328,7 +328,7 @@ export class Bank {
   }
 
   /** The tensor that a task has at a position. */
-  layer(task, place) {
+  tensorAt(task, place) {
     const moved = this.order(task, place);
     return moved ? moved.layers[moved.order[moved.layers.indexOf(place)]] : place;
   }

@@ -10,12 +10,12 @@ import numpy as np
 from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.files.bank import BankFile
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.evaluate import evaluate
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.tune import TuneOptions, tune
 from randes_cli.plan import strip_elements
 from randes_cli.read.load import LoadReport, load_into, torch_dtypes

@@ -14,7 +14,7 @@ from functools import lru_cache
 from math import prod
 
 from randes_cli.core.kernel import SPARE
-from randes_cli.core.shuffle import group_by_type
+from randes_cli.core.shuffle import group_by_type, layer_order
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
 
@@ -132,6 +132,12 @@ class Unit:
     @property
     def layers(self) -> int:
         return len(self.names)
+
+    def order(self, seed: int, index: int) -> list[int]:
+        """σ of a task: which of its layers lies at each position."""
+        return layer_order(
+            self.shuffle, seed=seed, index=index, layer_kind=self.kind, layers=self.layers
+        )
 
     def flips(self, seed: int, position: int) -> bytes:
         """The packed sign bits of the task with this seed at a position."""

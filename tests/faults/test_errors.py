@@ -178,7 +178,7 @@ def test_a_real_disk_that_fills_up_keeps_the_old_bank(
         for _ in range(max(0, free - 200_000) // 100_000 if free < 2**26 else 0):
             ballast.write(bytes(100_000))
     monkeypatch.setattr(atomic, "check_space", lambda folder, need: None)
-    monkeypatch.setattr("randes_cli.build.editing.check_space", lambda folder, need: None)
+    monkeypatch.setattr("randes_cli.build.build.check_space", lambda folder, need: None)
     with pytest.raises(NoSpace):
         put(bank, "whole", folder=tmp_path)
     assert bank.read_bytes() == before

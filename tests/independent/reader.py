@@ -56,7 +56,7 @@ def view(shape: tuple[int, ...]) -> tuple[int, int]:
     """R × C of scales and two-sided signs: the cut with the least R + C, then fewest trailing."""
     if len(shape) < 2:
         return 1, prod(shape)
-    cuts = [(prod(shape[:at]), prod(shape[at:])) for at in range(len(shape), -1, -1)]
+    cuts = [(prod(shape[:at]), prod(shape[at:])) for at in range(len(shape) - 1, 0, -1)]
     return min(cuts, key=sum)
 
 

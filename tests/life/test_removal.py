@@ -184,8 +184,8 @@ def test_a_new_tensor_too_heavy_for_8_bits_is_kept_at_16(folder: Path) -> None:
 
 
 def test_names_and_indices_are_never_taken_twice(bank: Path, folder: Path) -> None:
-    for name in ("whole", "WHOLE"):
-        with pytest.raises(UsageError, match="task name"):
+    for name, said in (("whole", "already in the bank"), ("WHOLE", "differ only in case")):
+        with pytest.raises(UsageError, match=said):
             add(bank, [TaskInput(name, source(folder, "half"))], run=ONE)
     take(bank, "half")
     put(bank, "half")

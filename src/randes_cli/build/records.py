@@ -7,13 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.build.inputs import OpenTask
-from randes_cli.build.strips import Participant, Tally
+from randes_cli.build.participants import Participant
+from randes_cli.build.tally import Tally
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.hub_ref import is_model_id
-from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.limits import CONTROL, LONGEST_NAME
 from randes_cli.plan import tensor_bytes
@@ -52,17 +52,12 @@ def _line(text: str) -> str:
 
 
 def task_record(
-    base: Mapping[str, TensorInfo],
-    opened: OpenTask,
-    participant: Participant,
-    who: int,
-    tally: Tally,
-    *,
-    source: str,
+    base: Mapping[str, TensorInfo], participant: Participant, tally: Tally, *, source: str
 ) -> TaskRecord:
     """The record of a task whose tensors have all been read."""
-    tensors, fit = participant.checkpoint.tensors, participant.fit
-    changed = {name for name in tensors if (who, name) in tally.changed}
+    tensors, fit, opened = participant.source.tensors, participant.fit, participant.opened
+    index = participant.index
+    changed = {name for name in tensors if (index, name) in tally.changed}
     same = {
         name
         for name, tensor in tensors.items()
@@ -77,12 +72,12 @@ def task_record(
         dtype = Counter(tensor.dtype for tensor in shared.values()).most_common(1)[0][0]
     return TaskRecord(
         name=participant.name,
-        index=participant.index,
+        index=index,
         seed=participant.seed,
         group=participant.group,
         source=source,
-        fingerprint=fingerprint(tensors, tally.joined(who, tensors)),
-        metadata=dict(participant.checkpoint.metadata),
+        fingerprint=fingerprint(tensors, tally.joined(index, tensors)),
+        metadata=dict(participant.source.metadata),
         dtype=dtype,
         unchanged=frozenset(same),
         missing=frozenset(fit.missing),
@@ -98,13 +93,13 @@ def task_record(
 
 def supposed_record(participant: Participant, changed: Iterable[str]) -> TaskRecord:
     """The record that a task would get, were `changed` all that differs from the base."""
-    tensors, fit = participant.checkpoint.tensors, participant.fit
+    tensors, fit = participant.source.tensors, participant.fit
     return TaskRecord(
         participant.name,
         participant.index,
         participant.seed,
         participant.group,
-        participant.checkpoint.source,
+        participant.source.source,
         "",
         {},
         unchanged=frozenset(fit.superposed) - frozenset(changed),
@@ -113,31 +108,11 @@ def supposed_record(participant: Participant, changed: Iterable[str]) -> TaskRec
     )
 
 
-def task_summary(
-    opened: OpenTask,
-    participant: Participant,
-    cosine: float,
-    coefficient: float,
-    manifest: Manifest | None,
-    still: frozenset[str],
-) -> TaskSummary:
-    """A task as `pack` reports it; without a manifest (a dry run) `still` are the unchanged."""
-    fit = participant.fit
-    records = manifest.tasks if manifest else ()
-    record = next((r for r in records if r.index == participant.index), None)
-    unchanged = record.unchanged if record else still
-    return TaskSummary(
-        name=participant.name,
-        index=participant.index,
-        group=participant.group,
-        seed=participant.seed,
-        predicted_cosine=cosine,
-        coefficient=coefficient,
-        superposed=sum(name not in unchanged for name in fit.superposed),
-        own=len(record.own) if record else len(fit.exact),
-        unchanged=len(unchanged),
-        missing=len(fit.missing),
-        read_bytes=tensor_bytes(participant.checkpoint.tensors.values()),
-        side_files=len(opened.side_files),
-        notes=opened.notes,
+def task_summary(participant: Participant, found: TaskSummary) -> TaskSummary:
+    """A task as `pack` reports it: what its bank says of it, and what was read."""
+    return replace(
+        found,
+        read_bytes=tensor_bytes(participant.source.tensors.values()),
+        side_files=len(participant.opened.side_files),
+        notes=participant.opened.notes,
     )

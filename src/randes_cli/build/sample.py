@@ -1,20 +1,25 @@
-"""Looks at a fixed sample of each tensor: the step before packing, Gram matrices after."""
+"""What samples and passes tell of deltas: spreads before a pass, norms and Gram matrices after."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import frexp, ldexp, sqrt
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.build.sampled import BaseSample
-from randes_cli.build.strips import Participant, Source
+from randes_cli.build.participants import Participant
+from randes_cli.core.energy import Energy
 from randes_cli.core.grid import raised_exponent
 from randes_cli.core.kernel import GRID_LIMIT, delta_energy
+from randes_cli.core.shuffle import layer_type
+from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
+from randes_cli.specs import TensorInfo
+from randes_cli.stats.stored import Cells, norm_rows
+from randes_cli.workers import Progress, run_serial
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -27,13 +32,15 @@ class Deltas(Protocol):
     def group(self) -> int:
         """The superposition that it is in."""
 
-    def order(self, unit: Unit) -> list[int]:
-        """σ of the task on a unit."""
+    @property
+    def seed(self) -> int:
+        """The task's seed."""
 
-    def bits(self, unit: Unit, position: int) -> bytes:
-        """The packed sign bits of the task at a position of a unit."""
+    @property
+    def index(self) -> int:
+        """The task's index."""
 
-    def delta(self, base: BaseSample, name: str) -> F32 | None:
+    def delta(self, base: Sample, name: str) -> F32 | None:
         """The task's delta on a sample of a tensor, None where it has none."""
 
 
@@ -56,7 +63,7 @@ def spread(base: Source | None, participants: Sequence[Participant], unit: Unit)
     """RMS and peak of the participants' deltas on the step sample of a unit."""
     tasks = len(participants)
     peak, totals, counts = 0.0, [0.0] * tasks, [0] * tasks
-    sample = BaseSample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
+    sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
     for name in unit.names:
         for who, participant in enumerate(participants):
             delta = participant.delta(sample, name)
@@ -78,19 +85,33 @@ def supposed_spread(participants: Sequence[Participant], unit: Unit) -> Spread:
     return Spread(1.0, 1.0, tuple(squares))
 
 
-@dataclass(frozen=True)
-class SampledLengths:
-    """What a sample says of deltas before they are packed: see `core.prediction.Lengths`.
+class Measured(NamedTuple):
+    """Lengths of new deltas, see `core.prediction.Lengths`.
 
     Attributes:
         norms: ‖Δ‖², tensors × T.
         rounded: ⟨Δ, q⟩ and ‖q‖², 2 × that.
-        changed: whether the sample shows any change.
     """
 
     norms: F64
     rounded: F64
-    changed: NDArray[np.bool_]
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """Where there is any delta that a sample shows."""
+        return np.asarray(self.norms > 0)
+
+
+def supposed_lengths(
+    base: Mapping[str, TensorInfo], participants: Sequence[Participant]
+) -> Measured:
+    """All participants alike, in all their tensors: nothing of their data is at hand."""
+    rows = norm_rows(list(base.values()))
+    norms = np.zeros((len(rows), len(participants)))
+    for row, name in enumerate(rows):
+        there = [name in participant.fit.superposed for participant in participants]
+        norms[row, there] = base[name].elements
+    return Measured(norms, np.stack([norms, norms]))
 
 
 def sampled_lengths(
@@ -98,16 +119,16 @@ def sampled_lengths(
     participants: Sequence[Participant],
     exponents: Mapping[Unit, int],
     rows: Sequence[str],
-) -> SampledLengths:
+) -> Measured:
     """Lengths on the step sample, scaled to whole tensors; `rows` are the tensors' names.
 
     A step that the sample shows to be too fine counts as raised, as packing raises it.
     """
-    norms, changed = np.zeros((2, len(rows), len(participants)))
+    norms = np.zeros((len(rows), len(participants)))
     rounded = np.zeros((2, *norms.shape))
     place = {name: row for row, name in enumerate(rows)}
     for unit, exponent in exponents.items():
-        sample = BaseSample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
+        sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
         found = [
             (place[name], who, delta)
             for name in unit.names
@@ -123,8 +144,7 @@ def sampled_lengths(
             energy = delta_energy(delta, step)
             norms[row, who] = factor * energy.whole(step)
             rounded[:, row, who] = factor * energy.kept(step), factor * energy.rounded(step)
-            changed[row, who] = 1
-    return SampledLengths(norms, rounded, changed.astype(np.bool_))
+    return Measured(norms, rounded)
 
 
 #: Bits of the largest magnitude on a sample's grid: sums of 2^14 products are below 2^53.
@@ -161,8 +181,8 @@ def gram(
     """
     tasks = len(participants)
     plain, met = np.zeros((2, unit.layers, tasks, tasks))
-    orders = [participant.order(unit) for participant in participants]
-    sample = BaseSample(base, sample_runs(unit.rows, unit.cols, GRAM_SAMPLE))
+    orders = [unit.order(participant.seed, participant.index) for participant in participants]
+    sample = Sample(base, sample_runs(unit.rows, unit.cols, GRAM_SAMPLE))
     factor = unit.rows * unit.cols / max(1, sample.elements)
     for position, name in enumerate(unit.names):
         here, there = np.zeros((2, tasks, sample.elements))
@@ -175,7 +195,7 @@ def gram(
             delta = delta if moved == name else participant.delta(sample, moved)
             if delta is not None:
                 scales[1, who] = _on_grid(delta, there[who])
-                there[who] *= _signs(unit, participant.bits(unit, position), sample.runs)
+                there[who] *= _signs(unit, unit.flips(participant.seed, position), sample.runs)
         plain[position] = _products(here, scales[0], first)
         met[position] = _products(there, scales[1], first)
     return plain * factor, met * factor
@@ -185,3 +205,62 @@ def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
     """The signs of all runs of a sample together."""
     windows = (unit.window(flips, rect, 1.0) for rect in runs)
     return np.concatenate([window.values().reshape(-1) for window in windows])
+
+
+def gather_grams(
+    base: Source | None,
+    participants: Sequence[Deltas],
+    units: Iterable[Unit],
+    cells: Cells,
+    progress: Progress,
+    first: int = 0,
+) -> F64:
+    """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and transformed.
+
+    Deltas of different groups never meet: their entries are zero. Of the participants before
+    `first` only the squares, and the products with those from `first` on, are computed.
+    """
+    where = {name: number for number, (_, names) in enumerate(cells) for name in names}
+    made = np.zeros((len(cells), 2, len(participants), len(participants)))
+    types: dict[str, list[Unit]] = {}
+    for unit in units:
+        types.setdefault(layer_type(unit.names[0]), []).append(unit)
+    groups = np.array([participant.group for participant in participants])
+    same = groups[:, None] == groups
+
+    def look(units: list[Unit]) -> None:
+        for unit in sorted(units, key=lambda unit: unit.names):
+            plain, transformed = gram(base, participants, unit, first)
+            for position, name in enumerate(unit.names):
+                made[where[name], 0] += plain[position]
+                made[where[name], 1] += transformed[position] * same
+
+    run_serial(list(types.values()), look, phase="comparing", progress=progress)
+    return made
+
+
+def gather_lengths(
+    base: Sequence[TensorInfo],
+    indices: Sequence[int],
+    exponents: Mapping[Unit, int],
+    energies: Mapping[tuple[int, str], Mapping[int, Energy]],
+) -> Measured:
+    """Lengths by superposable tensor of the base and task.
+
+    `energies` are the sums over the deltas by task's index, tensor and chunk.
+    """
+    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
+    rows = {name: row for row, name in enumerate(norm_rows(base))}
+    columns = {index: column for column, index in enumerate(indices)}
+    norms = np.zeros((len(rows), len(indices)))
+    rounded = np.zeros((2, *norms.shape))
+    for (index, name), chunks in energies.items():
+        if index not in columns:
+            continue
+        total, step = Energy(), exponent[name]
+        for energy in chunks.values():
+            total = total.plus(energy)
+        row, column = rows[name], columns[index]
+        norms[row, column] = total.whole(step)
+        rounded[:, row, column] = total.kept(step), total.rounded(step)
+    return Measured(norms, rounded)

@@ -20,7 +20,8 @@ from randes_cli.core.convert import narrow, widen
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.folders import read_json
-from randes_cli.files.names import NamedTensors, match_names
+from randes_cli.files.names import match_names
+from randes_cli.files.source import Source, ZeroBase
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
 F64 = NDArray[np.float64]
@@ -56,7 +57,7 @@ def is_factor(name: str) -> bool:
     return bool(_LORA.search(name))
 
 
-def is_adapter(source: NamedTensors) -> bool:
+def is_adapter(source: Source) -> bool:
     """Whether a checkpoint holds an adapter and not a model."""
     layout = getattr(source, "layout", {})
     return layout.get("") == "adapter_model.safetensors" or any(map(is_factor, source.tensors))
@@ -145,18 +146,6 @@ def _lora_config(adapter: Checkpoint) -> LoraConfig:
         raise CheckpointError(f"{adapter.source}: {CONFIG}: {error}") from None
 
 
-class ZeroBase:
-    """A base of zeros: what the factors of a bank of adapters are superposed from."""
-
-    def __init__(self, source: str, tensors: Mapping[str, TensorInfo]) -> None:
-        self.source, self.tensors = source, tensors
-        self.metadata: Mapping[str, str] = {}
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with zeros."""
-        out[:] = 0
-
-
 def adapter_base(first: Checkpoint) -> ZeroBase:
     """The base of a bank of adapters: names and shapes of the first one's factors.
 
@@ -173,7 +162,7 @@ def base_model(adapter: Checkpoint) -> str:
     return str(read_config(adapter).get("base_model_name_or_path") or "")
 
 
-def require_alike(adapter: Checkpoint, base: NamedTensors) -> None:
+def require_alike(adapter: Checkpoint, base: Source) -> None:
     """Raise MismatchError, saying how, when an adapter has other targets or ranks than `base`."""
     if adapter.folder is not None:
         read_config(adapter)
@@ -227,7 +216,7 @@ class MergedAdapter:
     Raises CheckpointError (no plain LoRA), MismatchError (of another base).
     """
 
-    def __init__(self, base: NamedTensors, adapter: Checkpoint) -> None:
+    def __init__(self, base: Source, adapter: Checkpoint) -> None:
         self._base, self._adapter = base, adapter
         self._config = _lora_config(adapter)
         self.source, self.metadata = adapter.source, base.metadata

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, RandesError, UsageError
+from randes_cli.interrupts import unstoppable
 
 _SUFFIX = ".randes-tmp"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -203,6 +204,7 @@ def _remove_unlocked(path: Path) -> None:
             os.close(fd)
 
 
+@unstoppable
 def _create(temporary: Path, path: Path) -> int:
     """Create and lock a temporary file. The lock tells others that its writer lives."""
     while True:
@@ -259,6 +261,7 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
             raise
 
 
+@unstoppable
 def _put_away(temporary: Path, fd: int, committed: bool) -> None:
     if not committed:
         with contextlib.suppress(OSError):

@@ -14,8 +14,8 @@ import numpy as np
 
 from randes_cli.api import Bank
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import RandesError
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import STRIP_ELEMENTS
 from randes_cli.read.load import torch_dtypes
 from randes_cli.read.retrieve import Retrieval

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.build.strips import Source
 from randes_cli.core.shuffle import layer_type
 from randes_cli.errors import CheckpointError, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
@@ -19,6 +18,7 @@ from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.checkpoint import TensorFile
 from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.ops.originals import read_values
 from randes_cli.plan import Rect, chunks

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.build.strips import Source
 from randes_cli.core.shuffle import group_by_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
+from randes_cli.files.source import Source
 from randes_cli.ops.originals import Original, open_originals
 from randes_cli.plan import Rect, superposable
 from randes_cli.read.retrieve import open_base

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.build.inputs import bank_source, reopen
-from randes_cli.build.strips import Source
 from randes_cli.core.convert import widen
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.source import Source
 from randes_cli.plan import Rect, resized
 from randes_cli.read.retrieve import BankBase, Retrieval, find_task
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions
@@ -75,7 +75,8 @@ def open_originals(
         made = []
         for name, source in originals:
             task = find_task(bank, name)
-            checkpoint = reopen(stack, source, bank_source(bank, base), OpenOptions())
+            opened = reopen(stack, name, source, bank_source(bank, base), OpenOptions())
+            checkpoint = opened.source
             if checkpoint.tensors != Retrieval(bank, None, task).tensors:
                 raise MismatchError(f"{source}: has other tensors than task {name}")
             made.append(Original(task, checkpoint))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 
 from randes_cli.errors import MissingError, UsageError
+from randes_cli.files.passing import passing_folder
 from randes_cli.limits import MOST_SCORE, StrPath
 from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.specs import RunOptions
@@ -92,8 +92,8 @@ def score_retrieved(
 ) -> tuple[float, float]:
     """(score, λ) of a task retrieved at λ (None: its own) into a folder that goes afterwards."""
     options = UnpackOptions(coefficient=coefficient, saturate=True)
-    with tempfile.TemporaryDirectory(prefix="randes-") as folder:
-        out = Path(folder) / "retrieved"
+    with passing_folder() as folder:
+        out = folder / "retrieved"
         out.mkdir()
         report = unpack(bank, [task], out, options, run, base=base, progress=progress)[0]
         return checked_score(evaluate, Path(report.path), task), report.coefficient

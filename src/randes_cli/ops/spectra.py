@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.build.strips import Source
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.core.spectrum import largest_singular, random_bound
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.kernels import make_kernel
+from randes_cli.files.source import Source
 from randes_cli.ops.originals import open_originals, read_values
 from randes_cli.plan import CHUNK_ELEMENTS, strip_elements
 from randes_cli.read.retrieve import BankBase, Piece, Retrieval, open_base

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from randes_cli.build.inputs import bank_source, reopen
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import (
@@ -25,7 +26,6 @@ from randes_cli.files.bank_keys import (
     scale_key,
 )
 from randes_cli.files.digests import digest
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import chunks, strip_elements
 from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task, open_base
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
@@ -209,7 +209,7 @@ def _measure_task(
     strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
     moments: dict[str, dict[tuple[bool, int], F64]] = {}
     with ExitStack() as stack:
-        original = reopen(stack, source, bank_source(bank, base), opening)
+        original = reopen(stack, name, source, bank_source(bank, base), opening).source
         if original.tensors != retrieval.tensors:
             raise MismatchError(f"{source}: has other tensors than task {name}")
 
@@ -272,10 +272,10 @@ def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> T
     statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors
     column = statistics.indices.index(retrieval.task.index)
     rows = {name: row for row, name in enumerate(norm_rows(tensors))}
-    found_by = predict_bank(bank.manifest, statistics)
+    prediction = predict_bank(bank.manifest, statistics)
 
     def predicted(name: str) -> float:
-        return float(found_by.over(np.array([rows[name]])).cosine[column])
+        return float(prediction.over(np.array([rows[name]])).cosine[column])
 
     names = [name for name in retrieval.tensors if retrieval.superposed(name)]
     exact = [n for n in retrieval.tensors if n not in set(names) and not sums.get(n, [0] * 4)[3]]
@@ -290,7 +290,7 @@ def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> T
     return TaskCheck(
         retrieval.task.name,
         _cosine(whole),
-        float(found_by.over().cosine[column]),
+        float(prediction.over().cosine[column]),
         _error(whole),
         len(exact),
         tuple(TensorCheck(n, _cosine(s), predicted(n), _error(s)) for n, s in found.items()),

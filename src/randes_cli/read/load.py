@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.shuffle import layer_order
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS, ROUNDED, base_key, own_key, sum_key
@@ -367,13 +366,7 @@ class Retrieval:
             raise BankDamaged(f"{self.bank.path}: tensor {name!a} is not superposed in this bank")
         places = self._positions.get(unit)
         if places is None:
-            order = layer_order(
-                unit.shuffle,
-                seed=self.task.seed,
-                index=self.task.index,
-                layer_kind=unit.kind,
-                layers=unit.layers,
-            )
+            order = unit.order(self.task.seed, self.task.index)
             places = sorted(range(unit.layers), key=order.__getitem__)
             self._positions[unit] = places
         return unit, places[self._layer[name]]

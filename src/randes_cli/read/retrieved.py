@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import STRIP_ELEMENTS
 from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo

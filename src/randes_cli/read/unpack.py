@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.atomic import (
     atomic_file,
@@ -30,7 +31,6 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file
 from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
 from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import (
     BankBase,

@@ -9,9 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.build.sample import Deltas, gram
-from randes_cli.build.strips import Source, Tally, unit_order
-from randes_cli.core.energy import Energy
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.prediction import Grams, Lengths, Prediction, moments, predict, task_cosine
 from randes_cli.core.shuffle import layer_type
@@ -23,7 +20,6 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.plan import Unit, plan_units, sealable, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import Shuffle, TensorInfo, Transform
-from randes_cli.workers import Progress, run_serial
 
 F64 = NDArray[np.float64]
 Cells = Sequence[tuple[str, tuple[str, ...]]]
@@ -59,56 +55,6 @@ def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
     """The number of each tensor's cell, −1 for none."""
     cell = {name: number for number, (_, members) in enumerate(cells) for name in members}
     return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
-
-
-def gather_grams(
-    base: Source | None,
-    participants: Sequence[Deltas],
-    units: Iterable[Unit],
-    cells: Cells,
-    progress: Progress,
-    first: int = 0,
-) -> F64:
-    """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet.
-
-    Deltas of different groups never meet: their entries are zero. Of the participants before
-    `first` only the squares, and the products with those from `first` on, are computed.
-    """
-    where = {name: number for number, (_, names) in enumerate(cells) for name in names}
-    made = np.zeros((len(cells), 2, len(participants), len(participants)))
-    types: dict[str, list[Unit]] = {}
-    for unit in units:
-        types.setdefault(layer_type(unit.names[0]), []).append(unit)
-
-    groups = np.array([participant.group for participant in participants])
-    same = groups[:, None] == groups
-
-    def look(units: list[Unit]) -> None:
-        for unit in sorted(units, key=lambda unit: unit.names):
-            plain, met = gram(base, participants, unit, first)
-            for position, name in enumerate(unit.names):
-                made[where[name], 0] += plain[position]
-                made[where[name], 1] += met[position] * same
-
-    run_serial(list(types.values()), look, phase="comparing", progress=progress)
-    return made
-
-
-def gather_lengths(
-    base: Sequence[TensorInfo], tasks: int, exponents: Mapping[Unit, int], tally: Tally
-) -> tuple[F64, F64]:
-    """‖Δ‖² before rounding, tensors × T; and ⟨Δ, q⟩ and ‖q‖² of the rounded deltas, 2 × that."""
-    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
-    rows = norm_rows(base)
-    norms, rounded = np.zeros((len(rows), tasks)), np.zeros((2, len(rows), tasks))
-    place = {name: row for row, name in enumerate(rows)}
-    for (who, name), chunks in tally.energy.items():
-        whole, at, step = Energy(), (place[name], who), exponent[name]
-        for energy in chunks.values():
-            whole = whole.plus(energy)
-        norms[at] = whole.whole(step)
-        rounded[:, at[0], at[1]] = whole.kept(step), whole.rounded(step)
-    return norms, rounded
 
 
 def sealable_rows(base: Iterable[TensorInfo]) -> F64:
@@ -167,7 +113,7 @@ def shuffled_rows(
     for unit in plan_units(base, transform):
         places = np.array([rows[name] for name in unit.names])
         for column, (seed, index) in enumerate(tasks if unit.layers > 1 else ()):
-            made[places, column] = places[unit_order(unit, seed, index)]
+            made[places, column] = places[unit.order(seed, index)]
     return made
 
 
@@ -262,6 +208,12 @@ def stored_statistics(bank: BankFile) -> Statistics:
         manifest.cells,
         manifest.estimated,
     )
+
+
+def empty_statistics(base: Sequence[TensorInfo], cells: Cells) -> Statistics:
+    """The statistics of a bank without tasks."""
+    norms, grams = np.zeros((len(norm_rows(base)), 0)), np.zeros((len(cells), 2, 0, 0))
+    return Statistics((), norms, np.stack([norms, norms]), grams, tuple(cells), frozenset())
 
 
 def drop_tasks(statistics: Statistics, gone: set[int]) -> Statistics:

@@ -1,27 +1,59 @@
-"""Values of a few runs of rows of a tensor, read together."""
+"""Sources of tensors: checkpoints, the base inside a bank, and what reads like them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.convert import widen
 from randes_cli.plan import Rect
-from randes_cli.specs import ITEM_SIZE
+from randes_cli.specs import ITEM_SIZE, TensorInfo
 
-if TYPE_CHECKING:
-    from randes_cli.build.strips import Source
-
+Raw = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 
 #: Elements of the base's samples that are kept while the tasks are gone through.
 _KEPT = 2**20
 
 
-def read_runs(source: Source, name: str, runs: Sequence[Rect]) -> F32:
+class Source(Protocol):
+    """Where tensors come from. Reads may come from several threads."""
+
+    @property
+    def source(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Its tensors by name."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Its ``__metadata__``."""
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data.
+
+        Raises CheckpointError or InputOutputError where they cannot be read.
+        """
+
+
+class ZeroBase:
+    """A base of zeros: what the factors of a bank of adapters are superposed from."""
+
+    def __init__(self, source: str, tensors: Mapping[str, TensorInfo]) -> None:
+        self.source, self.tensors = source, tensors
+        self.metadata: Mapping[str, str] = {}
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with zeros."""
+        out[:] = 0
+
+
+def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
     """The float32 values of `runs`, one after the other; zeros below the tensor's last row."""
     tensor = source.tensors[name]
     size, place = ITEM_SIZE[tensor.dtype], 0
@@ -45,17 +77,16 @@ def clear_below(values: F32, rows: int, runs: Sequence[Rect]) -> None:
         place += rect.elements
 
 
-class BaseSample:
-    """The base on some runs of rows, read once for all tasks. For one thread."""
+class Sample:
+    """The base on some runs of rows, read once for all tasks; None is a base of zeros.
+
+    For one thread.
+    """
 
     def __init__(self, source: Source | None, runs: Sequence[Rect]) -> None:
         self.source, self.runs = source, runs
+        self.elements = sum(rect.elements for rect in runs)
         self._values: dict[str, F32] = {}
-
-    @property
-    def elements(self) -> int:
-        """Elements of all runs together."""
-        return sum(rect.elements for rect in self.runs)
 
     def values(self, name: str) -> F32 | None:
         """The base's values, all runs together; None where the base is zero."""
@@ -64,5 +95,5 @@ class BaseSample:
         if name not in self._values:
             if (len(self._values) + 1) * self.elements > _KEPT:
                 self._values.clear()
-            self._values[name] = read_runs(self.source, name, self.runs)
+            self._values[name] = read_values(self.source, name, self.runs)
         return self._values[name]
