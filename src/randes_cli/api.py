@@ -12,6 +12,7 @@ from randes_cli.build.seal import seal
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import make_kernel
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import BankBase, base_task, open_base
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
@@ -19,7 +20,7 @@ from randes_cli.ops.evaluate import evaluate
 from randes_cli.ops.tune import TuneOptions, tune
 from randes_cli.plan import strip_elements
 from randes_cli.read.load import LoadReport, load_into, torch_dtypes
-from randes_cli.read.retrieve import BankBase, Retrieval, base_task, find_task, open_base
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Bank:
 
     def task(self, name: str) -> TaskRecord:
         """What the manifest records of a task."""
-        return find_task(self._file, name)
+        return self._file.task(name)
 
     @property
     def file(self) -> BankFile:
@@ -76,7 +77,7 @@ class Bank:
 
     def retrieval(self, task: str | None, *, coefficient: float | None = None) -> Retrieval:
         """How a task comes out, or the base (None). What was found sound is not checked again."""
-        record = base_task(self._file) if task is None else find_task(self._file, task)
+        record = base_task(self._file) if task is None else self._file.task(task)
         made = Retrieval(self._file, self._base, record, coefficient=coefficient)
         made.verified = self._verified
         return made
@@ -88,7 +89,7 @@ class Bank:
 
         `coefficient` is λ; None takes the task's own: as tuned, or the default from norms.
         """
-        record = find_task(self._file, task)
+        record = self._file.task(task)
         retrieval = Retrieval(self._file, self._base, record, coefficient=coefficient)
         strip = strip_elements(
             1, max_memory=self._run.max_memory, threads=1, chosen=self._run.strip_elements

@@ -208,7 +208,12 @@ def sealable(tensor: TensorInfo) -> bool:
 
 
 def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
-    """The units of a base: a function of its names, shapes and the transform alone.
+    """The units of a base, in its order; see `unit_table`."""
+    return list(dict.fromkeys(unit_table(base, transform).values()))
+
+
+def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Unit]:
+    """The unit of every superposed tensor: a function of names, shapes and transform alone.
 
     Of the targets of one type every `transform.every`-th layer is transformed (paper C.2).
     """
@@ -235,7 +240,7 @@ def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
         for name in tensors:
             if name not in units:
                 unit(name, [name], Signs.none, Shuffle.none)
-    return list(dict.fromkeys(units[name] for name in tensors if name in units))
+    return {name: units[name] for name in tensors if name in units}
 
 
 _RESIZABLE = re.compile(

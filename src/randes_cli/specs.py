@@ -24,27 +24,44 @@ from randes_cli.limits import (
 FORMAT_NAME = "randes"
 FORMAT_VERSION = 1
 
-#: Bytes per element of every safetensors dtype that randes stores.
-ITEM_SIZE: Mapping[str, int] = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U64": 8,
-    "U32": 4,
-    "U16": 2,
-    "U8": 1,
-    "BOOL": 1,
-    "C64": 8,
+
+class Dtype(NamedTuple):
+    """A dtype of stored tensors.
+
+    Attributes:
+        size: bytes of an element.
+        floating: whether deltas can be superposed; all others travel as exact own tensors.
+        numpy: its name in NumPy, or in ml_dtypes.
+        torch: its name in torch.
+    """
+
+    size: int
+    floating: bool
+    numpy: str
+    torch: str
+
+
+#: Every dtype that randes stores, by its name in safetensors.
+DTYPES: Mapping[str, Dtype] = {
+    "F64": Dtype(8, True, "float64", "float64"),
+    "F32": Dtype(4, True, "float32", "float32"),
+    "F16": Dtype(2, True, "float16", "float16"),
+    "BF16": Dtype(2, True, "bfloat16", "bfloat16"),
+    "F8_E4M3": Dtype(1, True, "float8_e4m3fn", "float8_e4m3fn"),
+    "F8_E5M2": Dtype(1, True, "float8_e5m2", "float8_e5m2"),
+    "I64": Dtype(8, False, "int64", "int64"),
+    "I32": Dtype(4, False, "int32", "int32"),
+    "I16": Dtype(2, False, "int16", "int16"),
+    "I8": Dtype(1, False, "int8", "int8"),
+    "U64": Dtype(8, False, "uint64", "uint64"),
+    "U32": Dtype(4, False, "uint32", "uint32"),
+    "U16": Dtype(2, False, "uint16", "uint16"),
+    "U8": Dtype(1, False, "uint8", "uint8"),
+    "BOOL": Dtype(1, False, "bool_", "bool"),
+    "C64": Dtype(8, False, "complex64", "complex64"),
 }
-#: Dtypes whose deltas can be superposed. All others travel as exact own tensors.
-FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+ITEM_SIZE: Mapping[str, int] = {name: dtype.size for name, dtype in DTYPES.items()}
+FLOAT_DTYPES = frozenset(name for name, dtype in DTYPES.items() if dtype.floating)
 
 
 class TensorInfo(NamedTuple):

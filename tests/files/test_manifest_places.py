@@ -16,7 +16,7 @@ CONTENT = "0" * 32
 
 
 def manifest() -> Manifest:
-    base = BaseRecord("b", "0", BaseStorage.embed, {}, (TensorInfo("w", "F32", (2, 2)),))
+    base = BaseRecord("b", "0", BaseStorage.embed, {}, {"w": TensorInfo("w", "F32", (2, 2))})
     task = TaskRecord(
         name="t",
         index=0,

@@ -15,11 +15,12 @@ from randes_cli.core.kernels import make_kernel
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.bank_writer import METADATA
+from randes_cli.files.base import open_base
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import encode
 from randes_cli.plan import chunks
-from randes_cli.read.retrieve import Retrieval, find_task, open_base
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import PackOptions, RunOptions, TaskInput, TensorInfo, Transform
 
 
@@ -57,7 +58,7 @@ def make_small_bank(folder: Path, preset: str = "srsf") -> Path:
 def retrieved(bank: BankFile, task: str) -> dict[str, bytes]:
     """All bytes of a retrieved task, without torch."""
     base = open_base(bank, None)
-    retrieval = Retrieval(bank, base, find_task(bank, task))
+    retrieval = Retrieval(bank, base, bank.task(task))
     kernel = make_kernel("cpu", elements=4096, layers=1)
     made = {}
     for name in retrieval.tensors:

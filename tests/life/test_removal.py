@@ -227,7 +227,7 @@ def test_every_byte_of_the_new_checkpoint_and_of_the_base_is_read_about_once(
     put(bank, "shrunk")
     # The samples for the step and the statistics come on top; here they are whole tensors.
     with BankFile(bank) as opened:
-        sampled = 3 * sum(min(t.nbytes, 2**18) for t in opened.manifest.base.tensors)
+        sampled = 3 * sum(min(t.nbytes, 2**18) for t in opened.manifest.base.tensors.values())
     assert read["new"] <= new.st_size + sampled
     assert read["bank"] <= size + 4 * sampled
 

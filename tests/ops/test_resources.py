@@ -12,7 +12,7 @@ import torch
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
-from randes_cli.read.retrieve import open_base
+from randes_cli.files.base import open_base
 from randes_cli.read.unpack import UnpackOptions, unpack_task
 from randes_cli.reports import PackReport
 from tests.checkpoints import Packer, State, layered_shapes, perturbed, random_state

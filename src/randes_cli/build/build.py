@@ -7,10 +7,11 @@ integers, and one commit puts it in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import add_files, fill
@@ -43,6 +44,8 @@ from randes_cli.stats.stored import (
     norm_rows,
 )
 from randes_cli.workers import Progress, Workers, run_serial
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,11 @@ class Build:
 
     # Writing
 
-    def write(self) -> Built:
-        """Write the bank. Raises what reading, fitting and writing raise; see `pack` and `add`."""
+    def write(self, report: Callable[[Built], R]) -> R:
+        """Write the bank, and return what `report`, called before the commit, says of it.
+
+        Raises what reading, fitting and writing raise; see `pack` and `add`.
+        """
         while True:
             try:
                 with self._new_file() as file:
@@ -151,7 +157,7 @@ class Build:
                         self.progress,
                     )
                     fill(passes, self.phase)
-                    return self._finish(passes)
+                    return report(self._finish(passes))
             except TooNarrow as retry:
                 self.steps.widen(retry.units)
 

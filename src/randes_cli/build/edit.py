@@ -12,26 +12,28 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.build.build import Build
+from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import bank_source, check_names, open_coming, reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.base import find_recorded, open_base
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.plan import fit_task, plan_units
-from randes_cli.read.retrieve import find_recorded, find_task, open_base
 from randes_cli.reports import EditReport
 from randes_cli.specs import EditOptions, RunOptions, TaskInput
 from randes_cli.stats.stored import stored_statistics, summaries
 from randes_cli.workers import Progress, no_progress
 
 
+@one_command()
 def add(
     bank: StrPath,
     tasks: Sequence[TaskInput],
@@ -71,6 +73,7 @@ def add(
         return edit.report("adding")
 
 
+@one_command()
 def remove(
     bank: StrPath,
     names: Sequence[str],
@@ -92,7 +95,7 @@ def remove(
     if len(set(names)) != len(names) or not names:
         raise UsageError("name each task to remove once")
     with _edit(bank, options, run, progress) as edit:
-        gone = [find_task(edit.old, name) for name in names]
+        gone = [edit.old.task(name) for name in names]
         edit.leave(gone, checkpoints or {}, forget=forget)
         return edit.report("removing")
 
@@ -102,7 +105,7 @@ def _edit(
     bank: StrPath, options: EditOptions | None, run: RunOptions | None, progress: Progress
 ) -> Iterator[_Edit]:
     """An edit of a bank, opened under its write lock; a dry run only reads and needs none."""
-    options, bank = options or EditOptions(), Path(bank)
+    options, bank = options or EditOptions(), edited_bank(Path(bank))
     with ExitStack() as stack:
         if not options.dry_run:
             if not bank.exists():
@@ -128,7 +131,7 @@ class _Edit:
         self.start: Manifest = old.manifest
         self.stored = stored_statistics(old)
         self.before = summaries(old.manifest, self.stored)
-        self.units = plan_units(old.manifest.base.tensors, old.manifest.transform)
+        self.units = plan_units(old.manifest.base.tensors.values(), old.manifest.transform)
         self.unit_of = {name: unit for unit in self.units for name in unit.names}
         self.base: Source | None = None
         self.coming: list[Participant] = []
@@ -262,15 +265,18 @@ class _Edit:
             stored=self.stored,
         )
         build.sample()
-        built = build.preview() if options.dry_run else build.write()
-        return EditReport(
-            bank=str(self.old.path),
-            dry_run=options.dry_run,
-            bytes_before=self.old.header.file_size,
-            bytes_after=built.bytes,
-            read_bytes=build.read_bytes,
-            buffer_bytes=build.workers.buffer_bytes,
-            before=self.before,
-            after=summaries(built.manifest, built.statistics),
-            estimated=tuple(sorted(built.statistics.estimated)),
-        )
+
+        def report(built: Built) -> EditReport:
+            return EditReport(
+                bank=str(self.old.path),
+                dry_run=options.dry_run,
+                bytes_before=self.old.header.file_size,
+                bytes_after=built.bytes,
+                read_bytes=build.read_bytes,
+                buffer_bytes=build.workers.buffer_bytes,
+                before=self.before,
+                after=summaries(built.manifest, built.statistics),
+                estimated=tuple(sorted(built.statistics.estimated)),
+            )
+
+        return report(build.preview()) if options.dry_run else build.write(report)

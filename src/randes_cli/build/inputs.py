@@ -16,6 +16,7 @@ from randes_cli.files.adapters import (
     require_alike,
 )
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import BankBase
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, files_for
@@ -30,7 +31,6 @@ from randes_cli.plan import (
     fit_task,
     plan_units,
 )
-from randes_cli.read.retrieve import BankBase
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
@@ -229,7 +229,7 @@ def bank_source(bank: BankFile, base: BankBase | None) -> Source:
     """The base as tasks are compared with it: zeros in a bank of adapters."""
     if base is not None:
         return base
-    tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+    tensors = bank.manifest.base.tensors
     return ZeroBase(f"{bank.path} (base)", tensors)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,12 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, check_names, open_inputs
 from randes_cli.build.pack_report import pack_report
 from randes_cli.build.records import recorded_source, recorded_words
-from randes_cli.build.seal import seal
+from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_target, refuse_same_file, sibling
+from randes_cli.files.atomic import check_target, in_use, passing_name
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
 from randes_cli.limits import StrPath, as_source
@@ -27,6 +29,7 @@ from randes_cli.stats.alternatives import best_fit, parse_limit
 from randes_cli.workers import Progress, no_progress
 
 
+@one_command()
 def pack(
     base: StrPath | None,
     tasks: Sequence[TaskInput],
@@ -52,13 +55,14 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-        refuse_same_file(out, _input_files([base or "", *(task.source for task in tasks)]))
     if options.fit is not None:
         options = _fitted(base, tasks, out, options, run)
     seal_bits = options.bits if options.bits < 8 else None
     if seal_bits is not None:
         options = replace(options, bits=16)
     with ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(bank_lock(out, wait=0.0, edits=False))
         keep_going = dry_run and len(tasks) > 1
         inputs = open_inputs(stack, base, tasks, options, keep_going=keep_going, fetch=not dry_run)
         if seal_bits is not None:
@@ -66,16 +70,28 @@ def pack(
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
             return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
-        live = out if seal_bits is None else sibling(out)
-        with ExitStack() as temporary:
-            if live is not out:
-                temporary.callback(live.unlink, missing_ok=True)
-            build = _build(inputs, live, options, run, force, progress)
-            report = pack_report(inputs, build, build.write(), seal_bits, dry_run=False)
-            if seal_bits is None:
-                return report
-            sealed = seal(live, out, seal_bits, run, force=force, progress=progress)
-        return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
+        check_target(out, force=force)  # now that its inputs are known
+        if seal_bits is None:
+            return _written(inputs, out, options, run, force, progress)
+        with passing_name(out) as live:
+            report = _written(inputs, live, options, run, force, progress, seal_bits)
+            with in_use(live):
+                sealed = seal_locked(live, out, seal_bits, run, force=force, progress=progress)
+            return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
+
+
+def _written(
+    inputs: Inputs,
+    out: Path,
+    options: PackOptions,
+    run: RunOptions,
+    force: bool,
+    progress: Progress,
+    seal_bits: int | None = None,
+) -> PackReport:
+    """Write a live bank, and report it as it is or will be sealed."""
+    build = _build(inputs, out, options, run, force, progress)
+    return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
 
 
 def _check_sealable(inputs: Inputs, bits: int) -> None:
@@ -109,7 +125,7 @@ def _build(
             "",
             base.storage,
             base.source.metadata,
-            tuple(base.source.tensors.values()),
+            dict(base.source.tensors),
             {name: file.digest for name, file in base.files.items()},
         ),
         tasks=(),
@@ -126,16 +142,6 @@ def _build(
     build = Build(out, draft, steps, run, progress, phase="packing", force=force)
     build.sample(supposed=inputs.away)
     return build
-
-
-def _input_files(sources: Iterable[str]) -> Iterator[Path]:
-    """The files that local sources may be read from."""
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            yield from path.iterdir()
-        elif source:
-            yield path
 
 
 def _fitted(

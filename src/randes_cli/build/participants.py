@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import widen
 from randes_cli.errors import CheckpointError
 from randes_cli.files.names import Naming
@@ -15,9 +15,6 @@ from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Sample, Source, clear_below, read_values
 from randes_cli.plan import TaskFit, Unit
 from randes_cli.specs import ITEM_SIZE, TaskInput, TensorInfo
-
-F32 = NDArray[np.float32]
-Raw = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

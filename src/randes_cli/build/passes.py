@@ -17,9 +17,9 @@ from randes_cli.core.kernel import Kernel
 from randes_cli.errors import BankDamaged, CheckpointError, MismatchError
 from randes_cli.files.bank_keys import base_key
 from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.base import BankBase
 from randes_cli.files.source import Source
 from randes_cli.plan import Unit
-from randes_cli.read.retrieve import BankBase
 from randes_cli.workers import Progress, Workers
 
 AnyJob: TypeAlias = Job | Exact | Copy

@@ -11,27 +11,25 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.sample import Deltas, Measured, gather_grams
+from randes_cli.core.arrays import F32, F64
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import find_recorded
 from randes_cli.files.hub import is_cached
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import Rect, Unit, fit_task
-from randes_cli.read.retrieve import Retrieval, find_recorded
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.sealed import SealedReader
 from randes_cli.specs import OpenOptions
 from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells
 from randes_cli.workers import Progress
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 
 
 class Echo:
@@ -41,7 +39,7 @@ class Echo:
         self.bank, self.task = bank, task
         self.group, self.seed, self.index = task.group, task.seed, task.index
         self._retrieval = Retrieval(bank, None, task)
-        self._named = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+        self._named = bank.manifest.base.tensors
         self._sealed = {group: SealedReader(bank, group, _trust) for group in bank.manifest.sealed}
 
     def delta(self, base: Sample, name: str) -> F32 | None:

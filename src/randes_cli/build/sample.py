@@ -8,9 +8,9 @@ from math import frexp, ldexp, sqrt
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.participants import Participant
+from randes_cli.core.arrays import F32, F64, Bools
 from randes_cli.core.energy import Energy
 from randes_cli.core.grid import raised_exponent
 from randes_cli.core.kernel import GRID_LIMIT, delta_energy
@@ -20,9 +20,6 @@ from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.stored import Cells, norm_rows
 from randes_cli.workers import Progress, run_serial
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 
 
 class Deltas(Protocol):
@@ -97,7 +94,7 @@ class Measured(NamedTuple):
     rounded: F64
 
     @property
-    def changed(self) -> NDArray[np.bool_]:
+    def changed(self) -> Bools:
         """Where there is any delta that a sample shows."""
         return np.asarray(self.norms > 0)
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.participants import Participant, is_finite, non_finite
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
+from randes_cli.core.arrays import Raw
 from randes_cli.core.energy import Energy
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow
@@ -28,8 +28,6 @@ from randes_cli.files.digests import hasher
 from randes_cli.files.source import Source
 from randes_cli.plan import Rect, Unit, chunks, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, TensorInfo
-
-Raw = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import typer
 
 from randes_cli import __version__
 from randes_cli.errors import UsageError
+from randes_cli.files.guard import one_command
 
 #: The module of every command, in the order of the help.
 COMMANDS = {
@@ -66,7 +67,8 @@ def _app(arguments: list[str]) -> typer.Typer:
 def call(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Raises what the command raises."""
     try:
-        result = _app(arguments)(arguments, standalone_mode=False, prog_name="randes")
+        with one_command(afresh=True):
+            result = _app(arguments)(arguments, standalone_mode=False, prog_name="randes")
     except typer.Exit as ending:
         return ending.exit_code
     except Exception as error:

@@ -11,15 +11,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32, I32, Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
-
-F32 = NDArray[np.float32]
-Raw = NDArray[np.uint8]
 
 #: Floats of the scratch memory beyond a strip's: fused.c writes signs by eights.
 SPARE = 16
@@ -155,7 +152,7 @@ class NumpyKernel:
         self._size = 0
         self._added = 0
         #: Integers that a long sum was emptied into.
-        self._emptied: NDArray[np.int32] | None = None
+        self._emptied: I32 | None = None
 
     def buffer(self, nbytes: int) -> Raw:
         return self._raw[:nbytes]

@@ -15,11 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
-I64 = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from randes_cli.core.arrays import F64, I64, Bools
 
 #: What is left of an energy when it counts as none.
 _CANCELLED = 1e-12

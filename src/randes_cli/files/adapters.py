@@ -14,8 +14,8 @@ from math import ceil, frexp, log2, prod, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint import Checkpoint
@@ -23,9 +23,6 @@ from randes_cli.files.folders import read_json
 from randes_cli.files.names import match_names
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
-
-F64 = NDArray[np.float64]
-Raw = NDArray[np.uint8]
 
 CONFIG = "adapter_config.json"
 _LORA = re.compile(r"\.lora_(embedding_)?(A|B)(\.weight)?$|\.lora_(up|down)\.weight$")

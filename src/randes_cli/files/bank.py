@@ -6,22 +6,28 @@ Nothing outside this module and `bank_writer` knows that a bank is one file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.errors import BankDamaged, CheckpointError, NewerFormat, UsageError
+from randes_cli.core.arrays import F64, Raw
+from randes_cli.errors import (
+    BankDamaged,
+    CheckpointError,
+    MissingError,
+    NewerFormat,
+    UsageError,
+)
 from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
 from randes_cli.files.checkpoint import TensorFile, WeightFile
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.manifest import decode
+from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_MANIFEST, MOST_STATISTIC
-from randes_cli.plan import chunks
+from randes_cli.plan import Unit, chunks, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
-
-Raw = NDArray[np.uint8]
 
 
 class BankFile:
@@ -90,6 +96,24 @@ class BankFile:
             return self.file
         raise UsageError(f"{self.path}: lies on the Hub; download it to work on it")
 
+    @property
+    def size(self) -> int:
+        """Bytes of the bank."""
+        return self.header.file_size
+
+    @cached_property
+    def units(self) -> dict[str, Unit]:
+        """The unit of every superposed tensor, in the order of the base."""
+        return unit_table(self.manifest.base.tensors.values(), self.manifest.transform)
+
+    def task(self, name: str) -> TaskRecord:
+        """The record of a task. Raises MissingError with the names that there are."""
+        for task in self.manifest.tasks:
+            if task.name == name:
+                return task
+        known = ", ".join(task.name for task in self.manifest.tasks[:20]) or "none"
+        raise MissingError(f"{self.path}: no task {name!a}; it has {known}")
+
     def __contains__(self, key: str) -> bool:
         return key in self.header.tensors
 
@@ -133,9 +157,9 @@ class BankFile:
         start = self._first_digest[key]
         return self._checks[start : start + DIGEST_BYTES * chunk_count(self.header.tensors[key])]
 
-    def floats(self, key: str) -> NDArray[np.float64]:
+    def floats(self, key: str) -> F64:
         """A statistics tensor. Raises BankDamaged where a value cannot be one."""
-        found: NDArray[np.float64] = self.read_whole(key).view(np.float64)
+        found: F64 = self.read_whole(key).view(np.float64)
         least = 0.0 if key == NORMS else -MOST_STATISTIC
         if not np.all((found >= least) & (found <= MOST_STATISTIC)):
             raise BankDamaged(
@@ -148,13 +172,13 @@ class BankFile:
         """Chunk digests of the base's tensors, wherever the base lies."""
         tensors = self.manifest.base.tensors
         if self.manifest.base.storage is BaseStorage.embed:
-            return {tensor.name: self.digests(base_key(tensor.name)) for tensor in tensors}
+            return {name: self.digests(base_key(name)) for name in tensors}
         if self.manifest.base.storage is BaseStorage.zero:
             return {}
         table, made, position = self.read_whole(BASE_DIGESTS).tobytes(), {}, 0
-        for tensor in tensors:
+        for name, tensor in tensors.items():
             size = DIGEST_BYTES * chunk_count(tensor)
-            made[tensor.name] = table[position : position + size]
+            made[name] = table[position : position + size]
             position += size
         return made
 

@@ -34,7 +34,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
         if found is None or found.dtype != dtype or found.shape != shape:
             raise BankDamaged(f"tensor {key!a} is missing or has another shape or dtype")
 
-    base = {tensor.name: tensor for tensor in manifest.base.tensors}
+    base = manifest.base.tensors
     if manifest.base.storage is BaseStorage.embed:
         for tensor in base.values():
             expect(base_key(tensor.name), tensor.dtype, tensor.shape)
@@ -120,7 +120,7 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
     """Layers that tasks move among themselves share one step, and lie in a group together."""
     if manifest.transform.shuffle is Shuffle.none:
         return
-    for unit in plan_units(manifest.base.tensors, manifest.transform):
+    for unit in plan_units(manifest.base.tensors.values(), manifest.transform):
         names = unit.names
         for table, what in ((manifest.steps, "steps"), (manifest.widths, "widths")):
             if len({table.get(name) for name in names}) > 1:
@@ -136,7 +136,7 @@ def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
     """Whether every tensor that may be superposed is in a cell of the Gram matrices."""
     inside = {name for _, names in manifest.cells for name in names}
     if manifest.transform.rest is not Rest.sum:
-        units = plan_units(manifest.base.tensors, manifest.transform)
+        units = plan_units(manifest.base.tensors.values(), manifest.transform)
         summable = [name for unit in units for name in unit.names]
     lost = next((name for name in summable if name not in inside), None)
     if lost is not None:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from randes_cli.errors import BankLocked
-from randes_cli.files.atomic import wrap_os_error
+from randes_cli.errors import BankLocked, UsageError
+from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.guard import holding, is_held
 from randes_cli.interrupts import unstoppable
 
 #: What a file system that has no locks answers (network disks, most of them).
@@ -115,9 +116,34 @@ class _Lock:
             self._fd = -1
 
 
+def edited_bank(path: Path) -> Path:
+    """The file that an edit of a bank replaces: a link's target, for that is the bank.
+
+    Raises UsageError for a link into the Hub's cache, whose files others share.
+    """
+    if not path.is_symlink():
+        return path
+    target = path.resolve()
+    if target.parent.name == "blobs" and (target.parent.parent / "snapshots").is_dir():
+        raise UsageError(f"{path}: a link into the Hub's cache; copy the bank out of it first")
+    return target
+
+
 @contextlib.contextmanager
-def bank_lock(bank: Path, *, wait: float) -> Iterator[None]:
+def output_lock(path: Path) -> Iterator[None]:
+    """Hold the write lock of a name that a file is to have, unless this command holds it."""
+    if is_held(path):
+        yield
+        return
+    with bank_lock(path, wait=0.0, edits=False):
+        yield
+
+
+@contextlib.contextmanager
+def bank_lock(bank: Path, *, wait: float, edits: bool = True) -> Iterator[None]:
     """Hold the write lock of a bank, waiting up to `wait` seconds.
+
+    With `edits` the bank is read and then replaced, else a file is written in its place.
 
     The lock is a hidden file beside the bank. Raises BankLocked naming the holder.
     """
@@ -131,7 +157,8 @@ def bank_lock(bank: Path, *, wait: float) -> Iterator[None]:
                 time.sleep(_PAUSE)
         except OSError as error:
             raise wrap_os_error(error, bank, "locking the bank") from error
-        yield
+        with holding(bank, edits=edits):
+            yield
     finally:
         lock.give_back()
 

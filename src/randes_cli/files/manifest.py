@@ -123,15 +123,14 @@ class Manifest:
         fields = Fields(value, "")
         features = _check_version(fields)
         base = BaseRecord.from_json(fields.fields("base"))
-        named = {tensor.name: tensor for tensor in base.tensors}
         tasks = tuple(
-            TaskRecord.from_json(Fields(task, f"tasks[{position}]"), named)
+            TaskRecord.from_json(Fields(task, f"tasks[{position}]"), base.tensors)
             for position, task in enumerate(fields.get("tasks", list))
         )
         stats = fields.fields("stats")
         groups = fields.limited("groups")
         made = cls(
-            transform=read_transform(fields.fields("transform"), named),
+            transform=read_transform(fields.fields("transform"), base.tensors),
             bits=fields.get("bits", int),
             seed=fields.limited("seed"),
             capacity=fields.limited("capacity"),
@@ -234,7 +233,7 @@ def _check_whole(fields: Fields, made: Manifest) -> None:
     """What no single field shows: unique names, seeds and indices, known tensors."""
     if made.bits not in (8, 16):
         raise fields.fail("bits", f"is {made.bits}")
-    names = {tensor.name for tensor in made.base.tensors}
+    names = set(made.base.tensors)
     for attribute in ("name", "index", "seed"):
         values = [getattr(task, attribute) for task in made.tasks]
         if attribute == "name":

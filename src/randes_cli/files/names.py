@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from randes_cli.files.source import Raw, Source
+from randes_cli.core.arrays import Raw
+from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
 
 #: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.

@@ -45,7 +45,7 @@ Tensors = Mapping[str, TensorInfo]
 
 @dataclass(frozen=True, slots=True)
 class BaseRecord:
-    """The base model: `tensors` are its names, dtypes and shapes.
+    """The base model: `tensors` are its names, dtypes and shapes, in order.
 
     `files` are its side files: content digest (of ``files/<digest>``) by name.
     """
@@ -54,7 +54,7 @@ class BaseRecord:
     fingerprint: str
     storage: BaseStorage
     metadata: Mapping[str, str]
-    tensors: tuple[TensorInfo, ...]
+    tensors: Tensors
     files: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class BaseRecord:
             "fingerprint": self.fingerprint,
             "storage": self.storage.value,
             "metadata": dict(sorted(self.metadata.items())),
-            "tensors": {t.name: [t.dtype, list(t.shape)] for t in self.tensors},
+            "tensors": {n: [t.dtype, list(t.shape)] for n, t in self.tensors.items()},
             "files": dict(sorted(self.files.items())),
             **self.extra,
         }
@@ -78,7 +78,7 @@ class BaseRecord:
             fingerprint=fields.line("fingerprint"),
             storage=fields.choice("storage", BaseStorage),
             metadata=fields.map("metadata", as_text),
-            tensors=tuple(_tensors(fields, "tensors").values()),
+            tensors=_tensors(fields, "tensors"),
             files=_files(fields),
             extra=fields.rest(),
         )

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import widen
 from randes_cli.plan import Rect
 from randes_cli.specs import ITEM_SIZE, TensorInfo
-
-Raw = NDArray[np.uint8]
-F32 = NDArray[np.float32]
 
 #: Elements of the base's samples that are kept while the tasks are gone through.
 _KEPT = 2**20

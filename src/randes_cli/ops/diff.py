@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64
 from randes_cli.core.shuffle import layer_type
 from randes_cli.errors import CheckpointError, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
+from randes_cli.files.base import BankBase, open_base
 from randes_cli.files.checkpoint import TensorFile
 from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.records import TaskRecord
@@ -22,12 +23,9 @@ from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.ops.originals import read_values
 from randes_cli.plan import Rect, chunks
-from randes_cli.read.retrieve import BankBase, open_base
 from randes_cli.read.retrieved import RetrievedTask
 from randes_cli.specs import FLOAT_DTYPES, FORMAT_NAME, ITEM_SIZE, OpenOptions, RunOptions
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.inputs import bank_source, reopen
+from randes_cli.core.arrays import F32
 from randes_cli.core.convert import widen
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import BankBase
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.plan import Rect, resized
-from randes_cli.read.retrieve import BankBase, Retrieval, find_task
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions
-
-F32 = NDArray[np.float32]
 
 
 def read_values(source: Source, name: str, rect: Rect) -> F32:
@@ -74,7 +73,7 @@ def open_originals(
     with ExitStack() as stack:
         made = []
         for name, source in originals:
-            task = find_task(bank, name)
+            task = bank.task(name)
             opened = reopen(stack, name, source, bank_source(bank, base), OpenOptions())
             checkpoint = opened.source
             if checkpoint.tensors != Retrieval(bank, None, task).tensors:

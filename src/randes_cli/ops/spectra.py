@@ -6,25 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32, F64
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import make_kernel
 from randes_cli.core.spectrum import largest_singular, random_bound
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import BankBase, open_base
 from randes_cli.files.source import Source
 from randes_cli.ops.originals import open_originals, read_values
 from randes_cli.plan import CHUNK_ELEMENTS, strip_elements
-from randes_cli.read.retrieve import BankBase, Piece, Retrieval, open_base
+from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions
 from randes_cli.stats.breakdown import GROUPINGS, Breakdown
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 
 #: Passes over a tensor that its largest singular value takes.
 STEPS = 12

@@ -16,11 +16,11 @@ from randes_cli.files.atomic import write_whole
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import digest
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, check_number
 from randes_cli.ops.scoring import Evaluate, score_retrieved
-from randes_cli.read.retrieve import find_task
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -109,6 +109,7 @@ def parse_grid(text: str) -> tuple[float, ...]:
     return tuple(sorted(set(numbers)))
 
 
+@one_command()
 def tune(
     bank: StrPath,
     evaluate: Evaluate,
@@ -123,14 +124,14 @@ def tune(
     Scores so far lie in ``<bank>.tuning.json`` until then. Raises MissingError (no such task),
     UsageError (an evaluation failed), MismatchError (the bank changed meanwhile), BankLocked.
     """
-    path, run = Path(bank), run or RunOptions()
+    path, run = edited_bank(Path(bank)), run or RunOptions()
     options = options or TuneOptions(parse_grid(GRID))
     with BankFile(path) as file:
         names = tuple(dict.fromkeys(options.tasks or ())) or tuple(
             task.name for task in file.manifest.tasks
         )
         for name in names:
-            find_task(file, name)
+            file.task(name)
         identity = digest(file.read(CHECKS)).hex()
     notes = _Notes(path, identity, options)
     made = 0

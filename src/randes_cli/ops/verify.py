@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.inputs import bank_source, reopen
+from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import make_kernel
@@ -25,14 +25,13 @@ from randes_cli.files.bank_keys import (
     own_key,
     scale_key,
 )
+from randes_cli.files.base import BankBase, open_base
 from randes_cli.files.digests import digest
 from randes_cli.plan import chunks, strip_elements
-from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task, open_base
+from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class VerifyReport:
 
 def needed_keys(bank: BankFile, name: str) -> set[str]:
     """The tensors of a bank that retrieving a task reads."""
-    retrieval = Retrieval(bank, None, find_task(bank, name))
+    retrieval = Retrieval(bank, None, bank.task(name))
     task = retrieval.task
     keys = {own_key(name, n) for n in [*task.own, *task.shapes]}
     keys |= {file_key(content) for content in task.files.values()}
@@ -204,7 +203,7 @@ def _measure_task(
     opening: OpenOptions,
     progress: Progress,
 ) -> TaskCheck:
-    retrieval = Retrieval(bank, base, find_task(bank, name), coefficient=coefficient)
+    retrieval = Retrieval(bank, base, bank.task(name), coefficient=coefficient)
     threads = thread_count(run.threads)
     strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
     moments: dict[str, dict[tuple[bool, int], F64]] = {}
@@ -234,7 +233,7 @@ def _measure_task(
 def _compare(
     retrieval: Retrieval,
     base: BankBase | None,
-    read: Callable[[str, int, NDArray[np.uint8]], None],
+    read: Callable[[str, int, Raw], None],
     piece: Piece,
     tools: tuple[Kernel, int],
 ) -> F64:
@@ -269,7 +268,7 @@ def _error(sums: F64) -> float:
 
 
 def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> TaskCheck:
-    statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors
+    statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors.values()
     column = statistics.indices.index(retrieval.task.index)
     rows = {name: row for row, name in enumerate(norm_rows(tensors))}
     prediction = predict_bank(bank.manifest, statistics)

@@ -7,44 +7,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import MismatchError, MissingError
 from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import Piece, Retrieval
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.workers import no_progress, run_parallel, thread_count
 
 if TYPE_CHECKING:
     import torch
-
-Raw = NDArray[np.uint8]
 
 
 def torch_dtypes() -> Mapping[str, torch.dtype]:
     """torch's dtype for every safetensors dtype that a bank holds."""
     import torch
 
-    return {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
-        "I64": torch.int64,
-        "I32": torch.int32,
-        "I16": torch.int16,
-        "I8": torch.int8,
-        "U64": torch.uint64,
-        "U32": torch.uint32,
-        "U16": torch.uint16,
-        "U8": torch.uint8,
-        "BOOL": torch.bool,
-        "C64": torch.complex64,
-    }
+    return {name: getattr(torch, dtype.torch) for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)

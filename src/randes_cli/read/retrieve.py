@@ -4,129 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
+from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS, ROUNDED, base_key, own_key, sum_key
-from randes_cli.files.checkpoint import Checkpoint
-from randes_cli.files.digests import DIGEST_BYTES, hasher
-from randes_cli.files.hub_ref import recorded_ref
+from randes_cli.files.base import BankBase
+from randes_cli.files.digests import hasher
 from randes_cli.files.records import TaskRecord
-from randes_cli.files.sources import Sources
-from randes_cli.limits import MOST_COEFFICIENT, StrPath, as_source, check_number
+from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect, Unit, chunks, plan_units
 from randes_cli.read.sealed import SealedReader
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 from randes_cli.stats.stored import default_lambda, stands_alone
-
-Raw = NDArray[np.uint8]
-
-
-class BankBase:
-    """The base inside a bank (or outside it, by reference) as a source of tensors."""
-
-    def __init__(self, bank: BankFile, outside: Checkpoint | None) -> None:
-        self.bank, self.outside = bank, outside
-        self.source = f"{bank.path} (base)" if outside is None else outside.source
-        self.tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
-        self.metadata = bank.manifest.base.metadata
-        self._digests = bank.base_digests()
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
-        if self.outside is None:
-            self.bank.read_into(base_key(name), start, out)
-        else:
-            self.outside.read(name, start, out)
-
-    def digest(self, name: str, chunk: int) -> bytes:
-        """The recorded digest of one chunk."""
-        return self._digests[name][DIGEST_BYTES * chunk : DIGEST_BYTES * (chunk + 1)]
-
-    def close(self) -> None:
-        """Close the checkpoint outside, if any."""
-        if self.outside is not None:
-            self.outside.close()
-
-
-def find_recorded(recorded: str, bank: Path) -> str | None:
-    """Where a recorded source is now: on the Hub, below the bank's folder, or below this one.
-
-    A bank from elsewhere must not make us read any other place: randes records no path that
-    leads out of a folder, so such a path is not followed.
-    """
-    if recorded_ref(recorded) is not None:
-        return recorded
-    parts = PurePosixPath(recorded)
-    if not recorded or parts.is_absolute() or ".." in parts.parts:
-        return None
-    for folder in (bank.parent, Path()):
-        with suppress(OSError):  # a name that no file can have
-            if (folder / recorded).exists():
-                return str(folder / recorded)
-    return None
-
-
-def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
-    """The base of a bank; None where it is all zeros.
-
-    Raises MissingError where it lies outside and cannot be found, MismatchError where what is
-    found has other names or shapes (values are compared chunk by chunk as they are read).
-    """
-    record = bank.manifest.base
-    if record.storage is BaseStorage.zero:
-        return None
-    if record.storage is BaseStorage.embed:
-        return BankBase(bank, None)
-    path = find_recorded(record.source, bank.path) if given is None else as_source(given)
-    if path is None:
-        raise MissingError(
-            f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
-            "say --base PATH"
-        )
-    outside = Sources().open(path)
-    if outside.tensors != {tensor.name: tensor for tensor in record.tensors}:
-        outside.close()
-        raise MismatchError(f"{path}: not the base of {bank.path} (names, dtypes or shapes differ)")
-    return BankBase(bank, outside)
-
-
-def find_task(bank: BankFile, name: str) -> TaskRecord:
-    """The record of a task. Raises MissingError with the names that there are."""
-    for task in bank.manifest.tasks:
-        if task.name == name:
-            return task
-    known = ", ".join(task.name for task in bank.manifest.tasks[:20]) or "none"
-    raise MissingError(f"{bank.path}: no task {name!a}; it has {known}")
-
-
-def base_task(bank: BankFile) -> TaskRecord:
-    """The base as if it were a task that changed nothing. Raises MissingError where it is zeros."""
-    record = bank.manifest.base
-    if record.storage is BaseStorage.zero:
-        raise MissingError(f"{bank.path}: a bank of adapters has no base; name a task")
-    layouts = [task.layout for task in bank.manifest.tasks if set(task.layout) - {""}]
-    return TaskRecord(
-        name="(base)",
-        index=0,
-        seed=0,
-        group=0,
-        source=record.source,
-        fingerprint=record.fingerprint,
-        metadata=record.metadata,
-        unchanged=frozenset(tensor.name for tensor in record.tensors),
-        layout={"": "model.safetensors", **(layouts[0] if layouts else {})},
-        files=record.files,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +67,7 @@ class Retrieval:
         manifest = bank.manifest
         self._units: dict[str, Unit] = {
             name: unit
-            for unit in plan_units(manifest.base.tensors, manifest.transform)
+            for unit in plan_units(manifest.base.tensors.values(), manifest.transform)
             for name in unit.names
         }
         self._layer = {
@@ -179,7 +75,7 @@ class Retrieval:
             for unit in dict.fromkeys(self._units.values())
             for layer, name in enumerate(unit.names)
         }
-        self._named = {tensor.name: tensor for tensor in manifest.base.tensors}
+        self._named = manifest.base.tensors
         shared = [
             task.tensor(tensor)
             for name, tensor in self._named.items()

@@ -5,24 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
+from randes_cli.core.arrays import Raw
 from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import BankBase
 from randes_cli.plan import STRIP_ELEMENTS
-from randes_cli.read.retrieve import BankBase, Piece, Retrieval, find_task
+from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
-
-Raw = NDArray[np.uint8]
 
 
 class RetrievedTask:
     """What `unpack` would write of a task; reads are of whole pieces (see `Retrieval.pieces`)."""
 
     def __init__(self, bank: BankFile, base: BankBase | None, name: str, run: RunOptions) -> None:
-        self._retrieval = Retrieval(bank, base, find_task(bank, name))
+        self._retrieval = Retrieval(bank, base, bank.task(name))
         self._device = run.device
         self._state = threading.local()
         self.source = f"{bank.path}: {name}"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
@@ -21,25 +21,19 @@ from randes_cli.files.atomic import (
     atomic_file,
     check_space,
     check_target,
-    refuse_same_file,
     wrap_os_error,
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
+from randes_cli.files.base import BankBase, open_base
 from randes_cli.files.folders import SUFFIXES
+from randes_cli.files.guard import one_command
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file
 from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
 from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
 from randes_cli.plan import strip_elements
-from randes_cli.read.retrieve import (
-    BankBase,
-    Piece,
-    Retrieval,
-    find_task,
-    open_base,
-    output_metadata,
-)
+from randes_cli.read.retrieve import Piece, Retrieval, output_metadata
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
@@ -147,6 +141,7 @@ def destination(
     return Destination(folder, weights, files, tuple(notes))
 
 
+@one_command()
 def unpack(
     bank: StrPath,
     names: Sequence[str] | None,
@@ -167,7 +162,7 @@ def unpack(
     with ExitStack() as stack:
         file = stack.enter_context(BankFile(Path(bank)))
         chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
-        tasks = [find_task(file, name) for name in chosen]
+        tasks = [file.task(name) for name in chosen]
         places = [destination(task, out, options, single=len(tasks) == 1) for task in tasks]
         opened = open_base(file, base)
         if opened is not None:
@@ -198,7 +193,7 @@ def unpack_task(
 ) -> UnpackReport:
     """Write all tensors of one task to the bare file `path` (or shards named after it)."""
     place = Destination(path, {"": path}, {})
-    job = _Unpacking(bank, base, find_task(bank, name), place, options, run)
+    job = _Unpacking(bank, base, bank.task(name), place, options, run)
     if not dry_run:
         job.check()
         check_space(_existing(path.parent), job.bytes)
@@ -247,9 +242,7 @@ class _Unpacking:
     def check(self) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
         files = self.files()
-        outside = [] if self.base is None or self.base.outside is None else self.base.outside.files
         for path in files:
-            refuse_same_file(path, [self.bank.path, *(file.path for file in outside)])
             if path.parent.exists():
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():
@@ -298,10 +291,10 @@ class _Unpacking:
         pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
         room = max((p.rect.elements * ITEM_SIZE[p.tensor.dtype] for p in pieces), default=0)
 
-        def worker() -> tuple[Kernel, NDArray[np.uint8]]:
+        def worker() -> tuple[Kernel, Raw]:
             return make_kernel(run.device, elements=strip, layers=1), np.empty(room, np.uint8)
 
-        def work(state: tuple[Kernel, NDArray[np.uint8]], piece: Piece) -> int:
+        def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
             kernel, buffer = state
             size = ITEM_SIZE[piece.tensor.dtype]
             out = buffer[: piece.rect.elements * size]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64
 from randes_cli.core.grid import step_exponent
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.core.prediction import Lengths, Moments, moments
@@ -22,8 +22,6 @@ from randes_cli.plan import sealable, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.stored import Statistics, bank_lengths, kept_energy, sealable_rows
-
-F64 = NDArray[np.float64]
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
@@ -133,8 +131,8 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
             held += tensor.nbytes
             names.add(place.partition("/")[2])
     outline = Outline(
-        manifest.base.tensors,
-        [tensor for tensor in manifest.base.tensors if tensor.name in names],
+        list(manifest.base.tensors.values()),
+        [tensor for name, tensor in manifest.base.tensors.items() if name in names],
         bank_lengths(manifest, statistics.norms, statistics.rounded),
         [task.index for task in manifest.tasks],
         bank.header.file_size - held,

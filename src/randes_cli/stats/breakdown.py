@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64
 from randes_cli.core.prediction import Moments
 from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.plan import superposable
 from randes_cli.stats.stored import Statistics, cells_of, norm_rows, predict_bank
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Breakdown:
 
     def __init__(self, bank: BankFile, statistics: Statistics, by: str) -> None:
         self.statistics = statistics
-        tensors = bank.manifest.base.tensors
+        tensors = bank.manifest.base.tensors.values()
         self._found = predict_bank(bank.manifest, statistics)
         self._cell_of = cells_of(norm_rows(tensors), statistics.cells)
         names = norm_rows(tensors)

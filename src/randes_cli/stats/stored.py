@@ -7,8 +7,8 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.prediction import Grams, Lengths, Prediction, moments, predict, task_cosine
 from randes_cli.core.shuffle import layer_type
@@ -21,7 +21,6 @@ from randes_cli.plan import Unit, plan_units, sealable, superposable, tensor_byt
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import Shuffle, TensorInfo, Transform
 
-F64 = NDArray[np.float64]
 Cells = Sequence[tuple[str, tuple[str, ...]]]
 
 #: Gram matrices are kept per tensor while they take less of the base's bytes than the first
@@ -51,7 +50,7 @@ def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) 
     return [(WHOLE, tuple(names))] if names else []
 
 
-def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
+def cells_of(names: Sequence[str], cells: Cells) -> I64:
     """The number of each tensor's cell, −1 for none."""
     cell = {name: number for number, (_, members) in enumerate(cells) for name in members}
     return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
@@ -75,9 +74,9 @@ def sealed_bits(manifest: Manifest) -> dict[int, int]:
     return {group: seal.bits for group, seal in manifest.sealed.items()}
 
 
-def changed_rows(manifest: Manifest) -> NDArray[np.bool_]:
+def changed_rows(manifest: Manifest) -> Bools:
     """Which superposable tensors each task's superposition stands for, tensors × T."""
-    rows = {name: row for row, name in enumerate(norm_rows(manifest.base.tensors))}
+    rows = {name: row for row, name in enumerate(norm_rows(manifest.base.tensors.values()))}
     made = np.ones((len(rows), len(manifest.tasks)), np.bool_)
     for column, task in enumerate(manifest.tasks):
         for names in (task.unchanged, task.missing, task.own):
@@ -94,17 +93,17 @@ def bank_lengths(manifest: Manifest, norms: F64, rounded: F64) -> Lengths:
         changed_rows(manifest),
         tuple(task.group for task in manifest.tasks),
         shuffled_rows(
-            manifest.base.tensors,
+            manifest.base.tensors.values(),
             manifest.transform,
             [(task.seed, task.index) for task in manifest.tasks],
         ),
-        kept_energy(sealable_rows(manifest.base.tensors), sealed_bits(manifest)),
+        kept_energy(sealable_rows(manifest.base.tensors.values()), sealed_bits(manifest)),
     )
 
 
 def shuffled_rows(
-    base: Sequence[TensorInfo], transform: Transform, tasks: Sequence[tuple[int, int]]
-) -> NDArray[np.int64] | None:
+    base: Iterable[TensorInfo], transform: Transform, tasks: Sequence[tuple[int, int]]
+) -> I64 | None:
     """The tensor that each of `tasks` (seed, index) has at each position; None: its own."""
     if transform.shuffle is Shuffle.none:
         return None
@@ -120,7 +119,7 @@ def shuffled_rows(
 def predict_bank(manifest: Manifest, statistics: Statistics) -> Prediction:
     """The prediction of every tensor of every task of a bank."""
     lengths = bank_lengths(manifest, statistics.norms, statistics.rounded)
-    return predict(lengths, statistics.met(manifest.base.tensors))
+    return predict(lengths, statistics.met(manifest.base.tensors.values()))
 
 
 def stands_alone(manifest: Manifest, task: TaskRecord) -> bool:
@@ -241,9 +240,9 @@ def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
 def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors."""
     lengths = bank_lengths(manifest, statistics.norms, statistics.rounded)
-    found = moments(lengths, statistics.met(manifest.base.tensors))
+    found = moments(lengths, statistics.met(manifest.base.tensors.values()))
     chosen = coefficients(manifest, lengths)
-    names = {tensor.name for tensor in manifest.base.tensors}
+    names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, found.cosine.tolist(), strict=True)):
         exact = sum(name in names for name in {*task.unchanged, *task.own, *task.missing})
