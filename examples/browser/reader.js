@@ -291,7 +291,7 @@ export class Bank {
     let [kept, energy] = [norms, norms];
     if (this.entries.has("stats/rounded")) {
       const both = toDoubles(await this.bytes("stats/rounded"));
-      [kept, energy] = [both.subarray(0, norms.length), both.subarray(norms.length)];
+      [kept, energy] = [both.slice(0, norms.length), both.slice(norms.length)];
     }
     const rows = new Map(names.map((name, row) => [name, row]));
     const at = (name, k) => rows.get(name) * tasks.length + k;

@@ -22,7 +22,7 @@ from randes_cli.limits import (
 )
 
 FORMAT_NAME = "randes"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Dtype(NamedTuple):
@@ -136,7 +136,9 @@ class Transform:
 
     `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
     are, or where that is not yet known. A bank records them, so that reading one never runs a
-    pattern. `extra` are optional fields that a bank records and this version does not know.
+    pattern. `any_digits`: layer numbers may be digits of any script, as in banks of version 1,
+    and not ASCII's alone. `extra` are optional fields that a bank records and this version does
+    not know.
     """
 
     shuffle: Shuffle = Shuffle.none
@@ -145,6 +147,7 @@ class Transform:
     every: int = 1
     rest: Rest = Rest.sum
     matched: frozenset[str] | None = None
+    any_digits: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -171,6 +174,12 @@ class Transform:
             raise UsageError(f"unknown transform {name!r}; choose from {', '.join(PRESETS)}")
         shuffle, signs = PRESETS[name]
         return cls(shuffle, signs, **more)  # type: ignore[arg-type]
+
+
+def task_seed(bank: int, index: int) -> int:
+    """The seed of a task. Raises UsageError where no number is left for it."""
+    LIMITS["seed"].check("--seed plus a task's index", bank + index)
+    return bank + index
 
 
 def _set(record: object, **values: object) -> None:
@@ -203,7 +212,8 @@ class EditOptions:
         base: the base's checkpoint, where it lies outside the bank and has moved.
         wait: seconds to wait for another editor.
         dry_run: only report.
-        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        merge_adapters: refuse a bank of adapters that stay adapters (where there is a base,
+            adapters become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
     """
 
@@ -231,7 +241,9 @@ class PackOptions:
             (None: twice the tasks of the largest group, at least 16).
         steps: step exponents by tensor name that replace the measured ones; with
         widths: bits of those superpositions that are not `bits` wide, by tensor name.
-        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        adapters: LoRA adapters stay adapters, also where a base is named.
+        merge_adapters: refuse to keep them so (where there is a base and not `adapters`, they
+            become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
     """
 
@@ -244,10 +256,13 @@ class PackOptions:
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    adapters: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
 
     def __post_init__(self) -> None:
+        if self.adapters and self.merge_adapters:
+            raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
         if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
         LIMITS["seed"].check("--seed", self.seed)

@@ -127,6 +127,7 @@ class Workers:
         self._run = run
         counts = set(layers) or {1}
         self._elements, self._layers = max(map(self.strip, counts)), max(counts)
+        self._own = threading.local()
 
     def strip(self, layers: int = 1) -> int:
         """Elements of a unit of so many layers that are computed at once."""
@@ -138,6 +139,13 @@ class Workers:
     def kernel(self) -> Kernel:
         """A kernel with room for every job. Raises UsageError for an unknown device."""
         return make_kernel(self._run.device, elements=self._elements, layers=self._layers)
+
+    def own_kernel(self) -> Kernel:
+        """The calling thread's kernel, made when first asked for."""
+        if not hasattr(self._own, "kernel"):
+            self._own.kernel = self.kernel()
+        kernel: Kernel = self._own.kernel
+        return kernel
 
     @property
     def buffer_bytes(self) -> int:

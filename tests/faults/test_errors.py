@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,7 +139,8 @@ def test_too_little_free_space_is_refused_before_a_file_is_made(
 ) -> None:
     found = os.statvfs(scene.folder)
     need = len(scene.before or scene.after) // 2
-    small = type("Found", (), {"f_bavail": need // found.f_frsize, "f_frsize": found.f_frsize})
+    free = need // found.f_frsize
+    small = SimpleNamespace(f_bavail=free, f_frsize=found.f_frsize, f_blocks=found.f_blocks)
     monkeypatch.setattr("os.statvfs", lambda path: small)
     names = ("pwrite", "ftruncate", "copy_file_range", "replace")
     with (
@@ -148,6 +150,15 @@ def test_too_little_free_space_is_refused_before_a_file_is_made(
         scene.job()
     assert counter.calls == 0
     assert scene.state() == scene.before
+
+
+def test_a_disk_that_gives_no_figures_is_asked_by_writing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=0)  # as ramfs has it
+    monkeypatch.setattr("os.statvfs", lambda path: none)
+    scene.job()
+    assert scene.state() == scene.after
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ def manifest() -> Manifest:
         unprefixed=frozenset({"w"}),
         layout={"": "model.safetensors", "unet": "unet/diffusion_pytorch_model.safetensors"},
         files={"config.json": CONTENT, "unet/config.json": CONTENT},
+        default=1.0,
     )
     return Manifest(Transform(), 16, 42, 16, 1, base, (task,), {})
 

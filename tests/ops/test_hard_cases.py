@@ -325,7 +325,7 @@ def test_saturated_values_are_counted_whichever_thread_meets_them(tmp_path: Path
         ]
         rooms = [np.empty(piece.tensor.nbytes, np.uint8) for piece in pieces]
         threads = [
-            threading.Thread(target=retrieval.fill, args=(Losing(2**16, 1), piece, 2**16, room))
+            threading.Thread(target=retrieval.fill, args=(Losing(2**16, 1), piece, room))
             for piece, room in zip(pieces, rooms, strict=True)
         ]
         for thread in threads:

@@ -42,6 +42,7 @@ from randes_cli.stats.stored import (
     drop_tasks,
     empty_statistics,
     norm_rows,
+    with_defaults,
 )
 from randes_cli.workers import Progress, Workers, run_serial
 
@@ -135,6 +136,7 @@ class Build:
         ]
         statistics = self._statistics(lengths)
         manifest = replace(start.with_tasks([*start.tasks, *added]), cells=statistics.cells)
+        manifest = with_defaults(manifest, statistics.norms, statistics.rounded)
         return Built(self.estimate(seal_bits), manifest, statistics)
 
     # Writing
@@ -192,6 +194,7 @@ class Build:
             anew = {info.name for info in infos}
             passes.take_over([key for key in kept if key not in anew])
         passes.copy_waiting()
+        manifest = with_defaults(manifest, statistics.norms, statistics.rounded)
         return Built(writer.finish(manifest), manifest, statistics)
 
     def _finish_new(self, passes: Passes) -> BaseRecord:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from randes_cli.errors import BankDamaged
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
@@ -29,8 +30,11 @@ class Copy:
     target: int
 
     def into(self, out: OutputFile) -> int:
-        """Copy them; returns their number."""
-        out.copy_from(self.source, self.start, self.nbytes, self.target)
+        """Copy them; returns their number. Raises BankDamaged where they are not there."""
+        try:
+            out.copy_from(self.source, self.start, self.nbytes, self.target)
+        except EOFError:
+            raise BankDamaged(f"{out.path}: the old bank was cut short while it was read") from None
         return self.nbytes
 
     def goes_on(self, other: Copy) -> bool:

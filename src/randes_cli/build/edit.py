@@ -14,21 +14,21 @@ from pathlib import Path
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import bank_source, check_names, open_coming, reopen
+from randes_cli.build.inputs import check_names, open_coming, reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.base import find_recorded, open_base
+from randes_cli.files.base import bank_base, bank_source, find_recorded
 from randes_cli.files.guard import one_command
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.limits import LIMITS, StrPath, as_source
-from randes_cli.plan import fit_task, plan_units
+from randes_cli.plan import fit_task
 from randes_cli.reports import EditReport
-from randes_cli.specs import EditOptions, RunOptions, TaskInput
+from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
 from randes_cli.stats.stored import stored_statistics, summaries
 from randes_cli.workers import Progress, no_progress
 
@@ -131,8 +131,7 @@ class _Edit:
         self.start: Manifest = old.manifest
         self.stored = stored_statistics(old)
         self.before = summaries(old.manifest, self.stored)
-        self.units = plan_units(old.manifest.base.tensors.values(), old.manifest.transform)
-        self.unit_of = {name: unit for unit in self.units for name in unit.names}
+        self.units = list(dict.fromkeys(old.units.values()))
         self.base: Source | None = None
         self.coming: list[Participant] = []
         self.leaving: list[Participant] = []
@@ -141,9 +140,7 @@ class _Edit:
     def source(self) -> Source:
         """The base, opened when first asked for."""
         if self.base is None:
-            opened = open_base(self.old, self.options.base)
-            if opened is not None:
-                self.stack.callback(opened.close)
+            opened = self.stack.enter_context(bank_base(self.old, self.options.base))
             self.base = bank_source(self.old, opened)
         return self.base
 
@@ -196,7 +193,7 @@ class _Edit:
             )
         opened = reopen(self.stack, record.name, path, self.source(), self.options.opening)
         tensors = opened.source.tensors
-        whole = fit_task(self.source().tensors, tensors, self.unit_of)
+        whole = fit_task(self.source().tensors, tensors, self.old.units)
         changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}
         rest = {name: "" for name in tensors if name not in changed}
         fit = replace(whole, superposed=changed, exact=rest)
@@ -204,20 +201,17 @@ class _Edit:
 
     def come(self, tasks: Sequence[TaskInput], places: Mapping[str, int]) -> None:
         """Open tasks that enter the bank; `places` are the groups of those that they replace."""
-        names, options = self.unit_of.keys(), self.options
+        names, options = self.old.units.keys(), self.options
+        if options.merge_adapters and self.start.base.storage is BaseStorage.zero:
+            raise UsageError(f"{self.old.path}: holds adapters as they are; there is no base")
         if self.start.next_index + len(tasks) > LIMITS["next_index"].most:
             raise MismatchError(f"{self.old.path}: no index is left for a new task; pack it anew")
         for index, task in enumerate(tasks, self.start.next_index):
-            opened, fit = open_coming(
-                self.stack,
-                task,
-                self.source(),
-                names,
-                options.opening,
-                merge_adapters=options.merge_adapters,
-            )
-            group = self._group_for(task, places.get(task.name))
-            self.coming.append(Participant(opened, fit, index, self.start.seed + index, group))
+            opened, fit = open_coming(self.stack, task, self.source(), names, options.opening)
+            group, seed = self._group_for(task, places.get(task.name)), self.start.seed + index
+            if self.start.version > 1:
+                seed = task_seed(self.start.seed, index)
+            self.coming.append(Participant(opened, fit, index, seed, group))
 
     def _group_for(self, task: TaskInput, place: int | None) -> int:
         """The group that a task enters: the one it names or replaces, else the emptiest.

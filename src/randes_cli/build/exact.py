@@ -8,12 +8,12 @@ from math import prod
 
 import numpy as np
 
-from randes_cli.build.participants import Participant, is_finite, non_finite
+from randes_cli.build.participants import Participant, is_finite
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.files.bank_keys import own_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
-from randes_cli.files.source import Source
+from randes_cli.files.source import Source, not_finite
 from randes_cli.plan import chunks
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
@@ -73,7 +73,7 @@ def run_exact(exact: Exact, writer: BankWriter, tally: Tally) -> int:
         raw = np.empty(rect.elements * size, np.uint8)
         exact.source.read(exact.name, start, raw)
         if tensor.dtype in FLOAT_DTYPES and not is_finite(raw, tensor.dtype):
-            raise non_finite(exact.source, exact.name)
+            raise not_finite(exact.name, exact.source)
         if equal and twin is not None:
             other = np.empty_like(raw)
             twin.read(exact.name, start, other)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from randes_cli.build.participants import OpenTask, Participant
 from randes_cli.errors import MismatchError, RandesError, UsageError
-from randes_cli.files.adapters import (
-    MergedAdapter,
-    adapter_base,
-    base_model,
-    is_adapter,
-    require_alike,
-)
-from randes_cli.files.bank import BankFile
+from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts, require_alike
+from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.header import parse_json
+from randes_cli.files.lora.config import base_model
+from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, files_for
 from randes_cli.files.source import Source, ZeroBase
@@ -39,12 +37,14 @@ from randes_cli.specs import (
     TaskInput,
     Transform,
     check_task_name,
+    task_seed,
 )
 
 _AWAY = (
     "weights on the Hub are not read in a dry run: sizes and predictions suppose that every task "
     "changed all of its tensors, and all tasks alike"
 )
+CONFIG = "config.json"
 Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
@@ -140,23 +140,19 @@ def open_task(
     checkpoint: Checkpoint,
     base: Source,
     base_files: Mapping[str, SideFile],
-    *,
-    merge_adapters: bool,
 ) -> OpenTask:
     """A task as the engine reads it. An adapter of a full base is merged.
 
-    Raises UsageError (an adapter, and `merge_adapters` is false) and what merging raises;
-    MismatchError when the base is one of adapters and the task another kind.
+    Raises what merging raises; MismatchError when the base is one of adapters and the task
+    another kind.
     """
     if isinstance(base, ZeroBase):
         require_alike(checkpoint, base)
-    elif is_adapter(checkpoint) and not is_adapter(base):
-        if not merge_adapters:
-            raise UsageError(f"{task.source}: a LoRA adapter; say --merge-adapters")
-        merged = MergedAdapter(base, checkpoint)
+    elif is_adapter(checkpoint):
+        merged = MergedAdapter(base, checkpoint, _configs(base, base_files))
         both = {**base_files, **checkpoint.side_files}
         kept = {name: file for name, file in both.items() if name != "adapter_config.json"}
-        notes = (*checkpoint.notes, merged.summary)
+        notes = (*checkpoint.notes, merged.summary, *merged.notes)
         return OpenTask(task, merged, Naming(), {"": "model.safetensors"}, kept, notes)
     source, naming, said = named_like(base, checkpoint)
     notes = (*checkpoint.notes, *said)
@@ -165,6 +161,24 @@ def open_task(
         files, borrowed = files_for(files, base_files)
         notes += ("has no config: gets the base's side files",) if borrowed else ()
     return OpenTask(task, source, naming, checkpoint.layout, files, notes)
+
+
+def _configs(base: Source, files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
+    """The base's configurations by component: from its side files, or from the bank it is in."""
+    if isinstance(base, BankBase):
+        bank = base.bank
+        stored = {n: key for n, key in bank.manifest.base.files.items() if n.endswith(CONFIG)}
+        data = {name: bank.read_whole(file_key(key)).tobytes() for name, key in stored.items()}
+    else:
+        data = {name: file.content() for name, file in files.items() if name.endswith(CONFIG)}
+    made: dict[str, Mapping[str, Any]] = {}
+    for name, content in data.items():
+        component, _, file = name.rpartition("/")
+        with suppress(ValueError):  # what is no JSON says nothing
+            config = parse_json(content)
+            if file == CONFIG and isinstance(config, dict):
+                made[component] = config
+    return made
 
 
 class _Refusals:
@@ -196,7 +210,7 @@ def reopen(
 ) -> OpenTask:
     """A task that is in a bank, read as it was when it was packed."""
     checkpoint = stack.enter_context(Sources(opening).open(source))
-    return open_task(TaskInput(name, source), checkpoint, base, {}, merge_adapters=True)
+    return open_task(TaskInput(name, source), checkpoint, base, {})
 
 
 def open_coming(
@@ -205,8 +219,6 @@ def open_coming(
     base: Source,
     names: Collection[str],
     opening: OpenOptions,
-    *,
-    merge_adapters: bool,
 ) -> tuple[OpenTask, TaskFit]:
     """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
 
@@ -216,21 +228,13 @@ def open_coming(
 
     def checked(stack: ExitStack, opener: Opener) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = open_task(task, checkpoint, base, {}, merge_adapters=merge_adapters)
+        opened = open_task(task, checkpoint, base, {})
         return opened, fit_to(base, opened.source, names)
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:
             checked(passing, sources.look)
     return checked(stack, sources.open)
-
-
-def bank_source(bank: BankFile, base: BankBase | None) -> Source:
-    """The base as tasks are compared with it: zeros in a bank of adapters."""
-    if base is not None:
-        return base
-    tensors = bank.manifest.base.tensors
-    return ZeroBase(f"{bank.path} (base)", tensors)
 
 
 def open_inputs(
@@ -286,9 +290,7 @@ def _open_inputs(
     made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):
-            one = open_task(
-                task, checkpoint, found.source, found.files, merge_adapters=options.merge_adapters
-            )
+            one = open_task(task, checkpoint, found.source, found.files)
             made.append((one, fit_to(found.source, one.source, names)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)
@@ -301,18 +303,46 @@ def _open_base(
     options: PackOptions,
     opener: Opener,
 ) -> OpenBase:
-    """The base: a checkpoint; or nothing, where every task is an adapter that stays one."""
-    adapters = bool(tasks) and all(is_adapter(checkpoint) for _, checkpoint in tasks)
+    """The base: a checkpoint; or zeros, where the tasks are adapters that stay adapters."""
     opened = stack.enter_context(opener(base)) if base else None
-    if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
-        first = tasks[0][1]
-        name, said = (opened.source, "") if opened else ("", base_model(first))
-        return OpenBase(adapter_base(first), name, {}, (), BaseStorage.zero, said)
-    if opened is None:
-        raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
+    if opened is not None and is_adapter(opened):
+        raise UsageError(
+            f"{base}: a LoRA adapter, and no base; name first the model that the adapters were "
+            "trained on, or say --adapters: then all arguments are adapters that stay adapters"
+        )
+    if opened is None or options.adapters:
+        return _adapters_alone(opened, [checkpoint for _, checkpoint in tasks], options)
     if options.base_storage is BaseStorage.zero:
         raise UsageError("a bank without a base holds LoRA adapters; a task here is none")
     return OpenBase(opened, opened.source, opened.side_files, opened.notes, options.base_storage)
+
+
+def _adapters_alone(
+    base: Checkpoint | None, adapters: Sequence[Checkpoint], options: PackOptions
+) -> OpenBase:
+    """What adapters that stay adapters are superposed from; they are checked against `base`."""
+    other = next((checkpoint for checkpoint in adapters if not is_adapter(checkpoint)), None)
+    if other is not None or options.merge_adapters:
+        why = "--merge-adapters needs one" if other is None else f"{other.source} is none"
+        raise UsageError(
+            f"name the base: only LoRA adapters that stay adapters go without one ({why})"
+        )
+    first = adapters[0]
+    if base is None:
+        return OpenBase(adapter_base(first), "", {}, (), BaseStorage.zero, base_model(first))
+    for adapter in adapters:
+        require_adapts(adapter, base)
+    return OpenBase(adapter_base(first), base.source, {}, (), BaseStorage.zero)
+
+
+def leading_base(
+    tasks: Sequence[TaskInput], options: PackOptions
+) -> tuple[str | None, Sequence[TaskInput]]:
+    """(base, adapters) of what ``pack --adapters`` names; a first model is the base."""
+    if len(tasks) < 2:
+        return None, tasks
+    with Sources(options.opening).look(tasks[0].source) as first:
+        return (None, tasks) if is_adapter(first) else (tasks[0].source, tasks[1:])
 
 
 def _numbered(tasks: Sequence[tuple[OpenTask, TaskFit]], options: PackOptions) -> list[Participant]:
@@ -329,5 +359,5 @@ def _numbered(tasks: Sequence[tuple[OpenTask, TaskFit]], options: PackOptions) -
         index = next(free) if opened.task.index is None else opened.task.index
         wanted = opened.task.group
         group = index % options.groups if wanted is None else wanted
-        made.append(Participant(opened, fit, index, options.seed + index, group))
+        made.append(Participant(opened, fit, index, task_seed(options.seed, index), group))
     return sorted(made, key=lambda one: one.index)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from randes_cli.build.build import Build
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import Inputs, check_names, open_inputs
+from randes_cli.build.inputs import Inputs, check_names, leading_base, open_inputs
 from randes_cli.build.pack_report import pack_report
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.build.seal import seal_locked
@@ -43,7 +43,8 @@ def pack(
 ) -> PackReport:
     """Write a bank of `tasks`, fine-tuned from `base`, to `out`.
 
-    `base` is None where all tasks are LoRA adapters that stay adapters. Every byte of the
+    LoRA adapters are merged into the base. They stay adapters without one, and with
+    `options.adapters`; then the first of `tasks` may be their base. Every byte of the
     inputs is read once, but for a fixed sample of about one part in fifty. A dry run lists the
     tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
@@ -52,6 +53,8 @@ def pack(
     base = None if base is None else as_source(base)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
+    if base is None and options.adapters:
+        base, tasks = leading_base(tasks, options)
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)

@@ -10,12 +10,13 @@ from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
 from randes_cli.build.records import task_summary
 from randes_cli.core.prediction import Lengths
+from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.records import SealRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
-from randes_cli.stats.stored import bank_lengths, summaries
+from randes_cli.stats.stored import bank_lengths, summaries, with_defaults
 
 
 def pack_report(
@@ -27,11 +28,14 @@ def pack_report(
     if seal_bits is not None:
         groups = {task.group for task in manifest.tasks}
         manifest = manifest.with_sealed(dict.fromkeys(groups, SealRecord(seal_bits)))
-    lengths = bank_lengths(manifest, built.statistics.norms, built.statistics.rounded)
+    found = built.statistics.norms, built.statistics.rounded
+    manifest, lengths = with_defaults(manifest, *found), bank_lengths(manifest, *found)
     predicted = summaries(manifest, built.statistics)
     size, bits = built.bytes, seal_bits or start.bits
     choices = _alternatives(build, size, lengths, bits) if dry_run else ()
     mean = float(np.mean([task.predicted_cosine for task in predicted]))
+    kept_adapters = inputs.base.storage is BaseStorage.zero
+    merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = tensor_bytes(tensors) + build.read_bytes
     return PackReport(
         bank=str(build.path),
@@ -51,10 +55,12 @@ def pack_report(
         download_bytes=inputs.download_bytes,
         bits=bits,
         groups=start.groups,
+        adapters="kept" if kept_adapters else "merged" if merged else None,
+        merged=merged,
         alternatives=choices,
         advice=(
             adapter_advice(mean)
-            if inputs.base.storage is BaseStorage.zero
+            if kept_adapters
             else advice(choices, len(predicted), size, mean, start.groups)
         ),
     )

@@ -9,10 +9,9 @@ import numpy as np
 
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import widen
-from randes_cli.errors import CheckpointError
 from randes_cli.files.names import Naming
 from randes_cli.files.side_files import SideFile
-from randes_cli.files.source import Sample, Source, clear_below, read_values
+from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
 from randes_cli.plan import TaskFit, Unit
 from randes_cli.specs import ITEM_SIZE, TaskInput, TensorInfo
 
@@ -79,17 +78,8 @@ class Participant:
                 np.subtract(delta, zero, out=delta)
             clear_below(delta, tensor.matrix[0], base.runs)
         if not np.isfinite(delta).all():
-            at_fault = self.source
-            if base.source is not None:
-                own = read_values(at_fault, name, base.runs)
-                at_fault = base.source if np.isfinite(own).all() else at_fault
-            raise non_finite(at_fault, name)
+            raise not_finite(name, *filter(None, (base.source, self.source)))
         return delta
-
-
-def non_finite(source: Source, name: str) -> CheckpointError:
-    """The error for a NaN or an infinity."""
-    return CheckpointError(f"{source.source}: tensor {name!a} has NaN or infinite values")
 
 
 def is_finite(raw: Raw, dtype: str) -> bool:

@@ -51,7 +51,12 @@ from randes_cli.plan import (
 from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
-from randes_cli.stats.stored import stored_statistics, summaries
+from randes_cli.stats.stored import (
+    stored_lengths,
+    stored_statistics,
+    summaries,
+    with_defaults,
+)
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
@@ -179,7 +184,7 @@ class _Sealing:
         size = self.old.header.file_size - freed + sum(tensor.nbytes for tensor in made)
         sealed = {**self.old.manifest.sealed}
         sealed.update({group: SealRecord(self.bits) for group in self.groups})
-        manifest = self.old.manifest.with_sealed(sealed)
+        manifest = with_defaults(self.old.manifest.with_sealed(sealed), *stored_lengths(self.old))
         report = self._report(target, manifest, size, dry_run=dry_run)
         if dry_run:
             return report

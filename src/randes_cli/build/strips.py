@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from randes_cli.build.participants import Participant, is_finite, non_finite
+from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
@@ -25,7 +25,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import hasher
-from randes_cli.files.source import Source
+from randes_cli.files.source import Source, not_finite
 from randes_cli.plan import Rect, Unit, chunks, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
@@ -229,8 +229,7 @@ class _Sum:
             run.peak = max(run.peak, overflow.peak)
         except NonFinite:
             base = run.files.base
-            at_fault = base if base is not None and is_finite(raw, tensor.dtype) else member.source
-            raise non_finite(at_fault, tensor.name) from None
+            raise not_finite(tensor.name, *filter(None, (base, member.source))) from None
         else:
             run.changed.update([key] if added.changed else [])
             run.energies[key] = run.energies.get(key, Energy()).plus(added.energy)

@@ -17,20 +17,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from randes_cli.errors import RandesError
+
 #: What a shell reports of a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
+#: Bytes of address space without which NumPy cannot be loaded.
+_LEAST_MEMORY = 3 * 2**26
 
 
 def _say(text: str) -> None:
     """Print an error's line; where nobody can read it, the exit code tells."""
-    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
     with contextlib.suppress(OSError, ValueError):
-        print(f"randes: {line}", file=sys.stderr)
+        print(f"randes: {' '.join(text.split())}", file=sys.stderr)
 
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     try:
+        _ask_for_memory()
         from randes_cli.cli.app import call
 
         code = call(arguments)
@@ -48,24 +52,54 @@ def run(arguments: list[str]) -> int:
         return _explain(error)
 
 
+def _ask_for_memory() -> None:
+    """Raise OSError where NumPy's BLAS would end the process for want of memory."""
+    import mmap
+
+    mmap.mmap(-1, _LEAST_MEMORY, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+
+
 def _explain(error: Exception) -> int:
     """Say what went wrong, and return its exit code."""
-    from randes_cli.errors import RandesError
+    try:
+        found = _as_ours(error)
+    except (MemoryError, ImportError, OSError):  # even for that there was too little
+        _say("not enough memory, or too many open files")
+        return 71
+    if found is not None:
+        _say(f"the working folder is gone: {found}" if _is_nowhere() else str(found))
+        return found.exit_code
+    what = f"{type(error).__name__}: {error}"
+    _say(f"internal error: {ascii(what)[1:-1]} (--debug shows where; please report it)")
+    return 70
+
+
+def _is_nowhere() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
+
+
+def _as_ours(error: Exception) -> RandesError | None:
+    """An error that nobody wrapped as one of ours; None where there should not have been one."""
+    from randes_cli.errors import OutOfResources, RandesError
 
     if isinstance(error, RandesError):
-        _say(str(error))
-        return error.exit_code
+        return error
+    if isinstance(error, MemoryError):
+        said = f": {error}" if str(error) else ""
+        return OutOfResources(f"not enough memory{said}; fewer --threads need less")
+    if isinstance(error, ImportError):
+        return OutOfResources(f"cannot be loaded (memory, or the installation): {error}")
     if isinstance(error, OSError):
         from randes_cli.files.atomic import wrap_os_error
 
         place = str(error.filename or "standard output")
-        wrapped = wrap_os_error(
-            error, ascii(place)[1:-1], "writing" if error.filename else "printing"
-        )
-        _say(str(wrapped))
-        return wrapped.exit_code
-    _say(f"internal error: {type(error).__name__}: {error} (--debug shows where; please report it)")
-    return 70
+        doing = "writing" if error.filename else "printing"
+        return wrap_os_error(error, ascii(place)[1:-1], doing)
+    return None
 
 
 def _open_standard_files() -> None:

@@ -47,7 +47,13 @@ class NonFinite(Exception):
 
 
 class Kernel(Protocol):
-    """What a strip job needs of an arithmetic backend. Raw arrays are bytes, as stored."""
+    """What a strip job needs of an arithmetic backend. Raw arrays are bytes, as stored.
+
+    Attributes:
+        elements: those of the longest strip that it has room for.
+    """
+
+    elements: int
 
     def buffer(self, nbytes: int) -> Raw:
         """Host memory to read the next tensor's strip into; valid until the next call."""
@@ -143,6 +149,7 @@ class NumpyKernel:
     """The CPU backend: buffers for one strip of up to `elements`, of up to `layers` layers."""
 
     def __init__(self, elements: int, layers: int) -> None:
+        self.elements = elements
         self._raw = np.empty(8 * elements, np.uint8)
         self._base = np.empty((layers, elements), np.float32)
         self._delta = np.empty(elements, np.float32)

@@ -36,6 +36,7 @@ class TorchKernel:
     """See `kernel.Kernel`. `device` is a torch device name."""
 
     def __init__(self, device: str, elements: int, layers: int) -> None:
+        self.elements = elements
         self._device = torch.device(device)
         self._buffers = [_host(8 * elements, self._device) for _ in range(2)]
         self._turn = 0

@@ -17,6 +17,7 @@ from randes_cli.errors import (
     CheckpointError,
     MissingError,
     NewerFormat,
+    RandesError,
     UsageError,
 )
 from randes_cli.files.bank_checks import check_agreement
@@ -28,6 +29,18 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_MANIFEST, MOST_STATISTIC
 from randes_cli.plan import Unit, chunks, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
+
+
+def is_bank(path: Path) -> bool:
+    """Whether there is a bank's file at a path, sound or not."""
+    if not path.is_file():
+        return False
+    try:
+        file = TensorFile(path)
+    except RandesError:
+        return False
+    file.close()
+    return file.header.metadata.get("format") == FORMAT_NAME
 
 
 class BankFile:
@@ -46,6 +59,8 @@ class BankFile:
             self._first_digest = self._locate_digests()
             self._checks = self._read_checks()
             self.manifest = decode(self._whole(MANIFEST).tobytes())
+            if self.header.metadata.get("version") != str(self.manifest.version):
+                raise BankDamaged("its header says another version than its manifest")
             check_agreement(self.manifest, self.header.tensors)
         except (BankDamaged, NewerFormat) as error:
             self.close()
@@ -84,7 +99,7 @@ class BankFile:
         if digest(checks[:-DIGEST_BYTES]) != checks[-DIGEST_BYTES:]:
             raise BankDamaged("the table of digests is damaged")
         header = np.empty(self.header.size, np.uint8)
-        self.file.read_at(0, header)
+        self._read_at(0, header)
         if digest(header) != checks[:DIGEST_BYTES]:
             raise BankDamaged("the header is damaged")
         return checks
@@ -122,8 +137,17 @@ class BankFile:
         return self.header.tensors[key]
 
     def read_into(self, key: str, start: int, out: Raw) -> None:
-        """Fill `out` with a tensor's bytes from byte `start` of its data, unchecked."""
-        self.file.read_at(self.header.starts[key] + start, out)
+        """Fill `out` with a tensor's bytes from byte `start` of its data, unchecked.
+
+        Raises BankDamaged where the file was cut short since it was opened.
+        """
+        self._read_at(self.header.starts[key] + start, out)
+
+    def _read_at(self, offset: int, out: Raw) -> None:
+        try:
+            self.file.read_at(offset, out)
+        except CheckpointError as error:
+            raise BankDamaged(f"{error} (restore a copy)") from error
 
     def read(self, key: str) -> Raw:
         """All bytes of a tensor, unchecked."""

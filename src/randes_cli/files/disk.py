@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from randes_cli.errors import InputOutputError, MissingError, NoSpace, RandesError
+from randes_cli.errors import InputOutputError, MissingError, NoSpace, OutOfResources, RandesError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -21,6 +21,8 @@ def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
         return NoSpace(f"{path}: no space left while {doing} ({reason}); nothing was changed")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return MissingError(f"{path}: not found")
+    if error.errno == errno.ENOMEM:
+        return OutOfResources(f"{path}: not enough memory while {doing}")
     return InputOutputError(f"{path}: {reason} while {doing}")
 
 
@@ -97,12 +99,15 @@ class OutputFile:
         self._send(count)
 
     def copy_from(self, source: int, start: int, count: int, offset: int) -> None:
-        """Copy `count` bytes of another open file, inside the kernel where it can."""
+        """Copy `count` bytes of another open file, inside the kernel where it can.
+
+        Raises EOFError where that file is shorter by now.
+        """
         try:
             while count:
                 done = _copy_range(source, self.fd, min(count, 2**26), start, offset)
                 if not done:
-                    raise OSError(errno.EIO, "the source ended early")
+                    raise EOFError
                 start, offset, count = start + done, offset + done, count - done
                 self._send(done)
         except OSError as error:

@@ -101,6 +101,8 @@ class TaskRecord:
         unprefixed: the base's names that the task uses as they are in spite of `prefix`.
         layout: weight file by component (see `Checkpoint`); empty for a bare file.
         files: side files: content digest (of ``files/<digest>``) by name.
+        default: λ where there is no `coefficient`; None in banks of version 1, whose readers
+            work it out from the norms.
         extra: unknown optional fields, kept as they are.
     """
 
@@ -122,6 +124,7 @@ class TaskRecord:
     unprefixed: frozenset[str] = frozenset()
     layout: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    default: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def output_name(self, name: str) -> str:
@@ -163,15 +166,17 @@ class TaskRecord:
             made["files"] = dict(sorted(self.files.items()))
         if self.coefficient is not None:
             made["coefficient"] = self.coefficient
+        if self.default is not None:
+            made["default"] = self.default
         return {**made, **self.extra}
 
     @classmethod
-    def from_json(cls, fields: Fields, base: Tensors) -> TaskRecord:
+    def from_json(cls, fields: Fields, base: Tensors, version: int) -> TaskRecord:
         """Read and check its object, beside the base's tensors. Raises BankDamaged."""
         made = cls(
             name=_task_name(fields),
             index=fields.limited("index"),
-            seed=fields.limited("seed", "task seed"),
+            seed=fields.limited("seed", seed_limit(version)),
             group=fields.limited("group"),
             source=fields.line("source"),
             fingerprint=fields.line("fingerprint"),
@@ -182,7 +187,8 @@ class TaskRecord:
             own=_tensors(fields, "own"),
             shapes=_shapes(fields, base),
             dtypes=_dtypes(fields, base),
-            coefficient=_coefficient(fields),
+            coefficient=_coefficient(fields, "coefficient", needed=False),
+            default=_coefficient(fields, "default", needed=True) if version > 1 else None,
             prefix=fields.optional("prefix", as_name_pair, ("", "")),
             unprefixed=frozenset(fields.optional_list("unprefixed", as_text)),
             layout=_layout(fields),
@@ -230,17 +236,26 @@ def transform_json(transform: Transform) -> dict[str, Any]:
     return {**made, **transform.extra}
 
 
-def read_transform(fields: Fields, base: Tensors) -> Transform:
+def seed_limit(version: int) -> str:
+    """Which limit holds for seeds in a version of the format."""
+    return "seed" if version > 1 else "seed of version 1"
+
+
+def read_transform(fields: Fields, base: Tensors, version: int) -> Transform:
     """The transform; a pattern in ``targets`` is only shown, ``matched`` is what counts."""
     targets = fields.line("targets")
     matched = None if targets == "all" else frozenset(_known(fields, "matched", base))
+    signs = fields.choice("signs", Signs)
+    if signs is Signs.two_sided and version < 2:
+        raise fields.fail("signs", "is not of version 1")
     return Transform(
         shuffle=fields.choice("shuffle", Shuffle),
-        signs=fields.choice("signs", Signs),
+        signs=signs,
         targets=targets,
         every=fields.limited("every"),
         rest=fields.choice("rest", Rest),
         matched=matched,
+        any_digits=version < 2,
         extra=fields.rest(),
     )
 
@@ -280,10 +295,12 @@ def _dtypes(fields: Fields, base: Tensors) -> dict[str, str]:
     return dtypes
 
 
-def _coefficient(fields: Fields) -> float | None:
-    if "coefficient" not in fields.value:
+def _coefficient(fields: Fields, key: str, *, needed: bool) -> float | None:
+    if key not in fields.value:
+        if needed:
+            raise fields.fail(key, "is missing")
         return None
-    return fields.number("coefficient", MOST_COEFFICIENT)
+    return fields.number(key, MOST_COEFFICIENT)
 
 
 def _layout(fields: Fields) -> dict[str, str]:

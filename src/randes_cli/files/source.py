@@ -9,11 +9,13 @@ import numpy as np
 
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import widen
+from randes_cli.errors import CheckpointError
 from randes_cli.plan import Rect
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: Elements of the base's samples that are kept while the tasks are gone through.
 _KEPT = 2**20
+_BEYOND = "beyond the range of float32 (3.4e38), in which deltas are computed"
 
 
 class Source(Protocol):
@@ -63,6 +65,37 @@ def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
     values = np.empty(len(raw) // size, np.float32)
     widen(raw, tensor.dtype, values)
     return values
+
+
+def not_finite(name: str, *sources: Source) -> CheckpointError:
+    """The error for a tensor that has no finite delta: what is the matter, with the first at fault.
+
+    `sources` are the base, where there is one, and then the task.
+    """
+    for source in sources:
+        what = _what_is_not_finite(source, name)
+        if what:
+            return CheckpointError(f"{source.source}: tensor {name!a} has {what}")
+    return CheckpointError(
+        f"{sources[-1].source}: tensor {name!a} has differences from the base {_BEYOND}"
+    )
+
+
+def _what_is_not_finite(source: Source, name: str) -> str:
+    tensor, beyond = source.tensors[name], False
+    size = ITEM_SIZE[tensor.dtype]
+    for first in range(0, tensor.elements, _KEPT):
+        raw = np.empty(min(_KEPT, tensor.elements - first) * size, np.uint8)
+        source.read(name, first * size, raw)
+        values = np.empty(len(raw) // size, np.float32)
+        widen(raw, tensor.dtype, values)
+        lost = ~np.isfinite(values)
+        beyond |= bool(lost.any())
+        if tensor.dtype == "F64":
+            lost &= ~np.isfinite(raw.view(np.float64))
+        if lost.any():
+            return "NaN or infinite values"
+    return f"values {_BEYOND}" if beyond else ""
 
 
 def clear_below(values: F32, rows: int, runs: Sequence[Rect]) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from randes_cli.core.arrays import F64
 from randes_cli.core.shuffle import layer_type
-from randes_cli.errors import CheckpointError, MismatchError, UsageError
+from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
-from randes_cli.files.base import BankBase, open_base
-from randes_cli.files.checkpoint import TensorFile
+from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
@@ -24,7 +22,7 @@ from randes_cli.files.sources import Sources
 from randes_cli.ops.originals import read_values
 from randes_cli.plan import Rect, chunks
 from randes_cli.read.retrieved import RetrievedTask
-from randes_cli.specs import FLOAT_DTYPES, FORMAT_NAME, ITEM_SIZE, OpenOptions, RunOptions
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions, RunOptions
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
@@ -101,19 +99,6 @@ class BankDiff:
     def same(self) -> bool:
         """Whether nothing differs."""
         return not (self.settings or self.added or self.removed or self.changed or self.tensors)
-
-
-def is_bank(source: str) -> bool:
-    """Whether a source is a bank's file."""
-    path = Path(source)
-    if not path.is_file():
-        return False
-    try:
-        file = TensorFile(path)
-    except CheckpointError:
-        return False
-    file.close()
-    return file.header.metadata.get("format") == FORMAT_NAME
 
 
 def _settings(bank: BankFile) -> dict[str, Any]:
@@ -196,10 +181,7 @@ def diff_banks(
     other = [name for name, fields in changed.items() if "content" in fields]
     if other and a.manifest.base.fingerprint == b.manifest.base.fingerprint:
         with ExitStack() as stack:
-            bases = [open_base(bank, None) for bank in (a, b)]
-            for opened in bases:
-                if opened is not None:
-                    stack.callback(opened.close)
+            bases = [stack.enter_context(bank_base(bank)) for bank in (a, b)]
             for name in other:
                 pair = [RetrievedTask(k, z, name, run) for k, z in zip((a, b), bases, strict=True)]
                 types[name] = _task_types(pair[0], pair[1], bases[0], run, progress)
@@ -272,9 +254,7 @@ def diff_bank_checkpoints(
                 added.append(name)
             elif tasks[name].fingerprint != found:
                 changed[name] = {"content": (tasks[name].fingerprint, found)}
-                base = open_base(bank, None)
-                if base is not None:
-                    stack.callback(base.close)
+                base = stack.enter_context(bank_base(bank))
                 ours = RetrievedTask(bank, base, name, run)
                 types[name] = _task_types(ours, opened, base, run, progress)
             else:

@@ -11,7 +11,7 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.shuffle import group_by_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
-from randes_cli.files.base import open_base
+from randes_cli.files.base import bank_base
 from randes_cli.files.source import Source
 from randes_cli.ops.originals import Original, open_originals
 from randes_cli.plan import Rect, superposable
@@ -78,27 +78,25 @@ def measured_distribution(
     """From the checkpoints of (task, source) pairs, streamed; `during` is the bank's own."""
     tensors = bank.manifest.base.tensors
     found: list[tuple[list[float], list[float]]] = []
-    opened = open_base(bank, base)
-    try:
-        with open_originals(bank, opened, originals) as tasks:
+    with (
+        bank_base(bank, base) as opened,
+        open_originals(bank, opened, originals) as tasks,
+    ):
 
-            def work(_: None, names: list[str]) -> int:
-                found.append(_compare(opened, tasks, names, tensors[names[0]]))
-                return sum(tensors[name].nbytes for name in names) * len(tasks)
+        def work(_: None, names: list[str]) -> int:
+            found.append(_compare(opened, tasks, names, tensors[names[0]]))
+            return sum(tensors[name].nbytes for name in names) * len(tasks)
 
-            groups = _matrices(bank.manifest.base.tensors.values())
-            run_parallel(
-                groups,
-                lambda: None,
-                work,
-                threads=thread_count(run.threads),
-                phase="comparing",
-                total=sum(tensors[n].nbytes for names in groups for n in names) * len(tasks),
-                progress=progress,
-            )
-    finally:
-        if opened is not None:
-            opened.close()
+        groups = _matrices(bank.manifest.base.tensors.values())
+        run_parallel(
+            groups,
+            lambda: None,
+            work,
+            threads=thread_count(run.threads),
+            phase="comparing",
+            total=sum(tensors[n].nbytes for names in groups for n in names) * len(tasks),
+            progress=progress,
+        )
     across = sorted(value for pair in found for value in pair[0])
     within = sorted(value for pair in found for value in pair[1])
     return Distribution(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import bank_source, reopen
+from randes_cli.build.inputs import reopen
 from randes_cli.core.arrays import F32
 from randes_cli.core.convert import widen
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.base import BankBase
+from randes_cli.files.base import BankBase, bank_source
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.plan import Rect, resized

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 
 from randes_cli.errors import MissingError, UsageError
+from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.passing import passing_folder
 from randes_cli.limits import MOST_SCORE, StrPath
 from randes_cli.read.unpack import UnpackOptions, unpack
@@ -59,7 +61,9 @@ def _run(words: list[str], task: str, environment: Mapping[str, str] | None) -> 
     except FileNotFoundError:
         raise MissingError(f"--evaluate: {words[0]}: no such command") from None
     except OSError as error:
-        raise UsageError(f"--evaluate: {words[0]}: {error.strerror or error}") from None
+        if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.E2BIG):
+            raise UsageError(f"--evaluate: {words[0]}: {error.strerror or error}") from None
+        raise wrap_os_error(error, f"--evaluate: {words[0]}", "starting it") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         last = f": {said[-1][:200]}" if said else ""

@@ -10,19 +10,18 @@ import numpy as np
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.kernels import make_kernel
 from randes_cli.core.spectrum import largest_singular, random_bound
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.base import BankBase, open_base
+from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.source import Source
 from randes_cli.ops.originals import open_originals, read_values
-from randes_cli.plan import CHUNK_ELEMENTS, strip_elements
+from randes_cli.plan import CHUNK_ELEMENTS
 from randes_cli.read.retrieve import Piece, Retrieval
-from randes_cli.specs import ITEM_SIZE, RunOptions
+from randes_cli.specs import RunOptions
 from randes_cli.stats.breakdown import GROUPINGS, Breakdown
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.workers import Progress, no_progress
 
 #: Passes over a tensor that its largest singular value takes.
 STEPS = 12
@@ -78,14 +77,14 @@ class _Measure:
     def __init__(self, retrieval: Retrieval, base: BankBase | None, original: Source) -> None:
         self.retrieval, self.base, self.original = retrieval, base, original
 
-    def _pieces(self, name: str, kernel: Kernel, strip: int) -> Iterator[tuple[Piece, F32, F32]]:
+    def _pieces(self, name: str, kernel: Kernel) -> Iterator[tuple[Piece, F32, F32]]:
         """(piece, true delta, retrieved delta) of the superposed part of a tensor."""
         for piece in self.retrieval.pieces(name):
             if piece.own:
                 continue
             count = piece.rect.elements
-            got = np.empty(count * ITEM_SIZE[piece.tensor.dtype], np.uint8)
-            self.retrieval.fill(kernel, piece, strip, got)
+            got = np.empty(piece.nbytes, np.uint8)
+            self.retrieval.fill(kernel, piece, got)
             back = np.empty(count, np.float32)
             widen(got, piece.tensor.dtype, back)
             true = read_values(self.original, name, piece.rect)
@@ -94,13 +93,13 @@ class _Measure:
                 true, back = true - zero, back - zero
             yield piece, true, back
 
-    def tensor(self, name: str, kernel: Kernel, strip: int) -> _Found:
+    def tensor(self, name: str, kernel: Kernel) -> _Found:
         """Measure one superposed tensor."""
         sums = np.zeros(4)
         rows, cols = self.retrieval.tensors[name].matrix
         held: list[F32] | None = [] if rows * cols <= HELD else None
         height = 0
-        for piece, true, back in self._pieces(name, kernel, strip):
+        for piece, true, back in self._pieces(name, kernel):
             d, r = true.astype(np.float64), back.astype(np.float64)
             sums += [d @ r, d @ d, r @ r, (r - d) @ (r - d)]
             height = piece.rect.row1
@@ -111,7 +110,7 @@ class _Measure:
 
         def gram(vector: F64) -> F64:
             made, given = np.zeros(cols), vector.astype(np.float32)
-            strips = held or (b - t for _, t, b in self._pieces(name, kernel, strip))
+            strips = held or (b - t for _, t, b in self._pieces(name, kernel))
             for one in strips:
                 block = one.reshape(-1, cols)
                 made += (block @ given) @ block
@@ -136,38 +135,32 @@ def interference(
 
     Raises MismatchError for a checkpoint with other tensors than its task, or another base.
     """
-    opened = open_base(bank, base)
-    try:
-        with open_originals(bank, opened, originals) as tasks:
-            cut = Breakdown(bank, stored_statistics(bank), by)
-            made = []
-            for one in tasks:
-                retrieval = Retrieval(bank, opened, one.task, coefficient=1.0)
-                measure = _Measure(retrieval, opened, one.checkpoint)
-                found = _run(measure, run, progress)
-                made.append(_task(cut, retrieval, by, found))
-            return tuple(made)
-    finally:
-        if opened is not None:
-            opened.close()
+    with (
+        bank_base(bank, base) as opened,
+        open_originals(bank, opened, originals) as tasks,
+    ):
+        cut = Breakdown(bank, stored_statistics(bank), by)
+        made = []
+        for one in tasks:
+            retrieval = Retrieval(bank, opened, one.task, coefficient=1.0, run=run)
+            measure = _Measure(retrieval, opened, one.checkpoint)
+            found = _run(measure, progress)
+            made.append(_task(cut, retrieval, by, found))
+        return tuple(made)
 
 
-def _run(measure: _Measure, run: RunOptions, progress: Progress) -> dict[str, _Found]:
+def _run(measure: _Measure, progress: Progress) -> dict[str, _Found]:
     retrieval = measure.retrieval
     names = [name for name in retrieval.tensors if retrieval.superposed(name)]
-    threads = thread_count(run.threads)
-    strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
     found: dict[str, _Found] = {}
 
     def work(kernel: Kernel, name: str) -> int:
-        found[name] = measure.tensor(name, kernel, strip)
+        found[name] = measure.tensor(name, kernel)
         return retrieval.tensors[name].nbytes
 
-    run_parallel(
+    retrieval.workers.run(
         names,
-        lambda: make_kernel(run.device, elements=strip, layers=1),
         work,
-        threads=threads,
         phase=f"measuring {retrieval.task.name}",
         total=sum(retrieval.tensors[name].nbytes for name in names),
         progress=progress,

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import bank_source, reopen
+from randes_cli.build.inputs import reopen
 from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import (
@@ -25,9 +24,9 @@ from randes_cli.files.bank_keys import (
     own_key,
     scale_key,
 )
-from randes_cli.files.base import BankBase, open_base
+from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest
-from randes_cli.plan import chunks, strip_elements
+from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
@@ -180,17 +179,13 @@ def measure(
     progress: Progress = no_progress,
 ) -> tuple[TaskCheck, ...]:
     """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
-    opened = open_base(bank, base)
-    try:
+    with bank_base(bank, base) as opened:
         return tuple(
             _measure_task(
                 bank, opened, name, source, run, coefficient, opening or OpenOptions(), progress
             )
             for name, source in originals
         )
-    finally:
-        if opened is not None:
-            opened.close()
 
 
 def _measure_task(
@@ -203,9 +198,7 @@ def _measure_task(
     opening: OpenOptions,
     progress: Progress,
 ) -> TaskCheck:
-    retrieval = Retrieval(bank, base, bank.task(name), coefficient=coefficient)
-    threads = thread_count(run.threads)
-    strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
+    retrieval = Retrieval(bank, base, bank.task(name), coefficient=coefficient, run=run)
     moments: dict[str, dict[tuple[bool, int], F64]] = {}
     with ExitStack() as stack:
         original = reopen(stack, name, source, bank_source(bank, base), opening).source
@@ -213,15 +206,13 @@ def _measure_task(
             raise MismatchError(f"{source}: has other tensors than task {name}")
 
         def work(kernel: Kernel, piece: Piece) -> int:
-            found = _compare(retrieval, base, original.read, piece, (kernel, strip))
+            found = _compare(retrieval, base, original.read, piece, kernel)
             moments.setdefault(piece.tensor.name, {})[piece.own, piece.chunk] = found
             return piece.rect.elements * ITEM_SIZE[piece.tensor.dtype]
 
-        run_parallel(
+        retrieval.workers.run(
             [piece for tensor in retrieval.tensors for piece in retrieval.pieces(tensor)],
-            lambda: make_kernel(run.device, elements=strip, layers=1),
             work,
-            threads=threads,
             phase=f"measuring {name}",
             total=sum(tensor.nbytes for tensor in retrieval.tensors.values()),
             progress=progress,
@@ -235,15 +226,14 @@ def _compare(
     base: BankBase | None,
     read: Callable[[str, int, Raw], None],
     piece: Piece,
-    tools: tuple[Kernel, int],
+    kernel: Kernel,
 ) -> F64:
     """⟨d, r⟩, ⟨d, d⟩, ⟨r, r⟩, ⟨r − d, r − d⟩ of the true delta d and the retrieved one r."""
     size = ITEM_SIZE[piece.tensor.dtype]
     count = piece.rect.elements
     raw, got = np.empty((2, count * size), np.uint8)
-    start = (piece.skip * piece.rect.width + piece.rect.start) * size
-    read(piece.tensor.name, start, raw)
-    retrieval.fill(tools[0], piece, tools[1], got)
+    read(piece.tensor.name, piece.start, raw)
+    retrieval.fill(kernel, piece, got)
     if not retrieval.superposed(piece.tensor.name) or piece.own:
         return np.array([0.0, 0.0, 0.0, float(not np.array_equal(raw, got))])
     true, back, zero = np.zeros((3, count), np.float32)

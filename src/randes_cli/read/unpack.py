@@ -15,7 +15,6 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.kernels import make_kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.atomic import (
     atomic_file,
@@ -25,17 +24,16 @@ from randes_cli.files.atomic import (
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
-from randes_cli.files.base import BankBase, open_base
+from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.folders import SUFFIXES
 from randes_cli.files.guard import one_command
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file
 from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
 from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
-from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import Piece, Retrieval, output_metadata
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.specs import FLOAT_DTYPES, RunOptions, TensorInfo
+from randes_cli.workers import Progress, no_progress, run_parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +162,7 @@ def unpack(
         chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
         tasks = [file.task(name) for name in chosen]
         places = [destination(task, out, options, single=len(tasks) == 1) for task in tasks]
-        opened = open_base(file, base)
-        if opened is not None:
-            stack.callback(opened.close)
+        opened = stack.enter_context(bank_base(file, base))
         jobs = [
             _Unpacking(file, opened, task, place, options, run)
             for task, place in zip(tasks, places, strict=True)
@@ -178,27 +174,6 @@ def unpack(
             for job in jobs:
                 job.write(progress)
         return [job.report(dry_run) for job in jobs]
-
-
-def unpack_task(
-    bank: BankFile,
-    base: BankBase | None,
-    name: str,
-    path: Path,
-    options: UnpackOptions,
-    run: RunOptions,
-    *,
-    dry_run: bool = False,
-    progress: Progress = no_progress,
-) -> UnpackReport:
-    """Write all tensors of one task to the bare file `path` (or shards named after it)."""
-    place = Destination(path, {"": path}, {})
-    job = _Unpacking(bank, base, bank.task(name), place, options, run)
-    if not dry_run:
-        job.check()
-        check_space(_existing(path.parent), job.bytes)
-        job.write(progress)
-    return job.report(dry_run)
 
 
 def _existing(path: Path) -> Path:
@@ -219,7 +194,7 @@ class _Unpacking:
         run: RunOptions,
     ) -> None:
         self.bank, self.base = bank, base
-        self.place, self.options, self.run = place, options, run
+        self.place, self.options = place, options
         self.retrieval = Retrieval(
             bank,
             base,
@@ -227,6 +202,7 @@ class _Unpacking:
             coefficient=options.coefficient,
             dtype=options.dtype,
             force=options.force,
+            run=run,
         )
         self.components = by_component(self.retrieval, place.weights)
         self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
@@ -282,33 +258,26 @@ class _Unpacking:
     def _write_weights(
         self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
     ) -> None:
-        retrieval, run = self.retrieval, self.run
-        threads = thread_count(run.threads, retrieval.tensors.values())
-        strip = strip_elements(
-            1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements
-        )
-
+        retrieval = self.retrieval
         pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
-        room = max((p.rect.elements * ITEM_SIZE[p.tensor.dtype] for p in pieces), default=0)
+        room = max((piece.nbytes for piece in pieces), default=0)
 
         def worker() -> tuple[Kernel, Raw]:
-            return make_kernel(run.device, elements=strip, layers=1), np.empty(room, np.uint8)
+            return retrieval.workers.kernel(), np.empty(room, np.uint8)
 
         def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
             kernel, buffer = state
-            size = ITEM_SIZE[piece.tensor.dtype]
-            out = buffer[: piece.rect.elements * size]
-            retrieval.fill(kernel, piece, strip, out)
-            start = (piece.skip * piece.rect.width + piece.rect.start) * size
+            out = buffer[: piece.nbytes]
+            retrieval.fill(kernel, piece, out)
             writer, name = writers[piece.tensor.name]
-            writer.write(name, start, out)
+            writer.write(name, piece.start, out)
             return len(out)
 
         run_parallel(
             pieces,
             worker,
             work,
-            threads=threads,
+            threads=retrieval.workers.threads,
             phase=f"unpacking {retrieval.task.name}",
             total=self.bytes,
             progress=progress,

@@ -206,6 +206,6 @@ def adapter_advice(cosine: float) -> str | None:
         return None
     return (
         f"the factors of these adapters come back with a cosine of {cosine:.3f}, their products "
-        f"with about {cosine**2:.3f}; packed with their base and --merge-adapters these would keep "
+        f"with about {cosine**2:.3f}; packed with their base (--merge-adapters) these would keep "
         f"about {cosine:.3f}"
     )

@@ -141,25 +141,51 @@ def default_lambda(bank: BankFile, place: int) -> float:
     """λ that an untuned task gets, from the lengths of the deltas alone (no Gram matrix)."""
     if stands_alone(bank.manifest, bank.manifest.tasks[place]):
         return 1.0
-    norms, rounded = stored_lengths(bank)
-    return default_coefficient(task_cosine(bank_lengths(bank.manifest, norms, rounded), place))
+    lengths = bank_lengths(bank.manifest, *stored_lengths(bank))
+    return default_coefficient(task_cosine(_as_then(bank.manifest, lengths), place))
 
 
 def coefficients(manifest: Manifest, lengths: Lengths) -> list[float]:
     """λ of every task: what `tune` chose, else the default (see `default_lambda`)."""
-    alone = alone_in(lengths.groups, manifest.forgotten, manifest.sealed)
+    found = [task.default for task in manifest.tasks if task.default is not None]
+    if len(found) < len(manifest.tasks):
+        found = defaults(manifest, lengths)
     return [
         default if task.coefficient is None else task.coefficient
-        for task, default in zip(manifest.tasks, default_coefficients(lengths, alone), strict=True)
+        for task, default in zip(manifest.tasks, found, strict=True)
     ]
 
 
-def default_coefficients(lengths: Lengths, alone: Container[int]) -> list[float]:
-    """λ of every task where nobody tuned any; `alone` are the groups of one delta."""
+def with_defaults(manifest: Manifest, norms: F64, rounded: F64) -> Manifest:
+    """The manifest with every task's default λ, of a bank that is to be written.
+
+    `norms` and `rounded` have the manifest's tasks in order. Banks of version 1 record none.
+    """
+    if manifest.version < 2:
+        return manifest
+    found = defaults(manifest, bank_lengths(manifest, norms, rounded))
+    pairs = zip(manifest.tasks, found, strict=True)
+    return replace(manifest, tasks=tuple(replace(task, default=value) for task, value in pairs))
+
+
+def defaults(manifest: Manifest, lengths: Lengths) -> list[float]:
+    """λ of every task where nobody tuned any."""
+    alone = alone_in(lengths.groups, manifest.forgotten, manifest.sealed)
+    cosines = moments(_as_then(manifest, lengths)).cosine.tolist()
     return [
         1.0 if group in alone else default_coefficient(cosine)
-        for group, cosine in zip(lengths.groups, moments(lengths).cosine.tolist(), strict=True)
+        for group, cosine in zip(lengths.groups, cosines, strict=True)
     ]
+
+
+def _as_then(manifest: Manifest, lengths: Lengths) -> Lengths:
+    """What the default λ of a bank of version 1 is made from, so that its tasks stay as they are:
+    its norms alone, which are of rounded deltas, each in its own place."""
+    if manifest.version > 1:
+        return lengths
+    norms = lengths.whole
+    changed = np.asarray(norms > 0)
+    return replace(lengths, kept=norms, rounded=norms, changed=changed, order=None)
 
 
 @dataclass(frozen=True)
