@@ -245,7 +245,7 @@ class _Edit:
         manifest, options = self.old.manifest, self.options
         given = given_steps(self.units, manifest.steps, manifest.widths, manifest.bits)
         base = self.base or bank_source(self.old, None)
-        files = {f.digest: f for p in self.coming for f in p.opened.side_files.values()}
+        files = {f.digest: f for p in self.coming for f in p.opened.beside.side_files.values()}
         build = Build(
             self.old.path,
             Draft(
