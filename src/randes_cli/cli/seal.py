@@ -42,8 +42,8 @@ def seal(
     debug: o.Debug = False,
 ) -> None:
     """Cut superpositions to few bits: a much smaller bank whose present tasks cannot change."""
+    from randes_cli import seal as run
     from randes_cli.build.seal import fit_bits
-    from randes_cli.build.seal import seal as run
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
 
