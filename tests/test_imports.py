@@ -19,6 +19,7 @@ LAYERS = [
     "reports",
     "core",
     "plan",
+    "fit",
     "workers",
     "files",
     "stats",

@@ -62,7 +62,7 @@ def add(
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
-    clock = Clock()
+    clock = Clock(json=json)
     inputs = [o.task_input(task) for task in tasks]
     with progress_bar(quiet=quiet) as progress:
         report = run(
@@ -142,7 +142,7 @@ def remove(
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
-    clock = Clock()
+    clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),

@@ -64,7 +64,7 @@ def evaluate(
     for path in (csv, markdown):
         if path is not None:
             check_target(path, force=force)
-    clock = Clock()
+    clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),

@@ -119,7 +119,7 @@ def pack(
     from randes_cli import pack as run
     from randes_cli.cli.render import choice_table, pack_notes, pack_table
 
-    clock = Clock()
+    clock = Clock(json=json)
     preset = Transform.from_preset(transform.value)
     chosen = PackOptions(
         transform=Transform(shuffle or preset.shuffle, signs or preset.signs, targets, every, rest),

@@ -51,7 +51,7 @@ def seal(
         raise UsageError("say -o BANK for a new bank, or --in-place")
     if (bits is None) == (fit is None):
         raise UsageError("say --bits 8, 4, 3, 2 or 1, or --fit SIZE|RATIO")
-    clock = Clock()
+    clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),

@@ -45,7 +45,7 @@ def tune(
     from randes_cli.ops.scoring import command_evaluator
     from randes_cli.ops.tune import TuneOptions, parse_grid
 
-    clock = Clock()
+    clock = Clock(json=json)
     options = TuneOptions(
         grid=parse_grid(grid),
         tasks=None if not task else tuple(task),

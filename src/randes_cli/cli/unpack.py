@@ -62,7 +62,7 @@ def unpack(
 
     if bool(task) == everything:
         raise UsageError("say --task NAME (or several), or --all")
-    clock = Clock()
+    clock = Clock(json=json)
     options = UnpackOptions(
         coefficient=coefficient,
         dtype=dtype,

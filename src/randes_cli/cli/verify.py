@@ -35,7 +35,7 @@ def verify(
     from randes_cli import verify as run
     from randes_cli.cli.render import check_table
 
-    clock = Clock()
+    clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             bank,
@@ -45,8 +45,11 @@ def verify(
             run=o.run_options(threads, None),
             progress=progress,
         )
+    measured = report.sound and bool(against)
     if json:
-        print_json(report, sound=report.sound, **clock.facts(report.bytes_checked, 0))
+        print_json(
+            report, sound=report.sound, measured=measured, **clock.facts(report.bytes_checked, 0)
+        )
     else:
         for check in report.against:
             print_lines(partial(check_table, check))
@@ -58,6 +61,8 @@ def verify(
             say(f"task {name}: hurt by {len(keys)} of them")
         if report.damaged:
             say(f"whole: {', '.join(report.whole) or 'none'}")
+        if against and not measured:
+            say("not measured against the originals: the bank is damaged")
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
         raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")
