@@ -190,8 +190,7 @@ class Build:
         if draft.old is None:
             manifest = replace(manifest, base=self._finish_new(passes))
         else:
-            kept = [key for key in draft.old.header.tensors if key.startswith("stats/")]
-            anew = {info.name for info in infos}
+            kept, anew = draft.kept_keys("stats"), {info.name for info in infos}
             passes.take_over([key for key in kept if key not in anew])
         passes.copy_waiting()
         manifest = with_defaults(manifest, statistics.norms, statistics.rounded)

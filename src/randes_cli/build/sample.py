@@ -62,13 +62,13 @@ def spread(base: Source | None, participants: Sequence[Participant], unit: Unit)
     peak, totals, counts = 0.0, [0.0] * tasks, [0] * tasks
     sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
     for name in unit.names:
-        for who, participant in enumerate(participants):
+        for task, participant in enumerate(participants):
             delta = participant.delta(sample, name)
             if delta is None or not delta.size:
                 continue
             peak = max(peak, float(delta.max()), -float(delta.min()))
-            totals[who] += float(np.square(delta, dtype=np.float64).sum())
-            counts[who] += delta.size
+            totals[task] += float(np.square(delta, dtype=np.float64).sum())
+            counts[task] += delta.size
     squares = [total / count if count else 0.0 for total, count in zip(totals, counts, strict=True)]
     return Spread(sqrt(max(squares, default=0.0)), peak, tuple(squares))
 
