@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -312,7 +313,7 @@ def test_integers_with_scales_are_quantised_weights(
 
 
 def test_integers_and_scales_of_other_kinds_are_no_quantised_weights(tmp_path: Path) -> None:
-    tensors = {
+    tensors: dict[str, np.ndarray[Any, Any]] = {
         "attn.relative_position_index": np.ones((4, 4), np.int64),
         "attn.logit_scale": np.ones((4, 1), np.float32),
         "mask": np.ones((4, 4), np.uint8),

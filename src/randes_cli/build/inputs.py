@@ -23,15 +23,8 @@ from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
-from randes_cli.plan import (
-    LEAST_MATCH,
-    LEAST_PART,
-    TaskFit,
-    Unit,
-    choose_targets,
-    fit_task,
-    plan_units,
-)
+from randes_cli.fit import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.plan import Unit, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
@@ -55,7 +48,7 @@ Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 class OpenBase:
     """The base of a new bank: its tensors, what lies beside them, and where it goes.
 
-    `name` is what was named as the base; where nothing was, `said` is what the first adapter
+    `name` is what was named as the base; where nothing was, `claimed` is what the first adapter
     says of its own.
     """
 
@@ -64,7 +57,7 @@ class OpenBase:
     beside: Origin
     notes: tuple[str, ...]
     storage: BaseStorage
-    said: str = ""
+    claimed: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,8 +169,8 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
         require_alike(checkpoint, base)
     elif is_adapter(checkpoint):
         return _merged(task, checkpoint, base, beside)
-    source, naming, said = named_like(base, checkpoint)
-    notes = (*checkpoint.notes, *said)
+    source, naming, mapped = named_like(base, checkpoint)
+    notes = (*checkpoint.notes, *mapped)
     files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
     if checkpoint.layout:
         files, borrowed = files_for(files, beside.side_files)
