@@ -116,7 +116,7 @@ def pack(
     debug: o.Debug = False,
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
-    from randes_cli.build.pack import pack as run
+    from randes_cli import pack as run
     from randes_cli.cli.render import choice_table, pack_notes, pack_table
 
     clock = Clock(json=json)
