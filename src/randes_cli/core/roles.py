@@ -25,8 +25,8 @@ TEMPERATURE = "a temperature"
 #: Roles by the last part of a name.
 _LEAVES: Mapping[str, re.Pattern[str]] = {
     STATISTICS: re.compile(
-        r"(running|moving)_\w+|num_batches_tracked|num_updates|ema_decay"
-        r"|min_vals?|max_vals?|histogram|\w*_?queue(_ptr)?|e_score_correction_bias"
+        r"(running|moving)_\w+|num_batches_tracked|num_updates|ema_decay|min_vals?|max_vals?"
+        r"|histogram|\w*_?queue(_ptr)?|e_score_correction_bias|balancing_biases"
     ),
     CODEBOOK: re.compile(
         r"_?(ema_)?cluster_(size|usage)|embed_(avg|sum)|_?ema_w|codebook_usage|initt?ed|initialized"
@@ -35,25 +35,29 @@ _LEAVES: Mapping[str, re.Pattern[str]] = {
     POSITIONS: re.compile(
         r"(\w+_)?inv_freqs?|(rope_)?freqs_(cis|cos|sin)|freqs|(cos|sin)(_?cached)?|sinusoid\w*"
         r"|\w*position_ids|relative_(position_index|coords_table)|embed_positions|pe"
-        r"|positional_encoding_gaussian_matrix|timesteps?"
+        r"|positional_encoding_gaussian_matrix|timesteps?|pos_idx_to_embed"
     ),
     QUANTISATION: re.compile(
-        r"(\w+_)?(scale_inv|zero_points?|absmax|quant_map)|scales|qzeros|scb"
-        r"|(weight|input|output|act|activation|bias|[kqv]|kv|qkv)_scales?"
+        r"(\w+_)?(scale_inv|zero_points?|absmax|quant_map|scaling_factor)|scales|qzeros|scb"
+        r"|(weight|input|output|act|activation|bias|[kqv]|kv|qkv)_scales?|(weight|bias)_integer"
     ),
     CONSTANT: re.compile(
-        r"\w*mask(ed_bias)?|(pixel|image|latents?)_(mean|std)|mel_filters?|(\w*(hann|fft)_)?window|betas|sigmas"
+        r"\w*mask(ed_bias)?|(pixel|image|latents?|global|norm)_(mean|std|invstd)|mel_filters?"
+        r"|(\w*(hann|fft)_)?window|betas|sigmas|posterior_\w+|lvlb_weights|anchors?"
         r"|(log_|sqrt_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
-        r"|sqrt_(one_minus|recip|recipm1)_alphas_cumprod|posterior_\w+|lvlb_weights|anchors?"
+        r"|n(um)?_points_scale|slope_rate|(query|key|diagonal)_decay"
     ),
     TEMPERATURE: re.compile(r"logit_(scale|bias)|temperature"),
 }
 #: Roles by the last two parts of a name.
 _ENDS: Mapping[str, re.Pattern[str]] = {
     CODEBOOK: re.compile(r"_?codebook\.embed"),
-    POSITIONS: re.compile(r"embed_positions\.weights|shared_image_embedding\.positional_embedding"),
+    POSITIONS: re.compile(
+        r"embed_positions\.weights|shared_(image_)?embedding\.positional_embedding"
+        r"|embeddings\.position_embedding|pos_embed\.pos_embed|patch_embed\.pos_embedding"
+    ),
     QUANTISATION: re.compile(r"(\w*quant\w*|activation_post_process\w*)\.scale"),
-    CONSTANT: re.compile(r"\w*transform\.weights"),
+    CONSTANT: re.compile(r"\w*transform\.weights|vocoder\.(mean|scale)"),
 }
 
 
@@ -70,7 +74,15 @@ def _role(tensor: TensorInfo, names: Collection[str]) -> str | None:
         return NORM if sum(size > 1 for size in tensor.shape) <= 1 else None
     if leaf in ("weight_v", "_v"):  # of a spectral norm; a weight norm calls its weight so
         return NORM if f"{tensor.name[:-1]}u" in names else None
+    if leaf in ("weight", "bias") and _of_frozen_norm(tensor.name, names):
+        return CONSTANT
     return _by_leaf(leaf) or _by_end(".".join(parts[-2:]))
+
+
+def _of_frozen_norm(name: str, names: Collection[str]) -> bool:
+    """Whether a tensor belongs to a batch norm that counts no batches: it is not trained."""
+    module = name.rpartition(".")[0]
+    return f"{module}.running_var" in names and f"{module}.num_batches_tracked" not in names
 
 
 @cache
