@@ -32,7 +32,8 @@ from randes_cli.ops.spectra import TaskInterference, interference
 from randes_cli.ops.tune import tune
 from randes_cli.ops.verify import VerifyReport
 from randes_cli.read import unpack as unpacking
-from randes_cli.read.unpack import UnpackOptions, UnpackReport
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import UnpackReport
 from randes_cli.specs import RunOptions
 from randes_cli.stats.breakdown import GroupRow
 from randes_cli.stats.curves import lambda_curves

@@ -58,7 +58,7 @@ def unpack(
     """Write tasks of a bank as ordinary safetensors checkpoints."""
     from randes_cli.files.sources import local_bank
     from randes_cli.files.writer import parse_size
-    from randes_cli.read.unpack import UnpackOptions
+    from randes_cli.read.places import UnpackOptions
     from randes_cli.read.unpack import unpack as run
 
     if bool(task) == everything:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import reopen
+from randes_cli.build.tasks import reopen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.core.stats import predicted_cosine
@@ -30,7 +30,8 @@ from randes_cli.files.digests import digest
 from randes_cli.files.source import Source
 from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.plan import chunks
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 from randes_cli.stats.stored import kept_energy, norm_rows, sealed_bits, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
