@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.limits import LONGEST_NAME
-from randes_cli.specs import OpenOptions, TensorInfo
+from randes_cli.specs import FORMAT_NAME, OpenOptions, TensorInfo
 
 DEFAULT_OPTIONS = OpenOptions()
 
@@ -123,6 +124,10 @@ class Checkpoint:
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
         for file in files:
             component = components[file.path] if components else ""
+            if file.header.metadata.get("format") == FORMAT_NAME:
+                raise CheckpointError(
+                    f"{file.path}: a bank, not a checkpoint; unpack the task that you mean"
+                )
             refuse_quantised(str(file.path), file.header.tensors)
             for inner, tensor in file.header.tensors.items():
                 name = f"{component}/{inner}" if component else inner
@@ -180,13 +185,22 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
             raise CheckpointError(f"{path}: does not name tensor {name!a} that {file} has")
 
 
+def _nearest(path: Path) -> str:
+    """The name beside a missing path that is most like it, as a question."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = [other.name for other in path.parent.iterdir()]
+    near = get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+
+
 def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:
     """The weight files of what a path names, by component; none is opened.
 
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
-        raise MissingError(f"{path}: not found")
+        raise MissingError(f"{path}: not found{_nearest(path)}")
     if path.is_dir():
         return folder_parts(path, allow_pickle=options.allow_pickle)
     return [file_part(path, allow_pickle=options.allow_pickle)]

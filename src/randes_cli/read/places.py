@@ -29,7 +29,7 @@ class UnpackOptions:
 
     Attributes:
         coefficient: λ in place of the task's own (None: the task's).
-        dtype: dtype of all floating-point tensors (None: the task's).
+        dtype: dtype of all floating-point tensors, as ``BF16`` or ``bfloat16`` (None: the task's).
         shard_bytes: most bytes of one output file (None: one file).
         saturate: let values beyond the dtype's range become its largest, and count them.
         force: replace what is there, and write damaged tasks all the same.
@@ -48,6 +48,8 @@ class UnpackOptions:
     def __post_init__(self) -> None:
         if self.coefficient is not None:
             check_number("--lambda", self.coefficient, MOST_COEFFICIENT)
+        dtype = None if self.dtype is None else dtype_called(self.dtype)
+        object.__setattr__(self, "dtype", dtype or self.dtype)
         if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         if self.shard_bytes is not None:
