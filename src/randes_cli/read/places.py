@@ -13,7 +13,7 @@ from randes_cli.files.atomic import (
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
-from randes_cli.files.configs import TORCH_NAMES, with_dtype
+from randes_cli.files.configs import TORCH_NAMES, dtype_called, with_dtype
 from randes_cli.files.folders import PICKLES, SUFFIXES, component_of
 from randes_cli.files.kinds import is_code
 from randes_cli.files.records import TaskRecord
