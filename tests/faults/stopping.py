@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -120,6 +121,7 @@ def run_child(folder: Path, words: list[str], disturb: Callable[[], object]) -> 
     child = os.fork()
     if child == 0:
         try:
+            atexit._clear()  # what the parent will put away is not this process's
             log = os.open(folder.parent / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
