@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from randes_cli.cli.main import run
+from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.lock import bank_lock
 from tests.life.models import make_bank, source, write_family
@@ -171,3 +172,17 @@ def test_a_python_call_has_inputs_of_its_own(bank: Path) -> None:
     pack(base, [TaskInput("t", source(bank.parent, "half"))], moved, force=True)
     with BankFile(moved) as opened:
         assert [task.name for task in opened.manifest.tasks] == ["t"]
+
+
+def test_the_number_of_an_input_that_is_gone_stands_for_nothing(bank: Path) -> None:
+    """File systems give an inode's number to the next file, which may be an output."""
+    from randes_cli.files.guard import note_input, one_command, refuse_input
+
+    other = bank.with_name("other")
+    with one_command():
+        note_input(bank)
+        bank.rename(other)
+        refuse_input(other)
+        other.rename(bank)
+        with pytest.raises(UsageError, match="is the input"):
+            refuse_input(bank)

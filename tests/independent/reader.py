@@ -33,7 +33,7 @@ from tests.independent.numbers import (
     unpack_codes,
 )
 
-VERSIONS = (1,)
+VERSIONS = (1, 2)
 FEATURES = {"superposition", "sealed"}
 DISTORTION = {1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006}
 #: name → (dtype, shape, bytes)
@@ -118,7 +118,9 @@ class Bank:
         need(metadata == {"format": "randes", "version": str(manifest["version"])}, "__metadata__")
         for feature in manifest["features"]:
             need(feature in FEATURES, f"unknown feature {feature}")
-        need(type(manifest["seed"]) is int, "seed is no integer")
+        for record in (manifest, *manifest["tasks"]):
+            need(type(record["seed"]) is int, "seed is no integer")
+            need(manifest["version"] == 1 or 0 <= record["seed"] < 2**53, "seed is too large")
 
     def _check_sums(self) -> None:
         """A group has the sums of every tensor that a task of it changed, or of its whole unit."""
@@ -151,9 +153,11 @@ class Bank:
     def _layer(self, name: str) -> tuple[str, tuple[int, ...]]:
         """(layer type, numbers) of a name."""
         parts = name.split(".")
+        any_script = self.manifest["version"] == 1
+        number = [part.isdecimal() and (any_script or part.isascii()) for part in parts]
         return (
-            ".".join("*" if part.isdecimal() else part for part in parts),
-            tuple(int(part) for part in parts if part.isdecimal()),
+            ".".join("*" if yes else part for part, yes in zip(parts, number, strict=True)),
+            tuple(int(part) for part, yes in zip(parts, number, strict=True) if yes),
         )
 
     def _units(self) -> dict[str, tuple[str, list[str]]]:
@@ -206,6 +210,8 @@ class Bank:
         """λ of a task: what tuning chose, else the default."""
         if "coefficient" in task:
             return float(task["coefficient"])
+        if self.manifest["version"] > 1:
+            return float(task["default"])
         return round(min(1.0, 8 * self._cosine(task)), 2)
 
     def _cosine(self, task: Mapping[str, Any]) -> float:

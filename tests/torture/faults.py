@@ -17,7 +17,12 @@ from tests.hostile.small import make_small_bank
 from tests.life import models
 from tests.torture.parts import Outcome, require
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Those that are not ignored, as `nohup` has it.
+SIGNALS = [
+    number
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if signal.getsignal(number) != signal.SIG_IGN
+]
 
 
 def calls(folder: Path, words: argparse.Namespace) -> Outcome:
@@ -66,7 +71,7 @@ def signals(folder: Path, words: argparse.Namespace) -> Outcome:
             made.reset()
             times += 1
     return Outcome(
-        f"SIGINT, SIGTERM or SIGHUP at a random moment of {len(names)} commands",
+        f"{', '.join(number.name for number in SIGNALS)} at a random moment of {len(names)} commands",
         times,
         "128 + number, one line, the old files or the new ones, nothing temporary",
     )

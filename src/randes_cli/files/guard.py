@@ -102,5 +102,6 @@ def refuse_input(path: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         found = path.stat()
         source = command.inputs.get((found.st_dev, found.st_ino))
-        if source is not None:
+        # A number is given anew once its file is gone: is it still the input's?
+        if source is not None and path.samefile(source):
             raise UsageError(f"{path}: is the input {source}; name another output")
