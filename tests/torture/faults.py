@@ -70,8 +70,9 @@ def signals(folder: Path, words: argparse.Namespace) -> Outcome:
             require(sound, f"{name}, event {at} of {events}: {code}, {wrong}, {made.said()}")
             made.reset()
             times += 1
+    sent = ", ".join(number.name for number in SIGNALS)
     return Outcome(
-        f"{', '.join(number.name for number in SIGNALS)} at a random moment of {len(names)} commands",
+        f"{sent} at a random moment of {len(names)} commands",
         times,
         "128 + number, one line, the old files or the new ones, nothing temporary",
     )

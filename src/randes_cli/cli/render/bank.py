@@ -202,7 +202,7 @@ def _left_out(report: BankReport, width: int, *, full: bool) -> list[Text]:
     ]
     shown = lines if full else lines[:_MOST_ROWS]
     made = [Text("left out when it was packed", "bold")] if lines else []
-    made += [Text(shorten(safe(line), width)) for line in shown]
+    made += [Text(shorten(printable(line), width)) for line in shown]
     return made if len(shown) == len(lines) else [*made, more(len(lines) - len(shown))]
 
 
@@ -338,7 +338,7 @@ def task_view(
         pairs.append(("tuning", f"score {best[1]:.4f} at λ = {best[0]:g}, of {len(detail.tuning)}"))
     if task.left_out:
         words = ", ".join(f"{name} ({reason})" for name, reason in task.left_out.items())
-        pairs.append(("left out", safe(words)))
+        pairs.append(("left out", printable(words)))
     made = [Text(task.name, "bold"), *_fields([(f"{n:8}", v) for n, v in pairs], width), cosine]
     if len(report.tasks) > 1:
         made += [Text(), *_neighbours(report, place, width, full=full)]
