@@ -200,6 +200,7 @@ class Fresh:
                 "PYTHONPATH": os.pathsep.join(paths),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
 

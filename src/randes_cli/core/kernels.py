@@ -14,11 +14,6 @@ def make_kernel(device: str, *, elements: int, layers: int) -> Kernel:
         return (FusedKernel if available() else NumpyKernel)(elements, layers)
     if device not in DEVICES:
         raise UsageError(f"unknown device {device!r}; choose from {', '.join(DEVICES)}")
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device, True):
-        raise UsageError(f"--device {device}: torch {torch.__version__} sees none here")
     from randes_cli.core.torch_kernel import TorchKernel
 
     return TorchKernel(device.removesuffix("-torch"), elements, layers)
