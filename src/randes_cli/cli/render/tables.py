@@ -16,8 +16,6 @@ from randes_cli.views.text import decimal
 _MOST_NAMES = 20
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from randes_cli.ops.compare import TypeDiff
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
     from randes_cli.ops.spectra import TaskInterference
