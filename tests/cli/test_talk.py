@@ -35,7 +35,7 @@ def test_quiet_commands_that_write_say_nothing(
         ["pack", source(folder, "base"), source(folder, "whole"), "-o", str(folder / "n.randes")],
         ["add", str(bank), source(folder, "half")],
         ["remove", str(bank), "--task", "half"],
-        ["tune", str(bank), "--evaluate", "echo {checkpoint} 1", "--grid", "1"],
+        ["tune", str(bank), "--evaluate", "echo 1 # {checkpoint}", "--grid", "1"],
         ["unpack", str(bank), "--task", "whole", "-o", str(folder / "whole.st")],
         ["verify", str(bank)],
         ["seal", str(bank), "--bits", "2", "--in-place"],
@@ -61,7 +61,7 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(
 
 def test_numbers_that_round_to_zero_are_left_out_or_have_no_sign() -> None:
     assert [decimal(value, 2) for value in (-0.001, -0.006, 0.0)] == ["0.00", "-0.01", "0.00"]
-    said = Clock().sentence(0, 10)
+    said = Clock(json=True).sentence(0, 10)
     assert "0.0 s" not in said.replace("than 0.1 s", "") and "0.00" not in said
 
 
@@ -70,7 +70,7 @@ def test_peak_memory_is_that_of_the_process_itself() -> None:
         "import subprocess, sys; block = bytearray(300_000_000); "
         "print(subprocess.run([sys.executable, '-c', "
         "'from randes_cli.cli.output import Clock; "
-        'print(Clock().facts(0, 0)["peak_memory_bytes"])\'], '
+        'print(Clock(json=True).facts(0, 0)["peak_memory_bytes"])\'], '
         "capture_output=True, text=True, check=True).stdout)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -71,7 +71,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def words_of_jobs(folder: Path) -> dict[str, list[str]]:
     """Every command that writes, and two that read, on ``bank.randes`` of a folder."""
     bank, one = str(folder / "bank.randes"), source(folder, "whole")
-    score = "echo {checkpoint} 0.5"
+    score = "echo 0.5 # {checkpoint}"
     return {
         "pack": ["pack", source(folder, "base"), one, "-o", str(folder / "new.randes")],
         "replace": ["pack", source(folder, "base"), one, "-o", bank, "--force"],

@@ -93,7 +93,7 @@ def test_a_working_folder_that_is_gone_is_named(bank: Path) -> None:
 
 
 def test_a_folder_for_temporary_files_that_is_not_there_is_named(bank: Path) -> None:
-    words = ["tune", str(bank), "--evaluate", "echo {checkpoint} 1", "--grid", "1"]
+    words = ["tune", str(bank), "--evaluate", "echo 1 # {checkpoint}", "--grid", "1"]
     done = _process(words, lambda: None, TMPDIR="/no/such/folder")
     assert done.returncode == 5
     assert done.stderr == "randes: /no/such/folder: no such folder, and TMPDIR names it\n"
