@@ -26,9 +26,8 @@ def pack_report(
     tensors = list(inputs.base.source.tensors.values())
     groups = [participant.group for participant in inputs.participants]
     start = build.draft.start
-    kept = None
-    if seal_bits is not None:
-        kept = kept_energy(tensors, groups, dict.fromkeys(groups, seal_bits))
+    cut = {} if seal_bits is None else dict.fromkeys(groups, seal_bits)
+    kept = kept_energy(tensors, groups, cut, start.shares)
     rows = norm_rows(tensors)
     norms = built.statistics.norms if built else _sampled_norms(build)
     grams = built.statistics.grams if built else None
@@ -55,6 +54,7 @@ def pack_report(
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
+        share=start.shares.get(0, 1),
         groups=start.groups,
         adapters="kept" if kept_adapters else "merged" if merged else None,
         merged=merged,
@@ -112,6 +112,7 @@ def _alternatives(build: Build, size: int, norms: F64, bits: int) -> tuple[Alter
         norms,
         [participant.index for participant in draft.coming],
         draft.estimate((), build.cells),
+        draft.start.shares.get(0, 1),
     )
     return tuple(
         replace(one, bank_bytes=size, present=True)

@@ -98,6 +98,19 @@ class OutputFile:
             raise wrap_os_error(error, self.path, "writing") from error
         self._send(count)
 
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Bytes that were written before."""
+        found = bytearray()
+        try:
+            while len(found) < count:
+                more = os.pread(self.fd, count - len(found), offset + len(found))
+                if not more:
+                    raise EOFError
+                found += more
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "reading") from error
+        return bytes(found)
+
     def copy_from(self, source: int, start: int, count: int, offset: int) -> None:
         """Copy `count` bytes of another open file, inside the kernel where it can.
 

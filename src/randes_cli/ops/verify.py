@@ -22,7 +22,7 @@ from randes_cli.files.digests import digest
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
-from randes_cli.stats.stored import kept_energy, norm_rows, sealed_bits, stored_statistics
+from randes_cli.stats.stored import bank_energy, norm_rows, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
@@ -255,8 +255,7 @@ def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> T
     column = statistics.indices.index(retrieval.task.index)
     rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors.values()))}
     group, manifest = retrieval.task.group, bank.manifest
-    groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors.values(), groups, sealed_bits(manifest))
+    kept = bank_energy(manifest)
     near = [place for place, task in enumerate(bank.manifest.tasks) if task.group == group]
 
     def predicted(names: Sequence[str]) -> float:

@@ -13,13 +13,13 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import sealed_tensors
+from randes_cli.files.bank_keys import sealed_tensors, sum_tensor
 from randes_cli.files.writer import parse_size
-from randes_cli.plan import sealable, tensor_bytes
+from randes_cli.plan import sealable, share_of, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.prediction import Moments, moments
-from randes_cli.stats.stored import energy_kept, sealable_rows, stored_statistics
+from randes_cli.stats.stored import kept_energy, stored_statistics
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
@@ -38,6 +38,7 @@ class Outline:
         norms: ‖Δ‖² by tensor and task.
         indices: the tasks' indices.
         rest: bytes of the bank without superpositions.
+        share: superpositions have one element in this many.
     """
 
     base: Sequence[TensorInfo]
@@ -45,11 +46,12 @@ class Outline:
     norms: F64
     indices: Sequence[int]
     rest: int
+    share: int = 1
 
     def bank_bytes(self, groups: int, bits: int) -> int:
         """Bytes of the bank."""
         used = min(groups, len(self.indices))
-        each = sum(count * _sum_bytes(tensor, bits) for tensor, count in self._kinds)
+        each = sum(count * _sum_bytes(tensor, bits, self.share) for tensor, count in self._kinds)
         return self.rest + used * each
 
     @cached_property
@@ -58,14 +60,12 @@ class Outline:
         found = Counter((tensor.dtype, tensor.shape) for tensor in self.summed)
         return [(TensorInfo("", *kind), count) for kind, count in found.items()]
 
-    @cached_property
-    def _cut(self) -> F64:
-        return sealable_rows(self.base)
-
     def cosine(self, groups: int, bits: int) -> float:
         """Mean predicted cosine, with the tasks dealt evenly."""
         dealt = [index % groups for index in self.indices]
-        kept = energy_kept(self._cut, dealt, dict.fromkeys(dealt, bits)) if bits < 8 else None
+        cut = dict.fromkeys(dealt, bits) if bits < 8 else {}
+        shares = dict.fromkeys(dealt, self.share) if self.share > 1 else {}
+        kept = kept_energy(self.base, dealt, cut, shares)
         none = np.full(len(self.norms), -1, np.int64)
         found = moments(self.norms, np.zeros((0, *[len(dealt)] * 2)), none, dealt, kept)
         return float(found.cosine.mean()) if dealt else 1.0
@@ -76,12 +76,13 @@ class Outline:
         return Alternative(groups, bits, size, self.cosine(groups, bits), False)
 
 
-def _sum_bytes(tensor: TensorInfo, bits: int) -> int:
+def _sum_bytes(tensor: TensorInfo, bits: int, every: int) -> int:
+    share = share_of(tensor, 0, {0: every})
     if bits in SEAL_BITS and bits < 8:
         if sealable(tensor):
-            return tensor_bytes(sealed_tensors(0, tensor, bits))
+            return tensor_bytes(sealed_tensors(0, tensor, bits, share))
         return 2 * tensor.elements
-    return tensor.elements * bits // 8
+    return sum_tensor(0, tensor, bits, share).nbytes
 
 
 def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...]:
@@ -112,6 +113,7 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
         stored_statistics(bank).norms,
         [task.index for task in manifest.tasks],
         bank.header.file_size - held,
+        max(manifest.shares.values(), default=1),
     )
     near = {1, groups, 2 * groups, *([groups // 2] if groups > 1 else [])}
     made = weigh_all(outline, (number for number in near if number <= max(1, count, groups)))

@@ -13,7 +13,7 @@ from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.plan import superposable
 from randes_cli.stats.prediction import Moments, moments
-from randes_cli.stats.stored import Statistics, cells_of, kept_energy, norm_rows, sealed_bits
+from randes_cli.stats.stored import Statistics, bank_energy, cells_of, norm_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Breakdown:
         self.statistics = statistics
         self.tasks = [task.group for task in bank.manifest.tasks]
         tensors = bank.manifest.base.tensors.values()
-        self._kept = kept_energy(tensors, self.tasks, sealed_bits(bank.manifest))
+        self._kept = bank_energy(bank.manifest)
         names = norm_rows(tensors)
         sizes = [tensor.elements for tensor in tensors if superposable(tensor)]
         self._elements = np.array(sizes, np.int64)

@@ -14,7 +14,7 @@ from randes_cli.core.stats import default_coefficient, predicted_cosine
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.manifest import Manifest
-from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
+from randes_cli.plan import Unit, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
 
@@ -48,13 +48,27 @@ def cells_of(names: Sequence[str], cells: Cells) -> I64:
 
 
 def kept_energy(
-    base: Iterable[TensorInfo], groups: Sequence[int], sealed: Mapping[int, int]
+    base: Iterable[TensorInfo],
+    groups: Sequence[int],
+    sealed: Mapping[int, int],
+    shares: Mapping[int, int],
 ) -> F64 | None:
-    """What share of a superposition's energy its levels keep, by superposable tensor and task.
+    """What part of a superposition's energy levels and shares keep, by tensor and task.
 
-    `groups` has each task's group, `sealed` the bits of sealed groups. None where none is.
+    Rows are superposable tensors. `groups` has each task's group, `sealed` the bits of sealed
+    groups, `shares` the m of groups that store one element in m: what is left of a delta comes
+    back m times as large, so a retrieval has m times the energy. None where all is kept.
     """
-    return energy_kept(sealable_rows(base), groups, sealed) if sealed else None
+    if not sealed and not shares:
+        return None
+    tensors = [tensor for tensor in base if superposable(tensor)]
+    kept = energy_kept(sealable_rows(tensors), groups, sealed)
+    for every in set(shares.values()):
+        dense = {tensor.shape: share_of(tensor, 0, {0: every}).every for tensor in tensors}
+        rows = np.array([dense[tensor.shape] for tensor in tensors], np.float64)
+        columns = [n for n, group in enumerate(groups) if shares.get(group) == every]
+        kept[:, columns] /= rows[:, None]
+    return kept
 
 
 def sealable_rows(base: Iterable[TensorInfo]) -> F64:
@@ -101,6 +115,13 @@ def sealed_bits(manifest: Manifest) -> dict[int, int]:
     return {group: seal.bits for group, seal in manifest.sealed.items()}
 
 
+def bank_energy(manifest: Manifest) -> F64 | None:
+    """`kept_energy` of a bank's tasks."""
+    groups = [task.group for task in manifest.tasks]
+    tensors = manifest.base.tensors.values()
+    return kept_energy(tensors, groups, sealed_bits(manifest), manifest.shares)
+
+
 def coefficients(manifest: Manifest, norms: F64) -> list[float]:
     """λ of every task: what `tune` chose, else the default."""
     defaults = [task.default for task in manifest.tasks if task.default is not None]
@@ -115,7 +136,7 @@ def coefficients(manifest: Manifest, norms: F64) -> list[float]:
 def _defaults(manifest: Manifest, norms: F64) -> list[float]:
     """The default λ of every task, from norms (no Gram matrix)."""
     tensors, groups = manifest.base.tensors.values(), [task.group for task in manifest.tasks]
-    kept = kept_energy(tensors, groups, sealed_bits(manifest))
+    kept = bank_energy(manifest)
     cosines = predictions(norm_rows(tensors), norms, (), None, groups, kept)
     return [default_coefficient(cosine) for cosine in cosines]
 
@@ -193,7 +214,7 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
     """Every task of a bank with its predicted cosine and counts of tensors."""
     rows = norm_rows(manifest.base.tensors.values())
     groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors.values(), groups, sealed_bits(manifest))
+    kept = bank_energy(manifest)
     cosines = predictions(rows, statistics.norms, statistics.cells, statistics.grams, groups, kept)
     chosen = coefficients(manifest, statistics.norms)
     names = manifest.base.tensors.keys()
