@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
+from randes_cli.core.levels import SEAL_BITS, levels
+from randes_cli.core.share import Share
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
 from randes_cli.files import bank_keys, bank_writer
@@ -34,7 +36,9 @@ from tests.bank_example import BASE, TASKS, example_bank, hex_lines
 from tests.checkpoints import retrieve
 from tests.oracle import stream, stream_bits
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "bank-format.md").read_text("utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+DOCUMENT = (DOCS / "bank-format.md").read_text("utf-8")
+EXAMPLE = DOCS / "worked-example.txt"
 
 
 def rows_of(section: str) -> list[list[str]]:
@@ -46,12 +50,12 @@ def rows_of(section: str) -> list[list[str]]:
 
 
 def test_the_example_s_bytes_are_those_that_are_packed(tmp_path: Path) -> None:
-    printed = DOCUMENT.split("```hexdump\n")[1].split("\n```")[0]
+    printed = EXAMPLE.read_text("utf-8")
     assert printed.splitlines() == hex_lines(example_bank(tmp_path))
 
 
 def test_the_printed_example_can_be_typed_in_and_opened(tmp_path: Path) -> None:
-    printed = DOCUMENT.split("```hexdump\n")[1].split("\n```")[0].splitlines()
+    printed = EXAMPLE.read_text("utf-8").splitlines()
     data = bytearray(int(printed[-1], 16))
     last, line = 0, b""
     for row in printed[:-1]:
@@ -112,6 +116,16 @@ def test_vectors_of_two_sided_signs_are_those_of_the_code() -> None:
         assert made[:, 0].tolist() == [1 if s == across[0] else -1 for s in down]
 
 
+def test_vectors_of_shares_are_those_of_the_code() -> None:
+    found = re.findall(r"^\| (\d+) × (\d+) \| (\d) \| (\d) \| ([\d ·/]+) \|$", DOCUMENT, re.M)
+    assert len(found) == 3
+    for rows, cols, every, group, stored in found:
+        share = Share(int(rows), int(cols), int(every), int(group))
+        held = share.take(np.arange(1, share.rows * share.cols + 1), 0).reshape(share.shape)
+        said = [[0 if e == "·" else 1 + int(e) for e in row.split()] for row in stored.split("/")]
+        assert held.tolist() == said
+
+
 def test_shuffle_vectors_of_the_document_are_those_of_the_code() -> None:
     found = re.findall(r"^\| seed (\d+) \| ([\d ]+) \|$", DOCUMENT, re.M)
     assert len(found) == 2
@@ -157,9 +171,15 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
         "unprefixed",
         "layout",
         "files",
+        "left_out",
+        "pickle",
+        "base.layout",
+        "base.left_out",
+        "base.pickle",
         "coefficient",
         "transform.matched",
         "sealed",
+        "shares",
         "tuning",
     }
     paths = {"steps" if p.startswith("steps.") else p for p in paths} | {"steps", "widths"}
@@ -241,3 +261,17 @@ def test_the_example_returns_its_tasks(tmp_path: Path) -> None:
         others = next(v for name, v in TASKS.items() if name != task)
         expected = (torch.tensor(others) - torch.tensor(BASE)).view(2, 3).abs()
         assert torch.equal(left.abs(), expected)
+
+
+@pytest.mark.parametrize("page", ["bank-format.md", "sealed.md"])
+def test_no_value_is_defined_by_a_source_file(page: str) -> None:
+    assert re.findall(r"[\w/]+\.(?:py|c)\b", (DOCS / page).read_text("utf-8")) == []
+
+
+def test_the_levels_of_the_document_are_those_of_the_code() -> None:
+    table = (DOCS / "sealed.md").read_text("utf-8").split("```levels\n")[1].split("```")[0]
+    _, *parts = re.split(r"levels (\d+)\n", table)
+    assert tuple(map(int, parts[::2])) == SEAL_BITS
+    for bits, words in zip(SEAL_BITS, parts[1::2], strict=True):
+        half = np.array([int(word, 16) for word in words.split()], np.uint32).view(np.float32)
+        assert np.array_equal(np.concatenate([-half[::-1], half]), levels(bits))

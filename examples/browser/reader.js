@@ -65,10 +65,11 @@ function matrix(shape) {
   return shape.length ? [product(shape.slice(0, -1)), shape.at(-1)] : [1, 1];
 }
 
-/** R × C of sealed scales and two-sided signs. */
+/** R × C of sealed scales and two-sided signs, a dimension on each side; a vector is 1 × n. */
 function squarest(shape) {
+  if (shape.length < 2) return [1, product(shape)];
   let best = null;
-  for (let at = shape.length; at >= 0; at--) {
+  for (let at = shape.length - 1; at >= 1; at--) {
     const cut = [product(shape.slice(0, at)), product(shape.slice(at))];
     if (best === null || cut[0] + cut[1] < best[0] + best[1]) best = cut;
   }
@@ -102,7 +103,7 @@ function signBits(seed, name, count) {
 function flipping(kind, seed, name, shape) {
   if (kind === "none") return () => 0;
   if (kind === "two-sided") {
-    const [rows, columns] = shape.length < 2 ? [1, product(shape)] : squarest(shape);
+    const [rows, columns] = squarest(shape);
     const bit = signBits(seed, name, rows + columns);
     return (i) => bit(Math.floor(i / columns)) ^ bit(rows + (i % columns));
   }
@@ -281,7 +282,7 @@ export class Bank {
   /** λ of a task: what tuning chose, else the default. */
   async coefficient(task) {
     if (task.coefficient !== undefined) return task.coefficient;
-    if (task.default_coefficient !== undefined) return task.default_coefficient;
+    if (task.default !== undefined) return task.default;
     const names = [...this.shapes.keys()].filter((name) => this.superposable(name));
     const norms = toDoubles(await this.bytes("stats/norms"));
     const tasks = this.manifest.tasks;

@@ -235,15 +235,15 @@ def test_factors_know_the_share(packer: Packer) -> None:
     bank = packer.pack(base, tasks, options(4, 2))
     with BankFile(bank) as opened:
         retrieval = Retrieval(opened, None, opened.task("t0"))
-        found, stored = factors_of(retrieval, "conv"), superposition(retrieval, "conv")
+        found, stored = factors_of(retrieval, "layers.0.w"), superposition(retrieval, "layers.0.w")
         assert found is not None
         assert found.scales is not None
-        assert stored.shape == found.share.shape == (71, 43)
-        whole = found.share.spread(np.asarray(stored).reshape(-1), 0, 71 * 171)
+        assert stored.shape == found.share.shape == (150, 33)
+        whole = found.share.spread(np.asarray(stored).reshape(-1), 0, 150 * 131)
         rows, columns = (f * s for f, s in zip((found.a, found.b), found.scales, strict=True))
-        made = whole.reshape(71, 171) * rows[:, None] * columns * (4 * 2.0**found.step)
-    back = retrieve(bank, "t0")["conv"] - base["conv"]
-    assert np.allclose(made, back.numpy().reshape(71, 171), atol=1e-6)
+        made = whole.reshape(150, 131) * rows[:, None] * columns * (4 * 2.0**found.step)
+    back = retrieve(bank, "t0")["layers.0.w"] - base["layers.0.w"]
+    assert np.allclose(made, back.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [{"0": 3}, {"1": 2}, {"00": 2}, {"0": 1}, [2], {"0": True}])

@@ -126,7 +126,8 @@ class Passes:
         for key, shape, bits, _ in shared:
             for number, rect in enumerate(chunks(*shape)):
                 start = self.writer.start(key) + rect.start * bits // 8
-                raw = self.writer.out.read_at(start, rect.elements * bits // 8)
+                raw = np.empty(rect.elements * bits // 8, np.uint8)
+                self.writer.out.read_at(raw, start)
                 self.writer.set_digest(key, number, digest(raw))
 
     def _check_base(self) -> None:
@@ -191,8 +192,8 @@ def _shared(work: Iterable[tuple[Unit, Sequence[Part]]]) -> Iterator[_Shared]:
 def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:
     """Both in their order, evenly among each other.
 
-    Copying waits for the file that all threads write to, computing does not: at best one thread
-    does the one while another does the other.
+    Copies wait for the one file that all threads write to, jobs wait for the processor: among
+    each other they use both at once.
     """
     places: list[tuple[float, AnyJob]] = []
     for kind in (jobs, copies):

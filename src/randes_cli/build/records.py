@@ -36,12 +36,12 @@ def recorded_source(source: str, bank: Path) -> str:
     return _line(path.relative_to(folder).as_posix() if below else path.name)
 
 
-def recorded_words(said: str) -> str:
+def recorded_words(claimed: str) -> str:
     """What the manifest says of a base that only an adapter's config names.
 
     It may be anything, and is looked for nowhere: the id of a model, or the end of a path.
     """
-    return _line(said if is_model_id(said) else re.split(r"[/\\]", said.rstrip("/\\"))[-1])
+    return _line(claimed if is_model_id(claimed) else re.split(r"[/\\]", claimed.rstrip("/\\"))[-1])
 
 
 def _line(text: str) -> str:
@@ -86,8 +86,10 @@ def task_record(
         dtypes={n: t.dtype for n, t in shared.items() if t.dtype != (dtype or base[n].dtype)},
         prefix=opened.naming.prefix,
         unprefixed=opened.naming.unprefixed,
-        layout=opened.layout,
-        files={name: file.digest for name, file in opened.side_files.items()},
+        layout=opened.beside.layout,
+        files={name: file.digest for name, file in opened.beside.side_files.items()},
+        left_out=opened.beside.left_out,
+        pickle=opened.beside.pickle,
     )
 
 
@@ -115,6 +117,7 @@ def task_summary(
         unchanged=len(unchanged),
         missing=len(fit.missing),
         read_bytes=tensor_bytes(participant.source.tensors.values()),
-        side_files=len(participant.opened.side_files),
+        side_files=len(participant.opened.beside.side_files),
+        left_out=dict(participant.opened.beside.left_out),
         notes=participant.opened.notes,
     )

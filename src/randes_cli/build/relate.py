@@ -24,7 +24,8 @@ from randes_cli.files.hub import is_cached
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Sample, Source
-from randes_cli.plan import Rect, Unit, fit_task
+from randes_cli.fit import fit_task
+from randes_cli.plan import Rect, Unit
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import OpenOptions
@@ -39,7 +40,6 @@ class Echo:
         self.bank, self.task = bank, task
         self.group, self.seed, self.index = task.group, task.seed, task.index
         self._retrieval = Retrieval(bank, None, task)
-        self._named = bank.manifest.base.tensors
         self._reader = StepsReader(bank, task.group, _trust)
 
     def delta(self, base: Sample, name: str) -> F32 | None:
@@ -54,7 +54,7 @@ class Echo:
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
         step = self._retrieval.share(name).every * 2.0 ** self.bank.manifest.steps[name]
         signs = unit.window(flips, rect, step).values()
-        held = self._named[key.split("/", 2)[2]]
+        held = self._retrieval.held(name)
         return self._reader.steps(held, rect.start, rect.elements) * signs.reshape(-1)
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,20 +42,14 @@ from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
 from randes_cli.limits import StrPath
-from randes_cli.plan import (
-    CHUNK_ELEMENTS,
-    Rect,
-    chunks,
-    sealable,
-    share_of,
-    tensor_bytes,
-)
+from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of, tensor_bytes
 from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.stored import stored_statistics, summaries, with_defaults
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
+J = TypeVar("J")
 Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
 
 #: Elements that are cut at once; a multiple of eight, so that codes end on a byte.
@@ -134,7 +128,7 @@ def seal_locked(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> SealReport:
-    """`seal` for who holds the lock of `target`."""
+    """`seal`, where the caller holds the lock of `target`."""
     with BankFile(bank) as old:
         return _Sealing(old, bits, run, progress).run(target, force=force, dry_run=dry_run)
 
@@ -235,7 +229,7 @@ class _Sealing:
         jobs = [(one, number, rect) for one in self.sums for number, rect in enumerate(one.grid)]
         total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
-        def work(_: None, job: tuple[_Sum, int, Rect]) -> int:
+        def work(job: tuple[_Sum, int, Rect]) -> int:
             return self._measure_chunk(*job)
 
         self._parallel(jobs, work, "measuring", total)
@@ -285,7 +279,7 @@ class _Sealing:
         jobs = [(one, start) for one in self.sums for start in range(0, one.elements, span)]
         total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
-        def work(_: None, job: tuple[_Sum, int]) -> int:
+        def work(job: tuple[_Sum, int]) -> int:
             one, start = job
             count = min(span, one.elements - start)
             codes = np.concatenate(self._codes(one, start, count))
@@ -324,16 +318,11 @@ class _Sealing:
             units = self._units(one, number, rect)
             yield units[max(0, start - rect.start) : start + count - rect.start]
 
-    def _parallel(self, jobs: Sequence[object], work: object, phase: str, total: int) -> None:
-        run_parallel(
-            jobs,
-            lambda: None,
-            work,  # type: ignore[arg-type]
-            threads=self.threads,
-            phase=phase,
-            total=total,
-            progress=self.progress,
-        )
+    def _parallel(
+        self, jobs: Sequence[J], work: Callable[[J], int], phase: str, total: int
+    ) -> None:
+        threads, progress = self.threads, self.progress
+        run_jobs(jobs, work, threads=threads, phase=phase, total=total, progress=progress)
 
 
 def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:

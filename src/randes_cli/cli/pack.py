@@ -128,16 +128,16 @@ def pack(
     debug: o.Debug = False,
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
-    from randes_cli.build.pack import pack as run
+    from randes_cli import pack as run
     from randes_cli.cli.render import choice_table, pack_notes, pack_table
 
-    clock = Clock()
-    width, every = o.bits_and_share(bits, share)
+    clock = Clock(json=json)
+    width, part = o.bits_and_share(bits, share)
     preset = Transform.from_preset(transform.value)
     chosen = PackOptions(
         transform=Transform(shuffle or preset.shuffle, signs or preset.signs, targets, every, rest),
         bits=width,
-        share=every,
+        share=part,
         seed=seed,
         groups=groups,
         fit=fit,

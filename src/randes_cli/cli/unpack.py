@@ -56,14 +56,13 @@ def unpack(
     debug: o.Debug = False,
 ) -> None:
     """Write tasks of a bank as ordinary safetensors checkpoints."""
-    from randes_cli.files.sources import local_bank
+    from randes_cli import unpack as run
     from randes_cli.files.writer import parse_size
     from randes_cli.read.unpack import UnpackOptions
-    from randes_cli.read.unpack import unpack as run
 
     if bool(task) == everything:
         raise UsageError("say --task NAME (or several), or --all")
-    clock = Clock()
+    clock = Clock(json=json)
     options = UnpackOptions(
         coefficient=coefficient,
         dtype=dtype,
@@ -75,7 +74,7 @@ def unpack(
     )
     with progress_bar(quiet=quiet) as progress:
         reports = run(
-            local_bank(bank),
+            bank,
             None if everything else task,
             out,
             options,
@@ -93,4 +92,6 @@ def unpack(
         extra = f", {report.saturated} values clipped" if report.saturated else ""
         extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
         say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}")
+        for text in report.notes:
+            note(f"{report.task}: {text}", quiet=quiet)
     note(clock.sentence(total, written), quiet=quiet or dry_run)

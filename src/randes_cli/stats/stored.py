@@ -233,6 +233,8 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
                 own=len(task.own),
                 unchanged=len(task.unchanged),
                 missing=len(task.missing),
+                side_files=len(task.files),
+                left_out=dict(task.left_out),
             )
         )
     return tuple(made)
