@@ -13,10 +13,9 @@ from randes_cli.build.steps import Step, Steps
 from randes_cli.build.strips import Part
 from randes_cli.core.share import Share
 from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_checks import statistics_shapes
 from randes_cli.files.bank_keys import (
     BASE_DIGESTS,
-    GRAM,
-    NORMS,
     base_key,
     file_key,
     own_key,
@@ -158,14 +157,12 @@ class Draft:
         """Which elements a group's superposition of a tensor has."""
         return share_of(self.base.tensors[name], group, self.start.shares)
 
-    def statistics(self, cells: Cells) -> tuple[TensorInfo, TensorInfo]:
-        """Norms and Gram matrices of the tasks that stay and come."""
+    def statistics(self, cells: Cells) -> list[TensorInfo]:
+        """Lengths and Gram matrices of the tasks that stay and come."""
         count = len(self.start.tasks) + len(self.coming)
         rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
-        return (
-            TensorInfo(NORMS, "F64", (rows, count)),
-            TensorInfo(GRAM, "F64", (len(cells), 2, count, count)),
-        )
+        shapes = statistics_shapes(rows, len(cells), count)
+        return [TensorInfo(key, "F64", shape) for key, shape in shapes.items()]
 
     def base_digests(self) -> TensorInfo:
         """The digests of a base that lies outside."""

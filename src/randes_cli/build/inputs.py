@@ -102,15 +102,40 @@ def fit_to(base: Source, task: Source, names: Collection[str]) -> TaskFit:
 
     Raises MismatchError when it has too little in common with the base.
     """
+    _refuse_placeholders(base, task)
     fit = fit_task(base.tensors, task.tensors, names)
     part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
     if fit.matched >= LEAST_MATCH or part:
         return fit
-    ours, theirs = (", ".join(map(ascii, names)) or "none" for names in fit.unmatched)
     raise MismatchError(
         f"{task.source}: matches only {fit.matched:.1%} of the base's bytes by name and shape "
-        f"(only in {base.source}: {ours}; only in the task: {theirs}); is it of another base?"
+        f"({_difference(base, task, fit)}); is it of another base?"
     )
+
+
+def _refuse_placeholders(base: Source, task: Source) -> None:
+    """Raise MismatchError for a tensor without elements where the base has values."""
+    for name, tensor in task.tensors.items():
+        twin = base.tensors.get(name)
+        if twin is not None and twin.elements and not tensor.elements:
+            raise MismatchError(
+                f"{task.source}: tensor {name!a} has shape {list(tensor.shape)}, the base's "
+                f"{list(twin.shape)}: a placeholder of ZeRO-3, whose values are elsewhere "
+                "(save with stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)"
+            )
+
+
+def _difference(base: Source, task: Source, fit: TaskFit) -> str:
+    """Names that only one side has, and shapes that differ, a few of each."""
+    ours, theirs = (", ".join(map(ascii, names)) for names in fit.unmatched)
+    said = [f"only in {base.source}: {ours}"] if ours else []
+    said += [f"only in the task: {theirs}"] if theirs else []
+    reshaped = [
+        f"{name!a} is {list(tensor.shape)}, the base's {list(base.tensors[name].shape)}"
+        for name, tensor in task.tensors.items()
+        if name in base.tensors and base.tensors[name].shape != tensor.shape
+    ]
+    return "; ".join([*said, *reshaped[:3]])
 
 
 def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[str, ...]]:

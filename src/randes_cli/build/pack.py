@@ -72,7 +72,7 @@ def pack(
             _check_sealable(inputs, seal_bits)
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
-            return pack_report(inputs, build, None, seal_bits)
+            return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
         if seal_bits is None:
             return _written(inputs, out, options, run, force, progress)
@@ -94,7 +94,7 @@ def _written(
 ) -> PackReport:
     """Write a live bank, and report it as it is or will be sealed."""
     build = _build(inputs, out, options, run, force, progress)
-    return build.write(lambda built: pack_report(inputs, build, built, seal_bits))
+    return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
 
 
 def _check_sealable(inputs: Inputs, bits: int) -> None:

@@ -6,7 +6,7 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ import numpy as np
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import reopen
 from randes_cli.build.participants import Participant
-from randes_cli.build.sample import Deltas, gather_grams
+from randes_cli.build.sample import Deltas, Measured, gather_grams
 from randes_cli.core.arrays import F32, F64
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
@@ -29,7 +29,7 @@ from randes_cli.plan import Rect, Unit
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import OpenOptions
-from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells, norm_rows
+from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells
 from randes_cli.workers import Progress
 
 
@@ -83,15 +83,14 @@ def relate(
     draft: Draft,
     base: Source | None,
     cells: Cells,
-    norms: F64 | None,
-    exponents: Mapping[Unit, int],
+    lengths: Measured,
+    units: Iterable[Unit],
     progress: Progress,
 ) -> Statistics:
     """The statistics of a bank with the tasks that a draft adds and without those that go.
 
     `stored` are those of its old bank, `cells` what the new Gram matrices cover at the finest;
-    `norms` has the new tasks' ‖Δ‖² by tensor (None: estimate them from the sample), `exponents`
-    the steps of every unit that has or gets a superposition.
+    `lengths` are those of the new tasks' deltas, `units` what has or gets a superposition.
     """
     if len(cells) < len(stored.cells):
         stored = merge_cells(stored, cells)
@@ -102,10 +101,12 @@ def relate(
             for task in draft.old.manifest.tasks:
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
-        found = gather_grams(base, [*tasks, *draft.coming], exponents, stored.cells, progress)
+        found = gather_grams(
+            base, [*tasks, *draft.coming], units, stored.cells, progress, len(tasks)
+        )
     exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)
-    whole = _joined(stored, found, exact, draft, norms)
+    whole = _joined(stored, found, exact, draft, lengths)
     return drop_tasks(whole, {task.index for task in draft.gone})
 
 
@@ -114,27 +115,25 @@ def _joined(
     found: F64,
     exact: Sequence[bool],
     draft: Draft,
-    norms: F64 | None,
+    lengths: Measured,
 ) -> Statistics:
     """What is stored of the older tasks, with what was found of the added ones."""
     old = len(stored.indices)
     found[:, :, :old, :old] = stored.grams
     indices = tuple(participant.index for participant in draft.coming)
     unsure = [index for index, sure in zip(stored.indices, exact, strict=True) if not sure]
-    if norms is None:
-        rows = norm_rows(list(draft.base.tensors.values()))
-        norms = _sampled_norms(rows, stored, found[:, 0, old:, old:])
     return replace(
         stored,
         indices=(*stored.indices, *indices),
-        norms=np.ascontiguousarray(np.concatenate([stored.norms, norms], axis=1)),
+        norms=np.ascontiguousarray(np.concatenate([stored.norms, lengths.norms], axis=1)),
+        rounded=np.ascontiguousarray(np.concatenate([stored.rounded, lengths.rounded], axis=2)),
         grams=found,
         estimated=stored.estimated | {(older, new) for older in unsure for new in indices},
     )
 
 
 def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:
-    """Whether a checkpoint found again gives the very integers that were packed."""
+    """Whether a checkpoint found again gives the very sample that was packed."""
     return isinstance(deltas, Participant) and bool(
         np.array_equal(stored[:, 0, task, task], found[:, 0, task, task])
     )
@@ -167,13 +166,3 @@ def _share_out(
     for n in unknown:
         during[:, added, n] = rest
         during[:, n, added] = rest
-
-
-def _sampled_norms(rows: Sequence[str], stored: Statistics, grams: F64) -> F64:
-    """‖Δ‖² by tensor from sampled Gram matrices; a cell of many tensors is divided evenly."""
-    made = np.zeros((len(rows), grams.shape[1]))
-    place = {name: row for row, name in enumerate(rows)}
-    for number, (_, names) in enumerate(stored.cells):
-        for name in names:
-            made[place[name]] = np.diag(grams[number]) / len(names)
-    return made

@@ -34,7 +34,7 @@ from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, sealed_tensors, sum_key
+from randes_cli.files.bank_keys import sealed_tensors, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
@@ -46,7 +46,12 @@ from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of, te
 from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
-from randes_cli.stats.stored import stored_statistics, summaries, with_defaults
+from randes_cli.stats.stored import (
+    stored_lengths,
+    stored_statistics,
+    summaries,
+    with_defaults,
+)
 from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
 J = TypeVar("J")
@@ -187,7 +192,7 @@ class _Sealing:
         size = self.old.header.file_size - freed + sum(tensor.nbytes for tensor in made)
         sealed = {**self.old.manifest.sealed}
         sealed.update({group: SealRecord(self.bits) for group in self.groups})
-        manifest = with_defaults(self.old.manifest.with_sealed(sealed), self.old.floats(NORMS))
+        manifest = with_defaults(self.old.manifest.with_sealed(sealed), *stored_lengths(self.old))
         report = self._report(target, manifest, size, dry_run=dry_run)
         if dry_run:
             return report

@@ -16,6 +16,7 @@ from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
+from randes_cli.core.energy import Energy
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow, code_dtype
 from randes_cli.core.share import Share
@@ -115,7 +116,7 @@ class _JobRun:
         self.inputs: dict[tuple[Owner, str], Any] = {}
         self.sums: dict[str, Any] = {}
         self.old_sums: dict[str, Any] = {}
-        self.squares: dict[tuple[int, str], int] = {}
+        self.energies: dict[tuple[int, str], Energy] = {}
         self.changed: set[tuple[int, str]] = set()
         self.largest = 0.0
         self.peak = 0
@@ -167,7 +168,7 @@ class _JobRun:
         if self.peak:
             tally.overflowed(self.unit, self.peak)
             return
-        tally.summed(chunk, self.squares)
+        tally.summed(chunk, self.energies)
         self._check_old()
         for key, running in self.sums.items():
             writer.set_digest(key, chunk, running.digest())
@@ -240,7 +241,7 @@ class _Sum:
             raise not_finite(tensor.name, *filter(None, (base, member.source))) from None
         else:
             run.changed.update([key] if added.changed else [])
-            run.squares[key] = run.squares.get(key, 0) + added.squares
+            run.energies[key] = run.energies.get(key, Energy()).plus(added.energy)
 
     def _store(self, rect: Rect, bits: int) -> None:
         if self.part.share.every > 1:

@@ -9,6 +9,7 @@ from randes_cli.files.bank_keys import (
     BASE_DIGESTS,
     GRAM,
     NORMS,
+    ROUNDED,
     base_key,
     file_key,
     own_key,
@@ -55,14 +56,30 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
             if extra > 0 and name not in task.own:
                 dtype = task.tensor(base[name]).dtype
                 expect(own_key(task.name, name), dtype, (extra, *shape[1:]))
+    _check_files(manifest, tensors)
+    shapes = statistics_shapes(len(summable), len(manifest.cells), len(manifest.tasks))
+    if ROUNDED not in tensors:  # a bank of before
+        del shapes[ROUNDED]
+    for key, shape in shapes.items():
+        expect(key, "F64", shape)
+
+
+def _check_files(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
+    """Whether the side files that records name are there."""
     for files in (manifest.base.files, *(task.files for task in manifest.tasks)):
         for name, content in files.items():
             there = tensors.get(file_key(content))
             if there is None or there.dtype != "U8" or len(there.shape) != 1:
                 raise BankDamaged(f"side file {name!a} is missing")
-    count = len(manifest.tasks)
-    expect(NORMS, "F64", (len(summable), count))
-    expect(GRAM, "F64", (len(manifest.cells), 2, count, count))
+
+
+def statistics_shapes(rows: int, cells: int, tasks: int) -> dict[str, tuple[int, ...]]:
+    """The statistics of a bank, in the order of the file; `rows` are superposable tensors."""
+    return {
+        NORMS: (rows, tasks),
+        ROUNDED: (2, rows, tasks),
+        GRAM: (cells, 2, tasks, tasks),
+    }
 
 
 def _check_sum(

@@ -12,6 +12,7 @@ from randes_cli.specs import TensorInfo
 MANIFEST = "manifest"
 CHECKS = "checks"
 NORMS = "stats/norms"
+ROUNDED = "stats/rounded"
 GRAM = "stats/gram"
 BASE_DIGESTS = "stats/base-digests"
 

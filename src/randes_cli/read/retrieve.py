@@ -15,7 +15,7 @@ from randes_cli.core.kernel import Kernel
 from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, base_key, own_key, sum_key
+from randes_cli.files.bank_keys import NORMS, ROUNDED, base_key, own_key, sum_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
 from randes_cli.files.records import TaskRecord
@@ -23,7 +23,7 @@ from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect, Unit, chunks, share_of
 from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.stats.stored import coefficients
+from randes_cli.stats.stored import default_lambda, stands_alone
 from randes_cli.workers import Workers
 
 
@@ -130,9 +130,7 @@ class Retrieval:
     @property
     def untuned(self) -> bool:
         """Whether λ is a default that depends on the bank's norms."""
-        manifest, group = self.bank.manifest, self.task.group
-        alone = sum(task.group == group for task in manifest.tasks) == 1
-        return self._chosen is None and not (alone and group not in manifest.sealed)
+        return self._chosen is None and not stands_alone(self.bank.manifest, self.task)
 
     @property
     def coefficient(self) -> float:
@@ -143,18 +141,25 @@ class Retrieval:
 
     def _default(self) -> float:
         tasks = self.bank.manifest.tasks
+        place = next(n for n, task in enumerate(tasks) if task.index == self.task.index)
         try:
-            norms = self.bank.floats(NORMS)
+            return default_lambda(self.bank, place)
         except BankDamaged:
+            keys = [key for key in (NORMS, ROUNDED) if self._hurt(key)]
             if not self.force:
                 raise BankDamaged(
-                    f"{self.bank.path}: tensor {NORMS!a} is damaged, so the default λ of "
+                    f"{self.bank.path}: tensor {keys[0]!a} is damaged, so the default λ of "
                     f"{self.task.name} is not known; say --lambda 1 (or --force, which takes 1)"
                 ) from None
-            self.damaged.add(NORMS)
+            self.damaged.update(keys)
             return 1.0
-        place = next(n for n, task in enumerate(tasks) if task.index == self.task.index)
-        return coefficients(self.bank.manifest, norms)[place]
+
+    def _hurt(self, key: str) -> bool:
+        """Whether a statistics tensor is damaged."""
+        try:
+            return key in self.bank and self.bank.read_whole(key) is None
+        except BankDamaged:
+            return True
 
     def _output(self, tensor: TensorInfo) -> TensorInfo:
         if self._dtype is None or tensor.dtype not in FLOAT_DTYPES:

@@ -25,7 +25,7 @@ from randes_cli.files.atomic import (
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase, bank_base
-from randes_cli.files.configs import TORCH_NAMES, with_dtype
+from randes_cli.files.configs import TORCH_NAMES, dtype_called, with_dtype
 from randes_cli.files.folders import PICKLES, SUFFIXES, component_of, index_name, takes_shards
 from randes_cli.files.guard import one_command
 from randes_cli.files.kinds import is_code
@@ -71,7 +71,7 @@ class UnpackOptions:
 
     Attributes:
         coefficient: λ in place of the task's own (None: the task's).
-        dtype: dtype of all floating-point tensors (None: the task's).
+        dtype: dtype of all floating-point tensors, as ``BF16`` or ``bfloat16`` (None: the task's).
         shard_bytes: most bytes of one output file (None: one file).
         saturate: let values beyond the dtype's range become its largest, and count them.
         force: replace what is there, and write damaged tasks all the same.
@@ -90,6 +90,8 @@ class UnpackOptions:
     def __post_init__(self) -> None:
         if self.coefficient is not None:
             check_number("--lambda", self.coefficient, MOST_COEFFICIENT)
+        dtype = None if self.dtype is None else dtype_called(self.dtype)
+        object.__setattr__(self, "dtype", dtype or self.dtype)
         if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         if self.shard_bytes is not None:
