@@ -14,9 +14,9 @@ from pathlib import Path
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import check_names, open_coming, reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
+from randes_cli.build.tasks import check_names, open_coming, reopen
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded

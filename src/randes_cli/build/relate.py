@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.sample import Deltas, Measured, gather_grams
+from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile

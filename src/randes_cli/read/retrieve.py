@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -21,63 +19,11 @@ from randes_cli.files.digests import hasher
 from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect, Unit, chunks, share_of
+from randes_cli.read.pieces import Piece, Read, StoredChunk
 from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.stored import default_lambda, stands_alone
 from randes_cli.workers import Workers
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One chunk of one output tensor; `own`: of the exact tensor, put after `skip` rows."""
-
-    tensor: TensorInfo
-    chunk: int
-    rect: Rect
-    own: bool = False
-    skip: int = 0
-
-    @property
-    def start(self) -> int:
-        """Offset of its first byte in the output tensor."""
-        first = self.skip * self.rect.width + self.rect.start
-        return first * ITEM_SIZE[self.tensor.dtype]
-
-    @property
-    def nbytes(self) -> int:
-        """Its bytes in the output tensor."""
-        return self.rect.elements * ITEM_SIZE[self.tensor.dtype]
-
-
-class _Chunk:
-    """One chunk of a stored tensor, digested by `running` as it is read, where that is given."""
-
-    def __init__(
-        self, read: Callable[[str, int, Raw], None], name: str, dtype: str, running: Any | None
-    ) -> None:
-        self._read, self._name, self.dtype = read, name, dtype
-        self._running = running
-
-    def read(self, rect: Rect, out: Raw) -> None:
-        """Fill `out` with a strip of it."""
-        self._read(self._name, rect.start * ITEM_SIZE[self.dtype], out)
-        if self._running:
-            self._running.update(out)
-
-    def digest(self, whole: Rect, done: Rect) -> bytes | None:
-        """Its digest, once `done` was read; None where it is known to be sound.
-
-        Reads what follows where a task's rows end inside.
-        """
-        if self._running is None:
-            return None
-        left = whole.elements - done.elements
-        if left:
-            raw = np.empty(left * ITEM_SIZE[self.dtype], np.uint8)
-            self._read(self._name, (done.start + done.elements) * ITEM_SIZE[self.dtype], raw)
-            self._running.update(raw)
-        found: bytes = self._running.digest()
-        return found
 
 
 class Retrieval:
@@ -226,12 +172,10 @@ class Retrieval:
         else:
             self._fill_base(piece, out)
 
-    def _chunk(
-        self, read: Callable[[str, int, Raw], None], name: str, dtype: str, key: str, chunk: int
-    ) -> _Chunk:
+    def _chunk(self, read: Read, name: str, dtype: str, key: str, chunk: int) -> StoredChunk:
         """What reads a chunk, digesting it unless it is known to be sound."""
         known = self.verified is not None and (key, chunk) in self.verified
-        return _Chunk(read, name, dtype, None if known else hasher())
+        return StoredChunk(read, name, dtype, None if known else hasher())
 
     def _convert(self, raw: Raw, stored: str, piece: Piece, out: Raw) -> None:
         """Write `raw` as the output's dtype (where that is the stored one, `raw` is `out`)."""
@@ -262,7 +206,7 @@ class Retrieval:
         self._read_exact(chunk, piece, out)
         self._check_base(chunk, piece)
 
-    def _read_exact(self, chunk: _Chunk, piece: Piece, out: Raw) -> None:
+    def _read_exact(self, chunk: StoredChunk, piece: Piece, out: Raw) -> None:
         """Read a piece as it is stored, and convert it where the output has another dtype."""
         same = chunk.dtype == piece.tensor.dtype
         raw = out if same else np.empty(piece.rect.elements * ITEM_SIZE[chunk.dtype], np.uint8)
@@ -272,7 +216,7 @@ class Retrieval:
             widen(raw, chunk.dtype, values)
             self._count_saturated(narrow(values, piece.tensor.dtype, out))
 
-    def _base_chunk(self, piece: Piece) -> _Chunk | None:
+    def _base_chunk(self, piece: Piece) -> StoredChunk | None:
         """The base's chunk that a piece is made from; None where the base is zero."""
         if self.base is None:
             return None
@@ -280,7 +224,7 @@ class Retrieval:
         dtype = self._named[name].dtype
         return self._chunk(self.base.read, name, dtype, base_key(name), piece.chunk)
 
-    def _check_base(self, chunk: _Chunk, piece: Piece) -> None:
+    def _check_base(self, chunk: StoredChunk, piece: Piece) -> None:
         name, found = piece.tensor.name, chunk.digest(self._whole(piece), piece.rect)
         if self.base is None or found is None:
             return
@@ -292,7 +236,7 @@ class Retrieval:
             )
         self._check(found, recorded, base_key(name), piece.chunk)
 
-    def _check_chunk(self, chunk: _Chunk, whole: Rect, piece: Piece, key: str) -> None:
+    def _check_chunk(self, chunk: StoredChunk, whole: Rect, piece: Piece, key: str) -> None:
         found = chunk.digest(whole, piece.rect)
         if found is not None:
             self._check(found, self.bank.digest(key, piece.chunk), key, piece.chunk)
@@ -363,7 +307,9 @@ class Retrieval:
             self._check_chunk(sums, self._whole(piece), piece, key)
 
     @staticmethod
-    def _base_strip(kernel: Kernel, base: _Chunk | None, rect: Rect, target: Raw | None) -> None:
+    def _base_strip(
+        kernel: Kernel, base: StoredChunk | None, rect: Rect, target: Raw | None
+    ) -> None:
         """Read the base's strip to where the kernel adds to it: `target`, or its own memory."""
         if base is None:
             kernel.set_base(0, None, "F32", rect.elements)
