@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import reopen
+from randes_cli.build.tasks import reopen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
@@ -27,10 +27,12 @@ from randes_cli.files.bank_keys import (
 )
 from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest
+from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.plan import chunks
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
@@ -171,6 +173,7 @@ def _chunks(tensor: TensorInfo) -> list[tuple[int, tuple[int, int]]]:
     ]
 
 
+@reading()
 def measure(
     bank: BankFile,
     originals: Sequence[tuple[str, str]],
