@@ -234,6 +234,8 @@ class _Edit:
             return place
         if len(sealed) == groups:
             self.start = replace(self.start, groups=groups + 1)
+            shares = self.start.shares
+            self.start = self.start.with_shares({**shares, groups: shares.get(groups - 1, 1)})
         held = Counter(record.group for record in self.start.tasks)
         held.update(group for _, group in self.start.forgotten)
         held.update(participant.group for participant in self.coming)

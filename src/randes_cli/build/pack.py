@@ -139,6 +139,7 @@ def _build(
         steps={},
         groups=max(options.groups, 1 + max(held)),
     )
+    empty = empty.with_shares(dict.fromkeys(range(empty.groups), options.share))
     steps = Steps(
         given_steps(units, options.steps, options.widths, options.bits),
         bits=options.bits,

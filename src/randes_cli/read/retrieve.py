@@ -9,6 +9,7 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, own_key, sum_key
@@ -16,10 +17,10 @@ from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
 from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_COEFFICIENT, check_number
-from randes_cli.plan import Rect, Unit, chunks
+from randes_cli.plan import Rect, Unit, chunks, share_of
 from randes_cli.read.coefficient import default_coefficient
 from randes_cli.read.pieces import Piece, Read, StoredChunk
-from randes_cli.read.sealed import SealedReader
+from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.stored import stands_alone
 from randes_cli.workers import Workers
@@ -68,9 +69,9 @@ class Retrieval:
         self.damaged: set[str] = set()
         self.verified: set[tuple[str, int]] | None = None
         self._positions: dict[Unit, dict[str, int]] = {}
-        self._reader: SealedReader | None = None
-        if task.group in bank.manifest.sealed:
-            self._reader = SealedReader(bank, task.group, self._check_sealed)
+        self._reader: StepsReader | None = None
+        if task.group in bank.manifest.sealed or task.group in bank.manifest.shares:
+            self._reader = StepsReader(bank, task.group, self._check_sealed)
 
     @property
     def untuned(self) -> bool:
@@ -114,8 +115,8 @@ class Retrieval:
         return name not in self.task.own and name not in self.task.unchanged
 
     @property
-    def sealed(self) -> SealedReader:
-        """What reads the task's group, which must be sealed. Raises BankDamaged."""
+    def reader(self) -> StepsReader:
+        """What reads the task's group, sealed or of shares. Raises BankDamaged."""
         if self._reader is None:
             raise BankDamaged(f"{self.bank.path}: group {self.task.group} is not sealed")
         return self._reader
@@ -244,6 +245,10 @@ class Retrieval:
         unit, position = self.place(name)
         return self._named[unit.names[position]]
 
+    def share(self, name: str) -> Share:
+        """Which elements the superposition of a tensor of the task has."""
+        return share_of(self.held(name), self.task.group, self.bank.manifest.shares)
+
     def sum_key(self, name: str) -> str:
         """The superposition that a tensor of the task lies in."""
         return sum_key(self.task.group, self.held(name).name)
@@ -255,7 +260,9 @@ class Retrieval:
             raise BankDamaged(f"{self.bank.path}: tensor {key!a} is missing")
         dtype = self.bank.info(key).dtype
         sums = self._chunk(self.bank.read_into, key, dtype, key, piece.chunk)
-        scale = self.coefficient * 2.0 ** self.bank.manifest.steps[unit.names[position]]
+        every = self.share(piece.tensor.name).every
+        scale = self.coefficient * every * 2.0 ** self.bank.manifest.steps[unit.names[position]]
+        direct = dtype != "U8" and every == 1
         flips = unit.flips(self.task.seed, position)
         size = ITEM_SIZE[piece.tensor.dtype]
         onto = base is not None and base.dtype == piece.tensor.dtype == "F32"
@@ -263,7 +270,14 @@ class Retrieval:
             start = (rect.start - piece.rect.start) * size
             target = out[start : start + rect.elements * size]
             self._base_strip(kernel, base, rect, target if onto else None)
-            codes, bits = self._codes(kernel, sums, piece.tensor.name, rect)
+            if direct:
+                bits = 8 * ITEM_SIZE[dtype]
+                codes = kernel.buffer(rect.elements * bits // 8)
+                sums.read(rect, codes)
+            else:
+                held = self.held(piece.tensor.name)
+                codes = self.reader.steps(held, rect.start, rect.elements).view(np.uint8)
+                bits = 32
             signs = unit.window(flips, rect, scale)
             if onto:
                 lost = kernel.retrieve_onto(codes, bits, signs, target)
@@ -272,7 +286,7 @@ class Retrieval:
             self._count_saturated(lost)
         if base is not None:
             self._check_base(base, piece)
-        if dtype != "U8":  # sealed codes were checked as they were read
+        if direct:  # what `reader` reads it also checks
             self._check_chunk(sums, self._whole(piece), piece, key)
 
     @staticmethod
@@ -288,13 +302,3 @@ class Retrieval:
             raw = kernel.buffer(rect.elements * ITEM_SIZE[base.dtype])
             base.read(rect, raw)
             kernel.set_base(0, raw, base.dtype, rect.elements)
-
-    def _codes(self, kernel: Kernel, sums: StoredChunk, name: str, rect: Rect) -> tuple[Raw, int]:
-        """A strip of the superposition that a tensor lies in, and its bits an element."""
-        if sums.dtype == "U8":
-            steps = self.sealed.steps(self.held(name), rect.start, rect.elements)
-            return steps.view(np.uint8), 32
-        size = ITEM_SIZE[sums.dtype]
-        codes = kernel.buffer(rect.elements * size)
-        sums.read(rect, codes)
-        return codes, 8 * size
