@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from randes_cli.core.arrays import Raw
-from randes_cli.core.convert import narrow, widen
+from randes_cli.core.convert import all_finite, narrow, widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
@@ -56,6 +56,11 @@ class _Chunk:
     ) -> None:
         self._read, self._name, self.dtype = read, name, dtype
         self._running = running
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether it is not yet known to be sound."""
+        return self._running is not None
 
     def read(self, rect: Rect, out: Raw) -> None:
         """Fill `out` with a strip of it."""
@@ -335,7 +340,7 @@ class Retrieval:
         for rect in piece.rect.split(kernel.elements):
             start = (rect.start - piece.rect.start) * size
             target = out[start : start + rect.elements * size]
-            self._base_strip(kernel, base, rect, target if onto else None)
+            self._base_strip(kernel, base, rect, target if onto else None, piece)
             codes, bits = self._codes(kernel, sums, piece.tensor.name, rect)
             signs = unit.window(flips, rect, scale)
             if onto:
@@ -348,16 +353,23 @@ class Retrieval:
         if dtype != "U8":  # sealed codes were checked as they were read
             self._check_chunk(sums, self._whole(piece), piece, key)
 
-    @staticmethod
-    def _base_strip(kernel: Kernel, base: _Chunk | None, rect: Rect, target: Raw | None) -> None:
-        """Read the base's strip to where the kernel adds to it: `target`, or its own memory."""
+    def _base_strip(
+        self, kernel: Kernel, base: _Chunk | None, rect: Rect, target: Raw | None, piece: Piece
+    ) -> None:
+        """Read the base's strip to where the kernel adds to it: `target`, or its own memory.
+
+        Nothing is packed on a base with NaN or infinite values: one that has them is forged.
+        """
         if base is None:
             kernel.set_base(0, None, "F32", rect.elements)
-        elif target is not None:
-            base.read(rect, target)
-        else:
+            return
+        raw = target
+        if raw is None:
             raw = kernel.buffer(rect.elements * ITEM_SIZE[base.dtype])
-            base.read(rect, raw)
+        base.read(rect, raw)
+        if base.unchecked and not all_finite(raw, base.dtype):
+            self._check(b"NaN or infinite values", b"", base_key(piece.tensor.name), piece.chunk)
+        if target is None:
             kernel.set_base(0, raw, base.dtype, rect.elements)
 
     def _codes(self, kernel: Kernel, sums: _Chunk, name: str, rect: Rect) -> tuple[Raw, int]:

@@ -62,6 +62,8 @@ class SealedReader:
                 key = scale_key(self._group, tensor.name)
                 self._verify_chunks(key, range(len(self._bank.digests(key)) // 16))
                 both = self._bank.read(key).view(np.float16).astype(np.float32)
+                if not np.isfinite(both).all():  # forged: no seal has such
+                    self._check(b"NaN or infinite values", b"", key)
                 height = seal_matrix(tensor)[0]
                 self._scales[tensor.name] = both[:height], both[height:]
             return self._scales[tensor.name]
