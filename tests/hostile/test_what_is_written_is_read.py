@@ -120,7 +120,7 @@ def test_a_bank_is_written_and_opens_or_is_refused(
 #: The routes that once gave a bank that nothing could open.
 REFUSED: dict[str, Callable[[Path], list[str]]] = {
     "a λ of two million": lambda bank: [
-        *("tune", str(bank), "--evaluate", "echo 1 # {checkpoint}", "--grid", "2000000")
+        *("tune", str(bank), "--evaluate", "sh -c 'echo 1' {checkpoint}", "--grid", "2000000")
     ],
     "group 8,000,000": lambda bank: [
         *(

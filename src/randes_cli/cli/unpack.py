@@ -66,7 +66,7 @@ def unpack(
     """Write tasks of a bank as ordinary safetensors checkpoints."""
     from randes_cli import unpack as run
     from randes_cli.files.writer import parse_size
-    from randes_cli.read.unpack import UnpackOptions
+    from randes_cli.read.places import UnpackOptions
 
     chosen = [*(names or []), *(task or [])]
     if bool(chosen) == everything:

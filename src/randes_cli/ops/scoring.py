@@ -15,7 +15,8 @@ from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.passing import passing_folder
 from randes_cli.limits import MOST_SCORE, StrPath
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import reopen
+from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite
 from randes_cli.core.kernel import Kernel
@@ -33,7 +33,8 @@ from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.plan import chunks
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
 from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
