@@ -128,12 +128,14 @@ def test_packing_on_the_cpu_does_not_load_torch() -> None:
 def test_the_public_names_are_these() -> None:
     assert randes_cli.__all__ == [
         "Bank",
+        "MixedModel",
         "PackOptions",
         "RandesError",
         "RunOptions",
         "TaskInput",
         "Transform",
         "TuneOptions",
+        "attach",
         "evaluate",
         "pack",
         "seal",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from randes_cli.api import seal as seal
     from randes_cli.api import tune as tune
     from randes_cli.errors import RandesError as RandesError
+    from randes_cli.live.mixed import MixedModel as MixedModel
+    from randes_cli.live.mixed import attach as attach
     from randes_cli.specs import PackOptions as PackOptions
     from randes_cli.specs import RunOptions as RunOptions
     from randes_cli.specs import TaskInput as TaskInput
@@ -31,7 +33,9 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Bank": "api",
+    "MixedModel": "live.mixed",
     "TuneOptions": "api",
+    "attach": "live.mixed",
     "evaluate": "api",
     "pack": "api",
     "seal": "api",
@@ -46,12 +50,14 @@ _HOME = {
 _LIBRARIES = ("diffusers", "sentence_transformers", "timm", "transformers")
 __all__ = [
     "Bank",
+    "MixedModel",
     "PackOptions",
     "RandesError",
     "RunOptions",
     "TaskInput",
     "Transform",
     "TuneOptions",
+    "attach",
     "evaluate",
     "pack",
     "seal",
