@@ -201,7 +201,7 @@ def _positions(slot: Slot) -> tuple[bool, bool]:
 
 
 def _kind(parts: Parts | None, whole: Whole) -> str:
-    """What a task has there: nothing, the base's, a superposed one, that with more rows, its own."""
+    """What a task has there: none, the base's, a superposed one (or resized), its own."""
     if parts is None:
         return "none"
     task = whole.retrieval.task

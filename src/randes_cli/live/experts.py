@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.selection import Current, Selection
@@ -36,7 +36,7 @@ def forward(
     made = torch.zeros_like(hidden_states)
     gated = hasattr(module, "gate_up_proj")
     up = module.gate_up_proj if gated else module.up_proj
-    for expert in top_k_index.unique().tolist():
+    for expert in sorted(set(top_k_index.flatten().tolist())):
         if expert >= module.num_experts:
             continue
         token, place = torch.where(top_k_index == expert)
@@ -50,10 +50,7 @@ def forward(
             hidden_states[token],
             selection,
         )
-        if gated:
-            inner = _gate(module, inner)
-        else:
-            inner = module.act_fn(inner)
+        inner = _gate(module, inner) if gated else module.act_fn(inner)
         out = _apply(module, "down_proj", module.down_proj, expert, tasks, inner, selection)
         if getattr(module, "has_post_expert_norm", False):
             out = module.post_expert_norm(out)

@@ -95,8 +95,8 @@ def _known(task: str, tasks: Sequence[str]) -> str:
 
 def _replace(slot: Slot, value: torch.Tensor) -> None:
     for module, attribute in slot.places:
-        store = module._parameters if attribute in module._parameters else module._buffers
-        store[attribute] = value
+        store: dict[str, Any] = module._parameters
+        (store if attribute in store else module._buffers)[attribute] = value
 
 
 def _special_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
@@ -106,12 +106,12 @@ def _special_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
         mine = [v for v in module._parameters.values() if isinstance(v, Mixed)]
         if isinstance(module, torch.nn.RNNBase) and mine:
             raise MismatchError(f"{name}: recurrent layers cannot answer for several tasks")
-        if name.endswith("experts") and isinstance(module, torch.nn.ModuleList):
-            if any(isinstance(p, Mixed) for p in module.parameters()):
-                raise MismatchError(
-                    f"{name}: experts that are modules of their own lose sight of whose token is "
-                    "whose; use randes_cli.Pool"
-                )
+        inner = [p for p in module.parameters() if isinstance(p, Mixed)]
+        if inner and name.endswith("experts") and isinstance(module, torch.nn.ModuleList):
+            raise MismatchError(
+                f"{name}: experts that are modules of their own lose sight of whose token is "
+                "whose; use randes_cli.Pool"
+            )
         if mine and experts.is_fused(module):
             module.forward = partial(experts.forward, module, mine[0].current)
             made.append(module)

@@ -11,25 +11,32 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.live.rows import Rows, align, apply, plain, rows_of
+from randes_cli.live.rows import Spread, align, apply, name_of, rows_of
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.weight import Weight
 
 #: What may be asked outside a block that names tasks: the base's values.
 _OUTSIDE = frozenset(
-    "detach clone numpy tolist contiguous equal allclose copy_ __repr__ __format__ __deepcopy__ "
-    "cpu to float __reduce_ex__ isfinite all".split()
+    (
+        *("detach", "clone", "numpy", "tolist", "contiguous", "equal", "allclose", "copy_"),
+        *("cpu", "to", "float", "isfinite", "all"),
+        *("__repr__", "__format__", "__deepcopy__", "__reduce_ex__"),
+    )
 )
-#: What tells of a tensor without its values.
+#: What tells of a tensor without its values, beside what begins with one of `_QUESTIONS`.
 _ABOUT = frozenset(
-    "size dim stride numel nelement element_size is_contiguous is_floating_point data_ptr "
-    "is_complex get_device storage_offset untyped_storage __len__ __hash__ is_pinned "
-    "has_names is_shared requires_grad_ storage _is_view type".split()
+    (
+        *("size", "dim", "stride", "numel", "nelement", "element_size", "data_ptr", "get_device"),
+        *("storage_offset", "untyped_storage", "storage", "type", "requires_grad_"),
+        *("shape", "ndim", "dtype", "device", "requires_grad", "is_floating_point"),
+        *("__len__", "__hash__"),
+    )
 )
-_VALUES = frozenset(("T", "mT", "H", "mH", "data", "real", "imag", "grad"))
+_QUESTIONS = ("is_", "_is_", "has_")
+_VALUES = frozenset(("T", "mT", "H", "mH", "data", "real", "imag"))
 
 
 class Mixed(torch.nn.Parameter):
@@ -47,24 +54,36 @@ class Mixed(torch.nn.Parameter):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        name = func.__name__
-        if name in _ABOUT or (name == "__get__" and _attribute(func) not in _VALUES):
+        handler = _HANDLERS.get(func)
+        if handler is not None:
+            mixed = _first(args, given)
+            selection = mixed.current.selection
+            if selection is None:
+                raise _unnamed(mixed)
+            return handler(selection, *args, **given)
+        name = name_of(func)
+        if _about(name, func):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **given)
-        mixed = _first(args, given)
-        selection = mixed.current.selection
-        if selection is None:
-            return _outside(func, args, given, mixed)
-        if func in _HANDLERS:
-            return _HANDLERS[func](selection, *args, **given)
-        if selection.only is not None:
-            task = selection.only
-            return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
-        if name in ("__getitem__", "index_select") and not mixed.weight.positional:
-            _refuse_rows(mixed.weight)
-        args = [rows(v, selection) if isinstance(v, Mixed) else v for v in args]
-        given = {k: rows(v, selection) if isinstance(v, Mixed) else v for k, v in given.items()}
-        return apply(func, args, given)
+        return _otherwise(func, name, args, given)
+
+
+def _otherwise(
+    func: Callable[..., Any], name: str, args: Sequence[Any], given: dict[str, Any]
+) -> Any:
+    """An operation without a way of its own: on whole weights of one task, or as `Rows`."""
+    mixed = _first(args, given)
+    selection = mixed.current.selection
+    if selection is None:
+        return _outside(func, name, args, given, mixed)
+    if selection.only is not None:
+        task = selection.only
+        return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
+    if name == "index_select" and not mixed.weight.positional:
+        _refuse_rows(mixed.weight)
+    spread = [rows(v, selection) if isinstance(v, Mixed) else v for v in args]
+    known = {k: rows(v, selection) if isinstance(v, Mixed) else v for k, v in given.items()}
+    return apply(func, spread, known)
 
 
 def mixed_parameter(weight: Weight, current: Current) -> Mixed:
@@ -75,7 +94,7 @@ def mixed_parameter(weight: Weight, current: Current) -> Mixed:
 
 
 def rows(value: Any, selection: Selection) -> Any:
-    """A parameter as each row has it: `Rows`, or a plain tensor where there is one task alone."""
+    """A parameter as each row has it, or a plain tensor where there is one task alone."""
     if not isinstance(value, Mixed):
         return value
     weight = value.weight
@@ -84,19 +103,23 @@ def rows(value: Any, selection: Selection) -> Any:
     if weight.table is not None:
         longest = max(weight.lengths[task] for task in selection.tasks)
         found = weight.table[selection.index]
-        return rows_of(found[..., :longest] if weight.base.dim() == 1 else found, lead(selection))
+        return Spread(found[..., :longest] if weight.base.dim() == 1 else found, lead(selection))
     stacked = torch.stack([weight.full(task) for task in selection.tasks])
     order = torch.tensor(selection.tasks, device=stacked.device)
     place = torch.searchsorted(order, selection.index.to(stacked.device))
-    return rows_of(stacked[place], lead(selection))
+    return Spread(stacked[place], lead(selection))
 
 
 def lead(selection: Selection) -> int:
     return selection.index.dim()
 
 
-def _attribute(func: Callable[..., Any]) -> str:
-    return str(getattr(getattr(func, "__self__", None), "__name__", "?"))
+def _about(name: str, func: Callable[..., Any]) -> bool:
+    if name in _ABOUT:
+        return True
+    if func.__name__ == "__get__":
+        return name not in _VALUES
+    return name.startswith(_QUESTIONS)
 
 
 def _first(args: Sequence[Any], given: Mapping[str, Any]) -> Mixed:
@@ -123,14 +146,22 @@ def _whole(args: Sequence[Any], task: int) -> list[Any]:
     ]
 
 
+def _unnamed(mixed: Mixed) -> UsageError:
+    return UsageError(
+        f"{mixed.weight.name}: no tasks are named; run the model inside `with mixed.tasks([...]):`"
+    )
+
+
 def _outside(
-    func: Callable[..., Any], args: Sequence[Any], given: Mapping[str, Any], mixed: Mixed
+    func: Callable[..., Any],
+    name: str,
+    args: Sequence[Any],
+    given: Mapping[str, Any],
+    mixed: Mixed,
 ) -> Any:
-    if func.__name__ not in _OUTSIDE and func.__name__ != "__get__":
-        raise UsageError(
-            f"{mixed.weight.name}: no tasks are named; run the model inside "
-            "`with mixed.tasks([...]):`"
-        )
+    """The base's values, for what does not compute an answer from them."""
+    if name not in _OUTSIDE and func.__name__ != "__get__":
+        raise _unnamed(mixed)
     with torch._C.DisableTorchFunctionSubclass():
         made = func(*args, **given)
     if isinstance(made, torch.Tensor) and (made.dtype, made.device) != (mixed.dtype, mixed.device):
@@ -161,14 +192,15 @@ def _with_bias(made: torch.Tensor, bias: Any, selection: Selection, axis: int = 
     if bias is None:
         return made
     found = rows(bias, selection)
-    if isinstance(found, Rows):
-        if axis == 1:
-            for _ in range(made.dim() - 2):
-                found = found[..., None]
-        return made + align(found, made)
-    if axis == 1:
-        return made + found.reshape(-1, *[1] * (made.dim() - 2))
-    return made + found
+    if isinstance(found, Spread):
+        return made + align(_lengthened(found, made.dim() - 2) if axis == 1 else found, made)
+    side: torch.Tensor = found.reshape(-1, *[1] * (made.dim() - 2)) if axis == 1 else found
+    return made + side
+
+
+def _lengthened(spread: Spread, dims: int) -> Spread:
+    """With dimensions of 1 behind it."""
+    return Spread(spread.data[(..., *[None] * dims)], spread.lead)
 
 
 def linear(
@@ -195,10 +227,12 @@ def _matmul(selection: Selection, x: Any, weight: Any) -> torch.Tensor:
     if isinstance(x, Mixed):
         if weight.dim() < 3 or isinstance(weight, Mixed):
             raise MismatchError(f"{x.weight.name}: a product of it and a matrix without rows")
-        return x.weight.linear(weight.transpose(-1, -2), selection).transpose(-1, -2)
+        turned: torch.Tensor = weight.transpose(-1, -2)
+        return x.weight.linear(turned, selection).transpose(-1, -2)
     if isinstance(weight, Mixed):
         return weight.weight.linear_turned(x, selection)
-    return torch.matmul(x, weight)
+    made: torch.Tensor = torch.matmul(x, weight)
+    return made
 
 
 def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: Any, **_: Any) -> Any:
@@ -228,10 +262,12 @@ def _lookup(selection: Selection, weight: Any, item: Any) -> Any:
     whole = isinstance(item, torch.Tensor) and item.dtype == torch.long and item.dim() > 0
     if isinstance(weight, Mixed) and whole and weight.weight.positional:
         return _embedding(selection, item, weight)
-    if isinstance(weight, Mixed) and selection.only is None and weight.weight.table is None:
-        if not weight.weight.positional:
-            _refuse_rows(weight.weight)
+    several = selection.only is None and isinstance(weight, Mixed)
+    if several and weight.weight.table is None and not weight.weight.positional:
+        _refuse_rows(weight.weight)
     found = rows(weight, selection)
+    if isinstance(found, Spread):
+        return apply(torch.Tensor.__getitem__, [found, item], {})
     return found[item]
 
 
@@ -240,7 +276,7 @@ def _norm(selection: Selection, made: torch.Tensor, weight: Any, bias: Any) -> t
         if factor is None:
             continue
         found = rows(factor, selection)
-        side = align(found, made) if isinstance(found, Rows) else found
+        side = align(found, made) if isinstance(found, Spread) else found
         made = made * side if times else made + side
     return made
 
@@ -269,10 +305,8 @@ def _rms_norm(
 def _channels(selection: Selection, value: Any, made: torch.Tensor) -> Any:
     """A vector of channels, shaped to meet [n, channels, …]."""
     found = rows(value, selection)
-    if isinstance(found, Rows):
-        for _ in range(made.dim() - 2):
-            found = found[..., None]
-        return align(found, made)
+    if isinstance(found, Spread):
+        return align(_lengthened(found, made.dim() - 2), made)
     return found.reshape(-1, *[1] * (made.dim() - 2))
 
 
@@ -341,7 +375,7 @@ def _as_product(
     x: torch.Tensor, weight: Weight, selection: Selection, more: tuple[Any, ...]
 ) -> torch.Tensor | None:
     """A convolution whose windows do not overlap, as a linear layer of its windows; else None."""
-    stride, padding, dilation, groups = more
+    stride, padding, _, groups = more
     kernel, dims = tuple(weight.base.shape[2:]), weight.base.dim() - 2
     strides = (stride,) * dims if isinstance(stride, int) else tuple(stride)
     still = all(v == 0 for v in ((padding,) if isinstance(padding, int) else padding))

@@ -50,9 +50,10 @@ def parameter_parts(
 
     Raises MismatchError where a library's conversion is of a kind that cannot be followed.
     """
-    if hasattr(module, "_fix_state_dict_keys_on_load"):  # diffusers
+    fix: Any = getattr(module, "_fix_state_dict_keys_on_load", None)
+    if fix is not None:  # diffusers
         renamed = {name: name for name in shapes}
-        module._fix_state_dict_keys_on_load(renamed)
+        fix(renamed)
         return {new: (Part(old),) for new, old in renamed.items()}
     if hasattr(module, "base_model_prefix"):  # transformers
         return _converted(module, shapes)
@@ -113,8 +114,8 @@ def _follow(
     except Exception as error:
         raise _unknown(first) from error
     made = {}
-    for target, tensor in found.items():
-        tensor = tensor[0] if isinstance(tensor, list) else tensor
+    for target, value in found.items():
+        tensor = value[0] if isinstance(value, list) else value
         made[target] = tuple(
             _locate(tensor, number, name, shapes[name], small, back, first)
             for number, (name, _) in enumerate(sources)

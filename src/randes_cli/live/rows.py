@@ -6,8 +6,9 @@ here is an error: an operation that took the rows for something else would answe
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,20 +16,39 @@ from randes_cli.errors import MismatchError
 
 #: Operations on single elements.
 _ELEMENTWISE = frozenset(
-    "abs exp neg sigmoid tanh relu gelu silu softplus sqrt rsqrt log clamp clamp_min clamp_max "
-    "square reciprocal float half bfloat16 double type_as contiguous clone detach __neg__ "
-    "expm1 log1p sin cos erf".split()
+    (
+        *("abs", "exp", "neg", "sigmoid", "tanh", "relu", "gelu", "silu", "softplus", "sqrt"),
+        *("rsqrt", "log", "log1p", "expm1", "clamp", "clamp_min", "clamp_max", "square"),
+        *("reciprocal", "sin", "cos", "erf", "__neg__"),
+        *("to", "type_as", "float", "half", "bfloat16", "double"),
+        *("contiguous", "clone", "detach"),
+    )
 )
 #: Operations on two tensors that are stretched to one shape.
 _PAIRWISE = frozenset(
-    "add sub mul div pow true_divide rsub multiply __add__ __radd__ __sub__ __rsub__ __mul__ "
-    "__rmul__ __truediv__ __rtruediv__ __pow__ __rpow__ __iadd__ __isub__ __imul__ add_ sub_ mul_ "
-    "maximum minimum where".split()
+    (
+        *("add", "sub", "rsub", "mul", "multiply", "div", "true_divide", "pow"),
+        *("maximum", "minimum", "where", "add_", "sub_", "mul_"),
+        *("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__pow__"),
+        *("__rpow__", "__truediv__", "__rtruediv__", "__iadd__", "__isub__", "__imul__"),
+    )
 )
 
 
+class Spread(NamedTuple):
+    """[rows, …] (or [rows, tokens, …], where `lead` is 2) of a parameter […]."""
+
+    data: torch.Tensor
+    lead: int
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of one row's parameter."""
+        return torch.Size(self.data.shape[self.lead :])
+
+
 class Rows(torch.Tensor):
-    """[rows, …] (or [rows, tokens, …]) that passes for […]. Made by `rows_of`."""
+    """A `Spread` that passes for one row's parameter, where a model computes with it."""
 
     lead: int
 
@@ -40,7 +60,8 @@ class Rows(torch.Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        return apply(func, args, dict(kwargs or {}))
+        known = {name: _spread(value) for name, value in (kwargs or {}).items()}
+        return apply(func, [_spread(value) for value in args], known)
 
 
 def rows_of(data: torch.Tensor, lead: int) -> Rows:
@@ -50,80 +71,87 @@ def rows_of(data: torch.Tensor, lead: int) -> Rows:
     return made
 
 
-def plain(rows: Rows) -> torch.Tensor:
-    """All of it, as a tensor like any other."""
+def _spread(value: Any) -> Any:
+    if not isinstance(value, Rows):
+        return value
     with torch._C.DisableTorchFunctionSubclass():
-        return rows.as_subclass(torch.Tensor)
+        return Spread(value.as_subclass(torch.Tensor), value.lead)
 
 
 def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """What `func` gives where some arguments are `Rows`. Raises MismatchError if not known."""
-    name = _name(func)
-    first = args[0] if args else None
-    if name in _PROPERTIES and isinstance(first, Rows):
-        return _PROPERTIES[name](first, *args[1:])
-    if name in _ELEMENTWISE and isinstance(first, Rows):
-        made = func(plain(first), *map(_plain, args[1:]), **kwargs)
-        return rows_of(made, first.lead)
-    if name == "to" and isinstance(first, Rows):
-        return rows_of(plain(first).to(*map(_plain, args[1:]), **kwargs), first.lead)
-    if name in _SHAPES and isinstance(first, Rows):
-        return _SHAPES[name](first, *args[1:], **kwargs)
+    """What `func` gives where some arguments are a `Spread`: `Rows` again, or a plain tensor.
+
+    Raises MismatchError where that is not known.
+    """
+    name, first = name_of(func), args[0] if args else None
+    if isinstance(first, Spread):
+        known = _PROPERTIES.get(name) or _SHAPES.get(name)
+        if known is not None:
+            return known(first, *args[1:], **kwargs)
+        if name in _ELEMENTWISE:
+            return rows_of(func(first.data, *map(_plain, args[1:]), **kwargs), first.lead)
+    elif name in ("conv1d", "conv2d", "conv3d"):
+        return _convolution(func, *args, **kwargs)
+    elif name == "scaled_dot_product_attention":
+        masks = {k: align(v, args[0]) if isinstance(v, Spread) else v for k, v in kwargs.items()}
+        return func(*[align(v, args[0]) if isinstance(v, Spread) else v for v in args], **masks)
     if name in _PAIRWISE:
         return _pairwise(func, args, kwargs)
-    if name == "scaled_dot_product_attention" and not isinstance(first, Rows):
-        known = {k: align(v, args[0]) if isinstance(v, Rows) else v for k, v in kwargs.items()}
-        return func(*[align(v, args[0]) if isinstance(v, Rows) else v for v in args], **known)
-    if name in ("conv1d", "conv2d", "conv3d") and not isinstance(first, Rows):
-        return _convolution(func, *args, **kwargs)
     raise MismatchError(
         f"{name} on a parameter that differs among the tasks of a batch is not known: "
         "run the tasks one after the other (randes_cli.Pool)"
     )
 
 
-def _name(func: Callable[..., Any]) -> str:
+def name_of(func: Callable[..., Any]) -> str:
+    """What an operation is called; the name of a property for what reads it.
+
+    Known ones are in a table, because a compiler cannot follow ``func.__name__``.
+    """
+    name = _NAMES.get(func)
+    if name is not None:
+        return name
     if func.__name__ == "__get__":
         return str(getattr(getattr(func, "__self__", None), "__name__", "?"))
     return func.__name__
 
 
 def _plain(value: Any) -> Any:
-    return plain(value) if isinstance(value, Rows) else value
+    return value.data if isinstance(value, Spread) else value
 
 
 def _pairwise(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Rows with a number or a tensor that all rows share: rows. With inputs: a plain tensor."""
-    rows = [value for value in args if isinstance(value, Rows)]
-    lead, dims = rows[0].lead, max(plain(value).dim() - value.lead for value in rows)
-    others = [v for v in args if isinstance(v, torch.Tensor) and not isinstance(v, Rows)]
+    rows = [value for value in args if isinstance(value, Spread)]
+    lead, dims = rows[0].lead, max(value.data.dim() - value.lead for value in rows)
+    others = [v for v in args if isinstance(v, torch.Tensor) and not isinstance(v, Spread)]
     inputs = next((v for v in others if _has_rows(v, rows[0])), None)
     if inputs is None:
-        shared = [_padded(v, dims) if isinstance(v, Rows) else v for v in args]
+        shared = [_padded(v, dims) if isinstance(v, Spread) else v for v in args]
         return rows_of(func(*shared, **kwargs), lead)
-    return func(*[align(v, inputs) if isinstance(v, Rows) else v for v in args], **kwargs)
+    return func(*[align(v, inputs) if isinstance(v, Spread) else v for v in args], **kwargs)
 
 
-def _has_rows(other: torch.Tensor, rows: Rows) -> bool:
+def _has_rows(other: torch.Tensor, rows: Spread) -> bool:
     """Whether a tensor that meets `rows` has the batch as its first dimension."""
-    dims = plain(rows).dim() - rows.lead
+    dims = rows.data.dim() - rows.lead
     if other.dim() == 0 or other.dim() < dims:
         return False
     if other.dim() > dims:
         return True
-    return bool(dims and plain(rows).shape[rows.lead] == 1 and other.shape[0] != 1)
+    return bool(dims and rows.data.shape[rows.lead] == 1 and other.shape[0] != 1)
 
 
-def _padded(rows: Rows, dims: int) -> torch.Tensor:
-    data = plain(rows)
+def _padded(rows: Spread, dims: int) -> torch.Tensor:
+    data = rows.data
     for _ in range(dims - (data.dim() - rows.lead)):
         data = data.unsqueeze(rows.lead)
     return data
 
 
-def align(rows: Rows, inputs: torch.Tensor) -> torch.Tensor:
+def align(rows: Spread, inputs: torch.Tensor) -> torch.Tensor:
     """As a plain tensor that meets inputs [n, …]: n is the number of rows, or a multiple."""
-    data, lead = plain(rows), rows.lead
+    data, lead = rows.data, rows.lead
     dims = data.dim() - lead
     if dims == inputs.dim():
         if data.shape[lead] != 1:
@@ -152,86 +180,81 @@ def _convolution(
     groups: int = 1,
 ) -> torch.Tensor:
     """Each row by its own kernel: one convolution with as many times more groups."""
-    if not isinstance(weight, Rows) or weight.lead != 1 or len(input) % len(plain(weight)):
+    if not isinstance(weight, Spread) or weight.lead != 1 or len(input) % len(weight.data):
         raise MismatchError("a convolution by kernels that differ among tasks, not by rows")
-    rows, times = len(input), len(input) // len(plain(weight))
-    kernels = plain(weight).repeat_interleave(times, 0).flatten(0, 1)
+    rows, times = len(input), len(input) // len(weight.data)
+    kernels = weight.data.repeat_interleave(times, 0).flatten(0, 1)
     joined = input.reshape(1, -1, *input.shape[2:])
-    made = func(joined, kernels, None, stride, padding, dilation, groups * rows)
+    made: torch.Tensor = func(joined, kernels, None, stride, padding, dilation, groups * rows)
     made = made.reshape(rows, -1, *made.shape[2:])
     if bias is None:
         return made
-    if isinstance(bias, Rows):
-        for _ in range(made.dim() - 2):
-            bias = bias.unsqueeze(-1)
-        return made + align(bias, made)
-    return made + bias.reshape(-1, *[1] * (made.dim() - 2))
+    if isinstance(bias, Spread):
+        side = bias.data[(..., *[None] * (made.dim() - 2))]
+        return made + align(Spread(side, bias.lead), made)
+    return made + torch.as_tensor(bias).reshape(-1, *[1] * (made.dim() - 2))
 
 
-def _shape(rows: Rows) -> torch.Size:
-    return torch.Size(plain(rows).shape[rows.lead :])
+def _size(rows: Spread, dim: int | None = None) -> Any:
+    return rows.shape if dim is None else rows.shape[dim]
 
 
-def _size(rows: Rows, dim: int | None = None) -> Any:
-    return _shape(rows) if dim is None else _shape(rows)[dim]
-
-
-def _sizes(rows: Rows, *sizes: Any) -> tuple[list[int], bool]:
+def _sizes(rows: Spread, *sizes: Any) -> tuple[list[int], bool]:
     """Sizes as given, and whether the first of them is that of a batch."""
     given = list(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else list(sizes)
-    shape, count = _shape(rows), plain(rows).shape[0]
+    shape, count = rows.shape, rows.data.shape[0]
     longer = len(given) > len(shape)
     batch = (longer or (len(shape) > 0 and shape[0] == 1)) and given[0] % count == 0
     return given, batch and given[0] != -1
 
 
-def _expand(rows: Rows, *sizes: Any) -> Any:
+def _expand(rows: Spread, *sizes: Any) -> Any:
     given, batch = _sizes(rows, *sizes)
-    data = plain(rows)
+    data = rows.data
     if not batch:
         return rows_of(data.expand(*data.shape[: rows.lead], *given), rows.lead)
     return align(rows, data.new_empty(given[0], *[0] * (len(given) - 1))).expand(*given)
 
 
-def _repeat(rows: Rows, *sizes: Any) -> Any:
+def _repeat(rows: Spread, *sizes: Any) -> Any:
     given, batch = _sizes(rows, *sizes)
     if not batch:
         raise MismatchError("repeat of a parameter that differs among tasks, not by the batch")
-    data = align(rows, plain(rows).new_empty(given[0], *[0] * (len(given) - 1)))
+    data = align(rows, rows.data.new_empty(given[0], *[0] * (len(given) - 1)))
     return data.repeat(1, *given[1:])
 
 
-def _index(rows: Rows, item: Any) -> Any:
+def _index(rows: Spread, item: Any) -> Any:
     items = item if isinstance(item, tuple) else (item,)
-    return rows_of(plain(rows)[(slice(None),) * rows.lead + items], rows.lead)
+    return rows_of(rows.data[(slice(None),) * rows.lead + items], rows.lead)
 
 
-def _reshape(rows: Rows, *sizes: Any) -> Rows:
+def _reshape(rows: Spread, *sizes: Any) -> Rows:
     given, _ = _sizes(rows, *sizes) if sizes else ([], False)
-    data = plain(rows)
+    data = rows.data
     return rows_of(data.reshape(*data.shape[: rows.lead], *given), rows.lead)
 
 
-def _permute(rows: Rows, *dims: Any) -> Rows:
+def _permute(rows: Spread, *dims: Any) -> Rows:
     order = list(dims[0]) if len(dims) == 1 and not isinstance(dims[0], int) else list(dims)
-    data, lead = plain(rows), rows.lead
+    data, lead = rows.data, rows.lead
     count = data.dim() - lead
     return rows_of(data.permute(*range(lead), *[lead + d % count for d in order]), lead)
 
 
-def _axis(rows: Rows, dim: int, more: int = 0) -> int:
-    return rows.lead + dim % (plain(rows).dim() - rows.lead + more)
+def _axis(rows: Spread, dim: int, more: int = 0) -> int:
+    return rows.lead + dim % (rows.data.dim() - rows.lead + more)
 
 
 _PROPERTIES: dict[str, Callable[..., Any]] = {
-    "shape": _shape,
+    "shape": lambda rows: rows.shape,
     "size": _size,
-    "dim": lambda rows: len(_shape(rows)),
-    "ndim": lambda rows: len(_shape(rows)),
-    "dtype": lambda rows: plain(rows).dtype,
-    "device": lambda rows: plain(rows).device,
+    "dim": lambda rows: len(rows.shape),
+    "ndim": lambda rows: len(rows.shape),
+    "dtype": lambda rows: rows.data.dtype,
+    "device": lambda rows: rows.data.device,
     "requires_grad": lambda rows: False,
-    "is_floating_point": lambda rows: plain(rows).is_floating_point(),
+    "is_floating_point": lambda rows: rows.data.is_floating_point(),
 }
 _SHAPES: dict[str, Callable[..., Any]] = {
     "expand": _expand,
@@ -240,9 +263,25 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "view": _reshape,
     "reshape": _reshape,
     "permute": _permute,
-    "unsqueeze": lambda rows, dim: rows_of(plain(rows).unsqueeze(_axis(rows, dim, 1)), rows.lead),
-    "squeeze": lambda rows, dim: rows_of(plain(rows).squeeze(_axis(rows, dim)), rows.lead),
+    "unsqueeze": lambda rows, dim: rows_of(rows.data.unsqueeze(_axis(rows, dim, 1)), rows.lead),
+    "squeeze": lambda rows, dim: rows_of(rows.data.squeeze(_axis(rows, dim)), rows.lead),
     "transpose": lambda rows, one, two: rows_of(
-        plain(rows).transpose(_axis(rows, one), _axis(rows, two)), rows.lead
+        rows.data.transpose(_axis(rows, one), _axis(rows, two)), rows.lead
     ),
 }
+
+
+def _names() -> dict[Any, str]:
+    known = {*_ELEMENTWISE, *_PAIRWISE, *_SHAPES, *_PROPERTIES, "scaled_dot_product_attention"}
+    made: dict[Any, str] = {}
+    for home in (torch.Tensor, torch, torch.nn.functional):
+        for name in known | {"conv1d", "conv2d", "conv3d"}:
+            found = getattr(home, name, None)
+            if inspect.isdatadescriptor(found):
+                made[getattr(found, "__get__")] = name  # noqa: B009
+            elif callable(found):
+                made[found] = name
+    return made
+
+
+_NAMES = _names()
