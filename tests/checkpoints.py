@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
 from randes_cli.reports import PackReport
+from tests.independent.judge import judge
 
 State = dict[str, torch.Tensor]
 
@@ -110,6 +111,7 @@ class Packer:
         inputs = self.inputs(tasks, indices)
         run = run or RunOptions(threads=1)
         self.reports.append(pack(str(source), inputs, path, options, run, force=True))
+        judge(path, source)
         return path
 
 

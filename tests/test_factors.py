@@ -11,8 +11,9 @@ import torch
 from randes_cli import PackOptions, RunOptions, Transform
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import open_base
 from randes_cli.read.factors import factors, factors_of, superposition
-from randes_cli.read.retrieve import Retrieval, find_task, open_base
+from randes_cli.read.retrieve import Retrieval
 from tests.checkpoints import Packer, State, perturbed, random_state, retrieve
 
 SHAPES = {
@@ -33,7 +34,7 @@ def packed(packer: Packer, options: PackOptions) -> tuple[Path, State]:
 
 def product(bank: BankFile, task: str, name: str) -> np.ndarray:
     """λ · 2^e · diag(a · scales) S diag(b · scales), in float64."""
-    retrieval = Retrieval(bank, open_base(bank, None), find_task(bank, task))
+    retrieval = Retrieval(bank, open_base(bank, None), bank.task(task))
     found = factors_of(retrieval, name)
     assert found is not None
     down, across = found.a.astype(float), found.b.astype(float)
@@ -54,7 +55,7 @@ def test_base_plus_the_product_of_the_factors_is_the_retrieval(
     names = [name for name in SHAPES if preset != "srsf" or name != "conv.weight"]
     with BankFile(path) as bank:
         for task in "abc":
-            found = Retrieval(bank, None, find_task(bank, task))
+            found = Retrieval(bank, None, bank.task(task))
             for name in names:
                 if found.superposed(name):
                     made = product(bank, task, name).reshape(SHAPES[name])
@@ -90,7 +91,7 @@ def test_a_batch_of_two_tasks_takes_one_product_with_the_superposition(packer: P
     path, base = packed(packer, PackOptions(transform=Transform.from_preset("two-sided"), bits=2))
     name, inputs = "layers.1.weight", torch.randn(2, 64, dtype=torch.float64)
     with BankFile(path) as bank:
-        retrievals = [Retrieval(bank, None, find_task(bank, task)) for task in "ab"]
+        retrievals = [Retrieval(bank, None, bank.task(task)) for task in "ab"]
         found = [factors_of(one, name) for one in retrievals]
         shared = torch.from_numpy(superposition(retrievals[0], name)).double()
     sides = []

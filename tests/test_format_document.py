@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import log10
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +12,32 @@ import pytest
 import torch
 
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
+from randes_cli.core.levels import SEAL_BITS, levels
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
 from randes_cli.files import bank_keys, bank_writer
 from randes_cli.files.bank import BankFile
 from randes_cli.files.digests import digest
-from randes_cli.files.header import MAX_HEADER
-from randes_cli.files.manifest import encode, to_json
-from randes_cli.files.manifest_reader import FEATURES, decode
+from randes_cli.files.manifest import FEATURES, decode, encode
+from randes_cli.limits import (
+    LIMITS,
+    LONGEST_NAME,
+    LONGEST_TEXT,
+    MOST_COEFFICIENT,
+    MOST_HEADER,
+    MOST_MANIFEST,
+    MOST_SCORE,
+    MOST_STATISTIC,
+)
 from randes_cli.plan import CHUNK_ELEMENTS, Rect, plan_units
 from randes_cli.specs import BaseStorage, Rest, Shuffle, Signs, TensorInfo, Transform
 from tests.bank_example import BASE, TASKS, example_bank, hex_lines
 from tests.checkpoints import retrieve
 from tests.oracle import stream, stream_bits
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "bank-format.md").read_text("utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+DOCUMENT = (DOCS / "bank-format.md").read_text("utf-8")
+EXAMPLE = DOCS / "worked-example.txt"
 
 
 def rows_of(section: str) -> list[list[str]]:
@@ -37,12 +49,12 @@ def rows_of(section: str) -> list[list[str]]:
 
 
 def test_the_example_s_bytes_are_those_that_are_packed(tmp_path: Path) -> None:
-    printed = DOCUMENT.split("```hexdump\n")[1].split("\n```")[0]
+    printed = EXAMPLE.read_text("utf-8")
     assert printed.splitlines() == hex_lines(example_bank(tmp_path))
 
 
 def test_the_printed_example_can_be_typed_in_and_opened(tmp_path: Path) -> None:
-    printed = DOCUMENT.split("```hexdump\n")[1].split("\n```")[0].splitlines()
+    printed = EXAMPLE.read_text("utf-8").splitlines()
     data = bytearray(int(printed[-1], 16))
     last, line = 0, b""
     for row in printed[:-1]:
@@ -134,7 +146,7 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
     example_bank(tmp_path)
     with BankFile(tmp_path / "example.randes") as opened:
         manifest = opened.manifest
-    written = to_json(manifest)
+    written = manifest.to_json()
     paths = {
         f"{key}.{inner}" if key in ("transform", "base", "stats") else key
         for key, value in written.items()
@@ -160,13 +172,29 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
     assert all(f"`{feature}`" in DOCUMENT for feature in FEATURES)
 
 
+def power(number: int) -> str:
+    return f"2^{number.bit_length() - 1}"
+
+
+def ten(number: float) -> str:
+    return f"±10^{round(log10(number))}"
+
+
 def test_limits_are_those_of_the_code() -> None:
     limits = {row[0]: row[1] for row in rows_of("9. Limits")[2:]}
-    assert limits["header"] == f"{MAX_HEADER:,} bytes".replace(",", " ")
+    assert limits["header"] == f"{MOST_HEADER:,} bytes".replace(",", " ")
     assert limits["one rounded delta, and a 16-bit sum"] == f"±{LIMIT[16]} steps"
     assert limits["an 8-bit sum"] == f"±{LIMIT[8]} steps"
     low, high = EXPONENT_RANGE
     assert limits["step exponent"] == f"{low} … {high}".replace("-", "−")
+    assert limits["task index"] == power(LIMITS["index"].most + 1) + " − 1"
+    assert limits["groups"] == power(LIMITS["groups"].most)
+    assert limits["capacity"] == power(LIMITS["capacity"].most)
+    assert limits["manifest"] == f"{power(MOST_MANIFEST)} bytes"
+    assert limits["a tensor's name"] == f"{LONGEST_NAME} characters"
+    assert limits["a text that is shown"] == f"{LONGEST_TEXT} characters"
+    assert limits["a value of `stats/`"] == ten(MOST_STATISTIC)
+    assert limits["λ, and a score of `tuning`"] == f"{ten(MOST_COEFFICIENT)}, {ten(MOST_SCORE)}"
     assert limits["chunk"] == f"{CHUNK_ELEMENTS} elements"
 
 
@@ -216,3 +244,17 @@ def test_the_example_returns_its_tasks(tmp_path: Path) -> None:
         others = next(v for name, v in TASKS.items() if name != task)
         expected = (torch.tensor(others) - torch.tensor(BASE)).view(2, 3).abs()
         assert torch.equal(left.abs(), expected)
+
+
+@pytest.mark.parametrize("page", ["bank-format.md", "sealed.md"])
+def test_no_value_is_defined_by_a_source_file(page: str) -> None:
+    assert re.findall(r"[\w/]+\.(?:py|c)\b", (DOCS / page).read_text("utf-8")) == []
+
+
+def test_the_levels_of_the_document_are_those_of_the_code() -> None:
+    table = (DOCS / "sealed.md").read_text("utf-8").split("```levels\n")[1].split("```")[0]
+    _, *parts = re.split(r"levels (\d+)\n", table)
+    assert tuple(map(int, parts[::2])) == SEAL_BITS
+    for bits, words in zip(SEAL_BITS, parts[1::2], strict=True):
+        half = np.array([int(word, 16) for word in words.split()], np.uint32).view(np.float32)
+        assert np.array_equal(np.concatenate([-half[::-1], half]), levels(bits))

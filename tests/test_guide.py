@@ -45,7 +45,7 @@ def test_outputs_and_pictures_are_current(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_every_command_of_the_guide_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    from randes_cli.cli.main import COMMANDS
+    from randes_cli.cli.app import COMMANDS
 
     text = (DOCS / "guide.md").read_text("utf-8")
     used = set(re.findall(r"^(?:\$ )?randes ([a-z]+)", text, re.M)) | set(

@@ -55,8 +55,10 @@ def write_csv(all_results: Sequence[Results]) -> None:
                         )
 
 
+TITLE = "# Results\n\n## In short\n"
+
 INTRODUCTION = """\
-# Results
+## How it was measured
 
 Made by `make bench-quality` (`benchmarks/quality/run.py`) from what it measured; do not edit.
 
@@ -90,7 +92,10 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
     by_name = {results.bed.name: results for results in all_results}
     missing = [name for name in beds if name not in ran]
     notes = Path(__file__).with_name("findings.md").read_text("utf-8")
+    summary = Path(__file__).with_name("summary.md").read_text("utf-8")
     sections = [
+        TITLE,
+        summary,
         INTRODUCTION,
         f"## What was found\n\n{notes}",
         f"## What was aimed for\n\n{comparisons.goals(by_name)}\n",

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.base import BankBase, base_task, open_base
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.evaluate import evaluate
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.ops.tune import TuneOptions, tune
-from randes_cli.plan import strip_elements
-from randes_cli.read.load import LoadReport, load_into, torch_dtypes
-from randes_cli.read.retrieve import BankBase, Retrieval, base_task, find_task, open_base
-from randes_cli.specs import ITEM_SIZE, RunOptions
+from randes_cli.read.load import LoadReport, as_torch, load_into
+from randes_cli.read.retrieve import Retrieval
+from randes_cli.specs import RunOptions
 
 if TYPE_CHECKING:
     import torch
@@ -42,13 +39,13 @@ class Bank:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, base: str | None = None, run: RunOptions | None = None
+        cls, path: StrPath, *, base: StrPath | None = None, run: RunOptions | None = None
     ) -> Bank:
         """Open a bank, or one on the Hub (``org/name@rev``), which is read by range.
 
         `base` is the base's checkpoint where it lies outside and has moved.
         """
-        file = open_bank(str(path))
+        file = open_bank(as_source(path))
         try:
             return cls(file, open_base(file, base), run or RunOptions())
         except BaseException:
@@ -62,7 +59,7 @@ class Bank:
 
     def task(self, name: str) -> TaskRecord:
         """What the manifest records of a task."""
-        return find_task(self._file, name)
+        return self._file.task(name)
 
     @property
     def file(self) -> BankFile:
@@ -76,8 +73,8 @@ class Bank:
 
     def retrieval(self, task: str | None, *, coefficient: float | None = None) -> Retrieval:
         """How a task comes out, or the base (None). What was found sound is not checked again."""
-        record = base_task(self._file) if task is None else find_task(self._file, task)
-        made = Retrieval(self._file, self._base, record, coefficient=coefficient)
+        record = base_task(self._file) if task is None else self._file.task(task)
+        made = Retrieval(self._file, self._base, record, coefficient=coefficient, run=self._run)
         made.verified = self._verified
         return made
 
@@ -88,16 +85,12 @@ class Bank:
 
         `coefficient` is λ; None takes the task's own: as tuned, or the default from norms.
         """
-        record = find_task(self._file, task)
-        retrieval = Retrieval(self._file, self._base, record, coefficient=coefficient)
-        strip = strip_elements(
-            1, max_memory=self._run.max_memory, threads=1, chosen=self._run.strip_elements
+        record = self._file.task(task)
+        retrieval = Retrieval(
+            self._file, self._base, record, coefficient=coefficient, run=self._run
         )
-        kernel = make_kernel(self._run.device, elements=strip, layers=1)
         for name, tensor in retrieval.tensors.items():
-            data = _retrieved(retrieval, kernel, strip, name)
-            made = _as_torch(data, tensor.dtype, tensor.shape)
-            del data
+            made = as_torch(retrieval.read(name), tensor.dtype, tensor.shape)
             yield retrieval.output_name(name), made
             del made  # or it would live until the next one is made
 
@@ -126,7 +119,7 @@ class Bank:
         dtype, the module is partly written: load a task again.
         """
         retrieval = self.retrieval(task, coefficient=coefficient)
-        return load_into(retrieval, module, strict=strict, run=self._run, kernels=self._kernels)
+        return load_into(retrieval, module, strict=strict, kernels=self._kernels)
 
     def close(self) -> None:
         """Close the bank and the base."""
@@ -139,23 +132,3 @@ class Bank:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _retrieved(retrieval: Retrieval, kernel: Kernel, strip: int, name: str) -> Any:
-    """The bytes of one retrieved tensor."""
-    tensor = retrieval.tensors[name]
-    size = ITEM_SIZE[tensor.dtype]
-    data = np.empty(tensor.nbytes, np.uint8)
-    for piece in retrieval.pieces(name):
-        start = (piece.skip * piece.rect.width + piece.rect.start) * size
-        retrieval.fill(kernel, piece, strip, data[start : start + piece.rect.elements * size])
-    return data
-
-
-def _as_torch(data: Any, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    import torch
-
-    kind = torch_dtypes()[dtype]
-    if not data.size:
-        return torch.empty(shape, dtype=kind)
-    return torch.from_numpy(data).view(kind).reshape(shape)

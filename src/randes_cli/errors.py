@@ -11,10 +11,13 @@ RandesError                 70  (never raised itself)
 ├── NoSpace                  8  the disk is (or would be) full
 ├── HubError                 9  Hub, network or authorisation
 ├── NewerFormat             10  a newer version or an unknown required feature
-└── InputOutputError        74  the operating system refused a read or a write
+├── OutOfResources          71  no more memory, or a part of the program cannot be loaded
+└── InputOutputError        74  the operating system refused a read, a write or an open file
 """
 
 from __future__ import annotations
+
+import unicodedata
 
 __all__ = [
     "BankDamaged",
@@ -27,15 +30,33 @@ __all__ = [
     "MissingError",
     "NewerFormat",
     "NoSpace",
+    "OutOfResources",
     "RandesError",
     "UsageError",
+    "shown",
 ]
+
+#: Unicode's kinds of characters that steer a terminal or hide what is there.
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def shown(text: str) -> str:
+    """Text in one line, in which control characters, as files' names may have, are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _STEERING else c
+        for c in text
+    )
 
 
 class RandesError(Exception):
     """Base of every error that randes raises on purpose; its text is one line."""
 
     exit_code = 70
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(shown(text))
 
 
 class CheckFailed(RandesError):
@@ -96,6 +117,12 @@ class NewerFormat(RandesError):
     """A bank of a newer version, or one that requires an unknown feature."""
 
     exit_code = 10
+
+
+class OutOfResources(RandesError):
+    """The system gives no more memory, or what the program is made of cannot be loaded."""
+
+    exit_code = 71
 
 
 class InputOutputError(RandesError):

@@ -14,7 +14,7 @@ from functools import lru_cache
 from math import prod
 
 from randes_cli.core.kernel import SPARE
-from randes_cli.core.shuffle import group_by_type
+from randes_cli.core.shuffle import group_by_type, layer_order
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
 
@@ -133,6 +133,12 @@ class Unit:
     def layers(self) -> int:
         return len(self.names)
 
+    def order(self, seed: int, index: int) -> list[int]:
+        """σ of a task: which of its layers lies at each position."""
+        return layer_order(
+            self.shuffle, seed=seed, index=index, layer_kind=self.kind, layers=self.layers
+        )
+
     def flips(self, seed: int, position: int) -> bytes:
         """The packed sign bits of the task with this seed at a position."""
         rows, cols = self.view if self.signs is Signs.two_sided else (self.rows, self.cols)
@@ -202,7 +208,12 @@ def sealable(tensor: TensorInfo) -> bool:
 
 
 def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
-    """The units of a base: a function of its names, shapes and the transform alone.
+    """The units of a base, in its order; see `unit_table`."""
+    return list(dict.fromkeys(unit_table(base, transform).values()))
+
+
+def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Unit]:
+    """The unit of every superposed tensor: a function of names, shapes and transform alone.
 
     Of the targets of one type every `transform.every`-th layer is transformed (paper C.2).
     """
@@ -218,7 +229,7 @@ def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
         made = Unit(kind, members, rows, cols, view, signs, shuffle)
         units.update(dict.fromkeys(members, made))
 
-    for kind, names in group_by_type(targets).items():
+    for kind, names in group_by_type(targets, any_digits=transform.any_digits).items():
         chosen = names[:: transform.every]
         if transform.shuffle is Shuffle.none or len(chosen) == 1:
             for name in chosen:
@@ -229,7 +240,7 @@ def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
         for name in tensors:
             if name not in units:
                 unit(name, [name], Signs.none, Shuffle.none)
-    return list(dict.fromkeys(units[name] for name in tensors if name in units))
+    return {name: units[name] for name in tensors if name in units}
 
 
 _RESIZABLE = re.compile(

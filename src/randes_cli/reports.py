@@ -60,8 +60,9 @@ class PackReport:
     `kept_exactly` gives for each task the reason why a tensor is not superposed; `refused`
     are the tasks that a dry run found wanting; `notes` are about the base; `download_bytes`
     are those of the inputs that the Hub's cache lacked. `bits` and `groups` are as packed (or
-    chosen for --fit). A dry run has `alternatives` to them and, where one quantised delta a task
-    would do better, `advice`.
+    chosen for --fit). `adapters` is what LoRA adapters became: `merged` (so many tasks), `kept`,
+    or None where there are none. A dry run has `alternatives` to them and, where one quantised
+    delta a task would do better, `advice`.
     """
 
     bank: str
@@ -80,6 +81,8 @@ class PackReport:
     groups: int = 1
     alternatives: tuple[Alternative, ...] = ()
     advice: str | None = None
+    adapters: str | None = None
+    merged: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,34 +7,61 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from randes_cli.errors import UsageError
+from randes_cli.limits import (
+    LIMITS,
+    MOST_SECONDS,
+    Limit,
+    StrPath,
+    as_source,
+    check_line,
+    check_number,
+    choose,
+)
 
 FORMAT_NAME = "randes"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-#: Bytes per element of every safetensors dtype that randes stores.
-ITEM_SIZE: Mapping[str, int] = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U64": 8,
-    "U32": 4,
-    "U16": 2,
-    "U8": 1,
-    "BOOL": 1,
-    "C64": 8,
+
+class Dtype(NamedTuple):
+    """A dtype of stored tensors.
+
+    Attributes:
+        size: bytes of an element.
+        floating: whether deltas can be superposed; all others travel as exact own tensors.
+        numpy: its name in NumPy, or in ml_dtypes.
+        torch: its name in torch.
+    """
+
+    size: int
+    floating: bool
+    numpy: str
+    torch: str
+
+
+#: Every dtype that randes stores, by its name in safetensors.
+DTYPES: Mapping[str, Dtype] = {
+    "F64": Dtype(8, True, "float64", "float64"),
+    "F32": Dtype(4, True, "float32", "float32"),
+    "F16": Dtype(2, True, "float16", "float16"),
+    "BF16": Dtype(2, True, "bfloat16", "bfloat16"),
+    "F8_E4M3": Dtype(1, True, "float8_e4m3fn", "float8_e4m3fn"),
+    "F8_E5M2": Dtype(1, True, "float8_e5m2", "float8_e5m2"),
+    "I64": Dtype(8, False, "int64", "int64"),
+    "I32": Dtype(4, False, "int32", "int32"),
+    "I16": Dtype(2, False, "int16", "int16"),
+    "I8": Dtype(1, False, "int8", "int8"),
+    "U64": Dtype(8, False, "uint64", "uint64"),
+    "U32": Dtype(4, False, "uint32", "uint32"),
+    "U16": Dtype(2, False, "uint16", "uint16"),
+    "U8": Dtype(1, False, "uint8", "uint8"),
+    "BOOL": Dtype(1, False, "bool_", "bool"),
+    "C64": Dtype(8, False, "complex64", "complex64"),
 }
-#: Dtypes whose deltas can be superposed. All others travel as exact own tensors.
-FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+ITEM_SIZE: Mapping[str, int] = {name: dtype.size for name, dtype in DTYPES.items()}
+FLOAT_DTYPES = frozenset(name for name, dtype in DTYPES.items() if dtype.floating)
 
 
 class TensorInfo(NamedTuple):
@@ -109,7 +136,9 @@ class Transform:
 
     `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
     are, or where that is not yet known. A bank records them, so that reading one never runs a
-    pattern.
+    pattern. `any_digits`: layer numbers may be digits of any script, as in banks of version 1,
+    and not ASCII's alone. `extra` are optional fields that a bank records and this version does
+    not know.
     """
 
     shuffle: Shuffle = Shuffle.none
@@ -118,14 +147,19 @@ class Transform:
     every: int = 1
     rest: Rest = Rest.sum
     matched: frozenset[str] | None = None
+    any_digits: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise UsageError(f"--every must be 1 or more, not {self.every}")
+        _set(self, shuffle=choose("--shuffle", Shuffle, self.shuffle))
+        _set(self, signs=choose("--signs", Signs, self.signs))
+        _set(self, rest=choose("--rest", Rest, self.rest))
+        LIMITS["every"].check("--every", self.every)
+        check_line("--targets", self.targets)
         if self.matched is None and self.targets not in ("all", "attn", "mlp"):
             try:
                 re.compile(self.targets)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise UsageError(f"--targets: not a regular expression: {error}") from None
 
     @property
@@ -142,8 +176,16 @@ class Transform:
         return cls(shuffle, signs, **more)  # type: ignore[arg-type]
 
 
-#: Groups that a bank may have.
-MOST_GROUPS = 2**20
+def task_seed(bank: int, index: int) -> int:
+    """The seed of a task. Raises UsageError where no number is left for it."""
+    LIMITS["seed"].check("--seed plus a task's index", bank + index)
+    return bank + index
+
+
+def _set(record: object, **values: object) -> None:
+    """Put a checked value into a frozen record under construction."""
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +212,19 @@ class EditOptions:
         base: the base's checkpoint, where it lies outside the bank and has moved.
         wait: seconds to wait for another editor.
         dry_run: only report.
-        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        merge_adapters: refuse a bank of adapters that stay adapters (where there is a base,
+            adapters become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
     """
 
-    base: str | None = None
+    base: StrPath | None = None
     wait: float = 0.0
     dry_run: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
+
+    def __post_init__(self) -> None:
+        check_number("--wait", self.wait, MOST_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +241,9 @@ class PackOptions:
             (None: twice the tasks of the largest group, at least 16).
         steps: step exponents by tensor name that replace the measured ones; with
         widths: bits of those superpositions that are not `bits` wide, by tensor name.
-        merge_adapters: LoRA adapters become full tasks: base + scaling · B · A.
+        adapters: LoRA adapters stay adapters, also where a base is named.
+        merge_adapters: refuse to keep them so (where there is a base and not `adapters`, they
+            become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
     """
 
@@ -208,16 +256,29 @@ class PackOptions:
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    adapters: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
 
     def __post_init__(self) -> None:
-        if self.bits not in (16, 8, 4, 3, 2, 1):
+        if self.adapters and self.merge_adapters:
+            raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
+        if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"--seed must be between 0 and 2^63-1, not {self.seed}")
-        if not 1 <= self.groups <= MOST_GROUPS:
-            raise UsageError(f"--groups must be between 1 and {MOST_GROUPS}, not {self.groups}")
+        LIMITS["seed"].check("--seed", self.seed)
+        LIMITS["groups"].check("--groups", self.groups)
+        if self.capacity is not None:
+            LIMITS["capacity"].check("--capacity", self.capacity)
+        for name, step in self.steps.items():
+            LIMITS["step"].check(f"steps[{name!a}]", step)
+        for name, width in self.widths.items():
+            if type(width) is not int or width not in (16, 8):
+                raise UsageError(f"widths[{name!a}] must be 16 or 8, not {width}")
+        _set(self, base_storage=choose("--base", BaseStorage, self.base_storage))
+
+
+#: Where a job may compute.
+DEVICES = ("cpu", "cpu-torch", "cuda", "mps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +297,17 @@ class RunOptions:
     strip_elements: int | None = None
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        Limit(0, 2**31 - 1).check("--threads", self.threads)
+        for option, value in (
+            ("--max-memory", self.max_memory),
+            ("strip_elements", self.strip_elements),
+        ):
+            if value is not None:
+                Limit(1, 2**63 - 1).check(option, value)
+        if self.device not in DEVICES:
+            raise UsageError(f"unknown device {self.device!a}; choose from {', '.join(DEVICES)}")
+
 
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 #: Names that Windows reserves for devices, whatever their suffix.
@@ -252,7 +324,7 @@ def check_task_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class TaskInput:
     """One fine-tuned model to put into a bank.
 
@@ -265,5 +337,14 @@ class TaskInput:
 
     name: str
     source: str
-    index: int | None = None
-    group: int | None = None
+    index: int | None
+    group: int | None
+
+    def __init__(
+        self, name: str, source: StrPath, index: int | None = None, group: int | None = None
+    ) -> None:
+        if index is not None:
+            LIMITS["index"].check("a task's index", index)
+        if group is not None:
+            LIMITS["group"].check(f"{name}: its group", group)
+        _set(self, name=name, source=as_source(source), index=index, group=group)

@@ -1,13 +1,16 @@
-"""A small pool: threads that take jobs in order and stop at the first failure."""
+"""Workers: threads that take jobs in order, each with a kernel, and stop at the first failure."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from randes_cli.specs import TensorInfo
+from randes_cli.core.kernel import Kernel
+from randes_cli.core.kernels import make_kernel
+from randes_cli.plan import Rect, chunks, strip_elements, strip_memory, tensor_bytes
+from randes_cli.specs import RunOptions, TensorInfo
 
 J = TypeVar("J")
 W = TypeVar("W")
@@ -65,7 +68,8 @@ def run_parallel(
     """Do every job; `worker` makes each thread's state, `work` returns the bytes it did.
 
     The first exception stops all threads after their present jobs and is raised here; so does
-    an interruption of the calling thread.
+    an interruption of the calling thread. Where the system gives fewer threads, fewer do it; where
+    it gives none, this one does.
     """
     lock, stop = threading.Lock(), threading.Event()
     queue, failures = iter(jobs), list[BaseException]()
@@ -89,9 +93,10 @@ def run_parallel(
         return
     pool = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(jobs)))]
     try:
-        for thread in pool:
-            thread.start()
-        for thread in pool:
+        started = _start(pool)
+        if not started:
+            loop()
+        for thread in started:
             thread.join()
     finally:
         stop.set()
@@ -100,3 +105,113 @@ def run_parallel(
                 thread.join()
     if failures:
         raise failures[0]
+
+
+def run_jobs(
+    jobs: Sequence[J],
+    work: Callable[[J], int],
+    *,
+    threads: int,
+    phase: str,
+    total: int,
+    progress: Progress,
+) -> None:
+    """`run_parallel` for jobs that need nothing of their thread."""
+
+    def one(_: None, job: J) -> int:
+        return work(job)
+
+    run_parallel(
+        jobs, lambda: None, one, threads=threads, phase=phase, total=total, progress=progress
+    )
+
+
+def run_chunks(
+    tensors: Iterable[TensorInfo],
+    work: Callable[[str, int, Rect], int],
+    run: RunOptions,
+    *,
+    phase: str,
+    total: int | None = None,
+    progress: Progress,
+) -> None:
+    """Do every chunk of these tensors: `work` takes its name, number and place.
+
+    `total` is the sum of what `work` returns (None: the tensors' bytes).
+    """
+    tensors = list(tensors)
+    jobs = [(t.name, n, rect) for t in tensors for n, rect in enumerate(chunks(*t.matrix))]
+    run_jobs(
+        jobs,
+        lambda job: work(*job),
+        threads=thread_count(run.threads, tensors),
+        phase=phase,
+        total=tensor_bytes(tensors) if total is None else total,
+        progress=progress,
+    )
+
+
+def _start(pool: Sequence[threading.Thread]) -> Sequence[threading.Thread]:
+    """Start threads; those that the system let start."""
+    for count, thread in enumerate(pool):
+        try:
+            thread.start()
+        except RuntimeError:  # all that Python says of it
+            return pool[:count]
+    return pool
+
+
+class Workers:
+    """Threads for jobs on `tensors`, each with a kernel; `layers` are those of the jobs' units."""
+
+    def __init__(
+        self, run: RunOptions, tensors: Collection[TensorInfo] = (), layers: Iterable[int] = (1,)
+    ) -> None:
+        self.threads = thread_count(run.threads, tensors)
+        self._run = run
+        counts = set(layers) or {1}
+        self._elements, self._layers = max(map(self.strip, counts)), max(counts)
+        self._own = threading.local()
+
+    def strip(self, layers: int = 1) -> int:
+        """Elements of a unit of so many layers that are computed at once."""
+        run = self._run
+        return strip_elements(
+            layers, max_memory=run.max_memory, threads=self.threads, chosen=run.strip_elements
+        )
+
+    def kernel(self) -> Kernel:
+        """A kernel with room for every job. Raises UsageError for an unknown device."""
+        return make_kernel(self._run.device, elements=self._elements, layers=self._layers)
+
+    def own_kernel(self) -> Kernel:
+        """The calling thread's kernel, made when first asked for."""
+        if not hasattr(self._own, "kernel"):
+            self._own.kernel = self.kernel()
+        kernel: Kernel = self._own.kernel
+        return kernel
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of all threads' kernels."""
+        return self.threads * strip_memory(self._layers, self._elements)
+
+    def run(
+        self,
+        jobs: Sequence[J],
+        work: Callable[[Kernel, J], int],
+        *,
+        phase: str,
+        total: int,
+        progress: Progress,
+    ) -> None:
+        """Do every job with a kernel; see `run_parallel`."""
+        run_parallel(
+            jobs,
+            self.kernel,
+            work,
+            threads=self.threads,
+            phase=phase,
+            total=total,
+            progress=progress,
+        )

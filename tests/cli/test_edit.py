@@ -67,7 +67,7 @@ def test_refusals(bank: Path, family: Path, randes: Callable[..., Result]) -> No
     (family / "elsewhere").mkdir()
     original = (family / "a.safetensors").rename(family / "elsewhere" / "a.safetensors")
     for words, code, said in (
-        (["add", bank, f"a={family / 'c.safetensors'}"], 2, "twice"),
+        (["add", bank, f"a={family / 'c.safetensors'}"], 2, "already in the bank"),
         (["add", bank, family / "none.safetensors"], 5, "not found"),
         (["remove", bank, "-t", "a"], 5, "--checkpoint"),
         (["remove", bank, "-t", "a", "--checkpoint", family / "c.safetensors"], 4, "not the"),

@@ -9,13 +9,17 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from randes_cli.errors import InputOutputError, NoSpace, RandesError
+from randes_cli import TuneOptions, tune
+from randes_cli.build.seal import seal
+from randes_cli.errors import BankLocked, InputOutputError, NoSpace, RandesError, UsageError
 from randes_cli.files import atomic
 from randes_cli.files.bank import BankFile
+from randes_cli.files.lock import bank_lock
 from randes_cli.ops.verify import verify
 from randes_cli.specs import RunOptions
 from tests.faults.conftest import Scene
@@ -135,7 +139,8 @@ def test_too_little_free_space_is_refused_before_a_file_is_made(
 ) -> None:
     found = os.statvfs(scene.folder)
     need = len(scene.before or scene.after) // 2
-    small = type("Found", (), {"f_bavail": need // found.f_frsize, "f_frsize": found.f_frsize})
+    free = need // found.f_frsize
+    small = SimpleNamespace(f_bavail=free, f_frsize=found.f_frsize, f_blocks=found.f_blocks)
     monkeypatch.setattr("os.statvfs", lambda path: small)
     names = ("pwrite", "ftruncate", "copy_file_range", "replace")
     with (
@@ -145,6 +150,15 @@ def test_too_little_free_space_is_refused_before_a_file_is_made(
         scene.job()
     assert counter.calls == 0
     assert scene.state() == scene.before
+
+
+def test_a_disk_that_gives_no_figures_is_asked_by_writing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=0)  # as ramfs has it
+    monkeypatch.setattr("os.statvfs", lambda path: none)
+    scene.job()
+    assert scene.state() == scene.after
 
 
 @pytest.fixture
@@ -178,7 +192,7 @@ def test_a_real_disk_that_fills_up_keeps_the_old_bank(
         for _ in range(max(0, free - 200_000) // 100_000 if free < 2**26 else 0):
             ballast.write(bytes(100_000))
     monkeypatch.setattr(atomic, "check_space", lambda folder, need: None)
-    monkeypatch.setattr("randes_cli.build.editing.check_space", lambda folder, need: None)
+    monkeypatch.setattr("randes_cli.build.build.check_space", lambda folder, need: None)
     with pytest.raises(NoSpace):
         put(bank, "whole", folder=tmp_path)
     assert bank.read_bytes() == before
@@ -204,20 +218,41 @@ def test_an_edit_keeps_the_permissions_of_the_bank(tmp_path: Path) -> None:
     assert bank.stat().st_mode & 0o777 == 0o640
 
 
-def test_an_edit_never_writes_through_a_link_into_another_tree(tmp_path: Path) -> None:
-    cache, here = tmp_path / "cache", tmp_path / "here"
-    cache.mkdir()
+def test_an_edit_through_a_link_edits_the_bank_that_it_points_to(tmp_path: Path) -> None:
+    store, here = tmp_path / "store", tmp_path / "here"
+    store.mkdir()
     here.mkdir()
-    write_family(cache)
-    stored = make_bank(cache, ("single", "half"))
-    before = stored.read_bytes()
+    write_family(store)
+    stored = make_bank(store, ("single", "half"))
     link = here / "bank.randes"
     link.symlink_to(stored)
-    put(link, "whole", folder=cache)
-    assert stored.read_bytes() == before
-    assert link.is_file() and not link.is_symlink()
-    assert sorted(path.name for path in cache.iterdir() if path.name.startswith(".")) == []
-    with BankFile(link) as opened:
-        assert [task.name for task in opened.manifest.tasks] == ["single", "half", "whole"]
-    with pytest.raises(RandesError, match="not beside the bank"):
-        take(link, "single")
+    with bank_lock(stored, wait=0), pytest.raises(BankLocked):
+        put(link, "whole", folder=store)
+    put(link, "whole", folder=store)
+    tune(link, lambda path, task: 1.0, TuneOptions((0.5,)))
+    take(link, "single")
+    assert link.is_symlink() and link.resolve() == stored
+    assert [path.name for path in here.iterdir()] == ["bank.randes"]
+    with BankFile(stored) as opened:
+        assert [task.name for task in opened.manifest.tasks] == ["half", "whole"]
+
+
+def test_a_bank_in_the_cache_of_the_hub_is_not_edited_through_its_link(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    write_family(tmp_path)
+    stored = make_bank(tmp_path, ("single", "half")).rename(blobs / "0123")
+    link = snapshot / "bank.randes"
+    link.symlink_to(stored)
+    before = stored.read_bytes()
+    for edit in (
+        lambda: put(link, "whole", folder=tmp_path),
+        lambda: take(link, "single"),
+        lambda: seal(link, None, 4),
+        lambda: tune(link, lambda path, task: 1.0, TuneOptions((0.5,))),
+    ):
+        with pytest.raises(UsageError, match="the Hub's cache"):
+            edit()
+    assert stored.read_bytes() == before and link.is_symlink()
+    seal(link, tmp_path / "sealed.randes", 4)

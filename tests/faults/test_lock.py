@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from randes_cli.cli.main import run
-from randes_cli.errors import BankLocked
+from randes_cli.errors import BankLocked, InputOutputError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.lock import bank_lock
 from tests.faults.writers import two_writers
@@ -79,3 +81,58 @@ def test_dry_runs_and_readers_need_no_lock(bank: Path) -> None:
 def test_two_writers_lose_no_add_and_a_reader_always_reads_right(bank: Path) -> None:
     """`make torture` does the same with fifty adds each."""
     two_writers(bank, 10)
+
+
+@pytest.fixture(params=["ENOLCK", "EOPNOTSUPP", "EINVAL", "ENOSYS"])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks, as network disks often are."""
+
+    def refuse(fd: int, operation: int) -> None:
+        number = getattr(errno, request.param)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def _hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_without_locks_the_file_is_the_lock_and_goes_with_it(bank: Path, no_locks: None) -> None:
+    put(bank, "half")
+    assert _hidden(bank.parent) == []
+    with BankFile(bank) as opened:
+        assert [task.name for task in opened.manifest.tasks] == ["single", "whole", "half"]
+
+
+def test_without_locks_a_second_writer_is_refused_and_told_what_to_delete(
+    bank: Path, no_locks: None
+) -> None:
+    with bank_lock(bank, wait=0):
+        for _ in range(2):  # who asks must not take it away
+            with pytest.raises(BankLocked, match=rf"process {os.getpid()} .* delete .*\.lock"):
+                put(bank, "half")
+        assert _hidden(bank.parent) == [".bank.randes.lock"]
+    put(bank, "half", wait=60)
+    assert _hidden(bank.parent) == []
+
+
+def test_a_lock_that_fails_in_another_way_leaves_no_file(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(InputOutputError, match="locking the bank"):
+        put(bank, "half")
+    assert _hidden(bank.parent) == []
+
+
+def test_a_link_at_the_lock_file_is_not_followed(bank: Path) -> None:
+    other = bank.parent / "precious.txt"
+    other.write_text("precious")
+    (bank.parent / ".bank.randes.lock").symlink_to(other)
+    with pytest.raises(InputOutputError, match="locking the bank"):
+        put(bank, "half")
+    assert other.read_text() == "precious"

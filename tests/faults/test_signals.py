@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from randes_cli.cli import main as command
 from tests.faults.conftest import Scene
 from tests.faults.shim import Real, count_calls, faulty
+from tests.faults.stopping import SAID, handles_signals
 from tests.life.models import make_bank, source, write_family
 
 
@@ -68,7 +68,7 @@ def test_a_signal_at_any_call_leaves_nothing_behind(
     for at in range(1, calls + 1):
         scene.reset()
         assert _code_of_child(words, number, at, log) == 128 + number, f"call {at} of {calls}"
-        assert log.read_text() == "randes: interrupted; nothing half-written was left\n"
+        assert log.read_text() == SAID
         assert scene.litter() == [], f"call {at} of {calls}"
         assert scene.state() in (scene.before, after), f"call {at} of {calls}"
 
@@ -86,7 +86,7 @@ def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> Non
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        while not _is_ready(process.pid):
+        while not handles_signals(process.pid):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
@@ -95,46 +95,3 @@ def test_a_process_that_is_told_to_stop_says_so_and_stops(tmp_path: Path) -> Non
     assert b"interrupted" in said
     assert bank.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-
-
-_LOSING = """
-import os, signal, sys, time
-from randes_cli.cli import main as command
-
-class Finalised:
-    def __del__(self):
-        os.kill(os.getpid(), signal.{name})
-        time.sleep(0.05)
-
-def run(arguments):
-    try:
-        one = Finalised()
-        del one
-        time.sleep(30)
-    except command.Stopped as stop:
-        return 128 + stop.number
-    return 0
-
-command.run = run
-command.main()
-"""
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_that_arrives_where_python_drops_exceptions_still_stops(name: str) -> None:
-    process = subprocess.run(
-        [sys.executable, "-c", _LOSING.format(name=name)],
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-    assert process.returncode == 128 + getattr(signal, name), process.stderr
-
-
-def _is_ready(process: int) -> bool:
-    """Whether a process has a handler of SIGTERM by now."""
-    with contextlib.suppress(OSError):
-        status = Path(f"/proc/{process}/status").read_text()
-        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
-    return False

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from randes_cli.core.convert import numpy_dtype
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.adapters import MergedAdapter
 from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.lora.merged import MergedAdapter
 
 #: More than any element of the random updates.
 CHANGE = 0.1

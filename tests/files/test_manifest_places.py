@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from randes_cli.errors import BankDamaged
-from randes_cli.files.manifest import BaseRecord, Manifest, TaskRecord, encode
-from randes_cli.files.manifest_reader import decode
+from randes_cli.files.manifest import Manifest, decode, encode
+from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.specs import BaseStorage, TensorInfo, Transform
 
 CONTENT = "0" * 32
 
 
 def manifest() -> Manifest:
-    base = BaseRecord("b", "0", BaseStorage.embed, {}, (TensorInfo("w", "F32", (2, 2)),))
+    base = BaseRecord("b", "0", BaseStorage.embed, {}, {"w": TensorInfo("w", "F32", (2, 2))})
     task = TaskRecord(
         name="t",
         index=0,
@@ -29,6 +29,7 @@ def manifest() -> Manifest:
         unprefixed=frozenset({"w"}),
         layout={"": "model.safetensors", "unet": "unet/diffusion_pytorch_model.safetensors"},
         files={"config.json": CONTENT, "unet/config.json": CONTENT},
+        default=1.0,
     )
     return Manifest(Transform(), 16, 42, 16, 1, base, (task,), {})
 

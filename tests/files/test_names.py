@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.files.manifest import TaskRecord
 from randes_cli.files.names import Naming, match_names
+from randes_cli.files.records import TaskRecord
 
 LAYERS = [f"layers.{n}.{part}.weight" for n in range(4) for part in ("attn.q", "mlp.up", "norm")]
 BASE = ["embed.tokens.weight", *LAYERS]

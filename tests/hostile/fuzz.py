@@ -126,7 +126,7 @@ class Fuzzer:
                 tensors = bank.manifest.base.tensors
                 for task in bank.manifest.tasks:
                     grown = sum(3 * 4 * shape[0] for shape in task.shapes.values())
-                    if tensor_bytes(tensors) + grown < 2**20:
+                    if tensor_bytes(tensors.values()) + grown < 2**20:
                         self._retrieve(bank, task.name)
             self.met["accepted"] += 1
         except RandesError as error:

@@ -14,12 +14,12 @@ from randes_cli.build.pack import pack
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.bank_writer import METADATA
+from randes_cli.files.base import bank_base
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import encode
-from randes_cli.ops.kernels import make_kernel
 from randes_cli.plan import chunks
-from randes_cli.read.retrieve import Retrieval, find_task, open_base
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import PackOptions, RunOptions, TaskInput, TensorInfo, Transform
 
 
@@ -56,18 +56,10 @@ def make_small_bank(folder: Path, preset: str = "srsf") -> Path:
 
 def retrieved(bank: BankFile, task: str) -> dict[str, bytes]:
     """All bytes of a retrieved task, without torch."""
-    base = open_base(bank, None)
-    retrieval = Retrieval(bank, base, find_task(bank, task))
-    kernel = make_kernel("cpu", elements=4096, layers=1)
-    made = {}
-    for name in retrieval.tensors:
-        parts = []
-        for piece in retrieval.pieces(name):
-            out = np.empty(piece.rect.elements * 4, np.uint8)
-            retrieval.fill(kernel, piece, 4096, out)
-            parts.append(out.tobytes())
-        made[name] = b"".join(parts)
-    return made
+    run = RunOptions(threads=1, strip_elements=4096)
+    with bank_base(bank) as base:
+        retrieval = Retrieval(bank, base, bank.task(task), run=run)
+        return {name: retrieval.read(name).tobytes() for name in retrieval.tensors}
 
 
 def contents(bank: Path) -> tuple[dict[str, TensorInfo], dict[str, bytes], Any]:

@@ -184,8 +184,8 @@ def test_a_new_tensor_too_heavy_for_8_bits_is_kept_at_16(folder: Path) -> None:
 
 
 def test_names_and_indices_are_never_taken_twice(bank: Path, folder: Path) -> None:
-    for name in ("whole", "WHOLE"):
-        with pytest.raises(UsageError, match="task name"):
+    for name, said in (("whole", "already in the bank"), ("WHOLE", "differ only in case")):
+        with pytest.raises(UsageError, match=said):
             add(bank, [TaskInput(name, source(folder, "half"))], run=ONE)
     take(bank, "half")
     put(bank, "half")
@@ -227,7 +227,7 @@ def test_every_byte_of_the_new_checkpoint_and_of_the_base_is_read_about_once(
     put(bank, "shrunk")
     # The samples for the step and the statistics come on top; here they are whole tensors.
     with BankFile(bank) as opened:
-        sampled = 3 * sum(min(t.nbytes, 2**18) for t in opened.manifest.base.tensors)
+        sampled = 3 * sum(min(t.nbytes, 2**18) for t in opened.manifest.base.tensors.values())
     assert read["new"] <= new.st_size + sampled
     assert read["bank"] <= size + 4 * sampled
 

@@ -20,6 +20,7 @@ from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput
 
 MERGE = PackOptions(merge_adapters=True)
+KEEP = PackOptions(adapters=True)
 IDS = torch.arange(1, 7).reshape(1, 6)
 
 
@@ -80,8 +81,8 @@ def test_adapters_of_a_bank_load_with_peft(kind: str, tmp_path: Path) -> None:
     for seed, name in enumerate(["cars", "dtd"]):
         save_adapter(tmp_path, name, seed, kind)
     base = str(tmp_path / "base")
-    pack(base, inputs(tmp_path, "cars"), tmp_path / "one.randes")
-    pack(base, inputs(tmp_path, "cars", "dtd"), tmp_path / "two.randes")
+    pack(base, inputs(tmp_path, "cars"), tmp_path / "one.randes", KEEP)
+    pack(base, inputs(tmp_path, "cars", "dtd"), tmp_path / "two.randes", KEEP)
     unpack(tmp_path / "one.randes", None, tmp_path / "alone", UnpackOptions(), RunOptions())
     unpack(tmp_path / "two.randes", None, tmp_path / "both", UnpackOptions(), RunOptions())
 
@@ -165,12 +166,12 @@ def test_adapters_that_disagree_are_refused_with_the_difference(
         pack(None, inputs(tmp_path, "cars", "dtd"), tmp_path / "bank.randes")
 
 
-def test_an_adapter_beside_a_full_fine_tune_must_be_merged(tmp_path: Path) -> None:
+def test_an_adapter_beside_a_full_fine_tune_is_not_kept_an_adapter(tmp_path: Path) -> None:
     save_base(tmp_path)
     save_adapter(tmp_path, "cars", 1)
     tasks = [*inputs(tmp_path, "cars"), TaskInput("full", str(tmp_path / "base"))]
-    with pytest.raises(UsageError, match="--merge-adapters"):
-        pack(str(tmp_path / "base"), tasks, tmp_path / "bank.randes")
+    with pytest.raises(UsageError, match="base is none"):
+        pack(str(tmp_path / "base"), tasks, tmp_path / "bank.randes", KEEP)
 
 
 def test_a_base_is_needed_where_tasks_are_full_checkpoints(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_adding_and_removing_an_adapter_restores_the_bank(merge: bool, tmp_path:
         save_adapter(tmp_path, name, seed, modules_to_save=["lm_head"])
     bank = tmp_path / "bank.randes"
     base = str(tmp_path / "base")
-    pack(base, inputs(tmp_path, "cars"), bank, PackOptions(merge_adapters=merge))
+    pack(base, inputs(tmp_path, "cars"), bank, MERGE if merge else KEEP)
 
     def content() -> dict[str, bytes]:
         with BankFile(bank) as file:

@@ -18,8 +18,9 @@ from randes_cli.build.pack import pack
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import open_base
 from randes_cli.ops.verify import measure
-from randes_cli.read.retrieve import Retrieval, open_base
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.unpack import UnpackOptions, UnpackReport, unpack
 from randes_cli.reports import PackReport
 from randes_cli.specs import OpenOptions, PackOptions, RunOptions, TaskInput, Transform
@@ -324,7 +325,7 @@ def test_saturated_values_are_counted_whichever_thread_meets_them(tmp_path: Path
         ]
         rooms = [np.empty(piece.tensor.nbytes, np.uint8) for piece in pieces]
         threads = [
-            threading.Thread(target=retrieval.fill, args=(Losing(2**16, 1), piece, 2**16, room))
+            threading.Thread(target=retrieval.fill, args=(Losing(2**16, 1), piece, room))
             for piece, room in zip(pieces, rooms, strict=True)
         ]
         for thread in threads:

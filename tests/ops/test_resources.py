@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.files.bank import BankFile
-from randes_cli.read.retrieve import open_base
-from randes_cli.read.unpack import UnpackOptions, unpack_task
+from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.reports import PackReport
 from tests.checkpoints import Packer, State, layered_shapes, perturbed, random_state
 
@@ -94,16 +92,14 @@ def test_progress_ends_at_its_total_in_every_phase(tmp_path: Path) -> None:
 
     run = RunOptions(threads=2, strip_elements=7)
     pack(source, packer.inputs(tasks), tmp_path / "bank.randes", run=run, progress=progress)
-    with BankFile(tmp_path / "bank.randes") as bank:
-        unpack_task(
-            bank,
-            open_base(bank, None),
-            "grown",
-            tmp_path / "out.safetensors",
-            UnpackOptions(),
-            run,
-            progress=progress,
-        )
+    unpack(
+        tmp_path / "bank.randes",
+        ["grown"],
+        tmp_path / "out.safetensors",
+        UnpackOptions(),
+        run,
+        progress=progress,
+    )
     phases = {phase for phase, _ in counted}
     assert {"packing", "unpacking grown"} <= phases
     assert all(count == total for (_, total), count in counted.items())

@@ -10,12 +10,14 @@ import torch
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.edit import add, remove
-from randes_cli.build.seal import seal
+from randes_cli.build.seal import _Sealing, seal
+from randes_cli.core.codes import encode, fit_scales, inverse_scales, multiply_scales, pack_codes
 from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
 from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
-from randes_cli.files import manifest_reader
+from randes_cli.files import manifest
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key, sum_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.ops.verify import measure, verify
 from randes_cli.plan import seal_matrix, sealable
 from randes_cli.specs import EditOptions, TensorInfo
@@ -57,7 +59,7 @@ def sums(bank: Path, *groups: int) -> dict[str, bytes]:
 
 def slow_steps(bank: BankFile, name: str, bits: int) -> np.ndarray:
     """A sealed superposition in steps, code by code, from the stored bytes."""
-    tensor = next(t for t in bank.manifest.base.tensors if t.name == name)
+    tensor = bank.manifest.base.tensors[name]
     rows, cols = seal_matrix(tensor)
     both = bank.read(scale_key(0, name)).view(np.float16).astype(np.float32)
     whole = int.from_bytes(bank.read(sum_key(0, name)).tobytes(), "little")
@@ -241,7 +243,7 @@ def test_a_reader_without_the_feature_refuses_by_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank = packed(folder, 2, PackOptions(bits=4))
-    monkeypatch.setattr(manifest_reader, "FEATURES", frozenset({"superposition"}))
+    monkeypatch.setattr(manifest, "FEATURES", frozenset({"superposition"}))
     with pytest.raises(NewerFormat, match="sealed"):
         BankFile(bank)
 
@@ -271,3 +273,56 @@ def test_the_squarest_view_of_a_tensor_gets_the_scales() -> None:
     assert not sealable(TensorInfo("pair", "F32", (2, 4096)))
     assert sealable(TensorInfo("w", "F32", (32, 32)))
     assert not sealable(TensorInfo("ids", "I64", (64, 64)))
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_codes_are_those_of_all_values_at_once_where_chunks_lie_across_the_jobs(
+    tmp_path: Path, bits: int
+) -> None:
+    """8.4 million elements in rows of 2,001: chunks and jobs begin at other places."""
+    shape = (4201, 2001)
+    base = torch.zeros(shape, dtype=torch.float16)
+    random = torch.Generator().manual_seed(1)
+    save({"w": base}, tmp_path / "base.safetensors")
+    task = torch.randn(shape, generator=random).half() * 0.01
+    save({"w": task}, tmp_path / "t.safetensors")
+    bank = tmp_path / "b.randes"
+    pack(tmp_path / "base.safetensors", [TaskInput("t", tmp_path / "t.safetensors")], bank, run=ONE)
+    seal(bank, tmp_path / "s.randes", bits, RunOptions(threads=2))
+    with BankFile(bank) as live, BankFile(tmp_path / "s.randes") as sealed:
+        units = live.read_whole(sum_key(0, "w")).view(np.int16).astype(np.int64).reshape(shape)
+        scales = fit_scales(np.square(units).sum(1), np.square(units).sum(0), bits)
+        values = units.astype(np.float32).reshape(-1)
+        multiply_scales(values, 0, *inverse_scales(*scales, bits))
+        expected = pack_codes(encode(values, bits), bits)
+        assert sealed.read_whole(sum_key(0, "w")).tobytes() == expected.tobytes()
+        stored = sealed.read_whole(scale_key(0, "w")).tobytes()
+        assert stored == np.concatenate(scales).astype("<f2").tobytes()
+
+
+def test_a_sum_that_changes_between_the_passes_is_damage_and_nothing_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, out = packed(folder, 3), folder / "sealed.randes"
+    sound = bank.read_bytes()
+    with BankFile(bank) as file:
+        starts = {key: file.header.starts[key] for key in sums(bank, 0)}
+        cut = [key for key in starts if "norm" not in key and "thin" not in key]
+        last = {key: starts[key] + file.info(key).nbytes - 1 for key in cut}
+    real = _Sealing._write_scales
+    for key in cut:
+        for place in (starts[key], last[key]):
+
+            def between(sealing: _Sealing, writer: BankWriter, place: int = place) -> None:
+                with bank.open("r+b") as file:
+                    file.seek(place)
+                    file.write(bytes([sound[place] ^ 1]))
+                real(sealing, writer)
+
+            monkeypatch.setattr(_Sealing, "_write_scales", between)
+            for target in (out, None):
+                bank.write_bytes(sound)
+                with pytest.raises(BankDamaged, match=key):
+                    seal(bank, target, 2, ONE)
+                assert not out.exists() and bank.stat().st_size == len(sound)
+    assert len(cut) == 4

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from randes_cli.errors import BankDamaged
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
@@ -20,7 +21,7 @@ _PIECE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Copy:
     """Bytes of an open file that a new file takes over as they are."""
 
     source: int
@@ -28,14 +29,29 @@ class Run:
     nbytes: int
     target: int
 
-    def copy(self, out: OutputFile) -> None:
-        """Copy them."""
-        out.copy_from(self.source, self.start, self.nbytes, self.target)
+    def into(self, out: OutputFile) -> int:
+        """Copy them; returns their number. Raises BankDamaged where they are not there."""
+        try:
+            out.copy_from(self.source, self.start, self.nbytes, self.target)
+        except EOFError:
+            raise BankDamaged(f"{out.path}: the old bank was cut short while it was read") from None
+        return self.nbytes
+
+    def goes_on(self, other: Copy) -> bool:
+        """Whether `other` begins where this ends, in both files."""
+        ends = self.start + self.nbytes, self.target + self.nbytes
+        return ends == (other.start, other.target)
+
+    def pieces(self) -> Iterator[Copy]:
+        """Consecutive copies of at most 16 MiB."""
+        for at in range(0, self.nbytes, _PIECE):
+            size = min(_PIECE, self.nbytes - at)
+            yield Copy(self.source, self.start + at, size, self.target + at)
 
 
-def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Run]:
-    """Place tensors of an old bank in a new one; returns the runs of bytes to copy for them."""
-    starts, runs = old.header.starts, list[Run]()
+def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Copy]:
+    """Place tensors of an old bank in a new one; returns the bytes to copy for them."""
+    starts, made = old.header.starts, list[Copy]()
     for key in keys:
         tensor = old.info(key)
         writer.place(tensor)
@@ -43,32 +59,22 @@ def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list
         for chunk in range(chunk_count(tensor)):
             at = DIGEST_BYTES * chunk
             writer.set_digest(key, chunk, digests[at : at + DIGEST_BYTES])
-        here = Run(old.local.fd, starts[key], tensor.nbytes, writer.start(key))
-        if runs and _follows(runs[-1], here):
-            runs[-1] = replace(runs[-1], nbytes=runs[-1].nbytes + here.nbytes)
+        copy = Copy(old.local.fd, starts[key], tensor.nbytes, writer.start(key))
+        if made and made[-1].goes_on(copy):
+            made[-1] = replace(made[-1], nbytes=made[-1].nbytes + copy.nbytes)
         else:
-            runs.append(here)
-    return [piece for run in runs for piece in _pieces(run)]
-
-
-def _follows(run: Run, other: Run) -> bool:
-    return (run.start + run.nbytes, run.target + run.nbytes) == (other.start, other.target)
-
-
-def _pieces(run: Run) -> Iterator[Run]:
-    for at in range(0, run.nbytes, _PIECE):
-        yield Run(run.source, run.start + at, min(_PIECE, run.nbytes - at), run.target + at)
+            made.append(copy)
+    return [piece for copy in made for piece in copy.pieces()]
 
 
 def copy_tensors(
     writer: BankWriter, old: BankFile, keys: Iterable[str], progress: Progress
 ) -> None:
     """Place tensors of an old bank in a new one and copy their bytes."""
-    runs = place_copies(writer, old, keys)
-    total = sum(run.nbytes for run in runs)
-    for run in runs:
-        run.copy(writer.out)
-        progress("copying", run.nbytes, total)
+    copies = place_copies(writer, old, keys)
+    total = sum(copy.nbytes for copy in copies)
+    for copy in copies:
+        progress("copying", copy.into(writer.out), total)
 
 
 def content_keys(bank: BankFile) -> list[str]:

@@ -2,86 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
-from randes_cli.build.strips import Participant, Source
+from randes_cli.build.participants import OpenTask, Participant
 from randes_cli.errors import MismatchError, RandesError, UsageError
-from randes_cli.files.adapters import (
-    MergedAdapter,
-    ZeroBase,
-    adapter_base,
-    base_model,
-    is_adapter,
-    require_alike,
-)
-from randes_cli.files.bank import BankFile
+from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts, require_alike
+from randes_cli.files.bank_keys import file_key
+from randes_cli.files.base import BankBase
 from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.header import parse_json
+from randes_cli.files.lora.config import base_model
+from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.side_files import SideFile, files_for
-from randes_cli.files.sources import Sources, on_hub
-from randes_cli.plan import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
-from randes_cli.read.retrieve import BankBase
+from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.sources import Sources
+from randes_cli.plan import (
+    LEAST_MATCH,
+    LEAST_PART,
+    TaskFit,
+    Unit,
+    choose_targets,
+    fit_task,
+    plan_units,
+)
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
     OpenOptions,
     PackOptions,
     TaskInput,
+    Transform,
     check_task_name,
+    task_seed,
 )
 
 _AWAY = (
     "weights on the Hub are not read in a dry run: sizes and predictions suppose that every task "
     "changed all of its tensors, and all tasks alike"
 )
+CONFIG = "config.json"
 Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
 @dataclass(frozen=True)
-class OpenTask:
-    """A task whose checkpoint is open.
+class OpenBase:
+    """The base of a new bank: its tensors, side files, and where it goes.
 
-    Attributes:
-        source: its tensors under the base's names (an adapter's merged into the base).
-        naming: how its own names became the base's.
-        layout: weight file by component where it comes back; empty for a bare file.
-        side_files: what travels with it, by name.
-        notes: what was mapped, chosen or left out, in words.
+    `name` is what was named as the base; where nothing was, `said` is what the first adapter
+    says of its own.
     """
 
-    task: TaskInput
     source: Source
-    naming: Naming
-    layout: Mapping[str, str]
-    side_files: Mapping[str, SideFile]
+    name: str
+    files: Mapping[str, SideFile]
     notes: tuple[str, ...]
+    storage: BaseStorage
+    said: str = ""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that `pack` reads; tasks and participants are in the order of indices.
+    """Everything that `pack` reads; participants are in the order of their indices.
 
+    `transform` has the names that its targets stand for, `units` are what it makes of the base.
     `download_bytes` is what was (or with a dry run would be) fetched from the Hub. With `away`
     the data were not fetched: only names, dtypes and shapes are at hand.
     """
 
-    base: Source
-    base_name: str
-    base_files: Mapping[str, SideFile]
-    base_notes: tuple[str, ...]
-    storage: BaseStorage
-    tasks: list[OpenTask]
+    base: OpenBase
+    transform: Transform
+    units: list[Unit]
+    participants: list[Participant]
     refused: tuple[Refusal, ...]
     download_bytes: int = 0
     away: bool = False
 
-    def contents(self) -> dict[str, SideFile]:
+    def side_files(self) -> dict[str, SideFile]:
         """Side files by content, each once."""
-        files = [*self.base_files.values()]
-        for task in self.tasks:
-            files += task.side_files.values()
+        files = [*self.base.files.values()]
+        for participant in self.participants:
+            files += participant.opened.side_files.values()
         return {file.digest: file for file in files}
 
 
@@ -97,11 +101,15 @@ def check_names(tasks: Sequence[TaskInput]) -> None:
         seen[task.name.lower()] = task.name
 
 
-def check_fit(base: Source, task: Source, fit: TaskFit) -> None:
-    """Raise MismatchError when a task has too little in common with the base."""
+def fit_to(base: Source, task: Source, names: Collection[str]) -> TaskFit:
+    """What becomes of a task's tensors; `names` are the units'.
+
+    Raises MismatchError when it has too little in common with the base.
+    """
+    fit = fit_task(base.tensors, task.tensors, names)
     part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
     if fit.matched >= LEAST_MATCH or part:
-        return
+        return fit
     ours, theirs = (", ".join(map(ascii, names)) or "none" for names in fit.unmatched)
     raise MismatchError(
         f"{task.source}: matches only {fit.matched:.1%} of the base's bytes by name and shape "
@@ -132,23 +140,19 @@ def open_task(
     checkpoint: Checkpoint,
     base: Source,
     base_files: Mapping[str, SideFile],
-    *,
-    merge_adapters: bool,
 ) -> OpenTask:
     """A task as the engine reads it. An adapter of a full base is merged.
 
-    Raises UsageError (an adapter, and `merge_adapters` is false) and what merging raises;
-    MismatchError when the base is one of adapters and the task another kind.
+    Raises what merging raises; MismatchError when the base is one of adapters and the task
+    another kind.
     """
     if isinstance(base, ZeroBase):
         require_alike(checkpoint, base)
-    elif is_adapter(checkpoint) and not is_adapter(base):
-        if not merge_adapters:
-            raise UsageError(f"{task.source}: a LoRA adapter; say --merge-adapters")
-        merged = MergedAdapter(base, checkpoint)
+    elif is_adapter(checkpoint):
+        merged = MergedAdapter(base, checkpoint, _configs(base, base_files))
         both = {**base_files, **checkpoint.side_files}
         kept = {name: file for name, file in both.items() if name != "adapter_config.json"}
-        notes = (*checkpoint.notes, merged.summary)
+        notes = (*checkpoint.notes, merged.summary, *merged.notes)
         return OpenTask(task, merged, Naming(), {"": "model.safetensors"}, kept, notes)
     source, naming, said = named_like(base, checkpoint)
     notes = (*checkpoint.notes, *said)
@@ -157,6 +161,24 @@ def open_task(
         files, borrowed = files_for(files, base_files)
         notes += ("has no config: gets the base's side files",) if borrowed else ()
     return OpenTask(task, source, naming, checkpoint.layout, files, notes)
+
+
+def _configs(base: Source, files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
+    """The base's configurations by component: from its side files, or from the bank it is in."""
+    if isinstance(base, BankBase):
+        bank = base.bank
+        stored = {n: key for n, key in bank.manifest.base.files.items() if n.endswith(CONFIG)}
+        data = {name: bank.read_whole(file_key(key)).tobytes() for name, key in stored.items()}
+    else:
+        data = {name: file.content() for name, file in files.items() if name.endswith(CONFIG)}
+    made: dict[str, Mapping[str, Any]] = {}
+    for name, content in data.items():
+        component, _, file = name.rpartition("/")
+        with suppress(ValueError):  # what is no JSON says nothing
+            config = parse_json(content)
+            if file == CONFIG and isinstance(config, dict):
+                made[component] = config
+    return made
 
 
 class _Refusals:
@@ -183,45 +205,36 @@ class _Refusals:
         return tuple(Refusal(name, str(e), e.exit_code) for name, e in self._errors)
 
 
-def reopen(stack: ExitStack, source: str, base: Source, opening: OpenOptions) -> Source:
-    """The checkpoint of a task that is in a bank, read as it was when it was packed."""
+def reopen(
+    stack: ExitStack, name: str, source: str, base: Source, opening: OpenOptions
+) -> OpenTask:
+    """A task that is in a bank, read as it was when it was packed."""
     checkpoint = stack.enter_context(Sources(opening).open(source))
-    task = TaskInput(checkpoint.source, source)
-    return open_task(task, checkpoint, base, {}, merge_adapters=True).source
+    return open_task(TaskInput(name, source), checkpoint, base, {})
 
 
 def open_coming(
     stack: ExitStack,
     task: TaskInput,
     base: Source,
+    names: Collection[str],
     opening: OpenOptions,
-    *,
-    merge_adapters: bool,
-) -> OpenTask:
+) -> tuple[OpenTask, TaskFit]:
     """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
 
-    Raises what `open_task` and `check_fit` raise.
+    Raises what `open_task` and `fit_to` raise.
     """
     sources = Sources(opening)
 
-    def checked(stack: ExitStack, opener: Opener) -> OpenTask:
+    def checked(stack: ExitStack, opener: Opener) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = open_task(task, checkpoint, base, {}, merge_adapters=merge_adapters)
-        check_fit(base, opened.source, fit_task(base.tensors, opened.source.tensors, ()))
-        return opened
+        opened = open_task(task, checkpoint, base, {})
+        return opened, fit_to(base, opened.source, names)
 
-    if on_hub(task.source):
+    if sources.on_hub(task.source):
         with ExitStack() as passing:
             checked(passing, sources.look)
     return checked(stack, sources.open)
-
-
-def bank_source(bank: BankFile, base: BankBase | None) -> Source:
-    """The base as tasks are compared with it: zeros in a bank of adapters."""
-    if base is not None:
-        return base
-    tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
-    return ZeroBase(f"{bank.path} (base)", tensors)
 
 
 def open_inputs(
@@ -242,15 +255,11 @@ def open_inputs(
     if not fetch:
         made = _open_inputs(stack, base, tasks, options, sources.look, keep_going=keep_going)
         waiting = sources.bytes_to_download()
-        notes = (_AWAY,) if waiting else ()
-        return replace(
-            made,
-            download_bytes=waiting,
-            away=waiting > 0,
-            base_notes=(*made.base_notes, *notes),
-        )
+        notes = (*made.base.notes, *((_AWAY,) if waiting else ()))
+        noted = replace(made.base, notes=notes)
+        return replace(made, base=noted, download_bytes=waiting, away=waiting > 0)
     waiting = 0
-    if any(map(on_hub, [base or "", *(task.source for task in tasks)])):
+    if any(map(sources.on_hub, [base or "", *(task.source for task in tasks)])):
         with ExitStack() as passing:
             _open_inputs(passing, base, tasks, options, sources.look, keep_going=False)
             waiting = sources.bytes_to_download()
@@ -274,32 +283,17 @@ def _open_inputs(
             opened.append((task, stack.enter_context(opener(task.source))))
     refusals.list(len(opened))
     found = _open_base(stack, base, opened, options, opener)
-    made: list[OpenTask] = []
+    tensors = list(found.source.tensors.values())
+    transform = choose_targets(tensors, options.transform)
+    units = plan_units(tensors, transform)
+    names = {name for unit in units for name in unit.names}
+    made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):
-            one = open_task(
-                task, checkpoint, found.base, found.files, merge_adapters=options.merge_adapters
-            )
-            check_fit(found.base, one.source, fit_task(found.base.tensors, one.source.tensors, ()))
-            made.append(one)
-    return Inputs(
-        base=found.base,
-        base_name=found.name,
-        base_files=found.files,
-        base_notes=found.notes,
-        storage=found.storage,
-        tasks=made,
-        refused=refusals.list(len(made)),
-    )
-
-
-@dataclass(frozen=True)
-class _Base:
-    base: Source
-    name: str
-    files: Mapping[str, SideFile]
-    notes: tuple[str, ...]
-    storage: BaseStorage
+            one = open_task(task, checkpoint, found.source, found.files)
+            made.append((one, fit_to(found.source, one.source, names)))
+    refused = refusals.list(len(made))
+    return Inputs(found, transform, units, _numbered(made, options), refused)
 
 
 def _open_base(
@@ -308,38 +302,62 @@ def _open_base(
     tasks: Sequence[tuple[TaskInput, Checkpoint]],
     options: PackOptions,
     opener: Opener,
-) -> _Base:
-    """The base: a checkpoint; or nothing, where every task is an adapter that stays one."""
-    adapters = bool(tasks) and all(is_adapter(checkpoint) for _, checkpoint in tasks)
+) -> OpenBase:
+    """The base: a checkpoint; or zeros, where the tasks are adapters that stay adapters."""
     opened = stack.enter_context(opener(base)) if base else None
-    if adapters and not options.merge_adapters and (opened is None or not is_adapter(opened)):
-        first = tasks[0][1]
-        name = opened.source if opened else base_model(first)
-        return _Base(adapter_base(first), name, {}, (), BaseStorage.zero)
-    if opened is None:
-        raise UsageError("name the base: only LoRA adapters that stay adapters go without one")
+    if opened is not None and is_adapter(opened):
+        raise UsageError(
+            f"{base}: a LoRA adapter, and no base; name first the model that the adapters were "
+            "trained on, or say --adapters: then all arguments are adapters that stay adapters"
+        )
+    if opened is None or options.adapters:
+        return _adapters_alone(opened, [checkpoint for _, checkpoint in tasks], options)
     if options.base_storage is BaseStorage.zero:
         raise UsageError("a bank without a base holds LoRA adapters; a task here is none")
-    return _Base(opened, opened.source, opened.side_files, opened.notes, options.base_storage)
+    return OpenBase(opened, opened.source, opened.side_files, opened.notes, options.base_storage)
 
 
-def participants(
-    base: Source, tasks: Sequence[OpenTask], names: Sequence[str], options: PackOptions
-) -> list[tuple[OpenTask, Participant]]:
-    """Tasks with their indices, seeds, groups and fits; `names` are the units'. Sorted by index."""
-    taken = {task.task.index for task in tasks if task.task.index is not None}
+def _adapters_alone(
+    base: Checkpoint | None, adapters: Sequence[Checkpoint], options: PackOptions
+) -> OpenBase:
+    """What adapters that stay adapters are superposed from; they are checked against `base`."""
+    other = next((checkpoint for checkpoint in adapters if not is_adapter(checkpoint)), None)
+    if other is not None or options.merge_adapters:
+        why = "--merge-adapters needs one" if other is None else f"{other.source} is none"
+        raise UsageError(
+            f"name the base: only LoRA adapters that stay adapters go without one ({why})"
+        )
+    first = adapters[0]
+    if base is None:
+        return OpenBase(adapter_base(first), "", {}, (), BaseStorage.zero, base_model(first))
+    for adapter in adapters:
+        require_adapts(adapter, base)
+    return OpenBase(adapter_base(first), base.source, {}, (), BaseStorage.zero)
+
+
+def leading_base(
+    tasks: Sequence[TaskInput], options: PackOptions
+) -> tuple[str | None, Sequence[TaskInput]]:
+    """(base, adapters) of what ``pack --adapters`` names; a first model is the base."""
+    if len(tasks) < 2:
+        return None, tasks
+    with Sources(options.opening).look(tasks[0].source) as first:
+        return (None, tasks) if is_adapter(first) else (tasks[0].source, tasks[1:])
+
+
+def _numbered(tasks: Sequence[tuple[OpenTask, TaskFit]], options: PackOptions) -> list[Participant]:
+    """Tasks with their indices, seeds and groups, by index."""
+    given = [opened.task.index for opened, _ in tasks if opened.task.index is not None]
+    taken = set(given)
     if any(not 0 <= index < 2**31 for index in taken):
         raise UsageError("a task's index must be between 0 and 2^31-1")
-    if len(taken) < sum(task.task.index is not None for task in tasks):
+    if len(taken) < len(given):
         raise UsageError("two tasks ask for the same index")
     free = (index for index in range(2**31) if index not in taken)
     made = []
-    for opened in tasks:
+    for opened, fit in tasks:
         index = next(free) if opened.task.index is None else opened.task.index
-        fit = fit_task(base.tensors, opened.source.tensors, names)
-        wanted, seed = opened.task.group, options.seed + index
+        wanted = opened.task.group
         group = index % options.groups if wanted is None else wanted
-        made.append(
-            (opened, Participant(opened.task.name, index, seed, opened.source, fit, group=group))
-        )
-    return sorted(made, key=lambda pair: pair[1].index)
+        made.append(Participant(opened, fit, index, task_seed(options.seed, index), group))
+    return sorted(made, key=lambda one: one.index)

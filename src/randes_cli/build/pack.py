@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.build.inputs import check_names
-from randes_cli.build.pack_setup import prepare
-from randes_cli.build.packing import Packing
-from randes_cli.build.seal import seal
+from randes_cli.build.build import Build
+from randes_cli.build.draft import Draft
+from randes_cli.build.inputs import Inputs, check_names, leading_base, open_inputs
+from randes_cli.build.pack_report import pack_report
+from randes_cli.build.records import recorded_source, recorded_words
+from randes_cli.build.seal import seal_locked
+from randes_cli.build.steps import Steps, given_steps
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_target, refuse_same_file, sibling
+from randes_cli.files.atomic import check_target, in_use, passing_name
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import BaseRecord
+from randes_cli.limits import StrPath, as_source
+from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
 from randes_cli.stats.alternatives import best_fit, parse_limit
 from randes_cli.workers import Progress, no_progress
 
 
+@one_command()
 def pack(
-    base: str | None,
+    base: StrPath | None,
     tasks: Sequence[TaskInput],
-    out: str | Path,
+    out: StrPath,
     options: PackOptions | None = None,
     run: RunOptions | None = None,
     *,
@@ -32,41 +43,108 @@ def pack(
 ) -> PackReport:
     """Write a bank of `tasks`, fine-tuned from `base`, to `out`.
 
-    `base` is None where all tasks are LoRA adapters that stay adapters. Every byte of the
+    LoRA adapters are merged into the base. They stay adapters without one, and with
+    `options.adapters`; then the first of `tasks` may be their base. Every byte of the
     inputs is read once, but for a fixed sample of about one part in fifty. A dry run lists the
     tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
     options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
+    base = None if base is None else as_source(base)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
+    if base is None and options.adapters:
+        base, tasks = leading_base(tasks, options)
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-        refuse_same_file(out, _input_files([base or "", *(task.source for task in tasks)]))
     if options.fit is not None:
         options = _fitted(base, tasks, out, options, run)
+    seal_bits = options.bits if options.bits < 8 else None
+    if seal_bits is not None:
+        options = replace(options, bits=16)
     with ExitStack() as stack:
-        setup = prepare(stack, base, tasks, options, run, dry_run=dry_run)
-        live = sibling(out) if setup.seal_bits is not None and not dry_run else out
-        with ExitStack() as temporary:
-            if live is not out:
-                temporary.callback(live.unlink, missing_ok=True)
-            report = Packing(setup, live, force, dry_run, progress).run()
-            if setup.seal_bits is None or dry_run:
-                return report
-            sealed = seal(live, out, setup.seal_bits, run, force=force, progress=progress)
-        return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
+        if not dry_run:
+            stack.enter_context(bank_lock(out, wait=0.0, edits=False))
+        keep_going = dry_run and len(tasks) > 1
+        inputs = open_inputs(stack, base, tasks, options, keep_going=keep_going, fetch=not dry_run)
+        if seal_bits is not None:
+            _check_sealable(inputs, seal_bits)
+        if dry_run:
+            build = _build(inputs, out, options, run, force, progress)
+            return pack_report(inputs, build, None, seal_bits)
+        check_target(out, force=force)  # now that its inputs are known
+        if seal_bits is None:
+            return _written(inputs, out, options, run, force, progress)
+        with passing_name(out) as live:
+            report = _written(inputs, live, options, run, force, progress, seal_bits)
+            with in_use(live):
+                sealed = seal_locked(live, out, seal_bits, run, force=force, progress=progress)
+            return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
 
 
-def _input_files(sources: Iterable[str]) -> Iterator[Path]:
-    """The files that local sources may be read from."""
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            yield from path.iterdir()
-        elif source:
-            yield path
+def _written(
+    inputs: Inputs,
+    out: Path,
+    options: PackOptions,
+    run: RunOptions,
+    force: bool,
+    progress: Progress,
+    seal_bits: int | None = None,
+) -> PackReport:
+    """Write a live bank, and report it as it is or will be sealed."""
+    build = _build(inputs, out, options, run, force, progress)
+    return build.write(lambda built: pack_report(inputs, build, built, seal_bits))
+
+
+def _check_sealable(inputs: Inputs, bits: int) -> None:
+    tensors = inputs.base.source.tensors.values()
+    if tensors and not any(map(sealable, tensors)):
+        raise UsageError(
+            f"--bits {bits}: no tensor here is wide enough for the scales that fewer than 8 "
+            "bits need; say --bits 8 or 16"
+        )
+
+
+def _build(
+    inputs: Inputs,
+    out: Path,
+    options: PackOptions,
+    run: RunOptions,
+    force: bool,
+    progress: Progress,
+) -> Build:
+    """The build of a new bank, its steps chosen: it adds every task to an empty one."""
+    base, units = inputs.base, inputs.units
+    held = Counter(participant.group for participant in inputs.participants)
+    empty = Manifest(
+        transform=inputs.transform,
+        bits=options.bits,
+        seed=options.seed,
+        capacity=options.capacity or max(16, 2 * max(held.values())),
+        next_index=0,
+        base=BaseRecord(
+            recorded_source(base.name, out) if base.name else recorded_words(base.said),
+            "",
+            base.storage,
+            base.source.metadata,
+            dict(base.source.tensors),
+            {name: file.digest for name, file in base.files.items()},
+        ),
+        tasks=(),
+        steps={},
+        groups=max(options.groups, 1 + max(held)),
+    )
+    steps = Steps(
+        given_steps(units, options.steps, options.widths, options.bits),
+        bits=options.bits,
+        capacity=empty.capacity,
+        fixed=False,
+    )
+    draft = Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
+    build = Build(out, draft, steps, run, progress, phase="packing", force=force)
+    build.sample(supposed=inputs.away)
+    return build
 
 
 def _fitted(

@@ -2,130 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.build.layout import Layout
-from randes_cli.build.pack_setup import Setup
+from randes_cli.build.build import Build, Built
+from randes_cli.build.inputs import Inputs
 from randes_cli.build.records import task_summary
-from randes_cli.build.sample import Spread
+from randes_cli.core.arrays import F64
 from randes_cli.core.stats import default_coefficient
-from randes_cli.files.manifest import Manifest
-from randes_cli.plan import Unit, tensor_bytes
-from randes_cli.reports import Alternative, PackReport
+from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.plan import tensor_bytes
+from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
 from randes_cli.stats.stored import kept_energy, norm_rows, predictions
 
-F64 = NDArray[np.float64]
+
+def pack_report(
+    inputs: Inputs, build: Build, built: Built | None, seal_bits: int | None
+) -> PackReport:
+    """The report of a bank that was `built`; with None (a dry run), of one that may come."""
+    tensors = list(inputs.base.source.tensors.values())
+    groups = [participant.group for participant in inputs.participants]
+    start = build.draft.start
+    kept = None
+    if seal_bits is not None:
+        kept = kept_energy(tensors, groups, dict.fromkeys(groups, seal_bits))
+    rows = norm_rows(tensors)
+    norms = built.statistics.norms if built else _sampled_norms(build)
+    grams = built.statistics.grams if built else None
+    cosines = predictions(rows, norms, build.cells, grams, groups, kept)
+    spread_out = predictions(rows, norms, (), None, groups, kept)
+    size = built.bytes if built else build.estimate(seal_bits)
+    bits = seal_bits or start.bits
+    choices = () if built else _alternatives(build, size, norms, bits)
+    mean = float(np.mean(spread_out))
+    kept_adapters = inputs.base.storage is BaseStorage.zero
+    merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
+    read = tensor_bytes(tensors) + build.read_bytes
+    return PackReport(
+        bank=str(build.path),
+        dry_run=built is None,
+        bank_bytes=size,
+        base_bytes=tensor_bytes(tensors),
+        separate_bytes=read,
+        read_bytes=read,
+        buffer_bytes=build.workers.buffer_bytes,
+        tasks=_tasks(build, built, cosines, [default_coefficient(c) for c in spread_out]),
+        kept_exactly={p.name: dict(p.fit.exact) for p in inputs.participants},
+        notes=inputs.base.notes,
+        refused=inputs.refused,
+        download_bytes=inputs.download_bytes,
+        bits=bits,
+        groups=start.groups,
+        adapters="kept" if kept_adapters else "merged" if merged else None,
+        merged=merged,
+        alternatives=choices,
+        advice=(
+            adapter_advice(mean)
+            if kept_adapters
+            else advice(choices, len(groups), size, mean, start.groups)
+        ),
+    )
 
 
-@dataclass(frozen=True)
-class Reporting:
-    """What a report is made from; steps and samples fill while the bank is packed."""
+def _sampled_norms(build: Build) -> F64:
+    """‖Δ‖² from the sample alone, before anything is packed."""
+    tensors, spreads = build.draft.base.tensors, build.steps.spreads
+    rows = norm_rows(list(tensors.values()))
+    made = np.zeros((len(rows), len(build.draft.coming)))
+    for row, name in enumerate(rows):
+        unit = build.draft.unit_of.get(name)
+        if unit in spreads:
+            made[row] = np.array(spreads[unit].squares) * tensors[name].elements
+    return made
 
-    setup: Setup
-    layout: Layout
-    exponents: Mapping[Unit, int]
-    spreads: Mapping[Unit, Spread]
-    out: Path
-    dry_run: bool
-    buffer_bytes: int
 
-    def sampled_norms(self) -> F64:
-        """‖Δ‖² from the sample alone, before anything is packed."""
-        unit_of = {name: unit for unit in self.setup.units for name in unit.names}
-        rows = norm_rows(list(self.setup.inputs.base.tensors.values()))
-        made = np.zeros((len(rows), len(self.setup.participants)))
-        for row, name in enumerate(rows):
-            if name in unit_of:
-                squares = np.array(self.spreads[unit_of[name]].squares)
-                made[row] = squares * self.setup.inputs.base.tensors[name].elements
-        return made
+def _tasks(
+    build: Build, built: Built | None, cosines: list[float], coefficients: list[float]
+) -> tuple[TaskSummary, ...]:
+    manifest = built.manifest if built else None
+    pairs = zip(build.draft.coming, cosines, coefficients, strict=True)
+    return tuple(
+        task_summary(participant, cosine, coefficient, manifest, _unchanged(build, place))
+        for place, (participant, cosine, coefficient) in enumerate(pairs)
+    )
 
-    def report(
-        self, size: int, norms: F64, grams: F64 | None, manifest: Manifest | None
-    ) -> PackReport:
-        """The report of a bank of `size` bytes; without `manifest`, of one that may come."""
-        setup, inputs = self.setup, self.setup.inputs
-        read = self._read_bytes()
-        tensors = list(inputs.base.tensors.values())
-        groups = [participant.group for participant in setup.participants]
-        bits = setup.seal_bits
-        kept = None if bits is None else kept_energy(tensors, groups, dict.fromkeys(groups, bits))
-        rows = norm_rows(tensors)
-        cosines = predictions(rows, norms, self.layout.cells(), grams, groups, kept)
-        spread_out = predictions(rows, norms, (), None, groups, kept)
-        chosen = [default_coefficient(cosine) for cosine in spread_out]
-        choices = self._alternatives(size, norms) if self.dry_run else ()
-        mean = float(np.mean(spread_out))
-        return PackReport(
-            bank=str(self.out),
-            dry_run=self.dry_run,
-            bank_bytes=size,
-            base_bytes=tensor_bytes(tensors),
-            separate_bytes=read,
-            read_bytes=read,
-            buffer_bytes=self.buffer_bytes,
-            tasks=tuple(
-                task_summary(opened, participant, cosine, coefficient, manifest, self._still(who))
-                for who, (opened, participant, cosine, coefficient) in enumerate(
-                    zip(inputs.tasks, setup.participants, cosines, chosen, strict=True)
-                )
-            ),
-            kept_exactly={p.name: dict(p.fit.exact) for p in setup.participants},
-            notes=inputs.base_notes,
-            refused=inputs.refused,
-            download_bytes=inputs.download_bytes,
-            bits=bits or setup.options.bits,
-            groups=setup.groups,
-            alternatives=choices,
-            advice=(
-                adapter_advice(mean)
-                if inputs.storage is BaseStorage.zero
-                else advice(choices, len(groups), size, mean, setup.groups)
-            ),
-        )
 
-    def _alternatives(self, size: int, norms: F64) -> tuple[Alternative, ...]:
-        """What other bits and groups would weigh and give back."""
-        setup, layout = self.setup, self.layout
-        stepped = [unit for unit in setup.units if unit in self.exponents]
-        names = {name for unit in stepped for name in unit.names}
-        base = list(setup.inputs.base.tensors.values())
-        outline = Outline(
-            base,
-            [tensor for tensor in base if tensor.name in names],
-            norms,
-            [participant.index for participant in setup.participants],
-            layout.estimate(()),
-        )
-        bits, groups = setup.seal_bits or setup.options.bits, setup.groups
-        return tuple(
-            replace(one, bank_bytes=size, present=True)
-            if (one.groups, one.bits) == (groups, bits)
-            else one
-            for one in weigh_all(outline, group_choices(len(setup.participants), groups))
-        )
+def _unchanged(build: Build, place: int) -> frozenset[str]:
+    """Superposed tensors whose sample shows no change of the task at this place."""
+    fit = build.draft.coming[place].fit
+    return frozenset(
+        name
+        for unit, found in build.steps.spreads.items()
+        for name in unit.names
+        if not found.squares[place] and name in fit.superposed
+    )
 
-    def _still(self, who: int) -> frozenset[str]:
-        """Superposed tensors whose sample shows no change of this participant."""
-        fit = self.setup.participants[who].fit
-        return frozenset(
-            name
-            for unit, found in self.spreads.items()
-            for name in unit.names
-            if not found.squares[who] and name in fit.superposed
-        )
 
-    def _read_bytes(self) -> int:
-        """Bytes of the tensors of all inputs."""
-        return sum(
-            tensor.nbytes
-            for source in [self.setup.inputs.base, *(p.checkpoint for p in self.setup.participants)]
-            for tensor in source.tensors.values()
-        )
+def _alternatives(build: Build, size: int, norms: F64, bits: int) -> tuple[Alternative, ...]:
+    """What other bits and groups would weigh and give back."""
+    draft, groups = build.draft, build.draft.start.groups
+    names = {name for unit in build.steps.ready for name in unit.names}
+    base = list(draft.base.tensors.values())
+    outline = Outline(
+        base,
+        [tensor for tensor in base if tensor.name in names],
+        norms,
+        [participant.index for participant in draft.coming],
+        draft.estimate((), build.cells),
+    )
+    return tuple(
+        replace(one, bank_bytes=size, present=True)
+        if (one.groups, one.bits) == (groups, bits)
+        else one
+        for one in weigh_all(outline, group_choices(len(draft.coming), groups))
+    )

@@ -1,25 +1,28 @@
-"""Passes over the units of a bank under way: strips, kernels and threads for all of them."""
+"""Passes over the units of a bank under way: jobs, exact tensors and copies for all threads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
-from randes_cli.build.copies import Run
-from randes_cli.build.exact import Copy, run_copy
-from randes_cli.build.strips import Job, Superposer, unit_jobs
+from randes_cli.build.copies import Copy, place_copies
+from randes_cli.build.draft import Draft
+from randes_cli.build.exact import Exact, run_exact
+from randes_cli.build.steps import BeyondGrid, Steps
+from randes_cli.build.strips import Files, Job, run_job, unit_bytes, unit_jobs
+from randes_cli.build.tally import Tally
+from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel
-from randes_cli.ops.kernels import make_kernel
-from randes_cli.plan import Unit, strip_elements, strip_memory
-from randes_cli.specs import RunOptions
-from randes_cli.workers import Progress, run_parallel
+from randes_cli.errors import BankDamaged, CheckpointError, MismatchError
+from randes_cli.files.bank_keys import base_key
+from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.base import BankBase
+from randes_cli.files.source import Source
+from randes_cli.plan import Unit
+from randes_cli.workers import Progress, Workers
 
-AnyJob: TypeAlias = Job | Copy | Run
-
-#: A tensor whose sample shows no change gets its step from its largest change, as if that
-#: were so many times the root mean square.
-PEAK_TO_RMS = 8
+AnyJob: TypeAlias = Job | Exact | Copy
 
 
 class TooNarrow(Exception):
@@ -28,6 +31,118 @@ class TooNarrow(Exception):
     def __init__(self, units: set[Unit]) -> None:
         super().__init__(units)
         self.units = units
+
+
+class Passes:
+    """The passes of one attempt to write a bank, and what they found.
+
+    Attributes:
+        base: the base that deltas are taken from; None where it is all zeros.
+        tally: what was found so far.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        draft: Draft,
+        steps: Steps,
+        base: Source | None,
+        writer: BankWriter,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self.path, self.draft, self.steps, self.base = path, draft, steps, base
+        self.writer, self.workers, self.progress = writer, workers, progress
+        self.tally = Tally()
+        self._waiting: list[Copy] = []
+
+    def take_over(self, keys: Iterable[str]) -> None:
+        """Place tensors of the old bank; their bytes are copied by the next pass."""
+        if self.draft.old is not None:
+            self._waiting += place_copies(self.writer, self.draft.old, keys)
+
+    def copy_waiting(self) -> None:
+        """Copy what was placed since the last pass."""
+        for copy in self._waiting:
+            copy.into(self.writer.out)
+        self._waiting = []
+
+    def run(
+        self,
+        units: Sequence[Unit],
+        exact: Sequence[Exact],
+        phase: str,
+        *,
+        write_base: bool = False,
+    ) -> None:
+        """Run every job of these units, the exact tensors, and the copies that wait."""
+        files = Files(self.base, self.draft.old, self.writer, self.tally, write_base)
+        given, ready = self.steps.given, self.steps.ready
+        work = [(u, self.draft.parts(u, ready.get(u), given.get(u))) for u in units]
+        copies: list[Exact | Copy] = [*exact, *self._waiting]
+        self._waiting = []
+        total = sum(unit_bytes(unit, parts, self.base) for unit, parts in work)
+        total += sum(copy.nbytes for copy in copies)
+
+        def one(kernel: Kernel, job: AnyJob) -> int:
+            if isinstance(job, Job):
+                return run_job(files, kernel, self.workers.strip(job.unit.layers), job)
+            if isinstance(job, Exact):
+                return run_exact(job, files.writer, files.tally)
+            return job.into(files.writer.out)
+
+        self.workers.run(
+            mixed([job for unit, parts in work for job in unit_jobs(unit, parts)], copies),
+            one,
+            phase=phase,
+            total=total,
+            progress=self.progress,
+        )
+        self._check_base()
+
+    def _check_base(self) -> None:
+        """Whether the base that deltas were taken from is the one that the old bank records."""
+        base, old = self.base, self.draft.old
+        if old is None or not isinstance(base, BankBase):
+            return
+        for (owner, name), chunks in self.tally.digests.items():
+            if owner != "base" or all(base.digest(name, n) == v for n, v in chunks.items()):
+                continue
+            if base.outside is not None:
+                raise MismatchError(
+                    f"{base.source}: tensor {name!a} has other values than the base"
+                )
+            raise BankDamaged(
+                f"{old.path}: tensor {base_key(name)!a} is damaged (see: randes verify)"
+            )
+
+    def settle(self) -> None:
+        """Coarsen new superpositions until they fit; refuse an overflow of an old one."""
+        steps = self.steps
+        while peaks := self.tally.take_peaks():
+            full = steps.overflowing(peaks)
+            if full is not None:
+                bits = steps.width(full)
+                raise MismatchError(
+                    f"{self.path}: tensor {full.names[0]!a} would overflow its {bits}-bit "
+                    f"superposition ({peaks[full]} steps, {LIMIT[bits]} fit); pack the bank anew "
+                    "with --bits 16 or a larger --capacity"
+                )
+            narrow = steps.narrow(peaks)
+            if narrow:
+                raise TooNarrow(narrow)
+            try:
+                steps.coarsen(peaks)
+            except BeyondGrid as found:
+                raise self._beyond_grid(found.unit.names[0]) from None
+            self.run(list(peaks), [], "coarser steps")
+
+    def _beyond_grid(self, name: str) -> CheckpointError | MismatchError:
+        far = f"tensor {name!a}: a task differs by more than 2^115, beyond every grid; "
+        if self.draft.old is not None:
+            return MismatchError(f"{self.path}: {far}it cannot be superposed")
+        source = self.draft.base.source
+        return CheckpointError(f"{source}: {far}keep it exactly (--targets, --rest own)")
 
 
 def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:
@@ -40,63 +155,3 @@ def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:
     for kind in (jobs, copies):
         places += [((at + 0.5) / len(kind), one) for at, one in enumerate(kind)]
     return [one for _, one in sorted(places, key=lambda place: place[0])]
-
-
-@dataclass(frozen=True)
-class Passes:
-    """How passes run; `units` are all that any of them may meet."""
-
-    units: Sequence[Unit]
-    run: RunOptions
-    threads: int
-    progress: Progress
-
-    def strip(self, unit: Unit) -> int:
-        """Elements of a unit that are computed at once."""
-        return strip_elements(
-            unit.layers,
-            max_memory=self.run.max_memory,
-            threads=self.threads,
-            chosen=self.run.strip_elements,
-        )
-
-    def widest(self) -> tuple[int, int]:
-        """(elements of the widest strip, layers of the deepest unit)."""
-        layers = max((unit.layers for unit in self.units), default=1)
-        return max((self.strip(unit) for unit in self.units), default=1), layers
-
-    def kernel(self) -> Kernel:
-        """A kernel with room for every unit."""
-        elements, layers = self.widest()
-        return make_kernel(self.run.device, elements=elements, layers=layers)
-
-    def buffer_bytes(self) -> int:
-        """Bytes of all threads' kernels."""
-        elements, layers = self.widest()
-        return self.threads * strip_memory(layers, elements)
-
-    def superpose(
-        self, engine: Superposer, units: Sequence[Unit], copies: Sequence[Copy | Run], phase: str
-    ) -> None:
-        """Run every job of these units, and the copies."""
-        sums = [job for unit in units for job in unit_jobs(unit, engine.participants)]
-        total = sum(map(engine.job_bytes, sums)) + sum(copy.nbytes for copy in copies)
-        jobs = mixed(sums, copies)
-
-        def work(kernel: Kernel, job: AnyJob) -> int:
-            if isinstance(job, Job):
-                return engine.run(kernel, job)
-            if isinstance(job, Copy):
-                return run_copy(job, engine.writer, engine.tally)
-            job.copy(engine.writer.out)
-            return job.nbytes
-
-        run_parallel(
-            jobs,
-            self.kernel,
-            work,
-            threads=self.threads,
-            phase=phase,
-            total=total,
-            progress=self.progress,
-        )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from randes_cli.build.inputs import OpenTask
-from randes_cli.build.strips import Participant, Tally
+from randes_cli.build.participants import Participant
+from randes_cli.build.tally import Tally
 from randes_cli.files.digests import fingerprint
-from randes_cli.files.header import CONTROL
-from randes_cli.files.manifest import Manifest, TaskRecord
+from randes_cli.files.hub_ref import is_model_id
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import TaskRecord
+from randes_cli.limits import CONTROL, LONGEST_NAME
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
@@ -19,34 +24,40 @@ from randes_cli.specs import TensorInfo
 def recorded_source(source: str, bank: Path) -> str:
     """What the manifest says of where a checkpoint came from.
 
-    What is no path here (the id of a model on the Hub) stays as it is. Else the path from the
-    bank's folder where the checkpoint lies below it, else the last part of its path: a bank's
-    bytes (and what it tells strangers) do not depend on outer folders.
+    The id of a model on the Hub stays as it is. Of a path (there or gone) the part below the
+    bank's folder, else its last part: a bank's bytes, and what it tells strangers, do not depend
+    on outer folders. Nor do they on the locale: names of files are bytes, read as UTF-8.
     """
-    path = Path(source).resolve()
-    if not path.exists():
-        return source
-    try:
-        said = path.relative_to(bank.parent.resolve()).as_posix()
-    except ValueError:
-        said = path.name
-    # What is no text (a file name of other bytes, control characters) cannot stand in JSON.
-    said = said.encode("utf-8", "replace").decode()
-    return CONTROL.sub("?", said)
+    path = Path(source)
+    if is_model_id(source) and not path.exists():
+        return _line(source)
+    path, folder = path.resolve(), bank.parent.resolve()
+    below = path.is_relative_to(folder) and path != folder
+    return _line(path.relative_to(folder).as_posix() if below else path.name)
+
+
+def recorded_words(said: str) -> str:
+    """What the manifest says of a base that only an adapter's config names.
+
+    It may be anything, and is looked for nowhere: the id of a model, or the end of a path.
+    """
+    return _line(said if is_model_id(said) else re.split(r"[/\\]", said.rstrip("/\\"))[-1])
+
+
+def _line(text: str) -> str:
+    """A text as a manifest may hold it: what is no character there becomes a question mark."""
+    with suppress(UnicodeEncodeError):
+        text = os.fsencode(text).decode("utf-8", "surrogateescape")
+    return CONTROL.sub("?", text.encode("utf-8", "replace").decode())[:LONGEST_NAME]
 
 
 def task_record(
-    base: Mapping[str, TensorInfo],
-    opened: OpenTask,
-    participant: Participant,
-    who: int,
-    tally: Tally,
-    *,
-    source: str,
+    base: Mapping[str, TensorInfo], participant: Participant, tally: Tally, *, source: str
 ) -> TaskRecord:
     """The record of a task whose tensors have all been read."""
-    tensors, fit = participant.checkpoint.tensors, participant.fit
-    changed = {name for name in tensors if (who, name) in tally.changed}
+    tensors, fit, opened = participant.source.tensors, participant.fit, participant.opened
+    index = participant.index
+    changed = {name for name in tensors if (index, name) in tally.changed}
     same = {
         name
         for name, tensor in tensors.items()
@@ -61,12 +72,12 @@ def task_record(
         dtype = Counter(tensor.dtype for tensor in shared.values()).most_common(1)[0][0]
     return TaskRecord(
         name=participant.name,
-        index=participant.index,
+        index=index,
         seed=participant.seed,
         group=participant.group,
         source=source,
-        fingerprint=fingerprint(tensors, tally.joined(who, tensors)),
-        metadata=dict(participant.checkpoint.metadata),
+        fingerprint=fingerprint(tensors, tally.joined(index, tensors)),
+        metadata=dict(participant.source.metadata),
         dtype=dtype,
         unchanged=frozenset(same),
         missing=frozenset(fit.missing),
@@ -81,18 +92,17 @@ def task_record(
 
 
 def task_summary(
-    opened: OpenTask,
     participant: Participant,
     cosine: float,
     coefficient: float,
     manifest: Manifest | None,
-    still: frozenset[str],
+    same: frozenset[str],
 ) -> TaskSummary:
-    """A task as `pack` reports it; without a manifest (a dry run) `still` are the unchanged."""
+    """A task as `pack` reports it; without a manifest (a dry run) `same` are the unchanged."""
     fit = participant.fit
     records = manifest.tasks if manifest else ()
     record = next((r for r in records if r.index == participant.index), None)
-    unchanged = record.unchanged if record else still
+    unchanged = record.unchanged if record else same
     return TaskSummary(
         name=participant.name,
         index=participant.index,
@@ -104,7 +114,7 @@ def task_summary(
         own=len(record.own) if record else len(fit.exact),
         unchanged=len(unchanged),
         missing=len(fit.missing),
-        read_bytes=tensor_bytes(participant.checkpoint.tensors.values()),
-        side_files=len(opened.side_files),
-        notes=opened.notes,
+        read_bytes=tensor_bytes(participant.source.tensors.values()),
+        side_files=len(participant.opened.side_files),
+        notes=participant.opened.notes,
     )

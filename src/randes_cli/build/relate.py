@@ -11,32 +11,25 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.build.inputs import bank_source, reopen
-from randes_cli.build.sample import Deltas
-from randes_cli.build.sampled import BaseSample
-from randes_cli.build.strips import Participant, unit_bits, unit_order
+from randes_cli.build.draft import Draft
+from randes_cli.build.inputs import reopen
+from randes_cli.build.participants import Participant
+from randes_cli.build.sample import Deltas, gather_grams
+from randes_cli.core.arrays import F32, F64
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import find_recorded
 from randes_cli.files.hub import is_cached
 from randes_cli.files.hub_ref import recorded_ref
-from randes_cli.files.manifest import TaskRecord
-from randes_cli.plan import Rect, Unit, fit_task, plan_units
-from randes_cli.read.retrieve import BankBase, Retrieval, find_recorded
+from randes_cli.files.records import TaskRecord
+from randes_cli.files.source import Sample, Source
+from randes_cli.plan import Rect, Unit, fit_task
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.sealed import SealedReader
 from randes_cli.specs import OpenOptions
-from randes_cli.stats.stored import (
-    Statistics,
-    choose_cells,
-    gather_grams,
-    merge_cells,
-    norm_rows,
-)
+from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells, norm_rows
 from randes_cli.workers import Progress
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 
 
 class Echo:
@@ -44,26 +37,18 @@ class Echo:
 
     def __init__(self, bank: BankFile, task: TaskRecord) -> None:
         self.bank, self.task = bank, task
-        self.group = task.group
+        self.group, self.seed, self.index = task.group, task.seed, task.index
         self._retrieval = Retrieval(bank, None, task)
-        self._named = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+        self._named = bank.manifest.base.tensors
         self._sealed = {group: SealedReader(bank, group, _trust) for group in bank.manifest.sealed}
 
-    def order(self, unit: Unit) -> list[int]:
-        """σ of the task on a unit."""
-        return unit_order(unit, self.task.seed, self.task.index)
-
-    def bits(self, unit: Unit, position: int) -> bytes:
-        """The packed sign bits of the task at a position of a unit."""
-        return unit_bits(unit, self.task.seed, position)
-
-    def delta(self, base: BaseSample, name: str) -> F32 | None:
+    def delta(self, base: Sample, name: str) -> F32 | None:
         """The retrieved delta on a sample of a tensor; None where there is none."""
         unit, position = self._retrieval.place(name)
         key = self._retrieval.sum_key(name)
         if key not in self.bank:
             return None
-        flips = self.bits(unit, position)
+        flips = unit.flips(self.seed, position)
         return np.concatenate([self._run(unit, key, flips, name, rect) for rect in base.runs])
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
@@ -87,78 +72,74 @@ def _trust(found: bytes, recorded: bytes, key: str) -> None:
     """Estimates read unchecked: damage shows where a task is retrieved."""
 
 
-def _reread(
-    bank: BankFile,
-    base: BankBase | None,
-    task: TaskRecord,
-    unit_of: Mapping[str, Unit],
-    stack: ExitStack,
-) -> Participant | None:
+def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) -> Deltas:
     """A stored task with its original checkpoint, where that is found and looks the same."""
-    path = find_recorded(task.source, bank.path)
-    ref = recorded_ref(task.source)
+    echo = Echo(bank, task)
+    path, ref = find_recorded(task.source, bank.path), recorded_ref(task.source)
     if path is None or (ref is not None and not is_cached(ref)):  # not worth gigabytes
-        return None
+        return echo
     try:
-        checkpoint = reopen(stack, path, bank_source(bank, base), OpenOptions())
+        opened = reopen(stack, task.name, path, draft.base, OpenOptions())
     except RandesError:
-        return None
-    if checkpoint.tensors != Retrieval(bank, None, task).tensors:
-        return None
-    named = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
-    fit = fit_task(named, checkpoint.tensors, unit_of)
-    return Participant(task.name, task.index, task.seed, checkpoint, fit, group=task.group)
+        return echo
+    if opened.source.tensors != Retrieval(bank, None, task).tensors:
+        return echo
+    fit = fit_task(draft.base.tensors, opened.source.tensors, draft.unit_of)
+    return Participant(opened, fit, task.index, task.seed, task.group)
 
 
 def relate(
     stored: Statistics,
-    bank: BankFile,
-    base: BankBase | None,
-    added: Sequence[Participant],
+    draft: Draft,
+    base: Source | None,
+    cells: Cells,
     norms: F64 | None,
     exponents: Mapping[Unit, int],
     progress: Progress,
 ) -> Statistics:
-    """The statistics of a bank with `added` tasks.
+    """The statistics of a bank with the tasks that a draft adds and without those that go.
 
-    `norms` has their ‖Δ‖² by tensor (None: estimate them from the sample); `exponents` the
-    steps of every unit that has or gets a superposition.
+    `stored` are those of its old bank, `cells` what the new Gram matrices cover at the finest;
+    `norms` has the new tasks' ‖Δ‖² by tensor (None: estimate them from the sample), `exponents`
+    the steps of every unit that has or gets a superposition.
     """
-    manifest = bank.manifest
-    units = plan_units(manifest.base.tensors, manifest.transform)
-    unit_of = {name: unit for unit in units for name in unit.names}
-    old, count = len(stored.indices), len(stored.indices) + len(added)
-    cells = tuple(choose_cells(units, manifest.base.tensors, count))
     if len(cells) < len(stored.cells):
         stored = merge_cells(stored, cells)
+    leaving = {participant.index: participant for participant in draft.leaving}
     with ExitStack() as stack:
         tasks: list[Deltas] = []
-        for task in manifest.tasks:
-            again = _reread(bank, base, task, unit_of, stack)
-            tasks.append(again or Echo(bank, task))
-        found = gather_grams(base, [*tasks, *added], exponents, stored.cells, progress)
-    exact = [_same_sample(stored.grams, found, n, tasks[n]) for n in range(old)]
-    for group in range(manifest.groups):
-        near = [n for n in range(old) if tasks[n].group == group]
-        far = [old + n for n, participant in enumerate(added) if participant.group == group]
-        forgotten = sum(where == group for _, where in manifest.forgotten)
-        _share_out(found, exact, near, far, forgotten)
+        if draft.old is not None:
+            for task in draft.old.manifest.tasks:
+                known = leaving.get(task.index)
+                tasks.append(known or _reread(draft, draft.old, task, stack))
+        found = gather_grams(base, [*tasks, *draft.coming], exponents, stored.cells, progress)
+    exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
+    _share_all(found, exact, tasks, draft)
+    whole = _joined(stored, found, exact, draft, norms)
+    return drop_tasks(whole, {task.index for task in draft.gone})
+
+
+def _joined(
+    stored: Statistics,
+    found: F64,
+    exact: Sequence[bool],
+    draft: Draft,
+    norms: F64 | None,
+) -> Statistics:
+    """What is stored of the older tasks, with what was found of the added ones."""
+    old = len(stored.indices)
     found[:, :, :old, :old] = stored.grams
-    indices = (*stored.indices, *(participant.index for participant in added))
-    guesses = {
-        (stored.indices[n], participant.index)
-        for n in range(old)
-        if not exact[n]
-        for participant in added
-    }
+    indices = tuple(participant.index for participant in draft.coming)
+    unsure = [index for index, sure in zip(stored.indices, exact, strict=True) if not sure]
     if norms is None:
-        norms = _sampled_norms(norm_rows(manifest.base.tensors), stored, found[:, 0, old:, old:])
+        rows = norm_rows(list(draft.base.tensors.values()))
+        norms = _sampled_norms(rows, stored, found[:, 0, old:, old:])
     return replace(
         stored,
-        indices=indices,
+        indices=(*stored.indices, *indices),
         norms=np.ascontiguousarray(np.concatenate([stored.norms, norms], axis=1)),
         grams=found,
-        estimated=stored.estimated | guesses,
+        estimated=stored.estimated | {(older, new) for older in unsure for new in indices},
     )
 
 
@@ -167,6 +148,16 @@ def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:
     return isinstance(deltas, Participant) and bool(
         np.array_equal(stored[:, 0, task, task], found[:, 0, task, task])
     )
+
+
+def _share_all(found: F64, exact: Sequence[bool], tasks: Sequence[Deltas], draft: Draft) -> None:
+    """`_share_out` in every group."""
+    forgotten = draft.old.manifest.forgotten if draft.old else ()
+    old = len(tasks)
+    for group in range(draft.start.groups if old else 0):
+        near = [n for n in range(old) if tasks[n].group == group]
+        far = [old + n for n, one in enumerate(draft.coming) if one.group == group]
+        _share_out(found, exact, near, far, sum(where == group for _, where in forgotten))
 
 
 def _share_out(
@@ -180,12 +171,12 @@ def _share_out(
     if not unknown or not added:
         return
     known = [n for n in near if exact[n]]
-    met = found[:, 1]
-    rest = met[:, added, unknown[0]] - met[:, added][:, :, known].sum(axis=2)
+    during = found[:, 1]
+    rest = during[:, added, unknown[0]] - during[:, added][:, :, known].sum(axis=2)
     rest /= len(unknown) + forgotten
     for n in unknown:
-        met[:, added, n] = rest
-        met[:, n, added] = rest
+        during[:, added, n] = rest
+        during[:, n, added] = rest
 
 
 def _sampled_norms(rows: Sequence[str], stored: Statistics, grams: F64) -> F64:

@@ -2,21 +2,24 @@
 
 Two passes over the live sums, and none over checkpoints: exact sums of squares of rows and
 columns decide the scales, then every value becomes a code. Both are functions of the bank's
-integers alone, so the bytes do not depend on threads, strips or the machine.
+integers alone, so the bytes do not depend on threads, strips or the machine. Each pass checks
+the digests of what it reads: a bank that changes between them is damaged, not sealed.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors
+from randes_cli.core.arrays import F16, F32, I64, Raw
 from randes_cli.core.codes import (
     encode,
     fit_scales,
@@ -29,11 +32,14 @@ from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import sealed_tensors, sum_key
+from randes_cli.files.bank_keys import NORMS, sealed_tensors, sum_key
 from randes_cli.files.bank_writer import BankWriter
-from randes_cli.files.digests import digest, hasher
-from randes_cli.files.lock import bank_lock
-from randes_cli.files.manifest import Manifest, SealRecord
+from randes_cli.files.digests import digest
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock, edited_bank
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import SealRecord
+from randes_cli.limits import StrPath
 from randes_cli.plan import (
     CHUNK_ELEMENTS,
     Rect,
@@ -45,11 +51,11 @@ from randes_cli.plan import (
 from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
-from randes_cli.stats.stored import stored_statistics, summaries
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.stats.stored import stored_statistics, summaries, with_defaults
+from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
-I64 = NDArray[np.int64]
-F32 = NDArray[np.float32]
+J = TypeVar("J")
+Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
 
 #: Elements that are cut at once; a multiple of eight, so that codes end on a byte.
 _STRIP = 2**16
@@ -79,9 +85,10 @@ def live_groups(manifest: Manifest) -> list[int]:
     return [group for group in range(manifest.groups) if group not in manifest.sealed]
 
 
+@one_command()
 def seal(
-    bank: str | Path,
-    out: str | Path | None,
+    bank: StrPath,
+    out: StrPath | None,
     bits: int,
     run: RunOptions | None = None,
     *,
@@ -97,17 +104,31 @@ def seal(
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
     path, run = Path(bank), run or RunOptions()
-    target = path if out is None else Path(out)
+    itself = out is None or Path(out).resolve() == path.resolve()
+    target = edited_bank(path) if itself or out is None else Path(out)
+    path = target if itself else path
     check_seal_bits(bits)
-    with ExitStack() as stack:
-        if out is None:
-            stack.enter_context(bank_lock(path, wait=wait))
-        elif not dry_run:
-            check_target(target, force=force)
-        old = stack.enter_context(BankFile(path))
-        return _Sealing(old, bits, run, progress).run(
-            target, force=force or out is None, dry_run=dry_run
-        )
+    if dry_run:
+        return seal_locked(path, target, bits, run, dry_run=True, progress=progress)
+    if out is not None:
+        check_target(target, force=force)
+    with bank_lock(target, wait=wait, edits=itself):
+        return seal_locked(path, target, bits, run, force=force or out is None, progress=progress)
+
+
+def seal_locked(
+    bank: Path,
+    target: Path,
+    bits: int,
+    run: RunOptions,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> SealReport:
+    """`seal` for who holds the lock of `target`."""
+    with BankFile(bank) as old:
+        return _Sealing(old, bits, run, progress).run(target, force=force, dry_run=dry_run)
 
 
 def fit_bits(bank: Path, limit: str | None) -> int:
@@ -116,7 +137,7 @@ def fit_bits(bank: Path, limit: str | None) -> int:
     Raises UsageError where none is.
     """
     with BankFile(bank) as file:
-        base = tensor_bytes(file.manifest.base.tensors)
+        base = tensor_bytes(file.manifest.base.tensors.values())
     most = parse_limit(limit or "", base)
     for bits in sorted(SEAL_BITS, reverse=True):
         size = seal(bank, bank, bits, dry_run=True).bytes_after
@@ -130,10 +151,10 @@ class _Sealing:
 
     def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
         self.old, self.bits, self.progress = old, bits, progress
-        self.threads = thread_count(run.threads, old.manifest.base.tensors)
+        self.threads = thread_count(run.threads, old.manifest.base.tensors.values())
         self.strip = max(8, (run.strip_elements or _STRIP) // 8 * 8)
         manifest = old.manifest
-        named = {tensor.name: tensor for tensor in manifest.base.tensors}
+        named = manifest.base.tensors
         self.groups = live_groups(manifest)
         held = {task.group for task in manifest.tasks} | {g for _, g in manifest.forgotten}
         self.groups = [group for group in self.groups if group in held]
@@ -159,9 +180,10 @@ class _Sealing:
         size = self.old.header.file_size - freed + sum(tensor.nbytes for tensor in made)
         sealed = {**self.old.manifest.sealed}
         sealed.update({group: SealRecord(self.bits) for group in self.groups})
-        manifest = self.old.manifest.with_sealed(sealed)
+        manifest = with_defaults(self.old.manifest.with_sealed(sealed), self.old.floats(NORMS))
+        report = self._report(target, manifest, size, dry_run=dry_run)
         if dry_run:
-            return self._report(target, manifest, size, dry_run=True)
+            return report
         check_space(target.parent, size)
         self._measure()
         with atomic_file(target, force=force) as file:
@@ -173,8 +195,7 @@ class _Sealing:
             for one in self.sums:
                 writer.place(self._tensors(one)[1])
             self._cut(writer)
-            size = writer.finish(manifest)
-        return self._report(target, manifest, size, dry_run=False)
+            return replace(report, bytes_after=writer.finish(manifest))
 
     def _tensors(self, one: _Sum) -> tuple[TensorInfo, TensorInfo]:
         return sealed_tensors(one.group, one.tensor, self.bits)
@@ -194,14 +215,6 @@ class _Sealing:
 
     # First pass: scales
 
-    def _units(self, one: _Sum, start: int, count: int) -> NDArray[np.int32]:
-        """Elements of a live superposition, unchecked."""
-        bits = 8 * ITEM_SIZE[self.old.info(one.key).dtype]
-        raw = np.empty(count * bits // 8, np.uint8)
-        self.old.read_into(one.key, start * bits // 8, raw)
-        units: NDArray[np.int32] = raw.view(code_dtype(bits)).astype(np.int32)
-        return units
-
     def _measure(self) -> None:
         for one in self.sums:
             rows, cols = seal_matrix(one.tensor)
@@ -213,35 +226,39 @@ class _Sealing:
         ]
         total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
-        def work(_: None, job: tuple[_Sum, int, Rect]) -> int:
+        def work(job: tuple[_Sum, int, Rect]) -> int:
             return self._measure_chunk(*job)
 
         self._parallel(jobs, work, "measuring", total)
         for one in self.sums:
             self.scales[one.key] = inverse_scales(*self._fitted(one), self.bits)
 
-    def _fitted(self, one: _Sum) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    def _fitted(self, one: _Sum) -> tuple[F16, F16]:
         return fit_scales(*self.squares[one.key], self.bits)
 
     def _measure_chunk(self, one: _Sum, number: int, rect: Rect) -> int:
-        """Check a chunk's digest and add its squares to those of its rows and columns."""
-        info, cols = self.old.info(one.key), seal_matrix(one.tensor)[1]
-        size, running = ITEM_SIZE[info.dtype], hasher()
+        """Add the squares of a chunk's elements to those of its rows and columns."""
+        cols, place = seal_matrix(one.tensor)[1], rect.start
         along, across = self.squares[one.key]
-        for start in range(rect.start, rect.start + rect.elements, _STRIP):
-            count = min(_STRIP, rect.start + rect.elements - start)
-            raw = np.empty(count * size, np.uint8)
-            self.old.read_into(one.key, start * size, raw)
-            running.update(raw)
-            units = raw.view(code_dtype(8 * size)).astype(np.int64)
-            np.multiply(units, units, out=units)
+        for units in np.split(self._units(one, number, rect), range(_STRIP, rect.elements, _STRIP)):
+            squares = units.astype(np.int64)
+            np.multiply(squares, squares, out=squares)
             with self.lock:
-                _add_squares(units, start, cols, along, across)
-        if running.digest() != self.old.digest(one.key, number):
+                _add_squares(squares, place, cols, along, across)
+            place += len(units)
+        return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
+
+    def _units(self, one: _Sum, number: int, rect: Rect) -> Units:
+        """The elements of one chunk of a live superposition, its digest checked."""
+        size = ITEM_SIZE[self.old.info(one.key).dtype]
+        raw = np.empty(rect.elements * size, np.uint8)
+        self.old.read_into(one.key, rect.start * size, raw)
+        if digest(raw) != self.old.digest(one.key, number):
             raise BankDamaged(
                 f"{self.old.path}: tensor {one.key!a} is damaged (see: randes verify)"
             )
-        return rect.elements * size
+        units: Units = raw.view(code_dtype(8 * size))
+        return units
 
     def _write_scales(self, writer: BankWriter) -> None:
         for one in self.sums:
@@ -257,7 +274,7 @@ class _Sealing:
         jobs = [(one, start) for one in self.sums for start in range(0, one.tensor.elements, span)]
         total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
-        def work(_: None, job: tuple[_Sum, int]) -> int:
+        def work(job: tuple[_Sum, int]) -> int:
             one, start = job
             count = min(span, one.tensor.elements - start)
             codes = np.concatenate(self._codes(one, start, count))
@@ -270,26 +287,50 @@ class _Sealing:
 
         self._parallel(jobs, work, "sealing", total)
 
-    def _codes(self, one: _Sum, start: int, count: int) -> list[NDArray[np.uint8]]:
+    def _codes(self, one: _Sum, start: int, count: int) -> list[Raw]:
+        """The codes of elements `start` (a multiple of eight) and on."""
         rows, columns = self.scales[one.key]
-        made = []
-        for place in range(start, start + count, self.strip):
-            size = min(self.strip, start + count - place)
-            values = self._units(one, place, size).astype(np.float32)
-            multiply_scales(values, place, rows, columns)
-            made.append(pack_codes(encode(values, self.bits), self.bits))
+        made, place = [], start
+        for units in _in_eights(self._span(one, start, count)):
+            for part in np.split(units, range(self.strip, len(units), self.strip)):
+                values = part.astype(np.float32)
+                multiply_scales(values, place, rows, columns)
+                made.append(pack_codes(encode(values, self.bits), self.bits))
+                place += len(part)
         return made
 
-    def _parallel(self, jobs: Sequence[object], work: object, phase: str, total: int) -> None:
-        run_parallel(
-            jobs,
-            lambda: None,
-            work,  # type: ignore[arg-type]
-            threads=self.threads,
-            phase=phase,
-            total=total,
-            progress=self.progress,
-        )
+    def _span(self, one: _Sum, start: int, count: int) -> Iterator[Units]:
+        """Elements `start` to `start + count` of a live superposition, in consecutive pieces.
+
+        Chunks at its ends are read whole, for their digests.
+        """
+        grid = chunks(*one.tensor.matrix)
+        first = bisect_right(grid, start, key=lambda rect: rect.start) - 1
+        for number in range(first, len(grid)):
+            rect = grid[number]
+            if rect.start >= start + count:
+                return
+            units = self._units(one, number, rect)
+            yield units[max(0, start - rect.start) : start + count - rect.start]
+
+    def _parallel(
+        self, jobs: Sequence[J], work: Callable[[J], int], phase: str, total: int
+    ) -> None:
+        threads, progress = self.threads, self.progress
+        run_jobs(jobs, work, threads=threads, phase=phase, total=total, progress=progress)
+
+
+def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:
+    """The same elements in pieces of multiples of eight, but for the last."""
+    left: Units | None = None
+    for piece in pieces:
+        units = piece if left is None else np.concatenate([left, piece])
+        whole = len(units) // 8 * 8
+        left = units[whole:]
+        if whole:
+            yield units[:whole]
+    if left is not None and len(left):
+        yield left
 
 
 def _add_squares(squares: I64, start: int, cols: int, along: I64, across: I64) -> None:

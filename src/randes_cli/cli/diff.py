@@ -57,18 +57,18 @@ def diff(
 def _compare(
     a: str, b: list[str], base: str | None, threads: int, progress: Progress
 ) -> BankDiff | CheckpointDiff:
-    from randes_cli.files.bank import BankFile
+    from randes_cli.files.bank import BankFile, is_bank
     from randes_cli.ops import diff as ops
 
     run = o.run_options(threads, None)
-    if not ops.is_bank(a):
-        if len(b) != 1 or ops.is_bank(b[0]):
+    if not is_bank(Path(a)):
+        if len(b) != 1 or is_bank(Path(b[0])):
             raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
         return ops.diff_checkpoints(a, b[0], run, base=base, progress=progress)
     if base is not None:
         raise UsageError("--base serves two checkpoints only")
     with BankFile(Path(a)) as bank:
-        if len(b) == 1 and ops.is_bank(b[0]):
+        if len(b) == 1 and is_bank(Path(b[0])):
             with BankFile(Path(b[0])) as other:
                 return ops.diff_banks(bank, other, run, progress=progress)
         tasks = [o.task_input(text) for text in b]

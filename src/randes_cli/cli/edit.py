@@ -10,6 +10,23 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, note, print_json, print_lines, progress_bar
 from randes_cli.errors import UsageError
 
+Checkpoint = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]PATH",
+        help="The checkpoint of a task that goes, if it moved.",
+        show_default=False,
+    ),
+]
+Forget = Annotated[
+    bool,
+    typer.Option(
+        "--forget",
+        help="Drop only the record of what goes: its delta stays as interference for the others, "
+        "and who kept the seed can still retrieve it.",
+    ),
+]
+
 
 def add(
     bank: o.BankName,
@@ -19,6 +36,12 @@ def add(
             metavar="[NAME=]TASK[@GROUP]...", help="Fine-tuned models to add.", show_default=False
         ),
     ],
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="A task takes the place of the one of its name."),
+    ] = False,
+    checkpoint: Checkpoint = None,
+    forget: Forget = False,
     base: o.BaseOption = None,
     merge_adapters: o.MergeAdapters = False,
     allow_pickle: o.AllowPickle = False,
@@ -40,10 +63,11 @@ def add(
     from randes_cli.specs import EditOptions
 
     clock = Clock()
+    inputs = [o.task_input(task) for task in tasks]
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),
-            [o.task_input(task) for task in tasks],
+            inputs,
             EditOptions(
                 base,
                 wait,
@@ -52,14 +76,31 @@ def add(
                 o.opening(allow_pickle, trust_remote_code_files, safetensors_only),
             ),
             o.run_options(threads, max_memory, device),
+            replace=replace,
+            checkpoints=_pairs([task.name for task in inputs], checkpoint or []),
+            forget=forget,
             progress=progress,
         )
+    gone = {task.index: task.name for task in report.before}
+    left = {task.index for task in report.after}
     written = 0 if dry_run else report.bytes_after
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
     print_lines(lambda width: edit_table(report, width))
+    if forget:
+        _note_forgotten([name for index, name in gone.items() if index not in left], quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)
+
+
+def _note_forgotten(names: list[str], quiet: bool) -> None:
+    if names:
+        note(
+            f"forgot {', '.join(names)}: their deltas stay in the bank as interference, and anyone "
+            "who kept their seeds can still retrieve them; to take them out, remove them with "
+            "their checkpoints",
+            quiet=quiet,
+        )
 
 
 def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:
@@ -82,20 +123,8 @@ def remove(
         list[str],
         typer.Option("--task", "-t", help="A task to remove; repeatable.", show_default=False),
     ],
-    checkpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]PATH", help="The task's checkpoint, if it moved.", show_default=False
-        ),
-    ] = None,
-    forget: Annotated[
-        bool,
-        typer.Option(
-            "--forget",
-            help="Drop only the record: the delta stays as interference for the others, and who "
-            "kept the seed can still retrieve it.",
-        ),
-    ] = False,
+    checkpoint: Checkpoint = None,
+    forget: Forget = False,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,
     wait: o.Wait = 0.0,
@@ -130,10 +159,5 @@ def remove(
         return
     print_lines(lambda width: edit_table(report, width))
     if forget:
-        note(
-            f"forgot {', '.join(task)}: their deltas stay in the bank as interference, and anyone "
-            "who kept their seeds can still retrieve them; to take them out, remove them with "
-            "their checkpoints",
-            quiet=quiet,
-        )
+        _note_forgotten(task, quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

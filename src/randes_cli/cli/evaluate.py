@@ -50,11 +50,17 @@ def evaluate(
 ) -> None:
     """Score every task as retrieved, beside its original checkpoint and the base."""
     from randes_cli.cli.scores import score_table, scores_as_csv, scores_as_markdown
+    from randes_cli.errors import UsageError
     from randes_cli.files.atomic import check_target, write_whole
+    from randes_cli.files.guard import note_sources
     from randes_cli.files.sources import own_bank
     from randes_cli.ops.evaluate import evaluate as run
     from randes_cli.ops.scoring import command_evaluator
 
+    originals = dict(o.named_checkpoints(original or [], "--original"))
+    note_sources([bank, base, *originals.values()])
+    if csv is not None and csv == markdown:
+        raise UsageError(f"{csv}: named for both --csv and --markdown")
     for path in (csv, markdown):
         if path is not None:
             check_target(path, force=force)
@@ -65,7 +71,7 @@ def evaluate(
             command_evaluator(evaluate, environment.GIVEN),
             o.run_options(threads, max_memory, device),
             tasks=task,
-            originals=dict(o.named_checkpoints(original or [], "--original")),
+            originals=originals,
             base=base,
             coefficient=coefficient,
             progress=progress,

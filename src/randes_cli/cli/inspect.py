@@ -58,13 +58,13 @@ def inspect(
     debug: o.Debug = False,
 ) -> None:
     """Show what a bank holds, and how well each task will come back."""
-    from randes_cli.files.manifest import to_json
+
     from randes_cli.files.sources import open_bank
     from randes_cli.ops.describe import describe, describe_task
 
     with open_bank(bank) as file:
         if manifest:
-            print_json(to_json(file.manifest))
+            print_json(file.manifest.to_json())
             return
         rows = () if task is None else describe_task(file, task, by=by.value)
         report = describe(file, by=by.value)

@@ -30,7 +30,10 @@ Device = Annotated[
 ]
 MergeAdapters = Annotated[
     bool,
-    typer.Option("--merge-adapters", help="LoRA adapters become full models: base + scaling·B·A."),
+    typer.Option(
+        "--merge-adapters",
+        help="LoRA adapters become full models, base + scaling·B·A (as they do with a base).",
+    ),
 ]
 AllowPickle = Annotated[
     bool,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from randes_cli.errors import shown
 from randes_cli.views.text import human
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "print_json",
     "print_lines",
     "progress_bar",
+    "say",
 ]
 
 _WIDTH = 100
@@ -43,15 +45,34 @@ def console() -> Console:
 def print_lines(make: Callable[[int], Sequence[Text]]) -> None:
     """Print lines made for the width that there is; nothing is wrapped, cut or padded."""
     out = console()
-    for line in make(out.width):
+    for line in map(_without_controls, make(out.width)):
         out.print(line, no_wrap=True, crop=False, overflow="ignore", soft_wrap=True)
+
+
+def _without_controls(line: Text) -> Text:
+    """A line whose control characters are shown escaped, in their style."""
+    if line.plain.isprintable():
+        return line
+    made = line.blank_copy()
+    for part in line.divide(range(1, len(line.plain))):
+        text = shown(part.plain)
+        if text != part.plain:
+            part.plain = text
+            part.spans = [span._replace(end=len(text)) for span in part.spans]
+        made.append_text(part)
+    return made
+
+
+def say(text: str) -> None:
+    """One line of data."""
+    print(shown(text))
 
 
 def note(text: str, *, quiet: bool) -> None:
     """One line of talk."""
     if not quiet:
         with contextlib.suppress(OSError):
-            print(text, file=sys.stderr)
+            print(shown(text), file=sys.stderr)
 
 
 def plain(value: Any) -> Any:

@@ -35,19 +35,22 @@ class Where(str, Enum):
 def pack(
     base: Annotated[
         str,
-        typer.Argument(help="The base model: a file, a folder or a Hub id.", show_default=False),
-    ],
-    tasks: Annotated[
-        list[str],
         typer.Argument(
-            metavar="[NAME=]TASK[@GROUP]...",
-            help="Models fine-tuned from it, each with a name or named after its file.",
+            help="The base model: a file, a folder or a Hub id; not needed with --adapters.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path, typer.Option("--output", "-o", help="The bank to write.", show_default=False)
     ],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=]TASK[@GROUP]...",
+            help="Models fine-tuned from it, each with a name or named after its file.",
+            show_default=False,
+        ),
+    ] = None,
     transform: Annotated[
         Preset, typer.Option(help="How deltas are made orthogonal before they are summed.")
     ] = DEFAULT_PRESET,
@@ -95,7 +98,8 @@ def pack(
         bool,
         typer.Option(
             "--adapters",
-            help="All arguments are LoRA adapters that stay adapters: no base is needed.",
+            help="LoRA adapters stay adapters (with a base they are merged into it else). Of "
+            "arguments that are all adapters none is the base.",
         ),
     ] = False,
     merge_adapters: o.MergeAdapters = False,
@@ -125,13 +129,14 @@ def pack(
         fit=fit,
         base_storage=BaseStorage(base_storage.value),
         capacity=capacity,
+        adapters=adapters,
         merge_adapters=merge_adapters,
         opening=o.opening(allow_pickle, trust_remote_code_files, safetensors_only),
     )
     with progress_bar(quiet=quiet) as progress:
         report = run(
             None if adapters else base,
-            [o.task_input(task) for task in ([base, *tasks] if adapters else tasks)],
+            [o.task_input(task) for task in ([base] * adapters + (tasks or []))],
             out,
             chosen,
             o.run_options(threads, max_memory, device),

@@ -47,6 +47,7 @@ def plot(
     """Draw a bank: cosines, layers, distributions, sizes, λ curves (needs matplotlib)."""
     from randes_cli.errors import UsageError
     from randes_cli.files.atomic import check_target, write_whole
+    from randes_cli.files.guard import note_sources
     from randes_cli.files.sources import open_bank
     from randes_cli.views.figures import FORMATS, render
 
@@ -55,6 +56,7 @@ def plot(
         raise UsageError(f"{out}: name a .svg, .png or .pdf file")
     if against and kind is not Kind.DISTRIBUTION:
         raise UsageError("--against serves --kind distribution only")
+    note_sources([bank, base, *(source for _, source in o.originals(against or []))])
     check_target(out, force=force)
     with open_bank(bank) as file:
         if kind is Kind.DISTRIBUTION:

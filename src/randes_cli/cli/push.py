@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import note, print_json
+from randes_cli.cli.output import note, print_json, say
 
 
 def push(
@@ -35,6 +35,6 @@ def push(
     if json:
         print_json(report)
         return
-    print(report.url)
+    say(report.url)
     if not report.card:
         note("the repository's own README stays as it was", quiet=quiet)

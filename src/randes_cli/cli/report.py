@@ -24,12 +24,14 @@ def report(
 ) -> None:
     """Write what is known of a bank as one HTML page, to read, sort, print and send."""
     from randes_cli.files.atomic import check_target, write_whole
+    from randes_cli.files.guard import note_sources
     from randes_cli.files.sources import open_bank
     from randes_cli.ops.describe import describe
     from randes_cli.ops.distribution import measured_distribution, stored_distribution
     from randes_cli.stats.curves import lambda_curves
     from randes_cli.views.page import PageData, report_page
 
+    note_sources([bank, base, *(source for _, source in o.originals(against or []))])
     check_target(out, force=force)
     with open_bank(bank) as file:
         if against:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, human, note, print_json, progress_bar
+from randes_cli.cli.output import Clock, human, note, print_json, progress_bar, say
 from randes_cli.errors import UsageError
 
 
@@ -92,5 +92,5 @@ def unpack(
     for report in reports:
         extra = f", {report.saturated} values clipped" if report.saturated else ""
         extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
-        print(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}")
+        say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}")
     note(clock.sentence(total, written), quiet=quiet or dry_run)

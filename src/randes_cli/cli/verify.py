@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar
+from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
 from randes_cli.errors import BankDamaged
 
 
@@ -51,13 +51,13 @@ def verify(
         for check in report.against:
             print_lines(partial(check_table, check))
         if report.sound:
-            print(f"{bank}: sound, {human(report.bytes_checked)} checked")
+            say(f"{bank}: sound, {human(report.bytes_checked)} checked")
         for key in report.damaged:
-            print(f"damaged: {key!a}")
+            say(f"damaged: {key!a}")
         for name, keys in report.hurt.items():
-            print(f"task {name}: hurt by {len(keys)} of them")
+            say(f"task {name}: hurt by {len(keys)} of them")
         if report.damaged:
-            print(f"whole: {', '.join(report.whole) or 'none'}")
+            say(f"whole: {', '.join(report.whole) or 'none'}")
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
         raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")

@@ -9,14 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F16, F32, I64, Array, Raw
 from randes_cli.core.levels import gain, levels, thresholds
-
-F16 = NDArray[np.float16]
-F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
-Raw = NDArray[np.uint8]
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -38,7 +33,7 @@ def encode(values: F32, bits: int) -> Raw:
 
 
 @lru_cache(maxsize=1)
-def _fine() -> tuple[NDArray[np.uint8], F32]:
+def _fine() -> tuple[Raw, F32]:
     """The code at the lower edge of each 1/128 from −12 to 12, and the thresholds between ±∞."""
     limits = thresholds(8)
     edges = (np.arange(24 * 128) / 128 - 12).astype(np.float32)
@@ -85,7 +80,7 @@ def _table(bits: int) -> F32:
 def decode(packed: Raw, bits: int, out: F32) -> None:
     """Write the levels of packed codes to `out`: 8 values for every `bits` bytes."""
     table = _table(bits)
-    rows: NDArray[np.uint8] | NDArray[np.uint16] = packed
+    rows: Array = packed
     if bits == 3:
         low, middle, high = (packed[place::3].astype(np.uint16) for place in range(3))
         words = np.empty((len(low), 2), np.uint16)

@@ -6,30 +6,12 @@ those of ml_dtypes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    F32 = NDArray[np.float32]
-    Raw = NDArray[np.uint8]
-
-_NUMPY = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U64": np.uint64,
-    "U32": np.uint32,
-    "U16": np.uint16,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-    "C64": np.complex64,
-}
+from randes_cli.core.arrays import F32, Raw
+from randes_cli.specs import DTYPES
 
 #: The largest finite number of each dtype; of float64, the largest that float32 arithmetic meets.
 LARGEST = {
@@ -54,12 +36,12 @@ BEYOND = {
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """The NumPy dtype (of ml_dtypes where NumPy has none) of a safetensors dtype."""
-    if dtype in _NUMPY:
-        return np.dtype(_NUMPY[dtype])
+    name = DTYPES[dtype].numpy
+    if hasattr(np, name):
+        return np.dtype(name)
     import ml_dtypes
 
-    names = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-    kind: type[Any] = getattr(ml_dtypes, names[dtype])
+    kind: type[Any] = getattr(ml_dtypes, name)
     return np.dtype(kind)
 
 

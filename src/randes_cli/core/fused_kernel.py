@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Array, Raw
 from randes_cli.core.convert import widen
-from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, Raw, code_dtype
+from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, code_dtype
 from randes_cli.core.signs import SignRun, Window
 from randes_cli.specs import Signs
 
@@ -65,7 +64,7 @@ def available() -> bool:
     return _library() is not None
 
 
-def _address(array: NDArray[Any]) -> int:
+def _address(array: Array) -> int:
     found: int = array.__array_interface__["data"][0]
     return found
 

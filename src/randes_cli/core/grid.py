@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from math import frexp, log2, sqrt
 
+from randes_cli.limits import LIMITS
+
 #: Units that the RMS of one task's delta spans at 16 bits: rounding lies 47 dB below it.
 UNITS_PER_RMS = 64
 #: Standard deviations of the sum that the range of an 8-bit superposition holds.
 HEADROOM_8_BIT = 8.0
 #: Exponents whose steps, and grids of 2^24 steps, are normal float32 numbers.
-EXPONENT_RANGE = (-126, 100)
+EXPONENT_RANGE = LIMITS["step"]
 #: Largest magnitude of one rounded delta and of a superposition, by bits.
 LIMIT = {16: 2**15 - 1, 8: 2**7 - 1}
 

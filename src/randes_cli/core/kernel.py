@@ -11,14 +11,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32, I32, Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
-
-F32 = NDArray[np.float32]
-Raw = NDArray[np.uint8]
 
 #: Floats of the scratch memory beyond a strip's: fused.c writes signs by eights.
 SPARE = 16
@@ -47,7 +44,13 @@ class NonFinite(Exception):
 
 
 class Kernel(Protocol):
-    """What a strip job needs of an arithmetic backend. Raw arrays are bytes, as stored."""
+    """What a strip job needs of an arithmetic backend. Raw arrays are bytes, as stored.
+
+    Attributes:
+        elements: those of the longest strip that it has room for.
+    """
+
+    elements: int
 
     def buffer(self, nbytes: int) -> Raw:
         """Host memory to read the next tensor's strip into; valid until the next call."""
@@ -115,6 +118,7 @@ class NumpyKernel:
     """The CPU backend: buffers for one strip of up to `elements`, of up to `layers` layers."""
 
     def __init__(self, elements: int, layers: int) -> None:
+        self.elements = elements
         self._raw = np.empty(8 * elements, np.uint8)
         self._base = np.empty((layers, elements), np.float32)
         self._delta = np.empty(elements, np.float32)
@@ -124,7 +128,7 @@ class NumpyKernel:
         self._size = 0
         self._added = 0
         #: Integers that a long sum was emptied into.
-        self._emptied: NDArray[np.int32] | None = None
+        self._emptied: I32 | None = None
 
     def buffer(self, nbytes: int) -> Raw:
         return self._raw[:nbytes]

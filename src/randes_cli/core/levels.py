@@ -10,9 +10,8 @@ are of Lloyd and Max for a Laplace density of unit variance, which reach 10 stan
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+from randes_cli.core.arrays import F32
 
 #: Bits that a superposition can be sealed to.
 SEAL_BITS = (1, 2, 3, 4, 8)

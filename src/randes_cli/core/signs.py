@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32
 from randes_cli.core.streams import random_bytes
 from randes_cli.specs import Signs
-
-F32 = NDArray[np.float32]
 
 #: Columns below which a pattern is written out: NumPy walks an overlapping view row by row.
 _NARROW = 48

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
+from randes_cli.core.arrays import F64
 
 
 def largest_singular(gram: Callable[[F64], F64], columns: int, *, steps: int) -> float:

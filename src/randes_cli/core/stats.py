@@ -5,9 +5,8 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
+from randes_cli.core.arrays import F64
 
 #: Energy of a retrieval, in units of the delta's own, that a model bears without loss.
 MOST_NOISE = 64.0

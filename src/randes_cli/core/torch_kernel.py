@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import BEYOND, LARGEST
 from randes_cli.core.kernel import (
     GRID_LIMIT,
@@ -20,18 +20,9 @@ from randes_cli.core.kernel import (
     Overflow,
 )
 from randes_cli.core.signs import SignRun, Window
-from randes_cli.specs import ITEM_SIZE
+from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE
 
-Raw = NDArray[np.uint8]
-
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
+_DTYPES = {name: getattr(torch, DTYPES[name].torch) for name in FLOAT_DTYPES}
 _CODES = {32: torch.float32, 16: torch.int16, 8: torch.int8}
 
 
@@ -44,6 +35,7 @@ class TorchKernel:
     """See `kernel.Kernel`. `device` is a torch device name."""
 
     def __init__(self, device: str, elements: int, layers: int) -> None:
+        self.elements = elements
         self._device = torch.device(device)
         self._buffers = [_host(8 * elements, self._device) for _ in range(2)]
         self._turn = 0
@@ -77,7 +69,7 @@ class TorchKernel:
         vector = np.lib.stride_tricks.as_strided(signs, (count,), (4,)).copy()
         return self._vector(vector).as_strided((rows, cols), (down, across))
 
-    def _vector(self, values: NDArray[np.float32]) -> torch.Tensor:
+    def _vector(self, values: F32) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device)
 
     def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:

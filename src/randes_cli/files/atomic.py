@@ -7,138 +7,32 @@ import errno
 import fcntl
 import os
 import stat
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 
-from randes_cli.errors import InputOutputError, MissingError, NoSpace, RandesError, UsageError
+from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
+from randes_cli.files.disk import OutputFile, wrap_os_error
+from randes_cli.files.guard import refuse_input
+from randes_cli.files.lock import output_lock
+from randes_cli.interrupts import unstoppable
+
+__all__ = [
+    "OutputFile",
+    "atomic_file",
+    "check_space",
+    "check_target",
+    "in_use",
+    "passing_name",
+    "remove_stale",
+    "wrap_os_error",
+    "write_whole",
+]
 
 _SUFFIX = ".randes-tmp"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
-    """The randes error that tells what the system refused, on which file."""
-    reason = error.strerror or str(error)
-    if error.errno in _FULL:
-        return NoSpace(f"{path}: no space left while {doing} ({reason}); nothing was changed")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return MissingError(f"{path}: not found")
-    return InputOutputError(f"{path}: {reason} while {doing}")
-
-
-#: Bytes after which what was written is sent on its way to the disk.
-_SEND_EVERY = 2**26
-_SYNC_FILE_RANGE_WRITE = 2
-#: Bytes of one write: for more, Linux looks for large pieces of memory that nobody has used yet.
-_WRITE_AT_ONCE = 2**19
-
-
-@cache
-def _linux(name: str, arguments: str) -> Callable[..., int] | None:
-    """A function of Linux' C library that Python does not have; it returns an error number."""
-    import ctypes  # only what writes large files has a use for it
-
-    found = getattr(ctypes.CDLL(None, use_errno=True), name, None)
-    if not sys.platform.startswith("linux") or found is None:
-        return None
-    kinds = {"int": ctypes.c_int, "unsigned": ctypes.c_uint, "long": ctypes.c_int64}
-    found.argtypes = [kinds[word] for word in arguments.split()]
-    return lambda *values: ctypes.get_errno() if found(*values) else 0
-
-
-def _start_writing(fd: int) -> None:
-    """Begin to write a file's new pages, and do not wait. A hint, which may fail."""
-    send = _linux("sync_file_range", "int long long unsigned")
-    if send is not None:
-        send(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
-
-
-def _allocate(fd: int, size: int) -> None:
-    """Give a file its room on the disk at once, where the system can."""
-    allocate = _linux("fallocate", "int int long long")
-    failed = allocate(fd, 0, 0, size) if allocate is not None and size else 0
-    if failed in _FULL:
-        raise OSError(failed, os.strerror(failed))
-
-
-class OutputFile:
-    """An open temporary file: positioned writes from any thread, read back by offset."""
-
-    def __init__(self, fd: int, path: Path) -> None:
-        self.fd = fd
-        self.path = path
-        self._unsent = 0
-
-    def _send(self, count: int) -> None:
-        """Keep the disk busy from the start, so that the fsync of the commit is short.
-
-        Threads may lose counts to each other.
-        """
-        self._unsent += count
-        if self._unsent >= _SEND_EVERY:
-            self._unsent = 0
-            _start_writing(self.fd)
-
-    def reserve(self, size: int) -> None:
-        """Take the room for `size` bytes from the disk before the first is written."""
-        try:
-            _allocate(self.fd, size)
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "making room") from error
-
-    def write_at(self, data: object, offset: int) -> None:
-        """Write all of a bytes-like object at `offset`."""
-        view = memoryview(data).cast("B")  # type: ignore[arg-type]
-        count = len(view)
-        try:
-            while len(view):
-                done = os.pwrite(self.fd, view[:_WRITE_AT_ONCE], offset)
-                view, offset = view[done:], offset + done
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "writing") from error
-        self._send(count)
-
-    def copy_from(self, source: int, start: int, count: int, offset: int) -> None:
-        """Copy `count` bytes of another open file, inside the kernel where it can."""
-        try:
-            while count:
-                done = _copy_range(source, self.fd, min(count, 2**26), start, offset)
-                if not done:
-                    raise OSError(errno.EIO, "the source ended early")
-                start, offset, count = start + done, offset + done, count - done
-                self._send(done)
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "copying") from error
-
-    def resize(self, size: int) -> None:
-        """Set the file's length."""
-        try:
-            os.ftruncate(self.fd, size)
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "making room") from error
-
-
-#: What a kernel or a file system without copy_file_range answers.
-_NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
-
-
-def _copy_range(source: int, target: int, count: int, start: int, offset: int) -> int:
-    if hasattr(os, "copy_file_range"):
-        try:
-            done = os.copy_file_range(source, target, count, start, offset)
-            if done:
-                return done
-        except OSError as error:
-            if error.errno not in _NO_RANGE_COPY:
-                raise
-    data = os.pread(source, min(count, 2**20), start)
-    return os.pwrite(target, data, offset)
 
 
 def check_target(path: Path, *, force: bool) -> None:
-    """Refuse an output that exists (unless `force`) or that is no place for a file."""
+    """Refuse an output that exists (unless `force`), is an input, or is no place for a file."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -155,6 +49,7 @@ def check_target(path: Path, *, force: bool) -> None:
         raise UsageError(f"{path}: not a regular file")
     if not force:
         raise UsageError(f"{path}: exists (say --force to replace it)")
+    refuse_input(path)
 
 
 def check_space(folder: Path, need: int) -> None:
@@ -164,23 +59,35 @@ def check_space(folder: Path, need: int) -> None:
     except OSError as error:
         raise wrap_os_error(error, folder, "asking for free space") from error
     free = found.f_bavail * found.f_frsize
-    if free < need:
+    if free < need and found.f_blocks:  # ramfs has no figures: writing tells
         raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
 
 
-def refuse_same_file(path: Path, inputs: Iterable[Path]) -> None:
-    """Refuse an output that is, under whatever name, one of the files that are read for it."""
-    with contextlib.suppress(OSError):
-        here = path.stat()
-        for source in inputs:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(here, source.stat()):
-                    raise UsageError(f"{path}: is the input {source}; name another output")
-
-
-def sibling(path: Path) -> Path:
+def _sibling(path: Path) -> Path:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
     return path.parent / f".{path.name}.{os.urandom(6).hex()}{_SUFFIX}"
+
+
+@contextlib.contextmanager
+def passing_name(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file that goes when the block ends; see `in_use`."""
+    made = _sibling(path)
+    try:
+        yield made
+    finally:
+        _put_away(made, -1, committed=False)
+
+
+@contextlib.contextmanager
+def in_use(passing: Path) -> Iterator[None]:
+    """Keep a passing file's lock, which tells who looks for what the dead left that it is used."""
+    fd = os.open(passing, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # file systems without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def remove_stale(path: Path) -> None:
@@ -203,6 +110,7 @@ def _remove_unlocked(path: Path) -> None:
             os.close(fd)
 
 
+@unstoppable
 def _create(temporary: Path, path: Path) -> int:
     """Create and lock a temporary file. The lock tells others that its writer lives."""
     while True:
@@ -230,12 +138,21 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
     """A temporary file beside `path` that becomes `path` when the block ends well.
 
     The rename is the commit: before it nothing but the temporary file was touched, after it
-    the new file is whole. A link at `path` is replaced, never written through.
-    Raises UsageError (exists), MissingError (no folder), NoSpace, InputOutputError.
+    the new file is whole. A link at `path` is replaced, never written through. The lock of the
+    name is held until then: whoever edits a bank there is not overtaken.
+    Raises UsageError (exists, or is an input), MissingError (no folder), BankLocked, NoSpace,
+    InputOutputError.
     """
     check_target(path, force=force)
-    remove_stale(path)
-    temporary = sibling(path)
+    with output_lock(path):
+        remove_stale(path)
+        with _temporary(path, force=force) as file:
+            yield file
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, *, force: bool) -> Iterator[OutputFile]:
+    temporary = _sibling(path)
     fd, committed = -1, False
     try:
         fd = _create(temporary, path)
@@ -259,6 +176,7 @@ def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
             raise
 
 
+@unstoppable
 def _put_away(temporary: Path, fd: int, committed: bool) -> None:
     if not committed:
         with contextlib.suppress(OSError):

@@ -6,24 +6,41 @@ Nothing outside this module and `bank_writer` knows that a bank is one file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.errors import BankDamaged, CheckpointError, NewerFormat, UsageError
+from randes_cli.core.arrays import F64, Raw
+from randes_cli.errors import (
+    BankDamaged,
+    CheckpointError,
+    MissingError,
+    NewerFormat,
+    RandesError,
+    UsageError,
+)
 from randes_cli.files.bank_checks import check_agreement
-from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, base_key
+from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
 from randes_cli.files.checkpoint import TensorFile, WeightFile
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
-from randes_cli.files.manifest_reader import decode
-from randes_cli.plan import chunks
+from randes_cli.files.manifest import decode
+from randes_cli.files.records import TaskRecord
+from randes_cli.limits import MOST_MANIFEST, MOST_STATISTIC
+from randes_cli.plan import Unit, chunks, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
 
-#: Bytes of the largest manifest that is read: ten times that of 100,000 tensors and 20 tasks.
-MAX_MANIFEST = 2**30
 
-Raw = NDArray[np.uint8]
+def is_bank(path: Path) -> bool:
+    """Whether there is a bank's file at a path, sound or not."""
+    if not path.is_file():
+        return False
+    try:
+        file = TensorFile(path)
+    except RandesError:
+        return False
+    file.close()
+    return file.header.metadata.get("format") == FORMAT_NAME
 
 
 class BankFile:
@@ -42,6 +59,8 @@ class BankFile:
             self._first_digest = self._locate_digests()
             self._checks = self._read_checks()
             self.manifest = decode(self._whole(MANIFEST).tobytes())
+            if self.header.metadata.get("version") != str(self.manifest.version):
+                raise BankDamaged("its header says another version than its manifest")
             check_agreement(self.manifest, self.header.tensors)
         except (BankDamaged, NewerFormat) as error:
             self.close()
@@ -71,8 +90,8 @@ class BankFile:
                 raise BankDamaged(f"no {name} tensor of bytes")
         if self.header.tensors[CHECKS].elements != position + DIGEST_BYTES:
             raise BankDamaged("checks has a wrong length")
-        if self.header.tensors[MANIFEST].elements > MAX_MANIFEST:
-            raise BankDamaged(f"its manifest is larger than {MAX_MANIFEST} bytes")
+        if self.header.tensors[MANIFEST].elements > MOST_MANIFEST:
+            raise BankDamaged(f"its manifest is larger than {MOST_MANIFEST} bytes")
         return places
 
     def _read_checks(self) -> bytes:
@@ -80,7 +99,7 @@ class BankFile:
         if digest(checks[:-DIGEST_BYTES]) != checks[-DIGEST_BYTES:]:
             raise BankDamaged("the table of digests is damaged")
         header = np.empty(self.header.size, np.uint8)
-        self.file.read_at(0, header)
+        self._read_at(0, header)
         if digest(header) != checks[:DIGEST_BYTES]:
             raise BankDamaged("the header is damaged")
         return checks
@@ -92,6 +111,24 @@ class BankFile:
             return self.file
         raise UsageError(f"{self.path}: lies on the Hub; download it to work on it")
 
+    @property
+    def size(self) -> int:
+        """Bytes of the bank."""
+        return self.header.file_size
+
+    @cached_property
+    def units(self) -> dict[str, Unit]:
+        """The unit of every superposed tensor, in the order of the base."""
+        return unit_table(self.manifest.base.tensors.values(), self.manifest.transform)
+
+    def task(self, name: str) -> TaskRecord:
+        """The record of a task. Raises MissingError with the names that there are."""
+        for task in self.manifest.tasks:
+            if task.name == name:
+                return task
+        known = ", ".join(task.name for task in self.manifest.tasks[:20]) or "none"
+        raise MissingError(f"{self.path}: no task {name!a}; it has {known}")
+
     def __contains__(self, key: str) -> bool:
         return key in self.header.tensors
 
@@ -100,8 +137,17 @@ class BankFile:
         return self.header.tensors[key]
 
     def read_into(self, key: str, start: int, out: Raw) -> None:
-        """Fill `out` with a tensor's bytes from byte `start` of its data, unchecked."""
-        self.file.read_at(self.header.starts[key] + start, out)
+        """Fill `out` with a tensor's bytes from byte `start` of its data, unchecked.
+
+        Raises BankDamaged where the file was cut short since it was opened.
+        """
+        self._read_at(self.header.starts[key] + start, out)
+
+    def _read_at(self, offset: int, out: Raw) -> None:
+        try:
+            self.file.read_at(offset, out)
+        except CheckpointError as error:
+            raise BankDamaged(f"{error} (restore a copy)") from error
 
     def read(self, key: str) -> Raw:
         """All bytes of a tensor, unchecked."""
@@ -135,22 +181,28 @@ class BankFile:
         start = self._first_digest[key]
         return self._checks[start : start + DIGEST_BYTES * chunk_count(self.header.tensors[key])]
 
-    def floats(self, key: str) -> NDArray[np.float64]:
-        """A statistics tensor."""
-        found: NDArray[np.float64] = self.read_whole(key).view(np.float64)
+    def floats(self, key: str) -> F64:
+        """A statistics tensor. Raises BankDamaged where a value cannot be one."""
+        found: F64 = self.read_whole(key).view(np.float64)
+        least = 0.0 if key == NORMS else -MOST_STATISTIC
+        if not np.all((found >= least) & (found <= MOST_STATISTIC)):
+            raise BankDamaged(
+                f"{self.path}: tensor {key!a} has values that no statistic has (NaN, infinite, "
+                "negative or beyond any model's)"
+            )
         return found.reshape(self.header.tensors[key].shape)
 
     def base_digests(self) -> Mapping[str, bytes]:
         """Chunk digests of the base's tensors, wherever the base lies."""
         tensors = self.manifest.base.tensors
         if self.manifest.base.storage is BaseStorage.embed:
-            return {tensor.name: self.digests(base_key(tensor.name)) for tensor in tensors}
+            return {name: self.digests(base_key(name)) for name in tensors}
         if self.manifest.base.storage is BaseStorage.zero:
             return {}
         table, made, position = self.read_whole(BASE_DIGESTS).tobytes(), {}, 0
-        for tensor in tensors:
+        for name, tensor in tensors.items():
             size = DIGEST_BYTES * chunk_count(tensor)
-            made[tensor.name] = table[position : position + size]
+            made[name] = table[position : position + size]
             position += size
         return made
 

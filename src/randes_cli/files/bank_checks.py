@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank_keys import (
@@ -19,7 +19,7 @@ from randes_cli.files.bank_keys import (
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import plan_units, sealable, superposable
-from randes_cli.specs import BaseStorage, Shuffle, TensorInfo
+from randes_cli.specs import BaseStorage, Rest, Shuffle, TensorInfo
 
 #: Takes a tensor's name, dtype and shape, and raises where it is not so.
 Expect = Callable[[str, str, tuple[int, ...]], None]
@@ -33,7 +33,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
         if found is None or found.dtype != dtype or found.shape != shape:
             raise BankDamaged(f"tensor {key!a} is missing or has another shape or dtype")
 
-    base = {tensor.name: tensor for tensor in manifest.base.tensors}
+    base = manifest.base.tensors
     if manifest.base.storage is BaseStorage.embed:
         for tensor in base.values():
             expect(base_key(tensor.name), tensor.dtype, tensor.shape)
@@ -45,6 +45,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
         if found.name.startswith("sum/"):
             _check_sum(found, manifest, summable, expect)
     _check_units(manifest, tensors)
+    _check_cells(manifest, summable)
     for task in manifest.tasks:
         for name, tensor in task.own.items():
             expect(own_key(task.name, name), tensor.dtype, tensor.shape)
@@ -102,7 +103,7 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
     """Layers that tasks move among themselves share one step, and lie in a group together."""
     if manifest.transform.shuffle is Shuffle.none:
         return
-    for unit in plan_units(manifest.base.tensors, manifest.transform):
+    for unit in plan_units(manifest.base.tensors.values(), manifest.transform):
         names = unit.names
         for table, what in ((manifest.steps, "steps"), (manifest.widths, "widths")):
             if len({table.get(name) for name in names}) > 1:
@@ -112,3 +113,14 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
             if any(there) and not all(there):
                 lost = names[there.index(False)]
                 raise BankDamaged(f"tensor {sum_key(group, lost)!a} is missing")
+
+
+def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
+    """Whether every tensor that may be superposed is in a cell of the Gram matrices."""
+    inside = {name for _, names in manifest.cells for name in names}
+    if manifest.transform.rest is not Rest.sum:
+        units = plan_units(manifest.base.tensors.values(), manifest.transform)
+        summable = [name for unit in units for name in unit.names]
+    lost = next((name for name in summable if name not in inside), None)
+    if lost is not None:
+        raise BankDamaged(f"manifest: stats.cells has no cell for {lost[:100]!a}")

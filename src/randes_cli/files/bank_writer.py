@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import OutputFile
 from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
-from randes_cli.files.manifest import Manifest, encode
+from randes_cli.files.manifest import Manifest, decode, encode
+from randes_cli.limits import MOST_HEADER, MOST_MANIFEST
 from randes_cli.plan import chunks
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 
+#: What the header of a new bank says of it.
 METADATA = {"format": FORMAT_NAME, "version": str(FORMAT_VERSION)}
 
 
@@ -29,6 +32,11 @@ class BankWriter:
         self._starts: dict[str, int] = {}
         self._digests: dict[str, list[bytes]] = {}
         self._header_size = self._reserve(list(candidates))
+        if self._header_size - 8 > MOST_HEADER:
+            raise UsageError(
+                f"{out.path}: a header of {self._header_size} bytes, of which safetensors allows "
+                f"{MOST_HEADER}; pack fewer tasks or groups into one bank"
+            )
         self._position = self._header_size
 
     @staticmethod
@@ -93,16 +101,17 @@ class BankWriter:
     def finish(self, manifest: Manifest) -> int:
         """Write manifest, digests and header; return the file's size in bytes.
 
-        What could not be opened again is refused here, before it takes a bank's place.
+        What could not be opened again is refused here, by the reader's own checks, before it
+        takes a bank's place: UsageError where options or inputs made it so.
         """
-        check_agreement(manifest, {tensor.name: tensor for tensor in self._tensors})
-        text = encode(manifest)
+        text = self._readable(manifest)
         self.add_whole(TensorInfo(MANIFEST, "U8", (len(text),)), text)
         body = [self.digests(tensor.name) for tensor in self._tensors]
         count = (2 * DIGEST_BYTES) + sum(map(len, body))
         checks = TensorInfo(CHECKS, "U8", (count,))
         self.place(checks)
-        header = encode_header(self._tensors, METADATA, length=self._header_size - 8)
+        metadata = {**METADATA, "version": str(manifest.version)}
+        header = encode_header(self._tensors, metadata, length=self._header_size - 8)
         if len(header) != self._header_size:
             raise AssertionError("the header outgrew its reserve")
         content = digest(header) + b"".join(body)
@@ -110,3 +119,16 @@ class BankWriter:
         self.out.write_at(header, 0)
         self.out.resize(self._position)
         return self._position
+
+    def _readable(self, manifest: Manifest) -> bytes:
+        """The manifest's bytes, which a reader takes and finds in agreement with the tensors."""
+        try:
+            text = encode(manifest)
+            read = decode(text)
+        except (BankDamaged, UnicodeEncodeError) as error:
+            reason = f"{self.out.path}: not written, for it could not be read again: {error}"
+            raise UsageError(reason) from None
+        if len(text) > MOST_MANIFEST:
+            raise UsageError(f"{self.out.path}: a manifest of more than {MOST_MANIFEST} bytes")
+        check_agreement(read, {tensor.name: tensor for tensor in self._tensors})
+        return text

@@ -10,15 +10,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
-from randes_cli.files.header import Header, read_header
+from randes_cli.files.guard import note_input
+from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.side_files import SideFile, find_side_files
+from randes_cli.limits import LONGEST_NAME
 from randes_cli.specs import OpenOptions, TensorInfo
 
 DEFAULT_OPTIONS = OpenOptions()
@@ -30,7 +30,7 @@ class WeightFile(Protocol):
     path: Path
     header: Header
 
-    def read_at(self, offset: int, out: NDArray[np.uint8], /) -> None:
+    def read_at(self, offset: int, out: Raw, /) -> None:
         """Fill `out` from `offset`."""
 
     def close(self) -> None:
@@ -49,12 +49,13 @@ class TensorFile:
         try:
             if not stat.S_ISREG(os.fstat(self.fd).st_mode):
                 raise CheckpointError(f"{path}: not a regular file")
+            note_input(path)
             self.header: Header = read_header(self.fd, str(path))
         except BaseException:
             self.close()
             raise
 
-    def read_at(self, offset: int, out: NDArray[np.uint8]) -> None:
+    def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
         view = memoryview(out)
         try:
@@ -118,10 +119,15 @@ class Checkpoint:
                 name = f"{component}/{inner}" if component else inner
                 if name in self.tensors:
                     raise CheckpointError(f"{file.path}: tensor {name!a} is in two shards")
+                if not is_name(name):
+                    raise CheckpointError(
+                        f"{file.path}: tensor {name[:60]!a}: its name is longer than "
+                        f"{LONGEST_NAME}, has control characters or is no text"
+                    )
                 self.tensors[name] = tensor._replace(name=name) if component else tensor
                 self._where[name] = file, file.header.starts[inner]
 
-    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+    def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
         file, offset = self._where[name]
         file.read_at(offset + start, out)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import xxhash
 
-from randes_cli.plan import CHUNK_ELEMENTS
-from randes_cli.specs import TensorInfo
+from randes_cli.plan import CHUNK_ELEMENTS, chunks
+from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 DIGEST_BYTES = 16
 
@@ -31,6 +32,21 @@ def chunk_count(tensor: TensorInfo) -> int:
     if cols > CHUNK_ELEMENTS:
         return rows * -(-cols // CHUNK_ELEMENTS)
     return -(-rows // (CHUNK_ELEMENTS // cols))
+
+
+def zero_digests(tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]:
+    """Each tensor's chunk digests, joined, where all its bytes are zero."""
+
+    @lru_cache
+    def zeros(size: int) -> bytes:
+        return digest(bytes(size))
+
+    return {
+        name: b"".join(
+            zeros(rect.elements * ITEM_SIZE[tensor.dtype]) for rect in chunks(*tensor.matrix)
+        )
+        for name, tensor in tensors.items()
+    }
 
 
 def fingerprint(tensors: Mapping[str, TensorInfo], digests: Mapping[str, bytes]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
 from randes_cli.files.quantised import refuse_quantised_config
 
@@ -59,6 +60,7 @@ class Part:
 
 def read_json(path: Path) -> Any:
     """A JSON file of a checkpoint. Raises CheckpointError naming it."""
+    note_input(path)
     try:
         return parse_json(path.read_bytes())
     except OSError as error:

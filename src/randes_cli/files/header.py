@@ -12,13 +12,8 @@ from operator import itemgetter
 from typing import Any
 
 from randes_cli.errors import CheckpointError, InputOutputError
+from randes_cli.limits import CONTROL, LONGEST_NAME, MOST_HEADER, is_text
 from randes_cli.specs import ITEM_SIZE, TensorInfo
-
-#: The limit of the safetensors format itself.
-MAX_HEADER = 100_000_000
-
-#: Characters that no model's tensor name has: they would rewrite a terminal or hide a name.
-CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -130,7 +125,18 @@ def has_control(text: str) -> bool:
     return not (text.isascii() and text.isprintable()) and bool(CONTROL.search(text))
 
 
+def is_name(text: str) -> bool:
+    """Whether a text may name a tensor, in a checkpoint or a manifest."""
+    return len(text) <= LONGEST_NAME and not has_control(text) and is_text(text)
+
+
+#: Room for what a bank puts before a tensor's name: ``own/<task>/``.
+_LONGEST_KEY = LONGEST_NAME + 128
+
+
 def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
+    if len(name) > _LONGEST_KEY:
+        raise ValueError(f"tensor {name[:60]!a}…: a name of {len(name)} characters")
     if has_control(name):
         raise ValueError(f"tensor {name[:200]!a}: control characters in its name")
     if not isinstance(entry, dict) or entry.keys() != _ENTRY:
@@ -187,7 +193,7 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
         raise ValueError("an empty file")
     length = int.from_bytes(prefix[:8], "little")
     # A header of 640 bytes begins like a pickle: other kinds are looked for where it is none.
-    if prefix[8:9] != b"{" or length > MAX_HEADER:
+    if prefix[8:9] != b"{" or length > MOST_HEADER:
         for magic, meaning in _OTHER_FILES:
             if prefix.startswith(magic):
                 raise ValueError(meaning)
@@ -195,7 +201,7 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
         raise ValueError("not a safetensors file: shorter than 8 bytes")
     if prefix[8:9] not in (b"{", b""):
         raise ValueError("not a safetensors file")
-    if length > MAX_HEADER:
+    if length > MOST_HEADER:
         raise ValueError(f"not a safetensors file: a header of {length} bytes")
     if 8 + length > file_size:
         raise ValueError(f"truncated: {8 + length} header bytes declared, {file_size} there")

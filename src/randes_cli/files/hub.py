@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 
 from randes_cli.errors import HubError, RandesError
 from randes_cli.files.bank import BankFile
@@ -38,6 +37,7 @@ from randes_cli.files.hub_cache import (
 )
 from randes_cli.files.hub_errors import hub_errors, not_cached
 from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
+from randes_cli.files.passing import passing_folder
 from randes_cli.files.remote import RemoteFile
 from randes_cli.files.side_files import MOST_BYTES, find_side_files
 from randes_cli.specs import OpenOptions
@@ -204,8 +204,7 @@ def _outline(model: HubModel) -> Iterator[Path]:
     An error inside names the repository, not the passing folder. Offline, what is missing
     there may only be missing from the cache.
     """
-    with TemporaryDirectory(prefix="randes-hub-") as made:
-        root = Path(made).resolve()
+    with passing_folder() as root:
         for name in model.sizes:
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -70,6 +70,11 @@ def recorded_ref(source: str) -> HubRef | None:
     return HubRef(found[1], found[2], found[3] or "")
 
 
+def is_model_id(text: str) -> bool:
+    """Whether a text could be the id of a model (and is not the name of a file)."""
+    return bool(_REF.fullmatch(text)) and (":" in text or not text.endswith(_FILES))
+
+
 def _refuse_other_kinds(rest: str, text: str) -> None:
     kind, *others = rest.split("/")
     if kind in _OTHER_KINDS and len(others) >= 2:

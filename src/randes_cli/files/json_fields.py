@@ -8,27 +8,36 @@ from math import prod
 from typing import Any, TypeVar
 
 from randes_cli.errors import BankDamaged
-from randes_cli.files.header import CONTROL
+from randes_cli.files.header import has_control
+from randes_cli.limits import LIMITS, LONGEST_TEXT
 from randes_cli.specs import ITEM_SIZE
 
 T = TypeVar("T")
+D = TypeVar("D")
 E = TypeVar("E", bound=Enum)
 
 
 class Fields:
-    """One JSON object being read, with its path for messages."""
+    """One JSON object being read, with its path for messages.
+
+    Its methods raise BankDamaged naming the field that is missing, of another type or out of
+    its limits. `rest` has what nobody asked for.
+    """
 
     def __init__(self, value: object, path: str) -> None:
         if not isinstance(value, dict):
             raise BankDamaged(f"manifest: {path or 'the whole'} is not an object")
         self.value: dict[str, Any] = value
         self.path = path
+        self._seen: set[str] = set()
 
     def fail(self, key: str, what: str) -> BankDamaged:
         dot = "." if self.path else ""
         return BankDamaged(f"manifest: {self.path}{dot}{key} {what}")
 
     def get(self, key: str, kind: type[T]) -> T:
+        """The value of a field that must be there, of exactly this type."""
+        self._seen.add(key)
         if key not in self.value:
             raise self.fail(key, "is missing")
         found = self.value[key]
@@ -36,17 +45,43 @@ class Fields:
             raise self.fail(key, f"is not a {kind.__name__}")
         return found
 
+    def optional(self, key: str, check: Callable[[object], T | None], default: D) -> T | D:
+        """The value of a field that may be absent; `check` gives None for a bad one."""
+        self._seen.add(key)
+        if key not in self.value:
+            return default
+        found = check(self.value[key])
+        if found is None:
+            raise self.fail(key, "is not valid")
+        return found
+
+    def rest(self) -> dict[str, Any]:
+        """The fields that nobody has asked for: optional ones of another version."""
+        return {key: value for key, value in self.value.items() if key not in self._seen}
+
     def line(self, key: str) -> str:
         """A string that is shown to people."""
         found = self.get(key, str)
-        if CONTROL.search(found):
+        if has_control(found):
             raise self.fail(key, "has control characters")
+        if len(found) > LONGEST_TEXT:
+            raise self.fail(key, f"has {len(found)} characters")
         return found
 
-    def count(self, key: str, most: int = 2**63 - 1, least: int = 0) -> int:
+    def limited(self, key: str, limit: str = "") -> int:
+        """A whole number within its limit: that of its name, or of another."""
+        least, most = LIMITS[limit or key]
         found = self.get(key, int)
         if not least <= found <= most:
             raise self.fail(key, f"is {str(found)[:30]}, not between {least} and {most}")
+        return found
+
+    def number(self, key: str, most: float) -> float:
+        """A number of at most this magnitude."""
+        self._seen.add(key)
+        found = as_number(self.value.get(key), most)
+        if found is None:
+            raise self.fail(key, f"is out of range (-{most:g} to {most:g})")
         return found
 
     def choice(self, key: str, kind: type[E]) -> E:
@@ -60,7 +95,16 @@ class Fields:
         dot = "." if self.path else ""
         return Fields(self.get(key, dict), f"{self.path}{dot}{key}")
 
+    def optional_map(self, key: str, check: Callable[[object], T | None]) -> dict[str, T]:
+        """As `map`; empty where the field is absent."""
+        return self.map(key, check) if key in self.value else {}
+
+    def optional_list(self, key: str, check: Callable[[object], T | None]) -> list[T]:
+        """As `list`; empty where the field is absent."""
+        return self.list(key, check) if key in self.value else []
+
     def map(self, key: str, check: Callable[[object], T | None]) -> dict[str, T]:
+        """An object whose values `check` takes; it gives None for a bad one."""
         made = {}
         for name, value in self.get(key, dict).items():
             checked = check(value)
@@ -77,6 +121,13 @@ class Fields:
                 raise self.fail(f"{key}[{position}]", "is not valid")
             made.append(checked)
         return made
+
+
+def as_number(value: object, most: float) -> float | None:
+    """A number of at most this magnitude: JSON knows no difference between 1 and 1.0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= most:
+        return None
+    return float(value)
 
 
 def as_text(value: object) -> str | None:

@@ -3,78 +3,166 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from randes_cli.errors import BankLocked, UsageError
+from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.guard import holding, is_held
+from randes_cli.interrupts import unstoppable
 
-from randes_cli.errors import BankLocked
-from randes_cli.files.atomic import wrap_os_error
+#: What a file system that has no locks answers (network disks, most of them).
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}
+#: Seconds between two tries.
+_PAUSE = 0.05
 
 
 def _holder(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            said = file.read(300).decode("utf-8", "replace")
+            said = file.readline(300).decode("utf-8", "replace")
     except OSError:
         return "another process"
     return "".join(c if c.isprintable() else " " for c in said).strip() or "another process"
 
 
-def _sign(path: Path) -> None:
-    """Say in the lock file who holds it; without this the lock holds all the same."""
+def _signature() -> bytes:
     since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    command = " ".join(Path(word).name for word in sys.argv[:2])
-    said = f"process {os.getpid()} on {platform.node()} ({command}) since {since}"
-    with contextlib.suppress(OSError):
-        path.write_bytes(said.encode("utf-8", "replace"))
+    command = " ".join(Path(word).name for word in sys.argv[:2]).replace("\n", " ")
+    said = f"process {os.getpid()} on {platform.node()} ({command}) since {since}\n"
+    return said.encode("utf-8", "replace")
 
 
-def _inode(path: Path) -> int | None:
-    with contextlib.suppress(OSError):
-        return path.stat().st_ino
-    return None
+class _Lock:
+    """A file that is locked; where nothing can be, its being there is the lock ("soft").
+
+    It is unlinked while it is still held: whoever waited for it finds that its file has no
+    name any more and takes the new one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.soft = False
+        self._fd = -1
+
+    @unstoppable
+    def take(self) -> bool:
+        """Try once, or again where the file at hand has gone with its holder."""
+        while (taken := self._try()) is None:
+            pass
+        return taken
+
+    def _try(self) -> bool | None:
+        fd, created = self._open()
+        if fd < 0:
+            return None
+        try:
+            if not self._locks(fd, created):
+                return False
+            if not self._is_named(fd):
+                return None
+            self._fd, fd = fd, -1
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        with contextlib.suppress(OSError):  # without a signature it holds all the same
+            os.write(self._fd, _signature())
+        return True
+
+    def _open(self) -> tuple[int, bool]:
+        """The file (-1: it went just now), and whether it is new."""
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        with contextlib.suppress(FileExistsError):
+            return os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(self.path, flags), False
+        return -1, False
+
+    def _locks(self, fd: int, created: bool) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                if created:
+                    os.unlink(self.path)
+                raise
+            self.soft = True
+            return created
+        return True
+
+    def _is_named(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), self.path.stat())
+        except OSError:
+            return False
+
+    @unstoppable
+    def give_back(self) -> None:
+        if self._fd >= 0:
+            if self._is_named(self._fd):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path)
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
 
 
-def _unlink(path: Path, inode: int | None) -> None:
-    """Take a lock file's name away, unless it is by now that of the next holder's file."""
-    if _inode(path) == inode:
-        with contextlib.suppress(OSError):
-            path.unlink()
+def edited_bank(path: Path) -> Path:
+    """The file that an edit of a bank replaces: a link's target, for that is the bank.
+
+    Raises UsageError for a link into the Hub's cache, whose files others share.
+    """
+    if not path.is_symlink():
+        return path
+    target = path.resolve()
+    if target.parent.name == "blobs" and (target.parent.parent / "snapshots").is_dir():
+        raise UsageError(f"{path}: a link into the Hub's cache; copy the bank out of it first")
+    return target
 
 
 @contextlib.contextmanager
-def bank_lock(bank: Path, *, wait: float) -> Iterator[None]:
+def output_lock(path: Path) -> Iterator[None]:
+    """Hold the write lock of a name that a file is to have, unless this command holds it."""
+    if is_held(path):
+        yield
+        return
+    with bank_lock(path, wait=0.0, edits=False):
+        yield
+
+
+@contextlib.contextmanager
+def bank_lock(bank: Path, *, wait: float, edits: bool = True) -> Iterator[None]:
     """Hold the write lock of a bank, waiting up to `wait` seconds.
 
-    The lock is a hidden file beside the bank. It is unlinked while it is still held: whoever
-    waited for it finds that its file has no name any more and asks for the new one.
-    Raises BankLocked naming the holder.
+    With `edits` the bank is read and then replaced, else a file is written in its place.
+
+    The lock is a hidden file beside the bank. Raises BankLocked naming the holder.
     """
-    path = bank.parent / f".{bank.name}.lock"
-    inode = None
-    lock = FileLock(path, timeout=max(0.0, wait))
+    lock = _Lock(bank.parent / f".{bank.name}.lock")
+    until = time.monotonic() + wait
     try:
         try:
-            lock.acquire()
-        except Timeout:
-            raise BankLocked(
-                f"{bank}: locked by {_holder(path)}; try again, or say --wait SECONDS"
-            ) from None
+            while not lock.take():
+                if time.monotonic() >= until:
+                    raise BankLocked(_refusal(bank, lock))
+                time.sleep(_PAUSE)
         except OSError as error:
             raise wrap_os_error(error, bank, "locking the bank") from error
-        inode = _inode(path)
-        _sign(path)
-        yield
+        with holding(bank, edits=edits):
+            yield
     finally:
-        if lock.is_locked:
-            inode = inode or _inode(path)
-            try:
-                _unlink(path, inode)
-            finally:  # again, for the one signal that may have come between
-                _unlink(path, inode)
-                lock.release()
+        lock.give_back()
+
+
+def _refusal(bank: Path, lock: _Lock) -> str:
+    dead = f", or delete {lock.path} if that one is gone" if lock.soft else ""
+    return f"{bank}: locked by {_holder(lock.path)}; try again, or say --wait SECONDS{dead}"

@@ -1,94 +1,35 @@
 """The manifest: everything that retrieval needs besides the tensors, as JSON.
 
-`docs/bank-format.md` describes each field; `manifest_reader` reads them. What is unknown and
-optional survives a rewrite in `extra`.
+`docs/bank-format.md` describes each field. Reading checks every field, then what no single one
+shows; an error names the field (``tasks[2].seed``). What is unknown and optional survives a
+rewrite in `extra`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo, Transform
+from randes_cli.core.grid import LIMIT
+from randes_cli.errors import BankDamaged, NewerFormat
+from randes_cli.files.header import parse_json
+from randes_cli.files.json_fields import Fields, as_number, as_pair, as_text
+from randes_cli.files.records import (
+    BaseRecord,
+    SealRecord,
+    TaskRecord,
+    read_transform,
+    seed_limit,
+    transform_json,
+)
+from randes_cli.limits import CONTROL, LIMITS, MOST_COEFFICIENT, MOST_SCORE
+from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, Transform
 
-#: How the codes and scales of a sealed group lie in the bank; `docs/sealed.md` has the bytes.
-SEAL_LAYOUT = "levels/1"
-
-
-@dataclass(frozen=True, slots=True)
-class BaseRecord:
-    """The base model: `tensors` are its names, dtypes and shapes.
-
-    `files` are its side files: content digest (of ``files/<digest>``) by name.
-    """
-
-    source: str
-    fingerprint: str
-    storage: BaseStorage
-    metadata: Mapping[str, str]
-    tensors: tuple[TensorInfo, ...]
-    files: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """One task. Its tensors are the base's, but for the differences listed here.
-
-    Attributes:
-        dtype: the dtype of its superposed tensors where it is not the base's.
-        unchanged: tensors that equal the base's (resized ones: in the rows that both have).
-        missing: the base's tensors that the task lacks.
-        own: tensors kept exactly, by name.
-        shapes: shapes of resized embeddings, by name; rows past the base's are own tensors.
-        dtypes: dtypes of single tensors, where neither `dtype` nor the base's.
-        coefficient: λ that `tune` chose, or None.
-        prefix: (the task's, the bank's) beginning of names: a tensor that the bank calls
-            ``<bank's><rest>`` is ``<task's><rest>`` in the checkpoint.
-        unprefixed: the base's names that the task uses as they are in spite of `prefix`.
-        layout: weight file by component (see `Checkpoint`); empty for a bare file.
-        files: side files: content digest (of ``files/<digest>``) by name.
-    """
-
-    name: str
-    index: int
-    seed: int
-    group: int
-    source: str
-    fingerprint: str
-    metadata: Mapping[str, str]
-    dtype: str | None = None
-    unchanged: frozenset[str] = frozenset()
-    missing: frozenset[str] = frozenset()
-    own: Mapping[str, TensorInfo] = field(default_factory=dict)
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    dtypes: Mapping[str, str] = field(default_factory=dict)
-    coefficient: float | None = None
-    prefix: tuple[str, str] = ("", "")
-    unprefixed: frozenset[str] = frozenset()
-    layout: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-
-    def output_name(self, name: str) -> str:
-        """The task's own name of a tensor that the base has under `name`."""
-        theirs, ours = self.prefix
-        if theirs == ours or name in self.unprefixed or not name.startswith(ours):
-            return name
-        return theirs + name[len(ours) :]
-
-    def tensor(self, base: TensorInfo) -> TensorInfo:
-        """The task's tensor of this name, which it has and does not keep as its own."""
-        dtype = self.dtypes.get(base.name, self.dtype or base.dtype)
-        return TensorInfo(base.name, dtype, self.shapes.get(base.name, base.shape))
-
-
-@dataclass(frozen=True, slots=True)
-class SealRecord:
-    """A group whose superposition was cut to `bits`; it is read-only."""
-
-    bits: int
-    layout: str = SEAL_LAYOUT
+#: Required features that this version knows; a bank that names another is refused.
+FEATURES = frozenset({"superposition", "sealed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +47,9 @@ class Manifest:
         estimated: pairs of task indices whose cosines are estimates.
         sealed: the groups that are read-only, cut to few bits.
         tuning: the (λ, score) pairs that `tune` measured, by task.
-        extra: unknown optional fields, kept as they are.
+        version: of the format; an edit keeps it, so that who could read a bank still can.
+        stats_extra: unknown optional fields of `stats`, kept as they are; so are those of
+        extra: the manifest itself (and of each record).
     """
 
     transform: Transform
@@ -125,6 +68,8 @@ class Manifest:
     features: tuple[str, ...] = ("superposition",)
     sealed: Mapping[int, SealRecord] = field(default_factory=dict)
     tuning: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    version: int = FORMAT_VERSION
+    stats_extra: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def with_tasks(self, tasks: Iterable[TaskRecord]) -> Manifest:
@@ -143,96 +88,186 @@ class Manifest:
             features=features + ("sealed",) * bool(sealed),
         )
 
-
-def _task_json(task: TaskRecord) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "name": task.name,
-        "index": task.index,
-        "seed": task.seed,
-        "group": task.group,
-        "source": task.source,
-        "fingerprint": task.fingerprint,
-        "metadata": dict(sorted(task.metadata.items())),
-        "unchanged": sorted(task.unchanged),
-        "missing": sorted(task.missing),
-        "own": {n: [t.dtype, list(t.shape)] for n, t in sorted(task.own.items())},
-        "shapes": {name: list(shape) for name, shape in sorted(task.shapes.items())},
-        "dtypes": dict(sorted(task.dtypes.items())),
-    }
-    if task.dtype is not None:
-        made["dtype"] = task.dtype
-    if task.prefix != ("", ""):
-        made["prefix"] = list(task.prefix)
-        made["unprefixed"] = sorted(task.unprefixed)
-    if task.layout:
-        made["layout"] = dict(task.layout)
-    if task.files:
-        made["files"] = dict(sorted(task.files.items()))
-    if task.coefficient is not None:
-        made["coefficient"] = task.coefficient
-    return made
-
-
-def _optional(manifest: Manifest) -> dict[str, Any]:
-    """Fields that most banks lack."""
-    made: dict[str, Any] = {}
-    if manifest.sealed:
-        made["sealed"] = {
-            str(group): {"bits": seal.bits, "layout": seal.layout}
-            for group, seal in manifest.sealed.items()
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object that a bank stores."""
+        optional: dict[str, Any] = {}
+        if self.sealed:
+            optional["sealed"] = {str(group): seal.to_json() for group, seal in self.sealed.items()}
+        if self.tuning:
+            curves = sorted(self.tuning.items())
+            optional["tuning"] = {name: [list(pair) for pair in curve] for name, curve in curves}
+        return {
+            "format": FORMAT_NAME,
+            "version": self.version,
+            "features": list(self.features),
+            "transform": transform_json(self.transform),
+            "bits": self.bits,
+            "seed": self.seed,
+            "capacity": self.capacity,
+            "next_index": self.next_index,
+            "groups": self.groups,
+            "base": self.base.to_json(),
+            "tasks": [task.to_json() for task in self.tasks],
+            "forgotten": [list(pair) for pair in self.forgotten],
+            "steps": dict(self.steps),
+            "widths": dict(self.widths),
+            **optional,
+            "stats": {
+                "cells": [[name, list(tensors)] for name, tensors in self.cells],
+                "estimated": [list(pair) for pair in sorted(self.estimated)],
+                **self.stats_extra,
+            },
+            **self.extra,
         }
-    if manifest.tuning:
-        made["tuning"] = {n: [list(pair) for pair in c] for n, c in sorted(manifest.tuning.items())}
-    return made
 
-
-def _transform_json(transform: Transform) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "shuffle": transform.shuffle.value,
-        "signs": transform.signs.value,
-        "targets": transform.targets,
-        "every": transform.every,
-        "rest": transform.rest.value,
-    }
-    if transform.matched is not None:
-        made["matched"] = sorted(transform.matched)
-    return made
-
-
-def to_json(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as the JSON object that a bank stores."""
-    base, transform = manifest.base, manifest.transform
-    return {
-        "format": FORMAT_NAME,
-        "version": FORMAT_VERSION,
-        "features": list(manifest.features),
-        "transform": _transform_json(transform),
-        "bits": manifest.bits,
-        "seed": manifest.seed,
-        "capacity": manifest.capacity,
-        "next_index": manifest.next_index,
-        "groups": manifest.groups,
-        "base": {
-            "source": base.source,
-            "fingerprint": base.fingerprint,
-            "storage": base.storage.value,
-            "metadata": dict(sorted(base.metadata.items())),
-            "tensors": {t.name: [t.dtype, list(t.shape)] for t in base.tensors},
-            "files": dict(sorted(base.files.items())),
-        },
-        "tasks": [_task_json(task) for task in manifest.tasks],
-        "forgotten": [list(pair) for pair in manifest.forgotten],
-        "steps": dict(manifest.steps),
-        "widths": dict(manifest.widths),
-        **_optional(manifest),
-        "stats": {
-            "cells": [[name, list(tensors)] for name, tensors in manifest.cells],
-            "estimated": [list(pair) for pair in sorted(manifest.estimated)],
-        },
-        **manifest.extra,
-    }
+    @classmethod
+    def from_json(cls, value: object) -> Manifest:
+        """Read and check it whole. Raises BankDamaged naming the field, or NewerFormat."""
+        fields = Fields(value, "")
+        version, features = _check_version(fields)
+        base = BaseRecord.from_json(fields.fields("base"))
+        tasks = tuple(
+            TaskRecord.from_json(Fields(task, f"tasks[{position}]"), base.tensors, version)
+            for position, task in enumerate(fields.get("tasks", list))
+        )
+        stats = fields.fields("stats")
+        groups = fields.limited("groups")
+        made = cls(
+            transform=read_transform(fields.fields("transform"), base.tensors, version),
+            bits=fields.get("bits", int),
+            seed=fields.limited("seed", seed_limit(version)),
+            capacity=fields.limited("capacity"),
+            next_index=fields.limited("next_index"),
+            base=base,
+            tasks=tasks,
+            steps=fields.map("steps", _exponent),
+            widths=fields.map("widths", _width),
+            groups=groups,
+            forgotten=tuple(fields.list("forgotten", as_pair)),
+            cells=tuple(stats.list("cells", _cell)),
+            estimated=frozenset(stats.list("estimated", as_pair)),
+            features=features,
+            sealed=_sealed(fields, groups),
+            tuning=fields.optional_map("tuning", _curve),
+            version=version,
+            stats_extra=stats.rest(),
+            extra=fields.rest(),
+        )
+        _check_whole(fields, made)
+        return made
 
 
 def encode(manifest: Manifest) -> bytes:
     """UTF-8 JSON without spaces."""
-    return json.dumps(to_json(manifest), separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(manifest.to_json(), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode(data: bytes) -> Manifest:
+    """Read and check a manifest. Raises BankDamaged naming the field, or NewerFormat."""
+    try:
+        value = parse_json(data)
+    except ValueError as error:
+        raise BankDamaged(f"manifest: {error}") from None
+    return Manifest.from_json(value)
+
+
+def _check_version(fields: Fields) -> tuple[int, tuple[str, ...]]:
+    if fields.get("format", str) != FORMAT_NAME:
+        raise fields.fail("format", f"is not {FORMAT_NAME}")
+    version = fields.get("version", int)
+    if version < 1:
+        raise fields.fail("version", "is not positive")
+    if version > FORMAT_VERSION:
+        raise NewerFormat(
+            f"manifest: version {str(version)[:30]} is newer than {FORMAT_VERSION}; upgrade randes"
+        )
+    features = tuple(fields.list("features", as_text))
+    unknown = sorted(set(features) - FEATURES)
+    if unknown:
+        raise NewerFormat(
+            f"manifest: requires {unknown[0][:100]!a}, which this version lacks; upgrade randes"
+        )
+    return version, features
+
+
+def _sealed(fields: Fields, groups: int) -> dict[int, SealRecord]:
+    if "sealed" not in fields.value:
+        return {}
+    sealed, made = fields.fields("sealed"), {}
+    for key in sealed.value:
+        if not re.fullmatch("0|[1-9][0-9]{0,6}", key):
+            raise fields.fail(f"sealed[{key[:100]!a}]", "is not a group")
+        if int(key) >= groups:
+            raise fields.fail(f"sealed[{key}]", "is not a group of this bank")
+        made[int(key)] = SealRecord.from_json(Fields(sealed.value[key], f"sealed[{key}]"))
+    return made
+
+
+def _exponent(value: object) -> int | None:
+    return value if LIMITS["step"].holds(value) and isinstance(value, int) else None
+
+
+def _width(value: object) -> int | None:
+    return value if type(value) is int and value in LIMIT else None
+
+
+def _cell(value: object) -> tuple[str, tuple[str, ...]] | None:
+    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
+        return None
+    if not isinstance(value[1], list) or not all(isinstance(name, str) for name in value[1]):
+        return None
+    return value[0], tuple(value[1])
+
+
+def _curve(value: object) -> tuple[tuple[float, float], ...] | None:
+    if not isinstance(value, list) or not value:
+        return None
+    made = []
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2:
+            return None
+        at, score = as_number(pair[0], MOST_COEFFICIENT), as_number(pair[1], MOST_SCORE)
+        if at is None or score is None:
+            return None
+        made.append((at, score))
+    return tuple(made)
+
+
+def _check_whole(fields: Fields, made: Manifest) -> None:
+    """What no single field shows: unique names, seeds and indices, known tensors."""
+    if made.bits not in (8, 16):
+        raise fields.fail("bits", f"is {made.bits}")
+    names = set(made.base.tensors)
+    for attribute in ("name", "index", "seed"):
+        values = [getattr(task, attribute) for task in made.tasks]
+        if attribute == "name":
+            values = [value.lower() for value in values]
+        if len(set(values)) != len(values):
+            raise fields.fail("tasks", f"has a {attribute} twice")
+    for position, task in enumerate(made.tasks):
+        if task.index >= made.next_index:
+            raise fields.fail(f"tasks[{position}].index", "is not below next_index")
+        if task.group >= made.groups:
+            raise fields.fail(f"tasks[{position}].group", "is not a group of this bank")
+    for key, table in (("steps", made.steps), ("widths", made.widths)):
+        unknown = next((name for name in table if name not in names), None)
+        if unknown is not None:
+            raise fields.fail(key, f"names {unknown[:100]!a}, which the base lacks")
+    indices = {task.index for task in made.tasks}
+    if any(not set(pair) <= indices for pair in made.estimated):
+        raise fields.fail("stats.estimated", "names an index that no task has")
+    for index, group in made.forgotten:
+        if index in indices or index >= made.next_index or group >= made.groups:
+            raise fields.fail("forgotten", f"has {index} of group {group}, which cannot be")
+    _check_cells(fields, made, names)
+
+
+def _check_cells(fields: Fields, made: Manifest, names: set[str]) -> None:
+    """Each cell of the Gram matrices sums over tensors of the base, and no tensor counts twice."""
+    seen: set[str] = set()
+    for position, (kind, members) in enumerate(made.cells):
+        if not members or CONTROL.search(kind) or not names.issuperset(members):
+            raise fields.fail(f"stats.cells[{position}]", "does not name tensors of the base")
+        if len(set(members)) != len(members) or not seen.isdisjoint(members):
+            raise fields.fail(f"stats.cells[{position}]", "names a tensor twice")
+        seen.update(members)

@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from randes_cli.core.arrays import Raw
+from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
 
 #: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.
@@ -24,25 +22,6 @@ _MOST_WORDS = 6
 _MOST_BEGINNINGS = 8
 #: Names that vote on a prefix.
 _VOTERS = 2000
-
-
-class NamedTensors(Protocol):
-    """The part of a checkpoint that names matter for."""
-
-    @property
-    def source(self) -> str:
-        """What to call it in messages."""
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Its tensors by name."""
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """Its ``__metadata__``."""
-
-    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +99,7 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
 class Renamed:
     """A checkpoint read under the base's names."""
 
-    def __init__(self, inner: NamedTensors, names: Mapping[str, str]) -> None:
+    def __init__(self, inner: Source, names: Mapping[str, str]) -> None:
         self._inner, self._names = inner, names
         self.source, self.metadata = inner.source, inner.metadata
         ours = {theirs: name for name, theirs in names.items()}
@@ -129,6 +108,6 @@ class Renamed:
             for name, tensor in inner.tensors.items()
         }
 
-    def read(self, name: str, start: int, out: NDArray[np.uint8]) -> None:
+    def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
         self._inner.read(self._names.get(name, name), start, out)

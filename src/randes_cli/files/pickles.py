@@ -14,35 +14,19 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError
+from randes_cli.files.guard import note_input
 from randes_cli.files.header import Header
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import DTYPES, TensorInfo
 
 if TYPE_CHECKING:
     import torch
 
 #: Keys that training scripts keep a state dict under, most particular first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
-_DTYPES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint64": "U64",
-    "uint32": "U32",
-    "uint16": "U16",
-    "uint8": "U8",
-    "bool": "BOOL",
-    "complex64": "C64",
-}
+_DTYPES = {dtype.torch: name for name, dtype in DTYPES.items()}
 
 
 class PickleFile:
@@ -55,9 +39,10 @@ class PickleFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        note_input(path)
         state = find_state_dict(_load(path), str(path))
         self._names: list[str] = []
-        self._data: list[NDArray[np.uint8]] = []
+        self._data: list[Raw] = []
         self._starts: list[int] = []
         tensors, position = {}, 0
         for name, tensor in state.items():
@@ -69,7 +54,7 @@ class PickleFile:
         starts = dict(zip(tensors, self._starts, strict=True))
         self.header = Header(tensors, starts, {}, 0, position)
 
-    def read_at(self, offset: int, out: NDArray[np.uint8]) -> None:
+    def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`, which lies in the tensor that it is meant for."""
         if not len(out):
             return
@@ -128,9 +113,9 @@ def _info(path: Path, name: str, tensor: torch.Tensor) -> TensorInfo:
     return TensorInfo(name, dtype, tuple(tensor.shape))
 
 
-def _as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
+def _as_bytes(tensor: torch.Tensor) -> Raw:
     import torch
 
     flat = tensor.detach().contiguous().reshape(-1)
-    made: NDArray[np.uint8] = flat.view(torch.uint8).numpy()
+    made: Raw = flat.view(torch.uint8).numpy()
     return made

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, HubError
 from randes_cli.files.header import Header, header_length, parse_header
 from randes_cli.files.hub_errors import client_errors, dropped, hub_errors
@@ -90,7 +90,7 @@ class RemoteFile:
         except ValueError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
 
-    def read_at(self, offset: int, out: NDArray[np.uint8]) -> None:
+    def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises HubError."""
         stop = offset + len(out)
         if stop <= len(self._head):
@@ -98,7 +98,7 @@ class RemoteFile:
         else:
             self._request(offset, out)
 
-    def _request(self, offset: int, out: NDArray[np.uint8]) -> None:
+    def _request(self, offset: int, out: Raw) -> None:
         self.bytes_read += len(out)
         with hub_errors(str(self.path), self._repo):
             self._fill(offset, memoryview(out))

@@ -15,6 +15,7 @@ import xxhash
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.guard import note_input
 
 #: Largest side file, in bytes: the tokenizers of today stay below 40 MB.
 MOST_BYTES = 64 * 2**20
@@ -62,6 +63,7 @@ def content_digest(data: bytes) -> str:
 
 
 def _read(path: Path) -> bytes:
+    note_input(path)
     try:
         return path.read_bytes()
     except OSError as error:

@@ -16,7 +16,7 @@ from randes_cli.files.hub import (
     open_remote_bank,
     remote_checkpoint,
 )
-from randes_cli.files.hub_ref import parse_ref
+from randes_cli.files.hub_ref import HubRef, parse_ref
 from randes_cli.specs import OpenOptions
 
 
@@ -49,10 +49,20 @@ class Sources:
 
     def __init__(self, options: OpenOptions = DEFAULT_OPTIONS) -> None:
         self.options = options
+        self._refs: dict[str, HubRef | None] = {}
         self._models: dict[str, HubModel] = {}
 
+    def _ref(self, text: str) -> HubRef | None:
+        if text not in self._refs:
+            self._refs[text] = parse_ref(text)
+        return self._refs[text]
+
+    def on_hub(self, text: str) -> bool:
+        """Whether a text names a model on the Hub. Raises UsageError as `parse_ref` does."""
+        return self._ref(text) is not None
+
     def _model(self, text: str) -> HubModel | None:
-        ref = parse_ref(text)
+        ref = self._ref(text)
         if ref is not None and text not in self._models:
             self._models[text] = open_hub(ref, self.options)
         return self._models.get(text)

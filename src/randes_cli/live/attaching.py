@@ -79,7 +79,7 @@ def start(
 ) -> Reading:
     """Open every task, and find which tensors each parameter is made of."""
     wholes = [
-        Whole(bank.retrieval(task, coefficient=coefficient), bank.run) for task in [*tasks, None]
+        Whole(bank.retrieval(task, coefficient=coefficient)) for task in [*tasks, None]
     ]
     shapes = _shapes(bank, wholes, component)
     parts = parameter_parts(module, {inner: shape for inner, (_, shape) in shapes.items()})

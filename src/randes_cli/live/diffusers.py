@@ -40,7 +40,7 @@ def from_bank(
     Raises MissingError for an unknown task or where no config says what to build.
     """
     with opened(bank, base) as found, side_folder(found, task, code=False) as folder:
-        whole = Whole(found.retrieval(task, coefficient=coefficient), found.run)
+        whole = Whole(found.retrieval(task, coefficient=coefficient))
         parts = lazy_components(whole)
         if (folder / "model_index.json").exists():
             given: dict[str, Any] = {**options}

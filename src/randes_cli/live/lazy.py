@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,17 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from randes_cli.api import Bank
-from randes_cli.core.kernel import Kernel
 from randes_cli.errors import RandesError
-from randes_cli.ops.kernels import make_kernel
-from randes_cli.plan import STRIP_ELEMENTS
-from randes_cli.read.load import torch_dtypes
+from randes_cli.read.load import as_torch, torch_dtypes
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.unpack import UnpackOptions, by_component, destination, write_side_files
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -43,34 +37,18 @@ class Whole:
     threads of their own report it in other words, or not at all.
     """
 
-    def __init__(self, retrieval: Retrieval, run: RunOptions) -> None:
-        self.retrieval, self.error = retrieval, None
-        self._device = run.device
-        self._state = threading.local()
-
-    error: RandesError | None
-
-    def _kernel(self) -> Kernel:
-        if not hasattr(self._state, "kernel"):
-            self._state.kernel = make_kernel(self._device, elements=STRIP_ELEMENTS, layers=1)
-        kernel: Kernel = self._state.kernel
-        return kernel
+    def __init__(self, retrieval: Retrieval) -> None:
+        self.retrieval = retrieval
+        self.error: RandesError | None = None
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor in the task's own dtype. Raises BankDamaged, MismatchError."""
-        import torch
-
         tensor = self.retrieval.tensors[name]
-        size, data = ITEM_SIZE[tensor.dtype], np.empty(tensor.nbytes, np.uint8)
         try:
-            for piece in self.retrieval.pieces(name):
-                start = (piece.skip * piece.rect.width + piece.rect.start) * size
-                out = data[start : start + piece.rect.elements * size]
-                self.retrieval.fill(self._kernel(), piece, STRIP_ELEMENTS, out)
+            return as_torch(self.retrieval.read(name), tensor.dtype, tensor.shape)
         except RandesError as error:
             self.error = self.error or error
             raise
-        return torch.from_numpy(data).view(torch_dtypes()[tensor.dtype]).reshape(tensor.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,7 +338,7 @@ def _batch_norm(
     if training:
         raise MismatchError("batch norm is run in training mode: call model.eval() first")
     mean, variance = (_channels(selection, v, input) for v in (running_mean, running_var))
-    made = (input - mean) * torch.rsqrt(variance + eps)
+    made: torch.Tensor = (input - mean) * torch.rsqrt(variance + eps)
     if weight is not None:
         made = made * _channels(selection, weight, made)
     return made if bias is None else made + _channels(selection, bias, made)

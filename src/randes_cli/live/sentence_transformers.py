@@ -39,7 +39,7 @@ def from_bank(
     Raises MissingError for an unknown task, or where no modules.json or config travels with it.
     """
     with opened(bank, base) as found:
-        whole = Whole(found.retrieval(task, coefficient=coefficient), found.run)
+        whole = Whole(found.retrieval(task, coefficient=coefficient))
         with side_folder(found, task, code=trust_remote_code) as folder:
             if not any((folder / name).exists() for name in ("modules.json", "config.json")):
                 raise MissingError(f"{found.file.path}: no modules.json or config.json in the bank")

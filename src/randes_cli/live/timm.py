@@ -38,7 +38,7 @@ def from_bank(
     Raises MissingError for an unknown task, or where nothing says what to build.
     """
     with opened(bank, base) as found, side_folder(found, task, code=False) as folder:
-        whole = Whole(found.retrieval(task, coefficient=coefficient), found.run)
+        whole = Whole(found.retrieval(task, coefficient=coefficient))
         (state,) = lazy_components(whole).values()
         given = {**_config(folder), **options}
         name = architecture or given.pop("architecture", None)

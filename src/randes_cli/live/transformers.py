@@ -55,7 +55,7 @@ def from_bank(
     for a pipeline or a model of code that is not trusted.
     """
     with opened(bank, base) as found:
-        whole = Whole(found.retrieval(task, coefficient=coefficient), found.run)
+        whole = Whole(found.retrieval(task, coefficient=coefficient))
         parts = lazy_components(whole)
         if len(parts) > 1:
             raise UsageError(

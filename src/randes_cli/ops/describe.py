@@ -7,22 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import own_key
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.records import TaskRecord
 from randes_cli.plan import tensor_bytes
-from randes_cli.read.retrieve import find_task
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.alternatives import alternatives
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.prediction import Moments
 from randes_cli.stats.stored import sealed_bits, stored_statistics, summaries
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +165,7 @@ def _details(
 
 def describe_task(bank: BankFile, name: str, *, by: str = "type") -> tuple[GroupRow, ...]:
     """One task by type or layer of its tensors. Raises MissingError for an unknown task."""
-    task = find_task(bank, name)
+    task = bank.task(name)
     cut = Breakdown(bank, stored_statistics(bank), by)
     column = cut.statistics.indices.index(task.index)
     rows = (cut.task_row(group, column) for group in cut.rows)
@@ -180,7 +177,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     manifest, statistics = bank.manifest, stored_statistics(bank)
     transform = manifest.transform
     tensors = bank.header.tensors
-    base = {tensor.name: tensor for tensor in manifest.base.tensors}
+    base = manifest.base.tensors
     grams = statistics.grams.sum(axis=0)
     cut = Breakdown(bank, statistics, by)
     found = cut.whole()

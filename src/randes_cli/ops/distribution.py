@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.build.strips import Source
+from randes_cli.core.arrays import F64
 from randes_cli.core.shuffle import group_by_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import bank_base
+from randes_cli.files.source import Source
 from randes_cli.ops.originals import Original, open_originals
 from randes_cli.plan import Rect, superposable
-from randes_cli.read.retrieve import open_base
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
-
-F64 = NDArray[np.float64]
+from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
 #: Layers of one type that are compared with each other, evenly spaced where there are more.
 MOST_LAYERS = 64
@@ -55,14 +53,14 @@ def _pairs(gram: F64) -> list[float]:
 def stored_distribution(bank: BankFile) -> Distribution:
     """From the bank's Gram matrices: one value for each pair of tasks in each cell."""
     statistics = stored_statistics(bank)
-    kept = {name for names in _matrices(bank.manifest.base.tensors) for name in names}
+    kept = {name for names in _matrices(bank.manifest.base.tensors.values()) for name in names}
     cells = [n for n, (_, names) in enumerate(statistics.cells) if kept & set(names)]
     across = [value for n in cells for value in _pairs(statistics.grams[n, 0])]
     during = [value for n in cells for value in _pairs(statistics.grams[n, 1])]
     return Distribution(tuple(across), tuple(during), (), measured=False)
 
 
-def _matrices(tensors: Sequence[TensorInfo]) -> list[list[str]]:
+def _matrices(tensors: Iterable[TensorInfo]) -> list[list[str]]:
     """Names by type, of tensors with rows and columns; of all where there are none."""
     every = [tensor for tensor in tensors if superposable(tensor)]
     kept = [tensor for tensor in every if min(tensor.matrix) > 1] or every
@@ -78,29 +76,26 @@ def measured_distribution(
     progress: Progress = no_progress,
 ) -> Distribution:
     """From the checkpoints of (task, source) pairs, streamed; `during` is the bank's own."""
-    tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
+    tensors = bank.manifest.base.tensors
     found: list[tuple[list[float], list[float]]] = []
-    opened = open_base(bank, base)
-    try:
-        with open_originals(bank, opened, originals) as tasks:
+    with (
+        bank_base(bank, base) as opened,
+        open_originals(bank, opened, originals) as tasks,
+    ):
 
-            def work(_: None, names: list[str]) -> int:
-                found.append(_compare(opened, tasks, names, tensors[names[0]]))
-                return sum(tensors[name].nbytes for name in names) * len(tasks)
+        def work(names: list[str]) -> int:
+            found.append(_compare(opened, tasks, names, tensors[names[0]]))
+            return sum(tensors[name].nbytes for name in names) * len(tasks)
 
-            groups = _matrices(bank.manifest.base.tensors)
-            run_parallel(
-                groups,
-                lambda: None,
-                work,
-                threads=thread_count(run.threads),
-                phase="comparing",
-                total=sum(tensors[n].nbytes for names in groups for n in names) * len(tasks),
-                progress=progress,
-            )
-    finally:
-        if opened is not None:
-            opened.close()
+        groups = _matrices(bank.manifest.base.tensors.values())
+        run_jobs(
+            groups,
+            work,
+            threads=thread_count(run.threads),
+            phase="comparing",
+            total=sum(tensors[n].nbytes for names in groups for n in names) * len(tasks),
+            progress=progress,
+        )
     across = sorted(value for pair in found for value in pair[0])
     within = sorted(value for pair in found for value in pair[1])
     return Distribution(

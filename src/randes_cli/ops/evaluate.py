@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from randes_cli.files.bank import BankFile
+from randes_cli.files.base import find_recorded
+from randes_cli.files.guard import note_sources, one_command
+from randes_cli.limits import StrPath
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
-from randes_cli.read.retrieve import find_recorded, find_task
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -58,14 +60,15 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
+@one_command()
 def evaluate(
-    bank: str | Path,
+    bank: StrPath,
     evaluate: Evaluate,
     run: RunOptions | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    originals: Mapping[str, str] | None = None,
-    base: str | None = None,
+    originals: Mapping[str, StrPath] | None = None,
+    base: StrPath | None = None,
     coefficient: float | None = None,
     progress: Progress = no_progress,
 ) -> EvaluateReport:
@@ -76,11 +79,12 @@ def evaluate(
     Raises MissingError (no such task), UsageError (an evaluation failed), BankDamaged.
     """
     path, run = Path(bank), run or RunOptions()
+    note_sources([path, base, *(originals or {}).values()])
     with BankFile(path) as file:
         names = tuple(tasks or (task.name for task in file.manifest.tasks))
-        records = [find_task(file, name) for name in names]
+        records = [file.task(name) for name in names]
         for name in originals or {}:
-            find_task(file, name)
+            file.task(name)
         size = file.header.file_size
     made = []
     for record in records:

@@ -7,30 +7,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.build.inputs import bank_source, reopen
-from randes_cli.build.strips import Source
-from randes_cli.core.convert import widen
+from randes_cli.build.inputs import reopen
+from randes_cli.core.arrays import F32
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.base import BankBase, bank_source
+from randes_cli.files.records import TaskRecord
+from randes_cli.files.source import Source, read_values
 from randes_cli.plan import Rect, resized
-from randes_cli.read.retrieve import BankBase, Retrieval, find_task
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions
-
-F32 = NDArray[np.float32]
-
-
-def read_values(source: Source, name: str, rect: Rect) -> F32:
-    """The float32 values of a rectangle of a tensor."""
-    info = source.tensors[name]
-    size = ITEM_SIZE[info.dtype]
-    raw = np.empty(rect.elements * size, np.uint8)
-    source.read(name, rect.start * size, raw)
-    values = np.empty(rect.elements, np.float32)
-    widen(raw, info.dtype, values)
-    return values
+from randes_cli.read.retrieve import Retrieval
+from randes_cli.specs import FLOAT_DTYPES, OpenOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +40,9 @@ class Original:
         inside = rect.above(tensor.matrix[0])
         if inside is not None:
             part = made[: inside.elements]
-            part += read_values(self.checkpoint, name, inside)
+            part += read_values(self.checkpoint, name, [inside])
             if base is not None:
-                part -= read_values(base, name, inside)
+                part -= read_values(base, name, [inside])
         return made
 
 
@@ -74,8 +61,9 @@ def open_originals(
     with ExitStack() as stack:
         made = []
         for name, source in originals:
-            task = find_task(bank, name)
-            checkpoint = reopen(stack, source, bank_source(bank, base), OpenOptions())
+            task = bank.task(name)
+            opened = reopen(stack, name, source, bank_source(bank, base), OpenOptions())
+            checkpoint = opened.source
             if checkpoint.tensors != Retrieval(bank, None, task).tensors:
                 raise MismatchError(f"{source}: has other tensors than task {name}")
             made.append(Original(task, checkpoint))

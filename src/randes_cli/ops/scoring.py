@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 
 from randes_cli.errors import MissingError, UsageError
+from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.passing import passing_folder
+from randes_cli.limits import MOST_SCORE, StrPath
 from randes_cli.read.unpack import UnpackOptions, unpack
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress
@@ -58,7 +61,9 @@ def _run(words: list[str], task: str, environment: Mapping[str, str] | None) -> 
     except FileNotFoundError:
         raise MissingError(f"--evaluate: {words[0]}: no such command") from None
     except OSError as error:
-        raise UsageError(f"--evaluate: {words[0]}: {error.strerror or error}") from None
+        if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.E2BIG):
+            raise UsageError(f"--evaluate: {words[0]}: {error.strerror or error}") from None
+        raise wrap_os_error(error, f"--evaluate: {words[0]}", "starting it") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         last = f": {said[-1][:200]}" if said else ""
@@ -72,8 +77,10 @@ def _run(words: list[str], task: str, environment: Mapping[str, str] | None) -> 
 def checked_score(evaluate: Evaluate, checkpoint: Path, task: str) -> float:
     """The score of a checkpoint. Raises UsageError where it is no finite number."""
     score = evaluate(checkpoint, task)
-    if isinstance(score, bool) or not isinstance(score, (int, float)) or not isfinite(score):
-        raise UsageError(f"the evaluation of {task} gave {score!r}, not a finite number")
+    number = not isinstance(score, bool) and isinstance(score, (int, float))
+    if not number or not abs(score) <= MOST_SCORE:
+        said = f"{score!r:.60}, not a finite number below {MOST_SCORE:g}"
+        raise UsageError(f"the evaluation of {task} gave {said}")
     return float(score)
 
 
@@ -84,13 +91,13 @@ def score_retrieved(
     evaluate: Evaluate,
     run: RunOptions,
     *,
-    base: str | None,
+    base: StrPath | None,
     progress: Progress,
 ) -> tuple[float, float]:
     """(score, λ) of a task retrieved at λ (None: its own) into a folder that goes afterwards."""
     options = UnpackOptions(coefficient=coefficient, saturate=True)
-    with tempfile.TemporaryDirectory(prefix="randes-") as folder:
-        out = Path(folder) / "retrieved"
+    with passing_folder() as folder:
+        out = folder / "retrieved"
         out.mkdir()
         report = unpack(bank, [task], out, options, run, base=base, progress=progress)[0]
         return checked_score(evaluate, Path(report.path), task), report.coefficient

@@ -6,25 +6,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.build.strips import Source
-from randes_cli.core.convert import widen
+from randes_cli.core.arrays import F32, F64
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.overlap import Overlap
 from randes_cli.core.spectrum import largest_singular, random_bound
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.kernels import make_kernel
-from randes_cli.ops.originals import open_originals, read_values
-from randes_cli.plan import CHUNK_ELEMENTS, strip_elements
-from randes_cli.read.retrieve import BankBase, Piece, Retrieval, open_base
-from randes_cli.specs import ITEM_SIZE, RunOptions
+from randes_cli.files.base import BankBase, bank_base
+from randes_cli.files.source import Source
+from randes_cli.ops.compare import retrieved_and_true
+from randes_cli.ops.originals import open_originals
+from randes_cli.plan import CHUNK_ELEMENTS
+from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.specs import RunOptions
 from randes_cli.stats.breakdown import GROUPINGS, Breakdown
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
+from randes_cli.workers import Progress, no_progress
 
 #: Passes over a tensor that its largest singular value takes.
 STEPS = 12
@@ -67,9 +65,9 @@ class TaskInterference:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One tensor: ⟨d, r⟩, ⟨d, d⟩, ⟨r, r⟩, ⟨r − d, r − d⟩, and its spectrum's end and bound."""
+    """One tensor: its true delta and the retrieved one, and its spectrum's end and bound."""
 
-    sums: F64
+    overlap: Overlap
     largest: float = 0.0
     bound: float = 0.0
 
@@ -80,48 +78,39 @@ class _Measure:
     def __init__(self, retrieval: Retrieval, base: BankBase | None, original: Source) -> None:
         self.retrieval, self.base, self.original = retrieval, base, original
 
-    def _pieces(self, name: str, kernel: Kernel, strip: int) -> Iterator[tuple[Piece, F32, F32]]:
+    def _pieces(self, name: str, kernel: Kernel) -> Iterator[tuple[Piece, F32, F32]]:
         """(piece, true delta, retrieved delta) of the superposed part of a tensor."""
         for piece in self.retrieval.pieces(name):
             if piece.own:
                 continue
-            count = piece.rect.elements
-            got = np.empty(count * ITEM_SIZE[piece.tensor.dtype], np.uint8)
-            self.retrieval.fill(kernel, piece, strip, got)
-            back = np.empty(count, np.float32)
-            widen(got, piece.tensor.dtype, back)
-            true = read_values(self.original, name, piece.rect)
-            if self.base is not None:
-                zero = read_values(self.base, name, piece.rect)
-                true, back = true - zero, back - zero
+            true, back = retrieved_and_true(self.retrieval, self.base, self.original, kernel, piece)
             yield piece, true, back
 
-    def tensor(self, name: str, kernel: Kernel, strip: int) -> _Found:
+    def tensor(self, name: str, kernel: Kernel) -> _Found:
         """Measure one superposed tensor."""
-        sums = np.zeros(4)
+        overlap = Overlap()
         rows, cols = self.retrieval.tensors[name].matrix
         held: list[F32] | None = [] if rows * cols <= HELD else None
         height = 0
-        for piece, true, back in self._pieces(name, kernel, strip):
-            d, r = true.astype(np.float64), back.astype(np.float64)
-            sums += [d @ r, d @ d, r @ r, (r - d) @ (r - d)]
+        for piece, true, back in self._pieces(name, kernel):
+            overlap += Overlap.of(true, back)
             height = piece.rect.row1
             if held is not None:
                 held.append(back - true)
-        if min(height, cols) < 2 or cols > CHUNK_ELEMENTS or not sums[3]:
-            return _Found(sums)
+        if min(height, cols) < 2 or cols > CHUNK_ELEMENTS or not overlap.apart:
+            return _Found(overlap)
 
         def gram(vector: F64) -> F64:
             made, given = np.zeros(cols), vector.astype(np.float32)
-            strips = held or (b - t for _, t, b in self._pieces(name, kernel, strip))
+            strips = held or (b - t for _, t, b in self._pieces(name, kernel))
             for one in strips:
                 block = one.reshape(-1, cols)
                 made += (block @ given) @ block
             return made
 
-        rms = float(np.sqrt(sums[3] / (height * cols)))
+        rms = overlap.distance / float(np.sqrt(height * cols))
         return _Found(
-            sums, largest_singular(gram, cols, steps=STEPS), random_bound(rms, height, cols)
+            overlap, largest_singular(gram, cols, steps=STEPS), random_bound(rms, height, cols)
         )
 
 
@@ -138,38 +127,32 @@ def interference(
 
     Raises MismatchError for a checkpoint with other tensors than its task, or another base.
     """
-    opened = open_base(bank, base)
-    try:
-        with open_originals(bank, opened, originals) as tasks:
-            cut = Breakdown(bank, stored_statistics(bank), by)
-            made = []
-            for one in tasks:
-                retrieval = Retrieval(bank, opened, one.task, coefficient=1.0)
-                measure = _Measure(retrieval, opened, one.checkpoint)
-                found = _run(measure, run, progress)
-                made.append(_task(cut, retrieval, by, found))
-            return tuple(made)
-    finally:
-        if opened is not None:
-            opened.close()
+    with (
+        bank_base(bank, base) as opened,
+        open_originals(bank, opened, originals) as tasks,
+    ):
+        cut = Breakdown(bank, stored_statistics(bank), by)
+        made = []
+        for one in tasks:
+            retrieval = Retrieval(bank, opened, one.task, coefficient=1.0, run=run)
+            measure = _Measure(retrieval, opened, one.checkpoint)
+            found = _run(measure, progress)
+            made.append(_task(cut, retrieval, by, found))
+        return tuple(made)
 
 
-def _run(measure: _Measure, run: RunOptions, progress: Progress) -> dict[str, _Found]:
+def _run(measure: _Measure, progress: Progress) -> dict[str, _Found]:
     retrieval = measure.retrieval
     names = [name for name in retrieval.tensors if retrieval.superposed(name)]
-    threads = thread_count(run.threads)
-    strip = strip_elements(1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements)
     found: dict[str, _Found] = {}
 
     def work(kernel: Kernel, name: str) -> int:
-        found[name] = measure.tensor(name, kernel, strip)
+        found[name] = measure.tensor(name, kernel)
         return retrieval.tensors[name].nbytes
 
-    run_parallel(
+    retrieval.workers.run(
         names,
-        lambda: make_kernel(run.device, elements=strip, layers=1),
         work,
-        threads=threads,
         phase=f"measuring {retrieval.task.name}",
         total=sum(retrieval.tensors[name].nbytes for name in names),
         progress=progress,
@@ -202,15 +185,14 @@ def _task(
 
 
 def _row(name: str, members: Sequence[_Found], cosine: float, error: float) -> InterferenceRow:
-    sums = np.sum([one.sums for one in members], axis=0)
-    scale = float(np.sqrt(sums[1] * sums[2]))
+    whole = sum((one.overlap for one in members), Overlap())
     worst = max(members, key=lambda one: one.largest / one.bound if one.bound else 0.0)
     return InterferenceRow(
         name=name,
         tensors=len(members),
-        cosine=float(sums[0]) / scale if scale > 0 else float(sums[1] == sums[2]),
+        cosine=whole.cosine,
         predicted_cosine=cosine,
-        error=float(np.sqrt(sums[3] / sums[1])) if sums[1] > 0 else 0.0,
+        error=whole.error or 0.0,
         predicted_error=error,
         largest=worst.largest if worst.bound else None,
         bound=worst.bound or None,

@@ -16,10 +16,11 @@ from randes_cli.files.atomic import write_whole
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import digest
-from randes_cli.files.lock import bank_lock
+from randes_cli.files.guard import one_command
+from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
+from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, check_number
 from randes_cli.ops.scoring import Evaluate, score_retrieved
-from randes_cli.read.retrieve import find_task
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -48,8 +49,16 @@ class TuneOptions:
     uniform: bool = False
     resume: bool = False
     label: str = ""
-    base: str | None = None
+    base: StrPath | None = None
     wait: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.grid) <= _MOST_POINTS:
+            raise UsageError(f"--grid: {len(self.grid)} values; from 1 to {_MOST_POINTS}")
+        for coefficient in self.grid:
+            check_number("--grid", coefficient, MOST_COEFFICIENT)
+        object.__setattr__(self, "grid", tuple(sorted({float(value) for value in self.grid})))
+        check_number("--wait", self.wait, MOST_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +93,9 @@ def parse_grid(text: str) -> tuple[float, ...]:
         numbers = [float(part) for part in text.replace(":", ",").split(",")]
     except ValueError:
         raise wrong from None
-    if not all(map(isfinite, numbers)):
-        raise wrong
+    if not all(abs(number) <= MOST_COEFFICIENT for number in numbers):
+        most = MOST_COEFFICIENT
+        raise UsageError(f"--grid {text!a}: λ is a number from {-most:g} to {most:g}")
     if ":" in text:
         if len(numbers) != 3 or numbers[2] <= 0 or numbers[1] < numbers[0]:
             raise wrong
@@ -94,11 +104,14 @@ def parse_grid(text: str) -> tuple[float, ...]:
         if count > _MOST_POINTS:
             raise UsageError(f"--grid {text!a}: {count} values; {_MOST_POINTS} are the most")
         numbers = [round(first + step * place, 10) for place in range(count)]
+    if len(numbers) > _MOST_POINTS:
+        raise UsageError(f"--grid: {len(numbers)} values; {_MOST_POINTS} are the most")
     return tuple(sorted(set(numbers)))
 
 
+@one_command()
 def tune(
-    bank: str | Path,
+    bank: StrPath,
     evaluate: Evaluate,
     options: TuneOptions | None = None,
     run: RunOptions | None = None,
@@ -111,14 +124,14 @@ def tune(
     Scores so far lie in ``<bank>.tuning.json`` until then. Raises MissingError (no such task),
     UsageError (an evaluation failed), MismatchError (the bank changed meanwhile), BankLocked.
     """
-    path, run = Path(bank), run or RunOptions()
+    path, run = edited_bank(Path(bank)), run or RunOptions()
     options = options or TuneOptions(parse_grid(GRID))
     with BankFile(path) as file:
         names = tuple(dict.fromkeys(options.tasks or ())) or tuple(
             task.name for task in file.manifest.tasks
         )
         for name in names:
-            find_task(file, name)
+            file.task(name)
         identity = digest(file.read(CHECKS)).hex()
     notes = _Notes(path, identity, options)
     made = 0

@@ -14,18 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32, I8, Array
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.signs import sign_vector
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.plan import Unit, seal_matrix
-from randes_cli.read.retrieve import Retrieval, find_task
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, Signs
-
-F32 = NDArray[np.float32]
-I8 = NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +51,7 @@ class Factors:
 
 def factors(bank: BankFile, task: str, name: str) -> Factors | None:
     """`factors_of` for a single tensor. A `Retrieval` that is kept answers many sooner."""
-    return factors_of(Retrieval(bank, None, find_task(bank, task)), name)
+    return factors_of(Retrieval(bank, None, bank.task(task)), name)
 
 
 def factors_of(retrieval: Retrieval, name: str) -> Factors | None:
@@ -99,7 +96,7 @@ def _vector(flips: bytes, start: int, count: int) -> I8:
     return sign_vector(flips, start, count).astype(np.int8)
 
 
-def superposition(retrieval: Retrieval, name: str) -> NDArray[np.generic]:
+def superposition(retrieval: Retrieval, name: str) -> Array:
     """S of a tensor of a task as a matrix of its `view`: the group's, whichever task asks.
 
     int16 or int8 where it is live, float32 levels where it is sealed. Checked against the
@@ -111,5 +108,5 @@ def superposition(retrieval: Retrieval, name: str) -> NDArray[np.generic]:
     if info.dtype == "U8":
         return retrieval.sealed.levels(held)
     raw = retrieval.bank.read_whole(key)
-    units: NDArray[np.generic] = raw.view(code_dtype(8 * ITEM_SIZE[info.dtype]))
+    units: Array = raw.view(code_dtype(8 * ITEM_SIZE[info.dtype]))
     return units.reshape(seal_matrix(held))

@@ -7,44 +7,33 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.ops.kernels import make_kernel
-from randes_cli.plan import strip_elements
 from randes_cli.read.retrieve import Piece, Retrieval
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.workers import no_progress, run_parallel, thread_count
+from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE, TensorInfo
+from randes_cli.workers import no_progress, run_parallel
 
 if TYPE_CHECKING:
     import torch
-
-Raw = NDArray[np.uint8]
 
 
 def torch_dtypes() -> Mapping[str, torch.dtype]:
     """torch's dtype for every safetensors dtype that a bank holds."""
     import torch
 
-    return {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
-        "I64": torch.int64,
-        "I32": torch.int32,
-        "I16": torch.int16,
-        "I8": torch.int8,
-        "U64": torch.uint64,
-        "U32": torch.uint32,
-        "U16": torch.uint16,
-        "U8": torch.uint8,
-        "BOOL": torch.bool,
-        "C64": torch.complex64,
-    }
+    return {name: getattr(torch, dtype.torch) for name, dtype in DTYPES.items()}
+
+
+def as_torch(data: Raw, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor of stored bytes, whose memory it takes."""
+    import torch
+
+    kind = torch_dtypes()[dtype]
+    if not data.size:
+        return torch.empty(shape, dtype=kind)
+    return torch.from_numpy(data).view(kind).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,38 +73,31 @@ def load_into(
     module: torch.nn.Module,
     *,
     strict: bool,
-    run: RunOptions,
     kernels: list[Kernel],
 ) -> LoadReport:
     """Write a task into a module. See `Bank.load_into`; `kernels` are kept for the next call."""
     state = {n: t for n, t in module.state_dict().items() if hasattr(t, "data_ptr")}
     named = _names(state, retrieval, strict=strict)
     slots = [_slot(retrieval.tensors[name], state[target]) for target, name in named.present]
-    strip = strip_elements(
-        1,
-        max_memory=run.max_memory,
-        threads=thread_count(run.threads),
-        chosen=run.strip_elements,
-    )
     taken: list[Kernel] = []
 
     def worker() -> Kernel:
         try:
             kernel = kernels.pop()
         except IndexError:
-            kernel = make_kernel(run.device, elements=strip, layers=1)
+            kernel = retrieval.workers.kernel()
         taken.append(kernel)
         return kernel
 
     def work(kernel: Kernel, job: tuple[_Slot, Sequence[Piece]]) -> int:
-        return _fill(retrieval, kernel, strip, *job)
+        return _fill(retrieval, kernel, *job)
 
     try:
         run_parallel(
             [job for slot in slots for job in _jobs(retrieval, slot)],
             worker,
             work,
-            threads=thread_count(run.threads),
+            threads=retrieval.workers.threads,
             phase=f"loading {retrieval.task.name}",
             total=0,
             progress=no_progress,
@@ -146,8 +128,7 @@ def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: b
     stored = {retrieval.output_name(name): name for name in retrieval.tensors}
     tied: dict[Any, list[str]] = {}
     for name, tensor in state.items():
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
-        tied.setdefault(place if tensor.numel() else name, []).append(name)
+        tied.setdefault(_place(tensor) or name, []).append(name)
     present, missing = [], []
     for names in tied.values():
         found = next((name for name in names if name in stored), None)
@@ -170,9 +151,38 @@ def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: b
     return _Names(tuple(present), tuple(missing), unexpected)
 
 
+def _place(tensor: torch.Tensor) -> tuple[object, ...] | None:
+    """Which memory a tensor is; None where it is not one run of memory, or empty."""
+    import torch
+
+    if tensor.layout != torch.strided or not tensor.numel():
+        return None
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(ascii, names[:3])) + more
+
+
+def _refuse_unwritable(name: str, target: torch.Tensor) -> None:
+    """Refuse a tensor that has no memory of its own for every value."""
+    import torch
+
+    if target.layout != torch.strided:
+        raise MismatchError(
+            f"the module's {name!a} is {target.layout}: only dense ones are written"
+        )
+    if target.is_meta:
+        raise MismatchError(f"the module's {name!a} is on the meta device: it has no memory")
+    reach = 0  # in memory, of the dimensions so far
+    for stride, size in sorted(zip(target.stride(), target.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            raise MismatchError(
+                f"the module's {name!a} is expanded: several of its values share memory; "
+                "make it .contiguous()"
+            )
+        reach += stride * (size - 1)
 
 
 def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
@@ -180,8 +190,7 @@ def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
         raise MismatchError(
             f"tensor {tensor.name!a} is {list(tensor.shape)}, the module's is {list(target.shape)}"
         )
-    if target.is_meta:
-        raise MismatchError(f"the module's {tensor.name!a} is on the meta device: it has no memory")
+    _refuse_unwritable(tensor.name, target)
     stored = {kind: name for name, kind in torch_dtypes().items()}.get(target.dtype)
     wanted = tensor.dtype
     if stored in FLOAT_DTYPES and wanted in FLOAT_DTYPES:
@@ -206,37 +215,23 @@ def _jobs(retrieval: Retrieval, slot: _Slot) -> list[tuple[_Slot, Sequence[Piece
     return [(slot, pieces)]
 
 
-def _fill(
-    retrieval: Retrieval, kernel: Kernel, strip: int, slot: _Slot, pieces: Sequence[Piece]
-) -> int:
-    size = ITEM_SIZE[slot.info.dtype]
-    first = _start(pieces[0])
-    count = sum(piece.rect.elements for piece in pieces)
-    memory = slot.memory
-    if memory is None:
-        memory = np.empty(count * size, np.uint8)
-    else:
-        memory = memory[first * size : (first + count) * size]
+def _fill(retrieval: Retrieval, kernel: Kernel, slot: _Slot, pieces: Sequence[Piece]) -> int:
+    first, count = pieces[0].start, sum(piece.nbytes for piece in pieces)
+    own = slot.memory
+    memory = np.empty(count, np.uint8) if own is None else own[first : first + count]
     for piece in pieces:
-        place = (_start(piece) - first) * size
-        out = memory[place : place + piece.rect.elements * size]
-        retrieval.fill(kernel, piece, strip, out)
-    if slot.memory is None:
-        _copy(slot, memory, first, count)
-    return count * size
+        retrieval.fill(kernel, piece, memory[piece.start - first :][: piece.nbytes])
+    if own is None:
+        _copy(slot, memory, first // ITEM_SIZE[slot.info.dtype])
+    return count
 
 
-def _start(piece: Piece) -> int:
-    """The first element of a piece in its tensor."""
-    return piece.skip * piece.rect.width + piece.rect.start
-
-
-def _copy(slot: _Slot, memory: Raw, first: int, count: int) -> None:
+def _copy(slot: _Slot, memory: Raw, first: int) -> None:
     """Send retrieved values to where the module keeps them, and in its dtype."""
     import torch
 
     made = torch.from_numpy(memory).view(torch_dtypes()[slot.info.dtype])
     if slot.tensor.is_contiguous():
-        slot.tensor.view(-1)[first : first + count].copy_(made)
+        slot.tensor.view(-1)[first : first + len(made)].copy_(made)
     else:
         slot.tensor.copy_(made.reshape(slot.tensor.shape))

@@ -4,130 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.shuffle import layer_order
-from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
+from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS, base_key, own_key, sum_key
-from randes_cli.files.checkpoint import Checkpoint
-from randes_cli.files.digests import DIGEST_BYTES, hasher
-from randes_cli.files.hub_ref import recorded_ref
-from randes_cli.files.manifest import TaskRecord
-from randes_cli.files.sources import Sources
-from randes_cli.plan import Rect, Unit, chunks, plan_units
+from randes_cli.files.base import BankBase
+from randes_cli.files.digests import hasher
+from randes_cli.files.records import TaskRecord
+from randes_cli.limits import MOST_COEFFICIENT, check_number
+from randes_cli.plan import Rect, Unit, chunks
 from randes_cli.read.sealed import SealedReader
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, BaseStorage, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.stored import coefficients
-
-Raw = NDArray[np.uint8]
-
-
-class BankBase:
-    """The base inside a bank (or outside it, by reference) as a source of tensors."""
-
-    def __init__(self, bank: BankFile, outside: Checkpoint | None) -> None:
-        self.bank, self.outside = bank, outside
-        self.source = f"{bank.path} (base)" if outside is None else outside.source
-        self.tensors = {tensor.name: tensor for tensor in bank.manifest.base.tensors}
-        self.metadata = bank.manifest.base.metadata
-        self._digests = bank.base_digests()
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
-        if self.outside is None:
-            self.bank.read_into(base_key(name), start, out)
-        else:
-            self.outside.read(name, start, out)
-
-    def digest(self, name: str, chunk: int) -> bytes:
-        """The recorded digest of one chunk."""
-        return self._digests[name][DIGEST_BYTES * chunk : DIGEST_BYTES * (chunk + 1)]
-
-    def close(self) -> None:
-        """Close the checkpoint outside, if any."""
-        if self.outside is not None:
-            self.outside.close()
-
-
-def find_recorded(recorded: str, bank: Path) -> str | None:
-    """Where a recorded source is now: on the Hub, below the bank's folder, or below this one.
-
-    A bank from elsewhere must not make us read any other place: randes records no path that
-    leads out of a folder, so such a path is not followed.
-    """
-    if recorded_ref(recorded) is not None:
-        return recorded
-    parts = PurePosixPath(recorded)
-    if not recorded or parts.is_absolute() or ".." in parts.parts:
-        return None
-    for folder in (bank.parent, Path()):
-        with suppress(OSError):  # a name that no file can have
-            if (folder / recorded).exists():
-                return str(folder / recorded)
-    return None
-
-
-def open_base(bank: BankFile, given: str | None) -> BankBase | None:
-    """The base of a bank; None where it is all zeros.
-
-    Raises MissingError where it lies outside and cannot be found, MismatchError where what is
-    found has other names or shapes (values are compared chunk by chunk as they are read).
-    """
-    record = bank.manifest.base
-    if record.storage is BaseStorage.zero:
-        return None
-    if record.storage is BaseStorage.embed:
-        return BankBase(bank, None)
-    path = given or find_recorded(record.source, bank.path)
-    if path is None:
-        raise MissingError(
-            f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
-            "say --base PATH"
-        )
-    outside = Sources().open(path)
-    if outside.tensors != {tensor.name: tensor for tensor in record.tensors}:
-        outside.close()
-        raise MismatchError(f"{path}: not the base of {bank.path} (names, dtypes or shapes differ)")
-    return BankBase(bank, outside)
-
-
-def find_task(bank: BankFile, name: str) -> TaskRecord:
-    """The record of a task. Raises MissingError with the names that there are."""
-    for task in bank.manifest.tasks:
-        if task.name == name:
-            return task
-    known = ", ".join(task.name for task in bank.manifest.tasks[:20]) or "none"
-    raise MissingError(f"{bank.path}: no task {name!a}; it has {known}")
-
-
-def base_task(bank: BankFile) -> TaskRecord:
-    """The base as if it were a task that changed nothing. Raises MissingError where it is zeros."""
-    record = bank.manifest.base
-    if record.storage is BaseStorage.zero:
-        raise MissingError(f"{bank.path}: a bank of adapters has no base; name a task")
-    layouts = [task.layout for task in bank.manifest.tasks if set(task.layout) - {""}]
-    return TaskRecord(
-        name="(base)",
-        index=0,
-        seed=0,
-        group=0,
-        source=record.source,
-        fingerprint=record.fingerprint,
-        metadata=record.metadata,
-        unchanged=frozenset(tensor.name for tensor in record.tensors),
-        layout={"": "model.safetensors", **(layouts[0] if layouts else {})},
-        files=record.files,
-    )
+from randes_cli.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +35,48 @@ class Piece:
     rect: Rect
     own: bool = False
     skip: int = 0
+
+    @property
+    def start(self) -> int:
+        """Offset of its first byte in the output tensor."""
+        first = self.skip * self.rect.width + self.rect.start
+        return first * ITEM_SIZE[self.tensor.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes in the output tensor."""
+        return self.rect.elements * ITEM_SIZE[self.tensor.dtype]
+
+
+class _Chunk:
+    """One chunk of a stored tensor, digested by `running` as it is read, where that is given."""
+
+    def __init__(
+        self, read: Callable[[str, int, Raw], None], name: str, dtype: str, running: Any | None
+    ) -> None:
+        self._read, self._name, self.dtype = read, name, dtype
+        self._running = running
+
+    def read(self, rect: Rect, out: Raw) -> None:
+        """Fill `out` with a strip of it."""
+        self._read(self._name, rect.start * ITEM_SIZE[self.dtype], out)
+        if self._running:
+            self._running.update(out)
+
+    def digest(self, whole: Rect, done: Rect) -> bytes | None:
+        """Its digest, once `done` was read; None where it is known to be sound.
+
+        Reads what follows where a task's rows end inside.
+        """
+        if self._running is None:
+            return None
+        left = whole.elements - done.elements
+        if left:
+            raw = np.empty(left * ITEM_SIZE[self.dtype], np.uint8)
+            self._read(self._name, (done.start + done.elements) * ITEM_SIZE[self.dtype], raw)
+            self._running.update(raw)
+        found: bytes = self._running.digest()
+        return found
 
 
 class Retrieval:
@@ -161,39 +99,31 @@ class Retrieval:
         coefficient: float | None = None,
         dtype: str | None = None,
         force: bool = False,
+        run: RunOptions | None = None,
     ) -> None:
         self.bank, self.base, self.task, self.force = bank, base, task, force
-        if coefficient is not None and not isfinite(coefficient):
-            raise UsageError(f"--lambda must be a finite number, not {coefficient}")
-        self._chosen = task.coefficient if coefficient is None else coefficient
+        if coefficient is not None:
+            check_number("--lambda", coefficient, MOST_COEFFICIENT)
+        recorded = task.default if task.coefficient is None else task.coefficient
+        self._chosen = recorded if coefficient is None else coefficient
         if dtype is not None and dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         self._dtype = dtype
-        manifest = bank.manifest
-        self._units: dict[str, Unit] = {
-            name: unit
-            for unit in plan_units(manifest.base.tensors, manifest.transform)
-            for name in unit.names
-        }
-        self._layer = {
-            name: layer
-            for unit in dict.fromkeys(self._units.values())
-            for layer, name in enumerate(unit.names)
-        }
-        self._named = {tensor.name: tensor for tensor in manifest.base.tensors}
+        self._named = bank.manifest.base.tensors
         shared = [
             task.tensor(tensor)
             for name, tensor in self._named.items()
             if name not in task.missing and name not in task.own
         ]
         self.tensors = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
+        self.workers = Workers(run or RunOptions(), self.tensors.values())
         self.saturated = 0
         self._lock = threading.Lock()
         self.damaged: set[str] = set()
         self.verified: set[tuple[str, int]] | None = None
-        self._positions: dict[Unit, list[int]] = {}
+        self._positions: dict[Unit, dict[str, int]] = {}
         self._reader: SealedReader | None = None
-        if task.group in manifest.sealed:
+        if task.group in bank.manifest.sealed:
             self._reader = SealedReader(bank, task.group, self._check_sealed)
 
     @property
@@ -270,19 +200,32 @@ class Retrieval:
         elif self.verified is not None:
             self.verified.add((key, chunk))
 
-    def _hasher(self, key: str, chunk: int) -> Any | None:
-        """What to digest a chunk with; None where it is known to be sound."""
-        known = self.verified is not None and (key, chunk) in self.verified
-        return None if known else hasher()
+    def read(self, name: str) -> Raw:
+        """All bytes of one output tensor. Raises BankDamaged."""
+        out = np.empty(self.tensors[name].nbytes, np.uint8)
+        self.write(name, out)
+        return out
 
-    def fill(self, kernel: Kernel, piece: Piece, strip: int, out: Raw) -> None:
+    def write(self, name: str, out: Raw) -> None:
+        """Write all bytes of one output tensor to `out`. Raises BankDamaged."""
+        for piece in self.pieces(name):
+            self.fill(self.workers.own_kernel(), piece, out[piece.start :][: piece.nbytes])
+
+    def fill(self, kernel: Kernel, piece: Piece, out: Raw) -> None:
         """Write one piece's bytes to `out`. Raises BankDamaged."""
         if piece.own:
             self._fill_own(piece, out)
         elif self.superposed(piece.tensor.name):
-            self._fill_superposed(kernel, piece, strip, out)
+            self._fill_superposed(kernel, piece, out)
         else:
             self._fill_base(piece, out)
+
+    def _chunk(
+        self, read: Callable[[str, int, Raw], None], name: str, dtype: str, key: str, chunk: int
+    ) -> _Chunk:
+        """What reads a chunk, digesting it unless it is known to be sound."""
+        known = self.verified is not None and (key, chunk) in self.verified
+        return _Chunk(read, name, dtype, None if known else hasher())
 
     def _convert(self, raw: Raw, stored: str, piece: Piece, out: Raw) -> None:
         """Write `raw` as the output's dtype (where that is the stored one, `raw` is `out`)."""
@@ -300,78 +243,69 @@ class Retrieval:
 
     def _fill_own(self, piece: Piece, out: Raw) -> None:
         key = own_key(self.task.name, piece.tensor.name)
-        stored = self.bank.info(key).dtype
-        size = ITEM_SIZE[stored]
-        same = stored == piece.tensor.dtype
-        raw = out if same else np.empty(piece.rect.elements * size, np.uint8)
-        self.bank.read_into(key, piece.rect.start * size, raw)
-        running = self._hasher(key, piece.chunk)
-        if running:
-            running.update(raw)
-            self._check(running.digest(), self.bank.digest(key, piece.chunk), key, piece.chunk)
-        self._convert(raw, stored, piece, out)
+        dtype = self.bank.info(key).dtype
+        chunk = self._chunk(self.bank.read_into, key, dtype, key, piece.chunk)
+        self._read_exact(chunk, piece, out)
+        self._check_chunk(chunk, piece.rect, piece, key)
 
     def _fill_base(self, piece: Piece, out: Raw) -> None:
-        name = piece.tensor.name
-        stored = self._named[name].dtype
-        if self.base is None:
+        chunk = self._base_chunk(piece)
+        if chunk is None:
             out[:] = 0
             return
-        size = ITEM_SIZE[stored]
-        same = stored == piece.tensor.dtype
-        raw = out if same else np.empty(piece.rect.elements * size, np.uint8)
-        self.base.read(name, piece.rect.start * size, raw)
-        running = self._hasher(base_key(name), piece.chunk)
-        if running:
-            running.update(raw)
-            self._rest_of_chunk(piece, stored, self.base.read, name, running)
-            self._check_base(running.digest(), piece)
-        self._convert(raw, stored, piece, out)
+        self._read_exact(chunk, piece, out)
+        self._check_base(chunk, piece)
 
-    def _check_base(self, found: bytes, piece: Piece) -> None:
+    def _read_exact(self, chunk: _Chunk, piece: Piece, out: Raw) -> None:
+        """Read a piece as it is stored, and convert it where the output has another dtype."""
+        same = chunk.dtype == piece.tensor.dtype
+        raw = out if same else np.empty(piece.rect.elements * ITEM_SIZE[chunk.dtype], np.uint8)
+        chunk.read(piece.rect, raw)
+        if not same:
+            values = np.empty(piece.rect.elements, np.float32)
+            widen(raw, chunk.dtype, values)
+            self._count_saturated(narrow(values, piece.tensor.dtype, out))
+
+    def _base_chunk(self, piece: Piece) -> _Chunk | None:
+        """The base's chunk that a piece is made from; None where the base is zero."""
         if self.base is None:
+            return None
+        name = piece.tensor.name
+        dtype = self._named[name].dtype
+        return self._chunk(self.base.read, name, dtype, base_key(name), piece.chunk)
+
+    def _check_base(self, chunk: _Chunk, piece: Piece) -> None:
+        name, found = piece.tensor.name, chunk.digest(self._whole(piece), piece.rect)
+        if self.base is None or found is None:
             return
-        recorded = self.base.digest(piece.tensor.name, piece.chunk)
+        recorded = self.base.digest(name, piece.chunk)
         if found != recorded and self.base.outside is not None:
             raise MismatchError(
-                f"{self.base.source}: tensor {piece.tensor.name!a} has other values than the base "
-                f"of {self.bank.path}"
+                f"{self.base.source}: tensor {name!a} has other values than the base of "
+                f"{self.bank.path}"
             )
-        self._check(found, recorded, base_key(piece.tensor.name), piece.chunk)
+        self._check(found, recorded, base_key(name), piece.chunk)
 
-    def _rest_of_chunk(
-        self,
-        piece: Piece,
-        dtype: str,
-        read: Callable[[str, int, Raw], None],
-        key: str,
-        running: Any,
-    ) -> None:
-        """Digest what follows in the chunk where the task's rows end inside it."""
-        whole = chunks(*self._named[piece.tensor.name].matrix)[piece.chunk]
-        left = whole.elements - piece.rect.elements
-        if left:
-            raw = np.empty(left * ITEM_SIZE[dtype], np.uint8)
-            read(key, (piece.rect.start + piece.rect.elements) * ITEM_SIZE[dtype], raw)
-            running.update(raw)
+    def _check_chunk(self, chunk: _Chunk, whole: Rect, piece: Piece, key: str) -> None:
+        found = chunk.digest(whole, piece.rect)
+        if found is not None:
+            self._check(found, self.bank.digest(key, piece.chunk), key, piece.chunk)
+
+    def _whole(self, piece: Piece) -> Rect:
+        """The base's chunk that a piece lies in."""
+        return chunks(*self._named[piece.tensor.name].matrix)[piece.chunk]
 
     def place(self, name: str) -> tuple[Unit, int]:
         """The unit of a tensor and the position where this task's layer lies in it."""
-        unit = self._units.get(name)
+        unit = self.bank.units.get(name)
         if unit is None:
             raise BankDamaged(f"{self.bank.path}: tensor {name!a} is not superposed in this bank")
         places = self._positions.get(unit)
         if places is None:
-            order = layer_order(
-                unit.shuffle,
-                seed=self.task.seed,
-                index=self.task.index,
-                layer_kind=unit.kind,
-                layers=unit.layers,
-            )
-            places = sorted(range(unit.layers), key=order.__getitem__)
+            order = unit.order(self.task.seed, self.task.index)
+            places = {unit.names[layer]: position for position, layer in enumerate(order)}
             self._positions[unit] = places
-        return unit, places[self._layer[name]]
+        return unit, places[name]
 
     def held(self, name: str) -> TensorInfo:
         """The base's tensor under whose name a tensor of the task is superposed."""
@@ -382,52 +316,54 @@ class Retrieval:
         """The superposition that a tensor of the task lies in."""
         return sum_key(self.task.group, self.held(name).name)
 
-    def _fill_superposed(self, kernel: Kernel, piece: Piece, strip: int, out: Raw) -> None:
+    def _fill_superposed(self, kernel: Kernel, piece: Piece, out: Raw) -> None:
         unit, position = self.place(piece.tensor.name)
-        moved = unit.names[position]
-        key = sum_key(self.task.group, moved)
+        key, base = self.sum_key(piece.tensor.name), self._base_chunk(piece)
         if key not in self.bank:
             raise BankDamaged(f"{self.bank.path}: tensor {key!a} is missing")
-        stored, held = self._named[piece.tensor.name].dtype, self.bank.info(key).dtype
-        sealed, bits = held == "U8", 8 * ITEM_SIZE[held]
-        scale = self.coefficient * 2.0 ** self.bank.manifest.steps[moved]
+        dtype = self.bank.info(key).dtype
+        sums = self._chunk(self.bank.read_into, key, dtype, key, piece.chunk)
+        scale = self.coefficient * 2.0 ** self.bank.manifest.steps[unit.names[position]]
         flips = unit.flips(self.task.seed, position)
         size = ITEM_SIZE[piece.tensor.dtype]
-        base_hash = self._hasher(base_key(piece.tensor.name), piece.chunk)
-        sum_hash = None if sealed else self._hasher(key, piece.chunk)
-        onto = self.base is not None and stored == piece.tensor.dtype == "F32"
-        for rect in piece.rect.split(strip):
+        onto = base is not None and base.dtype == piece.tensor.dtype == "F32"
+        for rect in piece.rect.split(kernel.elements):
             start = (rect.start - piece.rect.start) * size
-            target, raw = out[start : start + rect.elements * size], None
-            if self.base is not None:
-                count = rect.elements * ITEM_SIZE[stored]
-                raw = target if onto else kernel.buffer(count)
-                self.base.read(piece.tensor.name, rect.start * ITEM_SIZE[stored], raw)
-                if base_hash:
-                    base_hash.update(raw)
-            if not onto:
-                kernel.set_base(0, raw, stored, rect.elements)
-            if sealed:
-                steps = self.sealed.steps(self._named[moved], rect.start, rect.elements)
-                codes, bits = steps.view(np.uint8), 32
-            else:
-                codes = kernel.buffer(rect.elements * bits // 8)
-                self.bank.read_into(key, rect.start * bits // 8, codes)
-            if sum_hash:
-                sum_hash.update(codes)
+            target = out[start : start + rect.elements * size]
+            self._base_strip(kernel, base, rect, target if onto else None)
+            codes, bits = self._codes(kernel, sums, piece.tensor.name, rect)
             signs = unit.window(flips, rect, scale)
             if onto:
                 lost = kernel.retrieve_onto(codes, bits, signs, target)
             else:
                 lost = kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
             self._count_saturated(lost)
-        if base_hash and self.base is not None:
-            self._rest_of_chunk(piece, stored, self.base.read, piece.tensor.name, base_hash)
-            self._check_base(base_hash.digest(), piece)
-        if sum_hash:
-            dtype = self.bank.info(key).dtype
-            self._rest_of_chunk(piece, dtype, self.bank.read_into, key, sum_hash)
-            self._check(sum_hash.digest(), self.bank.digest(key, piece.chunk), key, piece.chunk)
+        if base is not None:
+            self._check_base(base, piece)
+        if dtype != "U8":  # sealed codes were checked as they were read
+            self._check_chunk(sums, self._whole(piece), piece, key)
+
+    @staticmethod
+    def _base_strip(kernel: Kernel, base: _Chunk | None, rect: Rect, target: Raw | None) -> None:
+        """Read the base's strip to where the kernel adds to it: `target`, or its own memory."""
+        if base is None:
+            kernel.set_base(0, None, "F32", rect.elements)
+        elif target is not None:
+            base.read(rect, target)
+        else:
+            raw = kernel.buffer(rect.elements * ITEM_SIZE[base.dtype])
+            base.read(rect, raw)
+            kernel.set_base(0, raw, base.dtype, rect.elements)
+
+    def _codes(self, kernel: Kernel, sums: _Chunk, name: str, rect: Rect) -> tuple[Raw, int]:
+        """A strip of the superposition that a tensor lies in, and its bits an element."""
+        if sums.dtype == "U8":
+            steps = self.sealed.steps(self.held(name), rect.start, rect.elements)
+            return steps.view(np.uint8), 32
+        size = ITEM_SIZE[sums.dtype]
+        codes = kernel.buffer(rect.elements * size)
+        sums.read(rect, codes)
+        return codes, 8 * size
 
 
 def output_metadata(task: TaskRecord) -> Mapping[str, str]:

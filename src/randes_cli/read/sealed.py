@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F32
 from randes_cli.core.codes import decode, multiply_scales
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key, sum_key
@@ -15,8 +15,6 @@ from randes_cli.files.digests import digest
 from randes_cli.plan import CHUNK_ELEMENTS, seal_matrix
 from randes_cli.specs import TensorInfo
 
-F32 = NDArray[np.float32]
-Raw = NDArray[np.uint8]
 #: Called with the digest found, the one recorded and the tensor's key.
 Check = Callable[[bytes, bytes, str], None]
 

@@ -12,35 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.atomic import (
     atomic_file,
     check_space,
     check_target,
-    refuse_same_file,
     wrap_os_error,
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
+from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.folders import SUFFIXES
-from randes_cli.files.manifest import TaskRecord
+from randes_cli.files.guard import one_command
+from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_code, is_side_file
 from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
-from randes_cli.ops.kernels import make_kernel
-from randes_cli.plan import strip_elements
-from randes_cli.read.retrieve import (
-    BankBase,
-    Piece,
-    Retrieval,
-    find_task,
-    open_base,
-    output_metadata,
-)
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
+from randes_cli.read.retrieve import Piece, Retrieval, output_metadata
+from randes_cli.specs import FLOAT_DTYPES, RunOptions, TensorInfo
+from randes_cli.workers import Progress, no_progress, run_parallel
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +77,14 @@ class UnpackOptions:
     force: bool = False
     safetensors_only: bool = False
     trust_remote_code_files: bool = False
+
+    def __post_init__(self) -> None:
+        if self.coefficient is not None:
+            check_number("--lambda", self.coefficient, MOST_COEFFICIENT)
+        if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
+            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
+        if self.shard_bytes is not None:
+            Limit(1, 2**63 - 1).check("--shard", self.shard_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +139,15 @@ def destination(
     return Destination(folder, weights, files, tuple(notes))
 
 
+@one_command()
 def unpack(
-    bank: Path,
+    bank: StrPath,
     names: Sequence[str] | None,
-    out: Path | None,
+    out: StrPath | None,
     options: UnpackOptions,
     run: RunOptions,
     *,
-    base: str | None = None,
+    base: StrPath | None = None,
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> list[UnpackReport]:
@@ -154,14 +156,13 @@ def unpack(
     Every place is checked before any is written.
     Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
+    out = None if out is None else Path(out)
     with ExitStack() as stack:
-        file = stack.enter_context(BankFile(bank))
+        file = stack.enter_context(BankFile(Path(bank)))
         chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
-        tasks = [find_task(file, name) for name in chosen]
+        tasks = [file.task(name) for name in chosen]
         places = [destination(task, out, options, single=len(tasks) == 1) for task in tasks]
-        opened = open_base(file, base)
-        if opened is not None:
-            stack.callback(opened.close)
+        opened = stack.enter_context(bank_base(file, base))
         jobs = [
             _Unpacking(file, opened, task, place, options, run)
             for task, place in zip(tasks, places, strict=True)
@@ -173,27 +174,6 @@ def unpack(
             for job in jobs:
                 job.write(progress)
         return [job.report(dry_run) for job in jobs]
-
-
-def unpack_task(
-    bank: BankFile,
-    base: BankBase | None,
-    name: str,
-    path: Path,
-    options: UnpackOptions,
-    run: RunOptions,
-    *,
-    dry_run: bool = False,
-    progress: Progress = no_progress,
-) -> UnpackReport:
-    """Write all tensors of one task to the bare file `path` (or shards named after it)."""
-    place = Destination(path, {"": path}, {})
-    job = _Unpacking(bank, base, find_task(bank, name), place, options, run)
-    if not dry_run:
-        job.check()
-        check_space(_existing(path.parent), job.bytes)
-        job.write(progress)
-    return job.report(dry_run)
 
 
 def _existing(path: Path) -> Path:
@@ -214,7 +194,7 @@ class _Unpacking:
         run: RunOptions,
     ) -> None:
         self.bank, self.base = bank, base
-        self.place, self.options, self.run = place, options, run
+        self.place, self.options = place, options
         self.retrieval = Retrieval(
             bank,
             base,
@@ -222,6 +202,7 @@ class _Unpacking:
             coefficient=options.coefficient,
             dtype=options.dtype,
             force=options.force,
+            run=run,
         )
         self.components = by_component(self.retrieval, place.weights)
         self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
@@ -237,9 +218,7 @@ class _Unpacking:
     def check(self) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
         files = self.files()
-        outside = [] if self.base is None or self.base.outside is None else self.base.outside.files
         for path in files:
-            refuse_same_file(path, [self.bank.path, *(file.path for file in outside)])
             if path.parent.exists():
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():
@@ -279,33 +258,26 @@ class _Unpacking:
     def _write_weights(
         self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
     ) -> None:
-        retrieval, run = self.retrieval, self.run
-        threads = thread_count(run.threads, retrieval.tensors.values())
-        strip = strip_elements(
-            1, max_memory=run.max_memory, threads=threads, chosen=run.strip_elements
-        )
-
+        retrieval = self.retrieval
         pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
-        room = max((p.rect.elements * ITEM_SIZE[p.tensor.dtype] for p in pieces), default=0)
+        room = max((piece.nbytes for piece in pieces), default=0)
 
-        def worker() -> tuple[Kernel, NDArray[np.uint8]]:
-            return make_kernel(run.device, elements=strip, layers=1), np.empty(room, np.uint8)
+        def worker() -> tuple[Kernel, Raw]:
+            return retrieval.workers.kernel(), np.empty(room, np.uint8)
 
-        def work(state: tuple[Kernel, NDArray[np.uint8]], piece: Piece) -> int:
+        def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
             kernel, buffer = state
-            size = ITEM_SIZE[piece.tensor.dtype]
-            out = buffer[: piece.rect.elements * size]
-            retrieval.fill(kernel, piece, strip, out)
-            start = (piece.skip * piece.rect.width + piece.rect.start) * size
+            out = buffer[: piece.nbytes]
+            retrieval.fill(kernel, piece, out)
             writer, name = writers[piece.tensor.name]
-            writer.write(name, start, out)
+            writer.write(name, piece.start, out)
             return len(out)
 
         run_parallel(
             pieces,
             worker,
             work,
-            threads=threads,
+            threads=retrieval.workers.threads,
             phase=f"unpacking {retrieval.task.name}",
             total=self.bytes,
             progress=progress,

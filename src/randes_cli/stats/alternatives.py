@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
@@ -20,8 +20,6 @@ from randes_cli.reports import Alternative
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.prediction import Moments, moments
 from randes_cli.stats.stored import energy_kept, sealable_rows, stored_statistics
-
-F64 = NDArray[np.float64]
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
@@ -109,8 +107,8 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
             held += tensor.nbytes
             names.add(place.partition("/")[2])
     outline = Outline(
-        manifest.base.tensors,
-        [tensor for tensor in manifest.base.tensors if tensor.name in names],
+        list(manifest.base.tensors.values()),
+        [tensor for name, tensor in manifest.base.tensors.items() if name in names],
         stored_statistics(bank).norms,
         [task.index for task in manifest.tasks],
         bank.header.file_size - held,
@@ -183,6 +181,6 @@ def adapter_advice(cosine: float) -> str | None:
         return None
     return (
         f"the factors of these adapters come back with a cosine of {cosine:.3f}, their products "
-        f"with about {cosine**2:.3f}; packed with their base and --merge-adapters these would keep "
+        f"with about {cosine**2:.3f}; packed with their base (--merge-adapters) these would keep "
         f"about {cosine:.3f}"
     )

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from randes_cli.core.arrays import F64
 from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.plan import superposable
 from randes_cli.stats.prediction import Moments, moments
 from randes_cli.stats.stored import Statistics, cells_of, kept_energy, norm_rows, sealed_bits
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class Breakdown:
     def __init__(self, bank: BankFile, statistics: Statistics, by: str) -> None:
         self.statistics = statistics
         self.tasks = [task.group for task in bank.manifest.tasks]
-        tensors = bank.manifest.base.tensors
+        tensors = bank.manifest.base.tensors.values()
         self._kept = kept_energy(tensors, self.tasks, sealed_bits(bank.manifest))
         names = norm_rows(tensors)
         sizes = [tensor.elements for tensor in tensors if superposable(tensor)]

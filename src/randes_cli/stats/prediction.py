@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
+from randes_cli.core.arrays import F64, I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Moments:
 def moments(
     norms: F64,
     met: F64,
-    cell_of: NDArray[np.int64],
+    cell_of: I64,
     groups: Sequence[int],
     kept: F64 | None = None,
 ) -> Moments:
@@ -76,7 +75,7 @@ def moments(
     return Moments(own, dot, length)
 
 
-def _by_cell(values: F64, cell_of: NDArray[np.int64], cells: int) -> F64:
+def _by_cell(values: F64, cell_of: I64, cells: int) -> F64:
     """The mean of a value per tensor over each cell's tensors; 1 for a cell without any."""
     known = cell_of >= 0
     counts = np.bincount(cell_of[known], minlength=cells)

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.build.sample import Deltas, gram
-from randes_cli.build.strips import Source, Tally
+from randes_cli.core.arrays import F64, I64
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import default_coefficient, predicted_cosine
@@ -19,9 +17,7 @@ from randes_cli.files.manifest import Manifest
 from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
-from randes_cli.workers import Progress, run_serial
 
-F64 = NDArray[np.float64]
 Cells = Sequence[tuple[str, tuple[str, ...]]]
 
 #: Gram matrices are kept per tensor while they take less of the base's bytes than this share,
@@ -29,7 +25,7 @@ Cells = Sequence[tuple[str, tuple[str, ...]]]
 GRAM_SHARE = 1 / 64
 
 
-def norm_rows(base: Sequence[TensorInfo]) -> list[str]:
+def norm_rows(base: Iterable[TensorInfo]) -> list[str]:
     """The tensors that the rows of ``stats/norms`` stand for."""
     return [tensor.name for tensor in base if superposable(tensor)]
 
@@ -45,54 +41,10 @@ def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) 
     return [(kind, tuple(members)) for kind, members in types.items()]
 
 
-def cells_of(names: Sequence[str], cells: Cells) -> NDArray[np.int64]:
+def cells_of(names: Sequence[str], cells: Cells) -> I64:
     """The number of each tensor's cell, −1 for none."""
     cell = {name: number for number, (_, members) in enumerate(cells) for name in members}
     return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
-
-
-def gather_grams(
-    base: Source | None,
-    participants: Sequence[Deltas],
-    exponents: Mapping[Unit, int],
-    cells: Cells,
-    progress: Progress,
-) -> F64:
-    """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and as they meet.
-
-    Deltas of different groups never meet: their entries are zero.
-    """
-    where = {name: number for number, (_, names) in enumerate(cells) for name in names}
-    made = np.zeros((len(cells), 2, len(participants), len(participants)))
-    types: dict[str, list[Unit]] = {}
-    for unit in exponents:
-        types.setdefault(layer_type(unit.names[0]), []).append(unit)
-
-    same = np.array([[a.group == b.group for b in participants] for a in participants])
-
-    def look(units: list[Unit]) -> None:
-        for unit in sorted(units, key=lambda unit: unit.names):
-            plain, met = gram(base, participants, unit, exponents[unit])
-            for position, name in enumerate(unit.names):
-                made[where[name], 0] += plain[position]
-                made[where[name], 1] += met[position] * same
-
-    run_serial(list(types.values()), look, phase="comparing", progress=progress)
-    return made
-
-
-def gather_norms(
-    base: Sequence[TensorInfo], tasks: int, exponents: Mapping[Unit, int], tally: Tally
-) -> F64:
-    """‖Δ‖² of the rounded deltas, by superposable tensor of the base and task."""
-    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
-    rows = norm_rows(base)
-    made = np.zeros((len(rows), tasks))
-    for row, name in enumerate(rows):
-        for who in range(tasks):
-            squares = sum(tally.squares.get((who, name), {}).values())
-            made[row, who] = squares * 4.0 ** exponent.get(name, 0)
-    return made
 
 
 def kept_energy(
@@ -150,14 +102,33 @@ def sealed_bits(manifest: Manifest) -> dict[int, int]:
 
 
 def coefficients(manifest: Manifest, norms: F64) -> list[float]:
-    """λ of every task: what `tune` chose, else the default from norms (no Gram matrix)."""
-    tensors, groups = manifest.base.tensors, [task.group for task in manifest.tasks]
+    """λ of every task: what `tune` chose, else the default."""
+    defaults = [task.default for task in manifest.tasks if task.default is not None]
+    if len(defaults) < len(manifest.tasks):
+        defaults = _defaults(manifest, norms)
+    return [
+        default if task.coefficient is None else task.coefficient
+        for task, default in zip(manifest.tasks, defaults, strict=True)
+    ]
+
+
+def _defaults(manifest: Manifest, norms: F64) -> list[float]:
+    """The default λ of every task, from norms (no Gram matrix)."""
+    tensors, groups = manifest.base.tensors.values(), [task.group for task in manifest.tasks]
     kept = kept_energy(tensors, groups, sealed_bits(manifest))
     cosines = predictions(norm_rows(tensors), norms, (), None, groups, kept)
-    return [
-        default_coefficient(cosine) if task.coefficient is None else task.coefficient
-        for task, cosine in zip(manifest.tasks, cosines, strict=True)
-    ]
+    return [default_coefficient(cosine) for cosine in cosines]
+
+
+def with_defaults(manifest: Manifest, norms: F64) -> Manifest:
+    """The manifest with every task's default λ, of a bank that is to be written.
+
+    `norms` has the manifest's tasks in order. Banks of version 1 do not record defaults.
+    """
+    if manifest.version < 2:
+        return manifest
+    found = zip(manifest.tasks, _defaults(manifest, norms), strict=True)
+    return replace(manifest, tasks=tuple(replace(task, default=value) for task, value in found))
 
 
 @dataclass(frozen=True)
@@ -191,6 +162,12 @@ def stored_statistics(bank: BankFile) -> Statistics:
     )
 
 
+def empty_statistics(base: Sequence[TensorInfo], cells: Cells) -> Statistics:
+    """The statistics of a bank without tasks."""
+    norms, grams = np.zeros((len(norm_rows(base)), 0)), np.zeros((len(cells), 2, 0, 0))
+    return Statistics((), norms, grams, tuple(cells), frozenset())
+
+
 def drop_tasks(statistics: Statistics, gone: set[int]) -> Statistics:
     """The statistics without some tasks."""
     keep = [n for n, index in enumerate(statistics.indices) if index not in gone]
@@ -214,12 +191,12 @@ def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
 
 def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors."""
-    rows = norm_rows(manifest.base.tensors)
+    rows = norm_rows(manifest.base.tensors.values())
     groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors, groups, sealed_bits(manifest))
+    kept = kept_energy(manifest.base.tensors.values(), groups, sealed_bits(manifest))
     cosines = predictions(rows, statistics.norms, statistics.cells, statistics.grams, groups, kept)
     chosen = coefficients(manifest, statistics.norms)
-    names = {tensor.name for tensor in manifest.base.tensors}
+    names = manifest.base.tensors.keys()
     made = []
     for task, cosine, coefficient in zip(manifest.tasks, cosines, chosen, strict=True):
         exact = names & (task.unchanged | set(task.own) | task.missing)

@@ -17,7 +17,8 @@ _MOST_NAMES = 20
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from randes_cli.ops.diff import BankDiff, CheckpointDiff, TypeDiff
+    from randes_cli.ops.compare import TypeDiff
+    from randes_cli.ops.diff import BankDiff, CheckpointDiff
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import TaskCheck
     from randes_cli.reports import EditReport, PackReport, SealReport
@@ -49,7 +50,8 @@ def pack_table(report: PackReport, width: int) -> list[Text]:
         f"{report.bank_bytes / max(1, report.separate_bytes):.2f} × the "
         f"{1 + len(report.tasks)} checkpoints"
     )
-    made = [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
+    made = _adapter_line(report)
+    made += [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
     if report.dry_run:
         download = f"downloads {human(report.download_bytes)}, " if report.download_bytes else ""
         made.append(
@@ -59,6 +61,20 @@ def pack_table(report: PackReport, width: int) -> list[Text]:
             )
         )
     return made + task_lines(report.tasks, (), full=True, width=width)
+
+
+def _adapter_line(report: PackReport) -> list[Text]:
+    """What became of LoRA adapters, before all else."""
+    if report.adapters == "kept":
+        return [
+            Text("LoRA adapters, kept as adapters: their factors come back, for their own base")
+        ]
+    if report.adapters != "merged":
+        return []
+    who = f"{report.merged} of {len(report.tasks)} tasks are LoRA adapters, "
+    if report.merged == len(report.tasks):
+        who = "LoRA adapters, "
+    return [Text(f"{who}merged into the base: full models come back (--adapters keeps adapters)")]
 
 
 def edit_table(report: EditReport | SealReport, width: int) -> list[Text]:
@@ -153,8 +169,8 @@ def _type_lines(types: Sequence[TypeDiff], width: int, *, deltas: bool) -> list[
             one.name,
             f"{one.tensors:,}",
             f"{one.changed:,}",
-            f"{one.cosine:.6f}",
-            f"{one.norm:.4g}",
+            "not finite" if one.cosine is None else f"{one.cosine:.6f}",
+            "-" if one.norm is None else f"{one.norm:.4g}",
             "-" if one.relative is None else f"{one.relative:.4g}",
         ]
         for one in types[:_MOST_NAMES]

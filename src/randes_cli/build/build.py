@@ -1,0 +1,223 @@
+"""The engine: a bank from an old one (or none), the tasks that come and those that leave.
+
+Packing is adding to an empty bank; removing is adding with the sign turned. The new bank is
+written beside the old one: what stays is copied, what changes is superposed onto the old
+integers, and one commit puts it in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from randes_cli.build.draft import Draft
+from randes_cli.build.fill import add_files, fill
+from randes_cli.build.passes import Passes, TooNarrow
+from randes_cli.build.records import recorded_source, task_record
+from randes_cli.build.relate import relate
+from randes_cli.build.sample import gather_norms, spread, supposed_spread
+from randes_cli.build.steps import Steps
+from randes_cli.build.tally import Tally
+from randes_cli.core.arrays import F64
+from randes_cli.files.atomic import OutputFile, atomic_file, check_space
+from randes_cli.files.bank_keys import GRAM, NORMS
+from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.digests import fingerprint, zero_digests
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import BaseRecord, TaskRecord
+from randes_cli.files.source import Source, ZeroBase
+from randes_cli.plan import Unit, tensor_bytes
+from randes_cli.specs import BaseStorage, RunOptions
+from randes_cli.stats.stored import (
+    Statistics,
+    choose_cells,
+    drop_tasks,
+    empty_statistics,
+    with_defaults,
+)
+from randes_cli.workers import Progress, Workers, run_serial
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A bank as it was written, or as it would be."""
+
+    bytes: int
+    manifest: Manifest
+    statistics: Statistics
+
+
+class Build:
+    """One build: `sample` chooses steps, then `write` makes the bank (or `preview` none).
+
+    `stored` are the old bank's statistics, of all its tasks.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        draft: Draft,
+        steps: Steps,
+        run: RunOptions,
+        progress: Progress,
+        *,
+        phase: str,
+        force: bool,
+        stored: Statistics | None = None,
+    ) -> None:
+        self.path, self.draft, self.steps, self.force = path, draft, steps, force
+        self.phase, self.progress = phase, progress
+        tensors = list(draft.base.tensors.values())
+        self.workers = Workers(run, tensors, (unit.layers for unit in draft.units))
+        #: The base to take deltas from, None where it is all zeros.
+        self.base: Source | None = None if isinstance(draft.base, ZeroBase) else draft.base
+        count = len(draft.start.tasks) + len(draft.coming)
+        self.cells = choose_cells(draft.units, tensors, count)
+        self.stored = stored or empty_statistics(tensors, self.cells)
+
+    # Choosing steps
+
+    def sample(self, *, supposed: bool = False) -> None:
+        """Sample the units that enter the bank, or come back to it.
+
+        With `supposed` their data are not at hand: all tasks are taken to be alike.
+        """
+        draft, steps = self.draft, self.steps
+        standing = [unit for unit in draft.entered if draft.standing(unit)]
+        steps.keep(standing)
+        known = set(standing)
+
+        def look(unit: Unit) -> None:
+            if supposed:
+                steps.sampled(unit, supposed_spread(draft.coming, unit))
+            else:
+                steps.sampled(unit, spread(self.base, draft.coming, unit))
+
+        new = [unit for unit in draft.entered if unit not in known]
+        run_serial(new, look, phase="sampling", progress=self.progress)
+
+    def estimate(self, seal_bits: int | None = None) -> int:
+        """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
+        if self.draft.old is not None:
+            return self.draft.old.header.file_size
+        sums = self.draft.new_sums(self.steps.ready, self.steps)
+        return self.draft.estimate(sums, self.cells, seal_bits)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of the tensors of the tasks that come or leave."""
+        both = [*self.draft.coming, *self.draft.leaving]
+        return sum(tensor_bytes(one.source.tensors.values()) for one in both)
+
+    def preview(self) -> Built:
+        """The bank as it would be, as far as samples tell."""
+        start, coming = self.draft.start, self.draft.coming
+        added = [
+            TaskRecord(p.name, p.index, p.seed, p.group, p.source.source, "", {}) for p in coming
+        ]
+        manifest = start.with_tasks([*start.tasks, *added])
+        statistics = self._statistics(None)
+        manifest = with_defaults(manifest, statistics.norms)
+        return Built(self.estimate(), manifest, statistics)
+
+    # Writing
+
+    def write(self, report: Callable[[Built], R]) -> R:
+        """Write the bank, and return what `report`, called before the commit, says of it.
+
+        Raises what reading, fitting and writing raise; see `pack` and `add`.
+        """
+        while True:
+            try:
+                with self._new_file() as file:
+                    passes = Passes(
+                        self.path,
+                        self.draft,
+                        self.steps,
+                        self.base,
+                        BankWriter(file, self.draft.candidates(self.steps, self.cells)),
+                        self.workers,
+                        self.progress,
+                    )
+                    fill(passes, self.phase)
+                    return report(self._finish(passes))
+            except TooNarrow as retry:
+                self.steps.widen(retry.units)
+
+    @contextmanager
+    def _new_file(self) -> Iterator[OutputFile]:
+        """The file that takes the bank's name, once there is room for it."""
+        size, draft = self.estimate(), self.draft
+        more = sum(tensor_bytes(p.source.tensors.values()) for p in draft.coming if draft.old)
+        check_space(self.path.parent, size + more)
+        with atomic_file(self.path, force=self.force) as file:
+            file.reserve(size)
+            yield file
+
+    # Finishing
+
+    def _finish(self, passes: Passes) -> Built:
+        draft, writer, tally = self.draft, passes.writer, passes.tally
+        tensors = list(draft.base.tensors.values())
+        indices = [participant.index for participant in draft.coming]
+        norms = gather_norms(tensors, indices, self.steps.exponents(), tally.squares)
+        statistics = self._statistics(norms)
+        norms_info, gram_info = draft.statistics(statistics.cells)
+        writer.add_whole(norms_info, statistics.norms.tobytes())
+        writer.add_whole(gram_info, statistics.grams.tobytes())
+        manifest = replace(
+            self._manifest(tally), cells=statistics.cells, estimated=statistics.estimated
+        )
+        if draft.old is None:
+            manifest = replace(manifest, base=self._finish_new(passes))
+        else:
+            kept = [key for key in draft.old.header.tensors if key.startswith("stats/")]
+            passes.take_over([key for key in kept if key not in (NORMS, GRAM)])
+        passes.copy_waiting()
+        manifest = with_defaults(manifest, statistics.norms)
+        return Built(writer.finish(manifest), manifest, statistics)
+
+    def _finish_new(self, passes: Passes) -> BaseRecord:
+        """Add what a new bank has of its base, and its files; returns the base's record."""
+        base, record = self.draft.base.tensors, self.draft.start.base
+        digests = passes.tally.joined("base", base) if self.base else zero_digests(base)
+        if record.storage is BaseStorage.reference:
+            passes.writer.add_whole(self.draft.base_digests(), b"".join(digests.values()))
+        add_files(passes)
+        return replace(record, fingerprint=fingerprint(base, digests))
+
+    def _statistics(self, norms: F64 | None) -> Statistics:
+        draft, gone = self.draft, {task.index for task in self.draft.gone}
+        if not draft.coming:
+            return drop_tasks(self.stored, gone)
+        return relate(
+            self.stored,
+            draft,
+            self.base,
+            self.cells,
+            norms,
+            self.steps.exponents(),
+            self.progress,
+        )
+
+    def _manifest(self, tally: Tally) -> Manifest:
+        """The manifest with the tasks that came and every step that is or was in the bank."""
+        start, coming, base = self.draft.start, self.draft.coming, self.draft.base.tensors
+        if not coming:
+            return start
+        records = [
+            task_record(base, p, tally, source=recorded_source(p.source.source, self.path))
+            for p in coming
+        ]
+        steps, widths = self.steps.tables(self.draft.units)
+        return replace(
+            start.with_tasks([*start.tasks, *records]),
+            next_index=max(start.next_index, *(1 + p.index for p in coming)),
+            steps=steps,
+            widths=widths,
+        )

@@ -1,0 +1,243 @@
+"""The draft of a bank: what it will hold and in which order, before a byte of it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from randes_cli.build.copies import closing_tensors
+from randes_cli.build.exact import Exact, exact_tensors
+from randes_cli.build.participants import Participant
+from randes_cli.build.steps import Step, Steps
+from randes_cli.build.strips import Part
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import (
+    BASE_DIGESTS,
+    GRAM,
+    NORMS,
+    base_key,
+    file_key,
+    own_key,
+    sealed_tensors,
+    sum_dtype,
+    sum_key,
+)
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import TaskRecord
+from randes_cli.files.side_files import SideFile
+from randes_cli.files.source import Source
+from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
+from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
+from randes_cli.stats.stored import Cells
+
+#: One superposition: its group and its unit.
+Place = tuple[int, Unit]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a bank is made of. Pure: nothing here changes, and steps are asked for.
+
+    Attributes:
+        old: the bank that it follows, None for a new one.
+        base: the base's tensors.
+        start: the manifest without the tasks that go and before any that come.
+        units: of the base.
+        coming: tasks that enter.
+        leaving: tasks whose deltas are taken out.
+        gone: records of the old tasks that the bank does not keep.
+        side_files: files that enter, by content.
+    """
+
+    old: BankFile | None
+    base: Source
+    start: Manifest
+    units: Sequence[Unit]
+    coming: Sequence[Participant]
+    leaving: Sequence[Participant]
+    gone: Sequence[TaskRecord]
+    side_files: Mapping[str, SideFile]
+
+    @cached_property
+    def unit_of(self) -> dict[str, Unit]:
+        """The unit of every superposed tensor."""
+        return {name: unit for unit in self.units for name in unit.names}
+
+    @cached_property
+    def entered(self) -> dict[Unit, list[int]]:
+        """The groups whose superposition of a unit tasks enter, of the units that any does."""
+        made = {}
+        for unit in self.units:
+            groups = sorted({p.group for p in self.coming if p.meets(unit)})
+            if groups:
+                made[unit] = groups
+        return made
+
+    @cached_property
+    def _live(self) -> list[int]:
+        """Groups whose sums are integers, and can change."""
+        return [group for group in range(self.start.groups) if group not in self.start.sealed]
+
+    @cached_property
+    def kept(self) -> set[Place]:
+        """Live superpositions of the old bank that it keeps, changed or not.
+
+        One that only those changed who go is not among them: it is as if it had never been.
+        """
+        old = self.old
+        if old is None:
+            return set()
+        found = {
+            (group, unit)
+            for group in self._live
+            for unit in self.units
+            if sum_key(group, unit.names[0]) in old
+        }
+        return found & self._wanted() if self.gone else found
+
+    def _wanted(self) -> set[Place]:
+        """Superpositions that a task that stays changed (or a forgotten one may have)."""
+        wanted = {(group, unit) for _, group in self.start.forgotten for unit in self.units}
+        for task in self.start.tasks:
+            names = set(self.unit_of) - task.unchanged - task.missing - set(task.own)
+            wanted |= {(task.group, self.unit_of[name]) for name in names}
+        return wanted
+
+    def standing(self, unit: Unit) -> bool:
+        """Whether tasks enter a superposition of a unit that the bank has already."""
+        return any((group, unit) in self.kept for group in self.entered.get(unit, ()))
+
+    def parts(self, unit: Unit, step: Step | None, given: Step | None) -> tuple[Part, ...]:
+        """What becomes of a unit's superpositions that change.
+
+        `step` is for those that tasks enter (None: they are looked through), `given` the
+        recorded one for those that tasks only leave.
+        """
+        groups: dict[int, list[Participant]] = {}
+        for one in [*self.coming, *self.leaving]:
+            stays = one.sign > 0 or (one.group, unit) in self.kept
+            if stays and one.meets(unit):
+                groups.setdefault(one.group, []).append(one)
+        entered = self.entered.get(unit, ())
+        return tuple(
+            Part(
+                group,
+                tuple(members),
+                step if group in entered else given,
+                (group, unit) in self.kept,
+            )
+            for group, members in sorted(groups.items())
+        )
+
+    # Tensors, in the order of the file
+
+    def base_tensors(self) -> list[TensorInfo]:
+        """The base's tensors as a new bank stores them: none where it lies outside."""
+        if self.start.base.storage is not BaseStorage.embed:
+            return []
+        ordered = sorted(self.base.tensors.values(), key=lambda tensor: -ITEM_SIZE[tensor.dtype])
+        return [TensorInfo(base_key(one.name), one.dtype, one.shape) for one in ordered]
+
+    def places(self, steps: Steps) -> list[Place]:
+        """Every live superposition that there can be, wide ones first: no padding."""
+        units = sorted(self.units, key=lambda unit: -steps.width(unit))
+        return [(group, unit) for group in self._live for unit in units]
+
+    def sums(self, place: Place, bits: int) -> list[TensorInfo]:
+        """The tensors of one superposition."""
+        group, unit = place
+        tensors, dtype = self.base.tensors, sum_dtype(bits)
+        return [TensorInfo(sum_key(group, n), dtype, tensors[n].shape) for n in unit.names]
+
+    def statistics(self, cells: Cells) -> tuple[TensorInfo, TensorInfo]:
+        """Norms and Gram matrices of the tasks that stay and come."""
+        count = len(self.start.tasks) + len(self.coming)
+        rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
+        return (
+            TensorInfo(NORMS, "F64", (rows, count)),
+            TensorInfo(GRAM, "F64", (len(cells), 2, count, count)),
+        )
+
+    def base_digests(self) -> TensorInfo:
+        """The digests of a base that lies outside."""
+        size = DIGEST_BYTES * sum(map(chunk_count, self.base.tensors.values()))
+        return TensorInfo(BASE_DIGESTS, "U8", (size,))
+
+    def new_files(self) -> list[tuple[TensorInfo, SideFile]]:
+        """Side files that the old bank lacks, each content once."""
+        return [
+            (TensorInfo(file_key(content), "U8", (file.size,)), file)
+            for content, file in sorted(self.side_files.items())
+            if self.old is None or file_key(content) not in self.old
+        ]
+
+    @cached_property
+    def exact(self) -> list[Exact]:
+        """What the tasks that come keep exactly, or may."""
+        return exact_tensors(self.base, self.coming)
+
+    def taken_over(self) -> list[str]:
+        """Keys of the old bank's sealed sums and scales, then exact tensors and files, kept."""
+        if self.old is None:
+            return []
+        tensors = self.old.header.tensors
+        starts = tuple(f"{kind}/{g}/" for g in self.start.sealed for kind in ("sum", "scale"))
+        sealed = [key for key in tensors if key.startswith(starts)]
+        sealed.sort(key=lambda key: -ITEM_SIZE[tensors[key].dtype])
+        gone = {own_key(task.name, n) for task in self.gone for n in [*task.own, *task.shapes]}
+        used = {file_key(content) for content in self.side_files}
+        for files in [self.start.base.files, *(task.files for task in self.start.tasks)]:
+            used.update(map(file_key, files.values()))
+        own = [key for key in tensors if key.startswith("own/") or key in used]
+        return [*sealed, *(key for key in own if key not in gone)]
+
+    # Sizes
+
+    def candidates(self, steps: Steps, cells: Cells) -> list[TensorInfo]:
+        """Every tensor that the bank may have, for the header's room."""
+        files = [tensor for tensor, _ in self.new_files()]
+        if self.old is None:
+            made = [*self._fixed(cells), *files, *self.new_sums(self.units, steps)]
+        else:
+            made = [*self.old.header.tensors.values()]
+            freed = self.old.manifest.sealed.keys() - self.start.sealed.keys()
+            for group, unit in self.places(steps):
+                if group not in freed or group in self.entered.get(unit, ()):
+                    made += self.sums((group, unit), 16)
+            made += files
+        exact = exact_tensors(self.base, [*self.coming, *self.leaving])
+        return [*made, *(one.kept for one in exact), *closing_tensors()]
+
+    def _fixed(self, cells: Cells) -> list[TensorInfo]:
+        """What a new bank has whatever its tasks change."""
+        outside = self.start.base.storage is BaseStorage.reference
+        digests = [self.base_digests()] if outside else []
+        return [*self.base_tensors(), *self.statistics(cells), *digests]
+
+    def new_sums(self, units: Iterable[Unit], steps: Steps) -> Iterator[TensorInfo]:
+        """The superpositions of a new bank, a group at a time."""
+        units = list(units)
+        for group in sorted({participant.group for participant in self.coming}):
+            for unit in units:
+                if group in self.entered.get(unit, ()):
+                    yield from self.sums((group, unit), steps.width(unit))
+
+    def estimate(
+        self, sums: Iterable[TensorInfo], cells: Cells, seal_bits: int | None = None
+    ) -> int:
+        """Bytes of a new bank with these sums, at most but for the manifest's and digests' few."""
+        made = [*self._fixed(cells), *(tensor for tensor, _ in self.new_files())]
+        made += (one.kept for one in self.exact)
+        text = 300 * len(self.base.tensors) + 2**10 * len(self.coming) + 2**12
+        return tensor_bytes(made) + tensor_bytes(self._sealed(sums, seal_bits)) + text
+
+    def _sealed(self, sums: Iterable[TensorInfo], bits: int | None) -> Iterator[TensorInfo]:
+        """Superpositions as the bank keeps them in the end."""
+        for tensor in sums:
+            _, group, name = tensor.name.split("/", 2)
+            if bits is not None and sealable(self.base.tensors[name]):
+                yield from sealed_tensors(int(group), self.base.tensors[name], bits)
+            else:
+                yield tensor

@@ -1,0 +1,141 @@
+"""How a bank is filled: what it holds is placed, the passes run, and what they found late."""
+
+from __future__ import annotations
+
+from randes_cli.build.exact import Exact
+from randes_cli.build.passes import Passes
+from randes_cli.errors import MismatchError
+from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.digests import fingerprint
+from randes_cli.plan import Unit
+from randes_cli.specs import BaseStorage
+
+
+def fill(passes: Passes, phase: str) -> None:
+    """Write all of a bank but its statistics, manifest and what follows them.
+
+    Raises TooNarrow, and what reading and fitting raise.
+    """
+    draft, writer = passes.draft, passes.writer
+    _place_base(passes)
+    _place_sums(passes)
+    passes.take_over(draft.taken_over())
+    if draft.old is not None:
+        add_files(passes)
+    for one in draft.exact:
+        if one.twin is None:
+            writer.place(one.kept)
+    exact = [one.only_read() if one.twin else one for one in draft.exact]
+    passes.run(
+        draft.units if draft.old is None else _changing(passes),
+        [*exact, *_base_outside_units(passes), *_only_read(passes)],
+        phase,
+        write_base=_embeds(passes),
+    )
+    passes.settle()
+    _add_late(passes)
+    _check_leaving(passes)
+
+
+def add_files(passes: Passes) -> None:
+    """Write the side files that enter the bank."""
+    for tensor, file in passes.draft.new_files():
+        passes.writer.add_whole(tensor, file.content())
+
+
+def _embeds(passes: Passes) -> bool:
+    """Whether a base is written into the bank."""
+    draft = passes.draft
+    return draft.old is None and draft.start.base.storage is BaseStorage.embed
+
+
+def _place_base(passes: Passes) -> None:
+    draft = passes.draft
+    if draft.old is not None:
+        passes.take_over([key for key in draft.old.header.tensors if key.startswith("base/")])
+        return
+    for tensor in draft.base_tensors():
+        passes.writer.place(tensor)
+
+
+def _place_sums(passes: Passes) -> None:
+    """Place the superpositions that change, and copy those that stay as they are."""
+    draft, ready = passes.draft, passes.steps.ready
+    left = {(p.group, unit) for p in draft.leaving for unit in draft.units if p.meets(unit)}
+    for place in draft.places(passes.steps):
+        group, unit = place
+        enters = unit in ready and group in draft.entered.get(unit, ())
+        if enters or (place in left and place in draft.kept):
+            _place_sum(passes, group, unit)
+        elif place in draft.kept:
+            passes.take_over([sum_key(group, name) for name in unit.names])
+
+
+def _place_sum(passes: Passes, group: int, unit: Unit) -> None:
+    for tensor in passes.draft.sums((group, unit), passes.steps.width(unit)):
+        passes.writer.place(tensor)
+
+
+def _changing(passes: Passes) -> list[Unit]:
+    """The units whose superpositions change."""
+    draft = passes.draft
+    return [
+        unit
+        for unit in draft.units
+        if unit in draft.entered
+        or any((p.group, unit) in draft.kept and p.meets(unit) for p in draft.leaving)
+    ]
+
+
+def _base_outside_units(passes: Passes) -> list[Exact]:
+    """Reads (and writes) of a new bank's base tensors that no job reads."""
+    base, draft = passes.base, passes.draft
+    if draft.old is not None or base is None:
+        return []
+    written = _embeds(passes)
+    return [
+        Exact(base, name, base_key(name) if written else None, "base")
+        for name in base.tensors
+        if name not in draft.unit_of
+    ]
+
+
+def _only_read(passes: Passes) -> list[Exact]:
+    """Reads of leaving tensors that no job reads: the fingerprint needs every byte."""
+    unit_of, kept = passes.draft.unit_of, passes.draft.kept
+    return [
+        Exact(one.source, name, None, one.index)
+        for one in passes.draft.leaving
+        for name in one.source.tensors
+        if name not in one.fit.superposed or (one.group, unit_of[name]) not in kept
+    ]
+
+
+def _add_late(passes: Passes) -> None:
+    """Superpose and keep what only the whole pass showed to have changed."""
+    draft, tally = passes.draft, passes.tally
+    late = [unit for unit in draft.units if unit in tally.largest]
+    for unit in late:
+        passes.steps.late(unit, tally.largest[unit])
+    for group in range(draft.start.groups):
+        for unit in late:
+            if group in draft.entered[unit]:
+                _place_sum(passes, group, unit)
+    differ = [one for one in draft.exact if one.twin and (one.owner, one.name) in tally.changed]
+    for one in differ:
+        passes.writer.place(one.kept)
+    if late or differ:
+        passes.run(late, differ, "sparse changes")
+        passes.settle()
+
+
+def _check_leaving(passes: Passes) -> None:
+    """Whether what was taken out is what had been put in."""
+    recorded = {task.index: task.fingerprint for task in passes.draft.gone}
+    for one in passes.draft.leaving:
+        tensors = one.source.tensors
+        if fingerprint(tensors, passes.tally.joined(one.index, tensors)) != recorded[one.index]:
+            raise MismatchError(
+                f"{one.source.source}: not the checkpoint that was packed as {one.name} "
+                "(its values, names or shapes differ); say --checkpoint PATH, or --forget"
+            )

@@ -1,0 +1,89 @@
+"""Who takes part in a build: tasks whose deltas enter or leave superpositions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.convert import widen
+from randes_cli.files.names import Naming
+from randes_cli.files.side_files import SideFile
+from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
+from randes_cli.plan import TaskFit, Unit
+from randes_cli.specs import ITEM_SIZE, TaskInput, TensorInfo
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    """A task whose checkpoint is open.
+
+    Attributes:
+        source: its tensors under the base's names (an adapter's merged into the base).
+        naming: how its own names became the base's.
+        layout: weight file by component where it comes back; empty for a bare file.
+        side_files: what travels with it, by name.
+        notes: what was mapped, chosen or left out, in words.
+    """
+
+    task: TaskInput
+    source: Source
+    naming: Naming
+    layout: Mapping[str, str]
+    side_files: Mapping[str, SideFile]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """One task whose deltas enter (or, with `sign` −1, leave) superpositions.
+
+    Its index names it: no two tasks of a bank ever have the same.
+    """
+
+    opened: OpenTask
+    fit: TaskFit
+    index: int
+    seed: int
+    group: int = 0
+    sign: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.opened.task.name
+
+    @property
+    def source(self) -> Source:
+        return self.opened.source
+
+    def meets(self, unit: Unit) -> bool:
+        """Whether any of its tensors is superposed in a unit."""
+        return any(name in self.fit.superposed for name in unit.names)
+
+    def tensors_of(self, unit: Unit) -> list[TensorInfo]:
+        """Its tensors that are superposed in a unit."""
+        found = map(self.fit.superposed.get, unit.names)
+        return [tensor for tensor in found if tensor is not None]
+
+    def delta(self, base: Sample, name: str) -> F32 | None:
+        """Θ_i − Θ_0 on a sample, zeros below a shorter task's rows; None where it has none."""
+        tensor = self.fit.superposed.get(name)
+        if tensor is None:
+            return None
+        delta, zero = read_values(self.source, name, base.runs), base.values(name)
+        if zero is not None:
+            with np.errstate(invalid="ignore", over="ignore"):
+                np.subtract(delta, zero, out=delta)
+            clear_below(delta, tensor.matrix[0], base.runs)
+        if not np.isfinite(delta).all():
+            raise not_finite(name, *filter(None, (base.source, self.source)))
+        return delta
+
+
+def is_finite(raw: Raw, dtype: str) -> bool:
+    """Whether stored values are all finite in float32."""
+    values = np.empty(len(raw) // ITEM_SIZE[dtype], np.float32)
+    widen(raw, dtype, values)
+    return bool(np.isfinite(values).all())

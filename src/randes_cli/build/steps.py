@@ -1,0 +1,140 @@
+"""Steps: how the grid of every superposition of a build is chosen, and raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from randes_cli.build.sample import Spread
+from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
+from randes_cli.plan import Unit
+
+#: A tensor whose sample shows no change gets its step from its largest change, as if that
+#: were so many times the root mean square.
+PEAK_TO_RMS = 8
+
+
+class Step(NamedTuple):
+    """The grid of a superposition: integers of `bits` bits, of 2^`exponent` each."""
+
+    exponent: int
+    bits: int
+
+
+class BeyondGrid(Exception):
+    """A unit's deltas pass the coarsest grid."""
+
+    def __init__(self, unit: Unit) -> None:
+        super().__init__(unit)
+        self.unit = unit
+
+
+class Steps:
+    """The steps of a build.
+
+    Attributes:
+        given: steps that are not measured: those that a bank records, or that options ask for.
+        fixed: whether these hold whatever comes: a bank's do, for its sums are made of them.
+        ready: the steps of the units that are superposed; the others are only looked through.
+        spreads: the sample of each unit that was sampled.
+    """
+
+    def __init__(
+        self, given: Mapping[Unit, Step], *, bits: int, capacity: int, fixed: bool
+    ) -> None:
+        self.given, self.fixed = dict(given), fixed
+        self.bits, self.capacity = bits, capacity
+        self.ready: dict[Unit, Step] = {}
+        self.spreads: dict[Unit, Spread] = {}
+
+    @property
+    def known(self) -> dict[Unit, Step]:
+        """Every unit's step, superposed now or not."""
+        return {**self.given, **self.ready}
+
+    def exponents(self) -> dict[Unit, int]:
+        """Exponents of the known steps."""
+        return {unit: step.exponent for unit, step in self.known.items()}
+
+    def width(self, unit: Unit) -> int:
+        """Bits of a unit's superposition, 16 where they are not known yet."""
+        step = self.ready.get(unit) or self.given.get(unit)
+        return step.bits if step else 16
+
+    def keep(self, units: Iterable[Unit]) -> None:
+        """These are in the old bank and stay as they are."""
+        self.ready.update((unit, self.given[unit]) for unit in units)
+
+    def sampled(self, unit: Unit, spread: Spread) -> None:
+        """Take the sample of a unit that enters the bank; one without a change gets no step yet.
+
+        A unit that comes back keeps the step that it had, so that its bytes come back too.
+        """
+        self.spreads[unit] = spread
+        if spread.rms > 0:
+            narrow = self.bits == 8 and fits_8_bits(spread.rms, spread.peak, capacity=self.capacity)
+            self.ready[unit] = self.given.get(unit) or self._measured(
+                spread.rms, 8 if narrow else 16
+            )
+
+    def late(self, unit: Unit, largest: float) -> None:
+        """Give a step to a unit of which only the whole pass showed a change."""
+        self.ready[unit] = self.given.get(unit) or self._measured(largest / PEAK_TO_RMS, 16)
+
+    def _measured(self, rms: float, bits: int) -> Step:
+        return Step(step_exponent(rms, bits=bits, capacity=self.capacity), bits)
+
+    def overflowing(self, units: Iterable[Unit]) -> Unit | None:
+        """The first of these whose step cannot change."""
+        return next((unit for unit in units if self.fixed and unit in self.given), None)
+
+    def narrow(self, units: Iterable[Unit]) -> set[Unit]:
+        """Those of these units that have 8 bits."""
+        return {unit for unit in units if self.width(unit) == 8}
+
+    def widen(self, units: Iterable[Unit]) -> None:
+        """Keep at 16 bits what passed the range of 8."""
+        for unit in units:
+            self.given.pop(unit, None)
+            spread = self.spreads.get(unit)
+            if spread is None or not spread.rms:
+                self.ready.pop(unit)  # the whole pass will show it again
+            else:
+                self.ready[unit] = self._measured(spread.rms, 16)
+
+    def coarsen(self, peaks: Mapping[Unit, int]) -> None:
+        """Raise the steps of 16-bit units by their peaks. Raises BeyondGrid."""
+        for unit, peak in peaks.items():
+            exponent = self.ready[unit].exponent
+            raised = raised_exponent(exponent, peak, bits=16)
+            if raised == exponent:
+                raise BeyondGrid(unit)
+            self.ready[unit] = Step(raised, 16)
+
+    def tables(self, units: Sequence[Unit]) -> tuple[dict[str, int], dict[str, int]]:
+        """Exponents by tensor, and the bits of those that are not `bits` wide.
+
+        A bank's given steps are among them: a superposition that went returns alike. Of a new
+        bank the widths of units found late come last.
+        """
+        known = self.known if self.fixed else self.ready
+        steps = {n: known[unit].exponent for unit in units if unit in known for n in unit.names}
+        ordered = [unit for unit in units if unit in known] if self.fixed else list(known)
+        widths = {
+            name: known[unit].bits
+            for unit in ordered
+            if known[unit].bits != self.bits
+            for name in unit.names
+        }
+        return steps, widths
+
+
+def given_steps(
+    units: Iterable[Unit], exponents: Mapping[str, int], widths: Mapping[str, int], bits: int
+) -> dict[Unit, Step]:
+    """The steps that tables by tensor's name give to units."""
+    return {
+        unit: Step(exponents[unit.names[0]], widths.get(unit.names[0], bits))
+        for unit in units
+        if unit.names[0] in exponents
+    }

@@ -1,0 +1,18 @@
+"""Names for the arrays that the package passes around."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Bytes as they are stored.
+Raw: TypeAlias = NDArray[np.uint8]
+F16: TypeAlias = NDArray[np.float16]
+F32: TypeAlias = NDArray[np.float32]
+F64: TypeAlias = NDArray[np.float64]
+I8: TypeAlias = NDArray[np.int8]
+I32: TypeAlias = NDArray[np.int32]
+I64: TypeAlias = NDArray[np.int64]
+Array: TypeAlias = NDArray[Any]

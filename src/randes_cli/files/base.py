@@ -1,0 +1,125 @@
+"""The base of a bank: where its tensors are read from, inside the bank or outside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from randes_cli.core.arrays import Raw
+from randes_cli.errors import MismatchError, MissingError
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import base_key
+from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.digests import DIGEST_BYTES
+from randes_cli.files.hub_ref import recorded_ref
+from randes_cli.files.records import TaskRecord
+from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.sources import Sources
+from randes_cli.limits import StrPath, as_source
+from randes_cli.specs import BaseStorage
+
+
+class BankBase:
+    """The base inside a bank (or outside it, by reference) as a source of tensors."""
+
+    def __init__(self, bank: BankFile, outside: Checkpoint | None) -> None:
+        self.bank, self.outside = bank, outside
+        self.source = f"{bank.path} (base)" if outside is None else outside.source
+        self.tensors = bank.manifest.base.tensors
+        self.metadata = bank.manifest.base.metadata
+        self._digests = bank.base_digests()
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+        if self.outside is None:
+            self.bank.read_into(base_key(name), start, out)
+        else:
+            self.outside.read(name, start, out)
+
+    def digest(self, name: str, chunk: int) -> bytes:
+        """The recorded digest of one chunk."""
+        return self._digests[name][DIGEST_BYTES * chunk : DIGEST_BYTES * (chunk + 1)]
+
+    def close(self) -> None:
+        """Close the checkpoint outside, if any."""
+        if self.outside is not None:
+            self.outside.close()
+
+
+def find_recorded(recorded: str, bank: Path) -> str | None:
+    """Where a recorded source is now: on the Hub, below the bank's folder, or below this one.
+
+    A bank from elsewhere must not make us read any other place: randes records no path that
+    leads out of a folder, so such a path is not followed.
+    """
+    if recorded_ref(recorded) is not None:
+        return recorded
+    parts = PurePosixPath(recorded)
+    if not recorded or parts.is_absolute() or ".." in parts.parts:
+        return None
+    for folder in (bank.parent, Path()):
+        with suppress(OSError):  # a name that no file can have
+            if (folder / recorded).exists():
+                return str(folder / recorded)
+    return None
+
+
+@contextmanager
+def bank_base(bank: BankFile, given: StrPath | None = None) -> Iterator[BankBase | None]:
+    """The base of a bank for the time of the block; see `open_base`."""
+    base = open_base(bank, given)
+    try:
+        yield base
+    finally:
+        if base is not None:
+            base.close()
+
+
+def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
+    """The base of a bank; None where it is all zeros.
+
+    Raises MissingError where it lies outside and cannot be found, MismatchError where what is
+    found has other names or shapes (values are compared chunk by chunk as they are read).
+    """
+    record = bank.manifest.base
+    if record.storage is BaseStorage.zero:
+        return None
+    if record.storage is BaseStorage.embed:
+        return BankBase(bank, None)
+    path = find_recorded(record.source, bank.path) if given is None else as_source(given)
+    if path is None:
+        raise MissingError(
+            f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
+            "say --base PATH"
+        )
+    outside = Sources().open(path)
+    if outside.tensors != record.tensors:
+        outside.close()
+        raise MismatchError(f"{path}: not the base of {bank.path} (names, dtypes or shapes differ)")
+    return BankBase(bank, outside)
+
+
+def bank_source(bank: BankFile, base: BankBase | None) -> Source:
+    """The base as tasks are compared with it: zeros in a bank of adapters."""
+    return base or ZeroBase(f"{bank.path} (base)", bank.manifest.base.tensors)
+
+
+def base_task(bank: BankFile) -> TaskRecord:
+    """The base as if it were a task that changed nothing. Raises MissingError where it is zeros."""
+    record = bank.manifest.base
+    if record.storage is BaseStorage.zero:
+        raise MissingError(f"{bank.path}: a bank of adapters has no base; name a task")
+    layouts = [task.layout for task in bank.manifest.tasks if set(task.layout) - {""}]
+    return TaskRecord(
+        name="(base)",
+        index=0,
+        seed=0,
+        group=0,
+        source=record.source,
+        fingerprint=record.fingerprint,
+        metadata=record.metadata,
+        unchanged=frozenset(record.tensors),
+        layout={"": "model.safetensors", **(layouts[0] if layouts else {})},
+        files=record.files,
+    )

@@ -1,0 +1,138 @@
+"""An output file on the disk: positioned writes and copies, and what the system says of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from randes_cli.errors import InputOutputError, MissingError, NoSpace, OutOfResources, RandesError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
+    """The randes error that tells what the system refused, on which file."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return NoSpace(f"{path}: no space left while {doing} ({reason}); nothing was changed")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return MissingError(f"{path}: not found")
+    if error.errno == errno.ENOMEM:
+        return OutOfResources(f"{path}: not enough memory while {doing}")
+    return InputOutputError(f"{path}: {reason} while {doing}")
+
+
+#: Bytes after which what was written is sent on its way to the disk.
+_SEND_EVERY = 2**26
+_SYNC_FILE_RANGE_WRITE = 2
+#: Bytes of one write: for more, Linux looks for large pieces of memory that nobody has used yet.
+_WRITE_AT_ONCE = 2**19
+
+
+@cache
+def _linux(name: str, arguments: str) -> Callable[..., int] | None:
+    """A function of Linux' C library that Python does not have; it returns an error number."""
+    import ctypes  # only what writes large files has a use for it
+
+    found = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if not sys.platform.startswith("linux") or found is None:
+        return None
+    kinds = {"int": ctypes.c_int, "unsigned": ctypes.c_uint, "long": ctypes.c_int64}
+    found.argtypes = [kinds[word] for word in arguments.split()]
+    return lambda *values: ctypes.get_errno() if found(*values) else 0
+
+
+def _start_writing(fd: int) -> None:
+    """Begin to write a file's new pages, and do not wait. A hint, which may fail."""
+    send = _linux("sync_file_range", "int long long unsigned")
+    if send is not None:
+        send(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Give a file its room on the disk at once, where the system can."""
+    allocate = _linux("fallocate", "int int long long")
+    failed = allocate(fd, 0, 0, size) if allocate is not None and size else 0
+    if failed in _FULL:
+        raise OSError(failed, os.strerror(failed))
+
+
+class OutputFile:
+    """An open temporary file: positioned writes from any thread, read back by offset."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self.fd = fd
+        self.path = path
+        self._unsent = 0
+
+    def _send(self, count: int) -> None:
+        """Keep the disk busy from the start, so that the fsync of the commit is short.
+
+        Threads may lose counts to each other.
+        """
+        self._unsent += count
+        if self._unsent >= _SEND_EVERY:
+            self._unsent = 0
+            _start_writing(self.fd)
+
+    def reserve(self, size: int) -> None:
+        """Take the room for `size` bytes from the disk before the first is written."""
+        try:
+            _allocate(self.fd, size)
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "making room") from error
+
+    def write_at(self, data: object, offset: int) -> None:
+        """Write all of a bytes-like object at `offset`."""
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        count = len(view)
+        try:
+            while len(view):
+                done = os.pwrite(self.fd, view[:_WRITE_AT_ONCE], offset)
+                view, offset = view[done:], offset + done
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "writing") from error
+        self._send(count)
+
+    def copy_from(self, source: int, start: int, count: int, offset: int) -> None:
+        """Copy `count` bytes of another open file, inside the kernel where it can.
+
+        Raises EOFError where that file is shorter by now.
+        """
+        try:
+            while count:
+                done = _copy_range(source, self.fd, min(count, 2**26), start, offset)
+                if not done:
+                    raise EOFError
+                start, offset, count = start + done, offset + done, count - done
+                self._send(done)
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "copying") from error
+
+    def resize(self, size: int) -> None:
+        """Set the file's length."""
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "making room") from error
+
+
+#: What a kernel or a file system without copy_file_range answers.
+_NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+
+
+def _copy_range(source: int, target: int, count: int, start: int, offset: int) -> int:
+    if hasattr(os, "copy_file_range"):
+        try:
+            done = os.copy_file_range(source, target, count, start, offset)
+            if done:
+                return done
+        except OSError as error:
+            if error.errno not in _NO_RANGE_COPY:
+                raise
+    data = os.pread(source, min(count, 2**20), start)
+    return os.pwrite(target, data, offset)

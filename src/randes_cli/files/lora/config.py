@@ -1,0 +1,225 @@
+"""What an adapter says of itself: adapter_config.json, or diffusers' metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite, sqrt
+from typing import Any
+
+from randes_cli.errors import CheckpointError
+from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.folders import read_json
+from randes_cli.files.header import parse_json
+from randes_cli.files.lora.names import (
+    DIFFUSERS_FILE,
+    WRAPPED,
+    foreign,
+    has_components,
+    in_diffusers_words,
+    is_factor,
+)
+
+CONFIG = "adapter_config.json"
+#: The key of a safetensors file's metadata where diffusers puts LoRA configurations.
+_METADATA = "lora_adapter_metadata"
+#: Options of a LoRA that change more than base + scaling · B · A.
+_REFUSED = (
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "layer_replication",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+    "megatron_config",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+)
+#: Initialisations that change the base's own weights before training.
+_CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+#: A longer pattern is none.
+_MOST_LETTERS = 1000
+#: A repetition of a repetition, which can take for ever to match.
+_ENDLESS = re.compile(r"[+*}][^()]*\)[+*{]")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraConfig:
+    """The part of a configuration that merging needs; see PEFT's LoraConfig.
+
+    Without `rank` (a diffusers LoRA without metadata) the factors say their rank, and α is it.
+    """
+
+    rank: int | None = None
+    alpha: float = 0.0
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rslora: bool = False
+    fan_in_fan_out: bool = False
+    parameters: tuple[str, ...] = ()
+    lora_bias: bool = False
+
+    def scaling(self, module: str, rank: int, alpha: float | None) -> float:
+        """Factor of B · A: α / r, or α / √r for rank-stabilised LoRA; `alpha` is its own α."""
+        if alpha is None and self.rank is None:
+            return 1.0
+        if alpha is None:
+            alpha = self.alpha_pattern.get(_pattern_key(self.alpha_pattern, module), self.alpha)
+        return alpha / sqrt(rank) if self.rslora else alpha / rank
+
+    def expected_rank(self, module: str) -> int | None:
+        """The rank that the configuration gives a module."""
+        return self.rank_pattern.get(_pattern_key(self.rank_pattern, module), self.rank)
+
+    def parameter_of(self, module: str) -> list[str]:
+        """Parameters of a module that are adapted themselves, by their own names."""
+        parts = [text.rpartition(".") for text in self.parameters]
+        return [
+            name
+            for owner, _, name in parts
+            if name and (module == owner or module.endswith(f".{owner}") or not owner)
+        ]
+
+
+def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
+    """The first pattern that a module's name ends with, as PEFT matches them."""
+    for key in patterns:
+        if re.match(rf"(.*\.)?({key})$", module):
+            return key
+    return module
+
+
+def read_config(adapter: Checkpoint) -> dict[str, Any]:
+    """A PEFT adapter's configuration. Raises CheckpointError where it is no LoRA, by name."""
+    path = adapter.folder / CONFIG if adapter.folder else None
+    if path is None or not path.is_file():
+        raise CheckpointError(
+            f"{adapter.source}: an adapter without {CONFIG}; give the folder that holds both"
+        )
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    if "fine_tune_type" in found and "peft_type" not in found:
+        raise CheckpointError(f"{adapter.source}: an mlx adapter; only PEFT's LoRA is supported")
+    kind = str(found.get("peft_type"))
+    if kind.upper() != "LORA":
+        raise CheckpointError(
+            f"{adapter.source}: a {kind[:40]!a} adapter; only LoRA is supported "
+            "(merge it with PEFT and give the full checkpoint)"
+        )
+    return found
+
+
+def base_model(adapter: Checkpoint) -> str:
+    """The model that an adapter says it was trained on, or ""."""
+    if adapter.folder is None or is_diffusers(adapter):
+        return ""
+    return str(read_config(adapter).get("base_model_name_or_path") or "")
+
+
+def is_diffusers(adapter: Checkpoint) -> bool:
+    """Whether an adapter is diffusers', whose scaling is 1 where nothing says another.
+
+    All others need an adapter_config.json, for without its α nobody knows how to merge them.
+    """
+    if any(name.startswith(WRAPPED) for name in adapter.tensors):
+        return False
+    if adapter.folder is not None and (adapter.folder / CONFIG).is_file():
+        return False
+    names = [name for name in adapter.tensors if is_factor(name)]
+    return (
+        _METADATA in adapter.metadata
+        or any(file.path.name == DIFFUSERS_FILE for file in adapter.files)
+        or in_diffusers_words(names)
+        or has_components(names)
+    )
+
+
+def refuse_foreign(adapter: Checkpoint) -> None:
+    """Raise CheckpointError for an adapter whose factors say less than all of it."""
+    what = foreign(adapter.tensors)
+    if what and ("DoRA" in what or "LyCORIS" in what or "mlx" in what):
+        raise CheckpointError(
+            f"{adapter.source}: {what}; only plain LoRA is supported (merge it with the library "
+            "that it comes from and give the full checkpoint)"
+        )
+
+
+def lora_config(adapter: Checkpoint) -> LoraConfig:
+    """The configuration of a PEFT adapter to merge. Raises CheckpointError naming what forbids it.
+
+    A diffusers LoRA has one for each component: see `component_config`.
+    """
+    return _checked(adapter.source, read_config(adapter))
+
+
+def component_config(adapter: Checkpoint, component: str) -> LoraConfig:
+    """The configuration that a diffusers LoRA has of a component (`unet`, `text_encoder`)."""
+    text = adapter.metadata.get(_METADATA)
+    if text is None:
+        return LoraConfig()
+    try:
+        found = parse_json(text.encode())
+    except ValueError as error:
+        raise CheckpointError(f"{adapter.source}: {_METADATA}: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{adapter.source}: {_METADATA}: not a JSON object")
+    start = f"{component}." if component else ""
+    own = {key[len(start) :]: value for key, value in found.items() if key.startswith(start)}
+    return _checked(adapter.source, own) if own else LoraConfig()
+
+
+def _checked(source: str, found: Mapping[str, Any]) -> LoraConfig:
+    given = [key for key in _REFUSED if found.get(key)]
+    start = str(found.get("init_lora_weights")).lower()
+    if start.startswith(_CHANGED_BASE):
+        given.append(f"init_lora_weights={start[:40]}")
+    if given:
+        raise CheckpointError(
+            f"{source}: cannot be merged: {given[0]} needs more than base + B·A "
+            "(merge it with PEFT and give the full checkpoint)"
+        )
+    try:
+        return _parsed(found)
+    except (TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
+        raise CheckpointError(f"{source}: {CONFIG}: {str(error)[:200]!a}") from None
+
+
+def _parsed(found: Mapping[str, Any]) -> LoraConfig:
+    ranks = {_pattern(k): _rank(v) for k, v in (found.get("rank_pattern") or {}).items()}
+    alphas = {_pattern(k): _alpha(v) for k, v in (found.get("alpha_pattern") or {}).items()}
+    parameters = found.get("target_parameters") or ()
+    if not all(isinstance(text, str) for text in parameters):
+        raise ValueError("target_parameters are no names")
+    return LoraConfig(
+        _rank(found.get("r", 8)),
+        _alpha(found.get("lora_alpha", 8)),
+        ranks,
+        alphas,
+        bool(found.get("use_rslora")),
+        bool(found.get("fan_in_fan_out")),
+        tuple(parameters),
+        bool(found.get("lora_bias")),
+    )
+
+
+def _pattern(text: str) -> str:
+    if len(text) > _MOST_LETTERS or _ENDLESS.search(text):
+        raise ValueError(f"the pattern {text[:80]!a} can take too long to match")
+    re.compile(rf"(.*\.)?({text})$")
+    return text
+
+
+def _rank(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"rank {str(value)[:40]!a} is no positive integer")
+    return value
+
+
+def _alpha(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise ValueError(f"alpha {str(value)[:40]!a} is no finite number")
+    return float(value)

@@ -1,0 +1,289 @@
+"""A LoRA adapter merged into its base: a source of tensors like any checkpoint.
+
+Each tensor is base + scaling · B · A (`core.lora`), computed for the rows that are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from randes_cli.core.arrays import F64, Raw
+from randes_cli.core.lora import LowRank, add_to, as_float64, low_rank, store
+from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.lora.config import (
+    LoraConfig,
+    component_config,
+    is_diffusers,
+    lora_config,
+)
+from randes_cli.files.lora.names import ALONE, Sorted, has_components, sort_tensors
+from randes_cli.files.lora.places import updates
+from randes_cli.files.lora.ties import Tie, embedding_of, find_tie, is_tied, refuse_shared
+from randes_cli.files.lora.view import BASE_LAYER, Part, Update, View
+from randes_cli.files.source import Source
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
+
+#: Updates kept at hand.
+_CACHED = 32
+#: Bytes that are compared at a time.
+_COMPARED = 2**22
+
+
+class MergedAdapter:
+    """A base with an adapter merged in, in the base's names and dtypes.
+
+    `configs` are the base's configurations by component. Attributes beside those of a source:
+
+        untied: components whose embedding and head the adapter parted.
+        summary: what was merged, in words.
+
+    Raises CheckpointError (no plain LoRA), MismatchError (of another base; or a low-rank update
+    of a tensor that the base has under two names).
+    """
+
+    def __init__(
+        self,
+        base: Source,
+        adapter: Checkpoint,
+        configs: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._base, self._adapter = base, adapter
+        self.source, self.metadata = adapter.source, base.metadata
+        self._updates: dict[str, list[Update]] = {}
+        self._saved: dict[str, str] = {}
+        self.untied: dict[str, Tie] = {}
+        self.notes: tuple[str, ...] = ()
+        self._configs = configs or {}
+        self._components = sorted({name.rpartition("/")[0] for name in base.tensors})
+        ties = {component: self._tie(component) for component in self._components}
+        #: The base's tensor by a name of it that the base's file lacks.
+        self._copied = {
+            tie.head: tie.embedding for tie in ties.values() if tie and tie.head not in base.tensors
+        }
+        found = sort_tensors(self.source, adapter.tensors)
+        for component, part, config in self._parts(found):
+            self._place(component, part, config)
+        self.tensors = {**base.tensors, **self._own(self._saved)}
+        for component, tie in ties.items():
+            if tie and {tie.embedding, tie.head} & {*self._updates, *self._saved}:
+                self._part_tie(component, tie)
+            elif component not in self._configs:
+                self._warn_of_ties(component)
+        self.summary = f"merged {len(self._updates)} LoRA updates into the base"
+        if self._saved:
+            self.summary += f", replaced {len(self._saved)} tensors"
+        self._low_rank = lru_cache(maxsize=_CACHED)(self._load)
+
+    def _parts(self, found: Sorted) -> Iterator[tuple[str, Sorted, LoraConfig]]:
+        """The adapter's tensors by the base's component, each with its configuration."""
+        if not is_diffusers(self._adapter):
+            yield self._only_component(found), found, lora_config(self._adapter)
+            return
+        if not has_components(found.pairs):
+            yield self._only_component(found), found, component_config(self._adapter, "")
+            return
+        for prefix in sorted({module.partition(".")[0] for module in found.pairs}):
+            known = prefix in self._components
+            if not known and prefix not in ALONE:
+                raise MismatchError(f"{self.source}: adapts {prefix}, which the base lacks")
+            config = component_config(self._adapter, prefix)
+            yield prefix if known else "", _below(found, f"{prefix}."), config
+
+    def _only_component(self, found: Sorted) -> str:
+        """The base's component that has all modules of an adapter of a single model."""
+        if len(self._components) == 1:
+            return self._components[0]
+        weights = [f"{module.replace(BASE_LAYER, '')}.weight" for module in found.pairs]
+        fits = []
+        for component in self._components:
+            part = Part(self._base, component, [*weights, *found.saved])
+            if any(part.rename(name) in self._base.tensors for name in weights):
+                fits.append(component)
+        if len(fits) == 1:
+            return fits[0]
+        if not fits:
+            raise MismatchError(
+                f"{self.source}: adapts {next(iter(found.pairs))}, which the base "
+                f"{self._base.source} lacks"
+            )
+        raise MismatchError(
+            f"{self.source}: fits {' and '.join(fits)} of the base; which is meant?"
+        )
+
+    def _place(self, component: str, found: Sorted, config: LoraConfig) -> None:
+        weights = [f"{module.replace(BASE_LAYER, '')}.weight" for module in found.pairs]
+        part = Part(self._base, component, [*weights, *found.saved])
+        tensors = self._adapter.tensors
+
+        def alpha(module: str) -> float | None:
+            name = found.alphas.get(module)
+            return None if name is None else float(self._whole(name)[0])
+
+        saved = {}
+        for name, inner in found.saved.items():
+            known = name in self._base.tensors and name.partition("/")[1]
+            saved[name if known else part.rename(name)] = inner
+        self._saved.update(saved)
+        twins = {name: self._twin(name) for name in self._copied}
+        part.with_saved({**{n: t for n, t in twins.items() if t}, **self._own(saved)})
+        view = View(self.source, part, config, lambda name: tensors[name].shape, alpha)
+        self._updates.update(updates(view, found.pairs))
+
+    def _twin(self, name: str) -> TensorInfo | None:
+        """The base's tensor of a name, which its file may have under another."""
+        twin = self._base.tensors.get(self._copied.get(name, name))
+        return twin and twin._replace(name=name)
+
+    def _own(self, saved: Mapping[str, str]) -> dict[str, TensorInfo]:
+        """Saved tensors, in the base's dtype where both are floats."""
+        made = {}
+        for name, inner in saved.items():
+            tensor, twin = self._adapter.tensors[inner], self._twin(name)
+            both = twin is not None and {twin.dtype, tensor.dtype} <= FLOAT_DTYPES
+            dtype = twin.dtype if twin is not None and both else tensor.dtype
+            made[name] = TensorInfo(name, dtype, tensor.shape)
+        return made
+
+    def _tie(self, component: str) -> Tie | None:
+        """Embedding and head of a component that the base's configuration ties."""
+        config = self._configs.get(component)
+        tie = find_tie(self._base.tensors, config, f"{component}/" if component else "")
+        if tie is None:
+            return None
+        return tie if is_tied(config, tie, self._base.tensors) else None
+
+    def _part_tie(self, component: str, tie: Tie) -> None:
+        """Make two tensors of a shared one where the adapter changes one of its names."""
+        if not self._one_tensor(self._base, tie.embedding, tie.head):
+            return
+        refuse_shared(self.source, tie, self._configs.get(component))
+        whole = {name for name in (tie.embedding, tie.head) if self._is_whole(name)}
+        adapted = {tie.embedding, tie.head} & set(self._updates)
+        if adapted and not whole:
+            raise MismatchError(
+                f"{self.source}: has a low-rank update of {sorted(adapted)[0]!a}, which the base "
+                "ties to another name; PEFT's own merge changes both: keep it an adapter "
+                "(--adapters), or untie the base first"
+            )
+        self._untie(component, tie, whole)
+
+    def _warn_of_ties(self, component: str) -> None:
+        """Say that a head may change with its embedding, where no configuration tells."""
+        start = f"{component}/" if component else ""
+        name = embedding_of(self._base.tensors, None, start)
+        head = find_tie(self._base.tensors, None, start)
+        if name is not None and head is None and name in {*self._updates, *self._saved}:
+            self.notes += (
+                f"changes {name!a}: a head that shares it changes too (the base has no config.json "
+                "to tell)",
+            )
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether the adapter has the tensor itself, and no update of it."""
+        return name in self._saved and name not in self._updates
+
+    def _untie(self, component: str, tie: Tie, whole: set[str]) -> None:
+        saved = [self._saved.get(name) for name in (tie.embedding, tie.head)]
+        if len(whole) == 2 and self._one_tensor(self._adapter, str(saved[0]), str(saved[1])):
+            if tie.head not in self._base.tensors:  # stays one, under the base's one name
+                del self._saved[tie.head], self.tensors[tie.head]
+            return
+        resized = self.tensors[tie.embedding].shape != self._base.tensors[tie.embedding].shape
+        if resized and whole == {tie.embedding}:
+            return  # a longer vocabulary, saved once for both
+        twin = self._twin(tie.head)
+        if tie.head not in self.tensors and twin is not None:
+            self.tensors[tie.head] = twin
+        self.untied[component] = tie
+        self.notes += (
+            f"{tie.embedding} and {tie.head}, one tensor in the base, are two now "
+            "(tie_word_embeddings: false)",
+        )
+
+    def _one_tensor(self, source: Source, first: str, second: str) -> bool:
+        """Whether two names have equal bytes, or one of them is not there."""
+        one, other = source.tensors.get(first), source.tensors.get(second)
+        if one is None or other is None:
+            return True
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            return False
+        left, right = np.empty((2, min(one.nbytes, _COMPARED)), np.uint8)
+        for start in range(0, one.nbytes, _COMPARED):
+            count = min(_COMPARED, one.nbytes - start)
+            source.read(first, start, left[:count])
+            source.read(second, start, right[:count])
+            if not np.array_equal(left[:count], right[:count]):
+                return False
+        return True
+
+    def _load(self, name: str) -> list[LowRank]:
+        """The updates of a weight, as integers."""
+        return [self._loaded(update) for update in self._updates[name]]
+
+    def _loaded(self, update: Update) -> LowRank:
+        second = self._whole(update.b)
+        if update.a is None:
+            left, right = second.reshape(1, -1, 1), np.ones((1, 1, 1))
+        else:
+            first, experts = self._whole(update.a), update.experts
+            right = first.reshape(experts, update.rank, -1)
+            left = np.moveaxis(second.reshape(-1, update.rank, experts), 2, 0)
+            if update.expert is not None:
+                left, right = left[update.expert][None], right[update.expert][None]
+            if update.rows is not None:
+                left = left[:, slice(*update.rows)]
+            if update.flip:
+                left, right = right.swapaxes(1, 2), left.swapaxes(1, 2)
+        made = low_rank(np.ascontiguousarray(left), np.ascontiguousarray(right), update.scaling)
+        if np.isnan(made.unit):
+            raise CheckpointError(f"{self.source}: tensor {update.b!a} or its pair is not finite")
+        return made
+
+    def _whole(self, name: str) -> F64:
+        """The values of one of the adapter's tensors, flat."""
+        tensor = self._adapter.tensors[name]
+        raw = np.empty(tensor.nbytes, np.uint8)
+        self._adapter.read(name, 0, raw)
+        return as_float64(raw, tensor.dtype)
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the merged tensor's bytes from byte `start` of its data."""
+        if name in self._saved:
+            self._read_saved(name, start, out)
+        else:
+            self._base.read(self._copied.get(name, name), start, out)
+        if name in self._updates and len(out):
+            dtype = self.tensors[name].dtype
+            add = partial(add_to, out, dtype, self._low_rank(name))
+            self._check(name, add(start // ITEM_SIZE[dtype]))
+
+    def _read_saved(self, name: str, start: int, out: Raw) -> None:
+        tensor, stored = self.tensors[name], self._adapter.tensors[self._saved[name]]
+        if tensor.dtype == stored.dtype:
+            self._adapter.read(stored.name, start, out)
+            return
+        count = len(out) // ITEM_SIZE[tensor.dtype]
+        raw = np.empty(count * ITEM_SIZE[stored.dtype], np.uint8)
+        place = start // ITEM_SIZE[tensor.dtype] * ITEM_SIZE[stored.dtype]
+        self._adapter.read(stored.name, place, raw)
+        self._check(name, store(as_float64(raw, stored.dtype), tensor.dtype, out))
+
+    def _check(self, name: str, lost: int) -> None:
+        if lost:
+            raise CheckpointError(
+                f"{self.source}: tensor {name!a} passes the range of the base's dtype when merged"
+            )
+
+
+def _below(found: Sorted, start: str) -> Sorted:
+    """The tensors of one component, without its name in front."""
+
+    def cut(part: Mapping[str, Any]) -> dict[str, Any]:
+        return {name[len(start) :]: it for name, it in part.items() if name.startswith(start)}
+
+    return Sorted(cut(found.pairs), cut(found.alphas), cut(found.saved))

@@ -1,0 +1,138 @@
+"""What the tensors of LoRA adapters are called: by PEFT, by diffusers, and by others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from randes_cli.errors import CheckpointError
+
+#: What PEFT puts in front of every name.
+WRAPPED = "base_model.model."
+#: The file of a diffusers LoRA.
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+_PEFT = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.(weight|bias))?")
+_DIFFUSERS = re.compile(r"(.+?)\.(?:lora|lora_linear_layer)\.(down|up)\.(weight|bias)")
+_PROCESSOR = re.compile(r"(.+?)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
+_KOHYA_FACTOR = re.compile(r"lora_(up|down|mid)\.weight$")
+#: Other formats, by what only their names have; the first that fits names the adapter.
+_FOREIGN = {
+    "a DoRA adapter": re.compile(r"lora_magnitude_vector|dora_scale"),
+    "a LyCORIS adapter (LoHa, LoKr)": re.compile(r"\.(hada_|lokr_)|\.oft_blocks$"),
+    "a Kohya (sd-scripts) LoRA": re.compile(
+        r"^lora_[a-z0-9]+_.*\.(alpha|lora_\w+\.weight)$|\.lora_(up|down)\.weight$"
+    ),
+    "an mlx LoRA": re.compile(r"\.lora_[ab]$"),
+    "a LoRA in the names of a model's first release": re.compile(r"^diffusion_model\."),
+    "an X-LoRA": re.compile(r"xlora_"),
+}
+_ALPHA = ".alpha"
+#: Components of pipelines that a diffusers LoRA names although its base is that part alone.
+ALONE = ("unet", "transformer", "prior", "text_encoder")
+_COMPONENT = re.compile(
+    r"(unet|transformer|prior|text_encoder(_\d)?|connectors)\.(?!h\.|layers?\.)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One tensor of an update: of which module, and its part.
+
+    `part` is A or B of a weight, eA or eB of an embedding, bias of B's own bias.
+    """
+
+    module: str
+    part: str
+
+
+@lru_cache(maxsize=2**16)
+def parse(name: str) -> Factor | None:
+    """What a tensor is of a low-rank update; None where it is none."""
+    name = name.replace(".processor.", ".")
+    if found := _PEFT.fullmatch(name):
+        module, embedding, part, leaf = found.groups()
+        if leaf == "bias":
+            return Factor(module, "bias") if part == "B" else None
+        return Factor(module, ("e" if embedding else "") + part)
+    if found := _PROCESSOR.fullmatch(name):
+        module, which, part = found.groups()
+        text = re.match(r"(.+\.)?text_encoder|.*self_attn$", module)
+        last = f"{which}_proj" if text else f"to_{which}" + ".0" * (which == "out")
+        return Factor(f"{module}.{last}", "A" if part == "down" else "B")
+    if found := _DIFFUSERS.fullmatch(name):
+        module, part, leaf = found.groups()
+        if leaf == "bias":
+            return Factor(module, "bias") if part == "up" else None
+        return Factor(module, "A" if part == "down" else "B")
+    return None
+
+
+def is_factor(name: str) -> bool:
+    """Whether a tensor is a factor of a low-rank update, in PEFT's or another format."""
+    found = parse(name)
+    return (found is not None and found.part != "bias") or bool(_KOHYA_FACTOR.search(name))
+
+
+def foreign(names: Iterable[str]) -> str | None:
+    """What an adapter is that is neither PEFT's nor diffusers' plain LoRA, in words."""
+    names = list(names)
+    for what, pattern in _FOREIGN.items():
+        if any(map(pattern.search, names)):
+            return what
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """An adapter's tensors by what they are.
+
+    Attributes:
+        pairs: tensor names by module and part (see `Factor`).
+        alphas: tensor names of a module's own α, by module.
+        saved: tensor names by their names in the model: heads, biases, embeddings.
+    """
+
+    pairs: dict[str, dict[str, str]] = field(default_factory=dict)
+    alphas: dict[str, str] = field(default_factory=dict)
+    saved: dict[str, str] = field(default_factory=dict)
+
+
+def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
+    """An adapter's tensors sorted. Raises CheckpointError where it is of another format."""
+    names = list(names)
+    what = foreign(names)
+    if what:
+        raise CheckpointError(
+            f"{source}: {what}: cannot be merged; merge it with the library that it comes from "
+            "and give the full checkpoint"
+        )
+    made = Sorted()
+    for name in names:
+        inner = name.removeprefix(WRAPPED)
+        found = parse(inner)
+        if found is not None:
+            made.pairs.setdefault(found.module, {})[found.part] = name
+        elif inner.endswith(_ALPHA):
+            made.alphas[inner.removesuffix(_ALPHA)] = name
+        else:
+            made.saved[plain_name(inner)] = name
+    if not made.pairs:
+        raise CheckpointError(f"{source}: an adapter without LoRA factors")
+    return made
+
+
+def plain_name(name: str) -> str:
+    """A saved tensor's name in the model."""
+    return name.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+
+
+def has_components(modules: Iterable[str]) -> bool:
+    """Whether modules name their component first, as diffusers has it."""
+    return all(map(_COMPONENT.match, modules))
+
+
+def in_diffusers_words(names: Iterable[str]) -> bool:
+    """Whether names are as diffusers alone writes them."""
+    return any(_DIFFUSERS.fullmatch(name) or _PROCESSOR.fullmatch(name) for name in names)

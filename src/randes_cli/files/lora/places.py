@@ -1,0 +1,110 @@
+"""Where an adapter's updates go: which of the base's tensors each of its modules adapts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.lora.config import CONFIG
+from randes_cli.files.lora.experts import add_parameters
+from randes_cli.files.lora.view import BASE_LAYER, Pair, Update, View
+
+#: Modules of transformers' Conv1D, which stores weights as inputs × outputs.
+_CONV1D = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
+
+
+def updates(view: View, pairs: Mapping[str, Pair]) -> dict[str, list[Update]]:
+    """Updates by the base's tensor. Raises CheckpointError, MismatchError."""
+    _check(view, pairs)
+    made: dict[str, list[Update]] = {}
+    experts: dict[str, list[str]] = {}
+    for module, pair in pairs.items():
+        name = _weight(view, module)
+        direct = "weight" in view.config.parameter_of(module)
+        if name is None or (direct and len(view.part.base[name].shape) == 3):
+            experts.setdefault(module.replace(BASE_LAYER, ""), []).append(module)
+            continue
+        key = f"{module}.weight" if direct else module
+        made.setdefault(name, []).append(_plain(view, key, module, pair, name))
+        if "bias" in pair:
+            _add_bias(view, made, module, pair)
+    for owner, modules in experts.items():
+        add_parameters(view, made, owner, [pairs[m] for m in sorted(modules, key=len)])
+    return made
+
+
+def _check(view: View, pairs: Mapping[str, Pair]) -> None:
+    """Raise CheckpointError where the configuration promises factors that are not there."""
+    owners = {module.replace(BASE_LAYER, "") for module in pairs}
+    for text in view.config.parameters:
+        owner = text.rpartition(".")[0]
+        if not any(name == owner or name.endswith(f".{owner}") for name in owners):
+            raise CheckpointError(
+                f"{view.source}: {CONFIG} says target_parameters {text[:200]!a}, "
+                "which no tensor adapts"
+            )
+    if view.config.lora_bias and not any("bias" in pair for pair in pairs.values()):
+        raise CheckpointError(f"{view.source}: {CONFIG} says lora_bias, but no tensor is one")
+
+
+def _weight(view: View, module: str) -> str | None:
+    """The base's tensor that a module's weight is, or None."""
+    plain = module.replace(BASE_LAYER, "")
+    for leaf in ("weight", "in_proj_weight"):
+        name = view.part.rename(f"{plain}.{leaf}")
+        if name in view.part.base:
+            return name
+    return None
+
+
+def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
+    """The update of a weight; factors are checked against configuration and weight."""
+    a, b, embedding = view.factors(module, pair)
+    first, second = view.shape(a), view.shape(b)
+    rank, expected = first[0] if first else 0, view.config.expected_rank(key)
+    if rank < 1 or rank != prod(second[1:]) or rank != (expected or rank):
+        raise CheckpointError(
+            f"{view.source}: {module} has factors {list(first)} and {list(second)}, "
+            f"{CONFIG} says rank {expected or rank}"
+        )
+    out, into, weight = second[0], prod(first[1:]), view.part.base[name]
+    turned = weight.shape == (into, out)
+    straight = weight.elements == out * into
+    if len(weight.shape) == 2:
+        straight = weight.shape == (out, into)
+    conv1d = view.config.fan_in_fan_out or _stored_turned(view, module)
+    flip = turned and (embedding or not straight or conv1d)
+    if not (flip or (straight and not embedding)):
+        raise MismatchError(
+            f"{view.source}: {module} adapts a weight of {[out, into]}, "
+            f"the base's has {list(weight.shape)}"
+        )
+    return Update(a, b, view.config.scaling(key, rank, view.alpha(module)), rank, flip)
+
+
+def _stored_turned(view: View, module: str) -> bool:
+    """Whether a module is a Conv1D, by the other Conv1D modules of the base."""
+    if module.rpartition(".")[2] not in _CONV1D:
+        return False
+    base = view.part.base
+    for name, tensor in base.items():
+        if name.endswith(("c_attn.weight", "c_fc.weight")) and len(tensor.shape) == 2:
+            bias = base.get(f"{name.removesuffix('weight')}bias")
+            outputs = bias.elements if bias else 0
+            if outputs == tensor.shape[1] != tensor.shape[0]:
+                return True
+    return False
+
+
+def _add_bias(view: View, made: dict[str, list[Update]], module: str, pair: Pair) -> None:
+    """B's own bias (`lora_bias`) goes to the module's bias, scaled alike."""
+    name = view.part.rename(f"{module}.bias")
+    tensor = view.part.base.get(name)
+    if tensor is None or tensor.shape != view.shape(pair["bias"]):
+        raise MismatchError(
+            f"{view.source}: {module} adapts a bias that the base lacks; keep it an adapter"
+        )
+    rank = view.shape(view.factors(module, pair)[0])[0]
+    scaling = view.config.scaling(module, rank, view.alpha(module))
+    made.setdefault(name, []).append(Update(None, pair["bias"], scaling))

@@ -1,0 +1,121 @@
+"""Bases whose embedding and output head are one tensor, and adapters that part the two.
+
+PEFT's own merge is right where one of the two was saved whole (the head becomes a tensor of its
+own) and wrong where a low-rank update meets the shared tensor (it changes both, or is added
+twice), so the first is done likewise and the second refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from randes_cli.errors import MismatchError
+from randes_cli.specs import TensorInfo
+
+#: Heads by a tensor that only a model with that head has.
+_MARKS = {
+    "cls.predictions.transform.dense.weight": "cls.predictions.decoder.weight",
+    "lm_head.dense.weight": "lm_head.decoder.weight",
+    "vocab_transform.weight": "vocab_projector.weight",
+    "generator_predictions.dense.weight": "generator_lm_head.weight",
+    "predictions.dense.weight": "predictions.decoder.weight",
+    "head.dense.weight": "decoder.weight",
+}
+#: Heads by model type, where they are not `lm_head.weight`.
+_OTHERS = {
+    "whisper": "proj_out.weight",
+    "gpt_neox_japanese": "embed_out.weight",
+    "xlnet": "lm_loss.weight",
+    "rwkv": "head.weight",
+    "git": "output.weight",
+    "biogpt": "output_projection.weight",
+    "trocr": "output_projection.weight",
+    "flaubert": "pred_layer.proj.weight",
+    "xlm": "pred_layer.proj.weight",
+}
+#: What a head may be called; `lm_head` first.
+HEADS = ("lm_head.weight", "embed_out.weight", *_MARKS.values(), *_OTHERS.values())
+_EMBEDDING = re.compile(
+    r"(^|[./])(embed_tokens|wte|word_embeddings?|embed_in|shared|tok_embeddings|tokens_embed"
+    r"|embeddings|w)\.weight$"
+)
+_WITH_HEAD = re.compile(
+    r"LMHead|ForCausalLM|ForConditionalGeneration|ForMaskedLM|ForPreTraining|ForSpeech"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Two names of one tensor: the embedding, and the head, which the base's file may lack."""
+
+    embedding: str
+    head: str
+
+
+def find_tie(
+    base: Mapping[str, TensorInfo], config: Mapping[str, Any] | None, start: str
+) -> Tie | None:
+    """The pair that a base may share, `start` being its component in front of names.
+
+    None where it has no head, or none by a name that is known.
+    """
+    embedding = embedding_of(base, config, start)
+    if embedding is None:
+        return None
+    names = {name[len(start) :] for name in base if name.startswith(start)}
+    head = next((name for name in HEADS if name in names), None)
+    if head is None and config is not None:
+        if not any(map(_WITH_HEAD.search, map(str, config.get("architectures") or ()))):
+            return None
+        kind = str(config.get("model_type"))
+        marks = (made for mark, made in _MARKS.items() if mark in names)
+        head = next(marks, _OTHERS.get(kind, HEADS[0]))
+    return None if head is None else Tie(embedding, start + head)
+
+
+def embedding_of(
+    base: Mapping[str, TensorInfo], config: Mapping[str, Any] | None, start: str
+) -> str | None:
+    """The token embedding: the one matrix that is called so, or that has the vocabulary's rows."""
+    found = [
+        name
+        for name, tensor in base.items()
+        if name.startswith(start) and _EMBEDDING.search(name) and len(tensor.shape) == 2
+    ]
+    if len(found) > 1:
+        rows = vocabulary(config)
+        found = [name for name in found if base[name].shape[0] == rows]
+    return found[0] if len(found) == 1 else None
+
+
+def vocabulary(config: Mapping[str, Any] | None) -> int | None:
+    """`vocab_size` of a configuration, or of the text model in it."""
+    for part in (config or {}, (config or {}).get("text_config")):
+        if isinstance(part, dict) and isinstance(part.get("vocab_size"), int):
+            return int(part["vocab_size"])
+    return None
+
+
+def is_tied(config: Mapping[str, Any] | None, tie: Tie, base: Collection[str]) -> bool | None:
+    """Whether a configuration lets embedding and head share; None where it does not say.
+
+    Without a word of it they share where the file has one of the two.
+    """
+    parts = [config or {}, (config or {}).get("text_config")]
+    for part in parts:
+        if isinstance(part, dict) and isinstance(part.get("tie_word_embeddings"), bool):
+            return bool(part["tie_word_embeddings"])
+    return None if config is None else tie.head not in base
+
+
+def refuse_shared(source: str, tie: Tie, config: Mapping[str, Any] | None) -> None:
+    """Raise MismatchError for a model whose layers share the embedding beyond the head."""
+    kind = str((config or {}).get("model_type"))
+    if tie.embedding.endswith("shared.weight") or "t5" in kind or kind == "switch_transformers":
+        raise MismatchError(
+            f"{source}: changes {tie.embedding!a} or its head, which this kind of model ({kind}) "
+            "shares among its parts; merge it with PEFT and give the full checkpoint"
+        )

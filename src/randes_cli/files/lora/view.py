@@ -1,0 +1,107 @@
+"""What an adapter sees of its base: names and shapes, and the updates made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.lora.config import LoraConfig
+from randes_cli.files.names import match_names
+from randes_cli.files.source import Source
+from randes_cli.specs import TensorInfo
+
+#: What PEFT puts into the names of modules that it wraps.
+BASE_LAYER = ".base_layer"
+Pair = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One low-rank update: weight += scaling · B · A, or the transpose of that with `flip`.
+
+    Attributes:
+        a, b: names of the adapter's tensors; without `a`, `b` is added to a bias.
+        embedding: whether A and B are of an embedding, whose product is turned.
+        rank: of one expert.
+        experts: how many experts' factors the two tensors hold.
+        expert: which of them this is; None for all.
+        rows: of B · A, those that this weight has; None for all.
+    """
+
+    a: str | None
+    b: str
+    scaling: float
+    rank: int = 1
+    flip: bool = False
+    experts: int = 1
+    expert: int | None = None
+    rows: tuple[int, int] | None = None
+
+
+class Part:
+    """A component of the base as an adapter's names see it.
+
+    `rename` gives the base's name (with the component) of the model's; names that the base
+    lacks are given back in the component.
+    """
+
+    def __init__(self, source: Source, component: str, wanted: Sequence[str]) -> None:
+        base: Mapping[str, TensorInfo] = source.tensors
+        start = f"{component}/" if component else ""
+        inner = [
+            n[len(start) :] for n in base if n.startswith(start) and "/" not in n[len(start) :]
+        ]
+        naming = match_names(inner, wanted)
+        self._ours = {theirs: ours for ours, theirs in ((naming and naming.names) or {}).items()}
+        self._prefix = naming.prefix if naming else ("", "")
+        self._start = start
+        self.source, self.base = source.source, base
+
+    def with_saved(self, own: Mapping[str, TensorInfo]) -> None:
+        """Let tensors of the adapter stand for the base's."""
+        self.base = {**self.base, **own}
+
+    def rename(self, name: str) -> str:
+        """The base's name for a name in the model."""
+        theirs, ours = self._prefix
+        if name in self._ours:
+            return self._start + self._ours[name]
+        moved = ours + name[len(theirs) :]
+        if theirs != ours and name.startswith(theirs) and self._start + moved in self.base:
+            return self._start + moved
+        return self._start + name
+
+    def inside(self, module: str) -> str:
+        """The base's name of a module, which the prefix maps as it does its tensors."""
+        theirs, ours = self._prefix
+        mapped = theirs != ours and module.startswith(theirs)
+        return self._start + (ours + module[len(theirs) :] if mapped else module)
+
+
+@dataclass(frozen=True)
+class View:
+    """One adapter, or one component of it: its factors by name, and the base's part.
+
+    `shape` and `alpha` tell of a tensor and of a module's own α.
+    """
+
+    source: str
+    part: Part
+    config: LoraConfig
+    shape: Callable[[str], tuple[int, ...]]
+    alpha: Callable[[str], float | None]
+
+    def lacking(self, module: str) -> MismatchError:
+        """What to raise for a module that the base lacks."""
+        return MismatchError(
+            f"{self.source}: adapts {module}, which the base {self.part.source} lacks"
+        )
+
+    def factors(self, module: str, pair: Pair) -> tuple[str, str, bool]:
+        """Names of A and B, and whether they are of an embedding."""
+        parts = set(pair) - {"bias"}
+        if parts not in ({"A", "B"}, {"eA", "eB"}):
+            raise CheckpointError(f"{self.source}: {module} lacks one of its two factors")
+        embedding = "eA" in pair
+        return (pair["eA"], pair["eB"], True) if embedding else (pair["A"], pair["B"], False)

@@ -1,0 +1,348 @@
+"""What a manifest records of the base, of each task, of a seal and of the transform, as JSON.
+
+Each record writes and reads its own object. Optional fields that this version does not know
+are kept in `extra` and written back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from randes_cli.core.levels import SEAL_BITS
+from randes_cli.errors import UsageError
+from randes_cli.files.folders import TARGETS
+from randes_cli.files.header import is_name
+from randes_cli.files.json_fields import (
+    Fields,
+    as_dtype,
+    as_name_pair,
+    as_shape,
+    as_text,
+    as_typed_shape,
+)
+from randes_cli.files.side_files import is_side_file
+from randes_cli.limits import MOST_COEFFICIENT
+from randes_cli.specs import (
+    FLOAT_DTYPES,
+    BaseStorage,
+    Rest,
+    Shuffle,
+    Signs,
+    TensorInfo,
+    Transform,
+    check_task_name,
+)
+
+#: How the codes and scales of a sealed group lie in the bank; `docs/sealed.md` has the bytes.
+SEAL_LAYOUT = "levels/1"
+
+Tensors = Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecord:
+    """The base model: `tensors` are its names, dtypes and shapes, in order.
+
+    `files` are its side files: content digest (of ``files/<digest>``) by name.
+    """
+
+    source: str
+    fingerprint: str
+    storage: BaseStorage
+    metadata: Mapping[str, str]
+    tensors: Tensors
+    files: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its object in a manifest."""
+        return {
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+            "storage": self.storage.value,
+            "metadata": dict(sorted(self.metadata.items())),
+            "tensors": {n: [t.dtype, list(t.shape)] for n, t in self.tensors.items()},
+            "files": dict(sorted(self.files.items())),
+            **self.extra,
+        }
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> BaseRecord:
+        """Read and check its object. Raises BankDamaged naming the field."""
+        return cls(
+            source=fields.line("source"),
+            fingerprint=fields.line("fingerprint"),
+            storage=fields.choice("storage", BaseStorage),
+            metadata=fields.map("metadata", as_text),
+            tensors=_tensors(fields, "tensors"),
+            files=_files(fields),
+            extra=fields.rest(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task. Its tensors are the base's, but for the differences listed here.
+
+    Attributes:
+        dtype: the dtype of its superposed tensors where it is not the base's.
+        unchanged: tensors that equal the base's (resized ones: in the rows that both have).
+        missing: the base's tensors that the task lacks.
+        own: tensors kept exactly, by name.
+        shapes: shapes of resized embeddings, by name; rows past the base's are own tensors.
+        dtypes: dtypes of single tensors, where neither `dtype` nor the base's.
+        coefficient: λ that `tune` chose, or None.
+        prefix: (the task's, the bank's) beginning of names: a tensor that the bank calls
+            ``<bank's><rest>`` is ``<task's><rest>`` in the checkpoint.
+        unprefixed: the base's names that the task uses as they are in spite of `prefix`.
+        layout: weight file by component (see `Checkpoint`); empty for a bare file.
+        files: side files: content digest (of ``files/<digest>``) by name.
+        default: λ where there is no `coefficient`; None in banks of version 1, whose readers
+            work it out from the norms.
+        extra: unknown optional fields, kept as they are.
+    """
+
+    name: str
+    index: int
+    seed: int
+    group: int
+    source: str
+    fingerprint: str
+    metadata: Mapping[str, str]
+    dtype: str | None = None
+    unchanged: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
+    own: Tensors = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    coefficient: float | None = None
+    prefix: tuple[str, str] = ("", "")
+    unprefixed: frozenset[str] = frozenset()
+    layout: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    default: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def output_name(self, name: str) -> str:
+        """The task's own name of a tensor that the base has under `name`."""
+        theirs, ours = self.prefix
+        if theirs == ours or name in self.unprefixed or not name.startswith(ours):
+            return name
+        return theirs + name[len(ours) :]
+
+    def tensor(self, base: TensorInfo) -> TensorInfo:
+        """The task's tensor of this name, which it has and does not keep as its own."""
+        dtype = self.dtypes.get(base.name, self.dtype or base.dtype)
+        return TensorInfo(base.name, dtype, self.shapes.get(base.name, base.shape))
+
+    def to_json(self) -> dict[str, Any]:
+        """Its object in a manifest."""
+        made: dict[str, Any] = {
+            "name": self.name,
+            "index": self.index,
+            "seed": self.seed,
+            "group": self.group,
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+            "metadata": dict(sorted(self.metadata.items())),
+            "unchanged": sorted(self.unchanged),
+            "missing": sorted(self.missing),
+            "own": {n: [t.dtype, list(t.shape)] for n, t in sorted(self.own.items())},
+            "shapes": {name: list(shape) for name, shape in sorted(self.shapes.items())},
+            "dtypes": dict(sorted(self.dtypes.items())),
+        }
+        if self.dtype is not None:
+            made["dtype"] = self.dtype
+        if self.prefix != ("", ""):
+            made["prefix"] = list(self.prefix)
+            made["unprefixed"] = sorted(self.unprefixed)
+        if self.layout:
+            made["layout"] = dict(self.layout)
+        if self.files:
+            made["files"] = dict(sorted(self.files.items()))
+        if self.coefficient is not None:
+            made["coefficient"] = self.coefficient
+        if self.default is not None:
+            made["default"] = self.default
+        return {**made, **self.extra}
+
+    @classmethod
+    def from_json(cls, fields: Fields, base: Tensors, version: int) -> TaskRecord:
+        """Read and check its object, beside the base's tensors. Raises BankDamaged."""
+        made = cls(
+            name=_task_name(fields),
+            index=fields.limited("index"),
+            seed=fields.limited("seed", seed_limit(version)),
+            group=fields.limited("group"),
+            source=fields.line("source"),
+            fingerprint=fields.line("fingerprint"),
+            metadata=fields.map("metadata", as_text),
+            dtype=fields.optional("dtype", as_dtype, None),
+            unchanged=frozenset(_known(fields, "unchanged", base)),
+            missing=frozenset(_known(fields, "missing", base)),
+            own=_tensors(fields, "own"),
+            shapes=_shapes(fields, base),
+            dtypes=_dtypes(fields, base),
+            coefficient=_coefficient(fields, "coefficient", needed=False),
+            default=_coefficient(fields, "default", needed=True) if version > 1 else None,
+            prefix=fields.optional("prefix", as_name_pair, ("", "")),
+            unprefixed=frozenset(fields.optional_list("unprefixed", as_text)),
+            layout=_layout(fields),
+            files=_files(fields),
+            extra=fields.rest(),
+        )
+        _check_conversions(fields, made, base)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class SealRecord:
+    """A group whose superposition was cut to `bits`; it is read-only."""
+
+    bits: int
+    layout: str = SEAL_LAYOUT
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its object in a manifest."""
+        return {"bits": self.bits, "layout": self.layout, **self.extra}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> SealRecord:
+        """Read and check its object. Raises BankDamaged naming the field."""
+        bits, layout = fields.get("bits", int), fields.line("layout")
+        if bits not in SEAL_BITS:
+            raise fields.fail("bits", f"is {str(bits)[:30]}")
+        if layout != SEAL_LAYOUT:
+            raise fields.fail("layout", f"is {layout[:60]!a}, which this version does not know")
+        return cls(bits, layout, fields.rest())
+
+
+def transform_json(transform: Transform) -> dict[str, Any]:
+    """A transform's object in a manifest."""
+    made: dict[str, Any] = {
+        "shuffle": transform.shuffle.value,
+        "signs": transform.signs.value,
+        "targets": transform.targets,
+        "every": transform.every,
+        "rest": transform.rest.value,
+    }
+    if transform.matched is not None:
+        made["matched"] = sorted(transform.matched)
+    return {**made, **transform.extra}
+
+
+def seed_limit(version: int) -> str:
+    """Which limit holds for seeds in a version of the format."""
+    return "seed" if version > 1 else "seed of version 1"
+
+
+def read_transform(fields: Fields, base: Tensors, version: int) -> Transform:
+    """The transform; a pattern in ``targets`` is only shown, ``matched`` is what counts."""
+    targets = fields.line("targets")
+    matched = None if targets == "all" else frozenset(_known(fields, "matched", base))
+    signs = fields.choice("signs", Signs)
+    if signs is Signs.two_sided and version < 2:
+        raise fields.fail("signs", "is not of version 1")
+    return Transform(
+        shuffle=fields.choice("shuffle", Shuffle),
+        signs=signs,
+        targets=targets,
+        every=fields.limited("every"),
+        rest=fields.choice("rest", Rest),
+        matched=matched,
+        any_digits=version < 2,
+        extra=fields.rest(),
+    )
+
+
+def _task_name(fields: Fields) -> str:
+    name = fields.get("name", str)
+    try:
+        return check_task_name(name)
+    except UsageError as error:
+        raise fields.fail("name", f"is refused: {error}") from None
+
+
+def _known(fields: Fields, key: str, base: Tensors) -> list[str]:
+    """A list of names of the base."""
+    return _check_known(fields, key, fields.list(key, as_text), base)
+
+
+def _check_known(fields: Fields, key: str, names: Collection[str], base: Tensors) -> list[str]:
+    unknown = next((name for name in names if name not in base), None)
+    if unknown is not None:
+        raise fields.fail(key, f"names {unknown[:100]!a}, which the base lacks")
+    return list(names)
+
+
+def _shapes(fields: Fields, base: Tensors) -> dict[str, tuple[int, ...]]:
+    shapes = fields.map("shapes", as_shape)
+    _check_known(fields, "shapes", shapes, base)
+    for tensor, shape in shapes.items():
+        if len(shape) < 2 or shape[1:] != base[tensor].shape[1:] or prod(shape) >= 2**60:
+            raise fields.fail(f"shapes[{tensor[:100]!a}]", "does not extend the base's shape")
+    return shapes
+
+
+def _dtypes(fields: Fields, base: Tensors) -> dict[str, str]:
+    dtypes = fields.map("dtypes", as_dtype)
+    _check_known(fields, "dtypes", dtypes, base)
+    return dtypes
+
+
+def _coefficient(fields: Fields, key: str, *, needed: bool) -> float | None:
+    if key not in fields.value:
+        if needed:
+            raise fields.fail(key, "is missing")
+        return None
+    return fields.number(key, MOST_COEFFICIENT)
+
+
+def _layout(fields: Fields) -> dict[str, str]:
+    """Where components lie in a folder: ``unet`` in ``unet/….safetensors``, no further."""
+    found = fields.optional_map("layout", as_text)
+    for component, target in found.items():
+        file = target.rpartition("/")[2]
+        safe = not component or re.fullmatch(r"[\w-][\w.-]*", component, re.ASCII)
+        inside = f"{component}/{file}" if component else file
+        if not safe or target != inside or file not in TARGETS:
+            raise fields.fail(f"layout[{component[:100]!a}]", "is not a file in its folder")
+    return found
+
+
+def _files(fields: Fields) -> dict[str, str]:
+    """Side files of a record: safe names, content digests."""
+    found = fields.optional_map("files", _content)
+    for name in found:
+        if not is_side_file(name):
+            raise fields.fail(f"files[{name[:100]!a}]", "is not the name of a side file")
+    return found
+
+
+def _content(value: object) -> str | None:
+    return value if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) else None
+
+
+def _tensors(fields: Fields, key: str) -> dict[str, TensorInfo]:
+    typed = fields.map(key, as_typed_shape)
+    for name in typed:
+        if not is_name(name):
+            raise fields.fail(f"{key}[{name[:100]!a}]", "is too long or has control characters")
+    return {name: TensorInfo(name, dtype, shape) for name, (dtype, shape) in typed.items()}
+
+
+def _check_conversions(fields: Fields, task: TaskRecord, base: Tensors) -> None:
+    """Only floating-point tensors come back in another dtype than the base's."""
+    if task.dtype is None and not task.dtypes:
+        return
+    for name, tensor in base.items():
+        dtype = task.dtypes.get(name, task.dtype or tensor.dtype)
+        if dtype == tensor.dtype or name in task.missing or name in task.own:
+            continue
+        if dtype not in FLOAT_DTYPES or tensor.dtype not in FLOAT_DTYPES:
+            raise fields.fail(f"dtypes[{name[:100]!a}]", f"is {dtype}, the base's {tensor.dtype}")

@@ -1,0 +1,129 @@
+"""Sources of tensors: checkpoints, the base inside a bank, and what reads like them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.convert import widen
+from randes_cli.errors import CheckpointError
+from randes_cli.plan import Rect
+from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+#: Elements of the base's samples that are kept while the tasks are gone through.
+_KEPT = 2**20
+_BEYOND = "beyond the range of float32 (3.4e38), in which deltas are computed"
+
+
+class Source(Protocol):
+    """Where tensors come from. Reads may come from several threads."""
+
+    @property
+    def source(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Its tensors by name."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Its ``__metadata__``."""
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data.
+
+        Raises CheckpointError or InputOutputError where they cannot be read.
+        """
+
+
+class ZeroBase:
+    """A base of zeros: what the factors of a bank of adapters are superposed from."""
+
+    def __init__(self, source: str, tensors: Mapping[str, TensorInfo]) -> None:
+        self.source, self.tensors = source, tensors
+        self.metadata: Mapping[str, str] = {}
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with zeros."""
+        out[:] = 0
+
+
+def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
+    """The float32 values of `runs`, one after the other; zeros below the tensor's last row."""
+    tensor = source.tensors[name]
+    size, place = ITEM_SIZE[tensor.dtype], 0
+    raw = np.zeros(sum(rect.elements for rect in runs) * size, np.uint8)
+    for rect in runs:
+        inside = rect.above(tensor.matrix[0])
+        if inside is not None:
+            source.read(name, rect.start * size, raw[place : place + inside.elements * size])
+        place += rect.elements * size
+    values = np.empty(len(raw) // size, np.float32)
+    widen(raw, tensor.dtype, values)
+    return values
+
+
+def not_finite(name: str, *sources: Source) -> CheckpointError:
+    """The error for a tensor that has no finite delta: what is the matter, with the first at fault.
+
+    `sources` are the base, where there is one, and then the task.
+    """
+    for source in sources:
+        what = _what_is_not_finite(source, name)
+        if what:
+            return CheckpointError(f"{source.source}: tensor {name!a} has {what}")
+    return CheckpointError(
+        f"{sources[-1].source}: tensor {name!a} has differences from the base {_BEYOND}"
+    )
+
+
+def _what_is_not_finite(source: Source, name: str) -> str:
+    tensor, beyond = source.tensors[name], False
+    size = ITEM_SIZE[tensor.dtype]
+    for first in range(0, tensor.elements, _KEPT):
+        raw = np.empty(min(_KEPT, tensor.elements - first) * size, np.uint8)
+        source.read(name, first * size, raw)
+        values = np.empty(len(raw) // size, np.float32)
+        widen(raw, tensor.dtype, values)
+        lost = ~np.isfinite(values)
+        beyond |= bool(lost.any())
+        if tensor.dtype == "F64":
+            lost &= ~np.isfinite(raw.view(np.float64))
+        if lost.any():
+            return "NaN or infinite values"
+    return f"values {_BEYOND}" if beyond else ""
+
+
+def clear_below(values: F32, rows: int, runs: Sequence[Rect]) -> None:
+    """Set the elements of `runs` that lie below the first `rows` rows to zero."""
+    place = 0
+    for rect in runs:
+        inside = rect.above(rows)
+        values[place + (inside.elements if inside else 0) : place + rect.elements] = 0
+        place += rect.elements
+
+
+class Sample:
+    """The base on some runs of rows, read once for all tasks; None is a base of zeros.
+
+    For one thread.
+    """
+
+    def __init__(self, source: Source | None, runs: Sequence[Rect]) -> None:
+        self.source, self.runs = source, runs
+        self.elements = sum(rect.elements for rect in runs)
+        self._values: dict[str, F32] = {}
+
+    def values(self, name: str) -> F32 | None:
+        """The base's values, all runs together; None where the base is zero."""
+        if self.source is None:
+            return None
+        if name not in self._values:
+            if (len(self._values) + 1) * self.elements > _KEPT:
+                self._values.clear()
+            self._values[name] = read_values(self.source, name, self.runs)
+        return self._values[name]

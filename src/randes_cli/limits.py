@@ -1,0 +1,116 @@
+"""What options may say and manifests may hold: one table, for the writer and the reader."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from randes_cli.errors import UsageError
+
+#: A path, or the id of a model on the Hub, as callers give it.
+StrPath: TypeAlias = str | os.PathLike[str]
+E = TypeVar("E", bound=Enum)
+
+
+def _shown(value: object) -> str:
+    """A value in a message; Python does not write whole numbers of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return "a number of hundreds of digits"
+    return str(value)[:60]
+
+
+class Limit(NamedTuple):
+    """The least and the most of a whole number."""
+
+    least: int
+    most: int
+
+    def holds(self, value: object) -> bool:
+        """Whether a value is a whole number (no bool, no float) within the limit."""
+        return type(value) is int and self.least <= value <= self.most
+
+    def check(self, option: str, value: object) -> None:
+        """Raise UsageError naming the option unless the limit holds `value`."""
+        if not self.holds(value):
+            whole = "" if type(value) is int else "a whole number "
+            raise UsageError(
+                f"{option} must be {whole}between {self.least} and {self.most}, not {_shown(value)}"
+            )
+
+
+#: Whole numbers, by option or field.
+LIMITS: Mapping[str, Limit] = {
+    # Every language's JSON has the integers up to here.
+    "seed": Limit(0, 2**53 - 1),
+    "seed of version 1": Limit(0, 2**64 - 1),
+    "index": Limit(0, 2**31 - 1),
+    "next_index": Limit(0, 2**31),
+    "groups": Limit(1, 2**20),
+    "group": Limit(0, 2**20 - 1),
+    "capacity": Limit(1, 2**31),
+    "every": Limit(1, 2**63 - 1),
+    "step": Limit(-126, 100),
+}
+#: Bytes of the longest header, which is the limit of the safetensors format itself, and of the
+#: longest manifest: ten times that of 100,000 tensors and 20 tasks.
+MOST_HEADER = 100_000_000
+MOST_MANIFEST = 2**30
+#: Largest magnitude of λ, and of a score.
+MOST_COEFFICIENT = 1e6
+MOST_SCORE = 1e100
+#: Longest wait, in seconds: a year.
+MOST_SECONDS = 366 * 86400.0
+#: Largest magnitude of a statistic: float32 values, squared and summed, stay far below.
+MOST_STATISTIC = 1e150
+#: Characters of the longest name of a tensor, and of the longest text that is shown.
+LONGEST_NAME = 4096
+LONGEST_TEXT = 2**16
+#: Characters that would rewrite a terminal or hide a name.
+CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
+
+
+def choose(option: str, kind: type[E], value: object) -> E:
+    """The member of an enumeration that a value names. Raises UsageError naming the option."""
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(str(member.value) for member in kind)
+        raise UsageError(f"{option} must be one of {known}, not {_shown(value)!a}") from None
+
+
+def check_number(option: str, value: object, most: float) -> None:
+    """Raise UsageError unless `value` is a number of at most this magnitude."""
+    if type(value) not in (int, float) or not abs(value) <= most:  # type: ignore[arg-type]
+        raise UsageError(
+            f"{option} must be a number from {-most:g} to {most:g}, not {_shown(value)}"
+        )
+
+
+def as_source(value: StrPath) -> str:
+    """What a caller named, as text. Raises UsageError where it is no path."""
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = ""
+    if not isinstance(text, str) or (not text and value != ""):
+        raise UsageError(f"name a path or a Hub id, not {_shown(value)!a}")
+    return text
+
+
+def check_line(option: str, text: object) -> None:
+    """Raise UsageError unless `text` is one that a manifest may hold and a terminal may show."""
+    if not isinstance(text, str) or len(text) > LONGEST_TEXT or CONTROL.search(text):
+        raise UsageError(f"{option}: {str(text)[:60]!a} has control characters or is too long")
+    if not is_text(text):
+        raise UsageError(f"{option}: {text[:60]!a} is no text")
+
+
+def is_text(text: str) -> bool:
+    """Whether a string can stand in JSON: no half characters, as of file names of odd bytes."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,310 @@
+"""A bank, read from docs/bank-format.md and docs/sealed.md alone; nothing of the package is used.
+
+Slow and whole: the file is in memory, every digest is checked on opening.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.independent.container import (
+    ITEM_SIZE,
+    chunk_digests,
+    digest,
+    fingerprint,
+    matrix,
+    need,
+    parse_header,
+    strict_json,
+)
+from tests.independent.numbers import (
+    FLOATS,
+    Array,
+    convert,
+    from_f32,
+    levels,
+    to_f32,
+    unpack_codes,
+)
+
+VERSIONS = (1, 2)
+FEATURES = {"superposition", "sealed"}
+DISTORTION = {1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006}
+#: name → (dtype, shape, bytes)
+Checkpoint = dict[str, tuple[str, tuple[int, ...], bytes]]
+
+
+def stream(kind: str, seed: int, name: str, size: int) -> bytes:
+    """Section 4."""
+    return hashlib.shake_256(f"randes/1|{kind}|{seed}|{name}".encode()).digest(size)
+
+
+def stream_signs(seed: int, name: str, count: int) -> Array:
+    """±1 for each bit of the stream."""
+    data = np.frombuffer(stream("signs", seed, name, (count + 7) // 8), np.uint8)
+    bits = np.unpackbits(data, bitorder="little")[:count]
+    return np.where(bits == 1, np.float32(-1), np.float32(1))
+
+
+def view(shape: tuple[int, ...]) -> tuple[int, int]:
+    """R × C of scales and two-sided signs: the cut with the least R + C, then fewest trailing."""
+    if len(shape) < 2:
+        return 1, prod(shape)
+    cuts = [(prod(shape[:at]), prod(shape[at:])) for at in range(len(shape) - 1, 0, -1)]
+    return min(cuts, key=sum)
+
+
+def signs(kind: str, seed: int, name: str, shape: tuple[int, ...]) -> Array:
+    """Of every element, in the order stored."""
+    rows, columns = matrix(shape)
+    if kind == "none":
+        return np.ones(rows * columns, np.float32)
+    if kind == "column":
+        return np.tile(stream_signs(seed, name, columns), rows)
+    if kind == "two-sided":
+        high, wide = view(shape)
+        both = stream_signs(seed, name, high + wide)
+        return np.outer(both[:high], both[high:]).reshape(-1)
+    need(kind == "hankel", f"signs {kind}")
+    line = stream_signs(seed, name, max(rows + columns - 1, 0))
+    return np.asarray(line[np.add.outer(np.arange(rows), np.arange(columns))].reshape(-1))
+
+
+def permutation(kind: str, seed: int, index: int, layer_type: str, layers: int) -> list[int]:
+    """σ of section 4."""
+    if kind == "shift":
+        return [(position - index) % layers for position in range(layers)]
+    need(kind == "random", f"shuffle {kind}")
+    order, data = list(range(layers)), stream("shuffle", seed, layer_type, 8 * layers)
+    for number, last in enumerate(range(layers - 1, 0, -1)):
+        word = int.from_bytes(data[8 * number : 8 * number + 8], "little")
+        order[last], order[word % (last + 1)] = order[word % (last + 1)], order[last]
+    return order
+
+
+class Bank:
+    """One bank; `base` is the checkpoint of a base that lies outside."""
+
+    def __init__(self, path: Path, base: Path | None = None) -> None:
+        self.data = path.read_bytes()
+        self.entries, metadata, start = parse_header(self.data)
+        need(metadata.get("format") == "randes", "no bank")
+        for number, (name, entry) in enumerate(self.entries.items()):
+            need(entry.first % ITEM_SIZE[entry.dtype] == 0, f"{name}: not aligned")
+            if name.startswith("align/"):
+                need(name == f"align/{number}" and not any(self.bytes_of(name)), name)
+        self._verify(start)
+        self.manifest = strict_json(self.bytes_of("manifest"))
+        self._check_manifest(metadata)
+        self.tasks: dict[str, Any] = {task["name"]: task for task in self.manifest["tasks"]}
+        self.shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+            name: (dtype, tuple(shape))
+            for name, (dtype, shape) in self.manifest["base"]["tensors"].items()
+        }
+        self.units = self._units()
+        self._check_sums()
+        self._outside = self._open_base(base)
+
+    def _check_manifest(self, metadata: Mapping[str, str]) -> None:
+        manifest = self.manifest
+        need(manifest["format"] == "randes", "format")
+        need(manifest["version"] in VERSIONS, f"version {manifest['version']}")
+        need(metadata == {"format": "randes", "version": str(manifest["version"])}, "__metadata__")
+        for feature in manifest["features"]:
+            need(feature in FEATURES, f"unknown feature {feature}")
+        for record in (manifest, *manifest["tasks"]):
+            need(type(record["seed"]) is int, "seed is no integer")
+            need(manifest["version"] == 1 or 0 <= record["seed"] < 2**53, "seed is too large")
+
+    def _check_sums(self) -> None:
+        """A group has the sums of every tensor that a task of it changed, or of its whole unit."""
+        for task in self.manifest["tasks"]:
+            absent = {*task["unchanged"], *task["missing"], *task["own"]}
+            for name in filter(self.superposable, self.shapes):
+                layers = self.units.get(name, ("", [name]))[1]
+                shuffled = self.manifest["transform"]["shuffle"] != "none"
+                for layer in layers if shuffled else [name]:
+                    key = f"sum/{task['group']}/{layer}"
+                    need(name in absent or key in self.entries, f"{key} is missing")
+
+    def bytes_of(self, name: str) -> bytes:
+        entry = self.entries[name]
+        return self.data[entry.first : entry.end]
+
+    def _verify(self, start: int) -> None:
+        checks = self.bytes_of("checks")
+        need(len(checks) % 16 == 0 and checks[-16:] == digest(checks[:-16]), "checks")
+        expected = [digest(self.data[:start])]
+        for name, entry in self.entries.items():
+            if name != "checks":
+                expected += chunk_digests(entry.dtype, entry.shape, self.bytes_of(name))
+        need(checks[:-16] == b"".join(expected), "a digest")
+
+    def superposable(self, name: str) -> bool:
+        dtype, shape = self.shapes[name]
+        return dtype in FLOATS and prod(shape) > 1
+
+    def _layer(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """(layer type, numbers) of a name."""
+        parts = name.split(".")
+        any_script = self.manifest["version"] == 1
+        number = [part.isdecimal() and (any_script or part.isascii()) for part in parts]
+        return (
+            ".".join("*" if yes else part for part, yes in zip(parts, number, strict=True)),
+            tuple(int(part) for part, yes in zip(parts, number, strict=True) if yes),
+        )
+
+    def _units(self) -> dict[str, tuple[str, list[str]]]:
+        """Of each transformed tensor, the layer type that names its shuffle, and its layers."""
+        transform = self.manifest["transform"]
+        types: dict[str, dict[tuple[int, ...], list[str]]] = {}
+        for name in filter(self.superposable, self.shapes):
+            if transform["targets"] == "all" or name in transform["matched"]:
+                of_type = types.setdefault(self._layer(name)[0], {})
+                of_type.setdefault(self.shapes[name][1], []).append(name)
+        made = {}
+        for layer_type, shapes in types.items():
+            for shape, names in shapes.items():
+                names.sort(key=lambda name: (self._layer(name)[1], name))
+                taken = names[:: transform["every"]]
+                label = layer_type
+                if len(shapes) > 1:
+                    label += "|" + "x".join(map(str, shape))
+                made.update(dict.fromkeys(taken, (label, taken)))
+        return made
+
+    def _open_base(self, path: Path | None) -> dict[str, bytes]:
+        base = self.manifest["base"]
+        if base["storage"] != "reference":
+            return {}
+        assert path is not None, "where the base lies outside, it must be named"
+        data = path.read_bytes()
+        entries, _, _ = parse_header(data)
+        found = {name: data[entry.first : entry.end] for name, entry in entries.items()}
+        described = [(name, *self.shapes[name], content) for name, content in found.items()]
+        need(fingerprint(described) == base["fingerprint"], "another base")
+        digests = [
+            value
+            for name, (dtype, shape) in self.shapes.items()
+            for value in chunk_digests(dtype, shape, found[name])
+        ]
+        need(b"".join(digests) == self.bytes_of("stats/base-digests"), "stats/base-digests")
+        return found
+
+    def base_bytes(self, name: str) -> bytes:
+        storage = self.manifest["base"]["storage"]
+        if storage == "embed":
+            return self.bytes_of(f"base/{name}")
+        if storage == "zero":
+            dtype, shape = self.shapes[name]
+            return bytes(prod(shape) * ITEM_SIZE[dtype])
+        return self._outside[name]
+
+    def coefficient(self, task: Mapping[str, Any]) -> float:
+        """λ of a task: what tuning chose, else the default."""
+        if "coefficient" in task:
+            return float(task["coefficient"])
+        if self.manifest["version"] > 1:
+            return float(task["default"])
+        return round(min(1.0, 8 * self._cosine(task)), 2)
+
+    def _cosine(self, task: Mapping[str, Any]) -> float:
+        """The cosine of the default λ, from norms alone."""
+        names = list(filter(self.superposable, self.shapes))
+        tasks, group = self.manifest["tasks"], task["group"]
+        norms = np.frombuffer(self.bytes_of("stats/norms"), "<f8").reshape(len(names), len(tasks))
+        column = tasks.index(task)
+        members = [k for k, other in enumerate(tasks) if other["group"] == group]
+        absent = {*task["unchanged"], *task["missing"], *task["own"]}
+        own = total = 0.0
+        for row, name in zip(norms, names, strict=True):
+            if name in absent or name not in self.manifest["steps"]:
+                continue
+            sealed = f"scale/{group}/{name}" in self.entries
+            lost = DISTORTION[self.manifest["sealed"][str(group)]["bits"]] if sealed else 0.0
+            own += row[column]
+            total += row[members].sum() / (1 - lost)
+        return float(np.sqrt(own / total)) if own and total else 1.0
+
+    def superposition(self, group: int, name: str) -> Array | None:
+        """S of one tensor, in steps, as float32; None where no task of the group changed it."""
+        key = f"sum/{group}/{name}"
+        if key not in self.entries:
+            return None
+        shape = self.shapes[name][1]
+        if f"scale/{group}/{name}" not in self.entries:
+            need(self.entries[key].shape == shape, f"{key}: shape")
+            width = self.manifest["widths"].get(name, self.manifest["bits"])
+            need(self.entries[key].dtype == f"I{width}", f"{key}: width")
+            return np.frombuffer(self.bytes_of(key), f"<i{width // 8}").astype(np.float32)
+        bits = self.manifest["sealed"][str(group)]["bits"]
+        rows, columns = view(shape)
+        scales = np.frombuffer(self.bytes_of(f"scale/{group}/{name}"), "<f2").astype(np.float32)
+        codes = unpack_codes(self.bytes_of(key), bits, prod(shape))
+        at = np.arange(prod(shape))
+        value = levels(bits)[codes] * scales[rows + at % columns] * scales[at // columns]
+        return np.asarray(value)
+
+    def delta(self, task: Mapping[str, Any], name: str, coefficient: float) -> Array | None:
+        """λ · 2^e · signs · S for the base's whole tensor, in float32; None: as the base."""
+        transform, source = self.manifest["transform"], name
+        flips: Array = np.ones(1, np.float32)
+        if name in self.units:
+            label, layers = self.units[name]
+            if transform["shuffle"] != "none":
+                seed, index = task["seed"], task["index"]
+                order = permutation(transform["shuffle"], seed, index, label, len(layers))
+                source = layers[order.index(layers.index(name))]
+            flips = signs(transform["signs"], task["seed"], source, self.shapes[name][1])
+        total = self.superposition(task["group"], source)
+        if total is None:
+            return None
+        step = np.float32(2.0 ** self.manifest["steps"][source])
+        return np.asarray(np.float32(coefficient) * step * (flips * total))
+
+    def retrieve(self, name: str, coefficient: float | None = None) -> Checkpoint:
+        """A task's checkpoint."""
+        task = self.tasks[name]
+        chosen = self.coefficient(task) if coefficient is None else coefficient
+        made: Checkpoint = {}
+        for tensor in self.shapes:
+            if tensor not in task["missing"] and tensor not in task["own"]:
+                made[self._renamed(task, tensor)] = self._shared(task, tensor, chosen)
+        for tensor, (dtype, shape) in task["own"].items():
+            content = self.bytes_of(f"own/{name}/{tensor}")
+            own = self._renamed(task, tensor) if tensor in self.shapes else tensor
+            made[own] = dtype, tuple(shape), content
+        return made
+
+    def _shared(
+        self, task: Mapping[str, Any], name: str, coefficient: float
+    ) -> tuple[str, tuple[int, ...], bytes]:
+        base_dtype, base_shape = self.shapes[name]
+        usual = task.get("dtype", base_dtype) if base_dtype in FLOATS else base_dtype
+        dtype = task["dtypes"].get(name, usual)
+        shape = tuple(task["shapes"].get(name, base_shape))
+        delta = None
+        if name not in task["unchanged"] and self.superposable(name):
+            delta = self.delta(task, name, coefficient)
+        if delta is None:
+            data = convert(self.base_bytes(name), base_dtype, dtype)
+        else:
+            data = from_f32(dtype, to_f32(base_dtype, self.base_bytes(name)) + delta)
+        data = data[: prod(shape) * ITEM_SIZE[dtype]]
+        if shape[:1] > base_shape[:1]:
+            key = f"own/{task['name']}/{name}"
+            data += convert(self.bytes_of(key), self.entries[key].dtype, dtype)
+        return dtype, shape, data
+
+    def _renamed(self, task: Mapping[str, Any], name: str) -> str:
+        """The task's name of a tensor of the base."""
+        mine, banks = task.get("prefix", ("", ""))
+        if name in task.get("unprefixed", ()) or not name.startswith(banks):
+            return name
+        return str(mine + name[len(banks) :])
