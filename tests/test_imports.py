@@ -186,6 +186,7 @@ def test_the_public_names_are_these() -> None:
         "OpenOptions",
         "PackOptions",
         "PackReport",
+        "Pool",
         "PushReport",
         "RandesError",
         "RunOptions",

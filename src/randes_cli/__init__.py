@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from randes_cli.files.records import TaskRecord as TaskRecord
     from randes_cli.live.mixed import MixedModel as MixedModel
     from randes_cli.live.mixed import attach as attach
+    from randes_cli.live.pool import Pool as Pool
     from randes_cli.ops.describe import BankReport as BankReport
     from randes_cli.ops.diff import BankDiff as BankDiff
     from randes_cli.ops.diff import CheckpointDiff as CheckpointDiff
@@ -95,6 +96,7 @@ _HOME = {
     "OpenOptions": "specs",
     "PackOptions": "specs",
     "PackReport": "reports",
+    "Pool": "live.pool",
     "PushReport": "ops.push",
     "RandesError": "errors",
     "RunOptions": "specs",
@@ -151,6 +153,7 @@ __all__ = [
     "OpenOptions",
     "PackOptions",
     "PackReport",
+    "Pool",
     "PushReport",
     "RandesError",
     "RunOptions",

@@ -297,20 +297,18 @@ def test_some_tasks_alone_may_be_attached(tmp_path: Path) -> None:
     assert_near(found.detach(), wanted(input_ids=ids).logits[1].detach())
 
 
-@pytest.mark.parametrize("make", [gpt2, llama, bert], ids=lambda make: make.__name__)
-def test_a_compiled_model_answers_alike_without_breaking(
-    make: Callable[[], Made], tmp_path: Path
-) -> None:
-    bank = bank_of(make, tmp_path, options(groups=2))
-    mixed, batch = attached(bank), batch_of(make()[1])
-    wanted = mixed(**batch, adapter_names=ASKED).logits
+@pytest.mark.parametrize("make", [gpt2, llama], ids=lambda make: make.__name__)
+def test_a_compiled_model_serves_any_tasks(make: Callable[[], Made], tmp_path: Path) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    mixed, batch = attached(bank_of(make, tmp_path)), batch_of(make()[1])
     torch._dynamo.reset()
-    run = torch.compile(mixed.model, backend="aot_eager", fullgraph=True)
-    for names in (ASKED, ASKED[::-1], ASKED):
+    counter = CompileCounter()
+    run = torch.compile(mixed.model, backend=counter, fullgraph=True)
+    for names in (ASKED, ASKED[::-1], ["cars", "cars", "sun", "sun", "sun"]):
         with torch.no_grad(), mixed.tasks(names):
-            found = run(**batch).logits
-            assert_near(found, mixed.model(**batch).logits)
-    assert_near(found, wanted.detach())
+            assert_near(run(**batch).logits, mixed.model(**batch).logits)
+    assert counter.frame_count == 1
 
 
 def test_half_precision_is_as_near_as_the_unpacked_models(tmp_path: Path) -> None:

@@ -78,9 +78,7 @@ def start(
     strict: bool,
 ) -> Reading:
     """Open every task, and find which tensors each parameter is made of."""
-    wholes = [
-        Whole(bank.retrieval(task, coefficient=coefficient)) for task in [*tasks, None]
-    ]
+    wholes = [Whole(bank.retrieval(task, coefficient=coefficient)) for task in [*tasks, None]]
     shapes = _shapes(bank, wholes, component)
     parts = parameter_parts(module, {inner: shape for inner, (_, shape) in shapes.items()})
     renamed = {
@@ -291,7 +289,8 @@ def _block(
         found[key][2][task] = across.to(base)
         found[key][3].add(task)
     groups = tuple(
-        Group(held, down, across, frozenset(mine)) for held, down, across, mine in found.values()
+        Group(held, down, across, frozenset(mine), len(found) == 1)
+        for held, down, across, mine in found.values()
     )
     named = reading.wholes[-1].retrieval.tensors.get(part.name)
     shape = named.shape if named is not None else tuple(base.shape)

@@ -101,7 +101,7 @@ def rows(value: Any, selection: Selection) -> Any:
     if selection.only is not None:
         return weight.full(selection.only)
     if weight.table is not None:
-        longest = max(weight.lengths[task] for task in selection.tasks)
+        longest = weight.longest(selection)
         found = weight.table[selection.index]
         return Spread(found[..., :longest] if weight.base.dim() == 1 else found, lead(selection))
     stacked = torch.stack([weight.full(task) for task in selection.tasks])

@@ -26,12 +26,14 @@ class Group:
         down: factors of its rows by task, [T, R]; zeros for tasks that have nothing in it.
         across: factors of its columns by task, [T, C].
         tasks: the tasks that have something in it.
+        alone: whether no other group has something of this tensor.
     """
 
     held: Held
     down: torch.Tensor
     across: torch.Tensor
     tasks: frozenset[int]
+    alone: bool
 
     def product(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """a ∘ ((x ∘ b) Sᵀ) for a weight whose rows are outputs."""
@@ -163,7 +165,12 @@ class Weight:
 
     @staticmethod
     def groups_of(block: Block, selection: Selection) -> list[Group]:
-        """The groups that the selection's tasks have something in."""
+        """The groups that the selection's tasks have something in.
+
+        One alone is not looked into, so that a compiled model serves any tasks.
+        """
+        if len(block.groups) == 1:
+            return list(block.groups)
         return [group for group in block.groups if not group.tasks.isdisjoint(selection.tasks)]
 
     def added(
@@ -178,7 +185,7 @@ class Weight:
         if selection.only is not None:
             return made + product(x, selection.only)
         index = selection.along(x)
-        if group.tasks.issuperset(selection.tasks):
+        if group.alone or group.tasks.issuperset(selection.tasks):
             return made + product(x, index)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
         wide = x.expand(rows, *x.shape[1:]).flatten(0, lead - 1)
@@ -221,7 +228,7 @@ class Weight:
         """Each row by its own small matrix: one batched product."""
         assert self.table is not None
         index = selection.along(x)
-        longest = max(self.lengths[task] for task in selection.tasks)
+        longest = self.longest(selection)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
         wide = x.expand(rows, *x.shape[1:])
         inner = wide.flatten(0, lead - 1).reshape(index.numel(), -1, x.shape[-1])
@@ -229,6 +236,12 @@ class Weight:
         made = torch.bmm(inner, weights.transpose(1, 2))
         made = made.reshape(*wide.shape[:-1], longest)
         return self.cut(made, index, longest)
+
+    def longest(self, selection: Selection) -> int:
+        """The most rows that a task of the selection has."""
+        if len(set(self.lengths)) == 1:
+            return self.lengths[0]
+        return max(self.lengths[task] for task in selection.tasks)
 
     def cut(self, made: torch.Tensor, index: torch.Tensor, width: int) -> torch.Tensor:
         """−∞ in the columns beyond each row's own length."""
