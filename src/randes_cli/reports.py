@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class TaskSummary:
     """One task as pack, add and inspect report it; tensors are counts.
 
     After a dry run `unchanged` counts the tensors whose sample shows no change.
-    `read_bytes` is what is read of it; `notes` say what was mapped, chosen or left out.
+    `read_bytes` is what is read of it; `left_out` are the files of its folder that are not in the
+    bank, each with the reason; `notes` say what was mapped, chosen or left out.
     """
 
     name: str
@@ -34,6 +35,7 @@ class TaskSummary:
     missing: int
     read_bytes: int = 0
     side_files: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -60,9 +62,9 @@ class PackReport:
     `kept_exactly` gives for each task the reason why a tensor is not superposed; `refused`
     are the tasks that a dry run found wanting; `notes` are about the base; `download_bytes`
     are those of the inputs that the Hub's cache lacked. `bits` and `groups` are as packed (or
-    chosen for --fit). `adapters` is what LoRA adapters became: `merged` (so many tasks), `kept`,
-    or None where there are none. A dry run has `alternatives` to them and, where one quantised
-    delta a task would do better, `advice`.
+    chosen for --fit), on one element in `share`. `adapters` is what LoRA adapters became:
+    `merged` (so many tasks), `kept`, or None where there are none. A dry run has `alternatives`
+    to them and, where one quantised delta a task would do better, `advice`.
     """
 
     bank: str
@@ -78,6 +80,7 @@ class PackReport:
     refused: tuple[Refusal, ...] = ()
     download_bytes: int = 0
     bits: int = 16
+    share: int = 1
     groups: int = 1
     alternatives: tuple[Alternative, ...] = ()
     advice: str | None = None

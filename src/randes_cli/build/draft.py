@@ -11,24 +11,25 @@ from randes_cli.build.exact import Exact, exact_tensors
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step, Steps
 from randes_cli.build.strips import Part
+from randes_cli.core.share import Share
 from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_checks import statistics_shapes
 from randes_cli.files.bank_keys import (
     BASE_DIGESTS,
-    GRAM,
-    NORMS,
     base_key,
     file_key,
     own_key,
+    parse_key,
     sealed_tensors,
-    sum_dtype,
     sum_key,
+    sum_tensor,
 )
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
-from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
+from randes_cli.plan import Unit, sealable, share_of, superposable, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 from randes_cli.stats.stored import Cells
 
@@ -84,7 +85,7 @@ class Draft:
     def kept(self) -> set[Place]:
         """Live superpositions of the old bank that it keeps, changed or not.
 
-        One that only those changed who go is not among them: it is as if it had never been.
+        One that only tasks changed that go is not among them: it is as if it had never been.
         """
         old = self.old
         if old is None:
@@ -127,6 +128,7 @@ class Draft:
                 tuple(members),
                 step if group in entered else given,
                 (group, unit) in self.kept,
+                self.share(group, unit.names[0]),
             )
             for group, members in sorted(groups.items())
         )
@@ -148,17 +150,19 @@ class Draft:
     def sums(self, place: Place, bits: int) -> list[TensorInfo]:
         """The tensors of one superposition."""
         group, unit = place
-        tensors, dtype = self.base.tensors, sum_dtype(bits)
-        return [TensorInfo(sum_key(group, n), dtype, tensors[n].shape) for n in unit.names]
+        tensors, share = self.base.tensors, self.share(group, unit.names[0])
+        return [sum_tensor(group, tensors[name], bits, share) for name in unit.names]
 
-    def statistics(self, cells: Cells) -> tuple[TensorInfo, TensorInfo]:
-        """Norms and Gram matrices of the tasks that stay and come."""
+    def share(self, group: int, name: str) -> Share:
+        """Which elements a group's superposition of a tensor has."""
+        return share_of(self.base.tensors[name], group, self.start.shares)
+
+    def statistics(self, cells: Cells) -> list[TensorInfo]:
+        """Lengths and Gram matrices of the tasks that stay and come."""
         count = len(self.start.tasks) + len(self.coming)
         rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
-        return (
-            TensorInfo(NORMS, "F64", (rows, count)),
-            TensorInfo(GRAM, "F64", (len(cells), 2, count, count)),
-        )
+        shapes = statistics_shapes(rows, len(cells), count)
+        return [TensorInfo(key, "F64", shape) for key, shape in shapes.items()]
 
     def base_digests(self) -> TensorInfo:
         """The digests of a base that lies outside."""
@@ -178,20 +182,25 @@ class Draft:
         """What the tasks that come keep exactly, or may."""
         return exact_tensors(self.base, self.coming)
 
+    def kept_keys(self, *kinds: str) -> list[str]:
+        """The old bank's tensors of some kinds, in its order."""
+        keys = () if self.old is None else self.old.header.tensors
+        return [key for key in keys if parse_key(key).kind in kinds]
+
     def taken_over(self) -> list[str]:
         """Keys of the old bank's sealed sums and scales, then exact tensors and files, kept."""
         if self.old is None:
             return []
         tensors = self.old.header.tensors
-        starts = tuple(f"{kind}/{g}/" for g in self.start.sealed for kind in ("sum", "scale"))
-        sealed = [key for key in tensors if key.startswith(starts)]
+        groups = set(map(str, self.start.sealed))
+        sealed = [key for key in self.kept_keys("sum", "scale") if parse_key(key).owner in groups]
         sealed.sort(key=lambda key: -ITEM_SIZE[tensors[key].dtype])
         gone = {own_key(task.name, n) for task in self.gone for n in [*task.own, *task.shapes]}
         used = {file_key(content) for content in self.side_files}
         for files in [self.start.base.files, *(task.files for task in self.start.tasks)]:
             used.update(map(file_key, files.values()))
-        own = [key for key in tensors if key.startswith("own/") or key in used]
-        return [*sealed, *(key for key in own if key not in gone)]
+        own = [key for key in self.kept_keys("own", "files") if key not in gone]
+        return [*sealed, *(key for key in own if parse_key(key).kind == "own" or key in used)]
 
     # Sizes
 
@@ -236,8 +245,9 @@ class Draft:
     def _sealed(self, sums: Iterable[TensorInfo], bits: int | None) -> Iterator[TensorInfo]:
         """Superpositions as the bank keeps them in the end."""
         for tensor in sums:
-            _, group, name = tensor.name.split("/", 2)
+            _, group, name = parse_key(tensor.name)
             if bits is not None and sealable(self.base.tensors[name]):
-                yield from sealed_tensors(int(group), self.base.tensors[name], bits)
+                share = self.share(int(group), name)
+                yield from sealed_tensors(int(group), self.base.tensors[name], bits, share)
             else:
                 yield tensor

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import check_names, open_coming, reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
+from randes_cli.build.tasks import check_names, open_coming, reopen
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
@@ -25,8 +25,8 @@ from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
+from randes_cli.fit import fit_task
 from randes_cli.limits import LIMITS, StrPath, as_source
-from randes_cli.plan import fit_task
 from randes_cli.reports import EditReport
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
 from randes_cli.stats.stored import stored_statistics, summaries
@@ -116,7 +116,7 @@ def _edit(
 
 
 class _Edit:
-    """One edit: who leaves and who comes, and the manifest that the new bank starts from."""
+    """One edit: the tasks that leave and come, and the manifest that the new bank starts from."""
 
     def __init__(
         self,
@@ -234,6 +234,8 @@ class _Edit:
             return place
         if len(sealed) == groups:
             self.start = replace(self.start, groups=groups + 1)
+            shares = self.start.shares
+            self.start = self.start.with_shares({**shares, groups: shares.get(groups - 1, 1)})
         held = Counter(record.group for record in self.start.tasks)
         held.update(group for _, group in self.start.forgotten)
         held.update(participant.group for participant in self.coming)
@@ -245,7 +247,7 @@ class _Edit:
         manifest, options = self.old.manifest, self.options
         given = given_steps(self.units, manifest.steps, manifest.widths, manifest.bits)
         base = self.base or bank_source(self.old, None)
-        files = {f.digest: f for p in self.coming for f in p.opened.side_files.values()}
+        files = {f.digest: f for p in self.coming for f in p.opened.beside.side_files.values()}
         build = Build(
             self.old.path,
             Draft(

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
-from randes_cli.build.participants import OpenTask, Participant
-from randes_cli.errors import MismatchError, RandesError, UsageError
-from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts, require_alike
-from randes_cli.files.bank_keys import file_key
-from randes_cli.files.base import BankBase
+from randes_cli.build.participants import OpenTask, Origin, Participant
+from randes_cli.build.tasks import fit_to, open_task
+from randes_cli.errors import RandesError, UsageError
+from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts
 from randes_cli.files.checkpoint import Checkpoint
-from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import base_model
-from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.names import Naming, Renamed, match_names
-from randes_cli.files.side_files import SideFile, files_for
-from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.side_files import SideFile
+from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
-from randes_cli.plan import (
-    LEAST_MATCH,
-    LEAST_PART,
-    TaskFit,
-    Unit,
-    choose_targets,
-    fit_task,
-    plan_units,
-)
+from randes_cli.fit import TaskFit
+from randes_cli.plan import Unit, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
-    OpenOptions,
     PackOptions,
     TaskInput,
     Transform,
-    check_task_name,
     task_seed,
 )
 
@@ -50,18 +36,18 @@ Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 @dataclass(frozen=True)
 class OpenBase:
-    """The base of a new bank: its tensors, side files, and where it goes.
+    """The base of a new bank: its tensors, what lies beside them, and where it goes.
 
-    `name` is what was named as the base; where nothing was, `said` is what the first adapter
+    `name` is what was named as the base; where nothing was, `claimed` is what the first adapter
     says of its own.
     """
 
     source: Source
     name: str
-    files: Mapping[str, SideFile]
+    beside: Origin
     notes: tuple[str, ...]
     storage: BaseStorage
-    said: str = ""
+    claimed: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,102 +69,10 @@ class Inputs:
 
     def side_files(self) -> dict[str, SideFile]:
         """Side files by content, each once."""
-        files = [*self.base.files.values()]
+        files = [*self.base.beside.side_files.values()]
         for participant in self.participants:
-            files += participant.opened.side_files.values()
+            files += participant.opened.beside.side_files.values()
         return {file.digest: file for file in files}
-
-
-def check_names(tasks: Sequence[TaskInput]) -> None:
-    """Refuse task names that are bad, or the same but for case."""
-    seen: dict[str, str] = {}
-    for task in tasks:
-        check_task_name(task.name)
-        other = seen.get(task.name.lower())
-        if other is not None:
-            alike = "is there twice" if other == task.name else f"and {other!a} differ only in case"
-            raise UsageError(f"task name {task.name!a} {alike}; say NAME=PATH")
-        seen[task.name.lower()] = task.name
-
-
-def fit_to(base: Source, task: Source, names: Collection[str]) -> TaskFit:
-    """What becomes of a task's tensors; `names` are the units'.
-
-    Raises MismatchError when it has too little in common with the base.
-    """
-    fit = fit_task(base.tensors, task.tensors, names)
-    part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
-    if fit.matched >= LEAST_MATCH or part:
-        return fit
-    ours, theirs = (", ".join(map(ascii, names)) or "none" for names in fit.unmatched)
-    raise MismatchError(
-        f"{task.source}: matches only {fit.matched:.1%} of the base's bytes by name and shape "
-        f"(only in {base.source}: {ours}; only in the task: {theirs}); is it of another base?"
-    )
-
-
-def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[str, ...]]:
-    """A checkpoint under the base's names, how they were mapped, and what to say of it."""
-    naming = match_names(base.tensors, checkpoint.tensors)
-    if naming is None:
-        raise MismatchError(
-            f"{checkpoint.source}: its names differ from the base's by a prefix, but without it "
-            "two tensors would have one name; rename them"
-        )
-    if not naming.names:
-        return checkpoint, naming, ()
-    theirs, ours = naming.prefix
-    note = (
-        f"{len(naming.names)} names have {theirs!a} where the base has {ours!a}; "
-        "mapped, and given back as they are"
-    )
-    return Renamed(checkpoint, naming.names), naming, (note,)
-
-
-def open_task(
-    task: TaskInput,
-    checkpoint: Checkpoint,
-    base: Source,
-    base_files: Mapping[str, SideFile],
-) -> OpenTask:
-    """A task as the engine reads it. An adapter of a full base is merged.
-
-    Raises what merging raises; MismatchError when the base is one of adapters and the task
-    another kind.
-    """
-    if isinstance(base, ZeroBase):
-        require_alike(checkpoint, base)
-    elif is_adapter(checkpoint):
-        merged = MergedAdapter(base, checkpoint, _configs(base, base_files))
-        both = {**base_files, **checkpoint.side_files}
-        kept = {name: file for name, file in both.items() if name != "adapter_config.json"}
-        notes = (*checkpoint.notes, merged.summary, *merged.notes)
-        return OpenTask(task, merged, Naming(), {"": "model.safetensors"}, kept, notes)
-    source, naming, said = named_like(base, checkpoint)
-    notes = (*checkpoint.notes, *said)
-    files = checkpoint.side_files
-    if checkpoint.layout:
-        files, borrowed = files_for(files, base_files)
-        notes += ("has no config: gets the base's side files",) if borrowed else ()
-    return OpenTask(task, source, naming, checkpoint.layout, files, notes)
-
-
-def _configs(base: Source, files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
-    """The base's configurations by component: from its side files, or from the bank it is in."""
-    if isinstance(base, BankBase):
-        bank = base.bank
-        stored = {n: key for n, key in bank.manifest.base.files.items() if n.endswith(CONFIG)}
-        data = {name: bank.read_whole(file_key(key)).tobytes() for name, key in stored.items()}
-    else:
-        data = {name: file.content() for name, file in files.items() if name.endswith(CONFIG)}
-    made: dict[str, Mapping[str, Any]] = {}
-    for name, content in data.items():
-        component, _, file = name.rpartition("/")
-        with suppress(ValueError):  # what is no JSON says nothing
-            config = parse_json(content)
-            if file == CONFIG and isinstance(config, dict):
-                made[component] = config
-    return made
 
 
 class _Refusals:
@@ -203,38 +97,6 @@ class _Refusals:
         if self._errors and not left:
             raise self._errors[0][1]
         return tuple(Refusal(name, str(e), e.exit_code) for name, e in self._errors)
-
-
-def reopen(
-    stack: ExitStack, name: str, source: str, base: Source, opening: OpenOptions
-) -> OpenTask:
-    """A task that is in a bank, read as it was when it was packed."""
-    checkpoint = stack.enter_context(Sources(opening).open(source))
-    return open_task(TaskInput(name, source), checkpoint, base, {})
-
-
-def open_coming(
-    stack: ExitStack,
-    task: TaskInput,
-    base: Source,
-    names: Collection[str],
-    opening: OpenOptions,
-) -> tuple[OpenTask, TaskFit]:
-    """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
-
-    Raises what `open_task` and `fit_to` raise.
-    """
-    sources = Sources(opening)
-
-    def checked(stack: ExitStack, opener: Opener) -> tuple[OpenTask, TaskFit]:
-        checkpoint = stack.enter_context(opener(task.source))
-        opened = open_task(task, checkpoint, base, {})
-        return opened, fit_to(base, opened.source, names)
-
-    if sources.on_hub(task.source):
-        with ExitStack() as passing:
-            checked(passing, sources.look)
-    return checked(stack, sources.open)
 
 
 def open_inputs(
@@ -290,7 +152,7 @@ def _open_inputs(
     made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):
-            one = open_task(task, checkpoint, found.source, found.files)
+            one = open_task(task, checkpoint, found.source, found.beside)
             made.append((one, fit_to(found.source, one.source, names)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)
@@ -314,7 +176,9 @@ def _open_base(
         return _adapters_alone(opened, [checkpoint for _, checkpoint in tasks], options)
     if options.base_storage is BaseStorage.zero:
         raise UsageError("a bank without a base holds LoRA adapters; a task here is none")
-    return OpenBase(opened, opened.source, opened.side_files, opened.notes, options.base_storage)
+    beside = Origin(opened.layout, opened.side_files, opened.left_out, opened.pickle)
+    notes = tuple(f"base: {note}" for note in opened.notes)
+    return OpenBase(opened, opened.source, beside, notes, options.base_storage)
 
 
 def _adapters_alone(
@@ -329,10 +193,10 @@ def _adapters_alone(
         )
     first = adapters[0]
     if base is None:
-        return OpenBase(adapter_base(first), "", {}, (), BaseStorage.zero, base_model(first))
+        return OpenBase(adapter_base(first), "", Origin(), (), BaseStorage.zero, base_model(first))
     for adapter in adapters:
         require_adapts(adapter, base)
-    return OpenBase(adapter_base(first), base.source, {}, (), BaseStorage.zero)
+    return OpenBase(adapter_base(first), base.source, Origin(), (), BaseStorage.zero)
 
 
 def leading_base(

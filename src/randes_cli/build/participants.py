@@ -1,9 +1,9 @@
-"""Who takes part in a build: tasks whose deltas enter or leave superpositions."""
+"""The participants of a build: tasks whose deltas enter or leave superpositions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,8 +12,26 @@ from randes_cli.core.convert import widen
 from randes_cli.files.names import Naming
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
-from randes_cli.plan import TaskFit, Unit
+from randes_cli.fit import TaskFit
+from randes_cli.plan import Unit
 from randes_cli.specs import ITEM_SIZE, TaskInput, TensorInfo
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What lies beside a model's tensors.
+
+    Attributes:
+        layout: weight file by component where it comes back; empty for a bare file.
+        side_files: what travels with it, by name.
+        left_out: its folder's other files, each with the reason.
+        pickle: where in a pickle its tensors were; None where it is none.
+    """
+
+    layout: Mapping[str, str] = field(default_factory=dict)
+    side_files: Mapping[str, SideFile] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
 
 
 @dataclass(frozen=True)
@@ -23,16 +41,13 @@ class OpenTask:
     Attributes:
         source: its tensors under the base's names (an adapter's merged into the base).
         naming: how its own names became the base's.
-        layout: weight file by component where it comes back; empty for a bare file.
-        side_files: what travels with it, by name.
         notes: what was mapped, chosen or left out, in words.
     """
 
     task: TaskInput
     source: Source
     naming: Naming
-    layout: Mapping[str, str]
-    side_files: Mapping[str, SideFile]
+    beside: Origin
     notes: tuple[str, ...]
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.tally import Tally
 from randes_cli.files.digests import fingerprint
 from randes_cli.files.hub_ref import is_model_id
-from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.limits import CONTROL, LONGEST_NAME
 from randes_cli.plan import tensor_bytes
@@ -36,12 +36,12 @@ def recorded_source(source: str, bank: Path) -> str:
     return _line(path.relative_to(folder).as_posix() if below else path.name)
 
 
-def recorded_words(said: str) -> str:
+def recorded_words(claimed: str) -> str:
     """What the manifest says of a base that only an adapter's config names.
 
     It may be anything, and is looked for nowhere: the id of a model, or the end of a path.
     """
-    return _line(said if is_model_id(said) else re.split(r"[/\\]", said.rstrip("/\\"))[-1])
+    return _line(claimed if is_model_id(claimed) else re.split(r"[/\\]", claimed.rstrip("/\\"))[-1])
 
 
 def _line(text: str) -> str:
@@ -86,35 +86,36 @@ def task_record(
         dtypes={n: t.dtype for n, t in shared.items() if t.dtype != (dtype or base[n].dtype)},
         prefix=opened.naming.prefix,
         unprefixed=opened.naming.unprefixed,
-        layout=opened.layout,
-        files={name: file.digest for name, file in opened.side_files.items()},
+        layout=opened.beside.layout,
+        files={name: file.digest for name, file in opened.beside.side_files.items()},
+        left_out=opened.beside.left_out,
+        pickle=opened.beside.pickle,
     )
 
 
-def task_summary(
-    participant: Participant,
-    cosine: float,
-    coefficient: float,
-    manifest: Manifest | None,
-    same: frozenset[str],
-) -> TaskSummary:
-    """A task as `pack` reports it; without a manifest (a dry run) `same` are the unchanged."""
-    fit = participant.fit
-    records = manifest.tasks if manifest else ()
-    record = next((r for r in records if r.index == participant.index), None)
-    unchanged = record.unchanged if record else same
-    return TaskSummary(
-        name=participant.name,
-        index=participant.index,
-        group=participant.group,
-        seed=participant.seed,
-        predicted_cosine=cosine,
-        coefficient=coefficient,
-        superposed=sum(name not in unchanged for name in fit.superposed),
-        own=len(record.own) if record else len(fit.exact),
-        unchanged=len(unchanged),
-        missing=len(fit.missing),
+def supposed_record(participant: Participant, changed: Iterable[str]) -> TaskRecord:
+    """The record that a task would get, were `changed` all that differs from the base."""
+    tensors, fit = participant.source.tensors, participant.fit
+    return TaskRecord(
+        participant.name,
+        participant.index,
+        participant.seed,
+        participant.group,
+        participant.source.source,
+        "",
+        {},
+        unchanged=frozenset(fit.superposed) - frozenset(changed),
+        missing=frozenset(fit.missing),
+        own={name: tensors[name] for name in fit.exact},
+    )
+
+
+def task_summary(participant: Participant, found: TaskSummary) -> TaskSummary:
+    """A task as `pack` reports it: what its bank says of it, and what was read."""
+    return replace(
+        found,
         read_bytes=tensor_bytes(participant.source.tensors.values()),
-        side_files=len(participant.opened.side_files),
+        side_files=len(participant.opened.beside.side_files),
+        left_out=dict(participant.opened.beside.left_out),
         notes=participant.opened.notes,
     )

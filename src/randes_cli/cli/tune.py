@@ -12,8 +12,9 @@ from randes_cli.cli.output import Clock, note, print_json, print_lines, progress
 
 
 def tune(
-    bank: o.BankName,
+    bank: o.OwnBank,
     evaluate: o.Evaluation,
+    metric: o.Metric = None,
     grid: Annotated[
         str, typer.Option(help="Values of λ to try: FIRST:LAST:STEP, or A,B,C.")
     ] = "0.1:1.0:0.1",
@@ -39,26 +40,26 @@ def tune(
     debug: o.Debug = False,
 ) -> None:
     """Find the λ at which each task scores best, and record it in the bank."""
+    from randes_cli import tune as run
     from randes_cli.cli.scores import tuning_table
     from randes_cli.files.sources import own_bank
     from randes_cli.ops.scoring import command_evaluator
     from randes_cli.ops.tune import TuneOptions, parse_grid
-    from randes_cli.ops.tune import tune as run
 
-    clock = Clock()
+    clock = Clock(json=json)
     options = TuneOptions(
         grid=parse_grid(grid),
         tasks=None if not task else tuple(task),
         uniform=uniform,
         resume=resume,
-        label=evaluate,
+        label=evaluate if metric is None else f"{evaluate} --metric {metric}",
         base=base,
         wait=wait,
     )
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),
-            command_evaluator(evaluate, environment.GIVEN),
+            command_evaluator(evaluate, environment.GIVEN, metric=metric),
             options,
             o.run_options(threads, max_memory, device),
             progress=progress,

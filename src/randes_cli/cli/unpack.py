@@ -14,9 +14,15 @@ from randes_cli.errors import UsageError
 
 def unpack(
     bank: o.BankName,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TASK]...", help="Tasks to write.", show_default=False),
+    ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", help="A task to write; may be repeated.", show_default=False),
+        typer.Option(
+            "--task", "-t", help="The same, as an option; may be repeated.", show_default=False
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Write every task.")] = False,
     out: Annotated[
@@ -34,7 +40,9 @@ def unpack(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="Dtype of all floating-point tensors, as BF16.", show_default=False),
+        typer.Option(
+            help="Dtype of all floating-point tensors, as BF16 or bfloat16.", show_default=False
+        ),
     ] = None,
     max_shard_size: Annotated[
         str | None,
@@ -56,14 +64,14 @@ def unpack(
     debug: o.Debug = False,
 ) -> None:
     """Write tasks of a bank as ordinary safetensors checkpoints."""
-    from randes_cli.files.sources import local_bank
+    from randes_cli import unpack as run
     from randes_cli.files.writer import parse_size
-    from randes_cli.read.unpack import UnpackOptions
-    from randes_cli.read.unpack import unpack as run
+    from randes_cli.read.places import UnpackOptions
 
-    if bool(task) == everything:
+    chosen = [*(names or []), *(task or [])]
+    if bool(chosen) == everything:
         raise UsageError("say --task NAME (or several), or --all")
-    clock = Clock()
+    clock = Clock(json=json)
     options = UnpackOptions(
         coefficient=coefficient,
         dtype=dtype,
@@ -75,8 +83,8 @@ def unpack(
     )
     with progress_bar(quiet=quiet) as progress:
         reports = run(
-            local_bank(bank),
-            None if everything else task,
+            bank,
+            None if everything else chosen,
             out,
             options,
             o.run_options(threads, max_memory, device),
@@ -93,4 +101,6 @@ def unpack(
         extra = f", {report.saturated} values clipped" if report.saturated else ""
         extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
         say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}")
+        for text in report.notes:
+            note(f"{report.task}: {text}", quiet=quiet)
     note(clock.sentence(total, written), quiet=quiet or dry_run)

@@ -1,16 +1,43 @@
-"""The names of a bank's tensors; `docs/bank-format.md` lists them."""
+"""The names of a bank's tensors, made and taken apart; `docs/bank-format.md` lists them."""
 
 from __future__ import annotations
 
+from math import prod
+from typing import NamedTuple
+
 from randes_cli.core.codes import packed_bytes
-from randes_cli.plan import seal_matrix
+from randes_cli.core.share import Share
 from randes_cli.specs import TensorInfo
 
 MANIFEST = "manifest"
 CHECKS = "checks"
 NORMS = "stats/norms"
+ROUNDED = "stats/rounded"
 GRAM = "stats/gram"
 BASE_DIGESTS = "stats/base-digests"
+
+
+class Key(NamedTuple):
+    """A name taken apart.
+
+    Attributes:
+        kind: its first part: base, sum, scale, own, files, stats, align, manifest or checks.
+        owner: the group of a sum or its scales, the task of an own tensor; "" for others.
+        name: what is left: a tensor of the base or of the task, a content, a number.
+    """
+
+    kind: str
+    owner: str
+    name: str
+
+
+def parse_key(key: str) -> Key:
+    """Take a name of a bank's tensor apart. The parts may be anything in a damaged bank."""
+    kind, _, rest = key.partition("/")
+    if kind not in ("sum", "scale", "own"):
+        return Key(kind, "", rest)
+    owner, _, name = rest.partition("/")
+    return Key(kind, owner, name)
 
 
 def base_key(name: str) -> str:
@@ -28,10 +55,18 @@ def scale_key(group: int, name: str) -> str:
     return f"scale/{group}/{name}"
 
 
-def sealed_tensors(group: int, tensor: TensorInfo, bits: int) -> tuple[TensorInfo, TensorInfo]:
+def sum_tensor(group: int, tensor: TensorInfo, bits: int, share: Share) -> TensorInfo:
+    """A live superposition, as a bank stores it."""
+    shape = tensor.shape if share.every == 1 else share.shape
+    return TensorInfo(sum_key(group, tensor.name), sum_dtype(bits), shape)
+
+
+def sealed_tensors(
+    group: int, tensor: TensorInfo, bits: int, share: Share
+) -> tuple[TensorInfo, TensorInfo]:
     """The scales and the codes of a sealed superposition, as a bank stores them."""
-    scales = TensorInfo(scale_key(group, tensor.name), "F16", (sum(seal_matrix(tensor)),))
-    size = packed_bytes(tensor.elements, bits)
+    scales = TensorInfo(scale_key(group, tensor.name), "F16", (share.rows + share.cols,))
+    size = packed_bytes(prod(share.shape), bits)
     return scales, TensorInfo(sum_key(group, tensor.name), "U8", (size,))
 
 

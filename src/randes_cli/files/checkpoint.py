@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -14,21 +15,27 @@ from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
-from randes_cli.files.guard import note_input
+from randes_cli.files.guard import Stamp, is_still, note_input, stamp, unwatch, watch
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
-from randes_cli.files.side_files import SideFile, find_side_files
+from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.limits import LONGEST_NAME
-from randes_cli.specs import OpenOptions, TensorInfo
+from randes_cli.specs import FORMAT_NAME, OpenOptions, TensorInfo
 
 DEFAULT_OPTIONS = OpenOptions()
 
 
 class WeightFile(Protocol):
-    """An open file of tensors at known offsets."""
+    """An open file of tensors at known offsets.
+
+    `pickle` says where in a pickle they are, None where the file is none; `stamp` tells the file
+    as it was opened, None where it lies elsewhere.
+    """
 
     path: Path
     header: Header
+    pickle: str | None
+    stamp: Stamp | None
 
     def read_at(self, offset: int, out: Raw, /) -> None:
         """Fill `out` from `offset`."""
@@ -40,6 +47,8 @@ class WeightFile(Protocol):
 class TensorFile:
     """One open safetensors file. Reads are positioned, so threads share it."""
 
+    pickle: str | None = None
+
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -47,8 +56,10 @@ class TensorFile:
         except OSError as error:
             raise wrap_os_error(error, path, "opening") from error
         try:
-            if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            found = os.fstat(self.fd)
+            if not stat.S_ISREG(found.st_mode):
                 raise CheckpointError(f"{path}: not a regular file")
+            self.stamp: Stamp | None = stamp(found)
             note_input(path)
             self.header: Header = read_header(self.fd, str(path))
         except BaseException:
@@ -57,7 +68,7 @@ class TensorFile:
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
-        view = memoryview(out)
+        view = out.data
         try:
             while view:
                 done = os.preadv(self.fd, [view], offset)
@@ -89,6 +100,7 @@ class Checkpoint:
         folder: the folder that was named, None for a bare file.
         layout: weight file by component, from the folder's root; empty for a bare file.
         side_files: config, tokenizer and the like by name; empty for a bare file.
+        left_out: the folder's other files, each with the reason why it stays behind.
         notes: what was chosen or left out, in words.
     """
 
@@ -101,6 +113,7 @@ class Checkpoint:
         folder: Path | None = None,
         layout: Mapping[str, str] | None = None,
         side_files: Mapping[str, SideFile] | None = None,
+        left_out: Mapping[str, str] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.source = source
@@ -108,12 +121,17 @@ class Checkpoint:
         self.folder = folder
         self.layout: Mapping[str, str] = layout or {}
         self.side_files: Mapping[str, SideFile] = side_files or {}
+        self.left_out: Mapping[str, str] = left_out or {}
         self.notes = notes
         self.tensors: dict[str, TensorInfo] = {}
         self._where: dict[str, tuple[WeightFile, int]] = {}
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
         for file in files:
             component = components[file.path] if components else ""
+            if file.header.metadata.get("format") == FORMAT_NAME:
+                raise CheckpointError(
+                    f"{file.path}: a bank, not a checkpoint; unpack the task that you mean"
+                )
             refuse_quantised(str(file.path), file.header.tensors)
             for inner, tensor in file.header.tensors.items():
                 name = f"{component}/{inner}" if component else inner
@@ -126,6 +144,19 @@ class Checkpoint:
                     )
                 self.tensors[name] = tensor._replace(name=name) if component else tensor
                 self._where[name] = file, file.header.starts[inner]
+        watch(self)
+
+    @property
+    def pickle(self) -> str | None:
+        """Where in a pickle the tensors are (``state_dict``); None where it is none."""
+        return next((where for f in self.files if (where := f.pickle) is not None), None)
+
+    def changed(self) -> Path | None:
+        """A file that is not what it was when it was opened."""
+        for file in self.files:
+            if file.stamp is not None and not is_still(file.path, file.stamp):
+                return file.path
+        return None
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -134,6 +165,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files."""
+        unwatch(self)
         for file in self.files:
             file.close()
 
@@ -166,13 +198,22 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
             raise CheckpointError(f"{path}: does not name tensor {name!a} that {file} has")
 
 
+def _nearest(path: Path) -> str:
+    """The name beside a missing path that is most like it, as a question."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = [other.name for other in path.parent.iterdir()]
+    near = get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+
+
 def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:
     """The weight files of what a path names, by component; none is opened.
 
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
-        raise MissingError(f"{path}: not found")
+        raise MissingError(f"{path}: not found{_nearest(path)}")
     if path.is_dir():
         return folder_parts(path, allow_pickle=options.allow_pickle)
     return [file_part(path, allow_pickle=options.allow_pickle)]
@@ -183,12 +224,13 @@ def open_checkpoint(
     options: OpenOptions = DEFAULT_OPTIONS,
     *,
     called: str | None = None,
+    left_out: Mapping[str, str] | None = None,
     open_file: Callable[[Path], WeightFile] | None = None,
 ) -> Checkpoint:
     """Open a weight file, an index of shards, or a folder: of a model, pipeline or adapter.
 
-    `called` is what messages and manifests call it, `open_file` opens what lies elsewhere
-    (both for models of the Hub).
+    `called` is what messages and manifests call it, `left_out` are files that are not here,
+    `open_file` opens what lies elsewhere (all three for models of the Hub).
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     path = Path(source)
@@ -209,11 +251,12 @@ def open_checkpoint(
             files += opened
             notes += part.notes
         side_files: dict[str, SideFile] = {}
+        others = dict(left_out or {})
         if folder and not options.safetensors_only:
-            side_files, left_out = find_side_files(
-                path, [part.component for part in parts], code=options.trust_remote_code_files
-            )
-            notes += left_out
+            used = {file for part in parts for file in part.files()}
+            side_files, found = find_side_files(path, used, code=options.trust_remote_code_files)
+            others |= found
+            notes += left_out_note(others)
         made = Checkpoint(
             called or source,
             files,
@@ -221,6 +264,7 @@ def open_checkpoint(
             folder=path if folder else None,
             layout={part.component: part.target for part in parts} if folder else None,
             side_files=side_files,
+            left_out=others,
             notes=tuple(notes),
         )
         stack.pop_all()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
 
 from randes_cli.errors import CheckpointError
+from randes_cli.specs import TensorInfo
 
 #: Endings of tensor names that only quantised checkpoints have, and whose they are.
 _ENDINGS = {
@@ -17,6 +19,11 @@ _ENDINGS = {
     ".SCB": "bitsandbytes 8-bit",
     ".weight_scale_inv": "fp8 with scales",
     ".weight_scale": "fp8 or int8 with scales",
+    ".weight_scales": "fp8 or int8 with scales",
+    ".scale_weight": "scaled fp8",
+    "scaled_fp8": "scaled fp8",
+    ".W_q": "HQQ",
+    ".weight._data": "quanto",
     ".weight_packed": "compressed-tensors",
     ".weight_zero_point": "compressed-tensors",
 }
@@ -26,8 +33,34 @@ _REMEDY = (
 )
 
 
-def refuse_quantised(source: str, names: Iterable[str]) -> None:
-    """Raise CheckpointError when tensor names belong to quantised weights."""
+#: Dtypes of matrices that are codes where scales lie beside them.
+_CODES = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "F8_E4M3", "F8_E5M2"})
+_SCALE = re.compile(r"(^|_)scales?(_\w+)?$", re.IGNORECASE)
+#: Parameters of models that are called scales and scale no weight.
+_NO_SCALE = ("logit_scale", "layer_scale")
+
+
+def refuse_quantised(source: str, tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise CheckpointError when tensors are those of quantised weights.
+
+    By names that only one kind of them has; else a matrix of integers (or fp8) with scales in
+    the same module, whoever wrote it.
+    """
+    _refuse_names(source, tensors)
+    codes: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype in _CODES and len(tensor.shape) > 1:
+            codes.setdefault(name.rpartition(".")[0], name)
+    for name in tensors:
+        module, _, last = name.rpartition(".")
+        if module in codes and _SCALE.search(last) and last not in _NO_SCALE:
+            raise CheckpointError(
+                f"{source}: tensors {codes[module]!a} ({tensors[codes[module]].dtype}) and "
+                f"{name!a} belong to quantised weights (integers with scales); {_REMEDY}"
+            )
+
+
+def _refuse_names(source: str, names: Mapping[str, TensorInfo]) -> None:
     for name in names:
         for ending, kind in _ENDINGS.items():
             if name.endswith(ending) or ".quant_state." in name:
@@ -37,11 +70,22 @@ def refuse_quantised(source: str, names: Iterable[str]) -> None:
                 )
 
 
-def refuse_quantised_config(source: str, config: object) -> None:
-    """Raise CheckpointError when a model's config.json says that its weights are quantised."""
-    found = config.get("quantization_config") if isinstance(config, dict) else None
-    if isinstance(found, dict) and found:
-        kind = str(found.get("quant_method") or "an unnamed method")
-        raise CheckpointError(
-            f"{source}: config.json says that the weights are quantised ({kind[:40]}); {_REMEDY}"
-        )
+#: Keys under which a model's configuration says how its weights are quantised.
+_KEYS = ("quantization_config", "quantization", "compression_config")
+#: Files that say nothing else.
+_WHOLE = ("quantize_config.json", "hf_quant_config.json")
+
+
+def refuse_quantised_config(source: str, file: str, config: object) -> None:
+    """Raise CheckpointError when a model's configuration says that its weights are quantised."""
+    if not isinstance(config, dict):
+        return
+    parts = [config, *(value for value in config.values() if isinstance(value, dict))]
+    found = [part[key] for part in parts for key in _KEYS if isinstance(part.get(key), dict)]
+    found += [config] if file in _WHOLE and config else []
+    for one in found:
+        if one:
+            kind = str(one.get("quant_method") or one.get("quant_algo") or "an unnamed method")
+            raise CheckpointError(
+                f"{source}: {file} says that the weights are quantised ({kind[:40]}); {_REMEDY}"
+            )

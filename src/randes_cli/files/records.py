@@ -14,17 +14,18 @@ from typing import Any
 
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.folders import TARGETS
+from randes_cli.files.folders import SUFFIXES
 from randes_cli.files.header import is_name
 from randes_cli.files.json_fields import (
     Fields,
     as_dtype,
+    as_line,
     as_name_pair,
     as_shape,
     as_text,
     as_typed_shape,
 )
-from randes_cli.files.side_files import is_side_file
+from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
 from randes_cli.limits import MOST_COEFFICIENT
 from randes_cli.specs import (
     FLOAT_DTYPES,
@@ -47,7 +48,8 @@ Tensors = Mapping[str, TensorInfo]
 class BaseRecord:
     """The base model: `tensors` are its names, dtypes and shapes, in order.
 
-    `files` are its side files: content digest (of ``files/<digest>``) by name.
+    `files` are its side files: content digest (of ``files/<digest>``) by name. `layout`, `left_out`
+    and `pickle` are as in a task's record.
     """
 
     source: str
@@ -56,6 +58,9 @@ class BaseRecord:
     metadata: Mapping[str, str]
     tensors: Tensors
     files: Mapping[str, str] = field(default_factory=dict)
+    layout: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +72,8 @@ class BaseRecord:
             "metadata": dict(sorted(self.metadata.items())),
             "tensors": {n: [t.dtype, list(t.shape)] for n, t in self.tensors.items()},
             "files": dict(sorted(self.files.items())),
+            **({"layout": dict(self.layout)} if self.layout else {}),
+            **_origin_json(self),
             **self.extra,
         }
 
@@ -80,6 +87,9 @@ class BaseRecord:
             metadata=fields.map("metadata", as_text),
             tensors=_tensors(fields, "tensors"),
             files=_files(fields),
+            layout=_layout(fields),
+            left_out=_left_out(fields),
+            pickle=fields.optional("pickle", as_line, None),
             extra=fields.rest(),
         )
 
@@ -101,6 +111,8 @@ class TaskRecord:
         unprefixed: the base's names that the task uses as they are in spite of `prefix`.
         layout: weight file by component (see `Checkpoint`); empty for a bare file.
         files: side files: content digest (of ``files/<digest>``) by name.
+        left_out: the folder's other files, each with the reason why it is not in the bank.
+        pickle: where in its pickle the tensors were (``state_dict``), None where it was none.
         default: λ where there is no `coefficient`; None in banks of version 1, whose readers
             work it out from the norms.
         extra: unknown optional fields, kept as they are.
@@ -124,6 +136,8 @@ class TaskRecord:
     unprefixed: frozenset[str] = frozenset()
     layout: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
     default: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -168,7 +182,7 @@ class TaskRecord:
             made["coefficient"] = self.coefficient
         if self.default is not None:
             made["default"] = self.default
-        return {**made, **self.extra}
+        return {**made, **_origin_json(self), **self.extra}
 
     @classmethod
     def from_json(cls, fields: Fields, base: Tensors, version: int) -> TaskRecord:
@@ -193,6 +207,8 @@ class TaskRecord:
             unprefixed=frozenset(fields.optional_list("unprefixed", as_text)),
             layout=_layout(fields),
             files=_files(fields),
+            left_out=_left_out(fields),
+            pickle=fields.optional("pickle", as_line, None),
             extra=fields.rest(),
         )
         _check_conversions(fields, made, base)
@@ -303,15 +319,32 @@ def _coefficient(fields: Fields, key: str, *, needed: bool) -> float | None:
     return fields.number(key, MOST_COEFFICIENT)
 
 
+def _origin_json(record: BaseRecord | TaskRecord) -> dict[str, Any]:
+    """Optional fields of where a record came from that base and tasks share."""
+    made: dict[str, Any] = {}
+    if record.left_out:
+        made["left_out"] = dict(sorted(record.left_out.items()))
+    if record.pickle is not None:
+        made["pickle"] = record.pickle
+    return made
+
+
 def _layout(fields: Fields) -> dict[str, str]:
     """Where components lie in a folder: ``unet`` in ``unet/….safetensors``, no further."""
     found = fields.optional_map("layout", as_text)
     for component, target in found.items():
-        file = target.rpartition("/")[2]
-        safe = not component or re.fullmatch(r"[\w-][\w.-]*", component, re.ASCII)
-        inside = f"{component}/{file}" if component else file
-        if not safe or target != inside or file not in TARGETS:
+        folder, slash, file = target.rpartition("/")
+        safe = is_safe_name(target) and file.endswith(SUFFIXES)
+        if not safe or folder != component or bool(slash) != bool(component):
             raise fields.fail(f"layout[{component[:100]!a}]", "is not a file in its folder")
+    return found
+
+
+def _left_out(fields: Fields) -> dict[str, str]:
+    """Files that stayed behind: lines for people, not boundless."""
+    found = fields.optional_map("left_out", as_line)
+    if len(found) > MOST_LISTED + 1 or any(as_line(name) is None for name in found):
+        raise fields.fail("left_out", "is not a list of files")
     return found
 
 

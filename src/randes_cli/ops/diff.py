@@ -9,8 +9,9 @@ from typing import Any
 
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS, MANIFEST
+from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.base import BankBase, bank_base
+from randes_cli.files.guard import reading
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
@@ -88,6 +89,7 @@ def _settings(bank: BankFile) -> dict[str, Any]:
         "every": transform.every,
         "rest": transform.rest.value,
         "bits": manifest.bits,
+        "shares": dict(manifest.shares),
         "seed": manifest.seed,
         "groups": manifest.groups,
         "capacity": manifest.capacity,
@@ -145,8 +147,7 @@ def diff_banks(
     differ = [
         key
         for key in keys
-        if key not in (CHECKS, MANIFEST)
-        and not key.startswith("align/")
+        if parse_key(key).kind not in ("checks", "manifest", "align")
         and (
             a.header.tensors.get(key) != b.header.tensors.get(key)
             or a.digests(key) != b.digests(key)
@@ -173,6 +174,7 @@ def diff_banks(
     )
 
 
+@reading()
 def diff_bank_checkpoints(
     bank: BankFile,
     checkpoints: Sequence[tuple[str, str]],
@@ -209,6 +211,7 @@ def diff_bank_checkpoints(
     )
 
 
+@reading()
 def diff_checkpoints(
     a: str,
     b: str,
@@ -230,9 +233,9 @@ def diff_checkpoints(
         shapes = {n: (one.tensors[n].shape, two.tensors[n].shape) for n in both}
         dtypes = {n: (one.tensors[n].dtype, two.tensors[n].dtype) for n in both}
         alike = [name for name in both if shapes[name][0] == shapes[name][1]]
+        known = {} if zero is None else {name: t.shape for name, t in zero.tensors.items()}
         for name in alike if zero is not None else ():
-            info = zero.tensors.get(name) if zero is not None else None
-            if info is None or info.shape != shapes[name][0]:
+            if known.get(name) != shapes[name][0]:
                 raise MismatchError(f"{base}: tensor {name!a} is missing or has another shape")
         return CheckpointDiff(
             a=a,

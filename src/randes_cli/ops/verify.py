@@ -9,21 +9,32 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import reopen
+from randes_cli.build.tasks import reopen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
-from randes_cli.core.stats import predicted_cosine
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS, NORMS, base_key, file_key, own_key, scale_key
+from randes_cli.files.bank_keys import (
+    CHECKS,
+    NORMS,
+    ROUNDED,
+    base_key,
+    file_key,
+    own_key,
+    parse_key,
+    scale_key,
+    sum_key,
+)
 from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest
+from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.plan import chunks
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
-from randes_cli.stats.stored import kept_energy, norm_rows, sealed_bits, stored_statistics
+from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
@@ -90,10 +101,10 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
         if tensor not in task.own:
             keys.add(base_key(tensor))
             if retrieval.superposed(tensor):
-                key = retrieval.sum_key(tensor)
-                keys |= {key, scale_key(task.group, key.split("/", 2)[2])}
+                held = retrieval.held(tensor).name
+                keys |= {sum_key(task.group, held), scale_key(task.group, held)}
     if retrieval.untuned:
-        keys.add(NORMS)
+        keys |= {NORMS, ROUNDED}
     return keys & set(bank.header.tensors)
 
 
@@ -110,7 +121,7 @@ def verify(
     """
     keys = [key for key in bank.header.tensors if key != CHECKS]
     if quick:
-        keys = [key for key in keys if key.startswith(("stats/", "manifest"))]
+        keys = [key for key in keys if parse_key(key).kind in ("stats", "manifest")]
     jobs = [(key, n, rect) for key in keys for n, rect in _chunks(bank.info(key))]
     total = sum(bank.info(key).nbytes for key in keys)
     damaged: set[str] = set()
@@ -162,6 +173,7 @@ def _chunks(tensor: TensorInfo) -> list[tuple[int, tuple[int, int]]]:
     ]
 
 
+@reading()
 def measure(
     bank: BankFile,
     originals: Sequence[tuple[str, str]],
@@ -242,21 +254,13 @@ def _refuse_unlike(retrieval: Retrieval, unlike: set[str]) -> None:
 def _task_check(
     bank: BankFile, retrieval: Retrieval, found: Mapping[str, Mapping[int, Overlap]]
 ) -> TaskCheck:
-    statistics = stored_statistics(bank)
+    statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors.values()
     column = statistics.indices.index(retrieval.task.index)
-    rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors.values()))}
-    group, manifest = retrieval.task.group, bank.manifest
-    groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors.values(), groups, sealed_bits(manifest))
-    near = [place for place, task in enumerate(bank.manifest.tasks) if task.group == group]
+    rows = {name: row for row, name in enumerate(norm_rows(tensors))}
+    prediction = predict_bank(bank.manifest, statistics)
 
-    def predicted(names: Sequence[str]) -> float:
-        chosen = [rows[name] for name in names if name in rows]
-        inside = statistics.norms[chosen][:, near]
-        left = None if kept is None else kept[chosen, column]
-        if not inside[:, near.index(column)].any():
-            return 1.0 if not inside.any() else 0.0
-        return predicted_cosine(inside, np.zeros((len(near),) * 2), near.index(column), left)
+    def predicted(name: str) -> float:
+        return float(prediction.over(np.array([rows[name]])).cosine[column])
 
     names = [name for name in retrieval.tensors if retrieval.superposed(name)]
     sums = {
@@ -267,10 +271,10 @@ def _task_check(
     return TaskCheck(
         retrieval.task.name,
         whole.cosine,
-        predicted(names),
+        float(prediction.over().cosine[column]),
         _error(whole),
         len(retrieval.tensors) - len(names),
-        tuple(TensorCheck(n, s.cosine, predicted([n]), _error(s)) for n, s in sums.items()),
+        tuple(TensorCheck(n, s.cosine, predicted(n), _error(s)) for n, s in sums.items()),
     )
 
 

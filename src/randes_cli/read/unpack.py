@@ -8,31 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import BankDamaged, MismatchError, UsageError
+from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.atomic import (
-    atomic_file,
     check_space,
     check_target,
-    wrap_os_error,
 )
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase, bank_base
-from randes_cli.files.folders import SUFFIXES
+from randes_cli.files.folders import index_name, takes_shards
 from randes_cli.files.guard import one_command
 from randes_cli.files.records import TaskRecord
-from randes_cli.files.side_files import content_digest, is_code, is_side_file
-from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
-from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
-from randes_cli.read.retrieve import Piece, Retrieval, output_metadata
-from randes_cli.specs import FLOAT_DTYPES, RunOptions, TensorInfo
+from randes_cli.files.writer import (
+    CheckpointWriter,
+    checkpoint_writer,
+    shards_of,
+    weight_files,
+)
+from randes_cli.limits import StrPath
+from randes_cli.read.pieces import Piece
+from randes_cli.read.places import (
+    Destination,
+    UnpackOptions,
+    by_component,
+    destination,
+    make_folder,
+    names_a_file,
+    write_side_files,
+)
+from randes_cli.read.retrieve import Retrieval, output_metadata
+from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress, run_parallel
 
 
@@ -40,7 +51,8 @@ from randes_cli.workers import Progress, no_progress, run_parallel
 class UnpackReport:
     """One task that was written (or with a dry run would be). Sizes are bytes.
 
-    `path` is the file or folder that loads it; `files` are all its files, weights first.
+    `path` is the file or folder that loads it; `files` are all its files, weights first;
+    `left_out` are files of the packed folder that are not in the bank, each with the reason.
     """
 
     task: str
@@ -53,90 +65,8 @@ class UnpackReport:
     saturated: int
     damaged: tuple[str, ...]
     files: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class UnpackOptions:
-    """How tasks come out.
-
-    Attributes:
-        coefficient: λ in place of the task's own (None: the task's).
-        dtype: dtype of all floating-point tensors (None: the task's).
-        shard_bytes: most bytes of one output file (None: one file).
-        saturate: let values beyond the dtype's range become its largest, and count them.
-        force: replace what is there, and write damaged tasks all the same.
-        safetensors_only: write weights and no side files.
-        trust_remote_code_files: write the Python files that came with a task.
-    """
-
-    coefficient: float | None = None
-    dtype: str | None = None
-    shard_bytes: int | None = None
-    saturate: bool = False
-    force: bool = False
-    safetensors_only: bool = False
-    trust_remote_code_files: bool = False
-
-    def __post_init__(self) -> None:
-        if self.coefficient is not None:
-            check_number("--lambda", self.coefficient, MOST_COEFFICIENT)
-        if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
-            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
-        if self.shard_bytes is not None:
-            Limit(1, 2**63 - 1).check("--shard", self.shard_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where one task goes.
-
-    Attributes:
-        path: what the user opens afterwards: a file, or a folder.
-        weights: weight file by component (as in the task's layout).
-        side_files: content digest by the path to write it to.
-        notes: what is not written, and why.
-    """
-
-    path: Path
-    weights: Mapping[str, Path]
-    side_files: Mapping[Path, str]
-    notes: tuple[str, ...] = ()
-
-
-def destination(
-    task: TaskRecord, out: Path | None, options: UnpackOptions, *, single: bool
-) -> Destination:
-    """Where a task goes when `out` is what the user named (None: here, named after the task).
-
-    ``X.safetensors`` (or .st) is a bare file. Anything else is a folder: a single task that
-    came from a folder becomes that folder, another task ``X/<task>.safetensors`` or
-    ``X/<task>/``. Raises UsageError for a bare file of several tasks or of a pipeline.
-    """
-    if out is not None and out.name.endswith(SUFFIXES) and not out.is_dir():
-        if not single:
-            raise UsageError(f"{out}: a file for one task; name a folder for several")
-        if len(task.layout) > 1:
-            parts = ", ".join(sorted(task.layout))
-            raise UsageError(f"{out}: task {task.name} has components ({parts}); name a folder")
-        return Destination(out, dict.fromkeys(task.layout or [""], out), {})
-    parent = out or Path()
-    if not task.layout:
-        file = parent / f"{task.name}.safetensors"
-        return Destination(file, {"": file}, {})
-    folder = parent if single and out is not None else parent / task.name
-    weights = {component: folder / target for component, target in task.layout.items()}
-    files, notes = {}, []
-    for name, content in task.files.items():
-        if options.safetensors_only:
-            continue
-        if not is_side_file(name):
-            raise BankDamaged(f"task {task.name}: {name[:100]!a} is not the name of a side file")
-        if is_code(name) and not options.trust_remote_code_files:
-            notes.append(f"{name}: code, not written (see --trust-remote-code-files)")
-        else:
-            files[folder / name] = content
-    return Destination(folder, weights, files, tuple(notes))
 
 
 @one_command()
@@ -159,17 +89,19 @@ def unpack(
     out = None if out is None else Path(out)
     with ExitStack() as stack:
         file = stack.enter_context(BankFile(Path(bank)))
-        chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
+        every = [task.name for task in file.manifest.tasks]
+        chosen = every if names is None else list(dict.fromkeys(names))
         tasks = [file.task(name) for name in chosen]
-        places = [destination(task, out, options, single=len(tasks) == 1) for task in tasks]
+        single = len(tasks) == 1 and (names is not None or names_a_file(out))
+        places = [destination(task, out, options, single=single) for task in tasks]
         opened = stack.enter_context(bank_base(file, base))
         jobs = [
             _Unpacking(file, opened, task, place, options, run)
             for task, place in zip(tasks, places, strict=True)
         ]
+        for job in jobs:
+            job.check()
         if not dry_run:
-            for job in jobs:
-                job.check()
             check_space(_existing(out or Path()), sum(job.bytes for job in jobs))
             for job in jobs:
                 job.write(progress)
@@ -205,6 +137,7 @@ class _Unpacking:
             run=run,
         )
         self.components = by_component(self.retrieval, place.weights)
+        self.notes = list(place.notes)
         self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
 
     def files(self) -> list[Path]:
@@ -212,8 +145,14 @@ class _Unpacking:
         made: list[Path] = []
         for component, path in self.place.weights.items():
             tensors = list(self.components[component].values())
-            made += weight_files(path, tensors, shard_bytes=self.options.shard_bytes)
+            made += weight_files(path, tensors, shard_bytes=self._shard_bytes(path))
         return [*made, *self.place.side_files]
+
+    def _shard_bytes(self, path: Path) -> int | None:
+        """The most bytes of one weight file: no limit where its library reads no shards."""
+        layout = self.retrieval.task.layout
+        whole = layout and path.name in {Path(target).name for target in layout.values()}
+        return None if whole and not takes_shards(path.name) else self.options.shard_bytes
 
     def check(self) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
@@ -222,7 +161,7 @@ class _Unpacking:
             if path.parent.exists():
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():
-            others = [path.with_name(path.name + ".index.json"), path]
+            others = [path.with_name(index_name(path.name)), path, *shards_of(path)]
             other = next((p for p in others if p not in files and p.exists()), None)
             if other is not None:
                 raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
@@ -230,8 +169,10 @@ class _Unpacking:
     def write(self, progress: Progress) -> None:
         """Write side files, then the weights: a folder without weights loads as nothing."""
         for path in self.files():
-            _make_folder(path.parent)
-        write_side_files(self.bank, self.place, force=self.options.force)
+            make_folder(path.parent)
+        self.notes += write_side_files(
+            self.bank, self.place, force=self.options.force, dtype=self.options.dtype
+        )
         with self._writers() as writers:
             self._write_weights(writers, progress)
 
@@ -248,7 +189,7 @@ class _Unpacking:
                         path,
                         list(inside.values()),
                         metadata,
-                        shard_bytes=self.options.shard_bytes,
+                        shard_bytes=self._shard_bytes(path),
                         force=self.options.force,
                     )
                 )
@@ -291,6 +232,12 @@ class _Unpacking:
     def report(self, dry_run: bool) -> UnpackReport:
         """What was (or would be) written."""
         retrieval = self.retrieval
+        if self.options.shard_bytes is not None:
+            self.notes += [
+                f"{path.name}: one file, for its library reads no shards of it"
+                for path in self.place.weights.values()
+                if self._shard_bytes(path) is None
+            ]
         return UnpackReport(
             task=retrieval.task.name,
             path=str(self.place.path),
@@ -302,41 +249,6 @@ class _Unpacking:
             saturated=retrieval.saturated,
             damaged=tuple(sorted(retrieval.damaged)),
             files=tuple(map(str, self.files())),
-            notes=self.place.notes,
+            left_out=dict(retrieval.task.left_out),
+            notes=tuple(self.notes),
         )
-
-
-def write_side_files(bank: BankFile, place: Destination, *, force: bool = False) -> None:
-    """Write a task's side files where they belong. Raises BankDamaged."""
-    for path, content in place.side_files.items():
-        data = bank.read_whole(file_key(content)).tobytes()
-        if content_digest(data) != content:
-            raise BankDamaged(f"{bank.path}: tensor {file_key(content)!a} is damaged")
-        _make_folder(path.parent)
-        with atomic_file(path, force=force) as file:
-            file.write_at(data, 0)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UsageError(f"{folder}: a file is where the output's folder should be") from None
-    except OSError as error:
-        raise wrap_os_error(error, folder, "making the folder") from error
-
-
-def by_component(
-    retrieval: Retrieval, weights: Mapping[str, object]
-) -> dict[str, dict[str, TensorInfo]]:
-    """By component and bank name: the tensors as they are called in the component's file."""
-    made: dict[str, dict[str, TensorInfo]] = {component: {} for component in weights}
-    for name, tensor in retrieval.tensors.items():
-        outer = retrieval.output_name(name)
-        component, _, inner = outer.partition("/")
-        if component not in weights or not inner:
-            component, inner = "", outer
-        if component not in made:
-            raise BankDamaged(f"{retrieval.bank.path}: no weight file for tensor {name[:100]!a}")
-        made[component][name] = TensorInfo(inner, tensor.dtype, tensor.shape)
-    return made

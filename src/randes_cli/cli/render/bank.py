@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +47,21 @@ def _count(number: int, noun: str) -> str:
 
 def _sealed(report: BankReport) -> dict[int, str]:
     """The sealed groups, in words, by their bits."""
-    by_bits: dict[int, list[str]] = {}
-    for group, bits in report.sealed.items():
-        by_bits.setdefault(bits, []).append(str(group))
+    return _in_words(report.sealed)
+
+
+def _shares(report: BankReport) -> dict[int, str]:
+    """The groups with a share of the elements, in words, by their m."""
+    return _in_words(report.shares)
+
+
+def _in_words(by_group: Mapping[int, int]) -> dict[int, str]:
+    found: dict[int, list[str]] = {}
+    for group, value in by_group.items():
+        found.setdefault(value, []).append(str(group))
     return {
-        bits: f"group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
-        for bits, groups in by_bits.items()
+        value: f"group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
+        for value, groups in found.items()
     }
 
 
@@ -69,9 +78,10 @@ def _groups(report: BankReport) -> list[tuple[str, str]]:
         f"{groups} sealed at {bits} bit" + ("s" if bits > 1 else "")
         for bits, groups in _sealed(report).items()
     ]
-    if report.groups == 1 and not sealed:
+    shares = [f"{groups} on 1/{every} of the elements" for every, groups in _shares(report).items()]
+    if report.groups == 1 and not (sealed or shares):
         return []
-    return [("groups", "; ".join([str(report.groups), *sealed]))]
+    return [("groups", "; ".join([str(report.groups), *sealed, *shares]))]
 
 
 def _header(report: BankReport, width: int) -> list[Text]:
@@ -192,6 +202,19 @@ def task_lines(
     return made if full or len(tasks) <= _MOST_TASKS else [*made, more(len(tasks) - _MOST_TASKS)]
 
 
+def _left_out(report: BankReport, width: int, *, full: bool) -> list[Text]:
+    """The files of the tasks' folders that are not in the bank."""
+    lines = [
+        f"  {task.name}: {name} ({reason})"
+        for task in report.tasks
+        for name, reason in task.left_out.items()
+    ]
+    shown = lines if full else lines[:_MOST_ROWS]
+    made = [Text("left out when it was packed", "bold")] if lines else []
+    made += [Text(shorten(safe(line), width)) for line in shown]
+    return made if len(shown) == len(lines) else [*made, more(len(lines) - len(shown))]
+
+
 def _matrices(report: BankReport, width: int, *, full: bool) -> list[Text]:
     count = len(report.tasks)
     before, during = report.cosine_before, report.cosine_during
@@ -267,6 +290,8 @@ def bank_view(
         tasks = [report.tasks[n] for n in order]
         details = [report.details[n] for n in order]
         parts.append(task_lines(tasks, details, full=full, width=width))
+    if any(task.left_out for task in report.tasks):
+        parts.append(_left_out(report, width, full=full))
     if len(report.tasks) > 1:
         parts.append(_matrices(report, width, full=full))
     if report.rows:
@@ -320,6 +345,9 @@ def task_view(
     if detail.tuning:
         best = max(detail.tuning, key=lambda point: point[1])
         pairs.append(("tuning", f"score {best[1]:.4f} at λ = {best[0]:g}, of {len(detail.tuning)}"))
+    if task.left_out:
+        words = ", ".join(f"{name} ({reason})" for name, reason in task.left_out.items())
+        pairs.append(("left out", safe(words)))
     made = [Text(task.name, "bold"), *_fields([(f"{n:8}", v) for n, v in pairs], width), cosine]
     if len(report.tasks) > 1:
         made += [Text(), *_neighbours(report, place, width, full=full)]
