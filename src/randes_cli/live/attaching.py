@@ -16,7 +16,7 @@ from randes_cli.live.names import Part, Parts, parameter_parts
 from randes_cli.live.weight import MOST_TABLE, Block, Group, Weight
 from randes_cli.plan import seal_matrix
 from randes_cli.read.factors import factors_of
-from randes_cli.read.unpack import by_component
+from randes_cli.read.places import by_component
 from randes_cli.specs import TensorInfo
 
 #: Parameters whose rows stand for positions, and those that stand for distances.

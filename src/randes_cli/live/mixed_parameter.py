@@ -200,7 +200,7 @@ def _with_bias(made: torch.Tensor, bias: Any, selection: Selection, axis: int = 
 
 def _lengthened(spread: Spread, dims: int) -> Spread:
     """With dimensions of 1 behind it."""
-    return Spread(spread.data[(..., *[None] * dims)], spread.lead)
+    return Spread(spread.data.reshape(*spread.data.shape, *[1] * dims), spread.lead)
 
 
 def linear(

@@ -190,7 +190,7 @@ def _convolution(
     if bias is None:
         return made
     if isinstance(bias, Spread):
-        side = bias.data[(..., *[None] * (made.dim() - 2))]
+        side = bias.data.reshape(*bias.data.shape, *[1] * (made.dim() - 2))
         return made + align(Spread(side, bias.lead), made)
     return made + torch.as_tensor(bias).reshape(-1, *[1] * (made.dim() - 2))
 
