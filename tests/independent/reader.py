@@ -49,7 +49,8 @@ def stream_signs(seed: int, name: str, count: int) -> Array:
     """±1 for each bit of the stream."""
     data = np.frombuffer(stream("signs", seed, name, (count + 7) // 8), np.uint8)
     bits = np.unpackbits(data, bitorder="little")[:count]
-    return np.where(bits == 1, np.float32(-1), np.float32(1))
+    made: Array = np.where(bits == 1, np.float32(-1), np.float32(1))
+    return made
 
 
 def view(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -68,7 +68,7 @@ class TensorFile:
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
-        view = memoryview(out)
+        view = out.data
         try:
             while view:
                 done = os.preadv(self.fd, [view], offset)

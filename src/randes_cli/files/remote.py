@@ -107,7 +107,7 @@ class RemoteFile:
     def _request(self, offset: int, out: Raw) -> None:
         self.bytes_read += len(out)
         with hub_errors(str(self.path), self._repo):
-            self._fill(offset, memoryview(out))
+            self._fill(offset, out.data)
 
     def _fill(self, offset: int, view: memoryview) -> None:
         done, left = 0, _ATTEMPTS
