@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from randes_cli.core.arrays import Raw
-from randes_cli.core.convert import narrow, widen
+from randes_cli.core.convert import all_finite, narrow, widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
@@ -269,7 +269,7 @@ class Retrieval:
         for rect in piece.rect.split(kernel.elements):
             start = (rect.start - piece.rect.start) * size
             target = out[start : start + rect.elements * size]
-            self._base_strip(kernel, base, rect, target if onto else None)
+            self._base_strip(kernel, base, rect, target if onto else None, piece)
             if direct:
                 bits = 8 * ITEM_SIZE[dtype]
                 codes = kernel.buffer(rect.elements * bits // 8)
@@ -289,16 +289,26 @@ class Retrieval:
         if direct:  # what `reader` reads it also checks
             self._check_chunk(sums, self._whole(piece), piece, key)
 
-    @staticmethod
     def _base_strip(
-        kernel: Kernel, base: StoredChunk | None, rect: Rect, target: Raw | None
+        self,
+        kernel: Kernel,
+        base: StoredChunk | None,
+        rect: Rect,
+        target: Raw | None,
+        piece: Piece,
     ) -> None:
-        """Read the base's strip to where the kernel adds to it: `target`, or its own memory."""
+        """Read the base's strip to where the kernel adds to it: `target`, or its own memory.
+
+        Nothing is packed on a base with NaN or infinite values: one that has them is forged.
+        """
         if base is None:
             kernel.set_base(0, None, "F32", rect.elements)
-        elif target is not None:
-            base.read(rect, target)
-        else:
+            return
+        raw = target
+        if raw is None:
             raw = kernel.buffer(rect.elements * ITEM_SIZE[base.dtype])
-            base.read(rect, raw)
+        base.read(rect, raw)
+        if base.unchecked and not all_finite(raw, base.dtype):
+            self._check(b"NaN or infinite values", b"", base_key(piece.tensor.name), piece.chunk)
+        if target is None:
             kernel.set_base(0, raw, base.dtype, rect.elements)
