@@ -34,7 +34,7 @@ from tests.independent.numbers import (
 )
 
 VERSIONS = (1, 2)
-FEATURES = {"superposition", "sealed"}
+FEATURES = {"superposition", "sealed", "share"}
 DISTORTION = {1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006}
 #: name → (dtype, shape, bytes)
 Checkpoint = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -49,7 +49,8 @@ def stream_signs(seed: int, name: str, count: int) -> Array:
     """±1 for each bit of the stream."""
     data = np.frombuffer(stream("signs", seed, name, (count + 7) // 8), np.uint8)
     bits = np.unpackbits(data, bitorder="little")[:count]
-    return np.where(bits == 1, np.float32(-1), np.float32(1))
+    made: Array = np.where(bits == 1, np.float32(-1), np.float32(1))
+    return made
 
 
 def view(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -264,12 +265,41 @@ class Bank:
         layers, order = self._order(task, place)
         return layers[order[layers.index(place)]]
 
+    def share(self, group: int, name: str) -> int:
+        """m: one element in m of this tensor is in the group's superposition."""
+        every = int(self.manifest.get("shares", {}).get(str(group), 1))
+        rows, columns = view(self.shapes[name][1])
+        return 1 if 16 * every * (rows + columns) > rows * columns else every
+
+    def _spread(self, group: int, name: str, every: int) -> Array | None:
+        """S of a tensor with a share of its elements, all others zero."""
+        key, (rows, columns) = f"sum/{group}/{name}", view(self.shapes[name][1])
+        wide = -(-columns // every)
+        if f"scale/{group}/{name}" in self.entries:
+            bits = self.manifest["sealed"][str(group)]["bits"]
+            held = levels(bits)[unpack_codes(self.bytes_of(key), bits, rows * wide)]
+        else:
+            need(self.entries[key].shape == (rows, wide), f"{key}: shape")
+            size = self.manifest["widths"].get(name, self.manifest["bits"]) // 8
+            held = np.frombuffer(self.bytes_of(key), f"<i{size}").astype(np.float32)
+        made = np.zeros((rows, columns), np.float32)
+        for i in range(rows):
+            kept = [j for j in range(columns) if (i + j + group) % every == 0]
+            made[i, kept] = held[i * wide : i * wide + len(kept)]
+        if f"scale/{group}/{name}" in self.entries:
+            scales = np.frombuffer(self.bytes_of(f"scale/{group}/{name}"), "<f2")
+            made = made * scales[rows:].astype(np.float32)
+            made = made * scales[:rows].astype(np.float32)[:, None]
+        return np.asarray(made.reshape(-1))
+
     def superposition(self, group: int, name: str) -> Array | None:
         """S of one tensor, in steps, as float32; None where no task of the group changed it."""
         key = f"sum/{group}/{name}"
         if key not in self.entries:
             return None
         shape = self.shapes[name][1]
+        if self.share(group, name) > 1:
+            return self._spread(group, name, self.share(group, name))
         if f"scale/{group}/{name}" not in self.entries:
             need(self.entries[key].shape == shape, f"{key}: shape")
             width = self.manifest["widths"].get(name, self.manifest["bits"])
@@ -293,7 +323,7 @@ class Bank:
         total = self.superposition(task["group"], source)
         if total is None:
             return None
-        step = np.float32(2.0 ** self.manifest["steps"][source])
+        step = np.float32(self.share(task["group"], source) * 2.0 ** self.manifest["steps"][source])
         return np.asarray(np.float32(coefficient) * step * (flips * total))
 
     def retrieve(self, name: str, coefficient: float | None = None) -> Checkpoint:

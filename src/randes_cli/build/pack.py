@@ -10,11 +10,12 @@ from pathlib import Path
 
 from randes_cli.build.build import Build
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import Inputs, check_names, leading_base, open_inputs
+from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.pack_report import pack_report
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
+from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.guard import one_command
@@ -138,6 +139,7 @@ def _build(
         steps={},
         groups=max(options.groups, 1 + max(held)),
     )
+    empty = empty.with_shares(dict.fromkeys(range(empty.groups), options.share))
     steps = Steps(
         given_steps(units, options.steps, options.widths, options.bits),
         bits=options.bits,

@@ -54,6 +54,7 @@ def pack_report(
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
+        share=start.shares.get(0, 1),
         groups=start.groups,
         adapters="kept" if kept_adapters else "merged" if merged else None,
         merged=merged,
@@ -78,6 +79,7 @@ def _alternatives(build: Build, size: int, lengths: Lengths, bits: int) -> tuple
         [participant.index for participant in draft.coming],
         draft.estimate((), build.cells),
         draft.start.capacity,
+        draft.start.shares.get(0, 1),
     )
     return tuple(
         replace(one, bank_bytes=size, present=True)

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.sample import Deltas, Measured, gather_grams
+from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
@@ -27,7 +27,7 @@ from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.read.sealed import SealedReader
+from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import OpenOptions
 from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells
 from randes_cli.workers import Progress
@@ -40,7 +40,7 @@ class Echo:
         self.bank, self.task = bank, task
         self.group, self.seed, self.index = task.group, task.seed, task.index
         self._retrieval = Retrieval(bank, None, task)
-        self._sealed = {group: SealedReader(bank, group, _trust) for group in bank.manifest.sealed}
+        self._reader = StepsReader(bank, task.group, _trust)
 
     def delta(self, base: Sample, name: str) -> F32 | None:
         """The retrieved delta on a sample of a tensor; None where there is none."""
@@ -52,20 +52,10 @@ class Echo:
         return np.concatenate([self._run(unit, key, flips, name, rect) for rect in base.runs])
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
-        step = 2.0 ** self.bank.manifest.steps[name]
+        step = self._retrieval.share(name).every * 2.0 ** self.bank.manifest.steps[name]
         signs = unit.window(flips, rect, step).values()
-        return self._steps(key, name, rect) * signs.reshape(-1)
-
-    def _steps(self, key: str, name: str, rect: Rect) -> F32:
-        """A rectangle of a superposition, in steps."""
-        info = self.bank.info(key)
-        if info.dtype == "U8":
-            held = self._retrieval.held(name)
-            return self._sealed[self.group].steps(held, rect.start, rect.elements)
-        size = info.nbytes // info.elements
-        raw = np.empty(rect.elements * size, np.uint8)
-        self.bank.read_into(key, rect.start * size, raw)
-        return raw.view(np.int16 if size == 2 else np.int8).astype(np.float32)
+        held = self._retrieval.held(name)
+        return self._reader.steps(held, rect.start, rect.elements) * signs.reshape(-1)
 
 
 def _trust(found: bytes, recorded: bytes, key: str) -> None:

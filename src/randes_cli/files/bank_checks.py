@@ -15,12 +15,12 @@ from randes_cli.files.bank_keys import (
     own_key,
     parse_key,
     sealed_tensors,
-    sum_dtype,
     sum_key,
+    sum_tensor,
 )
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.manifest import Manifest
-from randes_cli.plan import plan_units, sealable, superposable
+from randes_cli.plan import plan_units, sealable, share_of, superposable
 from randes_cli.specs import BaseStorage, Rest, Shuffle, TensorInfo
 
 #: Takes a tensor's name, dtype and shape, and raises where it is not so.
@@ -96,11 +96,13 @@ def _check_sum(
     if base is None:
         raise BankDamaged(f"{name!a} does not match the base")
     sealed = found.dtype == "U8"
-    if not sealed and base.shape != found.shape:
+    share = share_of(base, int(group), manifest.shares)
+    wanted = sum_tensor(int(group), base, manifest.widths.get(tensor, manifest.bits), share)
+    if not sealed and wanted.shape != found.shape:
         raise BankDamaged(f"{name!a} does not match the base")
     if tensor not in manifest.steps:
         raise BankDamaged(f"manifest: steps[{tensor!a}] is missing")
-    if not sealed and found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
+    if not sealed and wanted.dtype != found.dtype:
         raise BankDamaged(f"{name!a} has another width than the manifest says")
     if sealed:
         _check_seal(int(group), found, manifest, base, expect)
@@ -113,7 +115,7 @@ def _check_seal(
     seal = manifest.sealed.get(group)
     if seal is None or not sealable(base):
         raise BankDamaged(f"{found.name!a} is of no sealed group of this bank")
-    for wanted in sealed_tensors(group, base, seal.bits):
+    for wanted in sealed_tensors(group, base, seal.bits, share_of(base, group, manifest.shares)):
         expect(wanted.name, wanted.dtype, wanted.shape)
 
 

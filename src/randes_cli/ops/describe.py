@@ -78,6 +78,7 @@ class BankReport:
     bits: int
     groups: int
     sealed: dict[int, int]
+    shares: dict[int, int]
     seed: int
     capacity: int
     next_index: int
@@ -205,6 +206,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         bits=manifest.bits,
         groups=manifest.groups,
         sealed=sealed_bits(manifest),
+        shares=dict(manifest.shares),
         seed=manifest.seed,
         capacity=manifest.capacity,
         next_index=manifest.next_index,

@@ -89,6 +89,7 @@ def _settings(bank: BankFile) -> dict[str, Any]:
         "every": transform.every,
         "rest": transform.rest.value,
         "bits": manifest.bits,
+        "shares": dict(manifest.shares),
         "seed": manifest.seed,
         "groups": manifest.groups,
         "capacity": manifest.capacity,

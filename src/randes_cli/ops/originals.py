@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import reopen
+from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile

@@ -16,12 +16,12 @@ from randes_cli.core.prediction import Lengths, Moments, moments
 from randes_cli.core.stats import rounding_of
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import parse_key, sealed_tensors
+from randes_cli.files.bank_keys import parse_key, sealed_tensors, sum_tensor
 from randes_cli.files.writer import parse_size
-from randes_cli.plan import sealable, superposable, tensor_bytes
+from randes_cli.plan import sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import TensorInfo
-from randes_cli.stats.stored import Statistics, bank_lengths, kept_energy, sealable_rows
+from randes_cli.stats.stored import Statistics, bank_lengths, kept_energy
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
@@ -41,6 +41,7 @@ class Outline:
         indices: the tasks' indices.
         rest: bytes of the bank without superpositions.
         capacity: tasks that steps of 8 bits have room for.
+        share: superpositions have one element in this many.
     """
 
     base: Sequence[TensorInfo]
@@ -49,11 +50,12 @@ class Outline:
     indices: Sequence[int]
     rest: int
     capacity: int
+    share: int = 1
 
     def bank_bytes(self, groups: int, bits: int) -> int:
         """Bytes of the bank."""
         used = min(groups, len(self.indices))
-        each = sum(count * _sum_bytes(tensor, bits) for tensor, count in self._kinds)
+        each = sum(count * _sum_bytes(tensor, bits, self.share) for tensor, count in self._kinds)
         return self.rest + used * each
 
     @cached_property
@@ -62,14 +64,11 @@ class Outline:
         found = Counter((tensor.dtype, tensor.shape) for tensor in self.summed)
         return [(TensorInfo("", *kind), count) for kind, count in found.items()]
 
-    @cached_property
-    def _cut(self) -> F64:
-        return sealable_rows(self.base)
-
     def cosine(self, groups: int, bits: int) -> float:
         """Mean predicted cosine, with the tasks dealt evenly."""
         dealt = [index % groups for index in self.indices]
         sealed = dict.fromkeys(dealt, bits) if bits < 8 else {}
+        shares = dict.fromkeys(dealt, self.share) if self.share > 1 else {}
         whole, (kept, rounded) = self.lengths.whole, self._rounding(bits)
         lengths = Lengths(
             whole,
@@ -78,7 +77,7 @@ class Outline:
             self.lengths.changed,
             dealt,
             self.lengths.order,
-            kept_energy(self._cut, sealed),
+            kept_energy(self.base, sealed, shares),
         )
         return float(moments(lengths).cosine.mean()) if dealt else 1.0
 
@@ -100,12 +99,13 @@ class Outline:
         return Alternative(groups, bits, size, self.cosine(groups, bits), False)
 
 
-def _sum_bytes(tensor: TensorInfo, bits: int) -> int:
+def _sum_bytes(tensor: TensorInfo, bits: int, every: int) -> int:
+    share = share_of(tensor, 0, {0: every})
     if bits in SEAL_BITS and bits < 8:
         if sealable(tensor):
-            return tensor_bytes(sealed_tensors(0, tensor, bits))
+            return tensor_bytes(sealed_tensors(0, tensor, bits, share))
         return 2 * tensor.elements
-    return tensor.elements * bits // 8
+    return sum_tensor(0, tensor, bits, share).nbytes
 
 
 def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...]:
@@ -137,6 +137,7 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
         [task.index for task in manifest.tasks],
         bank.header.file_size - held,
         manifest.capacity,
+        max(manifest.shares.values(), default=1),
     )
     near = {1, groups, 2 * groups, *([groups // 2] if groups > 1 else [])}
     made = weigh_all(outline, (number for number in near if number <= max(1, count, groups)))

@@ -17,7 +17,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import GRAM, NORMS, ROUNDED
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
-from randes_cli.plan import Unit, plan_units, sealable, superposable, tensor_bytes
+from randes_cli.plan import Unit, plan_units, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import Shuffle, TensorInfo, Transform
 
@@ -61,12 +61,28 @@ def sealable_rows(base: Iterable[TensorInfo]) -> F64:
     return np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
 
 
-def kept_energy(cut: F64, sealed: Mapping[int, int]) -> dict[int, F64]:
-    """What share of each tensor's energy the levels of sealed groups keep, by group.
+def shared_rows(base: Iterable[TensorInfo], every: int) -> F64:
+    """The m of each superposable tensor in a group that stores one element in `every`."""
+    tensors = [tensor for tensor in base if superposable(tensor)]
+    found = {tensor.shape: share_of(tensor, 0, {0: every}).every for tensor in tensors}
+    return np.array([found[tensor.shape] for tensor in tensors], np.float64)
 
-    `cut` are the base's `sealable_rows`, `sealed` the bits of sealed groups.
+
+def kept_energy(
+    base: Sequence[TensorInfo], sealed: Mapping[int, int], shares: Mapping[int, int]
+) -> dict[int, F64]:
+    """What part of each tensor's energy a retrieval keeps, by group, where it is not all.
+
+    `sealed` has the bits of sealed groups, whose levels keep 1 − D; `shares` the m of groups that
+    store one element in m: what is left of a delta comes back m times as large, so that it has
+    m times the energy.
     """
-    return {group: 1.0 - cut * DISTORTION[bits] for group, bits in sealed.items()}
+    made = {}
+    for group in sorted({*sealed, *shares}):
+        lost = DISTORTION[sealed[group]] if group in sealed else 0.0
+        dense = 1.0 - sealable_rows(base) * lost
+        made[group] = dense / shared_rows(base, shares.get(group, 1))
+    return made
 
 
 def sealed_bits(manifest: Manifest) -> dict[int, int]:
@@ -97,7 +113,7 @@ def bank_lengths(manifest: Manifest, norms: F64, rounded: F64) -> Lengths:
             manifest.transform,
             [(task.seed, task.index) for task in manifest.tasks],
         ),
-        kept_energy(sealable_rows(manifest.base.tensors.values()), sealed_bits(manifest)),
+        kept_energy(list(manifest.base.tensors.values()), sealed_bits(manifest), manifest.shares),
     )
 
 
