@@ -1,4 +1,4 @@
-"""What docs/python.md and the README show is run, in order."""
+"""What docs/live.md and the README show is run, in order."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def examples(page: str) -> list[str]:
 @pytest.mark.usefixtures("bank")
 def test_the_pages_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
-    for code in examples("docs/python.md"):
-        exec(compile(code, "docs/python.md", "exec"), names)
+    for code in examples("docs/live.md"):
+        exec(compile(code, "docs/live.md", "exec"), names)
     logits, answers = names["logits"], names["answers"]
     assert isinstance(logits, torch.Tensor) and logits.shape == (3, 3, 96)
     assert isinstance(answers, torch.Tensor) and answers.shape[0] == 3
