@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from randes_cli.errors import RandesError as RandesError
     from randes_cli.errors import UsageError as UsageError
     from randes_cli.files.records import TaskRecord as TaskRecord
+    from randes_cli.live.mixed import MixedModel as MixedModel
+    from randes_cli.live.mixed import attach as attach
+    from randes_cli.live.pool import Pool as Pool
     from randes_cli.ops.describe import BankReport as BankReport
     from randes_cli.ops.diff import BankDiff as BankDiff
     from randes_cli.ops.diff import CheckpointDiff as CheckpointDiff
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from randes_cli.ops.tune import tune as tune
     from randes_cli.ops.verify import VerifyReport as VerifyReport
     from randes_cli.read.load import LoadReport as LoadReport
-    from randes_cli.read.unpack import UnpackOptions as UnpackOptions
+    from randes_cli.read.places import UnpackOptions as UnpackOptions
     from randes_cli.read.unpack import UnpackReport as UnpackReport
     from randes_cli.reports import EditReport as EditReport
     from randes_cli.reports import PackReport as PackReport
@@ -88,12 +91,14 @@ _HOME = {
     "LoadReport": "read.load",
     "MismatchError": "errors",
     "MissingError": "errors",
+    "MixedModel": "live.mixed",
     "NewerFormat": "errors",
     "NoSpace": "errors",
     "OpenOptions": "specs",
     "OutOfResources": "errors",
     "PackOptions": "specs",
     "PackReport": "reports",
+    "Pool": "live.pool",
     "PushReport": "ops.push",
     "RandesError": "errors",
     "RunOptions": "specs",
@@ -104,12 +109,13 @@ _HOME = {
     "Transform": "specs",
     "TuneOptions": "ops.tune",
     "TuneReport": "ops.tune",
-    "UnpackOptions": "read.unpack",
+    "UnpackOptions": "read.places",
     "UnpackReport": "read.unpack",
     "UsageError": "errors",
     "VerifyReport": "ops.verify",
     "Written": "verbs",
     "add": "build.edit",
+    "attach": "live.mixed",
     "diff": "verbs",
     "evaluate": "ops.evaluate",
     "inspect": "verbs",
@@ -143,12 +149,14 @@ __all__ = [
     "LoadReport",
     "MismatchError",
     "MissingError",
+    "MixedModel",
     "NewerFormat",
     "NoSpace",
     "OpenOptions",
     "OutOfResources",
     "PackOptions",
     "PackReport",
+    "Pool",
     "PushReport",
     "RandesError",
     "RunOptions",
@@ -165,6 +173,7 @@ __all__ = [
     "VerifyReport",
     "Written",
     "add",
+    "attach",
     "diff",
     "evaluate",
     "inspect",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,9 @@ OwnBank = Annotated[
     str, typer.Argument(metavar="BANK", help="The bank to change: a file.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no talk on stderr.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, no talk; what writes says nothing.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -126,6 +129,26 @@ def by_task(pairs: list[tuple[str, str]], where: str) -> dict[str, str]:
     if len(made) < len(pairs):
         raise UsageError(f"{where}: names a task twice")
     return made
+
+
+_SHARE = re.compile("1(?:/([0-9]{1,2}))?")
+
+
+def bits_and_share(bits: str, share: str | None) -> tuple[int, int]:
+    """Bits of an element and the m of a share, from ``--bits`` and ``--share``.
+
+    ``--bits 1/4`` is one bit on a quarter. Raises UsageError.
+    """
+    if "/" in bits:
+        if share is not None:
+            raise UsageError(f"--bits {bits} says the share: leave --share out")
+        bits, share = "1", bits
+    if not re.fullmatch("[0-9]{1,2}", bits):
+        raise UsageError(f"--bits must be 16, 8, 4, 3, 2, 1, 1/2, 1/4 or 1/8, not {bits[:20]!a}")
+    found = _SHARE.fullmatch(share or "1")
+    if found is None:
+        raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not {str(share)[:20]!a}")
+    return int(bits), int(found[1] or 1)
 
 
 def task_input(text: str) -> TaskInput:

@@ -67,7 +67,7 @@ def unpack(
     """Write tasks of a bank as ordinary safetensors checkpoints."""
     from randes_cli import unpack as run
     from randes_cli.files.writer import parse_size
-    from randes_cli.read.unpack import UnpackOptions
+    from randes_cli.read.places import UnpackOptions
 
     chosen = [*(names or []), *(task or [])]
     if bool(chosen) == everything:
@@ -101,7 +101,7 @@ def unpack(
     for report in reports:
         extra = f", {report.saturated} values clipped" if report.saturated else ""
         extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
-        say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}")
+        say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}", quiet=quiet)
         for text in report.notes:
             note(f"{report.task}: {text}", quiet=quiet)
     note(clock.sentence(total, written), quiet=quiet or dry_run)

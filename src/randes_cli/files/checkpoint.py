@@ -16,7 +16,7 @@ from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.folders import Part, file_part, folder_parts, refuse_pickle
 from randes_cli.files.foreign import is_pickle
-from randes_cli.files.guard import note_input
+from randes_cli.files.guard import Stamp, is_still, note_input, stamp, unwatch, watch
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
@@ -29,12 +29,14 @@ DEFAULT_OPTIONS = OpenOptions()
 class WeightFile(Protocol):
     """An open file of tensors at known offsets.
 
-    `pickle` says where in a pickle they are, None where the file is none.
+    `pickle` says where in a pickle they are, None where the file is none; `stamp` tells the file
+    as it was opened, None where it lies elsewhere.
     """
 
     path: Path
     header: Header
     pickle: str | None
+    stamp: Stamp | None
 
     def read_at(self, offset: int, out: Raw, /) -> None:
         """Fill `out` from `offset`."""
@@ -55,8 +57,10 @@ class TensorFile:
         except OSError as error:
             raise wrap_os_error(error, path, "opening") from error
         try:
-            if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            found = os.fstat(self.fd)
+            if not stat.S_ISREG(found.st_mode):
                 raise CheckpointError(f"{path}: not a regular file")
+            self.stamp: Stamp | None = stamp(found)
             note_input(path)
             self.header: Header = read_header(self.fd, str(path))
         except BaseException:
@@ -65,7 +69,7 @@ class TensorFile:
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
-        view = memoryview(out)
+        view = out.data
         try:
             while view:
                 done = os.preadv(self.fd, [view], offset)
@@ -80,8 +84,10 @@ class TensorFile:
 
     def close(self) -> None:
         """Close the file; further reads fail."""
+        fd, self.fd = self.fd, -1  # closed again, the number may be somebody else's
         with suppress(OSError):  # nothing was written
-            os.close(self.fd)
+            if fd >= 0:
+                os.close(fd)
 
 
 class Checkpoint:
@@ -141,11 +147,19 @@ class Checkpoint:
                     )
                 self.tensors[name] = tensor._replace(name=name) if component else tensor
                 self._where[name] = file, file.header.starts[inner]
+        watch(self)
 
     @property
     def pickle(self) -> str | None:
         """Where in a pickle the tensors are (``state_dict``); None where it is none."""
         return next((where for f in self.files if (where := f.pickle) is not None), None)
+
+    def changed(self) -> Path | None:
+        """A file that is not what it was when it was opened."""
+        for file in self.files:
+            if file.stamp is not None and not is_still(file.path, file.stamp):
+                return file.path
+        return None
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -154,6 +168,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files."""
+        unwatch(self)
         for file in self.files:
             file.close()
 

@@ -15,7 +15,8 @@ from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.passing import passing_folder
 from randes_cli.limits import MOST_SCORE, StrPath
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress
 
@@ -23,8 +24,8 @@ from randes_cli.workers import Progress
 Evaluate = Callable[[Path, str], float]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-#: A line that is a score: a number, or NAME: number; a percent sign changes nothing.
-_SCORE = re.compile(rf"(?:([^\W\d][\w .()@/-]*?)\s*[:=]\s*)?({_NUMBER})\s*%?")
+#: A line that is a score: a number, or NAME: number; a percent sign or a # comment change nothing.
+_SCORE = re.compile(rf"(?:([^\W\d][\w .()@/-]*?)\s*[:=]\s*)?({_NUMBER})\s*%?(?:\s#.*)?")
 
 
 def read_score(text: str, metric: str | None = None) -> float:

@@ -18,7 +18,8 @@ from randes_cli.files.source import Source
 from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.ops.originals import open_originals
 from randes_cli.plan import CHUNK_ELEMENTS
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions
 from randes_cli.stats.breakdown import GROUPINGS, Breakdown
 from randes_cli.stats.stored import stored_statistics

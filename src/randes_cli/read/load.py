@@ -11,7 +11,8 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 from randes_cli.workers import no_progress, run_parallel
 
@@ -195,7 +196,7 @@ def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
     wanted = tensor.dtype
     if stored in FLOAT_DTYPES and wanted in FLOAT_DTYPES:
         wanted = str(stored)
-    elif stored in FLOAT_DTYPES or wanted in FLOAT_DTYPES:
+    elif stored != wanted:  # a whole number or a truth in another dtype is another value
         raise MismatchError(
             f"tensor {tensor.name!a} is {tensor.dtype}, the module's is {target.dtype}"
         )
