@@ -14,7 +14,8 @@ from typing import Protocol
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
-from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
+from randes_cli.files.folders import Part, file_part, folder_parts, refuse_pickle
+from randes_cli.files.foreign import is_pickle
 from randes_cli.files.guard import Stamp, is_still, note_input, stamp, unwatch, watch
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
@@ -180,10 +181,11 @@ class Checkpoint:
 
 
 def _open_file(path: Path, options: OpenOptions) -> WeightFile:
-    if path.name.endswith(PICKLES) and options.allow_pickle:
+    if is_pickle(path):
+        refuse_pickle(path, allow=options.allow_pickle)
         from randes_cli.files.pickles import PickleFile
 
-        return PickleFile(path)
+        return PickleFile(path, options.weights_key)
     return TensorFile(path)
 
 
