@@ -192,6 +192,7 @@ class _Edit:
                 f"{record.source!a} is not beside the bank; say --checkpoint PATH, or --forget"
             )
         opened = reopen(self.stack, record.name, path, self.source(), self.options.opening)
+        opened = opened.under(record.ties)
         tensors = opened.source.tensors
         whole = fit_task(self.source().tensors, tensors, self.old.units)
         changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}

@@ -17,6 +17,7 @@ from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.names import Naming, Renamed, match_names
+from randes_cli.files.shared import find_ties, ties_of, untied, whole_of
 from randes_cli.files.side_files import SideFile, files_for
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
@@ -145,15 +146,16 @@ def open_task(
     Raises what merging raises; MismatchError when the base is one of adapters and the task
     another kind.
     """
+    whole = whole_of(base)
     if isinstance(base, ZeroBase):
         require_alike(checkpoint, base)
     elif is_adapter(checkpoint):
-        merged = MergedAdapter(base, checkpoint, _configs(base, base_files))
+        merged = MergedAdapter(whole, checkpoint, _configs(base, base_files))
         both = {**base_files, **checkpoint.side_files}
         kept = {name: file for name, file in both.items() if name != "adapter_config.json"}
         notes = (*checkpoint.notes, merged.summary, *merged.notes)
         return OpenTask(task, merged, Naming(), {"": "model.safetensors"}, kept, notes)
-    source, naming, said = named_like(base, checkpoint)
+    source, naming, said = named_like(whole, checkpoint)
     notes = (*checkpoint.notes, *said)
     files = checkpoint.side_files
     if checkpoint.layout:
@@ -225,15 +227,21 @@ def open_coming(
     """
     sources = Sources(opening)
 
-    def checked(stack: ExitStack, opener: Opener) -> tuple[OpenTask, TaskFit]:
+    def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = open_task(task, checkpoint, base, {})
+        opened = _kept(open_task(task, checkpoint, base, {}), base, here=here)
         return opened, fit_to(base, opened.source, names)
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:
-            checked(passing, sources.look)
-    return checked(stack, sources.open)
+            checked(passing, sources.look, here=False)
+    return checked(stack, sources.open, here=True)
+
+
+def _kept(opened: OpenTask, base: Source, *, here: bool) -> OpenTask:
+    """A task under the names that a bank keeps; as it is where its data are not `here`."""
+    ties = find_ties(opened.source, base.tensors, ties_of(base)) if here else {}
+    return opened.under(ties)
 
 
 def open_inputs(
@@ -252,7 +260,7 @@ def open_inputs(
     """
     sources = Sources(options.opening)
     if not fetch:
-        made = _open_inputs(stack, base, tasks, options, sources.look, keep_going=keep_going)
+        made = _open_inputs(stack, base, tasks, options, sources, False, keep_going=keep_going)
         waiting = sources.bytes_to_download()
         notes = (*made.base.notes, *((_AWAY,) if waiting else ()))
         noted = replace(made.base, notes=notes)
@@ -260,9 +268,9 @@ def open_inputs(
     waiting = 0
     if any(map(sources.on_hub, [base or "", *(task.source for task in tasks)])):
         with ExitStack() as passing:
-            _open_inputs(passing, base, tasks, options, sources.look, keep_going=False)
+            _open_inputs(passing, base, tasks, options, sources, False, keep_going=False)
             waiting = sources.bytes_to_download()
-    made = _open_inputs(stack, base, tasks, options, sources.open, keep_going=keep_going)
+    made = _open_inputs(stack, base, tasks, options, sources, True, keep_going=keep_going)
     return replace(made, download_bytes=waiting)
 
 
@@ -271,10 +279,16 @@ def _open_inputs(
     base: str | None,
     tasks: Sequence[TaskInput],
     options: PackOptions,
-    opener: Opener,
+    sources: Sources,
+    fetch: bool,
     *,
     keep_going: bool,
 ) -> Inputs:
+    opener: Opener = sources.open if fetch else sources.look
+
+    def here(source: str) -> bool:
+        return fetch or not sources.on_hub(source)
+
     refusals = _Refusals(keep_going)
     opened: list[tuple[TaskInput, Checkpoint]] = []
     for task in tasks:
@@ -282,6 +296,8 @@ def _open_inputs(
             opened.append((task, stack.enter_context(opener(task.source))))
     refusals.list(len(opened))
     found = _open_base(stack, base, opened, options, opener)
+    if base is not None and here(base):
+        found = replace(found, source=untied(found.source, find_ties(found.source, {}, {})))
     tensors = list(found.source.tensors.values())
     transform = choose_targets(tensors, options.transform)
     units = plan_units(tensors, transform)
@@ -290,6 +306,7 @@ def _open_inputs(
     for task, checkpoint in opened:
         with refusals.of(task):
             one = open_task(task, checkpoint, found.source, found.files)
+            one = _kept(one, found.source, here=here(task.source))
             made.append((one, fit_to(found.source, one.source, names)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)

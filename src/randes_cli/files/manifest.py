@@ -28,7 +28,7 @@ from randes_cli.limits import CONTROL, LIMITS, MOST_COEFFICIENT, MOST_SCORE
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, Transform
 
 #: Required features that this version knows; a bank that names another is refused.
-FEATURES = frozenset({"superposition", "sealed"})
+FEATURES = frozenset({"superposition", "sealed", "ties"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,11 @@ class Manifest:
             features=features + ("sealed",) * bool(sealed),
         )
 
+    @property
+    def tied(self) -> bool:
+        """Whether a tensor of the base or of a task has more than one name."""
+        return bool(self.base.ties) or any(task.ties for task in self.tasks)
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object that a bank stores."""
         optional: dict[str, Any] = {}
@@ -96,7 +101,7 @@ class Manifest:
         return {
             "format": FORMAT_NAME,
             "version": FORMAT_VERSION,
-            "features": list(self.features),
+            "features": [*(f for f in self.features if f != "ties"), *["ties"] * self.tied],
             "transform": transform_json(self.transform),
             "bits": self.bits,
             "seed": self.seed,

@@ -89,7 +89,7 @@ class _Measure:
             widen(got, piece.tensor.dtype, back)
             true = read_values(self.original, name, piece.rect)
             if self.base is not None:
-                zero = read_values(self.base, name, piece.rect)
+                zero = read_values(self.base, self.retrieval.kept_name(name), piece.rect)
                 true, back = true - zero, back - zero
             yield piece, true, back
 

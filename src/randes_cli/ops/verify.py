@@ -86,8 +86,8 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
     keys = {own_key(name, n) for n in [*task.own, *task.shapes]}
     keys |= {file_key(content) for content in task.files.values()}
     for tensor in retrieval.tensors:
-        if tensor not in task.own:
-            keys.add(base_key(tensor))
+        if retrieval.kept_name(tensor) not in task.own:
+            keys.add(base_key(retrieval.kept_name(tensor)))
             if retrieval.superposed(tensor):
                 key = retrieval.sum_key(tensor)
                 keys |= {key, scale_key(task.group, key.split("/", 2)[2])}
@@ -233,7 +233,7 @@ def _compare(
     widen(raw, piece.tensor.dtype, true)
     widen(got, piece.tensor.dtype, back)
     if base is not None:
-        info = base.tensors[piece.tensor.name]
+        info = base.tensors[retrieval.kept_name(piece.tensor.name)]
         stored = np.empty(count * ITEM_SIZE[info.dtype], np.uint8)
         base.read(info.name, piece.rect.start * ITEM_SIZE[info.dtype], stored)
         widen(stored, info.dtype, zero)
@@ -260,7 +260,7 @@ def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> T
     near = [place for place, task in enumerate(bank.manifest.tasks) if task.group == group]
 
     def predicted(names: Sequence[str]) -> float:
-        chosen = [rows[name] for name in names if name in rows]
+        chosen = [rows[name] for name in map(retrieval.kept_name, names) if name in rows]
         inside = statistics.norms[chosen][:, near]
         left = None if kept is None else kept[chosen, column]
         if not inside[:, near.index(column)].any():

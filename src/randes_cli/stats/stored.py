@@ -180,7 +180,7 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
     names = manifest.base.tensors.keys()
     made = []
     for task, cosine, coefficient in zip(manifest.tasks, cosines, chosen, strict=True):
-        exact = names & (task.unchanged | set(task.own) | task.missing)
+        exact = names & (task.unchanged | set(task.own) | task.absent)
         made.append(
             TaskSummary(
                 name=task.name,
