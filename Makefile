@@ -28,6 +28,7 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_guide.py
+	$(BIN)/python docs/make_python.py
 
 # Trains every model that its cache lacks; takes hours, and goes on where it was stopped.
 bench-quality: $(READY)

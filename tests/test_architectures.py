@@ -222,15 +222,15 @@ def test_a_diffusers_unet_comes_back_as_a_folder_that_its_class_loads(tmp_path: 
         [TaskInput("style", str(tmp_path / "style"))],
         tmp_path / "bank.randes",
     )
-    unpack(tmp_path / "bank.randes", None, tmp_path / "out", UnpackOptions(), RunOptions())
+    unpack(tmp_path / "bank.randes", ["style"], tmp_path / "out", UnpackOptions(), RunOptions())
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "config.json",
-        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.fp16.safetensors",
     ]
     with torch.no_grad():
         wanted = model(picture, 3, words).sample
         back, found = UNet2DConditionModel.from_pretrained(
-            tmp_path / "out", output_loading_info=True
+            tmp_path / "out", output_loading_info=True, variant="fp16"
         )
         assert not any(found.values()), found
         assert torch.allclose(back(picture, 3, words).sample, wanted, atol=2e-3)
@@ -298,7 +298,7 @@ def test_a_diffusers_pipeline_comes_back_as_a_pipeline_that_runs(tmp_path: Path)
 
     style = TaskInput("style", str(tmp_path / "style"))
     pack(str(tmp_path / "base"), [style], tmp_path / "bank.randes")
-    unpack(tmp_path / "bank.randes", None, tmp_path / "out", UnpackOptions(), RunOptions())
+    unpack(tmp_path / "bank.randes", ["style"], tmp_path / "out", UnpackOptions(), RunOptions())
     back = DDPMPipeline.from_pretrained(tmp_path / "out")
     made = [
         one(generator=torch.manual_seed(0), num_inference_steps=2, output_type="np").images

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
+from randes_cli.core.levels import SEAL_BITS, levels
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
 from randes_cli.files import bank_keys, bank_writer
@@ -34,7 +35,9 @@ from tests.bank_example import BASE, TASKS, example_bank, hex_lines
 from tests.checkpoints import retrieve
 from tests.oracle import stream, stream_bits
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "bank-format.md").read_text("utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+DOCUMENT = (DOCS / "bank-format.md").read_text("utf-8")
+EXAMPLE = DOCS / "worked-example.txt"
 
 
 def rows_of(section: str) -> list[list[str]]:
@@ -46,12 +49,12 @@ def rows_of(section: str) -> list[list[str]]:
 
 
 def test_the_example_s_bytes_are_those_that_are_packed(tmp_path: Path) -> None:
-    printed = DOCUMENT.split("```hexdump\n")[1].split("\n```")[0]
+    printed = EXAMPLE.read_text("utf-8")
     assert printed.splitlines() == hex_lines(example_bank(tmp_path))
 
 
 def test_the_printed_example_can_be_typed_in_and_opened(tmp_path: Path) -> None:
-    printed = DOCUMENT.split("```hexdump\n")[1].split("\n```")[0].splitlines()
+    printed = EXAMPLE.read_text("utf-8").splitlines()
     data = bytearray(int(printed[-1], 16))
     last, line = 0, b""
     for row in printed[:-1]:
@@ -157,6 +160,13 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
         "unprefixed",
         "layout",
         "files",
+        "left_out",
+        "pickle",
+        "ties",
+        "base.ties",
+        "base.layout",
+        "base.left_out",
+        "base.pickle",
         "coefficient",
         "transform.matched",
         "sealed",
@@ -241,3 +251,17 @@ def test_the_example_returns_its_tasks(tmp_path: Path) -> None:
         others = next(v for name, v in TASKS.items() if name != task)
         expected = (torch.tensor(others) - torch.tensor(BASE)).view(2, 3).abs()
         assert torch.equal(left.abs(), expected)
+
+
+@pytest.mark.parametrize("page", ["bank-format.md", "sealed.md"])
+def test_no_value_is_defined_by_a_source_file(page: str) -> None:
+    assert re.findall(r"[\w/]+\.(?:py|c)\b", (DOCS / page).read_text("utf-8")) == []
+
+
+def test_the_levels_of_the_document_are_those_of_the_code() -> None:
+    table = (DOCS / "sealed.md").read_text("utf-8").split("```levels\n")[1].split("```")[0]
+    _, *parts = re.split(r"levels (\d+)\n", table)
+    assert tuple(map(int, parts[::2])) == SEAL_BITS
+    for bits, words in zip(SEAL_BITS, parts[1::2], strict=True):
+        half = np.array([int(word, 16) for word in words.split()], np.uint32).view(np.float32)
+        assert np.array_equal(np.concatenate([-half[::-1], half]), levels(bits))

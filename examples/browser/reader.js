@@ -5,7 +5,7 @@ import { shake256, xxh3 } from "./hashes.js";
 import { ITEM_SIZE, convert, fromFloat32, isFloat, toFloat32, unseal } from "./numbers.js";
 
 const CHUNK = 1 << 20;
-const FEATURES = new Set(["superposition", "sealed"]);
+const FEATURES = new Set(["superposition", "sealed", "ties"]);
 const DISTORTION = { 1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006 };
 const fround = Math.fround;
 
@@ -65,10 +65,11 @@ function matrix(shape) {
   return shape.length ? [product(shape.slice(0, -1)), shape.at(-1)] : [1, 1];
 }
 
-/** R × C of sealed scales and two-sided signs. */
+/** R × C of sealed scales and two-sided signs, a dimension on each side; a vector is 1 × n. */
 function squarest(shape) {
+  if (shape.length < 2) return [1, product(shape)];
   let best = null;
-  for (let at = shape.length; at >= 0; at--) {
+  for (let at = shape.length - 1; at >= 1; at--) {
     const cut = [product(shape.slice(0, at)), product(shape.slice(at))];
     if (best === null || cut[0] + cut[1] < best[0] + best[1]) best = cut;
   }
@@ -102,7 +103,7 @@ function signBits(seed, name, count) {
 function flipping(kind, seed, name, shape) {
   if (kind === "none") return () => 0;
   if (kind === "two-sided") {
-    const [rows, columns] = shape.length < 2 ? [1, product(shape)] : squarest(shape);
+    const [rows, columns] = squarest(shape);
     const bit = signBits(seed, name, rows + columns);
     return (i) => bit(Math.floor(i / columns)) ^ bit(rows + (i % columns));
   }
@@ -246,7 +247,7 @@ export class Bank {
   checkSums() {
     const shuffled = this.manifest.transform.shuffle !== "none";
     for (const task of this.tasks.values()) {
-      const absent = new Set([...task.unchanged, ...task.missing, ...Object.keys(task.own)]);
+      const absent = absentOf(task);
       for (const name of this.shapes.keys()) {
         if (!this.superposable(name) || absent.has(name)) continue;
         const layers = (shuffled && this.units.get(name)?.layers) || [name];
@@ -281,12 +282,12 @@ export class Bank {
   /** λ of a task: what tuning chose, else the default. */
   async coefficient(task) {
     if (task.coefficient !== undefined) return task.coefficient;
-    if (task.default_coefficient !== undefined) return task.default_coefficient;
+    if (task.default !== undefined) return task.default;
     const names = [...this.shapes.keys()].filter((name) => this.superposable(name));
     const norms = toDoubles(await this.bytes("stats/norms"));
     const tasks = this.manifest.tasks;
     const members = tasks.flatMap((other, k) => (other.group === task.group ? [k] : []));
-    const absent = new Set([...task.unchanged, ...task.missing, ...Object.keys(task.own)]);
+    const absent = absentOf(task);
     let [own, total] = [0, 0];
     names.forEach((name, row) => {
       if (absent.has(name) || this.manifest.steps[name] === undefined) return;
@@ -335,21 +336,23 @@ export class Bank {
 
   /** The names that a task's checkpoint has. */
   tensors(task) {
-    const { missing, own } = this.tasks.get(task);
+    const { missing, own, ties = {} } = this.tasks.get(task);
     const shared = [...this.shapes.keys()].filter((n) => !missing.includes(n) && !(n in own));
-    return [...shared, ...Object.keys(own)];
+    return [...shared, ...Object.keys(own), ...Object.keys(ties)];
   }
 
   /** The name in the checkpoint of a tensor that the bank calls `name`. */
   outputName(task, name) {
     const { prefix = ["", ""], unprefixed = [] } = this.tasks.get(task);
-    const renamed = this.shapes.has(name) && !unprefixed.includes(name) && name.startsWith(prefix[1]);
+    const known = this.shapes.has(name) || name in (this.manifest.base.ties ?? {});
+    const renamed = known && !unprefixed.includes(name) && name.startsWith(prefix[1]);
     return renamed ? prefix[0] + name.slice(prefix[1].length) : name;
   }
 
   /** One tensor of a task: {dtype, shape, data}; `name` as `tensors` lists it. */
   async retrieve(taskName, name, coefficient = null) {
     const task = this.tasks.get(taskName);
+    if (name in (task.ties ?? {})) return this.retrieve(taskName, task.ties[name], coefficient);
     if (name in task.own) {
       const [dtype, shape] = task.own[name];
       return { dtype, shape, data: await this.bytes(`own/${taskName}/${name}`) };
@@ -380,6 +383,13 @@ export class Bank {
     this.digests = new Map();
     this.units = new Map();
   }
+}
+
+/** Tensors of the base of which nothing of a task is superposed. */
+function absentOf(task) {
+  const kept = new Set(Object.values(task.ties ?? {}));
+  const missing = task.missing.filter((name) => !kept.has(name));
+  return new Set([...task.unchanged, ...missing, ...Object.keys(task.own)]);
 }
 
 async function readHeader(source) {

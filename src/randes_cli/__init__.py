@@ -16,46 +16,164 @@ if TYPE_CHECKING:
     from randes_cli import timm as timm
     from randes_cli import transformers as transformers
     from randes_cli.api import Bank as Bank
-    from randes_cli.api import TuneOptions as TuneOptions
-    from randes_cli.api import evaluate as evaluate
-    from randes_cli.api import pack as pack
-    from randes_cli.api import seal as seal
-    from randes_cli.api import tune as tune
+    from randes_cli.errors import BankDamaged as BankDamaged
+    from randes_cli.errors import BankLocked as BankLocked
+    from randes_cli.errors import CheckFailed as CheckFailed
+    from randes_cli.errors import CheckpointError as CheckpointError
+    from randes_cli.errors import HubError as HubError
+    from randes_cli.errors import InputOutputError as InputOutputError
+    from randes_cli.errors import MismatchError as MismatchError
+    from randes_cli.errors import MissingError as MissingError
+    from randes_cli.errors import NewerFormat as NewerFormat
+    from randes_cli.errors import NoSpace as NoSpace
     from randes_cli.errors import RandesError as RandesError
+    from randes_cli.errors import UsageError as UsageError
+    from randes_cli.files.records import TaskRecord as TaskRecord
+    from randes_cli.ops.describe import BankReport as BankReport
+    from randes_cli.ops.diff import BankDiff as BankDiff
+    from randes_cli.ops.diff import CheckpointDiff as CheckpointDiff
+    from randes_cli.ops.evaluate import EvaluateReport as EvaluateReport
+    from randes_cli.ops.push import PushReport as PushReport
+    from randes_cli.ops.tune import TuneOptions as TuneOptions
+    from randes_cli.ops.tune import TuneReport as TuneReport
+    from randes_cli.ops.verify import VerifyReport as VerifyReport
+    from randes_cli.read.load import LoadReport as LoadReport
+    from randes_cli.read.unpack import UnpackOptions as UnpackOptions
+    from randes_cli.read.unpack import UnpackReport as UnpackReport
+    from randes_cli.reports import EditReport as EditReport
+    from randes_cli.reports import PackReport as PackReport
+    from randes_cli.reports import SealReport as SealReport
+    from randes_cli.reports import TaskSummary as TaskSummary
+    from randes_cli.specs import EditOptions as EditOptions
+    from randes_cli.specs import OpenOptions as OpenOptions
     from randes_cli.specs import PackOptions as PackOptions
     from randes_cli.specs import RunOptions as RunOptions
     from randes_cli.specs import TaskInput as TaskInput
     from randes_cli.specs import Transform as Transform
+    from randes_cli.verbs import Inspection as Inspection
+    from randes_cli.verbs import Written as Written
+    from randes_cli.verbs import add as add
+    from randes_cli.verbs import diff as diff
+    from randes_cli.verbs import evaluate as evaluate
+    from randes_cli.verbs import inspect as inspect
+    from randes_cli.verbs import pack as pack
+    from randes_cli.verbs import plot as plot
+    from randes_cli.verbs import push as push
+    from randes_cli.verbs import remove as remove
+    from randes_cli.verbs import report as report
+    from randes_cli.verbs import seal as seal
+    from randes_cli.verbs import tune as tune
+    from randes_cli.verbs import unpack as unpack
+    from randes_cli.verbs import verify as verify
 
 __version__ = "0.1.0"
 
+#: The module of each public name.
 _HOME = {
     "Bank": "api",
-    "TuneOptions": "api",
-    "evaluate": "api",
-    "pack": "api",
-    "seal": "api",
-    "tune": "api",
-    "RandesError": "errors",
+    "BankDamaged": "errors",
+    "BankDiff": "ops.diff",
+    "BankLocked": "errors",
+    "BankReport": "ops.describe",
+    "CheckFailed": "errors",
+    "CheckpointDiff": "ops.diff",
+    "CheckpointError": "errors",
+    "EditOptions": "specs",
+    "EditReport": "reports",
+    "EvaluateReport": "ops.evaluate",
+    "HubError": "errors",
+    "InputOutputError": "errors",
+    "Inspection": "verbs",
+    "LoadReport": "read.load",
+    "MismatchError": "errors",
+    "MissingError": "errors",
+    "NewerFormat": "errors",
+    "NoSpace": "errors",
+    "OpenOptions": "specs",
     "PackOptions": "specs",
+    "PackReport": "reports",
+    "PushReport": "ops.push",
+    "RandesError": "errors",
     "RunOptions": "specs",
+    "SealReport": "reports",
     "TaskInput": "specs",
+    "TaskRecord": "files.records",
+    "TaskSummary": "reports",
     "Transform": "specs",
+    "TuneOptions": "ops.tune",
+    "TuneReport": "ops.tune",
+    "UnpackOptions": "read.unpack",
+    "UnpackReport": "read.unpack",
+    "UsageError": "errors",
+    "VerifyReport": "ops.verify",
+    "Written": "verbs",
+    "add": "verbs",
+    "diff": "verbs",
+    "evaluate": "verbs",
+    "inspect": "verbs",
+    "pack": "verbs",
+    "plot": "verbs",
+    "push": "verbs",
+    "remove": "verbs",
+    "report": "verbs",
+    "seal": "verbs",
+    "tune": "verbs",
+    "unpack": "verbs",
+    "verify": "verbs",
 }
 #: Modules with a `from_bank` for a library of this name.
 _LIBRARIES = ("diffusers", "sentence_transformers", "timm", "transformers")
 __all__ = [
     "Bank",
+    "BankDamaged",
+    "BankDiff",
+    "BankLocked",
+    "BankReport",
+    "CheckFailed",
+    "CheckpointDiff",
+    "CheckpointError",
+    "EditOptions",
+    "EditReport",
+    "EvaluateReport",
+    "HubError",
+    "InputOutputError",
+    "Inspection",
+    "LoadReport",
+    "MismatchError",
+    "MissingError",
+    "NewerFormat",
+    "NoSpace",
+    "OpenOptions",
     "PackOptions",
+    "PackReport",
+    "PushReport",
     "RandesError",
     "RunOptions",
+    "SealReport",
     "TaskInput",
+    "TaskRecord",
+    "TaskSummary",
     "Transform",
     "TuneOptions",
+    "TuneReport",
+    "UnpackOptions",
+    "UnpackReport",
+    "UsageError",
+    "VerifyReport",
+    "Written",
+    "add",
+    "diff",
     "evaluate",
+    "inspect",
     "pack",
+    "plot",
+    "push",
+    "remove",
+    "report",
     "seal",
     "tune",
+    "unpack",
+    "verify",
 ]
 
 

@@ -43,8 +43,9 @@ class Limit(NamedTuple):
 
 #: Whole numbers, by option or field.
 LIMITS: Mapping[str, Limit] = {
-    "seed": Limit(0, 2**63 - 1),
-    "task seed": Limit(0, 2**64 - 1),
+    # Every language's JSON has the integers up to here.
+    "seed": Limit(0, 2**53 - 1),
+    "seed of version 1": Limit(0, 2**64 - 1),
     "index": Limit(0, 2**31 - 1),
     "next_index": Limit(0, 2**31),
     "groups": Limit(1, 2**20),

@@ -229,7 +229,7 @@ def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Un
         made = Unit(kind, members, rows, cols, view, signs, shuffle)
         units.update(dict.fromkeys(members, made))
 
-    for kind, names in group_by_type(targets).items():
+    for kind, names in group_by_type(targets, any_digits=transform.any_digits).items():
         chosen = names[:: transform.every]
         if transform.shuffle is Shuffle.none or len(chosen) == 1:
             for name in chosen:

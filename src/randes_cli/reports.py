@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class TaskSummary:
     """One task as pack, add and inspect report it; tensors are counts.
 
     After a dry run `unchanged` counts the tensors whose sample shows no change.
-    `read_bytes` is what is read of it; `notes` say what was mapped, chosen or left out.
+    `read_bytes` is what is read of it; `left_out` are the files of its folder that are not in the
+    bank, each with the reason; `notes` say what was mapped, chosen or left out.
     """
 
     name: str
@@ -34,6 +35,7 @@ class TaskSummary:
     missing: int
     read_bytes: int = 0
     side_files: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -22,7 +22,7 @@ from randes_cli.limits import (
 )
 
 FORMAT_NAME = "randes"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Dtype(NamedTuple):
@@ -136,7 +136,9 @@ class Transform:
 
     `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
     are, or where that is not yet known. A bank records them, so that reading one never runs a
-    pattern. `extra` are optional fields that a bank records and this version does not know.
+    pattern. `any_digits`: layer numbers may be digits of any script, as in banks of version 1,
+    and not ASCII's alone. `extra` are optional fields that a bank records and this version does
+    not know.
     """
 
     shuffle: Shuffle = Shuffle.none
@@ -145,6 +147,7 @@ class Transform:
     every: int = 1
     rest: Rest = Rest.sum
     matched: frozenset[str] | None = None
+    any_digits: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -171,6 +174,12 @@ class Transform:
             raise UsageError(f"unknown transform {name!r}; choose from {', '.join(PRESETS)}")
         shuffle, signs = PRESETS[name]
         return cls(shuffle, signs, **more)  # type: ignore[arg-type]
+
+
+def task_seed(bank: int, index: int) -> int:
+    """The seed of a task. Raises UsageError where no number is left for it."""
+    LIMITS["seed"].check("--seed plus a task's index", bank + index)
+    return bank + index
 
 
 def _set(record: object, **values: object) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import make_kernel
-from randes_cli.plan import strip_elements, strip_memory
+from randes_cli.plan import Rect, chunks, strip_elements, strip_memory, tensor_bytes
 from randes_cli.specs import RunOptions, TensorInfo
 
 J = TypeVar("J")
@@ -105,6 +105,50 @@ def run_parallel(
                 thread.join()
     if failures:
         raise failures[0]
+
+
+def run_jobs(
+    jobs: Sequence[J],
+    work: Callable[[J], int],
+    *,
+    threads: int,
+    phase: str,
+    total: int,
+    progress: Progress,
+) -> None:
+    """`run_parallel` for jobs that need nothing of their thread."""
+
+    def one(_: None, job: J) -> int:
+        return work(job)
+
+    run_parallel(
+        jobs, lambda: None, one, threads=threads, phase=phase, total=total, progress=progress
+    )
+
+
+def run_chunks(
+    tensors: Iterable[TensorInfo],
+    work: Callable[[str, int, Rect], int],
+    run: RunOptions,
+    *,
+    phase: str,
+    total: int | None = None,
+    progress: Progress,
+) -> None:
+    """Do every chunk of these tensors: `work` takes its name, number and place.
+
+    `total` is the sum of what `work` returns (None: the tensors' bytes).
+    """
+    tensors = list(tensors)
+    jobs = [(t.name, n, rect) for t in tensors for n, rect in enumerate(chunks(*t.matrix))]
+    run_jobs(
+        jobs,
+        lambda job: work(*job),
+        threads=thread_count(run.threads, tensors),
+        phase=phase,
+        total=tensor_bytes(tensors) if total is None else total,
+        progress=progress,
+    )
 
 
 def _start(pool: Sequence[threading.Thread]) -> Sequence[threading.Thread]:

@@ -165,3 +165,22 @@ def test_two_banks_with_another_task_of_one_name_are_compared_by_type(
     types = {row["name"]: row for row in result.json["types"]["a"]}
     assert abs(types["wte.weight"]["cosine"]) < 0.05
     assert randes("diff", bank, bank).code == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_not_finite_are_compared_and_said(family: Path, randes: Randes) -> None:
+    a = load_file(family / "a.safetensors")
+    name = "wte.weight"
+    a[name][0, 0], a[name][1, 1] = float("nan"), float("inf")
+    save_file(a, family / "odd.safetensors")
+    odd = family / "odd.safetensors"
+    assert randes("diff", odd, odd) == Result(0, "", "")
+    assert randes("diff", odd, odd, "--json").json["same"] is True
+    found = randes("diff", family / "a.safetensors", odd, "--json")
+    assert found.code == 1
+    assert "NaN" not in found.out
+    first = found.json["types"][0]
+    assert first["name"] == name and first["changed"] == 1
+    assert [first[key] for key in ("cosine", "norm", "relative")] == [None, None, None]
+    assert all(other["norm"] == 0 for other in found.json["types"][1:])
+    assert "not finite" in randes("diff", family / "a.safetensors", odd).out

@@ -13,7 +13,7 @@ from tests.cli.conftest import Result
 
 def test_pack_writes_a_file_that_stock_safetensors_opens(bank: Path) -> None:
     with safe_open(bank, "numpy") as opened:
-        assert opened.metadata() == {"format": "randes", "version": "1"}
+        assert opened.metadata() == {"format": "randes", "version": "2"}
         names = set(opened.keys())
         assert {"base/wte.weight", "sum/0/wte.weight", "own/b/head.weight", "manifest"} <= names
         for name in names:

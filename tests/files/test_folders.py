@@ -34,14 +34,19 @@ def put_shards(folder: Path, stem: str, index: str, names: Iterable[str]) -> Non
         ("model.safetensors", "model.safetensors"),
         ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors"),
         ("adapter_model.safetensors", "adapter_model.safetensors"),
-        ("pytorch_model.safetensors", "model.safetensors"),
+        ("pytorch_model.safetensors", "pytorch_model.safetensors"),
         ("open_clip_model.safetensors", "open_clip_model.safetensors"),
-        ("anything.st", "model.safetensors"),
-        ("model.fp16.safetensors", "model.safetensors"),
-        ("diffusion_pytorch_model.bf16.safetensors", "diffusion_pytorch_model.safetensors"),
+        ("consolidated.safetensors", "consolidated.safetensors"),
+        ("weights.00.safetensors", "weights.00.safetensors"),
+        ("anything.st", "anything.st"),
+        ("model.fp16.safetensors", "model.fp16.safetensors"),
+        ("model-00001-of-00001.safetensors", "model-00001-of-00001.safetensors"),
+        ("my model.safetensors", "model.safetensors"),
     ],
 )
-def test_a_folder_with_one_weight_file_is_that_file(file: str, target: str, tmp_path: Path) -> None:
+def test_a_folder_with_one_weight_file_is_that_file_and_keeps_its_name(
+    file: str, target: str, tmp_path: Path
+) -> None:
     put(tmp_path / file)
     with open_checkpoint(str(tmp_path)) as checkpoint:
         assert list(checkpoint.tensors) == ["w"]
@@ -101,8 +106,9 @@ def test_a_pipeline_is_read_by_component(tmp_path: Path) -> None:
         assert sorted(checkpoint.tensors) == ["text_encoder/conv.weight", "unet/conv.weight"]
         assert checkpoint.layout == {
             "unet": "unet/diffusion_pytorch_model.safetensors",
-            "text_encoder": "text_encoder/model.safetensors",
+            "text_encoder": "text_encoder/model.fp16.safetensors",
         }
+        assert checkpoint.left_out == {"all-in-one.safetensors": "other weights"}
         assert sorted(checkpoint.side_files) == [
             "model_index.json",
             "scheduler/scheduler_config.json",
@@ -142,6 +148,104 @@ def test_a_folder_without_one_answer_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "model.fp16.safetensors")
     put(tmp_path / "model.fp32.safetensors")
     refused(tmp_path, "variants fp16, fp32; name one")
+
+
+def test_every_sub_folder_with_weights_is_a_component_named_or_not(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"unet": ["diffusers", "U"]}))
+    for place in ("unet", "unet_ema", "controlnet_1", "deep/er", "checkpoint-500"):
+        put(tmp_path / place / "model.safetensors", "w")
+    put(tmp_path / "lora" / "adapter_model.safetensors", "w.lora_A.weight")
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        places = ("unet", "controlnet_1", "unet_ema", "deep/er")
+        assert checkpoint.layout == {place: f"{place}/model.safetensors" for place in places}
+        assert sorted(checkpoint.tensors) == sorted(f"{place}/w" for place in places)
+        assert checkpoint.left_out == {
+            "checkpoint-500/": "a checkpoint of its own, or the state of a training run",
+            "lora/adapter_model.safetensors": "other weights",
+        }
+
+
+def test_a_router_has_weights_in_sub_folders_alone(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": ""}, {"path": "1_Normalize"}]))
+    (tmp_path / "router_config.json").write_text("{}")
+    for place in ("query_0_Transformer", "document_0_Transformer", "document_2_Dense"):
+        put(tmp_path / place / "model.safetensors", "w")
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        assert len(checkpoint.layout) == 3 and "" not in checkpoint.layout
+    (tmp_path / "router_config.json").unlink()
+    refused(tmp_path, "holds the folders")
+
+
+def test_components_of_a_plain_folder_are_said(tmp_path: Path) -> None:
+    put(tmp_path / "model.safetensors", "w")
+    put(tmp_path / "speech" / "model.safetensors", "w")
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        assert checkpoint.notes == ("the weights in speech/ are read as components, too",)
+
+
+def test_shards_of_an_index_that_is_lost_are_refused_with_its_name(tmp_path: Path) -> None:
+    put_shards(tmp_path, "model", "model.safetensors.index.json", ["a", "b", "c"])
+    (tmp_path / "model.safetensors.index.json").unlink()
+    refused(tmp_path, r"3 of 9 shards .*no index \(model\.safetensors\.index\.json\)")
+    refused(tmp_path / "model-00000-of-00009.safetensors", "one of 9 shards; name the folder")
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    refused(tmp_path, r"no index \(model\.safetensors\.index\.json\)")
+
+
+def test_more_of_the_same_model_beside_its_weights_is_refused(tmp_path: Path) -> None:
+    put_shards(tmp_path, "model", "model.safetensors.index.json", ["a", "b"])
+    put(tmp_path / "model-00002-of-00003.safetensors", "c")
+    refused(tmp_path, r"model-00002-of-00003\.safetensors: a shard that .* does not name")
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    put(tmp_path / "model_1.safetensors", "a")
+    refused(tmp_path, r"model_1\.safetensors: weights of a second model beside model\.safetensors")
+
+
+def test_a_whole_file_beside_its_shards_is_said(tmp_path: Path) -> None:
+    put(tmp_path / "model.safetensors", "whole")
+    put_shards(tmp_path, "model", "model.safetensors.index.json", ["shard"])
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        said, left_out = checkpoint.notes
+        assert said.startswith("read model.safetensors and not the shards beside it")
+        assert "model-00000-of-00009.safetensors (other weights)" in left_out
+
+
+def test_a_folder_of_checkpoints_names_them_in_their_order(tmp_path: Path) -> None:
+    for step in (500, 1500, 1000):
+        put(tmp_path / f"checkpoint-{step}" / "model.safetensors")
+    refused(tmp_path, "holds the checkpoints checkpoint-500, checkpoint-1000, checkpoint-1500: na")
+    put(tmp_path / "best" / "model.safetensors")
+    refused(tmp_path, "holds the folders best, checkpoint-500")
+
+
+def test_parts_of_many_processes_name_their_converter(tmp_path: Path) -> None:
+    (tmp_path / "zero_to_fp32.py").write_text("")
+    refused(tmp_path, "DeepSpeed's parts; make one model of them: python zero_to_fp32.py")
+    (tmp_path / "zero_to_fp32.py").unlink()
+    (tmp_path / "pytorch_model_fsdp_0").mkdir()
+    (tmp_path / "pytorch_model_fsdp_0" / ".metadata").write_text("")
+    refused(tmp_path, "FSDP's parts; make one model of them: accelerate merge-weights")
+
+
+def test_weights_behind_a_link_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere" / "secret.safetensors")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").symlink_to(
+        tmp_path / "elsewhere" / "secret.safetensors"
+    )
+    refused(tmp_path / "model", r"model\.safetensors: a link that leads out of")
+
+
+def test_links_into_the_hubs_cache_and_inside_the_folder_are_followed(tmp_path: Path) -> None:
+    cache = tmp_path / "models--maker--model"
+    put(cache / "blobs" / "0123")
+    folder = cache / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").symlink_to("../../blobs/0123")
+    (folder / "config.json").write_text("{}")
+    (folder / "same.json").symlink_to("config.json")
+    with open_checkpoint(str(folder)) as checkpoint:
+        assert sorted(checkpoint.side_files) == ["config.json", "same.json"]
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_only_a_source_with_a_whole_commit_is_a_recorded_model() -> None:
 
 
 def test_headers_are_read_by_range_and_the_data_stay(hub: HubServer) -> None:
-    hub.add(ID, {"model.safetensors": WHOLE, "config.json": CONFIG, "README.md": b"x"})
+    hub.add(ID, {"model.safetensors": WHOLE, "config.json": CONFIG, "logo.png": b"x"})
     model = open_hub(REF)
     with remote_checkpoint(model) as found:
         assert found.tensors == {n: TensorInfo(n, "F32", (1000, 64)) for n in "ab"}
@@ -232,7 +232,11 @@ def test_a_commit_needs_no_resolving(hub: HubServer) -> None:
         (["pytorch_model.bin", "model.safetensors"], "", ["model.safetensors"]),
         (["diffusion_pytorch_model.safetensors"], "", ["diffusion_pytorch_model.safetensors"]),
         (["adapter_model.safetensors"], "", ["adapter_model.safetensors"]),
-        (["only.safetensors", "x/model.safetensors"], "", ["only.safetensors"]),
+        (
+            ["only.safetensors", "x/model.safetensors"],
+            "",
+            ["only.safetensors", "x/model.safetensors"],
+        ),
         (["model.safetensors", "sub/model.safetensors"], "sub", ["sub/model.safetensors"]),
         (["a.safetensors", "b.safetensors"], "b.safetensors", ["b.safetensors"]),
     ],
@@ -330,16 +334,17 @@ def test_the_token_goes_to_the_hub_and_not_to_the_store_behind_it(
 
 
 def test_only_the_weights_and_their_side_files_are_fetched(hub: HubServer) -> None:
-    wanted = {**sharded(), "tokenizer.json": b"{}"}
+    wanted = {**sharded(), "tokenizer.json": b"{}", "README.md": b"x"}
     others = {"training_args.bin": WHOLE, "onnx/model.onnx": WHOLE, "model.py": b"1/0"}
-    hub.add(ID, {**wanted, **others, "README.md": b"x"})
+    hub.add(ID, {**wanted, **others})
     model = open_hub(REF)
-    assert set(model.side_files) == {"config.json", "tokenizer.json"}
+    assert set(model.side_files) == {"config.json", "tokenizer.json", "README.md"}
+    assert set(model.left_out) == set(others)
     path = fetch(model).path
     assert {found.name for found in path.iterdir()} == set(wanted)
     assert model.bytes_to_download() == 0
     with open_checkpoint(str(path)) as found:
-        assert set(found.side_files) == {"config.json", "tokenizer.json"}
+        assert set(found.side_files) == {"config.json", "tokenizer.json", "README.md"}
 
 
 def test_options_decide_what_is_fetched(hub: HubServer) -> None:

@@ -77,8 +77,8 @@ def test_a_bad_field_is_refused_by_its_name(manifest: dict[str, Any], case: str)
 
 
 def test_a_newer_version_is_refused_as_newer(manifest: dict[str, Any]) -> None:
-    manifest["version"] = 2
-    with pytest.raises(NewerFormat, match="version 2 is newer than 1"):
+    manifest["version"] = 3
+    with pytest.raises(NewerFormat, match="version 3 is newer than 2"):
         decode(json.dumps(manifest).encode())
 
 

@@ -27,8 +27,11 @@ def manifest() -> Manifest:
         metadata={},
         prefix=("module.", ""),
         unprefixed=frozenset({"w"}),
-        layout={"": "model.safetensors", "unet": "unet/diffusion_pytorch_model.safetensors"},
-        files={"config.json": CONTENT, "unet/config.json": CONTENT},
+        layout={"": "consolidated.safetensors", "a/b_2": "a/b_2/model.fp16.safetensors"},
+        files={"config.json": CONTENT, "speaker/v2/en.npy": CONTENT, "README.md": CONTENT},
+        left_out={"head.pkl": "a pickle"},
+        pickle="state_dict",
+        default=1.0,
     )
     return Manifest(Transform(), 16, 42, 16, 1, base, (task,), {})
 
@@ -45,7 +48,18 @@ def test_names_layout_and_files_survive_a_round_trip() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../config.json", "/config.json", "a/../config.json", "a/b/config.json", "model.safetensors"],
+    [
+        "../config.json",
+        "/config.json",
+        "a/../config.json",
+        "a/.b/config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "a/pytorch_model.bin",
+        "x.pkl",
+        "run.sh",
+        "a" + "/b" * 6,
+    ],
 )
 def test_side_files_with_other_names_are_refused(name: str) -> None:
     with pytest.raises(BankDamaged, match=r"tasks\[0\]\.files"):
@@ -68,13 +82,21 @@ def test_contents_that_are_no_digest_are_refused(content: Any) -> None:
         {"..": "../model.safetensors"},
         {"a": "b/model.safetensors"},
         {"a": "a/../model.safetensors"},
-        {"a/b": "a/b/model.safetensors"},
+        {"a/.b": "a/.b/model.safetensors"},
+        {"a": "a/b/model.safetensors"},
+        {"": "model.bin"},
         {"": 3},
     ],
 )
 def test_weights_outside_their_folder_are_refused(layout: dict[str, Any]) -> None:
     with pytest.raises(BankDamaged, match=r"tasks\[0\]\.layout"):
         decode(changed(layout=layout))
+
+
+@pytest.mark.parametrize("left_out", [{"a\x1b[2J": "x"}, {"a": "\n"}, {"a": 1}, ["a"]])
+def test_what_was_left_out_is_lines_for_people(left_out: Any) -> None:
+    with pytest.raises(BankDamaged, match=r"tasks\[0\]\.left_out"):
+        decode(changed(left_out=left_out))
 
 
 @pytest.mark.parametrize("prefix", [["a"], ["a", 1], "ab", ["a", "b", "c"], {}])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from randes_cli.errors import CheckpointError
@@ -40,6 +42,17 @@ from randes_cli.files.side_files import SideFile, files_for, find_side_files, is
         "1_Pooling/config.json",
         "id2label.json",
         "LICENSE",
+        "README.md",
+        "USE_POLICY.md",
+        "params.json",
+        "tokenizer.model.v3",
+        "bpe_simple_vocab_16e6.txt.gz",
+        "hyperparams.yaml",
+        "qwen.tiktoken",
+        "artifact.metadata",
+        "adapter_config.json.bak",
+        "speaker_embeddings/v2/en_semantic_prompt.npy",
+        "a/b/config.json",
     ],
 )
 def test_what_makes_weights_loadable_travels(name: str) -> None:
@@ -53,7 +66,9 @@ def test_what_makes_weights_loadable_travels(name: str) -> None:
         "..",
         "../config.json",
         "/config.json",
-        "a/b/config.json",
+        "a/.b/config.json",
+        "a/b/c/d/e/f/config.json",
+        "nul.json",
         "./config.json",
         "..\\config.json",
         "unet/../config.json",
@@ -65,7 +80,11 @@ def test_what_makes_weights_loadable_travels(name: str) -> None:
         "model.safetensors",
         "pytorch_model.bin",
         "train.sh",
-        "README.md",
+        "model_head.pkl",
+        "optimizer.pt",
+        "model.safetensors.index.json",
+        "onnx/model.onnx",
+        "imgs/logo.png",
         ".env",
         "x" * 120 + "/config.json",
     ],
@@ -74,32 +93,102 @@ def test_other_names_do_not(name: str) -> None:
     assert not is_side_file(name)
 
 
+CARRIED = {
+    "config.json": b"{}",
+    "gliner_config.json": b"{}",
+    "language_model/attrs.json": b"{}",
+    "speaker/v2/prompt.npy": b"\x93NUMPY\x01\0v\0{'descr': '<f4', 'fortran_order': False}",
+    "spiece.model": b"\n\x0e\n\x05<unk>\x15",
+    "vocab.bpe": "Ġa b\n".encode(),
+    "artifact.metadata": b"{}",
+    "LICENSE": b"terms",
+}
+LEFT_OUT = {
+    "value_head.safetensors": (b"", "other weights"),
+    "adapter.fra.safetensors": (b"", "other weights"),
+    "language_model/5gram.bin": (b"x", "other weights"),
+    "model_head.pkl": (b"x", "a pickle"),
+    "renamed.json": (b"\x80\x04\x95", "a pickle"),
+    "objects.npy": (b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order'", "a pickle"),
+    "optimizer.pt": (b"x", "state of a training run"),
+    "training_args.bin": (b"x", "state of a training run"),
+    "train.sh": (b"x", "code"),
+    "runner": (b"#!/bin/sh", "code"),
+    "modeling_x.py": (b"print()", "code, see --trust-remote-code-files"),
+    "logo.png": (b"x", "no text"),
+    "blob": (b"\0\1", "no text"),
+    ".gitattributes": (b"x", "hidden"),
+    "a b.json": (b"{}", "a name with other characters than A-Z a-z 0-9 . _ -"),
+    "old.safetensors.index.json": (b"{}", "an index of other weights"),
+}
+
+
+def put(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def test_small_text_and_data_travel_and_the_rest_is_listed(tmp_path: Path) -> None:
+    put(tmp_path, {**CARRIED, **{name: data for name, (data, _) in LEFT_OUT.items()}})
+    (tmp_path / "checkpoint-500").mkdir()
+    found, left_out = find_side_files(tmp_path, [], code=False)
+    assert set(found) == set(CARRIED)
+    assert left_out == {
+        **{name: reason for name, (_, reason) in LEFT_OUT.items()},
+        "checkpoint-500/": "a checkpoint of its own, or the state of a training run",
+    }
+
+
+def test_arrays_of_objects_are_found_inside_compressed_files(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "mel_filters.npz", a=np.ones(3), b=np.zeros((2, 2)))
+    np.savez_compressed(tmp_path / "objects.npz", a=np.array([{}], object))
+    found, left_out = find_side_files(tmp_path, [], code=False)
+    assert (set(found), left_out) == ({"mel_filters.npz"}, {"objects.npz": "a pickle"})
+
+
 def test_code_travels_only_when_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "modeling_x.py").write_text("print()")
-    (tmp_path / "config.json").write_text("{}")
-    found, notes = find_side_files(tmp_path, [], code=False)
-    assert list(found) == ["config.json"]
-    assert notes == ["modeling_x.py: code, left out (see --trust-remote-code-files)"]
-    found, notes = find_side_files(tmp_path, [], code=True)
+    put(tmp_path, {"modeling_x.py": b"print()", "config.json": b"{}"})
+    found, _ = find_side_files(tmp_path, [], code=True)
     assert sorted(found) == ["config.json", "modeling_x.py"]
-    assert notes == []
 
 
-def test_a_file_that_is_too_large_is_left_out_and_said(
+def test_files_over_a_limit_are_left_out_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    put(tmp_path, {"a.json": b"{}", "b.json": b"{  }", "c.unknown": b"123", "d.txt": b"1"})
     monkeypatch.setattr(side_files, "MOST_BYTES", 3)
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "tokenizer.json").write_text("{  }")
-    found, notes = find_side_files(tmp_path, [], code=False)
-    assert list(found) == ["config.json"]
-    assert notes == ["tokenizer.json: 4 bytes, left out (side files have 3 at most)"]
+    monkeypatch.setattr(side_files, "MOST_UNKNOWN", 2)
+    found, left_out = find_side_files(tmp_path, [], code=False)
+    assert sorted(found) == ["a.json", "d.txt"]
+    assert left_out == {"b.json": "4 bytes, 3 at most", "c.unknown": "3 bytes, 2 at most"}
+    monkeypatch.setattr(side_files, "MOST_FILES", 1)
+    _, left_out = find_side_files(tmp_path, [], code=False)
+    assert left_out["d.txt"].startswith("more than 1 files")
 
 
-def test_folders_that_no_index_names_are_not_looked_into(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint-500").mkdir()
-    (tmp_path / "checkpoint-500" / "config.json").write_text("{}")
-    assert find_side_files(tmp_path, [], code=False) == ({}, [])
+def test_a_folder_of_many_such_files_is_one_entry(tmp_path: Path) -> None:
+    put(tmp_path, {f"images/{number}.png": b"x" for number in range(30)})
+    assert find_side_files(tmp_path, [], code=False)[1] == {
+        "images/*": "30 files, such as images/0.png: no text"
+    }
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    (tmp_path / "model" / "own").mkdir(parents=True)
+    put(tmp_path / "model", {"config.json": b"{}"})
+    (tmp_path / "model" / "tokenizer.json").symlink_to(tmp_path / "secret.json")
+    (tmp_path / "model" / "same.json").symlink_to("config.json")
+    (tmp_path / "model" / "gone.json").symlink_to("nowhere")
+    (tmp_path / "model" / "own" / "loop").symlink_to(tmp_path / "model")
+    found, left_out = find_side_files(tmp_path / "model", [], code=False)
+    assert sorted(found) == ["config.json", "same.json"]
+    assert left_out == {
+        "tokenizer.json": "a link that leads out of the folder",
+        "gone.json": "a link to nothing",
+        "own/loop/": "a link to a folder",
+    }
 
 
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_field_that_is_missing_or_of_another_type_is_named(
 
 HUGE = 10**30
 VALUES: dict[str, tuple[Change, int, str]] = {
-    "newer version": (_set("version", 2), 10, "version 2 is newer than 1"),
+    "newer version": (_set("version", 3), 10, "version 3 is newer than 2"),
     "unknown feature": (_set("features", ["superposition", "warp"]), 10, "requires 'warp'"),
     "other format": (_set("format", "zip"), 6, "format is not randes"),
     "unknown shuffle": (_set("transform", "shuffle", "riffle"), 6, "transform.shuffle is 'riffle'"),
@@ -121,6 +121,8 @@ VALUES: dict[str, tuple[Change, int, str]] = {
     "every 0": (_set("transform", "every", 0), 6, "transform.every is 0"),
     "bits 12": (_set("bits", 12), 6, "bits is 12"),
     "huge seed": (_set("seed", HUGE), 6, "seed is 1000"),
+    "seed past 2^53": (_set("seed", 2**53), 6, "seed is 9007199254740992"),
+    "older than its header": (_set("version", 1), 6, "another version than its manifest"),
     "capacity 0": (_set("capacity", 0), 6, "capacity is 0"),
     "huge groups": (_set("groups", HUGE), 6, "groups is 1000"),
     "index too large": (_set("tasks", 0, "index", 9), 6, "tasks[0].index is not below next_index"),
@@ -210,10 +212,10 @@ def test_a_header_of_a_newer_version_is_refused_by_name(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tensors, data, _ = contents(small)
-    newer = {"format": "randes", "version": "2"}
+    newer = {"format": "randes", "version": "3"}
     path = forge(tmp_path / "newer.randes", tensors, data, b"{}", newer)
     assert run(["inspect", str(path)]) == 10
-    assert f"{path}: a bank of version 2; upgrade randes" in capsys.readouterr().err
+    assert f"{path}: a bank of version 3; upgrade randes" in capsys.readouterr().err
 
 
 def test_what_is_unknown_and_optional_survives_an_edit(small: Path, tmp_path: Path) -> None:

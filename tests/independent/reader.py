@@ -33,8 +33,8 @@ from tests.independent.numbers import (
     unpack_codes,
 )
 
-VERSIONS = (1,)
-FEATURES = {"superposition", "sealed"}
+VERSIONS = (1, 2)
+FEATURES = {"superposition", "sealed", "ties"}
 DISTORTION = {1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006}
 #: name → (dtype, shape, bytes)
 Checkpoint = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -118,18 +118,26 @@ class Bank:
         need(metadata == {"format": "randes", "version": str(manifest["version"])}, "__metadata__")
         for feature in manifest["features"]:
             need(feature in FEATURES, f"unknown feature {feature}")
-        need(type(manifest["seed"]) is int, "seed is no integer")
+        for record in (manifest, *manifest["tasks"]):
+            need(type(record["seed"]) is int, "seed is no integer")
+            need(manifest["version"] == 1 or 0 <= record["seed"] < 2**53, "seed is too large")
 
     def _check_sums(self) -> None:
         """A group has the sums of every tensor that a task of it changed, or of its whole unit."""
         for task in self.manifest["tasks"]:
-            absent = {*task["unchanged"], *task["missing"], *task["own"]}
+            absent = self._absent(task)
             for name in filter(self.superposable, self.shapes):
                 layers = self.units.get(name, ("", [name]))[1]
                 shuffled = self.manifest["transform"]["shuffle"] != "none"
                 for layer in layers if shuffled else [name]:
                     key = f"sum/{task['group']}/{layer}"
                     need(name in absent or key in self.entries, f"{key} is missing")
+
+    @staticmethod
+    def _absent(task: Mapping[str, Any]) -> set[str]:
+        """Tensors of the base of which nothing of a task is superposed."""
+        missing = {*task["missing"]} - {*task.get("ties", {}).values()}
+        return {*task["unchanged"], *missing, *task["own"]}
 
     def bytes_of(self, name: str) -> bytes:
         entry = self.entries[name]
@@ -151,9 +159,11 @@ class Bank:
     def _layer(self, name: str) -> tuple[str, tuple[int, ...]]:
         """(layer type, numbers) of a name."""
         parts = name.split(".")
+        any_script = self.manifest["version"] == 1
+        number = [part.isdecimal() and (any_script or part.isascii()) for part in parts]
         return (
-            ".".join("*" if part.isdecimal() else part for part in parts),
-            tuple(int(part) for part in parts if part.isdecimal()),
+            ".".join("*" if yes else part for part, yes in zip(parts, number, strict=True)),
+            tuple(int(part) for part, yes in zip(parts, number, strict=True) if yes),
         )
 
     def _units(self) -> dict[str, tuple[str, list[str]]]:
@@ -183,7 +193,10 @@ class Bank:
         data = path.read_bytes()
         entries, _, _ = parse_header(data)
         found = {name: data[entry.first : entry.end] for name, entry in entries.items()}
-        described = [(name, *self.shapes[name], content) for name, content in found.items()]
+        ties = base.get("ties", {})
+        described = [
+            (name, *self.shapes[ties.get(name, name)], content) for name, content in found.items()
+        ]
         need(fingerprint(described) == base["fingerprint"], "another base")
         digests = [
             value
@@ -206,6 +219,8 @@ class Bank:
         """λ of a task: what tuning chose, else the default."""
         if "coefficient" in task:
             return float(task["coefficient"])
+        if self.manifest["version"] > 1:
+            return float(task["default"])
         return round(min(1.0, 8 * self._cosine(task)), 2)
 
     def _cosine(self, task: Mapping[str, Any]) -> float:
@@ -215,7 +230,7 @@ class Bank:
         norms = np.frombuffer(self.bytes_of("stats/norms"), "<f8").reshape(len(names), len(tasks))
         column = tasks.index(task)
         members = [k for k, other in enumerate(tasks) if other["group"] == group]
-        absent = {*task["unchanged"], *task["missing"], *task["own"]}
+        absent = self._absent(task)
         own = total = 0.0
         for row, name in zip(norms, names, strict=True):
             if name in absent or name not in self.manifest["steps"]:
@@ -272,8 +287,14 @@ class Bank:
                 made[self._renamed(task, tensor)] = self._shared(task, tensor, chosen)
         for tensor, (dtype, shape) in task["own"].items():
             content = self.bytes_of(f"own/{name}/{tensor}")
-            own = self._renamed(task, tensor) if tensor in self.shapes else tensor
-            made[own] = dtype, tuple(shape), content
+            made[self._renamed(task, tensor)] = dtype, tuple(shape), content
+        for tensor, kept in task.get("ties", {}).items():
+            if kept in task["own"]:
+                dtype, shape = task["own"][kept]
+                whole = dtype, tuple(shape), self.bytes_of(f"own/{name}/{kept}")
+            else:
+                whole = self._shared(task, kept, chosen)
+            made[self._renamed(task, tensor)] = whole
         return made
 
     def _shared(
@@ -299,6 +320,8 @@ class Bank:
     def _renamed(self, task: Mapping[str, Any], name: str) -> str:
         """The task's name of a tensor of the base."""
         mine, banks = task.get("prefix", ("", ""))
+        if name not in self.shapes and name not in self.manifest["base"].get("ties", {}):
+            return name
         if name in task.get("unprefixed", ()) or not name.startswith(banks):
             return name
         return str(mine + name[len(banks) :])

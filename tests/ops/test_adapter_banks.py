@@ -83,7 +83,7 @@ def test_adapters_of_a_bank_load_with_peft(kind: str, tmp_path: Path) -> None:
     base = str(tmp_path / "base")
     pack(base, inputs(tmp_path, "cars"), tmp_path / "one.randes", KEEP)
     pack(base, inputs(tmp_path, "cars", "dtd"), tmp_path / "two.randes", KEEP)
-    unpack(tmp_path / "one.randes", None, tmp_path / "alone", UnpackOptions(), RunOptions())
+    unpack(tmp_path / "one.randes", ["cars"], tmp_path / "alone", UnpackOptions(), RunOptions())
     unpack(tmp_path / "two.randes", None, tmp_path / "both", UnpackOptions(), RunOptions())
 
     load = type(MODELS[kind][0]()).from_pretrained
@@ -172,6 +172,71 @@ def test_an_adapter_beside_a_full_fine_tune_is_not_kept_an_adapter(tmp_path: Pat
     tasks = [*inputs(tmp_path, "cars"), TaskInput("full", str(tmp_path / "base"))]
     with pytest.raises(UsageError, match="base is none"):
         pack(str(tmp_path / "base"), tasks, tmp_path / "bank.randes", KEEP)
+
+
+def save_unet(folder: Path) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=8,
+        norm_num_groups=4,
+        attention_head_dim=4,
+    )
+    unet.save_pretrained(folder / "base")
+    for seed, name in enumerate(["cars", "late"]):
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(
+            UNet2DConditionModel.from_pretrained(folder / "base"),
+            LoraConfig(r=2, target_modules=["to_q", "to_k"]),
+        )
+        with torch.no_grad():
+            for weight in wrapped.parameters():
+                if weight.requires_grad:
+                    weight.copy_(0.05 * torch.randn_like(weight))
+        wrapped.save_pretrained(folder / name)
+    return UNet2DConditionModel
+
+
+def test_a_merged_adapter_has_the_bases_layout_when_packed_and_when_added(tmp_path: Path) -> None:
+    opener = save_unet(tmp_path)
+    bank = tmp_path / "bank.randes"
+    pack(str(tmp_path / "base"), inputs(tmp_path, "cars"), bank, MERGE)
+    add(bank, inputs(tmp_path, "late"), EditOptions(merge_adapters=True))
+    unpack(bank, None, tmp_path / "out", UnpackOptions(), RunOptions())
+    for name in ("cars", "late"):
+        assert sorted(p.name for p in (tmp_path / "out" / name).iterdir()) == [
+            "README.md",
+            "config.json",
+            "diffusion_pytorch_model.safetensors",
+        ]
+        opener.from_pretrained(tmp_path / "out" / name)
+
+
+def test_a_merged_adapter_with_new_tokens_and_labels_opens_when_packed_and_when_added(
+    tmp_path: Path,
+) -> None:
+    save_base(tmp_path)
+    for seed, name in enumerate(["cars", "late"]):
+        torch.manual_seed(seed)
+        model = tf.LlamaForCausalLM.from_pretrained(tmp_path / "base")
+        model.resize_token_embeddings(70)
+        save = ["embed_tokens", "lm_head"]
+        config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=save)
+        get_peft_model(model, config).save_pretrained(tmp_path / name)
+    bank = tmp_path / "bank.randes"
+    report = pack(str(tmp_path / "base"), inputs(tmp_path, "cars"), bank, MERGE)
+    assert "config.json: vocab_size is 70, as the weights have it" in report.tasks[0].notes
+    add(bank, inputs(tmp_path, "late"), EditOptions(merge_adapters=True))
+    unpack(bank, None, tmp_path / "out", UnpackOptions(), RunOptions())
+    for name in ("cars", "late"):
+        opened = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "out" / name)
+        assert opened.get_input_embeddings().weight.shape[0] == 70
 
 
 def test_a_base_is_needed_where_tasks_are_full_checkpoints(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_random_adapter_is_merged_as_peft_merges_it_or_refused(seed: int, tmp_
         assert not right, (options, error)
         assert "ties to another name" in str(error)
         return
-    unpack(bank, None, tmp_path / "ours", UnpackOptions(), RunOptions())
+    unpack(bank, ["a"], tmp_path / "ours", UnpackOptions(), RunOptions())
     back, found = type(model).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not found["missing_keys"] and not found["mismatched_keys"], found
     assert float((logits(back) - live).abs().max()) < 0.05 * effect, (kind, tie, options)

@@ -297,7 +297,7 @@ def test_an_open_clip_folder_keeps_its_own_file_names(tmp_path: Path) -> None:
     options = PackOptions(opening=OpenOptions(allow_pickle=True))
     photos = TaskInput("photos", str(tmp_path / "photos"))
     pack(str(tmp_path / "base"), [photos], tmp_path / "bank.randes", options, RUN)
-    unpack(tmp_path / "bank.randes", None, tmp_path / "out", UnpackOptions(), RUN)
+    unpack(tmp_path / "bank.randes", ["photos"], tmp_path / "out", UnpackOptions(), RUN)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "open_clip_config.json",
         "open_clip_model.safetensors",

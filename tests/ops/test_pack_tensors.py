@@ -330,7 +330,7 @@ def test_the_stock_library_opens_a_bank_and_every_tensor_is_aligned(
         with safe_open(bank, framework) as opened:
             for name, value in base.items():
                 assert np.array_equal(np.asarray(opened.get_tensor(f"base/{name}")), value.numpy())
-            assert opened.metadata() == {"format": "randes", "version": "1"}
+            assert opened.metadata() == {"format": "randes", "version": "2"}
     with BankFile(bank) as opened:
         for name, info in opened.header.tensors.items():
             assert opened.header.starts[name] % ITEM_SIZE[info.dtype] == 0, name

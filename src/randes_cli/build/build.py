@@ -32,7 +32,13 @@ from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions
-from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
+from randes_cli.stats.stored import (
+    Statistics,
+    choose_cells,
+    drop_tasks,
+    empty_statistics,
+    with_defaults,
+)
 from randes_cli.workers import Progress, Workers, run_serial
 
 R = TypeVar("R")
@@ -116,7 +122,9 @@ class Build:
             TaskRecord(p.name, p.index, p.seed, p.group, p.source.source, "", {}) for p in coming
         ]
         manifest = start.with_tasks([*start.tasks, *added])
-        return Built(self.estimate(), manifest, self._statistics(None))
+        statistics = self._statistics(None)
+        manifest = with_defaults(manifest, statistics.norms)
+        return Built(self.estimate(), manifest, statistics)
 
     # Writing
 
@@ -172,6 +180,7 @@ class Build:
             kept = [key for key in draft.old.header.tensors if key.startswith("stats/")]
             passes.take_over([key for key in kept if key not in (NORMS, GRAM)])
         passes.copy_waiting()
+        manifest = with_defaults(manifest, statistics.norms)
         return Built(writer.finish(manifest), manifest, statistics)
 
     def _finish_new(self, passes: Passes) -> BaseRecord:

@@ -28,7 +28,7 @@ from randes_cli.files.source import Source
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.plan import fit_task
 from randes_cli.reports import EditReport
-from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput
+from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
 from randes_cli.stats.stored import stored_statistics, summaries
 from randes_cli.workers import Progress, no_progress
 
@@ -209,8 +209,10 @@ class _Edit:
             raise MismatchError(f"{self.old.path}: no index is left for a new task; pack it anew")
         for index, task in enumerate(tasks, self.start.next_index):
             opened, fit = open_coming(self.stack, task, self.source(), names, options.opening)
-            group = self._group_for(task, places.get(task.name))
-            self.coming.append(Participant(opened, fit, index, self.start.seed + index, group))
+            group, seed = self._group_for(task, places.get(task.name)), self.start.seed + index
+            if self.start.version > 1:
+                seed = task_seed(self.start.seed, index)
+            self.coming.append(Participant(opened, fit, index, seed, group))
 
     def _group_for(self, task: TaskInput, place: int | None) -> int:
         """The group that a task enters: the one it names or replaces, else the emptiest.
@@ -244,7 +246,7 @@ class _Edit:
         manifest, options = self.old.manifest, self.options
         given = given_steps(self.units, manifest.steps, manifest.widths, manifest.bits)
         base = self.base or bank_source(self.old, None)
-        files = {f.digest: f for p in self.coming for f in p.opened.side_files.values()}
+        files = {f.digest: f for p in self.coming for f in p.opened.beside.side_files.values()}
         build = Build(
             self.old.path,
             Draft(

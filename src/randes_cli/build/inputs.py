@@ -7,18 +7,21 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, replace
 from typing import Any
 
-from randes_cli.build.participants import OpenTask, Participant
+from randes_cli.build.participants import OpenTask, Origin, Participant
 from randes_cli.errors import MismatchError, RandesError, UsageError
 from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts, require_alike
+from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.configs import match_configs
 from randes_cli.files.header import parse_json
+from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.names import Naming, Renamed, match_names
 from randes_cli.files.shared import find_ties, ties_of, untied, whole_of
-from randes_cli.files.side_files import SideFile, files_for
+from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
 from randes_cli.plan import (
@@ -38,6 +41,7 @@ from randes_cli.specs import (
     TaskInput,
     Transform,
     check_task_name,
+    task_seed,
 )
 
 _AWAY = (
@@ -50,7 +54,7 @@ Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 @dataclass(frozen=True)
 class OpenBase:
-    """The base of a new bank: its tensors, side files, and where it goes.
+    """The base of a new bank: its tensors, what lies beside them, and where it goes.
 
     `name` is what was named as the base; where nothing was, `said` is what the first adapter
     says of its own.
@@ -58,7 +62,7 @@ class OpenBase:
 
     source: Source
     name: str
-    files: Mapping[str, SideFile]
+    beside: Origin
     notes: tuple[str, ...]
     storage: BaseStorage
     said: str = ""
@@ -83,9 +87,9 @@ class Inputs:
 
     def side_files(self) -> dict[str, SideFile]:
         """Side files by content, each once."""
-        files = [*self.base.files.values()]
+        files = [*self.base.beside.side_files.values()]
         for participant in self.participants:
-            files += participant.opened.side_files.values()
+            files += participant.opened.beside.side_files.values()
         return {file.digest: file for file in files}
 
 
@@ -135,49 +139,75 @@ def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[
     return Renamed(checkpoint, naming.names), naming, (note,)
 
 
-def open_task(
-    task: TaskInput,
-    checkpoint: Checkpoint,
-    base: Source,
-    base_files: Mapping[str, SideFile],
-) -> OpenTask:
+def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Origin) -> OpenTask:
     """A task as the engine reads it. An adapter of a full base is merged.
 
+    `beside` is what lies beside the base; beside that of a bank it is what the bank says.
     Raises what merging raises; MismatchError when the base is one of adapters and the task
     another kind.
     """
+    if isinstance(base, BankBase):
+        beside = _bank_origin(base.bank)
     whole = whole_of(base)
     if isinstance(base, ZeroBase):
         require_alike(checkpoint, base)
     elif is_adapter(checkpoint):
-        merged = MergedAdapter(whole, checkpoint, _configs(base, base_files))
-        both = {**base_files, **checkpoint.side_files}
-        kept = {name: file for name, file in both.items() if name != "adapter_config.json"}
-        notes = (*checkpoint.notes, merged.summary, *merged.notes)
-        return OpenTask(task, merged, Naming(), {"": "model.safetensors"}, kept, notes)
+        return _merged(task, checkpoint, whole, beside)
     source, naming, said = named_like(whole, checkpoint)
     notes = (*checkpoint.notes, *said)
-    files = checkpoint.side_files
+    files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
     if checkpoint.layout:
-        files, borrowed = files_for(files, base_files)
-        notes += ("has no config: gets the base's side files",) if borrowed else ()
-    return OpenTask(task, source, naming, checkpoint.layout, files, notes)
+        files, borrowed = files_for(files, beside.side_files)
+        if borrowed:
+            files, changed = match_configs(files, whole.tensors, source.tensors)
+            notes += ("has no config: gets the base's side files", *changed)
+    if not is_adapter(checkpoint):
+        files, more = _without_adapter_config(files)
+        left_out |= more
+        notes += left_out_note(more)
+    origin = Origin(checkpoint.layout, files, left_out, checkpoint.pickle)
+    return OpenTask(task, source, naming, origin, notes)
 
 
-def _configs(base: Source, files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
-    """The base's configurations by component: from its side files, or from the bank it is in."""
-    if isinstance(base, BankBase):
-        bank = base.bank
-        stored = {n: key for n, key in bank.manifest.base.files.items() if n.endswith(CONFIG)}
-        data = {name: bank.read_whole(file_key(key)).tobytes() for name, key in stored.items()}
-    else:
-        data = {name: file.content() for name, file in files.items() if name.endswith(CONFIG)}
+def _merged(task: TaskInput, adapter: Checkpoint, base: Source, beside: Origin) -> OpenTask:
+    """An adapter merged into the base: a model in the base's layout, with its side files."""
+    merged = MergedAdapter(base, adapter, _configs(beside.side_files))
+    files, _ = _without_adapter_config({**borrowed(beside.side_files), **adapter.side_files})
+    files, changed = match_configs(files, base.tensors, merged.tensors, merged.untied)
+    layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
+    notes = (*adapter.notes, merged.summary, *merged.notes, *changed)
+    origin = Origin(layout, files, adapter.left_out, adapter.pickle)
+    return OpenTask(task, merged, Naming(), origin, notes)
+
+
+def _without_adapter_config(
+    files: Mapping[str, SideFile],
+) -> tuple[Mapping[str, SideFile], dict[str, str]]:
+    """Side files of a whole model, which must not say that it is an adapter, and those dropped."""
+    if ADAPTER_CONFIG not in files:
+        return files, {}
+    kept = {name: file for name, file in files.items() if name != ADAPTER_CONFIG}
+    return kept, {ADAPTER_CONFIG: "of an adapter, and these weights are a whole model"}
+
+
+def _bank_origin(bank: BankFile) -> Origin:
+    """What lay beside a bank's base when it was packed. Its side files are in the bank already."""
+    record = bank.manifest.base
+    files = {}
+    for name, digest in record.files.items():
+        data = bank.read_whole(file_key(digest)).tobytes() if name.endswith(CONFIG) else None
+        files[name] = SideFile(bank.path, digest, bank.info(file_key(digest)).nbytes, data)
+    return Origin(record.layout, files, record.left_out, record.pickle)
+
+
+def _configs(files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
+    """The base's configurations by component."""
     made: dict[str, Mapping[str, Any]] = {}
-    for name, content in data.items():
+    for name, side_file in files.items():
         component, _, file = name.rpartition("/")
         with suppress(ValueError):  # what is no JSON says nothing
-            config = parse_json(content)
-            if file == CONFIG and isinstance(config, dict):
+            config = parse_json(side_file.content()) if file == CONFIG else None
+            if isinstance(config, dict):
                 made[component] = config
     return made
 
@@ -211,7 +241,7 @@ def reopen(
 ) -> OpenTask:
     """A task that is in a bank, read as it was when it was packed."""
     checkpoint = stack.enter_context(Sources(opening).open(source))
-    return open_task(TaskInput(name, source), checkpoint, base, {})
+    return open_task(TaskInput(name, source), checkpoint, base, Origin())
 
 
 def open_coming(
@@ -229,7 +259,7 @@ def open_coming(
 
     def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = _kept(open_task(task, checkpoint, base, {}), base, here=here)
+        opened = _kept(open_task(task, checkpoint, base, Origin()), base, here=here)
         return opened, fit_to(base, opened.source, names)
 
     if sources.on_hub(task.source):
@@ -305,7 +335,7 @@ def _open_inputs(
     made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):
-            one = open_task(task, checkpoint, found.source, found.files)
+            one = open_task(task, checkpoint, found.source, found.beside)
             one = _kept(one, found.source, here=here(task.source))
             made.append((one, fit_to(found.source, one.source, names)))
     refused = refusals.list(len(made))
@@ -330,7 +360,9 @@ def _open_base(
         return _adapters_alone(opened, [checkpoint for _, checkpoint in tasks], options)
     if options.base_storage is BaseStorage.zero:
         raise UsageError("a bank without a base holds LoRA adapters; a task here is none")
-    return OpenBase(opened, opened.source, opened.side_files, opened.notes, options.base_storage)
+    beside = Origin(opened.layout, opened.side_files, opened.left_out, opened.pickle)
+    notes = tuple(f"base: {note}" for note in opened.notes)
+    return OpenBase(opened, opened.source, beside, notes, options.base_storage)
 
 
 def _adapters_alone(
@@ -345,10 +377,10 @@ def _adapters_alone(
         )
     first = adapters[0]
     if base is None:
-        return OpenBase(adapter_base(first), "", {}, (), BaseStorage.zero, base_model(first))
+        return OpenBase(adapter_base(first), "", Origin(), (), BaseStorage.zero, base_model(first))
     for adapter in adapters:
         require_adapts(adapter, base)
-    return OpenBase(adapter_base(first), base.source, {}, (), BaseStorage.zero)
+    return OpenBase(adapter_base(first), base.source, Origin(), (), BaseStorage.zero)
 
 
 def leading_base(
@@ -375,5 +407,5 @@ def _numbered(tasks: Sequence[tuple[OpenTask, TaskFit]], options: PackOptions) -
         index = next(free) if opened.task.index is None else opened.task.index
         wanted = opened.task.group
         group = index % options.groups if wanted is None else wanted
-        made.append(Participant(opened, fit, index, options.seed + index, group))
+        made.append(Participant(opened, fit, index, task_seed(options.seed, index), group))
     return sorted(made, key=lambda one: one.index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,22 +18,36 @@ from randes_cli.specs import ITEM_SIZE, TaskInput, TensorInfo
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What lies beside a model's tensors.
+
+    Attributes:
+        layout: weight file by component where it comes back; empty for a bare file.
+        side_files: what travels with it, by name.
+        left_out: its folder's other files, each with the reason.
+        pickle: where in a pickle its tensors were; None where it is none.
+    """
+
+    layout: Mapping[str, str] = field(default_factory=dict)
+    side_files: Mapping[str, SideFile] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
+
+
+@dataclass(frozen=True)
 class OpenTask:
     """A task whose checkpoint is open.
 
     Attributes:
         source: its tensors under the base's names (an adapter's merged into the base).
         naming: how its own names became the base's.
-        layout: weight file by component where it comes back; empty for a bare file.
-        side_files: what travels with it, by name.
         notes: what was mapped, chosen or left out, in words.
     """
 
     task: TaskInput
     source: Source
     naming: Naming
-    layout: Mapping[str, str]
-    side_files: Mapping[str, SideFile]
+    beside: Origin
     notes: tuple[str, ...]
 
     def under(self, ties: Ties) -> OpenTask:

@@ -87,9 +87,11 @@ def task_record(
         dtypes={n: t.dtype for n, t in shared.items() if t.dtype != (dtype or base[n].dtype)},
         prefix=opened.naming.prefix,
         unprefixed=opened.naming.unprefixed,
-        layout=opened.layout,
+        layout=opened.beside.layout,
+        files={name: file.digest for name, file in opened.beside.side_files.items()},
+        left_out=opened.beside.left_out,
+        pickle=opened.beside.pickle,
         ties=ties_of(participant.source),
-        files={name: file.digest for name, file in opened.side_files.items()},
     )
 
 
@@ -117,6 +119,7 @@ def task_summary(
         unchanged=len(unchanged),
         missing=len(fit.missing),
         read_bytes=tensor_bytes(participant.source.tensors.values()),
-        side_files=len(participant.opened.side_files),
+        side_files=len(participant.opened.beside.side_files),
+        left_out=dict(participant.opened.beside.left_out),
         notes=participant.opened.notes,
     )

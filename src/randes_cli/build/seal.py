@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import sealed_tensors, sum_key
+from randes_cli.files.bank_keys import NORMS, sealed_tensors, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
@@ -51,9 +51,10 @@ from randes_cli.plan import (
 from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
-from randes_cli.stats.stored import stored_statistics, summaries
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.stats.stored import stored_statistics, summaries, with_defaults
+from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
+J = TypeVar("J")
 Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
 
 #: Elements that are cut at once; a multiple of eight, so that codes end on a byte.
@@ -179,7 +180,7 @@ class _Sealing:
         size = self.old.header.file_size - freed + sum(tensor.nbytes for tensor in made)
         sealed = {**self.old.manifest.sealed}
         sealed.update({group: SealRecord(self.bits) for group in self.groups})
-        manifest = self.old.manifest.with_sealed(sealed)
+        manifest = with_defaults(self.old.manifest.with_sealed(sealed), self.old.floats(NORMS))
         report = self._report(target, manifest, size, dry_run=dry_run)
         if dry_run:
             return report
@@ -225,7 +226,7 @@ class _Sealing:
         ]
         total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
-        def work(_: None, job: tuple[_Sum, int, Rect]) -> int:
+        def work(job: tuple[_Sum, int, Rect]) -> int:
             return self._measure_chunk(*job)
 
         self._parallel(jobs, work, "measuring", total)
@@ -273,7 +274,7 @@ class _Sealing:
         jobs = [(one, start) for one in self.sums for start in range(0, one.tensor.elements, span)]
         total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
-        def work(_: None, job: tuple[_Sum, int]) -> int:
+        def work(job: tuple[_Sum, int]) -> int:
             one, start = job
             count = min(span, one.tensor.elements - start)
             codes = np.concatenate(self._codes(one, start, count))
@@ -312,16 +313,11 @@ class _Sealing:
             units = self._units(one, number, rect)
             yield units[max(0, start - rect.start) : start + count - rect.start]
 
-    def _parallel(self, jobs: Sequence[object], work: object, phase: str, total: int) -> None:
-        run_parallel(
-            jobs,
-            lambda: None,
-            work,  # type: ignore[arg-type]
-            threads=self.threads,
-            phase=phase,
-            total=total,
-            progress=self.progress,
-        )
+    def _parallel(
+        self, jobs: Sequence[J], work: Callable[[J], int], phase: str, total: int
+    ) -> None:
+        threads, progress = self.threads, self.progress
+        run_jobs(jobs, work, threads=threads, phase=phase, total=total, progress=progress)
 
 
 def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:

@@ -93,4 +93,6 @@ def unpack(
         extra = f", {report.saturated} values clipped" if report.saturated else ""
         extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
         say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}")
+        for text in report.notes:
+            note(f"{report.task}: {text}", quiet=quiet)
     note(clock.sentence(total, written), quiet=quiet or dry_run)

@@ -8,20 +8,24 @@ from collections.abc import Iterable
 from randes_cli.core.streams import random_bytes
 from randes_cli.specs import Shuffle, TensorInfo
 
-_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+#: With decimal digits of every script, which numbered the layers of banks of version 1.
+_ANY_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
-def layer_type(name: str) -> str:
+def layer_type(name: str, *, any_digits: bool = False) -> str:
     """`name` with ``*`` for every layer number: ``h.3.attn.weight`` → ``h.*.attn.weight``."""
-    return _NUMBER.sub("*", name)
+    return (_ANY_NUMBER if any_digits else _NUMBER).sub("*", name)
 
 
-def layer_numbers(name: str) -> tuple[int, ...]:
+def layer_numbers(name: str, *, any_digits: bool = False) -> tuple[int, ...]:
     """The layer numbers of a name, outermost first: ``h.3.experts.12.w1`` → (3, 12)."""
-    return tuple(int(number) for number in _NUMBER.findall(name))
+    return tuple(map(int, (_ANY_NUMBER if any_digits else _NUMBER).findall(name)))
 
 
-def group_by_type(tensors: Iterable[TensorInfo]) -> dict[str, list[str]]:
+def group_by_type(
+    tensors: Iterable[TensorInfo], *, any_digits: bool = False
+) -> dict[str, list[str]]:
     """Names of one type and one shape together, in the order of their layer numbers.
 
     The key is the layer type; where one type has several shapes, ``<type>|<rows>x<columns>…``
@@ -29,13 +33,15 @@ def group_by_type(tensors: Iterable[TensorInfo]) -> dict[str, list[str]]:
     """
     by_type: dict[str, dict[tuple[int, ...], list[str]]] = {}
     for tensor in tensors:
-        shapes = by_type.setdefault(layer_type(tensor.name), {})
+        shapes = by_type.setdefault(layer_type(tensor.name, any_digits=any_digits), {})
         shapes.setdefault(tensor.shape, []).append(tensor.name)
     groups = {}
     for kind, shapes in by_type.items():
         for shape, names in shapes.items():
             key = kind if len(shapes) == 1 else f"{kind}|{'x'.join(map(str, shape))}"
-            groups[key] = sorted(names, key=lambda name: (layer_numbers(name), name))
+            groups[key] = sorted(
+                names, key=lambda name: (layer_numbers(name, any_digits=any_digits), name)
+            )
     return groups
 
 

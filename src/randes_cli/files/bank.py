@@ -59,6 +59,8 @@ class BankFile:
             self._first_digest = self._locate_digests()
             self._checks = self._read_checks()
             self.manifest = decode(self._whole(MANIFEST).tobytes())
+            if self.header.metadata.get("version") != str(self.manifest.version):
+                raise BankDamaged("its header says another version than its manifest")
             check_agreement(self.manifest, self.header.tensors)
         except (BankDamaged, NewerFormat) as error:
             self.close()

@@ -15,6 +15,7 @@ from randes_cli.limits import MOST_HEADER, MOST_MANIFEST
 from randes_cli.plan import chunks
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 
+#: What the header of a new bank says of it.
 METADATA = {"format": FORMAT_NAME, "version": str(FORMAT_VERSION)}
 
 
@@ -109,7 +110,8 @@ class BankWriter:
         count = (2 * DIGEST_BYTES) + sum(map(len, body))
         checks = TensorInfo(CHECKS, "U8", (count,))
         self.place(checks)
-        header = encode_header(self._tensors, METADATA, length=self._header_size - 8)
+        metadata = {**METADATA, "version": str(manifest.version)}
+        header = encode_header(self._tensors, metadata, length=self._header_size - 8)
         if len(header) != self._header_size:
             raise AssertionError("the header outgrew its reserve")
         content = digest(header) + b"".join(body)

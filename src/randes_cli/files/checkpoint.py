@@ -17,7 +17,7 @@ from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
-from randes_cli.files.side_files import SideFile, find_side_files
+from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.limits import LONGEST_NAME
 from randes_cli.specs import OpenOptions, TensorInfo
 
@@ -25,10 +25,14 @@ DEFAULT_OPTIONS = OpenOptions()
 
 
 class WeightFile(Protocol):
-    """An open file of tensors at known offsets."""
+    """An open file of tensors at known offsets.
+
+    `pickle` says where in a pickle they are, None where the file is none.
+    """
 
     path: Path
     header: Header
+    pickle: str | None
 
     def read_at(self, offset: int, out: Raw, /) -> None:
         """Fill `out` from `offset`."""
@@ -39,6 +43,8 @@ class WeightFile(Protocol):
 
 class TensorFile:
     """One open safetensors file. Reads are positioned, so threads share it."""
+
+    pickle: str | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,6 +95,7 @@ class Checkpoint:
         folder: the folder that was named, None for a bare file.
         layout: weight file by component, from the folder's root; empty for a bare file.
         side_files: config, tokenizer and the like by name; empty for a bare file.
+        left_out: the folder's other files, each with the reason why it stays behind.
         notes: what was chosen or left out, in words.
     """
 
@@ -101,6 +108,7 @@ class Checkpoint:
         folder: Path | None = None,
         layout: Mapping[str, str] | None = None,
         side_files: Mapping[str, SideFile] | None = None,
+        left_out: Mapping[str, str] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.source = source
@@ -108,6 +116,7 @@ class Checkpoint:
         self.folder = folder
         self.layout: Mapping[str, str] = layout or {}
         self.side_files: Mapping[str, SideFile] = side_files or {}
+        self.left_out: Mapping[str, str] = left_out or {}
         self.notes = notes
         self.tensors: dict[str, TensorInfo] = {}
         self._where: dict[str, tuple[WeightFile, int]] = {}
@@ -126,6 +135,11 @@ class Checkpoint:
                     )
                 self.tensors[name] = tensor._replace(name=name) if component else tensor
                 self._where[name] = file, file.header.starts[inner]
+
+    @property
+    def pickle(self) -> str | None:
+        """Where in a pickle the tensors are (``state_dict``); None where it is none."""
+        return next((where for f in self.files if (where := f.pickle) is not None), None)
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -183,12 +197,13 @@ def open_checkpoint(
     options: OpenOptions = DEFAULT_OPTIONS,
     *,
     called: str | None = None,
+    left_out: Mapping[str, str] | None = None,
     open_file: Callable[[Path], WeightFile] | None = None,
 ) -> Checkpoint:
     """Open a weight file, an index of shards, or a folder: of a model, pipeline or adapter.
 
-    `called` is what messages and manifests call it, `open_file` opens what lies elsewhere
-    (both for models of the Hub).
+    `called` is what messages and manifests call it, `left_out` are files that are not here,
+    `open_file` opens what lies elsewhere (all three for models of the Hub).
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     path = Path(source)
@@ -209,11 +224,12 @@ def open_checkpoint(
             files += opened
             notes += part.notes
         side_files: dict[str, SideFile] = {}
+        others = dict(left_out or {})
         if folder and not options.safetensors_only:
-            side_files, left_out = find_side_files(
-                path, [part.component for part in parts], code=options.trust_remote_code_files
-            )
-            notes += left_out
+            used = {file for part in parts for file in part.files()}
+            side_files, found = find_side_files(path, used, code=options.trust_remote_code_files)
+            others |= found
+            notes += left_out_note(others)
         made = Checkpoint(
             called or source,
             files,
@@ -221,6 +237,7 @@ def open_checkpoint(
             folder=path if folder else None,
             layout={part.component: part.target for part in parts} if folder else None,
             side_files=side_files,
+            left_out=others,
             notes=tuple(notes),
         )
         stack.pop_all()

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path, PurePosixPath
 
@@ -27,7 +27,7 @@ from randes_cli.files.checkpoint import (
     find_parts,
     open_checkpoint,
 )
-from randes_cli.files.folders import SUFFIXES
+from randes_cli.files.folders import PICKLES, SUFFIXES
 from randes_cli.files.hub_cache import (
     cached_file,
     remember,
@@ -39,14 +39,14 @@ from randes_cli.files.hub_errors import hub_errors, not_cached
 from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.remote import RemoteFile
-from randes_cli.files.side_files import MOST_BYTES, find_side_files
+from randes_cli.files.side_files import STATES, find_side_files
 from randes_cli.specs import OpenOptions
 
 #: JSON files that say which files are the weights and whether they can be read.
 _TELLING = re.compile(
-    r"(adapter_)?config\.json|model_index\.json|modules\.json|.+\.index(\.[\w-]+)?\.json"
+    r"(adapter_|quantize_|hf_quant_|router_)?config\.json|model_index\.json|modules\.json"
+    r"|.+\.index(\.[\w-]+)?\.json"
 )
-_PIPELINES = ("model_index.json", "modules.json")
 #: Headers that are asked for at a time.
 _WORKERS = 8
 
@@ -60,6 +60,7 @@ class HubModel:
         weights: the files that hold the tensors.
         telling: the JSON files that said so.
         side_files: config, tokenizer and the like.
+        left_out: the other files that it has, each with the reason why it stays there.
         offline: only the cache was looked at.
     """
 
@@ -70,6 +71,7 @@ class HubModel:
     telling: tuple[str, ...]
     offline: bool
     side_files: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -126,12 +128,15 @@ def open_hub(ref: HubRef, options: OpenOptions = DEFAULT_OPTIONS) -> HubModel:
         parts = find_parts(path, options)
         weights = tuple(p.relative_to(root).as_posix() for part in parts for p in part.paths)
         found: Collection[str] = ()
+        left_out: Mapping[str, str] = {}
         if path.is_dir() and not options.safetensors_only:
-            components = [part.component for part in parts]
-            found, _ = find_side_files(path, components, code=options.trust_remote_code_files)
-        beside = [(path / name).relative_to(root).as_posix() for name in found]
-    side_files = tuple(name for name in beside if sizes[name] <= MOST_BYTES)
-    return replace(model, weights=weights, side_files=side_files)
+            used = {file for part in parts for file in part.files()}
+            here = f"{ref.path}/" if ref.path else ""
+            inside = {n.removeprefix(here): size for n, size in sizes.items() if n.startswith(here)}
+            code = options.trust_remote_code_files
+            found, left_out = find_side_files(path, used, code=code, sizes=inside)
+        side_files = tuple((path / name).relative_to(root).as_posix() for name in found)
+    return replace(model, weights=weights, side_files=side_files, left_out=left_out)
 
 
 def open_hub_bank(ref: HubRef) -> HubModel:
@@ -183,13 +188,17 @@ def is_cached(ref: HubRef) -> bool:
 
 
 def _telling(ref: HubRef, sizes: Collection[str]) -> tuple[str, ...]:
-    """The JSON files to read: of the folder itself, of a pipeline also those one below."""
+    """The JSON files to read: of the folder itself, and of those below it that have weights."""
     if ref.path in sizes:
         return (ref.path,) if _TELLING.fullmatch(PurePosixPath(ref.path).name) else ()
     root = PurePosixPath(ref.path)
+    below = {PurePosixPath(name).parent for name in sizes if name.endswith((*SUFFIXES, *PICKLES))}
     folders = {root}
-    if any(str(root / name) in sizes for name in _PIPELINES):
-        folders |= {parent for n in sizes if (parent := PurePosixPath(n).parent).parent == root}
+    folders |= {
+        folder
+        for folder in below
+        if folder.is_relative_to(root) and not any(map(STATES.fullmatch, folder.parts))
+    }
     return tuple(
         name
         for name in sizes

@@ -134,6 +134,13 @@ def as_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def as_line(value: object) -> str | None:
+    """A string that is shown to people."""
+    if not isinstance(value, str) or has_control(value) or len(value) > LONGEST_TEXT:
+        return None
+    return value
+
+
 def as_shape(value: object) -> tuple[int, ...] | None:
     if not isinstance(value, list) or len(value) > 64:
         return None

@@ -22,6 +22,7 @@ from randes_cli.files.records import (
     SealRecord,
     TaskRecord,
     read_transform,
+    seed_limit,
     transform_json,
 )
 from randes_cli.limits import CONTROL, LIMITS, MOST_COEFFICIENT, MOST_SCORE
@@ -46,6 +47,7 @@ class Manifest:
         estimated: pairs of task indices whose cosines are estimates.
         sealed: the groups that are read-only, cut to few bits.
         tuning: the (λ, score) pairs that `tune` measured, by task.
+        version: of the format; an edit keeps it, so that who could read a bank still can.
         stats_extra: unknown optional fields of `stats`, kept as they are; so are those of
         extra: the manifest itself (and of each record).
     """
@@ -66,6 +68,7 @@ class Manifest:
     features: tuple[str, ...] = ("superposition",)
     sealed: Mapping[int, SealRecord] = field(default_factory=dict)
     tuning: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    version: int = FORMAT_VERSION
     stats_extra: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,7 +103,7 @@ class Manifest:
             optional["tuning"] = {name: [list(pair) for pair in curve] for name, curve in curves}
         return {
             "format": FORMAT_NAME,
-            "version": FORMAT_VERSION,
+            "version": self.version,
             "features": [*(f for f in self.features if f != "ties"), *["ties"] * self.tied],
             "transform": transform_json(self.transform),
             "bits": self.bits,
@@ -126,18 +129,18 @@ class Manifest:
     def from_json(cls, value: object) -> Manifest:
         """Read and check it whole. Raises BankDamaged naming the field, or NewerFormat."""
         fields = Fields(value, "")
-        features = _check_version(fields)
+        version, features = _check_version(fields)
         base = BaseRecord.from_json(fields.fields("base"))
         tasks = tuple(
-            TaskRecord.from_json(Fields(task, f"tasks[{position}]"), base.tensors)
+            TaskRecord.from_json(Fields(task, f"tasks[{position}]"), base.tensors, version)
             for position, task in enumerate(fields.get("tasks", list))
         )
         stats = fields.fields("stats")
         groups = fields.limited("groups")
         made = cls(
-            transform=read_transform(fields.fields("transform"), base.tensors),
+            transform=read_transform(fields.fields("transform"), base.tensors, version),
             bits=fields.get("bits", int),
-            seed=fields.limited("seed"),
+            seed=fields.limited("seed", seed_limit(version)),
             capacity=fields.limited("capacity"),
             next_index=fields.limited("next_index"),
             base=base,
@@ -151,6 +154,7 @@ class Manifest:
             features=features,
             sealed=_sealed(fields, groups),
             tuning=fields.optional_map("tuning", _curve),
+            version=version,
             stats_extra=stats.rest(),
             extra=fields.rest(),
         )
@@ -172,12 +176,12 @@ def decode(data: bytes) -> Manifest:
     return Manifest.from_json(value)
 
 
-def _check_version(fields: Fields) -> tuple[str, ...]:
+def _check_version(fields: Fields) -> tuple[int, tuple[str, ...]]:
     if fields.get("format", str) != FORMAT_NAME:
         raise fields.fail("format", f"is not {FORMAT_NAME}")
     version = fields.get("version", int)
-    if version < 0:
-        raise fields.fail("version", "is negative")
+    if version < 1:
+        raise fields.fail("version", "is not positive")
     if version > FORMAT_VERSION:
         raise NewerFormat(
             f"manifest: version {str(version)[:30]} is newer than {FORMAT_VERSION}; upgrade randes"
@@ -188,7 +192,7 @@ def _check_version(fields: Fields) -> tuple[str, ...]:
         raise NewerFormat(
             f"manifest: requires {unknown[0][:100]!a}, which this version lacks; upgrade randes"
         )
-    return features
+    return version, features
 
 
 def _sealed(fields: Fields, groups: int) -> dict[int, SealRecord]:

@@ -40,6 +40,7 @@ class PickleFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         note_input(path)
+        self.pickle: str | None = ""
         state = find_state_dict(_load(path), str(path))
         self._names: list[str] = []
         self._data: list[Raw] = []

@@ -37,11 +37,22 @@ def refuse_quantised(source: str, names: Iterable[str]) -> None:
                 )
 
 
-def refuse_quantised_config(source: str, config: object) -> None:
-    """Raise CheckpointError when a model's config.json says that its weights are quantised."""
-    found = config.get("quantization_config") if isinstance(config, dict) else None
-    if isinstance(found, dict) and found:
-        kind = str(found.get("quant_method") or "an unnamed method")
-        raise CheckpointError(
-            f"{source}: config.json says that the weights are quantised ({kind[:40]}); {_REMEDY}"
-        )
+#: Keys under which a model's configuration says how its weights are quantised.
+_KEYS = ("quantization_config", "quantization", "compression_config")
+#: Files that say nothing else.
+_WHOLE = ("quantize_config.json", "hf_quant_config.json")
+
+
+def refuse_quantised_config(source: str, file: str, config: object) -> None:
+    """Raise CheckpointError when a model's configuration says that its weights are quantised."""
+    if not isinstance(config, dict):
+        return
+    parts = [config, *(value for value in config.values() if isinstance(value, dict))]
+    found = [part[key] for part in parts for key in _KEYS if isinstance(part.get(key), dict)]
+    found += [config] if file in _WHOLE and config else []
+    for one in found:
+        if one:
+            kind = str(one.get("quant_method") or one.get("quant_algo") or "an unnamed method")
+            raise CheckpointError(
+                f"{source}: {file} says that the weights are quantised ({kind[:40]}); {_REMEDY}"
+            )

@@ -14,17 +14,18 @@ from typing import Any
 
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.folders import TARGETS
+from randes_cli.files.folders import SUFFIXES
 from randes_cli.files.header import is_name
 from randes_cli.files.json_fields import (
     Fields,
     as_dtype,
+    as_line,
     as_name_pair,
     as_shape,
     as_text,
     as_typed_shape,
 )
-from randes_cli.files.side_files import is_side_file
+from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
 from randes_cli.limits import MOST_COEFFICIENT
 from randes_cli.specs import (
     FLOAT_DTYPES,
@@ -47,8 +48,9 @@ Tensors = Mapping[str, TensorInfo]
 class BaseRecord:
     """The base model: `tensors` are its names, dtypes and shapes, in order.
 
-    `files` are its side files: content digest (of ``files/<digest>``) by name. `ties` are further
-    names of its tensors: the name in `tensors` by each.
+    `files` are its side files: content digest (of ``files/<digest>``) by name. `layout`, `left_out`
+    and `pickle` are as in a task's record; `ties` are further names of `tensors`, each with the
+    name that it is kept under.
     """
 
     source: str
@@ -57,6 +59,9 @@ class BaseRecord:
     metadata: Mapping[str, str]
     tensors: Tensors
     files: Mapping[str, str] = field(default_factory=dict)
+    layout: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
     ties: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,6 +74,8 @@ class BaseRecord:
             "metadata": dict(sorted(self.metadata.items())),
             "tensors": {n: [t.dtype, list(t.shape)] for n, t in self.tensors.items()},
             "files": dict(sorted(self.files.items())),
+            **({"layout": dict(self.layout)} if self.layout else {}),
+            **_origin_json(self),
             **({"ties": dict(sorted(self.ties.items()))} if self.ties else {}),
             **self.extra,
         }
@@ -84,6 +91,9 @@ class BaseRecord:
             metadata=fields.map("metadata", as_text),
             tensors=tensors,
             files=_files(fields),
+            layout=_layout(fields),
+            left_out=_left_out(fields),
+            pickle=fields.optional("pickle", as_line, None),
             ties=_ties(fields, tensors, tensors),
             extra=fields.rest(),
         )
@@ -108,6 +118,10 @@ class TaskRecord:
         files: side files: content digest (of ``files/<digest>``) by name.
         ties: names under which a tensor comes back as a copy of another: by each the name that it
             is kept under, here or in the base. That may be one that the task lacks.
+        left_out: the folder's other files, each with the reason why it is not in the bank.
+        pickle: where in its pickle the tensors were (``state_dict``), None where it was none.
+        default: λ where there is no `coefficient`; None in banks of version 1, whose readers
+            work it out from the norms.
         extra: unknown optional fields, kept as they are.
     """
 
@@ -129,6 +143,9 @@ class TaskRecord:
     unprefixed: frozenset[str] = frozenset()
     layout: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    pickle: str | None = None
+    default: float | None = None
     ties: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -178,15 +195,17 @@ class TaskRecord:
             made["ties"] = dict(sorted(self.ties.items()))
         if self.coefficient is not None:
             made["coefficient"] = self.coefficient
-        return {**made, **self.extra}
+        if self.default is not None:
+            made["default"] = self.default
+        return {**made, **_origin_json(self), **self.extra}
 
     @classmethod
-    def from_json(cls, fields: Fields, base: Tensors) -> TaskRecord:
+    def from_json(cls, fields: Fields, base: Tensors, version: int) -> TaskRecord:
         """Read and check its object, beside the base's tensors. Raises BankDamaged."""
         made = cls(
             name=_task_name(fields),
             index=fields.limited("index"),
-            seed=fields.limited("seed", "task seed"),
+            seed=fields.limited("seed", seed_limit(version)),
             group=fields.limited("group"),
             source=fields.line("source"),
             fingerprint=fields.line("fingerprint"),
@@ -197,11 +216,14 @@ class TaskRecord:
             own=_tensors(fields, "own"),
             shapes=_shapes(fields, base),
             dtypes=_dtypes(fields, base),
-            coefficient=_coefficient(fields),
+            coefficient=_coefficient(fields, "coefficient", needed=False),
+            default=_coefficient(fields, "default", needed=True) if version > 1 else None,
             prefix=fields.optional("prefix", as_name_pair, ("", "")),
             unprefixed=frozenset(fields.optional_list("unprefixed", as_text)),
             layout=_layout(fields),
             files=_files(fields),
+            left_out=_left_out(fields),
+            pickle=fields.optional("pickle", as_line, None),
             extra=fields.rest(),
         )
         held = {n: t for n, t in base.items() if n not in made.missing} | dict(made.own)
@@ -247,17 +269,26 @@ def transform_json(transform: Transform) -> dict[str, Any]:
     return {**made, **transform.extra}
 
 
-def read_transform(fields: Fields, base: Tensors) -> Transform:
+def seed_limit(version: int) -> str:
+    """Which limit holds for seeds in a version of the format."""
+    return "seed" if version > 1 else "seed of version 1"
+
+
+def read_transform(fields: Fields, base: Tensors, version: int) -> Transform:
     """The transform; a pattern in ``targets`` is only shown, ``matched`` is what counts."""
     targets = fields.line("targets")
     matched = None if targets == "all" else frozenset(_known(fields, "matched", base))
+    signs = fields.choice("signs", Signs)
+    if signs is Signs.two_sided and version < 2:
+        raise fields.fail("signs", "is not of version 1")
     return Transform(
         shuffle=fields.choice("shuffle", Shuffle),
-        signs=fields.choice("signs", Signs),
+        signs=signs,
         targets=targets,
         every=fields.limited("every"),
         rest=fields.choice("rest", Rest),
         matched=matched,
+        any_digits=version < 2,
         extra=fields.rest(),
     )
 
@@ -297,21 +328,40 @@ def _dtypes(fields: Fields, base: Tensors) -> dict[str, str]:
     return dtypes
 
 
-def _coefficient(fields: Fields) -> float | None:
-    if "coefficient" not in fields.value:
+def _coefficient(fields: Fields, key: str, *, needed: bool) -> float | None:
+    if key not in fields.value:
+        if needed:
+            raise fields.fail(key, "is missing")
         return None
-    return fields.number("coefficient", MOST_COEFFICIENT)
+    return fields.number(key, MOST_COEFFICIENT)
+
+
+def _origin_json(record: BaseRecord | TaskRecord) -> dict[str, Any]:
+    """Optional fields of where a record came from that base and tasks share."""
+    made: dict[str, Any] = {}
+    if record.left_out:
+        made["left_out"] = dict(sorted(record.left_out.items()))
+    if record.pickle is not None:
+        made["pickle"] = record.pickle
+    return made
 
 
 def _layout(fields: Fields) -> dict[str, str]:
     """Where components lie in a folder: ``unet`` in ``unet/….safetensors``, no further."""
     found = fields.optional_map("layout", as_text)
     for component, target in found.items():
-        file = target.rpartition("/")[2]
-        safe = not component or re.fullmatch(r"[\w-][\w.-]*", component, re.ASCII)
-        inside = f"{component}/{file}" if component else file
-        if not safe or target != inside or file not in TARGETS:
+        folder, slash, file = target.rpartition("/")
+        safe = is_safe_name(target) and file.endswith(SUFFIXES)
+        if not safe or folder != component or bool(slash) != bool(component):
             raise fields.fail(f"layout[{component[:100]!a}]", "is not a file in its folder")
+    return found
+
+
+def _left_out(fields: Fields) -> dict[str, str]:
+    """Files that stayed behind: lines for people, not boundless."""
+    found = fields.optional_map("left_out", as_line)
+    if len(found) > MOST_LISTED + 1 or any(as_line(name) is None for name in found):
+        raise fields.fail("left_out", "is not a list of files")
     return found
 
 

@@ -67,6 +67,8 @@ class RemoteFile:
         bytes_read: bytes that were asked for so far.
     """
 
+    pickle: str | None = None
+
     def __init__(self, repo: str, commit: str, file: str, size: int) -> None:
         from huggingface_hub import hf_hub_url
 

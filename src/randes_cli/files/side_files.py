@@ -1,13 +1,14 @@
-"""Side files: the config, tokenizer and the like that make weights loadable.
+"""Side files: the config, tokenizer, licence and the like that make weights a model.
 
-A name is carried only when it is on the list below, so that no folder smuggles in what
-`from_pretrained` does not need; code only when the user says so, on the way in and out.
+Small text and data files travel, whatever they are called; what stays behind (other weights,
+pickles, code, pictures, files over the limits) is listed with the reason, so that nobody misses
+it later. Code travels only when the user says so, on the way in and out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,45 +17,53 @@ import xxhash
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.guard import note_input
+from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
+from randes_cli.limits import CONTROL
 
 #: Largest side file, in bytes: the tokenizers of today stay below 40 MB.
 MOST_BYTES = 64 * 2**20
+#: Largest one whose name does not say that it is text or data.
+MOST_UNKNOWN = 2**20
+#: Side files of one folder, and their bytes together.
+MOST_FILES, MOST_TOGETHER = 1000, 256 * 2**20
+#: Folders that a side file may be deep, and names that a list of what stays behind has.
+MOST_PARTS = 6
+MOST_LISTED = 1000
 #: A folder without any of these gets the base's side files.
 CONFIGS = ("config.json", "model_index.json", "adapter_config.json", "modules.json")
+#: What is told of one model and not needed to load another.
+_ABOUT = re.compile(r"README.*|.*_results\.json|trainer_state\.json", re.IGNORECASE)
 
-_FILES = re.compile(
-    r"config\.json|generation_config\.json|adapter_config\.json|model_index\.json|modules\.json"
-    r"|quantize_config\.json|open_clip_config\.json|scheduler_config\.json"
-    r"|config_sentence_transformers\.json|sentence_\w+_config\.json"
-    r"|(pre)?processor_config\.json|(image_|video_|audio_)?(pre)?processor_config\.json"
-    r"|video_preprocessor_config\.json|feature_extractor_config\.json"
-    r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
-    r"|vocab\.(json|txt|bpe)|merges\.txt|bpe\.codes|normalizer\.json|tekken\.json|emoji\.json"
-    r"|tokenizer\.model(\.v\d+)?|spiece\.model|sentencepiece(\.bpe)?\.model|spm\.model"
-    r"|(source|target)\.spm|[\w-]*\.tiktoken|chat_template\.(jinja|json)"
-    r"|(id2label|label2id|labels|label_map|classes|class_names)\.(json|txt)"
-    r"|LICENSE(\.txt|\.md)?|NOTICE(\.txt|\.md)?"
+PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+#: Folders of a trainer's output that are states of training or models of their own.
+STATES = re.compile(
+    r"(checkpoint|global_step|step|epoch|pytorch_model_fsdp)[-_]?\d+", re.IGNORECASE
 )
-_FOLDERS = re.compile(r"additional_chat_templates|\d+_[A-Za-z]\w*")
-_TEMPLATE = re.compile(r"[\w-]+\.jinja")
-_CODE = re.compile(r"\w[\w-]*\.py")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
 class SideFile:
-    """One file to carry: where it is, the XXH3-128 of its content in hexadecimal, bytes."""
+    """One file to carry: where it is, the XXH3-128 of its content in hexadecimal, bytes.
+
+    `data` is the content where it is not that of the file: a config that was set right.
+    """
 
     path: Path
     digest: str
     size: int
+    data: bytes | None = None
 
     def content(self) -> bytes:
         """Its bytes. Raises CheckpointError when they changed since it was found."""
-        data = _read(self.path)
+        data = _read(self.path) if self.data is None else self.data
         if content_digest(data) != self.digest:
             raise CheckpointError(f"{self.path}: changed while the bank was made")
         return data
+
+    def with_data(self, data: bytes) -> SideFile:
+        """The same file with another content."""
+        return SideFile(self.path, content_digest(data), len(data), data)
 
 
 def content_digest(data: bytes) -> str:
@@ -70,55 +79,161 @@ def _read(path: Path) -> bytes:
         raise wrap_os_error(error, path, "reading") from error
 
 
-def is_code(name: str) -> bool:
-    """Whether a side file is Python code, which is written only where the user says so."""
-    return bool(_CODE.fullmatch(name.rpartition("/")[2]))
+def is_safe_name(name: str) -> bool:
+    """Whether a path of a folder is made of letters that mean nothing to any file system."""
+    parts = name.split("/")
+    return len(parts) <= MOST_PARTS and all(
+        PART.fullmatch(part) and not _DEVICES.fullmatch(part) and not part.endswith(".")
+        for part in parts
+    )
 
 
 def is_side_file(name: str) -> bool:
-    """Whether a name (``tokenizer/vocab.json``) may be carried and written; code included.
+    """Whether a name (``tokenizer/vocab.json``) may be carried and written; code included."""
+    return is_safe_name(name) and (kind_of_name(name) is None or is_code(name))
 
-    At most one folder deep, and made of letters that mean nothing to any file system.
+
+def stays_in(path: Path, root: Path) -> bool:
+    """Whether a path in a folder leads to a place in it, or from or into the Hub's cache.
+
+    The cache's snapshots are links into the blobs beside them.
     """
-    folder, slash, file = name.rpartition("/")
-    if not _PART.fullmatch(file) or (slash and not _PART.fullmatch(folder)):
-        return False
-    if folder == "additional_chat_templates":
-        return bool(_TEMPLATE.fullmatch(file))
-    return bool(_FILES.fullmatch(file)) or is_code(file)
+    target, home = path.resolve(), root.resolve()
+    return target.is_relative_to(home) or (
+        target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+    )
+
+
+def walk(root: Path) -> Iterator[tuple[Path, str | None]]:
+    """What is in a folder, nearest first: files, and with a reason what is not looked into.
+
+    Raises a wrapped OSError.
+    """
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop(0)
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            raise wrap_os_error(error, folder, "listing") from error
+        for path in entries:
+            reason = _not_entered(path, root) if path.is_dir() else None
+            if path.name.startswith("."):
+                yield path, "hidden"
+            elif not path.is_dir() or reason:
+                yield path, reason
+            else:
+                waiting.append(path)
+
+
+def _not_entered(folder: Path, root: Path) -> str | None:
+    """Why a folder below a model's is not looked into."""
+    if folder.is_symlink():
+        return "a link to a folder"
+    if STATES.fullmatch(folder.name):
+        return "a checkpoint of its own, or the state of a training run"
+    if folder.name == "__pycache__":
+        return CODE
+    deep = len(folder.relative_to(root).parts) >= MOST_PARTS
+    return "too deep" if deep else None
+
+
+class _Collecting:
+    """Side files of one folder under way, within the limits."""
+
+    def __init__(self, root: Path, code: bool, sizes: Mapping[str, int] | None) -> None:
+        self.root, self.code, self.sizes = root, code, sizes
+        self.files: dict[str, SideFile] = {}
+        self.left_out: dict[str, str] = {}
+        self.together = 0
+
+    def look(self, path: Path, reason: str | None) -> None:
+        """Take a file, or note why not."""
+        name = path.relative_to(self.root).as_posix()
+        reason = reason or self._refusal(name, path)
+        if reason is None:
+            content = b"" if self.sizes is not None else _read(path)
+            size = self._size(name, path)
+            reason = kind_of_content(name, content)
+            if reason is None:
+                self.together += size
+                self.files[name] = SideFile(path, content_digest(content), size)
+                return
+        self.left_out[shown(name) + ("/" if path.is_dir() else "")] = reason
+
+    def _size(self, name: str, path: Path) -> int:
+        return path.stat().st_size if self.sizes is None else self.sizes[name]
+
+    def _refusal(self, name: str, path: Path) -> str | None:
+        """Why a file stays behind, before its content is read."""
+        if not path.is_file():
+            return "a link to nothing" if path.is_symlink() else "no file"
+        if not stays_in(path, self.root):
+            return "a link that leads out of the folder"
+        kind = kind_of_name(name)
+        if is_code(name):
+            kind = None if self.code else f"{CODE}, see --trust-remote-code-files"
+        if kind is None and not is_safe_name(name):
+            kind = "a name with other characters than A-Z a-z 0-9 . _ -"
+        return kind or self._too_much(name, path)
+
+    def _too_much(self, name: str, path: Path) -> str | None:
+        """Whether a file passes a limit."""
+        size = self._size(name, path)
+        most = MOST_BYTES if is_known_data(name) else MOST_UNKNOWN
+        if size > most:
+            return f"{size} bytes, {most} at most"
+        if len(self.files) >= MOST_FILES or self.together + size > MOST_TOGETHER:
+            return f"more than {MOST_FILES} files or {MOST_TOGETHER} bytes together"
+        return None
+
+
+def shown(name: str) -> str:
+    """A file's name as a bank may record it: text without control characters."""
+    return CONTROL.sub("?", name.encode("utf-8", "replace").decode())
 
 
 def find_side_files(
-    root: Path, components: Iterable[str], *, code: bool
-) -> tuple[dict[str, SideFile], list[str]]:
-    """The side files of a folder by name, and a line for each that was left out.
+    root: Path, weights: Collection[Path], *, code: bool, sizes: Mapping[str, int] | None = None
+) -> tuple[dict[str, SideFile], dict[str, str]]:
+    """The side files of a folder by name, and the reason for each other file that it has.
 
-    Looks in the folder itself, the folders that its model_index.json names (a scheduler has
-    no weights), `components`, and the few that tokenizers and sentence models use.
+    `weights` are the files that were read as the model. With `sizes` the files are not here
+    (those of a repository): they are judged by name and size alone.
     """
-    made: dict[str, SideFile] = {}
-    notes: list[str] = []
-    pipeline = (root / "model_index.json").is_file() or (root / "modules.json").is_file()
-    wanted = set(components)
-    try:
-        entries = sorted(root.iterdir())
-        for folder in [entry for entry in entries if entry.is_dir()]:
-            if folder.name in wanted or _FOLDERS.fullmatch(folder.name) or pipeline:
-                entries += sorted(folder.iterdir())
-    except OSError as error:
-        raise wrap_os_error(error, root, "listing") from error
-    for path in entries:
-        name = path.relative_to(root).as_posix()
-        if not is_side_file(name) or not path.is_file():
-            continue
-        size = path.stat().st_size
-        if is_code(name) and not code:
-            notes.append(f"{name}: code, left out (see --trust-remote-code-files)")
-        elif size > MOST_BYTES:
-            notes.append(f"{name}: {size} bytes, left out (side files have {MOST_BYTES} at most)")
+    found = _Collecting(root, code, sizes)
+    for path, reason in walk(root):
+        if path not in weights:
+            found.look(path, reason)
+    return found.files, _listed(found.left_out)
+
+
+def _listed(left_out: Mapping[str, str]) -> dict[str, str]:
+    """The list, with folders of many such files as one entry each and not boundless."""
+    count: dict[str, int] = {}
+    for name in left_out:
+        folder = name.rstrip("/").rpartition("/")[0]
+        count[folder] = count.get(folder, 0) + 1
+    made: dict[str, str] = {}
+    for name, reason in left_out.items():
+        folder = name.rstrip("/").rpartition("/")[0]
+        if count[folder] <= 20:
+            made[name] = reason
         else:
-            made[name] = SideFile(path, content_digest(_read(path)), size)
-    return made, notes
+            made.setdefault(f"{folder}/*", f"{count[folder]} files, such as {name}: {reason}")
+    kept = dict(list(made.items())[:MOST_LISTED])
+    if len(made) > len(kept):
+        kept["…"] = f"{len(made) - len(kept)} more"
+    return kept
+
+
+def left_out_note(left_out: Mapping[str, str], *, most: int = 12) -> tuple[str, ...]:
+    """What stays behind in one line, or nothing."""
+    names = [f"{name} ({reason})" for name, reason in left_out.items()]
+    if not names:
+        return ()
+    more = f", and {len(names) - most} more (--json has all)" if len(names) > most else ""
+    return (f"left out: {', '.join(names[:most])}{more}",)
 
 
 def files_for(
@@ -127,4 +242,9 @@ def files_for(
     """A task's side files, and whether they are the base's because it has no config itself."""
     if any(name in own for name in CONFIGS) or not base:
         return own, False
-    return {**base, **own}, True
+    return {**borrowed(base), **own}, True
+
+
+def borrowed(base: Mapping[str, SideFile]) -> dict[str, SideFile]:
+    """The base's side files that another model can load with: not what is told of the base."""
+    return {name: file for name, file in base.items() if not _ABOUT.fullmatch(name)}

@@ -80,7 +80,9 @@ class Sources:
         if model is None:
             return open_checkpoint(text, self.options)
         fetched = fetch(model)
-        return open_checkpoint(str(fetched.path), self.options, called=fetched.source)
+        return open_checkpoint(
+            str(fetched.path), self.options, called=fetched.source, left_out=model.left_out
+        )
 
     def bytes_to_download(self) -> int:
         """Bytes that `open` would move of the models that were looked at."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import OutputFile, atomic_file
+from randes_cli.files.folders import index_name
 from randes_cli.files.header import encode_header
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
@@ -50,7 +51,7 @@ def weight_files(
     if count == 1:
         return [path]
     shards = [path.with_name(_shard_name(path, number, count)) for number in range(count)]
-    return [*shards, path.with_name(path.name + ".index.json")]
+    return [*shards, path.with_name(index_name(path.name))]
 
 
 class CheckpointWriter:
@@ -95,7 +96,7 @@ def checkpoint_writer(
     with ExitStack() as stack:
         if not single:
             index = stack.enter_context(
-                atomic_file(path.with_name(path.name + ".index.json"), force=force)
+                atomic_file(path.with_name(index_name(path.name)), force=force)
             )
             index.write_at(_index(path, shards), 0)
         writer = CheckpointWriter()
@@ -104,6 +105,14 @@ def checkpoint_writer(
             file = stack.enter_context(atomic_file(target, force=force))
             writer.add(file, shard, encode_header(shard, metadata))
         yield writer
+
+
+def shards_of(path: Path) -> list[Path]:
+    """Files that look like shards of a checkpoint, whoever wrote them."""
+    pattern = re.compile(rf"{re.escape(path.stem)}-\d{{5}}-of-\d{{5}}{re.escape(path.suffix)}")
+    if not path.parent.is_dir():
+        return []
+    return [p for p in sorted(path.parent.iterdir()) if pattern.fullmatch(p.name)]
 
 
 def _shard_name(path: Path, number: int, count: int) -> str:

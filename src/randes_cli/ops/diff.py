@@ -7,42 +7,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from randes_cli.core.arrays import F64
-from randes_cli.core.shuffle import layer_type
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
 from randes_cli.files.base import BankBase, bank_base
-from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
-from randes_cli.ops.originals import read_values
-from randes_cli.plan import Rect, chunks
+from randes_cli.ops.compare import TypeDiff, content_fingerprint, type_diffs
 from randes_cli.read.retrieved import RetrievedTask
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions, RunOptions
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
-
-
-@dataclass(frozen=True, slots=True)
-class TypeDiff:
-    """Tensors of one type that both sides have in one shape.
-
-    Attributes:
-        changed: how many differ in a value or in dtype.
-        cosine: of A and B, or of their deltas where a base is given.
-        norm: ‖A − B‖.
-        relative: ‖A − B‖ / ‖A‖, or / ‖A − base‖ where a base is given; None where that is 0.
-    """
-
-    name: str
-    tensors: int
-    changed: int
-    cosine: float
-    norm: float
-    relative: float | None
+from randes_cli.specs import OpenOptions, RunOptions
+from randes_cli.workers import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +124,7 @@ def _task_types(
         and not (isinstance(b, RetrievedTask) and not b.comparable(name, info))
         and (base is None or shapes.get(name) == info.shape)
     ]
-    return _types(_compare(a, b, base, names, run, progress))
+    return type_diffs(a, b, base, names, run, progress)
 
 
 def diff_banks(
@@ -198,41 +173,6 @@ def diff_banks(
     )
 
 
-def content_fingerprint(
-    source: Source, run: RunOptions, *, progress: Progress = no_progress
-) -> str:
-    """The fingerprint of a checkpoint's content, reading every byte once."""
-    found: dict[tuple[str, int], bytes] = {}
-    jobs = [
-        (name, number, rect)
-        for name, tensor in source.tensors.items()
-        for number, rect in enumerate(chunks(*tensor.matrix))
-    ]
-
-    def work(_: None, job: tuple[str, int, Rect]) -> int:
-        name, number, rect = job
-        size = ITEM_SIZE[source.tensors[name].dtype]
-        raw = np.empty(rect.elements * size, np.uint8)
-        source.read(name, rect.start * size, raw)
-        found[name, number] = digest(raw)
-        return len(raw)
-
-    run_parallel(
-        jobs,
-        lambda: None,
-        work,
-        threads=thread_count(run.threads),
-        phase=f"reading {source.source}",
-        total=sum(tensor.nbytes for tensor in source.tensors.values()),
-        progress=progress,
-    )
-    joined = {
-        name: b"".join(found[name, n] for n in range(len(chunks(*tensor.matrix))))
-        for name, tensor in source.tensors.items()
-    }
-    return fingerprint(source.tensors, joined)
-
-
 def diff_bank_checkpoints(
     bank: BankFile,
     checkpoints: Sequence[tuple[str, str]],
@@ -269,24 +209,6 @@ def diff_bank_checkpoints(
     )
 
 
-def _moments(a: Source, b: Source, base: Source | None, name: str, rect: Rect) -> F64:
-    """⟨a, b⟩, ‖a‖², ‖b‖², ‖a − b‖² of a rectangle, less the base's where there is one."""
-    one, two = (read_values(source, name, rect).astype(np.float64) for source in (a, b))
-    if base is not None:
-        zero = read_values(base, name, rect).astype(np.float64)
-        one, two = one - zero, two - zero
-    apart = one - two
-    return np.array([one @ two, one @ one, two @ two, apart @ apart])
-
-
-def _equal_bytes(a: Source, b: Source, name: str, rect: Rect) -> bool:
-    size = ITEM_SIZE[a.tensors[name].dtype]
-    raw = np.empty((2, rect.elements * size), np.uint8)
-    a.read(name, rect.start * size, raw[0])
-    b.read(name, rect.start * size, raw[1])
-    return bool(np.array_equal(raw[0], raw[1]))
-
-
 def diff_checkpoints(
     a: str,
     b: str,
@@ -312,7 +234,6 @@ def diff_checkpoints(
             info = zero.tensors.get(name) if zero is not None else None
             if info is None or info.shape != shapes[name][0]:
                 raise MismatchError(f"{base}: tensor {name!a} is missing or has another shape")
-        found = _compare(one, two, zero, alike, run, progress)
         return CheckpointDiff(
             a=a,
             b=b,
@@ -321,64 +242,5 @@ def diff_checkpoints(
             removed=tuple(name for name in one.tensors if name not in two.tensors),
             reshaped={name: pair for name, pair in shapes.items() if pair[0] != pair[1]},
             retyped={name: pair for name, pair in dtypes.items() if pair[0] != pair[1]},
-            types=_types(found),
+            types=type_diffs(one, two, zero, alike, run, progress),
         )
-
-
-def _compare(
-    a: Source,
-    b: Source,
-    base: Source | None,
-    names: Sequence[str],
-    run: RunOptions,
-    progress: Progress,
-) -> dict[str, tuple[F64, bool]]:
-    """Moments of each tensor, and whether any of its bytes differs."""
-    found: dict[tuple[str, int], tuple[F64, bool]] = {}
-    jobs = [(n, k, rect) for n in names for k, rect in enumerate(chunks(*a.tensors[n].matrix))]
-
-    def work(_: None, job: tuple[str, int, Rect]) -> int:
-        name, number, rect = job
-        infos = a.tensors[name], b.tensors[name]
-        float_ = all(info.dtype in FLOAT_DTYPES for info in infos)
-        sums = _moments(a, b, base, name, rect) if float_ else np.zeros(4)
-        equal = infos[0].dtype == infos[1].dtype and _equal_bytes(a, b, name, rect)
-        found[name, number] = sums, not equal
-        return sum(rect.elements * ITEM_SIZE[info.dtype] for info in infos)
-
-    run_parallel(
-        jobs,
-        lambda: None,
-        work,
-        threads=thread_count(run.threads),
-        phase="comparing",
-        total=sum(side.tensors[name].nbytes for side in (a, b) for name in names),
-        progress=progress,
-    )
-    made = {}
-    for name in names:
-        parts = [found[name, n] for n in range(len(chunks(*a.tensors[name].matrix)))]
-        sums = np.sum([np.zeros(4), *(part[0] for part in parts)], axis=0)
-        made[name] = sums, any(part[1] for part in parts)
-    return made
-
-
-def _types(found: Mapping[str, tuple[F64, bool]]) -> tuple[TypeDiff, ...]:
-    groups: dict[str, list[str]] = {}
-    for name in found:
-        groups.setdefault(layer_type(name), []).append(name)
-    made = []
-    for kind, names in groups.items():
-        dot, one, two, apart = np.sum([found[name][0] for name in names], axis=0).tolist()
-        scale = (one * two) ** 0.5
-        made.append(
-            TypeDiff(
-                name=kind,
-                tensors=len(names),
-                changed=sum(found[name][1] for name in names),
-                cosine=max(-1.0, min(1.0, dot / scale)) if scale > 0 else float(one == two),
-                norm=apart**0.5,
-                relative=(apart / one) ** 0.5 if one > 0 else None,
-            )
-        )
-    return tuple(sorted(made, key=lambda row: (-row.norm, row.name)))

@@ -17,7 +17,7 @@ from randes_cli.ops.originals import Original, open_originals
 from randes_cli.plan import Rect, superposable
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
 #: Layers of one type that are compared with each other, evenly spaced where there are more.
 MOST_LAYERS = 64
@@ -83,14 +83,13 @@ def measured_distribution(
         open_originals(bank, opened, originals) as tasks,
     ):
 
-        def work(_: None, names: list[str]) -> int:
+        def work(names: list[str]) -> int:
             found.append(_compare(opened, tasks, names, tensors[names[0]]))
             return sum(tensors[name].nbytes for name in names) * len(tasks)
 
         groups = _matrices(bank.manifest.base.tensors.values())
-        run_parallel(
+        run_jobs(
             groups,
-            lambda: None,
             work,
             threads=thread_count(run.threads),
             phase="comparing",

@@ -10,26 +10,14 @@ import numpy as np
 
 from randes_cli.build.inputs import reopen
 from randes_cli.core.arrays import F32
-from randes_cli.core.convert import widen
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_source
 from randes_cli.files.records import TaskRecord
-from randes_cli.files.source import Source
+from randes_cli.files.source import Source, read_values
 from randes_cli.plan import Rect, resized
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions
-
-
-def read_values(source: Source, name: str, rect: Rect) -> F32:
-    """The float32 values of a rectangle of a tensor."""
-    info = source.tensors[name]
-    size = ITEM_SIZE[info.dtype]
-    raw = np.empty(rect.elements * size, np.uint8)
-    source.read(name, rect.start * size, raw)
-    values = np.empty(rect.elements, np.float32)
-    widen(raw, info.dtype, values)
-    return values
+from randes_cli.specs import FLOAT_DTYPES, OpenOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +40,9 @@ class Original:
         inside = rect.above(tensor.matrix[0])
         if inside is not None:
             part = made[: inside.elements]
-            part += read_values(self.checkpoint, name, inside)
+            part += read_values(self.checkpoint, name, [inside])
             if base is not None:
-                part -= read_values(base, name, inside)
+                part -= read_values(base, name, [inside])
         return made
 
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from randes_cli.core.arrays import F32, F64
-from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.overlap import Overlap
 from randes_cli.core.spectrum import largest_singular, random_bound
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.source import Source
-from randes_cli.ops.originals import open_originals, read_values
+from randes_cli.ops.compare import retrieved_and_true
+from randes_cli.ops.originals import open_originals
 from randes_cli.plan import CHUNK_ELEMENTS
 from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import RunOptions
@@ -64,9 +65,9 @@ class TaskInterference:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One tensor: ⟨d, r⟩, ⟨d, d⟩, ⟨r, r⟩, ⟨r − d, r − d⟩, and its spectrum's end and bound."""
+    """One tensor: its true delta and the retrieved one, and its spectrum's end and bound."""
 
-    sums: F64
+    overlap: Overlap
     largest: float = 0.0
     bound: float = 0.0
 
@@ -82,31 +83,22 @@ class _Measure:
         for piece in self.retrieval.pieces(name):
             if piece.own:
                 continue
-            count = piece.rect.elements
-            got = np.empty(piece.nbytes, np.uint8)
-            self.retrieval.fill(kernel, piece, got)
-            back = np.empty(count, np.float32)
-            widen(got, piece.tensor.dtype, back)
-            true = read_values(self.original, name, piece.rect)
-            if self.base is not None:
-                zero = read_values(self.base, self.retrieval.kept_name(name), piece.rect)
-                true, back = true - zero, back - zero
+            true, back = retrieved_and_true(self.retrieval, self.base, self.original, kernel, piece)
             yield piece, true, back
 
     def tensor(self, name: str, kernel: Kernel) -> _Found:
         """Measure one superposed tensor."""
-        sums = np.zeros(4)
+        overlap = Overlap()
         rows, cols = self.retrieval.tensors[name].matrix
         held: list[F32] | None = [] if rows * cols <= HELD else None
         height = 0
         for piece, true, back in self._pieces(name, kernel):
-            d, r = true.astype(np.float64), back.astype(np.float64)
-            sums += [d @ r, d @ d, r @ r, (r - d) @ (r - d)]
+            overlap += Overlap.of(true, back)
             height = piece.rect.row1
             if held is not None:
                 held.append(back - true)
-        if min(height, cols) < 2 or cols > CHUNK_ELEMENTS or not sums[3]:
-            return _Found(sums)
+        if min(height, cols) < 2 or cols > CHUNK_ELEMENTS or not overlap.apart:
+            return _Found(overlap)
 
         def gram(vector: F64) -> F64:
             made, given = np.zeros(cols), vector.astype(np.float32)
@@ -116,9 +108,9 @@ class _Measure:
                 made += (block @ given) @ block
             return made
 
-        rms = float(np.sqrt(sums[3] / (height * cols)))
+        rms = overlap.distance / float(np.sqrt(height * cols))
         return _Found(
-            sums, largest_singular(gram, cols, steps=STEPS), random_bound(rms, height, cols)
+            overlap, largest_singular(gram, cols, steps=STEPS), random_bound(rms, height, cols)
         )
 
 
@@ -193,15 +185,14 @@ def _task(
 
 
 def _row(name: str, members: Sequence[_Found], cosine: float, error: float) -> InterferenceRow:
-    sums = np.sum([one.sums for one in members], axis=0)
-    scale = float(np.sqrt(sums[1] * sums[2]))
+    whole = sum((one.overlap for one in members), Overlap())
     worst = max(members, key=lambda one: one.largest / one.bound if one.bound else 0.0)
     return InterferenceRow(
         name=name,
         tensors=len(members),
-        cosine=float(sums[0]) / scale if scale > 0 else float(sums[1] == sums[2]),
+        cosine=whole.cosine,
         predicted_cosine=cosine,
-        error=float(np.sqrt(sums[3] / sums[1])) if sums[1] > 0 else 0.0,
+        error=whole.error or 0.0,
         predicted_error=error,
         largest=worst.largest if worst.bound else None,
         bound=worst.bound or None,

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
 from randes_cli.build.inputs import reopen
-from randes_cli.core.arrays import F64, Raw
-from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.overlap import Overlap
 from randes_cli.core.stats import predicted_cosine
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, NORMS, base_key, file_key, own_key, scale_key
 from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest
+from randes_cli.files.source import Source
+from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Piece, Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
@@ -192,16 +193,22 @@ def _measure_task(
     progress: Progress,
 ) -> TaskCheck:
     retrieval = Retrieval(bank, base, bank.task(name), coefficient=coefficient, run=run)
-    moments: dict[str, dict[tuple[bool, int], F64]] = {}
+    found: dict[str, dict[int, Overlap]] = {}
+    unlike: set[str] = set()
     with ExitStack() as stack:
         original = reopen(stack, name, source, bank_source(bank, base), opening).source
         if original.tensors != retrieval.tensors:
             raise MismatchError(f"{source}: has other tensors than task {name}")
 
         def work(kernel: Kernel, piece: Piece) -> int:
-            found = _compare(retrieval, base, original.read, piece, kernel)
-            moments.setdefault(piece.tensor.name, {})[piece.own, piece.chunk] = found
-            return piece.rect.elements * ITEM_SIZE[piece.tensor.dtype]
+            tensor = piece.tensor.name
+            if piece.own or not retrieval.superposed(tensor):
+                if not _same_bytes(retrieval, original, kernel, piece):
+                    unlike.add(tensor)
+            else:
+                pair = retrieved_and_true(retrieval, base, original, kernel, piece)
+                found.setdefault(tensor, {})[piece.chunk] = Overlap.of(*pair)
+            return piece.nbytes
 
         retrieval.workers.run(
             [piece for tensor in retrieval.tensors for piece in retrieval.pieces(tensor)],
@@ -210,47 +217,31 @@ def _measure_task(
             total=sum(tensor.nbytes for tensor in retrieval.tensors.values()),
             progress=progress,
         )
-    sums = {n: np.sum([v for _, v in sorted(m.items())], axis=0) for n, m in moments.items()}
-    return _task_check(bank, retrieval, sums)
+    _refuse_unlike(retrieval, unlike)
+    return _task_check(bank, retrieval, found)
 
 
-def _compare(
-    retrieval: Retrieval,
-    base: BankBase | None,
-    read: Callable[[str, int, Raw], None],
-    piece: Piece,
-    kernel: Kernel,
-) -> F64:
-    """⟨d, r⟩, ⟨d, d⟩, ⟨r, r⟩, ⟨r − d, r − d⟩ of the true delta d and the retrieved one r."""
-    size = ITEM_SIZE[piece.tensor.dtype]
-    count = piece.rect.elements
-    raw, got = np.empty((2, count * size), np.uint8)
-    read(piece.tensor.name, piece.start, raw)
-    retrieval.fill(kernel, piece, got)
-    if not retrieval.superposed(piece.tensor.name) or piece.own:
-        return np.array([0.0, 0.0, 0.0, float(not np.array_equal(raw, got))])
-    true, back, zero = np.zeros((3, count), np.float32)
-    widen(raw, piece.tensor.dtype, true)
-    widen(got, piece.tensor.dtype, back)
-    if base is not None:
-        info = base.tensors[retrieval.kept_name(piece.tensor.name)]
-        stored = np.empty(count * ITEM_SIZE[info.dtype], np.uint8)
-        base.read(info.name, piece.rect.start * ITEM_SIZE[info.dtype], stored)
-        widen(stored, info.dtype, zero)
-    d, r = (true - zero).astype(np.float64), (back - zero).astype(np.float64)
-    return np.array([d @ r, d @ d, r @ r, (r - d) @ (r - d)])
+def _same_bytes(retrieval: Retrieval, original: Source, kernel: Kernel, piece: Piece) -> bool:
+    """Whether an exact piece comes back as the checkpoint has it."""
+    ours, theirs = np.empty((2, piece.nbytes), np.uint8)
+    retrieval.fill(kernel, piece, ours)
+    original.read(piece.tensor.name, piece.start, theirs)
+    return bool(np.array_equal(ours, theirs))
 
 
-def _cosine(sums: F64) -> float:
-    scale = float(np.sqrt(sums[1] * sums[2]))
-    return float(sums[0]) / scale if scale > 0 else float(sums[1] == sums[2])
+def _refuse_unlike(retrieval: Retrieval, unlike: set[str]) -> None:
+    """Refuse a checkpoint that differs in what is kept exactly: it is not the one packed."""
+    first = next((name for name in retrieval.tensors if name in unlike), None)
+    if first is not None:
+        raise MismatchError(
+            f"task {retrieval.task.name}: exact tensor {first!a} differs from the checkpoint; "
+            "is it the one that was packed?"
+        )
 
 
-def _error(sums: F64) -> float:
-    return float(np.sqrt(sums[3] / sums[1])) if sums[1] > 0 else float(np.sqrt(sums[3]))
-
-
-def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> TaskCheck:
+def _task_check(
+    bank: BankFile, retrieval: Retrieval, found: Mapping[str, Mapping[int, Overlap]]
+) -> TaskCheck:
     statistics = stored_statistics(bank)
     column = statistics.indices.index(retrieval.task.index)
     rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors.values()))}
@@ -268,20 +259,21 @@ def _task_check(bank: BankFile, retrieval: Retrieval, sums: dict[str, F64]) -> T
         return predicted_cosine(inside, np.zeros((len(near),) * 2), near.index(column), left)
 
     names = [name for name in retrieval.tensors if retrieval.superposed(name)]
-    exact = [n for n in retrieval.tensors if n not in set(names) and not sums.get(n, [0] * 4)[3]]
-    unlike = [n for n in retrieval.tensors if n not in set(names) and n not in set(exact)]
-    if unlike:
-        raise MismatchError(
-            f"task {retrieval.task.name}: exact tensor {unlike[0]!a} differs from the checkpoint; "
-            "is it the one that was packed?"
-        )
-    found = {name: sums.get(name, np.zeros(4)) for name in names}
-    whole = np.sum(list(found.values()), axis=0) if found else np.zeros(4)
+    sums = {
+        name: sum((one for _, one in sorted(found.get(name, {}).items())), Overlap())
+        for name in names
+    }
+    whole = sum(sums.values(), Overlap())
     return TaskCheck(
         retrieval.task.name,
-        _cosine(whole),
+        whole.cosine,
         predicted(names),
         _error(whole),
-        len(exact),
-        tuple(TensorCheck(n, _cosine(s), predicted([n]), _error(s)) for n, s in found.items()),
+        len(retrieval.tensors) - len(names),
+        tuple(TensorCheck(n, s.cosine, predicted([n]), _error(s)) for n, s in sums.items()),
     )
+
+
+def _error(found: Overlap) -> float:
+    """The relative error; where nothing was to come back, what came."""
+    return found.distance if found.error is None else found.error

@@ -105,7 +105,8 @@ class Retrieval:
         self.bank, self.base, self.task, self.force = bank, base, task, force
         if coefficient is not None:
             check_number("--lambda", coefficient, MOST_COEFFICIENT)
-        self._chosen = task.coefficient if coefficient is None else coefficient
+        recorded = task.default if task.coefficient is None else task.coefficient
+        self._chosen = recorded if coefficient is None else coefficient
         if dtype is not None and dtype not in FLOAT_DTYPES:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         self._dtype = dtype

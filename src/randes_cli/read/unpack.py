@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,18 @@ from randes_cli.files.atomic import (
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase, bank_base
-from randes_cli.files.folders import SUFFIXES
+from randes_cli.files.configs import TORCH_NAMES, with_dtype
+from randes_cli.files.folders import PICKLES, SUFFIXES, component_of, index_name, takes_shards
 from randes_cli.files.guard import one_command
+from randes_cli.files.kinds import is_code
 from randes_cli.files.records import TaskRecord
-from randes_cli.files.side_files import content_digest, is_code, is_side_file
-from randes_cli.files.writer import CheckpointWriter, checkpoint_writer, weight_files
+from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
+from randes_cli.files.writer import (
+    CheckpointWriter,
+    checkpoint_writer,
+    shards_of,
+    weight_files,
+)
 from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
 from randes_cli.read.retrieve import Piece, Retrieval, output_metadata
 from randes_cli.specs import FLOAT_DTYPES, RunOptions, TensorInfo
@@ -40,7 +47,8 @@ from randes_cli.workers import Progress, no_progress, run_parallel
 class UnpackReport:
     """One task that was written (or with a dry run would be). Sizes are bytes.
 
-    `path` is the file or folder that loads it; `files` are all its files, weights first.
+    `path` is the file or folder that loads it; `files` are all its files, weights first;
+    `left_out` are files of the packed folder that are not in the bank, each with the reason.
     """
 
     task: str
@@ -53,6 +61,7 @@ class UnpackReport:
     saturated: int
     damaged: tuple[str, ...]
     files: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -95,7 +104,7 @@ class Destination:
         path: what the user opens afterwards: a file, or a folder.
         weights: weight file by component (as in the task's layout).
         side_files: content digest by the path to write it to.
-        notes: what is not written, and why.
+        notes: what is not written or changed, and why.
     """
 
     path: Path
@@ -109,11 +118,16 @@ def destination(
 ) -> Destination:
     """Where a task goes when `out` is what the user named (None: here, named after the task).
 
-    ``X.safetensors`` (or .st) is a bare file. Anything else is a folder: a single task that
-    came from a folder becomes that folder, another task ``X/<task>.safetensors`` or
-    ``X/<task>/``. Raises UsageError for a bare file of several tasks or of a pipeline.
+    ``X.safetensors`` (or .st) is a bare file. Anything else is a folder: a single task that was
+    named and came from a folder becomes that folder, another task ``X/<task>.safetensors`` or
+    ``X/<task>/``. Raises UsageError for a bare file of several tasks or of a pipeline, and for
+    the name of another kind of file.
     """
-    if out is not None and out.name.endswith(SUFFIXES) and not out.is_dir():
+    if out is not None and out.suffix in PICKLES and not out.is_dir():
+        raise UsageError(
+            f"{out}: unpack writes safetensors; name a file {out.stem}.safetensors, or a folder"
+        )
+    if out is not None and _is_file(out):
         if not single:
             raise UsageError(f"{out}: a file for one task; name a folder for several")
         if len(task.layout) > 1:
@@ -126,7 +140,7 @@ def destination(
         return Destination(file, {"": file}, {})
     folder = parent if single and out is not None else parent / task.name
     weights = {component: folder / target for component, target in task.layout.items()}
-    files, notes = {}, []
+    files, notes = {}, list[str]()
     for name, content in task.files.items():
         if options.safetensors_only:
             continue
@@ -136,7 +150,14 @@ def destination(
             notes.append(f"{name}: code, not written (see --trust-remote-code-files)")
         else:
             files[folder / name] = content
+    if task.left_out and not options.safetensors_only:
+        notes += [f"{text} when it was packed" for text in left_out_note(task.left_out)]
     return Destination(folder, weights, files, tuple(notes))
+
+
+def _is_file(out: Path | None) -> bool:
+    """Whether an output's name is that of a file of weights."""
+    return out is not None and out.name.endswith(SUFFIXES) and not out.is_dir()
 
 
 @one_command()
@@ -159,17 +180,19 @@ def unpack(
     out = None if out is None else Path(out)
     with ExitStack() as stack:
         file = stack.enter_context(BankFile(Path(bank)))
-        chosen = [task.name for task in file.manifest.tasks] if names is None else list(names)
+        every = [task.name for task in file.manifest.tasks]
+        chosen = every if names is None else list(dict.fromkeys(names))
         tasks = [file.task(name) for name in chosen]
-        places = [destination(task, out, options, single=len(tasks) == 1) for task in tasks]
+        single = len(tasks) == 1 and (names is not None or _is_file(out))
+        places = [destination(task, out, options, single=single) for task in tasks]
         opened = stack.enter_context(bank_base(file, base))
         jobs = [
             _Unpacking(file, opened, task, place, options, run)
             for task, place in zip(tasks, places, strict=True)
         ]
+        for job in jobs:
+            job.check()
         if not dry_run:
-            for job in jobs:
-                job.check()
             check_space(_existing(out or Path()), sum(job.bytes for job in jobs))
             for job in jobs:
                 job.write(progress)
@@ -205,6 +228,7 @@ class _Unpacking:
             run=run,
         )
         self.components = by_component(self.retrieval, place.weights)
+        self.notes = list(place.notes)
         self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
 
     def files(self) -> list[Path]:
@@ -212,8 +236,14 @@ class _Unpacking:
         made: list[Path] = []
         for component, path in self.place.weights.items():
             tensors = list(self.components[component].values())
-            made += weight_files(path, tensors, shard_bytes=self.options.shard_bytes)
+            made += weight_files(path, tensors, shard_bytes=self._shard_bytes(path))
         return [*made, *self.place.side_files]
+
+    def _shard_bytes(self, path: Path) -> int | None:
+        """The most bytes of one weight file: no limit where its library reads no shards."""
+        layout = self.retrieval.task.layout
+        whole = layout and path.name in {Path(target).name for target in layout.values()}
+        return None if whole and not takes_shards(path.name) else self.options.shard_bytes
 
     def check(self) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
@@ -222,7 +252,7 @@ class _Unpacking:
             if path.parent.exists():
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():
-            others = [path.with_name(path.name + ".index.json"), path]
+            others = [path.with_name(index_name(path.name)), path, *shards_of(path)]
             other = next((p for p in others if p not in files and p.exists()), None)
             if other is not None:
                 raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
@@ -231,7 +261,9 @@ class _Unpacking:
         """Write side files, then the weights: a folder without weights loads as nothing."""
         for path in self.files():
             _make_folder(path.parent)
-        write_side_files(self.bank, self.place, force=self.options.force)
+        self.notes += write_side_files(
+            self.bank, self.place, force=self.options.force, dtype=self.options.dtype
+        )
         with self._writers() as writers:
             self._write_weights(writers, progress)
 
@@ -248,7 +280,7 @@ class _Unpacking:
                         path,
                         list(inside.values()),
                         metadata,
-                        shard_bytes=self.options.shard_bytes,
+                        shard_bytes=self._shard_bytes(path),
                         force=self.options.force,
                     )
                 )
@@ -291,6 +323,12 @@ class _Unpacking:
     def report(self, dry_run: bool) -> UnpackReport:
         """What was (or would be) written."""
         retrieval = self.retrieval
+        if self.options.shard_bytes is not None:
+            self.notes += [
+                f"{path.name}: one file, for its library reads no shards of it"
+                for path in self.place.weights.values()
+                if self._shard_bytes(path) is None
+            ]
         return UnpackReport(
             task=retrieval.task.name,
             path=str(self.place.path),
@@ -302,19 +340,32 @@ class _Unpacking:
             saturated=retrieval.saturated,
             damaged=tuple(sorted(retrieval.damaged)),
             files=tuple(map(str, self.files())),
-            notes=self.place.notes,
+            left_out=dict(retrieval.task.left_out),
+            notes=tuple(self.notes),
         )
 
 
-def write_side_files(bank: BankFile, place: Destination, *, force: bool = False) -> None:
-    """Write a task's side files where they belong. Raises BankDamaged."""
+def write_side_files(
+    bank: BankFile, place: Destination, *, force: bool = False, dtype: str | None = None
+) -> list[str]:
+    """Write a task's side files where they belong; say what was changed in them.
+
+    With `dtype` each config.json says that the weights have it. Raises BankDamaged.
+    """
+    notes = []
     for path, content in place.side_files.items():
         data = bank.read_whole(file_key(content)).tobytes()
         if content_digest(data) != content:
             raise BankDamaged(f"{bank.path}: tensor {file_key(content)!a} is damaged")
+        if dtype is not None and path.name == "config.json":
+            stored, data = data, with_dtype(data, dtype)
+            if data != stored:
+                name = path.relative_to(place.path).as_posix()
+                notes.append(f"{name}: dtype is {TORCH_NAMES[dtype]}, as the weights now are")
         _make_folder(path.parent)
         with atomic_file(path, force=force) as file:
             file.write_at(data, 0)
+    return notes
 
 
 def _make_folder(folder: Path) -> None:
@@ -333,9 +384,8 @@ def by_component(
     made: dict[str, dict[str, TensorInfo]] = {component: {} for component in weights}
     for name, tensor in retrieval.tensors.items():
         outer = retrieval.output_name(name)
-        component, _, inner = outer.partition("/")
-        if component not in weights or not inner:
-            component, inner = "", outer
+        component = component_of(outer, weights)
+        inner = outer[len(component) + 1 :] if component else outer
         if component not in made:
             raise BankDamaged(f"{retrieval.bank.path}: no weight file for tensor {name[:100]!a}")
         made[component][name] = TensorInfo(inner, tensor.dtype, tensor.shape)

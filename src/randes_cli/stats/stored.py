@@ -102,14 +102,33 @@ def sealed_bits(manifest: Manifest) -> dict[int, int]:
 
 
 def coefficients(manifest: Manifest, norms: F64) -> list[float]:
-    """λ of every task: what `tune` chose, else the default from norms (no Gram matrix)."""
+    """λ of every task: what `tune` chose, else the default."""
+    defaults = [task.default for task in manifest.tasks if task.default is not None]
+    if len(defaults) < len(manifest.tasks):
+        defaults = _defaults(manifest, norms)
+    return [
+        default if task.coefficient is None else task.coefficient
+        for task, default in zip(manifest.tasks, defaults, strict=True)
+    ]
+
+
+def _defaults(manifest: Manifest, norms: F64) -> list[float]:
+    """The default λ of every task, from norms (no Gram matrix)."""
     tensors, groups = manifest.base.tensors.values(), [task.group for task in manifest.tasks]
     kept = kept_energy(tensors, groups, sealed_bits(manifest))
     cosines = predictions(norm_rows(tensors), norms, (), None, groups, kept)
-    return [
-        default_coefficient(cosine) if task.coefficient is None else task.coefficient
-        for task, cosine in zip(manifest.tasks, cosines, strict=True)
-    ]
+    return [default_coefficient(cosine) for cosine in cosines]
+
+
+def with_defaults(manifest: Manifest, norms: F64) -> Manifest:
+    """The manifest with every task's default λ, of a bank that is to be written.
+
+    `norms` has the manifest's tasks in order. Banks of version 1 do not record defaults.
+    """
+    if manifest.version < 2:
+        return manifest
+    found = zip(manifest.tasks, _defaults(manifest, norms), strict=True)
+    return replace(manifest, tasks=tuple(replace(task, default=value) for task, value in found))
 
 
 @dataclass(frozen=True)
@@ -193,6 +212,8 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
                 own=len(task.own),
                 unchanged=len(task.unchanged),
                 missing=len(task.missing),
+                side_files=len(task.files),
+                left_out=dict(task.left_out),
             )
         )
     return tuple(made)

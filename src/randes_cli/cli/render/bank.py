@@ -192,6 +192,19 @@ def task_lines(
     return made if full or len(tasks) <= _MOST_TASKS else [*made, more(len(tasks) - _MOST_TASKS)]
 
 
+def _left_out(report: BankReport, width: int, *, full: bool) -> list[Text]:
+    """The files of the tasks' folders that are not in the bank."""
+    lines = [
+        f"  {task.name}: {name} ({reason})"
+        for task in report.tasks
+        for name, reason in task.left_out.items()
+    ]
+    shown = lines if full else lines[:_MOST_ROWS]
+    made = [Text("left out when it was packed", "bold")] if lines else []
+    made += [Text(shorten(safe(line), width)) for line in shown]
+    return made if len(shown) == len(lines) else [*made, more(len(lines) - len(shown))]
+
+
 def _matrices(report: BankReport, width: int, *, full: bool) -> list[Text]:
     count = len(report.tasks)
     before, during = report.cosine_before, report.cosine_during
@@ -267,6 +280,8 @@ def bank_view(
         tasks = [report.tasks[n] for n in order]
         details = [report.details[n] for n in order]
         parts.append(task_lines(tasks, details, full=full, width=width))
+    if any(task.left_out for task in report.tasks):
+        parts.append(_left_out(report, width, full=full))
     if len(report.tasks) > 1:
         parts.append(_matrices(report, width, full=full))
     if report.rows:
@@ -320,6 +335,9 @@ def task_view(
     if detail.tuning:
         best = max(detail.tuning, key=lambda point: point[1])
         pairs.append(("tuning", f"score {best[1]:.4f} at λ = {best[0]:g}, of {len(detail.tuning)}"))
+    if task.left_out:
+        words = ", ".join(f"{name} ({reason})" for name, reason in task.left_out.items())
+        pairs.append(("left out", safe(words)))
     made = [Text(task.name, "bold"), *_fields([(f"{n:8}", v) for n, v in pairs], width), cosine]
     if len(report.tasks) > 1:
         made += [Text(), *_neighbours(report, place, width, full=full)]

@@ -17,7 +17,8 @@ _MOST_NAMES = 20
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from randes_cli.ops.diff import BankDiff, CheckpointDiff, TypeDiff
+    from randes_cli.ops.compare import TypeDiff
+    from randes_cli.ops.diff import BankDiff, CheckpointDiff
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import TaskCheck
     from randes_cli.reports import EditReport, PackReport, SealReport
@@ -168,8 +169,8 @@ def _type_lines(types: Sequence[TypeDiff], width: int, *, deltas: bool) -> list[
             one.name,
             f"{one.tensors:,}",
             f"{one.changed:,}",
-            f"{one.cosine:.6f}",
-            f"{one.norm:.4g}",
+            "not finite" if one.cosine is None else f"{one.cosine:.6f}",
+            "-" if one.norm is None else f"{one.norm:.4g}",
             "-" if one.relative is None else f"{one.relative:.4g}",
         ]
         for one in types[:_MOST_NAMES]

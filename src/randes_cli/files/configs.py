@@ -1,0 +1,167 @@
+"""Configurations that must agree with the weights beside them: vocabulary, labels, ties, dtype.
+
+Where weights come back in another shape or dtype than their config.json says, from_pretrained
+fails or opens something else; so the config is set right, and a line says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Container, Mapping
+from functools import partial
+from typing import Any
+
+from randes_cli.files.header import parse_json
+from randes_cli.files.side_files import SideFile
+from randes_cli.plan import resized
+from randes_cli.specs import TensorInfo
+
+Tensors = Mapping[str, TensorInfo]
+
+_POSITIONS = re.compile(r"wpe|position")
+_POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
+#: Last layers of classifiers, whose rows are the labels.
+_HEAD = re.compile(r"(^|\.)(score|classifier|(classifier|classification_head)\.out_proj)\.weight$")
+_OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output_projection)\.weight$")
+#: safetensors' dtypes as torch and configurations call them.
+TORCH_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+#: What people call them.
+DTYPE_NAMES = {
+    **{name.lower(): dtype for dtype, name in TORCH_NAMES.items()},
+    **{dtype.lower(): dtype for dtype in TORCH_NAMES},
+    **{"fp64": "F64", "double": "F64", "fp32": "F32", "float": "F32", "fp16": "F16", "half": "F16"},
+    **{"fp8": "F8_E4M3", "float8_e4m3": "F8_E4M3", "float8_e5m2": "F8_E5M2"},
+}
+
+
+def dtype_called(name: str) -> str | None:
+    """The dtype that a user calls ``bfloat16``, ``bf16`` or ``BF16``; None for no dtype."""
+    return DTYPE_NAMES.get(name.removeprefix("torch.").lower())
+
+
+def edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    """A JSON object after a change of its fields; the same bytes where it is none or unchanged."""
+    try:
+        config = parse_json(data)
+    except ValueError:
+        return data
+    if not isinstance(config, dict):
+        return data
+    before = json.dumps(config)
+    change(config)
+    if json.dumps(config) == before:
+        return data
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A configuration and those nested in it (``text_config``)."""
+    return [config, *(v for k, v in config.items() if isinstance(v, dict) and "config" in k)]
+
+
+def with_dtype(data: bytes, dtype: str) -> bytes:
+    """A config.json whose weights are now all of `dtype`."""
+
+    def change(config: dict[str, Any]) -> None:
+        for part in _parts(config):
+            for key in ("dtype", "torch_dtype"):
+                if isinstance(part.get(key), str):
+                    part[key] = TORCH_NAMES[dtype]
+
+    return edited(data, change)
+
+
+def _rows(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
+    """Numbers of embeddings that grew or shrank."""
+    for name, tensor in task.items():
+        twin = base.get(name)
+        if twin is None or not resized(twin, tensor):
+            continue
+        keys = _POSITION_KEYS if _POSITIONS.search(name) else ("vocab_size",)
+        for part in _parts(config):
+            for key in keys:
+                if part.get(key) == twin.shape[0]:
+                    part[key] = tensor.shape[0]
+
+
+def _labels(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
+    """The labels of a classifier that the base has not, or has with other labels."""
+    heads = {
+        tensor.shape[0]
+        for name, tensor in task.items()
+        if _HEAD.search(name) and len(tensor.shape) == 2
+        if name not in base or base[name].shape != tensor.shape
+    }
+    count = len(config["id2label"]) if isinstance(config.get("id2label"), dict) else 2
+    if len(heads) != 1 or heads == {count}:
+        return
+    config["id2label"] = {str(n): f"LABEL_{n}" for n in range(min(heads))}
+    config["label2id"] = {f"LABEL_{n}": n for n in range(min(heads))}
+    config.pop("num_labels", None)
+
+
+def _tie(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool) -> None:
+    """An output layer of its own where the base ties it to its embedding."""
+    if untied or any(_OUTPUT.search(name) and name not in base for name in task):
+        config["tie_word_embeddings"] = False
+        for part in _parts(config)[1:]:
+            if "tie_word_embeddings" in part:
+                part["tie_word_embeddings"] = False
+
+
+def match_configs(
+    files: Mapping[str, SideFile], base: Tensors, task: Tensors, untied: Container[str] = ()
+) -> tuple[dict[str, SideFile], tuple[str, ...]]:
+    """The base's configurations as they fit a task's weights, and a line for each that changed.
+
+    Of each component: its tensors are named ``<component>/<tensor>``. `untied` are the components
+    whose head is known to be no more the embedding.
+    """
+    made, notes = dict(files), []
+    for name, file in files.items():
+        component, slash, last = name.rpartition("/")
+        if last != "config.json":
+            continue
+        ours, theirs = (_inside(tensors, component + slash) for tensors in (base, task))
+        before = file.content()
+
+        parted = component in untied
+        after = edited(before, partial(_fit, base=ours, task=theirs, untied=parted))
+        if after != before:
+            made[name] = file.with_data(after)
+            notes.append(f"{name}: {_changes(before, after)}, as the weights have it")
+    return made, tuple(notes)
+
+
+def _fit(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool) -> None:
+    _rows(config, base, task)
+    _labels(config, base, task)
+    _tie(config, base, task, untied=untied)
+
+
+def _inside(tensors: Tensors, prefix: str) -> Tensors:
+    return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _changes(before: bytes, after: bytes) -> str:
+    """The fields that differ, in words."""
+    old, new = parse_json(before), parse_json(after)
+    said = []
+    for key, value in new.items():
+        if old.get(key) == value or key == "label2id":
+            continue
+        if key == "id2label":
+            said.append(f"{len(value)} labels")
+        elif isinstance(value, dict):
+            said.append(_changes(json.dumps(old[key]).encode(), json.dumps(value).encode()))
+        else:
+            said.append(f"{key} is {json.dumps(value)}")
+    return ", ".join(said)

@@ -1,0 +1,127 @@
+"""What a file of a model's folder is, by its name and content: text or data that may travel with
+the weights, or what stays behind and why (other weights, pickles, code, pictures)."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from io import BytesIO
+
+#: Data whose content is no text but which libraries read as data alone.
+_DATA = (".json", ".model", ".spm", ".vocab", ".bpe", ".npy", ".npz", ".gz", ".txt", ".tiktoken")
+#: Text that may be large.
+_TEXTS = (".jsonl", ".yaml", ".yml", ".toml", ".md", ".csv", ".tsv", ".jinja", ".merges", ".codes")
+_VERSIONED = re.compile(r"\.model\.v\d+[\w-]*$")
+_WEIGHTS = (
+    *(".safetensors", ".st", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".keras", ".msgpack"),
+    *(".ot", ".onnx", ".onnx_data", ".gguf", ".ggml", ".tflite", ".pb", ".mlmodel", ".nemo"),
+    *(".distcp", ".pt2", ".engine", ".tar"),
+)
+_PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
+_CODE = (
+    *(".py", ".pyc", ".pyi", ".sh", ".bash", ".zsh", ".fish", ".bat", ".cmd", ".ps1", ".js"),
+    *(".mjs", ".ts", ".rb", ".pl", ".lua", ".php", ".so", ".dll", ".dylib", ".exe", ".c", ".cc"),
+    *(".cpp", ".cu", ".h", ".hpp", ".ipynb", ".jar", ".wasm", ".go", ".rs", ".command", ".desktop"),
+)
+_PICTURES = (
+    *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".ico", ".svg", ".pdf", ".mp3", ".mp4"),
+    *(".wav", ".flac", ".ogg", ".webm", ".zip", ".7z", ".xz", ".bz2", ".zst", ".rar", ".parquet"),
+    *(".arrow", ".db", ".sqlite", ".lmdb"),
+)
+_INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
+#: State of a training run, which its trainer pickles.
+_TRAINING = re.compile(
+    r"(training_args|optimizer\w*|scheduler\w*|scaler|sampler\w*|random_states_\d+|rng_state\w*)"
+    r"\.(bin|pt|pth|pkl)"
+)
+_PY = re.compile(r"\w[\w-]*\.py")
+#: Beginnings of pickles (protocols 2 to 5) and of what a system would run.
+_PICKLED = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+_RUNS = (b"#!", b"\x7fELF", b"MZ", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
+_ARCHIVES = (b"PK\x03\x04", b"\x89HDF", b"GGUF")
+#: Of a file that is no text to be sure, text alone.
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+#: Bytes of an array's header that are looked at, and arrays of one ``.npz``.
+_HEADER, _MOST_ARRAYS = 512, 1000
+
+CODE = "code"
+OTHER_WEIGHTS = "other weights"
+PICKLE = "a pickle"
+
+
+def is_code(name: str) -> bool:
+    """Whether a file is Python source, which travels only where the user says so."""
+    return bool(_PY.fullmatch(name.rpartition("/")[2]))
+
+
+def kind_of_name(name: str) -> str | None:
+    """Why a file of this name stays behind whatever is in it; None where its content decides."""
+    file = name.rpartition("/")[2].lower()
+    if _TRAINING.fullmatch(file):
+        return "state of a training run"
+    for suffixes, reason in (
+        (_WEIGHTS, OTHER_WEIGHTS),
+        (_PICKLES, PICKLE),
+        (_CODE, CODE),
+        (_PICTURES, "no text"),
+    ):
+        if file.endswith(suffixes):
+            return reason
+    return "an index of other weights" if _INDEX.search(file) else None
+
+
+def kind_of_content(name: str, content: bytes) -> str | None:
+    """Why a file with this content stays behind; None where it may travel.
+
+    A name that says data (``.npy``, ``.model``) may hold any bytes but a pickle, an archive of
+    weights or a program; every other name stands for text.
+    """
+    if content.startswith(_PICKLED):
+        return PICKLE
+    if content.startswith(_RUNS) and not is_code(name):
+        return CODE
+    file = name.lower()
+    if file.endswith((".npy", ".npz")):
+        return PICKLE if _objects(content) else None
+    if content.startswith(_ARCHIVES):
+        return OTHER_WEIGHTS
+    if file.endswith(_DATA) or _VERSIONED.search(file):
+        return None
+    return None if is_text(content) else "no text"
+
+
+def is_known_data(name: str) -> bool:
+    """Whether the name alone says that a file is text or data, so that it may be large."""
+    file = name.lower()
+    return file.endswith((*_DATA, *_TEXTS)) or bool(_VERSIONED.search(file))
+
+
+def is_text(content: bytes) -> bool:
+    """Whether bytes are UTF-8 text without control characters."""
+    if _CONTROLS.search(content):
+        return False
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _objects(content: bytes) -> bool:
+    """Whether a NumPy file holds Python objects: those are pickled."""
+    if not content.startswith(b"PK\x03\x04"):
+        return _of_objects(content[:_HEADER])
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            members = archive.infolist()
+            if len(members) > _MOST_ARRAYS:
+                return True
+            return any(_of_objects(archive.open(one).read(_HEADER)) for one in members)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, OSError):
+        return True
+
+
+def _of_objects(header: bytes) -> bool:
+    return b"'|O'" in header or b"'O'" in header or header.startswith(_PICKLED)

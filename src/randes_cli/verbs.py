@@ -1,0 +1,330 @@
+"""The verbs of the command line as functions: each takes paths and options, returns a record.
+
+A bank is named by its path or, where it is only read, by its Hub id (``org/name@rev``). Nothing
+here prints. `run` says how a job runs (threads, memory, device), never what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from randes_cli.build.edit import add, remove
+from randes_cli.build.pack import pack
+from randes_cli.build.seal import seal
+from randes_cli.errors import UsageError
+from randes_cli.files.atomic import check_target, write_whole
+from randes_cli.files.bank import BankFile, is_bank
+from randes_cli.files.guard import note_sources, one_command
+from randes_cli.files.sources import local_bank, open_bank
+from randes_cli.limits import StrPath, as_source
+from randes_cli.ops import diff as comparing
+from randes_cli.ops import push as pushing
+from randes_cli.ops import verify as checking
+from randes_cli.ops.describe import BankReport, describe, describe_task
+from randes_cli.ops.diff import BankDiff, CheckpointDiff
+from randes_cli.ops.distribution import Distribution, measured_distribution, stored_distribution
+from randes_cli.ops.evaluate import evaluate
+from randes_cli.ops.push import PushReport
+from randes_cli.ops.spectra import TaskInterference, interference
+from randes_cli.ops.tune import tune
+from randes_cli.ops.verify import VerifyReport
+from randes_cli.read import unpack as unpacking
+from randes_cli.read.unpack import UnpackOptions, UnpackReport
+from randes_cli.specs import RunOptions
+from randes_cli.stats.breakdown import GroupRow
+from randes_cli.stats.curves import lambda_curves
+from randes_cli.workers import Progress, no_progress
+
+__all__ = [
+    "Inspection",
+    "Written",
+    "add",
+    "diff",
+    "evaluate",
+    "inspect",
+    "pack",
+    "plot",
+    "push",
+    "remove",
+    "report",
+    "seal",
+    "tune",
+    "unpack",
+    "verify",
+]
+#: Checkpoints by task.
+Originals = Mapping[str, StrPath]
+#: What `plot` draws.
+PICTURES = ("cosine", "layers", "distribution", "size", "lambda")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that was written, and its size in bytes."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What `inspect` found.
+
+    Attributes:
+        report: the bank.
+        rows: of the task that was asked for, by type or layer of its tensors.
+        measured: interference of the tasks whose originals were given.
+    """
+
+    report: BankReport
+    rows: tuple[GroupRow, ...] = ()
+    measured: tuple[TaskInterference, ...] = ()
+
+
+def _pairs(originals: Originals | None) -> list[tuple[str, str]]:
+    return [(name, as_source(source)) for name, source in (originals or {}).items()]
+
+
+def unpack(
+    bank: StrPath,
+    tasks: str | Sequence[str] | None = None,
+    out: StrPath | None = None,
+    options: UnpackOptions | None = None,
+    run: RunOptions | None = None,
+    *,
+    base: StrPath | None = None,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> list[UnpackReport]:
+    """Write tasks (None: all) as ordinary safetensors checkpoints; one report a task.
+
+    `out` is a file ending in ``.safetensors``, or a folder (None: here). Every place is checked
+    before any is written.
+    Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
+    """
+    names = [tasks] if isinstance(tasks, str) else tasks
+    return unpacking.unpack(
+        local_bank(as_source(bank)),
+        names,
+        out,
+        options or UnpackOptions(),
+        run or RunOptions(),
+        base=base,
+        dry_run=dry_run,
+        progress=progress,
+    )
+
+
+def inspect(
+    bank: StrPath,
+    task: str | None = None,
+    *,
+    by: str = "type",
+    against: Originals | None = None,
+    base: StrPath | None = None,
+    run: RunOptions | None = None,
+    progress: Progress = no_progress,
+) -> Inspection:
+    """What a bank holds, and how well each task will come back, from its header and statistics.
+
+    Tensors are grouped `by` "type" or "layer". With `against`, the originals of tasks, their
+    interference is measured beside the prediction, which reads them and the bank once.
+    Raises MissingError, BankDamaged, and what reading a checkpoint raises.
+    """
+    if by not in ("type", "layer"):
+        raise UsageError(f"--by {by!a}: say type or layer")
+    with open_bank(as_source(bank)) as file:
+        measured = interference(
+            file, _pairs(against), run or RunOptions(), by=by, base=_text(base), progress=progress
+        )
+        rows = () if task is None else describe_task(file, task, by=by)
+        return Inspection(describe(file, by=by), rows, measured if against else ())
+
+
+def _text(path: StrPath | None) -> str | None:
+    return None if path is None else as_source(path)
+
+
+def verify(
+    bank: StrPath,
+    *,
+    quick: bool = False,
+    against: Originals | None = None,
+    base: StrPath | None = None,
+    run: RunOptions | None = None,
+    progress: Progress = no_progress,
+) -> VerifyReport:
+    """Compare every byte of a bank with its digests; `quick` looks at header and statistics only.
+
+    A damaged bank is no error here: the report names the damage and the tasks that it hurts.
+    With `against` (and a sound bank) tasks are retrieved and compared with their originals.
+    Raises MissingError; BankDamaged where not even the header, the manifest and the digests can
+    be read.
+    """
+    run = run or RunOptions()
+    with BankFile(local_bank(as_source(bank))) as file:
+        found = checking.verify(file, run, quick=quick, progress=progress)
+        if not (found.sound and against):
+            return found
+        measured = checking.measure(file, _pairs(against), run, base=_text(base), progress=progress)
+        return replace(found, against=measured)
+
+
+def diff(
+    a: StrPath,
+    b: StrPath | Originals,
+    *,
+    base: StrPath | None = None,
+    run: RunOptions | None = None,
+    progress: Progress = no_progress,
+) -> BankDiff | CheckpointDiff:
+    """Compare two banks, a bank and originals of its tasks, or two checkpoints.
+
+    Two checkpoints are compared as deltas where their `base` is given.
+    Raises UsageError for another pair, MissingError, and what reading either raises.
+    """
+    run = run or RunOptions()
+    first = as_source(a)
+    if not is_bank(Path(first)):
+        if isinstance(b, Mapping) or is_bank(Path(as_source(b))):
+            raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
+        return comparing.diff_checkpoints(
+            first, as_source(b), run, base=_text(base), progress=progress
+        )
+    if base is not None:
+        raise UsageError("--base serves two checkpoints only")
+    with BankFile(Path(first)) as bank:
+        if isinstance(b, Mapping):
+            return comparing.diff_bank_checkpoints(bank, _pairs(b), run, progress=progress)
+        if not is_bank(Path(as_source(b))):
+            raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
+        with BankFile(Path(as_source(b))) as other:
+            return comparing.diff_banks(bank, other, run, progress=progress)
+
+
+@one_command()
+def report(
+    bank: StrPath,
+    out: StrPath,
+    *,
+    against: Originals | None = None,
+    base: StrPath | None = None,
+    force: bool = False,
+    run: RunOptions | None = None,
+    progress: Progress = no_progress,
+) -> Written:
+    """Write what is known of a bank as one HTML page.
+
+    With `against` the distribution of deltas is measured from the originals.
+    Raises UsageError (something is there), MissingError, BankDamaged, NoSpace.
+    """
+    from randes_cli.views.page import PageData, report_page
+
+    path = _target(bank, out, against, base, force)
+    with open_bank(as_source(bank)) as file:
+        found = _distribution(file, against, base, run, progress)
+        layers = describe(file, by="layer").rows
+        page = report_page(PageData(describe(file), layers, lambda_curves(file), found))
+    return _write(path, page.encode(), force)
+
+
+@one_command()
+def plot(
+    bank: StrPath,
+    out: StrPath,
+    kind: str = "cosine",
+    *,
+    against: Originals | None = None,
+    base: StrPath | None = None,
+    force: bool = False,
+    run: RunOptions | None = None,
+    progress: Progress = no_progress,
+) -> Written:
+    """Draw a bank to a .svg, .png or .pdf file; needs matplotlib.
+
+    `kind` is cosine, layers, distribution, size or lambda; `against` serves distribution only.
+    Raises UsageError, MissingError, BankDamaged, NoSpace.
+    """
+    from randes_cli.views.figures import FORMATS, render
+
+    suffix = Path(out).suffix.removeprefix(".").lower()
+    if suffix not in FORMATS:
+        raise UsageError(f"{out}: name a .svg, .png or .pdf file")
+    if kind not in PICTURES:
+        raise UsageError(f"--kind {kind!a}: choose from {', '.join(PICTURES)}")
+    if against and kind != "distribution":
+        raise UsageError("--against serves --kind distribution only")
+    path = _target(bank, out, against, base, force)
+    with open_bank(as_source(bank)) as file:
+        make = _figure(file, kind, lambda: _distribution(file, against, base, run, progress))
+    return _write(path, render(make, suffix), force)
+
+
+def push(
+    bank: StrPath,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+) -> PushReport:
+    """Upload a bank and a model card to the Hub in one commit; the repository is made if need be.
+
+    `private` decides for a new repository only; `revision` is a branch, made where missing.
+    Raises UsageError for a bad name, BankDamaged, and HubError.
+    """
+    return pushing.push(Path(bank), repo, private=private, revision=revision, message=message)
+
+
+def _target(
+    bank: StrPath, out: StrPath, against: Originals | None, base: StrPath | None, force: bool
+) -> Path:
+    """The output, once it is known to be free and none of the inputs."""
+    note_sources([bank, base, *(against or {}).values()])
+    path = Path(out)
+    check_target(path, force=force)
+    return path
+
+
+def _write(path: Path, data: bytes, force: bool) -> Written:
+    write_whole(path, data, force=force)
+    return Written(str(path), len(data))
+
+
+def _distribution(
+    file: BankFile,
+    against: Originals | None,
+    base: StrPath | None,
+    run: RunOptions | None,
+    progress: Progress,
+) -> Distribution:
+    """As stored or, from the originals of tasks, as measured."""
+    if not against:
+        return stored_distribution(file)
+    return measured_distribution(
+        file, _pairs(against), run or RunOptions(), base=_text(base), progress=progress
+    )
+
+
+def _figure(
+    file: BankFile, kind: str, distribution: Callable[[], Distribution]
+) -> Callable[[], Any]:
+    """A function that draws; what it draws has been read."""
+    from randes_cli.views import figures
+
+    if kind == "lambda":
+        curves = lambda_curves(file)
+        return lambda: figures.lambda_figure(curves)
+    if kind == "distribution":
+        found = distribution()
+        return lambda: figures.distribution_figure(found)
+    report = describe(file)
+    if kind == "layers":
+        layers = describe(file, by="layer").rows
+        return lambda: figures.layers_figure(report.rows, layers)
+    if kind == "size":
+        return lambda: figures.size_figure(report)
+    return lambda: figures.cosine_figure(report)

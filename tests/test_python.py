@@ -1,0 +1,136 @@
+"""The Python side: the same verbs as the command line, typed, with everything public exported."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+import randes_cli
+from randes_cli import errors
+from tests.checkpoints import Packer, perturbed, random_state, retrieve
+
+ROOT = Path(__file__).parents[1]
+CLIENT = Path(__file__).with_name("client.py")
+SHAPES = {f"layers.{layer}.weight": [16, 8] for layer in range(3)}
+
+
+def commands() -> set[str]:
+    """The commands that `randes --help` lists."""
+    page = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    return set(re.findall(r"^## randes ([a-z]+)$", page, re.M))
+
+
+def test_every_command_is_a_function_and_every_function_a_command() -> None:
+    functions = {n for n in randes_cli.__all__ if inspect.isfunction(getattr(randes_cli, n))}
+    assert commands() == functions - {"attach"}
+
+
+def test_every_error_is_exported() -> None:
+    named = {
+        name
+        for name, made in vars(errors).items()
+        if inspect.isclass(made) and issubclass(made, errors.RandesError)
+    }
+    assert named <= set(randes_cli.__all__)
+
+
+def test_everything_public_is_typed_and_described() -> None:
+    for name in randes_cli.__all__:
+        made = getattr(randes_cli, name)
+        assert made.__module__.startswith("randes_cli.")
+        assert inspect.getdoc(made), name
+        if inspect.isfunction(made):
+            hints = inspect.signature(made)
+            assert hints.return_annotation is not inspect.Signature.empty
+            for parameter in hints.parameters.values():
+                assert parameter.annotation is not inspect.Parameter.empty, (name, parameter)
+
+
+def test_paths_may_be_strings_or_paths_in_every_verb(tmp_path: Path) -> None:
+    base = random_state(SHAPES)
+    packer = Packer(tmp_path)
+    bank = packer.pack(base, {"one": perturbed(base, seed=1), "two": perturbed(base, seed=2)})
+    one = tmp_path / "one.safetensors"
+    for kind in (str, Path):
+        found = randes_cli.inspect(kind(bank), "one", against={"one": kind(one)})
+        assert found.report.tasks[0].name == "one" and found.rows and found.measured
+        checked = randes_cli.verify(kind(bank), against={"one": kind(one)})
+        assert checked.sound and checked.against[0].task == "one"
+        assert randes_cli.diff(kind(bank), kind(bank)).same
+        assert not randes_cli.diff(kind(one), kind(tmp_path / "two.safetensors")).same
+        assert randes_cli.diff(kind(bank), {"one": kind(one)}).same
+        page, picture = kind(tmp_path / "page.html"), kind(tmp_path / "picture.svg")
+        assert randes_cli.report(kind(bank), page, force=True).bytes == Path(page).stat().st_size
+        randes_cli.plot(kind(bank), picture, "layers", force=True)
+        made = randes_cli.unpack(kind(bank), "one", kind(tmp_path / f"{kind.__name__}.safetensors"))
+        assert [report.task for report in made] == ["one"]
+
+
+def test_a_report_over_its_own_bank_is_refused(tmp_path: Path) -> None:
+    base = random_state(SHAPES)
+    bank = Packer(tmp_path).pack(base, {"one": perturbed(base, seed=1)})
+    before = bank.read_bytes()
+    for write in (randes_cli.report, randes_cli.plot):
+        with pytest.raises(randes_cli.UsageError):
+            write(bank, bank, force=True)
+    with pytest.raises(randes_cli.UsageError, match="--kind"):
+        randes_cli.plot(bank, tmp_path / "a.svg", "pie")
+    assert bank.read_bytes() == before
+
+
+def test_a_client_passes_mypy_and_pyright_as_strictly_as_they_can(tmp_path: Path) -> None:
+    client = tmp_path / "client.py"
+    client.write_bytes(CLIENT.read_bytes())
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run([*mypy, str(client)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    settings = {"typeCheckingMode": "strict", "pythonVersion": "3.10", "include": ["client.py"]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    pyright = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
+    done = subprocess.run(
+        [*pyright, "-p", str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_python_document_is_what_docstrings_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_python", ROOT / "docs" / "make_python.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "python.md").read_text("utf-8") == module.page(), "run: make docs"
+
+
+def test_the_client_runs(tmp_path: Path) -> None:
+    write_family(tmp_path)
+    done = subprocess.run([sys.executable, CLIENT], cwd=tmp_path, capture_output=True, check=True)
+    assert b"cars" in done.stdout
+    assert retrieve(tmp_path / "bank.randes", "cars").keys() == {"weight"}
+
+
+def write_family(folder: Path) -> None:
+    """The files that examples name: a base of one tensor and fine-tunes of it."""
+    base = random_state({"weight": [16, 8]})
+    save_file(base, folder / "base.safetensors")
+    for seed, name in enumerate(("cars", "dtd", "sun")):
+        save_file(perturbed(base, seed=seed), folder / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_every_python_example_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_family(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), {"__name__": "example"})
