@@ -16,7 +16,8 @@ from randes_cli.build.seal import seal
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import measure, verify
 from randes_cli.read.unpack import UnpackOptions, unpack
-from randes_cli.specs import PackOptions, RunOptions, TaskInput, Transform
+from randes_cli.specs import BaseStorage, PackOptions, RunOptions, TaskInput, Transform
+from tests.independent.judge import judge
 
 Arrays = dict[str, np.ndarray]
 NAMES = [f"w.{n}.weight" for n in range(5)]
@@ -40,9 +41,9 @@ def draw(rng: random.Random, base: Arrays | None, scale: float) -> Arrays:
     for name in names:
         kind = rng.randrange(3)
         if kind not in values:
-            start = np.zeros(SHAPE, np.float32)
+            start = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
             if base:
-                start = base.get(name, base[min(base)])
+                start = base.get(name, start)
             values[kind] = (start + scale * noise.standard_normal(SHAPE)).astype(np.float32)
         made[name] = values[kind]
     made["bias"] = np.zeros(SHAPE[1], np.float32)
@@ -53,7 +54,7 @@ def draw(rng: random.Random, base: Arrays | None, scale: float) -> Arrays:
 
 
 def family(rng: random.Random, folder: Path) -> tuple[Arrays, dict[str, Arrays]]:
-    base = draw(rng, None, 1.0)
+    base = draw(rng, None, 0.02)
     tasks = {name: draw(rng, base, 0.01) for name in ("a", "b", "c")}
     for name, arrays in {"base": base, **tasks}.items():
         save_file(arrays, folder / f"{name}.safetensors")
@@ -78,7 +79,7 @@ def assert_back(bank: Path, name: str, original: Arrays, out: Path, close: float
         assert np.abs(back[array_name] - array).max() <= close, (name, array_name)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(25))
 def test_ties_of_random_checkpoints_survive_everything(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     _, tasks = family(rng, tmp_path)
@@ -100,10 +101,12 @@ def test_ties_of_random_checkpoints_survive_everything(seed: int, tmp_path: Path
     pack(base, inputs(tmp_path, "a", "b", "c"), packed, replace(options, bits=rng.choice([16, 8])))
     for name in tasks:
         assert_back(packed, name, tasks[name], out, 20)
+    judge(bank)
     sealed = tmp_path / "sealed.randes"
     seal(packed, sealed, 4, RunOptions())
     for name in tasks:
         assert_back(sealed, name, tasks[name], out, 20)
+    judge(sealed)
     remove(bank, ["b", "c"])
     with BankFile(bank) as file:
         kept = {k: file.read_whole(k).tobytes() for k in file.header.tensors if k != "checks"}
@@ -162,3 +165,37 @@ def test_a_tensor_saved_once_or_twice_is_superposed_all_the_same(both: str, tmp_
     assert set(back) == wanted
     assert classes(back) == {frozenset(wanted)}
     assert np.abs(back["model.embed.weight"] - moved).max() < 0.002
+
+
+def test_a_task_with_a_prefix_gets_its_tied_names_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ["lm_head.weight", "model.embed.weight", "model.layers.0.w.weight"]
+    values = [rng.standard_normal((100, 60)).astype(np.float32) for _ in range(2)]
+    base = dict(zip(names, [values[0], values[0], values[1]], strict=True))
+    moved = [v + 0.01 * rng.standard_normal(v.shape).astype(np.float32) for v in values]
+    tied = dict(zip(names, [moved[0], moved[0], moved[1]], strict=True))
+    untied = {**tied, "lm_head.weight": moved[0] + np.float32(0.01)}
+    save_file(base, tmp_path / "base.safetensors")
+    for name, arrays in (("tied", tied), ("untied", untied)):
+        prefixed = {f"module.{key}": array for key, array in arrays.items()}
+        save_file(prefixed, tmp_path / f"{name}.safetensors")
+    bank = tmp_path / "x.randes"
+    pack(str(tmp_path / "base.safetensors"), inputs(tmp_path, "tied", "untied"), bank)
+    for name, arrays in (("tied", tied), ("untied", untied)):
+        back = retrieved(bank, name, tmp_path / "out.safetensors")
+        assert set(back) == {f"module.{key}" for key in arrays}
+        assert len(classes(back)) == len(classes(arrays))
+
+
+def test_a_base_outside_is_known_under_all_its_names(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((100, 60)).astype(np.float32)
+    save_file({"a.weight": one, "b.weight": one}, tmp_path / "base.safetensors")
+    moved = one + np.float32(0.01)
+    save_file({"a.weight": moved, "b.weight": moved}, tmp_path / "t.safetensors")
+    bank = tmp_path / "x.randes"
+    options = PackOptions(base_storage=BaseStorage.reference)
+    pack(str(tmp_path / "base.safetensors"), inputs(tmp_path, "t"), bank, options)
+    back = retrieved(bank, "t", tmp_path / "out.safetensors")
+    assert classes(back) == {frozenset({"a.weight", "b.weight"})}
+    assert np.abs(back["a.weight"] - moved).max() < 0.001
