@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.errors import MismatchError
 from randes_cli.files.digests import chunk_count
+from randes_cli.fit import fit_task, resized
 from randes_cli.plan import (
     CHUNK_ELEMENTS,
     GRAM_SAMPLE,
     STEP_SAMPLE,
     Rect,
     chunks,
-    fit_task,
     is_target,
     plan_units,
-    resized,
     sample_runs,
     strip_elements,
     strip_memory,

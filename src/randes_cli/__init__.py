@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from randes_cli import timm as timm
     from randes_cli import transformers as transformers
     from randes_cli.api import Bank as Bank
+    from randes_cli.build.edit import add as add
+    from randes_cli.build.edit import remove as remove
+    from randes_cli.build.pack import pack as pack
+    from randes_cli.build.seal import seal as seal
     from randes_cli.errors import BankDamaged as BankDamaged
     from randes_cli.errors import BankLocked as BankLocked
     from randes_cli.errors import CheckFailed as CheckFailed
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from randes_cli.errors import MissingError as MissingError
     from randes_cli.errors import NewerFormat as NewerFormat
     from randes_cli.errors import NoSpace as NoSpace
+    from randes_cli.errors import OutOfResources as OutOfResources
     from randes_cli.errors import RandesError as RandesError
     from randes_cli.errors import UsageError as UsageError
     from randes_cli.files.records import TaskRecord as TaskRecord
@@ -33,9 +38,11 @@ if TYPE_CHECKING:
     from randes_cli.ops.diff import BankDiff as BankDiff
     from randes_cli.ops.diff import CheckpointDiff as CheckpointDiff
     from randes_cli.ops.evaluate import EvaluateReport as EvaluateReport
+    from randes_cli.ops.evaluate import evaluate as evaluate
     from randes_cli.ops.push import PushReport as PushReport
     from randes_cli.ops.tune import TuneOptions as TuneOptions
     from randes_cli.ops.tune import TuneReport as TuneReport
+    from randes_cli.ops.tune import tune as tune
     from randes_cli.ops.verify import VerifyReport as VerifyReport
     from randes_cli.read.load import LoadReport as LoadReport
     from randes_cli.read.unpack import UnpackOptions as UnpackOptions
@@ -52,17 +59,11 @@ if TYPE_CHECKING:
     from randes_cli.specs import Transform as Transform
     from randes_cli.verbs import Inspection as Inspection
     from randes_cli.verbs import Written as Written
-    from randes_cli.verbs import add as add
     from randes_cli.verbs import diff as diff
-    from randes_cli.verbs import evaluate as evaluate
     from randes_cli.verbs import inspect as inspect
-    from randes_cli.verbs import pack as pack
     from randes_cli.verbs import plot as plot
     from randes_cli.verbs import push as push
-    from randes_cli.verbs import remove as remove
     from randes_cli.verbs import report as report
-    from randes_cli.verbs import seal as seal
-    from randes_cli.verbs import tune as tune
     from randes_cli.verbs import unpack as unpack
     from randes_cli.verbs import verify as verify
 
@@ -90,6 +91,7 @@ _HOME = {
     "NewerFormat": "errors",
     "NoSpace": "errors",
     "OpenOptions": "specs",
+    "OutOfResources": "errors",
     "PackOptions": "specs",
     "PackReport": "reports",
     "PushReport": "ops.push",
@@ -107,17 +109,17 @@ _HOME = {
     "UsageError": "errors",
     "VerifyReport": "ops.verify",
     "Written": "verbs",
-    "add": "verbs",
+    "add": "build.edit",
     "diff": "verbs",
-    "evaluate": "verbs",
+    "evaluate": "ops.evaluate",
     "inspect": "verbs",
-    "pack": "verbs",
+    "pack": "build.pack",
     "plot": "verbs",
     "push": "verbs",
-    "remove": "verbs",
+    "remove": "build.edit",
     "report": "verbs",
-    "seal": "verbs",
-    "tune": "verbs",
+    "seal": "build.seal",
+    "tune": "ops.tune",
     "unpack": "verbs",
     "verify": "verbs",
 }
@@ -144,6 +146,7 @@ __all__ = [
     "NewerFormat",
     "NoSpace",
     "OpenOptions",
+    "OutOfResources",
     "PackOptions",
     "PackReport",
     "PushReport",

@@ -1,4 +1,4 @@
-"""Pure planning: shapes in, units, chunks and strips out, and how well a task fits a base.
+"""Pure planning: shapes in, units, chunks and strips out.
 
 A *unit* is what is superposed together: one tensor, or the layers of one type where they are
 shuffled. A *chunk* is the piece of a tensor that one digest covers; it depends on the shape
@@ -8,8 +8,8 @@ alone. A *strip* is the piece of a chunk that is computed at once; it depends on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
@@ -29,11 +29,6 @@ THREAD_MEMORY = 48 * 2**20
 #: Gram matrices sum over.
 STEP_SAMPLE = (2**16, 16)
 GRAM_SAMPLE = (2**14, 4)
-#: A task that shares less of the base's bytes by name and shape does not belong to it, unless
-#: as much of its own bytes has a counterpart (its head was removed, say) and it covers at least
-#: the second share of the base.
-LEAST_MATCH = 0.95
-LEAST_PART = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,79 +236,6 @@ def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Un
             if name not in units:
                 unit(name, [name], Signs.none, Shuffle.none)
     return {name: units[name] for name in tensors if name in units}
-
-
-_RESIZABLE = re.compile(
-    r"embed|wte|wpe|lm_head|vocab|shared\.weight|output\.weight|predictions\.decoder",
-    re.IGNORECASE,
-)
-
-
-def resized(base: TensorInfo, task: TensorInfo) -> bool:
-    """Whether two tensors are one embedding with more or fewer rows."""
-    return (
-        len(base.shape) >= 2
-        and base.shape[1:] == task.shape[1:]
-        and base.shape[0] != task.shape[0]
-        and min(base.elements, task.elements) > 0
-        and bool(_RESIZABLE.search(base.name))
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFit:
-    """How a task's tensors meet a base's.
-
-    Attributes:
-        superposed: the task's tensors that enter superpositions, by name.
-        exact: the others, by name, each with the reason why it is kept as it is.
-        missing: the base's tensors that the task lacks.
-        matched: share of the base's bytes that the task has by name and shape, 0 to 1.
-        covered: share of the task's bytes that have such a counterpart, 0 to 1.
-        unmatched: first names of the base and of the task without a counterpart.
-    """
-
-    superposed: Mapping[str, TensorInfo]
-    exact: Mapping[str, str]
-    missing: tuple[str, ...]
-    matched: float
-    covered: float
-    unmatched: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
-
-
-def fit_task(
-    base: Mapping[str, TensorInfo], task: Mapping[str, TensorInfo], superposed_names: Iterable[str]
-) -> TaskFit:
-    """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names."""
-    eligible = set(superposed_names)
-    superposed, exact = {}, {}
-    matched, covered = 0, 0
-    for name, tensor in task.items():
-        twin = base.get(name)
-        same = twin is not None and twin.shape == tensor.shape
-        grown = twin is not None and resized(twin, tensor)
-        if twin is not None and (same or grown):
-            share = min(prod(twin.shape[:1]), prod(tensor.shape[:1]))
-            matched += share * (twin.nbytes // max(1, prod(twin.shape[:1])))
-            covered += share * (tensor.nbytes // max(1, prod(tensor.shape[:1])))
-        if twin is None:
-            exact[name] = "not in the base"
-        elif not (same or grown):
-            exact[name] = f"shape {list(tensor.shape)}, the base's is {list(twin.shape)}"
-        elif name in eligible and tensor.dtype in FLOAT_DTYPES:
-            superposed[name] = tensor
-        else:
-            exact[name] = "outside the targets" if superposable(tensor) else "integer or scalar"
-    missing = tuple(name for name in base if name not in task)
-    extra = tuple(name for name in task if name not in base)
-    return TaskFit(
-        superposed,
-        exact,
-        missing,
-        matched / max(1, tensor_bytes(base.values())),
-        covered / max(1, tensor_bytes(task.values())),
-        (missing[:3], extra[:3]),
-    )
 
 
 def strip_elements(layers: int, *, max_memory: int | None, threads: int, chosen: int | None) -> int:

@@ -9,52 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from randes_cli.build.edit import add, remove
-from randes_cli.build.pack import pack
-from randes_cli.build.seal import seal
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, write_whole
 from randes_cli.files.bank import BankFile, is_bank
 from randes_cli.files.guard import note_sources, one_command
 from randes_cli.files.sources import local_bank, open_bank
 from randes_cli.limits import StrPath, as_source
-from randes_cli.ops import diff as comparing
-from randes_cli.ops import push as pushing
-from randes_cli.ops import verify as checking
-from randes_cli.ops.describe import BankReport, describe, describe_task
-from randes_cli.ops.diff import BankDiff, CheckpointDiff
-from randes_cli.ops.distribution import Distribution, measured_distribution, stored_distribution
-from randes_cli.ops.evaluate import evaluate
-from randes_cli.ops.push import PushReport
-from randes_cli.ops.spectra import TaskInterference, interference
-from randes_cli.ops.tune import tune
-from randes_cli.ops.verify import VerifyReport
-from randes_cli.read import unpack as unpacking
-from randes_cli.read.unpack import UnpackOptions, UnpackReport
 from randes_cli.specs import RunOptions
-from randes_cli.stats.breakdown import GroupRow
-from randes_cli.stats.curves import lambda_curves
 from randes_cli.workers import Progress, no_progress
 
-__all__ = [
-    "Inspection",
-    "Written",
-    "add",
-    "diff",
-    "evaluate",
-    "inspect",
-    "pack",
-    "plot",
-    "push",
-    "remove",
-    "report",
-    "seal",
-    "tune",
-    "unpack",
-    "verify",
-]
+if TYPE_CHECKING:
+    from randes_cli.ops.describe import BankReport
+    from randes_cli.ops.diff import BankDiff, CheckpointDiff
+    from randes_cli.ops.distribution import Distribution
+    from randes_cli.ops.push import PushReport
+    from randes_cli.ops.spectra import TaskInterference
+    from randes_cli.ops.verify import VerifyReport
+    from randes_cli.read.unpack import UnpackOptions, UnpackReport
+    from randes_cli.stats.breakdown import GroupRow
+
+# What only one verb needs is imported by that verb: commands start sooner.
+
 #: Checkpoints by task.
 Originals = Mapping[str, StrPath]
 #: What `plot` draws.
@@ -105,12 +82,14 @@ def unpack(
     before any is written.
     Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
+    from randes_cli.read import unpack as module
+
     names = [tasks] if isinstance(tasks, str) else tasks
-    return unpacking.unpack(
+    return module.unpack(
         local_bank(as_source(bank)),
         names,
         out,
-        options or UnpackOptions(),
+        options or module.UnpackOptions(),
         run or RunOptions(),
         base=base,
         dry_run=dry_run,
@@ -134,14 +113,20 @@ def inspect(
     interference is measured beside the prediction, which reads them and the bank once.
     Raises MissingError, BankDamaged, and what reading a checkpoint raises.
     """
+    from randes_cli.ops.describe import describe, describe_task
+
     if by not in ("type", "layer"):
         raise UsageError(f"--by {by!a}: say type or layer")
     with open_bank(as_source(bank)) as file:
-        measured = interference(
-            file, _pairs(against), run or RunOptions(), by=by, base=_text(base), progress=progress
-        )
         rows = () if task is None else describe_task(file, task, by=by)
-        return Inspection(describe(file, by=by), rows, measured if against else ())
+        found = Inspection(describe(file, by=by), rows)
+        if not against:
+            return found
+        from randes_cli.ops.spectra import interference
+
+        pairs, how = _pairs(against), run or RunOptions()
+        measured = interference(file, pairs, how, by=by, base=_text(base), progress=progress)
+        return replace(found, measured=measured)
 
 
 def _text(path: StrPath | None) -> str | None:
@@ -164,12 +149,14 @@ def verify(
     Raises MissingError; BankDamaged where not even the header, the manifest and the digests can
     be read.
     """
+    from randes_cli.ops import verify as module
+
     run = run or RunOptions()
     with BankFile(local_bank(as_source(bank))) as file:
-        found = checking.verify(file, run, quick=quick, progress=progress)
+        found = module.verify(file, run, quick=quick, progress=progress)
         if not (found.sound and against):
             return found
-        measured = checking.measure(file, _pairs(against), run, base=_text(base), progress=progress)
+        measured = module.measure(file, _pairs(against), run, base=_text(base), progress=progress)
         return replace(found, against=measured)
 
 
@@ -186,23 +173,25 @@ def diff(
     Two checkpoints are compared as deltas where their `base` is given.
     Raises UsageError for another pair, MissingError, and what reading either raises.
     """
+    from randes_cli.ops import diff as module
+
     run = run or RunOptions()
     first = as_source(a)
     if not is_bank(Path(first)):
         if isinstance(b, Mapping) or is_bank(Path(as_source(b))):
             raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
-        return comparing.diff_checkpoints(
+        return module.diff_checkpoints(
             first, as_source(b), run, base=_text(base), progress=progress
         )
     if base is not None:
         raise UsageError("--base serves two checkpoints only")
     with BankFile(Path(first)) as bank:
         if isinstance(b, Mapping):
-            return comparing.diff_bank_checkpoints(bank, _pairs(b), run, progress=progress)
+            return module.diff_bank_checkpoints(bank, _pairs(b), run, progress=progress)
         if not is_bank(Path(as_source(b))):
             raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
         with BankFile(Path(as_source(b))) as other:
-            return comparing.diff_banks(bank, other, run, progress=progress)
+            return module.diff_banks(bank, other, run, progress=progress)
 
 
 @one_command()
@@ -221,6 +210,8 @@ def report(
     With `against` the distribution of deltas is measured from the originals.
     Raises UsageError (something is there), MissingError, BankDamaged, NoSpace.
     """
+    from randes_cli.ops.describe import describe
+    from randes_cli.stats.curves import lambda_curves
     from randes_cli.views.page import PageData, report_page
 
     path = _target(bank, out, against, base, force)
@@ -276,7 +267,9 @@ def push(
     `private` decides for a new repository only; `revision` is a branch, made where missing.
     Raises UsageError for a bad name, BankDamaged, and HubError.
     """
-    return pushing.push(Path(bank), repo, private=private, revision=revision, message=message)
+    from randes_cli.ops import push as module
+
+    return module.push(Path(bank), repo, private=private, revision=revision, message=message)
 
 
 def _target(
@@ -302,6 +295,8 @@ def _distribution(
     progress: Progress,
 ) -> Distribution:
     """As stored or, from the originals of tasks, as measured."""
+    from randes_cli.ops.distribution import measured_distribution, stored_distribution
+
     if not against:
         return stored_distribution(file)
     return measured_distribution(
@@ -313,6 +308,8 @@ def _figure(
     file: BankFile, kind: str, distribution: Callable[[], Distribution]
 ) -> Callable[[], Any]:
     """A function that draws; what it draws has been read."""
+    from randes_cli.ops.describe import describe
+    from randes_cli.stats.curves import lambda_curves
     from randes_cli.views import figures
 
     if kind == "lambda":

@@ -46,3 +46,17 @@ def test_against_measures_what_was_predicted(
     assert abs(check["cosine"] - check["predicted"]) < 0.02
     assert abs(check["cosine"] - 0.707) < 0.02
     assert {tensor["name"] for tensor in check["tensors"]} >= {"wte.weight", "h.0.w.weight"}
+
+
+def test_a_damaged_bank_is_not_measured_and_says_so(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    with BankFile(bank) as opened:
+        place = opened.header.starts["sum/0/wte.weight"]
+    flip(bank, place + 5)
+    against = ("--against", f"a={family / 'a.safetensors'}")
+    result = randes("verify", bank, *against)
+    assert result.code == 6
+    assert "not measured" in result.out
+    found = randes("verify", bank, *against, "--json").json
+    assert (found["sound"], found["measured"], found["against"]) == (False, False, [])

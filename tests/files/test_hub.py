@@ -19,8 +19,8 @@ from randes_cli.files.checkpoint import open_checkpoint
 from randes_cli.files.header import encode_header
 from randes_cli.files.hub import fetch, open_hub, open_hub_bank, open_remote_bank, remote_checkpoint
 from randes_cli.files.hub_ref import HubRef, parse_ref, recorded_ref
+from randes_cli.fit import fit_task
 from randes_cli.ops.describe import describe
-from randes_cli.plan import fit_task
 from randes_cli.specs import OpenOptions, TaskInput, TensorInfo
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ class Build:
         if draft.old is None:
             manifest = replace(manifest, base=self._finish_new(passes))
         else:
-            kept = [key for key in draft.old.header.tensors if key.startswith("stats/")]
+            kept = draft.kept_keys("stats")
             passes.take_over([key for key in kept if key not in (NORMS, GRAM)])
         passes.copy_waiting()
         manifest = with_defaults(manifest, statistics.norms)

@@ -1,70 +1,96 @@
-"""Tensors of a bank that a new bank keeps as they are, copied inside the kernel."""
+"""Tensors of a bank that a new bank keeps as they are, copied inside the kernel and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from randes_cli.errors import BankDamaged
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS, MANIFEST
+from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_writer import BankWriter
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.manifest import Manifest
+from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, no_progress
 
-#: Bytes that one job copies.
+#: Bytes that one job copies, at the most where chunks are smaller; that are read back at once.
 _PIECE = 2**24
+_READ = 2**20
+
+
+class Chunk(NamedTuple):
+    """A chunk of a tensor that stays: of which tensor, how long, and its recorded digest."""
+
+    key: str
+    nbytes: int
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Bytes of an open file that a new file takes over as they are."""
+    """Consecutive chunks of an old bank that a new file takes over as they are."""
 
-    source: int
+    old: BankFile
     start: int
-    nbytes: int
     target: int
+    chunks: list[Chunk]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are copied."""
+        return sum(chunk.nbytes for chunk in self.chunks)
 
     def into(self, out: OutputFile) -> int:
-        """Copy them; returns their number. Raises BankDamaged where they are not there."""
-        try:
-            out.copy_from(self.source, self.start, self.nbytes, self.target)
-        except EOFError:
-            raise BankDamaged(f"{out.path}: the old bank was cut short while it was read") from None
-        return self.nbytes
+        """Copy them, and check what has arrived; returns their number. Raises BankDamaged.
 
-    def goes_on(self, other: Copy) -> bool:
-        """Whether `other` begins where this ends, in both files."""
-        ends = self.start + self.nbytes, self.target + self.nbytes
-        return ends == (other.start, other.target)
-
-    def pieces(self) -> Iterator[Copy]:
-        """Consecutive copies of at most 16 MiB."""
-        for at in range(0, self.nbytes, _PIECE):
-            size = min(_PIECE, self.nbytes - at)
-            yield Copy(self.source, self.start + at, size, self.target + at)
+        The kernel copies, where it can, without showing what: the new file is read back, from
+        memory as a rule. So no edit carries damage over under a digest that nobody looked at.
+        """
+        size, place = self.nbytes, self.target
+        out.copy_from(self.old.local.fd, self.start, size, place)
+        buffer = np.empty(min(_READ, size), np.uint8)
+        for chunk in self.chunks:
+            running = hasher()
+            for at in range(0, chunk.nbytes, _READ):
+                part = buffer[: min(_READ, chunk.nbytes - at)]
+                out.read_at(part, place + at)
+                running.update(part)
+            if running.digest() != chunk.digest:
+                raise BankDamaged(
+                    f"{self.old.path}: tensor {chunk.key!a} is damaged (see: randes verify)"
+                )
+            place += chunk.nbytes
+        return size
 
 
 def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Copy]:
-    """Place tensors of an old bank in a new one; returns the bytes to copy for them."""
-    starts, made = old.header.starts, list[Copy]()
+    """Place tensors of an old bank in a new one; returns what to copy for them."""
+    made = list[Copy]()
+    end = room = 0
     for key in keys:
-        tensor = old.info(key)
+        tensor, digests = old.info(key), old.digests(key)
         writer.place(tensor)
-        digests = old.digests(key)
-        for chunk in range(chunk_count(tensor)):
-            at = DIGEST_BYTES * chunk
-            writer.set_digest(key, chunk, digests[at : at + DIGEST_BYTES])
-        copy = Copy(old.local.fd, starts[key], tensor.nbytes, writer.start(key))
-        if made and made[-1].goes_on(copy):
-            made[-1] = replace(made[-1], nbytes=made[-1].nbytes + copy.nbytes)
-        else:
-            made.append(copy)
-    return [piece for copy in made for piece in copy.pieces()]
+        start, target = old.header.starts[key], writer.start(key)
+        size = tensor.nbytes // max(1, tensor.elements)
+        for number, rect in enumerate(chunks(*tensor.matrix)):
+            recorded = digests[DIGEST_BYTES * number : DIGEST_BYTES * (number + 1)]
+            writer.set_digest(key, number, recorded)
+            chunk = Chunk(key, rect.elements * size, recorded)
+            goes_on = made and (start, target) == (end, made[-1].target + end - made[-1].start)
+            if not goes_on or chunk.nbytes > room:
+                made.append(Copy(old, start, target, []))
+                room = _PIECE
+            made[-1].chunks.append(chunk)
+            start, target, room = start + chunk.nbytes, target + chunk.nbytes, room - chunk.nbytes
+            end = start
+    return made
 
 
 def copy_tensors(
@@ -79,8 +105,8 @@ def copy_tensors(
 
 def content_keys(bank: BankFile) -> list[str]:
     """Every tensor of a bank but those that a writer makes anew."""
-    made = (MANIFEST, CHECKS)
-    return [key for key in bank.header.tensors if key not in made and not key.startswith("align/")]
+    made = ("manifest", "checks", "align")
+    return [key for key in bank.header.tensors if parse_key(key).kind not in made]
 
 
 def closing_tensors() -> list[TensorInfo]:

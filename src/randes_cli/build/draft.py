@@ -19,6 +19,7 @@ from randes_cli.files.bank_keys import (
     base_key,
     file_key,
     own_key,
+    parse_key,
     sealed_tensors,
     sum_dtype,
     sum_key,
@@ -84,7 +85,7 @@ class Draft:
     def kept(self) -> set[Place]:
         """Live superpositions of the old bank that it keeps, changed or not.
 
-        One that only those changed who go is not among them: it is as if it had never been.
+        One that only tasks changed that go is not among them: it is as if it had never been.
         """
         old = self.old
         if old is None:
@@ -178,20 +179,25 @@ class Draft:
         """What the tasks that come keep exactly, or may."""
         return exact_tensors(self.base, self.coming)
 
+    def kept_keys(self, *kinds: str) -> list[str]:
+        """The old bank's tensors of some kinds, in its order."""
+        keys = () if self.old is None else self.old.header.tensors
+        return [key for key in keys if parse_key(key).kind in kinds]
+
     def taken_over(self) -> list[str]:
         """Keys of the old bank's sealed sums and scales, then exact tensors and files, kept."""
         if self.old is None:
             return []
         tensors = self.old.header.tensors
-        starts = tuple(f"{kind}/{g}/" for g in self.start.sealed for kind in ("sum", "scale"))
-        sealed = [key for key in tensors if key.startswith(starts)]
+        groups = set(map(str, self.start.sealed))
+        sealed = [key for key in self.kept_keys("sum", "scale") if parse_key(key).owner in groups]
         sealed.sort(key=lambda key: -ITEM_SIZE[tensors[key].dtype])
         gone = {own_key(task.name, n) for task in self.gone for n in [*task.own, *task.shapes]}
         used = {file_key(content) for content in self.side_files}
         for files in [self.start.base.files, *(task.files for task in self.start.tasks)]:
             used.update(map(file_key, files.values()))
-        own = [key for key in tensors if key.startswith("own/") or key in used]
-        return [*sealed, *(key for key in own if key not in gone)]
+        own = [key for key in self.kept_keys("own", "files") if key not in gone]
+        return [*sealed, *(key for key in own if parse_key(key).kind == "own" or key in used)]
 
     # Sizes
 
@@ -236,7 +242,7 @@ class Draft:
     def _sealed(self, sums: Iterable[TensorInfo], bits: int | None) -> Iterator[TensorInfo]:
         """Superpositions as the bank keeps them in the end."""
         for tensor in sums:
-            _, group, name = tensor.name.split("/", 2)
+            _, group, name = parse_key(tensor.name)
             if bits is not None and sealable(self.base.tensors[name]):
                 yield from sealed_tensors(int(group), self.base.tensors[name], bits)
             else:

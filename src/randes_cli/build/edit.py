@@ -25,8 +25,8 @@ from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
+from randes_cli.fit import fit_task
 from randes_cli.limits import LIMITS, StrPath, as_source
-from randes_cli.plan import fit_task
 from randes_cli.reports import EditReport
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
 from randes_cli.stats.stored import stored_statistics, summaries
@@ -116,7 +116,7 @@ def _edit(
 
 
 class _Edit:
-    """One edit: who leaves and who comes, and the manifest that the new bank starts from."""
+    """One edit: the tasks that leave and come, and the manifest that the new bank starts from."""
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ def _embeds(passes: Passes) -> bool:
 def _place_base(passes: Passes) -> None:
     draft = passes.draft
     if draft.old is not None:
-        passes.take_over([key for key in draft.old.header.tensors if key.startswith("base/")])
+        passes.take_over(draft.kept_keys("base"))
         return
     for tensor in draft.base_tensors():
         passes.writer.place(tensor)

@@ -24,15 +24,8 @@ from randes_cli.files.shared import find_ties, ties_of, untied, whole_of
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
-from randes_cli.plan import (
-    LEAST_MATCH,
-    LEAST_PART,
-    TaskFit,
-    Unit,
-    choose_targets,
-    fit_task,
-    plan_units,
-)
+from randes_cli.fit import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.plan import Unit, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
@@ -56,7 +49,7 @@ Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 class OpenBase:
     """The base of a new bank: its tensors, what lies beside them, and where it goes.
 
-    `name` is what was named as the base; where nothing was, `said` is what the first adapter
+    `name` is what was named as the base; where nothing was, `claimed` is what the first adapter
     says of its own.
     """
 
@@ -65,7 +58,7 @@ class OpenBase:
     beside: Origin
     notes: tuple[str, ...]
     storage: BaseStorage
-    said: str = ""
+    claimed: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,8 +146,8 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
         require_alike(checkpoint, base)
     elif is_adapter(checkpoint):
         return _merged(task, checkpoint, whole, beside)
-    source, naming, said = named_like(whole, checkpoint)
-    notes = (*checkpoint.notes, *said)
+    source, naming, mapped = named_like(whole, checkpoint)
+    notes = (*checkpoint.notes, *mapped)
     files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
     if checkpoint.layout:
         files, borrowed = files_for(files, beside.side_files)

@@ -125,7 +125,7 @@ def _build(
         capacity=options.capacity or max(16, 2 * max(held.values())),
         next_index=0,
         base=BaseRecord(
-            recorded_source(base.name, out) if base.name else recorded_words(base.said),
+            recorded_source(base.name, out) if base.name else recorded_words(base.claimed),
             "",
             base.storage,
             base.source.metadata,

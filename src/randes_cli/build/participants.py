@@ -1,4 +1,4 @@
-"""Who takes part in a build: tasks whose deltas enter or leave superpositions."""
+"""The participants of a build: tasks whose deltas enter or leave superpositions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from randes_cli.files.names import Naming
 from randes_cli.files.shared import Ties, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
-from randes_cli.plan import TaskFit, Unit
+from randes_cli.fit import TaskFit
+from randes_cli.plan import Unit
 from randes_cli.specs import ITEM_SIZE, TaskInput, TensorInfo
 
 

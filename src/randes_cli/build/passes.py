@@ -148,8 +148,8 @@ class Passes:
 def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:
     """Both in their order, evenly among each other.
 
-    Copying waits for the file that all threads write to, computing does not: at best one thread
-    does the one while another does the other.
+    Copies wait for the one file that all threads write to, jobs wait for the processor: among
+    each other they use both at once.
     """
     places: list[tuple[float, AnyJob]] = []
     for kind in (jobs, copies):

@@ -36,12 +36,12 @@ def recorded_source(source: str, bank: Path) -> str:
     return _line(path.relative_to(folder).as_posix() if below else path.name)
 
 
-def recorded_words(said: str) -> str:
+def recorded_words(claimed: str) -> str:
     """What the manifest says of a base that only an adapter's config names.
 
     It may be anything, and is looked for nowhere: the id of a model, or the end of a path.
     """
-    return _line(said if is_model_id(said) else re.split(r"[/\\]", said.rstrip("/\\"))[-1])
+    return _line(claimed if is_model_id(claimed) else re.split(r"[/\\]", claimed.rstrip("/\\"))[-1])
 
 
 def _line(text: str) -> str:

@@ -24,7 +24,8 @@ from randes_cli.files.hub import is_cached
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Sample, Source
-from randes_cli.plan import Rect, Unit, fit_task
+from randes_cli.fit import fit_task
+from randes_cli.plan import Rect, Unit
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.sealed import SealedReader
 from randes_cli.specs import OpenOptions
@@ -39,7 +40,6 @@ class Echo:
         self.bank, self.task = bank, task
         self.group, self.seed, self.index = task.group, task.seed, task.index
         self._retrieval = Retrieval(bank, None, task)
-        self._named = bank.manifest.base.tensors
         self._sealed = {group: SealedReader(bank, group, _trust) for group in bank.manifest.sealed}
 
     def delta(self, base: Sample, name: str) -> F32 | None:
@@ -54,14 +54,14 @@ class Echo:
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
         step = 2.0 ** self.bank.manifest.steps[name]
         signs = unit.window(flips, rect, step).values()
-        return self._steps(key, rect) * signs.reshape(-1)
+        return self._steps(key, name, rect) * signs.reshape(-1)
 
-    def _steps(self, key: str, rect: Rect) -> F32:
+    def _steps(self, key: str, name: str, rect: Rect) -> F32:
         """A rectangle of a superposition, in steps."""
         info = self.bank.info(key)
         if info.dtype == "U8":
-            tensor = self._named[key.split("/", 2)[2]]
-            return self._sealed[self.task.group].steps(tensor, rect.start, rect.elements)
+            held = self._retrieval.held(name)
+            return self._sealed[self.group].steps(held, rect.start, rect.elements)
         size = info.nbytes // info.elements
         raw = np.empty(rect.elements * size, np.uint8)
         self.bank.read_into(key, rect.start * size, raw)

@@ -59,13 +59,13 @@ def spread(base: Source | None, participants: Sequence[Participant], unit: Unit)
     peak, totals, counts = 0.0, [0.0] * tasks, [0] * tasks
     sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
     for name in unit.names:
-        for who, participant in enumerate(participants):
+        for task, participant in enumerate(participants):
             delta = participant.delta(sample, name)
             if delta is None or not delta.size:
                 continue
             peak = max(peak, float(delta.max()), -float(delta.min()))
-            totals[who] += float(np.square(delta, dtype=np.float64).sum())
-            counts[who] += delta.size
+            totals[task] += float(np.square(delta, dtype=np.float64).sum())
+            counts[task] += delta.size
     squares = [total / count if count else 0.0 for total, count in zip(totals, counts, strict=True)]
     return Spread(sqrt(max(squares, default=0.0)), peak, tuple(squares))
 
@@ -95,18 +95,18 @@ def gram(
     factor = 4.0**exponent * (unit.rows * unit.cols / max(1, sample.elements))
     step = np.float32(2.0**-exponent)
     for position, name in enumerate(unit.names):
-        still, turned = np.zeros((2, tasks, sample.elements))
-        for who, participant in enumerate(participants):
-            moved = unit.names[orders[who][position]]
+        units, flipped = np.zeros((2, tasks, sample.elements))
+        for task, participant in enumerate(participants):
+            moved = unit.names[orders[task][position]]
             delta = participant.delta(sample, name)
             if delta is not None:
-                np.rint(delta * step, out=still[who])
+                np.rint(delta * step, out=units[task])
             delta = delta if moved == name else participant.delta(sample, moved)
             if delta is not None:
                 signs = _signs(unit, unit.flips(participant.seed, position), sample.runs)
-                np.multiply(np.rint(delta * step), signs, out=turned[who])
-        plain[position] = still @ still.T
-        transformed[position] = turned @ turned.T
+                np.multiply(np.rint(delta * step), signs, out=flipped[task])
+        plain[position] = units @ units.T
+        transformed[position] = flipped @ flipped.T
     return plain * factor, transformed * factor
 
 

@@ -40,14 +40,7 @@ from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
 from randes_cli.limits import StrPath
-from randes_cli.plan import (
-    CHUNK_ELEMENTS,
-    Rect,
-    chunks,
-    seal_matrix,
-    sealable,
-    tensor_bytes,
-)
+from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, seal_matrix, sealable, tensor_bytes
 from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
@@ -126,7 +119,7 @@ def seal_locked(
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> SealReport:
-    """`seal` for who holds the lock of `target`."""
+    """`seal`, where the caller holds the lock of `target`."""
     with BankFile(bank) as old:
         return _Sealing(old, bits, run, progress).run(target, force=force, dry_run=dry_run)
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, print_lines, progress_bar
 from randes_cli.errors import CheckFailed, UsageError
-
-if TYPE_CHECKING:
-    from randes_cli.ops.diff import BankDiff, CheckpointDiff
-    from randes_cli.workers import Progress
 
 
 def diff(
@@ -36,11 +32,13 @@ def diff(
     debug: o.Debug = False,
 ) -> None:
     """Compare two banks, a bank and checkpoints, or two checkpoints; exit 1 when they differ."""
+    from randes_cli import BankDiff
+    from randes_cli import diff as run
     from randes_cli.cli.render import bank_diff_view, checkpoint_diff_view
-    from randes_cli.ops.diff import BankDiff
 
     with progress_bar(quiet=quiet) as progress:
-        found = _compare(a, b, base, threads, progress)
+        how = o.run_options(threads, None)
+        found = run(a, _other(a, b), base=base, run=how, progress=progress)
     if json:
         print_json(found, same=found.same)
     elif not found.same:
@@ -54,23 +52,12 @@ def diff(
         raise CheckFailed(f"{a} and {', '.join(b)} differ")
 
 
-def _compare(
-    a: str, b: list[str], base: str | None, threads: int, progress: Progress
-) -> BankDiff | CheckpointDiff:
-    from randes_cli.files.bank import BankFile, is_bank
-    from randes_cli.ops import diff as ops
+def _other(a: str, b: list[str]) -> str | dict[str, str]:
+    """What a bank or a checkpoint is compared with: one other, or originals by task."""
+    from randes_cli.files.bank import is_bank
 
-    run = o.run_options(threads, None)
+    if len(b) == 1 and (is_bank(Path(b[0])) or not is_bank(Path(a))):
+        return b[0]
     if not is_bank(Path(a)):
-        if len(b) != 1 or is_bank(Path(b[0])):
-            raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
-        return ops.diff_checkpoints(a, b[0], run, base=base, progress=progress)
-    if base is not None:
-        raise UsageError("--base serves two checkpoints only")
-    with BankFile(Path(a)) as bank:
-        if len(b) == 1 and is_bank(Path(b[0])):
-            with BankFile(Path(b[0])) as other:
-                return ops.diff_banks(bank, other, run, progress=progress)
-        tasks = [o.task_input(text) for text in b]
-        pairs = [(task.name, task.source) for task in tasks]
-        return ops.diff_bank_checkpoints(bank, pairs, run, progress=progress)
+        raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
+    return o.by_task([(task.name, task.source) for task in map(o.task_input, b)], "diff")

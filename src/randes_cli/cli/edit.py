@@ -57,12 +57,12 @@ def add(
     debug: o.Debug = False,
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
-    from randes_cli.build.edit import add as run
+    from randes_cli import add as run
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
-    clock = Clock()
+    clock = Clock(json=json)
     inputs = [o.task_input(task) for task in tasks]
     with progress_bar(quiet=quiet) as progress:
         report = run(
@@ -137,12 +137,12 @@ def remove(
     debug: o.Debug = False,
 ) -> None:
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
-    from randes_cli.build.edit import remove as run
+    from randes_cli import remove as run
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
-    clock = Clock()
+    clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),

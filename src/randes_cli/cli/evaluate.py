@@ -49,22 +49,22 @@ def evaluate(
     debug: o.Debug = False,
 ) -> None:
     """Score every task as retrieved, beside its original checkpoint and the base."""
+    from randes_cli import evaluate as run
     from randes_cli.cli.scores import score_table, scores_as_csv, scores_as_markdown
     from randes_cli.errors import UsageError
     from randes_cli.files.atomic import check_target, write_whole
     from randes_cli.files.guard import note_sources
     from randes_cli.files.sources import own_bank
-    from randes_cli.ops.evaluate import evaluate as run
     from randes_cli.ops.scoring import command_evaluator
 
-    originals = dict(o.named_checkpoints(original or [], "--original"))
+    originals = o.by_task(o.named_checkpoints(original or [], "--original"), "--original")
     note_sources([bank, base, *originals.values()])
     if csv is not None and csv == markdown:
         raise UsageError(f"{csv}: named for both --csv and --markdown")
     for path in (csv, markdown):
         if path is not None:
             check_target(path, force=force)
-    clock = Clock()
+    clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),

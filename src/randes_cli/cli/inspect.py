@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import plain, print_json, print_lines, progress_bar
-
-if TYPE_CHECKING:
-    from randes_cli.files.bank import BankFile
-    from randes_cli.ops.spectra import TaskInterference
 
 
 class By(str, Enum):
@@ -59,23 +55,32 @@ def inspect(
 ) -> None:
     """Show what a bank holds, and how well each task will come back."""
 
-    from randes_cli.files.sources import open_bank
-    from randes_cli.ops.describe import describe, describe_task
+    from randes_cli import inspect as run
 
-    with open_bank(bank) as file:
-        if manifest:
+    if manifest:
+        from randes_cli.files.sources import open_bank
+
+        with open_bank(bank) as file:
             print_json(file.manifest.to_json())
-            return
-        rows = () if task is None else describe_task(file, task, by=by.value)
-        report = describe(file, by=by.value)
-        measured = () if not against else _measure(file, against, by, base, threads, quiet)
+        return
+    with progress_bar(quiet=quiet) as progress:
+        found = run(
+            bank,
+            task,
+            by=by.value,
+            against=o.originals(against),
+            base=base,
+            run=o.run_options(threads, None),
+            progress=progress,
+        )
+    report = found.report
     if json:
         print_json(
             report,
             ratio_to_base=report.ratio_to_base,
             ratio_to_separate=report.ratio_to_separate,
-            **({} if task is None else {"task": task, "task_rows": plain(rows)}),
-            **({"measured": plain(measured)} if against else {}),
+            **({} if task is None else {"task": task, "task_rows": plain(found.rows)}),
+            **({"measured": plain(found.measured)} if against else {}),
         )
         return
     from randes_cli.cli.render import bank_view, interference_table, task_view
@@ -84,18 +89,7 @@ def inspect(
     if task is None:
         print_lines(lambda width: bank_view(report, width=width, full=full, sort=order))
     else:
-        print_lines(lambda w: task_view(report, task, rows, width=w, full=full, sort=order))
-    for found in measured:
+        print_lines(lambda w: task_view(report, task, found.rows, width=w, full=full, sort=order))
+    for one in found.measured:
         print()
-        print_lines(partial(interference_table, found))
-
-
-def _measure(
-    file: BankFile, against: list[str], by: By, base: str | None, threads: int, quiet: bool
-) -> tuple[TaskInterference, ...]:
-    from randes_cli.ops.spectra import interference
-
-    run = o.run_options(threads, None)
-    with progress_bar(quiet=quiet) as progress:
-        pairs = o.originals(against)
-        return interference(file, pairs, run, by=by.value, base=base, progress=progress)
+        print_lines(partial(interference_table, one))

@@ -86,14 +86,16 @@ def opening(allow_pickle: bool, trust_code: bool, safetensors_only: bool) -> Ope
     return OpenOptions(allow_pickle, trust_code, safetensors_only)
 
 
-def originals(texts: list[str]) -> list[tuple[str, str]]:
-    """(task, checkpoint) pairs of --against. Raises UsageError."""
-    made = []
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not equals:
-            raise UsageError(f"--against {text!a}: say NAME=CHECKPOINT")
-        made.append((name, source))
+def originals(texts: list[str] | None) -> dict[str, str]:
+    """Checkpoints by task, of --against. Raises UsageError."""
+    return by_task(named_checkpoints(texts or [], "--against"), "--against")
+
+
+def by_task(pairs: list[tuple[str, str]], where: str) -> dict[str, str]:
+    """(task, checkpoint) pairs as a mapping. Raises UsageError for a task named twice."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise UsageError(f"{where}: names a task twice")
     return made
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from randes_cli.errors import shown
@@ -93,10 +94,20 @@ def print_json(report: Any, **more: Any) -> None:
 
 
 class Clock:
-    """Seconds since it was made, and the process's peak memory."""
+    """Seconds since it was made, and the process's peak memory.
 
-    def __init__(self) -> None:
+    What the end of a command prints with is loaded here: after its commit it reads no file.
+    """
+
+    def __init__(self, *, json: bool) -> None:
         self._start = time.perf_counter()
+        with contextlib.suppress(ImportError):
+            import_module("resource")
+        if not json:
+            from rich.cells import cell_len
+
+            console().print(end="")
+            cell_len("λ中")  # loads the widths of characters
 
     def facts(self, read: int, written: int) -> dict[str, Any]:
         """Measurements for --json: bytes, seconds, GB/s, peak resident bytes."""

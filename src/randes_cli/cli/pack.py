@@ -116,10 +116,10 @@ def pack(
     debug: o.Debug = False,
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
-    from randes_cli.build.pack import pack as run
+    from randes_cli import pack as run
     from randes_cli.cli.render import choice_table, pack_notes, pack_table
 
-    clock = Clock()
+    clock = Clock(json=json)
     preset = Transform.from_preset(transform.value)
     chosen = PackOptions(
         transform=Transform(shuffle or preset.shuffle, signs or preset.signs, targets, every, rest),

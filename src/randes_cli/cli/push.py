@@ -29,7 +29,7 @@ def push(
     debug: o.Debug = False,
 ) -> None:
     """Upload a bank to the Hugging Face Hub, with a model card that says what it holds."""
-    from randes_cli.ops.push import push as run
+    from randes_cli import push as run
 
     report = run(bank, repo, private=private, revision=revision, message=message)
     if json:

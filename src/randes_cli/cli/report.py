@@ -23,28 +23,17 @@ def report(
     debug: o.Debug = False,
 ) -> None:
     """Write what is known of a bank as one HTML page, to read, sort, print and send."""
-    from randes_cli.files.atomic import check_target, write_whole
-    from randes_cli.files.guard import note_sources
-    from randes_cli.files.sources import open_bank
-    from randes_cli.ops.describe import describe
-    from randes_cli.ops.distribution import measured_distribution, stored_distribution
-    from randes_cli.stats.curves import lambda_curves
-    from randes_cli.views.page import PageData, report_page
+    from randes_cli import report as run
 
-    note_sources([bank, base, *(source for _, source in o.originals(against or []))])
-    check_target(out, force=force)
-    with open_bank(bank) as file:
-        if against:
-            run = o.run_options(threads, None)
-            with progress_bar(quiet=quiet) as progress:
-                found = measured_distribution(
-                    file, o.originals(against), run, base=base, progress=progress
-                )
-        else:
-            found = stored_distribution(file)
-        layers = describe(file, by="layer").rows
-        page = report_page(PageData(describe(file), layers, lambda_curves(file), found))
-    data = page.encode()
-    write_whole(out, data, force=force)
+    with progress_bar(quiet=quiet) as progress:
+        made = run(
+            bank,
+            out,
+            against=o.originals(against),
+            base=base,
+            force=force,
+            run=o.run_options(threads, None),
+            progress=progress,
+        )
     if json:
-        print_json({"report": str(out), "bytes": len(data)})
+        print_json({"report": made.path, "bytes": made.bytes})

@@ -42,8 +42,8 @@ def seal(
     debug: o.Debug = False,
 ) -> None:
     """Cut superpositions to few bits: a much smaller bank whose present tasks cannot change."""
+    from randes_cli import seal as run
     from randes_cli.build.seal import fit_bits
-    from randes_cli.build.seal import seal as run
     from randes_cli.cli.render import edit_table
     from randes_cli.files.sources import own_bank
 
@@ -51,7 +51,7 @@ def seal(
         raise UsageError("say -o BANK for a new bank, or --in-place")
     if (bits is None) == (fit is None):
         raise UsageError("say --bits 8, 4, 3, 2 or 1, or --fit SIZE|RATIO")
-    clock = Clock()
+    clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),

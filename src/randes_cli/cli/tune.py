@@ -39,13 +39,13 @@ def tune(
     debug: o.Debug = False,
 ) -> None:
     """Find the λ at which each task scores best, and record it in the bank."""
+    from randes_cli import tune as run
     from randes_cli.cli.scores import tuning_table
     from randes_cli.files.sources import own_bank
     from randes_cli.ops.scoring import command_evaluator
     from randes_cli.ops.tune import TuneOptions, parse_grid
-    from randes_cli.ops.tune import tune as run
 
-    clock = Clock()
+    clock = Clock(json=json)
     options = TuneOptions(
         grid=parse_grid(grid),
         tasks=None if not task else tuple(task),

@@ -56,14 +56,13 @@ def unpack(
     debug: o.Debug = False,
 ) -> None:
     """Write tasks of a bank as ordinary safetensors checkpoints."""
-    from randes_cli.files.sources import local_bank
+    from randes_cli import unpack as run
     from randes_cli.files.writer import parse_size
     from randes_cli.read.unpack import UnpackOptions
-    from randes_cli.read.unpack import unpack as run
 
     if bool(task) == everything:
         raise UsageError("say --task NAME (or several), or --all")
-    clock = Clock()
+    clock = Clock(json=json)
     options = UnpackOptions(
         coefficient=coefficient,
         dtype=dtype,
@@ -75,7 +74,7 @@ def unpack(
     )
     with progress_bar(quiet=quiet) as progress:
         reports = run(
-            local_bank(bank),
+            bank,
             None if everything else task,
             out,
             options,

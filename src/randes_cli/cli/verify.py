@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -33,20 +32,24 @@ def verify(
     debug: o.Debug = False,
 ) -> None:
     """Check every byte of a bank; name what is damaged and which tasks it hurts."""
+    from randes_cli import verify as run
     from randes_cli.cli.render import check_table
-    from randes_cli.files.bank import BankFile
-    from randes_cli.files.sources import local_bank
-    from randes_cli.ops.verify import measure
-    from randes_cli.ops.verify import verify as run
 
-    clock, run_options = Clock(), o.run_options(threads, None)
-    with BankFile(local_bank(bank)) as file, progress_bar(quiet=quiet) as progress:
-        report = run(file, run_options, quick=quick, progress=progress)
-        if report.sound and against:
-            found = measure(file, o.originals(against), run_options, base=base, progress=progress)
-            report = replace(report, against=found)
+    clock = Clock(json=json)
+    with progress_bar(quiet=quiet) as progress:
+        report = run(
+            bank,
+            quick=quick,
+            against=o.originals(against),
+            base=base,
+            run=o.run_options(threads, None),
+            progress=progress,
+        )
+    measured = report.sound and bool(against)
     if json:
-        print_json(report, sound=report.sound, **clock.facts(report.bytes_checked, 0))
+        print_json(
+            report, sound=report.sound, measured=measured, **clock.facts(report.bytes_checked, 0)
+        )
     else:
         for check in report.against:
             print_lines(partial(check_table, check))
@@ -58,6 +61,8 @@ def verify(
             say(f"task {name}: hurt by {len(keys)} of them")
         if report.damaged:
             say(f"whole: {', '.join(report.whole) or 'none'}")
+        if against and not measured:
+            say("not measured against the originals: the bank is damaged")
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
         raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")

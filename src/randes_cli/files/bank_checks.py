@@ -12,6 +12,7 @@ from randes_cli.files.bank_keys import (
     base_key,
     file_key,
     own_key,
+    parse_key,
     sealed_tensors,
     sum_dtype,
     sum_key,
@@ -42,7 +43,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
         expect(BASE_DIGESTS, "U8", (size,))
     summable = {name: tensor for name, tensor in base.items() if superposable(tensor)}
     for found in tensors.values():
-        if found.name.startswith("sum/"):
+        if parse_key(found.name).kind == "sum":
             _check_sum(found, manifest, summable, expect)
     _check_units(manifest, tensors)
     _check_cells(manifest, summable)
@@ -69,7 +70,7 @@ def _check_sum(
 ) -> None:
     """Whether a superposition is of a group and a tensor of this bank, and as wide as it says."""
     name = found.name
-    group, _, tensor = name.removeprefix("sum/").partition("/")
+    _, group, tensor = parse_key(name)
     base = summable.get(tensor)
     if not (group.isascii() and group.isdigit() and group == str(int(group[:8]))):
         raise BankDamaged(f"{name!a} is of no group of this bank")

@@ -1,6 +1,8 @@
-"""The names of a bank's tensors; `docs/bank-format.md` lists them."""
+"""The names of a bank's tensors, made and taken apart; `docs/bank-format.md` lists them."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from randes_cli.core.codes import packed_bytes
 from randes_cli.plan import seal_matrix
@@ -11,6 +13,29 @@ CHECKS = "checks"
 NORMS = "stats/norms"
 GRAM = "stats/gram"
 BASE_DIGESTS = "stats/base-digests"
+
+
+class Key(NamedTuple):
+    """A name taken apart.
+
+    Attributes:
+        kind: its first part: base, sum, scale, own, files, stats, align, manifest or checks.
+        owner: the group of a sum or its scales, the task of an own tensor; "" for others.
+        name: what is left: a tensor of the base or of the task, a content, a number.
+    """
+
+    kind: str
+    owner: str
+    name: str
+
+
+def parse_key(key: str) -> Key:
+    """Take a name of a bank's tensor apart. The parts may be anything in a damaged bank."""
+    kind, _, rest = key.partition("/")
+    if kind not in ("sum", "scale", "own"):
+        return Key(kind, "", rest)
+    owner, _, name = rest.partition("/")
+    return Key(kind, owner, name)
 
 
 def base_key(name: str) -> str:

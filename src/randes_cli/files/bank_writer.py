@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import OutputFile
 from randes_cli.files.bank_checks import check_agreement
-from randes_cli.files.bank_keys import CHECKS, MANIFEST
+from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import Manifest, decode, encode
@@ -43,12 +43,12 @@ class BankWriter:
     def _reserve(candidates: list[TensorInfo]) -> int:
         """Bytes that the header needs at the most: all candidates, and the longest offsets."""
         text = encode_header(candidates, METADATA)
-        keys = [tensor.name for tensor in candidates]
+        keys = [parse_key(tensor.name) for tensor in candidates]
         total = sum(tensor.nbytes for tensor in candidates) + 2**40
         digits = 2 * len(str(total)) + 2
         padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
         entry = len(padding) + len(str(len(candidates))) + digits
-        groups = {key.split("/")[1] for key in keys if key.startswith("sum/")}
+        groups = {key.owner for key in keys if key.kind == "sum"}
         most = len(text) + len(candidates) * digits + (8 + 2 * max(0, len(groups) - 1)) * entry
         return -(-most // 8) * 8
 

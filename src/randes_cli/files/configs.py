@@ -14,7 +14,7 @@ from typing import Any
 
 from randes_cli.files.header import parse_json
 from randes_cli.files.side_files import SideFile
-from randes_cli.plan import resized
+from randes_cli.fit import resized
 from randes_cli.specs import TensorInfo
 
 Tensors = Mapping[str, TensorInfo]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from randes_cli.core.arrays import Raw
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, OutOfResources, RandesError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -97,6 +98,18 @@ class OutputFile:
         except OSError as error:
             raise wrap_os_error(error, self.path, "writing") from error
         self._send(count)
+
+    def read_at(self, out: Raw, offset: int) -> None:
+        """Fill `out` with what was written from `offset` on."""
+        view = memoryview(out)
+        try:
+            while view:
+                done = os.preadv(self.fd, [view], offset)
+                if not done:
+                    raise OSError(errno.EIO, "the file ends early")
+                view, offset = view[done:], offset + done
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "reading back") from error
 
     def copy_from(self, source: int, start: int, count: int, offset: int) -> None:
         """Copy `count` bytes of another open file, inside the kernel where it can.

@@ -9,7 +9,7 @@ from typing import Any
 
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS, MANIFEST
+from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
@@ -145,8 +145,7 @@ def diff_banks(
     differ = [
         key
         for key in keys
-        if key not in (CHECKS, MANIFEST)
-        and not key.startswith("align/")
+        if parse_key(key).kind not in ("checks", "manifest", "align")
         and (
             a.header.tensors.get(key) != b.header.tensors.get(key)
             or a.digests(key) != b.digests(key)
@@ -230,9 +229,9 @@ def diff_checkpoints(
         shapes = {n: (one.tensors[n].shape, two.tensors[n].shape) for n in both}
         dtypes = {n: (one.tensors[n].dtype, two.tensors[n].dtype) for n in both}
         alike = [name for name in both if shapes[name][0] == shapes[name][1]]
+        known = {} if zero is None else {name: t.shape for name, t in zero.tensors.items()}
         for name in alike if zero is not None else ():
-            info = zero.tensors.get(name) if zero is not None else None
-            if info is None or info.shape != shapes[name][0]:
+            if known.get(name) != shapes[name][0]:
                 raise MismatchError(f"{base}: tensor {name!a} is missing or has another shape")
         return CheckpointDiff(
             a=a,

@@ -15,7 +15,8 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_source
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source, read_values
-from randes_cli.plan import Rect, resized
+from randes_cli.fit import resized
+from randes_cli.plan import Rect
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import FLOAT_DTYPES, OpenOptions
 

@@ -22,7 +22,6 @@ from randes_cli.workers import Progress
 Evaluate = Callable[[Path, str], float]
 
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]*\w)")
-_PLACES = ("{checkpoint}", "{task}")
 
 
 def last_number(text: str) -> float | None:

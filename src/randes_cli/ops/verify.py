@@ -15,7 +15,16 @@ from randes_cli.core.overlap import Overlap
 from randes_cli.core.stats import predicted_cosine
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS, NORMS, base_key, file_key, own_key, scale_key
+from randes_cli.files.bank_keys import (
+    CHECKS,
+    NORMS,
+    base_key,
+    file_key,
+    own_key,
+    parse_key,
+    scale_key,
+    sum_key,
+)
 from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest
 from randes_cli.files.source import Source
@@ -90,8 +99,8 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
         if retrieval.kept_name(tensor) not in task.own:
             keys.add(base_key(retrieval.kept_name(tensor)))
             if retrieval.superposed(tensor):
-                key = retrieval.sum_key(tensor)
-                keys |= {key, scale_key(task.group, key.split("/", 2)[2])}
+                held = retrieval.held(tensor).name
+                keys |= {sum_key(task.group, held), scale_key(task.group, held)}
     if retrieval.untuned:
         keys.add(NORMS)
     return keys & set(bank.header.tensors)
@@ -110,7 +119,7 @@ def verify(
     """
     keys = [key for key in bank.header.tensors if key != CHECKS]
     if quick:
-        keys = [key for key in keys if key.startswith(("stats/", "manifest"))]
+        keys = [key for key in keys if parse_key(key).kind in ("stats", "manifest")]
     jobs = [(key, n, rect) for key in keys for n, rect in _chunks(bank.info(key))]
     total = sum(bank.info(key).nbytes for key in keys)
     damaged: set[str] = set()

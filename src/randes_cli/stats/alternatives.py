@@ -13,7 +13,7 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import sealed_tensors
+from randes_cli.files.bank_keys import parse_key, sealed_tensors
 from randes_cli.files.writer import parse_size
 from randes_cli.plan import sealable, tensor_bytes
 from randes_cli.reports import Alternative
@@ -102,10 +102,10 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
     count, groups = len(manifest.tasks), manifest.groups
     held, names = 0, set[str]()
     for key, tensor in tensors.items():
-        kind, _, place = key.partition("/")
+        kind, _, name = parse_key(key)
         if kind in ("sum", "scale"):
             held += tensor.nbytes
-            names.add(place.partition("/")[2])
+            names.add(name)
     outline = Outline(
         list(manifest.base.tensors.values()),
         [tensor for name, tensor in manifest.base.tensors.items() if name in names],

@@ -15,8 +15,6 @@ from randes_cli.cli.render.layout import Column, shorten, table
 _MOST_NAMES = 20
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from randes_cli.ops.compare import TypeDiff
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
     from randes_cli.ops.spectra import TaskInterference
