@@ -12,7 +12,8 @@ import transformers as tf
 from safetensors.torch import load_file
 
 from randes_cli.build.pack import pack
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions, TaskInput
 
 IDS = torch.arange(1, 9).reshape(1, 8)

@@ -13,6 +13,7 @@ import torch
 
 from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.core.levels import SEAL_BITS, levels
+from randes_cli.core.share import Share
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
 from randes_cli.files import bank_keys, bank_writer
@@ -115,6 +116,16 @@ def test_vectors_of_two_sided_signs_are_those_of_the_code() -> None:
         assert made[:, 0].tolist() == [1 if s == across[0] else -1 for s in down]
 
 
+def test_vectors_of_shares_are_those_of_the_code() -> None:
+    found = re.findall(r"^\| (\d+) × (\d+) \| (\d) \| (\d) \| ([\d ·/]+) \|$", DOCUMENT, re.M)
+    assert len(found) == 3
+    for rows, cols, every, group, stored in found:
+        share = Share(int(rows), int(cols), int(every), int(group))
+        held = share.take(np.arange(1, share.rows * share.cols + 1), 0).reshape(share.shape)
+        said = [[0 if e == "·" else 1 + int(e) for e in row.split()] for row in stored.split("/")]
+        assert held.tolist() == said
+
+
 def test_shuffle_vectors_of_the_document_are_those_of_the_code() -> None:
     found = re.findall(r"^\| seed (\d+) \| ([\d ]+) \|$", DOCUMENT, re.M)
     assert len(found) == 2
@@ -133,6 +144,7 @@ def test_names_of_tensors_are_those_of_the_code() -> None:
         bank_keys.own_key("<task>", "<tensor>"),
         bank_keys.file_key("<digest>"),
         bank_keys.NORMS,
+        bank_keys.ROUNDED,
         bank_keys.GRAM,
         bank_keys.BASE_DIGESTS,
         bank_keys.MANIFEST,
@@ -170,6 +182,7 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
         "coefficient",
         "transform.matched",
         "sealed",
+        "shares",
         "tuning",
     }
     paths = {"steps" if p.startswith("steps.") else p for p in paths} | {"steps", "widths"}

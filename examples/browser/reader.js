@@ -284,20 +284,54 @@ export class Bank {
     if (task.coefficient !== undefined) return task.coefficient;
     if (task.default !== undefined) return task.default;
     const names = [...this.shapes.keys()].filter((name) => this.superposable(name));
-    const norms = toDoubles(await this.bytes("stats/norms"));
-    const tasks = this.manifest.tasks;
+    const { tasks, forgotten, sealed = {} } = this.manifest;
     const members = tasks.flatMap((other, k) => (other.group === task.group ? [k] : []));
+    const others = forgotten.filter(([, group]) => group === task.group).length;
+    if (members.length + others === 1 && !sealed[task.group]) return 1;
+    const norms = toDoubles(await this.bytes("stats/norms"));
+    let [kept, energy] = [norms, norms];
+    if (this.entries.has("stats/rounded")) {
+      const both = toDoubles(await this.bytes("stats/rounded"));
+      [kept, energy] = [both.slice(0, norms.length), both.slice(norms.length)];
+    }
+    const rows = new Map(names.map((name, row) => [name, row]));
+    const at = (name, k) => rows.get(name) * tasks.length + k;
     const absent = absentOf(task);
-    let [own, total] = [0, 0];
-    names.forEach((name, row) => {
-      if (absent.has(name) || this.manifest.steps[name] === undefined) return;
-      const sealed = this.entries.has(`scale/${task.group}/${name}`);
-      const lost = sealed ? DISTORTION[this.manifest.sealed[task.group].bits] : 0;
-      own += norms[row * tasks.length + tasks.indexOf(task)];
-      total += members.reduce((sum, k) => sum + norms[row * tasks.length + k], 0) / (1 - lost);
-    });
-    const cosine = own && total ? Math.sqrt(own / total) : 1;
+    const present = names.filter((name) => !absent.has(name));
+    let [own, dot, total] = [0, 0, 0];
+    for (const name of present) {
+      own += norms[at(name, tasks.indexOf(task))];
+      dot += kept[at(name, tasks.indexOf(task))];
+      const place = this.place(task, name);
+      const cut = this.entries.has(`scale/${task.group}/${place}`);
+      const lost = cut ? DISTORTION[sealed[task.group].bits] : 0;
+      const there = members.map((k) => energy[at(this.tensorAt(tasks[k], place), k)]);
+      total += there.reduce((sum, one) => sum + one, 0) / (1 - lost);
+    }
+    if (!present.length) return 1;
+    const cosine = own && total ? Math.max(0, dot / Math.sqrt(own * total)) : 0;
     return Math.round(Math.min(1, 8 * cosine) * 100) / 100;
+  }
+
+  /** The layers that are moved with a tensor, and a task's order of them; null where none are. */
+  order(task, name) {
+    const { shuffle } = this.manifest.transform;
+    const unit = this.units.get(name);
+    if (!unit || shuffle === "none") return null;
+    const { label, layers } = unit;
+    return { layers, order: permutation(shuffle, task.seed, task.index, label, layers.length) };
+  }
+
+  /** The position, by the base's name there, at which a task's tensor lies. */
+  place(task, name) {
+    const moved = this.order(task, name);
+    return moved ? moved.layers[moved.order.indexOf(moved.layers.indexOf(name))] : name;
+  }
+
+  /** The tensor that a task has at a position. */
+  tensorAt(task, place) {
+    const moved = this.order(task, place);
+    return moved ? moved.layers[moved.order[moved.layers.indexOf(place)]] : place;
   }
 
   async superposition(group, name) {
@@ -317,17 +351,10 @@ export class Bank {
 
   /** λ · 2^e · signs · S of the base's whole tensor, or null where it comes back as the base's. */
   async delta(task, name, coefficient) {
-    const { shuffle, signs } = this.manifest.transform;
-    let source = name;
+    const { signs } = this.manifest.transform;
+    const source = this.place(task, name);
     let flipped = () => 0;
-    const unit = this.units.get(name);
-    if (unit) {
-      if (shuffle !== "none") {
-        const order = permutation(shuffle, task.seed, task.index, unit.label, unit.layers.length);
-        source = unit.layers[order.indexOf(unit.layers.indexOf(name))];
-      }
-      flipped = flipping(signs, task.seed, source, this.shapes.get(name)[1]);
-    }
+    if (this.units.has(name)) flipped = flipping(signs, task.seed, source, this.shapes.get(name)[1]);
     const sum = await this.superposition(task.group, source);
     if (sum === null) return null;
     const factor = fround(fround(coefficient) * 2 ** this.manifest.steps[source]);

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from randes_cli.ops.tune import tune as tune
     from randes_cli.ops.verify import VerifyReport as VerifyReport
     from randes_cli.read.load import LoadReport as LoadReport
-    from randes_cli.read.unpack import UnpackOptions as UnpackOptions
+    from randes_cli.read.places import UnpackOptions as UnpackOptions
     from randes_cli.read.unpack import UnpackReport as UnpackReport
     from randes_cli.reports import EditReport as EditReport
     from randes_cli.reports import PackReport as PackReport
@@ -104,7 +104,7 @@ _HOME = {
     "Transform": "specs",
     "TuneOptions": "ops.tune",
     "TuneReport": "ops.tune",
-    "UnpackOptions": "read.unpack",
+    "UnpackOptions": "read.places",
     "UnpackReport": "read.unpack",
     "UsageError": "errors",
     "VerifyReport": "ops.verify",

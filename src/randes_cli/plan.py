@@ -8,12 +8,13 @@ alone. A *strip* is the piece of a chunk that is computed at once; it depends on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
 from randes_cli.core.kernel import SPARE
+from randes_cli.core.share import Share
 from randes_cli.core.shuffle import group_by_type, layer_order
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
@@ -200,6 +201,18 @@ def sealable(tensor: TensorInfo) -> bool:
     if len(tensor.shape) < 2 or not superposable(tensor):
         return False
     return 16 * sum(seal_matrix(tensor)) <= tensor.elements
+
+
+def share_of(tensor: TensorInfo, group: int, shares: Mapping[int, int]) -> Share:
+    """Which elements of a tensor a group's superposition has; `shares` has the m of groups.
+
+    All of them (m = 1) where even the scales of a share would take more than a bit for each of
+    its elements: in vectors, thin and small matrices.
+    """
+    rows, cols = seal_matrix(tensor)
+    every = shares.get(group, 1)
+    small = 16 * every * (rows + cols) > rows * cols
+    return Share(rows, cols, 1 if small else every, group)
 
 
 def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:

@@ -62,9 +62,9 @@ class PackReport:
     `kept_exactly` gives for each task the reason why a tensor is not superposed; `refused`
     are the tasks that a dry run found wanting; `notes` are about the base; `download_bytes`
     are those of the inputs that the Hub's cache lacked. `bits` and `groups` are as packed (or
-    chosen for --fit). `adapters` is what LoRA adapters became: `merged` (so many tasks), `kept`,
-    or None where there are none. A dry run has `alternatives` to them and, where one quantised
-    delta a task would do better, `advice`.
+    chosen for --fit), on one element in `share`. `adapters` is what LoRA adapters became:
+    `merged` (so many tasks), `kept`, or None where there are none. A dry run has `alternatives`
+    to them and, where one quantised delta a task would do better, `advice`.
     """
 
     bank: str
@@ -80,6 +80,7 @@ class PackReport:
     refused: tuple[Refusal, ...] = ()
     download_bytes: int = 0
     bits: int = 16
+    share: int = 1
     groups: int = 1
     alternatives: tuple[Alternative, ...] = ()
     advice: str | None = None

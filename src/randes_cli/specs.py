@@ -176,6 +176,10 @@ class Transform:
         return cls(shuffle, signs, **more)  # type: ignore[arg-type]
 
 
+#: The m of shares: a superposition has one element in m.
+SHARES = (1, 2, 4, 8)
+
+
 def task_seed(bank: int, index: int) -> int:
     """The seed of a task. Raises UsageError where no number is left for it."""
     LIMITS["seed"].check("--seed plus a task's index", bank + index)
@@ -233,6 +237,7 @@ class PackOptions:
 
     Attributes:
         bits: width of one superposed element: 16 or 8, or 4 to 1 (packed at 16, then sealed).
+        share: superpositions have one element in this many of each matrix: 1, 2, 4 or 8.
         seed: bank seed; a task's seed is this plus its index.
         fit: choose bits and groups that are predicted best for a bank of this size (``500MB``)
             or ratio to the base (``1.1``); then `bits` and `groups` do not count.
@@ -249,6 +254,7 @@ class PackOptions:
 
     transform: Transform = field(default_factory=Transform)
     bits: int = 16
+    share: int = 1
     seed: int = 42
     groups: int = 1
     fit: str | None = None
@@ -265,6 +271,8 @@ class PackOptions:
             raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
         if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
+        if type(self.share) is not int or self.share not in SHARES:
+            raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not 1/{self.share}")
         LIMITS["seed"].check("--seed", self.seed)
         LIMITS["groups"].check("--groups", self.groups)
         if self.capacity is not None:

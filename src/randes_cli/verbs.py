@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from randes_cli.ops.push import PushReport
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import VerifyReport
-    from randes_cli.read.unpack import UnpackOptions, UnpackReport
+    from randes_cli.read.places import UnpackOptions
+    from randes_cli.read.unpack import UnpackReport
     from randes_cli.stats.breakdown import GroupRow
 
 # What only one verb needs is imported by that verb: commands start sooner.
@@ -83,13 +84,14 @@ def unpack(
     Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
     from randes_cli.read import unpack as module
+    from randes_cli.read.places import UnpackOptions
 
     names = [tasks] if isinstance(tasks, str) else tasks
     return module.unpack(
         local_bank(as_source(bank)),
         names,
         out,
-        options or module.UnpackOptions(),
+        options or UnpackOptions(),
         run or RunOptions(),
         base=base,
         dry_run=dry_run,

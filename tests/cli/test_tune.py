@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from randes_cli import Bank, TaskInput
 from randes_cli.build.edit import add, remove
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.ops.scoring import last_number
+from randes_cli.ops.scoring import read_score
 from randes_cli.ops.tune import TuneOptions, parse_grid, tune
 from randes_cli.specs import EditOptions
 from tests.cli.conftest import Result
@@ -105,8 +106,8 @@ def test_the_curve_is_shown_and_survives_edits(
     ("code", "said"),
     [
         ("import sys; sys.exit('out of memory')", "ended with 1 on a: out of memory"),
-        ("print('nothing')", "printed no number for a"),
-        ("print('nan')", "printed no number for a"),
+        ("print('nothing')", "for a the command printed 'nothing'"),
+        ("print('nan')", "for a the command printed 'nan'"),
     ],
 )
 def test_a_failing_evaluation_leaves_the_bank_as_it_was(
@@ -195,10 +196,40 @@ def test_grids_are_read_and_wrong_ones_refused() -> None:
             parse_grid(wrong)
 
 
-def test_the_last_number_of_a_text_is_found() -> None:
-    assert last_number("loss 0.5\nepoch 3: accuracy 93.4%\n") == 93.4
-    assert last_number("acc=1e-3") == 0.001
-    assert last_number("score: -0.25 (done)") == -0.25
-    assert last_number("accuracy 0.75.") == 0.75
-    assert last_number("v2 of model4") is None
-    assert last_number("inf 1e999") is None
+@pytest.mark.parametrize(
+    ("text", "metric", "score"),
+    [
+        ("loading\nacc 0.5\n0.75\n\n", None, 0.75),
+        ("accuracy: 93.4%", None, 93.4),
+        ("accuracy: 93.4%", "accuracy", 93.4),
+        ("Accuracy (top-1) = -1e-3", None, -0.001),
+        ("50%", None, 50.0),
+        ('{"acc": 0.5}', None, 0.5),
+        ('{"acc": 0.5, "loss": 2, "ok": true}', "acc", 0.5),
+        ('done\n{\n  "results": {"piqa": {"acc": 0.79, "acc_stderr": 0.01}}\n}\n', "acc", 0.79),
+    ],
+)
+def test_a_score_is_a_last_line_of_one_number(text: str, metric: str | None, score: float) -> None:
+    assert read_score(text, metric) == score
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "said"),
+    [
+        ("", None, "printed nothing"),
+        ("nan", None, "printed 'nan'"),
+        ("1e999", None, "not a finite number"),
+        ("0,5", None, "printed '0,5'"),
+        ("|piqa |      1|none|acc|0.7900|+- |0.0095|", None, "printed '|piqa |"),
+        ("{'eval_accuracy': 0.81, 'epoch': 3.0}", None, "printed"),
+        ("accuracy: 0.93 (279/300 right in 4.2 s)", None, "printed 'accuracy: 0.93 (279"),
+        ('{"acc": 0.5, "loss": 2}', None, "it has acc, loss: say --metric NAME"),
+        ('{"acc": 0.5}', "f1", "which has no number 'f1'"),
+        ('{"a": {"acc": 1}, "b": {"acc": 2}}', "acc", "it has a.acc, b.acc"),
+        ("epoch: 3", "acc", "and --metric is acc"),
+        ("v2 of model4", None, "printed 'v2 of model4'"),
+    ],
+)
+def test_what_may_be_another_number_is_no_score(text: str, metric: str | None, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        read_score(text, metric)

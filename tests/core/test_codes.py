@@ -124,7 +124,7 @@ def test_scales_of_any_run_are_those_of_the_whole(
     )
     whole = (values.reshape(rows, cols) * across * along[:, None]).reshape(-1)
     part = values[start : start + count].copy()
-    multiply_scales(part, start, along, across)
+    multiply_scales(part, start, along, across[None])
     assert np.array_equal(part, whole[start : start + count])
 
 
@@ -150,10 +150,11 @@ def test_a_cut_sum_keeps_the_length_along_the_sum(bits: int) -> None:
     units = (500 * np.random.default_rng(0).standard_normal((300, 400))).round().astype(np.int64)
     rows, columns = fit_scales((units**2).sum(axis=1), (units**2).sum(axis=0), bits)
     scaled = units.reshape(-1).astype(np.float32)
-    multiply_scales(scaled, 0, *inverse_scales(rows, columns, bits))
+    along, across = inverse_scales(rows, columns, bits)
+    multiply_scales(scaled, 0, along, across[None])
     back = np.empty(units.size, np.float32)
     decode(pack_codes(encode(scaled, bits), bits), bits, back)
-    multiply_scales(back, 0, rows.astype(np.float32), columns.astype(np.float32))
+    multiply_scales(back, 0, rows.astype(np.float32), columns.astype(np.float32)[None])
     true, cut = units.reshape(-1).astype(float), back.astype(float)
     assert true @ cut / (true @ true) == pytest.approx(1, abs=5e-3)
     cosine = true @ cut / np.sqrt((true @ true) * (cut @ cut))

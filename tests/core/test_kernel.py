@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randes_cli.core.convert import narrow, widen
+from randes_cli.core.energy import Energy
 from randes_cli.core.fused_kernel import FusedKernel, available
 from randes_cli.core.kernel import (
     Added,
@@ -66,6 +67,21 @@ def slow_sum(
             total += int(pattern.values().reshape(-1)[position]) * rounded(delta, exponent)
         made.append(total)
     return made
+
+
+def slow_energy(delta: np.ndarray, exponent: int) -> Energy:
+    """Σ q², Σ q·p and Σ p² with Python's fractions."""
+    squares = crossed = rests = 0
+    for value in delta.tolist():
+        steps = Fraction(value) / Fraction(2) ** exponent
+        units = round(steps)
+        parts = round((steps - units) * 2**16)
+        squares, crossed, rests = (
+            squares + units**2,
+            crossed + units * parts,
+            rests + parts**2,
+        )
+    return Energy(squares, crossed, rests)
 
 
 def superpose(
@@ -131,8 +147,7 @@ def test_a_strip_is_the_exact_integer_sum_of_the_rounded_deltas(
     assert codes.view(np.int16).tolist() == slow_sum(near, deltas, bare, exponent)
     assert peak == max(map(abs, slow_sum(near, deltas, bare, exponent)))
     for task, found in zip(deltas, added, strict=True):
-        units = [rounded(float(a - b), exponent) for a, b in zip(task, near, strict=True)]
-        assert found == Added(sum(unit**2 for unit in units), bool((task != near).any()))
+        assert found == Added(slow_energy(task - near, exponent), bool((task != near).any()))
 
 
 @given(
@@ -172,6 +187,7 @@ def test_all_kernels_agree_on_runs_that_begin_and_end_inside_a_row(
     base, out = np.zeros(count, np.float32), np.empty(4 * count, np.uint8)
     run = SignRun(flips, (rows, cols), first, count, 1.0)
     units = np.rint(task * run.values()[0])
+    energy = slow_energy(task, 0)
     for maker in KERNELS.values():
         kernel = maker(count, 1)
         codes, _, added = superpose(
@@ -179,7 +195,7 @@ def test_all_kernels_agree_on_runs_that_begin_and_end_inside_a_row(
         )
         stored_units = codes.view(np.int16 if bits == 16 else np.int8)
         assert stored_units.tolist() == units.tolist()
-        assert added[0].squares == int((units**2).sum())
+        assert added[0].energy == energy
         kernel.retrieve(codes, bits, run, "F32", out)
         assert out.view(np.float32).tolist() == (units * run.values()[0]).tolist()
 
@@ -272,7 +288,25 @@ def test_a_change_below_half_a_step_adds_nothing_but_is_seen(kind: str) -> None:
     codes, peak, added = superpose(
         KERNELS[kind](4, 1), np.zeros(8, np.uint8), "F32", [task], "F32", [plain(1, 2)]
     )
-    assert (codes.view(np.int16).tolist(), peak, added) == ([0, 0], 0, [Added(0, True)])
+    assert (codes.view(np.int16).tolist(), peak, added) == (
+        [0, 0],
+        0,
+        [Added(slow_energy(np.array([0.25, 0.0]), 0), True)],
+    )
+
+
+@both
+@pytest.mark.parametrize("exponent", [-18, -9, -3, 8])
+def test_what_rounding_leaves_is_summed_exactly_however_small_the_delta(
+    kind: str, exponent: int
+) -> None:
+    source = np.random.default_rng(5)
+    task = source.normal(size=20_011) * source.choice([1e-6, 1e-3, 1e-2], 20_011)
+    raw, zeros = stored(task, "F32"), np.zeros(4 * len(task), np.uint8)
+    scale = 2.0**-exponent
+    kernel = KERNELS[kind](len(task), 1)
+    _, _, added = superpose(kernel, zeros, "F32", [raw], "F32", [plain(1, len(task), scale)])
+    assert added == [Added(slow_energy(values_of(raw, "F32"), exponent), True)]
 
 
 @both

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randes_cli.core.stats import cosines, predicted_cosine
+from randes_cli.core.stats import cosines, default_coefficient, is_lost, rounding_of
 
 
 def test_cosines_of_a_gram_matrix_equal_those_of_its_vectors() -> None:
@@ -18,28 +18,20 @@ def test_a_zero_delta_has_cosine_zero_with_every_other() -> None:
     assert cosines(np.array([[4.0, 0.0], [0.0, 0.0]])).tolist() == [[1.0, 0.0], [0.0, 0.0]]
 
 
-def test_orthogonal_deltas_are_predicted_by_their_norms_alone() -> None:
-    squares = np.array([[1.0, 3.0], [2.0, 6.0]])
-    assert predicted_cosine(squares, np.zeros((2, 2)), 0) == pytest.approx(sqrt_share(3, 12))
-    assert predicted_cosine(squares, np.zeros((2, 2)), 1) == pytest.approx(sqrt_share(9, 12))
+@pytest.mark.parametrize("sigma", [0.2, 0.25, 0.5, 1.0, 3.0, 40.0])
+def test_rounding_of_gaussian_deltas_is_what_a_sample_shows(sigma: float) -> None:
+    values = np.random.default_rng(2).standard_normal(400_000) * sigma
+    units, own = np.rint(values), values @ values
+    kept, rounded = rounding_of(np.array([sigma]))
+    assert kept[0] == pytest.approx(values @ units / own, abs=0.01)
+    assert rounded[0] == pytest.approx(units @ units / own, abs=0.02)
 
 
-def sqrt_share(part: float, whole: float) -> float:
-    return float((part / whole) ** 0.5)
+def test_the_default_coefficient_is_one_up_to_sixty_four_deltas_and_none_for_a_lost_one() -> None:
+    assert [default_coefficient(n**-0.5) for n in (1, 8, 64, 256)] == [1.0, 1.0, 1.0, 0.5]
+    assert default_coefficient(0.0) == 0.0
 
 
-def test_the_prediction_equals_the_cosine_with_the_sum_of_known_vectors() -> None:
-    vectors = np.random.default_rng(1).normal(size=(4, 50)) + 0.5
-    gram, total = vectors @ vectors.T, vectors.sum(axis=0)
-    for task, vector in enumerate(vectors):
-        expected = vector @ total / np.linalg.norm(vector) / np.linalg.norm(total)
-        assert predicted_cosine(np.diag(gram)[None], gram, task) == pytest.approx(expected)
-
-
-def test_a_task_without_change_is_retrieved_perfectly() -> None:
-    assert predicted_cosine(np.array([[0.0, 2.0]]), np.zeros((2, 2)), 0) == 1.0
-
-
-def test_deltas_that_cancel_leave_nothing_to_retrieve() -> None:
-    gram = np.array([[1.0, -1.0], [-1.0, 1.0]])
-    assert predicted_cosine(np.array([[1.0, 1.0]]), gram, 0) == 0.0
+def test_many_deltas_of_one_length_are_not_lost_but_a_short_one_among_long_ones_is() -> None:
+    assert not any(is_lost(n**-0.5, n) for n in (1, 2, 32, 64, 100, 1000))
+    assert is_lost(0.02, 3) and is_lost(0.0, 1) and not is_lost(0.2, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -288,6 +289,53 @@ def test_quantised_tensors_are_refused_with_what_to_use(
 ) -> None:
     put(tmp_path / "model.safetensors", "layer.weight", name)
     refused(tmp_path / "model.safetensors", rf"{said}\); give the unquantised model")
+
+
+@pytest.mark.parametrize(
+    ("codes", "dtype", "scale"),
+    [
+        ("up.weight", "uint32", "up.scales"),
+        ("up.weight", "int8", "up.scale"),
+        ("up.weight", "int8", "up.weight_scales"),
+        ("up.weight._data", "int8", "up.weight._scale"),
+        ("up.W_q", "uint8", "up.scale"),
+        ("up_blocks", "uint8", "up_scales"),
+        ("up.weight", "uint8", "up.input_scale"),
+        ("up.weight", "uint8", "up.weight_scale_2"),
+    ],
+)
+def test_integers_with_scales_are_quantised_weights(
+    codes: str, dtype: str, scale: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({codes: np.ones((4, 8), dtype), scale: np.ones((4, 1), np.float16)}, file)
+    refused(file, r"belong(s)? to quantised weights .*; give the unquantised model")
+
+
+def test_integers_and_scales_of_other_kinds_are_no_quantised_weights(tmp_path: Path) -> None:
+    tensors: dict[str, np.ndarray[Any, Any]] = {
+        "attn.relative_position_index": np.ones((4, 4), np.int64),
+        "attn.logit_scale": np.ones((4, 1), np.float32),
+        "mask": np.ones((4, 4), np.uint8),
+        "logit_scale": np.ones((), np.float32),
+        "norm.scale": np.ones(4, np.float32),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    with open_checkpoint(str(tmp_path / "model.safetensors")) as checkpoint:
+        assert set(checkpoint.tensors) == set(tensors)
+
+
+@pytest.mark.parametrize("key", ["quantization", "compression_config", "quantization_config"])
+def test_configurations_of_quantised_weights_are_known_by_every_key(
+    key: str, tmp_path: Path
+) -> None:
+    put(tmp_path / "model.safetensors")
+    for config in ({key: {"bits": 4}}, {"text_config": {key: {"bits": 4}}}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        refused(tmp_path, "config.json says that the weights are quantised")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "quantize_config.json").write_text('{"bits": 4}')
+    refused(tmp_path, "quantize_config.json says that the weights are quantised")
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "mxfp4"])

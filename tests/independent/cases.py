@@ -32,7 +32,8 @@ def values(label: str, shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
     """Multiples of scale / 2^15 between -scale and scale."""
     count = int(np.prod(shape))
     raw = np.frombuffer(hashlib.shake_256(label.encode()).digest(2 * count), "<i2")
-    return (raw.astype(np.float32) * np.float32(scale / 2**15)).reshape(shape)
+    made: np.ndarray = raw.astype(np.float32) * np.float32(scale / 2**15)
+    return made.reshape(shape)
 
 
 def state(label: str, shapes: Mapping[str, Sequence[int]], kind: str = "F32") -> State:

@@ -34,7 +34,7 @@ from tests.independent.numbers import (
 )
 
 VERSIONS = (1, 2)
-FEATURES = {"superposition", "sealed", "ties"}
+FEATURES = {"superposition", "sealed", "share", "ties"}
 DISTORTION = {1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006}
 #: name → (dtype, shape, bytes)
 Checkpoint = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -49,7 +49,8 @@ def stream_signs(seed: int, name: str, count: int) -> Array:
     """±1 for each bit of the stream."""
     data = np.frombuffer(stream("signs", seed, name, (count + 7) // 8), np.uint8)
     bits = np.unpackbits(data, bitorder="little")[:count]
-    return np.where(bits == 1, np.float32(-1), np.float32(1))
+    made: Array = np.where(bits == 1, np.float32(-1), np.float32(1))
+    return made
 
 
 def view(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -224,22 +225,79 @@ class Bank:
         return round(min(1.0, 8 * self._cosine(task)), 2)
 
     def _cosine(self, task: Mapping[str, Any]) -> float:
-        """The cosine of the default λ, from norms alone."""
+        """The cosine of the default λ, from lengths alone; 1 where nothing else can come back."""
         names = list(filter(self.superposable, self.shapes))
         tasks, group = self.manifest["tasks"], task["group"]
-        norms = np.frombuffer(self.bytes_of("stats/norms"), "<f8").reshape(len(names), len(tasks))
+        shape = len(names), len(tasks)
+        norms = np.frombuffer(self.bytes_of("stats/norms"), "<f8").reshape(shape)
+        kept = energy = norms
+        if "stats/rounded" in self.entries:
+            found = np.frombuffer(self.bytes_of("stats/rounded"), "<f8")
+            kept, energy = found.reshape(2, *shape)
         column = tasks.index(task)
         members = [k for k, other in enumerate(tasks) if other["group"] == group]
+        forgotten = [g for _, g in self.manifest["forgotten"] if g == group]
+        if len(members) + len(forgotten) == 1 and str(group) not in self.manifest.get("sealed", {}):
+            return 1.0
         absent = self._absent(task)
-        own = total = 0.0
-        for row, name in zip(norms, names, strict=True):
-            if name in absent or name not in self.manifest["steps"]:
-                continue
-            sealed = f"scale/{group}/{name}" in self.entries
+        present = [name for name in names if name not in absent]
+        own = dot = total = 0.0
+        for name in present:
+            own += norms[names.index(name), column]
+            dot += kept[names.index(name), column]
+            place = self._place(task, name)
+            sealed = f"scale/{group}/{place}" in self.entries
             lost = DISTORTION[self.manifest["sealed"][str(group)]["bits"]] if sealed else 0.0
-            own += row[column]
-            total += row[members].sum() / (1 - lost)
-        return float(np.sqrt(own / total)) if own and total else 1.0
+            there = ((names.index(self._tensor_at(tasks[k], place)), k) for k in members)
+            total += sum(energy[at] for at in there) / (1 - lost)
+        if not present:
+            return 1.0
+        return max(0.0, float(dot / np.sqrt(own * total))) if own and total else 0.0
+
+    def _order(self, task: Mapping[str, Any], name: str) -> tuple[list[str], list[int]]:
+        """The layers that are moved with a tensor, and σ of a task on them."""
+        label, layers = self.units.get(name, ("", [name]))
+        kind, seed, index = self.manifest["transform"]["shuffle"], task["seed"], task["index"]
+        if kind == "none" or name not in self.units:
+            return layers, list(range(len(layers)))
+        return layers, permutation(kind, seed, index, label, len(layers))
+
+    def _place(self, task: Mapping[str, Any], name: str) -> str:
+        """The position, by the base's name there, at which a task's tensor lies."""
+        layers, order = self._order(task, name)
+        return layers[order.index(layers.index(name))]
+
+    def _tensor_at(self, task: Mapping[str, Any], place: str) -> str:
+        """The tensor that a task has at a position."""
+        layers, order = self._order(task, place)
+        return layers[order[layers.index(place)]]
+
+    def share(self, group: int, name: str) -> int:
+        """m: one element in m of this tensor is in the group's superposition."""
+        every = int(self.manifest.get("shares", {}).get(str(group), 1))
+        rows, columns = view(self.shapes[name][1])
+        return 1 if 16 * every * (rows + columns) > rows * columns else every
+
+    def _spread(self, group: int, name: str, every: int) -> Array | None:
+        """S of a tensor with a share of its elements, all others zero."""
+        key, (rows, columns) = f"sum/{group}/{name}", view(self.shapes[name][1])
+        wide = -(-columns // every)
+        if f"scale/{group}/{name}" in self.entries:
+            bits = self.manifest["sealed"][str(group)]["bits"]
+            held = levels(bits)[unpack_codes(self.bytes_of(key), bits, rows * wide)]
+        else:
+            need(self.entries[key].shape == (rows, wide), f"{key}: shape")
+            size = self.manifest["widths"].get(name, self.manifest["bits"]) // 8
+            held = np.frombuffer(self.bytes_of(key), f"<i{size}").astype(np.float32)
+        made = np.zeros((rows, columns), np.float32)
+        for i in range(rows):
+            kept = [j for j in range(columns) if (i + j + group) % every == 0]
+            made[i, kept] = held[i * wide : i * wide + len(kept)]
+        if f"scale/{group}/{name}" in self.entries:
+            scales = np.frombuffer(self.bytes_of(f"scale/{group}/{name}"), "<f2")
+            made = made * scales[rows:].astype(np.float32)
+            made = made * scales[:rows].astype(np.float32)[:, None]
+        return np.asarray(made.reshape(-1))
 
     def superposition(self, group: int, name: str) -> Array | None:
         """S of one tensor, in steps, as float32; None where no task of the group changed it."""
@@ -247,6 +305,8 @@ class Bank:
         if key not in self.entries:
             return None
         shape = self.shapes[name][1]
+        if self.share(group, name) > 1:
+            return self._spread(group, name, self.share(group, name))
         if f"scale/{group}/{name}" not in self.entries:
             need(self.entries[key].shape == shape, f"{key}: shape")
             width = self.manifest["widths"].get(name, self.manifest["bits"])
@@ -265,16 +325,12 @@ class Bank:
         transform, source = self.manifest["transform"], name
         flips: Array = np.ones(1, np.float32)
         if name in self.units:
-            label, layers = self.units[name]
-            if transform["shuffle"] != "none":
-                seed, index = task["seed"], task["index"]
-                order = permutation(transform["shuffle"], seed, index, label, len(layers))
-                source = layers[order.index(layers.index(name))]
+            source = self._place(task, name)
             flips = signs(transform["signs"], task["seed"], source, self.shapes[name][1])
         total = self.superposition(task["group"], source)
         if total is None:
             return None
-        step = np.float32(2.0 ** self.manifest["steps"][source])
+        step = np.float32(self.share(task["group"], source) * 2.0 ** self.manifest["steps"][source])
         return np.asarray(np.float32(coefficient) * step * (flips * total))
 
     def retrieve(self, name: str, coefficient: float | None = None) -> Checkpoint:

@@ -17,7 +17,8 @@ from torch import nn
 import randes_cli
 from randes_cli import Bank, TaskInput, pack
 from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
 from tests.ops.test_resources import peak
 from tests.test_architectures import MODELS, Made, gpt2, llama, perturb, save

@@ -16,7 +16,8 @@ from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput
 
 MERGE = PackOptions(merge_adapters=True)

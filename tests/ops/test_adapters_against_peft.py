@@ -17,7 +17,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from randes_cli.build.pack import pack
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions, TaskInput
 
 IDS = torch.arange(1, 9).reshape(1, 8)

@@ -16,7 +16,8 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.checkpoint import open_checkpoint
 from randes_cli.ops.describe import describe
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import OpenOptions, PackOptions, RunOptions, TaskInput
 
 RUN = RunOptions(threads=1)

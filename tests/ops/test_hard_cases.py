@@ -20,8 +20,9 @@ from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import open_base
 from randes_cli.ops.verify import measure
+from randes_cli.read.places import UnpackOptions
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.read.unpack import UnpackOptions, UnpackReport, unpack
+from randes_cli.read.unpack import UnpackReport, unpack
 from randes_cli.reports import PackReport
 from randes_cli.specs import OpenOptions, PackOptions, RunOptions, TaskInput, Transform
 

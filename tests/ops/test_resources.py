@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.reports import PackReport
 from tests.checkpoints import Packer, State, layered_shapes, perturbed, random_state
 

@@ -15,8 +15,15 @@ from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import measure, verify
-from randes_cli.read.unpack import UnpackOptions, unpack
-from randes_cli.specs import BaseStorage, PackOptions, RunOptions, TaskInput, Transform
+from randes_cli.read.unpack import unpack
+from randes_cli.specs import (
+    BaseStorage,
+    PackOptions,
+    RunOptions,
+    TaskInput,
+    Transform,
+    UnpackOptions,
+)
 from tests.independent.judge import judge
 
 Arrays = dict[str, np.ndarray]

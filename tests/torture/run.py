@@ -27,7 +27,8 @@ from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import verify
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import PackOptions, RunOptions, TaskInput, Transform
 from tests.faults.writers import two_writers
 from tests.life import models

@@ -16,18 +16,23 @@ from typing import TypeVar
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import add_files, fill
 from randes_cli.build.passes import Passes, TooNarrow
-from randes_cli.build.records import recorded_source, task_record
+from randes_cli.build.records import recorded_source, supposed_record, task_record
 from randes_cli.build.relate import relate
-from randes_cli.build.sample import gather_norms, spread, supposed_spread
+from randes_cli.build.sample import (
+    Measured,
+    gather_lengths,
+    sampled_lengths,
+    spread,
+    supposed_lengths,
+    supposed_spread,
+)
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
-from randes_cli.core.arrays import F64
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
-from randes_cli.files.bank_keys import GRAM, NORMS
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import BaseRecord, TaskRecord
+from randes_cli.files.records import BaseRecord
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
@@ -37,6 +42,7 @@ from randes_cli.stats.stored import (
     choose_cells,
     drop_tasks,
     empty_statistics,
+    norm_rows,
     with_defaults,
 )
 from randes_cli.workers import Progress, Workers, run_serial
@@ -79,6 +85,7 @@ class Build:
         self.base: Source | None = None if isinstance(draft.base, ZeroBase) else draft.base
         count = len(draft.start.tasks) + len(draft.coming)
         self.cells = choose_cells(draft.units, tensors, count)
+        self.supposed = False
         self.stored = stored or empty_statistics(tensors, self.cells)
 
     # Choosing steps
@@ -89,6 +96,7 @@ class Build:
         With `supposed` their data are not at hand: all tasks are taken to be alike.
         """
         draft, steps = self.draft, self.steps
+        self.supposed = supposed
         standing = [unit for unit in draft.entered if draft.standing(unit)]
         steps.keep(standing)
         known = set(standing)
@@ -115,16 +123,22 @@ class Build:
         both = [*self.draft.coming, *self.draft.leaving]
         return sum(tensor_bytes(one.source.tensors.values()) for one in both)
 
-    def preview(self) -> Built:
+    def preview(self, seal_bits: int | None = None) -> Built:
         """The bank as it would be, as far as samples tell."""
-        start, coming = self.draft.start, self.draft.coming
+        start, coming, base = self.draft.start, self.draft.coming, self.draft.base.tensors
+        rows = norm_rows(list(base.values()))
+        if self.supposed:
+            lengths = supposed_lengths(base, coming)
+        else:
+            lengths = sampled_lengths(self.base, coming, self.steps.exponents(), rows)
         added = [
-            TaskRecord(p.name, p.index, p.seed, p.group, p.source.source, "", {}) for p in coming
+            supposed_record(one, (n for n, c in zip(rows, there, strict=True) if c))
+            for one, there in zip(coming, lengths.changed.T, strict=True)
         ]
-        manifest = start.with_tasks([*start.tasks, *added])
-        statistics = self._statistics(None)
-        manifest = with_defaults(manifest, statistics.norms)
-        return Built(self.estimate(), manifest, statistics)
+        statistics = self._statistics(lengths)
+        manifest = replace(start.with_tasks([*start.tasks, *added]), cells=statistics.cells)
+        manifest = with_defaults(manifest, statistics.norms, statistics.rounded)
+        return Built(self.estimate(seal_bits), manifest, statistics)
 
     # Writing
 
@@ -166,21 +180,21 @@ class Build:
         draft, writer, tally = self.draft, passes.writer, passes.tally
         tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
-        norms = gather_norms(tensors, indices, self.steps.exponents(), tally.squares)
-        statistics = self._statistics(norms)
-        norms_info, gram_info = draft.statistics(statistics.cells)
-        writer.add_whole(norms_info, statistics.norms.tobytes())
-        writer.add_whole(gram_info, statistics.grams.tobytes())
+        lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally.energies)
+        statistics = self._statistics(lengths)
+        infos = draft.statistics(statistics.cells)
+        for info, data in zip(infos, statistics.data(), strict=True):
+            writer.add_whole(info, data.tobytes())
         manifest = replace(
             self._manifest(tally), cells=statistics.cells, estimated=statistics.estimated
         )
         if draft.old is None:
             manifest = replace(manifest, base=self._finish_new(passes))
         else:
-            kept = draft.kept_keys("stats")
-            passes.take_over([key for key in kept if key not in (NORMS, GRAM)])
+            kept, anew = draft.kept_keys("stats"), {info.name for info in infos}
+            passes.take_over([key for key in kept if key not in anew])
         passes.copy_waiting()
-        manifest = with_defaults(manifest, statistics.norms)
+        manifest = with_defaults(manifest, statistics.norms, statistics.rounded)
         return Built(writer.finish(manifest), manifest, statistics)
 
     def _finish_new(self, passes: Passes) -> BaseRecord:
@@ -192,7 +206,7 @@ class Build:
         add_files(passes)
         return replace(record, fingerprint=content_fingerprint(self.draft.base, digests))
 
-    def _statistics(self, norms: F64 | None) -> Statistics:
+    def _statistics(self, lengths: Measured) -> Statistics:
         draft, gone = self.draft, {task.index for task in self.draft.gone}
         if not draft.coming:
             return drop_tasks(self.stored, gone)
@@ -201,8 +215,8 @@ class Build:
             draft,
             self.base,
             self.cells,
-            norms,
-            self.steps.exponents(),
+            lengths,
+            () if self.supposed else self.steps.exponents(),
             self.progress,
         )
 

@@ -11,25 +11,25 @@ from randes_cli.build.exact import Exact, exact_tensors
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step, Steps
 from randes_cli.build.strips import Part
+from randes_cli.core.share import Share
 from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_checks import statistics_shapes
 from randes_cli.files.bank_keys import (
     BASE_DIGESTS,
-    GRAM,
-    NORMS,
     base_key,
     file_key,
     own_key,
     parse_key,
     sealed_tensors,
-    sum_dtype,
     sum_key,
+    sum_tensor,
 )
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
-from randes_cli.plan import Unit, sealable, superposable, tensor_bytes
+from randes_cli.plan import Unit, sealable, share_of, superposable, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 from randes_cli.stats.stored import Cells
 
@@ -128,6 +128,7 @@ class Draft:
                 tuple(members),
                 step if group in entered else given,
                 (group, unit) in self.kept,
+                self.share(group, unit.names[0]),
             )
             for group, members in sorted(groups.items())
         )
@@ -149,17 +150,19 @@ class Draft:
     def sums(self, place: Place, bits: int) -> list[TensorInfo]:
         """The tensors of one superposition."""
         group, unit = place
-        tensors, dtype = self.base.tensors, sum_dtype(bits)
-        return [TensorInfo(sum_key(group, n), dtype, tensors[n].shape) for n in unit.names]
+        tensors, share = self.base.tensors, self.share(group, unit.names[0])
+        return [sum_tensor(group, tensors[name], bits, share) for name in unit.names]
 
-    def statistics(self, cells: Cells) -> tuple[TensorInfo, TensorInfo]:
-        """Norms and Gram matrices of the tasks that stay and come."""
+    def share(self, group: int, name: str) -> Share:
+        """Which elements a group's superposition of a tensor has."""
+        return share_of(self.base.tensors[name], group, self.start.shares)
+
+    def statistics(self, cells: Cells) -> list[TensorInfo]:
+        """Lengths and Gram matrices of the tasks that stay and come."""
         count = len(self.start.tasks) + len(self.coming)
         rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
-        return (
-            TensorInfo(NORMS, "F64", (rows, count)),
-            TensorInfo(GRAM, "F64", (len(cells), 2, count, count)),
-        )
+        shapes = statistics_shapes(rows, len(cells), count)
+        return [TensorInfo(key, "F64", shape) for key, shape in shapes.items()]
 
     def base_digests(self) -> TensorInfo:
         """The digests of a base that lies outside."""
@@ -244,6 +247,7 @@ class Draft:
         for tensor in sums:
             _, group, name = parse_key(tensor.name)
             if bits is not None and sealable(self.base.tensors[name]):
-                yield from sealed_tensors(int(group), self.base.tensors[name], bits)
+                share = self.share(int(group), name)
+                yield from sealed_tensors(int(group), self.base.tensors[name], bits, share)
             else:
                 yield tensor

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import check_names, open_coming, reopen
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
+from randes_cli.build.tasks import check_names, open_coming, reopen
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
@@ -235,6 +235,8 @@ class _Edit:
             return place
         if len(sealed) == groups:
             self.start = replace(self.start, groups=groups + 1)
+            shares = self.start.shares
+            self.start = self.start.with_shares({**shares, groups: shares.get(groups - 1, 1)})
         held = Counter(record.group for record in self.start.tasks)
         held.update(group for _, group in self.start.forgotten)
         held.update(participant.group for participant in self.coming)

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from randes_cli.build.participants import OpenTask, Origin, Participant
-from randes_cli.errors import MismatchError, RandesError, UsageError
-from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts, require_alike
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import file_key
-from randes_cli.files.base import BankBase
+from randes_cli.build.tasks import fit_to, kept_once, open_task
+from randes_cli.errors import RandesError, UsageError
+from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts
 from randes_cli.files.checkpoint import Checkpoint
-from randes_cli.files.configs import match_configs
-from randes_cli.files.header import parse_json
-from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.config import base_model
-from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.names import Naming, Renamed, match_names
-from randes_cli.files.shared import find_ties, ties_of, untied, whole_of
-from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
-from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.shared import find_ties, untied
+from randes_cli.files.side_files import SideFile
+from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
-from randes_cli.fit import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.fit import TaskFit
 from randes_cli.plan import Unit, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
-    OpenOptions,
     PackOptions,
     TaskInput,
     Transform,
-    check_task_name,
     task_seed,
 )
 
@@ -86,125 +76,6 @@ class Inputs:
         return {file.digest: file for file in files}
 
 
-def check_names(tasks: Sequence[TaskInput]) -> None:
-    """Refuse task names that are bad, or the same but for case."""
-    seen: dict[str, str] = {}
-    for task in tasks:
-        check_task_name(task.name)
-        other = seen.get(task.name.lower())
-        if other is not None:
-            alike = "is there twice" if other == task.name else f"and {other!a} differ only in case"
-            raise UsageError(f"task name {task.name!a} {alike}; say NAME=PATH")
-        seen[task.name.lower()] = task.name
-
-
-def fit_to(base: Source, task: Source, names: Collection[str]) -> TaskFit:
-    """What becomes of a task's tensors; `names` are the units'.
-
-    Raises MismatchError when it has too little in common with the base.
-    """
-    fit = fit_task(base.tensors, task.tensors, names)
-    part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
-    if fit.matched >= LEAST_MATCH or part:
-        return fit
-    ours, theirs = (", ".join(map(ascii, names)) or "none" for names in fit.unmatched)
-    raise MismatchError(
-        f"{task.source}: matches only {fit.matched:.1%} of the base's bytes by name and shape "
-        f"(only in {base.source}: {ours}; only in the task: {theirs}); is it of another base?"
-    )
-
-
-def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[str, ...]]:
-    """A checkpoint under the base's names, how they were mapped, and what to say of it."""
-    naming = match_names(base.tensors, checkpoint.tensors)
-    if naming is None:
-        raise MismatchError(
-            f"{checkpoint.source}: its names differ from the base's by a prefix, but without it "
-            "two tensors would have one name; rename them"
-        )
-    if not naming.names:
-        return checkpoint, naming, ()
-    theirs, ours = naming.prefix
-    note = (
-        f"{len(naming.names)} names have {theirs!a} where the base has {ours!a}; "
-        "mapped, and given back as they are"
-    )
-    return Renamed(checkpoint, naming.names), naming, (note,)
-
-
-def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Origin) -> OpenTask:
-    """A task as the engine reads it. An adapter of a full base is merged.
-
-    `beside` is what lies beside the base; beside that of a bank it is what the bank says.
-    Raises what merging raises; MismatchError when the base is one of adapters and the task
-    another kind.
-    """
-    if isinstance(base, BankBase):
-        beside = _bank_origin(base.bank)
-    whole = whole_of(base)
-    if isinstance(base, ZeroBase):
-        require_alike(checkpoint, base)
-    elif is_adapter(checkpoint):
-        return _merged(task, checkpoint, whole, beside)
-    source, naming, mapped = named_like(whole, checkpoint)
-    notes = (*checkpoint.notes, *mapped)
-    files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
-    if checkpoint.layout:
-        files, borrowed = files_for(files, beside.side_files)
-        if borrowed:
-            files, changed = match_configs(files, whole.tensors, source.tensors)
-            notes += ("has no config: gets the base's side files", *changed)
-    if not is_adapter(checkpoint):
-        files, more = _without_adapter_config(files)
-        left_out |= more
-        notes += left_out_note(more)
-    origin = Origin(checkpoint.layout, files, left_out, checkpoint.pickle)
-    return OpenTask(task, source, naming, origin, notes)
-
-
-def _merged(task: TaskInput, adapter: Checkpoint, base: Source, beside: Origin) -> OpenTask:
-    """An adapter merged into the base: a model in the base's layout, with its side files."""
-    merged = MergedAdapter(base, adapter, _configs(beside.side_files))
-    files, _ = _without_adapter_config({**borrowed(beside.side_files), **adapter.side_files})
-    files, changed = match_configs(files, base.tensors, merged.tensors, merged.untied)
-    layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
-    notes = (*adapter.notes, merged.summary, *merged.notes, *changed)
-    origin = Origin(layout, files, adapter.left_out, adapter.pickle)
-    return OpenTask(task, merged, Naming(), origin, notes)
-
-
-def _without_adapter_config(
-    files: Mapping[str, SideFile],
-) -> tuple[Mapping[str, SideFile], dict[str, str]]:
-    """Side files of a whole model, which must not say that it is an adapter, and those dropped."""
-    if ADAPTER_CONFIG not in files:
-        return files, {}
-    kept = {name: file for name, file in files.items() if name != ADAPTER_CONFIG}
-    return kept, {ADAPTER_CONFIG: "of an adapter, and these weights are a whole model"}
-
-
-def _bank_origin(bank: BankFile) -> Origin:
-    """What lay beside a bank's base when it was packed. Its side files are in the bank already."""
-    record = bank.manifest.base
-    files = {}
-    for name, digest in record.files.items():
-        data = bank.read_whole(file_key(digest)).tobytes() if name.endswith(CONFIG) else None
-        files[name] = SideFile(bank.path, digest, bank.info(file_key(digest)).nbytes, data)
-    return Origin(record.layout, files, record.left_out, record.pickle)
-
-
-def _configs(files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
-    """The base's configurations by component."""
-    made: dict[str, Mapping[str, Any]] = {}
-    for name, side_file in files.items():
-        component, _, file = name.rpartition("/")
-        with suppress(ValueError):  # what is no JSON says nothing
-            config = parse_json(side_file.content()) if file == CONFIG else None
-            if isinstance(config, dict):
-                made[component] = config
-    return made
-
-
 class _Refusals:
     """Failures of single tasks: raised at once, or (for a dry run) collected."""
 
@@ -227,44 +98,6 @@ class _Refusals:
         if self._errors and not left:
             raise self._errors[0][1]
         return tuple(Refusal(name, str(e), e.exit_code) for name, e in self._errors)
-
-
-def reopen(
-    stack: ExitStack, name: str, source: str, base: Source, opening: OpenOptions
-) -> OpenTask:
-    """A task that is in a bank, read as it was when it was packed."""
-    checkpoint = stack.enter_context(Sources(opening).open(source))
-    return open_task(TaskInput(name, source), checkpoint, base, Origin())
-
-
-def open_coming(
-    stack: ExitStack,
-    task: TaskInput,
-    base: Source,
-    names: Collection[str],
-    opening: OpenOptions,
-) -> tuple[OpenTask, TaskFit]:
-    """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
-
-    Raises what `open_task` and `fit_to` raise.
-    """
-    sources = Sources(opening)
-
-    def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
-        checkpoint = stack.enter_context(opener(task.source))
-        opened = _kept(open_task(task, checkpoint, base, Origin()), base, here=here)
-        return opened, fit_to(base, opened.source, names)
-
-    if sources.on_hub(task.source):
-        with ExitStack() as passing:
-            checked(passing, sources.look, here=False)
-    return checked(stack, sources.open, here=True)
-
-
-def _kept(opened: OpenTask, base: Source, *, here: bool) -> OpenTask:
-    """A task under the names that a bank keeps; as it is where its data are not `here`."""
-    ties = find_ties(opened.source, base.tensors, ties_of(base)) if here else {}
-    return opened.under(ties)
 
 
 def open_inputs(
@@ -329,7 +162,7 @@ def _open_inputs(
     for task, checkpoint in opened:
         with refusals.of(task):
             one = open_task(task, checkpoint, found.source, found.beside)
-            one = _kept(one, found.source, here=here(task.source))
+            one = kept_once(one, found.source, here=here(task.source))
             made.append((one, fit_to(found.source, one.source, names)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from randes_cli.build.build import Build
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import Inputs, check_names, leading_base, open_inputs
+from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.pack_report import pack_report
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
+from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.guard import one_command
@@ -73,7 +74,7 @@ def pack(
             _check_sealable(inputs, seal_bits)
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
-            return pack_report(inputs, build, None, seal_bits)
+            return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
         if seal_bits is None:
             return _written(inputs, out, options, run, force, progress)
@@ -95,7 +96,7 @@ def _written(
 ) -> PackReport:
     """Write a live bank, and report it as it is or will be sealed."""
     build = _build(inputs, out, options, run, force, progress)
-    return build.write(lambda built: pack_report(inputs, build, built, seal_bits))
+    return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
 
 
 def _check_sealable(inputs: Inputs, bits: int) -> None:
@@ -140,6 +141,7 @@ def _build(
         steps={},
         groups=max(options.groups, 1 + max(held)),
     )
+    empty = empty.with_shares(dict.fromkeys(range(empty.groups), options.share))
     steps = Steps(
         given_steps(units, options.steps, options.widths, options.bits),
         bits=options.bits,

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
+
+import numpy as np
 
 from randes_cli.build.copies import Copy, place_copies
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact, run_exact
 from randes_cli.build.steps import BeyondGrid, Steps
-from randes_cli.build.strips import Files, Job, run_job, unit_bytes, unit_jobs
+from randes_cli.build.strips import Files, Job, Part, run_job, unit_bytes, unit_jobs
 from randes_cli.build.tally import Tally
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import BankDamaged, CheckpointError, MismatchError
-from randes_cli.files.bank_keys import base_key
+from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.base import BankBase
+from randes_cli.files.digests import digest
 from randes_cli.files.source import Source
-from randes_cli.plan import Unit
+from randes_cli.plan import Unit, chunks
 from randes_cli.workers import Progress, Workers
 
 AnyJob: TypeAlias = Job | Exact | Copy
@@ -81,6 +84,8 @@ class Passes:
         work = [(u, self.draft.parts(u, ready.get(u), given.get(u))) for u in units]
         copies: list[Exact | Copy] = [*exact, *self._waiting]
         self._waiting = []
+        shared = list(_shared(work))
+        self._check_shared(shared)
         total = sum(unit_bytes(unit, parts, self.base) for unit, parts in work)
         total += sum(copy.nbytes for copy in copies)
 
@@ -98,15 +103,40 @@ class Passes:
             total=total,
             progress=self.progress,
         )
+        self._digest_shared(shared)
         self._check_base()
+
+    def _check_shared(self, shared: Sequence[_Shared]) -> None:
+        """Whether the old sums that shares build on are those written.
+
+        Chunks of a share are not those of the base, which jobs go by: they are read by
+        themselves, before the jobs and (`_digest_shared`) after them.
+        """
+        old = self.draft.old
+        for key, shape, bits, kept in shared:
+            if old is None or not kept:
+                continue
+            for number, rect in enumerate(chunks(*shape)):
+                raw = np.empty(rect.elements * bits // 8, np.uint8)
+                old.read_into(key, rect.start * bits // 8, raw)
+                if digest(raw) != old.digest(key, number):
+                    raise BankDamaged(f"{old.path}: tensor {key!a} is damaged (see: randes verify)")
+
+    def _digest_shared(self, shared: Sequence[_Shared]) -> None:
+        for key, shape, bits, _ in shared:
+            for number, rect in enumerate(chunks(*shape)):
+                start = self.writer.start(key) + rect.start * bits // 8
+                raw = np.empty(rect.elements * bits // 8, np.uint8)
+                self.writer.out.read_at(raw, start)
+                self.writer.set_digest(key, number, digest(raw))
 
     def _check_base(self) -> None:
         """Whether the base that deltas were taken from is the one that the old bank records."""
         base, old = self.base, self.draft.old
         if old is None or not isinstance(base, BankBase):
             return
-        for (owner, name), chunks in self.tally.digests.items():
-            if owner != "base" or all(base.digest(name, n) == v for n, v in chunks.items()):
+        for (owner, name), found in self.tally.digests.items():
+            if owner != "base" or all(base.digest(name, n) == v for n, v in found.items()):
                 continue
             if base.outside is not None:
                 raise MismatchError(
@@ -143,6 +173,20 @@ class Passes:
             return MismatchError(f"{self.path}: {far}it cannot be superposed")
         source = self.draft.base.source
         return CheckpointError(f"{source}: {far}keep it exactly (--targets, --rest own)")
+
+
+#: The superposition of a share: key, shape as stored, bits, whether it goes on from the old one.
+_Shared: TypeAlias = tuple[str, tuple[int, int], int, bool]
+
+
+def _shared(work: Iterable[tuple[Unit, Sequence[Part]]]) -> Iterator[_Shared]:
+    """The superpositions of shares that these jobs make."""
+    for unit, parts in work:
+        for part in parts:
+            if part.share.every > 1 and part.step is not None:
+                for name in unit.names:
+                    key = sum_key(part.group, name)
+                    yield key, part.share.shape, part.step.bits, part.kept
 
 
 def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.tally import Tally
 from randes_cli.files.hub_ref import is_model_id
-from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import content_fingerprint, ties_of, whole_of
 from randes_cli.limits import CONTROL, LONGEST_NAME
@@ -95,29 +95,27 @@ def task_record(
     )
 
 
-def task_summary(
-    participant: Participant,
-    cosine: float,
-    coefficient: float,
-    manifest: Manifest | None,
-    same: frozenset[str],
-) -> TaskSummary:
-    """A task as `pack` reports it; without a manifest (a dry run) `same` are the unchanged."""
-    fit = participant.fit
-    records = manifest.tasks if manifest else ()
-    record = next((r for r in records if r.index == participant.index), None)
-    unchanged = record.unchanged if record else same
-    return TaskSummary(
-        name=participant.name,
-        index=participant.index,
-        group=participant.group,
-        seed=participant.seed,
-        predicted_cosine=cosine,
-        coefficient=coefficient,
-        superposed=sum(name not in unchanged for name in fit.superposed),
-        own=len(record.own) if record else len(fit.exact),
-        unchanged=len(unchanged),
-        missing=len(fit.missing),
+def supposed_record(participant: Participant, changed: Iterable[str]) -> TaskRecord:
+    """The record that a task would get, were `changed` all that differs from the base."""
+    tensors, fit = participant.source.tensors, participant.fit
+    return TaskRecord(
+        participant.name,
+        participant.index,
+        participant.seed,
+        participant.group,
+        participant.source.source,
+        "",
+        {},
+        unchanged=frozenset(fit.superposed) - frozenset(changed),
+        missing=frozenset(fit.missing),
+        own={name: tensors[name] for name in fit.exact},
+    )
+
+
+def task_summary(participant: Participant, found: TaskSummary) -> TaskSummary:
+    """A task as `pack` reports it: what its bank says of it, and what was read."""
+    return replace(
+        found,
         read_bytes=tensor_bytes(participant.source.tensors.values()),
         side_files=len(participant.opened.beside.side_files),
         left_out=dict(participant.opened.beside.left_out),

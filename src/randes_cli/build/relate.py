@@ -6,16 +6,16 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 
 from randes_cli.build.draft import Draft
-from randes_cli.build.inputs import reopen
 from randes_cli.build.participants import Participant
-from randes_cli.build.sample import Deltas, gather_grams
+from randes_cli.build.sample import Deltas, Measured, gather_grams
+from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
@@ -27,9 +27,9 @@ from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.read.sealed import SealedReader
+from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import OpenOptions
-from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells, norm_rows
+from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells
 from randes_cli.workers import Progress
 
 
@@ -40,7 +40,7 @@ class Echo:
         self.bank, self.task = bank, task
         self.group, self.seed, self.index = task.group, task.seed, task.index
         self._retrieval = Retrieval(bank, None, task)
-        self._sealed = {group: SealedReader(bank, group, _trust) for group in bank.manifest.sealed}
+        self._reader = StepsReader(bank, task.group, _trust)
 
     def delta(self, base: Sample, name: str) -> F32 | None:
         """The retrieved delta on a sample of a tensor; None where there is none."""
@@ -52,20 +52,10 @@ class Echo:
         return np.concatenate([self._run(unit, key, flips, name, rect) for rect in base.runs])
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
-        step = 2.0 ** self.bank.manifest.steps[name]
+        step = self._retrieval.share(name).every * 2.0 ** self.bank.manifest.steps[name]
         signs = unit.window(flips, rect, step).values()
-        return self._steps(key, name, rect) * signs.reshape(-1)
-
-    def _steps(self, key: str, name: str, rect: Rect) -> F32:
-        """A rectangle of a superposition, in steps."""
-        info = self.bank.info(key)
-        if info.dtype == "U8":
-            held = self._retrieval.held(name)
-            return self._sealed[self.group].steps(held, rect.start, rect.elements)
-        size = info.nbytes // info.elements
-        raw = np.empty(rect.elements * size, np.uint8)
-        self.bank.read_into(key, rect.start * size, raw)
-        return raw.view(np.int16 if size == 2 else np.int8).astype(np.float32)
+        held = self._retrieval.held(name)
+        return self._reader.steps(held, rect.start, rect.elements) * signs.reshape(-1)
 
 
 def _trust(found: bytes, recorded: bytes, key: str) -> None:
@@ -94,15 +84,14 @@ def relate(
     draft: Draft,
     base: Source | None,
     cells: Cells,
-    norms: F64 | None,
-    exponents: Mapping[Unit, int],
+    lengths: Measured,
+    units: Iterable[Unit],
     progress: Progress,
 ) -> Statistics:
     """The statistics of a bank with the tasks that a draft adds and without those that go.
 
     `stored` are those of its old bank, `cells` what the new Gram matrices cover at the finest;
-    `norms` has the new tasks' ‖Δ‖² by tensor (None: estimate them from the sample), `exponents`
-    the steps of every unit that has or gets a superposition.
+    `lengths` are those of the new tasks' deltas, `units` what has or gets a superposition.
     """
     if len(cells) < len(stored.cells):
         stored = merge_cells(stored, cells)
@@ -113,10 +102,12 @@ def relate(
             for task in draft.old.manifest.tasks:
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
-        found = gather_grams(base, [*tasks, *draft.coming], exponents, stored.cells, progress)
+        found = gather_grams(
+            base, [*tasks, *draft.coming], units, stored.cells, progress, len(tasks)
+        )
     exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)
-    whole = _joined(stored, found, exact, draft, norms)
+    whole = _joined(stored, found, exact, draft, lengths)
     return drop_tasks(whole, {task.index for task in draft.gone})
 
 
@@ -125,27 +116,25 @@ def _joined(
     found: F64,
     exact: Sequence[bool],
     draft: Draft,
-    norms: F64 | None,
+    lengths: Measured,
 ) -> Statistics:
     """What is stored of the older tasks, with what was found of the added ones."""
     old = len(stored.indices)
     found[:, :, :old, :old] = stored.grams
     indices = tuple(participant.index for participant in draft.coming)
     unsure = [index for index, sure in zip(stored.indices, exact, strict=True) if not sure]
-    if norms is None:
-        rows = norm_rows(list(draft.base.tensors.values()))
-        norms = _sampled_norms(rows, stored, found[:, 0, old:, old:])
     return replace(
         stored,
         indices=(*stored.indices, *indices),
-        norms=np.ascontiguousarray(np.concatenate([stored.norms, norms], axis=1)),
+        norms=np.ascontiguousarray(np.concatenate([stored.norms, lengths.norms], axis=1)),
+        rounded=np.ascontiguousarray(np.concatenate([stored.rounded, lengths.rounded], axis=2)),
         grams=found,
         estimated=stored.estimated | {(older, new) for older in unsure for new in indices},
     )
 
 
 def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:
-    """Whether a checkpoint found again gives the very integers that were packed."""
+    """Whether a checkpoint found again gives the very sample that was packed."""
     return isinstance(deltas, Participant) and bool(
         np.array_equal(stored[:, 0, task, task], found[:, 0, task, task])
     )
@@ -178,13 +167,3 @@ def _share_out(
     for n in unknown:
         during[:, added, n] = rest
         during[:, n, added] = rest
-
-
-def _sampled_norms(rows: Sequence[str], stored: Statistics, grams: F64) -> F64:
-    """‖Δ‖² by tensor from sampled Gram matrices; a cell of many tensors is divided evenly."""
-    made = np.zeros((len(rows), grams.shape[1]))
-    place = {name: row for row, name in enumerate(rows)}
-    for number, (_, names) in enumerate(stored.cells):
-        for name in names:
-            made[place[name]] = np.diag(grams[number]) / len(names)
-    return made

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from typing import Protocol
+from math import frexp, ldexp, sqrt
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from randes_cli.build.participants import Participant
-from randes_cli.core.arrays import F32, F64
+from randes_cli.core.arrays import F32, F64, Bools
+from randes_cli.core.energy import Energy
+from randes_cli.core.grid import raised_exponent
+from randes_cli.core.kernel import GRID_LIMIT, delta_energy
 from randes_cli.core.shuffle import layer_type
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
@@ -79,35 +82,120 @@ def supposed_spread(participants: Sequence[Participant], unit: Unit) -> Spread:
     return Spread(1.0, 1.0, tuple(squares))
 
 
-def gram(
-    base: Source | None, participants: Sequence[Deltas], unit: Unit, exponent: int
-) -> tuple[F64, F64]:
-    """Gram matrices of the rounded deltas, as they are and transformed: two of K × T × T.
+class Measured(NamedTuple):
+    """Lengths of new deltas, see `core.prediction.Lengths`.
 
-    Entry (k, i, j) is ⟨q_i, q_j⟩ · step² over the Gram sample of layer (or position) k, scaled
-    to the whole tensor. The sums are of integers below 2^53, so they are exact in float64,
-    whatever the order.
+    Attributes:
+        norms: ‖Δ‖², tensors × T.
+        rounded: ⟨Δ, q⟩ and ‖q‖², 2 × that.
+    """
+
+    norms: F64
+    rounded: F64
+
+    @property
+    def changed(self) -> Bools:
+        """Where there is any delta that a sample shows."""
+        return np.asarray(self.norms > 0)
+
+
+def supposed_lengths(
+    base: Mapping[str, TensorInfo], participants: Sequence[Participant]
+) -> Measured:
+    """All participants alike, in all their tensors: nothing of their data is at hand."""
+    rows = norm_rows(list(base.values()))
+    norms = np.zeros((len(rows), len(participants)))
+    for row, name in enumerate(rows):
+        there = [name in participant.fit.superposed for participant in participants]
+        norms[row, there] = base[name].elements
+    return Measured(norms, np.stack([norms, norms]))
+
+
+def sampled_lengths(
+    base: Source | None,
+    participants: Sequence[Participant],
+    exponents: Mapping[Unit, int],
+    rows: Sequence[str],
+) -> Measured:
+    """Lengths on the step sample, scaled to whole tensors; `rows` are the tensors' names.
+
+    A step that the sample shows to be too fine counts as raised, as packing raises it.
+    """
+    norms = np.zeros((len(rows), len(participants)))
+    rounded = np.zeros((2, *norms.shape))
+    place = {name: row for row, name in enumerate(rows)}
+    for unit, exponent in exponents.items():
+        sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
+        found = [
+            (place[name], who, delta)
+            for name in unit.names
+            for who, participant in enumerate(participants)
+            if (delta := participant.delta(sample, name)) is not None and delta.any()
+        ]
+        peak = int(
+            max((float(np.abs(delta).max()) for *_, delta in found), default=0.0) / 2.0**exponent
+        )
+        step = exponent if peak <= GRID_LIMIT else raised_exponent(exponent, peak, bits=16)
+        factor = unit.rows * unit.cols / max(1, sample.elements)
+        for row, who, delta in found:
+            energy = delta_energy(delta, step)
+            norms[row, who] = factor * energy.whole(step)
+            rounded[:, row, who] = factor * energy.kept(step), factor * energy.rounded(step)
+    return Measured(norms, rounded)
+
+
+#: Bits of the largest magnitude on a sample's grid: sums of 2^14 products are below 2^53.
+_GRID_BITS = 18
+
+
+def _on_grid(delta: F32, out: F64) -> float:
+    """Write a delta in units of a grid of its own, rounded to integers; return the unit."""
+    peak = max(float(delta.max()), -float(delta.min())) if delta.size else 0.0
+    exponent = frexp(peak)[1] - _GRID_BITS
+    np.rint(np.ldexp(delta, -exponent, dtype=np.float64), out=out)
+    return ldexp(1.0, exponent)
+
+
+def _products(units: F64, scale: F64, first: int) -> F64:
+    """The T × T products of T × n integers in units of `scale`; see `gram` for `first`."""
+    made = np.zeros((len(units), len(units)))
+    made[first:] = units[first:] @ units.T
+    made[:first, first:] = made[first:, :first].T
+    old = np.arange(first)
+    made[old, old] = np.einsum("ij,ij->i", units[:first], units[:first])
+    return made * np.outer(scale, scale)
+
+
+def gram(
+    base: Source | None, participants: Sequence[Deltas], unit: Unit, first: int = 0
+) -> tuple[F64, F64]:
+    """Gram matrices of the deltas, as they are and transformed: two of K × T × T.
+
+    Entry (k, i, j) is ⟨Δ_i, Δ_j⟩ over the Gram sample of layer (or position) k, scaled to the
+    whole tensor, each delta rounded to 2^18 units of its largest magnitude there. The sums are of
+    integers below 2^53, so they are exact in float64, whatever the order. Products of two
+    participants before `first` are left out.
     """
     tasks = len(participants)
-    plain, transformed = np.zeros((2, unit.layers, tasks, tasks))
+    plain, met = np.zeros((2, unit.layers, tasks, tasks))
     orders = [unit.order(participant.seed, participant.index) for participant in participants]
     sample = Sample(base, sample_runs(unit.rows, unit.cols, GRAM_SAMPLE))
-    factor = 4.0**exponent * (unit.rows * unit.cols / max(1, sample.elements))
-    step = np.float32(2.0**-exponent)
+    factor = unit.rows * unit.cols / max(1, sample.elements)
     for position, name in enumerate(unit.names):
-        units, flipped = np.zeros((2, tasks, sample.elements))
-        for task, participant in enumerate(participants):
-            moved = unit.names[orders[task][position]]
+        here, there = np.zeros((2, tasks, sample.elements))
+        scales = np.zeros((2, tasks))
+        for who, participant in enumerate(participants):
+            moved = unit.names[orders[who][position]]
             delta = participant.delta(sample, name)
             if delta is not None:
-                np.rint(delta * step, out=units[task])
+                scales[0, who] = _on_grid(delta, here[who])
             delta = delta if moved == name else participant.delta(sample, moved)
             if delta is not None:
-                signs = _signs(unit, unit.flips(participant.seed, position), sample.runs)
-                np.multiply(np.rint(delta * step), signs, out=flipped[task])
-        plain[position] = units @ units.T
-        transformed[position] = flipped @ flipped.T
-    return plain * factor, transformed * factor
+                scales[1, who] = _on_grid(delta, there[who])
+                there[who] *= _signs(unit, unit.flips(participant.seed, position), sample.runs)
+        plain[position] = _products(here, scales[0], first)
+        met[position] = _products(there, scales[1], first)
+    return plain * factor, met * factor
 
 
 def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
@@ -119,24 +207,27 @@ def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
 def gather_grams(
     base: Source | None,
     participants: Sequence[Deltas],
-    exponents: Mapping[Unit, int],
+    units: Iterable[Unit],
     cells: Cells,
     progress: Progress,
+    first: int = 0,
 ) -> F64:
     """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and transformed.
 
-    Deltas of different groups never meet: their entries are zero.
+    Deltas of different groups never meet: their entries are zero. Of the participants before
+    `first` only the squares, and the products with those from `first` on, are computed.
     """
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
     made = np.zeros((len(cells), 2, len(participants), len(participants)))
     types: dict[str, list[Unit]] = {}
-    for unit in exponents:
+    for unit in units:
         types.setdefault(layer_type(unit.names[0]), []).append(unit)
-    same = np.array([[a.group == b.group for b in participants] for a in participants])
+    groups = np.array([participant.group for participant in participants])
+    same = groups[:, None] == groups
 
     def look(units: list[Unit]) -> None:
         for unit in sorted(units, key=lambda unit: unit.names):
-            plain, transformed = gram(base, participants, unit, exponents[unit])
+            plain, transformed = gram(base, participants, unit, first)
             for position, name in enumerate(unit.names):
                 made[where[name], 0] += plain[position]
                 made[where[name], 1] += transformed[position] * same
@@ -145,21 +236,28 @@ def gather_grams(
     return made
 
 
-def gather_norms(
+def gather_lengths(
     base: Sequence[TensorInfo],
     indices: Sequence[int],
     exponents: Mapping[Unit, int],
-    squares: Mapping[tuple[int, str], Mapping[int, int]],
-) -> F64:
-    """‖Δ‖² of the rounded deltas, by superposable tensor of the base and task.
+    energies: Mapping[tuple[int, str], Mapping[int, Energy]],
+) -> Measured:
+    """Lengths by superposable tensor of the base and task.
 
-    `squares` are Σ q² by task's index, tensor and chunk.
+    `energies` are the sums over the deltas by task's index, tensor and chunk.
     """
     exponent = {name: e for unit, e in exponents.items() for name in unit.names}
-    rows = norm_rows(base)
-    made = np.zeros((len(rows), len(indices)))
-    for row, name in enumerate(rows):
-        for column, index in enumerate(indices):
-            total = sum(squares.get((index, name), {}).values())
-            made[row, column] = total * 4.0 ** exponent.get(name, 0)
-    return made
+    rows = {name: row for row, name in enumerate(norm_rows(base))}
+    columns = {index: column for column, index in enumerate(indices)}
+    norms = np.zeros((len(rows), len(indices)))
+    rounded = np.zeros((2, *norms.shape))
+    for (index, name), chunks in energies.items():
+        if index not in columns:
+            continue
+        total, step = Energy(), exponent[name]
+        for energy in chunks.values():
+            total = total.plus(energy)
+        row, column = rows[name], columns[index]
+        norms[row, column] = total.whole(step)
+        rounded[:, row, column] = total.kept(step), total.rounded(step)
+    return Measured(norms, rounded)

@@ -12,6 +12,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -29,10 +30,11 @@ from randes_cli.core.codes import (
 )
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.levels import SEAL_BITS
+from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, sealed_tensors, sum_key
+from randes_cli.files.bank_keys import sealed_tensors, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
@@ -40,11 +42,16 @@ from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
 from randes_cli.limits import StrPath
-from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, seal_matrix, sealable, tensor_bytes
+from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of, tensor_bytes
 from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
-from randes_cli.stats.stored import stored_statistics, summaries, with_defaults
+from randes_cli.stats.stored import (
+    stored_lengths,
+    stored_statistics,
+    summaries,
+    with_defaults,
+)
 from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
 J = TypeVar("J")
@@ -56,14 +63,21 @@ _STRIP = 2**16
 
 @dataclass(frozen=True, slots=True)
 class _Sum:
-    """One live superposition that is cut: its group and the base's tensor."""
+    """One live superposition that is cut: its group, the base's tensor, its elements."""
 
     group: int
     tensor: TensorInfo
+    share: Share
+    grid: list[Rect]
 
     @property
     def key(self) -> str:
         return sum_key(self.group, self.tensor.name)
+
+    @property
+    def elements(self) -> int:
+        """As stored."""
+        return prod(self.share.shape)
 
 
 def check_seal_bits(bits: int) -> int:
@@ -154,7 +168,7 @@ class _Sealing:
         if not self.groups:
             raise UsageError(f"{old.path}: every group is sealed already; pack anew to change bits")
         self.sums = [
-            _Sum(group, tensor)
+            self._sum(group, tensor)
             for group in self.groups
             for tensor in named.values()
             if sum_key(group, tensor.name) in old and sealable(tensor)
@@ -165,6 +179,11 @@ class _Sealing:
         self.scales: dict[str, tuple[F32, F32]] = {}
         self.lock = threading.Lock()
 
+    def _sum(self, group: int, tensor: TensorInfo) -> _Sum:
+        stored = self.old.info(sum_key(group, tensor.name))
+        share = share_of(tensor, group, self.old.manifest.shares)
+        return _Sum(group, tensor, share, chunks(*stored.matrix))
+
     def run(self, target: Path, *, force: bool, dry_run: bool) -> SealReport:
         made = [tensor for one in self.sums for tensor in self._tensors(one)]
         gone = {one.key for one in self.sums}
@@ -173,7 +192,7 @@ class _Sealing:
         size = self.old.header.file_size - freed + sum(tensor.nbytes for tensor in made)
         sealed = {**self.old.manifest.sealed}
         sealed.update({group: SealRecord(self.bits) for group in self.groups})
-        manifest = with_defaults(self.old.manifest.with_sealed(sealed), self.old.floats(NORMS))
+        manifest = with_defaults(self.old.manifest.with_sealed(sealed), *stored_lengths(self.old))
         report = self._report(target, manifest, size, dry_run=dry_run)
         if dry_run:
             return report
@@ -191,7 +210,7 @@ class _Sealing:
             return replace(report, bytes_after=writer.finish(manifest))
 
     def _tensors(self, one: _Sum) -> tuple[TensorInfo, TensorInfo]:
-        return sealed_tensors(one.group, one.tensor, self.bits)
+        return sealed_tensors(one.group, one.tensor, self.bits, one.share)
 
     def _report(self, target: Path, manifest: Manifest, size: int, *, dry_run: bool) -> SealReport:
         statistics = stored_statistics(self.old)
@@ -210,13 +229,9 @@ class _Sealing:
 
     def _measure(self) -> None:
         for one in self.sums:
-            rows, cols = seal_matrix(one.tensor)
-            self.squares[one.key] = np.zeros(rows, np.int64), np.zeros(cols, np.int64)
-        jobs = [
-            (one, number, rect)
-            for one in self.sums
-            for number, rect in enumerate(chunks(*one.tensor.matrix))
-        ]
+            table = np.zeros((one.share.every, one.share.shape[1]), np.int64)
+            self.squares[one.key] = np.zeros(one.share.rows, np.int64), table
+        jobs = [(one, number, rect) for one in self.sums for number, rect in enumerate(one.grid)]
         total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
         def work(job: tuple[_Sum, int, Rect]) -> int:
@@ -224,20 +239,22 @@ class _Sealing:
 
         self._parallel(jobs, work, "measuring", total)
         for one in self.sums:
-            self.scales[one.key] = inverse_scales(*self._fitted(one), self.bits)
+            rows, columns = inverse_scales(*self._fitted(one), self.bits)
+            self.scales[one.key] = rows, one.share.table(columns)
 
     def _fitted(self, one: _Sum) -> tuple[F16, F16]:
-        return fit_scales(*self.squares[one.key], self.bits)
+        along, table = self.squares[one.key]
+        return fit_scales(along, one.share.columns(table), self.bits, one.share)
 
     def _measure_chunk(self, one: _Sum, number: int, rect: Rect) -> int:
         """Add the squares of a chunk's elements to those of its rows and columns."""
-        cols, place = seal_matrix(one.tensor)[1], rect.start
-        along, across = self.squares[one.key]
+        place = rect.start
+        along, table = self.squares[one.key]
         for units in np.split(self._units(one, number, rect), range(_STRIP, rect.elements, _STRIP)):
             squares = units.astype(np.int64)
             np.multiply(squares, squares, out=squares)
             with self.lock:
-                _add_squares(squares, place, cols, along, across)
+                _add_squares(squares, place, along, table)
             place += len(units)
         return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
 
@@ -264,12 +281,12 @@ class _Sealing:
     def _cut(self, writer: BankWriter) -> None:
         """Jobs of 2^23 elements make whole chunks of codes, `bits` of them each."""
         span = 8 * CHUNK_ELEMENTS
-        jobs = [(one, start) for one in self.sums for start in range(0, one.tensor.elements, span)]
+        jobs = [(one, start) for one in self.sums for start in range(0, one.elements, span)]
         total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
         def work(job: tuple[_Sum, int]) -> int:
             one, start = job
-            count = min(span, one.tensor.elements - start)
+            count = min(span, one.elements - start)
             codes = np.concatenate(self._codes(one, start, count))
             writer.write(one.key, start // 8 * self.bits, codes)
             first = start // span * self.bits
@@ -282,12 +299,12 @@ class _Sealing:
 
     def _codes(self, one: _Sum, start: int, count: int) -> list[Raw]:
         """The codes of elements `start` (a multiple of eight) and on."""
-        rows, columns = self.scales[one.key]
+        rows, table = self.scales[one.key]
         made, place = [], start
         for units in _in_eights(self._span(one, start, count)):
             for part in np.split(units, range(self.strip, len(units), self.strip)):
                 values = part.astype(np.float32)
-                multiply_scales(values, place, rows, columns)
+                multiply_scales(values, place, rows, table)
                 made.append(pack_codes(encode(values, self.bits), self.bits))
                 place += len(part)
         return made
@@ -297,7 +314,7 @@ class _Sealing:
 
         Chunks at its ends are read whole, for their digests.
         """
-        grid = chunks(*one.tensor.matrix)
+        grid = one.grid
         first = bisect_right(grid, start, key=lambda rect: rect.start) - 1
         for number in range(first, len(grid)):
             rect = grid[number]
@@ -326,14 +343,19 @@ def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:
         yield left
 
 
-def _add_squares(squares: I64, start: int, cols: int, along: I64, across: I64) -> None:
-    """Add squares of elements `start` and on to the sums of their rows and columns."""
-    place = 0
+def _add_squares(squares: I64, start: int, along: I64, table: I64) -> None:
+    """Add squares of elements `start` and on to the sums of their rows and columns.
+
+    `table` has those of columns as `multiply_scales` has their scales.
+    """
+    place, (every, cols) = 0, table.shape
     while place < len(squares):
         row, col = divmod(start + place, cols)
         height = 0 if col else (len(squares) - place) // cols
         width = cols if height else min(cols - col, len(squares) - place)
         part = squares[place : place + max(1, height) * width].reshape(-1, width)
         along[row : row + len(part)] += part.sum(axis=1)
-        across[col : col + width] += part.sum(axis=0)
+        for down in range(min(every, len(part))):
+            sums = part[down::every].sum(axis=0)
+            table[(row + down) % every, col : col + width] += sums
         place += part.size

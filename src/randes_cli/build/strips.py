@@ -16,8 +16,10 @@ from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
+from randes_cli.core.energy import Energy
 from randes_cli.core.grid import LIMIT
-from randes_cli.core.kernel import Kernel, NonFinite, Overflow
+from randes_cli.core.kernel import Kernel, NonFinite, Overflow, code_dtype
+from randes_cli.core.share import Share
 from randes_cli.core.signs import Window
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank import BankFile
@@ -37,12 +39,14 @@ class Part:
         members: the participants of the group whose deltas enter or leave it.
         step: its grid; None where the deltas are only looked through.
         kept: whether it begins with the old bank's integers, and not at zero.
+        share: the elements that it has.
     """
 
     group: int
     members: tuple[Participant, ...]
     step: Step | None
     kept: bool
+    share: Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class _JobRun:
         self.inputs: dict[tuple[Owner, str], Any] = {}
         self.sums: dict[str, Any] = {}
         self.old_sums: dict[str, Any] = {}
-        self.squares: dict[tuple[int, str], int] = {}
+        self.energies: dict[tuple[int, str], Energy] = {}
         self.changed: set[tuple[int, str]] = set()
         self.largest = 0.0
         self.peak = 0
@@ -164,7 +168,7 @@ class _JobRun:
         if self.peak:
             tally.overflowed(self.unit, self.peak)
             return
-        tally.summed(chunk, self.squares)
+        tally.summed(chunk, self.energies)
         self._check_old()
         for key, running in self.sums.items():
             writer.set_digest(key, chunk, running.digest())
@@ -204,9 +208,15 @@ class _Sum:
             self._store(inside, step.bits)
 
     def _old_codes(self, rect: Rect, bits: int) -> Raw | None:
-        old = self.run.files.old
+        old, share = self.run.files.old, self.part.share
         if old is None or not self.part.kept:
             return None
+        if share.every > 1:  # its digests are not those of a job: `Passes` compares them
+            first, last = share.place(rect.start), share.place(rect.start + rect.elements)
+            held = np.empty((last - first) * bits // 8, np.uint8)
+            old.read_into(self.key, first * bits // 8, held)
+            units = share.spread(held.view(code_dtype(bits)), rect.start, rect.elements)
+            return units.view(np.uint8)
         codes = np.empty(rect.elements * bits // 8, np.uint8)
         old.read_into(self.key, rect.start * bits // 8, codes)
         _running(self.run.old_sums, self.key).update(codes)
@@ -231,15 +241,31 @@ class _Sum:
             raise not_finite(tensor.name, *filter(None, (base, member.source))) from None
         else:
             run.changed.update([key] if added.changed else [])
-            run.squares[key] = run.squares.get(key, 0) + added.squares
+            run.energies[key] = run.energies.get(key, Energy()).plus(added.energy)
 
     def _store(self, rect: Rect, bits: int) -> None:
+        if self.part.share.every > 1:
+            self._store_share(rect, bits)
+            return
         codes, peak = self.run.kernel.finish(bits)
         if peak > LIMIT[bits]:
             self.run.peak = max(self.run.peak, peak)
             return
         _running(self.run.sums, self.key).update(codes)
         self.run.files.writer.write(self.key, rect.start * bits // 8, codes)
+
+    def _store_share(self, rect: Rect, bits: int) -> None:
+        """Only what is stored must fit in 8 bits, all of the sum in 16."""
+        share = self.part.share
+        codes, peak = self.run.kernel.finish(16)
+        if peak <= LIMIT[16]:
+            units = share.take(codes.view(np.int16), rect.start)
+            peak = max(int(units.max()), -int(units.min())) if units.size else 0
+        if peak > LIMIT[bits]:
+            self.run.peak = max(self.run.peak, peak)
+            return
+        start = share.place(rect.start) * bits // 8
+        self.run.files.writer.write(self.key, start, units.astype(code_dtype(bits)))
 
 
 def _running(hashers: dict[Any, Any], key: object) -> Any:

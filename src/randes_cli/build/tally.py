@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
+from randes_cli.core.energy import Energy
 from randes_cli.plan import Unit
 
 #: Whose tensor it is: a participant's index, or the base.
@@ -16,7 +17,7 @@ class Tally:
     """What jobs found, by owner and tensor. Jobs only call methods, which lock.
 
     Attributes:
-        squares: Σ q² in units of the step squared, by participant, tensor and chunk.
+        energies: sums over the deltas in steps, by participant, tensor and chunk.
         changed: (participant, tensor) pairs with any delta at all.
         peaks: largest magnitude in steps that did not fit, by unit.
         largest: largest |delta| of units without a step.
@@ -24,7 +25,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.squares: dict[tuple[int, str], dict[int, int]] = {}
+        self.energies: dict[tuple[int, str], dict[int, Energy]] = {}
         self.changed: set[tuple[int, str]] = set()
         self.peaks: dict[Unit, int] = {}
         self.largest: dict[Unit, float] = {}
@@ -51,11 +52,11 @@ class Tally:
         with self._lock:
             self.largest[unit] = max(self.largest.get(unit, 0.0), largest)
 
-    def summed(self, chunk: int, squares: Mapping[tuple[int, str], int]) -> None:
-        """A chunk was superposed: Σ q² of its participants' tensors."""
+    def summed(self, chunk: int, energies: Mapping[tuple[int, str], Energy]) -> None:
+        """A chunk was superposed: the sums over its participants' deltas."""
         with self._lock:
-            for key, value in squares.items():
-                self.squares.setdefault(key, {})[chunk] = value
+            for key, value in energies.items():
+                self.energies.setdefault(key, {})[chunk] = value
 
     def take_peaks(self) -> dict[Unit, int]:
         """What has not fitted since the last call."""

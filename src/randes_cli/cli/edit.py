@@ -29,7 +29,7 @@ Forget = Annotated[
 
 
 def add(
-    bank: o.BankName,
+    bank: o.OwnBank,
     tasks: Annotated[
         list[str],
         typer.Argument(
@@ -118,7 +118,7 @@ def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:
 
 
 def remove(
-    bank: o.BankName,
+    bank: o.OwnBank,
     task: Annotated[
         list[str],
         typer.Option("--task", "-t", help="A task to remove; repeatable.", show_default=False),

@@ -15,6 +15,7 @@ from randes_cli.cli.output import Clock, note, plain, print_json, print_lines, p
 def evaluate(
     bank: o.BankName,
     evaluate: o.Evaluation,
+    metric: o.Metric = None,
     task: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,7 +55,7 @@ def evaluate(
     from randes_cli.errors import UsageError
     from randes_cli.files.atomic import check_target, write_whole
     from randes_cli.files.guard import note_sources
-    from randes_cli.files.sources import own_bank
+    from randes_cli.files.sources import local_bank
     from randes_cli.ops.scoring import command_evaluator
 
     originals = o.by_task(o.named_checkpoints(original or [], "--original"), "--original")
@@ -67,8 +68,8 @@ def evaluate(
     clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
-            own_bank(bank),
-            command_evaluator(evaluate, environment.GIVEN),
+            local_bank(bank),
+            command_evaluator(evaluate, environment.GIVEN, metric=metric),
             o.run_options(threads, max_memory, device),
             tasks=task,
             originals=originals,

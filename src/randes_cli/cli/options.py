@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,14 @@ import typer
 from randes_cli.errors import UsageError
 from randes_cli.specs import OpenOptions, RunOptions, TaskInput
 
+#: Endings of pickles that are no part of a task's name.
+_PICKLES = (".bin", ".tar", ".pt", ".pth", ".ckpt", ".pkl")
+
 BankName = Annotated[
     str, typer.Argument(metavar="BANK", help="The bank: a file, or a Hub id.", show_default=False)
+]
+OwnBank = Annotated[
+    str, typer.Argument(metavar="BANK", help="The bank to change: a file.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no talk on stderr.")]
@@ -64,7 +71,17 @@ Evaluation = Annotated[
     typer.Option(
         "--evaluate",
         metavar="CMD",
-        help="Prints a score, higher being better, for {checkpoint} and {task}.",
+        help="Prints a score, higher being better, for {checkpoint} and {task}: its last line is "
+        "a number, NAME: number, or JSON.",
+        show_default=False,
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="Which number is the score, where the command prints JSON with several.",
         show_default=False,
     ),
 ]
@@ -99,12 +116,42 @@ def by_task(pairs: list[tuple[str, str]], where: str) -> dict[str, str]:
     return made
 
 
+_SHARE = re.compile("1(?:/([0-9]{1,2}))?")
+
+
+def bits_and_share(bits: str, share: str | None) -> tuple[int, int]:
+    """Bits of an element and the m of a share, from ``--bits`` and ``--share``.
+
+    ``--bits 1/4`` is one bit on a quarter. Raises UsageError.
+    """
+    if "/" in bits:
+        if share is not None:
+            raise UsageError(f"--bits {bits} says the share: leave --share out")
+        bits, share = "1", bits
+    if not re.fullmatch("[0-9]{1,2}", bits):
+        raise UsageError(f"--bits must be 16, 8, 4, 3, 2, 1, 1/2, 1/4 or 1/8, not {bits[:20]!a}")
+    found = _SHARE.fullmatch(share or "1")
+    if found is None:
+        raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not {str(share)[:20]!a}")
+    return int(bits), int(found[1] or 1)
+
+
 def task_input(text: str) -> TaskInput:
-    """A task from ``[NAME=]PATH[@GROUP]``; a PATH without NAME is named after its last part."""
+    """A task from ``[NAME=]PATH[@GROUP]``; a PATH without NAME is named after its last part.
+
+    A path that is there is taken whole, whatever is in its name. Raises UsageError for a text
+    that could mean two files, and for a name without a path.
+    """
     from randes_cli.files.hub_ref import parse_ref
 
     name, equals, source = text.partition("=")
     named = bool(equals) and "/" not in name
+    if named and not (name and source):
+        raise UsageError(f"{text!a}: say NAME=PATH")
+    if named and Path(text).exists():
+        if Path(split_group(source)[0]).exists():
+            raise UsageError(f"{text}: both {text} and {source} are there; say NAME=PATH")
+        named = False
     source, group = split_group(source if named else text)
     if named:
         return TaskInput(name, source, group=group)
@@ -113,7 +160,7 @@ def task_input(text: str) -> TaskInput:
         return TaskInput(ref.name, source, group=group)
     path = Path(source)
     stem = path.name
-    for suffix in (".safetensors.index.json", ".safetensors", ".st", ".bin", ".pt", ".pth"):
+    for suffix in (".safetensors.index.json", ".safetensors", ".st", *_PICKLES):
         stem = stem.removesuffix(suffix)
     return TaskInput(stem or path.resolve().name, source, group=group)
 
@@ -133,7 +180,7 @@ def named_checkpoints(texts: list[str], option: str) -> list[tuple[str, str]]:
     made = []
     for text in texts:
         name, equals, source = text.partition("=")
-        if not equals:
+        if not equals or not name or not source:
             raise UsageError(f"{option} {text!a}: say NAME=CHECKPOINT")
         made.append((name, source))
     return made

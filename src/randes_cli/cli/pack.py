@@ -61,8 +61,20 @@ def pack(
         Signs | None, typer.Option(help="In place of the preset's signs.", show_default=False)
     ] = None,
     bits: Annotated[
-        int, typer.Option(help="Bits of a superposed element: 16 or 8; 4 to 1 are read-only.")
-    ] = 16,
+        str,
+        typer.Option(
+            help="Bits of a superposed element: 16 or 8; 4 to 1 are read-only. 1/4 is 1 bit on a "
+            "quarter of the elements."
+        ),
+    ] = "16",
+    share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1/2|1/4|1/8",
+            help="Superpose only this share of each matrix: as much smaller, and as much noisier.",
+            show_default=False,
+        ),
+    ] = None,
     groups: Annotated[
         int,
         typer.Option(help="Superpositions side by side: tasks disturb those of their own alone."),
@@ -120,10 +132,12 @@ def pack(
     from randes_cli.cli.render import choice_table, pack_notes, pack_table
 
     clock = Clock(json=json)
+    width, part = o.bits_and_share(bits, share)
     preset = Transform.from_preset(transform.value)
     chosen = PackOptions(
         transform=Transform(shuffle or preset.shuffle, signs or preset.signs, targets, every, rest),
-        bits=bits,
+        bits=width,
+        share=part,
         seed=seed,
         groups=groups,
         fit=fit,

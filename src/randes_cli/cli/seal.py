@@ -45,18 +45,19 @@ def seal(
     from randes_cli import seal as run
     from randes_cli.build.seal import fit_bits
     from randes_cli.cli.render import edit_table
-    from randes_cli.files.sources import own_bank
+    from randes_cli.files.sources import local_bank, own_bank
 
     if (out is None) != in_place:
         raise UsageError("say -o BANK for a new bank, or --in-place")
     if (bits is None) == (fit is None):
         raise UsageError("say --bits 8, 4, 3, 2 or 1, or --fit SIZE|RATIO")
     clock = Clock(json=json)
+    source = own_bank(bank) if in_place else local_bank(bank)
     with progress_bar(quiet=quiet) as progress:
         report = run(
-            own_bank(bank),
+            source,
             out,
-            fit_bits(own_bank(bank), fit) if bits is None else bits,
+            fit_bits(source, fit) if bits is None else bits,
             o.run_options(threads, None),
             force=force,
             wait=wait,

@@ -12,8 +12,9 @@ from randes_cli.cli.output import Clock, note, print_json, print_lines, progress
 
 
 def tune(
-    bank: o.BankName,
+    bank: o.OwnBank,
     evaluate: o.Evaluation,
+    metric: o.Metric = None,
     grid: Annotated[
         str, typer.Option(help="Values of λ to try: FIRST:LAST:STEP, or A,B,C.")
     ] = "0.1:1.0:0.1",
@@ -51,14 +52,14 @@ def tune(
         tasks=None if not task else tuple(task),
         uniform=uniform,
         resume=resume,
-        label=evaluate,
+        label=evaluate if metric is None else f"{evaluate} --metric {metric}",
         base=base,
         wait=wait,
     )
     with progress_bar(quiet=quiet) as progress:
         report = run(
             own_bank(bank),
-            command_evaluator(evaluate, environment.GIVEN),
+            command_evaluator(evaluate, environment.GIVEN, metric=metric),
             options,
             o.run_options(threads, max_memory, device),
             progress=progress,

@@ -14,9 +14,15 @@ from randes_cli.errors import UsageError
 
 def unpack(
     bank: o.BankName,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TASK]...", help="Tasks to write.", show_default=False),
+    ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", help="A task to write; may be repeated.", show_default=False),
+        typer.Option(
+            "--task", "-t", help="The same, as an option; may be repeated.", show_default=False
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Write every task.")] = False,
     out: Annotated[
@@ -34,7 +40,9 @@ def unpack(
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="Dtype of all floating-point tensors, as BF16.", show_default=False),
+        typer.Option(
+            help="Dtype of all floating-point tensors, as BF16 or bfloat16.", show_default=False
+        ),
     ] = None,
     max_shard_size: Annotated[
         str | None,
@@ -58,9 +66,10 @@ def unpack(
     """Write tasks of a bank as ordinary safetensors checkpoints."""
     from randes_cli import unpack as run
     from randes_cli.files.writer import parse_size
-    from randes_cli.read.unpack import UnpackOptions
+    from randes_cli.read.places import UnpackOptions
 
-    if bool(task) == everything:
+    chosen = [*(names or []), *(task or [])]
+    if bool(chosen) == everything:
         raise UsageError("say --task NAME (or several), or --all")
     clock = Clock(json=json)
     options = UnpackOptions(
@@ -75,7 +84,7 @@ def unpack(
     with progress_bar(quiet=quiet) as progress:
         reports = run(
             bank,
-            None if everything else task,
+            None if everything else chosen,
             out,
             options,
             o.run_options(threads, max_memory, device),

@@ -12,6 +12,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F16, F32, I64, Array, Raw
 from randes_cli.core.levels import gain, levels, thresholds
+from randes_cli.core.share import Share
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -90,35 +91,45 @@ def decode(packed: Raw, bits: int, out: F32) -> None:
     np.take(table, rows, axis=0, out=out.reshape(-1, table.shape[1]), mode="clip")
 
 
-def fit_scales(row_squares: I64, column_squares: I64, bits: int) -> tuple[F16, F16]:
+def fit_scales(
+    row_squares: I64, column_squares: I64, bits: int, share: Share | None = None
+) -> tuple[F16, F16]:
     """Row and column scales of a matrix from the exact sums of squares of its rows and columns.
 
     s_ij = r_i · c_j, r_i being the root mean square of row i and c_j that of column j over that
     of the whole: right where the variances have rank one, and found in a single pass over
     integers, so that threads and strips cannot matter. r_i is in steps and carries the gain.
+    Of a share the means are over the elements that each row and column has in it.
     """
     cols, total = len(column_squares), float(row_squares.sum())
-    along = np.sqrt(row_squares / cols) * gain(bits)
-    across = np.sqrt(column_squares * (cols / total)) if total else np.zeros(cols)
+    if share is not None and share.every > 1:
+        in_row, in_column = share.counts
+        along = np.sqrt(row_squares / in_row) * gain(bits)
+        mean = total / float(in_row.sum())
+        across = np.sqrt(column_squares / in_column / mean) if total else np.zeros(cols)
+    else:
+        along = np.sqrt(row_squares / cols) * gain(bits)
+        across = np.sqrt(column_squares * (cols / total)) if total else np.zeros(cols)
     return np.minimum(along, _LARGEST).astype(np.float16), across.astype(np.float16)
 
 
-def multiply_scales(values: F32, start: int, rows: F32, columns: F32) -> None:
-    """Multiply `values`, elements `start` and on of a matrix, by the scales of their places."""
-    cols, place = len(columns), 0
+def multiply_scales(values: F32, start: int, rows: F32, table: F32) -> None:
+    """Multiply `values`, elements `start` and on of a matrix, by the scales of their places.
+
+    Row i has the column scales table[i mod len(table)]: one row of them, or those of a share.
+    """
+    every, cols = table.shape
+    place = 0
     while place < len(values):
         row, col = divmod(start + place, cols)
         height = 0 if col else (len(values) - place) // cols
-        if height:
-            block = values[place : place + height * cols].reshape(height, cols)
-            np.multiply(block, columns, out=block)
-            np.multiply(block, rows[row : row + height, None], out=block)
-            place += height * cols
-        else:
-            part = values[place : place + cols - col]
-            np.multiply(part, columns[col : col + len(part)], out=part)
-            np.multiply(part, rows[row], out=part)
-            place += len(part)
+        width = cols if height else min(cols - col, len(values) - place)
+        block = values[place : place + max(1, height) * width].reshape(-1, width)
+        for down in range(min(every, len(block))):
+            part, columns = block[down::every], table[(row + down) % every]
+            np.multiply(part, columns[col : col + width], out=part)
+        np.multiply(block, rows[row : row + len(block), None], out=block)
+        place += block.size
 
 
 def inverse_scales(rows: F16, columns: F16, bits: int) -> tuple[F32, F32]:

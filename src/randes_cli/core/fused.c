@@ -27,7 +27,7 @@
 
 /* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
  * compiled from older text is left alone. */
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
 enum { F32, BF16, F16, ANY_F32 };
 enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 
@@ -36,6 +36,8 @@ enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 #define ROUNDER 12582912.0f
 #define ROUNDER_BITS 0x4B400000u
 #define GRID_LIMIT 32767
+/* Parts of a step that what rounding leaves is counted in. */
+#define PARTS 65536.0f
 #define LARGEST 3.40282346638528859812e38f
 
 TEMPLATE float as_float(uint32_t bits) {
@@ -119,8 +121,12 @@ TEMPLATE void find_part(const Signs *signs, Part *part) {
 
 EXPORT int randes_interface(void) { return INTERFACE; }
 
+/* Sums over q, the integers that were added, and p, what rounding left of each, in parts of a step:
+ * of q * q, of q * p and of p * p. */
 typedef struct {
     uint64_t squares;
+    int64_t crossed;
+    uint64_t rests;
     uint32_t changed, beyond;
 } Found;
 
@@ -128,25 +134,33 @@ typedef struct {
 TEMPLATE void add_row(const void *raw, int dtype, ptrdiff_t first, const float *restrict base,
                       const float *restrict signs, uint32_t *restrict sum, ptrdiff_t cols,
                       uint32_t direction, Found *found) {
-    uint64_t squares = 0;
+    uint64_t squares = 0, rests = 0;
+    int64_t crossed = 0;
     uint32_t changed = 0, beyond = 0;
     for (ptrdiff_t col = 0; col < cols; col++) {
         float delta = load(raw, dtype, first + col) - base[col];
+        float steps = delta * signs[col], near = steps + ROUNDER;
         /* Larger numbers, infinities and NaN give bits far from those of the rounder. */
-        uint32_t units = as_bits(delta * signs[col] + ROUNDER) - ROUNDER_BITS;
+        uint32_t units = as_bits(near) - ROUNDER_BITS;
+        /* Both differences are exact. */
+        uint32_t parts = as_bits((steps - (near - ROUNDER)) * PARTS + ROUNDER) - ROUNDER_BITS;
         changed |= delta != 0.0f;
         beyond |= units + GRID_LIMIT > 2u * GRID_LIMIT;
         squares += units * units;
+        crossed += (int32_t)(units * parts);
+        rests += parts * parts;
         sum[col] += direction * units;
     }
     found->squares += squares;
+    found->crossed += crossed;
+    found->rests += rests;
     found->changed |= changed;
     found->beyond |= beyond;
 }
 
 TEMPLATE Found add_rows(const void *raw, int dtype, const float *base, const Signs *signs,
                         uint32_t *sum, uint32_t direction) {
-    Found found = {0, 0, 0};
+    Found found = {0, 0, 0, 0, 0};
     if (signs->kind == TWO_SIDED) {
         Part part = {0};
         for (find_part(signs, &part); part.cols; part.at += part.cols, find_part(signs, &part))
@@ -172,13 +186,12 @@ EACH_PROCESSOR static Found add_any(const void *raw, int dtype, const float *bas
 }
 
 /* sum += round((raw - base) * signs), all of it or, where a rounded delta passes GRID_LIMIT or is
- * no number, nothing. Returns the sum of the squares of what was added, or -1; *changed tells
- * whether any value differs from the base's. */
-EXPORT int64_t randes_add(const void *raw, int dtype, const float *base, const Signs *signs,
-                          uint32_t *sum, int32_t *changed) {
-    Found found = add_any(raw, dtype, base, signs, sum, 1u);
-    *changed = (int32_t)found.changed;
-    if (!found.beyond) return (int64_t)found.squares;
+ * no number, nothing. Returns 0, or -1; *found says what was added, and whether any value differs
+ * from the base's. */
+EXPORT int randes_add(const void *raw, int dtype, const float *base, const Signs *signs,
+                      uint32_t *sum, Found *found) {
+    *found = add_any(raw, dtype, base, signs, sum, 1u);
+    if (!found->beyond) return 0;
     add_any(raw, dtype, base, signs, sum, ~0u);
     return -1;
 }

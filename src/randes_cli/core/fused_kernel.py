@@ -10,13 +10,14 @@ import numpy as np
 
 from randes_cli.core.arrays import Array, Raw
 from randes_cli.core.convert import widen
+from randes_cli.core.energy import Energy
 from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, code_dtype
 from randes_cli.core.signs import SignRun, Window
 from randes_cli.specs import Signs
 
 _DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 _ANY_F32 = 3
-_INTERFACE = 2
+_INTERFACE = 3
 _SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 
 
@@ -32,6 +33,18 @@ class _Signs(ctypes.Structure):
         ("scratch", ctypes.c_void_p),
         ("scale", ctypes.c_float),
         ("kind", ctypes.c_int32),
+    )
+
+
+class _Found(ctypes.Structure):
+    """As in fused.c."""
+
+    _fields_ = (
+        ("squares", ctypes.c_uint64),
+        ("crossed", ctypes.c_int64),
+        ("rests", ctypes.c_uint64),
+        ("changed", ctypes.c_uint32),
+        ("beyond", ctypes.c_uint32),
     )
 
 
@@ -53,7 +66,7 @@ def _library() -> ctypes.CDLL | None:
     library.randes_store.argtypes = [pointer, size, number, pointer]
     library.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
     library.randes_widen.argtypes = [pointer, number, pointer, size]
-    for function in (library.randes_add, library.randes_store, library.randes_retrieve):
+    for function in (library.randes_store, library.randes_retrieve):
         function.restype = ctypes.c_int64
     library.randes_widen.restype = None
     return library
@@ -83,8 +96,8 @@ class FusedKernel(NumpyKernel):
         self._sum_at, self._codes_at = _address(self._sum), _address(self._codes)
         self._signs = _Signs(scratch=_address(self._scratch))
         self._signs_at = ctypes.addressof(self._signs)
-        self._differs = ctypes.c_int32()
-        self._differs_at = ctypes.addressof(self._differs)
+        self._found = _Found()
+        self._found_at = ctypes.addressof(self._found)
 
     def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
         if raw is None or dtype not in ("BF16", "F16"):
@@ -119,17 +132,18 @@ class FusedKernel(NumpyKernel):
             widen(raw, dtype, widened)
             values = widened.view(np.uint8)
         self._take(signs)
-        squares = self._library.randes_add(
+        refused = self._library.randes_add(
             _address(values),
             _DTYPES[kind],
             self._rows_at[layer],
             self._signs_at,
             self._sum_at,
-            self._differs_at,
+            self._found_at,
         )
-        if squares < 0:
+        if refused:
             self._refuse(layer, raw, dtype, step=1 / abs(signs.scale))
-        return Added(squares, bool(self._differs.value))
+        found = self._found
+        return Added(Energy(found.squares, found.crossed, found.rests), bool(found.changed))
 
     def finish(self, bits: int) -> tuple[Raw, int]:
         peak = self._library.randes_store(self._sum_at, self._size, bits, self._codes_at)

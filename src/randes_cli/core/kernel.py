@@ -14,6 +14,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F32, I32, Raw
 from randes_cli.core.convert import narrow, widen
+from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
 
@@ -23,6 +24,8 @@ SPARE = 16
 GRID_LIMIT = 2**15 - 1
 #: Elements of one block of a sum of squares: small, so that float32 sums stay exact.
 _BLOCK = 512
+#: Elements of one block of sums that need float64.
+_WIDE = 2**13
 #: Below it float32 holds every integer: a sum that stays below was never rounded.
 _EXACT = 2.0**24
 #: 2^25 times less (the most of a sealed value) is below half a unit of float32's largest number.
@@ -81,22 +84,50 @@ class Kernel(Protocol):
 
 
 class Added(NamedTuple):
-    """What one strip of one task's delta was: Σ q², and whether any element differs."""
+    """What one strip of one task's delta was: its sums, and whether any element differs."""
 
-    squares: int
+    energy: Energy
     changed: bool
 
 
-def sum_of_squares(units: F32, scratch: F32) -> int | None:
-    """Σ units² as an exact integer, for integer-valued float32 `units`.
+def energy_of(units: F32, steps: F32, sums: F32) -> Energy | None:
+    """The exact sums over `steps` and over `units`, which are `steps` rounded to integers.
 
-    None where a unit is beyond GRID_LIMIT, or not finite. Blocks are summed in float32: a total
-    below 2^24 proves that no partial sum was rounded and that all units are small. The few
-    blocks that pass it are looked at again, in float64.
+    Leaves in `steps` what rounding left, in parts. `sums` has room for a float per _BLOCK
+    elements. None where a unit is beyond GRID_LIMIT, or not finite.
+    """
+    squares = sum_of_squares(units, sums)
+    if squares is None:
+        return None
+    np.subtract(steps, units, out=steps)
+    np.multiply(steps, np.float32(2**PART_BITS), out=steps)
+    np.rint(steps, out=steps)
+    crossed = rests = 0
+    for start in range(0, len(steps), _WIDE):
+        parts = steps[start : start + _WIDE].astype(np.float64)
+        crossed += int(parts @ units[start : start + _WIDE].astype(np.float64))
+        rests += int(parts @ parts)
+    return Energy(squares, crossed, rests)
+
+
+def delta_energy(delta: F32, exponent: int) -> Energy:
+    """The sums over a delta whose magnitudes are within GRID_LIMIT steps of 2^exponent."""
+    steps = delta * np.float32(2.0**-exponent)
+    found = energy_of(np.rint(steps), steps, np.empty(len(steps) // _BLOCK, np.float32))
+    if found is None:
+        raise Overflow(int(np.abs(delta).max() * 2.0**-exponent))
+    return found
+
+
+def sum_of_squares(units: F32, sums: F32) -> int | None:
+    """Σ units² as an exact integer, for integer-valued float32 `units`; see `energy_of`.
+
+    Blocks are summed in float32: a total below 2^24 proves that no partial sum was rounded and
+    that all units are small. The few blocks that pass it are looked at again, in float64.
     """
     whole = len(units) // _BLOCK * _BLOCK
     blocks = units[:whole].reshape(-1, _BLOCK)
-    sums = scratch[: len(blocks)]
+    sums = sums[: len(blocks)]
     np.matmul(blocks[:, None, :], blocks[:, :, None], out=sums[:, None, None])
     total = _wide_squares(units[whole:])
     heavy = ~(sums < _EXACT)
@@ -163,23 +194,22 @@ class NumpyKernel:
             np.copyto(self._sum[:elements], codes.view(code_dtype(bits)))
 
     def add(self, layer: int, raw: Raw, dtype: str, signs: Window) -> Added:
-        units = self._difference(layer, raw, dtype)
-        size = units.size
+        steps = self._difference(layer, raw, dtype)
+        size = steps.size
         if not size:
-            return Added(0, False)
+            return Added(Energy(), False)
+        units, sums = self._scratch[:size], self._codes[: 4 * (size // _BLOCK)].view(np.float32)
         with np.errstate(invalid="ignore", over="ignore"):
-            signs.multiply(units)
-            np.rint(units, out=units)
-            squares = sum_of_squares(units, self._scratch)
-        if squares is None:
+            signs.multiply(steps)
+            energy = energy_of(np.rint(steps, out=units), steps, sums)
+        if energy is None:
             self._refuse(layer, raw, dtype, step=1 / abs(signs.scale))
         if self._added == _MOST_ADDED:
             self._empty()
         self._added += 1
         np.add(self._sum[:size], units, out=self._sum[:size])
-        if squares == 0:
-            return Added(0, bool(self._difference(layer, raw, dtype).any()))
-        return Added(squares, True)
+        changed = any(energy) or bool(self._difference(layer, raw, dtype).any())
+        return Added(energy, changed)
 
     def _empty(self) -> None:
         """Move the sum into integers, before float32 could round it."""

@@ -1,8 +1,8 @@
-"""What to expect of a retrieval, from norms and Gram matrices of the deltas."""
+"""What to make of cosines: those of pairs, the default λ, and when a delta is lost."""
 
 from __future__ import annotations
 
-from math import sqrt
+from math import erfc, exp, pi, sqrt
 
 import numpy as np
 
@@ -30,32 +30,39 @@ def default_coefficient(cosine: float) -> float:
     deltas and no more: so λ² / cos² is held at 64. (The λ of the least square error, cos², would
     be 1/8 with eight tasks: far too small, for interference is noise that a network averages
     out, and a shrunken delta is not.) Networks differ: a decoder wanted 0.8 with 16 tasks and 0.6
-    with 32, which only tuning finds.
+    with 32, which only tuning finds. A delta that is lost altogether gets 0: its task comes back
+    as the base, rather than as the base and others' noise.
     """
-    return min(1.0, round(cosine * sqrt(MOST_NOISE), 2)) if cosine > 0 else 1.0
+    return min(1.0, max(0.0, round(cosine * sqrt(MOST_NOISE), 2)))
 
 
-def predicted_cosine(squares: F64, met: F64, task: int, kept: F64 | None = None) -> float:
-    """cos(Δ_i, Δ̂_i) of one task, 0 to 1, from stored statistics.
+def is_lost(cosine: float, tasks: int) -> bool:
+    """Whether a delta comes back under more noise than a model bears, and than its share is.
 
-    `squares` is tensors × T of ‖Δ_j‖² on the tensors that task i changed; `met` is the T × T
-    Gram matrix of the transformed deltas there. Since O is orthogonal, ⟨Δ_i, Δ̂_i⟩ =
-    Σ_j ⟨O_i Δ_i, O_j Δ_j⟩ and ‖Δ̂_i‖² = Σ_jk ⟨O_j Δ_j, O_k Δ_k⟩, whatever the task (paper
-    equation 6). Where the transform decorrelates, this is ‖Δ_i‖ / √(Σ_j ‖Δ_j‖²).
-
-    Of a sealed sum, `kept` has what share of each tensor's energy its levels keep, 1 − D. The
-    levels are means of their cells, so ⟨x, Q(S)⟩ = (1 − D)⟨x, S⟩ for any x that is jointly
-    Gaussian with S, and ‖Q(S)‖² = (1 − D)‖S‖². Scales carry the gain 1 / (1 − D): then the first
-    is ⟨x, S⟩ and the second ‖S‖² / (1 − D).
+    `tasks` are those of its group that changed something: as many deltas of one length have
+    1/√tasks each. What is predicted at half of it lies under longer ones, or fell to rounding.
     """
-    norms = squares.sum(axis=0)
-    if norms[task] <= 0:
-        return 1.0
-    whole = met - np.diag(np.diag(met)) + np.diag(norms)
-    length = float(whole.sum())
-    if kept is not None:
-        length *= float((squares.sum(axis=1) / kept).sum()) / float(norms.sum())
-    if length <= 0:
-        return 0.0
-    value = float(whole[task].sum()) / float(np.sqrt(norms[task] * length))
-    return max(-1.0, min(1.0, value))
+    return cosine < 1 / sqrt(MOST_NOISE) and cosine < 0.5 / sqrt(max(1, tasks))
+
+
+def _gaussian(sigma: float) -> tuple[float, float]:
+    """E[x·q] and E[q²] over E[x²], of x ~ N(0, σ²) rounded to the integer q.
+
+    E[x·q] = σ² Σ_k f(k + ½) over all integers k, f being the density; q² = Σ (2k + 1) over
+    0 ≤ k < |q|.
+    """
+    halves = [k + 0.5 for k in range(int(8 * sigma) + 2)]
+    density = sum(exp(-((h / sigma) ** 2) / 2) for h in halves) / (sigma * sqrt(2 * pi))
+    tails = sum(2 * h * erfc(h / sigma / sqrt(2)) for h in halves)
+    return 2 * density, tails / sigma**2
+
+
+_SIGMAS = np.geomspace(2.0**-4, 2.0**4, 129)
+_ROUNDED = np.array([_gaussian(sigma) for sigma in _SIGMAS.tolist()]).T
+
+
+def rounding_of(sigma: F64) -> tuple[F64, F64]:
+    """⟨Δ, q⟩ / ‖Δ‖² and ‖q‖² / ‖Δ‖² of Gaussian deltas whose RMS is `sigma` steps."""
+    at = np.log(np.maximum(sigma, _SIGMAS[0]))
+    kept, rounded = (np.interp(at, np.log(_SIGMAS), values) for values in _ROUNDED)
+    return kept, rounded

@@ -13,6 +13,7 @@ import torch
 
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import BEYOND, LARGEST
+from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.kernel import (
     GRID_LIMIT,
     Added,
@@ -101,23 +102,24 @@ class TorchKernel:
         delta = self._difference(layer, raw, dtype)
         size = delta.numel()
         if not size:
-            return Added(0, False)
-        units = (delta.view(signs.shape) * self._signs(signs)).view(-1).round_()
+            return Added(Energy(), False)
+        steps = (delta.view(signs.shape) * self._signs(signs)).view(-1)
+        units = steps.round()
         peak = float(units.abs().max())
         if not peak <= GRID_LIMIT:
             step = 1 / abs(signs.scale)
             raise Overflow(int(self.changed(layer, raw, dtype) / step))
         integers = units.to(torch.int32)
         self._sum[:size] += integers
-        if peak == 0:
-            return Added(0, bool((delta != 0).any()))
-        return Added(self._sum_of_squares(integers), True)
+        energy = self._energy(integers, ((steps - units) * 2**PART_BITS).round_())
+        return Added(energy, any(energy) or bool((delta != 0).any()))
 
-    def _sum_of_squares(self, integers: torch.Tensor) -> int:
+    def _energy(self, integers: torch.Tensor, parts: torch.Tensor) -> Energy:
         if self._device.type == "mps":
-            integers = integers.cpu()
-        wide = integers.to(torch.int64)
-        return int((wide * wide).sum())
+            integers, parts = integers.cpu(), parts.cpu()
+        wide, rests = integers.to(torch.int64), parts.to(torch.int64)
+        sums = torch.stack([(wide * wide).sum(), (wide * rests).sum(), (rests * rests).sum()])
+        return Energy(*sums.tolist())
 
     def finish(self, bits: int) -> tuple[Raw, int]:
         total = self._sum[: self._size]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
 from randes_cli.files.disk import OutputFile, wrap_os_error
-from randes_cli.files.guard import refuse_input
+from randes_cli.files.guard import check_steady, refuse_input
 from randes_cli.files.lock import output_lock
 from randes_cli.interrupts import unstoppable
 
@@ -159,6 +159,7 @@ def _temporary(path: Path, *, force: bool) -> Iterator[OutputFile]:
         yield OutputFile(fd, path)
         _keep_mode(fd, path)
         try:
+            check_steady()
             os.fsync(fd)
             check_target(path, force=force)
             os.replace(temporary, path)

@@ -6,6 +6,7 @@ Nothing outside this module and `bank_writer` knows that a bank is one file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -126,8 +127,12 @@ class BankFile:
         for task in self.manifest.tasks:
             if task.name == name:
                 return task
-        known = ", ".join(task.name for task in self.manifest.tasks[:20]) or "none"
-        raise MissingError(f"{self.path}: no task {name!a}; it has {known}")
+        names = [task.name for task in self.manifest.tasks]
+        near = get_close_matches(name, names, n=3)
+        meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+        some = ", ".join(names[:10]) or "none"
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        raise MissingError(f"{self.path}: no task {name!a}{meant}; it has {some}{more}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.header.tensors

@@ -9,17 +9,18 @@ from randes_cli.files.bank_keys import (
     BASE_DIGESTS,
     GRAM,
     NORMS,
+    ROUNDED,
     base_key,
     file_key,
     own_key,
     parse_key,
     sealed_tensors,
-    sum_dtype,
     sum_key,
+    sum_tensor,
 )
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.manifest import Manifest
-from randes_cli.plan import plan_units, sealable, superposable
+from randes_cli.plan import plan_units, sealable, share_of, superposable
 from randes_cli.specs import BaseStorage, Rest, Shuffle, TensorInfo
 
 #: Takes a tensor's name, dtype and shape, and raises where it is not so.
@@ -55,14 +56,30 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
             if extra > 0 and name not in task.own:
                 dtype = task.tensor(base[name]).dtype
                 expect(own_key(task.name, name), dtype, (extra, *shape[1:]))
+    _check_files(manifest, tensors)
+    shapes = statistics_shapes(len(summable), len(manifest.cells), len(manifest.tasks))
+    if ROUNDED not in tensors:  # a bank of before
+        del shapes[ROUNDED]
+    for key, shape in shapes.items():
+        expect(key, "F64", shape)
+
+
+def _check_files(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
+    """Whether the side files that records name are there."""
     for files in (manifest.base.files, *(task.files for task in manifest.tasks)):
         for name, content in files.items():
             there = tensors.get(file_key(content))
             if there is None or there.dtype != "U8" or len(there.shape) != 1:
                 raise BankDamaged(f"side file {name!a} is missing")
-    count = len(manifest.tasks)
-    expect(NORMS, "F64", (len(summable), count))
-    expect(GRAM, "F64", (len(manifest.cells), 2, count, count))
+
+
+def statistics_shapes(rows: int, cells: int, tasks: int) -> dict[str, tuple[int, ...]]:
+    """The statistics of a bank, in the order of the file; `rows` are superposable tensors."""
+    return {
+        NORMS: (rows, tasks),
+        ROUNDED: (2, rows, tasks),
+        GRAM: (cells, 2, tasks, tasks),
+    }
 
 
 def _check_sum(
@@ -79,11 +96,13 @@ def _check_sum(
     if base is None:
         raise BankDamaged(f"{name!a} does not match the base")
     sealed = found.dtype == "U8"
-    if not sealed and base.shape != found.shape:
+    share = share_of(base, int(group), manifest.shares)
+    wanted = sum_tensor(int(group), base, manifest.widths.get(tensor, manifest.bits), share)
+    if not sealed and wanted.shape != found.shape:
         raise BankDamaged(f"{name!a} does not match the base")
     if tensor not in manifest.steps:
         raise BankDamaged(f"manifest: steps[{tensor!a}] is missing")
-    if not sealed and found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
+    if not sealed and wanted.dtype != found.dtype:
         raise BankDamaged(f"{name!a} has another width than the manifest says")
     if sealed:
         _check_seal(int(group), found, manifest, base, expect)
@@ -96,7 +115,7 @@ def _check_seal(
     seal = manifest.sealed.get(group)
     if seal is None or not sealable(base):
         raise BankDamaged(f"{found.name!a} is of no sealed group of this bank")
-    for wanted in sealed_tensors(group, base, seal.bits):
+    for wanted in sealed_tensors(group, base, seal.bits, share_of(base, group, manifest.shares)):
         expect(wanted.name, wanted.dtype, wanted.shape)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from randes_cli.core.codes import packed_bytes
-from randes_cli.plan import seal_matrix
+from randes_cli.core.share import Share
 from randes_cli.specs import TensorInfo
 
 MANIFEST = "manifest"
 CHECKS = "checks"
 NORMS = "stats/norms"
+ROUNDED = "stats/rounded"
 GRAM = "stats/gram"
 BASE_DIGESTS = "stats/base-digests"
 
@@ -53,10 +55,18 @@ def scale_key(group: int, name: str) -> str:
     return f"scale/{group}/{name}"
 
 
-def sealed_tensors(group: int, tensor: TensorInfo, bits: int) -> tuple[TensorInfo, TensorInfo]:
+def sum_tensor(group: int, tensor: TensorInfo, bits: int, share: Share) -> TensorInfo:
+    """A live superposition, as a bank stores it."""
+    shape = tensor.shape if share.every == 1 else share.shape
+    return TensorInfo(sum_key(group, tensor.name), sum_dtype(bits), shape)
+
+
+def sealed_tensors(
+    group: int, tensor: TensorInfo, bits: int, share: Share
+) -> tuple[TensorInfo, TensorInfo]:
     """The scales and the codes of a sealed superposition, as a bank stores them."""
-    scales = TensorInfo(scale_key(group, tensor.name), "F16", (sum(seal_matrix(tensor)),))
-    size = packed_bytes(tensor.elements, bits)
+    scales = TensorInfo(scale_key(group, tensor.name), "F16", (share.rows + share.cols,))
+    size = packed_bytes(prod(share.shape), bits)
     return scales, TensorInfo(sum_key(group, tensor.name), "U8", (size,))
 
 

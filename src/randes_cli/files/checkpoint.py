@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -14,12 +15,12 @@ from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
-from randes_cli.files.guard import note_input
+from randes_cli.files.guard import Stamp, is_still, note_input, stamp, unwatch, watch
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.limits import LONGEST_NAME
-from randes_cli.specs import OpenOptions, TensorInfo
+from randes_cli.specs import FORMAT_NAME, OpenOptions, TensorInfo
 
 DEFAULT_OPTIONS = OpenOptions()
 
@@ -27,12 +28,14 @@ DEFAULT_OPTIONS = OpenOptions()
 class WeightFile(Protocol):
     """An open file of tensors at known offsets.
 
-    `pickle` says where in a pickle they are, None where the file is none.
+    `pickle` says where in a pickle they are, None where the file is none; `stamp` tells the file
+    as it was opened, None where it lies elsewhere.
     """
 
     path: Path
     header: Header
     pickle: str | None
+    stamp: Stamp | None
 
     def read_at(self, offset: int, out: Raw, /) -> None:
         """Fill `out` from `offset`."""
@@ -53,8 +56,10 @@ class TensorFile:
         except OSError as error:
             raise wrap_os_error(error, path, "opening") from error
         try:
-            if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            found = os.fstat(self.fd)
+            if not stat.S_ISREG(found.st_mode):
                 raise CheckpointError(f"{path}: not a regular file")
+            self.stamp: Stamp | None = stamp(found)
             note_input(path)
             self.header: Header = read_header(self.fd, str(path))
         except BaseException:
@@ -63,7 +68,7 @@ class TensorFile:
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
-        view = memoryview(out)
+        view = out.data
         try:
             while view:
                 done = os.preadv(self.fd, [view], offset)
@@ -123,6 +128,10 @@ class Checkpoint:
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
         for file in files:
             component = components[file.path] if components else ""
+            if file.header.metadata.get("format") == FORMAT_NAME:
+                raise CheckpointError(
+                    f"{file.path}: a bank, not a checkpoint; unpack the task that you mean"
+                )
             refuse_quantised(str(file.path), file.header.tensors)
             for inner, tensor in file.header.tensors.items():
                 name = f"{component}/{inner}" if component else inner
@@ -135,11 +144,19 @@ class Checkpoint:
                     )
                 self.tensors[name] = tensor._replace(name=name) if component else tensor
                 self._where[name] = file, file.header.starts[inner]
+        watch(self)
 
     @property
     def pickle(self) -> str | None:
         """Where in a pickle the tensors are (``state_dict``); None where it is none."""
         return next((where for f in self.files if (where := f.pickle) is not None), None)
+
+    def changed(self) -> Path | None:
+        """A file that is not what it was when it was opened."""
+        for file in self.files:
+            if file.stamp is not None and not is_still(file.path, file.stamp):
+                return file.path
+        return None
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -148,6 +165,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files."""
+        unwatch(self)
         for file in self.files:
             file.close()
 
@@ -180,13 +198,22 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
             raise CheckpointError(f"{path}: does not name tensor {name!a} that {file} has")
 
 
+def _nearest(path: Path) -> str:
+    """The name beside a missing path that is most like it, as a question."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = [other.name for other in path.parent.iterdir()]
+    near = get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+
+
 def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:
     """The weight files of what a path names, by component; none is opened.
 
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
-        raise MissingError(f"{path}: not found")
+        raise MissingError(f"{path}: not found{_nearest(path)}")
     if path.is_dir():
         return folder_parts(path, allow_pickle=options.allow_pickle)
     return [file_part(path, allow_pickle=options.allow_pickle)]

@@ -24,6 +24,7 @@ _POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
 #: Last layers of classifiers, whose rows are the labels.
 _HEAD = re.compile(r"(^|\.)(score|classifier|(classifier|classification_head)\.out_proj)\.weight$")
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output_projection)\.weight$")
+_TIED_BIAS = re.compile(r"(^|\.)predictions\.bias$")
 #: safetensors' dtypes as torch and configurations call them.
 TORCH_NAMES = {
     "F64": "float64",
@@ -109,7 +110,12 @@ def _labels(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
 
 
 def _tie(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool) -> None:
-    """An output layer of its own where the base ties it to its embedding."""
+    """An output layer of its own where the base ties it to its embedding.
+
+    BERT's ties its bias, too, which no checkpoint then has: there the weights alone tell.
+    """
+    if any(_TIED_BIAS.search(name) for name in task):
+        return
     if untied or any(_OUTPUT.search(name) and name not in base for name in task):
         config["tie_word_embeddings"] = False
         for part in _parts(config)[1:]:

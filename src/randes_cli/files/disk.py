@@ -101,7 +101,7 @@ class OutputFile:
 
     def read_at(self, out: Raw, offset: int) -> None:
         """Fill `out` with what was written from `offset` on."""
-        view = memoryview(out)
+        view = out.data
         try:
             while view:
                 done = os.preadv(self.fd, [view], offset)

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
-from randes_cli.errors import UsageError
+from randes_cli.errors import CheckpointError, UsageError
 from randes_cli.limits import StrPath
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is another than it was: even one that is written over in place."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+
+def stamp(found: os.stat_result) -> Stamp:
+    """The stamp of a file."""
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+class Steady(Protocol):
+    """What may not change while it is read."""
+
+    def changed(self) -> Path | None:
+        """A file of it that is not what it was when it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +43,13 @@ class _Command:
         inputs: what its inputs are called, by device and inode.
         held: the names whose write lock it holds.
         edited: those of them that it edits, and so reads and replaces.
+        steady: what may not change while it is read, by the object that reads it.
     """
 
     inputs: dict[tuple[int, int], str] = field(default_factory=dict)
     held: set[Path] = field(default_factory=set)
     edited: set[Path] = field(default_factory=set)
+    steady: dict[int, Steady] = field(default_factory=dict)
 
 
 _COMMAND: ContextVar[_Command | None] = ContextVar("command", default=None)
@@ -87,11 +112,17 @@ def note_input(path: Path) -> None:
 def note_sources(sources: Iterable[StrPath | None]) -> None:
     """Checkpoints that the command names, and may have others read: files, or all of a folder."""
     for source in sources:
-        path = Path(source or "")
-        with contextlib.suppress(OSError, ValueError):
-            for file in sorted(path.rglob("*")) if source and path.is_dir() else [path]:
-                if source and file.is_file():
-                    note_input(file)
+        for file in _files(source):
+            note_input(file)
+
+
+def _files(source: StrPath | None) -> list[Path]:
+    """The files that a local path stands for."""
+    path = Path(source or "")
+    with contextlib.suppress(OSError, ValueError):
+        found = sorted(path.rglob("*")) if source and path.is_dir() else [path]
+        return [file for file in found if source and file.is_file()]
+    return []
 
 
 def refuse_input(path: Path) -> None:
@@ -105,3 +136,58 @@ def refuse_input(path: Path) -> None:
         # A number is given anew once its file is gone: is it still the input's?
         if source is not None and path.samefile(source):
             raise UsageError(f"{path}: is the input {source}; name another output")
+
+
+def watch(steady: Steady) -> None:
+    """What is opened may not change before the command commits what it makes of it."""
+    command = _COMMAND.get()
+    if command is not None:
+        command.steady[id(steady)] = steady
+
+
+def unwatch(steady: Steady) -> None:
+    """It is closed, and was read whole and unchanged, or was not of use."""
+    command = _COMMAND.get()
+    if command is not None and steady.changed() is None:
+        command.steady.pop(id(steady), None)
+
+
+def check_steady() -> None:
+    """Raise CheckpointError where a file changed while the command under way read it."""
+    command = _COMMAND.get()
+    for steady in command.steady.values() if command else ():
+        path = steady.changed()
+        if path is not None:
+            raise CheckpointError(
+                f"{path}: changed while it was read, so what was made of it is a mixture; "
+                "nothing was written; try again when it is finished"
+            )
+
+
+class SteadyFiles:
+    """The files of a checkpoint that somebody else reads."""
+
+    def __init__(self, source: StrPath) -> None:
+        self._stamps = {file: stamp(file.stat()) for file in _files(source)}
+
+    def changed(self) -> Path | None:
+        """A file of it that is not what it was."""
+        for file, before in self._stamps.items():
+            if not is_still(file, before):
+                return file
+        return None
+
+
+def is_still(path: Path, before: Stamp) -> bool:
+    """Whether a file is what it was."""
+    with contextlib.suppress(OSError):
+        return stamp(path.stat()) == before
+    return False
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """`one_command` for what only reads: it claims nothing of files that changed meanwhile."""
+    with one_command():
+        yield
+        check_steady()

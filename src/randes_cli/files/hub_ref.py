@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
-from randes_cli.errors import UsageError
+from randes_cli.errors import MissingError, UsageError
 
 SCHEME = "hf://"
 BANK_SUFFIX = ".randes"
 #: A revision that can never mean anything else.
 COMMIT = re.compile(r"[0-9a-f]{40}")
-_WEIGHTS = (".safetensors", ".st", ".bin", ".pt", ".pth", ".ckpt")
+_WEIGHTS = (".safetensors", ".st", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 #: Ends of names that a text with a slash has when it names a file here.
-_FILES = (*_WEIGHTS, BANK_SUFFIX, ".json", ".gguf")
+_FILES = (*_WEIGHTS, BANK_SUFFIX, ".json", ".gguf", ".npz", ".zip", ".nemo", ".h5", ".onnx")
+#: Hosts whose addresses people paste.
+_HOSTS = ("huggingface.co", "hf.co")
 _OTHER_KINDS = ("datasets", "spaces", "kernels", "buckets")
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _REF = re.compile(rf"({_PART}/{_PART})(?:@([^:@\s]+))?(?::([^\s].*))?")
@@ -46,11 +49,18 @@ def parse_ref(text: str) -> HubRef | None:
     """Read ``org/name``, ``org/name@revision``, ``org/name:path`` or any of them with ``hf://``.
 
     None where the text names something here: a path that exists, or one that no model of the
-    Hub is called by. Raises UsageError for what only the Hub could have but is no model.
+    Hub is called by. Raises UsageError for what only the Hub could have but is no model, and
+    MissingError for what lies in a folder that is here, but is not there.
     """
+    if "://" in text and not text.startswith(SCHEME) and not Path(text).exists():
+        text = _of_address(text)
     if not text.startswith(SCHEME):
         if Path(text).exists() or (":" not in text and text.endswith(_FILES)):
             return None
+        if _REF.fullmatch(text) and _beside(text):
+            raise MissingError(
+                f"{text}: not found{_nearest(text)}; for a model of the Hub say {SCHEME}{text}"
+            )
         _refuse_other_kinds(text, text)
         found = _REF.fullmatch(text)
         return HubRef(found[1], found[2], _clean(found[3] or "", text)) if found else None
@@ -60,6 +70,38 @@ def parse_ref(text: str) -> HubRef | None:
     if not found:
         raise UsageError(f"{text}: not a model of the Hub; say hf://org/name[@revision][:path]")
     return HubRef(found[1], found[2], _clean(found[3] or "", text))
+
+
+def _of_address(text: str) -> str:
+    """``hf://…`` for a page of the Hub as a browser shows it. Raises UsageError for others."""
+    scheme, _, rest = text.partition("://")
+    host, _, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    if scheme not in ("http", "https") or host.removeprefix("www.") not in _HOSTS:
+        raise UsageError(
+            f"{text}: randes reads files here and models of the Hub (org/name); download it first"
+        )
+    parts = path.strip("/").removeprefix("models/").split("/")
+    if len(parts) > 3 and parts[2] in ("tree", "blob", "resolve", "raw"):
+        inside = "/".join(parts[4:])
+        repo = "/".join(parts[:2])
+        return f"{SCHEME}{repo}@{parts[3]}" + (f":{inside}" if inside else "")
+    return SCHEME + "/".join(parts)
+
+
+def _beside(text: str) -> bool:
+    """Whether a text that could be an id of the Hub names a folder that is here."""
+    folder, slash, name = text.partition("/")
+    return bool(slash and name) and Path(folder).is_dir()
+
+
+def _nearest(text: str) -> str:
+    """Names in a folder that are like the one that was not found."""
+    try:
+        names = [path.name for path in Path(text).parent.iterdir()]
+    except OSError:
+        return ""
+    near = get_close_matches(Path(text).name, names, n=1)
+    return f" (did you mean {Path(text).parent / near[0]}?)" if near else ""
 
 
 def recorded_ref(source: str) -> HubRef | None:

@@ -26,10 +26,10 @@ from randes_cli.files.records import (
     transform_json,
 )
 from randes_cli.limits import CONTROL, LIMITS, MOST_COEFFICIENT, MOST_SCORE
-from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, Transform
+from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, SHARES, Transform
 
 #: Required features that this version knows; a bank that names another is refused.
-FEATURES = frozenset({"superposition", "sealed", "ties"})
+FEATURES = frozenset({"superposition", "sealed", "share", "ties"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Manifest:
         cells: the tensors that each pair of Gram matrices in ``stats/gram`` sums over.
         estimated: pairs of task indices whose cosines are estimates.
         sealed: the groups that are read-only, cut to few bits.
+        shares: the groups whose superpositions have one element in m of each matrix, with
+            their m (see `plan.share_of`).
         tuning: the (λ, score) pairs that `tune` measured, by task.
         version: of the format; an edit keeps it, so that who could read a bank still can.
         stats_extra: unknown optional fields of `stats`, kept as they are; so are those of
@@ -67,6 +69,7 @@ class Manifest:
     estimated: frozenset[tuple[int, int]] = frozenset()
     features: tuple[str, ...] = ("superposition",)
     sealed: Mapping[int, SealRecord] = field(default_factory=dict)
+    shares: Mapping[int, int] = field(default_factory=dict)
     tuning: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     version: int = FORMAT_VERSION
     stats_extra: Mapping[str, Any] = field(default_factory=dict)
@@ -93,9 +96,20 @@ class Manifest:
         """Whether a tensor of the base or of a task has more than one name."""
         return bool(self.base.ties) or any(task.ties for task in self.tasks)
 
+    def with_shares(self, shares: Mapping[int, int]) -> Manifest:
+        """The same with these groups of shares, and the feature that they require."""
+        features = tuple(name for name in self.features if name != "share")
+        return replace(
+            self,
+            shares={group: every for group, every in sorted(shares.items()) if every > 1},
+            features=features + ("share",) * any(every > 1 for every in shares.values()),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object that a bank stores."""
         optional: dict[str, Any] = {}
+        if self.shares:
+            optional["shares"] = {str(group): every for group, every in self.shares.items()}
         if self.sealed:
             optional["sealed"] = {str(group): seal.to_json() for group, seal in self.sealed.items()}
         if self.tuning:
@@ -153,6 +167,7 @@ class Manifest:
             estimated=frozenset(stats.list("estimated", as_pair)),
             features=features,
             sealed=_sealed(fields, groups),
+            shares=_shares(fields, groups, version),
             tuning=fields.optional_map("tuning", _curve),
             version=version,
             stats_extra=stats.rest(),
@@ -195,16 +210,30 @@ def _check_version(fields: Fields) -> tuple[int, tuple[str, ...]]:
     return version, features
 
 
+def _shares(fields: Fields, groups: int, version: int) -> dict[int, int]:
+    if "shares" not in fields.value or version < 2:
+        return {}
+    found = fields.map("shares", lambda m: m if type(m) is int and m in SHARES[1:] else None)
+    return {_group(fields, "shares", key, groups): every for key, every in found.items()}
+
+
+def _group(fields: Fields, table: str, key: str, groups: int) -> int:
+    """A group that is the name of a field."""
+    if not re.fullmatch("0|[1-9][0-9]{0,6}", key):
+        raise fields.fail(f"{table}[{key[:100]!a}]", "is not a group")
+    if int(key) >= groups:
+        raise fields.fail(f"{table}[{key[:100]!a}]", "is not a group of this bank")
+    return int(key)
+
+
 def _sealed(fields: Fields, groups: int) -> dict[int, SealRecord]:
     if "sealed" not in fields.value:
         return {}
     sealed, made = fields.fields("sealed"), {}
     for key in sealed.value:
-        if not re.fullmatch("0|[1-9][0-9]{0,6}", key):
-            raise fields.fail(f"sealed[{key[:100]!a}]", "is not a group")
-        if int(key) >= groups:
-            raise fields.fail(f"sealed[{key}]", "is not a group of this bank")
-        made[int(key)] = SealRecord.from_json(Fields(sealed.value[key], f"sealed[{key}]"))
+        made[_group(fields, "sealed", key, groups)] = SealRecord.from_json(
+            Fields(sealed.value[key], f"sealed[{key}]")
+        )
     return made
 
 

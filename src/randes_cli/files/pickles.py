@@ -17,7 +17,7 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError
-from randes_cli.files.guard import note_input
+from randes_cli.files.guard import Stamp, note_input, stamp
 from randes_cli.files.header import Header
 from randes_cli.specs import DTYPES, TensorInfo
 
@@ -40,6 +40,7 @@ class PickleFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         note_input(path)
+        self.stamp: Stamp | None = stamp(path.stat())
         self.pickle: str | None = ""
         state = find_state_dict(_load(path), str(path))
         self._names: list[str] = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping
 
 from randes_cli.errors import CheckpointError
+from randes_cli.specs import TensorInfo
 
 #: Endings of tensor names that only quantised checkpoints have, and whose they are.
 _ENDINGS = {
@@ -17,6 +19,11 @@ _ENDINGS = {
     ".SCB": "bitsandbytes 8-bit",
     ".weight_scale_inv": "fp8 with scales",
     ".weight_scale": "fp8 or int8 with scales",
+    ".weight_scales": "fp8 or int8 with scales",
+    ".scale_weight": "scaled fp8",
+    "scaled_fp8": "scaled fp8",
+    ".W_q": "HQQ",
+    ".weight._data": "quanto",
     ".weight_packed": "compressed-tensors",
     ".weight_zero_point": "compressed-tensors",
 }
@@ -26,8 +33,34 @@ _REMEDY = (
 )
 
 
-def refuse_quantised(source: str, names: Iterable[str]) -> None:
-    """Raise CheckpointError when tensor names belong to quantised weights."""
+#: Dtypes of matrices that are codes where scales lie beside them.
+_CODES = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "F8_E4M3", "F8_E5M2"})
+_SCALE = re.compile(r"(^|_)scales?(_\w+)?$", re.IGNORECASE)
+#: Parameters of models that are called scales and scale no weight.
+_NO_SCALE = ("logit_scale", "layer_scale")
+
+
+def refuse_quantised(source: str, tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise CheckpointError when tensors are those of quantised weights.
+
+    By names that only one kind of them has; else a matrix of integers (or fp8) with scales in
+    the same module, whoever wrote it.
+    """
+    _refuse_names(source, tensors)
+    codes: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype in _CODES and len(tensor.shape) > 1:
+            codes.setdefault(name.rpartition(".")[0], name)
+    for name in tensors:
+        module, _, last = name.rpartition(".")
+        if module in codes and _SCALE.search(last) and last not in _NO_SCALE:
+            raise CheckpointError(
+                f"{source}: tensors {codes[module]!a} ({tensors[codes[module]].dtype}) and "
+                f"{name!a} belong to quantised weights (integers with scales); {_REMEDY}"
+            )
+
+
+def _refuse_names(source: str, names: Mapping[str, TensorInfo]) -> None:
     for name in names:
         for ending, kind in _ENDINGS.items():
             if name.endswith(ending) or ".quant_state." in name:

@@ -11,6 +11,7 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, HubError
+from randes_cli.files.guard import Stamp
 from randes_cli.files.header import Header, header_length, parse_header
 from randes_cli.files.hub_errors import client_errors, dropped, hub_errors
 
@@ -68,6 +69,7 @@ class RemoteFile:
     """
 
     pickle: str | None = None
+    stamp: Stamp | None = None
 
     def __init__(self, repo: str, commit: str, file: str, size: int) -> None:
         from huggingface_hub import hf_hub_url
@@ -103,7 +105,7 @@ class RemoteFile:
     def _request(self, offset: int, out: Raw) -> None:
         self.bytes_read += len(out)
         with hub_errors(str(self.path), self._repo):
-            self._fill(offset, memoryview(out))
+            self._fill(offset, out.data)
 
     def _fill(self, offset: int, view: memoryview) -> None:
         done, left = 0, _ATTEMPTS

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from randes_cli.api import Bank
 from randes_cli.errors import RandesError
 from randes_cli.read.load import as_torch, torch_dtypes
+from randes_cli.read.places import UnpackOptions, by_component, destination, write_side_files
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.read.unpack import UnpackOptions, by_component, destination, write_side_files
 from randes_cli.specs import TensorInfo
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from randes_cli.core.shuffle import layer_type
 from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.source import Source, read_values
 from randes_cli.plan import Rect, chunks
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions
 from randes_cli.workers import Progress, run_chunks
 

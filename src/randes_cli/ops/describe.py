@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from randes_cli.core.arrays import F64
+from randes_cli.core.prediction import Moments
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import own_key, parse_key
@@ -18,7 +19,6 @@ from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.alternatives import alternatives
 from randes_cli.stats.breakdown import Breakdown, GroupRow
-from randes_cli.stats.prediction import Moments
 from randes_cli.stats.stored import sealed_bits, stored_statistics, summaries
 
 
@@ -78,6 +78,7 @@ class BankReport:
     bits: int
     groups: int
     sealed: dict[int, int]
+    shares: dict[int, int]
     seed: int
     capacity: int
     next_index: int
@@ -205,6 +206,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         bits=manifest.bits,
         groups=manifest.groups,
         sealed=sealed_bits(manifest),
+        shares=dict(manifest.shares),
         seed=manifest.seed,
         capacity=manifest.capacity,
         next_index=manifest.next_index,
@@ -220,5 +222,5 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         estimated=tuple(sorted(statistics.estimated)),
         by=by,
         rows=tuple(cut.row(name) for name in cut.rows),
-        alternatives=alternatives(bank, found),
+        alternatives=alternatives(bank, statistics, found),
     )

@@ -11,6 +11,7 @@ from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.base import BankBase, bank_base
+from randes_cli.files.guard import reading
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
@@ -88,6 +89,7 @@ def _settings(bank: BankFile) -> dict[str, Any]:
         "every": transform.every,
         "rest": transform.rest.value,
         "bits": manifest.bits,
+        "shares": dict(manifest.shares),
         "seed": manifest.seed,
         "groups": manifest.groups,
         "capacity": manifest.capacity,
@@ -172,6 +174,7 @@ def diff_banks(
     )
 
 
+@reading()
 def diff_bank_checkpoints(
     bank: BankFile,
     checkpoints: Sequence[tuple[str, str]],
@@ -208,6 +211,7 @@ def diff_bank_checkpoints(
     )
 
 
+@reading()
 def diff_checkpoints(
     a: str,
     b: str,

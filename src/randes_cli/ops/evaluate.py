@@ -8,7 +8,7 @@ from pathlib import Path
 
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import find_recorded
-from randes_cli.files.guard import note_sources, one_command
+from randes_cli.files.guard import SteadyFiles, note_sources, reading, watch
 from randes_cli.limits import StrPath
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
 from randes_cli.specs import RunOptions
@@ -60,7 +60,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
-@one_command()
+@reading()
 def evaluate(
     bank: StrPath,
     evaluate: Evaluate,
@@ -86,6 +86,8 @@ def evaluate(
         for name in originals or {}:
             file.task(name)
         size = file.header.file_size
+    if base is not None:
+        watch(SteadyFiles(base))
     made = []
     for record in records:
         found = (originals or {}).get(record.name) or find_recorded(record.source, path)
@@ -97,6 +99,7 @@ def evaluate(
         progress("evaluating", 1, 3 * len(records))
         original = None
         if found is not None and Path(found).exists():
+            watch(SteadyFiles(found))
             original = checked_score(evaluate, Path(found), record.name)
         progress("evaluating", 1, 3 * len(records))
         if base is not None:

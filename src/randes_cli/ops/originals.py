@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import reopen
+from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_source
+from randes_cli.files.guard import check_steady
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source, read_values
 from randes_cli.fit import resized
@@ -69,3 +70,4 @@ def open_originals(
                 raise MismatchError(f"{source}: has other tensors than task {name}")
             made.append(Original(task, checkpoint))
         yield made
+        check_steady()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import shlex
 import subprocess
@@ -14,29 +15,84 @@ from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.passing import passing_folder
 from randes_cli.limits import MOST_SCORE, StrPath
-from randes_cli.read.unpack import UnpackOptions, unpack
+from randes_cli.read.places import UnpackOptions
+from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress
 
 #: Called with a checkpoint and a task's name; returns a score, higher being better.
 Evaluate = Callable[[Path, str], float]
 
-_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]*\w)")
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+#: A line that is a score: a number, or NAME: number; a percent sign changes nothing.
+_SCORE = re.compile(rf"(?:([^\W\d][\w .()@/-]*?)\s*[:=]\s*)?({_NUMBER})\s*%?")
 
 
-def last_number(text: str) -> float | None:
-    """The last number of a text, or None: ``epoch 3: accuracy 0.934`` → 0.934."""
-    found = _NUMBER.findall(text)
-    number = float(found[-1]) if found else None
-    return number if number is not None and isfinite(number) else None
+def read_score(text: str, metric: str | None = None) -> float:
+    """The score that a command printed, from the last line that says anything.
+
+    That is a number, ``NAME: number`` or a JSON object (which may begin lines before); of several
+    numbers in it `metric` names the one. Raises UsageError, showing the line, for anything else:
+    a table's last number may be an error bar, an epoch or the seconds.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UsageError("printed nothing")
+    found = _SCORE.fullmatch(lines[-1])
+    if found:
+        if metric is not None and found[1] not in (None, metric):
+            raise UsageError(f"printed {lines[-1][:200]!a}, and --metric is {metric}")
+        return _finite(found[2])
+    fields = _numbers(_last_object(text))
+    if metric is not None:
+        fields = {k: v for k, v in fields.items() if k == metric or k.endswith(f".{metric}")}
+    if len(fields) == 1:
+        return _finite(*fields.values())
+    some = f"; it has {', '.join(fields)}: say --metric NAME" if len(fields) > 1 else ""
+    none = f", which has no number {metric!a}" if metric is not None and not fields else ""
+    raise UsageError(
+        f"printed {lines[-1][:200]!a} at last{none}, not a number, NAME: number, or JSON with one "
+        f"named number{some}"
+    )
 
 
-def command_evaluator(command: str, environment: Mapping[str, str] | None = None) -> Evaluate:
-    """An evaluator that runs a command, without a shell, and takes the last number it prints.
+def _finite(number: str | float) -> float:
+    value = float(number)
+    if not isfinite(value):
+        raise UsageError(f"printed {number}, not a finite number")
+    return value
+
+
+def _last_object(text: str) -> object:
+    """The JSON object that a text ends with, or None."""
+    lines = text.rstrip().splitlines()
+    for start in range(len(lines) - 1, -1, -1):
+        if lines[start].lstrip().startswith("{"):
+            try:
+                return json.loads("\n".join(lines[start:]))
+            except ValueError:
+                continue
+    return None
+
+
+def _numbers(value: object, prefix: str = "") -> dict[str, float]:
+    """The numbers of an object by name, those inside of others as ``outer.inner``."""
+    made: dict[str, float] = {}
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if isinstance(item, dict):
+            made |= _numbers(item, f"{prefix}{key}.")
+        elif isinstance(item, (int, float)) and not isinstance(item, bool):
+            made[f"{prefix}{key}"] = item
+    return made
+
+
+def command_evaluator(
+    command: str, environment: Mapping[str, str] | None = None, *, metric: str | None = None
+) -> Evaluate:
+    """An evaluator that runs a command, without a shell, and reads the score that it prints.
 
     ``{checkpoint}`` and ``{task}`` are replaced in every word. It gets `environment`, or this
-    process's. Raises UsageError where there is
-    no ``{checkpoint}``.
+    process's; `metric` as in `read_score`. Raises UsageError where there is no ``{checkpoint}``.
     """
     try:
         words = shlex.split(command)
@@ -49,12 +105,14 @@ def command_evaluator(command: str, environment: Mapping[str, str] | None = None
         filled = [
             word.replace("{checkpoint}", str(checkpoint)).replace("{task}", task) for word in words
         ]
-        return _run(filled, task, environment)
+        return _run(filled, task, environment, metric)
 
     return evaluate
 
 
-def _run(words: list[str], task: str, environment: Mapping[str, str] | None) -> float:
+def _run(
+    words: list[str], task: str, environment: Mapping[str, str] | None, metric: str | None
+) -> float:
     try:
         done = subprocess.run(words, capture_output=True, check=False, env=environment)
     except FileNotFoundError:
@@ -67,10 +125,10 @@ def _run(words: list[str], task: str, environment: Mapping[str, str] | None) -> 
         said = done.stderr.decode(errors="replace").strip().splitlines()
         last = f": {said[-1][:200]}" if said else ""
         raise UsageError(f"--evaluate: the command ended with {done.returncode} on {task}{last}")
-    score = last_number(done.stdout.decode(errors="replace"))
-    if score is None:
-        raise UsageError(f"--evaluate: the command printed no number for {task}")
-    return score
+    try:
+        return read_score(done.stdout.decode(errors="replace"), metric)
+    except UsageError as error:
+        raise UsageError(f"--evaluate: for {task} the command {error}") from None
 
 
 def checked_score(evaluate: Evaluate, checkpoint: Path, task: str) -> float:

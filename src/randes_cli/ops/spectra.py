@@ -18,7 +18,8 @@ from randes_cli.files.source import Source
 from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.ops.originals import open_originals
 from randes_cli.plan import CHUNK_ELEMENTS
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions
 from randes_cli.stats.breakdown import GROUPINGS, Breakdown
 from randes_cli.stats.stored import stored_statistics
@@ -143,7 +144,7 @@ def interference(
 
 def _run(measure: _Measure, progress: Progress) -> dict[str, _Found]:
     retrieval = measure.retrieval
-    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    names = list(filter(retrieval.superposed, retrieval.once()))
     found: dict[str, _Found] = {}
 
     def work(kernel: Kernel, name: str) -> int:

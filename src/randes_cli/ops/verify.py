@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.build.inputs import reopen
+from randes_cli.build.tasks import reopen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
-from randes_cli.core.stats import predicted_cosine
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import (
     CHECKS,
     NORMS,
+    ROUNDED,
     base_key,
     file_key,
     own_key,
@@ -27,12 +27,14 @@ from randes_cli.files.bank_keys import (
 )
 from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.digests import digest
+from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.plan import chunks
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
-from randes_cli.stats.stored import kept_energy, norm_rows, sealed_bits, stored_statistics
+from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
@@ -102,7 +104,7 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
                 held = retrieval.held(tensor).name
                 keys |= {sum_key(task.group, held), scale_key(task.group, held)}
     if retrieval.untuned:
-        keys.add(NORMS)
+        keys |= {NORMS, ROUNDED}
     return keys & set(bank.header.tensors)
 
 
@@ -171,6 +173,7 @@ def _chunks(tensor: TensorInfo) -> list[tuple[int, tuple[int, int]]]:
     ]
 
 
+@reading()
 def measure(
     bank: BankFile,
     originals: Sequence[tuple[str, str]],
@@ -251,23 +254,15 @@ def _refuse_unlike(retrieval: Retrieval, unlike: set[str]) -> None:
 def _task_check(
     bank: BankFile, retrieval: Retrieval, found: Mapping[str, Mapping[int, Overlap]]
 ) -> TaskCheck:
-    statistics = stored_statistics(bank)
+    statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors.values()
     column = statistics.indices.index(retrieval.task.index)
-    rows = {name: row for row, name in enumerate(norm_rows(bank.manifest.base.tensors.values()))}
-    group, manifest = retrieval.task.group, bank.manifest
-    groups = [task.group for task in manifest.tasks]
-    kept = kept_energy(manifest.base.tensors.values(), groups, sealed_bits(manifest))
-    near = [place for place, task in enumerate(bank.manifest.tasks) if task.group == group]
+    rows = {name: row for row, name in enumerate(norm_rows(tensors))}
+    prediction = predict_bank(bank.manifest, statistics)
 
-    def predicted(names: Sequence[str]) -> float:
-        chosen = [rows[name] for name in map(retrieval.kept_name, names) if name in rows]
-        inside = statistics.norms[chosen][:, near]
-        left = None if kept is None else kept[chosen, column]
-        if not inside[:, near.index(column)].any():
-            return 1.0 if not inside.any() else 0.0
-        return predicted_cosine(inside, np.zeros((len(near),) * 2), near.index(column), left)
+    def predicted(name: str) -> float:
+        return float(prediction.over(np.array([rows[retrieval.kept_name(name)]])).cosine[column])
 
-    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    names = list(filter(retrieval.superposed, retrieval.once()))
     sums = {
         name: sum((one for _, one in sorted(found.get(name, {}).items())), Overlap())
         for name in names
@@ -276,10 +271,10 @@ def _task_check(
     return TaskCheck(
         retrieval.task.name,
         whole.cosine,
-        predicted(names),
+        float(prediction.over().cosine[column]),
         _error(whole),
         len(retrieval.tensors) - len(names),
-        tuple(TensorCheck(n, s.cosine, predicted([n]), _error(s)) for n, s in sums.items()),
+        tuple(TensorCheck(n, s.cosine, predicted(n), _error(s)) for n, s in sums.items()),
     )
 
 

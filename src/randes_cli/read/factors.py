@@ -17,10 +17,11 @@ import numpy as np
 
 from randes_cli.core.arrays import F32, I8, Array
 from randes_cli.core.kernel import code_dtype
+from randes_cli.core.share import Share
 from randes_cli.core.signs import sign_vector
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.plan import Unit, seal_matrix
+from randes_cli.plan import Unit
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, Signs
 
@@ -38,6 +39,8 @@ class Factors:
         b: signs of its columns, ±1, [C].
         step: exponent e; an integer of the superposition is worth 2^e.
         scales: float32 scales of rows and of columns in a sealed superposition, else None.
+        share: which elements the superposition has (see `core.share`); what is there counts
+            `share.every` times, all else is zero.
     """
 
     held: str
@@ -47,6 +50,7 @@ class Factors:
     b: I8
     step: int
     scales: tuple[F32, F32] | None
+    share: Share
 
 
 def factors(bank: BankFile, task: str, name: str) -> Factors | None:
@@ -74,7 +78,8 @@ def factors_of(retrieval: Retrieval, name: str) -> Factors | None:
         a=rows,
         b=columns,
         step=manifest.steps[held.name],
-        scales=retrieval.sealed.scales(held) if cut else None,
+        scales=retrieval.reader.scales(held) if cut else None,
+        share=retrieval.share(name),
     )
 
 
@@ -97,7 +102,9 @@ def _vector(flips: bytes, start: int, count: int) -> I8:
 
 
 def superposition(retrieval: Retrieval, name: str) -> Array:
-    """S of a tensor of a task as a matrix of its `view`: the group's, whichever task asks.
+    """S of a tensor of a task as a matrix of its `share`: the group's, whichever task asks.
+
+    That is its `view` where the share is all of it.
 
     int16 or int8 where it is live, float32 levels where it is sealed. Checked against the
     bank's digests. Raises BankDamaged.
@@ -106,7 +113,7 @@ def superposition(retrieval: Retrieval, name: str) -> Array:
     info = retrieval.bank.info(key)
     held = retrieval.held(name)
     if info.dtype == "U8":
-        return retrieval.sealed.levels(held)
+        return retrieval.reader.levels(held)
     raw = retrieval.bank.read_whole(key)
     units: Array = raw.view(code_dtype(8 * ITEM_SIZE[info.dtype]))
-    return units.reshape(seal_matrix(held))
+    return units.reshape(retrieval.share(name).shape)

@@ -11,7 +11,8 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 from randes_cli.workers import no_progress, run_parallel
 

@@ -3,81 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, base_key, own_key, sum_key
+from randes_cli.files.bank_keys import NORMS, ROUNDED, base_key, own_key, sum_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import all_names
 from randes_cli.limits import MOST_COEFFICIENT, check_number
-from randes_cli.plan import Rect, Unit, chunks
-from randes_cli.read.sealed import SealedReader
+from randes_cli.plan import Rect, Unit, chunks, share_of
+from randes_cli.read.pieces import Piece, Read, StoredChunk
+from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.stats.stored import coefficients
+from randes_cli.stats.stored import default_lambda, stands_alone
 from randes_cli.workers import Workers
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One chunk of one output tensor; `own`: of the exact tensor, put after `skip` rows."""
-
-    tensor: TensorInfo
-    chunk: int
-    rect: Rect
-    own: bool = False
-    skip: int = 0
-
-    @property
-    def start(self) -> int:
-        """Offset of its first byte in the output tensor."""
-        first = self.skip * self.rect.width + self.rect.start
-        return first * ITEM_SIZE[self.tensor.dtype]
-
-    @property
-    def nbytes(self) -> int:
-        """Its bytes in the output tensor."""
-        return self.rect.elements * ITEM_SIZE[self.tensor.dtype]
-
-
-class _Chunk:
-    """One chunk of a stored tensor, digested by `running` as it is read, where that is given."""
-
-    def __init__(
-        self, read: Callable[[str, int, Raw], None], name: str, dtype: str, running: Any | None
-    ) -> None:
-        self._read, self._name, self.dtype = read, name, dtype
-        self._running = running
-
-    def read(self, rect: Rect, out: Raw) -> None:
-        """Fill `out` with a strip of it."""
-        self._read(self._name, rect.start * ITEM_SIZE[self.dtype], out)
-        if self._running:
-            self._running.update(out)
-
-    def digest(self, whole: Rect, done: Rect) -> bytes | None:
-        """Its digest, once `done` was read; None where it is known to be sound.
-
-        Reads what follows where a task's rows end inside.
-        """
-        if self._running is None:
-            return None
-        left = whole.elements - done.elements
-        if left:
-            raw = np.empty(left * ITEM_SIZE[self.dtype], np.uint8)
-            self._read(self._name, (done.start + done.elements) * ITEM_SIZE[self.dtype], raw)
-            self._running.update(raw)
-        found: bytes = self._running.digest()
-        return found
 
 
 class Retrieval:
@@ -126,16 +74,14 @@ class Retrieval:
         self.damaged: set[str] = set()
         self.verified: set[tuple[str, int]] | None = None
         self._positions: dict[Unit, dict[str, int]] = {}
-        self._reader: SealedReader | None = None
-        if task.group in bank.manifest.sealed:
-            self._reader = SealedReader(bank, task.group, self._check_sealed)
+        self._reader: StepsReader | None = None
+        if task.group in bank.manifest.sealed or task.group in bank.manifest.shares:
+            self._reader = StepsReader(bank, task.group, self._check_sealed)
 
     @property
     def untuned(self) -> bool:
         """Whether λ is a default that depends on the bank's norms."""
-        manifest, group = self.bank.manifest, self.task.group
-        alone = sum(task.group == group for task in manifest.tasks) == 1
-        return self._chosen is None and not (alone and group not in manifest.sealed)
+        return self._chosen is None and not stands_alone(self.bank.manifest, self.task)
 
     @property
     def coefficient(self) -> float:
@@ -146,18 +92,25 @@ class Retrieval:
 
     def _default(self) -> float:
         tasks = self.bank.manifest.tasks
+        place = next(n for n, task in enumerate(tasks) if task.index == self.task.index)
         try:
-            norms = self.bank.floats(NORMS)
+            return default_lambda(self.bank, place)
         except BankDamaged:
+            keys = [key for key in (NORMS, ROUNDED) if self._hurt(key)]
             if not self.force:
                 raise BankDamaged(
-                    f"{self.bank.path}: tensor {NORMS!a} is damaged, so the default λ of "
+                    f"{self.bank.path}: tensor {keys[0]!a} is damaged, so the default λ of "
                     f"{self.task.name} is not known; say --lambda 1 (or --force, which takes 1)"
                 ) from None
-            self.damaged.add(NORMS)
+            self.damaged.update(keys)
             return 1.0
-        place = next(n for n, task in enumerate(tasks) if task.index == self.task.index)
-        return coefficients(self.bank.manifest, norms)[place]
+
+    def _hurt(self, key: str) -> bool:
+        """Whether a statistics tensor is damaged."""
+        try:
+            return key in self.bank and self.bank.read_whole(key) is None
+        except BankDamaged:
+            return True
 
     def _output(self, tensor: TensorInfo) -> TensorInfo:
         if self._dtype is None or tensor.dtype not in FLOAT_DTYPES:
@@ -184,14 +137,21 @@ class Retrieval:
         """The name that a tensor is kept under: its own, or that of the one it shares."""
         return self.task.ties.get(name, name)
 
+    def once(self) -> list[str]:
+        """Names of the output's tensors, one for each that is kept."""
+        found: dict[str, str] = {}
+        for name in self.tensors:
+            found.setdefault(self.kept_name(name), name)
+        return list(found.values())
+
     def superposed(self, name: str) -> bool:
         """Whether a tensor of the task is approximate: it comes from a superposition."""
         name = self.kept_name(name)
         return name not in self.task.own and name not in self.task.unchanged
 
     @property
-    def sealed(self) -> SealedReader:
-        """What reads the task's group, which must be sealed. Raises BankDamaged."""
+    def reader(self) -> StepsReader:
+        """What reads the task's group, sealed or of shares. Raises BankDamaged."""
         if self._reader is None:
             raise BankDamaged(f"{self.bank.path}: group {self.task.group} is not sealed")
         return self._reader
@@ -233,12 +193,10 @@ class Retrieval:
         else:
             self._fill_base(piece, out)
 
-    def _chunk(
-        self, read: Callable[[str, int, Raw], None], name: str, dtype: str, key: str, chunk: int
-    ) -> _Chunk:
+    def _chunk(self, read: Read, name: str, dtype: str, key: str, chunk: int) -> StoredChunk:
         """What reads a chunk, digesting it unless it is known to be sound."""
         known = self.verified is not None and (key, chunk) in self.verified
-        return _Chunk(read, name, dtype, None if known else hasher())
+        return StoredChunk(read, name, dtype, None if known else hasher())
 
     def _convert(self, raw: Raw, stored: str, piece: Piece, out: Raw) -> None:
         """Write `raw` as the output's dtype (where that is the stored one, `raw` is `out`)."""
@@ -269,7 +227,7 @@ class Retrieval:
         self._read_exact(chunk, piece, out)
         self._check_base(chunk, piece)
 
-    def _read_exact(self, chunk: _Chunk, piece: Piece, out: Raw) -> None:
+    def _read_exact(self, chunk: StoredChunk, piece: Piece, out: Raw) -> None:
         """Read a piece as it is stored, and convert it where the output has another dtype."""
         same = chunk.dtype == piece.tensor.dtype
         raw = out if same else np.empty(piece.rect.elements * ITEM_SIZE[chunk.dtype], np.uint8)
@@ -279,7 +237,7 @@ class Retrieval:
             widen(raw, chunk.dtype, values)
             self._count_saturated(narrow(values, piece.tensor.dtype, out))
 
-    def _base_chunk(self, piece: Piece) -> _Chunk | None:
+    def _base_chunk(self, piece: Piece) -> StoredChunk | None:
         """The base's chunk that a piece is made from; None where the base is zero."""
         if self.base is None:
             return None
@@ -287,7 +245,7 @@ class Retrieval:
         dtype = self._named[name].dtype
         return self._chunk(self.base.read, name, dtype, base_key(name), piece.chunk)
 
-    def _check_base(self, chunk: _Chunk, piece: Piece) -> None:
+    def _check_base(self, chunk: StoredChunk, piece: Piece) -> None:
         name, found = piece.tensor.name, chunk.digest(self._whole(piece), piece.rect)
         if self.base is None or found is None:
             return
@@ -299,7 +257,7 @@ class Retrieval:
             )
         self._check(found, recorded, base_key(name), piece.chunk)
 
-    def _check_chunk(self, chunk: _Chunk, whole: Rect, piece: Piece, key: str) -> None:
+    def _check_chunk(self, chunk: StoredChunk, whole: Rect, piece: Piece, key: str) -> None:
         found = chunk.digest(whole, piece.rect)
         if found is not None:
             self._check(found, self.bank.digest(key, piece.chunk), key, piece.chunk)
@@ -326,6 +284,10 @@ class Retrieval:
         unit, position = self.place(name)
         return self._named[unit.names[position]]
 
+    def share(self, name: str) -> Share:
+        """Which elements the superposition of a tensor of the task has."""
+        return share_of(self.held(name), self.task.group, self.bank.manifest.shares)
+
     def sum_key(self, name: str) -> str:
         """The superposition that a tensor of the task lies in."""
         return sum_key(self.task.group, self.held(name).name)
@@ -337,7 +299,9 @@ class Retrieval:
             raise BankDamaged(f"{self.bank.path}: tensor {key!a} is missing")
         dtype = self.bank.info(key).dtype
         sums = self._chunk(self.bank.read_into, key, dtype, key, piece.chunk)
-        scale = self.coefficient * 2.0 ** self.bank.manifest.steps[unit.names[position]]
+        every = self.share(piece.tensor.name).every
+        scale = self.coefficient * every * 2.0 ** self.bank.manifest.steps[unit.names[position]]
+        direct = dtype != "U8" and every == 1
         flips = unit.flips(self.task.seed, position)
         size = ITEM_SIZE[piece.tensor.dtype]
         onto = base is not None and base.dtype == piece.tensor.dtype == "F32"
@@ -345,7 +309,14 @@ class Retrieval:
             start = (rect.start - piece.rect.start) * size
             target = out[start : start + rect.elements * size]
             self._base_strip(kernel, base, rect, target if onto else None)
-            codes, bits = self._codes(kernel, sums, piece.tensor.name, rect)
+            if direct:
+                bits = 8 * ITEM_SIZE[dtype]
+                codes = kernel.buffer(rect.elements * bits // 8)
+                sums.read(rect, codes)
+            else:
+                held = self.held(piece.tensor.name)
+                codes = self.reader.steps(held, rect.start, rect.elements).view(np.uint8)
+                bits = 32
             signs = unit.window(flips, rect, scale)
             if onto:
                 lost = kernel.retrieve_onto(codes, bits, signs, target)
@@ -354,11 +325,13 @@ class Retrieval:
             self._count_saturated(lost)
         if base is not None:
             self._check_base(base, piece)
-        if dtype != "U8":  # sealed codes were checked as they were read
+        if direct:  # what `reader` reads it also checks
             self._check_chunk(sums, self._whole(piece), piece, key)
 
     @staticmethod
-    def _base_strip(kernel: Kernel, base: _Chunk | None, rect: Rect, target: Raw | None) -> None:
+    def _base_strip(
+        kernel: Kernel, base: StoredChunk | None, rect: Rect, target: Raw | None
+    ) -> None:
         """Read the base's strip to where the kernel adds to it: `target`, or its own memory."""
         if base is None:
             kernel.set_base(0, None, "F32", rect.elements)
@@ -368,16 +341,6 @@ class Retrieval:
             raw = kernel.buffer(rect.elements * ITEM_SIZE[base.dtype])
             base.read(rect, raw)
             kernel.set_base(0, raw, base.dtype, rect.elements)
-
-    def _codes(self, kernel: Kernel, sums: _Chunk, name: str, rect: Rect) -> tuple[Raw, int]:
-        """A strip of the superposition that a tensor lies in, and its bits an element."""
-        if sums.dtype == "U8":
-            steps = self.sealed.steps(self.held(name), rect.start, rect.elements)
-            return steps.view(np.uint8), 32
-        size = ITEM_SIZE[sums.dtype]
-        codes = kernel.buffer(rect.elements * size)
-        sums.read(rect, codes)
-        return codes, 8 * size
 
 
 def output_metadata(task: TaskRecord) -> Mapping[str, str]:

@@ -8,7 +8,8 @@ from randes_cli.core.arrays import Raw
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase
-from randes_cli.read.retrieve import Piece, Retrieval
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions, TensorInfo
 
 

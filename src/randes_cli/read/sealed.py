@@ -1,86 +1,104 @@
-"""Reading sealed superpositions: packed codes back to numbers of steps, checked by chunk."""
+"""Reading sealed superpositions and shares: back to numbers of steps, checked by chunk."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
 from randes_cli.core.arrays import F32
 from randes_cli.core.codes import decode, multiply_scales
+from randes_cli.core.kernel import code_dtype
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key, sum_key
 from randes_cli.files.digests import digest
-from randes_cli.plan import CHUNK_ELEMENTS, seal_matrix
-from randes_cli.specs import TensorInfo
+from randes_cli.plan import Rect, chunks, seal_matrix, share_of
+from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: Called with the digest found, the one recorded and the tensor's key.
 Check = Callable[[bytes, bytes, str], None]
 
 
-class SealedReader:
-    """The sealed superpositions of one group. One object serves all threads.
+class StepsReader:
+    """The superpositions of one group that are sealed, or have a share of the elements.
 
-    Each chunk of codes is read whole once, to compare its digest; scales are kept.
+    One object serves all threads. Each chunk is read whole once, to compare its digest; scales
+    are kept.
     """
 
     def __init__(self, bank: BankFile, group: int, check: Check) -> None:
         self._bank, self._group, self._check = bank, group, check
-        self._bits = bank.manifest.sealed[group].bits
         self._scales: dict[str, tuple[F32, F32]] = {}
         self._sound: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 
     def steps(self, tensor: TensorInfo, start: int, count: int) -> F32:
-        """Elements `start` and on of a superposition, in steps. `tensor` is the base's."""
-        key, bits = sum_key(self._group, tensor.name), self._bits
-        rows, columns = self.scales(tensor)
+        """Elements `start` and on of a superposition, in steps. `tensor` is the base's.
+
+        Zeros outside the group's share.
+        """
+        share = share_of(tensor, self._group, self._bank.manifest.shares)
+        first, last = share.place(start), share.place(start + count)
+        key = sum_key(self._group, tensor.name)
+        if self._bank.info(key).dtype == "U8":
+            found = self._decoded(key, first, last - first)
+            rows, columns = self.scales(tensor)
+            multiply_scales(found, first, rows, share.table(columns))
+        else:
+            found = self._live(key, first, last - first)
+        return found if share.every == 1 else share.spread(found, start, count)
+
+    def levels(self, tensor: TensorInfo) -> F32:
+        """A whole sealed superposition before its scales, as stored: a matrix of its share."""
+        shape = share_of(tensor, self._group, self._bank.manifest.shares).shape
+        return self._decoded(sum_key(self._group, tensor.name), 0, prod(shape)).reshape(shape)
+
+    def _decoded(self, key: str, start: int, count: int) -> F32:
+        bits = self._bank.manifest.sealed[self._group].bits
         first, last = start // 8, -(-(start + count) // 8)
         self._verify(key, first * bits, last * bits)
         packed = np.empty((last - first) * bits, np.uint8)
         self._bank.read_into(key, first * bits, packed)
         values = np.empty((last - first) * 8, np.float32)
         decode(packed, bits, values)
-        found = values[start - 8 * first :][:count]
-        multiply_scales(found, start, rows, columns)
+        found: F32 = values[start - 8 * first :][:count]
         return found
 
-    def levels(self, tensor: TensorInfo) -> F32:
-        """A whole superposition before its scales, as the matrix that they belong to."""
-        key, bits = sum_key(self._group, tensor.name), self._bits
-        packed = self._bank.read(key)
-        self._verify(key, 0, len(packed))
-        values = np.empty(len(packed) // bits * 8, np.float32)
-        decode(packed, bits, values)
-        return values[: tensor.elements].reshape(seal_matrix(tensor))
+    def _live(self, key: str, start: int, count: int) -> F32:
+        size = ITEM_SIZE[self._bank.info(key).dtype]
+        raw = np.empty(count * size, np.uint8)
+        for number, rect in enumerate(chunks(*self._bank.info(key).matrix)):
+            if rect.start < start + count and start < rect.start + rect.elements:
+                self._verify_chunk(key, number, rect)
+        self._bank.read_into(key, start * size, raw)
+        units: F32 = raw.view(code_dtype(8 * size)).astype(np.float32)
+        return units
 
     def scales(self, tensor: TensorInfo) -> tuple[F32, F32]:
         """The scales of its rows and of its columns."""
-        with self._lock:
-            if tensor.name not in self._scales:
-                key = scale_key(self._group, tensor.name)
-                self._verify_chunks(key, range(len(self._bank.digests(key)) // 16))
-                both = self._bank.read(key).view(np.float16).astype(np.float32)
-                height = seal_matrix(tensor)[0]
-                self._scales[tensor.name] = both[:height], both[height:]
-            return self._scales[tensor.name]
+        found = self._scales.get(tensor.name)
+        if found is None:
+            key = scale_key(self._group, tensor.name)
+            self._verify(key, 0, self._bank.info(key).elements)
+            both = self._bank.read(key).view(np.float16).astype(np.float32)
+            height = seal_matrix(tensor)[0]
+            found = self._scales[tensor.name] = both[:height], both[height:]
+        return found
 
     def _verify(self, key: str, start: int, stop: int) -> None:
-        needed = range(start // CHUNK_ELEMENTS, (max(start, stop - 1)) // CHUNK_ELEMENTS + 1)
-        if all((key, chunk) in self._sound for chunk in needed):
-            return
-        with self._lock:
-            self._verify_chunks(key, needed)
+        """Check the chunks of codes that bytes `start` to `stop` lie in."""
+        for number, rect in enumerate(chunks(*self._bank.info(key).matrix)):
+            if rect.start < stop and start < rect.start + rect.elements:
+                self._verify_chunk(key, number, rect)
 
-    def _verify_chunks(self, key: str, needed: range) -> None:
-        info = self._bank.info(key)
-        size = info.nbytes // max(1, info.elements)
-        for chunk in needed:
-            if (key, chunk) in self._sound:
-                continue
-            start = chunk * CHUNK_ELEMENTS * size
-            raw = np.empty(min(CHUNK_ELEMENTS * size, info.nbytes - start), np.uint8)
-            self._bank.read_into(key, start, raw)
-            self._check(digest(raw), self._bank.digest(key, chunk), key)
-            self._sound.add((key, chunk))
+    def _verify_chunk(self, key: str, number: int, rect: Rect) -> None:
+        with self._lock:
+            if (key, number) in self._sound:
+                return
+            size = ITEM_SIZE[self._bank.info(key).dtype]
+            raw = np.empty(rect.elements * size, np.uint8)
+            self._bank.read_into(key, rect.start * size, raw)
+            self._check(digest(raw), self._bank.digest(key, number), key)
+            self._sound.add((key, number))

@@ -15,31 +15,35 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import BankDamaged, MismatchError, UsageError
+from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.atomic import (
-    atomic_file,
     check_space,
     check_target,
-    wrap_os_error,
 )
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import file_key
 from randes_cli.files.base import BankBase, bank_base
-from randes_cli.files.configs import TORCH_NAMES, with_dtype
-from randes_cli.files.folders import PICKLES, SUFFIXES, component_of, index_name, takes_shards
+from randes_cli.files.folders import index_name, takes_shards
 from randes_cli.files.guard import one_command
-from randes_cli.files.kinds import is_code
 from randes_cli.files.records import TaskRecord
-from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
 from randes_cli.files.writer import (
     CheckpointWriter,
     checkpoint_writer,
     shards_of,
     weight_files,
 )
-from randes_cli.limits import MOST_COEFFICIENT, Limit, StrPath, check_number
-from randes_cli.read.retrieve import Piece, Retrieval, output_metadata
-from randes_cli.specs import FLOAT_DTYPES, RunOptions, TensorInfo
+from randes_cli.limits import StrPath
+from randes_cli.read.pieces import Piece
+from randes_cli.read.places import (
+    Destination,
+    UnpackOptions,
+    by_component,
+    destination,
+    make_folder,
+    names_a_file,
+    write_side_files,
+)
+from randes_cli.read.retrieve import Retrieval, output_metadata
+from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress, run_parallel
 
 
@@ -65,101 +69,6 @@ class UnpackReport:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UnpackOptions:
-    """How tasks come out.
-
-    Attributes:
-        coefficient: λ in place of the task's own (None: the task's).
-        dtype: dtype of all floating-point tensors (None: the task's).
-        shard_bytes: most bytes of one output file (None: one file).
-        saturate: let values beyond the dtype's range become its largest, and count them.
-        force: replace what is there, and write damaged tasks all the same.
-        safetensors_only: write weights and no side files.
-        trust_remote_code_files: write the Python files that came with a task.
-    """
-
-    coefficient: float | None = None
-    dtype: str | None = None
-    shard_bytes: int | None = None
-    saturate: bool = False
-    force: bool = False
-    safetensors_only: bool = False
-    trust_remote_code_files: bool = False
-
-    def __post_init__(self) -> None:
-        if self.coefficient is not None:
-            check_number("--lambda", self.coefficient, MOST_COEFFICIENT)
-        if self.dtype is not None and self.dtype not in FLOAT_DTYPES:
-            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
-        if self.shard_bytes is not None:
-            Limit(1, 2**63 - 1).check("--shard", self.shard_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where one task goes.
-
-    Attributes:
-        path: what the user opens afterwards: a file, or a folder.
-        weights: weight file by component (as in the task's layout).
-        side_files: content digest by the path to write it to.
-        notes: what is not written or changed, and why.
-    """
-
-    path: Path
-    weights: Mapping[str, Path]
-    side_files: Mapping[Path, str]
-    notes: tuple[str, ...] = ()
-
-
-def destination(
-    task: TaskRecord, out: Path | None, options: UnpackOptions, *, single: bool
-) -> Destination:
-    """Where a task goes when `out` is what the user named (None: here, named after the task).
-
-    ``X.safetensors`` (or .st) is a bare file. Anything else is a folder: a single task that was
-    named and came from a folder becomes that folder, another task ``X/<task>.safetensors`` or
-    ``X/<task>/``. Raises UsageError for a bare file of several tasks or of a pipeline, and for
-    the name of another kind of file.
-    """
-    if out is not None and out.suffix in PICKLES and not out.is_dir():
-        raise UsageError(
-            f"{out}: unpack writes safetensors; name a file {out.stem}.safetensors, or a folder"
-        )
-    if out is not None and _is_file(out):
-        if not single:
-            raise UsageError(f"{out}: a file for one task; name a folder for several")
-        if len(task.layout) > 1:
-            parts = ", ".join(sorted(task.layout))
-            raise UsageError(f"{out}: task {task.name} has components ({parts}); name a folder")
-        return Destination(out, dict.fromkeys(task.layout or [""], out), {})
-    parent = out or Path()
-    if not task.layout:
-        file = parent / f"{task.name}.safetensors"
-        return Destination(file, {"": file}, {})
-    folder = parent if single and out is not None else parent / task.name
-    weights = {component: folder / target for component, target in task.layout.items()}
-    files, notes = {}, list[str]()
-    for name, content in task.files.items():
-        if options.safetensors_only:
-            continue
-        if not is_side_file(name):
-            raise BankDamaged(f"task {task.name}: {name[:100]!a} is not the name of a side file")
-        if is_code(name) and not options.trust_remote_code_files:
-            notes.append(f"{name}: code, not written (see --trust-remote-code-files)")
-        else:
-            files[folder / name] = content
-    if task.left_out and not options.safetensors_only:
-        notes += [f"{text} when it was packed" for text in left_out_note(task.left_out)]
-    return Destination(folder, weights, files, tuple(notes))
-
-
-def _is_file(out: Path | None) -> bool:
-    """Whether an output's name is that of a file of weights."""
-    return out is not None and out.name.endswith(SUFFIXES) and not out.is_dir()
-
-
 @one_command()
 def unpack(
     bank: StrPath,
@@ -183,7 +92,7 @@ def unpack(
         every = [task.name for task in file.manifest.tasks]
         chosen = every if names is None else list(dict.fromkeys(names))
         tasks = [file.task(name) for name in chosen]
-        single = len(tasks) == 1 and (names is not None or _is_file(out))
+        single = len(tasks) == 1 and (names is not None or names_a_file(out))
         places = [destination(task, out, options, single=single) for task in tasks]
         opened = stack.enter_context(bank_base(file, base))
         jobs = [
@@ -260,7 +169,7 @@ class _Unpacking:
     def write(self, progress: Progress) -> None:
         """Write side files, then the weights: a folder without weights loads as nothing."""
         for path in self.files():
-            _make_folder(path.parent)
+            make_folder(path.parent)
         self.notes += write_side_files(
             self.bank, self.place, force=self.options.force, dtype=self.options.dtype
         )
@@ -343,50 +252,3 @@ class _Unpacking:
             left_out=dict(retrieval.task.left_out),
             notes=tuple(self.notes),
         )
-
-
-def write_side_files(
-    bank: BankFile, place: Destination, *, force: bool = False, dtype: str | None = None
-) -> list[str]:
-    """Write a task's side files where they belong; say what was changed in them.
-
-    With `dtype` each config.json says that the weights have it. Raises BankDamaged.
-    """
-    notes = []
-    for path, content in place.side_files.items():
-        data = bank.read_whole(file_key(content)).tobytes()
-        if content_digest(data) != content:
-            raise BankDamaged(f"{bank.path}: tensor {file_key(content)!a} is damaged")
-        if dtype is not None and path.name == "config.json":
-            stored, data = data, with_dtype(data, dtype)
-            if data != stored:
-                name = path.relative_to(place.path).as_posix()
-                notes.append(f"{name}: dtype is {TORCH_NAMES[dtype]}, as the weights now are")
-        _make_folder(path.parent)
-        with atomic_file(path, force=force) as file:
-            file.write_at(data, 0)
-    return notes
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UsageError(f"{folder}: a file is where the output's folder should be") from None
-    except OSError as error:
-        raise wrap_os_error(error, folder, "making the folder") from error
-
-
-def by_component(
-    retrieval: Retrieval, weights: Mapping[str, object]
-) -> dict[str, dict[str, TensorInfo]]:
-    """By component and bank name: the tensors as they are called in the component's file."""
-    made: dict[str, dict[str, TensorInfo]] = {component: {} for component in weights}
-    for name, tensor in retrieval.tensors.items():
-        outer = retrieval.output_name(name)
-        component = component_of(outer, weights)
-        inner = outer[len(component) + 1 :] if component else outer
-        if component not in made:
-            raise BankDamaged(f"{retrieval.bank.path}: no weight file for tensor {name[:100]!a}")
-        made[component][name] = TensorInfo(inner, tensor.dtype, tensor.shape)
-    return made

@@ -10,16 +10,18 @@ from functools import cached_property
 import numpy as np
 
 from randes_cli.core.arrays import F64
+from randes_cli.core.grid import step_exponent
 from randes_cli.core.levels import SEAL_BITS
+from randes_cli.core.prediction import Lengths, Moments, moments
+from randes_cli.core.stats import rounding_of
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import parse_key, sealed_tensors
+from randes_cli.files.bank_keys import parse_key, sealed_tensors, sum_tensor
 from randes_cli.files.writer import parse_size
-from randes_cli.plan import sealable, tensor_bytes
+from randes_cli.plan import sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import TensorInfo
-from randes_cli.stats.prediction import Moments, moments
-from randes_cli.stats.stored import energy_kept, sealable_rows, stored_statistics
+from randes_cli.stats.stored import Statistics, bank_lengths, kept_energy
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
@@ -35,21 +37,25 @@ class Outline:
     Attributes:
         base: all tensors of the base, whose superposable ones are the rows of `norms`.
         summed: those that have a superposition.
-        norms: ‖Δ‖² by tensor and task.
+        lengths: the deltas' lengths by tensor and task, as they were measured.
         indices: the tasks' indices.
         rest: bytes of the bank without superpositions.
+        capacity: tasks that steps of 8 bits have room for.
+        share: superpositions have one element in this many.
     """
 
     base: Sequence[TensorInfo]
     summed: Sequence[TensorInfo]
-    norms: F64
+    lengths: Lengths
     indices: Sequence[int]
     rest: int
+    capacity: int
+    share: int = 1
 
     def bank_bytes(self, groups: int, bits: int) -> int:
         """Bytes of the bank."""
         used = min(groups, len(self.indices))
-        each = sum(count * _sum_bytes(tensor, bits) for tensor, count in self._kinds)
+        each = sum(count * _sum_bytes(tensor, bits, self.share) for tensor, count in self._kinds)
         return self.rest + used * each
 
     @cached_property
@@ -58,17 +64,34 @@ class Outline:
         found = Counter((tensor.dtype, tensor.shape) for tensor in self.summed)
         return [(TensorInfo("", *kind), count) for kind, count in found.items()]
 
-    @cached_property
-    def _cut(self) -> F64:
-        return sealable_rows(self.base)
-
     def cosine(self, groups: int, bits: int) -> float:
         """Mean predicted cosine, with the tasks dealt evenly."""
         dealt = [index % groups for index in self.indices]
-        kept = energy_kept(self._cut, dealt, dict.fromkeys(dealt, bits)) if bits < 8 else None
-        none = np.full(len(self.norms), -1, np.int64)
-        found = moments(self.norms, np.zeros((0, *[len(dealt)] * 2)), none, dealt, kept)
-        return float(found.cosine.mean()) if dealt else 1.0
+        sealed = dict.fromkeys(dealt, bits) if bits < 8 else {}
+        shares = dict.fromkeys(dealt, self.share) if self.share > 1 else {}
+        whole, (kept, rounded) = self.lengths.whole, self._rounding(bits)
+        lengths = Lengths(
+            whole,
+            whole * kept,
+            whole * rounded,
+            self.lengths.changed,
+            dealt,
+            self.lengths.order,
+            kept_energy(self.base, sealed, shares),
+        )
+        return float(moments(lengths).cosine.mean()) if dealt else 1.0
+
+    def _rounding(self, bits: int) -> tuple[F64, F64]:
+        """⟨Δ, q⟩ and ‖q‖² over ‖Δ‖², by tensor and task, as Gaussian deltas would have them."""
+        sizes = np.array([t.elements for t in self.base if superposable(t)], np.float64)
+        rms = np.sqrt(self.lengths.whole / sizes[:, None])
+        width, capacity = 8 if bits == 8 else 16, self.capacity
+        steps = [
+            2.0 ** step_exponent(most, bits=width, capacity=capacity) if most > 0 else 1.0
+            for most in rms.max(axis=1, initial=0.0).tolist()
+        ]
+        sigma = rms / np.array(steps)[:, None]
+        return rounding_of(sigma)
 
     def weigh(self, groups: int, bits: int) -> Alternative:
         """One choice."""
@@ -76,12 +99,13 @@ class Outline:
         return Alternative(groups, bits, size, self.cosine(groups, bits), False)
 
 
-def _sum_bytes(tensor: TensorInfo, bits: int) -> int:
+def _sum_bytes(tensor: TensorInfo, bits: int, every: int) -> int:
+    share = share_of(tensor, 0, {0: every})
     if bits in SEAL_BITS and bits < 8:
         if sealable(tensor):
-            return tensor_bytes(sealed_tensors(0, tensor, bits))
+            return tensor_bytes(sealed_tensors(0, tensor, bits, share))
         return 2 * tensor.elements
-    return tensor.elements * bits // 8
+    return sum_tensor(0, tensor, bits, share).nbytes
 
 
 def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...]:
@@ -96,7 +120,7 @@ def group_choices(tasks: int, groups: int) -> list[int]:
     return sorted(number for number in wanted if 1 <= number <= max(1, tasks, groups))
 
 
-def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
+def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tuple[Alternative, ...]:
     """Neighbouring choices of bits and groups for a bank at hand, smallest first."""
     manifest, tensors = bank.manifest, bank.header.tensors
     count, groups = len(manifest.tasks), manifest.groups
@@ -109,9 +133,11 @@ def alternatives(bank: BankFile, found: Moments) -> tuple[Alternative, ...]:
     outline = Outline(
         list(manifest.base.tensors.values()),
         [tensor for name, tensor in manifest.base.tensors.items() if name in names],
-        stored_statistics(bank).norms,
+        bank_lengths(manifest, statistics.norms, statistics.rounded),
         [task.index for task in manifest.tasks],
         bank.header.file_size - held,
+        manifest.capacity,
+        max(manifest.shares.values(), default=1),
     )
     near = {1, groups, 2 * groups, *([groups // 2] if groups > 1 else [])}
     made = weigh_all(outline, (number for number in near if number <= max(1, count, groups)))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from randes_cli.core.arrays import F64
+from randes_cli.core.prediction import Moments
 from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.plan import superposable
-from randes_cli.stats.prediction import Moments, moments
-from randes_cli.stats.stored import Statistics, cells_of, kept_energy, norm_rows, sealed_bits
+from randes_cli.stats.stored import Statistics, cells_of, norm_rows, predict_bank
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,56 +52,37 @@ class Breakdown:
 
     def __init__(self, bank: BankFile, statistics: Statistics, by: str) -> None:
         self.statistics = statistics
-        self.tasks = [task.group for task in bank.manifest.tasks]
         tensors = bank.manifest.base.tensors.values()
-        self._kept = kept_energy(tensors, self.tasks, sealed_bits(bank.manifest))
+        self._found = predict_bank(bank.manifest, statistics)
+        self._cell_of = cells_of(norm_rows(tensors), statistics.cells)
         names = norm_rows(tensors)
         sizes = [tensor.elements for tensor in tensors if superposable(tensor)]
         self._elements = np.array(sizes, np.int64)
-        self._cell_of = cells_of(names, statistics.cells)
         key = GROUPINGS[by]
         rows: dict[str, list[int]] = {}
         for row, name in enumerate(names):
             rows.setdefault(key(name), []).append(row)
-        norms = statistics.norms
-        self.rows = {n: np.array(r) for n, r in rows.items() if norms[r].any()}
-        self._mixed = self._cells_of_several_groups(len(names))
-
-    def _cells_of_several_groups(self, count: int) -> set[int]:
-        """Cells whose Gram matrices cannot be told apart by group."""
-        group_of = np.full(count, -1)
-        for number, rows in enumerate(self.rows.values()):
-            group_of[rows] = number
-        known = self._cell_of >= 0
-        pairs = np.unique(np.stack([self._cell_of[known], group_of[known]]), axis=1)
-        cells, times = np.unique(pairs[0], return_counts=True)
-        return set(cells[times > 1].tolist())
+        changed = self._found.changed
+        self.rows = {n: np.array(r) for n, r in rows.items() if changed[r].any()}
 
     def moments(self, name: str) -> tuple[Moments, F64 | None]:
         """Of every task on one group: its moments, and 2 × T × T Gram matrices where stored."""
         rows = self.rows[name]
         cells = np.unique(self._cell_of[rows])
-        cells = cells[cells >= 0]
-        norms = self.statistics.norms[rows]
-        kept = None if self._kept is None else self._kept[rows]
-        if self._mixed.intersection(cells.tolist()) or not len(cells):
-            empty = np.zeros((0, *self.statistics.grams.shape[2:]))
-            return moments(norms, empty, np.full(len(rows), -1), self.tasks, kept), None
-        grams = self.statistics.grams[cells]
-        local = np.searchsorted(cells, self._cell_of[rows])
-        local[self._cell_of[rows] < 0] = -1
-        return moments(norms, grams[:, 1], local, self.tasks, kept), grams.sum(axis=0)
+        shared = np.isin(cells, np.delete(self._cell_of, rows))
+        known = len(cells) and not shared.any() and cells[0] >= 0
+        grams = self.statistics.grams[cells].sum(axis=0) if known else None
+        return self._found.over(rows), grams
 
     def whole(self) -> Moments:
         """Of every task over all its tensors."""
-        norms, met = self.statistics.norms, self.statistics.grams[:, 1]
-        return moments(norms, met, self._cell_of, self.tasks, self._kept)
+        return self._found.over()
 
     def row(self, name: str) -> GroupRow:
         """One group over all tasks."""
         rows = self.rows[name]
         found, grams = self.moments(name)
-        there = found.own > 0
+        there = found.changed
         errors = found.error(np.ones(len(there)))[there]
         return GroupRow(
             name=name,
@@ -117,15 +98,15 @@ class Breakdown:
     def task_row(self, name: str, column: int) -> GroupRow | None:
         """One group as one task (a column of the statistics) meets it; None where unchanged."""
         found, grams = self.moments(name)
-        if found.own[column] <= 0:
+        if not found.changed[column]:
             return None
-        rows = self.rows[name][self.statistics.norms[self.rows[name], column] > 0]
+        rows = self.rows[name][self._found.changed[self.rows[name], column]]
         pair = [None, None] if grams is None else [_others(gram, column) for gram in grams]
         return GroupRow(
             name=name,
             tensors=len(rows),
             elements=int(self._elements[rows].sum()),
-            share=float(found.own[column] / self.statistics.norms[:, column].sum()),
+            share=float(found.own[column]) / (float(self.statistics.norms[:, column].sum()) or 1.0),
             predicted_cosine=float(found.cosine[column]),
             predicted_error=float(found.error(np.ones(len(found.own)))[column]),
             before=pair[0],

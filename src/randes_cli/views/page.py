@@ -181,6 +181,9 @@ def _facts(report: BankReport) -> str:
     if report.sealed:
         cut = (f"group {group} at {bits} bits" for group, bits in report.sealed.items())
         pairs.append(("sealed", ", ".join(cut)))
+    if report.shares:
+        shares = (f"group {group}: 1/{every}" for group, every in report.shares.items())
+        pairs.append(("share of the elements", ", ".join(shares)))
     if report.forgotten:
         pairs.append(("forgotten", f"{report.forgotten} tasks remain as interference"))
     body = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in pairs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +47,21 @@ def _count(number: int, noun: str) -> str:
 
 def _sealed(report: BankReport) -> dict[int, str]:
     """The sealed groups, in words, by their bits."""
-    by_bits: dict[int, list[str]] = {}
-    for group, bits in report.sealed.items():
-        by_bits.setdefault(bits, []).append(str(group))
+    return _in_words(report.sealed)
+
+
+def _shares(report: BankReport) -> dict[int, str]:
+    """The groups with a share of the elements, in words, by their m."""
+    return _in_words(report.shares)
+
+
+def _in_words(by_group: Mapping[int, int]) -> dict[int, str]:
+    found: dict[int, list[str]] = {}
+    for group, value in by_group.items():
+        found.setdefault(value, []).append(str(group))
     return {
-        bits: f"group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
-        for bits, groups in by_bits.items()
+        value: f"group{'s' if len(groups) > 1 else ''} {', '.join(groups)}"
+        for value, groups in found.items()
     }
 
 
@@ -69,9 +78,10 @@ def _groups(report: BankReport) -> list[tuple[str, str]]:
         f"{groups} sealed at {bits} bit" + ("s" if bits > 1 else "")
         for bits, groups in _sealed(report).items()
     ]
-    if report.groups == 1 and not sealed:
+    shares = [f"{groups} on 1/{every} of the elements" for every, groups in _shares(report).items()]
+    if report.groups == 1 and not (sealed or shares):
         return []
-    return [("groups", "; ".join([str(report.groups), *sealed]))]
+    return [("groups", "; ".join([str(report.groups), *sealed, *shares]))]
 
 
 def _header(report: BankReport, width: int) -> list[Text]:

@@ -1,0 +1,39 @@
+"""How long a delta is before and after rounding: exact sums of integers, whatever their order."""
+
+from __future__ import annotations
+
+from math import ldexp
+from typing import NamedTuple
+
+#: Parts of a step that what rounding leaves of an element is counted in: 2 to this power.
+PART_BITS = 16
+
+
+class Energy(NamedTuple):
+    """Sums over the elements of a delta, v = (Θ_i − Θ_0) / step.
+
+    With q = round(v), which is superposed, and p = round((v − q) · 2^16), what rounding left:
+    Σ q², Σ q·p and Σ p².
+    """
+
+    squares: int = 0
+    crossed: int = 0
+    rests: int = 0
+
+    def plus(self, other: Energy) -> Energy:
+        """Of both deltas together."""
+        return Energy(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def whole(self, exponent: int) -> float:
+        """‖Δ‖² before rounding; the step is 2^exponent."""
+        parts = (self.squares << 2 * PART_BITS) + (self.crossed << PART_BITS + 1) + self.rests
+        return ldexp(float(parts), 2 * (exponent - PART_BITS))
+
+    def kept(self, exponent: int) -> float:
+        """⟨Δ, q · step⟩: what of ‖Δ‖² the rounded delta has."""
+        parts = (self.squares << PART_BITS) + self.crossed
+        return ldexp(float(parts), 2 * exponent - PART_BITS)
+
+    def rounded(self, exponent: int) -> float:
+        """‖q · step‖²: what is added to the superposition."""
+        return ldexp(float(self.squares), 2 * exponent)

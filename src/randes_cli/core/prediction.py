@@ -1,0 +1,216 @@
+"""How near every task of a bank comes back, from norms and Gram matrices: the one formula.
+
+A superposition holds rounded deltas, S = Σ_j O_j q_j, and task i comes back as Δ̂_i = O_i⁻¹ S. Since
+O is orthogonal, ⟨Δ_i, Δ̂_i⟩ = ⟨Δ_i, q_i⟩ + Σ_j≠i ⟨O_i Δ_i, O_j q_j⟩ and ‖Δ̂_i‖² = ‖S‖², whatever
+the task (paper equation 6). Where layers are shuffled this holds at each position, at which every
+task has another layer. ⟨Δ_i, q_i⟩ and ‖q_j‖² are known of every tensor. The products of different
+tasks, which are near zero where the transform decorrelates, come from Gram matrices of the deltas:
+a pair has the same cosine in all tensors of a cell, and q_j is ⟨Δ_j, q_j⟩ / ‖Δ_j‖² of Δ_j, with
+rounding noise beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from randes_cli.core.arrays import F64, I64, Bools
+
+#: What is left of an energy when it counts as none.
+_CANCELLED = 1e-12
+#: The largest relative error that is told: of a delta whose very length is below every grid.
+MOST_ERROR = 1e9
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Every delta of a bank on every tensor: arrays of tensors × T.
+
+    Attributes:
+        whole: ‖Δ‖² before rounding.
+        kept: ⟨Δ, q⟩, q being the rounded delta.
+        rounded: ‖q‖².
+        changed: where a task's bytes differ from the base's.
+        groups: each task's group; tasks meet within their group only.
+        order: the tensor that a task has at each position; None where nothing is shuffled.
+        left: the share of each tensor's energy that the levels of a sealed group keep, by group
+            (a group that is not there keeps all). With levels that are means of their cells and
+            the gain 1 / left, ⟨x, Q(S)⟩ = ⟨x, S⟩ and ‖Q(S)‖² = ‖S‖² / left.
+        others: ‖q‖² by tensor of deltas that no task answers for any more, by group.
+    """
+
+    whole: F64
+    kept: F64
+    rounded: F64
+    changed: Bools
+    groups: Sequence[int]
+    order: I64 | None = None
+    left: Mapping[int, F64] = field(default_factory=dict)
+    others: Mapping[int, F64] = field(default_factory=dict)
+
+    def members(self, group: int) -> I64:
+        """The tasks of a group."""
+        return np.flatnonzero(np.asarray(self.groups, np.int64) == group)
+
+    def placed(self, values: F64, tasks: I64) -> F64:
+        """What is known of tensors, at the positions where these tasks have them."""
+        chosen = values[:, tasks]
+        return chosen if self.order is None else np.take_along_axis(chosen, self.order[:, tasks], 0)
+
+    def named(self, values: F64, tasks: I64) -> F64:
+        """The reverse: what is known of positions, of the tensors that these tasks have there."""
+        if self.order is None:
+            return values
+        made = np.empty_like(values)
+        np.put_along_axis(made, self.order[:, tasks], values, 0)
+        return made
+
+    def sum_energy(self, group: int, members: I64) -> F64:
+        """‖Q(S)‖² at each position, were all deltas orthogonal."""
+        energy: F64 = self.placed(self.rounded, members).sum(axis=1)
+        return (energy + self.others.get(group, 0.0)) * self.gain(group, len(energy))
+
+    def gain(self, group: int, tensors: int) -> F64:
+        """‖Q(S)‖² / ‖S‖² at each position: 1 in a live group."""
+        return 1.0 / self.left[group] if group in self.left else np.ones(tensors)
+
+
+@dataclass(frozen=True)
+class Grams:
+    """T × T Gram matrices of the transformed deltas, one a cell of tensors.
+
+    `cell_of` is the cell of each tensor, −1 for none.
+    """
+
+    met: F64
+    cell_of: I64
+
+    @classmethod
+    def none(cls, tensors: int) -> Grams:
+        """Nothing known: all deltas count as orthogonal."""
+        return cls(np.zeros((0, 0, 0)), np.full(tensors, -1, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Of every task i, with Δ̂ its retrieval at λ = 1: vectors of T values.
+
+    Attributes:
+        own: ‖Δ_i‖².
+        kept: ⟨Δ_i, q_i⟩, what rounding leaves of it.
+        dot: ⟨Δ_i, Δ̂_i⟩.
+        length: ‖Δ̂_i‖² on the tensors that the task changed.
+        changed: whether it changed any.
+    """
+
+    own: F64
+    kept: F64
+    dot: F64
+    length: F64
+    changed: Bools
+
+    @property
+    def cosine(self) -> F64:
+        """cos(Δ_i, Δ̂_i), −1 to 1; 1 where the task changed nothing, 0 where nothing is left."""
+        scale = np.sqrt(self.own * np.maximum(self.length, 0.0))
+        made = np.where(self.changed, 0.0, 1.0)
+        np.divide(self.dot, scale, out=made, where=self.changed & (scale > 0))
+        return np.clip(made, -1.0, 1.0)
+
+    def error(self, coefficient: F64) -> F64:
+        """‖λ Δ̂_i − Δ_i‖ / ‖Δ_i‖ for one λ per task; 0 where the task changed nothing."""
+        squares = self.own - 2 * coefficient * self.dot + coefficient**2 * self.length
+        lost = np.where(coefficient * np.sqrt(np.maximum(self.length, 0.0)) > 0, MOST_ERROR, 1.0)
+        made = np.where(self.changed, lost**2, 0.0)
+        np.divide(squares, self.own, out=made, where=self.own > 0)
+        return np.clip(np.sqrt(np.maximum(made, 0.0)), 0.0, MOST_ERROR)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `Moments` adds up, by tensor and task; zero where a task changed nothing."""
+
+    own: F64
+    kept: F64
+    dot: F64
+    length: F64
+    changed: Bools
+
+    def over(self, rows: I64 | slice = slice(None)) -> Moments:
+        """The moments of every task over some tensors."""
+        return Moments(
+            self.own[rows].sum(axis=0),
+            self.kept[rows].sum(axis=0),
+            self.dot[rows].sum(axis=0),
+            self.length[rows].sum(axis=0),
+            np.asarray(self.changed[rows].any(axis=0)),
+        )
+
+
+def predict(lengths: Lengths, grams: Grams | None = None) -> Prediction:
+    """The prediction of every tensor of every task."""
+    dot, length = np.zeros((2, *lengths.whole.shape))
+    for group in sorted(set(lengths.groups)):
+        members = lengths.members(group)
+        dots = lengths.placed(lengths.kept, members)
+        energy = lengths.sum_energy(group, members)
+        if grams is not None and len(members) > 1:
+            crossed, longer = _crossed(lengths, grams, members)
+            longer *= lengths.gain(group, len(energy))
+            dots, energy = dots + crossed, _added(energy, longer)
+        dot[:, members] = lengths.named(dots, members)
+        whole = np.broadcast_to(energy[:, None], dots.shape)
+        length[:, members] = lengths.named(whole, members)
+    changed = lengths.changed
+    own, kept = np.where(changed, lengths.whole, 0.0), np.where(changed, lengths.kept, 0.0)
+    dot[~changed] = length[~changed] = 0.0
+    return Prediction(own, kept, dot, length, changed)
+
+
+def _added(energy: F64, crossed: F64) -> F64:
+    """Their sum, nothing where they cancel but for the rounding of these very numbers."""
+    made = energy + crossed
+    made[made < _CANCELLED * energy] = 0.0
+    return made
+
+
+def _crossed(lengths: Lengths, grams: Grams, members: I64) -> tuple[F64, F64]:
+    """What the products of different deltas add, at each position: to each dot, and to ‖S‖²."""
+    whole = lengths.placed(lengths.whole, members)
+    norms, kept = np.sqrt(whole), lengths.placed(lengths.kept, members)
+    weights = np.divide(kept, norms, out=np.zeros_like(kept), where=norms > 0)
+    dots = np.zeros_like(norms)
+    for cell in np.unique(grams.cell_of[grams.cell_of >= 0]).tolist():
+        rows = grams.cell_of == cell
+        cosines = _pair_cosines(grams.met[cell], members, norms[rows])
+        dots[rows] = weights[rows] @ cosines
+    return norms * dots, (weights * dots).sum(axis=1)
+
+
+def _pair_cosines(met: F64, members: I64, norms: F64) -> F64:
+    """cos(O_i Δ_i, O_j Δ_j) of the pairs of different tasks of a cell; `norms` are tensors × T."""
+    everyone = len(members) == len(met)
+    made = met.copy() if everyone else met[np.ix_(members, members)]
+    most = norms.T @ norms
+    np.divide(made, most, out=made, where=most > 0)
+    made[most <= 0] = 0.0
+    np.fill_diagonal(made, 0.0)
+    return np.clip(made, -1.0, 1.0, out=made)
+
+
+def moments(lengths: Lengths, grams: Grams | None = None) -> Moments:
+    """Moments of every task over all tensors."""
+    return predict(lengths, grams).over()
+
+
+def task_cosine(lengths: Lengths, task: int) -> float:
+    """The cosine of one task without Gram matrices, as `moments` has it: T for each tensor."""
+    group, there = lengths.groups[task], lengths.changed[:, task]
+    if not there.any():
+        return 1.0
+    energy = lengths.sum_energy(group, lengths.members(group))
+    length = lengths.named(energy[:, None], np.array([task]))[there, 0].sum()
+    scale = np.sqrt(lengths.whole[there, task].sum() * length)
+    return float(np.clip(lengths.kept[there, task].sum() / scale, -1, 1)) if scale > 0 else 0.0
