@@ -15,6 +15,7 @@ from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import measure, verify
+from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import (
     BaseStorage,
@@ -22,7 +23,6 @@ from randes_cli.specs import (
     RunOptions,
     TaskInput,
     Transform,
-    UnpackOptions,
 )
 from tests.independent.judge import judge
 

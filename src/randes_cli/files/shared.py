@@ -65,7 +65,7 @@ def _digest(source: Source, name: str) -> bytes | None:
     for start in range(0, tensor.nbytes, _READ):
         raw = np.empty(min(_READ, tensor.nbytes - start), np.uint8)
         source.read(name, start, raw)
-        running.update(memoryview(raw))
+        running.update(raw)  # type: ignore[arg-type]
         first = raw[:size].copy() if first is None else first
         constant = constant and bool((raw.reshape(-1, size) == first).all())
     return None if constant else running.digest()
