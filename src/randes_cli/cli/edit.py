@@ -87,7 +87,7 @@ def add(
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
-    print_lines(lambda width: edit_table(report, width))
+    print_lines(lambda width: edit_table(report, width), quiet=quiet)
     if forget:
         _note_forgotten([name for index, name in gone.items() if index not in left], quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)
@@ -157,7 +157,7 @@ def remove(
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
-    print_lines(lambda width: edit_table(report, width))
+    print_lines(lambda width: edit_table(report, width), quiet=quiet)
     if forget:
         _note_forgotten(task, quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

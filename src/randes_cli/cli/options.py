@@ -21,7 +21,9 @@ OwnBank = Annotated[
     str, typer.Argument(metavar="BANK", help="The bank to change: a file.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no talk on stderr.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, no talk; what writes says nothing.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]

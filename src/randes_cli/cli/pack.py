@@ -164,10 +164,13 @@ def pack(
         return
     for line in pack_notes(report):
         note(line, quiet=quiet)
-    print_lines(lambda width: pack_table(report, width))
+    print_lines(lambda width: pack_table(report, width), quiet=quiet)
     if report.alternatives:
         print_lines(
-            lambda width: choice_table(report.alternatives, report.groups, len(report.tasks), width)
+            lambda width: choice_table(
+                report.alternatives, report.groups, len(report.tasks), width
+            ),
+            quiet=quiet,
         )
     if report.advice:
         note(report.advice, quiet=quiet)

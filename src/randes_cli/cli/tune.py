@@ -67,6 +67,6 @@ def tune(
     if json:
         print_json(report, **clock.facts(0, report.bytes_written))
         return
-    print_lines(lambda width: tuning_table(report, width))
+    print_lines(lambda width: tuning_table(report, width), quiet=quiet)
     more = f", {report.resumed} from before" if report.resumed else ""
     note(f"{report.evaluations} evaluations{more}", quiet=quiet)

@@ -100,7 +100,7 @@ def unpack(
     for report in reports:
         extra = f", {report.saturated} values clipped" if report.saturated else ""
         extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
-        say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}")
+        say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}", quiet=quiet)
         for text in report.notes:
             note(f"{report.task}: {text}", quiet=quiet)
     note(clock.sentence(total, written), quiet=quiet or dry_run)

@@ -52,17 +52,17 @@ def verify(
         )
     else:
         for check in report.against:
-            print_lines(partial(check_table, check))
+            print_lines(partial(check_table, check), quiet=quiet)
         if report.sound:
-            say(f"{bank}: sound, {human(report.bytes_checked)} checked")
+            say(f"{bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
         for key in report.damaged:
-            say(f"damaged: {key!a}")
+            say(f"damaged: {key!a}", quiet=quiet)
         for name, keys in report.hurt.items():
-            say(f"task {name}: hurt by {len(keys)} of them")
+            say(f"task {name}: hurt by {len(keys)} of them", quiet=quiet)
         if report.damaged:
-            say(f"whole: {', '.join(report.whole) or 'none'}")
+            say(f"whole: {', '.join(report.whole) or 'none'}", quiet=quiet)
         if against and not measured:
-            say("not measured against the originals: the bank is damaged")
+            say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
         raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")

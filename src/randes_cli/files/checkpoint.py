@@ -83,8 +83,10 @@ class TensorFile:
 
     def close(self) -> None:
         """Close the file; further reads fail."""
+        fd, self.fd = self.fd, -1  # closed again, the number may be somebody else's
         with suppress(OSError):  # nothing was written
-            os.close(self.fd)
+            if fd >= 0:
+                os.close(fd)
 
 
 class Checkpoint:

@@ -40,9 +40,10 @@ from randes_cli.read.places import (
     destination,
     make_folder,
     names_a_file,
+    output_metadata,
     write_side_files,
 )
-from randes_cli.read.retrieve import Retrieval, output_metadata
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress, run_parallel
 
