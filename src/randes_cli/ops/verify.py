@@ -197,11 +197,10 @@ def measure(
     progress: Progress = no_progress,
 ) -> tuple[TaskCheck, ...]:
     """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
-    with bank_base(bank, base) as opened:
+    leave = opening or OpenOptions(allow_pickle=run.allow_pickle)
+    with bank_base(bank, base, allow_pickle=run.allow_pickle) as opened:
         return tuple(
-            _measure_task(
-                bank, opened, name, source, run, coefficient, opening or OpenOptions(), progress
-            )
+            _measure_task(bank, opened, name, source, run, coefficient, leave, progress)
             for name, source in originals
         )
 
@@ -220,7 +219,8 @@ def _measure_task(
     found: dict[str, dict[int, Overlap]] = {}
     unlike: set[str] = set()
     with ExitStack() as stack:
-        original = reopen(stack, name, source, bank_source(bank, base), opening).source
+        leave = opening.recorded(bank.task(name).pickle)
+        original = reopen(stack, name, source, bank_source(bank, base), leave).source
         if original.tensors != retrieval.tensors:
             raise MismatchError(f"{source}: has other tensors than task {name}")
 
