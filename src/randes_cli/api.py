@@ -47,7 +47,8 @@ class Bank:
         """
         file = open_bank(as_source(path))
         try:
-            return cls(file, open_base(file, base), run or RunOptions())
+            how = run or RunOptions()
+            return cls(file, open_base(file, base, allow_pickle=how.allow_pickle), how)
         except BaseException:
             file.close()
             raise

@@ -107,8 +107,8 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
     keys = {own_key(name, n) for n in [*task.own, *task.shapes]}
     keys |= {file_key(content) for content in task.files.values()}
     for tensor in retrieval.tensors:
-        if tensor not in task.own:
-            keys.add(base_key(tensor))
+        if retrieval.kept_name(tensor) not in task.own:
+            keys.add(base_key(retrieval.kept_name(tensor)))
             if retrieval.superposed(tensor):
                 held = retrieval.held(tensor).name
                 keys |= {sum_key(task.group, held), scale_key(task.group, held)}
@@ -205,11 +205,10 @@ def measure(
     progress: Progress = no_progress,
 ) -> tuple[TaskCheck, ...]:
     """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
-    with bank_base(bank, base) as opened:
+    leave = opening or OpenOptions(allow_pickle=run.allow_pickle)
+    with bank_base(bank, base, allow_pickle=run.allow_pickle) as opened:
         return tuple(
-            _measure_task(
-                bank, opened, name, source, run, coefficient, opening or OpenOptions(), progress
-            )
+            _measure_task(bank, opened, name, source, run, coefficient, leave, progress)
             for name, source in originals
         )
 
@@ -228,7 +227,8 @@ def _measure_task(
     found: dict[str, dict[int, Overlap]] = {}
     unlike: set[str] = set()
     with ExitStack() as stack:
-        original = reopen(stack, name, source, bank_source(bank, base), opening).source
+        leave = opening.recorded(bank.task(name).pickle)
+        original = reopen(stack, name, source, bank_source(bank, base), leave).source
         if original.tensors != retrieval.tensors:
             raise MismatchError(f"{source}: has other tensors than task {name}")
 
@@ -280,9 +280,9 @@ def _task_check(
     prediction = predict_bank(bank.manifest, statistics)
 
     def predicted(name: str) -> float:
-        return float(prediction.over(np.array([rows[name]])).cosine[column])
+        return float(prediction.over(np.array([rows[retrieval.kept_name(name)]])).cosine[column])
 
-    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    names = list(filter(retrieval.superposed, retrieval.once()))
     sums = {
         name: sum((one for _, one in sorted(found.get(name, {}).items())), Overlap())
         for name in names
