@@ -48,7 +48,9 @@ def run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             import traceback
 
-            traceback.print_exc()
+            from randes_cli.files.hub_errors import without_login
+
+            print(without_login(traceback.format_exc()), end="", file=sys.stderr)
         return _explain(error)
 
 

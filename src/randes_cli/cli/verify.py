@@ -26,6 +26,7 @@ def verify(
         ),
     ] = None,
     base: o.BaseOption = None,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -42,7 +43,7 @@ def verify(
             quick=quick,
             against=o.originals(against),
             base=base,
-            run=o.run_options(threads, None),
+            run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
     measured = report.sound and bool(against)
