@@ -179,6 +179,7 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
         "base.pickle",
         "coefficient",
         "transform.matched",
+        "transform.exact",
         "sealed",
         "shares",
         "tuning",

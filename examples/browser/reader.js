@@ -219,11 +219,12 @@ export class Bank {
   }
 
   findUnits() {
-    const { targets, matched, every } = this.manifest.transform;
+    const { targets, matched, every, exact = [] } = this.manifest.transform;
+    const apart = new Set(exact);
     const chosen = targets === "all" ? null : new Set(matched);
     const types = new Map();
     for (const name of this.shapes.keys()) {
-      if (!this.superposable(name) || (chosen && !chosen.has(name))) continue;
+      if (!this.superposable(name) || apart.has(name) || (chosen && !chosen.has(name))) continue;
       const [type] = this.layer(name);
       const shape = this.shapes.get(name)[1].join("x");
       if (!types.has(type)) types.set(type, new Map());

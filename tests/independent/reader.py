@@ -166,6 +166,8 @@ class Bank:
         transform = self.manifest["transform"]
         types: dict[str, dict[tuple[int, ...], list[str]]] = {}
         for name in filter(self.superposable, self.shapes):
+            if name in transform.get("exact", ()):
+                continue
             if transform["targets"] == "all" or name in transform["matched"]:
                 of_type = types.setdefault(self._layer(name)[0], {})
                 of_type.setdefault(self.shapes[name][1], []).append(name)

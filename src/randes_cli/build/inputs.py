@@ -16,7 +16,7 @@ from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.fit import TaskFit
-from randes_cli.plan import Unit, choose_targets, plan_units
+from randes_cli.plan import Unit, choose_exact, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
@@ -146,7 +146,7 @@ def _open_inputs(
     refusals.list(len(opened))
     found = _open_base(stack, base, opened, options, opener)
     tensors = list(found.source.tensors.values())
-    transform = choose_targets(tensors, options.transform)
+    transform = choose_targets(tensors, choose_exact(tensors, options.transform))
     units = plan_units(tensors, transform)
     names = {name for unit in units for name in unit.names}
     made: list[tuple[OpenTask, TaskFit]] = []

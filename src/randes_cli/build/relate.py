@@ -69,7 +69,7 @@ def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) ->
     if path is None or (ref is not None and not is_cached(ref)):  # not worth gigabytes
         return echo
     try:
-        opened = reopen(stack, task.name, path, draft.base, OpenOptions())
+        opened = reopen(stack, task.name, path, draft.base, OpenOptions().recorded(task.pickle))
     except RandesError:
         return echo
     if opened.source.tensors != Retrieval(bank, None, task).tensors:

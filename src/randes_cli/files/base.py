@@ -17,7 +17,7 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
 from randes_cli.limits import StrPath, as_source
-from randes_cli.specs import BaseStorage
+from randes_cli.specs import BaseStorage, OpenOptions
 
 
 class BankBase:
@@ -66,9 +66,11 @@ def find_recorded(recorded: str, bank: Path) -> str | None:
 
 
 @contextmanager
-def bank_base(bank: BankFile, given: StrPath | None = None) -> Iterator[BankBase | None]:
+def bank_base(
+    bank: BankFile, given: StrPath | None = None, *, allow_pickle: bool = False
+) -> Iterator[BankBase | None]:
     """The base of a bank for the time of the block; see `open_base`."""
-    base = open_base(bank, given)
+    base = open_base(bank, given, allow_pickle=allow_pickle)
     try:
         yield base
     finally:
@@ -76,8 +78,10 @@ def bank_base(bank: BankFile, given: StrPath | None = None) -> Iterator[BankBase
             base.close()
 
 
-def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
-    """The base of a bank; None where it is all zeros.
+def open_base(
+    bank: BankFile, given: StrPath | None, *, allow_pickle: bool = False
+) -> BankBase | None:
+    """The base of a bank; None where it is all zeros. A pickle that was packed is read again.
 
     Raises MissingError where it lies outside and cannot be found, MismatchError where what is
     found has other names or shapes (values are compared chunk by chunk as they are read).
@@ -93,7 +97,8 @@ def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
             f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
             "say --base PATH"
         )
-    outside = Sources().open(path)
+    opening = OpenOptions(allow_pickle=allow_pickle).recorded(record.pickle)
+    outside = Sources(opening).open(path)
     if outside.tensors != record.tensors:
         outside.close()
         raise MismatchError(f"{path}: not the base of {bank.path} (names, dtypes or shapes differ)")
@@ -120,6 +125,6 @@ def base_task(bank: BankFile) -> TaskRecord:
         fingerprint=record.fingerprint,
         metadata=record.metadata,
         unchanged=frozenset(record.tensors),
-        layout={"": "model.safetensors", **(layouts[0] if layouts else {})},
+        layout=record.layout or {"": "model.safetensors", **(layouts[0] if layouts else {})},
         files=record.files,
     )

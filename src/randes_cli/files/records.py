@@ -249,6 +249,8 @@ def transform_json(transform: Transform) -> dict[str, Any]:
     }
     if transform.matched is not None:
         made["matched"] = sorted(transform.matched)
+    if transform.exact:
+        made["exact"] = sorted(transform.exact)
     return {**made, **transform.extra}
 
 
@@ -271,6 +273,7 @@ def read_transform(fields: Fields, base: Tensors, version: int) -> Transform:
         every=fields.limited("every"),
         rest=fields.choice("rest", Rest),
         matched=matched,
+        exact=frozenset(_known(fields, "exact", base) if "exact" in fields.value else ()),
         any_digits=version < 2,
         extra=fields.rest(),
     )

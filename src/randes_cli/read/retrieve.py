@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 
 import numpy as np
 
 from randes_cli.core.arrays import Raw
-from randes_cli.core.convert import narrow, widen
+from randes_cli.core.convert import all_finite, narrow, widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, ROUNDED, base_key, own_key, sum_key
+from randes_cli.files.bank_keys import base_key, own_key, sum_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
 from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect, Unit, chunks, share_of
+from randes_cli.read.coefficient import default_coefficient
 from randes_cli.read.pieces import Piece, Read, StoredChunk
 from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.stats.stored import default_lambda, stands_alone
+from randes_cli.stats.stored import stands_alone
 from randes_cli.workers import Workers
 
 
@@ -86,26 +86,9 @@ class Retrieval:
         return self._chosen
 
     def _default(self) -> float:
-        tasks = self.bank.manifest.tasks
-        place = next(n for n, task in enumerate(tasks) if task.index == self.task.index)
-        try:
-            return default_lambda(self.bank, place)
-        except BankDamaged:
-            keys = [key for key in (NORMS, ROUNDED) if self._hurt(key)]
-            if not self.force:
-                raise BankDamaged(
-                    f"{self.bank.path}: tensor {keys[0]!a} is damaged, so the default λ of "
-                    f"{self.task.name} is not known; say --lambda 1 (or --force, which takes 1)"
-                ) from None
-            self.damaged.update(keys)
-            return 1.0
-
-    def _hurt(self, key: str) -> bool:
-        """Whether a statistics tensor is damaged."""
-        try:
-            return key in self.bank and self.bank.read_whole(key) is None
-        except BankDamaged:
-            return True
+        found, damaged = default_coefficient(self.bank, self.task, force=self.force)
+        self.damaged.update(damaged)
+        return found
 
     def _output(self, tensor: TensorInfo) -> TensorInfo:
         if self._dtype is None or tensor.dtype not in FLOAT_DTYPES:
@@ -286,7 +269,7 @@ class Retrieval:
         for rect in piece.rect.split(kernel.elements):
             start = (rect.start - piece.rect.start) * size
             target = out[start : start + rect.elements * size]
-            self._base_strip(kernel, base, rect, target if onto else None)
+            self._base_strip(kernel, base, rect, target if onto else None, piece)
             if direct:
                 bits = 8 * ITEM_SIZE[dtype]
                 codes = kernel.buffer(rect.elements * bits // 8)
@@ -306,21 +289,26 @@ class Retrieval:
         if direct:  # what `reader` reads it also checks
             self._check_chunk(sums, self._whole(piece), piece, key)
 
-    @staticmethod
     def _base_strip(
-        kernel: Kernel, base: StoredChunk | None, rect: Rect, target: Raw | None
+        self,
+        kernel: Kernel,
+        base: StoredChunk | None,
+        rect: Rect,
+        target: Raw | None,
+        piece: Piece,
     ) -> None:
-        """Read the base's strip to where the kernel adds to it: `target`, or its own memory."""
+        """Read the base's strip to where the kernel adds to it: `target`, or its own memory.
+
+        Nothing is packed on a base with NaN or infinite values: one that has them is forged.
+        """
         if base is None:
             kernel.set_base(0, None, "F32", rect.elements)
-        elif target is not None:
-            base.read(rect, target)
-        else:
+            return
+        raw = target
+        if raw is None:
             raw = kernel.buffer(rect.elements * ITEM_SIZE[base.dtype])
-            base.read(rect, raw)
+        base.read(rect, raw)
+        if base.unchecked and not all_finite(raw, base.dtype):
+            self._check(b"NaN or infinite values", b"", base_key(piece.tensor.name), piece.chunk)
+        if target is None:
             kernel.set_base(0, raw, base.dtype, rect.elements)
-
-
-def output_metadata(task: TaskRecord) -> Mapping[str, str]:
-    """The header metadata of a retrieved checkpoint: the task's own, readable by transformers."""
-    return {"format": "pt", **task.metadata}
