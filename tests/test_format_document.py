@@ -174,6 +174,8 @@ def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:
         "files",
         "left_out",
         "pickle",
+        "ties",
+        "base.ties",
         "base.layout",
         "base.left_out",
         "base.pickle",

@@ -254,8 +254,8 @@ class PackOptions:
         groups: superpositions side by side; tasks that name none are dealt by index.
         capacity: tasks that an 8-bit superposition must have room for
             (None: twice the tasks of the largest group, at least 16).
-        steps: step exponents by tensor name that replace the measured ones; with
-        widths: bits of those superpositions that are not `bits` wide, by tensor name.
+        steps: step exponents by tensor name, in place of the measured ones.
+        widths: bits by tensor name, for those of `steps` that are not `bits` wide.
         adapters: LoRA adapters stay adapters, also where a base is named.
         merge_adapters: refuse to keep them so (where there is a base and not `adapters`, they
             become full tasks anyway: base + scaling · B · A).

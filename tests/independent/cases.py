@@ -205,6 +205,24 @@ def _edits() -> dict[str, Vector]:
     }
 
 
+def _ties() -> dict[str, Vector]:
+    base = state("ties", {"head": (8, 6), "w": (6, 6)})
+    both = {**base, "embed": base["head"]}
+    apart = tuned(both, "apart")
+    tied = {**tuned(both, "tied"), "embed": tuned(both, "tied")["head"]}
+    tasks = {
+        "tied": tied,
+        "apart": apart,
+        "other-name": {"embed": tied["embed"], "w": tied["w"]},
+        "more-names": {**tied, "third": tied["head"]},
+    }
+    outside = ["--base", "reference"]
+    return {
+        "ties": Vector("tensors with several names, in base and tasks", both, tasks),
+        "ties-outside": Vector("the same, the base outside", both, tasks, outside),
+    }
+
+
 def vectors() -> dict[str, Vector]:
     """All of them, by file name."""
-    return _transforms() | _seals() | _widths() | _numbers() | _names() | _edits()
+    return _transforms() | _seals() | _widths() | _numbers() | _names() | _edits() | _ties()

@@ -196,6 +196,7 @@ class _Edit:
             )
         leave = self.options.opening.recorded(record.pickle)
         opened = reopen(self.stack, record.name, path, self.source(), leave)
+        opened = opened.under(record.ties)
         tensors = opened.source.tensors
         whole = fit_task(self.source().tensors, tensors, self.old.units)
         changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}

@@ -74,6 +74,7 @@ def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) ->
         return echo
     if opened.source.tensors != Retrieval(bank, None, task).tensors:
         return echo
+    opened = opened.under(task.ties)
     fit = fit_task(draft.base.tensors, opened.source.tensors, draft.unit_of)
     return Participant(opened, fit, task.index, task.seed, task.group)
 

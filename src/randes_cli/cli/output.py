@@ -134,13 +134,18 @@ class Clock:
 
 
 def _peak_memory() -> int:
-    """Bytes that this process had at most; what the system counts may be its parent's."""
-    import resource
+    """Bytes that this process had at most, 0 where nobody counts them.
 
+    What the system counts may be its parent's.
+    """
     with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:  # noqa: PTH123
         for line in file:
             if line.startswith(b"VmHWM:"):
                 return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 

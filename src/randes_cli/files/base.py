@@ -14,6 +14,7 @@ from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.shared import Retied, all_names
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
 from randes_cli.limits import StrPath, as_source
@@ -28,7 +29,13 @@ class BankBase:
         self.source = f"{bank.path} (base)" if outside is None else outside.source
         self.tensors = bank.manifest.base.tensors
         self.metadata = bank.manifest.base.metadata
+        self.ties = bank.manifest.base.ties
         self._digests = bank.base_digests()
+
+    @property
+    def whole(self) -> Source:
+        """The same under all names that its tensors have."""
+        return Retied(self, self.ties) if self.ties else self
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -99,7 +106,7 @@ def open_base(
         )
     opening = OpenOptions(allow_pickle=allow_pickle).recorded(record.pickle)
     outside = Sources(opening).open(path)
-    if outside.tensors != record.tensors:
+    if outside.tensors != all_names(record.tensors, record.ties):
         outside.close()
         raise MismatchError(f"{path}: not the base of {bank.path} (names, dtypes or shapes differ)")
     return BankBase(bank, outside)
@@ -125,6 +132,7 @@ def base_task(bank: BankFile) -> TaskRecord:
         fingerprint=record.fingerprint,
         metadata=record.metadata,
         unchanged=frozenset(record.tensors),
+        ties=record.ties,
         layout=record.layout or {"": "model.safetensors", **(layouts[0] if layouts else {})},
         files=record.files,
     )

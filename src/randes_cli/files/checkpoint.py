@@ -20,6 +20,7 @@ from randes_cli.files.guard import Stamp, is_still, note_input, stamp, unwatch, 
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
+from randes_cli.files.system import FLAGS, NO_WAIT, read_at
 from randes_cli.limits import LONGEST_NAME
 from randes_cli.specs import FORMAT_NAME, OpenOptions, TensorInfo
 
@@ -53,7 +54,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self.fd = os.open(path, os.O_RDONLY | FLAGS | NO_WAIT)
         except OSError as error:
             raise wrap_os_error(error, path, "opening") from error
         try:
@@ -72,7 +73,7 @@ class TensorFile:
         view = out.data
         try:
             while view:
-                done = os.preadv(self.fd, [view], offset)
+                done = read_at(self.fd, view, offset)
                 if not done:
                     raise CheckpointError(f"{self.path}: truncated while it was read")
                 view, offset = view[done:], offset + done

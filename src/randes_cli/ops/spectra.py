@@ -144,7 +144,7 @@ def interference(
 
 def _run(measure: _Measure, progress: Progress) -> dict[str, _Found]:
     retrieval = measure.retrieval
-    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    names = list(filter(retrieval.superposed, retrieval.once()))
     found: dict[str, _Found] = {}
 
     def work(kernel: Kernel, name: str) -> int:

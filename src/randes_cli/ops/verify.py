@@ -100,8 +100,8 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
     keys = {own_key(name, n) for n in [*task.own, *task.shapes]}
     keys |= {file_key(content) for content in task.files.values()}
     for tensor in retrieval.tensors:
-        if tensor not in task.own:
-            keys.add(base_key(tensor))
+        if retrieval.kept_name(tensor) not in task.own:
+            keys.add(base_key(retrieval.kept_name(tensor)))
             if retrieval.superposed(tensor):
                 held = retrieval.held(tensor).name
                 keys |= {sum_key(task.group, held), scale_key(task.group, held)}
@@ -272,9 +272,9 @@ def _task_check(
     prediction = predict_bank(bank.manifest, statistics)
 
     def predicted(name: str) -> float:
-        return float(prediction.over(np.array([rows[name]])).cosine[column])
+        return float(prediction.over(np.array([rows[retrieval.kept_name(name)]])).cosine[column])
 
-    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    names = list(filter(retrieval.superposed, retrieval.once()))
     sums = {
         name: sum((one for _, one in sorted(found.get(name, {}).items())), Overlap())
         for name in names

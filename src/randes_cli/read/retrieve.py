@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from randes_cli.files.bank_keys import base_key, own_key, sum_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.shared import all_names
 from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect, Unit, chunks, share_of
 from randes_cli.read.coefficient import default_coefficient
@@ -57,12 +59,15 @@ class Retrieval:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         self._dtype = dtype
         self._named = bank.manifest.base.tensors
+        absent = task.absent
         shared = [
             task.tensor(tensor)
             for name, tensor in self._named.items()
-            if name not in task.missing and name not in task.own
+            if name not in absent and name not in task.own
         ]
-        self.tensors = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
+        self._kept = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
+        whole = all_names(self._kept, task.ties)
+        self.tensors = {n: t for n, t in whole.items() if n not in task.missing or n in task.ties}
         self.workers = Workers(run or RunOptions(), self.tensors.values())
         self.saturated = 0
         self._lock = threading.Lock()
@@ -97,7 +102,7 @@ class Retrieval:
 
     def pieces(self, name: str) -> list[Piece]:
         """The pieces of one output tensor, in order."""
-        tensor = self.tensors[name]
+        tensor, name = self.tensors[name], self.kept_name(name)
         rows, cols = tensor.matrix
         if name in self.task.own:
             return [Piece(tensor, n, r, own=True) for n, r in enumerate(chunks(rows, cols))]
@@ -108,10 +113,23 @@ class Retrieval:
 
     def output_name(self, name: str) -> str:
         """What the task itself calls a tensor that `tensors` has under `name`."""
-        return self.task.output_name(name) if name in self._named else name
+        known = name in self._named or name in self.bank.manifest.base.ties
+        return self.task.output_name(name) if known else name
+
+    def kept_name(self, name: str) -> str:
+        """The name that a tensor is kept under: its own, or that of the one it shares."""
+        return self.task.ties.get(name, name)
+
+    def once(self) -> list[str]:
+        """Names of the output's tensors, one for each that is kept."""
+        found: dict[str, str] = {}
+        for name in self.tensors:
+            found.setdefault(self.kept_name(name), name)
+        return list(found.values())
 
     def superposed(self, name: str) -> bool:
         """Whether a tensor of the task is approximate: it comes from a superposition."""
+        name = self.kept_name(name)
         return name not in self.task.own and name not in self.task.unchanged
 
     @property
@@ -148,6 +166,9 @@ class Retrieval:
 
     def fill(self, kernel: Kernel, piece: Piece, out: Raw) -> None:
         """Write one piece's bytes to `out`. Raises BankDamaged."""
+        name = self.kept_name(piece.tensor.name)
+        if name != piece.tensor.name:
+            piece = replace(piece, tensor=piece.tensor._replace(name=name))
         if piece.own:
             self._fill_own(piece, out)
         elif self.superposed(piece.tensor.name):
@@ -230,6 +251,7 @@ class Retrieval:
 
     def place(self, name: str) -> tuple[Unit, int]:
         """The unit of a tensor and the position where this task's layer lies in it."""
+        name = self.kept_name(name)
         unit = self.bank.units.get(name)
         if unit is None:
             raise BankDamaged(f"{self.bank.path}: tensor {name!a} is not superposed in this bank")
