@@ -42,7 +42,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/run.py --mergekit --scaling --large --swap
 
 torture: $(READY)
-	PYTHONPATH=src:. $(BIN)/python -m tests.torture.run
+	PYTHONPATH=src:. $(BIN)/python -m tests.torture.run --document docs/reliability.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache examples/digits/.cache

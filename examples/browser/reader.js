@@ -5,7 +5,7 @@ import { shake256, xxh3 } from "./hashes.js";
 import { ITEM_SIZE, convert, fromFloat32, isFloat, toFloat32, unseal } from "./numbers.js";
 
 const CHUNK = 1 << 20;
-const FEATURES = new Set(["superposition", "sealed"]);
+const FEATURES = new Set(["superposition", "sealed", "ties"]);
 const DISTORTION = { 1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006 };
 const fround = Math.fround;
 
@@ -219,11 +219,12 @@ export class Bank {
   }
 
   findUnits() {
-    const { targets, matched, every } = this.manifest.transform;
+    const { targets, matched, every, exact = [] } = this.manifest.transform;
+    const apart = new Set(exact);
     const chosen = targets === "all" ? null : new Set(matched);
     const types = new Map();
     for (const name of this.shapes.keys()) {
-      if (!this.superposable(name) || (chosen && !chosen.has(name))) continue;
+      if (!this.superposable(name) || apart.has(name) || (chosen && !chosen.has(name))) continue;
       const [type] = this.layer(name);
       const shape = this.shapes.get(name)[1].join("x");
       if (!types.has(type)) types.set(type, new Map());
@@ -247,7 +248,7 @@ export class Bank {
   checkSums() {
     const shuffled = this.manifest.transform.shuffle !== "none";
     for (const task of this.tasks.values()) {
-      const absent = new Set([...task.unchanged, ...task.missing, ...Object.keys(task.own)]);
+      const absent = absentOf(task);
       for (const name of this.shapes.keys()) {
         if (!this.superposable(name) || absent.has(name)) continue;
         const layers = (shuffled && this.units.get(name)?.layers) || [name];
@@ -296,7 +297,7 @@ export class Bank {
     }
     const rows = new Map(names.map((name, row) => [name, row]));
     const at = (name, k) => rows.get(name) * tasks.length + k;
-    const absent = new Set([...task.unchanged, ...task.missing, ...Object.keys(task.own)]);
+    const absent = absentOf(task);
     const present = names.filter((name) => !absent.has(name));
     let [own, dot, total] = [0, 0, 0];
     for (const name of present) {
@@ -363,21 +364,23 @@ export class Bank {
 
   /** The names that a task's checkpoint has. */
   tensors(task) {
-    const { missing, own } = this.tasks.get(task);
+    const { missing, own, ties = {} } = this.tasks.get(task);
     const shared = [...this.shapes.keys()].filter((n) => !missing.includes(n) && !(n in own));
-    return [...shared, ...Object.keys(own)];
+    return [...shared, ...Object.keys(own), ...Object.keys(ties)];
   }
 
   /** The name in the checkpoint of a tensor that the bank calls `name`. */
   outputName(task, name) {
     const { prefix = ["", ""], unprefixed = [] } = this.tasks.get(task);
-    const renamed = this.shapes.has(name) && !unprefixed.includes(name) && name.startsWith(prefix[1]);
+    const known = this.shapes.has(name) || name in (this.manifest.base.ties ?? {});
+    const renamed = known && !unprefixed.includes(name) && name.startsWith(prefix[1]);
     return renamed ? prefix[0] + name.slice(prefix[1].length) : name;
   }
 
   /** One tensor of a task: {dtype, shape, data}; `name` as `tensors` lists it. */
   async retrieve(taskName, name, coefficient = null) {
     const task = this.tasks.get(taskName);
+    if (name in (task.ties ?? {})) return this.retrieve(taskName, task.ties[name], coefficient);
     if (name in task.own) {
       const [dtype, shape] = task.own[name];
       return { dtype, shape, data: await this.bytes(`own/${taskName}/${name}`) };
@@ -408,6 +411,13 @@ export class Bank {
     this.digests = new Map();
     this.units = new Map();
   }
+}
+
+/** Tensors of the base of which nothing of a task is superposed. */
+function absentOf(task) {
+  const kept = new Set(Object.values(task.ties ?? {}));
+  const missing = task.missing.filter((name) => !kept.has(name));
+  return new Set([...task.unchanged, ...missing, ...Object.keys(task.own)]);
 }
 
 async function readHeader(source) {

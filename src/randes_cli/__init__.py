@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from randes_cli.errors import RandesError as RandesError
     from randes_cli.errors import UsageError as UsageError
     from randes_cli.files.records import TaskRecord as TaskRecord
+    from randes_cli.live.mixed import MixedModel as MixedModel
+    from randes_cli.live.mixed import attach as attach
+    from randes_cli.live.pool import Pool as Pool
     from randes_cli.ops.describe import BankReport as BankReport
     from randes_cli.ops.diff import BankDiff as BankDiff
     from randes_cli.ops.diff import CheckpointDiff as CheckpointDiff
@@ -88,12 +91,14 @@ _HOME = {
     "LoadReport": "read.load",
     "MismatchError": "errors",
     "MissingError": "errors",
+    "MixedModel": "live.mixed",
     "NewerFormat": "errors",
     "NoSpace": "errors",
     "OpenOptions": "specs",
     "OutOfResources": "errors",
     "PackOptions": "specs",
     "PackReport": "reports",
+    "Pool": "live.pool",
     "PushReport": "ops.push",
     "RandesError": "errors",
     "RunOptions": "specs",
@@ -110,6 +115,7 @@ _HOME = {
     "VerifyReport": "ops.verify",
     "Written": "verbs",
     "add": "build.edit",
+    "attach": "live.mixed",
     "diff": "verbs",
     "evaluate": "ops.evaluate",
     "inspect": "verbs",
@@ -143,12 +149,14 @@ __all__ = [
     "LoadReport",
     "MismatchError",
     "MissingError",
+    "MixedModel",
     "NewerFormat",
     "NoSpace",
     "OpenOptions",
     "OutOfResources",
     "PackOptions",
     "PackReport",
+    "Pool",
     "PushReport",
     "RandesError",
     "RunOptions",
@@ -165,6 +173,7 @@ __all__ = [
     "VerifyReport",
     "Written",
     "add",
+    "attach",
     "diff",
     "evaluate",
     "inspect",

@@ -47,7 +47,8 @@ class Bank:
         """
         file = open_bank(as_source(path))
         try:
-            return cls(file, open_base(file, base), run or RunOptions())
+            how = run or RunOptions()
+            return cls(file, open_base(file, base, allow_pickle=how.allow_pickle), how)
         except BaseException:
             file.close()
             raise
@@ -115,8 +116,9 @@ class Bank:
 
         Raises, before anything is written, MissingError for parameters that the task lacks and
         MismatchError for tensors that the module lacks (neither with ``strict=False``) or has
-        in another shape. After BankDamaged, or a MismatchError for values beyond the module's
-        dtype, the module is partly written: load a task again.
+        in another shape, or (whole numbers, truths) in another dtype. After BankDamaged, or a
+        MismatchError for values beyond the module's dtype, the module is partly written: load a
+        task again.
         """
         retrieval = self.retrieval(task, coefficient=coefficient)
         return load_into(retrieval, module, strict=strict, kernels=self._kernels)

@@ -33,20 +33,16 @@ __all__ = [
     "OutOfResources",
     "RandesError",
     "UsageError",
-    "shown",
+    "printable",
 ]
 
-#: Unicode's kinds of characters that steer a terminal or hide what is there.
-_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
-
-def shown(text: str) -> str:
-    """Text in one line, in which control characters, as files' names may have, are escaped."""
+def printable(text: str) -> str:
+    """Text with control and direction characters spelled out: names come from strangers."""
     if text.isprintable():
         return text
     return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _STEERING else c
-        for c in text
+        c if unicodedata.category(c)[0] != "C" and c.isprintable() else ascii(c)[1:-1] for c in text
     )
 
 
@@ -56,7 +52,7 @@ class RandesError(Exception):
     exit_code = 70
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(shown(text))
+        super().__init__(printable(text))
 
 
 class CheckFailed(RandesError):

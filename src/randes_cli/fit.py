@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from randes_cli.core.roles import exact_roles
 from randes_cli.plan import superposable, tensor_bytes
 from randes_cli.specs import FLOAT_DTYPES, TensorInfo
 
@@ -54,11 +55,15 @@ class TaskFit:
     unmatched: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
 
 
+def _other(tensor: TensorInfo) -> str:
+    return "outside the targets" if superposable(tensor) else "integer or scalar"
+
+
 def fit_task(
     base: Mapping[str, TensorInfo], task: Mapping[str, TensorInfo], superposed_names: Iterable[str]
 ) -> TaskFit:
     """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names."""
-    eligible = set(superposed_names)
+    eligible, roles = set(superposed_names), exact_roles(task)
     superposed, exact = {}, {}
     matched, covered = 0, 0
     for name, tensor in task.items():
@@ -76,7 +81,7 @@ def fit_task(
         elif name in eligible and tensor.dtype in FLOAT_DTYPES:
             superposed[name] = tensor
         else:
-            exact[name] = "outside the targets" if superposable(tensor) else "integer or scalar"
+            exact[name] = roles.get(name) or _other(tensor)
     missing = tuple(name for name in base if name not in task)
     extra = tuple(name for name in task if name not in base)
     return TaskFit(

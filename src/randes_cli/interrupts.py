@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., object])
 
 #: What stops a command: the keyboard, the system, and a terminal that closes.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+#: Whether there is a timer to look again with, and a mask to end behind: not on Windows.
+_TIMERS = hasattr(signal, "setitimer")
 #: Seconds until the first look again, and between later ones at most.
 _SOON, _LATER = 0.001, 0.1
 
@@ -79,8 +81,9 @@ def install() -> None:
 def on_signal(number: int, frame: FrameType | None) -> None:
     """Record the number; raise Stopped where it can travel, and look again in any case."""
     _Seen.number = _Seen.number or number
-    signal.signal(signal.SIGALRM, _look_again)
-    signal.setitimer(signal.ITIMER_REAL, _Seen.pause)
+    if _TIMERS:
+        signal.signal(signal.SIGALRM, _look_again)
+        signal.setitimer(signal.ITIMER_REAL, _Seen.pause)
     _Seen.pause = min(2 * _Seen.pause, _LATER)
     if _can_travel(frame):
         raise Stopped(_Seen.number)
@@ -136,7 +139,8 @@ def end(code: int) -> NoReturn:
 
     Nothing is left to Python's own end, which signals would meet unprepared.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGALRM})
+    if _TIMERS:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGALRM})
     if _Seen.number:
         code = 128 + _Seen.number
         _say_so()

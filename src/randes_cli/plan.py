@@ -14,6 +14,7 @@ from functools import lru_cache
 from math import prod
 
 from randes_cli.core.kernel import SPARE
+from randes_cli.core.roles import exact_roles
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import group_by_type, layer_order
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
@@ -168,11 +169,19 @@ def is_target(name: str, targets: str) -> bool:
     return bool(re.search(targets, name))
 
 
+def choose_exact(base: Iterable[TensorInfo], transform: Transform) -> Transform:
+    """The transform that leaves a base's statistics and constants as they are."""
+    named = {tensor.name: tensor for tensor in base}
+    found = (name for name in exact_roles(named) if superposable(named[name]))
+    return replace(transform, exact=frozenset(found))
+
+
 def choose_targets(base: Iterable[TensorInfo], transform: Transform) -> Transform:
     """The transform with the names that its targets stand for in a base."""
     if transform.targets == "all" or transform.matched is not None:
         return transform
-    names = (tensor.name for tensor in base if superposable(tensor))
+    exact = transform.exact
+    names = (tensor.name for tensor in base if superposable(tensor) and tensor.name not in exact)
     found = frozenset(name for name in names if is_target(name, transform.targets))
     return replace(transform, matched=found)
 
@@ -225,7 +234,8 @@ def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Un
 
     Of the targets of one type every `transform.every`-th layer is transformed (paper C.2).
     """
-    tensors = {tensor.name: tensor for tensor in base if superposable(tensor)}
+    exact = transform.exact
+    tensors = {t.name: t for t in base if superposable(t) and t.name not in exact}
     matched = choose_targets(tensors.values(), transform).matched
     targets = [t for t in tensors.values() if matched is None or t.name in matched]
     units: dict[str, Unit] = {}

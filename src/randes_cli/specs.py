@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import prod
 from typing import Any, NamedTuple
@@ -136,9 +136,10 @@ class Transform:
 
     `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
     are, or where that is not yet known. A bank records them, so that reading one never runs a
-    pattern. `any_digits`: layer numbers may be digits of any script, as in banks of version 1,
-    and not ASCII's alone. `extra` are optional fields that a bank records and this version does
-    not know.
+    pattern. `exact` are the statistics and constants of the base, which are kept exactly (see
+    `core.roles`), recorded likewise. `any_digits`: layer numbers may be digits of any script, as
+    in banks of version 1, and not ASCII's alone. `extra` are optional fields that a bank records
+    and this version does not know.
     """
 
     shuffle: Shuffle = Shuffle.none
@@ -147,6 +148,7 @@ class Transform:
     every: int = 1
     rest: Rest = Rest.sum
     matched: frozenset[str] | None = None
+    exact: frozenset[str] = frozenset()
     any_digits: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -197,15 +199,23 @@ class OpenOptions:
     """What may be read of a checkpoint.
 
     Attributes:
-        allow_pickle: read .bin, .pt and .pth files (with torch's `weights_only`, so that no
-            code of theirs runs).
+        allow_pickle: read pickles (.bin, .pt, .pth …) with torch's `weights_only`, so that no
+            code of theirs runs.
         trust_remote_code_files: carry a folder's Python files along.
         safetensors_only: carry no side files (config, tokenizer) at all.
+        weights_key: where in a pickle the tensors are (``model_ema``), where it has several.
     """
 
     allow_pickle: bool = False
     trust_remote_code_files: bool = False
     safetensors_only: bool = False
+    weights_key: str | None = None
+
+    def recorded(self, pickle: str | None) -> OpenOptions:
+        """The same for a source that a bank recorded: a pickle may be read as it was then."""
+        if pickle is None:
+            return self
+        return replace(self, allow_pickle=True, weights_key=pickle or self.weights_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +254,8 @@ class PackOptions:
         groups: superpositions side by side; tasks that name none are dealt by index.
         capacity: tasks that an 8-bit superposition must have room for
             (None: twice the tasks of the largest group, at least 16).
-        steps: step exponents by tensor name that replace the measured ones; with
-        widths: bits of those superpositions that are not `bits` wide, by tensor name.
+        steps: step exponents by tensor name, in place of the measured ones.
+        widths: bits by tensor name, for those of `steps` that are not `bits` wide.
         adapters: LoRA adapters stay adapters, also where a base is named.
         merge_adapters: refuse to keep them so (where there is a base and not `adapters`, they
             become full tasks anyway: base + scaling · B · A).
@@ -298,12 +308,14 @@ class RunOptions:
         max_memory: bytes that buffers may take together (None: 128 MiB).
         strip_elements: elements of one strip (None: the planner chooses).
         device: "cpu" (NumPy), "cpu-torch", "cuda" or "mps".
+        allow_pickle: read a base outside and originals from pickles, too, as `OpenOptions` says.
     """
 
     threads: int = 0
     max_memory: int | None = None
     strip_elements: int | None = None
     device: str = "cpu"
+    allow_pickle: bool = False
 
     def __post_init__(self) -> None:
         Limit(0, 2**31 - 1).check("--threads", self.threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from randes_cli import Bank
 from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.hub_ref import HubRef, parse_ref
 from tests.cli.conftest import Result
@@ -138,3 +140,64 @@ def test_sizes_that_differ_are_shown(family: Path, randes: Run) -> None:
         family / "x.randes",
     )
     assert (result.code, "'w' is [128, 64], the base's [64, 64]" in result.err) == (4, True)
+
+
+@pytest.fixture
+def pickled(family: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The family's files as pickles, the fine-tune's weights below a key."""
+    monkeypatch.chdir(family)
+    torch.save(load_file("base.safetensors"), "base.bin")
+    torch.save({"epoch": 1, "model_ema": load_file("a.safetensors")}, "a.pth")
+    torch.save(load_file("c.safetensors"), "c.bin")
+    return family
+
+
+@pytest.mark.parametrize("where", ["embed", "reference"])
+def test_a_bank_remembers_which_sources_were_pickles(
+    where: str, pickled: Path, randes: Run
+) -> None:
+    words = ["--allow-pickle", "--weights-key", "model_ema", "--base", where]
+    assert randes("pack", "base.bin", "a=a.pth", "-o", "x.randes", *words).code == 0
+    script = Path("score.py")
+    script.write_text("print(0.5)")
+    score = f"{sys.executable} score.py {{checkpoint}} {{task}}"
+    for command in (
+        ["verify", "x.randes", "--against", "a=a.pth"],
+        ["inspect", "x.randes", "--against", "a=a.pth"],
+        ["diff", "x.randes", "a=a.pth"],
+        ["report", "x.randes", "-o", "r.html", "--against", "a=a.pth"],
+        ["unpack", "x.randes", "a", "-o", "o.safetensors"],
+        ["tune", "x.randes", "--evaluate", score, "--grid", "1"],
+        ["evaluate", "x.randes", "--evaluate", score],
+        ["add", "x.randes", "c=c.bin", "--allow-pickle"],
+        ["remove", "x.randes", "-t", "a"],
+    ):
+        result = randes(*command)
+        assert result.code == 0, result.err
+    with Bank.open("x.randes") as bank:
+        assert set(bank.retrieve("c")) == set(load_file("c.safetensors"))
+
+
+def test_every_command_that_reads_a_checkpoint_takes_the_leave_that_it_asks_for(
+    pickled: Path, randes: Run
+) -> None:
+    assert randes("pack", "base.safetensors", "c.safetensors", "-o", "x.randes").code == 0
+    for command in (
+        ["verify", "x.randes", "--against", "c=c.bin"],
+        ["inspect", "x.randes", "--against", "c=c.bin"],
+        ["diff", "x.randes", "c=c.bin"],
+        ["diff", "c.bin", "c.safetensors"],
+        ["report", "x.randes", "-o", "r.html", "--against", "c=c.bin"],
+    ):
+        refused = randes(*command)
+        assert (refused.code, "say --allow-pickle" in refused.err) == (3, True)
+        allowed = randes(*command, "--allow-pickle")
+        assert allowed.code == 0, allowed.err
+
+
+def test_a_base_outside_that_became_a_pickle_is_read_with_leave(pickled: Path, randes: Run) -> None:
+    words = ["-o", "x.randes", "--base", "reference"]
+    assert randes("pack", "base.safetensors", "c.safetensors", *words).code == 0
+    unpack = ["unpack", "x.randes", "c", "-o", "o.safetensors", "--base", "base.bin"]
+    assert randes(*unpack).code == 3
+    assert randes(*unpack, "--allow-pickle").code == 0

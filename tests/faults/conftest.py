@@ -55,6 +55,18 @@ class Scene:
         return self.bank.read_bytes() if self.bank.exists() else None
 
 
+def make_scene(name: str, folder: Path) -> Scene:
+    """A job by name, in a folder with the family."""
+    job, before = _jobs(folder)[name], None
+    bank = folder / "bank.randes"
+    if name != "pack":
+        before = make_bank(folder, ("whole", "single")).read_bytes()
+    job()
+    made = Scene(folder, job, before, bank.read_bytes())
+    made.reset()
+    return made
+
+
 def _jobs(folder: Path) -> dict[str, Callable[[], object]]:
     bank = folder / "bank.randes"
     return {
@@ -74,12 +86,4 @@ def scene(request: pytest.FixtureRequest, family_folder: Path, tmp_path: Path) -
     """Each of the three jobs that write a bank."""
     for path in family_folder.glob("*.safetensors"):
         shutil.copy(path, tmp_path)
-    job = _jobs(tmp_path)[request.param]
-    before = None
-    bank = tmp_path / "bank.randes"
-    if request.param != "pack":
-        before = make_bank(tmp_path, ("whole", "single")).read_bytes()
-    job()
-    made = Scene(tmp_path, job, before, bank.read_bytes())
-    made.reset()
-    return made
+    return make_scene(request.param, tmp_path)

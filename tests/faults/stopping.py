@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -70,7 +71,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def words_of_jobs(folder: Path) -> dict[str, list[str]]:
     """Every command that writes, and two that read, on ``bank.randes`` of a folder."""
     bank, one = str(folder / "bank.randes"), source(folder, "whole")
-    score = "echo {checkpoint} 0.5"
+    score = "echo 0.5 # {checkpoint}"
     return {
         "pack": ["pack", source(folder, "base"), one, "-o", str(folder / "new.randes")],
         "replace": ["pack", source(folder, "base"), one, "-o", bank, "--force"],
@@ -120,6 +121,7 @@ def run_child(folder: Path, words: list[str], disturb: Callable[[], object]) -> 
     child = os.fork()
     if child == 0:
         try:
+            atexit._clear()  # what the parent will put away is not this process's
             log = os.open(folder.parent / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 2)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -198,6 +200,7 @@ class Fresh:
                 "PYTHONPATH": os.pathsep.join(paths),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
 

@@ -26,12 +26,11 @@ COMMANDS: dict[str, list[str]] = {
     "forget": ["remove", "{B}", "-t", "single", "--forget"],
     "seal": ["seal", "{B}", "--bits", "4", "-o", "{new}"],
     "seal in place": ["seal", "{B}", "--bits", "4", "--in-place"],
-    "tune": ["tune", "{B}", "--evaluate", "true 1 # {{checkpoint}}", "--grid", "0.5,1"],
+    "tune": ["tune", "{B}", "--evaluate", "sh -c 'echo 1' {{checkpoint}}", "--grid", "0.5,1"],
     "unpack": ["unpack", "{B}", "-t", "single", "-o", "{file}"],
     "report": ["report", "{B}", "-o", "{new}"],
-    "csv": ["evaluate", "{B}", "--evaluate", "echo 1 # {{checkpoint}}", "--csv", "{new}"],
+    "csv": ["evaluate", "{B}", "--evaluate", "sh -c 'echo 1' {{checkpoint}}", "--csv", "{new}"],
 }
-COMMANDS["tune"][3] = COMMANDS["csv"][3]
 
 #: What the hook below does with a file that is opened or a module that is imported.
 _WATCH: list[Any] = []
@@ -63,6 +62,8 @@ class _Commit:
             return  # the folder, to sync it; standard output
         if event == "open" and isinstance(mode, str) and set(mode) & set("wax+"):
             return
+        if name == "/proc/self/status":
+            return  # of this process; without it the figure is another
         self.refused.append(f"{event} {name}")
         raise OSError(5, f"{event} {name} after the commit")
 

@@ -16,18 +16,16 @@ import pytest
 
 from randes_cli import TuneOptions, tune
 from randes_cli.build.seal import seal
-from randes_cli.errors import BankLocked, InputOutputError, NoSpace, RandesError, UsageError
+from randes_cli.errors import BankLocked, InputOutputError, NoSpace, UsageError
 from randes_cli.files import atomic
 from randes_cli.files.bank import BankFile
 from randes_cli.files.lock import bank_lock
 from randes_cli.ops.verify import verify
 from randes_cli.specs import RunOptions
 from tests.faults.conftest import Scene
-from tests.faults.shim import WRITES, count_calls, fail_with, faulty
+from tests.faults.failing import CODES, fail_every_call
+from tests.faults.shim import count_calls, fail_with, faulty
 from tests.life.models import make_bank, put, take, write_family
-
-CALLS = (*WRITES, "close", "open")
-CODES = {errno.ENOSPC: NoSpace, errno.EDQUOT: NoSpace, errno.EIO: InputOutputError}
 
 
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
@@ -35,29 +33,7 @@ CODES = {errno.ENOSPC: NoSpace, errno.EDQUOT: NoSpace, errno.EIO: InputOutputErr
 def test_an_error_at_any_call_leaves_the_old_bank_or_the_new_one(
     scene: Scene, number: int, for_ever: bool
 ) -> None:
-    calls = count_calls(scene.job, CALLS)
-    refused = 0
-    for at in range(1, calls + 1):
-        scene.reset()
-        caught: RandesError | None = None
-        try:
-            with faulty(fail_with(number), at, names=CALLS, for_ever=for_ever):
-                scene.job()
-        except RandesError as error:
-            caught = error
-        state = scene.state()
-        if caught is None:
-            assert scene.is_new(), f"call {at} of {calls}"
-        else:
-            refused += 1
-            assert state in (scene.before, scene.after), f"call {at} of {calls}"
-            assert "\n" not in str(caught)
-            if state == scene.after != scene.before:
-                assert "in place" in str(caught)
-            else:
-                assert isinstance(caught, CODES[number])
-        if not for_ever:
-            assert scene.litter() == [] or caught is None
+    _, refused = fail_every_call(scene, number, for_ever=for_ever)
     assert refused > 10
 
 

@@ -28,13 +28,13 @@ WRITERS: dict[str, list[str]] = {
         "evaluate",
         "{B}",
         "--evaluate",
-        "echo 1 # {{checkpoint}}",
+        "sh -c 'echo 1' {{checkpoint}}",
         "--csv",
         "{out}",
         "--force",
     ],
     "markdown": [
-        *("evaluate", "{B}", "--evaluate", "echo 1 # {{checkpoint}}"),
+        *("evaluate", "{B}", "--evaluate", "sh -c 'echo 1' {{checkpoint}}"),
         *("--markdown", "{out}", "--force"),
     ],
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -44,6 +45,7 @@ def _code_of_child(words: list[str], number: int, at: int, log: Path) -> int:
     if child == 0:
         code = 99
         try:
+            atexit._clear()
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             sys.stderr = os.fdopen(2, "w", closefd=False)
             sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from randes_cli.api import Bank
 from randes_cli.cli.main import run
-from randes_cli.errors import BankDamaged, MismatchError, shown
+from randes_cli.errors import BankDamaged, MismatchError, printable
 from randes_cli.files.bank import BankFile
 from tests.life.models import make_bank, source, write_family
 
@@ -93,7 +93,7 @@ def test_a_working_folder_that_is_gone_is_named(bank: Path) -> None:
 
 
 def test_a_folder_for_temporary_files_that_is_not_there_is_named(bank: Path) -> None:
-    words = ["tune", str(bank), "--evaluate", "echo {checkpoint} 1", "--grid", "1"]
+    words = ["tune", str(bank), "--evaluate", "echo 1 # {checkpoint}", "--grid", "1"]
     done = _process(words, lambda: None, TMPDIR="/no/such/folder")
     assert done.returncode == 5
     assert done.stderr == "randes: /no/such/folder: no such folder, and TMPDIR names it\n"
@@ -165,7 +165,7 @@ def test_control_characters_in_names_are_shown_escaped(
     bank: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd = "a\x1b[31m\r\u202ename"
-    assert shown(odd) == "a\\x1b[31m\\r\\u202ename"
+    assert printable(odd) == "a\\x1b[31m\\r\\u202ename"
     assert run(["inspect", str(bank.parent / odd)]) == 5
     named = bank.parent / f"{odd}.randes"
     bank.rename(named)

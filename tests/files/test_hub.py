@@ -578,6 +578,23 @@ def test_a_hub_that_nobody_runs_says_so(hub: HubServer, monkeypatch: pytest.Monk
         open_hub(REF)
 
 
+def test_a_token_in_the_address_of_the_hub_is_shown_nowhere(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    from randes_cli.cli.main import run
+    from randes_cli.files.hub_errors import endpoint, without_login
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://user:hf_secret@127.0.0.1:9")
+    for words in (["inspect", ID], ["inspect", ID, "--debug"], ["unpack", ID, "-t", "a"]):
+        assert run(words) == 9
+        said = capsys.readouterr().err
+        assert "127.0.0.1:9" in said and "hf_secret" not in said and "user" not in said
+    assert endpoint() == "http://127.0.0.1:9"
+    assert without_login("a https://x:y@h/p?q=z@w b") == "a https://h/p?q=z@w b"
+
+
 # Banks
 
 

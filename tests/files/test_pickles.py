@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +148,81 @@ def test_a_truncated_pickle_is_refused(tmp_path: Path) -> None:
         (tmp_path / "model.pt").write_bytes(whole[:size])
         with pytest.raises(CheckpointError, match=r"model\.pt"):
             open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "name", ["model_best.pth.tar", "weights.pkl", "noext", "model.pt2", "x.st"]
+)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_pickle_is_known_by_its_content(name: str, zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / name
+    torch.save({"state_dict": STATE}, path, _use_new_zipfile_serialization=zipped)
+    with open_checkpoint(str(path), ALLOWED) as checkpoint:
+        assert set(checkpoint.tensors) == set(STATE)
+        assert checkpoint.pickle == "state_dict"
+    with pytest.raises(CheckpointError, match=r"pickled weights; .* say --allow-pickle"):
+        open_checkpoint(str(path))
+
+
+def test_averaged_weights_beside_the_model_are_named_and_taken_when_asked_for(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ema.pth"
+    averaged = {name: tensor * 2 for name, tensor in STATE.items()}
+    torch.save({"model": STATE, "model_ema": averaged, "epoch": 1}, path)
+    said = "several sets of the same weights, under model, model_ema: say which, --weights-key mod"
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(str(path), ALLOWED)
+    for key, factor in (("model", 1), ("model_ema", 2)):
+        options = OpenOptions(allow_pickle=True, weights_key=key)
+        with open_checkpoint(str(path), options) as checkpoint:
+            assert np.array_equal(values(checkpoint, "a.weight"), factor * STATE["a.weight"])
+            assert checkpoint.pickle == key
+    options = OpenOptions(allow_pickle=True, weights_key="ema")
+    with pytest.raises(CheckpointError, match="no weights under 'ema'; it has model, model_ema"):
+        open_checkpoint(str(path), options)
+
+
+def test_weights_under_other_keys_are_listed_and_taken_by_their_keys(tmp_path: Path) -> None:
+    path = tmp_path / "megatron.pt"
+    torch.save({"model": {"language_model": {"encoder": STATE}}, "iteration": 5}, path)
+    with pytest.raises(CheckpointError, match=r"under model\.language_model\.encoder: say --weig"):
+        open_checkpoint(str(path), ALLOWED)
+    options = OpenOptions(allow_pickle=True, weights_key="model.language_model.encoder")
+    with open_checkpoint(str(path), options) as checkpoint:
+        assert set(checkpoint.tensors) == set(STATE)
+
+
+def test_a_compressed_archive_is_refused_before_a_byte_is_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data.pkl", bytes(50_000_000))
+    assert (tmp_path / "model.pt").stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match="a compressed archive of 50000000 bytes in"):
+        open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
+
+
+def test_a_tensor_that_repeats_few_values_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(1).expand(2**40)}, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="tensor 'w' repeats few values"):
+        open_checkpoint(str(tmp_path / "model.pt"), ALLOWED)
+
+
+def test_other_kinds_of_files_are_called_what_they_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "model.npz", a=np.ones(2))
+    np.save(tmp_path / "model.npy", np.ones(2))
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("readme", b"x")
+    with tarfile.open(tmp_path / "model.nemo", "w") as archive:
+        archive.add(tmp_path / "model.npy", "model_weights.ckpt")
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "model.ts"))
+    for name, said in {
+        "model.npz": r"a NumPy archive \(\.npz\)",
+        "model.npy": r"a NumPy array \(\.npy\)",
+        "model.zip": "a zip archive",
+        "model.nemo": "a NeMo archive",
+        "model.h5": "an HDF5 file",
+        "model.ts": "a TorchScript archive",
+    }.items():
+        with pytest.raises(CheckpointError, match=rf"{name}: {said}"):
+            open_checkpoint(str(tmp_path / name), ALLOWED)

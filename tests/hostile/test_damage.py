@@ -14,11 +14,12 @@ from randes_cli.build.copies import rewrite_manifest
 from randes_cli.build.edit import remove
 from randes_cli.build.seal import seal
 from randes_cli.cli.main import run
-from randes_cli.errors import BankDamaged, NewerFormat, RandesError
+from randes_cli.errors import BankDamaged, RandesError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import verify
 from randes_cli.specs import RunOptions
-from tests.hostile.small import make_small_bank, retrieved
+from tests.hostile.flips import flip_bytes, is_found
+from tests.hostile.small import make_small_bank
 from tests.life import models
 
 ONE = RunOptions(threads=1)
@@ -29,51 +30,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_small_bank(tmp_path_factory.mktemp("small"))
 
 
-def _found(path: Path) -> bool:
-    """Whether `verify` finds damage; whatever it does not refuse must be named."""
-    try:
-        with BankFile(path) as bank:
-            return not verify(bank, ONE).sound
-    except (BankDamaged, NewerFormat):
-        return True
-
-
-def _retrievals(path: Path) -> dict[str, dict[str, bytes]]:
-    """What can be retrieved without complaint."""
-    made = {}
-    try:
-        with BankFile(path) as bank:
-            for task in bank.manifest.tasks:
-                try:
-                    made[task.name] = retrieved(bank, task.name)
-                except BankDamaged:
-                    continue
-    except (BankDamaged, NewerFormat):
-        return {}
-    return made
-
-
 @pytest.mark.parametrize("flip", [lambda at: 1 << (at % 8), lambda at: 0xFF], ids=["bit", "byte"])
 def test_every_flipped_byte_is_found_and_none_reaches_a_tensor(
     small: Path, tmp_path: Path, flip: Callable[[int], int]
 ) -> None:
-    whole, path = small.read_bytes(), tmp_path / "flipped.randes"
-    path.write_bytes(whole)
-    with BankFile(small) as bank:
-        right = {name: retrieved(bank, name) for name in "ab"}
-    fd = os.open(path, os.O_WRONLY)
-    for at, byte in enumerate(whole):
-        os.pwrite(fd, bytes([byte ^ flip(at)]), at)
-        assert _found(path), f"byte {at}"
-        for name, tensors in _retrievals(path).items():
-            assert tensors == right[name], f"byte {at}, task {name}"
-        os.pwrite(fd, bytes([byte]), at)
-    os.close(fd)
-    assert path.read_bytes() == whole
-    assert not _found(path)
+    assert flip_bytes(small, tmp_path, flip) == small.stat().st_size
 
 
-def test_every_truncation_is_found(small: Path, tmp_path: Path) -> None:
+def test_every_truncation_isis_found(small: Path, tmp_path: Path) -> None:
     whole, path = small.read_bytes(), tmp_path / "cut.randes"
     path.write_bytes(whole)
     for length in reversed(range(len(whole))):
@@ -83,7 +47,7 @@ def test_every_truncation_is_found(small: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [b"\0", b"x" * 100, bytes(2**20)], ids=len)
-def test_bytes_after_the_end_are_found(small: Path, tmp_path: Path, more: bytes) -> None:
+def test_bytes_after_the_end_areis_found(small: Path, tmp_path: Path, more: bytes) -> None:
     path = tmp_path / "longer.randes"
     path.write_bytes(small.read_bytes() + more)
     with pytest.raises(BankDamaged, match="followed by other bytes"):
@@ -91,12 +55,12 @@ def test_bytes_after_the_end_are_found(small: Path, tmp_path: Path, more: bytes)
 
 
 @pytest.mark.parametrize("size", [1, 16, 512])
-def test_zeros_in_the_middle_are_found(small: Path, tmp_path: Path, size: int) -> None:
+def test_zeros_in_the_middle_areis_found(small: Path, tmp_path: Path, size: int) -> None:
     whole, path = small.read_bytes(), tmp_path / "holes.randes"
     for at in range(0, len(whole) - size, max(5, size // 2)):
         if any(whole[at : at + size]):
             path.write_bytes(whole[:at] + bytes(size) + whole[at + size :])
-            assert _found(path), f"{size} zeros from byte {at}"
+            assert is_found(path), f"{size} zeros from byte {at}"
 
 
 def test_a_damaged_bank_is_told_from_a_bad_checkpoint_whatever_its_name(

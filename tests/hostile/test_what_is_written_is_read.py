@@ -120,7 +120,7 @@ def test_a_bank_is_written_and_opens_or_is_refused(
 #: The routes that once gave a bank that nothing could open.
 REFUSED: dict[str, Callable[[Path], list[str]]] = {
     "a λ of two million": lambda bank: [
-        *("tune", str(bank), "--evaluate", "echo 1 # {checkpoint}", "--grid", "2000000")
+        *("tune", str(bank), "--evaluate", "sh -c 'echo 1' {checkpoint}", "--grid", "2000000")
     ],
     "group 8,000,000": lambda bank: [
         *(
@@ -369,3 +369,46 @@ def test_layer_numbers_of_thousands_of_digits_end_in_one_line(
     assert len(said) < 500
     if digits > 4096:
         assert said.count("\n") == 1 and not (tmp_path / "o.randes").exists()
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """A live and a sealed bank of one wide tensor, in three dtypes."""
+    rng = np.random.default_rng(1)
+    for name in ("base", "a", "b"):
+        state = {f"w.{kind}": rng.standard_normal((64, 64)).astype(kind) for kind in ("f4", "f2")}
+        save_file(state, tmp_path / f"{name}.st")
+    inputs = [TaskInput(name, tmp_path / f"{name}.st") for name in "ab"]
+    pack(tmp_path / "base.st", inputs, tmp_path / "live.randes", run=ONE)
+    seal(tmp_path / "live.randes", tmp_path / "sealed.randes", 4, ONE)
+    return tmp_path
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("bank", "key", "kind"),
+    [
+        ("live", "base/w.f4", "f4"),
+        ("live", "base/w.f2", "f2"),
+        ("sealed", "base/w.f4", "f4"),
+        ("sealed", "scale/0/w.f4", "f2"),
+        ("sealed", "scale/0/w.f2", "f2"),
+    ],
+)
+def test_forged_values_that_are_no_numbers_are_said_and_not_written(
+    bank: str, key: str, kind: str, value: float, wide: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, data, manifest = contents(wide / f"{bank}.randes")
+    numbers = np.frombuffer(data[key], kind).copy()
+    numbers[-1] = value
+    data[key] = numbers.tobytes()
+    path = forge(wide / "forged.randes", tensors, data, json.dumps(manifest).encode())
+    out = wide / "out.safetensors"
+    assert run(["unpack", str(path), "-t", "a", "-o", str(out)]) == 6
+    assert f"tensor '{key}' is damaged" in capsys.readouterr().err and not out.exists()
+    words = ["unpack", str(path), "-t", "a", "-o", str(out), "--force", "--saturate", "--json"]
+    assert run(words) == 0
+    assert key in capsys.readouterr().out
+    if key.startswith("scale"):
+        assert run(["verify", str(path)]) == 6
+        assert key in capsys.readouterr().out

@@ -32,7 +32,8 @@ def values(label: str, shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
     """Multiples of scale / 2^15 between -scale and scale."""
     count = int(np.prod(shape))
     raw = np.frombuffer(hashlib.shake_256(label.encode()).digest(2 * count), "<i2")
-    return (raw.astype(np.float32) * np.float32(scale / 2**15)).reshape(shape)
+    made: np.ndarray = raw.astype(np.float32) * np.float32(scale / 2**15)
+    return made.reshape(shape)
 
 
 def state(label: str, shapes: Mapping[str, Sequence[int]], kind: str = "F32") -> State:
@@ -204,6 +205,24 @@ def _edits() -> dict[str, Vector]:
     }
 
 
+def _ties() -> dict[str, Vector]:
+    base = state("ties", {"head": (8, 6), "w": (6, 6)})
+    both = {**base, "embed": base["head"]}
+    apart = tuned(both, "apart")
+    tied = {**tuned(both, "tied"), "embed": tuned(both, "tied")["head"]}
+    tasks = {
+        "tied": tied,
+        "apart": apart,
+        "other-name": {"embed": tied["embed"], "w": tied["w"]},
+        "more-names": {**tied, "third": tied["head"]},
+    }
+    outside = ["--base", "reference"]
+    return {
+        "ties": Vector("tensors with several names, in base and tasks", both, tasks),
+        "ties-outside": Vector("the same, the base outside", both, tasks, outside),
+    }
+
+
 def vectors() -> dict[str, Vector]:
     """All of them, by file name."""
-    return _transforms() | _seals() | _widths() | _numbers() | _names() | _edits()
+    return _transforms() | _seals() | _widths() | _numbers() | _names() | _edits() | _ties()

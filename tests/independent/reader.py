@@ -34,7 +34,7 @@ from tests.independent.numbers import (
 )
 
 VERSIONS = (1, 2)
-FEATURES = {"superposition", "sealed", "share"}
+FEATURES = {"superposition", "sealed", "share", "ties"}
 DISTORTION = {1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006}
 #: name → (dtype, shape, bytes)
 Checkpoint = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -49,7 +49,8 @@ def stream_signs(seed: int, name: str, count: int) -> Array:
     """±1 for each bit of the stream."""
     data = np.frombuffer(stream("signs", seed, name, (count + 7) // 8), np.uint8)
     bits = np.unpackbits(data, bitorder="little")[:count]
-    return np.where(bits == 1, np.float32(-1), np.float32(1))
+    made: Array = np.where(bits == 1, np.float32(-1), np.float32(1))
+    return made
 
 
 def view(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -125,13 +126,19 @@ class Bank:
     def _check_sums(self) -> None:
         """A group has the sums of every tensor that a task of it changed, or of its whole unit."""
         for task in self.manifest["tasks"]:
-            absent = {*task["unchanged"], *task["missing"], *task["own"]}
+            absent = self._absent(task)
             for name in filter(self.superposable, self.shapes):
                 layers = self.units.get(name, ("", [name]))[1]
                 shuffled = self.manifest["transform"]["shuffle"] != "none"
                 for layer in layers if shuffled else [name]:
                     key = f"sum/{task['group']}/{layer}"
                     need(name in absent or key in self.entries, f"{key} is missing")
+
+    @staticmethod
+    def _absent(task: Mapping[str, Any]) -> set[str]:
+        """Tensors of the base of which nothing of a task is superposed."""
+        missing = {*task["missing"]} - {*task.get("ties", {}).values()}
+        return {*task["unchanged"], *missing, *task["own"]}
 
     def bytes_of(self, name: str) -> bytes:
         entry = self.entries[name]
@@ -165,6 +172,8 @@ class Bank:
         transform = self.manifest["transform"]
         types: dict[str, dict[tuple[int, ...], list[str]]] = {}
         for name in filter(self.superposable, self.shapes):
+            if name in transform.get("exact", ()):
+                continue
             if transform["targets"] == "all" or name in transform["matched"]:
                 of_type = types.setdefault(self._layer(name)[0], {})
                 of_type.setdefault(self.shapes[name][1], []).append(name)
@@ -187,7 +196,10 @@ class Bank:
         data = path.read_bytes()
         entries, _, _ = parse_header(data)
         found = {name: data[entry.first : entry.end] for name, entry in entries.items()}
-        described = [(name, *self.shapes[name], content) for name, content in found.items()]
+        ties = base.get("ties", {})
+        described = [
+            (name, *self.shapes[ties.get(name, name)], content) for name, content in found.items()
+        ]
         need(fingerprint(described) == base["fingerprint"], "another base")
         digests = [
             value
@@ -229,7 +241,7 @@ class Bank:
         forgotten = [g for _, g in self.manifest["forgotten"] if g == group]
         if len(members) + len(forgotten) == 1 and str(group) not in self.manifest.get("sealed", {}):
             return 1.0
-        absent = {*task["unchanged"], *task["missing"], *task["own"]}
+        absent = self._absent(task)
         present = [name for name in names if name not in absent]
         own = dot = total = 0.0
         for name in present:
@@ -333,8 +345,14 @@ class Bank:
                 made[self._renamed(task, tensor)] = self._shared(task, tensor, chosen)
         for tensor, (dtype, shape) in task["own"].items():
             content = self.bytes_of(f"own/{name}/{tensor}")
-            own = self._renamed(task, tensor) if tensor in self.shapes else tensor
-            made[own] = dtype, tuple(shape), content
+            made[self._renamed(task, tensor)] = dtype, tuple(shape), content
+        for tensor, kept in task.get("ties", {}).items():
+            if kept in task["own"]:
+                dtype, shape = task["own"][kept]
+                whole = dtype, tuple(shape), self.bytes_of(f"own/{name}/{kept}")
+            else:
+                whole = self._shared(task, kept, chosen)
+            made[self._renamed(task, tensor)] = whole
         return made
 
     def _shared(
@@ -360,6 +378,8 @@ class Bank:
     def _renamed(self, task: Mapping[str, Any], name: str) -> str:
         """The task's name of a tensor of the base."""
         mine, banks = task.get("prefix", ("", ""))
+        if name not in self.shapes and name not in self.manifest["base"].get("ties", {}):
+            return name
         if name in task.get("unprefixed", ()) or not name.startswith(banks):
             return name
         return str(mine + name[len(banks) :])

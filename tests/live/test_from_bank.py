@@ -20,7 +20,7 @@ from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageErr
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
-from tests.ops.test_resources import peak
+from tests.build.test_resources import peak
 from tests.test_architectures import MODELS, Made, gpt2, llama, perturb, save
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def test_no_weights_touch_the_disk_and_memory_peaks_at_one_model(
 
 def test_what_cannot_be_built_is_said(tmp_path: Path) -> None:
     bank = bank_of(llama, tmp_path)
-    with pytest.raises(MissingError, match="no task 'tsak1'; it has task0, task1"):
+    with pytest.raises(MissingError, match=r"no task 'tsak1'.*it has task0, task1"):
         randes_cli.transformers.from_bank(bank, "tsak1")
     config = tf.AutoConfig.from_pretrained(tmp_path / "base")
     config.architectures = ["TheirModel"]

@@ -30,9 +30,10 @@ from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank_writer import BankWriter
-from randes_cli.files.digests import fingerprint, zero_digests
+from randes_cli.files.digests import zero_digests
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
+from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions
@@ -203,7 +204,7 @@ class Build:
         if record.storage is BaseStorage.reference:
             passes.writer.add_whole(self.draft.base_digests(), b"".join(digests.values()))
         add_files(passes)
-        return replace(record, fingerprint=fingerprint(base, digests))
+        return replace(record, fingerprint=content_fingerprint(self.draft.base, digests))
 
     def _statistics(self, lengths: Measured) -> Statistics:
         draft, gone = self.draft, {task.index for task in self.draft.gone}

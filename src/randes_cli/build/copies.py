@@ -61,7 +61,7 @@ class Copy:
             for at in range(0, chunk.nbytes, _READ):
                 part = buffer[: min(_READ, chunk.nbytes - at)]
                 out.read_at(part, place + at)
-                running.update(part)
+                running.update(part.data)
             if running.digest() != chunk.digest:
                 raise BankDamaged(
                     f"{self.old.path}: tensor {chunk.key!a} is damaged (see: randes verify)"

@@ -140,7 +140,10 @@ class _Edit:
     def source(self) -> Source:
         """The base, opened when first asked for."""
         if self.base is None:
-            opened = self.stack.enter_context(bank_base(self.old, self.options.base))
+            leave = self.options.opening.allow_pickle
+            opened = self.stack.enter_context(
+                bank_base(self.old, self.options.base, allow_pickle=leave)
+            )
             self.base = bank_source(self.old, opened)
         return self.base
 
@@ -191,7 +194,9 @@ class _Edit:
                 f"{self.old.path}: removing {record.name} needs its checkpoint, and "
                 f"{record.source!a} is not beside the bank; say --checkpoint PATH, or --forget"
             )
-        opened = reopen(self.stack, record.name, path, self.source(), self.options.opening)
+        leave = self.options.opening.recorded(record.pickle)
+        opened = reopen(self.stack, record.name, path, self.source(), leave)
+        opened = opened.under(record.ties)
         tensors = opened.source.tensors
         whole = fit_task(self.source().tensors, tensors, self.old.units)
         changed = {n: t for n, t in whole.superposed.items() if n not in record.unchanged}

@@ -6,7 +6,7 @@ from randes_cli.build.exact import Exact
 from randes_cli.build.passes import Passes
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank_keys import base_key, sum_key
-from randes_cli.files.digests import fingerprint
+from randes_cli.files.shared import content_fingerprint
 from randes_cli.plan import Unit
 from randes_cli.specs import BaseStorage
 
@@ -133,8 +133,8 @@ def _check_leaving(passes: Passes) -> None:
     """Whether what was taken out is what had been put in."""
     recorded = {task.index: task.fingerprint for task in passes.draft.gone}
     for one in passes.draft.leaving:
-        tensors = one.source.tensors
-        if fingerprint(tensors, passes.tally.joined(one.index, tensors)) != recorded[one.index]:
+        digests = passes.tally.joined(one.index, one.source.tensors)
+        if content_fingerprint(one.source, digests) != recorded[one.index]:
             raise MismatchError(
                 f"{one.source.source}: not the checkpoint that was packed as {one.name} "
                 "(its values, names or shapes differ); say --checkpoint PATH, or --forget"

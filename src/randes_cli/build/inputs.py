@@ -7,16 +7,17 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from randes_cli.build.participants import OpenTask, Origin, Participant
-from randes_cli.build.tasks import fit_to, open_task
+from randes_cli.build.tasks import fit_to, kept_once, open_task
 from randes_cli.errors import RandesError, UsageError
 from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.lora.config import base_model
+from randes_cli.files.shared import find_ties, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.fit import TaskFit
-from randes_cli.plan import Unit, choose_targets, plan_units
+from randes_cli.plan import Unit, choose_exact, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
     BaseStorage,
@@ -115,7 +116,7 @@ def open_inputs(
     """
     sources = Sources(options.opening)
     if not fetch:
-        made = _open_inputs(stack, base, tasks, options, sources.look, keep_going=keep_going)
+        made = _open_inputs(stack, base, tasks, options, sources, False, keep_going=keep_going)
         waiting = sources.bytes_to_download()
         notes = (*made.base.notes, *((_AWAY,) if waiting else ()))
         noted = replace(made.base, notes=notes)
@@ -123,9 +124,9 @@ def open_inputs(
     waiting = 0
     if any(map(sources.on_hub, [base or "", *(task.source for task in tasks)])):
         with ExitStack() as passing:
-            _open_inputs(passing, base, tasks, options, sources.look, keep_going=False)
+            _open_inputs(passing, base, tasks, options, sources, False, keep_going=False)
             waiting = sources.bytes_to_download()
-    made = _open_inputs(stack, base, tasks, options, sources.open, keep_going=keep_going)
+    made = _open_inputs(stack, base, tasks, options, sources, True, keep_going=keep_going)
     return replace(made, download_bytes=waiting)
 
 
@@ -134,10 +135,16 @@ def _open_inputs(
     base: str | None,
     tasks: Sequence[TaskInput],
     options: PackOptions,
-    opener: Opener,
+    sources: Sources,
+    fetch: bool,
     *,
     keep_going: bool,
 ) -> Inputs:
+    opener: Opener = sources.open if fetch else sources.look
+
+    def here(source: str) -> bool:
+        return fetch or not sources.on_hub(source)
+
     refusals = _Refusals(keep_going)
     opened: list[tuple[TaskInput, Checkpoint]] = []
     for task in tasks:
@@ -145,14 +152,17 @@ def _open_inputs(
             opened.append((task, stack.enter_context(opener(task.source))))
     refusals.list(len(opened))
     found = _open_base(stack, base, opened, options, opener)
+    if base is not None and here(base):
+        found = replace(found, source=untied(found.source, find_ties(found.source, {}, {})))
     tensors = list(found.source.tensors.values())
-    transform = choose_targets(tensors, options.transform)
+    transform = choose_targets(tensors, choose_exact(tensors, options.transform))
     units = plan_units(tensors, transform)
     names = {name for unit in units for name in unit.names}
     made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):
             one = open_task(task, checkpoint, found.source, found.beside)
+            one = kept_once(one, found.source, here=here(task.source))
             made.append((one, fit_to(found.source, one.source, names)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)

@@ -22,6 +22,7 @@ from randes_cli.files.guard import one_command
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
+from randes_cli.files.shared import ties_of
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
@@ -134,6 +135,7 @@ def _build(
             base.beside.layout,
             base.beside.left_out,
             base.beside.pickle,
+            ties_of(base.source),
         ),
         tasks=(),
         steps={},

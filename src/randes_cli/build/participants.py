@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import widen
 from randes_cli.files.names import Naming
+from randes_cli.files.shared import Ties, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
 from randes_cli.fit import TaskFit
@@ -49,6 +50,10 @@ class OpenTask:
     naming: Naming
     beside: Origin
     notes: tuple[str, ...]
+
+    def under(self, ties: Ties) -> OpenTask:
+        """The same with its tensors under the names that a bank keeps them under."""
+        return replace(self, source=untied(self.source, ties))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.tally import Tally
-from randes_cli.files.digests import fingerprint
 from randes_cli.files.hub_ref import is_model_id
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.shared import content_fingerprint, ties_of, whole_of
 from randes_cli.limits import CONTROL, LONGEST_NAME
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import TaskSummary
@@ -67,6 +67,7 @@ def task_record(
     }
     own = {n: tensors[n] for n in fit.exact if n not in same}
     shared = {n: t for n, t in tensors.items() if n not in own}
+    lent = tensors.keys() - whole_of(participant.source).tensors.keys()
     dtype = None
     if any(tensor.dtype != base[name].dtype for name, tensor in shared.items()):
         dtype = Counter(tensor.dtype for tensor in shared.values()).most_common(1)[0][0]
@@ -76,11 +77,11 @@ def task_record(
         seed=participant.seed,
         group=participant.group,
         source=source,
-        fingerprint=fingerprint(tensors, tally.joined(index, tensors)),
+        fingerprint=content_fingerprint(participant.source, tally.joined(index, tensors)),
         metadata=dict(participant.source.metadata),
         dtype=dtype,
         unchanged=frozenset(same),
-        missing=frozenset(fit.missing),
+        missing=frozenset(fit.missing) | lent,
         own=own,
         shapes={n: t.shape for n, t in shared.items() if t.shape != base[n].shape},
         dtypes={n: t.dtype for n, t in shared.items() if t.dtype != (dtype or base[n].dtype)},
@@ -90,6 +91,7 @@ def task_record(
         files={name: file.digest for name, file in opened.beside.side_files.items()},
         left_out=opened.beside.left_out,
         pickle=opened.beside.pickle,
+        ties=ties_of(participant.source),
     )
 
 

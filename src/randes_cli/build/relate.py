@@ -69,11 +69,12 @@ def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) ->
     if path is None or (ref is not None and not is_cached(ref)):  # not worth gigabytes
         return echo
     try:
-        opened = reopen(stack, task.name, path, draft.base, OpenOptions())
+        opened = reopen(stack, task.name, path, draft.base, OpenOptions().recorded(task.pickle))
     except RandesError:
         return echo
     if opened.source.tensors != Retrieval(bank, None, task).tensors:
         return echo
+    opened = opened.under(task.ties)
     fit = fit_task(draft.base.tensors, opened.source.tensors, draft.unit_of)
     return Participant(opened, fit, task.index, task.seed, task.group)
 

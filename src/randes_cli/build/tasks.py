@@ -18,6 +18,7 @@ from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.names import Naming, Renamed, match_names
+from randes_cli.files.shared import find_ties, ties_of, whole_of
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
@@ -112,17 +113,18 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
     """
     if isinstance(base, BankBase):
         beside = _bank_origin(base.bank)
+    whole = whole_of(base)
     if isinstance(base, ZeroBase):
         require_alike(checkpoint, base)
     elif is_adapter(checkpoint):
-        return _merged(task, checkpoint, base, beside)
-    source, naming, mapped = named_like(base, checkpoint)
+        return _merged(task, checkpoint, whole, beside)
+    source, naming, mapped = named_like(whole, checkpoint)
     notes = (*checkpoint.notes, *mapped)
     files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
     if checkpoint.layout:
         files, borrowed = files_for(files, beside.side_files)
         if borrowed:
-            files, changed = match_configs(files, base.tensors, source.tensors)
+            files, changed = match_configs(files, whole.tensors, source.tensors)
             notes += ("has no config: gets the base's side files", *changed)
     if not is_adapter(checkpoint):
         files, more = _without_adapter_config(files)
@@ -196,12 +198,18 @@ def open_coming(
     """
     sources = Sources(opening)
 
-    def checked(stack: ExitStack, opener: Opener) -> tuple[OpenTask, TaskFit]:
+    def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = open_task(task, checkpoint, base, Origin())
+        opened = kept_once(open_task(task, checkpoint, base, Origin()), base, here=here)
         return opened, fit_to(base, opened.source, names)
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:
-            checked(passing, sources.look)
-    return checked(stack, sources.open)
+            checked(passing, sources.look, here=False)
+    return checked(stack, sources.open, here=True)
+
+
+def kept_once(opened: OpenTask, base: Source, *, here: bool) -> OpenTask:
+    """A task under the names that a bank keeps; as it is where its data are not `here`."""
+    ties = find_ties(opened.source, base.tensors, ties_of(base)) if here else {}
+    return opened.under(ties)

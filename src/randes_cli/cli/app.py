@@ -66,6 +66,7 @@ def _app(arguments: list[str]) -> typer.Typer:
 
 def call(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Raises what the command raises."""
+    arguments = arguments or ["--help"]
     try:
         with one_command(afresh=True):
             result = _app(arguments)(arguments, standalone_mode=False, prog_name="randes")

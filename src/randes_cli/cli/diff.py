@@ -26,6 +26,7 @@ def diff(
         str | None,
         typer.Option(help="Compare two checkpoints' deltas from this base.", show_default=False),
     ] = None,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -37,7 +38,7 @@ def diff(
     from randes_cli.cli.render import bank_diff_view, checkpoint_diff_view
 
     with progress_bar(quiet=quiet) as progress:
-        how = o.run_options(threads, None)
+        how = o.run_options(threads, None, allow_pickle=allow_pickle)
         found = run(a, _other(a, b), base=base, run=how, progress=progress)
     if json:
         print_json(found, same=found.same)

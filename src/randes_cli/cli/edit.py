@@ -45,6 +45,7 @@ def add(
     base: o.BaseOption = None,
     merge_adapters: o.MergeAdapters = False,
     allow_pickle: o.AllowPickle = False,
+    weights_key: o.WeightsKey = None,
     trust_remote_code_files: o.TrustCode = False,
     safetensors_only: o.SafetensorsOnly = False,
     wait: o.Wait = 0.0,
@@ -73,7 +74,7 @@ def add(
                 wait,
                 dry_run,
                 merge_adapters,
-                o.opening(allow_pickle, trust_remote_code_files, safetensors_only),
+                o.opening(allow_pickle, trust_remote_code_files, safetensors_only, weights_key),
             ),
             o.run_options(threads, max_memory, device),
             replace=replace,
@@ -87,7 +88,7 @@ def add(
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
-    print_lines(lambda width: edit_table(report, width))
+    print_lines(lambda width: edit_table(report, width), quiet=quiet)
     if forget:
         _note_forgotten([name for index, name in gone.items() if index not in left], quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)
@@ -157,7 +158,7 @@ def remove(
     if json:
         print_json(report, **clock.facts(report.read_bytes, written))
         return
-    print_lines(lambda width: edit_table(report, width))
+    print_lines(lambda width: edit_table(report, width), quiet=quiet)
     if forget:
         _note_forgotten(task, quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

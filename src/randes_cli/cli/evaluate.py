@@ -41,6 +41,7 @@ def evaluate(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the table as Markdown.", show_default=False)
     ] = None,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
     device: o.Device = "cpu",
@@ -70,7 +71,7 @@ def evaluate(
         report = run(
             local_bank(bank),
             command_evaluator(evaluate, environment.GIVEN, metric=metric),
-            o.run_options(threads, max_memory, device),
+            o.run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             tasks=task,
             originals=originals,
             base=base,

@@ -46,6 +46,7 @@ def inspect(
     ] = None,
     against: o.Against = None,
     base: o.BaseOption = None,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     manifest: Annotated[bool, typer.Option("--manifest", help="Print the JSON manifest.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Show every row and column.")] = False,
@@ -70,7 +71,7 @@ def inspect(
             by=by.value,
             against=o.originals(against),
             base=base,
-            run=o.run_options(threads, None),
+            run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
     report = found.report

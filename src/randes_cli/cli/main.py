@@ -48,7 +48,9 @@ def run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             import traceback
 
-            traceback.print_exc()
+            from randes_cli.files.hub_errors import without_login
+
+            print(without_login(traceback.format_exc()), end="", file=sys.stderr)
         return _explain(error)
 
 
@@ -90,7 +92,7 @@ def _as_ours(error: Exception) -> RandesError | None:
         return error
     if isinstance(error, MemoryError):
         said = f": {error}" if str(error) else ""
-        return OutOfResources(f"not enough memory{said}; fewer --threads need less")
+        return OutOfResources(f"not enough memory{said}; fewer --threads or less --max-memory help")
     if isinstance(error, ImportError):
         return OutOfResources(f"cannot be loaded (memory, or the installation): {error}")
     if isinstance(error, OSError):

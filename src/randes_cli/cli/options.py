@@ -21,7 +21,9 @@ OwnBank = Annotated[
     str, typer.Argument(metavar="BANK", help="The bank to change: a file.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no talk on stderr.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress, no talk; what writes says nothing.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -44,7 +46,16 @@ MergeAdapters = Annotated[
 ]
 AllowPickle = Annotated[
     bool,
-    typer.Option("--allow-pickle", help="Read .bin and .pt files, weights only: no code runs."),
+    typer.Option("--allow-pickle", help="Read pickles (.bin, .pt …), weights only: no code runs."),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-key",
+        metavar="KEY",
+        help="Where in a pickle the weights are, as model_ema.",
+        show_default=False,
+    ),
 ]
 TrustCode = Annotated[
     bool,
@@ -88,19 +99,23 @@ Metric = Annotated[
 Wait = Annotated[float, typer.Option(help="Seconds to wait while another process edits the bank.")]
 
 
-def run_options(threads: int, max_memory: str | None, device: str = "cpu") -> RunOptions:
+def run_options(
+    threads: int, max_memory: str | None, device: str = "cpu", *, allow_pickle: bool = False
+) -> RunOptions:
     """How a job runs, from the command line's words."""
     memory = None
     if max_memory is not None:
         from randes_cli.files.writer import parse_size
 
         memory = parse_size(max_memory)
-    return RunOptions(threads=threads, max_memory=memory, device=device)
+    return RunOptions(threads=threads, max_memory=memory, device=device, allow_pickle=allow_pickle)
 
 
-def opening(allow_pickle: bool, trust_code: bool, safetensors_only: bool) -> OpenOptions:
+def opening(
+    allow_pickle: bool, trust_code: bool, safetensors_only: bool, weights_key: str | None = None
+) -> OpenOptions:
     """What may be read of checkpoints, from the command line's words."""
-    return OpenOptions(allow_pickle, trust_code, safetensors_only)
+    return OpenOptions(allow_pickle, trust_code, safetensors_only, weights_key)
 
 
 def originals(texts: list[str] | None) -> dict[str, str]:

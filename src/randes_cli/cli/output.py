@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from randes_cli.errors import shown
+from randes_cli.errors import printable
 from randes_cli.views.text import human
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, soft_wrap=False)
 
 
-def print_lines(make: Callable[[int], Sequence[Text]]) -> None:
+def print_lines(make: Callable[[int], Sequence[Text]], *, quiet: bool = False) -> None:
     """Print lines made for the width that there is; nothing is wrapped, cut or padded."""
+    if quiet:
+        return
     out = console()
     for line in map(_without_controls, make(out.width)):
         out.print(line, no_wrap=True, crop=False, overflow="ignore", soft_wrap=True)
@@ -56,7 +58,7 @@ def _without_controls(line: Text) -> Text:
         return line
     made = line.blank_copy()
     for part in line.divide(range(1, len(line.plain))):
-        text = shown(part.plain)
+        text = printable(part.plain)
         if text != part.plain:
             part.plain = text
             part.spans = [span._replace(end=len(text)) for span in part.spans]
@@ -64,16 +66,17 @@ def _without_controls(line: Text) -> Text:
     return made
 
 
-def say(text: str) -> None:
+def say(text: str, *, quiet: bool = False) -> None:
     """One line of data."""
-    print(shown(text))
+    if not quiet:
+        print(printable(text))
 
 
 def note(text: str, *, quiet: bool) -> None:
     """One line of talk."""
     if not quiet:
         with contextlib.suppress(OSError):
-            print(shown(text), file=sys.stderr)
+            print(printable(text), file=sys.stderr)
 
 
 def plain(value: Any) -> Any:
@@ -123,15 +126,26 @@ class Clock:
     def sentence(self, read: int, written: int) -> str:
         """The same for people."""
         facts = self.facts(read, written)
-        return (
-            f"read {human(read)}, wrote {human(written)} in {facts['seconds']:.1f} s "
-            f"({facts['gb_per_second']:.2f} GB/s, peak memory {human(facts['peak_memory_bytes'])})"
-        )
+        seconds, speed = facts["seconds"], facts["gb_per_second"]
+        took = f"{seconds:.1f} s" if seconds >= 0.05 else "less than 0.1 s"
+        fast = f"{speed:.2f} GB/s, " if seconds >= 0.05 and speed >= 0.005 else ""
+        memory = human(facts["peak_memory_bytes"])
+        return f"read {human(read)}, wrote {human(written)} in {took} ({fast}peak memory {memory})"
 
 
 def _peak_memory() -> int:
-    import resource
+    """Bytes that this process had at most, 0 where nobody counts them.
 
+    What the system counts may be its parent's.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 

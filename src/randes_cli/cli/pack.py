@@ -116,6 +116,7 @@ def pack(
     ] = False,
     merge_adapters: o.MergeAdapters = False,
     allow_pickle: o.AllowPickle = False,
+    weights_key: o.WeightsKey = None,
     trust_remote_code_files: o.TrustCode = False,
     safetensors_only: o.SafetensorsOnly = False,
     threads: o.Threads = 0,
@@ -145,7 +146,7 @@ def pack(
         capacity=capacity,
         adapters=adapters,
         merge_adapters=merge_adapters,
-        opening=o.opening(allow_pickle, trust_remote_code_files, safetensors_only),
+        opening=o.opening(allow_pickle, trust_remote_code_files, safetensors_only, weights_key),
     )
     with progress_bar(quiet=quiet) as progress:
         report = run(
@@ -164,10 +165,13 @@ def pack(
         return
     for line in pack_notes(report):
         note(line, quiet=quiet)
-    print_lines(lambda width: pack_table(report, width))
+    print_lines(lambda width: pack_table(report, width), quiet=quiet)
     if report.alternatives:
         print_lines(
-            lambda width: choice_table(report.alternatives, report.groups, len(report.tasks), width)
+            lambda width: choice_table(
+                report.alternatives, report.groups, len(report.tasks), width
+            ),
+            quiet=quiet,
         )
     if report.advice:
         note(report.advice, quiet=quiet)

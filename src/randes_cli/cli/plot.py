@@ -33,6 +33,7 @@ def plot(
     kind: Annotated[Kind, typer.Option(help="What to show.")] = Kind.COSINE,
     against: o.Against = None,
     base: o.BaseOption = None,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     force: o.Force = False,
     json: o.Json = False,
@@ -50,7 +51,7 @@ def plot(
             against=o.originals(against),
             base=base,
             force=force,
-            run=o.run_options(threads, None),
+            run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
     if json:

@@ -35,6 +35,6 @@ def push(
     if json:
         print_json(report)
         return
-    say(report.url)
+    say(report.url, quiet=quiet)
     if not report.card:
         note("the repository's own README stays as it was", quiet=quiet)

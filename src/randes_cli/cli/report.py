@@ -16,6 +16,7 @@ def report(
     out: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.", show_default=False)],
     against: o.Against = None,
     base: o.BaseOption = None,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     force: o.Force = False,
     json: o.Json = False,
@@ -32,7 +33,7 @@ def report(
             against=o.originals(against),
             base=base,
             force=force,
-            run=o.run_options(threads, None),
+            run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
     if json:

@@ -68,6 +68,6 @@ def seal(
     if json:
         print_json(report, **clock.facts(report.bytes_before, written))
         return
-    print_lines(lambda width: edit_table(report, width))
+    print_lines(lambda width: edit_table(report, width), quiet=quiet)
     note(f"{report.bank}: {human(report.bytes_before)} → {human(report.bytes_after)}", quiet=quiet)
     note(clock.sentence(report.bytes_before, written), quiet=quiet or dry_run)

@@ -32,6 +32,7 @@ def tune(
     ] = False,
     base: o.BaseOption = None,
     wait: o.Wait = 0.0,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
     device: o.Device = "cpu",
@@ -61,12 +62,12 @@ def tune(
             own_bank(bank),
             command_evaluator(evaluate, environment.GIVEN, metric=metric),
             options,
-            o.run_options(threads, max_memory, device),
+            o.run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             progress=progress,
         )
     if json:
         print_json(report, **clock.facts(0, report.bytes_written))
         return
-    print_lines(lambda width: tuning_table(report, width))
+    print_lines(lambda width: tuning_table(report, width), quiet=quiet)
     more = f", {report.resumed} from before" if report.resumed else ""
     note(f"{report.evaluations} evaluations{more}", quiet=quiet)

@@ -54,6 +54,7 @@ def unpack(
     safetensors_only: o.SafetensorsOnly = False,
     trust_remote_code_files: o.TrustCode = False,
     base: o.BaseOption = None,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
     device: o.Device = "cpu",
@@ -87,7 +88,7 @@ def unpack(
             None if everything else chosen,
             out,
             options,
-            o.run_options(threads, max_memory, device),
+            o.run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             base=base,
             dry_run=dry_run,
             progress=progress,
@@ -100,7 +101,7 @@ def unpack(
     for report in reports:
         extra = f", {report.saturated} values clipped" if report.saturated else ""
         extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
-        say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}")
+        say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}", quiet=quiet)
         for text in report.notes:
             note(f"{report.task}: {text}", quiet=quiet)
     note(clock.sentence(total, written), quiet=quiet or dry_run)

@@ -26,6 +26,7 @@ def verify(
         ),
     ] = None,
     base: o.BaseOption = None,
+    allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -42,7 +43,7 @@ def verify(
             quick=quick,
             against=o.originals(against),
             base=base,
-            run=o.run_options(threads, None),
+            run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
     measured = report.sound and bool(against)
@@ -52,17 +53,17 @@ def verify(
         )
     else:
         for check in report.against:
-            print_lines(partial(check_table, check))
+            print_lines(partial(check_table, check), quiet=quiet)
         if report.sound:
-            say(f"{bank}: sound, {human(report.bytes_checked)} checked")
+            say(f"{bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
         for key in report.damaged:
-            say(f"damaged: {key!a}")
+            say(f"damaged: {key!a}", quiet=quiet)
         for name, keys in report.hurt.items():
-            say(f"task {name}: hurt by {len(keys)} of them")
+            say(f"task {name}: hurt by {len(keys)} of them", quiet=quiet)
         if report.damaged:
-            say(f"whole: {', '.join(report.whole) or 'none'}")
+            say(f"whole: {', '.join(report.whole) or 'none'}", quiet=quiet)
         if against and not measured:
-            say("not measured against the originals: the bank is damaged")
+            say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
         raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")

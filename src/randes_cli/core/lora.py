@@ -84,7 +84,8 @@ def low_rank(lefts: F64, rights: F64, scaling: float) -> LowRank:
 def as_float64(raw: Raw, dtype: str) -> F64:
     """The values of stored bytes."""
     if dtype == "F64":
-        return raw.view(np.float64).copy()
+        exact: F64 = raw.view(np.float64).copy()
+        return exact
     values = np.empty(len(raw) // ITEM_SIZE[dtype], np.float32)
     widen(raw, dtype, values)
     return values.astype(np.float64)

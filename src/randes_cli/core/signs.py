@@ -36,7 +36,8 @@ def sign_vector(bits: bytes, start: int, count: int) -> F32:
     """±1 for `count` bits from bit `start` on; 1 means −1."""
     packed = np.frombuffer(bits, np.uint8)[start // 8 : (start + count + 7) // 8]
     flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
-    return np.where(flips, np.float32(-1), np.float32(1))
+    made: F32 = np.where(flips, np.float32(-1), np.float32(1))
+    return made
 
 
 class SignWindow(NamedTuple):
@@ -71,9 +72,11 @@ class SignWindow(NamedTuple):
             return np.broadcast_to(np.float32(scale), (height, width))
         hankel, start = self.signs is Signs.hankel, self.first
         count = width + (height - 1 if hankel else 0)
-        vector = sign_vector(self.bits, start, count) * np.float32(scale)
+        vector: F32 = sign_vector(self.bits, start, count) * np.float32(scale)
         if width >= _NARROW or height == 1:
-            return np.ndarray((height, width), np.float32, vector, 0, (4 if hankel else 0, 4))
+            steps = (4 if hankel else 0, 4)
+            view: F32 = np.ndarray((height, width), np.float32, vector, 0, steps)
+            return view
         whole = np.empty((height, width), np.float32)
         for column in range(width):
             whole[:, column] = vector[column : column + height] if hankel else vector[column]

@@ -21,6 +21,7 @@ from randes_cli.core.kernel import (
     Overflow,
 )
 from randes_cli.core.signs import SignRun, Window
+from randes_cli.errors import UsageError
 from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE
 
 _DTYPES = {name: getattr(torch, DTYPES[name].torch) for name in FLOAT_DTYPES}
@@ -32,11 +33,18 @@ def _host(nbytes: int, device: torch.device) -> tuple[torch.Tensor, Raw]:
     return memory, memory.numpy()
 
 
+def _refuse_absent(device: str) -> None:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(device, True):
+        raise UsageError(f"--device {device}: torch {torch.__version__} sees none here")
+
+
 class TorchKernel:
     """See `kernel.Kernel`. `device` is a torch device name."""
 
     def __init__(self, device: str, elements: int, layers: int) -> None:
         self.elements = elements
+        _refuse_absent(device)
         self._device = torch.device(device)
         self._buffers = [_host(8 * elements, self._device) for _ in range(2)]
         self._turn = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageErro
 from randes_cli.files.disk import OutputFile, wrap_os_error
 from randes_cli.files.guard import check_steady, refuse_input
 from randes_cli.files.lock import output_lock
+from randes_cli.files.system import FLAGS, NO_FOLLOW, NO_WAIT, POSIX, free_bytes, lock, set_mode
 from randes_cli.interrupts import unstoppable
 
 __all__ = [
@@ -55,11 +55,10 @@ def check_target(path: Path, *, force: bool) -> None:
 def check_space(folder: Path, need: int) -> None:
     """Raise NoSpace when the file system of `folder` has less than `need` bytes free."""
     try:
-        found = os.statvfs(folder)
+        free = free_bytes(folder)
     except OSError as error:
         raise wrap_os_error(error, folder, "asking for free space") from error
-    free = found.f_bavail * found.f_frsize
-    if free < need and found.f_blocks:  # ramfs has no figures: writing tells
+    if free is not None and free < need:
         raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
 
 
@@ -81,10 +80,10 @@ def passing_name(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def in_use(passing: Path) -> Iterator[None]:
     """Keep a passing file's lock, which tells who looks for what the dead left that it is used."""
-    fd = os.open(passing, os.O_RDWR | os.O_CLOEXEC)
+    fd = os.open(passing, os.O_RDWR | FLAGS)
     try:
         with contextlib.suppress(OSError):  # file systems without locks
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            lock(fd, wait=True)
         yield
     finally:
         os.close(fd)
@@ -102,9 +101,9 @@ def remove_stale(path: Path) -> None:
 
 def _remove_unlocked(path: Path) -> None:
     with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | NO_FOLLOW | NO_WAIT | FLAGS)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(fd, wait=False)
             os.unlink(path)
         finally:
             os.close(fd)
@@ -115,22 +114,22 @@ def _create(temporary: Path, path: Path) -> int:
     """Create and lock a temporary file. The lock tells others that its writer lives."""
     while True:
         try:
-            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, 0o666)
         except OSError as error:
             raise wrap_os_error(error, path, "creating the output") from error
         with contextlib.suppress(OSError):  # file systems without locks
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            lock(fd, wait=True)
         if os.fstat(fd).st_nlink:
             return fd
         os.close(fd)  # somebody took it for stale before it was locked
 
 
-def _keep_mode(fd: int, path: Path) -> None:
+def _keep_mode(fd: int, temporary: Path, path: Path) -> None:
     """Give the new file the permissions of the one that it replaces."""
     with contextlib.suppress(OSError):
         mode = os.lstat(path).st_mode
         if stat.S_ISREG(mode):
-            os.fchmod(fd, stat.S_IMODE(mode))
+            set_mode(fd, temporary, stat.S_IMODE(mode))
 
 
 @contextlib.contextmanager
@@ -157,10 +156,13 @@ def _temporary(path: Path, *, force: bool) -> Iterator[OutputFile]:
     try:
         fd = _create(temporary, path)
         yield OutputFile(fd, path)
-        _keep_mode(fd, path)
+        _keep_mode(fd, temporary, path)
         try:
             check_steady()
             os.fsync(fd)
+            if not POSIX:  # an open file could not be renamed
+                os.close(fd)
+                fd = -1
             check_target(path, force=force)
             os.replace(temporary, path)
         except OSError as error:
@@ -195,7 +197,7 @@ def write_whole(path: Path, data: bytes, *, force: bool) -> None:
 def _sync_folder(path: Path) -> None:
     """Make a rename last. Some systems cannot sync a folder, or not one that is unreadable."""
     try:
-        fd = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path.parent, os.O_RDONLY | FLAGS)
     except OSError:
         return
     try:

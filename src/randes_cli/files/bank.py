@@ -189,8 +189,7 @@ class BankFile:
     def floats(self, key: str) -> F64:
         """A statistics tensor. Raises BankDamaged where a value cannot be one."""
         found: F64 = self.read_whole(key).view(np.float64)
-        least = 0.0 if key == NORMS else -MOST_STATISTIC
-        if not np.all((found >= least) & (found <= MOST_STATISTIC)):
+        if not possible_statistics(key, found):
             raise BankDamaged(
                 f"{self.path}: tensor {key!a} has values that no statistic has (NaN, infinite, "
                 "negative or beyond any model's)"
@@ -240,3 +239,9 @@ def _is_meant_as_bank(path: Path) -> bool:
             return path.suffix == ".randes" or b'"format":"randes"' in file.read(4096)
     except OSError:
         return False
+
+
+def possible_statistics(key: str, found: F64) -> bool:
+    """Whether no value of a statistics tensor is NaN, infinite or beyond any model's."""
+    least = 0.0 if key == NORMS else -MOST_STATISTIC
+    return bool(np.all((found >= least) & (found <= MOST_STATISTIC)))

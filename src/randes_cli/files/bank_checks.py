@@ -138,7 +138,7 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
 def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
     """Whether every tensor that may be superposed is in a cell of the Gram matrices."""
     inside = {name for _, names in manifest.cells for name in names}
-    if manifest.transform.rest is not Rest.sum:
+    if manifest.transform.rest is not Rest.sum or manifest.transform.exact:
         units = plan_units(manifest.base.tensors.values(), manifest.transform)
         summable = [name for unit in units for name in unit.names]
     lost = next((name for name in summable if name not in inside), None)

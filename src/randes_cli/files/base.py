@@ -14,10 +14,11 @@ from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.shared import Retied, all_names
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
 from randes_cli.limits import StrPath, as_source
-from randes_cli.specs import BaseStorage
+from randes_cli.specs import BaseStorage, OpenOptions
 
 
 class BankBase:
@@ -28,7 +29,13 @@ class BankBase:
         self.source = f"{bank.path} (base)" if outside is None else outside.source
         self.tensors = bank.manifest.base.tensors
         self.metadata = bank.manifest.base.metadata
+        self.ties = bank.manifest.base.ties
         self._digests = bank.base_digests()
+
+    @property
+    def whole(self) -> Source:
+        """The same under all names that its tensors have."""
+        return Retied(self, self.ties) if self.ties else self
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -66,9 +73,11 @@ def find_recorded(recorded: str, bank: Path) -> str | None:
 
 
 @contextmanager
-def bank_base(bank: BankFile, given: StrPath | None = None) -> Iterator[BankBase | None]:
+def bank_base(
+    bank: BankFile, given: StrPath | None = None, *, allow_pickle: bool = False
+) -> Iterator[BankBase | None]:
     """The base of a bank for the time of the block; see `open_base`."""
-    base = open_base(bank, given)
+    base = open_base(bank, given, allow_pickle=allow_pickle)
     try:
         yield base
     finally:
@@ -76,8 +85,10 @@ def bank_base(bank: BankFile, given: StrPath | None = None) -> Iterator[BankBase
             base.close()
 
 
-def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
-    """The base of a bank; None where it is all zeros.
+def open_base(
+    bank: BankFile, given: StrPath | None, *, allow_pickle: bool = False
+) -> BankBase | None:
+    """The base of a bank; None where it is all zeros. A pickle that was packed is read again.
 
     Raises MissingError where it lies outside and cannot be found, MismatchError where what is
     found has other names or shapes (values are compared chunk by chunk as they are read).
@@ -93,8 +104,9 @@ def open_base(bank: BankFile, given: StrPath | None) -> BankBase | None:
             f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
             "say --base PATH"
         )
-    outside = Sources().open(path)
-    if outside.tensors != record.tensors:
+    opening = OpenOptions(allow_pickle=allow_pickle).recorded(record.pickle)
+    outside = Sources(opening).open(path)
+    if outside.tensors != all_names(record.tensors, record.ties):
         outside.close()
         raise MismatchError(f"{path}: not the base of {bank.path} (names, dtypes or shapes differ)")
     return BankBase(bank, outside)
@@ -120,6 +132,7 @@ def base_task(bank: BankFile) -> TaskRecord:
         fingerprint=record.fingerprint,
         metadata=record.metadata,
         unchanged=frozenset(record.tensors),
-        layout={"": "model.safetensors", **(layouts[0] if layouts else {})},
+        ties=record.ties,
+        layout=record.layout or {"": "model.safetensors", **(layouts[0] if layouts else {})},
         files=record.files,
     )

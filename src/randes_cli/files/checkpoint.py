@@ -14,11 +14,13 @@ from typing import Protocol
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
-from randes_cli.files.folders import PICKLES, Part, file_part, folder_parts
+from randes_cli.files.folders import Part, file_part, folder_parts, refuse_pickle
+from randes_cli.files.foreign import is_pickle
 from randes_cli.files.guard import Stamp, is_still, note_input, stamp, unwatch, watch
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
+from randes_cli.files.system import FLAGS, NO_WAIT, read_at
 from randes_cli.limits import LONGEST_NAME
 from randes_cli.specs import FORMAT_NAME, OpenOptions, TensorInfo
 
@@ -52,7 +54,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self.fd = os.open(path, os.O_RDONLY | FLAGS | NO_WAIT)
         except OSError as error:
             raise wrap_os_error(error, path, "opening") from error
         try:
@@ -68,10 +70,10 @@ class TensorFile:
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
-        view = memoryview(out)
+        view = out.data
         try:
             while view:
-                done = os.preadv(self.fd, [view], offset)
+                done = read_at(self.fd, view, offset)
                 if not done:
                     raise CheckpointError(f"{self.path}: truncated while it was read")
                 view, offset = view[done:], offset + done
@@ -83,8 +85,10 @@ class TensorFile:
 
     def close(self) -> None:
         """Close the file; further reads fail."""
+        fd, self.fd = self.fd, -1  # closed again, the number may be somebody else's
         with suppress(OSError):  # nothing was written
-            os.close(self.fd)
+            if fd >= 0:
+                os.close(fd)
 
 
 class Checkpoint:
@@ -177,10 +181,11 @@ class Checkpoint:
 
 
 def _open_file(path: Path, options: OpenOptions) -> WeightFile:
-    if path.name.endswith(PICKLES) and options.allow_pickle:
+    if is_pickle(path):
+        refuse_pickle(path, allow=options.allow_pickle)
         from randes_cli.files.pickles import PickleFile
 
-        return PickleFile(path)
+        return PickleFile(path, options.weights_key)
     return TensorFile(path)
 
 

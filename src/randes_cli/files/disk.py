@@ -11,6 +11,7 @@ from pathlib import Path
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, OutOfResources, RandesError
+from randes_cli.files import system
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -37,10 +38,12 @@ _WRITE_AT_ONCE = 2**19
 @cache
 def _linux(name: str, arguments: str) -> Callable[..., int] | None:
     """A function of Linux' C library that Python does not have; it returns an error number."""
+    if not sys.platform.startswith("linux"):
+        return None
     import ctypes  # only what writes large files has a use for it
 
     found = getattr(ctypes.CDLL(None, use_errno=True), name, None)
-    if not sys.platform.startswith("linux") or found is None:
+    if found is None:
         return None
     kinds = {"int": ctypes.c_int, "unsigned": ctypes.c_uint, "long": ctypes.c_int64}
     found.argtypes = [kinds[word] for word in arguments.split()]
@@ -93,7 +96,7 @@ class OutputFile:
         count = len(view)
         try:
             while len(view):
-                done = os.pwrite(self.fd, view[:_WRITE_AT_ONCE], offset)
+                done = system.write_at(self.fd, view[:_WRITE_AT_ONCE], offset)
                 view, offset = view[done:], offset + done
         except OSError as error:
             raise wrap_os_error(error, self.path, "writing") from error
@@ -101,10 +104,10 @@ class OutputFile:
 
     def read_at(self, out: Raw, offset: int) -> None:
         """Fill `out` with what was written from `offset` on."""
-        view = memoryview(out)
+        view = out.data
         try:
             while view:
-                done = os.preadv(self.fd, [view], offset)
+                done = system.read_at(self.fd, view, offset)
                 if not done:
                     raise OSError(errno.EIO, "the file ends early")
                 view, offset = view[done:], offset + done
@@ -147,5 +150,6 @@ def _copy_range(source: int, target: int, count: int, start: int, offset: int) -
         except OSError as error:
             if error.errno not in _NO_RANGE_COPY:
                 raise
-    data = os.pread(source, min(count, 2**20), start)
-    return os.pwrite(target, data, offset)
+    data = bytearray(min(count, 2**20))
+    done = system.read_at(source, memoryview(data), start)
+    return system.write_at(target, memoryview(data)[:done], offset)

@@ -126,11 +126,17 @@ def _index_of(shard: re.Match[str]) -> str:
     return index_name(shard["stem"] + shard["suffix"])
 
 
+def refuse_pickle(path: Path, *, allow: bool) -> None:
+    """Raise CheckpointError for a pickle where the user did not allow pickles."""
+    if not allow:
+        raise CheckpointError(f"{path}: pickled weights; {_CONVERT}")
+
+
 def file_part(path: Path, *, allow_pickle: bool, component: str = "", target: str = "") -> Part:
     """The part that a weight file or an index stands for."""
     kind = path.name.rpartition(".index")[0] if _is_index(path) else path.name
-    if kind.endswith(PICKLES) and not allow_pickle:
-        raise CheckpointError(f"{path}: pickled weights; {_CONVERT}")
+    if kind.endswith(PICKLES):
+        refuse_pickle(path, allow=allow_pickle)
     if path.name.endswith(".gguf"):
         raise CheckpointError(
             f"{path}: a GGUF file: quantised weights; give the original safetensors checkpoint"

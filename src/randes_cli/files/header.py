@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from randes_cli.errors import CheckpointError, InputOutputError
+from randes_cli.files.system import read_at
 from randes_cli.limits import CONTROL, LONGEST_NAME, MOST_HEADER, is_text
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
@@ -208,12 +209,22 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
     return length
 
 
+def _read(fd: int, count: int, offset: int) -> bytes:
+    data, done = bytearray(count), 0
+    while done < count:
+        more = read_at(fd, memoryview(data)[done:], offset + done)
+        if not more:
+            break
+        done += more
+    return bytes(data[:done])
+
+
 def read_header(fd: int, name: str) -> Header:
     """Read and check the header of an open file. Raises CheckpointError naming `name`."""
     try:
         file_size = os.fstat(fd).st_size
-        length = header_length(os.pread(fd, 64, 0), file_size=file_size)
-        return parse_header(os.pread(fd, length, 8), file_size=file_size)
+        length = header_length(_read(fd, 64, 0), file_size=file_size)
+        return parse_header(_read(fd, length, 8), file_size=file_size)
     except ValueError as error:
         raise CheckpointError(f"{name}: {error}") from None
     except OSError as error:

@@ -35,7 +35,7 @@ from randes_cli.files.hub_cache import (
     snapshot_folder,
     stays_inside,
 )
-from randes_cli.files.hub_errors import hub_errors, not_cached
+from randes_cli.files.hub_errors import endpoint, hub_errors, not_cached
 from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.remote import RemoteFile
@@ -170,7 +170,7 @@ def _resolve(ref: HubRef) -> tuple[str, dict[str, int], bool]:
             timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
             commit = api.model_info(ref.repo, revision=ref.revision, timeout=timeout).sha
         if commit is None:
-            raise HubError(f"{ref}: {constants.ENDPOINT} names no commit for it")
+            raise HubError(f"{ref}: {endpoint()} names no commit for it")
         tree = api.list_repo_tree(ref.repo, recursive=True, revision=commit)
         sizes = {file.path: file.size for file in tree if isinstance(file, RepoFile)}
     return commit, {name: size for name, size in sizes.items() if stays_inside(name)}, False

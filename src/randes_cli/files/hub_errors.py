@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,15 +44,36 @@ def hub_errors(what: str, repo: str) -> Iterator[None]:
         raise translate(error, what, repo) from error
 
 
+#: A name and a password or token in an address.
+_LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+
+
+def without_login(text: str) -> str:
+    """A text whose addresses show no name, password or token of the user."""
+    return _LOGIN.sub("", text)
+
+
+def endpoint() -> str:
+    """The address of the Hub as people may see it."""
+    from huggingface_hub import constants
+
+    return without_login(constants.ENDPOINT)
+
+
 def translate(error: BaseException, what: str, repo: str) -> RandesError:
     """The sentence for one error of the client."""
-    from huggingface_hub import constants, errors
+    found = _translate(error, what, repo)
+    return type(found)(without_login(str(found)))
+
+
+def _translate(error: BaseException, what: str, repo: str) -> RandesError:
+    from huggingface_hub import errors
 
     if getattr(error, "response", None) is not None:
         return _refused(error, what, repo)
     cause = error.__cause__
     if cause is not None and isinstance(cause, client_errors()):
-        return translate(cause, what, repo)
+        return _translate(cause, what, repo)
     if isinstance(error, errors.HFValidationError):
         return UsageError(f"{what}: not a name that the Hub takes ({_first_line(error)})")
     if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
@@ -59,7 +81,7 @@ def translate(error: BaseException, what: str, repo: str) -> RandesError:
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return wrap_os_error(error, error.filename, "downloading")
     return HubError(
-        f"{what}: the connection to {constants.ENDPOINT} failed or was dropped "
+        f"{what}: the connection to {endpoint()} failed or was dropped "
         f"({_first_line(error)}); say it again when it is back: complete files are kept"
     )
 
@@ -78,9 +100,10 @@ def _first_line(error: BaseException) -> str:
 
 def _refused(error: Any, what: str, repo: str) -> HubError:
     """The sentence for an answer of the Hub that is not the thing asked for."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
-    here, page = constants.ENDPOINT, f"{constants.ENDPOINT}/{repo}"
+    here = endpoint()
+    page = f"{here}/{repo}"
     nowhere = (
         f"not at {here}, or private and not open to your token ({LOG_IN}); "
         "nor is there such a path here"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import platform
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from randes_cli.errors import BankLocked, UsageError
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import holding, is_held
+from randes_cli.files.system import FLAGS, NO_FOLLOW
+from randes_cli.files.system import lock as lock_file
 from randes_cli.interrupts import unstoppable
 
 #: What a file system that has no locks answers (network disks, most of them).
@@ -78,7 +79,7 @@ class _Lock:
 
     def _open(self) -> tuple[int, bool]:
         """The file (-1: it went just now), and whether it is new."""
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | FLAGS | NO_FOLLOW
         with contextlib.suppress(FileExistsError):
             return os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
         with contextlib.suppress(FileNotFoundError):
@@ -87,7 +88,7 @@ class _Lock:
 
     def _locks(self, fd: int, created: bool) -> bool:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(fd, wait=False)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -107,13 +108,18 @@ class _Lock:
 
     @unstoppable
     def give_back(self) -> None:
-        if self._fd >= 0:
-            if self._is_named(self._fd):
-                with contextlib.suppress(OSError):
-                    os.unlink(self.path)
+        if self._fd < 0:
+            return
+        named, fd, self._fd = self._is_named(self._fd), self._fd, -1
+        if self.soft:  # where there are no locks, an open file may not be unlinked either
             with contextlib.suppress(OSError):
-                os.close(self._fd)
-            self._fd = -1
+                os.close(fd)
+        if named:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        if not self.soft:
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 def edited_bank(path: Path) -> Path:

@@ -29,7 +29,7 @@ from randes_cli.limits import CONTROL, LIMITS, MOST_COEFFICIENT, MOST_SCORE
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, SHARES, Transform
 
 #: Required features that this version knows; a bank that names another is refused.
-FEATURES = frozenset({"superposition", "sealed", "share"})
+FEATURES = frozenset({"superposition", "sealed", "share", "ties"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,11 @@ class Manifest:
             features=features + ("sealed",) * bool(sealed),
         )
 
+    @property
+    def tied(self) -> bool:
+        """Whether a tensor of the base or of a task has more than one name."""
+        return bool(self.base.ties) or any(task.ties for task in self.tasks)
+
     def with_shares(self, shares: Mapping[int, int]) -> Manifest:
         """The same with these groups of shares, and the feature that they require."""
         features = tuple(name for name in self.features if name != "share")
@@ -113,7 +118,7 @@ class Manifest:
         return {
             "format": FORMAT_NAME,
             "version": self.version,
-            "features": list(self.features),
+            "features": [*(f for f in self.features if f != "ties"), *["ties"] * self.tied],
             "transform": transform_json(self.transform),
             "bits": self.bits,
             "seed": self.seed,

@@ -37,12 +37,12 @@ class PickleFile:
     Raises CheckpointError: unsafe or damaged pickle, no state dict, sparse or quantised tensors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: str | None = None) -> None:
         self.path = path
         note_input(path)
         self.stamp: Stamp | None = stamp(path.stat())
-        self.pickle: str | None = ""
-        state = find_state_dict(_load(path), str(path))
+        state, at = find_state_dict(_load(path), str(path), key)
+        self.pickle: str | None = at
         self._names: list[str] = []
         self._data: list[Raw] = []
         self._starts: list[int] = []
@@ -87,22 +87,72 @@ def _load(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read as a PyTorch file ({reason})") from error
 
 
-def find_state_dict(loaded: Any, source: str) -> Mapping[str, torch.Tensor]:
-    """The tensors of what was unpickled, looked for under the usual wrapper keys.
+def find_state_dict(
+    loaded: Any, source: str, key: str | None = None
+) -> tuple[Mapping[str, torch.Tensor], str]:
+    """The tensors of what was unpickled, and the keys, joined by dots, that they were under.
 
-    Raises CheckpointError when there are none.
+    Those under `key`, else under the usual wrapper keys. Raises CheckpointError when there are
+    none, or others of the same names beside them (an average of the weights, EMA): which are
+    meant only the user knows.
     """
+    places = _places(loaded)
+    if key is not None and key in places:
+        return places[key], key
+    if key is not None and "" not in places:
+        raise CheckpointError(f"{source}: no weights under {key!a}; it has {_listed(places)}")
+    at = ""
+    inner: Any = loaded
+    while isinstance(inner, Mapping):
+        name = next((k for k in _WRAPPERS if isinstance(inner.get(k), Mapping)), None)
+        if name is None:
+            break
+        at, inner = f"{at}.{name}" if at else name, inner[name]
+    if at not in places:
+        some = f"; weights are under {_listed(places)}: say --weights-key KEY" if places else ""
+        raise CheckpointError(
+            f"{source}: no state dict in it (looked under {', '.join(_WRAPPERS)}){some}"
+        )
+    others = [k for k, state in places.items() if k != at and _alike(state, places[at])]
+    if others:
+        raise CheckpointError(
+            f"{source}: holds several sets of the same weights, under {at or 'the top'}, "
+            f"{', '.join(others)}: say which, --weights-key {others[0]}"
+        )
+    return places[at], at
+
+
+#: How deep state dicts are looked for, and how many at most.
+_DEPTH, _MOST_PLACES = 4, 100
+
+
+def _places(loaded: Any) -> dict[str, Mapping[str, torch.Tensor]]:
+    """Every state dict in what was unpickled, by its keys joined by dots."""
     import torch
 
-    while isinstance(loaded, Mapping):
-        inner = next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
-        if inner is None:
-            made = {k: v for k, v in loaded.items() if isinstance(v, torch.Tensor)}
-            if made and all(isinstance(name, str) for name in made):
-                return made
-            break
-        loaded = inner
-    raise CheckpointError(f"{source}: no state dict in it (looked under {', '.join(_WRAPPERS)})")
+    made: dict[str, Mapping[str, torch.Tensor]] = {}
+    waiting: list[tuple[str, Any, int]] = [("", loaded, 0)]
+    while waiting and len(made) < _MOST_PLACES:
+        at, value, depth = waiting.pop(0)
+        if not isinstance(value, Mapping):
+            continue
+        tensors = {k: v for k, v in value.items() if isinstance(v, torch.Tensor)}
+        if tensors and all(isinstance(name, str) for name in tensors):
+            made[at] = tensors
+        inside = [(k, v) for k, v in value.items() if isinstance(k, str) and depth < _DEPTH]
+        waiting += [(f"{at}.{k}" if at else k, v, depth + 1) for k, v in inside]
+    return made
+
+
+def _alike(state: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    """Whether two state dicts are of one model: most names of the chosen, but for a prefix."""
+    ends = {name.partition(".")[2] or name for name in state} | set(state)
+    shared = sum(name in ends or (name.partition(".")[2] or name) in ends for name in chosen)
+    return 2 * shared > len(chosen)
+
+
+def _listed(places: Mapping[str, object]) -> str:
+    return ", ".join(key or "the top" for key in list(places)[:8])
 
 
 def _info(path: Path, name: str, tensor: torch.Tensor) -> TensorInfo:
@@ -112,6 +162,8 @@ def _info(path: Path, name: str, tensor: torch.Tensor) -> TensorInfo:
     if tensor.layout != torch.strided or tensor.is_quantized or dtype is None:
         kind = tensor.dtype if dtype is None else tensor.layout
         raise CheckpointError(f"{path}: tensor {name!a} is {kind}; give dense, unquantised weights")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{path}: tensor {name!a} repeats few values; save it whole")
     return TensorInfo(name, dtype, tuple(tensor.shape))
 
 

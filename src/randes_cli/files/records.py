@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -49,7 +49,8 @@ class BaseRecord:
     """The base model: `tensors` are its names, dtypes and shapes, in order.
 
     `files` are its side files: content digest (of ``files/<digest>``) by name. `layout`, `left_out`
-    and `pickle` are as in a task's record.
+    and `pickle` are as in a task's record; `ties` are further names of `tensors`, each with the
+    name that it is kept under.
     """
 
     source: str
@@ -61,6 +62,7 @@ class BaseRecord:
     layout: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     pickle: str | None = None
+    ties: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -74,22 +76,25 @@ class BaseRecord:
             "files": dict(sorted(self.files.items())),
             **({"layout": dict(self.layout)} if self.layout else {}),
             **_origin_json(self),
+            **({"ties": dict(sorted(self.ties.items()))} if self.ties else {}),
             **self.extra,
         }
 
     @classmethod
     def from_json(cls, fields: Fields) -> BaseRecord:
         """Read and check its object. Raises BankDamaged naming the field."""
+        tensors = _tensors(fields, "tensors")
         return cls(
             source=fields.line("source"),
             fingerprint=fields.line("fingerprint"),
             storage=fields.choice("storage", BaseStorage),
             metadata=fields.map("metadata", as_text),
-            tensors=_tensors(fields, "tensors"),
+            tensors=tensors,
             files=_files(fields),
             layout=_layout(fields),
             left_out=_left_out(fields),
             pickle=fields.optional("pickle", as_line, None),
+            ties=_ties(fields, tensors, tensors),
             extra=fields.rest(),
         )
 
@@ -111,6 +116,8 @@ class TaskRecord:
         unprefixed: the base's names that the task uses as they are in spite of `prefix`.
         layout: weight file by component (see `Checkpoint`); empty for a bare file.
         files: side files: content digest (of ``files/<digest>``) by name.
+        ties: names under which a tensor comes back as a copy of another: by each the name that it
+            is kept under, here or in the base. That may be one that the task lacks.
         left_out: the folder's other files, each with the reason why it is not in the bank.
         pickle: where in its pickle the tensors were (``state_dict``), None where it was none.
         default: λ where there is no `coefficient`; None in banks of version 1, whose readers
@@ -139,7 +146,13 @@ class TaskRecord:
     left_out: Mapping[str, str] = field(default_factory=dict)
     pickle: str | None = None
     default: float | None = None
+    ties: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """The base's tensors of which the task has nothing, under no name."""
+        return self.missing - set(self.ties.values())
 
     def output_name(self, name: str) -> str:
         """The task's own name of a tensor that the base has under `name`."""
@@ -178,6 +191,8 @@ class TaskRecord:
             made["layout"] = dict(self.layout)
         if self.files:
             made["files"] = dict(sorted(self.files.items()))
+        if self.ties:
+            made["ties"] = dict(sorted(self.ties.items()))
         if self.coefficient is not None:
             made["coefficient"] = self.coefficient
         if self.default is not None:
@@ -211,6 +226,8 @@ class TaskRecord:
             pickle=fields.optional("pickle", as_line, None),
             extra=fields.rest(),
         )
+        held = {n: t for n, t in base.items() if n not in made.missing} | dict(made.own)
+        made = replace(made, ties=_ties(fields, {**base, **made.own}, held))
         _check_conversions(fields, made, base)
         return made
 
@@ -249,6 +266,8 @@ def transform_json(transform: Transform) -> dict[str, Any]:
     }
     if transform.matched is not None:
         made["matched"] = sorted(transform.matched)
+    if transform.exact:
+        made["exact"] = sorted(transform.exact)
     return {**made, **transform.extra}
 
 
@@ -271,6 +290,7 @@ def read_transform(fields: Fields, base: Tensors, version: int) -> Transform:
         every=fields.limited("every"),
         rest=fields.choice("rest", Rest),
         matched=matched,
+        exact=frozenset(_known(fields, "exact", base) if "exact" in fields.value else ()),
         any_digits=version < 2,
         extra=fields.rest(),
     )
@@ -369,13 +389,24 @@ def _tensors(fields: Fields, key: str) -> dict[str, TensorInfo]:
     return {name: TensorInfo(name, dtype, shape) for name, (dtype, shape) in typed.items()}
 
 
+def _ties(fields: Fields, kept: Tensors, held: Tensors) -> dict[str, str]:
+    """Further names of `kept` tensors; none of them is `held` already."""
+    ties = fields.optional_map("ties", as_text)
+    for name, leader in ties.items():
+        if not is_name(name) or name in held:
+            raise fields.fail(f"ties[{name[:100]!a}]", "is no further name")
+        if leader not in kept:
+            raise fields.fail("ties", f"names {leader[:100]!a}, which is not kept")
+    return ties
+
+
 def _check_conversions(fields: Fields, task: TaskRecord, base: Tensors) -> None:
     """Only floating-point tensors come back in another dtype than the base's."""
     if task.dtype is None and not task.dtypes:
         return
     for name, tensor in base.items():
         dtype = task.dtypes.get(name, task.dtype or tensor.dtype)
-        if dtype == tensor.dtype or name in task.missing or name in task.own:
+        if dtype == tensor.dtype or name in task.absent or name in task.own:
             continue
         if dtype not in FLOAT_DTYPES or tensor.dtype not in FLOAT_DTYPES:
             raise fields.fail(f"dtypes[{name[:100]!a}]", f"is {dtype}, the base's {tensor.dtype}")

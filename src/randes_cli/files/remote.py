@@ -13,7 +13,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, HubError
 from randes_cli.files.guard import Stamp
 from randes_cli.files.header import Header, header_length, parse_header
-from randes_cli.files.hub_errors import client_errors, dropped, hub_errors
+from randes_cli.files.hub_errors import client_errors, dropped, hub_errors, without_login
 
 #: Bytes of the first read: the header of most files, in one request.
 FIRST_READ = 2**16
@@ -52,7 +52,9 @@ def _pieces(url: str, start: int, count: int) -> Iterator[bytes]:
     headers = {"Range": f"bytes={start}-{start + count - 1}", "Accept-Encoding": "identity"}
     with _stream(url, headers) as (status, body):
         if status != 206 and start:
-            raise HubError(f"{url}: the server does not answer requests for a range of bytes")
+            raise HubError(
+                f"{without_login(url)}: the server does not answer requests for a range of bytes"
+            )
         for piece in body:
             yield piece[:count]
             count -= len(piece)
@@ -105,7 +107,7 @@ class RemoteFile:
     def _request(self, offset: int, out: Raw) -> None:
         self.bytes_read += len(out)
         with hub_errors(str(self.path), self._repo):
-            self._fill(offset, memoryview(out))
+            self._fill(offset, out.data)
 
     def _fill(self, offset: int, view: memoryview) -> None:
         done, left = 0, _ATTEMPTS

@@ -41,6 +41,10 @@ class Whole:
         self.retrieval = retrieval
         self.error: RandesError | None = None
 
+    def dtype(self, name: str) -> torch.dtype:
+        """The task's own dtype of a tensor."""
+        return torch_dtypes()[self.retrieval.tensors[name].dtype]
+
     def read(self, name: str) -> torch.Tensor:
         """One tensor in the task's own dtype. Raises BankDamaged, MismatchError."""
         tensor = self.retrieval.tensors[name]

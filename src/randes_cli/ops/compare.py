@@ -54,7 +54,7 @@ def retrieved_and_true(
     true = read_values(original, name, runs)
     if base is None:
         return true, back
-    zero = read_values(base, name, runs)
+    zero = read_values(base, retrieval.kept_name(name), runs)
     return true - zero, back - zero
 
 

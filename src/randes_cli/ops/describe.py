@@ -118,10 +118,10 @@ def _matrix(gram: F64) -> tuple[tuple[float, ...], ...]:
 
 def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo], whole: int) -> int:
     """Bytes of a task's checkpoint by itself; `whole` are the base's."""
-    gone = [base[name].nbytes for name in (task.missing | set(task.own)) & base.keys()]
+    gone = [base[name].nbytes for name in (task.absent | set(task.own)) & base.keys()]
     if task.dtype is None and not task.shapes and not task.dtypes:
         return whole - sum(gone) + tensor_bytes(task.own.values())
-    kept = (t for n, t in base.items() if n not in task.missing and n not in task.own)
+    kept = (t for n, t in base.items() if n not in task.absent and n not in task.own)
     return sum(task.tensor(tensor).nbytes for tensor in kept) + tensor_bytes(task.own.values())
 
 

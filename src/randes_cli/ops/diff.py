@@ -157,7 +157,8 @@ def diff_banks(
     other = [name for name, fields in changed.items() if "content" in fields]
     if other and a.manifest.base.fingerprint == b.manifest.base.fingerprint:
         with ExitStack() as stack:
-            bases = [stack.enter_context(bank_base(bank)) for bank in (a, b)]
+            leave = run.allow_pickle
+            bases = [stack.enter_context(bank_base(k, allow_pickle=leave)) for k in (a, b)]
             for name in other:
                 pair = [RetrievedTask(k, z, name, run) for k, z in zip((a, b), bases, strict=True)]
                 types[name] = _task_types(pair[0], pair[1], bases[0], run, progress)
@@ -190,13 +191,15 @@ def diff_bank_checkpoints(
     added, kept, changed, types = [], [], {}, {}
     for name, source in checkpoints:
         with ExitStack() as stack:
-            opened = stack.enter_context(Sources(OpenOptions()).open(source))
+            leave = OpenOptions(allow_pickle=run.allow_pickle)
+            leave = leave.recorded(tasks[name].pickle if name in tasks else None)
+            opened = stack.enter_context(Sources(leave).open(source))
             found = content_fingerprint(opened, run, progress=progress)
             if name not in tasks:
                 added.append(name)
             elif tasks[name].fingerprint != found:
                 changed[name] = {"content": (tasks[name].fingerprint, found)}
-                base = stack.enter_context(bank_base(bank))
+                base = stack.enter_context(bank_base(bank, allow_pickle=run.allow_pickle))
                 ours = RetrievedTask(bank, base, name, run)
                 types[name] = _task_types(ours, opened, base, run, progress)
             else:
@@ -226,7 +229,7 @@ def diff_checkpoints(
     shape, and what opening raises.
     """
     with ExitStack() as stack:
-        sources = Sources(OpenOptions())
+        sources = Sources(OpenOptions(allow_pickle=run.allow_pickle))
         one, two = (stack.enter_context(sources.open(source)) for source in (a, b))
         zero = None if base is None else stack.enter_context(sources.open(base))
         both = [name for name in one.tensors if name in two.tensors]

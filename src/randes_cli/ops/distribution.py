@@ -79,8 +79,8 @@ def measured_distribution(
     tensors = bank.manifest.base.tensors
     found: list[tuple[list[float], list[float]]] = []
     with (
-        bank_base(bank, base) as opened,
-        open_originals(bank, opened, originals) as tasks,
+        bank_base(bank, base, allow_pickle=run.allow_pickle) as opened,
+        open_originals(bank, opened, originals, allow_pickle=run.allow_pickle) as tasks,
     ):
 
         def work(names: list[str]) -> int:

@@ -50,7 +50,11 @@ class Original:
 
 @contextmanager
 def open_originals(
-    bank: BankFile, base: BankBase | None, originals: Sequence[tuple[str, str]]
+    bank: BankFile,
+    base: BankBase | None,
+    originals: Sequence[tuple[str, str]],
+    *,
+    allow_pickle: bool = False,
 ) -> Iterator[list[Original]]:
     """The checkpoints of (task, source) pairs.
 
@@ -64,7 +68,8 @@ def open_originals(
         made = []
         for name, source in originals:
             task = bank.task(name)
-            opened = reopen(stack, name, source, bank_source(bank, base), OpenOptions())
+            leave = OpenOptions(allow_pickle=allow_pickle).recorded(task.pickle)
+            opened = reopen(stack, name, source, bank_source(bank, base), leave)
             checkpoint = opened.source
             if checkpoint.tensors != Retrieval(bank, None, task).tensors:
                 raise MismatchError(f"{source}: has other tensors than task {name}")

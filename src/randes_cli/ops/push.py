@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from randes_cli.errors import HubError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.hub_errors import hub_errors
+from randes_cli.files.hub_errors import endpoint, hub_errors
 from randes_cli.files.hub_ref import BANK_SUFFIX, SCHEME, parse_ref, recorded_ref
 from randes_cli.ops.describe import BankReport, describe
 
@@ -76,7 +76,7 @@ def push(
         )
     return PushReport(
         repo=ref.repo,
-        url=f"{constants.ENDPOINT}/{ref.repo}",
+        url=f"{endpoint()}/{ref.repo}",
         commit=made.oid,
         file=name,
         bytes=report.bank_bytes,

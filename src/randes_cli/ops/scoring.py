@@ -24,8 +24,8 @@ from randes_cli.workers import Progress
 Evaluate = Callable[[Path, str], float]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-#: A line that is a score: a number, or NAME: number; a percent sign changes nothing.
-_SCORE = re.compile(rf"(?:([^\W\d][\w .()@/-]*?)\s*[:=]\s*)?({_NUMBER})\s*%?")
+#: A line that is a score: a number, or NAME: number; a percent sign or a # comment change nothing.
+_SCORE = re.compile(rf"(?:([^\W\d][\w .()@/-]*?)\s*[:=]\s*)?({_NUMBER})\s*%?(?:\s#.*)?")
 
 
 def read_score(text: str, metric: str | None = None) -> float:

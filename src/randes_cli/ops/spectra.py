@@ -129,8 +129,8 @@ def interference(
     Raises MismatchError for a checkpoint with other tensors than its task, or another base.
     """
     with (
-        bank_base(bank, base) as opened,
-        open_originals(bank, opened, originals) as tasks,
+        bank_base(bank, base, allow_pickle=run.allow_pickle) as opened,
+        open_originals(bank, opened, originals, allow_pickle=run.allow_pickle) as tasks,
     ):
         cut = Breakdown(bank, stored_statistics(bank), by)
         made = []
@@ -144,7 +144,7 @@ def interference(
 
 def _run(measure: _Measure, progress: Progress) -> dict[str, _Found]:
     retrieval = measure.retrieval
-    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    names = list(filter(retrieval.superposed, retrieval.once()))
     found: dict[str, _Found] = {}
 
     def work(kernel: Kernel, name: str) -> int:

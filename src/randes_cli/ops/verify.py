@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from randes_cli.build.tasks import reopen
+from randes_cli.core.arrays import Raw
+from randes_cli.core.convert import all_finite
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank import BankFile, possible_statistics
 from randes_cli.files.bank_keys import (
     CHECKS,
     NORMS,
@@ -98,8 +100,8 @@ def needed_keys(bank: BankFile, name: str) -> set[str]:
     keys = {own_key(name, n) for n in [*task.own, *task.shapes]}
     keys |= {file_key(content) for content in task.files.values()}
     for tensor in retrieval.tensors:
-        if tensor not in task.own:
-            keys.add(base_key(tensor))
+        if retrieval.kept_name(tensor) not in task.own:
+            keys.add(base_key(retrieval.kept_name(tensor)))
             if retrieval.superposed(tensor):
                 held = retrieval.held(tensor).name
                 keys |= {sum_key(task.group, held), scale_key(task.group, held)}
@@ -137,7 +139,7 @@ def verify(
         except (InputOutputError, CheckpointError):  # a bad sector, or cut off meanwhile
             damaged.add(key)
             return count
-        if digest(raw) != bank.digest(key, number):
+        if digest(raw) != bank.digest(key, number) or not _possible(bank.info(key), raw):
             damaged.add(key)
         return count
 
@@ -165,6 +167,16 @@ def verify(
     )
 
 
+def _possible(info: TensorInfo, raw: Raw) -> bool:
+    """Whether scales and statistics are such as a writer makes: a forger's digests are right."""
+    kind = parse_key(info.name).kind
+    if kind == "scale":
+        return all_finite(raw, info.dtype)
+    if kind == "stats" and info.dtype == "F64":
+        return possible_statistics(info.name, raw.view(np.float64))
+    return True
+
+
 def _chunks(tensor: TensorInfo) -> list[tuple[int, tuple[int, int]]]:
     size = ITEM_SIZE[tensor.dtype]
     return [
@@ -185,11 +197,10 @@ def measure(
     progress: Progress = no_progress,
 ) -> tuple[TaskCheck, ...]:
     """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
-    with bank_base(bank, base) as opened:
+    leave = opening or OpenOptions(allow_pickle=run.allow_pickle)
+    with bank_base(bank, base, allow_pickle=run.allow_pickle) as opened:
         return tuple(
-            _measure_task(
-                bank, opened, name, source, run, coefficient, opening or OpenOptions(), progress
-            )
+            _measure_task(bank, opened, name, source, run, coefficient, leave, progress)
             for name, source in originals
         )
 
@@ -208,7 +219,8 @@ def _measure_task(
     found: dict[str, dict[int, Overlap]] = {}
     unlike: set[str] = set()
     with ExitStack() as stack:
-        original = reopen(stack, name, source, bank_source(bank, base), opening).source
+        leave = opening.recorded(bank.task(name).pickle)
+        original = reopen(stack, name, source, bank_source(bank, base), leave).source
         if original.tensors != retrieval.tensors:
             raise MismatchError(f"{source}: has other tensors than task {name}")
 
@@ -260,9 +272,9 @@ def _task_check(
     prediction = predict_bank(bank.manifest, statistics)
 
     def predicted(name: str) -> float:
-        return float(prediction.over(np.array([rows[name]])).cosine[column])
+        return float(prediction.over(np.array([rows[retrieval.kept_name(name)]])).cosine[column])
 
-    names = [name for name in retrieval.tensors if retrieval.superposed(name)]
+    names = list(filter(retrieval.superposed, retrieval.once()))
     sums = {
         name: sum((one for _, one in sorted(found.get(name, {}).items())), Overlap())
         for name in names

@@ -65,7 +65,7 @@ def factors_of(retrieval: Retrieval, name: str) -> Factors | None:
     Raises MismatchError where the bank's signs do not factor, BankDamaged, MissingError.
     """
     task, manifest = retrieval.task, retrieval.bank.manifest
-    if name in task.missing or not retrieval.superposed(name):
+    if (name in task.missing and name not in task.ties) or not retrieval.superposed(name):
         return None
     unit, position = retrieval.place(name)
     held = retrieval.held(name)

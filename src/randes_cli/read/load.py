@@ -196,7 +196,7 @@ def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
     wanted = tensor.dtype
     if stored in FLOAT_DTYPES and wanted in FLOAT_DTYPES:
         wanted = str(stored)
-    elif stored in FLOAT_DTYPES or wanted in FLOAT_DTYPES:
+    elif stored != wanted:  # a whole number or a truth in another dtype is another value
         raise MismatchError(
             f"tensor {tensor.name!a} is {tensor.dtype}, the module's is {target.dtype}"
         )

@@ -45,6 +45,11 @@ class StoredChunk:
         self._read, self._name, self.dtype = read, name, dtype
         self._running = running
 
+    @property
+    def unchecked(self) -> bool:
+        """Whether it is not yet known to be sound."""
+        return self._running is not None
+
     def read(self, rect: Rect, out: Raw) -> None:
         """Fill `out` with a strip of it."""
         self._read(self._name, rect.start * ITEM_SIZE[self.dtype], out)

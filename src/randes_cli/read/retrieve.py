@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from randes_cli.core.arrays import Raw
-from randes_cli.core.convert import narrow, widen
+from randes_cli.core.convert import all_finite, narrow, widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, MismatchError, UsageError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, ROUNDED, base_key, own_key, sum_key
+from randes_cli.files.bank_keys import base_key, own_key, sum_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.shared import all_names
 from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect, Unit, chunks, share_of
+from randes_cli.read.coefficient import default_coefficient
 from randes_cli.read.pieces import Piece, Read, StoredChunk
 from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.stats.stored import default_lambda, stands_alone
+from randes_cli.stats.stored import stands_alone
 from randes_cli.workers import Workers
 
 
@@ -57,12 +59,15 @@ class Retrieval:
             raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
         self._dtype = dtype
         self._named = bank.manifest.base.tensors
+        absent = task.absent
         shared = [
             task.tensor(tensor)
             for name, tensor in self._named.items()
-            if name not in task.missing and name not in task.own
+            if name not in absent and name not in task.own
         ]
-        self.tensors = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
+        self._kept = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
+        whole = all_names(self._kept, task.ties)
+        self.tensors = {n: t for n, t in whole.items() if n not in task.missing or n in task.ties}
         self.workers = Workers(run or RunOptions(), self.tensors.values())
         self.saturated = 0
         self._lock = threading.Lock()
@@ -86,26 +91,9 @@ class Retrieval:
         return self._chosen
 
     def _default(self) -> float:
-        tasks = self.bank.manifest.tasks
-        place = next(n for n, task in enumerate(tasks) if task.index == self.task.index)
-        try:
-            return default_lambda(self.bank, place)
-        except BankDamaged:
-            keys = [key for key in (NORMS, ROUNDED) if self._hurt(key)]
-            if not self.force:
-                raise BankDamaged(
-                    f"{self.bank.path}: tensor {keys[0]!a} is damaged, so the default λ of "
-                    f"{self.task.name} is not known; say --lambda 1 (or --force, which takes 1)"
-                ) from None
-            self.damaged.update(keys)
-            return 1.0
-
-    def _hurt(self, key: str) -> bool:
-        """Whether a statistics tensor is damaged."""
-        try:
-            return key in self.bank and self.bank.read_whole(key) is None
-        except BankDamaged:
-            return True
+        found, damaged = default_coefficient(self.bank, self.task, force=self.force)
+        self.damaged.update(damaged)
+        return found
 
     def _output(self, tensor: TensorInfo) -> TensorInfo:
         if self._dtype is None or tensor.dtype not in FLOAT_DTYPES:
@@ -114,7 +102,7 @@ class Retrieval:
 
     def pieces(self, name: str) -> list[Piece]:
         """The pieces of one output tensor, in order."""
-        tensor = self.tensors[name]
+        tensor, name = self.tensors[name], self.kept_name(name)
         rows, cols = tensor.matrix
         if name in self.task.own:
             return [Piece(tensor, n, r, own=True) for n, r in enumerate(chunks(rows, cols))]
@@ -125,10 +113,23 @@ class Retrieval:
 
     def output_name(self, name: str) -> str:
         """What the task itself calls a tensor that `tensors` has under `name`."""
-        return self.task.output_name(name) if name in self._named else name
+        known = name in self._named or name in self.bank.manifest.base.ties
+        return self.task.output_name(name) if known else name
+
+    def kept_name(self, name: str) -> str:
+        """The name that a tensor is kept under: its own, or that of the one it shares."""
+        return self.task.ties.get(name, name)
+
+    def once(self) -> list[str]:
+        """Names of the output's tensors, one for each that is kept."""
+        found: dict[str, str] = {}
+        for name in self.tensors:
+            found.setdefault(self.kept_name(name), name)
+        return list(found.values())
 
     def superposed(self, name: str) -> bool:
         """Whether a tensor of the task is approximate: it comes from a superposition."""
+        name = self.kept_name(name)
         return name not in self.task.own and name not in self.task.unchanged
 
     @property
@@ -165,6 +166,9 @@ class Retrieval:
 
     def fill(self, kernel: Kernel, piece: Piece, out: Raw) -> None:
         """Write one piece's bytes to `out`. Raises BankDamaged."""
+        name = self.kept_name(piece.tensor.name)
+        if name != piece.tensor.name:
+            piece = replace(piece, tensor=piece.tensor._replace(name=name))
         if piece.own:
             self._fill_own(piece, out)
         elif self.superposed(piece.tensor.name):
@@ -247,6 +251,7 @@ class Retrieval:
 
     def place(self, name: str) -> tuple[Unit, int]:
         """The unit of a tensor and the position where this task's layer lies in it."""
+        name = self.kept_name(name)
         unit = self.bank.units.get(name)
         if unit is None:
             raise BankDamaged(f"{self.bank.path}: tensor {name!a} is not superposed in this bank")
@@ -286,7 +291,7 @@ class Retrieval:
         for rect in piece.rect.split(kernel.elements):
             start = (rect.start - piece.rect.start) * size
             target = out[start : start + rect.elements * size]
-            self._base_strip(kernel, base, rect, target if onto else None)
+            self._base_strip(kernel, base, rect, target if onto else None, piece)
             if direct:
                 bits = 8 * ITEM_SIZE[dtype]
                 codes = kernel.buffer(rect.elements * bits // 8)
@@ -306,21 +311,26 @@ class Retrieval:
         if direct:  # what `reader` reads it also checks
             self._check_chunk(sums, self._whole(piece), piece, key)
 
-    @staticmethod
     def _base_strip(
-        kernel: Kernel, base: StoredChunk | None, rect: Rect, target: Raw | None
+        self,
+        kernel: Kernel,
+        base: StoredChunk | None,
+        rect: Rect,
+        target: Raw | None,
+        piece: Piece,
     ) -> None:
-        """Read the base's strip to where the kernel adds to it: `target`, or its own memory."""
+        """Read the base's strip to where the kernel adds to it: `target`, or its own memory.
+
+        Nothing is packed on a base with NaN or infinite values: one that has them is forged.
+        """
         if base is None:
             kernel.set_base(0, None, "F32", rect.elements)
-        elif target is not None:
-            base.read(rect, target)
-        else:
+            return
+        raw = target
+        if raw is None:
             raw = kernel.buffer(rect.elements * ITEM_SIZE[base.dtype])
-            base.read(rect, raw)
+        base.read(rect, raw)
+        if base.unchecked and not all_finite(raw, base.dtype):
+            self._check(b"NaN or infinite values", b"", base_key(piece.tensor.name), piece.chunk)
+        if target is None:
             kernel.set_base(0, raw, base.dtype, rect.elements)
-
-
-def output_metadata(task: TaskRecord) -> Mapping[str, str]:
-    """The header metadata of a retrieved checkpoint: the task's own, readable by transformers."""
-    return {"format": "pt", **task.metadata}

@@ -83,6 +83,8 @@ class StepsReader:
             key = scale_key(self._group, tensor.name)
             self._verify(key, 0, self._bank.info(key).elements)
             both = self._bank.read(key).view(np.float16).astype(np.float32)
+            if not np.isfinite(both).all():  # forged: no seal has such
+                self._check(b"NaN or infinite values", b"", key)
             height = seal_matrix(tensor)[0]
             found = self._scales[tensor.name] = both[:height], both[height:]
         return found

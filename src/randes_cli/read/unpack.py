@@ -40,9 +40,10 @@ from randes_cli.read.places import (
     destination,
     make_folder,
     names_a_file,
+    output_metadata,
     write_side_files,
 )
-from randes_cli.read.retrieve import Retrieval, output_metadata
+from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress, run_parallel
 
@@ -94,7 +95,7 @@ def unpack(
         tasks = [file.task(name) for name in chosen]
         single = len(tasks) == 1 and (names is not None or names_a_file(out))
         places = [destination(task, out, options, single=single) for task in tasks]
-        opened = stack.enter_context(bank_base(file, base))
+        opened = stack.enter_context(bank_base(file, base, allow_pickle=run.allow_pickle))
         jobs = [
             _Unpacking(file, opened, task, place, options, run)
             for task, place in zip(tasks, places, strict=True)

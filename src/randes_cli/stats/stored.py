@@ -95,7 +95,7 @@ def changed_rows(manifest: Manifest) -> Bools:
     rows = {name: row for row, name in enumerate(norm_rows(manifest.base.tensors.values()))}
     made = np.ones((len(rows), len(manifest.tasks)), np.bool_)
     for column, task in enumerate(manifest.tasks):
-        for names in (task.unchanged, task.missing, task.own):
+        for names in (task.unchanged, task.absent, task.own):
             made[[rows[name] for name in names if name in rows], column] = False
     return made
 
@@ -287,7 +287,7 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
     names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, found.cosine.tolist(), strict=True)):
-        exact = sum(name in names for name in {*task.unchanged, *task.own, *task.missing})
+        exact = sum(name in names for name in {*task.unchanged, *task.own, *task.absent})
         made.append(
             TaskSummary(
                 name=task.name,

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from math import ceil, floor, log10
 
+from randes_cli.errors import printable
 from randes_cli.views.palette import BLUE, CYCLE, VERMILION
-from randes_cli.views.text import safe
+from randes_cli.views.text import decimal
 
 Matrix = Sequence[Sequence[float]]
 Points = Sequence[tuple[float, float]]
@@ -24,7 +25,7 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 460, 230, 48, 40
 
 def text(words: str) -> str:
     """Words as HTML or SVG text."""
-    return escape(safe(words), quote=True)
+    return escape(printable(words), quote=True)
 
 
 def bar(share: float) -> str:
@@ -88,7 +89,7 @@ def heatmap(names: Sequence[str], matrix: Matrix, scale: float, key: str) -> str
     if count <= MOST_NUMBERS:
         made += [
             f'<text class="number" x="{(column + 0.5) * cell}" y="{(row + 0.5) * cell + 3.5}">'
-            f"{'1' if row == column else f'{value:.3f}'.replace('0.', '.', 1)}</text>"
+            f"{'1' if row == column else decimal(value, 3).replace('0.', '.', 1)}</text>"
             for row, values in enumerate(matrix)
             for column, value in enumerate(values)
         ]

@@ -10,6 +10,7 @@ import numpy as np
 
 from randes_cli.errors import UsageError
 from randes_cli.views.palette import BLUE, CYCLE, DIVERGING, GREEN, GREY, ORANGE, SKY, VERMILION
+from randes_cli.views.text import decimal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,7 +111,7 @@ def cosine_figure(report: BankReport) -> Figure:
         for row, column in np.argwhere(apart) if count <= MOST_NUMBERS else ():
             value = matrix[row, column]
             ink = "white" if abs(value) > 0.7 * limit else "black"
-            text = f"{value:.3f}"
+            text = decimal(value, 3)
             axis.text(column, row, text, ha="center", va="center", color=ink, size=6.5)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
     bar.set_label("cosine (the diagonal is 1)")

@@ -15,12 +15,13 @@ from pathlib import PurePath
 from statistics import fmean
 
 from randes_cli import __version__
+from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
 from randes_cli.stats.breakdown import GroupRow
 from randes_cli.stats.curves import Curves
 from randes_cli.views.charts import bar, heatmap, histogram, legend, line_chart, stacked, text
-from randes_cli.views.text import human, safe
+from randes_cli.views.text import human
 
 #: Rows of a table of types or layers; those with the most energy are kept.
 MOST_ROWS = 1000
@@ -272,7 +273,7 @@ def _json(report: BankReport) -> str:
     """What the script needs; no character can end the element it stands in."""
     body = json.dumps(
         {
-            "names": [safe(task.name) for task in report.tasks],
+            "names": [printable(task.name) for task in report.tasks],
             "before": [[round(v, 5) for v in row] for row in report.cosine_before],
             "during": [[round(v, 5) for v in row] for row in report.cosine_during],
         },

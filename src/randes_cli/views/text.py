@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 
-
-def safe(text: str) -> str:
-    """`text` with control and direction characters spelled out: names come from strangers."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if unicodedata.category(char)[0] != "C" and char.isprintable() else ascii(char)[1:-1]
-        for char in text
-    )
+def decimal(value: float, digits: int) -> str:
+    """A number with so many digits, and no sign where they are all zero."""
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
 
 
 def human(size: float) -> str:

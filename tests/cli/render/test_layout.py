@@ -8,7 +8,7 @@ from rich.text import Text
 
 from randes_cli.cli.render.heat import Cells, full_scale, heatmaps
 from randes_cli.cli.render.layout import Column, bar, shorten, table
-from randes_cli.views.text import safe
+from randes_cli.errors import printable
 
 
 @given(st.text(max_size=60), st.integers(1, 40))
@@ -23,8 +23,8 @@ def test_shortening_keeps_both_ends() -> None:
 
 
 def test_safe_leaves_words_alone_and_spells_control_characters() -> None:
-    assert safe("größe 層") == "größe 層"
-    assert safe("a\nb\x9b\u2066") == "a\\nb\\x9b\\u2066"
+    assert printable("größe 層") == "größe 層"
+    assert printable("a\nb\x9b\u2066") == "a\\nb\\x9b\\u2066"
 
 
 @pytest.mark.parametrize(

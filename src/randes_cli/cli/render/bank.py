@@ -20,7 +20,8 @@ from randes_cli.cli.render.layout import (
     shorten,
     table,
 )
-from randes_cli.views.text import human, safe
+from randes_cli.errors import printable
+from randes_cli.views.text import decimal, human
 
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport, TaskDetail
@@ -183,7 +184,7 @@ def task_lines(
         row: list[str | Text] = [
             task.name,
             str(task.index),
-            f"{task.predicted_cosine:.3f}",
+            decimal(task.predicted_cosine, 3),
             bar(task.predicted_cosine, _BAR if width >= 90 else _BAR // 2, style),
         ]
         if details:
@@ -211,7 +212,7 @@ def _left_out(report: BankReport, width: int, *, full: bool) -> list[Text]:
     ]
     shown = lines if full else lines[:_MOST_ROWS]
     made = [Text("left out when it was packed", "bold")] if lines else []
-    made += [Text(shorten(safe(line), width)) for line in shown]
+    made += [Text(shorten(printable(line), width)) for line in shown]
     return made if len(shown) == len(lines) else [*made, more(len(lines) - len(shown))]
 
 
@@ -260,11 +261,11 @@ def group_lines(
     cells: list[list[str | Text]] = []
     for row in found if full else found[:_MOST_ROWS]:
         style = quality_style(row.predicted_cosine)
-        pair = ["-" if v is None else f"{v:.3f}" for v in (row.before, row.during)]
+        pair = ["-" if v is None else decimal(v, 3) for v in (row.before, row.during)]
         cells.append(
             [
                 row.name,
-                f"{row.predicted_cosine:.3f}",
+                decimal(row.predicted_cosine, 3),
                 bar(row.predicted_cosine, 8, style),
                 f"{row.predicted_error:.2f}",
                 f"{row.share:.1%}",
@@ -336,7 +337,7 @@ def task_view(
     counts = [(task.superposed, "summed"), (task.own, "own"), (task.unchanged, "unchanged")]
     tensors = ", ".join(f"{number:,} {word}" for number, word in counts)
     pairs = [
-        ("bank", safe(report.bank)),
+        ("bank", printable(report.bank)),
         ("source", f"{detail.source} · {human(detail.checkpoint_bytes)}"),
         ("content", detail.fingerprint),
         ("seed", f"{task.seed} (index {task.index}, group {detail.group})"),
@@ -347,7 +348,7 @@ def task_view(
         pairs.append(("tuning", f"score {best[1]:.4f} at λ = {best[0]:g}, of {len(detail.tuning)}"))
     if task.left_out:
         words = ", ".join(f"{name} ({reason})" for name, reason in task.left_out.items())
-        pairs.append(("left out", safe(words)))
+        pairs.append(("left out", printable(words)))
     made = [Text(task.name, "bold"), *_fields([(f"{n:8}", v) for n, v in pairs], width), cosine]
     if len(report.tasks) > 1:
         made += [Text(), *_neighbours(report, place, width, full=full)]

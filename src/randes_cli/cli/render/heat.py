@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from randes_cli.cli.render.layout import shorten
+from randes_cli.views.text import decimal
 
 #: The ends of the colour scale, for −1 and for +1 (Okabe and Ito's blue and vermilion).
 NEGATIVE, POSITIVE = (0, 114, 178), (213, 94, 0)
@@ -32,9 +33,7 @@ class Cells:
         """One number on its colour, without its leading zero."""
         if diagonal:
             return Text(f"{'1':>{self.width}}", "dim")
-        number = f"{value:.{self.decimals}f}"
-        number = number.lstrip("-") if float(number) == 0 else number
-        number = number.replace("0.", ".", 1)
+        number = decimal(value, self.decimals).replace("0.", ".", 1)
         return Text(f"{number:>{self.width}}", _style(value / self.full_scale))
 
 

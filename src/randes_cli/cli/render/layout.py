@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from randes_cli.views.text import safe
+from randes_cli.errors import printable
 
 #: Colours that stay apart for colour-blind eyes (Okabe and Ito), on dark and light grounds.
 GOOD, MIDDLING, POOR = "#56b4e9", "#e69f00", "#d55e00"
@@ -25,7 +25,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 def shorten(text: str, width: int) -> str:
     """`text` in at most `width` cells, cut in its first half: names differ at their ends."""
-    text = safe(text)
+    text = printable(text)
     if cell_len(text) <= width:
         return text
     if width < 6:
@@ -69,7 +69,7 @@ def table(
     columns: Sequence[Column], rows: Sequence[Sequence[str | Text]], width: int
 ) -> list[Text]:
     """A heading and one line per row, none wider than `width` cells."""
-    texts = [[Text(safe(c)) if isinstance(c, str) else c for c in row] for row in rows]
+    texts = [[Text(printable(c)) if isinstance(c, str) else c for c in row] for row in rows]
     needed = [
         max([cell_len(column.title), *(row[n].cell_len for row in texts)])
         for n, column in enumerate(columns)

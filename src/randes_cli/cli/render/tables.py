@@ -10,6 +10,7 @@ from rich.text import Text
 from randes_cli.cli.output import human
 from randes_cli.cli.render.bank import task_lines
 from randes_cli.cli.render.layout import Column, shorten, table
+from randes_cli.views.text import decimal
 
 #: Names that a list shows.
 _MOST_NAMES = 20
@@ -80,7 +81,7 @@ def edit_table(report: EditReport | SealReport, width: int) -> list[Text]:
     before = {task.name: task.predicted_cosine for task in report.before}
     after = {task.name: task.predicted_cosine for task in report.after}
     rows = [
-        [name, *(f"{side[name]:.3f}" if name in side else "-" for side in (before, after))]
+        [name, *(decimal(side[name], 3) if name in side else "-" for side in (before, after))]
         for name in dict.fromkeys([*before, *after])
     ]
     columns = [Column("task", name=True)]

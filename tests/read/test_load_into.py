@@ -245,3 +245,38 @@ def test_stored_bytes_are_digested_once(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr("randes_cli.read.retrieve.hasher", digest)
         bank.load_into(module, "one")
         bank.load_into(module, "two")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.bool, torch.uint8])
+def test_whole_numbers_are_loaded_into_their_own_dtype_alone(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """200 in an int8 would be −56."""
+    base = model_state()
+    base["layers.0.steps"] = torch.tensor([200, 1, 0])
+    bank = make_bank(tmp_path, base, {"one": perturbed(base, seed=1)})
+    module = Model()
+    module.get_submodule("layers.0").register_buffer("steps", torch.zeros(3, dtype=dtype))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with Bank.open(bank) as opened:
+        with pytest.raises(MismatchError, match=r"layers\.0\.steps' is I64, the module's is"):
+            opened.load_into(module, "one")
+        assert_holds(module, before)
+        opened.load_into(Model(), "one")
+
+
+def test_a_bank_closed_again_closes_nothing_of_somebody_else(tmp_path: Path) -> None:
+    bank = two_tasks(tmp_path)
+    with Bank.open(bank) as opened:
+        opened.close()
+        with (tmp_path / "base.st").open("rb") as other:  # gets the number that is free now
+            opened.close()
+            assert other.read(1)
+        with (tmp_path / "base.st").open("rb") as another:
+            pass
+    with Bank.open(bank) as first:
+        first.close()
+        with Bank.open(bank) as second:
+            first.close()
+            assert second.retrieve("one")
+            assert another.closed

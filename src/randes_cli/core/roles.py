@@ -1,0 +1,96 @@
+"""Tensors that are no weights: statistics and constants, which noise would break.
+
+Interference is noise that a network averages out over the inputs of a layer. A variance, a
+frequency or a counter is used as it is: BatchNorm's `running_var` with noise is negative somewhere,
+and its root is not a number. Such tensors are told by their names, for a checkpoint does not say
+what a tensor is for. Ordinary norms, biases, embeddings and learned codebooks are weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from functools import cache
+
+from randes_cli.specs import TensorInfo
+
+STATISTICS = "a running statistic"
+CODEBOOK = "the usage of a codebook"
+NORM = "of a weight norm"
+POSITIONS = "a table of positions or frequencies"
+QUANTISATION = "a scale of quantised values"
+CONSTANT = "a constant"
+TEMPERATURE = "a temperature"
+
+#: Roles by the last part of a name.
+_LEAVES: Mapping[str, re.Pattern[str]] = {
+    STATISTICS: re.compile(
+        r"(running|moving)_\w+|num_batches_tracked|num_updates|ema_decay|min_vals?|max_vals?"
+        r"|histogram|\w*_?queue(_ptr)?|e_score_correction_bias|balancing_biases"
+    ),
+    CODEBOOK: re.compile(
+        r"_?(ema_)?cluster_(size|usage)|embed_(avg|sum)|_?ema_w|codebook_usage|initt?ed|initialized"
+    ),
+    NORM: re.compile(r"weight_u|_u"),
+    POSITIONS: re.compile(
+        r"(\w+_)?inv_freqs?|(rope_)?freqs_(cis|cos|sin)|freqs|(cos|sin)(_?cached)?|sinusoid\w*"
+        r"|\w*position_ids|relative_(position_index|coords_table)|embed_positions|pe"
+        r"|positional_encoding_gaussian_matrix|timesteps?|pos_idx_to_embed"
+    ),
+    QUANTISATION: re.compile(
+        r"(\w+_)?(scale_inv|zero_points?|absmax|quant_map|scaling_factor)|scales|qzeros|scb"
+        r"|(weight|input|output|act|activation|bias|[kqv]|kv|qkv)_scales?|(weight|bias)_integer"
+    ),
+    CONSTANT: re.compile(
+        r"\w*mask(ed_bias)?|(pixel|image|latents?|global|norm)_(mean|std|invstd)|mel_filters?"
+        r"|(\w*(hann|fft)_)?window|betas|sigmas|posterior_\w+|lvlb_weights|anchors?"
+        r"|(log_|sqrt_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
+        r"|n(um)?_points_scale|slope_rate|(query|key|diagonal)_decay"
+    ),
+    TEMPERATURE: re.compile(r"logit_(scale|bias)|temperature"),
+}
+#: Roles by the last two parts of a name.
+_ENDS: Mapping[str, re.Pattern[str]] = {
+    CODEBOOK: re.compile(r"_?codebook\.embed"),
+    POSITIONS: re.compile(
+        r"embed_positions\.weights|shared_(image_)?embedding\.positional_embedding"
+        r"|embeddings\.position_embedding|pos_embed\.pos_embed|patch_embed\.pos_embedding"
+    ),
+    QUANTISATION: re.compile(r"(\w*quant\w*|activation_post_process\w*)\.scale"),
+    CONSTANT: re.compile(r"\w*transform\.weights|vocoder\.(mean|scale)"),
+}
+
+
+def exact_roles(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """The statistics and constants among tensors, by name, each with what it is."""
+    found = ((name, _role(tensor, tensors)) for name, tensor in tensors.items())
+    return {name: role for name, role in found if role is not None}
+
+
+def _role(tensor: TensorInfo, names: Collection[str]) -> str | None:
+    parts = tensor.name.lower().rsplit(".", 2)
+    leaf = parts[-1]
+    if leaf in ("weight_g", "original0"):  # lengths of rows or columns; the directions are weights
+        return NORM if sum(size > 1 for size in tensor.shape) <= 1 else None
+    if leaf in ("weight_v", "_v"):  # of a spectral norm; a weight norm calls its weight so
+        return NORM if f"{tensor.name[:-1]}u" in names else None
+    if leaf in ("weight", "bias") and _of_frozen_norm(tensor.name, names):
+        return CONSTANT
+    return _by_leaf(leaf) or _by_end(".".join(parts[-2:]))
+
+
+def _of_frozen_norm(name: str, names: Collection[str]) -> bool:
+    """Whether a tensor belongs to a batch norm that counts no batches: it is not trained."""
+    module = name.rpartition(".")[0]
+    return f"{module}.running_var" in names and f"{module}.num_batches_tracked" not in names
+
+
+@cache
+def _by_leaf(leaf: str) -> str | None:
+    """Models have many tensors of few last names."""
+    return next((role for role, found in _LEAVES.items() if found.fullmatch(leaf)), None)
+
+
+@cache
+def _by_end(end: str) -> str | None:
+    return next((role for role, found in _ENDS.items() if found.fullmatch(end)), None)

@@ -1,0 +1,158 @@
+"""Names that share one tensor: tied embeddings that a checkpoint holds twice, or four times.
+
+Tensors whose bytes are equal inside a checkpoint are one tensor with several names. A bank keeps
+one of them, and a table of the other names (`ties`): the tensor comes back under each of them,
+bit-equal. Tensors that are one number all over are equal by chance, and are left as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from randes_cli.core.arrays import Raw
+from randes_cli.files.digests import fingerprint, hasher
+from randes_cli.files.source import Source
+from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+#: Bytes from the middle of a tensor that tell most tensors apart.
+_LOOK = 256
+#: Bytes that are read at a time of those that it does not.
+_READ = 2**22
+
+Ties = Mapping[str, str]
+Tensors = Mapping[str, TensorInfo]
+
+
+def equal_tensors(source: Source) -> list[list[str]]:
+    """Names of tensors with equal dtype, shape and bytes, two or more together.
+
+    Only tensors that look alike in the middle are read whole.
+    """
+    found: dict[object, list[str]] = {}
+    for name, tensor in source.tensors.items():
+        if tensor.elements > 1:
+            found.setdefault((tensor.dtype, tensor.shape), []).append(name)
+    alike: dict[object, list[str]] = {}
+    for kind, names in found.items():
+        for name in names if len(names) > 1 else ():
+            alike.setdefault((kind, _middle(source, name)), []).append(name)
+    made: dict[object, list[str]] = {}
+    for kind, names in alike.items():
+        for name in names if len(names) > 1 else ():
+            content = _digest(source, name)
+            if content is not None:
+                made.setdefault((kind, content), []).append(name)
+    return [names for names in made.values() if len(names) > 1]
+
+
+def _middle(source: Source, name: str) -> bytes:
+    tensor = source.tensors[name]
+    size = ITEM_SIZE[tensor.dtype]
+    count = min(tensor.elements, _LOOK // size)
+    raw = np.empty(count * size, np.uint8)
+    source.read(name, (tensor.elements - count) // 2 * size, raw)
+    return raw.tobytes()
+
+
+def _digest(source: Source, name: str) -> bytes | None:
+    """The digest of a tensor's bytes; None where all its elements are the same."""
+    tensor, running = source.tensors[name], hasher()
+    size = ITEM_SIZE[tensor.dtype]
+    first: Raw | None = None
+    constant = True
+    for start in range(0, tensor.nbytes, _READ):
+        raw = np.empty(min(_READ, tensor.nbytes - start), np.uint8)
+        source.read(name, start, raw)
+        running.update(raw)  # type: ignore[arg-type]
+        first = raw[:size].copy() if first is None else first
+        constant = constant and bool((raw.reshape(-1, size) == first).all())
+    return None if constant else running.digest()
+
+
+def find_ties(source: Source, base: Tensors, base_ties: Ties) -> dict[str, str]:
+    """The kept name of every tensor of a checkpoint that comes back as a copy of another.
+
+    `base` are the base's kept tensors, `base_ties` its other names. A class is kept under a name
+    that the base keeps (in its order), so that it is superposed; also where the checkpoint itself
+    has only another name of that tensor. A class that the base lacks is kept under its first name.
+    """
+    classes = equal_tensors(source)
+    met = {name for names in classes for name in names}
+    classes += [[name] for name in base_ties if name in source.tensors and name not in met]
+    order = {name: place for place, name in enumerate(base)}
+    made: dict[str, str] = {}
+    for names in classes:
+        kept = _kept(names, order, base_ties, {*source.tensors, *made.values()})
+        made.update({name: kept for name in names if name != kept})
+    return made
+
+
+def _kept(
+    names: Sequence[str], order: Mapping[str, int], base_ties: Ties, taken: Collection[str]
+) -> str:
+    """The name that a class of equal tensors is kept under."""
+    inside = [name for name in names if name in order]
+    if inside:
+        return min(inside, key=order.__getitem__)
+    lent = [base_ties[name] for name in names if name in base_ties]
+    return next((name for name in lent if name not in taken), names[0])
+
+
+class Untied:
+    """A checkpoint under the names that are kept. `whole` is the checkpoint, `ties` the others."""
+
+    def __init__(self, whole: Source, ties: Ties) -> None:
+        self.whole, self.ties = whole, ties
+        self.source, self.metadata = whole.source, whole.metadata
+        lent = {kept: name for name, kept in ties.items() if kept not in whole.tensors}
+        self._read_as = lent
+        self.tensors = {name: t for name, t in whole.tensors.items() if name not in ties}
+        self.tensors |= {kept: whole.tensors[n]._replace(name=kept) for kept, n in lent.items()}
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+        self.whole.read(self._read_as.get(name, name), start, out)
+
+
+class Retied:
+    """A source of kept tensors, under all names that they have."""
+
+    def __init__(self, kept: Source, ties: Ties) -> None:
+        self._kept, self._ties = kept, ties
+        self.source, self.metadata = kept.source, kept.metadata
+        self.tensors = all_names(kept.tensors, ties)
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+        self._kept.read(self._ties.get(name, name), start, out)
+
+
+def all_names(kept: Tensors, ties: Ties) -> dict[str, TensorInfo]:
+    """Kept tensors, and the same under their other names."""
+    more = {name: kept[leader]._replace(name=name) for name, leader in ties.items()}
+    return {**kept, **more}
+
+
+def untied(source: Source, ties: Ties) -> Source:
+    """A checkpoint under kept names; the same where it has no others."""
+    return Untied(source, ties) if ties else source
+
+
+def ties_of(source: Source) -> Ties:
+    """The other names of a source's tensors."""
+    ties: Ties = getattr(source, "ties", {})
+    return ties
+
+
+def whole_of(source: Source) -> Source:
+    """A source under all its names."""
+    whole: Source = getattr(source, "whole", source)
+    return whole
+
+
+def content_fingerprint(source: Source, digests: Mapping[str, bytes]) -> str:
+    """The fingerprint of a checkpoint, from the chunk digests of its kept tensors."""
+    ties, tensors = ties_of(source), whole_of(source).tensors
+    return fingerprint(tensors, {name: digests[ties.get(name, name)] for name in tensors})

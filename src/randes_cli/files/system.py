@@ -1,0 +1,77 @@
+"""What not every system has: positioned reads and writes, locks, flags, free space.
+
+Where a call is missing (Windows has few of them) another does the same, more slowly.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: Whether files that are open can be renamed and unlinked.
+POSIX = fcntl is not None
+#: Flags of every `os.open`: no child gets the file, and no byte of it is taken for a line's end.
+FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+
+#: Holds the position of a file where calls share it.
+_POSITION = threading.Lock()
+
+
+def read_at(fd: int, view: memoryview, offset: int) -> int:
+    """Fill a beginning of `view` from `offset` of a file; the bytes read, 0 at its end."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [view], offset)
+    if hasattr(os, "pread"):
+        data = os.pread(fd, len(view), offset)
+    else:
+        with _POSITION:
+            os.lseek(fd, offset, os.SEEK_SET)
+            data = os.read(fd, len(view))
+    view[: len(data)] = data
+    return len(data)
+
+
+def write_at(fd: int, view: memoryview, offset: int) -> int:
+    """Write a beginning of `view` at `offset` of a file; the bytes written."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, view, offset)
+    with _POSITION:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, view)
+
+
+def lock(fd: int, *, wait: bool) -> None:
+    """Lock an open file against other openers. Raises OSError (ENOSYS where none can be)."""
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that the file system of a folder has free for this user; None where it has no figures.
+
+    ramfs has none: writing tells.
+    """
+    if not hasattr(os, "statvfs"):
+        return shutil.disk_usage(folder).free if hasattr(shutil, "disk_usage") else None
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    return free if free or found.f_blocks else None
+
+
+def set_mode(fd: int, path: Path, mode: int) -> None:
+    """Give an open file at `path` its permissions."""
+    if hasattr(os, "fchmod"):
+        os.fchmod(fd, mode)
+    else:
+        path.chmod(mode)

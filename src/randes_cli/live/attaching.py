@@ -1,0 +1,297 @@
+"""Reads a bank into the weights of a module, for all of its tasks at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from randes_cli.api import Bank
+from randes_cli.errors import MismatchError, MissingError
+from randes_cli.live.held import Held, hold
+from randes_cli.live.lazy import Whole
+from randes_cli.live.names import Part, Parts, parameter_parts
+from randes_cli.live.weight import MOST_TABLE, Block, Group, Weight
+from randes_cli.plan import seal_matrix
+from randes_cli.read.factors import factors_of
+from randes_cli.read.places import by_component
+from randes_cli.specs import TensorInfo
+
+#: Parameters whose rows stand for positions, and those that stand for distances.
+_POSITIONAL = re.compile(r"position|pos_emb|\bwpe\b|relative", re.IGNORECASE)
+_RELATIVE = re.compile(r"relative", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A parameter or buffer, and all the places of the module where it is (tied ones)."""
+
+    tensor: torch.Tensor
+    places: tuple[tuple[torch.nn.Module, str], ...]
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Reading:
+    """Everything that weights are made from.
+
+    Attributes:
+        wholes: each chosen task's retrieval; the last is the base's.
+        dense: whether superpositions are held as matrices in the model's dtype.
+        lacking: (task, parameter) pairs that answer with the base's values.
+    """
+
+    bank: Bank
+    tasks: tuple[str, ...]
+    wholes: tuple[Whole, ...]
+    parts: Mapping[str, Parts]
+    dense: bool
+    strict: bool
+    lacking: list[tuple[str, str]] = field(default_factory=list)
+    held: dict[tuple[int, str], Held] = field(default_factory=dict)
+
+
+def slots_of(module: torch.nn.Module) -> list[Slot]:
+    """Parameters and persistent buffers, each once."""
+    state = module.state_dict(keep_vars=True)
+    found: dict[int, tuple[torch.Tensor, list[tuple[torch.nn.Module, str]], list[str]]] = {}
+    for prefix, inner in module.named_modules():
+        for attribute, tensor in [*inner._parameters.items(), *inner._buffers.items()]:
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            if tensor is not None and name in state:
+                entry = found.setdefault(id(tensor), (tensor, [], []))
+                entry[1].append((inner, attribute))
+                entry[2].append(name)
+    return [Slot(t, tuple(places), tuple(names)) for t, places, names in found.values()]
+
+
+def start(
+    module: torch.nn.Module,
+    bank: Bank,
+    tasks: Sequence[str],
+    *,
+    component: str | None,
+    coefficient: float | None,
+    dense: bool,
+    strict: bool,
+) -> Reading:
+    """Open every task, and find which tensors each parameter is made of."""
+    wholes = [Whole(bank.retrieval(task, coefficient=coefficient)) for task in [*tasks, None]]
+    shapes = _shapes(bank, wholes, component)
+    parts = parameter_parts(module, {inner: shape for inner, (_, shape) in shapes.items()})
+    renamed = {
+        name: tuple(Part(shapes[p.name][0], p.place, p.turned) for p in given)
+        for name, given in parts.items()
+    }
+    return Reading(bank, tuple(tasks), tuple(wholes), renamed, dense, strict)
+
+
+def _shapes(
+    bank: Bank, wholes: Sequence[Whole], component: str | None
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """By name inside the component: the bank's name, and the shape."""
+    made: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for whole in reversed(wholes):
+        task = whole.retrieval.task
+        named = by_component(whole.retrieval, task.layout or {"": ""})
+        filled = {key: found for key, found in named.items() if found}
+        if component is None and len(filled) > 1:
+            raise MismatchError(
+                f"{bank.file.path}: has the components {', '.join(sorted(filled))}; say component="
+            )
+        chosen = filled.get(component, {}) if component else next(iter(filled.values()), {})
+        for name, inside in chosen.items():
+            ours = _inner_name(name, inside, whole)
+            made.setdefault(ours, (name, inside.shape))
+    return made
+
+
+def _inner_name(name: str, inside: TensorInfo, whole: Whole) -> str:
+    """The name that the base has for it in its file, which the module is built by."""
+    theirs, ours = whole.retrieval.task.prefix
+    if name == inside.name or inside.name.startswith(name):
+        return inside.name
+    if theirs != ours and inside.name.startswith(theirs):
+        return ours + inside.name[len(theirs) :]
+    return inside.name
+
+
+def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Weight | None]]:
+    """Each slot filled with the base, and what the tasks make of it (None: nothing)."""
+    for slot in slots:
+        by_task = [_parts_of(slot, whole, reading) for whole in reading.wholes]
+        known = next((parts for parts in (by_task[-1], *by_task) if parts), None)
+        if known is None:
+            if reading.strict:
+                raise MissingError(
+                    f"{reading.bank.file.path}: neither the base nor a task has a tensor for the "
+                    f"model's {slot.names[0]!a} (strict=False leaves it as it is)"
+                )
+            yield slot, None
+            continue
+        if by_task[-1]:
+            _fill(slot.tensor, by_task[-1], reading.wholes[-1])
+        yield slot, _weight(slot, by_task, known, reading)
+
+
+def _parts_of(slot: Slot, whole: Whole, reading: Reading) -> Parts | None:
+    """The tensors of one task that make up a slot: of tied names the first that it has."""
+    for name in slot.names:
+        parts = reading.parts.get(name)
+        if parts and all(part.name in whole.retrieval.tensors for part in parts):
+            return parts
+    return None
+
+
+def _fill(tensor: torch.Tensor, parts: Parts, whole: Whole) -> None:
+    with torch.no_grad():
+        for part in parts:
+            found = whole.read(part.name)
+            if not part.place and found.shape != tensor.shape:
+                raise MismatchError(
+                    f"tensor {part.name!a} is {list(found.shape)}, the model's is "
+                    f"{list(tensor.shape)}: build the model from the base's config"
+                )
+            part.put(found.to(tensor.device, tensor.dtype), tensor)
+
+
+def _weight(
+    slot: Slot, by_task: Sequence[Parts | None], known: Parts, reading: Reading
+) -> Weight | None:
+    kinds = [_kind(parts, whole) for parts, whole in zip(by_task, reading.wholes, strict=True)]
+    for task, parts in enumerate(by_task[:-1]):
+        if parts is None and by_task[-1] is None and reading.strict:
+            raise MissingError(
+                f"{reading.bank.file.path}: neither task {reading.tasks[task]} nor the base has "
+                f"a tensor for the model's {slot.names[0]!a} (strict=False: its rows answer NaN)"
+            )
+        if parts is None:
+            reading.lacking.append((reading.tasks[task], slot.names[0]))
+    if all(kind in ("base", "none") for kind in kinds[:-1]) and by_task[-1]:
+        return None
+    base = slot.tensor.detach()
+    if _small(slot.tensor, len(kinds), kinds):
+        return _table(slot, by_task, reading)
+    made = Weight(
+        slot.names[0], base, (), None, {}, {}, [len(base)] * len(kinds), *_positions(slot)
+    )
+    blocks = [_block(part, by_task, kinds, slot, reading) for part in known]
+    exact, extra, lengths = {}, {}, list(made.lengths)
+    for task, (parts, kind) in enumerate(zip(by_task, kinds, strict=True)):
+        if kind == "own" and parts:
+            exact[task] = _assembled(slot, parts, reading.wholes[task])
+            lengths[task] = len(exact[task])
+        elif kind == "resized" and parts:
+            whole = reading.wholes[task].read(parts[0].name)
+            lengths[task] = min(len(whole), len(base))
+            if len(whole) > len(base):
+                extra[task] = whole[len(base) :].to(base.device, base.dtype)
+    made.blocks = tuple(block for block in blocks if block.groups)
+    made.exact, made.extra, made.lengths = exact, extra, lengths
+    return made
+
+
+def _positions(slot: Slot) -> tuple[bool, bool]:
+    names = " ".join(slot.names)
+    return bool(_POSITIONAL.search(names)), bool(_RELATIVE.search(names))
+
+
+def _kind(parts: Parts | None, whole: Whole) -> str:
+    """What a task has there: none, the base's, a superposed one (or resized), its own."""
+    if parts is None:
+        return "none"
+    task = whole.retrieval.task
+    names = [part.name for part in parts]
+    if any(name in task.own for name in names):
+        return "own"
+    if any(name in task.shapes for name in names):
+        return "resized"
+    return "base" if all(name in task.unchanged for name in names) else "superposed"
+
+
+def _small(tensor: torch.Tensor, tasks: int, kinds: Sequence[str]) -> bool:
+    """Whether each task's whole tensor is kept: vectors, thin matrices, small heads."""
+    if tensor.dim() < 2 or not tensor.is_floating_point():
+        return True
+    if not any(kind in ("superposed", "resized") for kind in kinds):
+        return tensor.numel() * tasks <= MOST_TABLE
+    rows, columns = seal_matrix(TensorInfo("", "F32", tuple(tensor.shape)))
+    return 8 * (rows + columns) > tensor.numel() and tensor.numel() * tasks <= MOST_TABLE
+
+
+def _assembled(slot: Slot, parts: Parts, whole: Whole) -> torch.Tensor:
+    """A task's whole tensor, in the model's dtype and on its device."""
+    base = slot.tensor.detach()
+    if not parts[0].place:
+        return whole.read(parts[0].name).to(base.device, base.dtype)
+    made = torch.empty_like(base)
+    for part in parts:
+        part.put(whole.read(part.name).to(base.device, base.dtype), made)
+    return made
+
+
+def _table(slot: Slot, by_task: Sequence[Parts | None], reading: Reading) -> Weight:
+    base = slot.tensor.detach()
+    found = [
+        (base if by_task[-1] else torch.full_like(base, torch.nan))
+        if parts is None
+        else _assembled(slot, parts, whole)
+        for parts, whole in zip(by_task, reading.wholes, strict=True)
+    ]
+    lengths = [len(tensor) if tensor.dim() else 1 for tensor in found]
+    for tensor in found:
+        if tensor.shape[1:] != base.shape[1:]:
+            raise MismatchError(
+                f"{slot.names[0]}: is {list(tensor.shape)} in one task and {list(base.shape)} in "
+                "the model: these are different networks; use randes_cli.Pool or unpack"
+            )
+    table = base.new_zeros(len(found), *([max(lengths)] if base.dim() else []), *base.shape[1:])
+    for task, tensor in enumerate(found):
+        target = table[task]
+        (target[: len(tensor)] if base.dim() else target).copy_(tensor)
+    return Weight(slot.names[0], base, (), table, {}, {}, lengths, *_positions(slot))
+
+
+def _block(
+    part: Part,
+    by_task: Sequence[Parts | None],
+    kinds: Sequence[str],
+    slot: Slot,
+    reading: Reading,
+) -> Block:
+    """The groups of one superposed tensor, each with the factors of its tasks."""
+    base, tasks = slot.tensor.detach(), len(kinds)
+    found: dict[tuple[int, str], tuple[Held, torch.Tensor, torch.Tensor, set[int]]] = {}
+    for task, kind in enumerate(kinds):
+        if kind not in ("superposed", "resized"):
+            continue
+        retrieval = reading.wholes[task].retrieval
+        factors = factors_of(retrieval, part.name)
+        if factors is None:
+            continue
+        key = (factors.group, factors.held)
+        if key not in reading.held:
+            reading.held[key] = hold(
+                retrieval, part.name, dtype=base.dtype, device=base.device, dense=reading.dense
+            )
+        held = reading.held[key]
+        if key not in found:
+            sides = [base.new_zeros(tasks, size) for size in held.view]
+            found[key] = (held, sides[0], sides[1], set())
+        down, across = (torch.from_numpy(side).float() for side in (factors.a, factors.b))
+        if factors.scales is not None:
+            down = down * torch.from_numpy(factors.scales[0])
+            across = across * torch.from_numpy(factors.scales[1])
+        unit = retrieval.coefficient * 2.0 ** (factors.step + held.exponent)
+        found[key][1][task] = (down * unit).to(base)
+        found[key][2][task] = across.to(base)
+        found[key][3].add(task)
+    groups = tuple(
+        Group(held, down, across, frozenset(mine), len(found) == 1)
+        for held, down, across, mine in found.values()
+    )
+    named = reading.wholes[-1].retrieval.tensors.get(part.name)
+    shape = named.shape if named is not None else tuple(base.shape)
+    return Block(part, groups, shape)

@@ -1,0 +1,161 @@
+"""Layers whose experts lie in one tensor each, for tokens of different tasks."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from randes_cli.live.mixed_parameter import Mixed
+from randes_cli.live.selection import Current, Selection
+from randes_cli.live.weight import Group, Weight
+
+#: What transformers calls the arguments of such a layer.
+_ARGUMENTS = ["hidden_states", "top_k_index", "top_k_weights"]
+
+
+def is_fused(module: torch.nn.Module) -> bool:
+    """Whether a module is of the kind that `forward` computes."""
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    own = getattr(module, "down_proj", None)
+    return names[:3] == _ARGUMENTS and isinstance(own, torch.Tensor) and own.dim() == 3
+
+
+def forward(
+    module: Any,
+    current: Current,
+    hidden_states: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+) -> torch.Tensor:
+    """What the module computes: tokens [n, hidden], each by its own experts and its own task."""
+    selection = current.get()
+    index = selection.only if selection.only is not None else selection.along(hidden_states)
+    made = torch.zeros_like(hidden_states)
+    gated = hasattr(module, "gate_up_proj")
+    up = module.gate_up_proj if gated else module.up_proj
+    for expert in sorted(set(top_k_index.flatten().tolist())):
+        if expert >= module.num_experts:
+            continue
+        token, place = torch.where(top_k_index == expert)
+        tasks = index if isinstance(index, int) else index[token]
+        inner = _apply(
+            module,
+            "gate_up_proj" if gated else "up_proj",
+            up,
+            expert,
+            tasks,
+            hidden_states[token],
+            selection,
+        )
+        inner = _gate(module, inner) if gated else module.act_fn(inner)
+        out = _apply(module, "down_proj", module.down_proj, expert, tasks, inner, selection)
+        if getattr(module, "has_post_expert_norm", False):
+            out = module.post_expert_norm(out)
+        out = out * top_k_weights[token, place, None]
+        made.index_add_(0, token, out.to(made.dtype))
+    return made
+
+
+def _gate(module: Any, inner: torch.Tensor) -> torch.Tensor:
+    if hasattr(module, "_apply_gate"):
+        made: torch.Tensor = module._apply_gate(inner)
+        return made
+    gate, up = inner.chunk(2, dim=-1)
+    found: torch.Tensor = module.act_fn(gate) * up
+    return found
+
+
+def _apply(
+    module: Any,
+    name: str,
+    weight: torch.Tensor,
+    expert: int,
+    tasks: torch.Tensor | int,
+    x: torch.Tensor,
+    selection: Selection,
+) -> torch.Tensor:
+    """One expert on tokens of the given tasks, its bias included."""
+    turned = bool(getattr(module, "is_transposed", False))
+    if isinstance(weight, Mixed):
+        made = _product(weight.weight, expert, tasks, x, turned, selection)
+    else:
+        made = torch.matmul(x, weight[expert]) if turned else F.linear(x, weight[expert])
+    bias = getattr(module, f"{name}_bias", None)
+    if isinstance(bias, Mixed):
+        table = bias.weight
+        if table.table is not None:
+            return made + table.table[tasks, expert]
+        wide = torch.stack([table.full(task)[expert] for task in selection.tasks])
+        order = torch.tensor(selection.tasks, device=wide.device)
+        place = torch.searchsorted(order, torch.as_tensor(tasks, device=wide.device))
+        return made + wide[place]
+    return made if bias is None else made + bias[expert]
+
+
+def _product(
+    weight: Weight,
+    expert: int,
+    tasks: torch.Tensor | int,
+    x: torch.Tensor,
+    turned: bool,
+    selection: Selection,
+) -> torch.Tensor:
+    if weight.table is not None:
+        own = weight.table[tasks, expert]
+        if isinstance(tasks, int):
+            return torch.matmul(x, own) if turned else F.linear(x, own)
+        return torch.bmm(x[:, None], own if turned else own.transpose(1, 2))[:, 0]
+    base = weight.base[expert]
+    made = torch.matmul(x, base) if turned else F.linear(x, base)
+    for block in weight.blocks:
+        for group in block.groups:
+            if not group.tasks.isdisjoint(selection.tasks):
+                _add(made, x, block.part.place, block.part.turned, group, expert, tasks, turned)
+    for task, whole in weight.exact.items():
+        mine = torch.as_tensor(tasks, device=x.device).expand(len(x)) == task
+        own = torch.matmul(x, whole[expert]) if turned else F.linear(x, whole[expert])
+        made = torch.where(mine[:, None], own, made)
+    return made
+
+
+def _add(
+    made: torch.Tensor,
+    x: torch.Tensor,
+    place: tuple[int | slice, ...],
+    swapped: bool,
+    group: Group,
+    expert: int,
+    tasks: torch.Tensor | int,
+    turned: bool,
+) -> None:
+    """Add what a group's superposition gives one expert, in its part of the outputs."""
+    if not place:
+        rows = x.shape[-1] if turned else made.shape[-1]
+        at = slice(expert * rows, (expert + 1) * rows)
+        down, across = group.down[tasks][..., at], group.across[tasks]
+        matrix = group.held.dense(x.dtype)[at]
+        if turned:
+            made += torch.matmul(x * down, matrix) * across
+        else:
+            made += F.linear(x * across, matrix) * down
+        return
+    number, first, second = place
+    if number != expert:
+        return
+    out, inside = (second, first) if turned else (first, second)
+    # A weight whose rows are inputs, or that was exchanged on its way in (not both).
+    if turned != swapped:
+        made[:, out] += group.product_turned(x[:, inside], tasks)
+    else:
+        made[:, out] += group.product(x[:, inside], tasks)
+
+
+def current_of(module: torch.nn.Module) -> Current | None:
+    """The selection of a fused layer's weights; None where none of them differs among tasks."""
+    for value in module._parameters.values():
+        if isinstance(value, Mixed):
+            return value.current
+    return None

@@ -1,0 +1,197 @@
+"""`attach`: one model that answers each row of a batch as its own task would."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from randes_cli.api import Bank
+from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.live import experts
+from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
+from randes_cli.live.lazy import opened
+from randes_cli.live.mixed_parameter import Mixed, mixed_parameter
+from randes_cli.live.selection import Current, Selection
+from randes_cli.specs import Signs
+
+#: Signs that factor out of a product.
+_FACTOR = (Signs.two_sided, Signs.none)
+
+
+def attach(
+    model: torch.nn.Module,
+    bank: Bank | str | Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    component: str | None = None,
+    hold: str = "dense",
+    base: str | None = None,
+    coefficient: float | None = None,
+    strict: bool = True,
+) -> MixedModel:
+    """Let a model answer for every task of a bank, a task for each row of a batch.
+
+        model = randes_cli.transformers.from_bank("bank.randes")
+        mixed = randes_cli.attach(model, "bank.randes")
+        with mixed.tasks(["cars", "sun", "cars"]):
+            logits = model(**batch).logits
+
+    The base's values are written into `model` (built from the base's config, on any device, in
+    any dtype). Each superposition is held once, whatever the number of tasks: ``hold="dense"``
+    in the model's dtype, ``"codes"`` as the bank stores it (less memory, slower). `tasks` are
+    those to attach (None: all). `component` names the part of a pipeline that `model` is.
+
+    The bank's signs must factor (``--transform two-sided``, ``s``, ``shift``, ``ta``); see
+    `randes_cli.Pool` for the others.
+
+    Raises MissingError for unknown tasks and for parameters that neither a task nor the base
+    has (``strict=False``: those rows answer NaN), MismatchError for what does not fit.
+    """
+    if hold not in ("dense", "codes"):
+        raise UsageError(f"hold is 'dense' or 'codes', not {hold!r}")
+    with opened(bank, base) as found:
+        chosen = list(found.tasks) if tasks is None else [_known(t, found.tasks) for t in tasks]
+        _check_signs(found)
+        reading = start(
+            model,
+            found,
+            chosen,
+            component=component,
+            coefficient=coefficient,
+            dense=hold == "dense",
+            strict=strict,
+        )
+        current, undo = Current(), []
+        for slot, weight in list(weights(reading, slots_of(model))):
+            if weight is not None:
+                undo.append(slot)
+                _replace(slot, mixed_parameter(weight, current))
+        layers = _special_layers(model)
+    return MixedModel(model, reading, current, undo, layers)
+
+
+def _check_signs(bank: Bank) -> None:
+    signs = bank.file.manifest.transform.signs
+    if signs not in _FACTOR:
+        raise MismatchError(
+            f"{bank.file.path}: its signs ({signs.value}) do not factor out of a product, so rows "
+            "of one batch cannot be different tasks; pack it with --transform two-sided, or run "
+            "the tasks one after the other with randes_cli.Pool"
+        )
+
+
+def _known(task: str, tasks: Sequence[str]) -> str:
+    if task in tasks:
+        return task
+    near = difflib.get_close_matches(task, tasks, 1, 0)
+    raise MissingError(f"no task {task!a}; {'the nearest is ' + near[0] if near else 'none is'}")
+
+
+def _replace(slot: Slot, value: torch.Tensor) -> None:
+    for module, attribute in slot.places:
+        store: dict[str, Any] = module._parameters
+        (store if attribute in store else module._buffers)[attribute] = value
+
+
+def _special_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Give fused experts their own forward; refuse layers that would answer as the base."""
+    made = []
+    for name, module in model.named_modules():
+        mine = [v for v in module._parameters.values() if isinstance(v, Mixed)]
+        if isinstance(module, torch.nn.RNNBase) and mine:
+            raise MismatchError(f"{name}: recurrent layers cannot answer for several tasks")
+        inner = [p for p in module.parameters() if isinstance(p, Mixed)]
+        if inner and name.endswith("experts") and isinstance(module, torch.nn.ModuleList):
+            raise MismatchError(
+                f"{name}: experts that are modules of their own lose sight of whose token is "
+                "whose; use randes_cli.Pool"
+            )
+        if mine and experts.is_fused(module):
+            module.forward = partial(experts.forward, module, mine[0].current)
+            made.append(module)
+    return made
+
+
+class MixedModel:
+    """A model with the tasks of a bank attached to it.
+
+    Attributes:
+        model: the model itself, which runs as ever inside a block that names tasks.
+        names: the tasks that may be named.
+        lacking: (task, parameter) pairs that answer with the base's values, because the task
+            was saved without them.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        reading: Reading,
+        current: Current,
+        slots: list[Slot],
+        layers: list[torch.nn.Module],
+    ) -> None:
+        self.model, self.names = model, reading.tasks
+        self.lacking = tuple(reading.lacking)
+        self._current, self._slots, self._layers = current, slots, layers
+
+    @contextmanager
+    def tasks(self, names: Sequence[Any] | torch.Tensor) -> Iterator[torch.nn.Module]:
+        """Name a task for each row (None: the base); yields the model.
+
+        For a task for each token, give a list of names for each row, or a tensor of numbers
+        [rows, tokens] (places in `names`; −1 is the base). Rows that become several, as beams
+        do, keep their task. Raises MissingError for an unknown name, with the nearest.
+        """
+        device = next(self.model.parameters()).device
+        before = self._current.selection
+        self._current.selection = Selection.of(self._numbers(names), device)
+        try:
+            yield self.model
+        finally:
+            self._current.selection = before
+
+    def _numbers(self, names: Sequence[Any] | torch.Tensor) -> Any:
+        count = len(self.names)
+        if isinstance(names, torch.Tensor):
+            if names.numel() and not -1 <= int(names.min()) <= int(names.max()) < count:
+                raise MissingError(f"task numbers are between -1 and {count - 1}")
+            return names.cpu().remainder(count + 1)
+        if isinstance(names, str) or not len(names):
+            raise UsageError("name a task for each row of the batch: a list of names")
+        if isinstance(names[0], (list, tuple)):
+            return torch.tensor([self._numbers(row) for row in names])
+        return [count if n is None else self.names.index(_known(n, self.names)) for n in names]
+
+    def __call__(self, *inputs: Any, adapter_names: Sequence[Any], **more: Any) -> Any:
+        """Run the model on a batch whose rows ask for these tasks (PEFT's name for them)."""
+        with self.tasks(adapter_names) as model:
+            return model(*inputs, **more)
+
+    def generate(self, *inputs: Any, adapter_names: Sequence[Any], **more: Any) -> Any:
+        """The model's `generate`, each row as its own task."""
+        with self.tasks(adapter_names) as model:
+            return model.generate(*inputs, **more)  # type: ignore[operator]
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes of the model, and of what all tasks take beside it."""
+        mixed = {id(v.weight): v.weight for v in self._values() if isinstance(v, Mixed)}
+        base = sum(p.numel() * p.element_size() for p in self._values())
+        return {"model": base, "tasks": sum(weight.nbytes for weight in mixed.values())}
+
+    def _values(self) -> list[torch.Tensor]:
+        return [*self.model.parameters(), *self.model.buffers()]
+
+    def detach(self) -> torch.nn.Module:
+        """Give the model back as it was, with the base's values."""
+        for slot in self._slots:
+            _replace(slot, slot.tensor)
+        for layer in self._layers:
+            del layer.forward
+        return self.model

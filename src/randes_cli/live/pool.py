@@ -1,0 +1,203 @@
+"""`Pool`: one model in memory that becomes one task after another."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from randes_cli.api import Bank
+from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.live.attaching import Slot, slots_of, start
+from randes_cli.live.lazy import Whole
+from randes_cli.live.names import Parts
+from randes_cli.workers import thread_count
+
+Job = tuple[Slot, Parts]
+
+
+class Pool:
+    """Swaps the tasks of a bank in and out of a model, in place. Use it from any thread.
+
+        pool = randes_cli.Pool("bank.randes", model)
+        with pool.use("cars") as model:
+            answer = model(**batch)
+
+    Users of one task run together; a swap waits for them, in the order of asking. The model
+    then holds what `unpack` writes, bit for bit in the task's own dtype. Banks of any transform
+    will do.
+
+    Attributes:
+        model: the model, which may be run inside a `use` block alone.
+        current: the task that it holds, or None.
+        swaps: how many times weights were written.
+    """
+
+    def __init__(
+        self,
+        bank: Bank | str | Path,
+        model: torch.nn.Module,
+        *,
+        component: str | None = None,
+        base: str | None = None,
+        coefficient: float | None = None,
+    ) -> None:
+        self._mine = not isinstance(bank, Bank)
+        self._bank = bank if isinstance(bank, Bank) else Bank.open(bank, base=base)
+        self.model, self.current, self.swaps = model, None, 0
+        self._slots = slots_of(model)
+        self._component, self._coefficient = component, coefficient
+        self._jobs: dict[str, tuple[Whole, list[Job]]] = {}
+        self._condition = threading.Condition()
+        self._queue: deque[object] = deque()
+        self._users, self._swapping, self._broken = 0, False, ""
+        self._hook = model.register_forward_pre_hook(self._refuse)
+
+    current: str | None
+
+    def _refuse(self, module: torch.nn.Module, inputs: Any) -> None:
+        if self._broken:
+            raise MismatchError(f"the model holds no task: {self._broken}; use one again")
+        if not self._users:
+            raise UsageError("run the model inside `with pool.use(task):`")
+
+    @contextmanager
+    def use(self, task: str, *, timeout: float | None = None) -> Iterator[torch.nn.Module]:
+        """The model as a task, for the time of the block.
+
+        A block inside a block of another task would wait for itself: close the first one.
+
+        Raises MissingError for an unknown task or parameters that it lacks and MismatchError
+        for tensors that do not fit the model, both before anything is written; TimeoutError
+        after `timeout` seconds of waiting; BankDamaged in a swap, after which the model
+        refuses to run until a task was swapped in whole.
+        """
+        self._plan(task)
+        self._enter(task, timeout)
+        try:
+            yield self.model
+        finally:
+            with self._condition:
+                self._users -= 1
+                self._condition.notify_all()
+
+    def _enter(self, task: str, timeout: float | None) -> None:
+        ticket = object()
+        end = None if timeout is None else monotonic() + timeout
+        with self._condition:
+            self._queue.append(ticket)
+            try:
+                while not self._may_enter(ticket, task):
+                    left = None if end is None else end - monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError(
+                            f"waited {timeout} s for task {task}: {self._users} users of "
+                            f"{self.current} are running"
+                        )
+                    self._condition.wait(left)
+                if self.current != task:
+                    self._swap_alone(task)
+                self._users += 1
+            finally:
+                self._queue.remove(ticket)
+                self._condition.notify_all()
+
+    def _may_enter(self, ticket: object, task: str) -> bool:
+        """Whoever asked first goes first: later users of the running task do not pass it."""
+        first = self._queue[0] is ticket and not self._swapping
+        return first and (self.current == task or not self._users)
+
+    def _swap_alone(self, task: str) -> None:
+        """Write a task while nobody runs; others may ask meanwhile."""
+        self._swapping, self.current = True, None
+        self._broken = f"a swap to {task} is under way"
+        self._condition.release()
+        failed: BaseException | None = None
+        try:
+            self._write(task)
+        except BaseException as error:
+            failed = error
+        self._condition.acquire()
+        self._swapping = False
+        if failed is not None:
+            self._broken = f"the swap to {task} failed ({failed})"
+            raise failed
+        self._broken, self.current = "", task
+        self.swaps += 1
+
+    def _plan(self, task: str) -> None:
+        """Find a task's tensors for every parameter, once."""
+        with self._condition:
+            if task in self._jobs:
+                return
+        self._bank.task(task)
+        reading = start(
+            self.model,
+            self._bank,
+            [task],
+            component=self._component,
+            coefficient=self._coefficient,
+            dense=True,
+            strict=True,
+        )
+        whole, made = reading.wholes[0], []
+        for slot in self._slots:
+            found = (reading.parts.get(name) for name in slot.names)
+            tensors = whole.retrieval.tensors
+            parts = next((p for p in found if p and all(q.name in tensors for q in p)), None)
+            if parts is None:
+                raise MissingError(
+                    f"{self._bank.file.path}: task {task} has no tensor for the model's "
+                    f"{slot.names[0]!a}"
+                )
+            _check_shape(slot, parts, whole, task)
+            made.append((slot, parts))
+        with self._condition:
+            self._jobs[task] = (whole, made)
+
+    def _write(self, task: str) -> None:
+        whole, jobs = self._jobs[task]
+        with ThreadPoolExecutor(thread_count(self._bank.run.threads)) as threads:
+            list(threads.map(lambda job: _put(whole, *job), jobs))
+
+    def close(self) -> None:
+        """Let the model go as it is, and close the bank where the pool opened it."""
+        self._hook.remove()
+        if self._mine:
+            self._bank.close()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> None:
+    if len(parts) == 1 and not parts[0].place:
+        shape = whole.retrieval.tensors[parts[0].name].shape
+        if shape != tuple(slot.tensor.shape):
+            raise MismatchError(
+                f"tensor {parts[0].name!a} of task {task} is {list(shape)}, the model's is "
+                f"{list(slot.tensor.shape)}"
+            )
+
+
+def _put(whole: Whole, slot: Slot, parts: Parts) -> None:
+    """Write one parameter: into its own memory where that has the tensor's form."""
+    target, first = slot.tensor.detach(), parts[0]
+    info = whole.retrieval.tensors[first.name]
+    plain = target.device.type == "cpu" and target.is_contiguous() and not first.place
+    if plain and target.nbytes == info.nbytes and whole.dtype(first.name) == target.dtype:
+        whole.retrieval.write(first.name, target.reshape(-1).view(torch.uint8).numpy())
+        return
+    with torch.no_grad():
+        for part in parts:
+            part.put(whole.read(part.name).to(target.device, target.dtype), target)

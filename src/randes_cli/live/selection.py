@@ -1,0 +1,95 @@
+"""Which task each row, or each token, of a batch asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from randes_cli.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Tasks by their numbers.
+
+    Attributes:
+        index: task numbers: [rows], or [rows, tokens] where each token has its own.
+        only: the task, where there is one alone; shapes of inputs do not matter then.
+        tasks: the different tasks, in order.
+        host: `index` as a flat list here, so that no device is waited for.
+    """
+
+    index: torch.Tensor
+    only: int | None
+    tasks: tuple[int, ...]
+    host: tuple[int, ...]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int] | torch.Tensor, device: torch.device) -> Selection:
+        index = torch.as_tensor(numbers, dtype=torch.long)
+        flat = tuple(index.reshape(-1).tolist())
+        tasks = tuple(sorted(set(flat)))
+        only = tasks[0] if len(tasks) == 1 else None
+        return cls(index.to(device), only, tasks, flat)
+
+    @property
+    def rows(self) -> int:
+        return self.index.shape[0]
+
+    def along(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The tasks of an input's leading dimension (of two where tokens have their own).
+
+        A leading dimension k times as long has k entries for each row: beams, or tokens and
+        heads that were folded into it. One of length 1 is shared by all rows. Raises UsageError.
+        """
+        index, shape = self.index.to(inputs.device), inputs.shape
+        if index.dim() == 2:
+            if len(shape) >= 2 and tuple(shape[:2]) == tuple(index.shape):
+                return index
+            index = index.reshape(-1)
+        count, rows = shape[0], index.shape[0]
+        if count in (1, rows):
+            return index
+        if count % rows == 0:
+            return index.repeat_interleave(count // rows)
+        raise UsageError(
+            f"the batch names {rows} tasks, and an input of a layer is {list(shape)}: name a task "
+            "for each row, or for each token"
+        )
+
+    def positions(self, count: int, tasks: Sequence[int]) -> torch.Tensor:
+        """Of `count` rows (or tokens) those whose task is among `tasks`."""
+        spread = count // len(self.host)
+        chosen = set(tasks)
+        first = [place * spread for place, task in enumerate(self.host) if task in chosen]
+        found = torch.tensor(first, dtype=torch.long)[:, None] + torch.arange(spread)
+        return found.reshape(-1).to(self.index.device)
+
+
+class Current:
+    """The selection of the block that runs, shared by all weights of an attached model."""
+
+    __slots__ = ("selection",)
+
+    def __init__(self) -> None:
+        self.selection: Selection | None = None
+
+    def get(self) -> Selection:
+        """Raises UsageError outside a block that names tasks."""
+        if self.selection is None:
+            raise UsageError("no tasks are named: run the model inside `with mixed.tasks([...]):`")
+        return self.selection
+
+
+def gathered(table: torch.Tensor, index: torch.Tensor, dims: int) -> torch.Tensor:
+    """Rows of a table [T, …] for an index, shaped to meet inputs of `dims` dimensions.
+
+    [rows] → [rows, 1 …, …]; [rows, tokens] → [rows, tokens, 1 …, …].
+    """
+    made = table[index]
+    missing = dims - index.dim() - (table.dim() - 1)
+    for _ in range(missing):
+        made = made.unsqueeze(index.dim())
+    return made

@@ -1,0 +1,327 @@
+"""One parameter of a model as all tasks of a bank have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from randes_cli.errors import MismatchError
+from randes_cli.live.held import Held
+from randes_cli.live.names import Part
+from randes_cli.live.selection import Selection, gathered
+
+#: A padded table of whole tensors holds this many elements at most; beyond, each task has its own.
+MOST_TABLE = 2**22
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """A superposition and what each task multiplies it by: λ, step, scales and signs.
+
+    Attributes:
+        down: factors of its rows by task, [T, R]; zeros for tasks that have nothing in it.
+        across: factors of its columns by task, [T, C].
+        tasks: the tasks that have something in it.
+        alone: whether no other group has something of this tensor.
+    """
+
+    held: Held
+    down: torch.Tensor
+    across: torch.Tensor
+    tasks: frozenset[int]
+    alone: bool
+
+    def product(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
+        """a ∘ ((x ∘ b) Sᵀ) for a weight whose rows are outputs."""
+        down, across = self._sides(index, x.dim())
+        return F.linear(x * across, self.held.dense(x.dtype)) * down
+
+    def product_turned(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
+        """b ∘ ((x ∘ a) S) for a weight whose rows are inputs."""
+        down, across = self._sides(index, x.dim())
+        return torch.matmul(x * down, self.held.dense(x.dtype)) * across
+
+    def _sides(self, index: torch.Tensor | int, dims: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(index, int):
+            return self.down[index], self.across[index]
+        return gathered(self.down, index, dims), gathered(self.across, index, dims)
+
+    def delta(self, task: int, dtype: torch.dtype) -> torch.Tensor:
+        """a S b of one task, [R, C]."""
+        return self.down[task][:, None] * self.held.dense(dtype) * self.across[task]
+
+    def rows(self, ids: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
+        """a[ids] · (S[ids] ∘ b): [*ids, C]. `index` has the leading dimensions of `ids`."""
+        found = self.held.rows(ids, self.down.dtype)
+        if isinstance(index, int):
+            return self.down[index][ids][..., None] * found * self.across[index]
+        spread = index.reshape(*index.shape, *[1] * (ids.dim() - index.dim()))
+        return self.down[spread, ids][..., None] * found * self.across[spread]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A superposed tensor of the checkpoint in its place in the parameter."""
+
+    part: Part
+    groups: tuple[Group, ...]
+    shape: tuple[int, ...]
+
+    def add_to(self, parameter: torch.Tensor, task: int) -> None:
+        """Add the delta of one task in place."""
+        target = parameter[self.part.place] if self.part.place else parameter
+        for group in self.groups:
+            if task in group.tasks:
+                delta = group.delta(task, parameter.dtype).reshape(self.shape)
+                target += delta.t() if self.part.turned else delta
+
+
+@dataclass(slots=True, eq=False)
+class Weight:
+    """A parameter of all tasks; task T, one past the last, is the base.
+
+    Attributes:
+        base: the base's values: the model's own memory.
+        blocks: what is superposed of it.
+        table: where it is small: each task's whole tensor, [T + 1, …], padded to the longest.
+        exact: tasks whose tensor is kept whole beside the base.
+        extra: rows that a task has beyond those of the base (a resized vocabulary).
+        lengths: the length of its first dimension by task.
+        positional: rows stand for positions, so inputs without a batch are shared by all rows.
+    """
+
+    name: str
+    base: torch.Tensor
+    blocks: tuple[Block, ...]
+    table: torch.Tensor | None
+    exact: Mapping[int, torch.Tensor]
+    extra: Mapping[int, torch.Tensor]
+    lengths: Sequence[int]
+    positional: bool
+    relative: bool = field(default=False)
+
+    def full(self, task: int) -> torch.Tensor:
+        """The whole tensor of one task."""
+        if self.table is not None:
+            whole = self.table[task]
+            return whole[: self.lengths[task]] if whole.dim() else whole
+        if task in self.exact:
+            return self.exact[task]
+        made = self.base.clone()
+        for block in self.blocks:
+            block.add_to(made, task)
+        if self.lengths[task] != len(made):
+            made = made[: self.lengths[task]]
+        return torch.cat([made, self.extra[task]]) if task in self.extra else made
+
+    @property
+    def simple(self) -> Block | None:
+        """Its block where it is one matrix of outputs by inputs, else None."""
+        if len(self.blocks) != 1 or self.table is not None or self.blocks[0].part.place:
+            return None
+        block = self.blocks[0]
+        fits = block.groups[0].held.view[0] == self.base.shape[0] and not block.part.turned
+        return block if fits else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes beside the base."""
+        held = [t for b in self.blocks for g in b.groups for t in (g.held, g.down, g.across)]
+        more = [*self.exact.values(), *self.extra.values()]
+        table = 0 if self.table is None else self.table.nbytes
+        return table + sum(t.nbytes for t in held) + sum(t.nbytes for t in more)
+
+    # Products
+
+    def linear(self, x: torch.Tensor, selection: Selection) -> torch.Tensor:
+        """x Wᵀ for each row's task; columns that a row's task lacks are −∞."""
+        block = self.simple
+        if self.table is not None and selection.only is None:
+            return self._table_linear(x, selection)
+        if block is None:
+            if selection.only is not None:
+                return F.linear(x, self.full(selection.only))
+            return self.by_task(x, selection, lambda part, t: F.linear(part, self.full(t)))
+        made = F.linear(x, self.base.flatten(1))
+        for group in self.groups_of(block, selection):
+            made = self.added(made, x, group, group.product, selection)
+        return self._own_columns(made, x, selection)
+
+    def linear_turned(self, x: torch.Tensor, selection: Selection) -> torch.Tensor:
+        """x W for each row's task."""
+        block = self.simple
+        if block is None or self.exact or len(set(self.lengths)) > 1:
+            if selection.only is not None:
+                return torch.matmul(x, self.full(selection.only))
+            return self.by_task(x, selection, lambda part, t: torch.matmul(part, self.full(t)))
+        made = torch.matmul(x, self.base)
+        for group in self.groups_of(block, selection):
+            made = self.added(made, x, group, group.product_turned, selection)
+        return made
+
+    @staticmethod
+    def groups_of(block: Block, selection: Selection) -> list[Group]:
+        """The groups that the selection's tasks have something in.
+
+        One alone is not looked into, so that a compiled model serves any tasks.
+        """
+        if len(block.groups) == 1:
+            return list(block.groups)
+        return [group for group in block.groups if not group.tasks.isdisjoint(selection.tasks)]
+
+    def added(
+        self,
+        made: torch.Tensor,
+        x: torch.Tensor,
+        group: Group,
+        product: Callable[[torch.Tensor, Any], torch.Tensor],
+        selection: Selection,
+    ) -> torch.Tensor:
+        """`made` plus a group's product for the rows of its tasks alone."""
+        if selection.only is not None:
+            return made + product(x, selection.only)
+        index = selection.along(x)
+        if group.alone or group.tasks.issuperset(selection.tasks):
+            return made + product(x, index)
+        rows, lead = max(x.shape[0], index.shape[0]), index.dim()
+        wide = x.expand(rows, *x.shape[1:]).flatten(0, lead - 1)
+        out = made.expand(rows, *made.shape[1:])
+        flat = out.flatten(0, lead - 1)
+        at = selection.positions(len(wide), sorted(group.tasks)).to(x.device)
+        more = product(wide[at], index.reshape(-1)[at])
+        return flat.index_add(0, at, more).reshape(out.shape)
+
+    def by_task(
+        self,
+        x: torch.Tensor,
+        selection: Selection,
+        run: Callable[[torch.Tensor, int], torch.Tensor],
+        tasks: Sequence[int] | None = None,
+        onto: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`run` on the rows of each task, put together; on those of `tasks` alone, onto a result.
+
+        A result with fewer columns than others is filled up with −∞.
+        """
+        index = selection.along(x)
+        rows, lead = max(x.shape[0], index.shape[0]), index.dim()
+        wide = x.expand(rows, *x.shape[1:]).flatten(0, lead - 1)
+        done = []
+        for task in selection.tasks if tasks is None else tasks:
+            at = selection.positions(len(wide), [task]).to(x.device)
+            done.append((at, run(wide[at], task)))
+        width = max(part.shape[-1] for _, part in done)
+        if onto is None:
+            shape = (len(wide), *done[0][1].shape[1:-1], width)
+            flat = done[0][1].new_empty(shape)
+        else:
+            flat = widened(onto.expand(rows, *onto.shape[1:]), width).flatten(0, lead - 1).clone()
+        for at, part in done:
+            flat[at] = widened(part, flat.shape[-1])
+        return flat.reshape(rows, *x.shape[1:lead], *flat.shape[1:])
+
+    def _table_linear(self, x: torch.Tensor, selection: Selection) -> torch.Tensor:
+        """Each row by its own small matrix: one batched product."""
+        assert self.table is not None
+        index = selection.along(x)
+        longest = self.longest(selection)
+        rows, lead = max(x.shape[0], index.shape[0]), index.dim()
+        wide = x.expand(rows, *x.shape[1:])
+        inner = wide.flatten(0, lead - 1).reshape(index.numel(), -1, x.shape[-1])
+        weights = self.table[index.reshape(-1), :longest].flatten(2)
+        made = torch.bmm(inner, weights.transpose(1, 2))
+        made = made.reshape(*wide.shape[:-1], longest)
+        return self.cut(made, index, longest)
+
+    def longest(self, selection: Selection) -> int:
+        """The most rows that a task of the selection has."""
+        if len(set(self.lengths)) == 1:
+            return self.lengths[0]
+        return max(self.lengths[task] for task in selection.tasks)
+
+    def cut(self, made: torch.Tensor, index: torch.Tensor, width: int) -> torch.Tensor:
+        """−∞ in the columns beyond each row's own length."""
+        if len(set(self.lengths)) == 1:
+            return made
+        lengths = torch.tensor(self.lengths, device=made.device)[index]
+        lengths = lengths.reshape(*index.shape, *[1] * (made.dim() - index.dim()))
+        return made.masked_fill(torch.arange(width, device=made.device) >= lengths, -torch.inf)
+
+    def _own_columns(
+        self, made: torch.Tensor, x: torch.Tensor, selection: Selection
+    ) -> torch.Tensor:
+        """What single tasks have of their own: more or fewer columns, or all of them."""
+        if not self.exact and len(set(self.lengths)) == 1 and not self.extra:
+            return made
+        if selection.only is not None:
+            task = selection.only
+            if task in self.exact:
+                return F.linear(x, self.exact[task].flatten(1))
+            made = made[..., : self.lengths[task]]
+            if task in self.extra:
+                made = torch.cat([made, F.linear(x, self.extra[task].flatten(1))], -1)
+            return made
+        own = [t for t in selection.tasks if t in self.exact or t in self.extra or self._cuts(t)]
+        if not own:
+            return made
+        whole = made.expand(max(len(made), selection.along(x).shape[0]), *made.shape[1:])
+        joined = torch.cat([whole, x.expand(whole.shape[0], *x.shape[1:])], -1)
+        columns = made.shape[-1]
+
+        def run(part: torch.Tensor, task: int) -> torch.Tensor:
+            before, inputs = part[..., :columns], part[..., columns:]
+            if task in self.exact:
+                return F.linear(inputs, self.exact[task].flatten(1))
+            before = before[..., : self.lengths[task]]
+            if task not in self.extra:
+                return before
+            return torch.cat([before, F.linear(inputs, self.extra[task].flatten(1))], -1)
+
+        return self.by_task(joined, selection, run, own, whole)
+
+    def _cuts(self, task: int) -> bool:
+        return self.lengths[task] < len(self.base)
+
+    # Rows
+
+    def embed(self, ids: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
+        """Rows of each task's matrix; NaN where the task has no such row."""
+        spread = index
+        if isinstance(index, torch.Tensor):
+            spread = index.reshape(*index.shape, *[1] * (ids.dim() - index.dim()))
+        if self.table is not None:
+            return self.table[spread, ids]
+        if self.simple is None and self.blocks:
+            raise MismatchError(f"{self.name}: its rows cannot be looked up for several tasks")
+        inside = ids.clamp(max=len(self.base) - 1)
+        made = F.embedding(inside, self.base)
+        for block in self.blocks:
+            for group in block.groups:
+                made = made + group.rows(inside, index)
+        if self.exact or self.extra or len(set(self.lengths)) > 1:
+            made = self._own_rows(made, ids, spread)
+        return made
+
+    def _own_rows(
+        self, made: torch.Tensor, ids: torch.Tensor, spread: torch.Tensor | int
+    ) -> torch.Tensor:
+        of = torch.as_tensor(spread, device=ids.device).expand(ids.shape)
+        ends = [length + len(self.extra.get(task, ())) for task, length in enumerate(self.lengths)]
+        beyond = ids >= torch.tensor(ends, device=ids.device)[of]
+        for task in {*self.exact, *self.extra}:
+            own = self.exact.get(task, self.extra.get(task))
+            first = 0 if task in self.exact else self.lengths[task]
+            assert own is not None
+            mine = ((of == task) & (ids >= first) & ~beyond)[..., None]
+            made = torch.where(mine, own[(ids - first).clamp(0, len(own) - 1)], made)
+        return made.masked_fill(beyond[..., None], torch.nan)
+
+
+def widened(tensor: torch.Tensor, width: int) -> torch.Tensor:
+    """Filled up with columns of −∞."""
+    missing = width - tensor.shape[-1]
+    return tensor if missing <= 0 else F.pad(tensor, (0, missing), value=-torch.inf)
