@@ -16,7 +16,7 @@ from randes_cli.api import Bank
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.core.kernel import NumpyKernel
-from randes_cli.errors import MismatchError
+from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import open_base
 from randes_cli.ops.verify import measure
@@ -24,7 +24,7 @@ from randes_cli.read.places import UnpackOptions
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.unpack import UnpackReport, unpack
 from randes_cli.reports import PackReport
-from randes_cli.specs import OpenOptions, PackOptions, RunOptions, TaskInput, Transform
+from randes_cli.specs import OpenOptions, PackOptions, Rest, RunOptions, TaskInput, Transform
 
 State = dict[str, torch.Tensor]
 RUN = RunOptions(threads=2)
@@ -335,3 +335,19 @@ def test_saturated_values_are_counted_whichever_thread_meets_them(tmp_path: Path
             thread.join()
     assert len(threads) > 3
     assert retrieval.saturated == len(threads)
+
+
+def test_a_constant_is_kept_whatever_its_values(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    base = {"w.weight": torch.randn(64, 64), "attn_mask": torch.full((4, 4), -torch.inf).triu(1)}
+    base["out.scores"] = torch.full((3,), torch.nan)
+    same = {**base, "w.weight": base["w.weight"] + 0.01}
+    grown = {**same, "attn_mask": torch.full((8, 8), -torch.inf).triu(1)}
+    options = PackOptions(transform=Transform(targets="w", rest=Rest.own))
+    _, _, (first, second) = round_trip(tmp_path, base, same, grown, options=options)
+    for back, wanted in ((first, same), (second, grown)):
+        assert torch.equal(back["attn_mask"], wanted["attn_mask"])
+        assert torch.isnan(back["out.scores"]).all()
+    broken = {**same, "out.scores": torch.tensor([1.0, torch.inf, 0.0])}
+    with pytest.raises(CheckpointError, match=r"tensor 'out\.scores' has NaN or infinite values"):
+        round_trip(tmp_path / "broken", base, broken, options=options)
