@@ -107,16 +107,17 @@ export function levels(bits) {
   return Float32Array.from([...half.map((level) => -level).reverse(), ...half]);
 }
 
-/** A superposition in steps from its packed codes and its row and column scales. */
-export function unseal(codes, scales, bits, rows, columns) {
+/** A superposition in steps from packed codes; `scale(i, k)` gives the scales of row i and of the
+ * k-th element of it. */
+export function unseal(codes, scale, bits, rows, columns) {
   const table = levels(bits);
-  const scale = toFloat32("F16", scales);
   const out = new Float32Array(rows * columns);
   for (let i = 0; i < out.length; i++) {
     const at = i * bits;
     const pair = codes[at >> 3] | ((codes[(at >> 3) + 1] ?? 0) << 8);
     const code = (pair >> (at & 7)) & ((1 << bits) - 1);
-    out[i] = fround(fround(table[code] * scale[rows + (i % columns)]) * scale[Math.floor(i / columns)]);
+    const [along, across] = scale(Math.floor(i / columns), i % columns);
+    out[i] = fround(fround(table[code] * across) * along);
   }
   return out;
 }

@@ -5,7 +5,7 @@ import { shake256, xxh3 } from "./hashes.js";
 import { ITEM_SIZE, convert, fromFloat32, isFloat, toFloat32, unseal } from "./numbers.js";
 
 const CHUNK = 1 << 20;
-const FEATURES = new Set(["superposition", "sealed", "ties"]);
+const FEATURES = new Set(["superposition", "sealed", "share", "ties"]);
 const DISTORTION = { 1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006 };
 const fround = Math.fround;
 
@@ -335,19 +335,42 @@ export class Bank {
     return moved ? moved.layers[moved.order[moved.layers.indexOf(place)]] : place;
   }
 
+  /** m: one element in m of a tensor is in the group's superposition. */
+  share(group, name) {
+    const m = this.manifest.shares?.[group] ?? 1;
+    const [rows, columns] = squarest(this.shapes.get(name)[1]);
+    return 16 * m * (rows + columns) > rows * columns ? 1 : m;
+  }
+
+  /** S in steps, as float32, of every element; null where no task of the group changed any. */
   async superposition(group, name) {
     const key = `sum/${group}/${name}`;
     const entry = this.entries.get(key);
     if (!entry) return null;
-    const shape = this.shapes.get(name)[1];
+    const [rows, columns] = squarest(this.shapes.get(name)[1]);
+    const m = this.share(group, name);
+    const width = Math.ceil(columns / m);
+    /** The column of the k-th stored element of a row; columns and beyond are filling. */
+    const column = (row, k) => ((((-row - group) % m) + m) % m) + k * m;
     const data = await this.bytes(key);
-    if (!this.entries.has(`scale/${group}/${name}`)) {
+    let held;
+    if (this.entries.has(`scale/${group}/${name}`)) {
+      const { bits } = this.manifest.sealed[group];
+      const scales = toFloat32("F16", await this.bytes(`scale/${group}/${name}`));
+      const scale = (row, k) => [scales[row], scales[rows + column(row, k)] ?? 0];
+      held = unseal(data, scale, bits, rows, width);
+    } else {
       const values = new DataView(data.buffer, data.byteOffset, data.byteLength);
       const get = entry.dtype === "I16" ? (i) => values.getInt16(2 * i, true) : (i) => values.getInt8(i);
-      return Float32Array.from({ length: product(shape) }, (_, i) => get(i));
+      held = Float32Array.from({ length: rows * width }, (_, i) => get(i));
     }
-    const { bits } = this.manifest.sealed[group];
-    return unseal(data, await this.bytes(`scale/${group}/${name}`), bits, ...squarest(shape));
+    if (m === 1) return held;
+    const whole = new Float32Array(rows * columns);
+    held.forEach((value, i) => {
+      const [row, k] = [Math.floor(i / width), i % width];
+      if (column(row, k) < columns) whole[row * columns + column(row, k)] = value;
+    });
+    return whole;
   }
 
   /** λ · 2^e · signs · S of the base's whole tensor, or null where it comes back as the base's. */
@@ -358,7 +381,8 @@ export class Bank {
     if (this.units.has(name)) flipped = flipping(signs, task.seed, source, this.shapes.get(name)[1]);
     const sum = await this.superposition(task.group, source);
     if (sum === null) return null;
-    const factor = fround(fround(coefficient) * 2 ** this.manifest.steps[source]);
+    const m = this.share(task.group, source);
+    const factor = fround(fround(coefficient) * fround(m * 2 ** this.manifest.steps[source]));
     return sum.map((value, i) => factor * (flipped(i) ? -value : value));
   }
 

@@ -20,7 +20,9 @@ class TaskSummary:
 
     After a dry run `unchanged` counts the tensors whose sample shows no change.
     `read_bytes` is what is read of it; `left_out` are the files of its folder that are not in the
-    bank, each with the reason; `notes` say what was mapped, chosen or left out.
+    bank, each with the reason; `notes` say what was mapped, chosen or left out. `lost` says that
+    its delta does not come back, and what to do (empty where it does), `lost_tensors` how many of
+    its changed tensors do not.
     """
 
     name: str
@@ -37,6 +39,8 @@ class TaskSummary:
     side_files: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lost: str = ""
+    lost_tensors: int = 0
 
 
 @dataclass(frozen=True, slots=True)

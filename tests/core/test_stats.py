@@ -33,5 +33,7 @@ def test_the_default_coefficient_is_one_up_to_sixty_four_deltas_and_none_for_a_l
 
 
 def test_many_deltas_of_one_length_are_not_lost_but_a_short_one_among_long_ones_is() -> None:
-    assert not any(is_lost(n**-0.5, n) for n in (1, 2, 32, 64, 100, 1000))
-    assert is_lost(0.02, 3) and is_lost(0.0, 1) and not is_lost(0.2, 3)
+    tasks = np.array([1.0, 2, 32, 64, 100, 1000])
+    assert not is_lost(tasks**-0.5, tasks).any()
+    found = is_lost(np.array([0.02, 0.0, 0.2]), np.array([3.0, 1, 3]))
+    assert found.tolist() == [True, True, False]

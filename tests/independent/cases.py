@@ -86,6 +86,7 @@ def _transforms() -> dict[str, Vector]:
     base = state("layers", LAYERS)
     words = {
         "hankel": ["--transform", "hankel"],
+        "two-sided": ["--transform", "two-sided"],
         "srsf": ["--transform", "srsf"],
         "rsf": ["--transform", "rsf"],
         "s": ["--transform", "s"],
@@ -111,6 +112,33 @@ def _seals() -> dict[str, Vector]:
             then=[["seal", "BANK", "--bits", str(bits), "--in-place"]],
         )
         for bits in (1, 2, 3, 4, 8)
+    }
+
+
+def _shares() -> dict[str, Vector]:
+    base = state(
+        "shares", {"w": (70, 67), "conv": (16, 5, 4, 4), "thin": (5, 30), "v": (7,)}, "BF16"
+    )
+    wide = state("wide shares", {"w": (131, 133), "v": (7,)}, "BF16")
+    return {
+        "share-live": Vector(
+            "half of the elements in two groups, ragged sides; thin and small tensors dense",
+            base,
+            family(base, 2),
+            ["--share", "1/2", "--groups", "2"],
+        ),
+        "share-sealed": Vector(
+            "2 bits on a quarter of the elements, hankel signs",
+            wide,
+            family(wide, 2),
+            ["--share", "1/4", "--transform", "hankel", "--bits", "2"],
+        ),
+        "share-two-sided": Vector(
+            "1 bit on a quarter, two-sided signs",
+            wide,
+            family(wide, 2),
+            ["--bits", "1/4", "--transform", "two-sided"],
+        ),
     }
 
 
@@ -225,4 +253,5 @@ def _ties() -> dict[str, Vector]:
 
 def vectors() -> dict[str, Vector]:
     """All of them, by file name."""
-    return _transforms() | _seals() | _widths() | _numbers() | _names() | _edits() | _ties()
+    plain = _transforms() | _seals() | _shares() | _widths() | _numbers()
+    return plain | _names() | _edits() | _ties()

@@ -59,7 +59,7 @@ def add(
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli import add as run
-    from randes_cli.cli.render import edit_table
+    from randes_cli.cli.render import edit_table, lost_lines
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
@@ -89,6 +89,8 @@ def add(
         print_json(report, **clock.facts(report.read_bytes, written))
         return
     print_lines(lambda width: edit_table(report, width), quiet=quiet)
+    for line in lost_lines(report.after):
+        note(line, quiet=quiet)
     if forget:
         _note_forgotten([name for index, name in gone.items() if index not in left], quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

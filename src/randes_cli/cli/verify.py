@@ -56,6 +56,8 @@ def verify(
             print_lines(partial(check_table, check), quiet=quiet)
         if report.sound:
             say(f"{bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
+        for name, words in report.lost.items():
+            say(f"{name}: {words}", quiet=quiet)
         for key in report.damaged:
             say(f"damaged: {key!a}", quiet=quiet)
         for name, keys in report.hurt.items():

@@ -138,6 +138,12 @@ class Prediction:
     length: F64
     changed: Bools
 
+    @property
+    def cosine(self) -> F64:
+        """cos(Δ_i, Δ̂_i) by tensor and task; 1 where a task changed nothing."""
+        one = Moments(self.own, self.kept, self.dot, self.length, self.changed)
+        return one.cosine
+
     def over(self, rows: I64 | slice = slice(None)) -> Moments:
         """The moments of every task over some tensors."""
         return Moments(

@@ -6,7 +6,7 @@ from math import erfc, exp, pi, sqrt
 
 import numpy as np
 
-from randes_cli.core.arrays import F64
+from randes_cli.core.arrays import F64, Bools
 
 #: Energy of a retrieval, in units of the delta's own, that a model bears without loss.
 MOST_NOISE = 64.0
@@ -36,13 +36,14 @@ def default_coefficient(cosine: float) -> float:
     return min(1.0, max(0.0, round(cosine * sqrt(MOST_NOISE), 2)))
 
 
-def is_lost(cosine: float, tasks: int) -> bool:
+def is_lost(cosine: F64, tasks: F64) -> Bools:
     """Whether a delta comes back under more noise than a model bears, and than its share is.
 
     `tasks` are those of its group that changed something: as many deltas of one length have
-    1/√tasks each. What is predicted at half of it lies under longer ones, or fell to rounding.
+    1/√tasks each. What is predicted at a quarter of it lies under longer ones, or fell to rounding.
     """
-    return cosine < 1 / sqrt(MOST_NOISE) and cosine < 0.5 / sqrt(max(1, tasks))
+    share = 0.25 / np.sqrt(np.maximum(1.0, tasks))
+    return np.asarray((cosine < 1 / sqrt(MOST_NOISE)) & (cosine < share))
 
 
 def _gaussian(sigma: float) -> tuple[float, float]:

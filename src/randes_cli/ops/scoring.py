@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from math import isfinite
@@ -120,7 +121,8 @@ def _run(
     except OSError as error:
         if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.E2BIG):
             raise UsageError(f"--evaluate: {words[0]}: {error.strerror or error}") from None
-        raise wrap_os_error(error, f"--evaluate: {words[0]}", "starting it") from error
+        found = shutil.which(words[0]) or words[0]
+        raise wrap_os_error(error, found, "starting what --evaluate names") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         last = f": {said[-1][:200]}" if said else ""

@@ -36,7 +36,7 @@ from randes_cli.plan import chunks
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
-from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
+from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics, summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 
@@ -76,6 +76,7 @@ class VerifyReport:
         damaged: tensors of the bank whose bytes are not those written.
         hurt: tasks that cannot be retrieved whole, each with the damaged tensors it needs.
         whole: tasks that can.
+        lost: tasks whose deltas do not come back, each with why and what to do.
         against: measurements, where originals were given.
     """
 
@@ -85,12 +86,18 @@ class VerifyReport:
     damaged: tuple[str, ...]
     hurt: dict[str, tuple[str, ...]]
     whole: tuple[str, ...]
+    lost: dict[str, str]
     against: tuple[TaskCheck, ...] = ()
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
         return not self.damaged
+
+
+def _lost(bank: BankFile) -> dict[str, str]:
+    found = summaries(bank.manifest, stored_statistics(bank))
+    return {task.name: task.lost for task in found if task.lost}
 
 
 def needed_keys(bank: BankFile, name: str) -> set[str]:
@@ -164,6 +171,7 @@ def verify(
         damaged=tuple(sorted(damaged)),
         hurt=hurt,
         whole=tuple(task.name for task in bank.manifest.tasks if task.name not in hurt),
+        lost={} if damaged else _lost(bank),
     )
 
 

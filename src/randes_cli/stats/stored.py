@@ -20,6 +20,7 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.plan import Unit, plan_units, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import Shuffle, TensorInfo, Transform
+from randes_cli.stats.lost import lost_tensors, told_lost
 
 Cells = Sequence[tuple[str, tuple[str, ...]]]
 
@@ -282,11 +283,13 @@ def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
 def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors."""
     lengths = bank_lengths(manifest, statistics.norms, statistics.rounded)
-    found = moments(lengths, statistics.met(manifest.base.tensors.values()))
-    chosen = coefficients(manifest, lengths)
+    found = predict(lengths, statistics.met(manifest.base.tensors.values()))
+    cosines, chosen = found.over().cosine.tolist(), coefficients(manifest, lengths)
+    counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
+    lost = told_lost(found, lengths, manifest.bits)
     names = manifest.base.tensors.keys()
     made = []
-    for place, (task, cosine) in enumerate(zip(manifest.tasks, found.cosine.tolist(), strict=True)):
+    for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
         exact = sum(name in names for name in {*task.unchanged, *task.own, *task.absent})
         made.append(
             TaskSummary(
@@ -302,6 +305,8 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
                 missing=len(task.missing),
                 side_files=len(task.files),
                 left_out=dict(task.left_out),
+                lost=lost[place],
+                lost_tensors=counts[place],
             )
         )
     return tuple(made)

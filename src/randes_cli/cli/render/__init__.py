@@ -1,6 +1,6 @@
 """Reports as text for people."""
 
-from randes_cli.cli.render.bank import bank_view, task_view
+from randes_cli.cli.render.bank import bank_view, lost_lines, task_view
 from randes_cli.cli.render.choices import choice_table
 from randes_cli.cli.render.tables import (
     bank_diff_view,
@@ -20,6 +20,7 @@ __all__ = [
     "choice_table",
     "edit_table",
     "interference_table",
+    "lost_lines",
     "pack_notes",
     "pack_table",
     "task_view",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from randes_cli.stats.breakdown import GroupRow
 
 _MOST_TASKS = 20
+#: Tasks of which `inspect` says that they do not come back.
+_MOST_LOST = 10
 _MOST_ROWS = 12
 _MOST_MATRIX = 12
 _BAR = 20
@@ -114,6 +117,11 @@ def _header(report: BankReport, width: int) -> list[Text]:
     return [Text.assemble((name, "bold"), f"  {size}"), *_fields(pairs, width)]
 
 
+def lost_lines(tasks: Sequence[TaskSummary]) -> list[str]:
+    """What of which task does not come back, a line each."""
+    return [f"{task.name}: {task.lost}" for task in tasks if task.lost]
+
+
 def _verdict(report: BankReport, width: int) -> list[Text]:
     """One line that says what to expect."""
     cosines = [task.predicted_cosine for task in report.tasks]
@@ -128,7 +136,16 @@ def _verdict(report: BankReport, width: int) -> list[Text]:
         text, advice = f"predicted cosine {mean:.3f}: one task meets no interference", ""
     elif len(text) + len(worst.name) + len(advice) + 6 <= width:
         text += f" ({worst.name})"
-    return [Text(shorten(text + advice, width), quality_style(mean))]
+    told = lost_lines(report.tasks)
+    more = [f"… and {len(told) - _MOST_LOST} more tasks"] if len(told) > _MOST_LOST else []
+    return [
+        Text(shorten(text + advice, width), quality_style(mean)),
+        *(
+            Text(part, "yellow")
+            for line in (*told[:_MOST_LOST], *more)
+            for part in wrap(line, width, subsequent_indent="  ")
+        ),
+    ]
 
 
 def task_order(report: BankReport, sort: str | None, *, full: bool) -> list[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from randes_cli.cli.output import human
-from randes_cli.cli.render.bank import task_lines
+from randes_cli.cli.render.bank import lost_lines, task_lines
 from randes_cli.cli.render.layout import Column, shorten, table
 from randes_cli.views.text import decimal
 
@@ -27,6 +27,7 @@ def pack_notes(report: PackReport) -> list[str]:
     """What a person should know of how the inputs were taken, a line each."""
     made = list(report.notes)
     made += [f"{task.name}: {text}" for task in report.tasks for text in task.notes]
+    made += lost_lines(report.tasks)
     made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
     for name, tensors in report.kept_exactly.items():
         reasons: dict[str, list[str]] = {}

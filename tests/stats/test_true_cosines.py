@@ -1,0 +1,136 @@
+"""Predicted cosines against true ones: of what comes back with the original, over random banks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from randes_cli import PackOptions, RunOptions, TaskInput, Transform, add, pack, verify
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.describe import describe
+from randes_cli.reports import TaskSummary
+from tests.checkpoints import Packer, cosine, delta, retrieve, save
+
+ONE = RunOptions(threads=1)
+SHAPES = {
+    **{f"layers.{layer}.weight": (64, 48) for layer in range(3)},
+    "embed.weight": (40, 48),
+    "norm.weight": (96,),
+    "layers.0.conv.weight": (16, 4, 3, 3),
+}
+KINDS = ("dense", "sparse", "low rank", "shared", "outlier", "one layer", "half zero")
+PRESETS = ("hankel", "two-sided", "srsf", "rsf", "s", "shift", "ta")
+
+
+@dataclass
+class Models:
+    """A random base and deltas of all kinds from it, of sizes 1 : 10^`spread`."""
+
+    source: np.random.Generator
+    spread: float
+
+    def __post_init__(self) -> None:
+        self.base = {name: self._normal(shape) * 0.02 for name, shape in SHAPES.items()}
+        self.common = {name: self._normal(shape) for name, shape in SHAPES.items()}
+
+    def _normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self.source.standard_normal(shape)
+
+    def task(self) -> dict[str, torch.Tensor]:
+        size = 0.01 * 10.0 ** -self.source.uniform(0, self.spread)
+        kind, far = str(self.source.choice(KINDS)), str(self.source.choice(list(SHAPES)))
+        made = {}
+        for name in SHAPES:
+            value = self._delta(kind, name, far) * size
+            made[name] = self._tensor(self.base[name].astype(np.float32) + value)
+        return made
+
+    def _delta(self, kind: str, name: str, far: str) -> np.ndarray:
+        value = self._normal(SHAPES[name])
+        if kind == "sparse":
+            value *= self.source.random(value.shape) < 0.02
+        elif kind == "low rank" and value.ndim > 1:
+            rows = value.reshape(-1, value.shape[-1])
+            thin = self._normal((rows.shape[0], 2)) @ self._normal((2, rows.shape[1]))
+            value = thin.reshape(value.shape)
+        elif kind == "shared":
+            value = 0.8 * self.common[name] + 0.6 * value
+        elif kind == "outlier" and name == far:
+            value.flat[self.source.integers(value.size)] = 10.0 ** self.source.uniform(1, 5)
+        elif kind == "one layer" and name == far:
+            value *= 1000
+        elif kind == "half zero" and self.source.random() < 0.5:
+            value *= 0
+        return value
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32))
+
+    def whole(self) -> dict[str, torch.Tensor]:
+        return {name: self._tensor(value) for name, value in self.base.items()}
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_predicted_cosine_is_the_true_one(packer: Packer, seed: int) -> None:
+    source = np.random.default_rng(seed)
+    models = Models(source, float(source.choice([0, 1, 2, 3, 6])))
+    base, count = models.whole(), int(source.integers(1, 9))
+    tasks = {f"t{n}": models.task() for n in range(count)}
+    capacity = int(source.choice([0, 1, 16, 400])) or None
+    options = PackOptions(
+        Transform.from_preset(PRESETS[seed % len(PRESETS)]),
+        bits=int(source.choice([16, 8])),
+        groups=int(source.integers(1, 4)),
+        capacity=capacity,
+    )
+    bank = packer.pack(base, tasks, options)
+    for said in packer.reports[-1].tasks:
+        true = delta(tasks[said.name], base)
+        changed = {name: value for name, value in true.items() if value.any()}
+        back = delta(retrieve(bank, said.name, coefficient=1.0), base)
+        there = any(value.any() for value in (back[name] for name in changed))
+        found = cosine(changed, back) if changed and there else float(not changed)
+        assert said.predicted_cosine == pytest.approx(found, abs=0.03)
+
+
+def three(folder: Path) -> list[TaskInput]:
+    """A base, a delta that rounds to nothing beside another, and that one."""
+    models = Models(np.random.default_rng(1), 0.0)
+    base = models.whole()
+    save(base, folder / "base.safetensors")
+    sizes = {"lost": 1e-5, "short": 1e-3, "long": 0.03}
+    made = []
+    for n, (name, size) in enumerate(sizes.items()):
+        source = torch.Generator().manual_seed(n)
+        state = {k: v + size * torch.randn(v.shape, generator=source) for k, v in base.items()}
+        made.append(TaskInput(name, str(save(state, folder / f"{name}.safetensors"))))
+    return made
+
+
+def told(tasks: tuple[TaskSummary, ...]) -> dict[str, tuple[str, str]]:
+    return {task.name: (f"{task.predicted_cosine:.3f}", task.lost) for task in tasks}
+
+
+def inspected(bank: Path) -> dict[str, tuple[str, str]]:
+    with BankFile(bank) as opened:
+        return told(describe(opened).tasks)
+
+
+def test_a_lost_delta_is_said_alike_by_every_command(tmp_path: Path) -> None:
+    inputs, base = three(tmp_path), str(tmp_path / "base.safetensors")
+    bank = tmp_path / "bank.randes"
+    dry = pack(base, inputs, bank, run=ONE, dry_run=True)
+    done = told(pack(base, inputs, bank, run=ONE).tasks)
+    assert told(dry.tasks) == done == inspected(bank)
+    assert verify(bank, run=ONE).lost == {name: text for name, (_, text) in done.items() if text}
+    assert "in rounding" in done["lost"][1] and "bank of its own" in done["lost"][1]
+    assert "longer ones" in done["short"][1] and "group of its own" in done["short"][1]
+    assert not done["long"][1] and all(number in text for number, text in done.values() if text)
+    other = tmp_path / "other.randes"
+    pack(base, inputs[1:], other, run=ONE)
+    added = told(add(other, inputs[:1], run=ONE).after)
+    assert "in rounding" in added["lost"][1] and added == inspected(other)
