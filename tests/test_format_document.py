@@ -77,10 +77,10 @@ def test_the_example_s_sum_follows_from_its_streams(tmp_path: Path) -> None:
     example_bank(tmp_path)
     total = np.zeros((2, 3), int)
     for seed, values in zip((42, 43), TASKS.values(), strict=True):
-        bits = stream_bits(seed, "w", 4)
+        bits = stream_bits(seed, "w", 5)
         assert "".join(map(str, bits)) in DOCUMENT
         delta = (np.array(values) - np.array(BASE)).reshape(2, 3) * 256
-        flips = np.array([[bits[i + j] for j in range(3)] for i in range(2)])
+        flips = np.array([[bits[i] ^ bits[2 + j] for j in range(3)] for i in range(2)])
         total += np.where(flips, -delta, delta).astype(int)
     with BankFile(tmp_path / "example.randes") as opened:
         assert opened.read("sum/0/w").view(np.int16).tolist() == total.reshape(-1).tolist()

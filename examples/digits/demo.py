@@ -1,7 +1,7 @@
 """Put eight fine-tuned models into one bank, take them out again, and compare them.
 
 The models of `train.py` go through the `randes` command line once per transform: task
-arithmetic, shuffled layers with column signs, and Hankel signs. Every model that comes back
+arithmetic, shuffled layers with column signs, and two-sided signs. Every model that comes back
 is measured on its held-out images, beside the fine-tuned original and the base.
 """
 
@@ -21,8 +21,8 @@ from rich.table import Table
 from tasks import TASKS
 from train import BASE, CACHE, checkpoints
 
-PRESETS = ("ta", "srsf", "hankel")
-INSPECTED = "hankel"
+PRESETS = ("ta", "srsf", "two-sided")
+INSPECTED = "two-sided"
 THREADS = 2
 
 Accuracies = Mapping[str, float]

@@ -143,7 +143,7 @@ class Transform:
     """
 
     shuffle: Shuffle = Shuffle.none
-    signs: Signs = Signs.hankel
+    signs: Signs = Signs.two_sided
     targets: str = "all"
     every: int = 1
     rest: Rest = Rest.sum

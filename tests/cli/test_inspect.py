@@ -10,7 +10,7 @@ from tests.cli.conftest import Result
 def test_inspect_shows_tasks_sizes_and_cosines(bank: Path, randes: Callable[..., Result]) -> None:
     result = randes("inspect", bank)
     assert result.code == 0
-    for text in ("hankel", "16 bits", "seed 42", "h.*.w.weight", "0.70"):
+    for text in ("two-sided", "16 bits", "seed 42", "h.*.w.weight", "0.70"):
         assert text in result.out
     assert max(map(len, result.out.splitlines())) <= 100
 

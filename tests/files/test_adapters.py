@@ -184,3 +184,16 @@ def test_an_adapter_of_another_base_is_refused_with_the_module(tmp_path: Path) -
     save_file({"other.weight": torch.ones(2, 2)}, tmp_path / "base" / "model.safetensors")
     with pytest.raises(MismatchError, match=r"q_proj, which the base .* lacks"):
         read_merged(tmp_path)
+
+
+def test_new_tokens_without_the_rows_of_an_untied_head_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base = llama()
+    base.save_pretrained(tmp_path / "base")
+    base.resize_token_embeddings(70)
+    config = LoraConfig(r=4, target_modules=["q_proj", "embed_tokens"])
+    get_peft_model(base, config).save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    with pytest.raises(MismatchError, match=r"70 rows .* no new ones of 'lm_head\.weight'"):
+        MergedAdapter(
+            open_checkpoint(str(tmp_path / "base")), open_checkpoint(str(tmp_path / "adapter"))
+        )

@@ -336,6 +336,9 @@ def test_configurations_of_quantised_weights_are_known_by_every_key(
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "quantize_config.json").write_text('{"bits": 4}')
     refused(tmp_path, "quantize_config.json says that the weights are quantised")
+    (tmp_path / "quantize_config.json").write_text('{"note": "never used"}')
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        assert "quantize_config.json" in checkpoint.side_files
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "mxfp4"])

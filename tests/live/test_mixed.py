@@ -266,6 +266,26 @@ def test_signs_that_do_not_factor_are_refused_with_what_to_do(tmp_path: Path) ->
         attached(bank)
 
 
+def test_models_whose_rows_would_be_mistaken_are_refused(tmp_path: Path) -> None:
+    def xlnet() -> Made:
+        config = tf.XLNetConfig(vocab_size=96, d_model=32, n_layer=1, n_head=4, d_inner=48)
+        return tf.XLNetLMHeadModel(config), {}
+
+    with pytest.raises(MismatchError, match="xlnet puts time before the batch"):
+        attached(bank_of(xlnet, tmp_path))
+
+    from safetensors.torch import save_file
+
+    layer = nn.LSTM(8, 8)
+    for number, name in enumerate(("base", *TASKS)):
+        perturb(layer, number)
+        save_file(layer.state_dict(), tmp_path / f"{name}.safetensors")
+    tasks = [TaskInput(name, str(tmp_path / f"{name}.safetensors")) for name in TASKS]
+    pack(str(tmp_path / "base.safetensors"), tasks, tmp_path / "lstm.randes", options())
+    with pytest.raises(MismatchError, match="recurrent layers cannot answer"):
+        randes_cli.attach(nn.LSTM(8, 8), tmp_path / "lstm.randes")
+
+
 def test_detaching_gives_the_base_back(tmp_path: Path) -> None:
     bank = bank_of(MODELS[9], tmp_path)
     base = randes_cli.transformers.from_bank(bank)

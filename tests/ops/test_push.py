@@ -93,7 +93,7 @@ def test_the_card_lists_every_task_with_its_prediction_and_how_to_get_it(
     assert f"randes unpack {ID}:two.randes --task cars -o cars.safetensors" in card
     assert f'Bank.open(hf_hub_download("{ID}", "two.randes"))' in card
     assert "Retrieval is approximate" in card
-    assert "`hankel`" in card
+    assert "`two-sided`" in card
 
 
 def test_a_base_outside_the_bank_is_said(report: BankReport) -> None:

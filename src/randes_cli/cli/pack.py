@@ -22,7 +22,7 @@ from randes_cli.specs import (
 
 Preset = Enum("Preset", {name: name for name in PRESETS}, type=str)  # type: ignore[misc]
 
-DEFAULT_PRESET = Preset("hankel")
+DEFAULT_PRESET = Preset("two-sided")
 
 
 class Where(str, Enum):

@@ -72,7 +72,8 @@ def _refuse_names(source: str, names: Mapping[str, TensorInfo]) -> None:
 
 #: Keys under which a model's configuration says how its weights are quantised.
 _KEYS = ("quantization_config", "quantization", "compression_config")
-#: Files that say nothing else.
+#: Fields of files that are about nothing else.
+_BITS = frozenset({"bits", "w_bit", "quant_method", "quant_algo"})
 _WHOLE = ("quantize_config.json", "hf_quant_config.json")
 
 
@@ -82,7 +83,7 @@ def refuse_quantised_config(source: str, file: str, config: object) -> None:
         return
     parts = [config, *(value for value in config.values() if isinstance(value, dict))]
     found = [part[key] for part in parts for key in _KEYS if isinstance(part.get(key), dict)]
-    found += [config] if file in _WHOLE and config else []
+    found += [config] if file in _WHOLE and _BITS & config.keys() else []
     for one in found:
         if one:
             kind = str(one.get("quant_method") or one.get("quant_algo") or "an unnamed method")

@@ -22,6 +22,8 @@ from randes_cli.specs import Signs
 
 #: Signs that factor out of a product.
 _FACTOR = (Signs.two_sided, Signs.none)
+#: Models that put time before the batch: their rows would be taken for others.
+_TIME_FIRST = ("xlnet", "transfo-xl")
 
 
 def attach(
@@ -58,6 +60,9 @@ def attach(
     with opened(bank, base) as found:
         chosen = list(found.tasks) if tasks is None else [_known(t, found.tasks) for t in tasks]
         _check_signs(found)
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        if kind in _TIME_FIRST:
+            raise MismatchError(f"{kind} puts time before the batch; use randes_cli.Pool")
         reading = start(
             model,
             found,

@@ -23,7 +23,14 @@ from randes_cli.files.lora.config import (
 )
 from randes_cli.files.lora.names import ALONE, Sorted, has_components, sort_tensors
 from randes_cli.files.lora.places import updates
-from randes_cli.files.lora.ties import Tie, embedding_of, find_tie, is_tied, refuse_shared
+from randes_cli.files.lora.ties import (
+    Tie,
+    embedding_of,
+    find_tie,
+    is_tied,
+    refuse_half,
+    refuse_shared,
+)
 from randes_cli.files.lora.view import BASE_LAYER, Part, Update, View
 from randes_cli.files.source import Source
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
@@ -74,6 +81,11 @@ class MergedAdapter:
                 self._part_tie(component, tie)
             elif component not in self._configs:
                 self._warn_of_ties(component)
+        for component in self._components:
+            start = f"{component}/" if component else ""
+            tie = find_tie(self.tensors, self._configs.get(component), start)
+            if tie is not None:
+                refuse_half(self.source, tie, self.tensors, base.tensors)
         self.summary = f"merged {len(self._updates)} LoRA updates into the base"
         if self._saved:
             self.summary += f", replaced {len(self._saved)} tensors"

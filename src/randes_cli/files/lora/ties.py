@@ -119,3 +119,20 @@ def refuse_shared(source: str, tie: Tie, config: Mapping[str, Any] | None) -> No
             f"{source}: changes {tie.embedding!a} or its head, which this kind of model ({kind}) "
             "shares among its parts; merge it with PEFT and give the full checkpoint"
         )
+
+
+def refuse_half(
+    source: str, tie: Tie, tensors: Mapping[str, TensorInfo], base: Mapping[str, TensorInfo]
+) -> None:
+    """Raise MismatchError for new rows of an embedding without those of its head."""
+    pair = [tensors.get(name) for name in (tie.embedding, tie.head)]
+    before = base.get(tie.embedding)
+    if None in pair or before is None:
+        return
+    rows, others = (tensor.shape[0] for tensor in pair if tensor is not None)
+    if rows not in (others, before.shape[0]):
+        raise MismatchError(
+            f"{source}: has {rows} rows of {tie.embedding!a} and no new ones of {tie.head!a}, "
+            f"which has {others}: save the adapter with both, or merge it with PEFT and give the "
+            "full checkpoint"
+        )
