@@ -79,6 +79,12 @@ def note(text: str, *, quiet: bool) -> None:
             print(printable(text), file=sys.stderr)
 
 
+#: What JSON has as it is.
+_ATOMS = (str, int, float, bool, type(None))
+#: Characters of the longest object that is laid out in lines: of a thousand tasks are millions.
+_MOST_INDENTED = 2**20
+
+
 def plain(value: Any) -> Any:
     """A report as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -86,14 +92,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
+        return [item if type(item) in _ATOMS else plain(item) for item in value]
     return value
 
 
 def print_json(report: Any, **more: Any) -> None:
-    """Print a report as one JSON object."""
-    body = plain(report)
-    print(json.dumps({**(body if isinstance(body, dict) else {"items": body}), **more}, indent=2))
+    """Print a report as one JSON object: on lines of its own unless it is for programs alone."""
+    found = plain(report)
+    body = {**(found if isinstance(found, dict) else {"items": found}), **more}
+    text = json.dumps(body)
+    print(text if len(text) > _MOST_INDENTED else json.dumps(body, indent=2))
 
 
 class Clock:

@@ -14,17 +14,31 @@ from importlib.resources import files
 from pathlib import PurePath
 from statistics import fmean
 
+import numpy as np
+
 from randes_cli import __version__
+from randes_cli.core.arrays import F64
 from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
 from randes_cli.stats.breakdown import GroupRow
 from randes_cli.stats.curves import Curves
-from randes_cli.views.charts import bar, heatmap, histogram, legend, line_chart, stacked, text
+from randes_cli.views.charts import (
+    Matrix,
+    bar,
+    heatmap,
+    histogram,
+    legend,
+    line_chart,
+    stacked,
+    text,
+)
 from randes_cli.views.text import human, times
 
 #: Rows of a table of types or layers; those with the most energy are kept.
 MOST_ROWS = 1000
+#: Tasks in the matrices of cosines; those most like another are kept.
+MOST_TASKS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,25 +222,47 @@ def _sizes(report: BankReport) -> str:
     )
 
 
+def _apart(matrix: Matrix) -> F64:
+    """Magnitudes of the cosines of different tasks."""
+    made = np.abs(np.array(matrix, np.float64))
+    np.fill_diagonal(made, 0.0)
+    return made
+
+
+def _shown(report: BankReport) -> list[int]:
+    """The places of the tasks whose cosines are shown, in the order of the bank."""
+    count = len(report.tasks)
+    if count <= MOST_TASKS:
+        return list(range(count))
+    alike = _apart(report.cosine_before).max(axis=1)
+    return sorted(np.argsort(-alike, kind="stable")[:MOST_TASKS].tolist())
+
+
+def _part(matrix: Matrix, places: Sequence[int]) -> list[list[float]]:
+    return [[matrix[row][column] for column in places] for row in places]
+
+
 def _cosines(report: BankReport) -> str:
-    names = [task.name for task in report.tasks]
-    count = len(names)
-    apart = [(r, c) for r in range(count) for c in range(count) if r != c]
-    scale = max([0.1, *(abs(report.cosine_before[r][c]) for r, c in apart)])
+    count, places = len(report.tasks), _shown(report)
+    names = [report.tasks[place].name for place in places]
+    scale = max(0.1, float(_apart(report.cosine_before).max()))
     made = []
     for key, title, matrix in (
         ("before", "as they are", report.cosine_before),
         ("during", "as they meet in retrieval", report.cosine_during),
     ):
-        mean = fmean(abs(matrix[r][c]) for r, c in apart)
+        mean = float(_apart(matrix).sum()) / (count * (count - 1))
         made.append(
             f"<figure><figcaption>{title}: mean magnitude {mean:.4f}</figcaption>"
-            f"{heatmap(names, matrix, scale, key)}</figure>"
+            f"{heatmap(names, _part(matrix, places), scale, key)}</figure>"
         )
-    note = ""
+    notes = []
+    if len(places) < count:
+        notes.append(f"The {len(places)} of {count:,} tasks that are most like another.")
     if report.estimated:
-        note = f'<p class="soft">{len(report.estimated):,} pairs are estimates.</p>'
-    return f'<div class="pair">{"".join(made)}</div>{note}'
+        notes.append(f"{len(report.estimated):,} pairs are estimates.")
+    said = f'<p class="soft">{" ".join(notes)}</p>' if notes else ""
+    return f'<div class="pair">{"".join(made)}</div>{said}'
 
 
 def _section(title: str, words: str, body: str) -> str:
@@ -271,11 +307,14 @@ def _sections(data: PageData) -> list[str]:
 
 def _json(report: BankReport) -> str:
     """What the script needs; no character can end the element it stands in."""
+    places = _shown(report)
+    pair = _part(report.cosine_before, places), _part(report.cosine_during, places)
+    before, during = ([[round(v, 5) for v in row] for row in matrix] for matrix in pair)
     body = json.dumps(
         {
-            "names": [printable(task.name) for task in report.tasks],
-            "before": [[round(v, 5) for v in row] for row in report.cosine_before],
-            "during": [[round(v, 5) for v in row] for row in report.cosine_during],
+            "names": [printable(report.tasks[place].name) for place in places],
+            "before": before,
+            "during": during,
         },
         separators=(",", ":"),
     )
