@@ -36,13 +36,13 @@ def pack_report(
     mean = float(np.mean([task.predicted_cosine for task in predicted]))
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
-    read = tensor_bytes(tensors) + build.read_bytes
+    read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)
     return PackReport(
         bank=str(build.path),
         dry_run=dry_run,
         bank_bytes=size,
         base_bytes=tensor_bytes(tensors),
-        separate_bytes=read,
+        separate_bytes=build.read_bytes,
         read_bytes=read,
         buffer_bytes=build.workers.buffer_bytes,
         tasks=tuple(

@@ -165,6 +165,8 @@ class _Sealing:
         self.groups = live_groups(manifest)
         held = {task.group for task in manifest.tasks} | {g for _, g in manifest.forgotten}
         self.groups = [group for group in self.groups if group in held]
+        if not held:
+            old.require_tasks()
         if not self.groups:
             raise UsageError(f"{old.path}: every group is sealed already; pack anew to change bits")
         self.sums = [

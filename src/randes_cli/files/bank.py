@@ -122,6 +122,11 @@ class BankFile:
         """The unit of every superposed tensor, in the order of the base."""
         return unit_table(self.manifest.base.tensors.values(), self.manifest.transform)
 
+    def require_tasks(self) -> None:
+        """Raise MissingError where all tasks were removed."""
+        if not self.manifest.tasks:
+            raise MissingError(f"{self.path}: no task is left in it; add one first")
+
     def task(self, name: str) -> TaskRecord:
         """The record of a task. Raises MissingError with the names that there are."""
         for task in self.manifest.tasks:

@@ -97,14 +97,14 @@ class BankReport:
     alternatives: tuple[Alternative, ...]
 
     @property
-    def ratio_to_base(self) -> float:
-        """Bank bytes for each byte of the base."""
-        return self.bank_bytes / self.base_bytes if self.base_bytes else float("inf")
+    def ratio_to_base(self) -> float | None:
+        """Bank bytes for each byte of the base; None for a base of no bytes."""
+        return self.bank_bytes / self.base_bytes if self.base_bytes else None
 
     @property
-    def ratio_to_separate(self) -> float:
-        """Bank bytes for each byte of separate checkpoints."""
-        return self.bank_bytes / self.separate_bytes if self.separate_bytes else float("inf")
+    def ratio_to_separate(self) -> float | None:
+        """Bank bytes for each byte of the tasks' checkpoints; None where there are none."""
+        return self.bank_bytes / self.separate_bytes if self.separate_bytes else None
 
     @property
     def sources(self) -> dict[str, str]:

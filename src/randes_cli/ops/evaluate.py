@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import find_recorded
@@ -47,8 +48,8 @@ class EvaluateReport:
         """The mean of each column over the tasks that have it."""
         return TaskScore(
             "mean",
-            _mean([task.coefficient for task in self.tasks]) or 0.0,
-            _mean([task.retrieved for task in self.tasks]) or 0.0,
+            fmean(task.coefficient for task in self.tasks),
+            fmean(task.retrieved for task in self.tasks),
             _mean([task.original for task in self.tasks]),
             _mean([task.base for task in self.tasks]),
             _mean([task.normalised for task in self.tasks]),
@@ -81,6 +82,7 @@ def evaluate(
     path, run = Path(bank), run or RunOptions()
     note_sources([path, base, *(originals or {}).values()])
     with BankFile(path) as file:
+        file.require_tasks()
         names = tuple(tasks or (task.name for task in file.manifest.tasks))
         records = [file.task(name) for name in names]
         for name in originals or {}:

@@ -127,6 +127,7 @@ def tune(
     path, run = edited_bank(Path(bank)), run or RunOptions()
     options = options or TuneOptions(parse_grid(GRID))
     with BankFile(path) as file:
+        file.require_tasks()
         names = tuple(dict.fromkeys(options.tasks or ())) or tuple(
             task.name for task in file.manifest.tasks
         )

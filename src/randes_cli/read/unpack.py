@@ -90,6 +90,7 @@ def unpack(
     out = None if out is None else Path(out)
     with ExitStack() as stack:
         file = stack.enter_context(BankFile(Path(bank)))
+        file.require_tasks()
         every = [task.name for task in file.manifest.tasks]
         chosen = every if names is None else list(dict.fromkeys(names))
         tasks = [file.task(name) for name in chosen]

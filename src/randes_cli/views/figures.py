@@ -10,7 +10,7 @@ import numpy as np
 
 from randes_cli.errors import UsageError
 from randes_cli.views.palette import BLUE, CYCLE, DIVERGING, GREEN, GREY, ORANGE, SKY, VERMILION
-from randes_cli.views.text import decimal
+from randes_cli.views.text import decimal, times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -227,7 +227,9 @@ def size_figure(report: BankReport) -> Figure:
     left.set_ylim(-0.6, 1.9)
     left.set_xlabel(unit)
     left.grid(axis="y", visible=False)
-    left.set_title(f"{report.ratio_to_separate:.2f} × separate, {report.ratio_to_base:.2f} × base")
+    left.set_title(
+        f"{times(report.ratio_to_separate, 2)} separate, {times(report.ratio_to_base, 2)} base"
+    )
     left.legend(fontsize=8, ncols=2, loc="upper right")
     _choices(right, report, scale, unit)
     return figure

@@ -21,7 +21,7 @@ from randes_cli.ops.distribution import Distribution
 from randes_cli.stats.breakdown import GroupRow
 from randes_cli.stats.curves import Curves
 from randes_cli.views.charts import bar, heatmap, histogram, legend, line_chart, stacked, text
-from randes_cli.views.text import human
+from randes_cli.views.text import human, times
 
 #: Rows of a table of types or layers; those with the most energy are kept.
 MOST_ROWS = 1000
@@ -152,8 +152,8 @@ def _choices(report: BankReport) -> str:
 def _cards(report: BankReport) -> str:
     cards = [
         (human(report.bank_bytes), "bank"),
-        (f"{report.ratio_to_base:.2f} ×", "the base"),
-        (f"{report.ratio_to_separate:.3f} ×", "separate checkpoints"),
+        (times(report.ratio_to_base, 2), "the base"),
+        (times(report.ratio_to_separate, 3), "separate checkpoints"),
         (str(len(report.tasks)), "tasks"),
     ]
     if report.tasks:

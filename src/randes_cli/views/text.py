@@ -9,6 +9,11 @@ def decimal(value: float, digits: int) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
+def times(ratio: float | None, digits: int) -> str:
+    """A ratio with its sign; a dash where it has no meaning."""
+    return "-" if ratio is None else f"{ratio:.{digits}f} ×"
+
+
 def human(size: float) -> str:
     """Bytes for people: 1.23 GB."""
     for unit in ("B", "kB", "MB", "GB"):

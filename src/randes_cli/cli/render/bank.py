@@ -22,7 +22,7 @@ from randes_cli.cli.render.layout import (
     table,
 )
 from randes_cli.errors import printable
-from randes_cli.views.text import decimal, human
+from randes_cli.views.text import decimal, human, times
 
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport, TaskDetail
@@ -108,7 +108,7 @@ def _header(report: BankReport, width: int) -> list[Text]:
         ),
         (
             "ratio",
-            f"{report.ratio_to_base:.2f} × the base, {report.ratio_to_separate:.3f} × the "
+            f"{times(report.ratio_to_base, 2)} the base, {times(report.ratio_to_separate, 3)} the "
             "separate checkpoints",
         ),
     ]

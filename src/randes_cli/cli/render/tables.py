@@ -48,7 +48,7 @@ def pack_table(report: PackReport, width: int) -> list[Text]:
     rest = (
         f" {verb} {human(report.bank_bytes)}: {ratio:.2f} × the base, "
         f"{report.bank_bytes / max(1, report.separate_bytes):.2f} × the "
-        f"{1 + len(report.tasks)} checkpoints"
+        f"{_checkpoints(len(report.tasks))}"
     )
     made = _adapter_line(report)
     made += [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
@@ -61,6 +61,10 @@ def pack_table(report: PackReport, width: int) -> list[Text]:
             )
         )
     return made + task_lines(report.tasks, (), full=True, width=width)
+
+
+def _checkpoints(count: int) -> str:
+    return f"{count} checkpoints" if count > 1 else "checkpoint"
 
 
 def _adapter_line(report: PackReport) -> list[Text]:
