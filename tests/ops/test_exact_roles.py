@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from randes_cli import EditOptions, PackOptions, RunOptions, TaskInput, Transform
 from randes_cli.build.edit import add, remove
+from randes_cli.cli.main import run
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import measure
 from tests.checkpoints import Packer, generator, perturbed, random_state, retrieve, same_bits, save
@@ -79,3 +81,29 @@ def test_statistics_are_exact_of_added_tasks_and_go_with_removed_ones(
     assert same_bits(retrieve(bank, "a")[name], first[name])
     with BankFile(bank) as file:
         assert {key for key in file.header.tensors if key.startswith("own/")} == before
+
+
+def test_what_was_positive_in_the_base_and_turns_is_named(
+    packer: Packer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a name that tells nothing: a statistic of somebody's own."""
+    base = random_state({"w": [64, 64]}) | {
+        "spread": torch.full((512,), 0.01),
+        "sure": torch.full((512,), 9.0),
+    }
+    source = generator(3)
+    tasks = {}
+    for n in range(6):
+        tasks[f"t{n}"] = perturbed(base, seed=n)
+        tasks[f"t{n}"]["spread"] = torch.rand(512, generator=source) * 0.02 + 1e-4
+    bank = packer.pack(base, tasks)
+    back = retrieve(bank, "t0")
+    assert (back["spread"] < 0).any() and (back["sure"] > 0).all()
+    for dtype in ([], ["--dtype", "BF16"]):
+        words = ["unpack", str(bank), "--task", "t0", "-o", str(tmp_path / "o.st"), "--force"]
+        assert run([*words, *dtype, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["tasks"][0]["turned"] == ["spread"]
+    assert run(words) == 0
+    assert "positive throughout in the base" in capsys.readouterr().err
+    assert run([*words, "--lambda", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"][0]["turned"] == []

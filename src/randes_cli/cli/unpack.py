@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -102,6 +103,16 @@ def unpack(
         extra = f", {report.saturated} values clipped" if report.saturated else ""
         extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
         say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}", quiet=quiet)
+        if report.turned:
+            note(f"{report.task}: {_turned(report.turned)}", quiet=quiet)
         for text in report.notes:
             note(f"{report.task}: {text}", quiet=quiet)
     note(clock.sentence(total, written), quiet=quiet or dry_run)
+
+
+def _turned(names: Sequence[str]) -> str:
+    some = ", ".join(map(ascii, names[:3])) + (" …" if len(names) > 3 else "")
+    return (
+        f"{len(names)} tensors that are positive throughout in the base come back with negative "
+        f"values ({some}); where they must not, pack with --rest own and --targets that leave them out"
+    )

@@ -46,12 +46,14 @@ class LoadReport:
         bytes: their size in the module.
         missing: parameters and buffers of the module that the task lacks: left as they were.
         unexpected: tensors of the task that the module lacks.
+        turned: those that are positive throughout in the base and came back with negative values.
     """
 
     tensors: int
     bytes: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    turned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def load_into(
             "the module's dtype and became its largest; use a wider dtype"
         )
     size = sum(slot.info.nbytes for slot in slots)
-    return LoadReport(len(slots), size, named.missing, named.unexpected)
+    turned = retrieval.turned.names
+    return LoadReport(len(slots), size, named.missing, named.unexpected, turned)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from randes_cli.plan import Rect, Unit, chunks, share_of
 from randes_cli.read.coefficient import default_coefficient
 from randes_cli.read.pieces import Piece, Read, StoredChunk
 from randes_cli.read.sealed import StepsReader
+from randes_cli.read.turned import Turned
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.stored import stands_alone
 from randes_cli.workers import Workers
@@ -34,6 +35,7 @@ class Retrieval:
     Attributes:
         tensors: the output's tensors by name.
         saturated: values that did not fit the output's dtype and became its largest.
+        turned: tensors that are positive in the base and come back with negative values.
         damaged: tensors whose stored bytes were damaged (only with `force`).
         verified: (tensor, chunk) pairs known to be sound, which are not checked again, and to
             which those found sound are added (None: check always).
@@ -70,6 +72,7 @@ class Retrieval:
         self.tensors = {n: t for n, t in whole.items() if n not in task.missing or n in task.ties}
         self.workers = Workers(run or RunOptions(), self.tensors.values())
         self.saturated = 0
+        self.turned = Turned()
         self._lock = threading.Lock()
         self.damaged: set[str] = set()
         self.verified: set[tuple[str, int]] | None = None
@@ -291,7 +294,7 @@ class Retrieval:
         for rect in piece.rect.split(kernel.elements):
             start = (rect.start - piece.rect.start) * size
             target = out[start : start + rect.elements * size]
-            self._base_strip(kernel, base, rect, target if onto else None, piece)
+            positive = self._base_strip(kernel, base, rect, target if onto else None, piece)
             if direct:
                 bits = 8 * ITEM_SIZE[dtype]
                 codes = kernel.buffer(rect.elements * bits // 8)
@@ -306,6 +309,8 @@ class Retrieval:
             else:
                 lost = kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
             self._count_saturated(lost)
+            if positive:
+                self.turned.back(piece.tensor.name, target, piece.tensor.dtype)
         if base is not None:
             self._check_base(base, piece)
         if direct:  # what `reader` reads it also checks
@@ -318,19 +323,22 @@ class Retrieval:
         rect: Rect,
         target: Raw | None,
         piece: Piece,
-    ) -> None:
+    ) -> bool:
         """Read the base's strip to where the kernel adds to it: `target`, or its own memory.
 
+        Returns whether all of the tensor's base that was seen is positive.
         Nothing is packed on a base with NaN or infinite values: one that has them is forged.
         """
         if base is None:
             kernel.set_base(0, None, "F32", rect.elements)
-            return
+            return False
         raw = target
         if raw is None:
             raw = kernel.buffer(rect.elements * ITEM_SIZE[base.dtype])
         base.read(rect, raw)
         if base.unchecked and not all_finite(raw, base.dtype):
             self._check(b"NaN or infinite values", b"", base_key(piece.tensor.name), piece.chunk)
+        positive = self.turned.base(piece.tensor.name, raw, base.dtype)
         if target is None:
             kernel.set_base(0, raw, base.dtype, rect.elements)
+        return positive

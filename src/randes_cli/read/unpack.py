@@ -53,7 +53,8 @@ class UnpackReport:
     """One task that was written (or with a dry run would be). Sizes are bytes.
 
     `path` is the file or folder that loads it; `files` are all its files, weights first;
-    `left_out` are files of the packed folder that are not in the bank, each with the reason.
+    `left_out` are files of the packed folder that are not in the bank, each with the reason;
+    `turned` are tensors that are positive throughout in the base and came back partly negative.
     """
 
     task: str
@@ -68,6 +69,7 @@ class UnpackReport:
     files: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    turned: tuple[str, ...] = ()
 
 
 @one_command()
@@ -253,4 +255,5 @@ class _Unpacking:
             files=tuple(map(str, self.files())),
             left_out=dict(retrieval.task.left_out),
             notes=tuple(self.notes),
+            turned=retrieval.turned.names,
         )
