@@ -114,5 +114,6 @@ def _turned(names: Sequence[str]) -> str:
     some = ", ".join(map(ascii, names[:3])) + (" …" if len(names) > 3 else "")
     return (
         f"{len(names)} tensors that are positive throughout in the base come back with negative "
-        f"values ({some}); where they must not, pack with --rest own and --targets that leave them out"
+        f"values ({some}); where they must not, pack with --rest own and --targets that leave "
+        "them out"
     )
