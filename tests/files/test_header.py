@@ -114,9 +114,9 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "HTML": (b"<!DOCTYPE html><html></html>", "an HTML page, not a checkpoint"),
     "html": (b"<html><body>gone</body></html>", "an HTML page, not a checkpoint"),
     "GGUF": (b"GGUF\x03\0\0\0" + bytes(40), "a GGUF file: quantised weights"),
-    "zipped pickle": (b"PK\x03\x04\x14\0\x08\x08" + bytes(60), "a PyTorch pickle"),
-    "plain pickle": (b"\x80\x02}q\0." + bytes(60), "a pickle, not safetensors"),
-    "new pickle": (b"\x80\x05}q\0." + bytes(60), "a pickle, not safetensors"),
+    "zipped pickle": (b"PK\x03\x04\x14\0\x08\x08" + bytes(60), "pickled weights"),
+    "plain pickle": (b"\x80\x02}q\0." + bytes(60), "pickled weights"),
+    "new pickle": (b"\x80\x05}q\0." + bytes(60), "pickled weights"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -163,8 +164,8 @@ def task_input(text: str) -> TaskInput:
     named = bool(equals) and "/" not in name
     if named and not (name and source):
         raise UsageError(f"{text!a}: say NAME=PATH")
-    if named and Path(text).exists():
-        if Path(split_group(source)[0]).exists():
+    if named and os.path.exists(text):
+        if os.path.exists(split_group(source)[0]):
             raise UsageError(f"{text}: both {text} and {source} are there; say NAME=PATH")
         named = False
     source, group = split_group(source if named else text)
@@ -185,7 +186,7 @@ def split_group(source: str) -> tuple[str, int | None]:
     path, at, number = source.rpartition("@")
     if not at or not number.isascii() or not number.isdigit() or len(number) > 7:
         return source, None
-    if Path(source).exists() or not (Path(path).exists() or "@" in path):
+    if os.path.exists(source) or not (os.path.exists(path) or "@" in path):
         return source, None
     return path, int(number)
 

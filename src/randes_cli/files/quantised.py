@@ -36,6 +36,8 @@ _REMEDY = (
 #: Dtypes of matrices that are codes where scales lie beside them.
 _CODES = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "F8_E4M3", "F8_E5M2"})
 _SCALE = re.compile(r"(^|_)scales?(_\w+)?$", re.IGNORECASE)
+#: Integers of models that are no weights: positions, look-up tables, masks.
+_NO_CODES = re.compile(r"ids?$|ind(ex|ices)$|mask$|buckets?$", re.IGNORECASE)
 #: Parameters of models that are called scales and scale no weight.
 _NO_SCALE = ("logit_scale", "layer_scale")
 
@@ -49,7 +51,7 @@ def refuse_quantised(source: str, tensors: Mapping[str, TensorInfo]) -> None:
     _refuse_names(source, tensors)
     codes: dict[str, str] = {}
     for name, tensor in tensors.items():
-        if tensor.dtype in _CODES and len(tensor.shape) > 1:
+        if tensor.dtype in _CODES and len(tensor.shape) > 1 and not _NO_CODES.search(name):
             codes.setdefault(name.rpartition(".")[0], name)
     for name in tensors:
         module, _, last = name.rpartition(".")
