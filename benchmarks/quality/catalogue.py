@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import merging
 import methods as m
-from banks import bank, own_deltas
 from methods import FIXED, Method, superposed
 from superposition import GAUSSIAN, PER_ELEMENT
 
+from banks import bank, own_deltas
 from randes_cli.specs import Signs, Transform
 
 SEEDS = (42, 43, 44)
