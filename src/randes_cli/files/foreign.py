@@ -25,6 +25,8 @@ def is_pickle(path: Path) -> bool:
     Raises CheckpointError naming what it is where that is neither a pickle nor safetensors but
     known. A file that cannot be read is for whoever opens it.
     """
+    if not path.is_file():  # a pipe would be waited for
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(512)
