@@ -412,3 +412,38 @@ def test_forged_values_that_are_no_numbers_are_said_and_not_written(
     if key.startswith("scale"):
         assert run(["verify", str(path)]) == 6
         assert key in capsys.readouterr().out
+
+
+def test_a_bank_of_a_million_groups_is_edited_for_those_that_hold_tasks(family: Path) -> None:
+    out = family / "many.randes"
+    options = PackOptions(groups=2**20)
+    pack(family / "base.safetensors", [task(family, "a"), task(family, "b")], out, options, ONE)
+    add(out, [TaskInput("c", family / "b.safetensors", group=2**20 - 1)], run=ONE)
+    add(out, [TaskInput("d", family / "a.safetensors")], run=ONE)
+    remove(out, ["a"], run=ONE)
+    assert sound(out) and out.stat().st_size < 20_000
+    with BankFile(out) as bank:
+        assert [t.group for t in bank.manifest.tasks] == [1, 2**20 - 1, 2]
+
+
+def test_the_passing_bank_of_few_bits_is_there_until_it_is_sealed(
+    wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks for files that dead writers left must not take it for one."""
+    from randes_cli.build.copies import copy_tensors
+    from randes_cli.files.atomic import remove_stale
+
+    seen = []
+    real = copy_tensors
+
+    def copying(*arguments: Any) -> None:
+        old = arguments[1]
+        remove_stale(wide / "new.randes")
+        seen.append(old.path.exists())
+        real(*arguments)
+
+    monkeypatch.setattr("randes_cli.build.seal.copy_tensors", copying)
+    inputs = [TaskInput(name, wide / f"{name}.st") for name in "ab"]
+    pack(wide / "base.st", inputs, wide / "new.randes", PackOptions(bits=2), ONE)
+    assert seen == [True] and sound(wide / "new.randes")
+    assert not [path for path in wide.iterdir() if path.name.startswith(".")]

@@ -78,8 +78,17 @@ class Draft:
 
     @cached_property
     def _live(self) -> list[int]:
-        """Groups whose sums are integers, and can change."""
-        return [group for group in range(self.start.groups) if group not in self.start.sealed]
+        """Groups that have or get sums, and whose sums are integers and can change.
+
+        Of a million groups that a bank may have, most have nobody and ask for nothing.
+        """
+        held = {task.group for task in [*self.start.tasks, *self.gone]}
+        held |= {group for _, group in self.start.forgotten}
+        held |= {participant.group for participant in [*self.coming, *self.leaving]}
+        if self.old is not None:
+            keys = (key.split("/", 2) for key in self.old.header.tensors if key.startswith("sum/"))
+            held |= {int(group) for _, group, _ in keys}
+        return sorted(held - self.start.sealed.keys())
 
     @cached_property
     def kept(self) -> set[Place]:
