@@ -149,7 +149,7 @@ def browser(program: str) -> Iterator[Page]:
     """A fresh browser with an empty profile, and its one page."""
     read_there, write_here = os.pipe()
     read_here, write_there = os.pipe()
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         words = [program, *_OPTIONS, f"--user-data-dir={profile}"]
         process = subprocess.Popen(
             [sys.executable, "-c", _LAUNCH, str(read_there), str(write_there), *words],
