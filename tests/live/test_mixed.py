@@ -77,6 +77,30 @@ def test_other_signs_that_factor_work_too(tmp_path: Path, transform: str) -> Non
     assert_rows_are_their_tasks(attached(bank), alone(bank), batch_of(llama()[1]))
 
 
+def wide_llama() -> Made:
+    """Matrices that are large enough for a share of their elements."""
+    config = tf.LlamaConfig(
+        hidden_size=96,
+        intermediate_size=161,
+        vocab_size=100,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+    )
+    return tf.LlamaForCausalLM(config), llama()[1]
+
+
+@pytest.mark.parametrize("hold", ["dense", "codes"])
+@pytest.mark.parametrize("bits", [16, 2])
+def test_a_share_of_the_elements_answers_alike(tmp_path: Path, bits: int, hold: str) -> None:
+    bank = bank_of(wide_llama, tmp_path, options(bits=bits, share=2, groups=2))
+    with Bank.open(bank) as opened:
+        name = "model.layers.0.mlp.up_proj.weight"
+        assert opened.retrieval("cars").share(name).every == 2
+    batch = batch_of(wide_llama()[1])
+    assert_rows_are_their_tasks(attached(bank, hold=hold), alone(bank), batch)
+
+
 def test_one_task_for_all_rows_and_any_number_of_rows(tmp_path: Path) -> None:
     bank = bank_of(gpt2, tmp_path)
     mixed, models = attached(bank), alone(bank)

@@ -284,7 +284,7 @@ def _block(
         if factors.scales is not None:
             down = down * torch.from_numpy(factors.scales[0])
             across = across * torch.from_numpy(factors.scales[1])
-        unit = retrieval.coefficient * 2.0 ** (factors.step + held.exponent)
+        unit = retrieval.coefficient * 2.0 ** (factors.step + held.exponent) * factors.share.every
         found[key][1][task] = (down * unit).to(base)
         found[key][2][task] = across.to(base)
         found[key][3].add(task)

@@ -83,11 +83,15 @@ def hold(
     key = sum_key(retrieval.task.group, held.name)
     view = seal_matrix(held)
     sealed = retrieval.bank.info(key).dtype == "U8"
-    if sealed and not dense:
+    share = retrieval.share(name)
+    if sealed and not dense and share.every == 1:
         bits = retrieval.bank.manifest.sealed[retrieval.task.group].bits
         packed = torch.from_numpy(retrieval.bank.read_whole(key))
         return Held(packed.to(device), view, 0, bits)
-    units = torch.from_numpy(np.ascontiguousarray(superposition(retrieval, name)))
+    stored = superposition(retrieval, name)
+    if share.every > 1:  # held whole, with zeros where the share has nothing
+        stored = share.spread(stored.reshape(-1), 0, view[0] * view[1]).reshape(view)
+    units = torch.from_numpy(np.ascontiguousarray(stored))
     if sealed:
         return Held(units.to(device=device, dtype=dtype), view, 0, 0)
     peak = max(int(units.max()), -int(units.min()), 1)
