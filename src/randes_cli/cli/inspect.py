@@ -74,12 +74,15 @@ def inspect(
             run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
+    from randes_cli.core.verdict import sentences
+
     report = found.report
     if json:
         print_json(
             report,
             ratio_to_base=report.ratio_to_base,
             ratio_to_separate=report.ratio_to_separate,
+            expect=sentences(report.tasks),
             **({} if task is None else {"task": task, "task_rows": plain(found.rows)}),
             **({"measured": plain(found.measured)} if against else {}),
         )
