@@ -23,6 +23,19 @@ FAR = "decoder-far"
 NOISE = 0.005
 
 
+def _banks(bed: str, method: str) -> tuple[int, int, int] | None:
+    """Groups, bits and tasks of a bank by its name in the cells; None for other methods."""
+    count = TASKS.get(bed, 8)
+    if found := re.fullmatch(r"own delta (\d+) bit", method):
+        return count, int(found[1]), count
+    signs = "(?:hankel|two-sided)"
+    if found := re.fullmatch(rf"{signs} (?:(\d+) x )?(\d+) bit", method):
+        return int(found[1] or 1), int(found[2]), count
+    if found := re.fullmatch(rf"scaling {signs} (?:(\d+) x )?(\d+) T=(\d+)", method):
+        return int(found[1] or 1), int(found[2]), int(found[3])
+    return None
+
+
 def measured() -> list[tuple[str, float, float]]:
     """(bed, cosine, share of the accuracy kept) of every measured bank of full deltas."""
     scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -31,14 +44,10 @@ def measured() -> list[tuple[str, float, float]]:
             scores[row["bed"], row["method"]][row["task"]].append(float(row["score"]))
     found = []
     for (bed, method), tasks in scores.items():
-        alone = re.fullmatch(r"own delta (\d+) bit", method)
-        plain = re.fullmatch(r"(?:hankel|two-sided) (?:(\d+) x )?(\d+) bit", method)
-        more = re.fullmatch(r"scaling (?:hankel|two-sided) (?:(\d+) x )?(\d+) T=(\d+)", method)
-        count = int(more[3]) if more else TASKS.get(bed, 8)
-        bits = int(alone[1] if alone else (plain or more)[2]) if alone or plain or more else 0
-        if not bits or bed == "encoder-adapters":
+        how = _banks(bed, method)
+        if how is None or bed == "encoder-adapters":
             continue
-        groups = count if alone else int((plain or more)[1] or 1)  # type: ignore[index]
+        groups, bits, count = how
         whole = scores[bed, "fine-tuned"]
         kept = fmean(fmean(own) / fmean(whole[task]) for task, own in tasks.items())
         found.append((bed, sqrt((1 - DISTORTION.get(bits, 0)) * groups / count), kept))
