@@ -131,7 +131,7 @@ def pack(
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
     from randes_cli import pack as run
-    from randes_cli.cli.render import pack_notes, pack_table
+    from randes_cli.cli.render.packed import pack_notes, pack_table
     from randes_cli.core.verdict import sentences
 
     clock = Clock(json=json)
