@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from randes_cli.ops.distribution import Distribution
     from randes_cli.stats.breakdown import GroupRow
     from randes_cli.stats.curves import Curves
+
+Layout = Literal["constrained", "compressed"]
 
 FORMATS = ("svg", "png", "pdf")
 #: Groups that the picture of layers has room for; those with the most energy are kept.
@@ -66,7 +68,7 @@ def settings(**more: Any) -> Any:
 
 
 def subplots(
-    width: float, height: float, columns: int = 1, layout: str = "constrained"
+    width: float, height: float, columns: int = 1, layout: Layout = "constrained"
 ) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes."""
     from matplotlib.figure import Figure

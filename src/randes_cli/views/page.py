@@ -189,9 +189,7 @@ def _more(data: PageData) -> list[Part]:
     if found.across or found.during or found.within:
         source = "the checkpoints" if found.measured else "stored statistics"
         words = "Cosines of single tensors, one value for each pair of tasks."
-        image = _one(
-            f"from {source}", lambda axis: panels.distribution(axis, found), words, 3.9
-        )
+        image = _one(f"from {source}", lambda axis: panels.distribution(axis, found), words, 3.9)
         parts.append(Part("Distribution", words, image))
     if curves.by_task:
         used = {task.name: task.coefficient for task in report.tasks}

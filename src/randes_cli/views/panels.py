@@ -41,7 +41,7 @@ def heat_image(matrix: F64, limit: float) -> F64:
 
     Small cosines get more than their share of the colour; the diagonal stays clear.
     """
-    ends = np.array([[int(one[n : n + 2], 16) / 255 for n in (1, 3, 5)] for one in (BLUE, VERMILION)])
+    ends = np.array([[*bytes.fromhex(one[1:])] for one in (BLUE, VERMILION)]) / 255
     made = np.empty((*matrix.shape, 4))
     made[..., :3] = ends[(matrix > 0).astype(int)]
     made[..., 3] = np.minimum(1.0, np.abs(matrix) / limit) ** 0.7
@@ -55,7 +55,7 @@ def heat(axis: Any, names: Sequence[str], matrix: F64, limit: float, *, left: bo
     axis.imshow(heat_image(matrix, limit), interpolation="none", aspect="equal")
     every = -(-count // MOST_LABELS)
     shown, places = [label(name) for name in names][::every], range(0, count, every)
-    size = 8 if count <= 24 else 6
+    size, small = 8 if count <= 24 else 6, 8 if count <= 8 else 6.5
     axis.set_xticks(places, shown, rotation=90, size=size)
     axis.set_yticks(places, shown if left else [], size=size)
     axis.xaxis.tick_top()
@@ -63,12 +63,12 @@ def heat(axis: Any, names: Sequence[str], matrix: F64, limit: float, *, left: bo
     axis.tick_params(length=0)
     for row, column in np.ndindex(matrix.shape) if count <= MOST_NUMBERS else ():
         if row == column:
-            axis.text(column, row, "1", ha="center", va="center", color=SOFT, size=6.5)
+            axis.text(column, row, "1", ha="center", va="center", color=SOFT, size=small)
             continue
         value = matrix[row, column]
         ink = WHITE if abs(value) > 0.6 * limit else INK
         text = decimal(value, 3).replace("0.", ".", 1)
-        axis.text(column, row, text, ha="center", va="center", color=ink, size=6.5)
+        axis.text(column, row, text, ha="center", va="center", color=ink, size=small)
 
 
 def cosines(axis: Any, rows: Sequence[GroupRow]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from randes_cli.errors import UsageError
-from randes_cli.views.figures import settings, subplots
+from randes_cli.views.figures import Layout, settings, subplots
 from randes_cli.views.palette import INK, LINE, SOFT
 
 #: What stands for a colour of the page: in the light and in the dark.
@@ -37,7 +37,11 @@ class Picture:
 
 
 def picture(
-    draw: Callable[[Any], None], words: str, width: float, height: float, layout: str = "constrained"
+    draw: Callable[[Any], None],
+    words: str,
+    width: float,
+    height: float,
+    layout: Layout = "constrained",
 ) -> Picture:
     """What `draw` puts on an axis of a figure of so many inches."""
     with settings(**{"svg.fonttype": "none", "font.sans-serif": ["system-ui", "DejaVu Sans"]}):
