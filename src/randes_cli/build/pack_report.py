@@ -19,7 +19,7 @@ from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import bank_lengths
-from randes_cli.stats.stored import summaries
+from randes_cli.stats.summaries import summaries
 
 
 def pack_report(
@@ -74,16 +74,16 @@ def as_sealed(
     packed: Sequence[TaskSummary], sealed: Iterable[TaskSummary]
 ) -> tuple[TaskSummary, ...]:
     """The tasks of a bank that was packed and then sealed, as measured while it was."""
-    found = {task.index: task for task in sealed}
+    read = {task.index: task for task in packed}
     return tuple(
         replace(
             task,
-            predicted_cosine=found[task.index].predicted_cosine,
-            coefficient=found[task.index].coefficient,
-            lost=found[task.index].lost,
-            lost_tensors=found[task.index].lost_tensors,
+            read_bytes=read[task.index].read_bytes,
+            side_files=read[task.index].side_files,
+            left_out=read[task.index].left_out,
+            notes=read[task.index].notes,
         )
-        for task in packed
+        for task in sealed
     )
 
 

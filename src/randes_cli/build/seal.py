@@ -35,7 +35,8 @@ from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
-from randes_cli.stats.stored import Statistics, stored_statistics, summaries
+from randes_cli.stats.stored import Statistics, stored_statistics
+from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress
 
 
