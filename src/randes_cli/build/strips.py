@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from randes_cli.build.compiled import run_compiled
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
@@ -29,6 +30,8 @@ from randes_cli.files.digests import hasher
 from randes_cli.files.source import Source, not_finite
 from randes_cli.plan import Rect, Unit, chunks, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,10 @@ def run_job(files: Files, kernel: Kernel, strip: int, job: Job) -> int:
     Raises CheckpointError for values that are not finite, BankDamaged for old sums that are not
     those written: an edit builds on sound bytes alone, for it would hide damage under new digests.
     """
-    run = _JobRun(files, kernel, job)
+    run = JobRun(files, kernel, job)
+    if run_compiled(run):
+        run.record()
+        return run.bytes_read
     sums = [_Sum(run, part, n) for part in job.parts for n in range(job.unit.layers)]
     for rect in job.rect.split(strip):
         run.base_strip(rect)
@@ -105,17 +111,27 @@ def run_job(files: Files, kernel: Kernel, strip: int, job: Job) -> int:
     return run.bytes_read
 
 
-class _JobRun:
+class Running(Protocol):
+    """A digest under way, or one that is known."""
+
+    def update(self, data: Any, /) -> None:
+        """Add bytes."""
+
+    def digest(self) -> bytes:
+        """That of all bytes so far."""
+
+
+class JobRun:
     """One job under way: its running digests and what it adds to the tally."""
 
     def __init__(self, files: Files, kernel: Kernel, job: Job) -> None:
         self.files, self.kernel, self.job, self.unit = files, kernel, job, job.unit
         members = [p for part in job.parts for p in part.members]
         self.orders = {p.index: job.unit.order(p.seed, p.index) for p in members}
-        self.flips: dict[tuple[int, int], bytes] = {}
-        self.inputs: dict[tuple[Owner, str], Any] = {}
-        self.sums: dict[str, Any] = {}
-        self.old_sums: dict[str, Any] = {}
+        self._flips: dict[tuple[int, int], bytes] = {}
+        self.inputs: dict[tuple[Owner, str], Running] = {}
+        self.sums: dict[str, Running] = {}
+        self.old_sums: dict[str, Running] = {}
         self.energies: dict[tuple[int, str], Energy] = {}
         self.changed: set[tuple[int, str]] = set()
         self.largest = 0.0
@@ -146,13 +162,17 @@ class _JobRun:
                 self.files.writer.write(base_key(name), start, raw)
             self.kernel.set_base(layer, raw, tensor.dtype, inside.elements)
 
+    def flips(self, member: Participant, position: int) -> bytes:
+        """The sign bits of a participant at a position."""
+        key = member.index, position
+        if key not in self._flips:
+            self._flips[key] = self.unit.flips(member.seed, position)
+        return self._flips[key]
+
     def signs(self, member: Participant, position: int, rect: Rect, step: Step) -> Window:
         """± 1/step of a participant at a position, turned where its delta leaves."""
-        key = member.index, position
-        if key not in self.flips:
-            self.flips[key] = self.unit.flips(member.seed, position)
         scale = member.sign * 2.0**-step.exponent
-        return self.unit.window(self.flips[key], rect, scale)
+        return self.unit.window(self.flips(member, position), rect, scale)
 
     def record(self) -> None:
         """Tell the tally and the writer what the whole chunk came to."""
@@ -183,7 +203,7 @@ class _JobRun:
 class _Sum:
     """One tensor of the bank in a job: a group's superposition at one position of the unit."""
 
-    def __init__(self, run: _JobRun, part: Part, position: int) -> None:
+    def __init__(self, run: JobRun, part: Part, position: int) -> None:
         self.run, self.part, self.position = run, part, position
         self.key = sum_key(part.group, run.unit.names[position])
 
@@ -268,7 +288,7 @@ class _Sum:
         self.run.files.writer.write(self.key, start, units.astype(code_dtype(bits)))
 
 
-def _running(hashers: dict[Any, Any], key: object) -> Any:
+def _running(hashers: dict[K, Running], key: K) -> Running:
     """The running digest of a key, begun when first asked for."""
     found = hashers.get(key)
     if found is None:

@@ -153,6 +153,12 @@ class BankFile:
         """
         self._read_at(self.header.starts[key] + start, out)
 
+    def where(self, key: str) -> tuple[int, int] | None:
+        """(file descriptor, offset) of a tensor's first byte; None where it does not lie here."""
+        if not isinstance(self.file, TensorFile):
+            return None
+        return self.file.fd, self.header.starts[key]
+
     def _read_at(self, offset: int, out: Raw) -> None:
         try:
             self.file.read_at(offset, out)

@@ -77,6 +77,14 @@ class BankWriter:
         """Offset of a placed tensor's first byte in the file."""
         return self._starts[key]
 
+    def where(self, key: str) -> tuple[int, int] | None:
+        """(file descriptor, offset) of a placed tensor's first byte, for who writes by itself."""
+        return self.out.fd, self._starts[key]
+
+    def sent(self, count: int) -> None:
+        """So many bytes were written there."""
+        self.out.sent(count)
+
     def write(self, key: str, start: int, data: object) -> None:
         """Write bytes of a placed tensor from byte `start` of its data."""
         self.out.write_at(data, self._starts[key] + start)
