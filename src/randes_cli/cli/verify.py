@@ -17,14 +17,7 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Check header, manifest and statistics only.")
     ] = False,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=CHECKPOINT",
-            help="Also measure how near a task comes back to its original.",
-            show_default=False,
-        ),
-    ] = None,
+    against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,

@@ -106,7 +106,6 @@ def _quality(value: float) -> list[Cell]:
 def _tasks(report: BankReport) -> str:
     heads = [
         "task",
-        "keeps",
         "predicted cosine",
         "",
         "rel. error",
@@ -121,7 +120,6 @@ def _tasks(report: BankReport) -> str:
         rows.append(
             [
                 _name(task.name),
-                Cell(kept(task), task.predicted_cosine),
                 *_quality(task.predicted_cosine),
                 _number(detail.predicted_error, ".2f"),
                 _number(task.coefficient, "g"),
@@ -132,10 +130,11 @@ def _tasks(report: BankReport) -> str:
                 _bytes(detail.checkpoint_bytes),
                 _bytes(detail.own_bytes),
                 *(Cell(f"{count:,}", count) for count in counts),
+                Cell(kept(task), task.predicted_cosine),
                 _name(detail.source),
             ]
         )
-    return _table("tasks", [*heads, "source"], rows)
+    return _table("tasks", [*heads, "keeps", "source"], rows)
 
 
 def _groups(key: str, title: str, rows: Sequence[GroupRow]) -> str:
