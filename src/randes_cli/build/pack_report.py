@@ -15,7 +15,8 @@ from randes_cli.files.records import SealRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import BaseStorage
-from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
+from randes_cli.stats.alternatives import adapter_advice, advice, saving
+from randes_cli.stats.frontier import Outline, group_choices, marked, weigh_all
 from randes_cli.stats.stored import bank_lengths, summaries, with_defaults
 
 
@@ -32,7 +33,7 @@ def pack_report(
     manifest, lengths = with_defaults(manifest, *found), bank_lengths(manifest, *found)
     predicted = summaries(manifest, built.statistics)
     size, bits = built.bytes, seal_bits or start.bits
-    choices = _alternatives(build, size, lengths, bits) if dry_run else ()
+    choices = _alternatives(build, size, lengths, bits)
     mean = float(np.mean([task.predicted_cosine for task in predicted]))
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
@@ -62,8 +63,9 @@ def pack_report(
         advice=(
             adapter_advice(mean)
             if kept_adapters
-            else advice(choices, len(predicted), size, mean, start.groups)
+            else advice(choices)
         ),
+        saving=saving(choices, str(build.path), tensor_bytes(tensors)),
     )
 
 
@@ -79,11 +81,11 @@ def _alternatives(build: Build, size: int, lengths: Lengths, bits: int) -> tuple
         [participant.index for participant in draft.coming],
         draft.estimate((), build.cells),
         draft.start.capacity,
-        draft.start.shares.get(0, 1),
     )
-    return tuple(
+    here = groups, bits, draft.start.shares.get(0, 1)
+    return marked(
         replace(one, bank_bytes=size, present=True)
-        if (one.groups, one.bits) == (groups, bits)
+        if (one.groups, one.bits, one.share) == here
         else one
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )

@@ -39,6 +39,7 @@ class Lengths:
             (a group that is not there keeps all). With levels that are means of their cells and
             the gain 1 / left, ⟨x, Q(S)⟩ = ⟨x, S⟩ and ‖Q(S)‖² = ‖S‖² / left.
         others: ‖q‖² by tensor of deltas that no task answers for any more, by group.
+        every: the m of each tensor in groups that store one element in m.
     """
 
     whole: F64
@@ -49,6 +50,7 @@ class Lengths:
     order: I64 | None = None
     left: Mapping[int, F64] = field(default_factory=dict)
     others: Mapping[int, F64] = field(default_factory=dict)
+    every: Mapping[int, F64] = field(default_factory=dict)
 
     def members(self, group: int) -> I64:
         """The tasks of a group."""
@@ -75,6 +77,10 @@ class Lengths:
     def gain(self, group: int, tensors: int) -> F64:
         """‖Q(S)‖² / ‖S‖² at each position: 1 in a live group."""
         return 1.0 / self.left[group] if group in self.left else np.ones(tensors)
+
+    def spread(self, group: int, tensors: int) -> F64:
+        """The m of each tensor: 1 in a group that stores all elements."""
+        return self.every[group] if group in self.every else np.ones(tensors)
 
 
 @dataclass(frozen=True)

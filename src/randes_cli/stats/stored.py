@@ -11,6 +11,7 @@ import numpy as np
 from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.prediction import Grams, Lengths, Prediction, moments, predict, task_cosine
+from randes_cli.core.quality import kept_of, noise_of
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.stats import default_coefficient
 from randes_cli.files.bank import BankFile
@@ -86,6 +87,12 @@ def kept_energy(
     return made
 
 
+def spreads(base: Sequence[TensorInfo], shares: Mapping[int, int]) -> dict[int, F64]:
+    """The m of each superposable tensor, by group that stores one element in m."""
+    found = {every: shared_rows(base, every) for every in set(shares.values())}
+    return {group: found[every] for group, every in shares.items()}
+
+
 def sealed_bits(manifest: Manifest) -> dict[int, int]:
     """Bits of the sealed groups."""
     return {group: seal.bits for group, seal in manifest.sealed.items()}
@@ -115,6 +122,7 @@ def bank_lengths(manifest: Manifest, norms: F64, rounded: F64) -> Lengths:
             [(task.seed, task.index) for task in manifest.tasks],
         ),
         kept_energy(list(manifest.base.tensors.values()), sealed_bits(manifest), manifest.shares),
+        every=spreads(list(manifest.base.tensors.values()), manifest.shares),
     )
 
 
@@ -284,6 +292,7 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
     """Every task of a bank with its predicted cosine and counts of tensors."""
     lengths = bank_lengths(manifest, statistics.norms, statistics.rounded)
     found = predict(lengths, statistics.met(manifest.base.tensors.values()))
+    kept = kept_of(noise_of(lengths))
     cosines, chosen = found.over().cosine.tolist(), coefficients(manifest, lengths)
     counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
     lost = told_lost(found, lengths, manifest.bits)
@@ -307,6 +316,9 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
                 left_out=dict(task.left_out),
                 lost=lost[place],
                 lost_tensors=counts[place],
+                kept=kept[place].middle,
+                kept_low=kept[place].low,
+                kept_high=kept[place].high,
             )
         )
     return tuple(made)

@@ -1,4 +1,4 @@
-"""Neighbouring choices of bits and groups, side by side."""
+"""The frontier: the choices of bits, groups and shares than which none keeps as much for less."""
 
 from __future__ import annotations
 
@@ -13,26 +13,49 @@ from randes_cli.cli.render.layout import Column, table
 if TYPE_CHECKING:
     from randes_cli.reports import Alternative
 
+#: Rows that are shown: of a longer frontier those that are worth most.
+_MOST_ROWS = 10
+#: So much more of the gain makes another row worth showing.
+_STEPS = (0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0)
 
-def choice_table(choices: Sequence[Alternative], groups: int, tasks: int, width: int) -> list[Text]:
-    """Bank size and mean predicted cosine: a row for each width, a column for each grouping.
 
-    Columns are one group, the neighbours of `groups`, and one group a task; ``*`` marks the
-    bank at hand.
-    """
-    near = {1, groups // 2, groups, 2 * groups, tasks}
-    columns = sorted({one.groups for one in choices} & near)
-    found = {(one.bits, one.groups): one for one in choices}
-    rows: list[list[str | Text]] = []
-    for bits in sorted({one.bits for one in choices}, reverse=True):
-        row: list[str | Text] = [str(bits)]
-        for group in columns:
-            one = found.get((bits, group))
-            mark = "*" if one is not None and one.present else " "
-            cell = "-" if one is None else f"{human(one.bank_bytes)} {one.predicted_cosine:.3f}"
-            row.append(cell + mark)
-        rows.append(row)
-    heads = [f"{group} group" + ("s" if group > 1 else "") for group in columns]
-    titles = [Column("bits", name=True), *(Column(head, drop=n) for n, head in enumerate(heads))]
-    heading = Text("bytes and mean predicted cosine by bits and groups", "bold")
-    return [heading, *table(titles, rows, width)]
+def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) -> list[Text]:
+    """Bytes and predicted share of the gain of the best choices; ``*`` marks the bank at hand."""
+    rows: list[list[str | Text]] = [
+        [
+            ("*" if one.present else " ") + human(one.bank_bytes),
+            f"{one.bank_bytes / max(1, base_bytes):.3f}",
+            str(one.bits),
+            str(one.groups),
+            f"1/{one.share}" if one.share > 1 else "all",
+            f"{one.kept:.1%}",
+            f"{one.kept_low:.1%} to {one.kept_high:.1%}",
+        ]
+        for one in frontier(choices)
+    ]
+    heads = ("x base", "bits", "groups", "elements", "gain kept", "in measured families")
+    columns = [Column("bank", name=True), *(Column(head, drop=n) for n, head in enumerate(heads))]
+    return [Text("what other banks would keep, predicted (* this one)", "bold")] + [
+        *table(columns, rows, width)
+    ]
+
+
+def frontier(choices: Sequence[Alternative], most: int = _MOST_ROWS) -> list[Alternative]:
+    """The bank at hand and the best choices, thinned to those that add most, smallest first."""
+    best = [one for one in choices if one.best]
+    here = [one for one in choices if one.present and not one.best]
+    shown = best
+    for step in reversed(_STEPS):
+        shown = _thinned(best, step)
+        if len(shown) + len(here) <= most:
+            break
+    return sorted([*shown, *here], key=lambda one: (one.bank_bytes, one.kept))
+
+
+def _thinned(best: Sequence[Alternative], step: float) -> list[Alternative]:
+    """Those that keep at least `step` more than the last one shown, and the bank at hand."""
+    made: list[Alternative] = []
+    for one in best:
+        if not made or one.present or one.kept >= made[-1].kept + step:
+            made.append(one)
+    return made
