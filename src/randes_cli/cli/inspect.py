@@ -84,13 +84,16 @@ def inspect(
             **({"measured": plain(found.measured)} if against else {}),
         )
         return
-    from randes_cli.cli.render import bank_view, interference_table, task_view
+    from randes_cli.cli.render.bank import bank_view, task_view
 
     order = None if sort is None else sort.value
     if task is None:
         print_lines(lambda width: bank_view(report, width=width, full=full, sort=order))
     else:
         print_lines(lambda w: task_view(report, task, found.rows, width=w, full=full, sort=order))
-    for one in found.measured:
-        print()
-        print_lines(partial(interference_table, one))
+    if found.measured:
+        from randes_cli.cli.render.tables import interference_table
+
+        for one in found.measured:
+            print()
+            print_lines(partial(interference_table, one))

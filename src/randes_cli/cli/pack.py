@@ -130,7 +130,8 @@ def pack(
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
     from randes_cli import pack as run
-    from randes_cli.cli.render import choice_table, pack_notes, pack_table
+    from randes_cli.cli.render.choices import choice_table
+    from randes_cli.cli.render.tables import pack_notes, pack_table
 
     clock = Clock(json=json)
     width, part = o.bits_and_share(bits, share)
