@@ -19,7 +19,6 @@ from measure import cell_path, measure
 from methods import Method, Models
 
 
-
 def beds() -> dict[str, Callable[[], Bed]]:
     """The beds by name; a bed is trained when it is first wanted."""
     import decoder

@@ -80,9 +80,9 @@ class PackReport:
     are the tasks that a dry run found wanting; `notes` are about the base; `download_bytes`
     are those of the inputs that the Hub's cache lacked. `bits` and `groups` are as packed (or
     chosen for --fit), on one element in `share`. `adapters` is what LoRA adapters became:
-    `merged` (so many tasks), `kept`, or None where there are none. `alternatives` are other choices
-    of bits, groups and shares; `advice` names one that keeps notably more in no more bytes, `saving`
-    the command that makes the bank smaller and loses next to nothing.
+    `merged` (so many tasks), `kept`, or None where there are none. `alternatives` are other
+    choices of bits, groups and shares; `advice` names one that keeps notably more in no more
+    bytes, `saving` the command that makes the bank smaller and loses next to nothing.
     """
 
     bank: str

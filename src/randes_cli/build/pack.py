@@ -28,6 +28,7 @@ from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
 from randes_cli.stats.alternatives import best_fit, parse_keep, parse_limit, smallest_keeping
+from randes_cli.stats.frontier import resized
 from randes_cli.workers import Progress, no_progress
 
 
@@ -82,7 +83,10 @@ def pack(
             report = _written(inputs, live, options, run, force, progress, seal_bits)
             with in_use(live):
                 sealed = seal_locked(live, out, seal_bits, run, force=force, progress=progress)
-            return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
+            choices = resized(report.alternatives, sealed.bytes_after)
+            return replace(
+                report, bank=str(out), bank_bytes=sealed.bytes_after, alternatives=choices
+            )
 
 
 def _written(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from randes_cli.core.prediction import Lengths
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.records import SealRecord
 from randes_cli.plan import tensor_bytes
-from randes_cli.reports import Alternative, PackReport
+from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.frontier import Outline, group_choices, marked, weigh_all
@@ -33,8 +34,8 @@ def pack_report(
     manifest, lengths = with_defaults(manifest, *found), bank_lengths(manifest, *found)
     predicted = summaries(manifest, built.statistics)
     size, bits = built.bytes, seal_bits or start.bits
-    choices = _alternatives(build, size, lengths, bits)
-    mean = float(np.mean([task.predicted_cosine for task in predicted]))
+    sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
+    choices = _alternatives(build, sealed_size, lengths, bits)
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)
@@ -60,13 +61,13 @@ def pack_report(
         adapters="kept" if kept_adapters else "merged" if merged else None,
         merged=merged,
         alternatives=choices,
-        advice=(
-            adapter_advice(mean)
-            if kept_adapters
-            else advice(choices)
-        ),
+        advice=_adapters(predicted) if kept_adapters else advice(choices),
         saving=saving(choices, str(build.path), tensor_bytes(tensors)),
     )
+
+
+def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
+    return adapter_advice(float(np.mean([task.predicted_cosine for task in predicted])))
 
 
 def _alternatives(build: Build, size: int, lengths: Lengths, bits: int) -> tuple[Alternative, ...]:

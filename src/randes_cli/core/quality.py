@@ -33,11 +33,20 @@ class Family(NamedTuple):
 
 
 #: q and d.
-POWER, DROPPED = 1.193, 0.373
+POWER, DROPPED = 1.08, 0.31
 
 #: κ and ω by family of models.
 FAMILIES: Mapping[str, Family] = {
-    "decoder": Family(0.0193, 0.0339),
+    "decoder": Family(0.023, 0.028),
+    "decoder, 6.4M": Family(0.032, 0.039),
+    "decoder, 85M": Family(0.0024, 0.016),
+    "decoder-far": Family(0.047, 0.048),
+    "digits": Family(0.00071, 0.0087),
+    "digits-large": Family(0.00047, 0.028),
+    "encoder": Family(0.0037, 0.075),
+    "encoder, prototype": Family(0.00022, 0.018),
+    "encoder-lora": Family(0.016, 0.029),
+    "encoder-near": Family(0.001, 0.024),
 }
 
 
@@ -97,10 +106,11 @@ def noise_of(lengths: Lengths) -> Noise:
     parts[:, ~changed] = 0.0
     sums = parts.sum(axis=1)
     along = np.where(changed, lengths.kept, 0.0).sum(axis=0)
-    return Noise(
-        *np.divide(sums, own, out=np.zeros_like(sums), where=own > 0),
-        np.clip(np.divide(along, own, out=np.ones_like(own), where=own > 0), 0.0, 1.0),
+    others, dropped, rounding, following = np.divide(
+        sums, own, out=np.zeros_like(sums), where=own > 0
     )
+    along = np.divide(along, own, out=np.ones_like(own), where=own > 0)
+    return Noise(others, dropped, rounding, following, np.clip(along, 0.0, 1.0))
 
 
 def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, F64, F64, F64]:

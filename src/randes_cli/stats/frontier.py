@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64
+from randes_cli.core.arrays import I64
 from randes_cli.core.grid import step_exponent
 from randes_cli.core.levels import DISTORTION, SEAL_BITS
 from randes_cli.core.prediction import Lengths, moments
@@ -27,6 +27,9 @@ GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 MOST_ROWS = 512
 #: Shares of the gain are compared to so many digits: what is beyond is noise.
 DIGITS = 4
+#: Rows of a frontier that are shown, and how much more of the gain makes another worth showing.
+MOST_SHOWN = 10
+_STEPS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,7 @@ class Outline:
         if len(self._rows) <= MOST_ROWS:
             return replace(self.lengths, kept=whole * kept, rounded=whole * rounded, others={})
         made = np.zeros((4, len(self._bins[1]), whole.shape[1]))
-        for into, values in zip(
-            made, (whole, whole * kept, whole * rounded, changed), strict=True
-        ):
+        for into, values in zip(made, (whole, whole * kept, whole * rounded, changed), strict=True):
             np.add.at(into, bins, values)
         return Lengths(made[0], made[1], made[2], made[3] > 0, self.lengths.groups)
 
@@ -177,6 +178,11 @@ def marked(choices: Iterable[Alternative]) -> tuple[Alternative, ...]:
     return tuple(made)
 
 
+def resized(choices: Iterable[Alternative], size: int) -> tuple[Alternative, ...]:
+    """The choices, the bank at hand of the size that it came to have."""
+    return marked(replace(one, bank_bytes=size) if one.present else one for one in choices)
+
+
 def _size(one: Alternative) -> tuple[int, float, int]:
     return one.bank_bytes, -one.kept, one.groups
 
@@ -185,3 +191,24 @@ def group_choices(tasks: int, groups: int) -> list[int]:
     """Numbers of groups worth a look: few, the neighbours of `groups`, and one a task."""
     wanted = {*GROUPS, groups, groups // 2, 2 * groups, tasks}
     return sorted(number for number in wanted if 1 <= number <= max(1, tasks, groups))
+
+
+def frontier(choices: Sequence[Alternative], most: int = MOST_SHOWN) -> list[Alternative]:
+    """The bank at hand and the best choices, thinned to those that add most, smallest first."""
+    best = [one for one in choices if one.best]
+    here = [one for one in choices if one.present and not one.best]
+    shown = best
+    for step in _STEPS:
+        shown = _thinned(best, step)
+        if len(shown) + len(here) <= most:
+            break
+    return sorted([*shown, *here], key=lambda one: (one.bank_bytes, one.kept))
+
+
+def _thinned(best: Sequence[Alternative], step: float) -> list[Alternative]:
+    """Those that keep at least `step` more than the last one shown, and the bank at hand."""
+    made: list[Alternative] = []
+    for one in best:
+        if not made or one.present or one.kept >= made[-1].kept + step:
+            made.append(one)
+    return made

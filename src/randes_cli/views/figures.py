@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randes_cli.errors import UsageError
+from randes_cli.stats.frontier import frontier
 from randes_cli.views.palette import BLUE, CYCLE, DIVERGING, GREEN, GREY, ORANGE, SKY, VERMILION
 from randes_cli.views.text import decimal, times
 
@@ -236,31 +237,28 @@ def size_figure(report: BankReport) -> Figure:
 
 
 def _choices(axis: Any, report: BankReport, scale: float, unit: str) -> None:
-    for number, groups in enumerate(sorted({one.groups for one in report.alternatives})):
-        line = [one for one in report.alternatives if one.groups == groups]
-        sizes = [one.bank_bytes / scale for one in line]
-        label = f"{groups} group" + ("" if groups == 1 else "s")
-        cosines = [one.predicted_cosine for one in line]
-        axis.plot(sizes, cosines, "o-", color=CYCLE[number], ms=4, lw=1, label=label)
-        for one in line:
-            place = (one.bank_bytes / scale, one.predicted_cosine)
-            axis.annotate(f"{one.bits}", place, (0, 5), textcoords="offset points", size=7)
+    """The frontier: what the best choice of each size is predicted to keep, and the range."""
+    line = [one for one in report.alternatives if one.best]
+    sizes = [one.bank_bytes / scale for one in line]
+    low, kept, high = (
+        [100 * getattr(one, key) for one in line] for key in ("kept_low", "kept", "kept_high")
+    )
+    axis.fill_between(sizes, low, high, color=SKY, alpha=0.3, lw=0, label="measured families")
+    axis.plot(sizes, kept, "o-", color=BLUE, ms=4, lw=1, label="best of its size")
+    for one in (one for one in frontier(report.alternatives, 7) if one.best):
+        text = f"{one.groups}×{one.bits}" + (f"/{one.share}" if one.share > 1 else "")
+        place = one.bank_bytes / scale, 100 * one.kept
+        axis.annotate(text, place, (0, -11), textcoords="offset points", size=7)
     for one in report.alternatives:
         if one.present:
-            axis.plot(
-                one.bank_bytes / scale,
-                one.predicted_cosine,
-                "*",
-                color="black",
-                ms=13,
-                label="this bank",
-                zorder=5,
-            )
+            star = {"color": "black", "ms": 13, "label": "this bank", "zorder": 5}
+            axis.plot(one.bank_bytes / scale, 100 * one.kept, "*", **star)
     axis.margins(y=0.15)
-    axis.set_xlabel(f"{unit} of the bank; numbers are bits")
-    axis.set_ylabel("predicted cosine, mean of tasks")
-    axis.set_title("with other bits and groups")
-    axis.legend(fontsize=8)
+    axis.set_xscale("log")
+    axis.set_xlabel(f"{unit} of the bank; groups × bits / share")
+    axis.set_ylabel("% of the gain kept, predicted")
+    axis.set_title("with other bits, groups and shares")
+    axis.legend(fontsize=8, loc="lower right")
 
 
 def _unit(size: float) -> tuple[float, str]:

@@ -23,6 +23,7 @@ from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
 from randes_cli.stats.breakdown import GroupRow
 from randes_cli.stats.curves import Curves
+from randes_cli.stats.frontier import frontier
 from randes_cli.views.charts import (
     Matrix,
     bar,
@@ -149,17 +150,20 @@ def _groups(key: str, title: str, rows: Sequence[GroupRow]) -> str:
 
 
 def _choices(report: BankReport) -> str:
+    shown = frontier(report.alternatives)
     rows = [
         [
             Cell(str(one.groups), one.groups),
             Cell(str(one.bits), one.bits),
+            Cell(f"1/{one.share}" if one.share > 1 else "all", -one.share),
             _bytes(one.bank_bytes),
-            *_quality(one.predicted_cosine),
+            Cell(f"{one.kept:.1%}", one.kept),
+            Cell(f"{one.kept_low:.1%} to {one.kept_high:.1%}", one.kept_low),
         ]
-        for one in report.alternatives
+        for one in shown
     ]
-    here = [n for n, one in enumerate(report.alternatives) if one.present]
-    heads = ["groups", "bits", "bank", "predicted cosine", ""]
+    here = [n for n, one in enumerate(shown) if one.present]
+    heads = ["groups", "bits", "elements", "bank", "gain kept", "in measured families"]
     return _table("choices", heads, rows, here)
 
 
@@ -286,7 +290,11 @@ def _sections(data: PageData) -> list[str]:
         made.append(_section("Layers", words, _groups("layers", "layer", data.layers)))
     made.append(_section("Bytes", "What the bank is made of.", _sizes(report)))
     if report.alternatives:
-        words = "The same tasks with other bits and groups, predicted; the bold line is this bank."
+        words = (
+            "The same tasks with other bits, groups and shares of the elements: what of their "
+            "gain over the base is predicted to be kept. None keeps as much in fewer bytes; the "
+            "bold line is this bank."
+        )
         made.append(_section("Choices", words, _choices(report)))
     found = data.distribution
     series = {"across models": found.across, "in retrieval": found.during, "within": found.within}

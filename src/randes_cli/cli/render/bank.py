@@ -315,7 +315,7 @@ def bank_view(
     if report.rows:
         parts.append(group_lines(report.rows, report.by, sort, full=full, width=width))
     if report.tasks:
-        parts.append(choice_table(report.alternatives, report.groups, len(report.tasks), width))
+        parts.append(choice_table(report.alternatives, report.base_bytes, width))
     return [line for n, part in enumerate(parts) for line in ([Text()] if n else []) + part]
 
 

@@ -9,14 +9,20 @@ from rich.text import Text
 
 from randes_cli.cli.output import human
 from randes_cli.cli.render.layout import Column, table
+from randes_cli.stats.frontier import frontier
 
 if TYPE_CHECKING:
     from randes_cli.reports import Alternative
 
-#: Rows that are shown: of a longer frontier those that are worth most.
-_MOST_ROWS = 10
-#: So much more of the gain makes another row worth showing.
-_STEPS = (0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0)
+#: Titles, and which column goes first on a narrow terminal.
+_HEADS = (
+    ("x base", 2),
+    ("bits", 0),
+    ("groups", 0),
+    ("elements", 0),
+    ("gain kept", 0),
+    ("in measured families", 1),
+)
 
 
 def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) -> list[Text]:
@@ -33,29 +39,6 @@ def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) ->
         ]
         for one in frontier(choices)
     ]
-    heads = ("x base", "bits", "groups", "elements", "gain kept", "in measured families")
-    columns = [Column("bank", name=True), *(Column(head, drop=n) for n, head in enumerate(heads))]
-    return [Text("what other banks would keep, predicted (* this one)", "bold")] + [
-        *table(columns, rows, width)
-    ]
-
-
-def frontier(choices: Sequence[Alternative], most: int = _MOST_ROWS) -> list[Alternative]:
-    """The bank at hand and the best choices, thinned to those that add most, smallest first."""
-    best = [one for one in choices if one.best]
-    here = [one for one in choices if one.present and not one.best]
-    shown = best
-    for step in reversed(_STEPS):
-        shown = _thinned(best, step)
-        if len(shown) + len(here) <= most:
-            break
-    return sorted([*shown, *here], key=lambda one: (one.bank_bytes, one.kept))
-
-
-def _thinned(best: Sequence[Alternative], step: float) -> list[Alternative]:
-    """Those that keep at least `step` more than the last one shown, and the bank at hand."""
-    made: list[Alternative] = []
-    for one in best:
-        if not made or one.present or one.kept >= made[-1].kept + step:
-            made.append(one)
-    return made
+    columns = [Column(head, drop=drop) for head, drop in _HEADS]
+    heading = Text("what other banks would keep of the gain, predicted (* this one)", "bold")
+    return [heading, *table([Column("bank", name=True), *columns], rows, width)]
