@@ -42,9 +42,11 @@ class TaskSummary:
     notes: tuple[str, ...] = ()
     lost: str = ""
     lost_tensors: int = 0
-    kept: float = 1.0
-    kept_low: float = 1.0
-    kept_high: float = 1.0
+    kept: float | None = None
+    kept_low: float | None = None
+    kept_high: float | None = None
+    verdict: str = ""
+    expected: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from randes_cli import PackOptions, RunOptions, TaskInput, pack
+from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.seal import fit_bits
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
@@ -167,3 +167,10 @@ def test_seal_fit_takes_the_most_bits_within_the_size(folder: Path) -> None:
     assert fit_bits(bank, str(choice(report, 1, 3).bank_bytes + 3000)) == 3
     with pytest.raises(UsageError, match="even one bit takes"):
         fit_bits(bank, "2000")
+
+
+def test_nothing_is_predicted_where_nothing_was_measured(folder: Path) -> None:
+    report = packed(folder, transform=Transform.from_preset("s"))
+    assert report.alternatives == () and report.saving is None and report.tasks[0].kept is None
+    with pytest.raises(UsageError, match="say --bits and --groups"):
+        packed(folder, transform=Transform.from_preset("s"), fit="1.2")

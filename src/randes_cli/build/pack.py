@@ -166,6 +166,11 @@ def _fitted(
         raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
     tried = replace(options, fit=None, keep=None, bits=16, groups=1, share=1)
     report = pack(base, tasks, out, tried, run, force=True, dry_run=True)
+    if not report.alternatives:
+        raise UsageError(
+            "--fit and --keep need a prediction, and of this transform or of adapters as they are "
+            "nothing was measured: say --bits and --groups"
+        )
     if options.keep is not None:
         best = smallest_keeping(report.alternatives, parse_keep(options.keep))
     else:

@@ -18,7 +18,8 @@ from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.frontier import Outline, group_choices, marked, weigh_all
-from randes_cli.stats.stored import bank_lengths, summaries, with_defaults
+from randes_cli.stats.stored import bank_lengths, with_defaults
+from randes_cli.stats.summaries import predictable, summaries
 
 
 def pack_report(
@@ -35,7 +36,8 @@ def pack_report(
     predicted = summaries(manifest, built.statistics)
     size, bits = built.bytes, seal_bits or start.bits
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
-    choices = _alternatives(build, sealed_size, lengths, bits)
+    known = predictable(manifest)
+    choices = _alternatives(build, sealed_size, lengths, bits) if known else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)

@@ -59,8 +59,8 @@ def add(
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli import add as run
-    from randes_cli.cli.render.bank import lost_lines
     from randes_cli.cli.render.tables import edit_table
+    from randes_cli.cli.render.verdict import lost_lines
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 

@@ -74,17 +74,21 @@ def inspect(
             run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
+    from randes_cli.core.verdict import sentences
+
     report = found.report
     if json:
         print_json(
             report,
             ratio_to_base=report.ratio_to_base,
             ratio_to_separate=report.ratio_to_separate,
+            expect=sentences(report.tasks),
             **({} if task is None else {"task": task, "task_rows": plain(found.rows)}),
             **({"measured": plain(found.measured)} if against else {}),
         )
         return
-    from randes_cli.cli.render.bank import bank_view, task_view
+    from randes_cli.cli.render.bank import bank_view
+    from randes_cli.cli.render.task import task_view
 
     order = None if sort is None else sort.value
     if task is None:

@@ -137,11 +137,11 @@ def _add(
         rows = x.shape[-1] if turned else made.shape[-1]
         at = slice(expert * rows, (expert + 1) * rows)
         down, across = group.down[tasks][..., at], group.across[tasks]
-        matrix = group.held.dense(x.dtype)[at]
+        held = group.held.part(at, x.dtype)
         if turned:
-            made += torch.matmul(x * down, matrix) * across
+            made += held.product_turned(x * down) * across
         else:
-            made += F.linear(x * across, matrix) * down
+            made += held.product(x * across) * down
         return
     number, first, second = place
     if number != expert:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.live.held import Held
 from randes_cli.live.names import Part
@@ -32,12 +31,12 @@ class Group:
     def product(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """a ∘ ((x ∘ b) Sᵀ) for a weight whose rows are outputs."""
         down, across = self._sides(index, x.dim())
-        return F.linear(x * across, self.held.dense(x.dtype)) * down
+        return self.held.product(x * across) * down
 
     def product_turned(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """b ∘ ((x ∘ a) S) for a weight whose rows are inputs."""
         down, across = self._sides(index, x.dim())
-        return torch.matmul(x * down, self.held.dense(x.dtype)) * across
+        return self.held.product_turned(x * down) * across
 
     def _sides(self, index: torch.Tensor | int, dims: int) -> tuple[torch.Tensor, torch.Tensor]:
         if isinstance(index, int):
@@ -46,7 +45,7 @@ class Group:
 
     def delta(self, task: int, dtype: torch.dtype) -> torch.Tensor:
         """a S b of one task, [R, C]."""
-        return self.down[task][:, None] * self.held.dense(dtype) * self.across[task]
+        return self.down[task][:, None] * self.held.matrix(dtype) * self.across[task]
 
     def rows(self, ids: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """a[ids] · (S[ids] ∘ b): [*ids, C]. `index` has the leading dimensions of `ids`."""

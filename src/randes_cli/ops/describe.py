@@ -19,7 +19,8 @@ from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.alternatives import alternatives, saving
 from randes_cli.stats.breakdown import Breakdown, GroupRow
-from randes_cli.stats.stored import sealed_bits, stored_statistics, summaries
+from randes_cli.stats.stored import sealed_bits, stored_statistics
+from randes_cli.stats.summaries import predictable, summaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     found = cut.whole()
     tasks = summaries(manifest, statistics)
     lambdas = [task.coefficient for task in tasks]
-    choices = alternatives(bank, statistics, found)
+    choices = alternatives(bank, statistics, found) if predictable(manifest) else ()
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     held: Counter[str] = Counter()
