@@ -71,7 +71,9 @@ def test_one_choice_is_the_bank_at_hand(folder: Path) -> None:
     here = [one for one in report.alternatives if one.present]
     found = [(one.groups, one.bits, one.share, one.bank_bytes) for one in here]
     assert found == [(2, 2, 1, report.bank_bytes)]
-    assert here[0].kept == pytest.approx(sum(task.kept for task in report.tasks) / 4, abs=1e-3)
+    assert here[0].kept == pytest.approx(
+        sum((task.kept or 0.0) for task in report.tasks) / 4, abs=1e-3
+    )
 
 
 def test_fit_packs_what_is_predicted_to_keep_most_within_the_size(folder: Path) -> None:
