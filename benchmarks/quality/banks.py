@@ -14,7 +14,8 @@ from methods import Models, Packed
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.core.quality import noise_of
 from randes_cli.files.bank import BankFile
-from randes_cli.stats.stored import bank_lengths, coefficients, stored_lengths
+from randes_cli.stats.coefficients import coefficients
+from randes_cli.stats.lengths import bank_lengths, stored_lengths
 
 
 def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
@@ -97,7 +98,7 @@ def own_deltas(bits: int) -> Callable[[Models, int], Packed]:
 def _told(path: Path) -> tuple[dict[str, float], dict[str, list[float]]]:
     """λ by task as `unpack` takes it from the bank's norms, and the noise of the tasks."""
     file = BankFile(path)
-    lengths = bank_lengths(file.manifest, *stored_lengths(file))
+    lengths = bank_lengths(file.manifest, stored_lengths(file))
     chosen, noise = coefficients(file.manifest, lengths), noise_of(lengths)
     names = [task.name for task in file.manifest.tasks]
     file.close()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from randes_cli.core import quality
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.prediction import Lengths
+from randes_cli.core.prediction import Cut, Lengths
 from randes_cli.core.quality import Family, Noise, family_kept, kept_of, mean_kept, noise_of
 
 TENSORS, TASKS, SIZE = 3, 4, 4000
@@ -25,16 +27,15 @@ def deltas() -> F64:
 
 def lengths(found: F64, bits: int, every: int, groups: tuple[int, ...]) -> Lengths:
     whole = (found**2).sum(axis=2)
-    left = np.full(TENSORS, (1 - DISTORTION[bits]) / every)
-    used = dict.fromkeys(groups)
+    spread = np.full(TENSORS, float(every))
+    cut = Cut.supposed(spread / (1 - DISTORTION[bits]), spread)
     return Lengths(
         whole,
         whole,
         whole,
         whole > 0,
         groups,
-        left=dict.fromkeys(used, left),
-        every=dict.fromkeys(used, np.full(TENSORS, float(every))),
+        cuts=dict.fromkeys(groups, cut),
     )
 
 
@@ -68,18 +69,9 @@ def test_a_cut_sum_has_the_noise_that_was_told() -> None:
     kept = chance.permutation(SIZE) < SIZE // 2
     back = 2.0 * kept * signs[:, 0] * (signs * found).sum(axis=1)
     error = ((back - found[:, 0]) ** 2).sum() / (found[:, 0] ** 2).sum()
-    whole = lengths(found, 4, 2, (0,) * TASKS)
-    noise = noise_of(
-        Lengths(
-            whole.whole,
-            whole.whole,
-            whole.whole,
-            whole.changed,
-            whole.groups,
-            every=whole.every,
-            left={0: np.full(TENSORS, 0.5)},
-        )
-    )
+    spread = np.full(TENSORS, 2.0)
+    live = replace(lengths(found, 4, 2, (0,) * TASKS), cuts={0: Cut.supposed(spread, spread)})
+    noise = noise_of(live)
     assert noise.rounding == pytest.approx(0.0, abs=1e-9)
     assert noise.others[0] + noise.dropped[0] == pytest.approx(error, rel=0.1)
 
@@ -90,6 +82,15 @@ def test_a_delta_that_fell_through_the_grid_is_not_kept() -> None:
     first, second = kept_of(noise_of(fell))
     assert first == (1.0, 1.0, 1.0)
     assert second == (0.0, 0.0, 0.0)
+
+
+def test_a_sum_that_sealing_measured_is_told_as_it_was_measured() -> None:
+    """Half of ⟨S, Q⟩ is lost, and ‖Q‖² is nine tenths of ‖S‖²: an error of 0.9 − 2 · ½ + 1."""
+    whole = np.array([[4.0]])
+    cut = Cut.supposed(np.ones(1)).measured(np.array([4.0]), np.array([2.0]), np.array([3.6]))
+    noise = noise_of(Lengths(whole, whole, whole, whole > 0, (0,), cuts={0: cut}))
+    assert noise.along == pytest.approx([0.5])
+    assert noise.rounding == noise.following == pytest.approx([0.9])
 
 
 def test_what_a_task_left_alone_is_kept_whole() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +17,9 @@ from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
+from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import Outline, group_choices, marked, weigh_all
-from randes_cli.stats.stored import bank_lengths, with_defaults
+from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.summaries import predictable, summaries
 
 
@@ -31,13 +32,13 @@ def pack_report(
     if seal_bits is not None:
         groups = {task.group for task in manifest.tasks}
         manifest = manifest.with_sealed(dict.fromkeys(groups, SealRecord(seal_bits)))
-    found = built.statistics.norms, built.statistics.rounded
-    manifest, lengths = with_defaults(manifest, *found), bank_lengths(manifest, *found)
+    known = built.statistics.known
+    manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
     predicted = summaries(manifest, built.statistics)
     size, bits = built.bytes, seal_bits or start.bits
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
-    known = predictable(manifest)
-    choices = _alternatives(build, sealed_size, lengths, bits) if known else ()
+    told = predictable(manifest)
+    choices = _alternatives(build, sealed_size, lengths, bits) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)
@@ -70,6 +71,23 @@ def pack_report(
 
 def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
     return adapter_advice(float(np.mean([task.predicted_cosine for task in predicted])))
+
+
+def as_sealed(
+    packed: Sequence[TaskSummary], sealed: Iterable[TaskSummary]
+) -> tuple[TaskSummary, ...]:
+    """The tasks of a bank that was packed and then sealed, as measured while it was."""
+    read = {task.index: task for task in packed}
+    return tuple(
+        replace(
+            task,
+            read_bytes=read[task.index].read_bytes,
+            side_files=read[task.index].side_files,
+            left_out=read[task.index].left_out,
+            notes=read[task.index].notes,
+        )
+        for task in sealed
+    )
 
 
 def _alternatives(build: Build, size: int, lengths: Lengths, bits: int) -> tuple[Alternative, ...]:

@@ -105,7 +105,7 @@ def noise_of(lengths: Lengths) -> Noise:
     own = np.where(changed, lengths.whole, 0.0).sum(axis=0)
     parts[:, ~changed] = 0.0
     sums = parts.sum(axis=1)
-    along = np.where(changed, lengths.kept, 0.0).sum(axis=0)
+    along = np.where(changed, _along(lengths), 0.0).sum(axis=0)
     others, dropped, rounding, following = np.divide(
         sums, own, out=np.zeros_like(sums), where=own > 0
     )
@@ -113,16 +113,32 @@ def noise_of(lengths: Lengths) -> Noise:
     return Noise(others, dropped, rounding, following, np.clip(along, 0.0, 1.0))
 
 
+def _along(lengths: Lengths) -> F64:
+    """⟨Δ, Q⟩ of every tensor and task, of a sum of orthogonal deltas."""
+    made = np.empty_like(lengths.whole)
+    for group in sorted(set(lengths.groups)):
+        members = lengths.members(group)
+        found = (lengths.placed(lengths.kept, members).T * lengths.kept_by(group)).T
+        made[:, members] = lengths.named(found, members)
+    return made
+
+
 def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, F64, F64, F64]:
     """Others, dropped, rounding and following at each position of a group's tasks."""
     own = lengths.placed(lengths.rounded, members)
-    energy = (own.sum(axis=1) + lengths.others.get(group, 0.0))[:, None]
-    every = lengths.spread(group, len(own))[:, None]
+    energy = lengths.sum_energy(group, members)
+    every = np.broadcast_to(lengths.every(group), energy.shape)
+    cut = np.maximum(lengths.read(group, energy) - _matched(lengths, group) * every * energy, 0.0)
+    part = np.divide(own, energy[:, None], out=np.zeros_like(own), where=energy[:, None] > 0)
     grid = own - 2 * lengths.placed(lengths.kept, members) + lengths.placed(lengths.whole, members)
-    cut = lengths.gain(group, len(own))[:, None] - every
-    part = np.divide(own, energy, out=np.zeros_like(own), where=energy > 0)
-    rounding = cut * energy + every * np.maximum(grid, 0.0)
-    return every * (energy - own), (every - 1.0) * own, rounding, cut * own * part
+    every, energy, cut = every[:, None], energy[:, None], cut[:, None]
+    rounding = cut + every * np.maximum(grid, 0.0)
+    return every * (energy - own), (every - 1.0) * own, rounding, cut * part**2
+
+
+def _matched(lengths: Lengths, group: int) -> F64 | float:
+    """‖Q‖² − ‖Q − S‖² over ‖S‖², S being the sum as it is stored and Q as it is read."""
+    return 2.0 * lengths.kept_by(group) - 1.0
 
 
 def kept_of(noise: Noise) -> list[Kept]:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from randes_cli.core.prediction import Moments
+from randes_cli.core.quality import mean_kept, noise_of
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.writer import parse_size
 from randes_cli.reports import Alternative
 from randes_cli.stats.frontier import DIGITS, Outline, group_choices, marked, weigh_all
-from randes_cli.stats.stored import Statistics, bank_lengths
+from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.stored import Statistics
 
 #: Plain numbers below it are ratios to the base, from it on they are bytes.
 _MOST_RATIO = 1000
@@ -31,19 +33,28 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
         if kind in ("sum", "scale"):
             held += tensor.nbytes
             names.add(name)
+    lengths = bank_lengths(manifest, statistics.known)
     outline = Outline(
         list(manifest.base.tensors.values()),
         [tensor for name, tensor in manifest.base.tensors.items() if name in names],
-        bank_lengths(manifest, statistics.norms, statistics.rounded),
+        lengths,
         [task.index for task in manifest.tasks],
         bank.header.file_size - held,
         manifest.capacity,
     )
     sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
     shares = {manifest.shares.get(group, 1) for group in range(groups)}
-    cosine = float(found.cosine.mean()) if count else 1.0
+    kept = mean_kept(noise_of(lengths))
+    here = {
+        "bank_bytes": bank.header.file_size,
+        "predicted_cosine": float(found.cosine.mean()) if count else 1.0,
+        "present": True,
+        "kept": kept.middle,
+        "kept_low": kept.low,
+        "kept_high": kept.high,
+    }
     return marked(
-        replace(one, bank_bytes=bank.header.file_size, predicted_cosine=cosine, present=True)
+        replace(one, **here)
         if one.groups == groups and sealed == {one.bits} and shares == {one.share}
         else one
         for one in weigh_all(outline, group_choices(count, groups))

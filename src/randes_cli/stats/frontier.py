@@ -12,7 +12,7 @@ import numpy as np
 from randes_cli.core.arrays import I64
 from randes_cli.core.grid import step_exponent
 from randes_cli.core.levels import DISTORTION, SEAL_BITS
-from randes_cli.core.prediction import Lengths, moments
+from randes_cli.core.prediction import Cut, Lengths, moments
 from randes_cli.core.quality import mean_kept, noise_of
 from randes_cli.core.stats import rounding_of
 from randes_cli.files.bank_keys import sealed_tensors, sum_tensor
@@ -116,10 +116,9 @@ class Outline:
         ones, tensors = dict.fromkeys(dealt), self._bins[1]
         every = np.array([float(share_of(t, 0, {0: share}).every) for t in tensors])
         lost = DISTORTION[bits] if bits < 8 else 0.0
-        left = (1.0 - lost * np.array([float(sealable(t)) for t in tensors])) / every
-        return replace(
-            wide, groups=dealt, left=dict.fromkeys(ones, left), every=dict.fromkeys(ones, every)
-        )
+        cells = np.array([lost * sealable(tensor) for tensor in tensors])
+        cut = Cut.supposed(every / (1.0 - cells), every)
+        return replace(wide, groups=dealt, cuts=dict.fromkeys(ones, cut))
 
     @cached_property
     def _at_8(self) -> Lengths:
