@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from randes_cli.core.prediction import Moments
-from randes_cli.core.quality import mean_kept, noise_of
+from randes_cli.core.quality import Kept, mean_kept, noise_of
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
@@ -45,20 +44,22 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
     sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
     shares = {manifest.shares.get(group, 1) for group in range(groups)}
     kept = mean_kept(noise_of(lengths))
-    here = {
-        "bank_bytes": bank.header.file_size,
-        "predicted_cosine": float(found.cosine.mean()) if count else 1.0,
-        "present": True,
-        "kept": kept.middle,
-        "kept_low": kept.low,
-        "kept_high": kept.high,
-    }
+    cosine = float(found.cosine.mean()) if count else 1.0
+
+    def here(one: Alternative) -> Alternative:
+        size, share = bank.header.file_size, one.share
+        return Alternative(groups, one.bits, size, cosine, True, share, *_in_order(kept))
+
     return marked(
-        replace(one, **here)
+        here(one)
         if one.groups == groups and sealed == {one.bits} and shares == {one.share}
         else one
         for one in weigh_all(outline, group_choices(count, groups))
     )
+
+
+def _in_order(kept: Kept) -> tuple[float, float, float]:
+    return kept.middle, kept.low, kept.high
 
 
 def parse_limit(text: str, base_bytes: int) -> int:
