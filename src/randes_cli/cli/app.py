@@ -26,6 +26,7 @@ COMMANDS = {
     "seal": "seal",
     "tune": "tune",
     "evaluate": "evaluate",
+    "serve": "serve",
 }
 
 
