@@ -11,6 +11,7 @@ from randes_cli.files.bank_keys import (
     NORMS,
     ROUNDED,
     base_key,
+    cut_key,
     file_key,
     own_key,
     parse_key,
@@ -47,6 +48,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
         if parse_key(found.name).kind == "sum":
             _check_sum(found, manifest, summable, expect)
     _check_units(manifest, tensors)
+    _check_sums(manifest, summable, tensors)
     _check_cells(manifest, summable)
     for task in manifest.tasks:
         for name, tensor in task.own.items():
@@ -57,10 +59,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
                 dtype = task.tensor(base[name]).dtype
                 expect(own_key(task.name, name), dtype, (extra, *shape[1:]))
     _check_files(manifest, tensors)
-    shapes = statistics_shapes(len(summable), len(manifest.cells), len(manifest.tasks))
-    if ROUNDED not in tensors:  # a bank of before
-        del shapes[ROUNDED]
-    for key, shape in shapes.items():
+    for key, shape in _statistics(manifest, len(summable), tensors).items():
         expect(key, "F64", shape)
 
 
@@ -80,6 +79,21 @@ def statistics_shapes(rows: int, cells: int, tasks: int) -> dict[str, tuple[int,
         ROUNDED: (2, rows, tasks),
         GRAM: (cells, 2, tasks, tasks),
     }
+
+
+def _statistics(
+    manifest: Manifest, rows: int, tensors: Mapping[str, TensorInfo]
+) -> dict[str, tuple[int, ...]]:
+    """The statistics that a bank must have; those of before lack some."""
+    shapes = statistics_shapes(rows, len(manifest.cells), len(manifest.tasks))
+    shapes.update({cut_key(group): cut_shape(rows) for group in manifest.sealed})
+    later = {ROUNDED, *map(cut_key, manifest.sealed)}
+    return {key: shape for key, shape in shapes.items() if key in tensors or key not in later}
+
+
+def cut_shape(rows: int) -> tuple[int, ...]:
+    """What sealing measures of a group: ‖S‖², ⟨S, Q⟩ and ‖Q‖² of superposable tensors."""
+    return 3, rows
 
 
 def _check_sum(
@@ -133,6 +147,20 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
             if any(there) and not all(there):
                 lost = names[there.index(False)]
                 raise BankDamaged(f"tensor {sum_key(group, lost)!a} is missing")
+
+
+def _check_sums(
+    manifest: Manifest, summable: Iterable[str], tensors: Mapping[str, TensorInfo]
+) -> None:
+    """Whether a group has the sum of every tensor that a task of it changed."""
+    absent: dict[int, frozenset[str]] = {}
+    for task in manifest.tasks:
+        nothing = task.unchanged | task.absent | task.own.keys()
+        absent[task.group] = absent.get(task.group, nothing) & nothing
+    for name in summable:
+        for group, names in absent.items():
+            if name not in names and sum_key(group, name) not in tensors:
+                raise BankDamaged(f"tensor {sum_key(group, name)!a} is missing")
 
 
 def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from randes_cli.live.group import Group
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.selection import Current, Selection
-from randes_cli.live.weight import Group, Weight
+from randes_cli.live.weight import Weight
 
 #: What transformers calls the arguments of such a layer.
 _ARGUMENTS = ["hidden_states", "top_k_index", "top_k_weights"]
@@ -136,11 +137,11 @@ def _add(
         rows = x.shape[-1] if turned else made.shape[-1]
         at = slice(expert * rows, (expert + 1) * rows)
         down, across = group.down[tasks][..., at], group.across[tasks]
-        matrix = group.held.dense(x.dtype)[at]
+        held = group.held.part(at, x.dtype)
         if turned:
-            made += torch.matmul(x * down, matrix) * across
+            made += held.product_turned(x * down) * across
         else:
-            made += F.linear(x * across, matrix) * down
+            made += held.product(x * across) * down
         return
     number, first, second = place
     if number != expert:

@@ -13,7 +13,8 @@ from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.plan import superposable
-from randes_cli.stats.stored import Statistics, cells_of, norm_rows, predict_bank
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import Statistics, cells_of, predict_bank
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Breakdown:
         tensors = bank.manifest.base.tensors.values()
         self._found = predict_bank(bank.manifest, statistics)
         self._cell_of = cells_of(norm_rows(tensors), statistics.cells)
+        #: Tensors that lie in no cell, and in each.
+        self._rows_in = np.bincount(self._cell_of + 1)
         names = norm_rows(tensors)
         sizes = [tensor.elements for tensor in tensors if superposable(tensor)]
         self._elements = np.array(sizes, np.int64)
@@ -68,8 +71,9 @@ class Breakdown:
     def moments(self, name: str) -> tuple[Moments, F64 | None]:
         """Of every task on one group: its moments, and 2 × T × T Gram matrices where stored."""
         rows = self.rows[name]
-        cells = np.unique(self._cell_of[rows])
-        shared = np.isin(cells, np.delete(self._cell_of, rows))
+        ours = np.bincount(self._cell_of[rows] + 1, minlength=len(self._rows_in))
+        cells = np.flatnonzero(ours) - 1
+        shared = ours[cells + 1] < self._rows_in[cells + 1]
         known = len(cells) and not shared.any() and cells[0] >= 0
         grams = self.statistics.grams[cells].sum(axis=0) if known else None
         return self._found.over(rows), grams
@@ -88,7 +92,7 @@ class Breakdown:
             name=name,
             tensors=len(rows),
             elements=int(self._elements[rows].sum()),
-            share=float(found.own.sum()) / (float(self.statistics.norms.sum()) or 1.0),
+            share=float(found.own.sum()) / (float(self.statistics.known.norms.sum()) or 1.0),
             predicted_cosine=float(found.cosine[there].mean()),
             predicted_error=float(np.sqrt(np.square(errors).mean())),
             before=None if grams is None else off_diagonal(grams[0]),
@@ -101,12 +105,13 @@ class Breakdown:
         if not found.changed[column]:
             return None
         rows = self.rows[name][self._found.changed[self.rows[name], column]]
+        norms = self.statistics.known.norms
         pair = [None, None] if grams is None else [_others(gram, column) for gram in grams]
         return GroupRow(
             name=name,
             tensors=len(rows),
             elements=int(self._elements[rows].sum()),
-            share=float(found.own[column]) / (float(self.statistics.norms[:, column].sum()) or 1.0),
+            share=float(found.own[column]) / (float(norms[:, column].sum()) or 1.0),
             predicted_cosine=float(found.cosine[column]),
             predicted_error=float(found.error(np.ones(len(found.own)))[column]),
             before=pair[0],
