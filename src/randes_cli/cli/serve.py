@@ -79,10 +79,10 @@ def serve(
     """Serve every task of a bank behind one address, with OpenAI's interface and a page."""
     _require_extra()
     from randes_cli.files.writer import parse_size
-    from randes_cli.serve.edition import Opening
-    from randes_cli.serve.generating import Sizes
-    from randes_cli.serve.guard import Limits
-    from randes_cli.serve.server import Service, Serving, hosts_of
+    from randes_cli.server.edition import Opening
+    from randes_cli.server.generating import Sizes
+    from randes_cli.server.guard import Limits
+    from randes_cli.server.service import Service, Serving, hosts_of
 
     key = _key(api_key, api_key_file)
     _log(quiet=quiet)

@@ -17,9 +17,9 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.live.mixed import MixedModel
-from randes_cli.serve import cache as caches
-from randes_cli.serve.answer import Answer, Failed
-from randes_cli.serve.sampling import Choice, choose
+from randes_cli.server import cache as caches
+from randes_cli.server.answer import Answer, Failed
+from randes_cli.server.sampling import Choice, choose
 
 log = logging.getLogger("randes.serve")
 

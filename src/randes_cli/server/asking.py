@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from randes_cli.serve.answer import Answer, Done, Event, Failed, Job, Reading, Result
-from randes_cli.serve.bodies import ChatBody, CompletionBody
-from randes_cli.serve.edition import Served
-from randes_cli.serve.engine import Engine
-from randes_cli.serve.errors import Refused
-from randes_cli.serve.sampling import Chooser, Sampling
-from randes_cli.serve.texts import TextReader
+from randes_cli.server.answer import Answer, Done, Event, Failed, Job, Reading, Result
+from randes_cli.server.bodies import ChatBody, CompletionBody
+from randes_cli.server.edition import Served
+from randes_cli.server.engine import Engine
+from randes_cli.server.errors import Refused
+from randes_cli.server.sampling import Chooser, Sampling
+from randes_cli.server.texts import TextReader
 
 
 @dataclass(frozen=True, slots=True)

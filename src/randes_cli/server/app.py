@@ -11,23 +11,23 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from randes_cli.serve import failures, reading
-from randes_cli.serve.asking import Asking, add_answers
-from randes_cli.serve.bodies import (
+from randes_cli.server import failures, reading
+from randes_cli.server.asking import Asking, add_answers
+from randes_cli.server.bodies import (
     ChatBody,
     ClassifyBody,
     CompletionBody,
     EmbeddingBody,
 )
-from randes_cli.serve.edition import Edition, Served
-from randes_cli.serve.engine import Engine
-from randes_cli.serve.errors import Refused
-from randes_cli.serve.guard import Guard, Limits
-from randes_cli.serve.kinds import Kind
-from randes_cli.serve.metrics import Counted, Metrics
-from randes_cli.serve.shapes import Chat, Shape
-from randes_cli.serve.streams import EventStream, whole_answer
-from randes_cli.serve.watch import Watch
+from randes_cli.server.edition import Edition, Served
+from randes_cli.server.engine import Engine
+from randes_cli.server.errors import Refused
+from randes_cli.server.guard import Guard, Limits
+from randes_cli.server.kinds import Kind
+from randes_cli.server.metrics import Counted, Metrics
+from randes_cli.server.shapes import Chat, Shape
+from randes_cli.server.streams import EventStream, whole_answer
+from randes_cli.server.watch import Watch
 
 log = logging.getLogger("randes.serve")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from randes_cli.serve.readers import Reader
-from randes_cli.serve.sampling import Choice, Chooser
-from randes_cli.serve.texts import TextReader
+from randes_cli.server.readers import Reader
+from randes_cli.server.sampling import Choice, Chooser
+from randes_cli.server.texts import TextReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -20,11 +20,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from randes_cli.errors import InputOutputError
 from randes_cli.interrupts import SIGNALS
-from randes_cli.serve.app import Api, application
-from randes_cli.serve.edition import Opening, open_edition
-from randes_cli.serve.engine import Engine
-from randes_cli.serve.guard import Limits
-from randes_cli.serve.watch import Watch, state_of
+from randes_cli.limits import StrPath, as_source
+from randes_cli.server.app import Api, application
+from randes_cli.server.edition import Opening, open_edition
+from randes_cli.server.engine import Engine
+from randes_cli.server.guard import Limits
+from randes_cli.server.watch import Watch, state_of
 
 log = logging.getLogger("randes.serve")
 #: Where a server that listens for this machine alone is reached.
@@ -163,6 +164,49 @@ class Service:
     def stop(self) -> None:
         """Take no more requests, and end when those under way are answered."""
         self._server.should_exit = True
+
+
+def serve(
+    bank: StrPath,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+    tasks: Sequence[str] | None = None,
+    base: StrPath | None = None,
+    coefficient: float | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    hold: str = "dense",
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve every task of a bank with OpenAI's interface, until SIGTERM or SIGINT.
+
+    Requests of different tasks share batches. A bank that is replaced is taken up. `ready` is
+    told the address (port 0 takes any) when requests are answered; `hold`, `base` and
+    `coefficient` are as in `attach`, `dtype` is torch's name for one. The command line has more.
+
+    Raises MissingError for unknown tasks and where there is nothing to serve, MismatchError for
+    signs that do not factor, InputOutputError for an address that cannot be had.
+    """
+    service = Service(
+        Opening(
+            as_source(bank),
+            None if base is None else as_source(base),
+            tuple(tasks) if tasks is not None else None,
+            device,
+            dtype,
+            hold,
+            coefficient,
+        ),
+        Serving(
+            host,
+            port,
+            limits=Limits(api_key.encode() if api_key else None, hosts=hosts_of(host, ())),
+        ),
+    )
+    ready(service.address)
+    service.run()
 
 
 def _config(api: Api, how: Serving) -> uvicorn.Config:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from randes_cli.serve.errors import Refused
+from randes_cli.server.errors import Refused
 
 #: What may be asked without a key: nothing in it tells of tasks, prompts or answers.
 _OPEN = frozenset(("/", "/health", "/favicon.ico"))

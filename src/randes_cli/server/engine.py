@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from randes_cli.serve.answer import Answer, Failed, Job, Reading
-from randes_cli.serve.edition import Edition
-from randes_cli.serve.encoding import Encoding
-from randes_cli.serve.errors import Refused
-from randes_cli.serve.generating import Generating
+from randes_cli.server.answer import Answer, Failed, Job, Reading
+from randes_cli.server.edition import Edition
+from randes_cli.server.encoding import Encoding
+from randes_cli.server.errors import Refused
+from randes_cli.server.generating import Generating
 
 log = logging.getLogger("randes.serve")
 

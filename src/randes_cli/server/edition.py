@@ -20,12 +20,12 @@ from randes_cli.files.side_files import content_digest
 from randes_cli.live import transformers as live
 from randes_cli.live.mixed import attach
 from randes_cli.ops.describe import describe
-from randes_cli.serve.encoding import Encoding
-from randes_cli.serve.errors import Refused
-from randes_cli.serve.generating import Generating, Sizes
-from randes_cli.serve.kinds import Kind, Nature, context_of, ends_of, nature_of
-from randes_cli.serve.readers import Reader, readers_of
-from randes_cli.serve.words import Tokenizers, Words
+from randes_cli.server.encoding import Encoding
+from randes_cli.server.errors import Refused
+from randes_cli.server.generating import Generating, Sizes
+from randes_cli.server.kinds import Kind, Nature, context_of, ends_of, nature_of
+from randes_cli.server.readers import Reader, readers_of
+from randes_cli.server.words import Tokenizers, Words
 
 log = logging.getLogger("randes.serve")
 #: What the base is called, unless a task has that name.

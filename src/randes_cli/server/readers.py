@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from randes_cli.api import Bank
-from randes_cli.serve.kinds import Kind, Nature
+from randes_cli.server.kinds import Kind, Nature
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from randes_cli.serve.answer import Done, Failed, Piece
-from randes_cli.serve.asking import Asking, hung_up
-from randes_cli.serve.errors import Refused, error_body
-from randes_cli.serve.metrics import Metrics
-from randes_cli.serve.sampling import Choice
-from randes_cli.serve.shapes import Shape, usage
+from randes_cli.server.answer import Done, Failed, Piece
+from randes_cli.server.asking import Asking, hung_up
+from randes_cli.server.errors import Refused, error_body
+from randes_cli.server.metrics import Metrics
+from randes_cli.server.sampling import Choice
+from randes_cli.server.shapes import Shape, usage
 
 log = logging.getLogger("randes.serve")
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from randes_cli.errors import RandesError
-from randes_cli.serve.edition import Opening, open_edition
-from randes_cli.serve.engine import Engine
+from randes_cli.server.edition import Opening, open_edition
+from randes_cli.server.engine import Engine
 
 log = logging.getLogger("randes.serve")
 #: What `state_of` tells.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from randes_cli.live.mixed import MixedModel
-from randes_cli.serve.answer import Failed, Reading, Result
-from randes_cli.serve.generating import Sizes
+from randes_cli.server.answer import Failed, Reading, Result
+from randes_cli.server.generating import Sizes
 
 log = logging.getLogger("randes.serve")
 

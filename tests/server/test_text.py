@@ -12,10 +12,10 @@ import pytest
 import torch
 import transformers as tf
 
-from randes_cli.serve.generating import Sizes
-from randes_cli.serve.server import Service
+from randes_cli.server.generating import Sizes
+from randes_cli.server.service import Service
 from tests.live.many import options
-from tests.serve.service import (
+from tests.server.service import (
     EIGHT,
     Alone,
     alphabet,

@@ -14,7 +14,7 @@ from randes_cli.api import Bank
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.side_files import content_digest
-from randes_cli.serve.errors import Refused
+from randes_cli.server.errors import Refused
 
 #: Small files that decide what a tokenizer does.
 _FILES = re.compile(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from randes_cli.serve.edition import Served
-from randes_cli.serve.sampling import Choice
+from randes_cli.server.edition import Served
+from randes_cli.server.sampling import Choice
 
 
 @dataclass(slots=True)

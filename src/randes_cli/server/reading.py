@@ -10,15 +10,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from randes_cli.serve.answer import Failed, Result
-from randes_cli.serve.asking import Asking, add_reading
-from randes_cli.serve.bodies import ClassifyBody, EmbeddingBody, Pair, inputs
-from randes_cli.serve.edition import Served
-from randes_cli.serve.engine import Engine
-from randes_cli.serve.errors import Refused
-from randes_cli.serve.metrics import Metrics
-from randes_cli.serve.shapes import usage
-from randes_cli.serve.streams import until_hung_up
+from randes_cli.server.answer import Failed, Result
+from randes_cli.server.asking import Asking, add_reading
+from randes_cli.server.bodies import ClassifyBody, EmbeddingBody, Pair, inputs
+from randes_cli.server.edition import Served
+from randes_cli.server.engine import Engine
+from randes_cli.server.errors import Refused
+from randes_cli.server.metrics import Metrics
+from randes_cli.server.shapes import usage
+from randes_cli.server.streams import until_hung_up
 
 
 async def embeddings(

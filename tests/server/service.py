@@ -18,9 +18,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 import randes_cli
 from randes_cli import PackOptions
-from randes_cli.serve.edition import Opening
-from randes_cli.serve.generating import Sizes
-from randes_cli.serve.server import Service, Serving
+from randes_cli.server.edition import Opening
+from randes_cli.server.generating import Sizes
+from randes_cli.server.service import Service, Serving
 from tests.live.many import options, pack_folders
 from tests.test_architectures import GROUPED, perturb
 

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from randes_cli.errors import printable
-from randes_cli.serve.errors import Refused, error_body
+from randes_cli.server.errors import Refused, error_body
 
 log = logging.getLogger("randes.serve")
 
