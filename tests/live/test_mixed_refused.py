@@ -44,12 +44,6 @@ def test_names_are_checked_and_the_nearest_is_said(tmp_path: Path) -> None:
         mixed(ids.repeat(5, 1), adapter_names=["cars", "sun", "dtd"])
 
 
-def test_signs_that_do_not_factor_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    bank = bank_of(gpt2, tmp_path, options("hankel"))
-    with pytest.raises(MismatchError, match=r"\(hankel\) do not factor.*two-sided, or.*Pool"):
-        attached(bank)
-
-
 def test_models_whose_rows_would_be_mistaken_are_refused(tmp_path: Path) -> None:
     def xlnet() -> Made:
         config = tf.XLNetConfig(vocab_size=96, d_model=32, n_layer=1, n_head=4, d_inner=48)
