@@ -29,6 +29,7 @@ COMMANDS = {
     "seal": "seal",
     "tune": "tune",
     "evaluate": "evaluate",
+    "serve": "serve",
 }
 
 

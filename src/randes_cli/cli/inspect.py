@@ -10,7 +10,7 @@ import typer
 
 from randes_cli.cli import complete
 from randes_cli.cli import options as o
-from randes_cli.cli.output import plain, print_json, print_lines, progress_bar
+from randes_cli.cli.output import note, plain, print_json, print_lines, progress_bar
 from randes_cli.cli.panels import SPEAKS
 from randes_cli.errors import UsageError
 
@@ -106,7 +106,7 @@ def inspect(
     if json:
         _print_report(found, task, measured=bool(against))
     else:
-        _show(found, task, None if sort is None else sort.value, full)
+        _show(found, task, None if sort is None else sort.value, full=full, quiet=quiet)
 
 
 def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:
@@ -138,7 +138,9 @@ def _print_report(found: Inspection, task: str | None, *, measured: bool) -> Non
     )
 
 
-def _show(found: Inspection, task: str | None, sort: str | None, full: bool) -> None:
+def _show(
+    found: Inspection, task: str | None, sort: str | None, *, full: bool, quiet: bool
+) -> None:
     """All that was found, for people."""
     from randes_cli.cli.render.bank import bank_view
     from randes_cli.cli.render.task import task_view
@@ -146,6 +148,8 @@ def _show(found: Inspection, task: str | None, sort: str | None, full: bool) -> 
     report = found.report
     if task is None:
         print_lines(lambda width: bank_view(report, width=width, full=full, sort=sort))
+        if report.saving:
+            note(report.saving, quiet=quiet)
     else:
         print_lines(lambda w: task_view(report, task, found.rows, width=w, full=full, sort=sort))
     if found.measured:

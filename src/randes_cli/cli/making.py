@@ -113,7 +113,17 @@ Fit = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Choose bits and groups: the best predicted within 500MB, or 1.1 times the base.",
+        help="Choose bits, groups and share: the best predicted within 500MB, or 1.1 times the "
+        "base.",
+        show_default=False,
+        rich_help_panel=MADE,
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Choose them for the smallest bank predicted to keep 99% of the gain, say.",
         show_default=False,
         rich_help_panel=MADE,
     ),

@@ -34,6 +34,7 @@ def pack(
     share: m.Share = None,
     groups: m.Groups = 1,
     fit: m.Fit = None,
+    keep: m.Keep = None,
     seed: m.Seed = 42,
     capacity: m.Capacity = None,
     targets: m.Targets = "all",
@@ -75,7 +76,7 @@ def pack(
         read=report.read_bytes,
         written=report.bank_bytes,
         before=pack_notes(report, full=full),
-        after=[report.advice] if report.advice else [],
+        after=[text for text in (report.advice, report.saving) if text],
         expect=sentences(report.tasks),
     )
 

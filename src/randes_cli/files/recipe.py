@@ -48,6 +48,7 @@ OPTIONS: Mapping[str, tuple[type, ...]] = {
     "share": (int, str),
     "groups": (int,),
     "fit": (str, int, float),
+    "keep": (str, int, float),
     "seed": (int,),
     "capacity": (int,),
     "targets": (str,),
@@ -99,7 +100,7 @@ def options_of(words: Mapping[str, Any]) -> PackOptions:
     share = words.get("share")
     bits, every = bits_and_share(str(words.get("bits", 16)), None if share is None else str(share))
     default = PackOptions()
-    fit = words.get("fit")
+    fit, keep = words.get("fit"), words.get("keep")
     return PackOptions(
         transform=Transform(
             choose("--shuffle", Shuffle, words.get("shuffle") or preset.shuffle),
@@ -113,6 +114,7 @@ def options_of(words: Mapping[str, Any]) -> PackOptions:
         seed=words.get("seed", default.seed),
         groups=words.get("groups", default.groups),
         fit=None if fit is None else str(fit),
+        keep=None if keep is None else str(keep),
         base_storage=_storage(words.get("base", "embed")),
         capacity=words.get("capacity"),
         steps=words.get("steps", {}),
