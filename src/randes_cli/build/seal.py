@@ -31,20 +31,22 @@ from randes_cli.core.codes import (
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.core.share import Share
-from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.atomic import atomic_file, check_space, check_target
+from randes_cli.errors import UsageError
+from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sealed_tensors, sum_key
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.bank_output import bank_output
+from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
+from randes_cli.files.shards import most_bytes
 from randes_cli.limits import StrPath
 from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of, tensor_bytes
 from randes_cli.reports import SealReport
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo, check_shard_size
 from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.stored import (
     stored_lengths,
@@ -102,12 +104,14 @@ def seal(
     force: bool = False,
     wait: float = 0.0,
     dry_run: bool = False,
+    max_shard_size: int | None = None,
     progress: Progress = no_progress,
 ) -> SealReport:
     """Write to `out` (None: in place) the bank with its live groups cut to `bits` an element.
 
     Groups that are sealed already stay as they are. Tensors too small for scales of their own
-    (vectors) stay live sums of a read-only group.
+    (vectors) stay live sums of a read-only group. `max_shard_size` is in bytes (None: in shards or
+    not as the bank is).
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
     path, run = Path(bank), run or RunOptions()
@@ -115,12 +119,21 @@ def seal(
     target = edited_bank(path) if itself or out is None else Path(out)
     path = target if itself else path
     check_seal_bits(bits)
+    check_shard_size(max_shard_size)
     if dry_run:
         return seal_locked(path, target, bits, run, dry_run=True, progress=progress)
     if out is not None:
         check_target(target, force=force)
     with bank_lock(target, wait=wait, edits=itself):
-        return seal_locked(path, target, bits, run, force=force or out is None, progress=progress)
+        return seal_locked(
+            path,
+            target,
+            bits,
+            run,
+            force=force or out is None,
+            most=max_shard_size,
+            progress=progress,
+        )
 
 
 def seal_locked(
@@ -131,11 +144,12 @@ def seal_locked(
     *,
     force: bool = False,
     dry_run: bool = False,
+    most: int | None = None,
     progress: Progress = no_progress,
 ) -> SealReport:
     """`seal`, where the caller holds the lock of `target`."""
     with BankFile(bank) as old:
-        return _Sealing(old, bits, run, progress).run(target, force=force, dry_run=dry_run)
+        return _Sealing(old, bits, run, progress, most).run(target, force=force, dry_run=dry_run)
 
 
 def fit_bits(bank: Path, limit: str | None) -> int:
@@ -156,8 +170,10 @@ def fit_bits(bank: Path, limit: str | None) -> int:
 class _Sealing:
     """One sealing under way."""
 
-    def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
-        self.old, self.bits, self.progress = old, bits, progress
+    def __init__(
+        self, old: BankFile, bits: int, run: RunOptions, progress: Progress, most: int | None
+    ) -> None:
+        self.old, self.bits, self.progress, self.most = old, bits, progress, most
         self.threads = thread_count(run.threads, old.manifest.base.tensors.values())
         self.strip = max(8, (run.strip_elements or _STRIP) // 8 * 8)
         manifest = old.manifest
@@ -191,23 +207,26 @@ class _Sealing:
         gone = {one.key for one in self.sums}
         kept = [key for key in content_keys(self.old) if key not in gone]
         freed = sum(self.old.info(key).nbytes for key in gone)
-        size = self.old.header.file_size - freed + sum(tensor.nbytes for tensor in made)
+        size = self.old.size - freed + sum(tensor.nbytes for tensor in made)
         sealed = {**self.old.manifest.sealed}
         sealed.update({group: SealRecord(self.bits) for group in self.groups})
         manifest = with_defaults(self.old.manifest.with_sealed(sealed), *stored_lengths(self.old))
         report = self._report(target, manifest, size, dry_run=dry_run)
         if dry_run:
             return report
+        most = most_bytes(self.most, size, self.old.most)
         check_space(target.parent, size)
         self._measure()
-        with atomic_file(target, force=force) as file:
-            file.reserve(size)
+        with bank_output(target, force=force, most=most) as out:
+            out.reserve(size)
             candidates = [*map(self.old.info, kept), *made, *closing_tensors()]
-            writer = BankWriter(file, candidates)
+            writer = BankWriter(out, header_room(candidates))
             copy_tensors(writer, self.old, kept, self.progress)
+            for number in (0, 1):  # scales, then codes
+                for one in self.sums:
+                    writer.place(self._tensors(one)[number])
+            writer.close_shard()
             self._write_scales(writer)
-            for one in self.sums:
-                writer.place(self._tensors(one)[1])
             self._cut(writer)
             return replace(report, bytes_after=writer.finish(manifest))
 
@@ -221,7 +240,7 @@ class _Sealing:
             dry_run=dry_run,
             bits=self.bits,
             groups=tuple(self.groups),
-            bytes_before=self.old.header.file_size,
+            bytes_before=self.old.size,
             bytes_after=size,
             before=summaries(self.old.manifest, statistics),
             after=summaries(manifest, statistics),
@@ -266,9 +285,7 @@ class _Sealing:
         raw = np.empty(rect.elements * size, np.uint8)
         self.old.read_into(one.key, rect.start * size, raw)
         if digest(raw) != self.old.digest(one.key, number):
-            raise BankDamaged(
-                f"{self.old.path}: tensor {one.key!a} is damaged (see: randes verify)"
-            )
+            raise self.old.damaged(one.key)
         units: Units = raw.view(code_dtype(8 * size))
         return units
 
@@ -276,7 +293,7 @@ class _Sealing:
         for one in self.sums:
             rows, columns = self._fitted(one)
             data = np.concatenate([rows, columns]).astype("<f2").tobytes()
-            writer.add_whole(self._tensors(one)[0], data)
+            writer.write_whole(self._tensors(one)[0], data)
 
     # Second pass: codes
 

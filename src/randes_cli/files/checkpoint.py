@@ -46,6 +46,22 @@ class WeightFile(Protocol):
         """Close the file."""
 
 
+def read_fully(fd: int, path: Path, offset: int, out: Raw) -> None:
+    """Fill `out` from `offset` of an open file. Raises CheckpointError where it ends early."""
+    view = out.data
+    try:
+        while view:
+            done = read_at(fd, view, offset)
+            if not done:
+                raise CheckpointError(f"{path}: truncated while it was read")
+            view, offset = view[done:], offset + done
+    except OSError as error:
+        reason = InputOutputError(f"{path}: {error.strerror} while reading")
+        raise (
+            reason if error.errno == errno.EIO else wrap_os_error(error, path, "reading")
+        ) from error
+
+
 class TensorFile:
     """One open safetensors file. Reads are positioned, so threads share it."""
 
@@ -70,18 +86,7 @@ class TensorFile:
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
-        view = out.data
-        try:
-            while view:
-                done = read_at(self.fd, view, offset)
-                if not done:
-                    raise CheckpointError(f"{self.path}: truncated while it was read")
-                view, offset = view[done:], offset + done
-        except OSError as error:
-            reason = InputOutputError(f"{self.path}: {error.strerror} while reading")
-            raise (
-                reason if error.errno == errno.EIO else wrap_os_error(error, self.path, "reading")
-            ) from error
+        read_fully(self.fd, self.path, offset, out)
 
     def close(self) -> None:
         """Close the file; further reads fail."""

@@ -135,7 +135,7 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
         [tensor for name, tensor in manifest.base.tensors.items() if name in names],
         bank_lengths(manifest, statistics.norms, statistics.rounded),
         [task.index for task in manifest.tasks],
-        bank.header.file_size - held,
+        bank.size - held,
         manifest.capacity,
         max(manifest.shares.values(), default=1),
     )
@@ -144,7 +144,7 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
     sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
     cosine = float(found.cosine.mean()) if count else 1.0
     return tuple(
-        Alternative(one.groups, one.bits, bank.header.file_size, cosine, True)
+        Alternative(one.groups, one.bits, bank.size, cosine, True)
         if one.groups == groups and sealed == {one.bits}
         else one
         for one in made
