@@ -37,6 +37,11 @@ __all__ = [
 ]
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something: ``1 tensor``, ``2,000 tensors``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def printable(text: str) -> str:
     """Text with control and direction characters spelled out: names come from strangers."""
     if text.isprintable():

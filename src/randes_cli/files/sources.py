@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
-from randes_cli.files.hub import (
-    HubModel,
-    fetch,
-    open_hub,
-    open_hub_bank,
-    open_remote_bank,
-    remote_checkpoint,
-)
 from randes_cli.files.hub_ref import HubRef, parse_ref
 from randes_cli.specs import OpenOptions
+
+if TYPE_CHECKING:  # loaded where something is on the Hub
+    from randes_cli.files.hub import HubModel
 
 
 def on_hub(text: str) -> bool:
@@ -28,13 +24,21 @@ def on_hub(text: str) -> bool:
 def open_bank(text: str) -> BankFile:
     """Open a bank to look at; one on the Hub stays there and is read by range."""
     ref = parse_ref(text)
-    return BankFile(Path(text)) if ref is None else open_remote_bank(ref)
+    if ref is None:
+        return BankFile(Path(text))
+    from randes_cli.files.hub import open_remote_bank
+
+    return open_remote_bank(ref)
 
 
 def local_bank(text: str) -> Path:
     """Where a bank lies here; one on the Hub is fetched."""
     ref = parse_ref(text)
-    return Path(text) if ref is None else fetch(open_hub_bank(ref)).path
+    if ref is None:
+        return Path(text)
+    from randes_cli.files.hub import fetch, open_hub_bank
+
+    return fetch(open_hub_bank(ref)).path
 
 
 def own_bank(text: str) -> Path:
@@ -64,6 +68,8 @@ class Sources:
     def _model(self, text: str) -> HubModel | None:
         ref = self._ref(text)
         if ref is not None and text not in self._models:
+            from randes_cli.files.hub import open_hub
+
             self._models[text] = open_hub(ref, self.options)
         return self._models.get(text)
 
@@ -72,6 +78,8 @@ class Sources:
         model = self._model(text)
         if model is None:
             return open_checkpoint(text, self.options)
+        from randes_cli.files.hub import remote_checkpoint
+
         return remote_checkpoint(model, self.options)
 
     def open(self, text: str) -> Checkpoint:
@@ -79,6 +87,8 @@ class Sources:
         model = self._model(text)
         if model is None:
             return open_checkpoint(text, self.options)
+        from randes_cli.files.hub import fetch
+
         fetched = fetch(model)
         return open_checkpoint(
             str(fetched.path), self.options, called=fetched.source, left_out=model.left_out
