@@ -253,7 +253,7 @@ class BankWriter:
         with spool.opened() as old, made.opened() as out:
             old.resize(file.container.size)
             out.copy_from(old.fd, 0, file.container.size, file.head)
-            old.resize(0)
+        self.out.folder.drop(spool)
         return made
 
     def _close_index(

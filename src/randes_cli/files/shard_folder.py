@@ -75,20 +75,22 @@ class ShardFolder:
 
     def __init__(self, bank: Path) -> None:
         self.bank, self.path = bank, bank.with_name(f"{bank.name}.d")
-        self._new: list[NewShard] = []
+        self._new: dict[Path, NewShard] = {}
+        self._count = 0
         self._made: list[Path] = []
         self._created = False
 
     def create(self) -> NewShard:
         """A new shard, without a name yet. Raises what making a file raises."""
         try:
-            if not self._new:
+            if not self._count:
                 self._make()
-            path = self.path / f".{len(self._new)}.{os.urandom(6).hex()}{_SUFFIX}"
+            self._count += 1
+            path = self.path / f".{self._count}.{os.urandom(6).hex()}{_SUFFIX}"
             made = NewShard(path, keep=len(self._new) < most_open())
         except OSError as error:
             raise wrap_os_error(error, self.path, "creating a shard") from error
-        self._new.append(made)
+        self._new[made.path] = made
         return made
 
     def _make(self) -> None:
@@ -106,13 +108,13 @@ class ShardFolder:
             with new.opened() as out:
                 self._keep_mode(out.fd, new.path)
                 if _same_bytes(out.fd, target):
-                    new.close()
-                    os.unlink(new.path)
+                    self.drop(new)
                     return
                 os.fsync(out.fd)
             new.close()
             refuse_input(target)
             os.replace(new.path, target)
+            self._new.pop(new.path, None)
         except OSError as error:
             raise wrap_os_error(error, target, "committing a shard") from error
         self._made.append(target)
@@ -123,6 +125,12 @@ class ShardFolder:
             mode = os.lstat(self.bank).st_mode
             if stat.S_ISREG(mode):
                 set_mode(fd, path, stat.S_IMODE(mode))
+
+    def drop(self, new: NewShard) -> None:
+        """Remove a shard that gets no name."""
+        new.close()
+        _unlink(new.path)
+        self._new.pop(new.path, None)
 
     def sync(self) -> None:
         """Make the names last."""
@@ -135,9 +143,8 @@ class ShardFolder:
 
     def discard(self, kept: Collection[str] | None) -> None:
         """Remove what did not become part of a bank: all but the shards `kept` (None: all do)."""
-        for new in self._new:
-            new.close()
-            _unlink(new.path)
+        for new in list(self._new.values()):
+            self.drop(new)
         if kept is not None:
             stay = set(map(shard_file, kept))
             for path in self._made:
