@@ -12,7 +12,8 @@ from methods import Models, Packed
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.files.bank import BankFile
-from randes_cli.stats.stored import bank_lengths, coefficients, stored_lengths
+from randes_cli.stats.coefficients import coefficients
+from randes_cli.stats.lengths import bank_lengths, stored_lengths
 
 
 def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
@@ -77,7 +78,7 @@ def own_deltas(bits: int) -> Callable[[Models, int], Packed]:
 def _defaults(path: Path) -> dict[str, float]:
     """λ by task as `unpack` takes it from the bank's norms."""
     file = BankFile(path)
-    chosen = coefficients(file.manifest, bank_lengths(file.manifest, *stored_lengths(file)))
+    chosen = coefficients(file.manifest, bank_lengths(file.manifest, stored_lengths(file)))
     names = [task.name for task in file.manifest.tasks]
     file.close()
     return dict(zip(names, chosen, strict=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 from randes_cli.build.build import Build
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
-from randes_cli.build.pack_report import pack_report
+from randes_cli.build.pack_report import as_sealed, pack_report
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
@@ -84,7 +84,8 @@ def pack(
                 sealed = seal_locked(
                     live, out, seal_bits, run, force=force, most=most, progress=progress
                 )
-            return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
+            done = as_sealed(report.tasks, sealed.after)
+            return replace(report, bank=str(out), bank_bytes=sealed.bytes_after, tasks=done)
 
 
 def _written(

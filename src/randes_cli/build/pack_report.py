@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,11 @@ from randes_cli.core.prediction import Lengths
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.records import SealRecord
 from randes_cli.plan import tensor_bytes
-from randes_cli.reports import Alternative, PackReport
+from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
-from randes_cli.stats.stored import bank_lengths, with_defaults
+from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.summaries import summaries
 
 
@@ -29,8 +31,8 @@ def pack_report(
     if seal_bits is not None:
         groups = {task.group for task in manifest.tasks}
         manifest = manifest.with_sealed(dict.fromkeys(groups, SealRecord(seal_bits)))
-    found = built.statistics.norms, built.statistics.rounded
-    manifest, lengths = with_defaults(manifest, *found), bank_lengths(manifest, *found)
+    known = built.statistics.known
+    manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
     predicted = summaries(manifest, built.statistics)
     size, bits = built.bytes, seal_bits or start.bits
     choices = _alternatives(build, size, lengths, bits) if dry_run else ()
@@ -65,6 +67,23 @@ def pack_report(
             if kept_adapters
             else advice(choices, len(predicted), size, mean, start.groups)
         ),
+    )
+
+
+def as_sealed(
+    packed: Sequence[TaskSummary], sealed: Iterable[TaskSummary]
+) -> tuple[TaskSummary, ...]:
+    """The tasks of a bank that was packed and then sealed, as measured while it was."""
+    read = {task.index: task for task in packed}
+    return tuple(
+        replace(
+            task,
+            read_bytes=read[task.index].read_bytes,
+            side_files=read[task.index].side_files,
+            left_out=read[task.index].left_out,
+            notes=read[task.index].notes,
+        )
+        for task in sealed
     )
 
 

@@ -20,7 +20,8 @@ from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import OpenOptions, RunOptions
-from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import predict_bank, stored_statistics
 from randes_cli.workers import Progress, no_progress
 
 

@@ -21,7 +21,8 @@ from randes_cli.files.writer import parse_size
 from randes_cli.plan import sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import TensorInfo
-from randes_cli.stats.stored import Statistics, bank_lengths, kept_energy
+from randes_cli.stats.lengths import bank_lengths, supposed_cuts
+from randes_cli.stats.stored import Statistics
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
@@ -77,7 +78,7 @@ class Outline:
             self.lengths.changed,
             dealt,
             self.lengths.order,
-            kept_energy(self.base, sealed, shares),
+            supposed_cuts(self.base, sealed, shares),
         )
         return float(moments(lengths).cosine.mean()) if dealt else 1.0
 
@@ -133,7 +134,7 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
     outline = Outline(
         list(manifest.base.tensors.values()),
         [tensor for name, tensor in manifest.base.tensors.items() if name in names],
-        bank_lengths(manifest, statistics.norms, statistics.rounded),
+        bank_lengths(manifest, statistics.known),
         [task.index for task in manifest.tasks],
         bank.size - held,
         manifest.capacity,

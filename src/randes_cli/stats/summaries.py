@@ -9,13 +9,15 @@ from randes_cli.core.verdict import LOST, Verdict, judge
 from randes_cli.files.manifest import Manifest
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import BaseStorage, Rest, Signs
+from randes_cli.stats.coefficients import coefficients
+from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.lost import lost_tasks, lost_tensors, told_lost
-from randes_cli.stats.stored import Statistics, bank_lengths, coefficients
+from randes_cli.stats.stored import Statistics
 
 
 def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors."""
-    lengths = bank_lengths(manifest, statistics.norms, statistics.rounded)
+    lengths = bank_lengths(manifest, statistics.known)
     found = predict(lengths, statistics.met(manifest.base.tensors.values()))
     cosines, chosen = found.over().cosine.tolist(), coefficients(manifest, lengths)
     counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
