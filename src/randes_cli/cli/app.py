@@ -28,6 +28,7 @@ COMMANDS = {
     "convert": "convert",
     "tune": "tune",
     "evaluate": "evaluate",
+    "serve": "serve",
 }
 
 
