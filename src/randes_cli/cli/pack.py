@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def pack(
     every: m.Every = 1,
     rest: m.Others = Rest.sum,
     base_storage: m.Storage = m.Where.embed,
+    max_shard_size: o.MaxShardSize = None,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
     device: o.Device = "cpu",
@@ -64,7 +66,7 @@ def pack(
             source,
             inputs,
             out,
-            options_of(words),
+            replace(options_of(words), max_shard_size=o.shard_size(max_shard_size)),
             o.run_options(threads, max_memory, device),
             force=force,
             dry_run=dry_run,

@@ -48,6 +48,7 @@ def seal(
     in_place: InPlace = False,
     bits: Bits = None,
     fit: Fit = None,
+    max_shard_size: o.MaxShardSize = None,
     wait: o.Wait = 0.0,
     threads: o.Threads = 0,
     dry_run: o.DryRun = False,
@@ -76,6 +77,7 @@ def seal(
             o.run_options(threads, None),
             force=force,
             wait=wait,
+            max_shard_size=o.shard_size(max_shard_size),
             dry_run=dry_run,
             progress=progress,
         )
