@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import complete
-from randes_cli.cli.panels import COMES_OUT, GOES_IN, RUNS, SPEAKS
+from randes_cli.cli.panels import COMES_OUT, GOES_IN, MADE, RUNS, SPEAKS
 from randes_cli.errors import UsageError
 from randes_cli.specs import DEVICES, OpenOptions, RunOptions
 
