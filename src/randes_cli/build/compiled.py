@@ -6,12 +6,14 @@ What it cannot do, or finds wrong, is left to `strips`: it makes the same bytes,
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from randes_cli.build.steps import Step as Grid
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_run import Chunk, Kind, Made, Step
 from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.disk import OutputFile
 from randes_cli.files.source import Source, place_of
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
@@ -41,18 +43,20 @@ def run_compiled(run: JobRun) -> bool:
     rect, unit = run.job.rect, run.unit
     if rect.row1 > unit.rows:
         return False
-    try:
-        tape = _Tape(run)
-    except _Elsewhere:
-        return False
     chunk = Chunk(rect.start, rect.elements, unit.cols, unit.view, unit.signs)
-    found = run.kernel.run(chunk, tape.steps)
-    if found is None:
-        return False
+    with ExitStack() as opened:
+        try:
+            tape = _Tape(run, opened)
+        except _Elsewhere:
+            return False
+        found = run.kernel.run(chunk, tape.steps)
+        if found is None:
+            return False
+        for out, count in tape.written:
+            out.sent(count)
     for made, note in zip(found, tape.notes, strict=True):
         note(made)
     run.bytes_read = tape.bytes_read
-    run.files.writer.sent(tape.bytes_written)
     return True
 
 
@@ -63,11 +67,12 @@ def _nothing(made: Made) -> None:
 class _Tape:
     """The steps of a job, and what is to be done with what each finds."""
 
-    def __init__(self, run: JobRun) -> None:
-        self.run = run
+    def __init__(self, run: JobRun, opened: ExitStack) -> None:
+        self.run, self.opened = run, opened
         self.steps: list[Step] = []
         self.notes: list[Callable[[Made], None]] = []
-        self.bytes_read = self.bytes_written = 0
+        self.bytes_read = 0
+        self.written: list[tuple[OutputFile, int]] = []
         for layer, name in enumerate(run.unit.names):
             self._base(layer, name)
         for part in run.job.parts:
@@ -89,11 +94,10 @@ class _Tape:
 
     def _target(self, key: str, size: int) -> tuple[int, int]:
         """Where this chunk of a tensor of the bank, of `size` bits an element, goes."""
-        found, rect = self.run.files.writer.where(key), self.run.job.rect
-        if found is None:
-            raise _Elsewhere
-        self.bytes_written += rect.elements * size // 8
-        return found[0], found[1] + rect.start * size // 8
+        out, offset = self.opened.enter_context(self.run.files.writer.file_of(key))
+        rect = self.run.job.rect
+        self.written.append((out, rect.elements * size // 8))
+        return out.fd, offset + rect.start * size // 8
 
     def _base(self, layer: int, name: str) -> None:
         files, inputs = self.run.files, self.run.inputs
