@@ -27,7 +27,8 @@ from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
-from randes_cli.stats.alternatives import best_fit, parse_limit
+from randes_cli.stats.alternatives import best_fit, parse_keep, parse_limit, smallest_keeping
+from randes_cli.stats.frontier import resized
 from randes_cli.workers import Progress, no_progress
 
 
@@ -60,9 +61,9 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-    if options.fit is not None:
+    if options.fit is not None or options.keep is not None:
         options = _fitted(base, tasks, out, options, run)
-    seal_bits = options.bits if options.bits < 8 else None
+    seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
     if seal_bits is not None:
         options = replace(options, bits=16)
     with ExitStack() as stack:
@@ -81,9 +82,16 @@ def pack(
         with passing_name(out) as live:
             report = _written(inputs, live, options, run, force, progress, seal_bits)
             with in_use(live):
-                sealed = seal_locked(live, out, seal_bits, run, force=force, progress=progress)
-            done = as_sealed(report.tasks, sealed.after)
-            return replace(report, bank=str(out), bank_bytes=sealed.bytes_after, tasks=done)
+                sealed = seal_locked(
+                    live, out, seal_bits, run, force=force, most=most, progress=progress
+                )
+            return replace(
+                report,
+                bank=str(out),
+                bank_bytes=sealed.bytes_after,
+                tasks=as_sealed(report.tasks, sealed.after),
+                alternatives=resized(report.alternatives, sealed.bytes_after),
+            )
 
 
 def _written(
@@ -97,6 +105,8 @@ def _written(
 ) -> PackReport:
     """Write a live bank, and report it as it is or will be sealed."""
     build = _build(inputs, out, options, run, force, progress)
+    if seal_bits is not None:
+        build.most = 0  # it is one file, and passes
     return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
 
 
@@ -150,7 +160,16 @@ def _build(
         fixed=False,
     )
     draft = Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
-    build = Build(out, draft, steps, run, progress, phase="packing", force=force)
+    build = Build(
+        out,
+        draft,
+        steps,
+        run,
+        progress,
+        phase="packing",
+        force=force,
+        most=options.max_shard_size,
+    )
     build.sample(supposed=inputs.away)
     return build
 
@@ -158,10 +177,18 @@ def _build(
 def _fitted(
     base: str | None, tasks: Sequence[TaskInput], out: Path, options: PackOptions, run: RunOptions
 ) -> PackOptions:
-    """The options with the bits and groups that are predicted best for the size asked for."""
+    """The options with the bits, groups and share that are predicted best for what is asked."""
     if any(task.group is not None for task in tasks):
-        raise UsageError("--fit chooses the groups: leave @GROUP out")
-    tried = replace(options, fit=None, bits=16, groups=1)
+        raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
+    tried = replace(options, fit=None, keep=None, bits=16, groups=1, share=1)
     report = pack(base, tasks, out, tried, run, force=True, dry_run=True)
-    best = best_fit(report.alternatives, parse_limit(str(options.fit), report.base_bytes))
-    return replace(options, fit=None, bits=best.bits, groups=best.groups)
+    if not report.alternatives:
+        raise UsageError(
+            "--fit and --keep need a prediction, and of this transform or of adapters as they are "
+            "nothing was measured: say --bits and --groups"
+        )
+    if options.keep is not None:
+        best = smallest_keeping(report.alternatives, parse_keep(options.keep))
+    else:
+        best = best_fit(report.alternatives, parse_limit(str(options.fit), report.base_bytes))
+    return replace(tried, bits=best.bits, groups=best.groups, share=best.share)

@@ -37,22 +37,25 @@ class Cut:
         kept: ⟨S, Q⟩ / ⟨S, S⟩.
         gain: ‖Q‖² / ‖S‖², S being dense.
         length: ‖Q‖² as it was measured; NaN where it was not.
+        every: the m of each tensor.
     """
 
     kept: F64
     gain: F64
     length: F64
+    every: F64
 
     @classmethod
-    def supposed(cls, gain: F64) -> Cut:
-        """Of a Gaussian sum, nothing measured."""
-        return cls(np.ones(len(gain)), gain, np.full(len(gain), np.nan))
+    def supposed(cls, gain: F64, every: F64 | None = None) -> Cut:
+        """Of a Gaussian sum, nothing measured; without `every` a dense one."""
+        ones = np.ones(len(gain))
+        return cls(ones, gain, np.full(len(gain), np.nan), ones if every is None else every)
 
     def measured(self, squares: F64, crossed: F64, length: F64) -> Cut:
         """With ‖S‖² and ⟨S, Q⟩ of what is stored, and ‖Q‖² as it is read; where S is any."""
         there = squares > 0
         kept = np.divide(crossed, squares, out=self.kept.copy(), where=there)
-        return Cut(kept, self.gain, np.where(there, length, self.length))
+        return Cut(kept, self.gain, np.where(there, length, self.length), self.every)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,10 @@ class Lengths:
         """‖S‖² of a dense S at each position, were all deltas orthogonal."""
         energy: F64 = self.placed(self.rounded, members).sum(axis=1)
         return energy + self.others.get(group, 0.0)
+
+    def every(self, group: int) -> F64 | float:
+        """The m of each tensor in a group that stores one element in m."""
+        return self.cuts[group].every if group in self.cuts else 1.0
 
     def kept_by(self, group: int) -> F64 | float:
         """⟨x, Q(S)⟩ / ⟨x, S⟩ at each position, of the deltas x in S."""

@@ -75,8 +75,8 @@ def supposed_cuts(
     made = {}
     for group in sorted({*sealed, *shares}):
         lost = DISTORTION[sealed[group]] if group in sealed else 0.0
-        dense = 1.0 - sealable_rows(base) * lost
-        made[group] = Cut.supposed(shared_rows(base, shares.get(group, 1)) / dense)
+        every = shared_rows(base, shares.get(group, 1))
+        made[group] = Cut.supposed(every / (1.0 - sealable_rows(base) * lost), every)
     return made
 
 

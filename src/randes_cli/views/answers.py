@@ -76,9 +76,9 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
     if poor and not curves.measured:
         command = f"randes evaluate {bank} --evaluate 'python eval.py {{checkpoint}}'"
         steps.append(Step("Measure before you rely on it:", command))
-    better = [one for one in report.alternatives if not one.present and one.groups > report.groups]
-    if poor and better:
-        steps.append(Step("More groups bring more back: see Choices below."))
+    here = next((one.kept for one in report.alternatives if one.present), 1.0)
+    if poor and any(one.kept > here for one in report.alternatives):
+        steps.append(Step("Other bits and groups bring more back: see Choices below."))
     return [*steps[:4], Step("Take a model out:", f"randes unpack {bank} {name} -o {name}")]
 
 

@@ -217,12 +217,16 @@ def _parts(data: PageData, draw: bool) -> list[Part]:
     if data.layers:
         parts.append(_groups("layers", "Layers", "layer", data.layers, draw))
     if report.alternatives:
-        words = "The same tasks with other bits and groups, predicted; the bold line is this bank."
+        words = (
+            "The same tasks with other bits, groups and shares of the elements: what of their gain "
+            "over the base is predicted to be kept. None keeps as much in fewer bytes; the bold "
+            "line is this bank."
+        )
         images = (
             _one(
                 "bytes and quality",
                 lambda axis: panels.choices(axis, report.alternatives),
-                "Predicted cosine by bytes of the bank; the table has the figures",
+                "Gain kept by bytes of the bank, predicted; the table has the figures",
                 *(3.6,),
             )
             if draw

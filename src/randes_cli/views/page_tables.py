@@ -9,6 +9,7 @@ from randes_cli.core.verdict import kept
 from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.stats.breakdown import GroupRow
+from randes_cli.stats.frontier import frontier
 from randes_cli.views.text import human
 
 #: Rows of a table of types or layers; those with the most energy are kept.
@@ -111,16 +112,19 @@ def group_table(key: str, title: str, rows: Sequence[GroupRow]) -> Table:
 
 
 def choice_table(report: BankReport) -> Table:
-    """The same tasks with other bits and groups; the bank at hand in bold."""
+    """The frontier of bits, groups and shares; the bank at hand in bold."""
+    shown = frontier(report.alternatives)
     rows = [
         [
             _count(one.groups),
             _count(one.bits),
+            Cell(f"1/{one.share}" if one.share > 1 else "all", -one.share),
             _bytes(one.bank_bytes),
-            _quality(one.predicted_cosine),
+            Cell(f"{one.kept:.1%}", one.kept),
+            Cell(f"{one.kept_low:.1%} to {one.kept_high:.1%}", one.kept_low),
         ]
-        for one in report.alternatives
+        for one in shown
     ]
-    here = [n for n, one in enumerate(report.alternatives) if one.present]
-    heads = ["groups", "bits", "bank", "predicted cosine"]
+    here = [n for n, one in enumerate(shown) if one.present]
+    heads = ["groups", "bits", "elements", "bank", "gain kept", "in measured families"]
     return Table("choices", "Choices", heads, rows, here)

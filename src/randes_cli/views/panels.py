@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randes_cli.core.arrays import F64
+from randes_cli.stats.frontier import frontier
 from randes_cli.views.palette import (
     BLUE,
     CYCLE,
@@ -153,24 +154,30 @@ def sizes(axis: Any, report: BankReport) -> None:
 
 
 def choices(axis: Any, alternatives: Sequence[Alternative]) -> None:
-    """Bytes and predicted quality of the same tasks with other bits and groups."""
+    """The frontier: what the best bank of each size is predicted to keep, and the range."""
     scale, unit = size_unit(max(one.bank_bytes for one in alternatives))
-    for number, groups in enumerate(sorted({one.groups for one in alternatives})):
-        line = [one for one in alternatives if one.groups == groups]
-        sizes = [one.bank_bytes / scale for one in line]
-        text = f"{groups} group" + ("" if groups == 1 else "s")
-        found = [one.predicted_cosine for one in line]
-        axis.plot(sizes, found, "o-", color=CYCLE[number % len(CYCLE)], ms=4, lw=1, label=text)
-        for one in line:
-            place = (one.bank_bytes / scale, one.predicted_cosine)
-            axis.annotate(f"{one.bits}", place, (0, 5), textcoords="offset points", size=7)
+    line = [one for one in alternatives if one.best]
+    sizes = [one.bank_bytes / scale for one in line]
+    low, kept, high = (
+        [100 * getattr(one, key) for one in line] for key in ("kept_low", "kept", "kept_high")
+    )
+    axis.fill_between(sizes, low, high, color=SKY, alpha=0.3, lw=0, label="measured families")
+    axis.plot(sizes, kept, "o-", color=BLUE, ms=4, lw=1, label="best of its size")
+    for one in (one for one in frontier(alternatives, 7) if one.best):
+        text = f"{one.groups}×{one.bits}" + (f"/{one.share}" if one.share > 1 else "")
+        place = (one.bank_bytes / scale, 100 * one.kept)
+        axis.annotate(text, place, (0, -11), textcoords="offset points", size=7)
     for one in alternatives:
         if one.present:
-            place = (one.bank_bytes / scale, one.predicted_cosine)
+            place = (one.bank_bytes / scale, 100 * one.kept)
             axis.plot(*place, "*", color=INK, ms=13, label="this bank", zorder=5)
     axis.margins(y=0.15)
-    axis.set_xlabel(f"{unit} of the bank; numbers are bits")
-    axis.set_ylabel("predicted cosine, mean of tasks")
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    axis.tick_params(axis="x", which="both", labelsize=7)
+    axis.set_xlabel(f"{unit} of the bank; groups × bits / share")
+    axis.set_ylabel("% of the gain kept, predicted")
     axis.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
 
