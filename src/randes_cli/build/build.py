@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from randes_cli.build.draft import Draft
@@ -31,6 +30,8 @@ from randes_cli.build.tally import Tally
 from randes_cli.files.atomic import OutputFile, atomic_file, check_space
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import zero_digests
+from randes_cli.files.guard import reads_far
+from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
 from randes_cli.files.shared import content_fingerprint
@@ -67,7 +68,7 @@ class Build:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         draft: Draft,
         steps: Steps,
         run: RunOptions,
@@ -80,7 +81,8 @@ class Build:
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
         self.phase, self.progress = phase, progress
         tensors = list(draft.base.tensors.values())
-        self.workers = Workers(run, tensors, (unit.layers for unit in draft.units))
+        layers = (unit.layers for unit in draft.units)
+        self.workers = Workers(run, tensors, layers, far=reads_far())
         #: The base to take deltas from, None where it is all zeros.
         self.base: Source | None = None if isinstance(draft.base, ZeroBase) else draft.base
         count = len(draft.start.tasks) + len(draft.coming)
@@ -169,7 +171,7 @@ class Build:
         """The file that takes the bank's name, once there is room for it."""
         size, draft = self.estimate(), self.draft
         more = sum(tensor_bytes(p.source.tensors.values()) for p in draft.coming if draft.old)
-        check_space(self.path.parent, size + more)
+        check_space(self.path, size + more)
         with atomic_file(self.path, force=self.force) as file:
             file.reserve(size)
             yield file

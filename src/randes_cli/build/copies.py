@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, hasher
+from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
@@ -115,14 +115,14 @@ def closing_tensors() -> list[TensorInfo]:
 
 
 def rewrite_manifest(
-    path: Path, change: Callable[[Manifest], Manifest], *, progress: Progress = no_progress
+    path: Place, change: Callable[[Manifest], Manifest], *, progress: Progress = no_progress
 ) -> int:
     """Replace a bank by itself with another manifest, in one commit; return its bytes.
 
     The caller holds the lock. Raises BankDamaged, NoSpace, InputOutputError.
     """
     with BankFile(path) as old:
-        check_space(path.parent, old.header.file_size)
+        check_space(path, old.header.file_size)
         with atomic_file(path, force=True) as file:
             file.reserve(old.header.file_size)
             writer = BankWriter(file, [*old.header.tensors.values(), *closing_tensors()])

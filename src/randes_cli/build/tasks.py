@@ -161,7 +161,7 @@ def _bank_origin(bank: BankFile) -> Origin:
     files = {}
     for name, digest in record.files.items():
         data = bank.read_whole(file_key(digest)).tobytes() if name.endswith(CONFIG) else None
-        files[name] = SideFile(bank.path, digest, bank.info(file_key(digest)).nbytes, data)
+        files[name] = SideFile(Path(str(bank.path)), digest, bank.info(file_key(digest)).nbytes, data)
     return Origin(record.layout, files, record.left_out, record.pickle)
 
 

@@ -16,15 +16,16 @@ from randes_cli.core.arrays import F64, Raw
 from randes_cli.errors import (
     BankDamaged,
     CheckpointError,
+    HubError,
     MissingError,
     NewerFormat,
     RandesError,
-    UsageError,
 )
 from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
-from randes_cli.files.checkpoint import TensorFile, WeightFile
+from randes_cli.files.checkpoint import TensorFile, WeightFile, open_weights
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.manifest import decode
 from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_MANIFEST, MOST_STATISTIC
@@ -32,12 +33,14 @@ from randes_cli.plan import Unit, chunks, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
 
 
-def is_bank(path: Path) -> bool:
-    """Whether there is a bank's file at a path, sound or not."""
-    if not path.is_file():
+def is_bank(path: Place) -> bool:
+    """Whether there is a bank's file at a path, sound or not. Raises HubError."""
+    if isinstance(path, Path) and not path.is_file():
         return False
     try:
-        file = TensorFile(path)
+        file = open_weights(path)
+    except HubError:
+        raise
     except RandesError:
         return False
     file.close()
@@ -51,7 +54,7 @@ class BankFile:
     Raises BankDamaged, NewerFormat, MissingError, or CheckpointError where it is no bank.
     """
 
-    def __init__(self, path: Path, file: WeightFile | None = None) -> None:
+    def __init__(self, path: Place, file: WeightFile | None = None) -> None:
         self.path = path
         self.file: WeightFile = file or _open_bank(path)
         try:
@@ -106,11 +109,9 @@ class BankFile:
         return checks
 
     @property
-    def local(self) -> TensorFile:
-        """The open file. Raises UsageError where the bank lies on the Hub."""
-        if isinstance(self.file, TensorFile):
-            return self.file
-        raise UsageError(f"{self.path}: lies on the Hub; download it to work on it")
+    def local(self) -> TensorFile | None:
+        """The open file; None where the bank lies on the Hub or in a store."""
+        return self.file if isinstance(self.file, TensorFile) else None
 
     @property
     def size(self) -> int:
@@ -226,17 +227,19 @@ class BankFile:
         self.close()
 
 
-def _open_bank(path: Path) -> TensorFile:
+def _open_bank(path: Place) -> WeightFile:
     """Open what should be a bank: where it cannot be read but is one, it is damaged."""
     try:
-        return TensorFile(path)
+        return open_weights(path)
     except CheckpointError as error:
         if _is_meant_as_bank(path):
             raise BankDamaged(f"{error} (a damaged bank; restore a copy)") from None
         raise
 
 
-def _is_meant_as_bank(path: Path) -> bool:
+def _is_meant_as_bank(path: Place) -> bool:
+    if isinstance(path, RemotePath):
+        return path.suffix == ".randes"
     try:
         if not path.is_file():
             return False

@@ -1,22 +1,16 @@
-"""Checkpoints by what the user calls them: a path here, or a model on the Hub."""
+"""Checkpoints and banks by what the user calls them: a path here, an address, an id of the Hub."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
-from randes_cli.files.hub import (
-    HubModel,
-    fetch,
-    open_hub,
-    open_hub_bank,
-    open_remote_bank,
-    remote_checkpoint,
-)
+from randes_cli.files.hub import HubModel, fetch, open_hub, open_remote_bank, remote_checkpoint
 from randes_cli.files.hub_ref import HubRef, parse_ref
+from randes_cli.files.location import Place, RemotePath, as_place
+from randes_cli.files.stored import open_stored
 from randes_cli.specs import OpenOptions
 
 
@@ -26,22 +20,16 @@ def on_hub(text: str) -> bool:
 
 
 def open_bank(text: str) -> BankFile:
-    """Open a bank to look at; one on the Hub stays there and is read by range."""
+    """Open a bank; one on the Hub or in a store stays there and is read by range."""
     ref = parse_ref(text)
-    return BankFile(Path(text)) if ref is None else open_remote_bank(ref)
+    return BankFile(as_place(text)) if ref is None else open_remote_bank(ref)
 
 
-def local_bank(text: str) -> Path:
-    """Where a bank lies here; one on the Hub is fetched."""
-    ref = parse_ref(text)
-    return Path(text) if ref is None else fetch(open_hub_bank(ref)).path
-
-
-def own_bank(text: str) -> Path:
+def own_bank(text: str) -> Place:
     """Where a bank lies that is to be edited. Raises UsageError for one on the Hub."""
     if on_hub(text):
         raise UsageError(f"{text}: a bank on the Hub is not edited; download it and push it again")
-    return Path(text)
+    return as_place(text)
 
 
 class Sources:
@@ -67,22 +55,29 @@ class Sources:
             self._models[text] = open_hub(ref, self.options)
         return self._models.get(text)
 
-    def look(self, text: str) -> AbstractContextManager[Checkpoint]:
+    def look(self, text: str) -> Checkpoint:
         """Open a checkpoint without moving its data here; see `remote_checkpoint`."""
         model = self._model(text)
-        if model is None:
-            return open_checkpoint(text, self.options)
-        return remote_checkpoint(model, self.options)
+        return self._open(text) if model is None else remote_checkpoint(model, self.options)
 
     def open(self, text: str) -> Checkpoint:
-        """Open a checkpoint, from the Hub after it was fetched. Its `source` names the commit."""
+        """Open a checkpoint, from the Hub after it was fetched. Its `source` names the commit.
+
+        One in a store is read there, by range.
+        """
         model = self._model(text)
         if model is None:
-            return open_checkpoint(text, self.options)
-        fetched = fetch(model)
+            return self._open(text)
+        fetched, left_out = fetch(model), model.found.left_out
         return open_checkpoint(
-            str(fetched.path), self.options, called=fetched.source, left_out=model.left_out
+            str(fetched.path), self.options, called=fetched.source, left_out=left_out
         )
+
+    def _open(self, text: str) -> Checkpoint:
+        place = as_place(text)
+        if isinstance(place, RemotePath):
+            return open_stored(place, self.options)
+        return open_checkpoint(text if place == Path(text) else str(place), self.options)
 
     def bytes_to_download(self) -> int:
         """Bytes that `open` would move of the models that were looked at."""
