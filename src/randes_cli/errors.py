@@ -53,6 +53,11 @@ def without_login(text: str) -> str:
     return _QUERY.sub(r"\1", _LOGIN.sub("", _SECRET.sub("", text)))
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of something: ``1 tensor``, ``2,000 tensors``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def printable(text: str) -> str:
     """Text with control and direction characters spelled out: names come from strangers."""
     if text.isprintable():

@@ -41,6 +41,8 @@ class TaskSummary:
     notes: tuple[str, ...] = ()
     lost: str = ""
     lost_tensors: int = 0
+    verdict: str = ""
+    expected: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.ops.verify import measure
 from randes_cli.specs import EditOptions
-from randes_cli.stats.stored import stored_statistics, summaries
+from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.summaries import summaries
 from tests.checkpoints import layered_shapes, perturbed, random_state, same_bits, save
 
 ONE = RunOptions(threads=1)

@@ -32,8 +32,8 @@ def task(**fields: object) -> Change:
 
 DAMAGED: dict[str, tuple[Change, str]] = {
     "no seed": (lambda m: m.pop("seed"), "seed is missing"),
-    "seed of text": (lambda m: m.update(seed="42"), "seed is not a int"),
-    "seed of truth": (lambda m: m.update(seed=True), "seed is not a int"),
+    "seed of text": (lambda m: m.update(seed="42"), "seed is no int"),
+    "seed of truth": (lambda m: m.update(seed=True), "seed is no int"),
     "negative seed": (lambda m: m.update(seed=-1), "seed is -1, not between"),
     "12 bits": (lambda m: m.update(bits=12), "bits is 12"),
     "another format": (lambda m: m.update(format="other"), "format is not randes"),
@@ -50,7 +50,7 @@ DAMAGED: dict[str, tuple[Change, str]] = {
         lambda m: m["base"].update(tensors={"w": ["F7", [2, 3]]}),
         "base.tensors['w'] is not valid",
     ),
-    "task seed": (task(seed="x"), "tasks[1].seed is not a int"),
+    "task seed": (task(seed="x"), "tasks[1].seed is no int"),
     "task name": (task(name="../x"), "tasks[1].name is refused"),
     "task twice": (task(name="a"), "tasks has a name twice"),
     "seed twice": (task(seed=42), "tasks has a seed twice"),

@@ -16,7 +16,8 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import measure
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput
-from randes_cli.stats.stored import stored_statistics, summaries
+from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.summaries import summaries
 from tests.life.models import (
     ONE,
     make_bank,

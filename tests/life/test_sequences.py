@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from randes_cli.files.bank import BankFile
 from randes_cli.specs import BaseStorage
-from randes_cli.stats.stored import stored_statistics, summaries
+from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.summaries import summaries
 from tests.life.models import (
     NAMES,
     make_bank,

@@ -30,7 +30,8 @@ from randes_cli.fit import fit_task
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.reports import EditReport
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
-from randes_cli.stats.stored import stored_statistics, summaries
+from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress
 
 

@@ -16,7 +16,8 @@ from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
-from randes_cli.stats.stored import bank_lengths, summaries, with_defaults
+from randes_cli.stats.stored import bank_lengths, with_defaults
+from randes_cli.stats.summaries import summaries
 
 
 def pack_report(

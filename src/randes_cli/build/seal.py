@@ -49,9 +49,9 @@ from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.stored import (
     stored_lengths,
     stored_statistics,
-    summaries,
     with_defaults,
 )
+from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
 J = TypeVar("J")

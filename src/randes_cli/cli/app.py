@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from randes_cli import __version__
+from randes_cli.cli.light import LightCommand, LightGroup
 from randes_cli.errors import UsageError
 from randes_cli.files.guard import one_command
 
@@ -50,6 +51,7 @@ def _app(arguments: list[str]) -> typer.Typer:
     """
     app = typer.Typer(
         name="randes",
+        cls=LightGroup,
         help="Keep many fine-tuned models of one base in a single file, and get any of them back.",
         no_args_is_help=True,
         add_completion=False,
@@ -60,7 +62,7 @@ def _app(arguments: list[str]) -> typer.Typer:
     called = arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
     for name in called:
         module = import_module(f"randes_cli.cli.{COMMANDS[name]}")
-        app.command(name)(getattr(module, name))
+        app.command(name, cls=LightCommand)(getattr(module, name))
     return app
 
 

@@ -35,7 +35,7 @@ def diff(
     """Compare two banks, a bank and checkpoints, or two checkpoints; exit 1 when they differ."""
     from randes_cli import BankDiff
     from randes_cli import diff as run
-    from randes_cli.cli.render import bank_diff_view, checkpoint_diff_view
+    from randes_cli.cli.render.tables import bank_diff_view, checkpoint_diff_view
 
     with progress_bar(quiet=quiet) as progress:
         how = o.run_options(threads, None, allow_pickle=allow_pickle)

@@ -59,7 +59,8 @@ def add(
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli import add as run
-    from randes_cli.cli.render import edit_table, lost_lines
+    from randes_cli.cli.render.tables import edit_table
+    from randes_cli.cli.render.verdict import lost_lines
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
@@ -141,7 +142,7 @@ def remove(
 ) -> None:
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
     from randes_cli import remove as run
-    from randes_cli.cli.render import edit_table
+    from randes_cli.cli.render.tables import edit_table
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 

@@ -74,23 +74,30 @@ def inspect(
             run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
+    from randes_cli.core.verdict import sentences
+
     report = found.report
     if json:
         print_json(
             report,
             ratio_to_base=report.ratio_to_base,
             ratio_to_separate=report.ratio_to_separate,
+            expect=sentences(report.tasks),
             **({} if task is None else {"task": task, "task_rows": plain(found.rows)}),
             **({"measured": plain(found.measured)} if against else {}),
         )
         return
-    from randes_cli.cli.render import bank_view, interference_table, task_view
+    from randes_cli.cli.render.bank import bank_view
+    from randes_cli.cli.render.task import task_view
 
     order = None if sort is None else sort.value
     if task is None:
         print_lines(lambda width: bank_view(report, width=width, full=full, sort=order))
     else:
         print_lines(lambda w: task_view(report, task, found.rows, width=w, full=full, sort=order))
-    for one in found.measured:
-        print()
-        print_lines(partial(interference_table, one))
+    if found.measured:
+        from randes_cli.cli.render.tables import interference_table
+
+        for one in found.measured:
+            print()
+            print_lines(partial(interference_table, one))

@@ -43,9 +43,18 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, soft_wrap=False)
 
 
+def _styled() -> bool:
+    """Whether lines are for a terminal, or are to look so; else their text is all there is."""
+    return sys.stdout.isatty() or bool({"FORCE_COLOR", "TTY_COMPATIBLE"} & os.environ.keys())
+
+
 def print_lines(make: Callable[[int], Sequence[Text]], *, quiet: bool = False) -> None:
     """Print lines made for the width that there is; nothing is wrapped, cut or padded."""
     if quiet:
+        return
+    if not _styled():
+        for line in map(_without_controls, make(_WIDTH)):
+            print(line.plain)
         return
     out = console()
     for line in map(_without_controls, make(out.width)):
@@ -117,7 +126,8 @@ class Clock:
         if not json:
             from rich.cells import cell_len
 
-            console().print(end="")
+            if _styled():
+                console().print(end="")
             cell_len("λ中")  # loads the widths of characters
 
     def facts(self, read: int, written: int) -> dict[str, Any]:

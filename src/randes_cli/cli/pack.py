@@ -123,6 +123,7 @@ def pack(
     max_memory: o.MaxMemory = None,
     device: o.Device = "cpu",
     dry_run: o.DryRun = False,
+    full: Annotated[bool, typer.Option("--full", help="Show every task and every note.")] = False,
     force: o.Force = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -130,7 +131,8 @@ def pack(
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
     from randes_cli import pack as run
-    from randes_cli.cli.render import choice_table, pack_notes, pack_table
+    from randes_cli.cli.render.packed import pack_notes, pack_table
+    from randes_cli.core.verdict import sentences
 
     clock = Clock(json=json)
     width, part = o.bits_and_share(bits, share)
@@ -161,18 +163,12 @@ def pack(
         )
     written = 0 if dry_run else report.bank_bytes
     if json:
-        print_json(report, **clock.facts(report.read_bytes, written))
+        facts = clock.facts(report.read_bytes, written)
+        print_json(report, expect=sentences(report.tasks), **facts)
         return
-    for line in pack_notes(report):
+    for line in pack_notes(report, full=full):
         note(line, quiet=quiet)
-    print_lines(lambda width: pack_table(report, width), quiet=quiet)
-    if report.alternatives:
-        print_lines(
-            lambda width: choice_table(
-                report.alternatives, report.groups, len(report.tasks), width
-            ),
-            quiet=quiet,
-        )
+    print_lines(lambda width: pack_table(report, width, full=full), quiet=quiet)
     if report.advice:
         note(report.advice, quiet=quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)

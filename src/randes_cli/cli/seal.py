@@ -44,7 +44,7 @@ def seal(
     """Cut superpositions to few bits: a much smaller bank whose present tasks cannot change."""
     from randes_cli import seal as run
     from randes_cli.build.seal import fit_bits
-    from randes_cli.cli.render import edit_table
+    from randes_cli.cli.render.tables import edit_table
     from randes_cli.files.sources import local_bank, own_bank
 
     if (out is None) != in_place:

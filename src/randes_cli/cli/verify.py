@@ -34,7 +34,7 @@ def verify(
 ) -> None:
     """Check every byte of a bank; name what is damaged and which tasks it hurts."""
     from randes_cli import verify as run
-    from randes_cli.cli.render import check_table
+    from randes_cli.cli.render.tables import check_table
 
     clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:

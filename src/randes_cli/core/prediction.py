@@ -188,7 +188,7 @@ def _crossed(lengths: Lengths, grams: Grams, members: I64) -> tuple[F64, F64]:
     norms, kept = np.sqrt(whole), lengths.placed(lengths.kept, members)
     weights = np.divide(kept, norms, out=np.zeros_like(kept), where=norms > 0)
     dots = np.zeros_like(norms)
-    for cell in np.unique(grams.cell_of[grams.cell_of >= 0]).tolist():
+    for cell in np.flatnonzero(np.bincount(grams.cell_of[grams.cell_of >= 0])).tolist():
         rows = grams.cell_of == cell
         cosines = _pair_cosines(grams.met[cell], members, norms[rows])
         dots[rows] = weights[rows] @ cosines

@@ -47,6 +47,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
         if parse_key(found.name).kind == "sum":
             _check_sum(found, manifest, summable, expect)
     _check_units(manifest, tensors)
+    _check_sums(manifest, summable, tensors)
     _check_cells(manifest, summable)
     for task in manifest.tasks:
         for name, tensor in task.own.items():
@@ -133,6 +134,20 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
             if any(there) and not all(there):
                 lost = names[there.index(False)]
                 raise BankDamaged(f"tensor {sum_key(group, lost)!a} is missing")
+
+
+def _check_sums(
+    manifest: Manifest, summable: Iterable[str], tensors: Mapping[str, TensorInfo]
+) -> None:
+    """Whether a group has the sum of every tensor that a task of it changed."""
+    absent: dict[int, frozenset[str]] = {}
+    for task in manifest.tasks:
+        nothing = task.unchanged | task.absent | task.own.keys()
+        absent[task.group] = absent.get(task.group, nothing) & nothing
+    for name in summable:
+        for group, names in absent.items():
+            if name not in names and sum_key(group, name) not in tensors:
+                raise BankDamaged(f"tensor {sum_key(group, name)!a} is missing")
 
 
 def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:

@@ -42,7 +42,7 @@ class Fields:
             raise self.fail(key, "is missing")
         found = self.value[key]
         if type(found) is not kind:
-            raise self.fail(key, f"is not a {kind.__name__}")
+            raise self.fail(key, f"is no {kind.__name__}")
         return found
 
     def optional(self, key: str, check: Callable[[object], T | None], default: D) -> T | D:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
-from randes_cli.files.hub import HubModel, fetch, open_hub, open_remote_bank, remote_checkpoint
 from randes_cli.files.hub_ref import HubRef, parse_ref
 from randes_cli.files.location import Place, RemotePath, as_place
-from randes_cli.files.stored import open_stored
 from randes_cli.specs import OpenOptions
+
+if TYPE_CHECKING:  # loaded where something is on the Hub
+    from randes_cli.files.hub import HubModel
 
 
 def on_hub(text: str) -> bool:
@@ -22,7 +24,21 @@ def on_hub(text: str) -> bool:
 def open_bank(text: str) -> BankFile:
     """Open a bank; one on the Hub or in a store stays there and is read by range."""
     ref = parse_ref(text)
-    return BankFile(as_place(text)) if ref is None else open_remote_bank(ref)
+    if ref is None:
+        return BankFile(as_place(text))
+    from randes_cli.files.hub import open_remote_bank
+
+    return open_remote_bank(ref)
+
+
+def local_bank(text: str) -> str:
+    """A bank that is read many times over; one on the Hub is fetched for it."""
+    ref = parse_ref(text)
+    if ref is None:
+        return text
+    from randes_cli.files.hub import fetch, open_hub_bank
+
+    return str(fetch(open_hub_bank(ref)).path)
 
 
 def own_bank(text: str) -> Place:
@@ -52,13 +68,19 @@ class Sources:
     def _model(self, text: str) -> HubModel | None:
         ref = self._ref(text)
         if ref is not None and text not in self._models:
+            from randes_cli.files.hub import open_hub
+
             self._models[text] = open_hub(ref, self.options)
         return self._models.get(text)
 
     def look(self, text: str) -> Checkpoint:
         """Open a checkpoint without moving its data here; see `remote_checkpoint`."""
         model = self._model(text)
-        return self._open(text) if model is None else remote_checkpoint(model, self.options)
+        if model is None:
+            return self._open(text)
+        from randes_cli.files.hub import remote_checkpoint
+
+        return remote_checkpoint(model, self.options)
 
     def open(self, text: str) -> Checkpoint:
         """Open a checkpoint, from the Hub after it was fetched. Its `source` names the commit.
@@ -68,6 +90,8 @@ class Sources:
         model = self._model(text)
         if model is None:
             return self._open(text)
+        from randes_cli.files.hub import fetch
+
         fetched, left_out = fetch(model), model.found.left_out
         return open_checkpoint(
             str(fetched.path), self.options, called=fetched.source, left_out=left_out
@@ -76,6 +100,8 @@ class Sources:
     def _open(self, text: str) -> Checkpoint:
         place = as_place(text)
         if isinstance(place, RemotePath):
+            from randes_cli.files.stored import open_stored
+
             return open_stored(place, self.options)
         return open_checkpoint(text if place == Path(text) else str(place), self.options)
 

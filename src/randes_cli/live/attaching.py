@@ -10,10 +10,11 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError
+from randes_cli.live.group import Block, Group
 from randes_cli.live.held import Held, hold
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Part, Parts, parameter_parts
-from randes_cli.live.weight import MOST_TABLE, Block, Group, Weight
+from randes_cli.live.weight import MOST_TABLE, Weight
 from randes_cli.plan import seal_matrix
 from randes_cli.read.factors import factors_of
 from randes_cli.read.places import by_component

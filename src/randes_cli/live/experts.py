@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from randes_cli.live.group import Group
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.selection import Current, Selection
-from randes_cli.live.weight import Group, Weight
+from randes_cli.live.weight import Weight
 
 #: What transformers calls the arguments of such a layer.
 _ARGUMENTS = ["hidden_states", "top_k_index", "top_k_weights"]

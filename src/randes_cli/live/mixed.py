@@ -16,7 +16,8 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live import experts
 from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
 from randes_cli.live.lazy import opened
-from randes_cli.live.mixed_parameter import Mixed, mixed_parameter
+from randes_cli.live.mixed_parameter import Mixed
+from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.selection import Current, Selection
 from randes_cli.specs import Signs
 

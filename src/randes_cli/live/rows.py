@@ -7,12 +7,13 @@ here is an error: an operation that took the rows for something else would answe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from randes_cli.errors import MismatchError
+from randes_cli.live.intercepted import Intercepted, plain
 
 #: Operations on single elements.
 _ELEMENTWISE = frozenset(
@@ -47,20 +48,14 @@ class Spread(NamedTuple):
         return torch.Size(self.data.shape[self.lead :])
 
 
-class Rows(torch.Tensor):
+class Rows(Intercepted):
     """A `Spread` that passes for one row's parameter, where a model computes with it."""
 
     lead: int
 
     @classmethod
-    def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        known = {name: _spread(value) for name, value in (kwargs or {}).items()}
+    def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        known = {name: _spread(value) for name, value in kwargs.items()}
         return apply(func, [_spread(value) for value in args], known)
 
 
@@ -74,8 +69,7 @@ def rows_of(data: torch.Tensor, lead: int) -> Rows:
 def _spread(value: Any) -> Any:
     if not isinstance(value, Rows):
         return value
-    with torch._C.DisableTorchFunctionSubclass():
-        return Spread(value.as_subclass(torch.Tensor), value.lead)
+    return Spread(plain(value), value.lead)
 
 
 def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -19,7 +19,8 @@ from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.alternatives import alternatives
 from randes_cli.stats.breakdown import Breakdown, GroupRow
-from randes_cli.stats.stored import sealed_bits, stored_statistics, summaries
+from randes_cli.stats.stored import sealed_bits, stored_statistics
+from randes_cli.stats.summaries import summaries
 
 
 @dataclass(frozen=True, slots=True)

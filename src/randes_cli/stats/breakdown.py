@@ -55,6 +55,8 @@ class Breakdown:
         tensors = bank.manifest.base.tensors.values()
         self._found = predict_bank(bank.manifest, statistics)
         self._cell_of = cells_of(norm_rows(tensors), statistics.cells)
+        #: Tensors that lie in no cell, and in each.
+        self._rows_in = np.bincount(self._cell_of + 1)
         names = norm_rows(tensors)
         sizes = [tensor.elements for tensor in tensors if superposable(tensor)]
         self._elements = np.array(sizes, np.int64)
@@ -68,8 +70,9 @@ class Breakdown:
     def moments(self, name: str) -> tuple[Moments, F64 | None]:
         """Of every task on one group: its moments, and 2 × T × T Gram matrices where stored."""
         rows = self.rows[name]
-        cells = np.unique(self._cell_of[rows])
-        shared = np.isin(cells, np.delete(self._cell_of, rows))
+        ours = np.bincount(self._cell_of[rows] + 1, minlength=len(self._rows_in))
+        cells = np.flatnonzero(ours) - 1
+        shared = ours[cells + 1] < self._rows_in[cells + 1]
         known = len(cells) and not shared.any() and cells[0] >= 0
         grams = self.statistics.grams[cells].sum(axis=0) if known else None
         return self._found.over(rows), grams

@@ -37,13 +37,19 @@ def lost_tensors(found: Prediction, lengths: Lengths) -> Bools:
     return _lost(found.cosine, apart, found.changed, lengths.groups)
 
 
+def lost_tasks(found: Prediction, lengths: Lengths) -> Bools:
+    """Which tasks do not come back at all."""
+    whole = found.over()
+    return _lost(whole.cosine, moments(lengths).cosine, whole.changed, lengths.groups)
+
+
 def told_lost(found: Prediction, lengths: Lengths, bits: int) -> list[str]:
     """Of each task, what of its delta is lost and what to do; empty where it comes back.
 
     `bits` is the width of new superpositions. Tensors are told of where they hold much of it.
     """
     whole = found.over()
-    gone = _lost(whole.cosine, moments(lengths).cosine, whole.changed, lengths.groups)
+    gone = lost_tasks(found, lengths)
     stored = np.where(lengths.changed, lengths.rounded, 0.0).sum(axis=0)
     scale = np.sqrt(whole.own * stored)
     alone = np.divide(whole.kept, scale, out=np.zeros_like(scale), where=scale > 0)

@@ -18,9 +18,7 @@ from randes_cli.files.bank_keys import GRAM, NORMS, ROUNDED
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.plan import Unit, plan_units, sealable, share_of, superposable, tensor_bytes
-from randes_cli.reports import TaskSummary
 from randes_cli.specs import Shuffle, TensorInfo, Transform
-from randes_cli.stats.lost import lost_tensors, told_lost
 
 Cells = Sequence[tuple[str, tuple[str, ...]]]
 
@@ -278,35 +276,3 @@ def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
     for number, (_, names) in enumerate(statistics.cells):
         grams[where[names[0]]] += statistics.grams[number]
     return replace(statistics, grams=grams, cells=tuple(cells))
-
-
-def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
-    """Every task of a bank with its predicted cosine and counts of tensors."""
-    lengths = bank_lengths(manifest, statistics.norms, statistics.rounded)
-    found = predict(lengths, statistics.met(manifest.base.tensors.values()))
-    cosines, chosen = found.over().cosine.tolist(), coefficients(manifest, lengths)
-    counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
-    lost = told_lost(found, lengths, manifest.bits)
-    names = manifest.base.tensors.keys()
-    made = []
-    for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
-        exact = sum(name in names for name in {*task.unchanged, *task.own, *task.absent})
-        made.append(
-            TaskSummary(
-                name=task.name,
-                index=task.index,
-                group=task.group,
-                seed=task.seed,
-                predicted_cosine=cosine,
-                coefficient=chosen[place],
-                superposed=len(names) - exact,
-                own=len(task.own),
-                unchanged=len(task.unchanged),
-                missing=len(task.missing),
-                side_files=len(task.files),
-                left_out=dict(task.left_out),
-                lost=lost[place],
-                lost_tensors=counts[place],
-            )
-        )
-    return tuple(made)

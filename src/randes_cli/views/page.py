@@ -18,6 +18,7 @@ import numpy as np
 
 from randes_cli import __version__
 from randes_cli.core.arrays import F64
+from randes_cli.core.verdict import kept, sentences
 from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
@@ -103,7 +104,16 @@ def _quality(value: float) -> list[Cell]:
 
 
 def _tasks(report: BankReport) -> str:
-    heads = ["task", "predicted cosine", "", "rel. error", "λ", "nearest task", "cosine to it"]
+    heads = [
+        "task",
+        "keeps",
+        "predicted cosine",
+        "",
+        "rel. error",
+        "λ",
+        "nearest task",
+        "cosine to it",
+    ]
     heads += ["index", "group", "checkpoint", "own bytes", "summed", "own", "unchanged", "missing"]
     rows = []
     for task, detail in zip(report.tasks, report.details, strict=True):
@@ -111,6 +121,7 @@ def _tasks(report: BankReport) -> str:
         rows.append(
             [
                 _name(task.name),
+                Cell(kept(task), task.predicted_cosine),
                 *_quality(task.predicted_cosine),
                 _number(detail.predicted_error, ".2f"),
                 _number(task.coefficient, "g"),
@@ -271,7 +282,8 @@ def _section(title: str, words: str, body: str) -> str:
 
 def _sections(data: PageData) -> list[str]:
     report = data.report
-    made = [_cards(report), _facts(report)]
+    words = "".join(f"<p>{text(one)}.</p>" for one in sentences(report.tasks))
+    made = [_cards(report), words, _facts(report)]
     if report.tasks:
         words = "Predicted cosine of each retrieved delta with its original; 1 is exact."
         made.append(_section("Tasks", words, _tasks(report)))

@@ -11,7 +11,8 @@ from rich.text import Text
 from safetensors.torch import save_file
 
 from randes_cli import TaskInput, Transform, pack
-from randes_cli.cli.render import bank_view, task_view
+from randes_cli.cli.render.bank import bank_view
+from randes_cli.cli.render.task import task_view
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import BankReport, describe, describe_task
 from randes_cli.specs import PackOptions
@@ -106,7 +107,8 @@ def test_a_hundred_tasks_show_the_worst_and_the_closest_and_say_what_is_left_out
 
 def test_one_task_has_no_matrix_and_comes_back_whole(tmp_path: Path) -> None:
     lines = plain(bank_view(report_of(make_bank(tmp_path, 1)), width=100))
-    assert "predicted cosine 1.000: one task meets no interference" in lines
+    assert "the task keeps all of its accuracy: 99–100 % in measured cases" in lines
+    assert "predicted cosine 1.000; why: docs/method.md, What to expect" in lines
     assert not any("cosines between deltas" in line for line in lines)
 
 

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from randes_cli.core.verdict import ALL, MOST, MUCH, NEARLY_ALL, Verdict, judge
 from randes_cli.errors import printable
 
 #: Colours that stay apart for colour-blind eyes (Okabe and Ito), on dark and light grounds.
 GOOD, MIDDLING, POOR = "#56b4e9", "#e69f00", "#d55e00"
-#: Predicted cosines from which a task is called good or middling. Of the measured models, 8
-#: tasks at 0.35 lost next to nothing, 28 hard ones at 0.19 a twelfth, 84 at 0.11 more than
-#: half of what fine-tuning had gained.
-GOOD_FROM, MIDDLING_FROM = 0.3, 0.15
 
 _GAP = 2
 #: Cells that the first column of names keeps while there are other columns to give up.
@@ -38,10 +35,15 @@ def shorten(text: str, width: int) -> str:
 
 
 def quality_style(cosine: float) -> str:
-    """The colour of a predicted cosine."""
-    if cosine >= GOOD_FROM:
+    """The colour of a predicted cosine: that of its verdict."""
+    return verdict_style(judge(cosine))
+
+
+def verdict_style(verdict: Verdict) -> str:
+    """The colour of what to expect."""
+    if verdict in (ALL, NEARLY_ALL, MOST):
         return GOOD
-    return MIDDLING if cosine >= MIDDLING_FROM else POOR
+    return MIDDLING if verdict is MUCH else POOR
 
 
 def bar(share: float, width: int, style: str) -> Text:
@@ -109,3 +111,11 @@ def _line(
 def more(count: int) -> Text:
     """The line in place of what is not shown."""
     return Text(f"… {count:,} more (--full)", "dim")
+
+
+def fields(pairs: Sequence[tuple[str, str]], width: int) -> list[Text]:
+    label = max(len(name) for name, _ in pairs)
+    return [
+        Text.assemble((f"{name:{label}}  ", "bold"), shorten(value, width - label - 2))
+        for name, value in pairs
+    ]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from randes_cli.cli.output import human
-from randes_cli.cli.render.bank import lost_lines, task_lines
 from randes_cli.cli.render.layout import Column, shorten, table
+from randes_cli.core.verdict import kept
 from randes_cli.views.text import decimal
 
 #: Names that a list shows.
@@ -20,77 +19,25 @@ if TYPE_CHECKING:
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import TaskCheck
-    from randes_cli.reports import EditReport, PackReport, SealReport
-
-
-def pack_notes(report: PackReport) -> list[str]:
-    """What a person should know of how the inputs were taken, a line each."""
-    made = list(report.notes)
-    made += [f"{task.name}: {text}" for task in report.tasks for text in task.notes]
-    made += lost_lines(report.tasks)
-    made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
-    for name, tensors in report.kept_exactly.items():
-        reasons: dict[str, list[str]] = {}
-        for tensor, reason in tensors.items():
-            reasons.setdefault(reason, []).append(tensor)
-        made += [
-            f"{name}: keeps {len(kept)} tensors exactly ({', '.join(kept[:2])}"
-            f"{' …' if len(kept) > 2 else ''}): {reason}"
-            for reason, kept in reasons.items()
-        ]
-    return made
-
-
-def pack_table(report: PackReport, width: int) -> list[Text]:
-    """What was packed, or would be."""
-    verb = "would take" if report.dry_run else "takes"
-    ratio = report.bank_bytes / max(1, report.base_bytes)
-    rest = (
-        f" {verb} {human(report.bank_bytes)}: {ratio:.2f} × the base, "
-        f"{report.bank_bytes / max(1, report.separate_bytes):.2f} × the "
-        f"{_checkpoints(len(report.tasks))}"
-    )
-    made = _adapter_line(report)
-    made += [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
-    if report.dry_run:
-        download = f"downloads {human(report.download_bytes)}, " if report.download_bytes else ""
-        made.append(
-            Text(
-                f"{download}reads {human(report.read_bytes)}, writes {human(report.bank_bytes)}, "
-                f"needs {human(report.buffer_bytes)} of buffers"
-            )
-        )
-    return made + task_lines(report.tasks, (), full=True, width=width)
-
-
-def _checkpoints(count: int) -> str:
-    return f"{count} checkpoints" if count > 1 else "checkpoint"
-
-
-def _adapter_line(report: PackReport) -> list[Text]:
-    """What became of LoRA adapters, before all else."""
-    if report.adapters == "kept":
-        return [
-            Text("LoRA adapters, kept as adapters: their factors come back, for their own base")
-        ]
-    if report.adapters != "merged":
-        return []
-    who = f"{report.merged} of {len(report.tasks)} tasks are LoRA adapters, "
-    if report.merged == len(report.tasks):
-        who = "LoRA adapters, "
-    return [Text(f"{who}merged into the base: full models come back (--adapters keeps adapters)")]
+    from randes_cli.reports import EditReport, SealReport
 
 
 def edit_table(report: EditReport | SealReport, width: int) -> list[Text]:
     """How an edit or a sealing changes each task's predicted cosine."""
     before = {task.name: task.predicted_cosine for task in report.before}
     after = {task.name: task.predicted_cosine for task in report.after}
+    keeps = {task.name: kept(task) for task in report.after}
     rows = [
-        [name, *(decimal(side[name], 3) if name in side else "-" for side in (before, after))]
+        [
+            name,
+            *(decimal(side[name], 3) if name in side else "-" for side in (before, after)),
+            keeps.get(name, "-"),
+        ]
         for name in dict.fromkeys([*before, *after])
     ]
     columns = [Column("task", name=True)]
     columns += [Column(f"predicted cosine {when}") for when in ("before", "after")]
+    columns += [Column("keeps", drop=1)]
     return table(columns, rows, width)
 
 

@@ -1,0 +1,62 @@
+"""Values that need no check are taken as they are.
+
+typer, from 0.29 on, has pydantic check every value, a text that is to be a text included: loading
+that takes longer than all else that typer does. What needs a check goes to typer as ever.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+#: What `_plain` says of a value that needs a check.
+_UNSURE = object()
+
+
+class LightCommand(TyperCommand):
+    """A command whose plain values are not checked."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_lighten(parameter) for parameter in super().get_params(ctx)]
+
+
+class LightGroup(TyperGroup):
+    """The app, likewise."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return [_lighten(parameter) for parameter in super().get_params(ctx)]
+
+
+def _lighten(parameter: Any) -> Any:
+    """Have a parameter look for plain values before it checks them."""
+    descriptor = getattr(parameter, "type_descriptor", None)
+    if descriptor is None or "process_value" in vars(
+        parameter
+    ):  # a typer without pydantic, or done
+        return parameter
+    check, kind = parameter.process_value, descriptor.annotation
+    several = parameter.multiple or parameter.nargs == -1
+
+    def process_value(context: Any, value: Any) -> Any:
+        found = _plain(kind, value, several=several)
+        if found is _UNSURE or (parameter.required and not found):
+            return check(context, value)
+        return parameter.callback(context, parameter, found) if parameter.callback else found
+
+    parameter.process_value = process_value
+    return parameter
+
+
+def _plain(kind: Any, value: Any, *, several: bool) -> Any:
+    """A value of a kind as typer gives it, where that is plain to see."""
+    if value is None:
+        return () if several else None
+    if kind == list[str] and isinstance(value, (list, tuple)):
+        return list(value) if all(type(one) is str for one in value) else _UNSURE
+    if type(value) is kind and not several:
+        return value
+    if isinstance(kind, type) and issubclass(kind, Enum) and isinstance(value, str):
+        return next((one for one in kind if one.value == value), _UNSURE)
+    return _UNSURE

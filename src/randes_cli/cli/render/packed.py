@@ -1,0 +1,107 @@
+"""What `pack` says: of the inputs a line each, of the bank a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from randes_cli.cli.render.choices import choice_table
+from randes_cli.cli.render.layout import shorten
+from randes_cli.cli.render.rows import task_lines, worst_first
+from randes_cli.cli.render.verdict import lost_lines, verdict_lines
+from randes_cli.errors import counted
+from randes_cli.views.text import human
+
+if TYPE_CHECKING:
+    from randes_cli.reports import PackReport
+
+#: Lines of what was found in the inputs, and the tasks that one of them names.
+_MOST_NOTES, _MOST_NAMES = 12, 3
+
+
+def pack_notes(report: PackReport, *, full: bool = True) -> list[str]:
+    """What a person should know of how the inputs were taken, a line each.
+
+    What is said of several tasks is said once. Without `full` the first of many lines.
+    """
+    told = [(task.name, text) for task in report.tasks for text in task.notes]
+    told += [
+        (name, text) for name, kept in report.kept_exactly.items() for text in _kept_exactly(kept)
+    ]
+    made = [*report.notes, *_joined(told), *lost_lines(report.tasks)]
+    made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
+    if full or len(made) <= _MOST_NOTES:
+        return made
+    left = counted(len(made) - _MOST_NOTES, "more note")
+    return [*made[:_MOST_NOTES], f"… {left} (--full)"]
+
+
+def _joined(told: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines ``TASKS: what is said``, from pairs of task and text."""
+    names: dict[str, list[str]] = {}
+    for name, text in told:
+        names.setdefault(text, []).append(name)
+    return [
+        f"{', '.join(of[:_MOST_NAMES])}"
+        f"{f' and {len(of) - _MOST_NAMES} more' if len(of) > _MOST_NAMES else ''}: {text}"
+        for text, of in names.items()
+    ]
+
+
+def _kept_exactly(tensors: dict[str, str]) -> list[str]:
+    """The tensors that a task keeps exactly, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for tensor, reason in tensors.items():
+        reasons.setdefault(reason, []).append(tensor)
+    return [
+        f"keeps {counted(len(kept), 'tensor')} exactly ({', '.join(kept[:2])}"
+        f"{' …' if len(kept) > 2 else ''}): {reason}"
+        for reason, kept in reasons.items()
+    ]
+
+
+def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Text]:
+    """What was packed, or would be."""
+    verb = "would take" if report.dry_run else "takes"
+    ratio = report.bank_bytes / max(1, report.base_bytes)
+    rest = (
+        f" {verb} {human(report.bank_bytes)}: {ratio:.2f} × the base, "
+        f"{report.bank_bytes / max(1, report.separate_bytes):.2f} × the "
+        f"{_checkpoints(len(report.tasks))}"
+    )
+    made = _adapter_line(report)
+    made += [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
+    if report.dry_run:
+        download = f"downloads {human(report.download_bytes)}, " if report.download_bytes else ""
+        made.append(
+            Text(
+                f"{download}reads {human(report.read_bytes)}, writes {human(report.bank_bytes)}, "
+                f"needs {human(report.buffer_bytes)} of buffers"
+            )
+        )
+    made += verdict_lines(report.tasks, width)
+    tasks = worst_first(report.tasks, full=full)
+    made += task_lines(tasks, (), full=full, width=width)
+    if report.alternatives:
+        made += choice_table(report.alternatives, report.groups, len(report.tasks), width)
+    return made
+
+
+def _checkpoints(count: int) -> str:
+    return f"{count} checkpoints" if count > 1 else "checkpoint"
+
+
+def _adapter_line(report: PackReport) -> list[Text]:
+    """What became of LoRA adapters, before all else."""
+    if report.adapters == "kept":
+        return [
+            Text("LoRA adapters, kept as adapters: their factors come back, for their own base")
+        ]
+    if report.adapters != "merged":
+        return []
+    who = f"{report.merged} of {len(report.tasks)} tasks are LoRA adapters, "
+    if report.merged == len(report.tasks):
+        who = "LoRA adapters, "
+    return [Text(f"{who}merged into the base: full models come back (--adapters keeps adapters)")]

@@ -1,0 +1,68 @@
+"""What to expect of a bank's tasks, in words, before any table of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from randes_cli.cli.render.layout import verdict_style
+from randes_cli.core.verdict import MOST, WHY, by_word, expectation
+from randes_cli.errors import printable
+
+if TYPE_CHECKING:
+    from randes_cli.reports import TaskSummary
+
+#: Tasks of which it is said that they do not come back.
+_MOST_LOST = 10
+
+
+def lost_lines(tasks: Sequence[TaskSummary]) -> list[str]:
+    """What of which task does not come back, a line each."""
+    return [f"{task.name}: {task.lost}" for task in tasks if task.lost]
+
+
+def verdict_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
+    """What to expect of these tasks, and from which prediction."""
+    if not tasks:
+        return [Text("no tasks")]
+    dim = [Text(part, "dim") for part in _wrapped(_prediction(tasks), width)]
+    return expected_lines(tasks, width) + dim
+
+
+def expected_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
+    """What to expect of these tasks."""
+    return [
+        Text(part, verdict_style(verdict))
+        for verdict, sentence in expectation(tasks)
+        for part in _wrapped(sentence, width)
+    ]
+
+
+def told_lost(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
+    """The first of `lost_lines`, none wider than there is room."""
+    told = lost_lines(tasks)
+    more = [f"… and {len(told) - _MOST_LOST} more tasks"] if len(told) > _MOST_LOST else []
+    lines = (*told[:_MOST_LOST], *more)
+    return [Text(part, "yellow") for line in lines for part in _wrapped(line, width)]
+
+
+def _prediction(tasks: Sequence[TaskSummary]) -> str:
+    """The cosines that the words are made from, and where that is explained."""
+    cosines = [task.predicted_cosine for task in tasks]
+    if len(tasks) == 1:
+        text = f"predicted cosine {cosines[0]:.3f}"
+    else:
+        worst = min(tasks, key=lambda task: task.predicted_cosine)
+        text = f"predicted cosine {fmean(cosines):.3f} on average, least "
+        text += f"{worst.predicted_cosine:.3f} ({worst.name})"
+    worse = any(by_word(task.verdict).least < MOST.least for task in tasks)
+    advice = "; more groups, or fewer tasks in each, would help" if worse else ""
+    return f"{text}{advice}; why: {WHY}"
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return wrap(printable(line), width, subsequent_indent="  ")

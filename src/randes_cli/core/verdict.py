@@ -1,0 +1,119 @@
+"""What a user may expect of a task: the share of its accuracy that measured models kept.
+
+The words and thresholds of every place that judges a prediction: terminal, report, card, pictures
+and ``--json``. A cosine alone says little to a person; models of docs/results.md that came back at
+a like cosine, and what they kept of their fine-tuned selves' accuracy, say more.
+
+Noise of other tasks (interference) and of few bits (rounding) make the same cosine and do not
+weigh the same: a delta of its own at 1 bit has 0.80, and lost as much as interference at 0.55. The
+bands are cut so that the ranges hold for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from randes_cli.reports import TaskSummary
+
+#: Where the reasons are.
+WHY = "docs/method.md, What to expect"
+#: From here on a task counts as alone, whatever the transform.
+_ALONE = 0.999
+#: Names that a line lists.
+_MOST_NAMES = 3
+
+
+class Verdict(NamedTuple):
+    """A band of noise, and what it did to measured models.
+
+    Attributes:
+        word: how much of its accuracy a task keeps.
+        least: predicted cosine from which it is given.
+        kept: shares of the accuracy of the fine-tuned models that measured ones kept, from the
+            least to the most; None where none was measured.
+        far: the same of models whose deltas are long beside their base.
+    """
+
+    word: str
+    least: float
+    kept: tuple[float, float] | None = None
+    far: tuple[float, float] | None = None
+
+
+ALL = Verdict("all", 0.9, (0.99, 1.0), (0.99, 1.0))
+NEARLY_ALL = Verdict("nearly all", 0.6, (0.98, 1.0), (0.93, 0.98))
+MOST = Verdict("most", 0.3, (0.96, 1.0), (0.77, 0.91))
+MUCH = Verdict("much", 0.15, (0.91, 1.0))
+PART = Verdict("part", 0.08, (0.83, 0.99))
+UNKNOWN = Verdict("an unknown share", -1.0)
+LOST = Verdict("nothing", -1.0)
+
+#: The best first.
+BANDS = (ALL, NEARLY_ALL, MOST, MUCH, PART, UNKNOWN)
+
+
+def judge(cosine: float, *, decorrelates: bool = True, factors: bool = False) -> Verdict:
+    """The verdict of a predicted cosine.
+
+    `decorrelates`: whether the transform flips every element by itself or by row and column; what
+    others leave of a cosine was measured to say nothing of accuracy. `factors`: whether factors of
+    low rank were superposed, whose product has about the square of their cosine.
+    """
+    if not decorrelates and cosine < _ALONE:
+        return UNKNOWN
+    noise = cosine**2 if factors and cosine > 0 else cosine
+    return next((one for one in BANDS if noise >= one.least), UNKNOWN)
+
+
+def share(pair: tuple[float, float] | None) -> str:
+    """A range of shares in words: ``96–100 %``."""
+    if pair is None:
+        return "not measured"
+    return f"{100 * pair[0]:.0f}–{100 * pair[1]:.0f} %"
+
+
+def kept(task: TaskSummary) -> str:
+    """How much of its accuracy a task may keep, in a table's cell."""
+    return share(task.expected) if task.expected else task.verdict
+
+
+def by_word(word: str) -> Verdict:
+    """The verdict that a task was given."""
+    return next(one for one in (*BANDS, LOST) if one.word == word)
+
+
+def expectation(tasks: Sequence[TaskSummary]) -> list[tuple[Verdict, str]]:
+    """What to expect of a bank's tasks: a sentence for each verdict, the best first."""
+    made = []
+    for verdict in (*BANDS, LOST):
+        found = [task for task in tasks if task.verdict == verdict.word]
+        if found:
+            made.append((verdict, _sentence(verdict, [task.name for task in found], len(tasks))))
+    return made
+
+
+def sentences(tasks: Sequence[TaskSummary]) -> list[str]:
+    """`expectation` in words alone."""
+    return [sentence for _, sentence in expectation(tasks)]
+
+
+def _all(count: int) -> str:
+    return "both" if count == 2 else f"all {count}"
+
+
+def _sentence(verdict: Verdict, names: Sequence[str], count: int) -> str:
+    if len(names) == count:
+        who = "the task keeps" if count == 1 else f"{_all(count)} tasks keep"
+    else:
+        some = f" ({', '.join(names)})" if len(names) <= _MOST_NAMES else ""
+        who = f"{len(names)} task{'s keep' if len(names) > 1 else ' keeps'}"
+        who = who.replace(" keep", f"{some} keep", 1)
+    text = f"{who} {verdict.word} of {'their' if len(names) > 1 else 'its'} accuracy"
+    if verdict is LOST:
+        return text
+    if verdict.kept is None:
+        return f"{text}: no model was measured at such noise, so evaluate before you rely on it"
+    more = "less" if verdict.far is None else share(verdict.far)
+    apart = "" if verdict.far == verdict.kept else f", {more} where deltas were long"
+    return f"{text}: {share(verdict.kept)} in measured cases{apart}"

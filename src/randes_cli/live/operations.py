@@ -1,0 +1,248 @@
+"""What torch's operations give on parameters that answer each row with its own task's values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from randes_cli.errors import MismatchError
+from randes_cli.live.mixed_parameter import HANDLERS, Mixed, refuse_rows, rows
+from randes_cli.live.rows import Spread, align, apply, rows_of
+from randes_cli.live.selection import Current, Selection
+from randes_cli.live.weight import Weight
+
+
+def _with_bias(made: torch.Tensor, bias: Any, selection: Selection, axis: int = -1) -> torch.Tensor:
+    if bias is None:
+        return made
+    found = rows(bias, selection)
+    if isinstance(found, Spread):
+        return made + align(_lengthened(found, made.dim() - 2) if axis == 1 else found, made)
+    side: torch.Tensor = found.reshape(-1, *[1] * (made.dim() - 2)) if axis == 1 else found
+    return made + side
+
+
+def _lengthened(spread: Spread, dims: int) -> Spread:
+    """With dimensions of 1 behind it."""
+    return Spread(spread.data.reshape(*spread.data.shape, *[1] * dims), spread.lead)
+
+
+def linear(
+    selection: Selection, input: torch.Tensor, weight: Any, bias: Any = None
+) -> torch.Tensor:
+    """F.linear."""
+    if isinstance(weight, Mixed):
+        made = weight.weight.linear(input, selection)
+    else:
+        made = F.linear(input, weight)
+    return _with_bias(made, bias, selection)
+
+
+def _addmm(
+    selection: Selection, bias: Any, x: torch.Tensor, weight: Any, **scales: Any
+) -> torch.Tensor:
+    """torch.addmm, as GPT-2's Conv1D calls it."""
+    if scales or isinstance(x, Mixed):
+        raise MismatchError("addmm of weights of many tasks with scales, or as its first factor")
+    return _with_bias(_matmul(selection, x, weight), bias, selection)
+
+
+def _matmul(selection: Selection, x: Any, weight: Any) -> torch.Tensor:
+    if isinstance(x, Mixed):
+        if weight.dim() < 3 or isinstance(weight, Mixed):
+            raise MismatchError(f"{x.weight.name}: a product of it and a matrix without rows")
+        turned: torch.Tensor = weight.transpose(-1, -2)
+        return x.weight.linear(turned, selection).transpose(-1, -2)
+    if isinstance(weight, Mixed):
+        return weight.weight.linear_turned(x, selection)
+    made: torch.Tensor = torch.matmul(x, weight)
+    return made
+
+
+def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: Any, **_: Any) -> Any:
+    """F.embedding; padding and the like matter to gradients alone."""
+    ids, table = input, weight.weight
+    if selection.only is not None:
+        return table.embed(ids, selection.only)
+    index = selection.index.to(ids.device)
+    if table.relative or (table.positional and ids.dim() == 1 and index.dim() == 1):
+        if index.dim() == 2:
+            raise MismatchError(f"{table.name}: relative positions with a task for each token")
+        return rows_of(table.embed(ids.expand(len(index), *ids.shape), index), 1)
+    if index.dim() == 2:
+        if tuple(ids.shape[-2:]) == tuple(index.shape) or (ids.dim() == 2 and ids.shape[0] == 1):
+            return table.embed(ids.expand(index.shape), index)
+        if table.positional and ids.dim() == 1:
+            return table.embed(ids.expand(index.shape), index)
+        return table.embed(ids, index.reshape(-1))
+    if ids.dim() == 1 and len(ids) == len(index) and bool((ids == torch.arange(len(ids))).all()):
+        raise MismatchError(f"{table.name}: its inputs may be rows or positions: give them a batch")
+    spread = selection.along(ids)
+    return table.embed(ids.expand(max(len(ids), len(spread)), *ids.shape[1:]), spread)
+
+
+def _lookup(selection: Selection, weight: Any, item: Any) -> Any:
+    """weight[ids] of a table of positions."""
+    whole = isinstance(item, torch.Tensor) and item.dtype == torch.long and item.dim() > 0
+    if isinstance(weight, Mixed) and whole and weight.weight.positional:
+        return _embedding(selection, item, weight)
+    several = selection.only is None and isinstance(weight, Mixed)
+    if several and weight.weight.table is None and not weight.weight.positional:
+        refuse_rows(weight.weight)
+    found = rows(weight, selection)
+    if isinstance(found, Spread):
+        return apply(torch.Tensor.__getitem__, [found, item], {})
+    return found[item]
+
+
+def _norm(selection: Selection, made: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
+    for factor, times in ((weight, True), (bias, False)):
+        if factor is None:
+            continue
+        found = rows(factor, selection)
+        side = align(found, made) if isinstance(found, Spread) else found
+        made = made * side if times else made + side
+    return made
+
+
+def _layer_norm(
+    selection: Selection,
+    input: torch.Tensor,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    return _norm(selection, F.layer_norm(input, normalized_shape, eps=eps), weight, bias)
+
+
+def _rms_norm(
+    selection: Selection,
+    input: torch.Tensor,
+    normalized_shape: Any,
+    weight: Any = None,
+    eps: float | None = None,
+) -> torch.Tensor:
+    return _norm(selection, F.rms_norm(input, normalized_shape, eps=eps), weight, None)
+
+
+def _channels(selection: Selection, value: Any, made: torch.Tensor) -> Any:
+    """A vector of channels, shaped to meet [n, channels, …]."""
+    found = rows(value, selection)
+    if isinstance(found, Spread):
+        return align(_lengthened(found, made.dim() - 2), made)
+    return found.reshape(-1, *[1] * (made.dim() - 2))
+
+
+def _group_norm(
+    selection: Selection,
+    input: torch.Tensor,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    made = F.group_norm(input, num_groups, eps=eps)
+    if weight is not None:
+        made = made * _channels(selection, weight, made)
+    return made if bias is None else made + _channels(selection, bias, made)
+
+
+def _batch_norm(
+    selection: Selection,
+    input: torch.Tensor,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> torch.Tensor:
+    if training:
+        raise MismatchError("batch norm is run in training mode: call model.eval() first")
+    mean, variance = (_channels(selection, v, input) for v in (running_mean, running_var))
+    made: torch.Tensor = (input - mean) * torch.rsqrt(variance + eps)
+    if weight is not None:
+        made = made * _channels(selection, weight, made)
+    return made if bias is None else made + _channels(selection, bias, made)
+
+
+def _convolution(func: Callable[..., Any]) -> Callable[..., Any]:
+    def run(
+        selection: Selection,
+        input: torch.Tensor,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> torch.Tensor:
+        more = (stride, padding, dilation, groups)
+        if not isinstance(weight, Mixed):
+            return _with_bias(func(input, weight, None, *more), bias, selection, 1)
+        made = _as_product(input, weight.weight, selection, more)
+        if made is None and selection.only is not None:
+            made = func(input, weight.weight.full(selection.only), None, *more)
+        elif made is None:
+            whole = weight.weight
+            made = whole.by_task(
+                input, selection, lambda part, t: func(part, whole.full(t), None, *more)
+            )
+        return _with_bias(made, bias, selection, 1)
+
+    return run
+
+
+def _as_product(
+    x: torch.Tensor, weight: Weight, selection: Selection, more: tuple[Any, ...]
+) -> torch.Tensor | None:
+    """A convolution whose windows do not overlap, as a linear layer of its windows; else None."""
+    stride, padding, _, groups = more
+    kernel, dims = tuple(weight.base.shape[2:]), weight.base.dim() - 2
+    strides = (stride,) * dims if isinstance(stride, int) else tuple(stride)
+    still = all(v == 0 for v in ((padding,) if isinstance(padding, int) else padding))
+    if (
+        kernel != strides
+        or not still
+        or groups != 1
+        or weight.simple is None
+        or x.dim() != dims + 2
+    ):
+        return None
+    for axis, size in enumerate(kernel):
+        x = x.unfold(2 + axis, size, size)
+    # [n, channels, windows …, kernel …] → [n, windows …, channels · kernel]
+    windows = x.shape[2 : 2 + dims]
+    order = [0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)]
+    flat = x.permute(*order).reshape(x.shape[0], -1, weight.base[0].numel())
+    made = weight.linear(flat, selection)
+    return made.transpose(1, 2).reshape(made.shape[0], -1, *windows)
+
+
+def mixed_parameter(weight: Weight, current: Current) -> Mixed:
+    """A parameter that shares the base's memory."""
+    made = weight.base.as_subclass(Mixed)
+    made.weight, made.current = weight, current
+    return made
+
+
+_KNOWN: dict[Any, Callable[..., Any]] = {
+    F.linear: linear,
+    F.embedding: _embedding,
+    F.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
+    F.group_norm: _group_norm,
+    F.batch_norm: _batch_norm,
+    torch.addmm: _addmm,
+    torch.matmul: _matmul,
+    torch.Tensor.matmul: _matmul,
+    torch.Tensor.__matmul__: _matmul,
+    torch.Tensor.__getitem__: _lookup,
+    **{func: _convolution(func) for func in (F.conv1d, F.conv2d, F.conv3d)},
+}
+HANDLERS.update(_KNOWN)

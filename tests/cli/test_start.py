@@ -1,0 +1,85 @@
+"""What a command loads before it works, and that its arguments mean what typer says they mean."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from randes_cli.cli import app
+from randes_cli.cli.light import LightCommand, LightGroup
+
+LINES = (
+    "inspect bank.randes",
+    "inspect bank.randes --task cars --by layer --sort quality --full --json",
+    "inspect bank.randes --against a=x --against b=y --threads 3",
+    "pack base a=x b=y -o bank --bits 8 --seed 7 --groups 2 --force",
+    "pack base a=x -o bank",
+    "unpack bank --task a -o out --dtype float32",
+    "add bank x -q",
+    "remove bank --task a",
+    "verify bank --quick",
+    "seal bank --bits 2 -o out",
+)
+WRONG = ("inspect", "inspect b --by colour", "pack b a -o o --threads -1", "pack b a -o o --seed x")
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """The values that a command line gives to its function."""
+    group: Any = typer.main.get_command(app._app(line.split()))
+    with group.make_context("randes", line.split()) as outer:
+        _, command, rest = group.resolve_command(outer, line.split())
+        return dict(command.make_context("randes", rest, parent=outer).params)
+
+
+def both(line: str, monkeypatch: pytest.MonkeyPatch) -> tuple[object, object]:
+    """What becomes of a line, and what typer itself makes of it."""
+    found: list[object] = []
+    for command, group in ((LightCommand, LightGroup), (TyperCommand, TyperGroup)):
+        monkeypatch.setattr(app, "LightCommand", command)
+        monkeypatch.setattr(app, "LightGroup", group)
+        try:
+            found.append({name: (type(v), v) for name, v in parsed(line).items()})
+        except Exception as error:
+            found.append((type(error), getattr(error, "format_message", str)()))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_values_that_are_not_checked_are_those_that_typer_gives(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = both(line, monkeypatch)
+    assert isinstance(ours, dict)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_is_wrong_is_refused_in_the_words_of_typer(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = both(line, monkeypatch)
+    assert isinstance(ours, tuple)
+    assert ours == theirs
+
+
+def test_inspect_loads_only_what_it_shows_with(bank: Path) -> None:
+    code = (
+        "import sys; from randes_cli.cli.main import run; run(sys.argv[1:]);"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "inspect", str(bank)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stderr.split())
+    assert "randes_cli.ops.describe" in loaded
+    heavy = {"torch", "pydantic", "huggingface_hub", "rich.console", "numpy.ma", "tqdm"}
+    assert sorted(loaded & heavy) == []
