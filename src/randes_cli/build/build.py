@@ -19,6 +19,7 @@ from randes_cli.build.records import recorded_source, supposed_record, task_reco
 from randes_cli.build.relate import relate
 from randes_cli.build.sample import (
     Measured,
+    Spread,
     gather_lengths,
     sampled_lengths,
     spread,
@@ -46,7 +47,7 @@ from randes_cli.stats.stored import (
     norm_rows,
     with_defaults,
 )
-from randes_cli.workers import Progress, Workers, run_serial
+from randes_cli.workers import Progress, Workers, run_in_order
 
 R = TypeVar("R")
 
@@ -63,7 +64,8 @@ class Built:
 class Build:
     """One build: `sample` chooses steps, then `write` makes the bank (or `preview` none).
 
-    `stored` are the old bank's statistics, of all its tasks.
+    `stored` are the old bank's statistics, of all its tasks; `home` is where the bank will lie
+    in the end, if not at `path`.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Build:
         phase: str,
         force: bool,
         stored: Statistics | None = None,
+        home: Place | None = None,
     ) -> None:
+        self.home = home or path
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
         self.phase, self.progress = phase, progress
         tensors = list(draft.base.tensors.values())
@@ -103,14 +107,15 @@ class Build:
         steps.keep(standing)
         known = set(standing)
 
-        def look(unit: Unit) -> None:
+        def look(unit: Unit) -> Spread:
             if supposed:
-                steps.sampled(unit, supposed_spread(draft.coming, unit))
-            else:
-                steps.sampled(unit, spread(self.base, draft.coming, unit))
+                return supposed_spread(draft.coming, unit)
+            return spread(self.base, draft.coming, unit)
 
         new = [unit for unit in draft.entered if unit not in known]
-        run_serial(new, look, phase="sampling", progress=self.progress)
+        run_in_order(
+            new, look, steps.sampled, far=reads_far(), phase="sampling", progress=self.progress
+        )
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
@@ -228,7 +233,7 @@ class Build:
         if not coming:
             return start
         records = [
-            task_record(base, p, tally, source=recorded_source(p.source.source, self.path))
+            task_record(base, p, tally, source=recorded_source(p.source.source, self.home))
             for p in coming
         ]
         steps, widths = self.steps.tables(self.draft.units)

@@ -54,7 +54,10 @@ class Copy:
         memory as a rule. So no edit carries damage over under a digest that nobody looked at.
         """
         size, place = self.nbytes, self.target
-        out.copy_from(self.old.local.fd, self.start, size, place)
+        if self.old.local is None:
+            self._bring(out)
+        else:
+            out.copy_from(self.old.local.fd, self.start, size, place)
         buffer = np.empty(min(_READ, size), np.uint8)
         for chunk in self.chunks:
             running = hasher()
@@ -68,6 +71,12 @@ class Copy:
                 )
             place += chunk.nbytes
         return size
+
+    def _bring(self, out: OutputFile) -> None:
+        """Copy them from elsewhere, in one request."""
+        data = np.empty(self.nbytes, np.uint8)
+        self.old.file.read_at(self.start, data)
+        out.write_at(data, self.target)
 
 
 def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Copy]:

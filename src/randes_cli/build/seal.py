@@ -38,10 +38,12 @@ from randes_cli.files.bank_keys import sealed_tensors, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
-from randes_cli.limits import StrPath
+from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of, tensor_bytes
 from randes_cli.reports import SealReport
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
@@ -110,22 +112,29 @@ def seal(
     (vectors) stay live sums of a read-only group.
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
-    path, run = Path(bank), run or RunOptions()
-    itself = out is None or Path(out).resolve() == path.resolve()
-    target = edited_bank(path) if itself or out is None else Path(out)
-    path = target if itself else path
+    run, target = run or RunOptions(), as_place(as_source(bank if out is None else out))
+    itself = out is None or _same_place(target, bank)
+    target = edited_bank(target) if itself else target
     check_seal_bits(bits)
+    source = target if itself else bank
     if dry_run:
-        return seal_locked(path, target, bits, run, dry_run=True, progress=progress)
+        return seal_locked(source, target, bits, run, dry_run=True, progress=progress)
     if out is not None:
         check_target(target, force=force)
     with bank_lock(target, wait=wait, edits=itself):
-        return seal_locked(path, target, bits, run, force=force or out is None, progress=progress)
+        return seal_locked(source, target, bits, run, force=force or out is None, progress=progress)
+
+
+def _same_place(target: Place, bank: StrPath) -> bool:
+    other = as_place(as_source(bank))
+    if isinstance(target, Path) and isinstance(other, Path):
+        target, other = target.resolve(), other.resolve()
+    return bool(target == other)
 
 
 def seal_locked(
-    bank: Path,
-    target: Path,
+    bank: StrPath,
+    target: Place,
     bits: int,
     run: RunOptions,
     *,
@@ -134,16 +143,16 @@ def seal_locked(
     progress: Progress = no_progress,
 ) -> SealReport:
     """`seal`, where the caller holds the lock of `target`."""
-    with BankFile(bank) as old:
+    with open_bank(as_source(bank)) as old:
         return _Sealing(old, bits, run, progress).run(target, force=force, dry_run=dry_run)
 
 
-def fit_bits(bank: Path, limit: str | None) -> int:
+def fit_bits(bank: StrPath, limit: str | None) -> int:
     """The most bits with which a sealed bank is within `limit` (see `parse_limit`).
 
     Raises UsageError where none is.
     """
-    with BankFile(bank) as file:
+    with open_bank(as_source(bank)) as file:
         base = tensor_bytes(file.manifest.base.tensors.values())
     most = parse_limit(limit or "", base)
     for bits in sorted(SEAL_BITS, reverse=True):
@@ -186,7 +195,7 @@ class _Sealing:
         share = share_of(tensor, group, self.old.manifest.shares)
         return _Sum(group, tensor, share, chunks(*stored.matrix))
 
-    def run(self, target: Path, *, force: bool, dry_run: bool) -> SealReport:
+    def run(self, target: Place, *, force: bool, dry_run: bool) -> SealReport:
         made = [tensor for one in self.sums for tensor in self._tensors(one)]
         gone = {one.key for one in self.sums}
         kept = [key for key in content_keys(self.old) if key not in gone]
@@ -198,7 +207,7 @@ class _Sealing:
         report = self._report(target, manifest, size, dry_run=dry_run)
         if dry_run:
             return report
-        check_space(target.parent, size)
+        check_space(target, size)
         self._measure()
         with atomic_file(target, force=force) as file:
             file.reserve(size)
@@ -214,7 +223,7 @@ class _Sealing:
     def _tensors(self, one: _Sum) -> tuple[TensorInfo, TensorInfo]:
         return sealed_tensors(one.group, one.tensor, self.bits, one.share)
 
-    def _report(self, target: Path, manifest: Manifest, size: int, *, dry_run: bool) -> SealReport:
+    def _report(self, target: Place, manifest: Manifest, size: int, *, dry_run: bool) -> SealReport:
         statistics = stored_statistics(self.old)
         return SealReport(
             bank=str(target),

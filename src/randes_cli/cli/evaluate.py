@@ -56,7 +56,6 @@ def evaluate(
     from randes_cli.errors import UsageError
     from randes_cli.files.atomic import check_target, write_whole
     from randes_cli.files.guard import note_sources
-    from randes_cli.files.sources import local_bank
     from randes_cli.ops.scoring import command_evaluator
 
     originals = o.by_task(o.named_checkpoints(original or [], "--original"), "--original")
@@ -69,7 +68,7 @@ def evaluate(
     clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
-            local_bank(bank),
+            bank,
             command_evaluator(evaluate, environment.GIVEN, metric=metric),
             o.run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             tasks=task,

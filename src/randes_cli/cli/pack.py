@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,7 +40,7 @@ def pack(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--output", "-o", help="The bank to write.", show_default=False)
+        str, typer.Option("--output", "-o", help="The bank to write.", show_default=False)
     ],
     tasks: Annotated[
         list[str] | None,

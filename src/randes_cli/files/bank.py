@@ -25,6 +25,7 @@ from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
 from randes_cli.files.checkpoint import TensorFile, WeightFile, open_weights
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
+from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.manifest import decode
 from randes_cli.files.records import TaskRecord
@@ -66,6 +67,8 @@ class BankFile:
             if self.header.metadata.get("version") != str(self.manifest.version):
                 raise BankDamaged("its header says another version than its manifest")
             check_agreement(self.manifest, self.header.tensors)
+            if self.local is None:  # an open file here stays what it is
+                watch(self)
         except (BankDamaged, NewerFormat) as error:
             self.close()
             raise type(error)(f"{path}: {error}") from None
@@ -216,8 +219,13 @@ class BankFile:
             position += size
         return made
 
+    def changed(self) -> Place | None:
+        """Where it is, if another lies there by now."""
+        return self.path if self.file.changed() else None
+
     def close(self) -> None:
         """Close the file."""
+        unwatch(self)
         self.file.close()
 
     def __enter__(self) -> BankFile:

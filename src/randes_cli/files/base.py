@@ -96,13 +96,15 @@ def open_base(
 ) -> BankBase | None:
     """The base of a bank; None where it is all zeros. A pickle that was packed is read again.
 
+    A base inside the bank is read there, unless another place is given for it.
+
     Raises MissingError where it lies outside and cannot be found, MismatchError where what is
     found has other names or shapes (values are compared chunk by chunk as they are read).
     """
     record = bank.manifest.base
     if record.storage is BaseStorage.zero:
         return None
-    if record.storage is BaseStorage.embed:
+    if record.storage is BaseStorage.embed and given is None:
         return BankBase(bank, None)
     path = find_recorded(record.source, bank.path) if given is None else as_source(given)
     if path is None:

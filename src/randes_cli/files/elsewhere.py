@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from randes_cli.errors import HubError, RandesError
 from randes_cli.files.checkpoint import (
@@ -26,6 +28,8 @@ from randes_cli.files.passing import passing_folder
 from randes_cli.files.side_files import STATES, find_side_files
 from randes_cli.specs import OpenOptions
 
+T = TypeVar("T")
+
 #: JSON files that say which files are the weights and whether they can be read.
 _TELLING = re.compile(
     r"(adapter_|quantize_|hf_quant_|router_)?config\.json|model_index\.json|modules\.json"
@@ -33,6 +37,13 @@ _TELLING = re.compile(
 )
 #: Files that are asked for at a time.
 _WORKERS = 8
+
+
+def at_once(call: Callable[[str], T], names: Collection[str]) -> list[T]:
+    """What a call returns for every name, several at a time, all in the command under way."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        running = [pool.submit(copy_context().run, call, name) for name in names]
+        return [one.result() for one in running]
 
 
 @dataclass(frozen=True)
@@ -76,8 +87,7 @@ class Elsewhere:
 
     def bring(self, names: Collection[str], root: Path) -> None:
         """Bring files to a folder here, several at a time."""
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            list(pool.map(lambda name: self.get(name, root / name), names))
+        at_once(lambda name: self.get(name, root / name), names)
 
     @contextmanager
     def outline(self) -> Iterator[Path]:
@@ -147,8 +157,7 @@ def open_elsewhere(
         pickled = [name for name in found.weights if not name.endswith(SUFFIXES)]
         there.bring(pickled, root)
         names = [name for name in found.weights if name not in pickled]
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            opened = dict(zip(names, pool.map(there.open_file, names), strict=True))
+        opened = dict(zip(names, at_once(there.open_file, names), strict=True))
 
         def open_file(path: Path) -> WeightFile | None:
             return opened.get(path.relative_to(root).as_posix())

@@ -31,6 +31,9 @@ from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
 from randes_cli.files.remote import RemoteFile
 from randes_cli.specs import OpenOptions
 
+#: Before anybody looked.
+NOTHING = Found(())
+
 
 @dataclass(frozen=True)
 class HubModel:
@@ -46,7 +49,7 @@ class HubModel:
     commit: str
     sizes: Mapping[str, int]
     offline: bool
-    found: Found = Found(())
+    found: Found = NOTHING
 
     @property
     def source(self) -> str:
@@ -59,13 +62,23 @@ class HubModel:
         return self.found.weights
 
     @property
+    def side_files(self) -> tuple[str, ...]:
+        """Config, tokenizer and the like."""
+        return self.found.side_files
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """The other files that it has, each with the reason why it stays there."""
+        return self.found.left_out
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the weight files."""
         return sum(self.sizes[name] for name in self.weights)
 
     def bytes_to_download(self) -> int:
         """Bytes of the weight and side files that the cache lacks."""
-        names = (*self.weights, *self.found.side_files)
+        names = (*self.weights, *self.side_files)
         return sum(self.sizes[name] for name in names if self.cached(name) is None)
 
     def cached(self, name: str) -> Path | None:
@@ -173,6 +186,14 @@ def open_hub_bank(ref: HubRef) -> HubModel:
     return HubModel(named, model.commit, model.sizes, model.offline, Found((banks[0],)))
 
 
+def has_bank(ref: HubRef) -> bool:
+    """Whether a repository's file, or its only bank, is what a reference means."""
+    if ref.path:
+        return ref.path.endswith(BANK_SUFFIX)
+    names = _resolve(ref).sizes
+    return any("/" not in name and name.endswith(BANK_SUFFIX) for name in names)
+
+
 def _resolve(ref: HubRef) -> HubModel:
     """The commit of a reference and the sizes of its files; from the cache when offline."""
     from huggingface_hub import HfApi, constants
@@ -235,7 +256,7 @@ def fetch(model: HubModel) -> Fetched:
     from huggingface_hub import snapshot_download
 
     repo, commit = model.ref.repo, model.commit
-    wanted = sorted({*model.weights, *model.there().telling(), *model.found.side_files})
+    wanted = sorted({*model.weights, *model.there().telling(), *model.side_files})
     if not model.offline and any(model.cached(name) is None for name in wanted):
         hub_call(
             lambda: snapshot_download(

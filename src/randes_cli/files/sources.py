@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank import BankFile, is_bank
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
 from randes_cli.files.hub_ref import HubRef, parse_ref
 from randes_cli.files.location import Place, RemotePath, as_place
@@ -31,14 +31,24 @@ def open_bank(text: str) -> BankFile:
     return open_remote_bank(ref)
 
 
-def local_bank(text: str) -> str:
-    """A bank that is read many times over; one on the Hub is fetched for it."""
+def names_bank(text: str) -> bool:
+    """Whether a text names a bank, sound or not. Raises HubError."""
     ref = parse_ref(text)
     if ref is None:
-        return text
+        return is_bank(as_place(text))
+    from randes_cli.files.hub import has_bank
+
+    return has_bank(ref)
+
+
+def local_bank(text: str) -> Place:
+    """Where a bank lies that is read many times over; one on the Hub is fetched for it."""
+    ref = parse_ref(text)
+    if ref is None:
+        return as_place(text)
     from randes_cli.files.hub import fetch, open_hub_bank
 
-    return str(fetch(open_hub_bank(ref)).path)
+    return fetch(open_hub_bank(ref)).path
 
 
 def own_bank(text: str) -> Place:
@@ -92,7 +102,7 @@ class Sources:
             return self._open(text)
         from randes_cli.files.hub import fetch
 
-        fetched, left_out = fetch(model), model.found.left_out
+        fetched, left_out = fetch(model), model.left_out
         return open_checkpoint(
             str(fetched.path), self.options, called=fetched.source, left_out=left_out
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from randes_cli.errors import CheckpointError, HubError, MissingError, RandesError, UsageError
+from randes_cli.errors import HubError, MissingError, RandesError, UsageError
 from randes_cli.files.location import OBJECT_STORES, WEB, RemotePath, Version
 
 T = TypeVar("T")
@@ -81,19 +81,32 @@ def translate(error: BaseException, place: RemotePath) -> RandesError:
         where = _LOGINS.get(place.scheme)
         login = f"; log in where its own tools do ({where})" if where else ""
         return HubError(f"{place}: the store refused it ({first_line(error)}){login}")
+    if _answer(error):
+        return HubError(f"{place}: the store answered {_answer(error)}; say it again later")
     return HubError(
         f"{place}: the connection to the store failed or was dropped ({first_line(error)}); "
         "say it again when it is back"
     )
 
 
-def replaced(place: RemotePath) -> CheckpointError:
+def replaced(place: RemotePath) -> HubError:
     """What was read is not there any more."""
-    return CheckpointError(f"{place}: was replaced while it was read; say it again")
+    return HubError(f"{place}: was replaced while it was read; say it again")
+
+
+def _answer(error: BaseException) -> str:
+    """Code and words of what a store answered; empty where it did not."""
+    found = getattr(error.__cause__ or error, "response", None)
+    said = found.get("Error", {}) if isinstance(found, dict) else {}
+    words = [str(said[key]) for key in ("Code", "Message") if said.get(key)]
+    return ": ".join(words)[:200] or str(getattr(error, "status", ""))
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, in short."""
+    answered = _answer(error)
+    if answered:
+        return answered
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 

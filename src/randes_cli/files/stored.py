@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_weights
-from randes_cli.files.elsewhere import Elsewhere, open_elsewhere
+from randes_cli.files.elsewhere import Elsewhere, at_once, open_elsewhere
 from randes_cli.files.folders import is_index, weight_map
 from randes_cli.files.header import parse_json
 from randes_cli.files.hub_cache import stays_inside
@@ -19,7 +18,6 @@ from randes_cli.specs import OpenOptions
 
 #: Files of one folder: more are not one model.
 _MOST = 100_000
-_WORKERS = 8
 
 
 def open_stored(place: RemotePath, options: OpenOptions = DEFAULT_OPTIONS) -> Checkpoint:
@@ -96,7 +94,6 @@ def _beside(index: RemotePath) -> dict[str, int]:
         names = sorted(set(weight_map(parse_json(data), str(index)).values()))
     except ValueError as error:
         raise CheckpointError(f"{index}: {error}") from None
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        found = list(pool.map(lambda name: look_up(index.with_name(name)), names))
+    found = at_once(lambda name: look_up(index.with_name(name)), names)
     pairs = zip(names, found, strict=True)
     return {name: int(info.get("size") or 0) for name, info in pairs if info is not None}
