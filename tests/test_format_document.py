@@ -139,6 +139,7 @@ def test_names_of_tensors_are_those_of_the_code() -> None:
     names = {row[0].strip("`") for row in rows_of("2. Tensors")[2:]}
     assert names == {
         bank_keys.base_key("<tensor>"),
+        bank_keys.cut_key("<group>"),  # type: ignore[arg-type]
         bank_keys.sum_key("<group>", "<tensor>"),  # type: ignore[arg-type]
         bank_keys.scale_key("<group>", "<tensor>"),  # type: ignore[arg-type]
         bank_keys.own_key("<task>", "<tensor>"),

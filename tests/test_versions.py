@@ -26,7 +26,8 @@ from randes_cli.limits import LIMITS
 from randes_cli.ops.verify import verify
 from randes_cli.plan import plan_units
 from randes_cli.specs import EditOptions, TensorInfo
-from randes_cli.stats.stored import bank_lengths, coefficients, stored_lengths
+from randes_cli.stats.coefficients import coefficients
+from randes_cli.stats.lengths import bank_lengths, stored_lengths
 from tests.checkpoints import Packer, perturbed, random_state, save, stored_sums
 
 FOLDER = Path(__file__).parent / "banks"
@@ -77,7 +78,7 @@ def test_the_first_example_is_still_the_one_that_version_1_printed() -> None:
 
 def test_a_default_of_version_1_follows_from_the_norms() -> None:
     with BankFile(FOLDER / "v1-digits.randes") as bank:
-        lengths = bank_lengths(bank.manifest, *stored_lengths(bank))
+        lengths = bank_lengths(bank.manifest, stored_lengths(bank))
         assert coefficients(bank.manifest, lengths) == [0.29, 1.0]
         assert [task.default for task in bank.manifest.tasks] == [None, None]
 

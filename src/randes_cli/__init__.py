@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from randes_cli.reports import PackReport as PackReport
     from randes_cli.reports import SealReport as SealReport
     from randes_cli.reports import TaskSummary as TaskSummary
+    from randes_cli.server.service import serve as serve
     from randes_cli.specs import EditOptions as EditOptions
     from randes_cli.specs import OpenOptions as OpenOptions
     from randes_cli.specs import PackOptions as PackOptions
@@ -125,6 +126,7 @@ _HOME = {
     "remove": "build.edit",
     "report": "verbs",
     "seal": "build.seal",
+    "serve": "server.service",
     "tune": "ops.tune",
     "unpack": "verbs",
     "verify": "verbs",
@@ -183,6 +185,7 @@ __all__ = [
     "remove",
     "report",
     "seal",
+    "serve",
     "tune",
     "unpack",
     "verify",

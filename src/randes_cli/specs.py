@@ -249,8 +249,10 @@ class PackOptions:
         bits: width of one superposed element: 16 or 8, or 4 to 1 (packed at 16, then sealed).
         share: superpositions have one element in this many of each matrix: 1, 2, 4 or 8.
         seed: bank seed; a task's seed is this plus its index.
-        fit: choose bits and groups that are predicted best for a bank of this size (``500MB``)
-            or ratio to the base (``1.1``); then `bits` and `groups` do not count.
+        fit: choose the bits, groups and share that are predicted to keep most of the gain in a
+            bank of this size (``500MB``) or ratio to the base (``1.1``); then these do not count.
+        keep: choose them for the smallest bank that is predicted to keep this share of the gain
+            over the base (``99%``).
         groups: superpositions side by side; tasks that name none are dealt by index.
         capacity: tasks that an 8-bit superposition must have room for
             (None: twice the tasks of the largest group, at least 16).
@@ -268,6 +270,7 @@ class PackOptions:
     seed: int = 42
     groups: int = 1
     fit: str | None = None
+    keep: str | None = None
     base_storage: BaseStorage = BaseStorage.embed
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -279,6 +282,8 @@ class PackOptions:
     def __post_init__(self) -> None:
         if self.adapters and self.merge_adapters:
             raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
+        if self.fit is not None and self.keep is not None:
+            raise UsageError("--fit asks for a size and --keep for a quality: give one of them")
         if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
         if type(self.share) is not int or self.share not in SHARES:

@@ -315,13 +315,13 @@ def _figure(
     from randes_cli.stats.curves import lambda_curves
     from randes_cli.views import figures
 
-    if kind == "lambda":
-        curves = lambda_curves(file)
-        return lambda: figures.lambda_figure(curves)
     if kind == "distribution":
         found = distribution()
         return lambda: figures.distribution_figure(found)
     report = describe(file)
+    if kind == "lambda":
+        curves, used = lambda_curves(file), {one.name: one.coefficient for one in report.tasks}
+        return lambda: figures.lambda_figure(curves, used)
     if kind == "layers":
         layers = describe(file, by="layer").rows
         return lambda: figures.layers_figure(report.rows, layers)

@@ -16,7 +16,7 @@ from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
 from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
 from randes_cli.files import manifest
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import scale_key, sum_key
+from randes_cli.files.bank_keys import cut_key, scale_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.ops.verify import measure, verify
 from randes_cli.plan import seal_matrix, sealable
@@ -85,6 +85,32 @@ def test_a_sealed_task_is_the_base_and_the_decoded_sum_under_its_signs(
             step = np.float32(2.0 ** file.manifest.steps[name])
             wanted = base[name] + torch.from_numpy(slow_steps(file, name, bits) * step)
             assert torch.equal(found[name], wanted)
+
+
+@pytest.mark.parametrize("bits", SEAL_BITS)
+def test_what_became_of_each_sum_is_measured_to_the_byte(folder: Path, bits: int) -> None:
+    bank, out = packed(folder, 3), folder / "sealed.randes"
+    seal(bank, out, bits, ONE)
+    with BankFile(bank) as live, BankFile(out) as file:
+        names = list(live.manifest.base.tensors)
+        found = dict(zip(names, file.floats(cut_key(0)).T.tolist(), strict=True))
+        assert found["norm.weight"] == found["thin.weight"] == [0, 0, 0]
+        for name in set(names) - {"norm.weight", "thin.weight"}:
+            units = live.read(sum_key(0, name)).view(np.int16).tolist()
+            height = seal_matrix(live.manifest.base.tensors[name])[0]
+            scales = file.read(scale_key(0, name)).view(np.float16).astype(float)
+            most = float(levels(bits)[-1]) * scales[:height].max() * scales[height:].max()
+            part = next(p for p in range(-60, 60) if 2.0 ** (p + 19) > most)
+            read = (slow_steps(file, name, bits).reshape(-1) * np.float32(2.0**-part)).tolist()
+            counts = [round(value) for value in read]
+            sums = (
+                sum(unit * unit for unit in units),
+                sum(unit * count for unit, count in zip(units, counts, strict=True)),
+                sum(count * count for count in counts),
+            )
+            step = live.manifest.steps[name]
+            powers = (2 * step, 2 * step + part, 2 * step + 2 * part)
+            assert found[name] == [s * 2.0**p for s, p in zip(sums, powers, strict=True)]
 
 
 def test_vectors_and_thin_matrices_stay_live_and_come_back_as_before(folder: Path) -> None:

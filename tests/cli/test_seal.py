@@ -30,7 +30,9 @@ def test_a_dry_run_writes_nothing_and_tells_the_same_size(
     assert not out.exists()
     real = randes("seal", bank, "--bits", 4, "-o", out, "--json").json
     assert abs(dry["bytes_after"] - real["bytes_after"]) < 2000
-    assert dry["after"] == real["after"]
+    for supposed, measured in zip(dry["after"], real["after"], strict=True):
+        assert abs(supposed.pop("predicted_cosine") - measured.pop("predicted_cosine")) < 0.01
+        assert supposed == measured
 
 
 def test_an_output_that_exists_is_refused_and_so_is_no_output(

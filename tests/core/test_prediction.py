@@ -7,6 +7,7 @@ import pytest
 
 from randes_cli.core.prediction import (
     MOST_ERROR,
+    Cut,
     Grams,
     Lengths,
     moments,
@@ -120,7 +121,9 @@ def test_what_no_task_answers_for_any_more_still_counts_as_noise() -> None:
 def test_a_sealed_sum_loses_the_root_of_what_its_levels_keep() -> None:
     deltas = np.random.default_rng(1).standard_normal((3, 4, 30))
     live = moments(lengths(deltas, [0] * 3), grams(deltas))
-    cut = moments(lengths(deltas, [0] * 3, left={0: np.full(4, 0.88)}), grams(deltas))
+    cut = moments(
+        lengths(deltas, [0] * 3, cuts={0: Cut.supposed(np.full(4, 1 / 0.88))}), grams(deltas)
+    )
     assert np.allclose(cut.cosine, np.sqrt(0.88) * live.cosine)
 
 
@@ -128,7 +131,7 @@ def test_a_sealed_sum_loses_the_root_of_what_its_levels_keep() -> None:
 def test_the_cosine_of_one_task_is_that_of_all_of_them(groups: list[int]) -> None:
     deltas = np.random.default_rng(4).standard_normal((6, 5, 40))
     deltas[3, 2:] = deltas[1] = 0
-    one = lengths(deltas, groups, np.rint(deltas), left={1: np.full(5, 0.7)})
+    one = lengths(deltas, groups, np.rint(deltas), cuts={1: Cut.supposed(np.full(5, 1 / 0.7))})
     alone = [task_cosine(one, task) for task in range(6)]
     assert alone == pytest.approx(moments(one).cosine.tolist())
 

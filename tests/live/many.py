@@ -80,3 +80,27 @@ def differ(models: dict[str | None, nn.Module], run: Callable[[Any], torch.Tenso
             width = min(one.shape[-1], other.shape[-1])
             gap = (one[..., :width] - other[..., :width]).abs().max()
             assert gap > 1e-2 * one.abs().max()
+
+
+def logits(found: Any, row: int) -> torch.Tensor:
+    """One row's answer; of CLIP the picture with its own words."""
+    if "logits_per_image" in found:
+        return torch.as_tensor(found.logits_per_image[row, row : row + 1])
+    return torch.as_tensor(found.logits[row])
+
+
+def attached(bank: Path, **more: Any) -> randes_cli.MixedModel:
+    """The base of a bank, with its tasks attached."""
+    return randes_cli.attach(randes_cli.transformers.from_bank(bank), bank, **more)
+
+
+@torch.inference_mode()
+def assert_rows_are_their_tasks(
+    mixed: randes_cli.MixedModel, models: dict[str | None, Any], batch: dict[str, torch.Tensor]
+) -> None:
+    """Each row of a batch is answered as its task's own model answers it."""
+    with mixed.tasks(ASKED) as model:
+        found = model(**batch)
+    for row, task in enumerate(ASKED):
+        one = {name: value[row : row + 1] for name, value in batch.items()}
+        assert_near(logits(found, row), logits(models[task](**one), 0))

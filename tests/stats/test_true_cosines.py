@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from randes_cli import PackOptions, RunOptions, TaskInput, Transform, add, pack, verify
+from randes_cli.build.seal import seal
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import TaskSummary
-from tests.checkpoints import Packer, cosine, delta, retrieve, save
+from tests.checkpoints import Packer, State, cosine, delta, retrieve, save
 
 ONE = RunOptions(threads=1)
 SHAPES = {
@@ -32,6 +33,7 @@ class Models:
 
     source: np.random.Generator
     spread: float
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         self.base = {name: self._normal(shape) * 0.02 for name, shape in SHAPES.items()}
@@ -42,7 +44,10 @@ class Models:
 
     def task(self) -> dict[str, torch.Tensor]:
         size = 0.01 * 10.0 ** -self.source.uniform(0, self.spread)
-        kind, far = str(self.source.choice(KINDS)), str(self.source.choice(list(SHAPES)))
+        kind, far = (
+            self.kind or str(self.source.choice(KINDS)),
+            str(self.source.choice(list(SHAPES))),
+        )
         made = {}
         for name in SHAPES:
             value = self._delta(kind, name, far) * size
@@ -74,6 +79,21 @@ class Models:
         return {name: self._tensor(value) for name, value in self.base.items()}
 
 
+def came_back(bank: Path, name: str, tasks: dict[str, State], base: State) -> float:
+    """The cosine of a task's delta with what its bank gives back at λ = 1."""
+    true = delta(tasks[name], base)
+    changed = {name: value for name, value in true.items() if value.any()}
+    back = delta(retrieve(bank, name, coefficient=1.0), base)
+    there = any(value.any() for value in (back[name] for name in changed))
+    return cosine(changed, back) if changed and there else float(not changed)
+
+
+def predicted(bank: Path) -> dict[str, float]:
+    """What `inspect` says of every task."""
+    with BankFile(bank) as opened:
+        return {task.name: task.predicted_cosine for task in describe(opened).tasks}
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_the_predicted_cosine_is_the_true_one(packer: Packer, seed: int) -> None:
     source = np.random.default_rng(seed)
@@ -89,11 +109,7 @@ def test_the_predicted_cosine_is_the_true_one(packer: Packer, seed: int) -> None
     )
     bank = packer.pack(base, tasks, options)
     for said in packer.reports[-1].tasks:
-        true = delta(tasks[said.name], base)
-        changed = {name: value for name, value in true.items() if value.any()}
-        back = delta(retrieve(bank, said.name, coefficient=1.0), base)
-        there = any(value.any() for value in (back[name] for name in changed))
-        found = cosine(changed, back) if changed and there else float(not changed)
+        found = came_back(bank, said.name, tasks, base)
         assert said.predicted_cosine == pytest.approx(found, abs=0.03)
 
 
@@ -134,3 +150,38 @@ def test_a_lost_delta_is_said_alike_by_every_command(tmp_path: Path) -> None:
     pack(base, inputs[1:], other, run=ONE)
     added = told(add(other, inputs[:1], run=ONE).after)
     assert "in rounding" in added["lost"][1] and added == inspected(other)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_predicted_cosine_of_a_sealed_bank_is_the_true_one(tmp_path: Path, seed: int) -> None:
+    source = np.random.default_rng(1000 + seed)
+    models = Models(source, float(source.choice([0, 1, 2, 3, 6])), str(source.choice(KINDS)))
+    base, count = models.whole(), int(source.integers(1, 6))
+    tasks = {f"t{n}": models.task() for n in range(count)}
+    bits = (1, 2, 3, 4, 8)[seed % 5]
+    options = PackOptions(
+        Transform.from_preset(PRESETS[seed % len(PRESETS)]),
+        bits=bits if bits < 8 else 16,
+        groups=int(source.integers(1, 4)),
+        share=int(source.choice([1, 1, 2, 4])),
+    )
+    packer = Packer(tmp_path)
+    bank = packer.pack(base, tasks, options)
+    said = packer.reports[-1].tasks
+    if bits == 8:
+        said = seal(bank, None, 8, ONE).after
+    assert {one.name: one.predicted_cosine for one in said} == predicted(bank)
+    for one in said:
+        assert one.predicted_cosine == pytest.approx(
+            came_back(bank, one.name, tasks, base), abs=0.08
+        )
+
+
+def test_a_sparse_delta_alone_is_predicted_as_it_comes_back_at_one_bit(tmp_path: Path) -> None:
+    models = Models(np.random.default_rng(3), 0.0, "sparse")
+    base, tasks = models.whole(), {"a": models.task()}
+    packer = Packer(tmp_path)
+    bank = packer.pack(base, tasks, PackOptions(bits=1))
+    said, found = predicted(bank)["a"], came_back(bank, "a", tasks, base)
+    assert said == pytest.approx(found, abs=0.005) and found < 0.6
+    assert packer.reports[-1].tasks[0].predicted_cosine == said

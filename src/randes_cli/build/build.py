@@ -39,14 +39,9 @@ from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions
-from randes_cli.stats.stored import (
-    Statistics,
-    choose_cells,
-    drop_tasks,
-    empty_statistics,
-    norm_rows,
-    with_defaults,
-)
+from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers, run_in_order
 
 R = TypeVar("R")
@@ -144,7 +139,7 @@ class Build:
         ]
         statistics = self._statistics(lengths)
         manifest = replace(start.with_tasks([*start.tasks, *added]), cells=statistics.cells)
-        manifest = with_defaults(manifest, statistics.norms, statistics.rounded)
+        manifest = with_defaults(manifest, statistics.known)
         return Built(self.estimate(seal_bits), manifest, statistics)
 
     # Writing
@@ -198,10 +193,10 @@ class Build:
         if draft.old is None:
             manifest = replace(manifest, base=self._finish_new(passes))
         else:
-            kept, anew = draft.kept_keys("stats"), {info.name for info in infos}
-            passes.take_over([key for key in kept if key not in anew])
+            anew = {info.name for info in infos}
+            passes.take_over([key for key in draft.kept_statistics() if key not in anew])
         passes.copy_waiting()
-        manifest = with_defaults(manifest, statistics.norms, statistics.rounded)
+        manifest = with_defaults(manifest, statistics.known)
         return Built(writer.finish(manifest), manifest, statistics)
 
     def _finish_new(self, passes: Passes) -> BaseRecord:

@@ -16,7 +16,9 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import statistics_shapes
 from randes_cli.files.bank_keys import (
     BASE_DIGESTS,
+    CUTS,
     base_key,
+    cut_key,
     file_key,
     own_key,
     parse_key,
@@ -195,6 +197,12 @@ class Draft:
         """The old bank's tensors of some kinds, in its order."""
         keys = () if self.old is None else self.old.header.tensors
         return [key for key in keys if parse_key(key).kind in kinds]
+
+    def kept_statistics(self) -> list[str]:
+        """Keys of the old bank's statistics, without those of sealed groups that go."""
+        cuts = set(map(cut_key, self.start.sealed))
+        kept = self.kept_keys("stats")
+        return [key for key in kept if not key.startswith(CUTS) or key in cuts]
 
     def taken_over(self) -> list[str]:
         """Keys of the old bank's sealed sums and scales, then exact tensors and files, kept."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from randes_cli.build.build import Build
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
-from randes_cli.build.pack_report import pack_report
+from randes_cli.build.pack_report import as_sealed, pack_report
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
@@ -27,7 +27,8 @@ from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
-from randes_cli.stats.alternatives import best_fit, parse_limit
+from randes_cli.stats.alternatives import best_fit, parse_keep, parse_limit, smallest_keeping
+from randes_cli.stats.frontier import resized
 from randes_cli.workers import Progress, no_progress
 
 
@@ -60,7 +61,7 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-    if options.fit is not None:
+    if options.fit is not None or options.keep is not None:
         options = _fitted(base, tasks, out, options, run)
     seal_bits = options.bits if options.bits < 8 else None
     if seal_bits is not None:
@@ -82,7 +83,13 @@ def pack(
             report = _written(inputs, live, options, run, force, progress, seal_bits, out)
             with in_use(live):
                 sealed = seal_locked(live, out, seal_bits, run, force=force, progress=progress)
-            return replace(report, bank=str(out), bank_bytes=sealed.bytes_after)
+            return replace(
+                report,
+                bank=str(out),
+                bank_bytes=sealed.bytes_after,
+                tasks=as_sealed(report.tasks, sealed.after),
+                alternatives=resized(report.alternatives, sealed.bytes_after),
+            )
 
 
 def _written(
@@ -159,10 +166,18 @@ def _build(
 def _fitted(
     base: str | None, tasks: Sequence[TaskInput], out: Place, options: PackOptions, run: RunOptions
 ) -> PackOptions:
-    """The options with the bits and groups that are predicted best for the size asked for."""
+    """The options with the bits, groups and share that are predicted best for what is asked."""
     if any(task.group is not None for task in tasks):
-        raise UsageError("--fit chooses the groups: leave @GROUP out")
-    tried = replace(options, fit=None, bits=16, groups=1)
+        raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
+    tried = replace(options, fit=None, keep=None, bits=16, groups=1, share=1)
     report = pack(base, tasks, out, tried, run, force=True, dry_run=True)
-    best = best_fit(report.alternatives, parse_limit(str(options.fit), report.base_bytes))
-    return replace(options, fit=None, bits=best.bits, groups=best.groups)
+    if not report.alternatives:
+        raise UsageError(
+            "--fit and --keep need a prediction, and of this transform or of adapters as they are "
+            "nothing was measured: say --bits and --groups"
+        )
+    if options.keep is not None:
+        best = smallest_keeping(report.alternatives, parse_keep(options.keep))
+    else:
+        best = best_fit(report.alternatives, parse_limit(str(options.fit), report.base_bytes))
+    return replace(tried, bits=best.bits, groups=best.groups, share=best.share)

@@ -126,8 +126,7 @@ def _joined(
     return replace(
         stored,
         indices=(*stored.indices, *indices),
-        norms=np.ascontiguousarray(np.concatenate([stored.norms, lengths.norms], axis=1)),
-        rounded=np.ascontiguousarray(np.concatenate([stored.rounded, lengths.rounded], axis=2)),
+        known=stored.known.joined(lengths.norms, lengths.rounded),
         grams=found,
         estimated=stored.estimated | {(older, new) for older in unsure for new in indices},
     )

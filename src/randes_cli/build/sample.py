@@ -19,7 +19,8 @@ from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.specs import TensorInfo
-from randes_cli.stats.stored import Cells, norm_rows
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import Cells
 from randes_cli.workers import Progress, run_in_order
 
 

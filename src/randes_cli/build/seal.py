@@ -8,35 +8,22 @@ the digests of what it reads: a bank that changes between them is damaged, not s
 
 from __future__ import annotations
 
-import threading
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors
-from randes_cli.core.arrays import F16, F32, I64, Raw
-from randes_cli.core.codes import (
-    encode,
-    fit_scales,
-    inverse_scales,
-    multiply_scales,
-    pack_codes,
-)
-from randes_cli.core.kernel import code_dtype
+from randes_cli.build.cutting import Cutting, Sum
+from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
-from randes_cli.core.share import Share
-from randes_cli.errors import BankDamaged, UsageError
+from randes_cli.errors import UsageError
 from randes_cli.files.atomic import atomic_file, check_space, check_target
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import sealed_tensors, sum_key
+from randes_cli.files.bank_checks import cut_shape
+from randes_cli.files.bank_keys import cut_key, sealed_tensors, sum_key
 from randes_cli.files.bank_writer import BankWriter
-from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
@@ -44,42 +31,15 @@ from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
-from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of, tensor_bytes
+from randes_cli.plan import chunks, sealable, share_of, tensor_bytes
 from randes_cli.reports import SealReport
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.stats.alternatives import parse_limit
-from randes_cli.stats.stored import (
-    stored_lengths,
-    stored_statistics,
-    with_defaults,
-)
+from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import Statistics, stored_statistics
 from randes_cli.stats.summaries import summaries
-from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
-
-J = TypeVar("J")
-Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
-
-#: Elements that are cut at once; a multiple of eight, so that codes end on a byte.
-_STRIP = 2**16
-
-
-@dataclass(frozen=True, slots=True)
-class _Sum:
-    """One live superposition that is cut: its group, the base's tensor, its elements."""
-
-    group: int
-    tensor: TensorInfo
-    share: Share
-    grid: list[Rect]
-
-    @property
-    def key(self) -> str:
-        return sum_key(self.group, self.tensor.name)
-
-    @property
-    def elements(self) -> int:
-        """As stored."""
-        return prod(self.share.shape)
+from randes_cli.workers import Progress, no_progress
 
 
 def check_seal_bits(bits: int) -> int:
@@ -166,9 +126,7 @@ class _Sealing:
     """One sealing under way."""
 
     def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
-        self.old, self.bits, self.progress = old, bits, progress
-        self.threads = thread_count(run.threads, old.manifest.base.tensors.values())
-        self.strip = max(8, (run.strip_elements or _STRIP) // 8 * 8)
+        self.old, self.bits = old, bits
         manifest = old.manifest
         named = manifest.base.tensors
         self.groups = live_groups(manifest)
@@ -186,187 +144,82 @@ class _Sealing:
         ]
         if not any(map(sealable, named.values())):
             raise UsageError(f"{old.path}: no tensor is wide enough for the scales that seals need")
-        self.squares: dict[str, tuple[I64, I64]] = {}
-        self.scales: dict[str, tuple[F32, F32]] = {}
-        self.lock = threading.Lock()
+        self.cutting = Cutting(old, self.sums, bits, run, progress)
 
-    def _sum(self, group: int, tensor: TensorInfo) -> _Sum:
+    def _sum(self, group: int, tensor: TensorInfo) -> Sum:
         stored = self.old.info(sum_key(group, tensor.name))
         share = share_of(tensor, group, self.old.manifest.shares)
-        return _Sum(group, tensor, share, chunks(*stored.matrix))
+        return Sum(group, tensor, share, chunks(*stored.matrix))
 
     def run(self, target: Place, *, force: bool, dry_run: bool) -> SealReport:
         made = [tensor for one in self.sums for tensor in self._tensors(one)]
-        gone = {one.key for one in self.sums}
+        gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
         kept = [key for key in content_keys(self.old) if key not in gone]
-        freed = sum(self.old.info(key).nbytes for key in gone)
-        size = self.old.header.file_size - freed + sum(tensor.nbytes for tensor in made)
-        sealed = {**self.old.manifest.sealed}
-        sealed.update({group: SealRecord(self.bits) for group in self.groups})
-        manifest = with_defaults(self.old.manifest.with_sealed(sealed), *stored_lengths(self.old))
-        report = self._report(target, manifest, size, dry_run=dry_run)
+        measured = [self._measured(group) for group in self.groups]
+        freed = sum(self.old.info(one.key).nbytes for one in self.sums)
+        size = self.old.size - freed + tensor_bytes([*made, *measured])
         if dry_run:
-            return report
+            return self._report(target, *self._sealed(), size, dry_run=True)
         check_space(target, size)
-        self._measure()
+        self.cutting.measure()
         with atomic_file(target, force=force) as file:
             file.reserve(size)
-            candidates = [*map(self.old.info, kept), *made, *closing_tensors()]
+            candidates = [*map(self.old.info, kept), *made, *measured, *closing_tensors()]
             writer = BankWriter(file, candidates)
-            copy_tensors(writer, self.old, kept, self.progress)
+            copy_tensors(writer, self.old, kept, self.cutting.progress)
             self._write_scales(writer)
             for one in self.sums:
                 writer.place(self._tensors(one)[1])
-            self._cut(writer)
-            return replace(report, bytes_after=writer.finish(manifest))
+            self.cutting.cut(writer)
+            manifest, statistics = self._sealed(self._moments())
+            for tensor, group in zip(measured, self.groups, strict=True):
+                writer.add_whole(tensor, statistics.known.cut[group].astype("<f8").tobytes())
+            size = writer.finish(manifest)
+            return self._report(target, manifest, statistics, size, dry_run=False)
 
-    def _tensors(self, one: _Sum) -> tuple[TensorInfo, TensorInfo]:
+    def _tensors(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
         return sealed_tensors(one.group, one.tensor, self.bits, one.share)
 
-    def _report(self, target: Place, manifest: Manifest, size: int, *, dry_run: bool) -> SealReport:
-        statistics = stored_statistics(self.old)
+    def _write_scales(self, writer: BankWriter) -> None:
+        for one in self.sums:
+            rows, columns = self.cutting.fitted(one)
+            data = np.concatenate([rows, columns]).astype("<f2").tobytes()
+            writer.add_whole(self._tensors(one)[0], data)
+
+    def _measured(self, group: int) -> TensorInfo:
+        rows = norm_rows(self.old.manifest.base.tensors.values())
+        return TensorInfo(cut_key(group), "F64", cut_shape(len(rows)))
+
+    def _moments(self) -> dict[int, F64]:
+        """What became of each group's superpositions, as ``stats/sealed/<group>`` has it."""
+        rows = norm_rows(self.old.manifest.base.tensors.values())
+        row, steps = {name: n for n, name in enumerate(rows)}, self.old.manifest.steps
+        made = {group: np.zeros(cut_shape(len(rows))) for group in self.groups}
+        for one in self.sums:
+            found = self.cutting.agreement[one.key]
+            part = self.cutting.scales[one.key].part
+            moments = found.moments(steps[one.tensor.name], part)
+            made[one.group][:, row[one.tensor.name]] = moments
+        return made
+
+    def _sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
+        """The bank's manifest and statistics once its groups are sealed."""
+        old, stored = self.old.manifest, stored_statistics(self.old)
+        known = replace(stored.known, cut={**stored.known.cut, **(cut or {})})
+        sealed = {**old.sealed, **{group: SealRecord(self.bits) for group in self.groups}}
+        manifest = with_defaults(old.with_sealed(sealed), known)
+        return manifest, replace(stored, known=known)
+
+    def _report(
+        self, target: Place, manifest: Manifest, after: Statistics, size: int, *, dry_run: bool
+    ) -> SealReport:
         return SealReport(
             bank=str(target),
             dry_run=dry_run,
             bits=self.bits,
             groups=tuple(self.groups),
-            bytes_before=self.old.header.file_size,
+            bytes_before=self.old.size,
             bytes_after=size,
-            before=summaries(self.old.manifest, statistics),
-            after=summaries(manifest, statistics),
+            before=summaries(self.old.manifest, stored_statistics(self.old)),
+            after=summaries(manifest, after),
         )
-
-    # First pass: scales
-
-    def _measure(self) -> None:
-        for one in self.sums:
-            table = np.zeros((one.share.every, one.share.shape[1]), np.int64)
-            self.squares[one.key] = np.zeros(one.share.rows, np.int64), table
-        jobs = [(one, number, rect) for one in self.sums for number, rect in enumerate(one.grid)]
-        total = sum(self.old.info(one.key).nbytes for one in self.sums)
-
-        def work(job: tuple[_Sum, int, Rect]) -> int:
-            return self._measure_chunk(*job)
-
-        self._parallel(jobs, work, "measuring", total)
-        for one in self.sums:
-            rows, columns = inverse_scales(*self._fitted(one), self.bits)
-            self.scales[one.key] = rows, one.share.table(columns)
-
-    def _fitted(self, one: _Sum) -> tuple[F16, F16]:
-        along, table = self.squares[one.key]
-        return fit_scales(along, one.share.columns(table), self.bits, one.share)
-
-    def _measure_chunk(self, one: _Sum, number: int, rect: Rect) -> int:
-        """Add the squares of a chunk's elements to those of its rows and columns."""
-        place = rect.start
-        along, table = self.squares[one.key]
-        for units in np.split(self._units(one, number, rect), range(_STRIP, rect.elements, _STRIP)):
-            squares = units.astype(np.int64)
-            np.multiply(squares, squares, out=squares)
-            with self.lock:
-                _add_squares(squares, place, along, table)
-            place += len(units)
-        return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
-
-    def _units(self, one: _Sum, number: int, rect: Rect) -> Units:
-        """The elements of one chunk of a live superposition, its digest checked."""
-        size = ITEM_SIZE[self.old.info(one.key).dtype]
-        raw = np.empty(rect.elements * size, np.uint8)
-        self.old.read_into(one.key, rect.start * size, raw)
-        if digest(raw) != self.old.digest(one.key, number):
-            raise BankDamaged(
-                f"{self.old.path}: tensor {one.key!a} is damaged (see: randes verify)"
-            )
-        units: Units = raw.view(code_dtype(8 * size))
-        return units
-
-    def _write_scales(self, writer: BankWriter) -> None:
-        for one in self.sums:
-            rows, columns = self._fitted(one)
-            data = np.concatenate([rows, columns]).astype("<f2").tobytes()
-            writer.add_whole(self._tensors(one)[0], data)
-
-    # Second pass: codes
-
-    def _cut(self, writer: BankWriter) -> None:
-        """Jobs of 2^23 elements make whole chunks of codes, `bits` of them each."""
-        span = 8 * CHUNK_ELEMENTS
-        jobs = [(one, start) for one in self.sums for start in range(0, one.elements, span)]
-        total = sum(self.old.info(one.key).nbytes for one in self.sums)
-
-        def work(job: tuple[_Sum, int]) -> int:
-            one, start = job
-            count = min(span, one.elements - start)
-            codes = np.concatenate(self._codes(one, start, count))
-            writer.write(one.key, start // 8 * self.bits, codes)
-            first = start // span * self.bits
-            for place in range(0, len(codes), CHUNK_ELEMENTS):
-                value = digest(codes[place : place + CHUNK_ELEMENTS])
-                writer.set_digest(one.key, first + place // CHUNK_ELEMENTS, value)
-            return count * ITEM_SIZE[self.old.info(one.key).dtype]
-
-        self._parallel(jobs, work, "sealing", total)
-
-    def _codes(self, one: _Sum, start: int, count: int) -> list[Raw]:
-        """The codes of elements `start` (a multiple of eight) and on."""
-        rows, table = self.scales[one.key]
-        made, place = [], start
-        for units in _in_eights(self._span(one, start, count)):
-            for part in np.split(units, range(self.strip, len(units), self.strip)):
-                values = part.astype(np.float32)
-                multiply_scales(values, place, rows, table)
-                made.append(pack_codes(encode(values, self.bits), self.bits))
-                place += len(part)
-        return made
-
-    def _span(self, one: _Sum, start: int, count: int) -> Iterator[Units]:
-        """Elements `start` to `start + count` of a live superposition, in consecutive pieces.
-
-        Chunks at its ends are read whole, for their digests.
-        """
-        grid = one.grid
-        first = bisect_right(grid, start, key=lambda rect: rect.start) - 1
-        for number in range(first, len(grid)):
-            rect = grid[number]
-            if rect.start >= start + count:
-                return
-            units = self._units(one, number, rect)
-            yield units[max(0, start - rect.start) : start + count - rect.start]
-
-    def _parallel(
-        self, jobs: Sequence[J], work: Callable[[J], int], phase: str, total: int
-    ) -> None:
-        threads, progress = self.threads, self.progress
-        run_jobs(jobs, work, threads=threads, phase=phase, total=total, progress=progress)
-
-
-def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:
-    """The same elements in pieces of multiples of eight, but for the last."""
-    left: Units | None = None
-    for piece in pieces:
-        units = piece if left is None else np.concatenate([left, piece])
-        whole = len(units) // 8 * 8
-        left = units[whole:]
-        if whole:
-            yield units[:whole]
-    if left is not None and len(left):
-        yield left
-
-
-def _add_squares(squares: I64, start: int, along: I64, table: I64) -> None:
-    """Add squares of elements `start` and on to the sums of their rows and columns.
-
-    `table` has those of columns as `multiply_scales` has their scales.
-    """
-    place, (every, cols) = 0, table.shape
-    while place < len(squares):
-        row, col = divmod(start + place, cols)
-        height = 0 if col else (len(squares) - place) // cols
-        width = cols if height else min(cols - col, len(squares) - place)
-        part = squares[place : place + max(1, height) * width].reshape(-1, width)
-        along[row : row + len(part)] += part.sum(axis=1)
-        for down in range(min(every, len(part))):
-            sums = part[down::every].sum(axis=0)
-            table[(row + down) % every, col : col + width] += sums
-        place += part.size

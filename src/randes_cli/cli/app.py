@@ -27,6 +27,7 @@ COMMANDS = {
     "seal": "seal",
     "tune": "tune",
     "evaluate": "evaluate",
+    "serve": "serve",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import plain, print_json, print_lines, progress_bar
+from randes_cli.cli.output import note, plain, print_json, print_lines, progress_bar
 
 
 class By(str, Enum):
@@ -93,6 +93,8 @@ def inspect(
     order = None if sort is None else sort.value
     if task is None:
         print_lines(lambda width: bank_view(report, width=width, full=full, sort=order))
+        if report.saving:
+            note(report.saving, quiet=quiet)
     else:
         print_lines(lambda w: task_view(report, task, found.rows, width=w, full=full, sort=order))
     if found.measured:

@@ -82,7 +82,16 @@ def pack(
         str | None,
         typer.Option(
             metavar="SIZE|RATIO",
-            help="Choose bits and groups: the best predicted within 500MB, or 1.1 times the base.",
+            help="Choose bits, groups and share: the best predicted within 500MB, or 1.1 times "
+            "the base.",
+            show_default=False,
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Choose them for the smallest bank predicted to keep 99% of the gain, say.",
             show_default=False,
         ),
     ] = None,
@@ -143,6 +152,7 @@ def pack(
         seed=seed,
         groups=groups,
         fit=fit,
+        keep=keep,
         base_storage=BaseStorage(base_storage.value),
         capacity=capacity,
         adapters=adapters,
@@ -171,3 +181,5 @@ def pack(
     if report.advice:
         note(report.advice, quiet=quiet)
     note(clock.sentence(report.read_bytes, written), quiet=quiet or dry_run)
+    if report.saving:
+        note(report.saving, quiet=quiet)

@@ -25,6 +25,40 @@ MOST_ERROR = 1e9
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What becomes of a group's superposition S as it is read, Q: by tensor.
+
+    Levels that are means of their cells, of a Gaussian S, and the gain 1 / (1 − D) make
+    ⟨x, Q⟩ = ⟨x, S⟩ and ‖Q‖² = ‖S‖² / (1 − D). Sums of few or of sparse deltas are not Gaussian:
+    sealing measures what becomes of them. A share of one element in m comes back m times as
+    large, so that ⟨x, Q⟩ stays and ‖Q‖² grows by m.
+
+    Attributes:
+        kept: ⟨S, Q⟩ / ⟨S, S⟩.
+        gain: ‖Q‖² / ‖S‖², S being dense.
+        length: ‖Q‖² as it was measured; NaN where it was not.
+        every: the m of each tensor.
+    """
+
+    kept: F64
+    gain: F64
+    length: F64
+    every: F64
+
+    @classmethod
+    def supposed(cls, gain: F64, every: F64 | None = None) -> Cut:
+        """Of a Gaussian sum, nothing measured; without `every` a dense one."""
+        ones = np.ones(len(gain))
+        return cls(ones, gain, np.full(len(gain), np.nan), ones if every is None else every)
+
+    def measured(self, squares: F64, crossed: F64, length: F64) -> Cut:
+        """With ‖S‖² and ⟨S, Q⟩ of what is stored, and ‖Q‖² as it is read; where S is any."""
+        there = squares > 0
+        kept = np.divide(crossed, squares, out=self.kept.copy(), where=there)
+        return Cut(kept, self.gain, np.where(there, length, self.length), self.every)
+
+
+@dataclass(frozen=True)
 class Lengths:
     """Every delta of a bank on every tensor: arrays of tensors × T.
 
@@ -35,9 +69,7 @@ class Lengths:
         changed: where a task's bytes differ from the base's.
         groups: each task's group; tasks meet within their group only.
         order: the tensor that a task has at each position; None where nothing is shuffled.
-        left: the share of each tensor's energy that the levels of a sealed group keep, by group
-            (a group that is not there keeps all). With levels that are means of their cells and
-            the gain 1 / left, ⟨x, Q(S)⟩ = ⟨x, S⟩ and ‖Q(S)‖² = ‖S‖² / left.
+        cuts: what becomes of the sums of groups that are sealed or have a share.
         others: ‖q‖² by tensor of deltas that no task answers for any more, by group.
     """
 
@@ -47,7 +79,7 @@ class Lengths:
     changed: Bools
     groups: Sequence[int]
     order: I64 | None = None
-    left: Mapping[int, F64] = field(default_factory=dict)
+    cuts: Mapping[int, Cut] = field(default_factory=dict)
     others: Mapping[int, F64] = field(default_factory=dict)
 
     def members(self, group: int) -> I64:
@@ -67,14 +99,26 @@ class Lengths:
         np.put_along_axis(made, self.order[:, tasks], values, 0)
         return made
 
-    def sum_energy(self, group: int, members: I64) -> F64:
-        """‖Q(S)‖² at each position, were all deltas orthogonal."""
-        energy: F64 = self.placed(self.rounded, members).sum(axis=1)
-        return (energy + self.others.get(group, 0.0)) * self.gain(group, len(energy))
+    def read(self, group: int, energy: F64, crossed: F64 | float = 0.0) -> F64:
+        """‖Q(S)‖² at each position; ‖S‖² is `energy`, `crossed` of it from different deltas."""
+        cut = self.cuts.get(group)
+        if cut is None:
+            return _added(energy, crossed)
+        supposed = _added(energy, crossed) * cut.gain
+        return np.where(np.isnan(cut.length), supposed, cut.length)
 
-    def gain(self, group: int, tensors: int) -> F64:
-        """‖Q(S)‖² / ‖S‖² at each position: 1 in a live group."""
-        return 1.0 / self.left[group] if group in self.left else np.ones(tensors)
+    def sum_energy(self, group: int, members: I64) -> F64:
+        """‖S‖² of a dense S at each position, were all deltas orthogonal."""
+        energy: F64 = self.placed(self.rounded, members).sum(axis=1)
+        return energy + self.others.get(group, 0.0)
+
+    def every(self, group: int) -> F64 | float:
+        """The m of each tensor in a group that stores one element in m."""
+        return self.cuts[group].every if group in self.cuts else 1.0
+
+    def kept_by(self, group: int) -> F64 | float:
+        """⟨x, Q(S)⟩ / ⟨x, S⟩ at each position, of the deltas x in S."""
+        return self.cuts[group].kept if group in self.cuts else 1.0
 
 
 @dataclass(frozen=True)
@@ -161,11 +205,12 @@ def predict(lengths: Lengths, grams: Grams | None = None) -> Prediction:
     for group in sorted(set(lengths.groups)):
         members = lengths.members(group)
         dots = lengths.placed(lengths.kept, members)
-        energy = lengths.sum_energy(group, members)
+        longer: F64 | float = 0.0
         if grams is not None and len(members) > 1:
             crossed, longer = _crossed(lengths, grams, members)
-            longer *= lengths.gain(group, len(energy))
-            dots, energy = dots + crossed, _added(energy, longer)
+            dots = dots + crossed
+        energy = lengths.read(group, lengths.sum_energy(group, members), longer)
+        dots = (dots.T * lengths.kept_by(group)).T
         dot[:, members] = lengths.named(dots, members)
         whole = np.broadcast_to(energy[:, None], dots.shape)
         length[:, members] = lengths.named(whole, members)
@@ -175,7 +220,7 @@ def predict(lengths: Lengths, grams: Grams | None = None) -> Prediction:
     return Prediction(own, kept, dot, length, changed)
 
 
-def _added(energy: F64, crossed: F64) -> F64:
+def _added(energy: F64, crossed: F64 | float) -> F64:
     """Their sum, nothing where they cancel but for the rounding of these very numbers."""
     made = energy + crossed
     made[made < _CANCELLED * energy] = 0.0
@@ -216,7 +261,10 @@ def task_cosine(lengths: Lengths, task: int) -> float:
     group, there = lengths.groups[task], lengths.changed[:, task]
     if not there.any():
         return 1.0
-    energy = lengths.sum_energy(group, lengths.members(group))
-    length = lengths.named(energy[:, None], np.array([task]))[there, 0].sum()
+    energy = lengths.read(group, lengths.sum_energy(group, lengths.members(group)))
+    kept = np.broadcast_to(lengths.kept_by(group), energy.shape)
+    one = np.array([task])
+    length = lengths.named(energy[:, None], one)[there, 0].sum()
+    dot = (lengths.kept[:, task] * lengths.named(kept[:, None], one)[:, 0])[there].sum()
     scale = np.sqrt(lengths.whole[there, task].sum() * length)
-    return float(np.clip(lengths.kept[there, task].sum() / scale, -1, 1)) if scale > 0 else 0.0
+    return float(np.clip(dot / scale, -1, 1)) if scale > 0 else 0.0

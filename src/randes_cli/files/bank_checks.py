@@ -11,6 +11,7 @@ from randes_cli.files.bank_keys import (
     NORMS,
     ROUNDED,
     base_key,
+    cut_key,
     file_key,
     own_key,
     parse_key,
@@ -58,10 +59,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
                 dtype = task.tensor(base[name]).dtype
                 expect(own_key(task.name, name), dtype, (extra, *shape[1:]))
     _check_files(manifest, tensors)
-    shapes = statistics_shapes(len(summable), len(manifest.cells), len(manifest.tasks))
-    if ROUNDED not in tensors:  # a bank of before
-        del shapes[ROUNDED]
-    for key, shape in shapes.items():
+    for key, shape in _statistics(manifest, len(summable), tensors).items():
         expect(key, "F64", shape)
 
 
@@ -81,6 +79,21 @@ def statistics_shapes(rows: int, cells: int, tasks: int) -> dict[str, tuple[int,
         ROUNDED: (2, rows, tasks),
         GRAM: (cells, 2, tasks, tasks),
     }
+
+
+def _statistics(
+    manifest: Manifest, rows: int, tensors: Mapping[str, TensorInfo]
+) -> dict[str, tuple[int, ...]]:
+    """The statistics that a bank must have; those of before lack some."""
+    shapes = statistics_shapes(rows, len(manifest.cells), len(manifest.tasks))
+    shapes.update({cut_key(group): cut_shape(rows) for group in manifest.sealed})
+    later = {ROUNDED, *map(cut_key, manifest.sealed)}
+    return {key: shape for key, shape in shapes.items() if key in tensors or key not in later}
+
+
+def cut_shape(rows: int) -> tuple[int, ...]:
+    """What sealing measures of a group: ‖S‖², ⟨S, Q⟩ and ‖Q‖² of superposable tensors."""
+    return 3, rows
 
 
 def _check_sum(

@@ -15,6 +15,8 @@ NORMS = "stats/norms"
 ROUNDED = "stats/rounded"
 GRAM = "stats/gram"
 BASE_DIGESTS = "stats/base-digests"
+#: Beginning of the names of what sealing measured, by group.
+CUTS = "stats/sealed/"
 
 
 class Key(NamedTuple):
@@ -53,6 +55,11 @@ def sum_key(group: int, name: str) -> str:
 def scale_key(group: int, name: str) -> str:
     """Where the scales of a sealed superposition lie in a bank: rows' first, then columns'."""
     return f"scale/{group}/{name}"
+
+
+def cut_key(group: int) -> str:
+    """Where lies what became of the superpositions of a group as it was sealed."""
+    return f"{CUTS}{group}"
 
 
 def sum_tensor(group: int, tensor: TensorInfo, bits: int, share: Share) -> TensorInfo:

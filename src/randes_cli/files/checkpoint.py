@@ -35,16 +35,11 @@ class WeightFile(Protocol):
     """
 
     @property
-    def path(self) -> Place:
-        """Where it is."""
-
+    def path(self) -> Place: ...
     @property
-    def header(self) -> Header:
-        """What it holds, and where."""
-
+    def header(self) -> Header: ...
     @property
-    def pickle(self) -> str | None:
-        """See above."""
+    def pickle(self) -> str | None: ...
 
     def read_at(self, offset: int, out: Raw, /) -> None:
         """Fill `out` from `offset`."""

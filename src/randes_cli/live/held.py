@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from math import frexp
 
 import numpy as np
 import torch
+from torch.nn import functional as F  # noqa: N812
 
-from randes_cli.core.levels import levels
 from randes_cli.files.bank_keys import sum_key
+from randes_cli.live import blocks
+from randes_cli.live.codes import codes_product, values
 from randes_cli.plan import seal_matrix
 from randes_cli.read.factors import superposition
 from randes_cli.read.retrieve import Retrieval
@@ -20,59 +23,118 @@ class Held:
     """S of one tensor in one group, times 2^-exponent, so that no half precision overflows.
 
     Attributes:
-        stored: its values in the model's dtype, int8 or int16 units, or packed codes.
+        stored: in the model's dtype (`dense`): S, or the blocks of a share [m, ⌈R/m⌉, ⌈C/m⌉].
+            Else its rows as the bank stores them: int8 or int16 units, or packed codes.
         view: (R, C).
         exponent: what the factors of a task make up for.
-        bits: of one packed code; 0 where `stored` is a matrix.
+        bits: of one packed code; 0 where `stored` has numbers.
+        every: m; the group has one m-th of the elements.
+        group: which m-th (see `core.share`).
+        dense: whether `stored` is multiplied by as it is.
     """
 
     stored: torch.Tensor
     view: tuple[int, int]
     exponent: int
     bits: int
+    every: int
+    group: int
+    dense: bool
 
     @property
     def nbytes(self) -> int:
         return self.stored.nbytes
 
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        """The whole matrix."""
-        if self.bits:
-            values = unpack(self.stored, self.bits, dtype)[: self.view[0] * self.view[1]]
-            return values.reshape(self.view)
-        if self.stored.dtype == dtype:
+    @property
+    def _width(self) -> int:
+        """Columns of a row as it is stored."""
+        return -(-self.view[1] // self.every)
+
+    @property
+    def _scale(self) -> float:
+        return 1.0 if self.bits else 2.0**-self.exponent
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """x Sᵀ: [..., C] → [..., R]."""
+        if self.dense and self.every == 1:
+            return F.linear(x, self.stored)
+        flat = x.reshape(-1, x.shape[-1])
+        if self.dense:
+            made = blocks.product(flat, self.stored, self.view[0], self.group)
+        else:
+            made = self._codes(flat, turned=False)
+        return made.reshape(*x.shape[:-1], self.view[0])
+
+    def product_turned(self, x: torch.Tensor) -> torch.Tensor:
+        """x S: [..., R] → [..., C]."""
+        if self.dense and self.every == 1:
+            return torch.matmul(x, self.stored)
+        flat = x.reshape(-1, x.shape[-1])
+        if self.dense:
+            made = blocks.product_turned(flat, self.stored, self.view[1], self.group)
+        else:
+            made = self._codes(flat, turned=True)
+        return made.reshape(*x.shape[:-1], self.view[1])
+
+    def _codes(self, x: torch.Tensor, *, turned: bool) -> torch.Tensor:
+        made: torch.Tensor = codes_product(
+            x, self.stored, *self.view, self.bits, self.every, self.group, self._scale, turned
+        )
+        return made
+
+    def matrix(self, dtype: torch.dtype) -> torch.Tensor:
+        """The whole of S."""
+        if self.every == 1:
+            return self.stored if self.dense else self._rows(slice(0, self.view[0]), dtype)
+        return blocks.whole(self._blocks(dtype), self.view, self.group)
+
+    def _rows(self, rows: slice, dtype: torch.dtype) -> torch.Tensor:
+        return values(self.stored, self.bits, self._width, rows, dtype, self._scale)
+
+    def _blocks(self, dtype: torch.dtype) -> torch.Tensor:
+        if self.dense:
             return self.stored
-        return self._scaled(self.stored, dtype)
+        return blocks.as_blocks(self._rows(slice(0, self.view[0]), dtype), self.every)
 
     def rows(self, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Some of its rows: [*ids, C]."""
-        columns = self.view[1]
-        if not self.bits:
+        if self.dense and self.every > 1:
+            found = self.stored[ids % self.every, ids // self.every]
+        elif self.dense:
             found = self.stored[ids]
-            return found if found.dtype == dtype else self._scaled(found, dtype)
-        width = columns * self.bits // 8
-        if columns * self.bits % 8 or self.bits == 3:
-            return self.dense(dtype)[ids]
-        packed = self.stored[: self.view[0] * width].reshape(self.view[0], width)[ids]
-        return unpack(packed.reshape(-1), self.bits, dtype).reshape(*ids.shape, columns)
+        elif self.bits and (self._width * self.bits % 8 or self.bits == 3):
+            found = self._rows(slice(0, self.view[0]), dtype)[ids]
+        else:
+            found = self._some(ids.reshape(-1), dtype).reshape(*ids.shape, self._width)
+        if self.every == 1:
+            return found
+        return blocks.spread_rows(found, ids, self.view[1], self.every, self.group)
 
-    def _scaled(self, units: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        if dtype == torch.float16:
-            return (units.to(torch.float32) * 2.0**-self.exponent).to(dtype)
-        return units.to(dtype).mul_(2.0**-self.exponent)
+    def _some(self, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Rows that are whole bytes, as they are stored."""
+        kept = self.stored
+        if self.bits:
+            nbytes = self._width * self.bits // 8
+            kept = kept[: self.view[0] * nbytes].reshape(self.view[0], nbytes)[ids].reshape(-1)
+        else:
+            kept = kept[ids]
+        whole = slice(0, len(ids))
+        return values(kept, self.bits, self._width, whole, dtype, self._scale)
 
-
-def unpack(packed: torch.Tensor, bits: int, dtype: torch.dtype) -> torch.Tensor:
-    """The levels of packed codes; see `core.codes` for how they lie."""
-    table = torch.from_numpy(np.array(levels(bits), np.float32)).to(packed.device, dtype)
-    if bits == 3:
-        low, middle, high = packed.reshape(-1, 3).to(torch.int32).unbind(1)
-        word = (low | middle << 8 | high << 16)[:, None]
-    else:
-        word = packed.to(torch.int32)[:, None]
-    count = 8 if bits == 3 else 8 // bits
-    shifts = bits * torch.arange(count, dtype=torch.int32, device=packed.device)
-    return table[((word >> shifts) & (2**bits - 1)).long()].reshape(-1)
+    def part(self, rows: slice, dtype: torch.dtype) -> Held:
+        """Some of its rows (an expert's, say), as a superposition of their own."""
+        view = (rows.stop - rows.start, self.view[1])
+        if rows.start % self.every == 0 and self.dense:
+            at = slice(rows.start // self.every, -(-rows.stop // self.every))
+            kept = self.stored[rows] if self.every == 1 else self.stored[:, at]
+            return replace(self, stored=kept, view=view)
+        if rows.start % self.every == 0 and not self.bits:
+            return replace(self, stored=self.stored[rows], view=view)
+        if rows.start % self.every == 0 and rows.start * self._width % 8 == 0:
+            first = rows.start * self._width // 8 * self.bits
+            return replace(self, stored=self.stored[first:], view=view)
+        kept = self.matrix(dtype)[rows]
+        return replace(self, stored=kept, view=view, bits=0, every=1, dense=True)
 
 
 def hold(
@@ -81,21 +143,21 @@ def hold(
     """Read the superposition that a tensor of a task lies in, checked. Raises BankDamaged."""
     held = retrieval.held(name)
     key = sum_key(retrieval.task.group, held.name)
-    view = seal_matrix(held)
     sealed = retrieval.bank.info(key).dtype == "U8"
     share = retrieval.share(name)
-    if sealed and not dense and share.every == 1:
+    form = partial(Held, view=seal_matrix(held), every=share.every, group=share.group)
+    if sealed and not dense:
         bits = retrieval.bank.manifest.sealed[retrieval.task.group].bits
         packed = torch.from_numpy(retrieval.bank.read_whole(key))
-        return Held(packed.to(device), view, 0, bits)
-    stored = superposition(retrieval, name)
-    if share.every > 1:  # held whole, with zeros where the share has nothing
-        stored = share.spread(stored.reshape(-1), 0, view[0] * view[1]).reshape(view)
-    units = torch.from_numpy(np.ascontiguousarray(stored))
-    if sealed:
-        return Held(units.to(device=device, dtype=dtype), view, 0, 0)
-    peak = max(int(units.max()), -int(units.min()), 1)
-    made = Held(units.to(device), view, frexp(peak)[1], 0)
-    if dense:
-        return Held(made.dense(dtype), view, made.exponent, 0)
-    return made
+        return form(packed.to(device), exponent=0, bits=bits, dense=False)
+    units = torch.from_numpy(np.ascontiguousarray(superposition(retrieval, name))).to(device)
+    peak = 1 if sealed else max(int(units.max()), -int(units.min()), 1)
+    exponent = 0 if sealed else frexp(peak)[1]
+    made = form(units, exponent=exponent, bits=0, dense=False)
+    return made_dense(made, dtype) if dense else made
+
+
+def made_dense(held: Held, dtype: torch.dtype) -> Held:
+    """The same as numbers that are multiplied by as they are."""
+    kept = held.matrix(dtype) if held.every == 1 else held._blocks(dtype).contiguous()
+    return replace(held, stored=kept, bits=0, dense=True)

@@ -36,7 +36,8 @@ from randes_cli.plan import chunks
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
-from randes_cli.stats.stored import norm_rows, predict_bank, stored_statistics
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import predict_bank, stored_statistics
 from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 

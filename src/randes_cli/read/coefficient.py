@@ -6,7 +6,7 @@ from randes_cli.errors import BankDamaged
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import NORMS, ROUNDED
 from randes_cli.files.records import TaskRecord
-from randes_cli.stats.stored import default_lambda
+from randes_cli.stats.coefficients import default_lambda
 
 
 def default_coefficient(

@@ -26,7 +26,7 @@ from randes_cli.read.pieces import Piece, Read, StoredChunk
 from randes_cli.read.sealed import StepsReader
 from randes_cli.read.turned import Turned
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.stats.stored import stands_alone
+from randes_cli.stats.coefficients import stands_alone
 from randes_cli.workers import Workers
 
 

@@ -13,7 +13,8 @@ from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.plan import superposable
-from randes_cli.stats.stored import Statistics, cells_of, norm_rows, predict_bank
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import Statistics, cells_of, predict_bank
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Breakdown:
             name=name,
             tensors=len(rows),
             elements=int(self._elements[rows].sum()),
-            share=float(found.own.sum()) / (float(self.statistics.norms.sum()) or 1.0),
+            share=float(found.own.sum()) / (float(self.statistics.known.norms.sum()) or 1.0),
             predicted_cosine=float(found.cosine[there].mean()),
             predicted_error=float(np.sqrt(np.square(errors).mean())),
             before=None if grams is None else off_diagonal(grams[0]),
@@ -104,12 +105,13 @@ class Breakdown:
         if not found.changed[column]:
             return None
         rows = self.rows[name][self._found.changed[self.rows[name], column]]
+        norms = self.statistics.known.norms
         pair = [None, None] if grams is None else [_others(gram, column) for gram in grams]
         return GroupRow(
             name=name,
             tensors=len(rows),
             elements=int(self._elements[rows].sum()),
-            share=float(found.own[column]) / (float(self.statistics.norms[:, column].sum()) or 1.0),
+            share=float(found.own[column]) / (float(norms[:, column].sum()) or 1.0),
             predicted_cosine=float(found.cosine[column]),
             predicted_error=float(found.error(np.ones(len(found.own)))[column]),
             before=pair[0],

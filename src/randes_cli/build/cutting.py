@@ -1,0 +1,235 @@
+"""The two passes of `seal`: scales from sums of squares, then codes, and how near they come."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core.agreement import Agreement, part_of
+from randes_cli.core.arrays import F16, F32, I64, Raw
+from randes_cli.core.codes import (
+    encode,
+    fit_scales,
+    inverse_scales,
+    multiply_scales,
+    pack_codes,
+)
+from randes_cli.core.kernel import code_dtype
+from randes_cli.core.levels import levels
+from randes_cli.core.share import Share
+from randes_cli.errors import BankDamaged
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import sum_key
+from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.digests import digest
+from randes_cli.plan import CHUNK_ELEMENTS, Rect
+from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.workers import Progress, run_jobs, thread_count
+
+J = TypeVar("J")
+Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
+
+#: Elements that are cut at once; a multiple of eight, so that codes end on a byte.
+_STRIP = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Of one superposition: what it is multiplied by to be cut, and its codes to be read.
+
+    Of columns there is a table, as `multiply_scales` wants it; 2^`part` is what values count in.
+    """
+
+    inverse: tuple[F32, F32]
+    read: tuple[F32, F32]
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """One live superposition that is cut: its group, the base's tensor, its elements."""
+
+    group: int
+    tensor: TensorInfo
+    share: Share
+    grid: list[Rect]
+
+    @property
+    def key(self) -> str:
+        return sum_key(self.group, self.tensor.name)
+
+    @property
+    def elements(self) -> int:
+        """As stored."""
+        return prod(self.share.shape)
+
+
+class Cutting:
+    """Superpositions of a bank that are cut to `bits`.
+
+    Attributes:
+        agreement: of each by its key, whole once `cut` is done.
+    """
+
+    def __init__(
+        self, old: BankFile, sums: Sequence[Sum], bits: int, run: RunOptions, progress: Progress
+    ) -> None:
+        self.old, self.sums, self.bits, self.progress = old, sums, bits, progress
+        self.threads = thread_count(run.threads, old.manifest.base.tensors.values())
+        self.strip = max(8, min(_STRIP, run.strip_elements or _STRIP) // 8 * 8)
+        self.squares: dict[str, tuple[I64, I64]] = {}
+        self.scales: dict[str, Scales] = {}
+        self.agreement: dict[str, Agreement] = {}
+        self.lock = threading.Lock()
+
+    # First pass: scales
+
+    def measure(self) -> None:
+        for one in self.sums:
+            table = np.zeros((one.share.every, one.share.shape[1]), np.int64)
+            self.squares[one.key] = np.zeros(one.share.rows, np.int64), table
+        jobs = [(one, number, rect) for one in self.sums for number, rect in enumerate(one.grid)]
+        total = sum(self.old.info(one.key).nbytes for one in self.sums)
+
+        def work(job: tuple[Sum, int, Rect]) -> int:
+            return self._measure_chunk(*job)
+
+        self._parallel(jobs, work, "measuring", total)
+        for one in self.sums:
+            self.scales[one.key] = self._scales(one)
+            self.agreement[one.key] = Agreement(sum(self.squares[one.key][0].tolist()))
+
+    def _scales(self, one: Sum) -> Scales:
+        fitted = self.fitted(one)
+        rows, columns = inverse_scales(*fitted, self.bits)
+        along, across = (scale.astype(np.float32) for scale in fitted)
+        return Scales(
+            (rows, one.share.table(columns)),
+            (along, one.share.table(across)),
+            part_of(along, across, self.bits),
+        )
+
+    def fitted(self, one: Sum) -> tuple[F16, F16]:
+        along, table = self.squares[one.key]
+        return fit_scales(along, one.share.columns(table), self.bits, one.share)
+
+    def _measure_chunk(self, one: Sum, number: int, rect: Rect) -> int:
+        """Add the squares of a chunk's elements to those of its rows and columns."""
+        place = rect.start
+        along, table = self.squares[one.key]
+        for units in np.split(self._units(one, number, rect), range(_STRIP, rect.elements, _STRIP)):
+            squares = units.astype(np.int64)
+            np.multiply(squares, squares, out=squares)
+            with self.lock:
+                _add_squares(squares, place, along, table)
+            place += len(units)
+        return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
+
+    def _units(self, one: Sum, number: int, rect: Rect) -> Units:
+        """The elements of one chunk of a live superposition, its digest checked."""
+        size = ITEM_SIZE[self.old.info(one.key).dtype]
+        raw = np.empty(rect.elements * size, np.uint8)
+        self.old.read_into(one.key, rect.start * size, raw)
+        if digest(raw) != self.old.digest(one.key, number):
+            raise BankDamaged(
+                f"{self.old.path}: tensor {one.key!a} is damaged (see: randes verify)"
+            )
+        units: Units = raw.view(code_dtype(8 * size))
+        return units
+
+    # Second pass: codes
+
+    def cut(self, writer: BankWriter) -> None:
+        """Jobs of 2^23 elements make whole chunks of codes, `bits` of them each."""
+        span = 8 * CHUNK_ELEMENTS
+        jobs = [(one, start) for one in self.sums for start in range(0, one.elements, span)]
+        total = sum(self.old.info(one.key).nbytes for one in self.sums)
+
+        def work(job: tuple[Sum, int]) -> int:
+            one, start = job
+            count = min(span, one.elements - start)
+            codes = np.concatenate(self._codes(one, start, count))
+            writer.write(one.key, start // 8 * self.bits, codes)
+            first = start // span * self.bits
+            for place in range(0, len(codes), CHUNK_ELEMENTS):
+                value = digest(codes[place : place + CHUNK_ELEMENTS])
+                writer.set_digest(one.key, first + place // CHUNK_ELEMENTS, value)
+            return count * ITEM_SIZE[self.old.info(one.key).dtype]
+
+        self._parallel(jobs, work, "sealing", total)
+
+    def _codes(self, one: Sum, start: int, count: int) -> list[Raw]:
+        """The codes of elements `start` (a multiple of eight) and on."""
+        scales, near = self.scales[one.key], Agreement()
+        made, place = [], start
+        for units in _in_eights(self._span(one, start, count)):
+            for part in np.split(units, range(self.strip, len(units), self.strip)):
+                values = part.astype(np.float32)
+                multiply_scales(values, place, *scales.inverse)
+                codes = encode(values, self.bits)
+                read = levels(self.bits)[codes]
+                multiply_scales(read, place, *scales.read)
+                near = near.plus(part.astype(np.int64), read, scales.part)
+                made.append(pack_codes(codes, self.bits))
+                place += len(part)
+        with self.lock:
+            self.agreement[one.key] = self.agreement[one.key].joined(near)
+        return made
+
+    def _span(self, one: Sum, start: int, count: int) -> Iterator[Units]:
+        """Elements `start` to `start + count` of a live superposition, in consecutive pieces.
+
+        Chunks at its ends are read whole, for their digests.
+        """
+        grid = one.grid
+        first = bisect_right(grid, start, key=lambda rect: rect.start) - 1
+        for number in range(first, len(grid)):
+            rect = grid[number]
+            if rect.start >= start + count:
+                return
+            units = self._units(one, number, rect)
+            yield units[max(0, start - rect.start) : start + count - rect.start]
+
+    def _parallel(
+        self, jobs: Sequence[J], work: Callable[[J], int], phase: str, total: int
+    ) -> None:
+        threads, progress = self.threads, self.progress
+        run_jobs(jobs, work, threads=threads, phase=phase, total=total, progress=progress)
+
+
+def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:
+    """The same elements in pieces of multiples of eight, but for the last."""
+    left: Units | None = None
+    for piece in pieces:
+        units = piece if left is None else np.concatenate([left, piece])
+        whole = len(units) // 8 * 8
+        left = units[whole:]
+        if whole:
+            yield units[:whole]
+    if left is not None and len(left):
+        yield left
+
+
+def _add_squares(squares: I64, start: int, along: I64, table: I64) -> None:
+    """Add squares of elements `start` and on to the sums of their rows and columns.
+
+    `table` has those of columns as `multiply_scales` has their scales.
+    """
+    place, (every, cols) = 0, table.shape
+    while place < len(squares):
+        row, col = divmod(start + place, cols)
+        height = 0 if col else (len(squares) - place) // cols
+        width = cols if height else min(cols - col, len(squares) - place)
+        part = squares[place : place + max(1, height) * width].reshape(-1, width)
+        along[row : row + len(part)] += part.sum(axis=1)
+        for down in range(min(every, len(part))):
+            sums = part[down::every].sum(axis=0)
+            table[(row + down) % every, col : col + width] += sums
+        place += part.size

@@ -1,0 +1,83 @@
+"""λ of tasks: what `tune` chose, else the default, from the lengths of deltas alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from randes_cli.core.prediction import Cut, Lengths, moments, task_cosine
+from randes_cli.core.stats import default_coefficient
+from randes_cli.files.bank import BankFile
+from randes_cli.files.manifest import Manifest
+from randes_cli.files.records import TaskRecord
+from randes_cli.stats.lengths import Known, bank_lengths, stored_lengths
+
+
+def stands_alone(manifest: Manifest, task: TaskRecord) -> bool:
+    """Whether nothing but a task's own rounded delta can come back with it: then λ is 1."""
+    groups = [one.group for one in manifest.tasks]
+    return task.group in alone_in(groups, manifest.forgotten, manifest.sealed)
+
+
+def alone_in(
+    groups: Iterable[int], forgotten: Iterable[tuple[int, int]], sealed: Container[int]
+) -> set[int]:
+    """The live groups that hold one delta alone."""
+    held = Counter(groups)
+    held.update(group for _, group in forgotten)
+    return {group for group, count in held.items() if count == 1 and group not in sealed}
+
+
+def default_lambda(bank: BankFile, place: int) -> float:
+    """λ that an untuned task gets, from the lengths of the deltas alone (no Gram matrix)."""
+    if stands_alone(bank.manifest, bank.manifest.tasks[place]):
+        return 1.0
+    lengths = bank_lengths(bank.manifest, stored_lengths(bank))
+    return default_coefficient(task_cosine(_as_then(bank.manifest, lengths), place))
+
+
+def coefficients(manifest: Manifest, lengths: Lengths) -> list[float]:
+    """λ of every task: what `tune` chose, else the default (see `default_lambda`)."""
+    found = [task.default for task in manifest.tasks if task.default is not None]
+    if len(found) < len(manifest.tasks):
+        found = defaults(manifest, lengths)
+    return [
+        default if task.coefficient is None else task.coefficient
+        for task, default in zip(manifest.tasks, found, strict=True)
+    ]
+
+
+def with_defaults(manifest: Manifest, known: Known) -> Manifest:
+    """The manifest with every task's default λ, of a bank that is to be written.
+
+    `known` has the manifest's tasks in order. Banks of version 1 record none.
+    """
+    if manifest.version < 2:
+        return manifest
+    found = defaults(manifest, bank_lengths(manifest, known))
+    pairs = zip(manifest.tasks, found, strict=True)
+    return replace(manifest, tasks=tuple(replace(task, default=value) for task, value in pairs))
+
+
+def defaults(manifest: Manifest, lengths: Lengths) -> list[float]:
+    """λ of every task where nobody tuned any."""
+    alone = alone_in(lengths.groups, manifest.forgotten, manifest.sealed)
+    cosines = moments(_as_then(manifest, lengths)).cosine.tolist()
+    return [
+        1.0 if group in alone else default_coefficient(cosine)
+        for group, cosine in zip(lengths.groups, cosines, strict=True)
+    ]
+
+
+def _as_then(manifest: Manifest, lengths: Lengths) -> Lengths:
+    """What the default λ of a bank of version 1 is made from, so that its tasks stay as they are:
+    its norms alone, which are of rounded deltas, each in its own place."""
+    if manifest.version > 1:
+        return lengths
+    norms = lengths.whole
+    changed = np.asarray(norms > 0)
+    cuts = {group: Cut.supposed(cut.gain) for group, cut in lengths.cuts.items()}
+    return replace(lengths, kept=norms, rounded=norms, changed=changed, order=None, cuts=cuts)

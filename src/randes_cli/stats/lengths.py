@@ -1,0 +1,146 @@
+"""The lengths of a bank's deltas and of their sums: what predictions begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.levels import DISTORTION
+from randes_cli.core.prediction import Cut, Lengths
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import NORMS, ROUNDED, cut_key
+from randes_cli.files.manifest import Manifest
+from randes_cli.plan import plan_units, sealable, share_of, superposable
+from randes_cli.specs import Shuffle, TensorInfo, Transform
+
+
+@dataclass(frozen=True)
+class Known:
+    """What predictions are made of besides products of different deltas.
+
+    Attributes:
+        norms: ‖Δ_j‖² by superposable tensor of the base and task, before rounding.
+        rounded: ⟨Δ_j, q_j⟩ and ‖q_j‖² of the rounded deltas, 2 × that.
+        cut: ‖S‖², ⟨S, Q⟩ and ‖Q‖² of each superposable tensor, by sealed group.
+    """
+
+    norms: F64
+    rounded: F64
+    cut: Mapping[int, F64] = field(default_factory=dict)
+
+    def joined(self, norms: F64, rounded: F64) -> Known:
+        """With the columns of more tasks."""
+        return replace(
+            self,
+            norms=np.ascontiguousarray(np.concatenate([self.norms, norms], axis=1)),
+            rounded=np.ascontiguousarray(np.concatenate([self.rounded, rounded], axis=2)),
+        )
+
+    def of(self, columns: Sequence[int]) -> Known:
+        """Of some tasks alone."""
+        return replace(
+            self,
+            norms=np.ascontiguousarray(self.norms[:, columns]),
+            rounded=np.ascontiguousarray(self.rounded[:, :, columns]),
+        )
+
+
+def norm_rows(base: Iterable[TensorInfo]) -> list[str]:
+    """The tensors that the rows of ``stats/norms`` stand for."""
+    return [tensor.name for tensor in base if superposable(tensor)]
+
+
+def sealable_rows(base: Iterable[TensorInfo]) -> F64:
+    """1 where a superposable tensor is cut when its group is sealed, 0 where it stays live."""
+    return np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
+
+
+def shared_rows(base: Iterable[TensorInfo], every: int) -> F64:
+    """The m of each superposable tensor in a group that stores one element in `every`."""
+    tensors = [tensor for tensor in base if superposable(tensor)]
+    found = {tensor.shape: share_of(tensor, 0, {0: every}).every for tensor in tensors}
+    return np.array([found[tensor.shape] for tensor in tensors], np.float64)
+
+
+def supposed_cuts(
+    base: Sequence[TensorInfo], sealed: Mapping[int, int], shares: Mapping[int, int]
+) -> dict[int, Cut]:
+    """What becomes of the sums of groups that are sealed or have a share, were they Gaussian.
+
+    `sealed` has the bits of sealed groups, `shares` the m of groups that store one element in m.
+    """
+    made = {}
+    for group in sorted({*sealed, *shares}):
+        lost = DISTORTION[sealed[group]] if group in sealed else 0.0
+        every = shared_rows(base, shares.get(group, 1))
+        made[group] = Cut.supposed(every / (1.0 - sealable_rows(base) * lost), every)
+    return made
+
+
+def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
+    """The same of a bank, from ``stats/sealed/<group>`` where sealing measured it."""
+    base = list(manifest.base.tensors.values())
+    made = supposed_cuts(base, sealed_bits(manifest), manifest.shares)
+    for group in made.keys() & cut.keys():
+        squares, crossed, length = cut[group]
+        whole = shared_rows(base, manifest.shares.get(group, 1)) ** 2 * length
+        made[group] = made[group].measured(squares, crossed, whole)
+    return made
+
+
+def sealed_bits(manifest: Manifest) -> dict[int, int]:
+    """Bits of the sealed groups."""
+    return {group: seal.bits for group, seal in manifest.sealed.items()}
+
+
+def changed_rows(manifest: Manifest) -> Bools:
+    """Which superposable tensors each task's superposition stands for, tensors × T."""
+    rows = {name: row for row, name in enumerate(norm_rows(manifest.base.tensors.values()))}
+    made = np.ones((len(rows), len(manifest.tasks)), np.bool_)
+    for column, task in enumerate(manifest.tasks):
+        for names in (task.unchanged, task.absent, task.own):
+            made[[rows[name] for name in names if name in rows], column] = False
+    return made
+
+
+def bank_lengths(manifest: Manifest, known: Known) -> Lengths:
+    """The lengths of a bank's deltas, and what becomes of their sums."""
+    return Lengths(
+        known.norms,
+        known.rounded[0],
+        known.rounded[1],
+        changed_rows(manifest),
+        tuple(task.group for task in manifest.tasks),
+        shuffled_rows(
+            manifest.base.tensors.values(),
+            manifest.transform,
+            [(task.seed, task.index) for task in manifest.tasks],
+        ),
+        bank_cuts(manifest, known.cut),
+    )
+
+
+def shuffled_rows(
+    base: Iterable[TensorInfo], transform: Transform, tasks: Sequence[tuple[int, int]]
+) -> I64 | None:
+    """The tensor that each of `tasks` (seed, index) has at each position; None: its own."""
+    if transform.shuffle is Shuffle.none:
+        return None
+    rows = {name: row for row, name in enumerate(norm_rows(base))}
+    made = np.repeat(np.arange(len(rows))[:, None], len(tasks), axis=1)
+    for unit in plan_units(base, transform):
+        places = np.array([rows[name] for name in unit.names])
+        for column, (seed, index) in enumerate(tasks if unit.layers > 1 else ()):
+            made[places, column] = places[unit.order(seed, index)]
+    return made
+
+
+def stored_lengths(bank: BankFile) -> Known:
+    """The lengths that a bank has; one without ``stats/rounded`` counts as rounded to nothing."""
+    norms, held = bank.floats(NORMS), bank.manifest.sealed
+    rounded = bank.floats(ROUNDED) if ROUNDED in bank else np.stack([norms, norms])
+    cut = {group: bank.floats(cut_key(group)) for group in held if cut_key(group) in bank}
+    return Known(norms, rounded, cut)
