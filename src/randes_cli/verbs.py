@@ -16,7 +16,7 @@ from randes_cli.files.atomic import check_target, write_whole
 from randes_cli.files.bank import BankFile
 from randes_cli.files.guard import note_sources, one_command
 from randes_cli.files.location import Place, as_place
-from randes_cli.files.sources import names_bank, open_bank
+from randes_cli.files.sources import names_bank, open_bank, own_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
@@ -140,6 +140,7 @@ def verify(
     bank: StrPath,
     *,
     quick: bool = False,
+    prune: bool = False,
     against: Originals | None = None,
     base: StrPath | None = None,
     run: RunOptions | None = None,
@@ -149,14 +150,17 @@ def verify(
 
     A damaged bank is no error here: the report names the damage and the tasks that it hurts.
     With `against` (and a sound bank) tasks are retrieved and compared with their originals.
+    With `prune` the files among its shards that its index does not name are removed (an edit that
+    was killed leaves some).
     Raises MissingError; BankDamaged where not even the header, the manifest and the digests can
-    be read.
+    be read; with `prune` BankLocked.
     """
     from randes_cli.ops import verify as module
 
     run = run or RunOptions()
-    with open_bank(as_source(bank)) as file:
-        found = module.verify(file, run, quick=quick, progress=progress)
+    freed = module.prune_files(own_bank(as_source(bank))) if prune else 0
+    with open_bank(as_source(bank), lenient=True) as file:
+        found = replace(module.verify(file, run, quick=quick, progress=progress), pruned=freed)
         if not (found.sound and against):
             return found
         measured = module.measure(file, _pairs(against), run, base=_text(base), progress=progress)

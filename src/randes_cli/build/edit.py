@@ -266,6 +266,7 @@ class _Edit:
             phase=phase,
             force=True,
             stored=self.stored,
+            most=self.options.max_shard_size,
         )
         build.sample()
 
@@ -273,7 +274,7 @@ class _Edit:
             return EditReport(
                 bank=str(self.old.path),
                 dry_run=options.dry_run,
-                bytes_before=self.old.header.file_size,
+                bytes_before=self.old.size,
                 bytes_after=built.bytes,
                 read_bytes=build.read_bytes,
                 buffer_bytes=build.workers.buffer_bytes,

@@ -63,7 +63,7 @@ def pack(
         check_target(out, force=force)
     if options.fit is not None or options.keep is not None:
         options = _fitted(base, tasks, out, options, run)
-    seal_bits = options.bits if options.bits < 8 else None
+    seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
     if seal_bits is not None:
         options = replace(options, bits=16)
     with ExitStack() as stack:
@@ -82,7 +82,9 @@ def pack(
         with passing_name(out) as live:
             report = _written(inputs, live, options, run, force, progress, seal_bits, out)
             with in_use(live):
-                sealed = seal_locked(live, out, seal_bits, run, force=force, progress=progress)
+                sealed = seal_locked(
+                    live, out, seal_bits, run, force=force, most=most, progress=progress
+                )
             return replace(
                 report,
                 bank=str(out),
@@ -104,6 +106,8 @@ def _written(
 ) -> PackReport:
     """Write a live bank, and report it as it is or will be sealed (then at `home`)."""
     build = _build(inputs, out, options, run, force, progress, home)
+    if seal_bits is not None:
+        build.most = 0  # it is one file, and passes
     return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
 
 
@@ -158,7 +162,17 @@ def _build(
         fixed=False,
     )
     draft = Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
-    build = Build(out, draft, steps, run, progress, phase="packing", force=force, home=home)
+    build = Build(
+        out,
+        draft,
+        steps,
+        run,
+        progress,
+        phase="packing",
+        force=force,
+        most=options.max_shard_size,
+        home=home,
+    )
     build.sample(supposed=inputs.away)
     return build
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "plot": "plot",
     "report": "report",
     "seal": "seal",
+    "convert": "convert",
     "tune": "tune",
     "evaluate": "evaluate",
     "serve": "serve",

@@ -38,6 +38,16 @@ MaxMemory = Annotated[
 Device = Annotated[
     str, typer.Option(help="Where to compute: cpu, cpu-torch, cuda or mps. Same bytes on all.")
 ]
+MaxShardSize = Annotated[
+    str | None,
+    typer.Option(
+        "--max-shard-size",
+        metavar="SIZE",
+        help="Write the bank as an index and shards beside it, of at most so many bytes, as 5GB "
+        "(banks above 50 GB are anyway).",
+        show_default=False,
+    ),
+]
 MergeAdapters = Annotated[
     bool,
     typer.Option(
@@ -110,6 +120,15 @@ def run_options(
 
         memory = parse_size(max_memory)
     return RunOptions(threads=threads, max_memory=memory, device=device, allow_pickle=allow_pickle)
+
+
+def shard_size(text: str | None) -> int | None:
+    """Bytes of ``--max-shard-size``. Raises UsageError."""
+    if text is None:
+        return None
+    from randes_cli.files.writer import parse_size
+
+    return parse_size(text)
 
 
 def opening(

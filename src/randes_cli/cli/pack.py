@@ -127,6 +127,7 @@ def pack(
     weights_key: o.WeightsKey = None,
     trust_remote_code_files: o.TrustCode = False,
     safetensors_only: o.SafetensorsOnly = False,
+    max_shard_size: o.MaxShardSize = None,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
     device: o.Device = "cpu",
@@ -158,6 +159,7 @@ def pack(
         adapters=adapters,
         merge_adapters=merge_adapters,
         opening=o.opening(allow_pickle, trust_remote_code_files, safetensors_only, weights_key),
+        max_shard_size=o.shard_size(max_shard_size),
     )
     with progress_bar(quiet=quiet) as progress:
         report = run(

@@ -32,6 +32,7 @@ def seal(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Replace the bank itself; this cannot be undone.")
     ] = False,
+    max_shard_size: o.MaxShardSize = None,
     wait: o.Wait = 0.0,
     threads: o.Threads = 0,
     dry_run: o.DryRun = False,
@@ -61,6 +62,7 @@ def seal(
             force=force,
             wait=wait,
             dry_run=dry_run,
+            max_shard_size=o.shard_size(max_shard_size),
             progress=progress,
         )
     written = 0 if dry_run else report.bytes_after

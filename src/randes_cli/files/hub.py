@@ -15,7 +15,7 @@ from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from randes_cli.errors import HubError, RandesError
+from randes_cli.errors import BankDamaged, HubError, RandesError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, TensorFile, WeightFile
 from randes_cli.files.elsewhere import Elsewhere, Found, find_model, open_elsewhere
@@ -28,7 +28,9 @@ from randes_cli.files.hub_cache import (
 )
 from randes_cli.files.hub_errors import endpoint, hub_call, hub_errors, not_cached
 from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
-from randes_cli.files.remote import RemoteFile
+from randes_cli.files.remote import Fetch, RangedBytes, RemoteFile
+from randes_cli.files.shard_files import MissingShard, ShardFile
+from randes_cli.files.shards import shard_file
 from randes_cli.specs import OpenOptions
 
 #: Before anybody looked.
@@ -114,10 +116,26 @@ class HubModel:
         cached = self.cached(name)
         if cached is not None:
             return TensorFile(cached)
+        return RemoteFile(self._path(name), self.sizes[name], self._ranges(name))
+
+    def open_shard(self, name: str) -> ShardFile:
+        """Open a bank's shard in the same way."""
+        cached = self.cached(name)
+        if cached is not None:
+            return TensorFile(cached)
+        if name not in self.sizes:
+            problem = f"{self.ref}: its shard {name} is missing; push it again"
+            return MissingShard(BankDamaged(problem))
+        return RangedBytes(self._path(name), self._ranges(name))
+
+    def _path(self, name: str) -> Path:
+        return Path(f"{self.ref.repo}@{self.commit[:12]}") / name
+
+    def _ranges(self, name: str) -> Fetch:
+        """What reads a file by range. Raises HubError."""
         if self.offline:
             raise not_cached(f"{self.ref}: {name}")
-        path = Path(f"{self.ref.repo}@{self.commit[:12]}") / name
-        inside = f"{self.ref.repo}@{self.commit}/{name}"
+        path, inside = self._path(name), f"{self.ref.repo}@{self.commit}/{name}"
 
         def fetch(start: int, end: int) -> bytes:
             with hub_errors(str(path), self.ref.repo):  # the client tries again by itself
@@ -125,7 +143,7 @@ class HubModel:
             return found
 
         file = hub_call(lambda: self._opened(inside, name), str(path), self.ref.repo)
-        return RemoteFile(path, self.sizes[name], fetch)
+        return fetch
 
     def _opened(self, inside: str, name: str) -> Any:
         return self.files.open(inside, "rb", cache_type="none", size=self.sizes[name])
@@ -183,7 +201,8 @@ def open_hub_bank(ref: HubRef) -> HubModel:
             raise not_cached(str(ref))
         raise HubError(f"{ref}: has no bank (a file that ends with {BANK_SUFFIX})")
     named = HubRef(ref.repo, ref.revision, banks[0])
-    return HubModel(named, model.commit, model.sizes, model.offline, Found((banks[0],)))
+    shards = tuple(name for name in model.sizes if name.startswith(f"{banks[0]}.d/"))
+    return HubModel(named, model.commit, model.sizes, model.offline, Found((banks[0],), shards))
 
 
 def has_bank(ref: HubRef) -> bool:
@@ -239,10 +258,16 @@ def remote_checkpoint(model: HubModel, options: OpenOptions = DEFAULT_OPTIONS) -
     return open_elsewhere(model.there(), options, called=model.source)
 
 
-def open_remote_bank(ref: HubRef) -> BankFile:
+def open_remote_bank(ref: HubRef, *, lenient: bool = False) -> BankFile:
     """A bank on the Hub, of which only what is asked for is read."""
     model = open_hub_bank(ref)
-    return BankFile(Path(str(model.ref)), model.open_file(model.weights[0]))
+    index = model.weights[0]
+
+    def open_shard(name: str, _: int) -> ShardFile:
+        return model.open_shard(f"{index}.d/{shard_file(name)}")
+
+    file = model.open_file(index)
+    return BankFile(Path(str(model.ref)), file, open_shard, lenient=lenient)
 
 
 # Fetching

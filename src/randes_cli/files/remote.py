@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import CheckpointError, HubError
+from randes_cli.errors import BankDamaged, CheckpointError, HubError, MissingError
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import Header, header_length, parse_header
 from randes_cli.files.location import WEB, Place, RemotePath
@@ -24,8 +25,8 @@ FIRST_READ = 2**16
 LARGEST_READ = 2**25
 
 
-class RemoteFile:
-    """One safetensors file in a store. Reads are positioned, so threads share it.
+class RangedBytes:
+    """The bytes of something that lies elsewhere. Reads are positioned, so threads share it.
 
     `fetch` gives the bytes from one offset to another.
 
@@ -34,40 +35,12 @@ class RemoteFile:
         bytes_read: bytes that were asked for so far.
     """
 
-    pickle: str | None = None
-
-    def __init__(self, path: Place, size: int, fetch: Fetch) -> None:
+    def __init__(self, path: Place, fetch: Fetch) -> None:
         self.path, self.bytes_read = path, 0
         self._fetch = fetch
-        self._head = np.empty(0, np.uint8)
-        self._extend(min(size, FIRST_READ))
-        self.header = self._read_header(size)
-
-    def _extend(self, size: int) -> None:
-        """Have the first `size` bytes at hand."""
-        head = np.empty(size, np.uint8)
-        head[: len(self._head)] = self._head
-        self._request(len(self._head), head[len(self._head) :])
-        self._head = head
-
-    def _read_header(self, size: int) -> Header:
-        try:
-            length = header_length(self._head[:64].tobytes(), file_size=size)
-            if 8 + length > len(self._head):
-                self._extend(8 + length)
-            return parse_header(self._head[8 : 8 + length].tobytes(), file_size=size)
-        except ValueError as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises HubError and what the store's errors become."""
-        stop = offset + len(out)
-        if stop <= len(self._head):
-            out[:] = self._head[offset:stop]
-        else:
-            self._request(offset, out)
-
-    def _request(self, offset: int, out: Raw) -> None:
         for start in range(0, len(out), LARGEST_READ):
             part = out[start : start + LARGEST_READ]
             self.bytes_read += len(part)
@@ -87,6 +60,42 @@ class RemoteFile:
         """Nothing is kept open."""
 
 
+class RemoteFile(RangedBytes):
+    """One safetensors file that lies elsewhere; its header is read at once."""
+
+    pickle: str | None = None
+
+    def __init__(self, path: Place, size: int, fetch: Fetch) -> None:
+        super().__init__(path, fetch)
+        self._head = np.empty(0, np.uint8)
+        self._extend(min(size, FIRST_READ))
+        self.header = self._read_header(size)
+
+    def _extend(self, size: int) -> None:
+        """Have the first `size` bytes at hand."""
+        head = np.empty(size, np.uint8)
+        head[: len(self._head)] = self._head
+        super().read_at(len(self._head), head[len(self._head) :])
+        self._head = head
+
+    def _read_header(self, size: int) -> Header:
+        try:
+            length = header_length(self._head[:64].tobytes(), file_size=size)
+            if 8 + length > len(self._head):
+                self._extend(8 + length)
+            return parse_header(self._head[8 : 8 + length].tobytes(), file_size=size)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+
+    def read_at(self, offset: int, out: Raw) -> None:
+        """Fill `out` from `offset`. Raises HubError and what the store's errors become."""
+        stop = offset + len(out)
+        if stop <= len(self._head):
+            out[:] = self._head[offset:stop]
+        else:
+            super().read_at(offset, out)
+
+
 class StoredFile(RemoteFile):
     """A safetensors file at an address. Raises MissingError, HubError, UsageError."""
 
@@ -94,15 +103,35 @@ class StoredFile(RemoteFile):
         opened = patiently(path, lambda: _open(path))
         self.place, self.version = path, version(opened.details)
         note_input(path, self.version)
-        super().__init__(path, self.version[0], self._asked(opened.fetch))
-
-    def _asked(self, fetch: Fetch) -> Fetch:
-        return lambda start, end: patiently(self.place, lambda: fetch(start, end))
+        super().__init__(path, self.version[0], _patient(path, opened.fetch))
 
     def changed(self) -> bool:
         """Whether it is another file by now, as far as the store tells."""
         found = look_up(self.place)
         return found is None or version(found) != self.version
+
+
+class StoredShard(RangedBytes):
+    """A shard at an address, opened when it is first read: its name is that of its content."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self._place, self._lock = path, threading.Lock()
+        self._opened: Fetch | None = None
+        super().__init__(path, self._fetch_first)
+
+    def _fetch_first(self, start: int, end: int) -> bytes:
+        try:
+            with self._lock:
+                if self._opened is None:
+                    opened = patiently(self._place, lambda: _open(self._place))
+                    self._opened = _patient(self._place, opened.fetch)
+            return self._opened(start, end)
+        except MissingError as error:
+            raise BankDamaged(f"{error}: a shard of the bank (an edit meanwhile?)") from None
+
+
+def _patient(path: RemotePath, fetch: Fetch) -> Fetch:
+    return lambda start, end: patiently(path, lambda: fetch(start, end))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,17 @@ def on_hub(text: str) -> bool:
     return parse_ref(text) is not None
 
 
-def open_bank(text: str) -> BankFile:
-    """Open a bank; one on the Hub or in a store stays there and is read by range."""
+def open_bank(text: str, *, lenient: bool = False) -> BankFile:
+    """Open a bank; one on the Hub or in a store stays there and is read by range.
+
+    `lenient` as in `BankFile`.
+    """
     ref = parse_ref(text)
     if ref is None:
-        return BankFile(as_place(text))
+        return BankFile(as_place(text), lenient=lenient)
     from randes_cli.files.hub import open_remote_bank
 
-    return open_remote_bank(ref)
+    return open_remote_bank(ref, lenient=lenient)
 
 
 def names_bank(text: str) -> bool:

@@ -87,7 +87,7 @@ def evaluate(
         records = [file.task(name) for name in names]
         for name in originals or {}:
             file.task(name)
-        size, where = file.header.file_size, file.path
+        size, where = file.size, file.path
     if base is not None:
         watch(SteadyFiles(base))
     made = []

@@ -71,7 +71,7 @@ class Retrieval:
         self._kept = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
         whole = all_names(self._kept, task.ties)
         self.tensors = {n: t for n, t in whole.items() if n not in task.missing or n in task.ties}
-        far = bank.local is None or reads_far()
+        far = bank.far or reads_far()
         self.workers = Workers(run or RunOptions(), self.tensors.values(), far=far)
         self.saturated = 0
         self.turned = Turned()

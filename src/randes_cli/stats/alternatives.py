@@ -38,7 +38,7 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
         [tensor for name, tensor in manifest.base.tensors.items() if name in names],
         lengths,
         [task.index for task in manifest.tasks],
-        bank.header.file_size - held,
+        bank.size - held,
         manifest.capacity,
     )
     sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
@@ -47,7 +47,7 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
     cosine = float(found.cosine.mean()) if count else 1.0
 
     def here(one: Alternative) -> Alternative:
-        size, share = bank.header.file_size, one.share
+        size, share = bank.size, one.share
         return Alternative(groups, one.bits, size, cosine, True, share, *_in_order(kept))
 
     return marked(
