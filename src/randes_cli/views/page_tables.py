@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from randes_cli.core.verdict import kept
 from randes_cli.errors import printable
@@ -25,7 +26,7 @@ class Cell:
     share: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A table that a reader can sort; `here` are rows in bold."""
 
@@ -36,7 +37,7 @@ class Table:
     here: Sequence[int] = ()
     note: str = ""
 
-    @property
+    @cached_property
     def names(self) -> set[int]:
         """The columns of words."""
         every = range(len(self.heads))
