@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, human, note, print_json, progress_bar
+from randes_cli.cli.output import human
+from randes_cli.cli.talk import Talk
 
 
 def convert(
     bank: o.BankName,
     out: Annotated[
-        Path, typer.Option("--output", "-o", help="The bank to write.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="BANK", help="The bank to write.", show_default=False
+        ),
     ],
     max_shard_size: o.MaxShardSize = None,
     single_file: Annotated[
@@ -29,8 +33,8 @@ def convert(
     """Write a bank as shards, or as one file; no value changes."""
     from randes_cli import convert as run
 
-    clock = Clock(json=json)
-    with progress_bar(quiet=quiet) as progress:
+    talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
+    with talk.progress() as progress:
         report = run(
             bank,
             out,
@@ -40,10 +44,6 @@ def convert(
             dry_run=dry_run,
             progress=progress,
         )
-    written = 0 if dry_run else report.bytes_after
-    if json:
-        print_json(report, **clock.facts(report.bytes_before, written))
-        return
     files = f" in {report.files} files" if report.files > 1 else ""
-    note(f"{report.bank}: {human(report.bytes_after)}{files}", quiet=quiet)
-    note(clock.sentence(report.bytes_before, written), quiet=quiet or dry_run)
+    line = f"{report.bank}: {human(report.bytes_after)}{files}"
+    talk.tell(report, read=report.bytes_before, written=report.bytes_after, after=[line])

@@ -12,17 +12,22 @@ from randes_cli.cli.output import note, print_json, say
 
 
 def push(
-    bank: Annotated[Path, typer.Argument(help="The bank.", show_default=False)],
-    repo: Annotated[str, typer.Argument(help="Where to: org/name.", show_default=False)],
+    bank: Annotated[Path, typer.Argument(metavar="BANK", help="The bank.", show_default=False)],
+    repo: Annotated[
+        str, typer.Argument(metavar="REPO", help="Where to: org/name.", show_default=False)
+    ],
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
     revision: Annotated[
         str | None,
-        typer.Option(help="A branch, made if missing (default: main).", show_default=False),
+        typer.Option(
+            metavar="NAME", help="A branch, made if missing (default: main).", show_default=False
+        ),
     ] = None,
     message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Commit message.", show_default=False)
+        str | None,
+        typer.Option("--message", "-m", metavar="TEXT", help="Commit message.", show_default=False),
     ] = None,
     json: o.Json = False,
     quiet: o.Quiet = False,

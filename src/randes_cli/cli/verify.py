@@ -28,14 +28,7 @@ def verify(
             help="Remove files among the shards that the bank does not name (a killed edit's).",
         ),
     ] = False,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=CHECKPOINT",
-            help="Also measure how near a task comes back to its original.",
-            show_default=False,
-        ),
-    ] = None,
+    against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
