@@ -154,31 +154,40 @@ def sizes(axis: Any, report: BankReport) -> None:
 
 
 def choices(axis: Any, alternatives: Sequence[Alternative]) -> None:
-    """The frontier: what the best bank of each size is predicted to keep, and the range."""
+    """Bytes and predicted share of the gain of other banks; the best are joined and named."""
     scale, unit = size_unit(max(one.bank_bytes for one in alternatives))
-    line = [one for one in alternatives if one.best]
-    sizes = [one.bank_bytes / scale for one in line]
-    low, kept, high = (
-        [100 * getattr(one, key) for one in line] for key in ("kept_low", "kept", "kept_high")
-    )
-    axis.fill_between(sizes, low, high, color=SKY, alpha=0.3, lw=0, label="measured families")
-    axis.plot(sizes, kept, "o-", color=BLUE, ms=4, lw=1, label="best of its size")
-    for one in (one for one in frontier(alternatives, 7) if one.best):
-        text = f"{one.groups}×{one.bits}" + (f"/{one.share}" if one.share > 1 else "")
+    best = [one for one in frontier(alternatives) if not one.present]
+    others = [one for one in alternatives if one not in best and not one.present]
+
+    def points(found: Sequence[Alternative]) -> tuple[list[float], list[float]]:
+        return [one.bank_bytes / scale for one in found], [100 * one.kept for one in found]
+
+    axis.plot(*points(others), ".", color=GREY, ms=4, alpha=0.6, label="other choices")
+    axis.plot(*points(best), "o-", color=BLUE, ms=5, lw=1.3, label="the best for their bytes")
+    for one in best:
+        size, band = one.bank_bytes / scale, [100 * one.kept_low, 100 * one.kept_high]
+        axis.plot([size, size], band, color=BLUE, lw=5, alpha=0.22, solid_capstyle="butt")
+    for one in best[:: -(-len(best) // 6)]:
         place = (one.bank_bytes / scale, 100 * one.kept)
-        axis.annotate(text, place, (0, -11), textcoords="offset points", size=7)
+        axis.annotate(choice_name(one), place, (6, -9), textcoords="offset points", size=7)
     for one in alternatives:
         if one.present:
             place = (one.bank_bytes / scale, 100 * one.kept)
             axis.plot(*place, "*", color=INK, ms=13, label="this bank", zorder=5)
-    axis.margins(y=0.15)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-    axis.tick_params(axis="x", which="both", labelsize=7)
-    axis.set_xlabel(f"{unit} of the bank; groups × bits / share")
+    near = [one for one in alternatives if one.present or one in best]
+    low, high = (pick(one.bank_bytes for one in near) / scale for pick in (min, max))
+    least = 100 * min(one.kept for one in near)
+    axis.set_xlim(low - 0.08 * (high - low), high + 0.25 * (high - low) + 1e-9)
+    axis.set_ylim(max(0, least - 0.4 * (100 - least)) - 2, 102)
+    axis.set_xlabel(f"{unit} of the bank (bits × groups; bands: measured families)")
     axis.set_ylabel("% of the gain kept, predicted")
     axis.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+
+
+def choice_name(one: Alternative) -> str:
+    """Bits, groups and share of a choice, in short."""
+    share = f" on 1/{one.share}" if one.share > 1 else ""
+    return f"{one.bits} × {one.groups}{share}"
 
 
 def lambdas(axis: Any, curves: Curves, used: Mapping[str, float]) -> None:
@@ -223,7 +232,7 @@ def _range(axis: Any, curves: Sequence[Curve]) -> None:
     if not curves:
         return
     xs = np.unique([x for curve in curves for x, _ in curve])
-    ys = np.array([np.interp(xs, *zip(*curve, strict=True)) for curve in curves])
+    ys = np.array([np.interp(xs, [x for x, _ in curve], [y for _, y in curve]) for curve in curves])
     name = f"the range of {len(curves):,} more"
     axis.fill_between(xs, ys.min(axis=0), ys.max(axis=0), color=GREY, alpha=0.25, lw=0, label=name)
 
