@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +21,7 @@ from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import digest
+from randes_cli.files.location import Place
 from randes_cli.files.source import Source
 from randes_cli.plan import Unit, chunks
 from randes_cli.workers import Progress, Workers
@@ -47,7 +47,7 @@ class Passes:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         draft: Draft,
         steps: Steps,
         base: Source | None,
