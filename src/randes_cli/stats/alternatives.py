@@ -79,6 +79,7 @@ class Outline:
             dealt,
             self.lengths.order,
             supposed_cuts(self.base, sealed, shares),
+            self.lengths.tails,
         )
         return float(moments(lengths).cosine.mean()) if dealt else 1.0
 
