@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from beds import CACHE, Bed, StateDict
 from methods import Models, Packed
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli.core.quality import noise_of
 from randes_cli.files.bank import BankFile
 from randes_cli.stats.coefficients import coefficients
 from randes_cli.stats.lengths import bank_lengths, stored_lengths
@@ -31,37 +33,55 @@ def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
     return found
 
 
-def bank(
-    preset: str, bits: int, groups: int = 1, tasks: int | None = None
-) -> Callable[[Models, int], Packed]:
+@dataclass(frozen=True)
+class Setting:
+    """What a bank is packed with; `tasks` fills it beyond the bed's own tasks."""
+
+    preset: str
+    bits: int
+    groups: int = 1
+    share: int = 1
+    tasks: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As tables call it: ``two-sided 4 x 2 bit on 1/2, T=32``."""
+        groups = f"{self.groups} x " if self.groups > 1 else ""
+        share = f" on 1/{self.share}" if self.share > 1 else ""
+        crowd = f", T={self.tasks}" if self.tasks else ""
+        return f"{self.preset} {groups}{self.bits} bit{share}{crowd}"
+
+
+def bank(setting: Setting) -> Callable[[Models, int], Packed]:
     """A bank of one transform and width; its bytes are those of the file.
 
-    `tasks` fills it with further fine-tunes and copies beyond the bed's own tasks. Where the base
-    lies outside, one is counted all the same, as for every other method.
+    Where the base lies outside, one is counted all the same, as for every other method.
     """
 
     def build(models: Models, seed: int) -> Packed:
         bed = models.bed
-        members = crowd(bed, tasks or len(models.tasks))
+        members = crowd(bed, setting.tasks or len(models.tasks))
         inputs = [TaskInput(name, str(source)) for name, source in members.items()]
         options = PackOptions(
-            Transform.from_preset(preset),
-            bits=bits,
+            Transform.from_preset(setting.preset),
+            bits=setting.bits,
+            share=setting.share,
             seed=seed,
-            groups=groups,
+            groups=setting.groups,
             merge_adapters=bool(bed.folders) and not bed.outside,
         )
         base, run = None if bed.outside else str(bed.base), RunOptions(threads=1)
         with TemporaryDirectory(dir=CACHE) as folder:
             path = Path(folder) / "bank.randes"
             pack(base, inputs, path, options, run)
-            nbytes, defaults = path.stat().st_size, _defaults(path)
+            nbytes, (defaults, noise) = path.stat().st_size, _told(path)
             opened = Bank.open(path, run=run)  # stays readable without its name
 
         def restore(task: str, knob: float) -> StateDict:
             return opened.retrieve(task, coefficient=knob)
 
-        return Packed(nbytes + bed.outside * models.base_bytes, restore, defaults)
+        facts = {**asdict(setting), "tasks": len(members), "noise": noise}
+        return Packed(nbytes + bed.outside * models.base_bytes, restore, defaults, facts)
 
     return build
 
@@ -70,15 +90,17 @@ def own_deltas(bits: int) -> Callable[[Models, int], Packed]:
     """A bank with a group for each task: one quantised delta each, by the product's own codec."""
 
     def build(models: Models, seed: int) -> Packed:
-        return bank("ta", bits, len(models.tasks))(models, seed)
+        return bank(Setting("ta", bits, len(models.tasks)))(models, seed)
 
     return build
 
 
-def _defaults(path: Path) -> dict[str, float]:
-    """λ by task as `unpack` takes it from the bank's norms."""
+def _told(path: Path) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """λ by task as `unpack` takes it from the bank's norms, and the noise of the tasks."""
     file = BankFile(path)
-    chosen = coefficients(file.manifest, bank_lengths(file.manifest, stored_lengths(file)))
+    lengths = bank_lengths(file.manifest, stored_lengths(file))
+    chosen, noise = coefficients(file.manifest, lengths), noise_of(lengths)
     names = [task.name for task in file.manifest.tasks]
     file.close()
-    return dict(zip(names, chosen, strict=True))
+    parts = {key: values.tolist() for key, values in vars(noise).items()}
+    return dict(zip(names, chosen, strict=True)), parts

@@ -7,20 +7,38 @@ import methods as m
 from methods import FIXED, Method, superposed
 from superposition import GAUSSIAN, PER_ELEMENT
 
-from banks import bank, own_deltas
+from banks import Setting, bank, own_deltas
 from randes_cli.specs import Signs, Transform
 
 SEEDS = (42, 43, 44)
+PRESETS = ("two-sided", "hankel", "srsf", "rsf", "s", "shift")
+#: The default of `pack`.
+OURS = "two-sided"
 #: Fewest to most tasks in one bank.
 CROWDS = (1, 2, 4, 8, 16, 32, 64, 96)
-#: Groups and bits that the fullest bank is tried with. Tasks are dealt in turn, so with a number
-#: of groups that has no factor in common with the beds' eight tasks none meets only its copies.
-GROUPED = ((3, 2), (5, 2), (7, 2), (11, 1))
 
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"
 SHARES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 TALL = (0.6, 0.5, 0.4, 0.3, 0.2)
 PAST_ONE = (1.6, 1.4, 1.2, 1.0, 0.8, 0.6, 0.4, 0.2)
+
+#: (groups, bits, one element in m) of the bed's own tasks, by bits in all; 0 groups: one a task.
+GRID = (
+    *((1, 1, 8), (1, 1, 4), (1, 1, 2), (1, 2, 4)),
+    *((1, 1, 1), (1, 2, 2), (2, 1, 2), (4, 1, 4)),
+    *((1, 2, 1), (2, 1, 1), (4, 1, 2), (0, 1, 4), (0, 2, 8)),
+    *((1, 4, 1), (2, 2, 1), (4, 1, 1), (0, 1, 2), (0, 2, 4)),
+    *((1, 8, 1), (4, 2, 1), (0, 1, 1), (0, 2, 2), (1, 16, 1), (0, 2, 1)),
+    *((1, 8, 4), (1, 8, 8)),
+)
+#: The same of fuller banks, by tasks.
+CROWDED = {
+    32: ((1, 16, 1), (1, 2, 1), (1, 1, 1), (2, 1, 1), (4, 1, 1), (8, 1, 2), (3, 2, 1)),
+    96: (
+        *((1, 16, 1), (1, 2, 1), (3, 1, 1), (6, 1, 2), (12, 1, 4), (24, 1, 8)),
+        *((5, 2, 1), (7, 1, 1), (24, 1, 4), (48, 1, 8), (48, 2, 8)),
+    ),
+}
 
 
 def baselines() -> list[Method]:
@@ -36,51 +54,40 @@ def baselines() -> list[Method]:
         Method("magnitude masking", COMPRESSION, m.magnitude_masking, SHARES, curve=True),
         Method("TALL-masks", COMPRESSION, m.tall_masks, TALL, curve=True),
         Method("EMR", COMPRESSION, m.emr),
-        Method("BitDelta (1 bit)", OWN, m.bit_delta),
+        Method("BitDelta (1 bit)", OWN, m.bit_delta, FIXED),
         *(Method(f"SVD rank {rank}", OWN, m.truncated_svd(rank)) for rank in (1, 2, 4, 16)),
-        *(Method(f"own delta {bits} bit", OWN, own_deltas(bits)) for bits in (1, 2, 4)),
+        *(Method(f"own delta {bits} bit", OWN, own_deltas(bits), FIXED) for bits in (1, 2, 4)),
     ]
 
 
-def banks() -> list[Method]:
-    """randes, through its bank file: every transform, then hankel at other widths and in groups."""
+def _randes(setting: Setting, *, curve: bool = False) -> Method:
+    return Method(setting.name, RANDES, bank(setting), seeds=True, curve=curve)
+
+
+def transforms() -> list[Method]:
+    """randes, through its bank file: every transform at some widths, then fuller."""
     rows = [
-        Method(f"{preset} {bits} bit", RANDES, bank(preset, bits), seeds=True, curve=bits == 16)
-        for bits in (16, 8, 4, 2)
-        for preset in ("hankel", "srsf", "rsf", "s", "shift")
+        _randes(Setting(preset, bits), curve=bits == 16)
+        for bits in (2, 16, 1)
+        for preset in PRESETS
     ]
-    rows += [
-        Method(f"hankel {bits} bit", RANDES, bank("hankel", bits), seeds=True) for bits in (3, 1)
+    return rows + [
+        _randes(Setting(preset, bits, tasks=32)) for bits in (2, 16, 1) for preset in PRESETS
     ]
-    choices = [(groups, bits) for groups in (2, 4) for bits in (1, 2, 4)]
-    rows += [
-        Method(f"hankel {groups} x {bits} bit", RANDES, bank("hankel", bits, groups), seeds=True)
-        for groups, bits in sorted([*choices, (3, 2)])
-    ]
-    return rows
 
 
-def defaults(crowds: tuple[int, ...] = (32, 96)) -> list[Method]:
-    """Banks at the λ that `unpack` takes where nobody tuned."""
-    choices = {
-        "hankel 16 bit": bank("hankel", 16),
-        "hankel 8 bit": bank("hankel", 8),
-        "hankel 2 bit": bank("hankel", 2),
-        "hankel 2 x 2 bit": bank("hankel", 2, 2),
-        "hankel 2 x 4 bit": bank("hankel", 4, 2),
-        "srsf 16 bit": bank("srsf", 16),
-        **{f"scaling hankel 2 T={n}": bank("hankel", 2, tasks=n) for n in crowds},
-    }
-    return [
-        Method(
-            f"default λ {name}",
-            "default λ",
-            build,
-            knobs=(),
-            seeds=True,
-            tasks=int(name.partition("T=")[2]) if "T=" in name else None,
-        )
-        for name, build in choices.items()
+def _as_told(setting: Setting) -> Method:
+    """A bank at the λ that `unpack` takes where nobody tuned."""
+    return Method(f"{setting.name}, λ as told", RANDES, bank(setting), knobs=(), seeds=True)
+
+
+def grid(tasks: int = 8) -> list[Method]:
+    """Bits × groups × shares, at the λ that a bank has without being tuned."""
+    own = [_as_told(Setting(OURS, bits, groups or tasks, share)) for groups, bits, share in GRID]
+    return own + [
+        _as_told(Setting(OURS, bits, groups, share, count))
+        for count, choices in CROWDED.items()
+        for groups, bits, share in choices
     ]
 
 
@@ -93,14 +100,15 @@ def ablations() -> list[Method]:
         build = superposed(transform, **more)
         wanted[name] = Method(f"ablation {name}", "ablation", build, seeds=True)
 
-    column, element = Transform.from_preset("rsf"), Transform(signs=Signs.hankel)
+    column, element = Transform.from_preset("rsf"), Transform(signs=Signs.two_sided)
     add("context identity", Transform.from_preset("s"))
     add("context sign per column", shuffled)
     add("context random diagonal", shuffled, context=GAUSSIAN)
-    add("context hankel with shuffle", Transform(shuffled.shuffle, Signs.hankel))
-    add("context hankel", element)
+    add("context two-sided with shuffle", Transform(shuffled.shuffle, Signs.two_sided))
+    add("context two-sided", element)
+    add("context hankel", Transform(signs=Signs.hankel))
     add("context sign per element", element, context=PER_ELEMENT)
-    for preset in ("srsf", "hankel"):
+    for preset in ("srsf", OURS):
         for targets in ("all", "mlp", "attn"):
             add(f"targets {preset} {targets}", Transform.from_preset(preset, targets=targets))
         for every in (1, 2, 3, 4):
@@ -113,27 +121,30 @@ def ablations() -> list[Method]:
 
 
 def scaling(crowds: tuple[int, ...] = CROWDS) -> list[Method]:
-    """Fuller and fuller banks, and the fullest in groups."""
-    rows = [
+    """Fuller and fuller banks of one group, each λ tried."""
+    return [
         Method(
-            f"scaling {preset} {bits} T={count}",
-            "scaling",
-            bank(preset, bits, tasks=count),
+            Setting(OURS, bits, tasks=count).name,
+            RANDES,
+            bank(Setting(OURS, bits, tasks=count)),
             seeds=True,
             tasks=count,
+            curve=True,
         )
-        for preset, bits in (("hankel", 2), ("hankel", 16), ("srsf", 16), ("rsf", 16))
+        for bits in (2,)
         for count in crowds
     ]
-    most = max(crowds)
-    rows += [
-        Method(
-            f"scaling hankel {groups} x {bits} T={most}",
-            "scaling",
-            bank("hankel", bits, groups, most),
-            seeds=True,
-            tasks=most,
-        )
-        for groups, bits in GROUPED
-    ]
-    return rows
+
+
+PARTS = ("baselines", "grid", "transforms", "scaling", "ablations")
+
+
+def rows(part: str, tasks: int) -> list[Method]:
+    """The methods of a part of the catalogue, for a bed of so many tasks."""
+    made = {
+        "baselines": baselines,
+        "transforms": transforms,
+        "scaling": scaling,
+        "ablations": ablations,
+    }
+    return grid(tasks) if part == "grid" else made[part]()

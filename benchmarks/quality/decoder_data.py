@@ -18,7 +18,6 @@ from torch import Tensor
 MOST, RUN, HELD_OUT = 3_000_000, 2048, 0.1
 WINDOW = 96
 STANDARD = Path(sysconfig.get_paths()["stdlib"])
-INSTALLED = Path(sysconfig.get_paths()["purelib"])
 
 
 def _folder(package: str) -> Path:
@@ -26,6 +25,11 @@ def _folder(package: str) -> Path:
     if spec is None or spec.origin is None:
         raise SystemExit(f"the decoder bed needs the package {package}")
     return Path(spec.origin).parent
+
+
+def _installed() -> Path:
+    """Where packages lie, which need not be this environment's own folder."""
+    return _folder("numpy").parent
 
 
 def _files(paths: Iterable[Path]) -> bytes:
@@ -41,13 +45,13 @@ def _files(paths: Iterable[Path]) -> bytes:
 def general() -> bytes:
     """What the base is trained on: the standard library and what packages say of themselves."""
     code = _files(STANDARD.glob("*.py"))
-    return code + _files(INSTALLED.glob("*.dist-info/METADATA"))
+    return code + _files(_installed().glob("*.dist-info/METADATA"))
 
 
 def licences() -> bytes:
     """Licence texts of the installed packages."""
     names = ("LICEN", "COPYING", "NOTICE")
-    found = INSTALLED.glob("*.dist-info/**/*")
+    found = _installed().glob("*.dist-info/**/*")
     return _files(path for path in found if path.is_file() and path.name.upper().startswith(names))
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
+from typing import Any
 
 from beds import CACHE, TEST, VALIDATION, Bed
 from methods import Method, Models, Packed
@@ -23,6 +24,7 @@ class Cell:
         knob: the best of them, or where none was tried the mean of the bank's defaults.
         scores: test score by task at that knob.
         cosines: cos(Δ, Δ̂) by task at that knob.
+        facts: of a bank, what it was packed with and the noise of its tasks.
     """
 
     bed: str
@@ -36,6 +38,7 @@ class Cell:
     scores: Mapping[str, float]
     seconds: float
     cosines: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -104,6 +107,7 @@ def measure(models: Models, method: Method, seed: int) -> Cell:
         scores,
         perf_counter() - start,
         cosines,
+        packed.facts,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,11 +79,13 @@ class Packed:
         nbytes: on disk.
         restore: (task, knob) to a state dict.
         defaults: λ by task where a bank knows one without being tuned.
+        facts: of a bank, what it was packed with and the noise of its tasks.
     """
 
     nbytes: int
     restore: Callable[[str, float], StateDict]
     defaults: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,6 @@ from beds import Bed
 from measure import cell_path, measure
 from methods import Method, Models
 
-PARTS: dict[str, Callable[[], list[Method]]] = {
-    "baselines": catalogue.baselines,
-    "banks": catalogue.banks,
-    "ablations": catalogue.ablations,
-    "scaling": catalogue.scaling,
-    "defaults": catalogue.defaults,
-}
-
 
 def beds() -> dict[str, Callable[[], Bed]]:
     """The beds by name; a bed is trained when it is first wanted."""
@@ -36,6 +28,7 @@ def beds() -> dict[str, Callable[[], Bed]]:
 
     return {
         "digits": vision.digits,
+        "digits-conv": vision.digits_convolutions,
         "digits-large": vision.digits_large,
         "encoder": encoder.bed,
         "encoder-near": encoder.near_bed,
@@ -73,19 +66,22 @@ def main() -> None:
     known = beds()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bed", nargs="+", choices=known, default=list(known))
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--part", nargs="+", choices=catalogue.PARTS, default=catalogue.PARTS)
     parser.add_argument("--method", nargs="+", metavar="NAME", help="these rows, in this order")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(catalogue.SEEDS))
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report")
+    parser.add_argument("--quiet", action="store_true", help="measure, and write no report")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for part in options.part for row in PARTS[part]()]
-    if options.method:
-        named = {row.name: row for row in rows}
-        rows = [named[name] for name in options.method if name in named]
     for name in [] if options.report else options.bed:
-        run(known[name](), rows, options.seeds)
-    print(f"wrote {report.write(known)}")
+        bed = known[name]()
+        rows = [row for part in options.part for row in catalogue.rows(part, len(bed.tasks))]
+        if options.method:
+            named = {row.name: row for row in rows}
+            rows = [named[name] for name in options.method if name in named]
+        run(bed, rows, options.seeds)
+    if not options.quiet:
+        print(f"wrote {report.write(known)}")
 
 
 if __name__ == "__main__":

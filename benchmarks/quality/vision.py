@@ -1,16 +1,18 @@
-"""The vision beds: the digits example's transformer with eight tasks, and a larger one with
-twenty (paper, Tables 1 and 5)."""
+"""The vision beds: the digits example's transformer with eight tasks, a larger one with twenty
+(paper, Tables 1 and 5), and convolutions with the eight."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from beds import CACHE, Bed, StateDict, load, rows, save
+from convolutional import Convolutions
+from torch import nn
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 sys.path.append(str(EXAMPLE))
@@ -22,8 +24,7 @@ from train import FINE_TUNING, PRE_TRAINING, Recipe, fit  # noqa: E402
 
 LARGER = Shape(width=192, depth=8)
 SHORTER = replace(FINE_TUNING, epochs=5)
-#: Further fine-tunes of the eight tasks that fill a bank: seeds 1, 2, ...
-EXTRA_SEEDS = ()
+Make = Callable[[], nn.Module]
 
 
 def _picture(change: Callable[[torch.Tensor], torch.Tensor]) -> View:
@@ -63,17 +64,17 @@ TWENTY: dict[str, View] = {
 }
 
 
-def _train(shape: Shape, start: Path | None, view: View, recipe: Recipe, path: Path) -> None:
+def _train(make: Make, start: Path | None, view: View, recipe: Recipe, path: Path) -> None:
     torch.manual_seed(recipe.seed)
-    model = VisionTransformer(shape)
+    model = make()
     if start is not None:
         model.load_state_dict(load(start))
     fit(model, view, recipe)
     save(model.state_dict(), path)
 
 
-def _evaluator(shape: Shape, tasks: dict[str, View]) -> Callable[[StateDict, str, str], float]:
-    model = VisionTransformer(shape).eval()
+def _evaluator(make: Make, tasks: dict[str, View]) -> Callable[[StateDict, str, str], float]:
+    model = make().eval()
     seen = cache(lambda task: evaluation_set(tasks[task]))
 
     def evaluate(state: StateDict, task: str, part: str) -> float:
@@ -88,31 +89,24 @@ def _evaluator(shape: Shape, tasks: dict[str, View]) -> Callable[[StateDict, str
 
 
 def _bed(
-    name: str, title: str, shape: Shape, tasks: dict[str, View], story: str, *, extra: bool
+    name: str, title: str, make: Make, tasks: dict[str, View], tuned: Recipe, story: str
 ) -> Bed:
     folder = CACHE / name
     base = folder / "base.safetensors"
-    tuned = FINE_TUNING if shape == Shape() else SHORTER
-    wanted = {task: (folder / f"{task}.safetensors", view, 0) for task, view in tasks.items()}
-    more = {
-        f"{task}-{seed}": (folder / f"{task}-{seed}.safetensors", tasks[task], seed)
-        for seed in (EXTRA_SEEDS if extra else ())
-        for task in tasks
-    }
+    wanted = {task: (folder / f"{task}.safetensors", view) for task, view in tasks.items()}
     if not base.exists():
-        _train(shape, None, plain, PRE_TRAINING, base)
-    for made, (path, view, seed) in {**wanted, **more}.items():
+        _train(make, None, plain, PRE_TRAINING, base)
+    for made, (path, view) in wanted.items():
         if not path.exists():
-            _train(shape, base, view, replace(tuned, seed=seed), path)
+            _train(make, base, view, tuned, path)
             print(f"{name}: trained {made}", flush=True)
     return Bed(
         name,
         title,
         base,
-        {task: path for task, (path, _, _) in wanted.items()},
-        _evaluator(shape, tasks),
+        {task: path for task, (path, _) in wanted.items()},
+        _evaluator(make, tasks),
         story,
-        {made: path for made, (path, _, _) in more.items()},
         curves=True,
     )
 
@@ -122,12 +116,25 @@ def digits() -> Bed:
     return _bed(
         "digits",
         "Vision, eight tasks",
-        Shape(),
+        VisionTransformer,
         EIGHT,
+        FINE_TUNING,
         "The vision transformer of `examples/digits` (1.2M parameters), trained on scikit-learn's "
         "handwritten digits and fine-tuned whole for eight tasks; 270 held-out images choose the "
         "coefficient, 270 others give the score.",
-        extra=True,
+    )
+
+
+def digits_convolutions() -> Bed:
+    """The same tasks for a network of convolutions."""
+    return _bed(
+        "digits-conv",
+        "Vision by convolutions, eight tasks",
+        Convolutions,
+        EIGHT,
+        FINE_TUNING,
+        "A residual network of 3 x 3 convolutions (0.8M parameters) with the same images and "
+        "eight tasks, trained and fine-tuned as long.",
     )
 
 
@@ -136,9 +143,9 @@ def digits_large() -> Bed:
     return _bed(
         "digits-large",
         "Larger vision model, twenty tasks",
-        LARGER,
+        partial(VisionTransformer, LARGER),
         TWENTY,
+        SHORTER,
         "The same transformer three times as large (3.6M parameters) with twenty tasks: the eight, "
         "and further turned, mixed-up and re-labelled digits.",
-        extra=False,
     )

@@ -22,7 +22,8 @@ class TaskSummary:
     `read_bytes` is what is read of it; `left_out` are the files of its folder that are not in the
     bank, each with the reason; `notes` say what was mapped, chosen or left out. `lost` says that
     its delta does not come back, and what to do (empty where it does), `lost_tensors` how many of
-    its changed tensors do not.
+    its changed tensors do not. `kept` is the predicted share of its gain over the base, 0 to 1:
+    the middle of the measured families of models, `kept_low` and `kept_high` their range.
     """
 
     name: str
@@ -41,17 +42,24 @@ class TaskSummary:
     notes: tuple[str, ...] = ()
     lost: str = ""
     lost_tensors: int = 0
+    kept: float | None = None
+    kept_low: float | None = None
+    kept_high: float | None = None
     verdict: str = ""
     expected: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A bank of the same tasks with other bits or groups.
+    """A bank of the same tasks with other bits, groups or shares.
 
     Attributes:
         predicted_cosine: mean over the tasks, from their norms.
         present: whether it is the bank at hand.
+        share: superpositions have one element in this many.
+        kept: predicted share of the gain over the base, mean over the tasks: the middle of the
+            measured families of models; `kept_low` and `kept_high` are their range.
+        best: whether no choice that is looked at is predicted to keep as much in fewer bytes.
     """
 
     groups: int
@@ -59,6 +67,11 @@ class Alternative:
     bank_bytes: int
     predicted_cosine: float
     present: bool
+    share: int = 1
+    kept: float = 1.0
+    kept_low: float = 1.0
+    kept_high: float = 1.0
+    best: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +82,9 @@ class PackReport:
     are the tasks that a dry run found wanting; `notes` are about the base; `download_bytes`
     are those of the inputs that the Hub's cache lacked. `bits` and `groups` are as packed (or
     chosen for --fit), on one element in `share`. `adapters` is what LoRA adapters became:
-    `merged` (so many tasks), `kept`, or None where there are none. A dry run has `alternatives`
-    to them and, where one quantised delta a task would do better, `advice`.
+    `merged` (so many tasks), `kept`, or None where there are none. `alternatives` are other
+    choices of bits, groups and shares; `advice` names one that keeps notably more in no more
+    bytes, `saving` the command that makes the bank smaller and loses next to nothing.
     """
 
     bank: str
@@ -90,6 +104,7 @@ class PackReport:
     groups: int = 1
     alternatives: tuple[Alternative, ...] = ()
     advice: str | None = None
+    saving: str | None = None
     adapters: str | None = None
     merged: int = 0
 
@@ -128,3 +143,14 @@ class SealReport:
     bytes_after: int
     before: tuple[TaskSummary, ...]
     after: tuple[TaskSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertReport:
+    """What `convert` did, or would do: bytes of the bank before and after, and its files."""
+
+    bank: str
+    dry_run: bool
+    bytes_before: int
+    bytes_after: int
+    files: int

@@ -194,6 +194,12 @@ def _set(record: object, **values: object) -> None:
         object.__setattr__(record, name, value)
 
 
+def check_shard_size(size: int | None) -> None:
+    """Raise UsageError unless `size` is one that a shard may have, or None."""
+    if size is not None:
+        Limit(1, 2**63 - 1).check("--max-shard-size", size)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
     """What may be read of a checkpoint.
@@ -229,6 +235,7 @@ class EditOptions:
         merge_adapters: refuse a bank of adapters that stay adapters (where there is a base,
             adapters become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
+        max_shard_size: bytes of a file of the bank at the most (None: as the bank is).
     """
 
     base: StrPath | None = None
@@ -236,9 +243,11 @@ class EditOptions:
     dry_run: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
+    max_shard_size: int | None = None
 
     def __post_init__(self) -> None:
         check_number("--wait", self.wait, MOST_SECONDS)
+        check_shard_size(self.max_shard_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +258,10 @@ class PackOptions:
         bits: width of one superposed element: 16 or 8, or 4 to 1 (packed at 16, then sealed).
         share: superpositions have one element in this many of each matrix: 1, 2, 4 or 8.
         seed: bank seed; a task's seed is this plus its index.
-        fit: choose bits and groups that are predicted best for a bank of this size (``500MB``)
-            or ratio to the base (``1.1``); then `bits` and `groups` do not count.
+        fit: choose the bits, groups and share that are predicted to keep most of the gain in a
+            bank of this size (``500MB``) or ratio to the base (``1.1``); then these do not count.
+        keep: choose them for the smallest bank that is predicted to keep this share of the gain
+            over the base (``99%``).
         groups: superpositions side by side; tasks that name none are dealt by index.
         capacity: tasks that an 8-bit superposition must have room for
             (None: twice the tasks of the largest group, at least 16).
@@ -260,6 +271,8 @@ class PackOptions:
         merge_adapters: refuse to keep them so (where there is a base and not `adapters`, they
             become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
+        max_shard_size: bytes of a file at the most: the bank goes into shards beside an index
+            (None: one file up to 50 GB, then shards).
     """
 
     transform: Transform = field(default_factory=Transform)
@@ -268,6 +281,7 @@ class PackOptions:
     seed: int = 42
     groups: int = 1
     fit: str | None = None
+    keep: str | None = None
     base_storage: BaseStorage = BaseStorage.embed
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -275,10 +289,14 @@ class PackOptions:
     adapters: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
+    max_shard_size: int | None = None
 
     def __post_init__(self) -> None:
+        check_shard_size(self.max_shard_size)
         if self.adapters and self.merge_adapters:
             raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
+        if self.fit is not None and self.keep is not None:
+            raise UsageError("--fit asks for a size and --keep for a quality: give one of them")
         if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
         if type(self.share) is not int or self.share not in SHARES:

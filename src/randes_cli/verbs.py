@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, write_whole
-from randes_cli.files.bank import BankFile, is_bank
+from randes_cli.files.bank import BankFile
 from randes_cli.files.guard import note_sources, one_command
-from randes_cli.files.sources import local_bank, open_bank
+from randes_cli.files.location import Place, as_place
+from randes_cli.files.sources import names_bank, open_bank, own_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
@@ -88,7 +89,7 @@ def unpack(
 
     names = [tasks] if isinstance(tasks, str) else tasks
     return module.unpack(
-        local_bank(as_source(bank)),
+        bank,
         names,
         out,
         options or UnpackOptions(),
@@ -139,6 +140,7 @@ def verify(
     bank: StrPath,
     *,
     quick: bool = False,
+    prune: bool = False,
     against: Originals | None = None,
     base: StrPath | None = None,
     run: RunOptions | None = None,
@@ -148,14 +150,17 @@ def verify(
 
     A damaged bank is no error here: the report names the damage and the tasks that it hurts.
     With `against` (and a sound bank) tasks are retrieved and compared with their originals.
+    With `prune` the files among its shards that its index does not name are removed (an edit that
+    was killed leaves some).
     Raises MissingError; BankDamaged where not even the header, the manifest and the digests can
-    be read.
+    be read; with `prune` BankLocked.
     """
     from randes_cli.ops import verify as module
 
     run = run or RunOptions()
-    with BankFile(local_bank(as_source(bank))) as file:
-        found = module.verify(file, run, quick=quick, progress=progress)
+    freed = module.prune_files(own_bank(as_source(bank))) if prune else 0
+    with open_bank(as_source(bank), lenient=True) as file:
+        found = replace(module.verify(file, run, quick=quick, progress=progress), pruned=freed)
         if not (found.sound and against):
             return found
         measured = module.measure(file, _pairs(against), run, base=_text(base), progress=progress)
@@ -179,20 +184,20 @@ def diff(
 
     run = run or RunOptions()
     first = as_source(a)
-    if not is_bank(Path(first)):
-        if isinstance(b, Mapping) or is_bank(Path(as_source(b))):
+    if not names_bank(first):
+        if isinstance(b, Mapping) or names_bank(as_source(b)):
             raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
         return module.diff_checkpoints(
             first, as_source(b), run, base=_text(base), progress=progress
         )
     if base is not None:
         raise UsageError("--base serves two checkpoints only")
-    with BankFile(Path(first)) as bank:
+    with open_bank(first) as bank:
         if isinstance(b, Mapping):
             return module.diff_bank_checkpoints(bank, _pairs(b), run, progress=progress)
-        if not is_bank(Path(as_source(b))):
+        if not names_bank(as_source(b)):
             raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
-        with BankFile(Path(as_source(b))) as other:
+        with open_bank(as_source(b)) as other:
             return module.diff_banks(bank, other, run, progress=progress)
 
 
@@ -263,28 +268,37 @@ def push(
     private: bool = False,
     revision: str | None = None,
     message: str | None = None,
+    max_shard_size: int | None = None,
 ) -> PushReport:
     """Upload a bank and a model card to the Hub in one commit; the repository is made if need be.
 
-    `private` decides for a new repository only; `revision` is a branch, made where missing.
+    `private` decides for a new repository only; `revision` is a branch, made where missing. A
+    bank above `max_shard_size` bytes (None: 50 GB, the Hub's largest file) is uploaded in shards.
     Raises UsageError for a bad name, BankDamaged, and HubError.
     """
     from randes_cli.ops import push as module
 
-    return module.push(Path(bank), repo, private=private, revision=revision, message=message)
+    return module.push(
+        Path(bank),
+        repo,
+        private=private,
+        revision=revision,
+        message=message,
+        max_shard_size=max_shard_size,
+    )
 
 
 def _target(
     bank: StrPath, out: StrPath, against: Originals | None, base: StrPath | None, force: bool
-) -> Path:
+) -> Place:
     """The output, once it is known to be free and none of the inputs."""
     note_sources([bank, base, *(against or {}).values()])
-    path = Path(out)
+    path = as_place(as_source(out))
     check_target(path, force=force)
     return path
 
 
-def _write(path: Path, data: bytes, force: bool) -> Written:
+def _write(path: Place, data: bytes, force: bool) -> Written:
     write_whole(path, data, force=force)
     return Written(str(path), len(data))
 
@@ -314,13 +328,13 @@ def _figure(
     from randes_cli.stats.curves import lambda_curves
     from randes_cli.views import figures
 
-    if kind == "lambda":
-        curves = lambda_curves(file)
-        return lambda: figures.lambda_figure(curves)
     if kind == "distribution":
         found = distribution()
         return lambda: figures.distribution_figure(found)
     report = describe(file)
+    if kind == "lambda":
+        curves, used = lambda_curves(file), {one.name: one.coefficient for one in report.tasks}
+        return lambda: figures.lambda_figure(curves, used)
     if kind == "layers":
         layers = describe(file, by="layer").rows
         return lambda: figures.layers_figure(report.rows, layers)

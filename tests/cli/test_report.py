@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from randes_cli.ops.describe import describe
 from randes_cli.ops.distribution import stored_distribution
 from randes_cli.stats.curves import lambda_curves
 from randes_cli.views.page import PageData, report_page
+from tests.axe import violations
 from tests.browser import Page, browser, chromium
 from tests.cli.conftest import Result
 from tests.cli.render.test_bank import make_bank
@@ -125,8 +127,34 @@ def test_the_same_bank_makes_the_same_page(bank: Path) -> None:
 @pytest.mark.parametrize("tasks", [1, 2, 11, 30])
 def test_pages_of_few_and_many_tasks_nest(tmp_path: Path, tasks: int) -> None:
     read = check_alone(page_of(make_bank(tmp_path, tasks)))
-    heats = [attributes for _, attributes in read.tags if attributes.get("class") == "heat"]
+    heats = [attributes for _, attributes in read.tags if "data-key" in attributes]
     assert len(heats) == (2 if tasks > 1 else 0)
+    images = [attributes for tag, attributes in read.tags if tag == "img"]
+    assert images and all(image["alt"] for image in images)
+
+
+def test_without_matplotlib_the_page_has_its_tables_and_says_what_draws(
+    bank: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    read = check_alone(page_of(bank))
+    assert "img" not in [tag for tag, _ in read.tags]
+    assert any("pip install 'randes-cli[plot]'" in text for text in read.texts)
+    assert any(attributes.get("id") == "tasks" for _, attributes in read.tags)
+
+
+def test_the_first_screen_says_what_is_in_it_how_good_it_is_and_what_to_do(
+    bank: Path, randes: Callable[..., Result], tmp_path: Path
+) -> None:
+    with BankFile(bank) as file:
+        report = describe(file)
+    first = "".join(Reader(page_of(bank)).texts).split("What is in it")[0]
+    assert f"{len(report.tasks)} models of base.safetensors in" in first
+    for task in report.tasks:
+        assert f"{task.name}\nkeeps {task.verdict}" in first or task.lost in first
+    words = first.split("randes unpack bank.randes ")[1].split()[:3]
+    words = ["unpack", str(bank), *words[:2], str(tmp_path / "out")]
+    assert randes(*words).code == 0
 
 
 def test_hostile_names_are_words_in_the_text_alone(tmp_path: Path, tab: Page | None) -> None:
@@ -140,7 +168,7 @@ def test_hostile_names_are_words_in_the_text_alone(tmp_path: Path, tab: Page | N
     tab.resize(1200, 900)
     tab.open((tmp_path / "evil.html").as_uri())
     assert tab.run("window.owned") is None
-    assert tab.run("document.querySelectorAll('img').length") == 0
+    assert tab.run("document.querySelectorAll('img:not([src^=\"data:image/svg\"])').length") == 0
     tab.point(".heat[data-key=before]", 0.95, 0.95)
     assert EVIL in tab.run("document.getElementById('tip').textContent")
     assert tab.run("window.owned") is None
@@ -172,24 +200,23 @@ def test_a_hundred_tasks_load_in_a_second_sort_and_say_what_is_under_the_pointer
     tab.open((tmp_path / "page.html").as_uri())
     names = [task.name for task in report.tasks]
     assert column(tab, "tasks", 0) == names
-    tab.click("#tasks th:nth-child(2) button")
-    rising = [float(cell) for cell in column(tab, "tasks", 1)]
+    tab.click("#tasks th:nth-child(3) button")
+    rising = [float(cell) for cell in column(tab, "tasks", 2)]
     assert rising == sorted(rising)
-    assert tab.run("document.querySelector('#tasks th:nth-child(2)').ariaSort") == "ascending"
-    tab.click("#tasks th:nth-child(2) button")
-    assert [float(cell) for cell in column(tab, "tasks", 1)] == rising[::-1]
+    assert tab.run("document.querySelector('#tasks th:nth-child(3)').ariaSort") == "ascending"
+    tab.click("#tasks th:nth-child(3) button")
+    assert [float(cell) for cell in column(tab, "tasks", 2)] == rising[::-1]
     tab.click("#tasks th:nth-child(1) button")
     assert column(tab, "tasks", 0) == sorted(names)
     tab.click("#layers th:nth-child(8) button")
     tab.point(".heat[data-key=during]", 0.995, 0.005)
     tip = tab.run("document.getElementById('tip').textContent")
     assert tip == "" or tip.startswith("task-000 × task-099")
-    edge, whole = tab.run(
-        "(h => [Number(h.dataset.edge), h.viewBox.baseVal.width])"
-        "(document.querySelector('.heat[data-key=during]'))"
+    left, top, width, height = map(
+        float, tab.run("document.querySelector('.heat[data-key=during]').dataset.box").split()
     )
-    cell = (whole - edge - 1) / 100
-    tab.point(".heat[data-key=during]", (edge + 41.5 * cell) / whole, (edge + 7.5 * cell) / whole)
+    place = left + 41.5 / 100 * width, top + 7.5 / 100 * height
+    tab.point(".heat[data-key=during]", *place)
     wanted = f"{report.cosine_before[7][41]:.4f} → {report.cosine_during[7][41]:.4f}"
     tip = tab.run("document.getElementById('tip').textContent")
     assert tip == f"task-007 × task-041: {wanted}"
@@ -199,9 +226,9 @@ def test_a_hundred_tasks_load_in_a_second_sort_and_say_what_is_under_the_pointer
     assert tab.complaints() == []
 
 
-@pytest.mark.parametrize(("width", "phone"), [(1200, False), (390, True)])
+@pytest.mark.parametrize(("width", "phone"), [(1280, False), (820, False), (390, True)])
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_page_fits_its_window_in_light_and_dark(
+def test_the_page_fits_its_window_in_light_and_dark_and_keeps_nobody_out(
     tmp_path: Path, tab: Page | None, width: int, phone: bool, dark: bool
 ) -> None:
     (tmp_path / "page.html").write_text(page_of(make_bank(tmp_path, 8)), "utf-8")
@@ -217,6 +244,28 @@ def test_the_page_fits_its_window_in_light_and_dark(
     )
     low, high = (ground, ink) if dark else (ink, ground)
     assert low < 150 and high > 550
+    assert violations(tab) == []
+    # What matters most of a task is in the window, however narrow it is.
+    kept = "document.querySelector('#tasks tbody td:nth-child(2)').getBoundingClientRect().right"
+    assert tab.run(f"{kept} <= innerWidth")
+
+
+def test_long_names_wrap_and_a_cut_table_can_be_scrolled_by_keys(
+    tmp_path: Path, tab: Page | None
+) -> None:
+    page = page_of(make_bank(tmp_path, 3)).replace("task-001", "-".join(["long"] * 20))
+    (tmp_path / "page.html").write_text(page, "utf-8")
+    if tab is None:
+        check_alone(page)
+        return
+    tab.resize(390, 800, phone=True)
+    tab.open((tmp_path / "page.html").as_uri())
+    assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+    name = "document.querySelector('#tasks tbody tr:nth-child(2) td')"
+    assert tab.run(f"{name}.scrollWidth <= {name}.clientWidth")
+    assert tab.run(
+        "Array.from(document.querySelectorAll('.scroll'), e => e.tabIndex === 0).every(Boolean)"
+    )
 
 
 def test_an_existing_page_is_replaced_by_force_only(

@@ -47,6 +47,7 @@ def test_superpositions_of_few_bits_answer_alike(tmp_path: Path, bits: int, hold
     assert_rows_are_their_tasks(attached(bank, hold=hold), alone(bank), batch_of(llama()[1]))
 
 
+@pytest.mark.filterwarnings("ignore:.*are answered task by task")
 @pytest.mark.parametrize("transform", ["two-sided", "ta", "s", "shift"])
 def test_other_signs_that_factor_work_too(tmp_path: Path, transform: str) -> None:
     bank = bank_of(llama, tmp_path, options(transform))

@@ -44,12 +44,6 @@ def test_names_are_checked_and_the_nearest_is_said(tmp_path: Path) -> None:
         mixed(ids.repeat(5, 1), adapter_names=["cars", "sun", "dtd"])
 
 
-def test_signs_that_do_not_factor_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    bank = bank_of(gpt2, tmp_path, options("hankel"))
-    with pytest.raises(MismatchError, match=r"\(hankel\) do not factor.*two-sided, or.*Pool"):
-        attached(bank)
-
-
 def test_models_whose_rows_would_be_mistaken_are_refused(tmp_path: Path) -> None:
     def xlnet() -> Made:
         config = tf.XLNetConfig(vocab_size=96, d_model=32, n_layer=1, n_head=4, d_inner=48)
@@ -68,3 +62,17 @@ def test_models_whose_rows_would_be_mistaken_are_refused(tmp_path: Path) -> None
     pack(str(tmp_path / "base.safetensors"), tasks, tmp_path / "lstm.randes", options())
     with pytest.raises(MismatchError, match="recurrent layers cannot answer"):
         randes_cli.attach(nn.LSTM(8, 8), tmp_path / "lstm.randes")
+
+
+def test_time_before_the_batch_is_refused_and_the_model_is_as_it_was(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    model = nn.TransformerEncoderLayer(32, 4, 48)
+    for number, name in enumerate(("base", *TASKS)):
+        perturb(model, number)
+        save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
+    tasks = [TaskInput(name, str(tmp_path / f"{name}.safetensors")) for name in TASKS]
+    pack(str(tmp_path / "base.safetensors"), tasks, tmp_path / "bank.randes", options())
+    with pytest.raises(MismatchError, match="self_attn: puts time before the batch"):
+        randes_cli.attach(model, tmp_path / "bank.randes")
+    assert all(type(value) is nn.Parameter for value in model.parameters())

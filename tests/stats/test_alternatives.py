@@ -1,21 +1,31 @@
-"""Choices of bits and groups: their sizes are those of real banks, and --fit takes the best."""
+"""Choices of bits, groups and shares: their sizes are those of real banks, --fit and --keep take
+the best."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from randes_cli import PackOptions, RunOptions, TaskInput, pack
+from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.seal import fit_bits
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import Alternative, PackReport
-from randes_cli.stats.alternatives import advice, best_fit, parse_limit
+from randes_cli.stats.alternatives import (
+    advice,
+    best_fit,
+    parse_keep,
+    parse_limit,
+    smallest_keeping,
+)
 from tests.checkpoints import perturbed, random_state, save
 
 ONE = RunOptions(threads=1)
+KEPT = ("kept_low", "kept", "kept_high")
 SHAPES = {"a.weight": [200, 150], "b.weight": [150, 300], "norm.weight": [150]}
 
 
@@ -35,17 +45,22 @@ def packed(folder: Path, *, dry_run: bool = False, **options: object) -> PackRep
     return pack(base, tasks, out, made, ONE, force=True, dry_run=dry_run)
 
 
-def choice(report: PackReport, groups: int, bits: int) -> Alternative:
-    return next(a for a in report.alternatives if (a.groups, a.bits) == (groups, bits))
+def choice(report: PackReport, groups: int, bits: int, share: int = 1) -> Alternative:
+    wanted = groups, bits, share
+    return next(a for a in report.alternatives if (a.groups, a.bits, a.share) == wanted)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 8, 16])
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_an_alternative_is_what_packing_so_gives(folder: Path, groups: int, bits: int) -> None:
-    guess = choice(packed(folder, dry_run=True), groups, bits)
-    real = packed(folder, groups=groups, bits=bits)
+@pytest.mark.parametrize(("groups", "share"), [(1, 1), (2, 1), (4, 1), (2, 2)])
+def test_an_alternative_is_what_packing_so_gives(
+    folder: Path, groups: int, bits: int, share: int
+) -> None:
+    guess = choice(packed(folder, dry_run=True), groups, bits, share)
+    real = packed(folder, groups=groups, bits=bits, share=share)
     mean = sum(task.predicted_cosine for task in real.tasks) / 4
     assert guess.predicted_cosine == pytest.approx(mean, abs=0.02)
+    kept = [sum(getattr(task, key) for task in real.tasks) / 4 for key in KEPT]
+    assert [getattr(guess, key) for key in KEPT] == pytest.approx(kept, abs=0.01)
     assert guess.bank_bytes == pytest.approx(real.bank_bytes, abs=12_000)
 
 
@@ -54,26 +69,57 @@ def test_one_choice_is_the_bank_at_hand(folder: Path) -> None:
     with BankFile(folder / "bank.randes") as file:
         report = describe(file)
     here = [one for one in report.alternatives if one.present]
-    assert [(one.groups, one.bits, one.bank_bytes) for one in here] == [(2, 2, report.bank_bytes)]
+    found = [(one.groups, one.bits, one.share, one.bank_bytes) for one in here]
+    assert found == [(2, 2, 1, report.bank_bytes)]
+    assert here[0].kept == pytest.approx(
+        sum((task.kept or 0.0) for task in report.tasks) / 4, abs=1e-3
+    )
 
 
-def test_fit_packs_the_best_predicted_within_the_size(folder: Path) -> None:
+def test_fit_packs_what_is_predicted_to_keep_most_within_the_size(folder: Path) -> None:
     report = packed(folder, dry_run=True)
-    limit = choice(report, 2, 4).bank_bytes + 2000
-    best = best_fit(report.alternatives, limit)
-    made = packed(folder, fit=f"{limit}")
-    assert (made.groups, made.bits) == (best.groups, best.bits)
-    assert made.bank_bytes <= limit
-    inside = [a for a in report.alternatives if a.bank_bytes <= limit and a.bits > 1]
-    assert best.predicted_cosine == max(one.predicted_cosine for one in inside)
+    for limit in sorted({one.bank_bytes + 2000 for one in report.alternatives})[::9]:
+        made = packed(folder, fit=f"{limit}")
+        assert made.bank_bytes <= limit
+        inside = [one for one in report.alternatives if one.bank_bytes <= limit]
+        taken = choice(report, made.groups, made.bits, made.share)
+        assert round(taken.kept, 4) == max(round(one.kept, 4) for one in inside)
 
 
-def test_one_bit_is_taken_only_where_nothing_else_fits() -> None:
-    choices = [Alternative(4, 1, 100, 0.8, False), Alternative(1, 2, 90, 0.5, False)]
-    assert best_fit(choices, 100).bits == 2
-    assert best_fit(choices[:1], 100).bits == 1
-    with pytest.raises(UsageError, match="the smallest bank takes 90 bytes"):
+def test_keep_packs_the_smallest_bank_that_is_predicted_to_keep_so_much(folder: Path) -> None:
+    report = packed(folder, dry_run=True)
+    for share in (0.9, 0.97, 0.99, 0.999):
+        made = packed(folder, keep=f"{share:.1%}")
+        enough = [one for one in report.alternatives if round(one.kept, 4) >= share]
+        taken = choice(report, made.groups, made.bits, made.share)
+        assert taken.bank_bytes == min(one.bank_bytes for one in enough)
+
+
+def test_what_cannot_be_is_said_with_what_can() -> None:
+    small = Alternative(1, 1, 90, 0.5, False, kept=0.9)
+    choices = [Alternative(4, 1, 100, 0.8, False, kept=0.99), small]
+    assert best_fit(choices, 100) == choices[0]
+    assert best_fit(choices, 99) == smallest_keeping(choices, 0.9) == small
+    with pytest.raises(UsageError, match=r"smallest bank takes 90 bytes \(1 group at 1 bit\)"):
         best_fit(choices, 50)
+    with pytest.raises(UsageError, match=r"none is predicted to keep 99\.50% .* keep 99\.00%"):
+        smallest_keeping(choices, 0.995)
+
+
+@pytest.mark.parametrize("text", ["99%", "0.99", " 99 %"])
+def test_a_quality_is_a_share_of_the_gain(text: str) -> None:
+    assert parse_keep(text) == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize("text", ["99", "0", "-1%", "all", "101%", "nan"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--keep takes a share of the gain"):
+        parse_keep(text)
+
+
+def test_a_size_and_a_quality_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="give one of them"):
+        PackOptions(fit="1.1", keep="99%")
 
 
 def test_a_limit_is_a_ratio_or_a_size() -> None:
@@ -92,11 +138,28 @@ def test_fit_and_named_groups_exclude_each_other(folder: Path) -> None:
         pack(base, [task], out, PackOptions(fit="2.0"), ONE)
 
 
-def test_advice_comes_where_a_delta_a_task_is_no_larger_and_better(folder: Path) -> None:
-    wide = packed(folder, dry_run=True, bits=16)
-    assert wide.advice is not None and "--groups 4 --bits" in wide.advice
-    assert packed(folder, dry_run=True, bits=2).advice is None
-    assert advice(wide.alternatives, 4, 10**9, 0.5, 4) is None
+def test_advice_names_a_choice_that_keeps_more_in_no_more_bytes() -> None:
+    here = Alternative(1, 16, 200, 0.5, True, kept=0.95)
+    better = Alternative(4, 2, 150, 0.8, False, share=2, kept=0.99)
+    text = advice([here, better])
+    assert text is not None and "--groups 4 --bits 2 --share 1/2" in text
+    assert "99.0% of the gain over the base, not 95.0%" in text
+    assert advice([here, replace(better, kept=0.954)]) is None
+    assert advice([here, replace(better, bank_bytes=201)]) is None
+
+
+def test_the_last_line_names_the_seal_that_saves_and_loses_nothing(folder: Path) -> None:
+    live = packed(folder, groups=2)
+    words = re.search(r"^randes seal (\S+) --bits (\d) would make it ([\d.]+) x", live.saving or "")
+    assert words is not None and words[1] == live.bank
+    bits = int(words[2])
+    sealed = packed(folder, groups=2, bits=bits)
+    assert sealed.saving is None
+    assert sealed.bank_bytes / sealed.base_bytes == pytest.approx(float(words[3]), abs=0.05)
+    lost = [choice(live, 2, n).kept for n in (16, bits)]
+    assert lost[0] - lost[1] <= 0.005
+    with BankFile(folder / "bank.randes") as file:
+        assert describe(file).saving is None
 
 
 def test_seal_fit_takes_the_most_bits_within_the_size(folder: Path) -> None:
@@ -106,3 +169,10 @@ def test_seal_fit_takes_the_most_bits_within_the_size(folder: Path) -> None:
     assert fit_bits(bank, str(choice(report, 1, 3).bank_bytes + 3000)) == 3
     with pytest.raises(UsageError, match="even one bit takes"):
         fit_bits(bank, "2000")
+
+
+def test_nothing_is_predicted_where_nothing_was_measured(folder: Path) -> None:
+    report = packed(folder, transform=Transform.from_preset("s"))
+    assert report.alternatives == () and report.saving is None and report.tasks[0].kept is None
+    with pytest.raises(UsageError, match="say --bits and --groups"):
+        packed(folder, transform=Transform.from_preset("s"), fit="1.2")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from randes_cli.build.draft import Draft
@@ -20,6 +19,7 @@ from randes_cli.build.records import recorded_source, supposed_record, task_reco
 from randes_cli.build.relate import relate
 from randes_cli.build.sample import (
     Measured,
+    Spread,
     gather_lengths,
     sampled_lengths,
     spread,
@@ -28,11 +28,15 @@ from randes_cli.build.sample import (
 )
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
-from randes_cli.files.atomic import OutputFile, atomic_file, check_space
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.atomic import check_space
+from randes_cli.files.bank_output import BankOutput, bank_output
+from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import zero_digests
+from randes_cli.files.guard import reads_far
+from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
+from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
@@ -40,7 +44,7 @@ from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
-from randes_cli.workers import Progress, Workers, run_serial
+from randes_cli.workers import Progress, Workers, run_in_order
 
 R = TypeVar("R")
 
@@ -57,12 +61,14 @@ class Built:
 class Build:
     """One build: `sample` chooses steps, then `write` makes the bank (or `preview` none).
 
-    `stored` are the old bank's statistics, of all its tasks.
+    `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
+    the old bank has it, or one file up to a size); `home` is where the bank will lie in the end,
+    if not at `path`.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         draft: Draft,
         steps: Steps,
         run: RunOptions,
@@ -71,11 +77,15 @@ class Build:
         phase: str,
         force: bool,
         stored: Statistics | None = None,
+        home: Place | None = None,
+        most: int | None = None,
     ) -> None:
+        self.home = home or path
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
-        self.phase, self.progress = phase, progress
+        self.phase, self.progress, self.most = phase, progress, most
         tensors = list(draft.base.tensors.values())
-        self.workers = Workers(run, tensors, (unit.layers for unit in draft.units))
+        layers = (unit.layers for unit in draft.units)
+        self.workers = Workers(run, tensors, layers, far=reads_far())
         #: The base to take deltas from, None where it is all zeros.
         self.base: Source | None = None if isinstance(draft.base, ZeroBase) else draft.base
         count = len(draft.start.tasks) + len(draft.coming)
@@ -96,19 +106,20 @@ class Build:
         steps.keep(standing)
         known = set(standing)
 
-        def look(unit: Unit) -> None:
+        def look(unit: Unit) -> Spread:
             if supposed:
-                steps.sampled(unit, supposed_spread(draft.coming, unit))
-            else:
-                steps.sampled(unit, spread(self.base, draft.coming, unit))
+                return supposed_spread(draft.coming, unit)
+            return spread(self.base, draft.coming, unit)
 
         new = [unit for unit in draft.entered if unit not in known]
-        run_serial(new, look, phase="sampling", progress=self.progress)
+        run_in_order(
+            new, look, steps.sampled, far=reads_far(), phase="sampling", progress=self.progress
+        )
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
         if self.draft.old is not None:
-            return self.draft.old.header.file_size
+            return self.draft.old.size
         sums = self.draft.new_sums(self.steps.ready, self.steps)
         return self.draft.estimate(sums, self.cells, seal_bits)
 
@@ -144,13 +155,13 @@ class Build:
         """
         while True:
             try:
-                with self._new_file() as file:
+                with self._new_bank() as out:
                     passes = Passes(
                         self.path,
                         self.draft,
                         self.steps,
                         self.base,
-                        BankWriter(file, self.draft.candidates(self.steps, self.cells)),
+                        BankWriter(out, header_room(self.draft.candidates(self.steps, self.cells))),
                         self.workers,
                         self.progress,
                     )
@@ -160,14 +171,17 @@ class Build:
                 self.steps.widen(retry.units)
 
     @contextmanager
-    def _new_file(self) -> Iterator[OutputFile]:
-        """The file that takes the bank's name, once there is room for it."""
+    def _new_bank(self) -> Iterator[BankOutput]:
+        """The bank that takes its name, once there is room for it."""
         size, draft = self.estimate(), self.draft
         more = sum(tensor_bytes(p.source.tensors.values()) for p in draft.coming if draft.old)
-        check_space(self.path.parent, size + more)
-        with atomic_file(self.path, force=self.force) as file:
-            file.reserve(size)
-            yield file
+        before = draft.old.most if draft.old else None
+        most = most_bytes(self.most, size, before)
+        stays = draft.old.base_bytes if draft.old and most == before else 0
+        check_space(self.path, size + more - stays)
+        with bank_output(self.path, force=self.force, most=most) as out:
+            out.reserve(size)
+            yield out
 
     # Finishing
 
@@ -220,7 +234,7 @@ class Build:
         if not coming:
             return start
         records = [
-            task_record(base, p, tally, source=recorded_source(p.source.source, self.path))
+            task_record(base, p, tally, source=recorded_source(p.source.source, self.home))
             for p in coming
         ]
         steps, widths = self.steps.tables(self.draft.units)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from randes_cli.build.build import Build
 from randes_cli.build.draft import Draft
@@ -19,6 +18,7 @@ from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
@@ -27,7 +27,8 @@ from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
-from randes_cli.stats.alternatives import best_fit, parse_limit
+from randes_cli.stats.alternatives import best_fit, parse_keep, parse_limit, smallest_keeping
+from randes_cli.stats.frontier import resized
 from randes_cli.workers import Progress, no_progress
 
 
@@ -51,7 +52,7 @@ def pack(
     tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
-    options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
+    options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
     base = None if base is None else as_source(base)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
@@ -60,9 +61,9 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-    if options.fit is not None:
+    if options.fit is not None or options.keep is not None:
         options = _fitted(base, tasks, out, options, run)
-    seal_bits = options.bits if options.bits < 8 else None
+    seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
     if seal_bits is not None:
         options = replace(options, bits=16)
     with ExitStack() as stack:
@@ -79,24 +80,34 @@ def pack(
         if seal_bits is None:
             return _written(inputs, out, options, run, force, progress)
         with passing_name(out) as live:
-            report = _written(inputs, live, options, run, force, progress, seal_bits)
+            report = _written(inputs, live, options, run, force, progress, seal_bits, out)
             with in_use(live):
-                sealed = seal_locked(live, out, seal_bits, run, force=force, progress=progress)
-            done = as_sealed(report.tasks, sealed.after)
-            return replace(report, bank=str(out), bank_bytes=sealed.bytes_after, tasks=done)
+                sealed = seal_locked(
+                    live, out, seal_bits, run, force=force, most=most, progress=progress
+                )
+            return replace(
+                report,
+                bank=str(out),
+                bank_bytes=sealed.bytes_after,
+                tasks=as_sealed(report.tasks, sealed.after),
+                alternatives=resized(report.alternatives, sealed.bytes_after),
+            )
 
 
 def _written(
     inputs: Inputs,
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,
     progress: Progress,
     seal_bits: int | None = None,
+    home: Place | None = None,
 ) -> PackReport:
-    """Write a live bank, and report it as it is or will be sealed."""
-    build = _build(inputs, out, options, run, force, progress)
+    """Write a live bank, and report it as it is or will be sealed (then at `home`)."""
+    build = _build(inputs, out, options, run, force, progress, home)
+    if seal_bits is not None:
+        build.most = 0  # it is one file, and passes
     return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
 
 
@@ -111,11 +122,12 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
 
 def _build(
     inputs: Inputs,
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,
     progress: Progress,
+    home: Place | None = None,
 ) -> Build:
     """The build of a new bank, its steps chosen: it adds every task to an empty one."""
     base, units = inputs.base, inputs.units
@@ -127,7 +139,7 @@ def _build(
         capacity=options.capacity or max(16, 2 * max(held.values())),
         next_index=0,
         base=BaseRecord(
-            recorded_source(base.name, out) if base.name else recorded_words(base.claimed),
+            recorded_source(base.name, home or out) if base.name else recorded_words(base.claimed),
             "",
             base.storage,
             base.source.metadata,
@@ -150,18 +162,36 @@ def _build(
         fixed=False,
     )
     draft = Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
-    build = Build(out, draft, steps, run, progress, phase="packing", force=force)
+    build = Build(
+        out,
+        draft,
+        steps,
+        run,
+        progress,
+        phase="packing",
+        force=force,
+        most=options.max_shard_size,
+        home=home,
+    )
     build.sample(supposed=inputs.away)
     return build
 
 
 def _fitted(
-    base: str | None, tasks: Sequence[TaskInput], out: Path, options: PackOptions, run: RunOptions
+    base: str | None, tasks: Sequence[TaskInput], out: Place, options: PackOptions, run: RunOptions
 ) -> PackOptions:
-    """The options with the bits and groups that are predicted best for the size asked for."""
+    """The options with the bits, groups and share that are predicted best for what is asked."""
     if any(task.group is not None for task in tasks):
-        raise UsageError("--fit chooses the groups: leave @GROUP out")
-    tried = replace(options, fit=None, bits=16, groups=1)
+        raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
+    tried = replace(options, fit=None, keep=None, bits=16, groups=1, share=1)
     report = pack(base, tasks, out, tried, run, force=True, dry_run=True)
-    best = best_fit(report.alternatives, parse_limit(str(options.fit), report.base_bytes))
-    return replace(options, fit=None, bits=best.bits, groups=best.groups)
+    if not report.alternatives:
+        raise UsageError(
+            "--fit and --keep need a prediction, and of this transform or of adapters as they are "
+            "nothing was measured: say --bits and --groups"
+        )
+    if options.keep is not None:
+        best = smallest_keeping(report.alternatives, parse_keep(options.keep))
+    else:
+        best = best_fit(report.alternatives, parse_limit(str(options.fit), report.base_bytes))
+    return replace(tried, bits=best.bits, groups=best.groups, share=best.share)

@@ -16,10 +16,11 @@ from randes_cli.files.records import SealRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
-from randes_cli.stats.alternatives import Outline, adapter_advice, advice, group_choices, weigh_all
+from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.frontier import Outline, group_choices, marked, weigh_all
 from randes_cli.stats.lengths import bank_lengths
-from randes_cli.stats.summaries import summaries
+from randes_cli.stats.summaries import predictable, summaries
 
 
 def pack_report(
@@ -35,8 +36,9 @@ def pack_report(
     manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
     predicted = summaries(manifest, built.statistics)
     size, bits = built.bytes, seal_bits or start.bits
-    choices = _alternatives(build, size, lengths, bits) if dry_run else ()
-    mean = float(np.mean([task.predicted_cosine for task in predicted]))
+    sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
+    told = predictable(manifest)
+    choices = _alternatives(build, sealed_size, lengths, bits) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)
@@ -62,12 +64,13 @@ def pack_report(
         adapters="kept" if kept_adapters else "merged" if merged else None,
         merged=merged,
         alternatives=choices,
-        advice=(
-            adapter_advice(mean)
-            if kept_adapters
-            else advice(choices, len(predicted), size, mean, start.groups)
-        ),
+        advice=_adapters(predicted) if kept_adapters else advice(choices),
+        saving=saving(choices, str(build.path), tensor_bytes(tensors)),
     )
+
+
+def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
+    return adapter_advice(float(np.mean([task.predicted_cosine for task in predicted])))
 
 
 def as_sealed(
@@ -99,11 +102,11 @@ def _alternatives(build: Build, size: int, lengths: Lengths, bits: int) -> tuple
         [participant.index for participant in draft.coming],
         draft.estimate((), build.cells),
         draft.start.capacity,
-        draft.start.shares.get(0, 1),
     )
-    return tuple(
+    here = groups, bits, draft.start.shares.get(0, 1)
+    return marked(
         replace(one, bank_bytes=size, present=True)
-        if (one.groups, one.bits) == (groups, bits)
+        if (one.groups, one.bits, one.share) == here
         else one
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )

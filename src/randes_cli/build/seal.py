@@ -19,19 +19,23 @@ from randes_cli.build.cutting import Cutting, Sum
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import atomic_file, check_space, check_target
+from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import cut_key, sealed_tensors, sum_key
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.bank_output import bank_output
+from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
-from randes_cli.limits import StrPath
+from randes_cli.files.shards import most_bytes
+from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import chunks, sealable, share_of, tensor_bytes
 from randes_cli.reports import SealReport
-from randes_cli.specs import RunOptions, TensorInfo
+from randes_cli.specs import RunOptions, TensorInfo, check_shard_size
 from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
@@ -62,48 +66,67 @@ def seal(
     force: bool = False,
     wait: float = 0.0,
     dry_run: bool = False,
+    max_shard_size: int | None = None,
     progress: Progress = no_progress,
 ) -> SealReport:
     """Write to `out` (None: in place) the bank with its live groups cut to `bits` an element.
 
     Groups that are sealed already stay as they are. Tensors too small for scales of their own
-    (vectors) stay live sums of a read-only group.
+    (vectors) stay live sums of a read-only group. `max_shard_size` is in bytes (None: in shards or
+    not as the bank is).
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
-    path, run = Path(bank), run or RunOptions()
-    itself = out is None or Path(out).resolve() == path.resolve()
-    target = edited_bank(path) if itself or out is None else Path(out)
-    path = target if itself else path
+    run, target = run or RunOptions(), as_place(as_source(bank if out is None else out))
+    itself = out is None or _same_place(target, bank)
+    target = edited_bank(target) if itself else target
     check_seal_bits(bits)
+    check_shard_size(max_shard_size)
+    source = target if itself else bank
     if dry_run:
-        return seal_locked(path, target, bits, run, dry_run=True, progress=progress)
+        return seal_locked(source, target, bits, run, dry_run=True, progress=progress)
     if out is not None:
         check_target(target, force=force)
     with bank_lock(target, wait=wait, edits=itself):
-        return seal_locked(path, target, bits, run, force=force or out is None, progress=progress)
+        return seal_locked(
+            source,
+            target,
+            bits,
+            run,
+            force=force or out is None,
+            most=max_shard_size,
+            progress=progress,
+        )
+
+
+def _same_place(target: Place, bank: StrPath) -> bool:
+    other = as_place(as_source(bank))
+    if isinstance(target, Path) and isinstance(other, Path):
+        target, other = target.resolve(), other.resolve()
+    return bool(target == other)
 
 
 def seal_locked(
-    bank: Path,
-    target: Path,
+    bank: StrPath,
+    target: Place,
     bits: int,
     run: RunOptions,
     *,
     force: bool = False,
     dry_run: bool = False,
+    most: int | None = None,
     progress: Progress = no_progress,
 ) -> SealReport:
     """`seal`, where the caller holds the lock of `target`."""
-    with BankFile(bank) as old:
-        return _Sealing(old, bits, run, progress).run(target, force=force, dry_run=dry_run)
+    with open_bank(as_source(bank)) as old:
+        return _Sealing(old, bits, run, progress, most).run(target, force=force, dry_run=dry_run)
 
 
-def fit_bits(bank: Path, limit: str | None) -> int:
+def fit_bits(bank: StrPath, limit: str | None) -> int:
     """The most bits with which a sealed bank is within `limit` (see `parse_limit`).
 
     Raises UsageError where none is.
     """
-    with BankFile(bank) as file:
+    with open_bank(as_source(bank)) as file:
         base = tensor_bytes(file.manifest.base.tensors.values())
     most = parse_limit(limit or "", base)
     for bits in sorted(SEAL_BITS, reverse=True):
@@ -116,8 +139,10 @@ def fit_bits(bank: Path, limit: str | None) -> int:
 class _Sealing:
     """One sealing under way."""
 
-    def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
-        self.old, self.bits = old, bits
+    def __init__(
+        self, old: BankFile, bits: int, run: RunOptions, progress: Progress, most: int | None
+    ) -> None:
+        self.old, self.bits, self.most = old, bits, most
         manifest = old.manifest
         named = manifest.base.tensors
         self.groups = live_groups(manifest)
@@ -142,7 +167,7 @@ class _Sealing:
         share = share_of(tensor, group, self.old.manifest.shares)
         return Sum(group, tensor, share, chunks(*stored.matrix))
 
-    def run(self, target: Path, *, force: bool, dry_run: bool) -> SealReport:
+    def run(self, target: Place, *, force: bool, dry_run: bool) -> SealReport:
         made = [tensor for one in self.sums for tensor in self._tensors(one)]
         gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
         kept = [key for key in content_keys(self.old) if key not in gone]
@@ -151,16 +176,19 @@ class _Sealing:
         size = self.old.size - freed + tensor_bytes([*made, *measured])
         if dry_run:
             return self._report(target, *self._sealed(), size, dry_run=True)
-        check_space(target.parent, size)
+        most = most_bytes(self.most, size, self.old.most)
+        check_space(target, size)
         self.cutting.measure()
-        with atomic_file(target, force=force) as file:
-            file.reserve(size)
+        with bank_output(target, force=force, most=most) as out:
+            out.reserve(size)
             candidates = [*map(self.old.info, kept), *made, *measured, *closing_tensors()]
-            writer = BankWriter(file, candidates)
+            writer = BankWriter(out, header_room(candidates))
             copy_tensors(writer, self.old, kept, self.cutting.progress)
+            for number in (0, 1):  # scales, then codes
+                for one in self.sums:
+                    writer.place(self._tensors(one)[number])
+            writer.close_shard()
             self._write_scales(writer)
-            for one in self.sums:
-                writer.place(self._tensors(one)[1])
             self.cutting.cut(writer)
             manifest, statistics = self._sealed(self._moments())
             for tensor, group in zip(measured, self.groups, strict=True):
@@ -175,7 +203,7 @@ class _Sealing:
         for one in self.sums:
             rows, columns = self.cutting.fitted(one)
             data = np.concatenate([rows, columns]).astype("<f2").tobytes()
-            writer.add_whole(self._tensors(one)[0], data)
+            writer.write_whole(self._tensors(one)[0], data)
 
     def _measured(self, group: int) -> TensorInfo:
         rows = norm_rows(self.old.manifest.base.tensors.values())
@@ -202,7 +230,7 @@ class _Sealing:
         return manifest, replace(stored, known=known)
 
     def _report(
-        self, target: Path, manifest: Manifest, after: Statistics, size: int, *, dry_run: bool
+        self, target: Place, manifest: Manifest, after: Statistics, size: int, *, dry_run: bool
     ) -> SealReport:
         return SealReport(
             bank=str(target),

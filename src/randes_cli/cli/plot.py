@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,12 +24,21 @@ class Kind(str, Enum):
 def plot(
     bank: o.BankName,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
-            "--output", "-o", help="The picture: a .svg, .png or .pdf file.", show_default=False
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="The picture: a .svg, .png or .pdf file.",
+            show_default=False,
         ),
     ],
-    kind: Annotated[Kind, typer.Option(help="What to show.")] = Kind.COSINE,
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            metavar="KIND", help="What to show: cosine, layers, distribution, size or lambda."
+        ),
+    ] = Kind.COSINE,
     against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,

@@ -10,13 +10,12 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.live.group import Block, Group
-from randes_cli.live.held import Held, hold
+from randes_cli.live.grouping import block_of
+from randes_cli.live.held import Held
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Part, Parts, parameter_parts
 from randes_cli.live.weight import MOST_TABLE, Weight
 from randes_cli.plan import seal_matrix
-from randes_cli.read.factors import factors_of
 from randes_cli.read.places import by_component
 from randes_cli.specs import TensorInfo
 
@@ -174,11 +173,15 @@ def _weight(
         return None
     base = slot.tensor.detach()
     if _small(slot.tensor, len(kinds), kinds):
-        return _table(slot, by_task, reading)
-    made = Weight(
-        slot.names[0], base, (), None, {}, {}, [len(base)] * len(kinds), *_positions(slot)
-    )
-    blocks = [_block(part, by_task, kinds, slot, reading) for part in known]
+        weight = _table(slot, by_task, kinds, reading)
+        return None if _all_alike(weight) else weight
+    made = _plain(slot, None, [len(base)] * len(kinds), reading)
+    chosen = [task for task, kind in enumerate(kinds) if kind in ("superposed", "resized")]
+    retrievals = [whole.retrieval for whole in reading.wholes]
+    blocks = [
+        block_of(part, retrievals, chosen, base, reading.held, dense=reading.dense)
+        for part in known
+    ]
     exact, extra, lengths = {}, {}, list(made.lengths)
     for task, (parts, kind) in enumerate(zip(by_task, kinds, strict=True)):
         if kind == "own" and parts:
@@ -233,13 +236,15 @@ def _assembled(slot: Slot, parts: Parts, whole: Whole) -> torch.Tensor:
     return made
 
 
-def _table(slot: Slot, by_task: Sequence[Parts | None], reading: Reading) -> Weight:
+def _table(
+    slot: Slot, by_task: Sequence[Parts | None], kinds: Sequence[str], reading: Reading
+) -> Weight:
     base = slot.tensor.detach()
     found = [
         (base if by_task[-1] else torch.full_like(base, torch.nan))
-        if parts is None
+        if parts is None or (kind == "base" and by_task[-1])
         else _assembled(slot, parts, whole)
-        for parts, whole in zip(by_task, reading.wholes, strict=True)
+        for parts, kind, whole in zip(by_task, kinds, reading.wholes, strict=True)
     ]
     lengths = [len(tensor) if tensor.dim() else 1 for tensor in found]
     for tensor in found:
@@ -252,47 +257,18 @@ def _table(slot: Slot, by_task: Sequence[Parts | None], reading: Reading) -> Wei
     for task, tensor in enumerate(found):
         target = table[task]
         (target[: len(tensor)] if base.dim() else target).copy_(tensor)
-    return Weight(slot.names[0], base, (), table, {}, {}, lengths, *_positions(slot))
+    return _plain(slot, table, lengths, reading)
 
 
-def _block(
-    part: Part,
-    by_task: Sequence[Parts | None],
-    kinds: Sequence[str],
-    slot: Slot,
-    reading: Reading,
-) -> Block:
-    """The groups of one superposed tensor, each with the factors of its tasks."""
-    base, tasks = slot.tensor.detach(), len(kinds)
-    found: dict[tuple[int, str], tuple[Held, torch.Tensor, torch.Tensor, set[int]]] = {}
-    for task, kind in enumerate(kinds):
-        if kind not in ("superposed", "resized"):
-            continue
-        retrieval = reading.wholes[task].retrieval
-        factors = factors_of(retrieval, part.name)
-        if factors is None:
-            continue
-        key = (factors.group, factors.held)
-        if key not in reading.held:
-            reading.held[key] = hold(
-                retrieval, part.name, dtype=base.dtype, device=base.device, dense=reading.dense
-            )
-        held = reading.held[key]
-        if key not in found:
-            sides = [base.new_zeros(tasks, size) for size in held.view]
-            found[key] = (held, sides[0], sides[1], set())
-        down, across = (torch.from_numpy(side).float() for side in (factors.a, factors.b))
-        if factors.scales is not None:
-            down = down * torch.from_numpy(factors.scales[0])
-            across = across * torch.from_numpy(factors.scales[1])
-        unit = retrieval.coefficient * 2.0 ** (factors.step + held.exponent) * factors.share.every
-        found[key][1][task] = (down * unit).to(base)
-        found[key][2][task] = across.to(base)
-        found[key][3].add(task)
-    groups = tuple(
-        Group(held, down, across, frozenset(mine), len(found) == 1)
-        for held, down, across, mine in found.values()
-    )
-    named = reading.wholes[-1].retrieval.tensors.get(part.name)
-    shape = named.shape if named is not None else tuple(base.shape)
-    return Block(part, groups, shape)
+def _all_alike(weight: Weight) -> bool:
+    """Whether all tasks have the base's values, as they do of indices and masks."""
+    table = weight.table
+    if table is None or len(set(weight.lengths)) > 1:
+        return False
+    return bool((table == weight.base).all())
+
+
+def _plain(slot: Slot, table: torch.Tensor | None, lengths: list[int], reading: Reading) -> Weight:
+    groups = {whole.retrieval.task.group for whole in reading.wholes[:-1]}
+    base, sides = slot.tensor.detach(), _positions(slot)
+    return Weight(slot.names[0], base, (), table, {}, {}, lengths, len(groups), *sides)

@@ -109,16 +109,31 @@ def _product(
         if isinstance(tasks, int):
             return torch.matmul(x, own) if turned else F.linear(x, own)
         return torch.bmm(x[:, None], own if turned else own.transpose(1, 2))[:, 0]
+    if not all(block.factors for block in weight.blocks):
+        return _by_task(weight, expert, tasks, x, turned)
     base = weight.base[expert]
     made = torch.matmul(x, base) if turned else F.linear(x, base)
     for block in weight.blocks:
-        for group in block.groups:
+        for group in block.factors:
             if not group.tasks.isdisjoint(selection.tasks):
                 _add(made, x, block.part.place, block.part.turned, group, expert, tasks, turned)
     for task, whole in weight.exact.items():
         mine = torch.as_tensor(tasks, device=x.device).expand(len(x)) == task
         own = torch.matmul(x, whole[expert]) if turned else F.linear(x, whole[expert])
         made = torch.where(mine[:, None], own, made)
+    return made
+
+
+def _by_task(
+    weight: Weight, expert: int, tasks: torch.Tensor | int, x: torch.Tensor, turned: bool
+) -> torch.Tensor:
+    """An expert made anew for each task that its tokens have."""
+    owners = torch.as_tensor(tasks, device=x.device).expand(len(x))
+    made = x.new_empty(len(x), weight.base.shape[2 if turned else 1])
+    for task in sorted(set(owners.tolist())):
+        own = weight.inner(task, expert)
+        mine = owners == task
+        made[mine] = torch.matmul(x[mine], own) if turned else F.linear(x[mine], own)
     return made
 
 

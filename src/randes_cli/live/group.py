@@ -47,6 +47,11 @@ class Group:
         """a S b of one task, [R, C]."""
         return self.down[task][:, None] * self.held.matrix(dtype) * self.across[task]
 
+    @property
+    def nbytes(self) -> int:
+        """Of what tasks have of their own."""
+        return self.down.nbytes + self.across.nbytes
+
     def rows(self, ids: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """a[ids] · (S[ids] ∘ b): [*ids, C]. `index` has the leading dimensions of `ids`."""
         found = self.held.rows(ids, self.down.dtype)
@@ -57,16 +62,71 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Patterned:
+    """A superposition whose signs do not factor: a task's matrix is made for every use.
+
+    Attributes:
+        matrix: (rows, columns) that the signs are of.
+        signs: ±1 by task, [T, rows + columns − 1] by i + j (`hankel`), or [T, columns] by j.
+        units: what an element is worth by task, [T]: λ and the step.
+        scales: of rows and columns of `held.view` in a sealed superposition, else None.
+    """
+
+    held: Held
+    matrix: tuple[int, int]
+    signs: torch.Tensor
+    hankel: bool
+    units: torch.Tensor
+    scales: tuple[torch.Tensor, torch.Tensor] | None
+    tasks: frozenset[int]
+
+    def delta(self, task: int, dtype: torch.dtype) -> torch.Tensor:
+        """The delta of one task, [rows, columns]."""
+        values = self.held.matrix(dtype)
+        if self.scales is not None:
+            values = values * self.scales[0][:, None] * self.scales[1]
+        signs = self.signs[task].as_strided(self.matrix, (int(self.hankel), 1)).to(dtype)
+        return values.reshape(self.matrix) * signs * self.units[task]
+
+    def rows(self, ids: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
+        """Some rows of the tasks' deltas: [*ids, C]. `index` has the leading dimensions of `ids`.
+
+        Known where `held.view` is `matrix`.
+        """
+        found = self.held.rows(ids, self.units.dtype)
+        if self.scales is not None:
+            found = found * self.scales[0][ids][..., None] * self.scales[1]
+        spread = torch.as_tensor(index, device=ids.device)
+        spread = spread.reshape(*spread.shape, *[1] * (ids.dim() - spread.dim()))
+        first = ids[..., None] if self.hankel else torch.zeros_like(ids)[..., None]
+        places = first + torch.arange(self.matrix[1], device=ids.device)
+        return found * self.signs[spread[..., None], places] * self.units[spread][..., None]
+
+    @property
+    def nbytes(self) -> int:
+        """Of what tasks have of their own."""
+        return self.signs.nbytes + self.units.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """A superposed tensor of the checkpoint in its place in the parameter."""
 
     part: Part
-    groups: tuple[Group, ...]
+    groups: tuple[Group | Patterned, ...]
     shape: tuple[int, ...]
 
-    def add_to(self, parameter: torch.Tensor, task: int) -> None:
+    @property
+    def factors(self) -> tuple[Group, ...]:
+        """Its groups, where all of their signs factor; else none."""
+        found = tuple(group for group in self.groups if isinstance(group, Group))
+        return found if len(found) == len(self.groups) else ()
+
+    def add_to(
+        self, parameter: torch.Tensor, task: int, place: tuple[int | slice, ...] = ()
+    ) -> None:
         """Add the delta of one task in place."""
-        target = parameter[self.part.place] if self.part.place else parameter
+        target = parameter[place] if place else parameter
         for group in self.groups:
             if task in group.tasks:
                 delta = group.delta(task, parameter.dtype).reshape(self.shape)

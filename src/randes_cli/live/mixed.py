@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,16 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live import experts
 from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
 from randes_cli.live.lazy import opened
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.selection import Current, Selection
-from randes_cli.specs import Signs
+from randes_cli.live.special import special_layers
+from randes_cli.live.weight import Weight
 
-#: Signs that factor out of a product.
-_FACTOR = (Signs.two_sided, Signs.none)
+#: What PEFT calls rows without an adapter.
+_BASE = "__base__"
 #: Models that put time before the batch: their rows would be taken for others.
 _TIME_FIRST = ("xlnet", "transfo-xl")
 
@@ -50,8 +50,9 @@ def attach(
     in the model's dtype, ``"codes"`` as the bank stores it (less memory, slower). `tasks` are
     those to attach (None: all). `component` names the part of a pipeline that `model` is.
 
-    The bank's signs must factor (``--transform two-sided``, ``s``, ``shift``, ``ta``); see
-    `randes_cli.Pool` for the others.
+    Signs that do not factor (``hankel``), layers that the transform shuffles and tensors that
+    tasks keep exactly are answered task by task (`MixedModel.by_task`): right, and slower the
+    more tasks a batch has. A warning says so.
 
     Raises MissingError for unknown tasks and for parameters that neither a task nor the base
     has (``strict=False``: those rows answer NaN), MismatchError for what does not fit.
@@ -60,7 +61,6 @@ def attach(
         raise UsageError(f"hold is 'dense' or 'codes', not {hold!r}")
     with opened(bank, base) as found:
         chosen = list(found.tasks) if tasks is None else [_known(t, found.tasks) for t in tasks]
-        _check_signs(found)
         kind = getattr(getattr(model, "config", None), "model_type", None)
         if kind in _TIME_FIRST:
             raise MismatchError(f"{kind} puts time before the batch; use randes_cli.Pool")
@@ -78,17 +78,26 @@ def attach(
             if weight is not None:
                 undo.append(slot)
                 _replace(slot, mixed_parameter(weight, current))
-        layers = _special_layers(model)
-    return MixedModel(model, reading, current, undo, layers)
+        try:
+            layers = special_layers(model)
+        except MismatchError:
+            for slot in undo:
+                _replace(slot, slot.tensor)
+            raise
+        mixed = MixedModel(model, reading, current, undo, layers)
+        _warn(mixed, found)
+    return mixed
 
 
-def _check_signs(bank: Bank) -> None:
-    signs = bank.file.manifest.transform.signs
-    if signs not in _FACTOR:
-        raise MismatchError(
-            f"{bank.file.path}: its signs ({signs.value}) do not factor out of a product, so rows "
-            "of one batch cannot be different tasks; pack it with --transform two-sided, or run "
-            "the tasks one after the other with randes_cli.Pool"
+def _warn(mixed: MixedModel, bank: Bank) -> None:
+    """One line where a step takes longer the more tasks a batch has."""
+    if mixed.by_task:
+        transform = bank.file.manifest.transform
+        warnings.warn(
+            f"{bank.file.path}: {len(mixed.by_task)} parameters (signs {transform.signs.value}, "
+            f"shuffle {transform.shuffle.value}, or kept exactly) are answered task by task: a "
+            "step costs about a swap for each task in the batch; --transform two-sided does not",
+            stacklevel=3,
         )
 
 
@@ -105,25 +114,6 @@ def _replace(slot: Slot, value: torch.Tensor) -> None:
         (store if attribute in store else module._buffers)[attribute] = value
 
 
-def _special_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Give fused experts their own forward; refuse layers that would answer as the base."""
-    made = []
-    for name, module in model.named_modules():
-        mine = [v for v in module._parameters.values() if isinstance(v, Mixed)]
-        if isinstance(module, torch.nn.RNNBase) and mine:
-            raise MismatchError(f"{name}: recurrent layers cannot answer for several tasks")
-        inner = [p for p in module.parameters() if isinstance(p, Mixed)]
-        if inner and name.endswith("experts") and isinstance(module, torch.nn.ModuleList):
-            raise MismatchError(
-                f"{name}: experts that are modules of their own lose sight of whose token is "
-                "whose; use randes_cli.Pool"
-            )
-        if mine and experts.is_fused(module):
-            module.forward = partial(experts.forward, module, mine[0].current)
-            made.append(module)
-    return made
-
-
 class MixedModel:
     """A model with the tasks of a bank attached to it.
 
@@ -132,6 +122,7 @@ class MixedModel:
         names: the tasks that may be named.
         lacking: (task, parameter) pairs that answer with the base's values, because the task
             was saved without them.
+        by_task: parameters whose products take longer the more tasks a batch has.
     """
 
     def __init__(
@@ -144,11 +135,12 @@ class MixedModel:
     ) -> None:
         self.model, self.names = model, reading.tasks
         self.lacking = tuple(reading.lacking)
+        self.by_task = tuple(w.name for w in self._weights() if not w.at_once)
         self._current, self._slots, self._layers = current, slots, layers
 
     @contextmanager
     def tasks(self, names: Sequence[Any] | torch.Tensor) -> Iterator[torch.nn.Module]:
-        """Name a task for each row (None: the base); yields the model.
+        """Name a task for each row (None or "__base__": the base); yields the model.
 
         For a task for each token, give a list of names for each row, or a tensor of numbers
         [rows, tokens] (places in `names`; −1 is the base). Rows that become several, as beams
@@ -172,14 +164,21 @@ class MixedModel:
             raise UsageError("name a task for each row of the batch: a list of names")
         if isinstance(names[0], (list, tuple)):
             return torch.tensor([self._numbers(row) for row in names])
-        return [count if n is None else self.names.index(_known(n, self.names)) for n in names]
+        return [
+            count if name in (None, _BASE) else self.names.index(_known(name, self.names))
+            for name in names
+        ]
 
-    def __call__(self, *inputs: Any, adapter_names: Sequence[Any], **more: Any) -> Any:
+    def __call__(
+        self, *inputs: Any, adapter_names: Sequence[Any] | torch.Tensor, **more: Any
+    ) -> Any:
         """Run the model on a batch whose rows ask for these tasks (PEFT's name for them)."""
         with self.tasks(adapter_names) as model:
             return model(*inputs, **more)
 
-    def generate(self, *inputs: Any, adapter_names: Sequence[Any], **more: Any) -> Any:
+    def generate(
+        self, *inputs: Any, adapter_names: Sequence[Any] | torch.Tensor, **more: Any
+    ) -> Any:
         """The model's `generate`, each row as its own task."""
         with self.tasks(adapter_names) as model:
             return model.generate(*inputs, **more)  # type: ignore[operator]
@@ -187,9 +186,14 @@ class MixedModel:
     @property
     def memory(self) -> dict[str, int]:
         """Bytes of the model, and of what all tasks take beside it."""
-        mixed = {id(v.weight): v.weight for v in self._values() if isinstance(v, Mixed)}
         base = sum(p.numel() * p.element_size() for p in self._values())
-        return {"model": base, "tasks": sum(weight.nbytes for weight in mixed.values())}
+        held = {id(one.stored): one.nbytes for w in self._weights() for one in w.held}
+        own = sum(weight.nbytes for weight in self._weights())
+        return {"model": base, "tasks": sum(held.values()) + own}
+
+    def _weights(self) -> list[Weight]:
+        mixed = {id(v.weight): v.weight for v in self._values() if isinstance(v, Mixed)}
+        return list(mixed.values())
 
     def _values(self) -> list[torch.Tensor]:
         return [*self.model.parameters(), *self.model.buffers()]

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
 from randes_cli.live.group import Block, Group
+from randes_cli.live.held import Held
 from randes_cli.live.selection import Selection
 
 #: A padded table of whole tensors holds this many elements at most; beyond, each task has its own.
@@ -28,6 +29,7 @@ class Weight:
         exact: tasks whose tensor is kept whole beside the base.
         extra: rows that a task has beyond those of the base (a resized vocabulary).
         lengths: the length of its first dimension by task.
+        most_groups: groups of the bank that the tasks are in.
         positional: rows stand for positions, so inputs without a batch are shared by all rows.
     """
 
@@ -38,8 +40,21 @@ class Weight:
     exact: Mapping[int, torch.Tensor]
     extra: Mapping[int, torch.Tensor]
     lengths: Sequence[int]
+    most_groups: int
     positional: bool
     relative: bool = field(default=False)
+
+    def inner(self, task: int, number: int) -> torch.Tensor:
+        """One matrix of a stack of them (an expert's) of one task."""
+        if self.table is not None or task in self.exact:
+            return self.full(task)[number]
+        if any(not block.part.place for block in self.blocks):
+            return self.full(task)[number]
+        made = self.base[number].clone()
+        for block in self.blocks:
+            if block.part.place[0] == number:
+                block.add_to(made, task, block.part.place[1:])
+        return made
 
     def full(self, task: int) -> torch.Tensor:
         """The whole tensor of one task."""
@@ -50,14 +65,20 @@ class Weight:
             return self.exact[task]
         made = self.base.clone()
         for block in self.blocks:
-            block.add_to(made, task)
+            block.add_to(made, task, block.part.place)
         if self.lengths[task] != len(made):
             made = made[: self.lengths[task]]
         return torch.cat([made, self.extra[task]]) if task in self.extra else made
 
     @property
     def simple(self) -> Block | None:
-        """Its block where it is one matrix of outputs by inputs, else None."""
+        """Its block where it is one matrix of outputs by inputs whose signs factor, else None."""
+        block = self._looked_up
+        return block if block is not None and block.factors else None
+
+    @property
+    def _looked_up(self) -> Block | None:
+        """Its block where that has its rows."""
         if len(self.blocks) != 1 or self.table is not None or self.blocks[0].part.place:
             return None
         block = self.blocks[0]
@@ -65,12 +86,22 @@ class Weight:
         return block if fits else None
 
     @property
+    def at_once(self) -> bool:
+        """Whether rows of all tasks are answered together, however many tasks there are."""
+        several = any(len(block.groups) > self.most_groups for block in self.blocks)
+        return not several and not self.exact and all(block.factors for block in self.blocks)
+
+    @property
+    def held(self) -> list[Held]:
+        """The superpositions that it reads."""
+        return [group.held for block in self.blocks for group in block.groups]
+
+    @property
     def nbytes(self) -> int:
-        """Bytes beside the base."""
-        held = [t for b in self.blocks for g in b.groups for t in (g.held, g.down, g.across)]
-        more = [*self.exact.values(), *self.extra.values()]
+        """Bytes beside the base and the superpositions."""
         table = 0 if self.table is None else self.table.nbytes
-        return table + sum(t.nbytes for t in held) + sum(t.nbytes for t in more)
+        own = sum(group.nbytes for block in self.blocks for group in block.groups)
+        return table + own + sum(t.nbytes for t in (*self.exact.values(), *self.extra.values()))
 
     # Products
 
@@ -106,9 +137,10 @@ class Weight:
 
         One alone is not looked into, so that a compiled model serves any tasks.
         """
-        if len(block.groups) == 1:
-            return list(block.groups)
-        return [group for group in block.groups if not group.tasks.isdisjoint(selection.tasks)]
+        groups = block.factors
+        if len(groups) == 1:
+            return list(groups)
+        return [group for group in groups if not group.tasks.isdisjoint(selection.tasks)]
 
     def added(
         self,
@@ -232,7 +264,7 @@ class Weight:
             spread = index.reshape(*index.shape, *[1] * (ids.dim() - index.dim()))
         if self.table is not None:
             return self.table[spread, ids]
-        if self.simple is None and self.blocks:
+        if self._looked_up is None and self.blocks:
             raise MismatchError(f"{self.name}: its rows cannot be looked up for several tasks")
         inside = ids.clamp(max=len(self.base) - 1)
         made = F.embedding(inside, self.base)

@@ -17,11 +17,11 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import TensorInfo
-from randes_cli.stats.alternatives import alternatives
+from randes_cli.stats.alternatives import alternatives, saving
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.stats.summaries import summaries
+from randes_cli.stats.summaries import predictable, summaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ class BankReport:
         details: more of each task, in the order of `tasks`.
         estimated: pairs of task indices whose cosines are estimates.
         by: what `rows` stand for, ``type`` or ``layer``.
-        alternatives: the same tasks with other bits and groups.
+        alternatives: the same tasks with other bits, groups and shares.
+        saving: the command that makes the bank smaller and loses next to nothing, if any does.
     """
 
     bank: str
@@ -97,6 +98,7 @@ class BankReport:
     by: str
     rows: tuple[GroupRow, ...]
     alternatives: tuple[Alternative, ...]
+    saving: str | None
 
     @property
     def ratio_to_base(self) -> float | None:
@@ -186,6 +188,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     found = cut.whole()
     tasks = summaries(manifest, statistics)
     lambdas = [task.coefficient for task in tasks]
+    choices = alternatives(bank, statistics, found) if predictable(manifest) else ()
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     held: Counter[str] = Counter()
@@ -194,7 +197,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
 
     return BankReport(
         bank=str(bank.path),
-        bank_bytes=bank.header.file_size,
+        bank_bytes=bank.size,
         base_bytes=tensor_bytes(base.values()),
         sum_bytes=held["sum"] + held["scale"],
         own_bytes=held["own"],
@@ -224,5 +227,6 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         estimated=tuple(sorted(statistics.estimated)),
         by=by,
         rows=tuple(cut.row(name) for name in cut.rows),
-        alternatives=alternatives(bank, statistics, found),
+        alternatives=choices,
+        saving=saving(choices, str(bank.path), tensor_bytes(base.values())),
     )

@@ -64,37 +64,78 @@ def factors_of(retrieval: Retrieval, name: str) -> Factors | None:
     (It is then the base's, or the task's own.) λ is `retrieval.coefficient`.
     Raises MismatchError where the bank's signs do not factor, BankDamaged, MissingError.
     """
-    task, manifest = retrieval.task, retrieval.bank.manifest
-    if (name in task.missing and name not in task.ties) or not retrieval.superposed(name):
+    if _nothing(retrieval, name):
         return None
     unit, position = retrieval.place(name)
+    if not factor(unit):
+        raise MismatchError(
+            f"{retrieval.bank.path}: its signs ({unit.signs.value}) are no product of signs of "
+            "rows and of columns; pack it with --transform two-sided"
+        )
+    return _factors(retrieval, name, *_signs(unit, unit.flips(retrieval.task.seed, position)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pattern:
+    """Signs that do not factor, and all else that a task makes of a superposition.
+
+    Attributes:
+        factors: with signs of rows and columns that are all 1.
+        matrix: (rows, columns) that the signs are of.
+        signs: ±1: element (i, j) of the matrix has the one of i + j (`hankel`), or of j.
+    """
+
+    factors: Factors
+    matrix: tuple[int, int]
+    signs: I8
+    hankel: bool
+
+
+def factor(unit: Unit) -> bool:
+    """Whether a unit's signs are a product of signs of rows and of columns of its view."""
+    if unit.signs is Signs.column:
+        return (unit.rows, unit.cols) == unit.view
+    return unit.signs is not Signs.hankel
+
+
+def pattern_of(retrieval: Retrieval, name: str) -> Pattern | None:
+    """As `factors_of`, for a tensor whose signs do not factor."""
+    if _nothing(retrieval, name):
+        return None
+    unit, position = retrieval.place(name)
+    hankel = unit.signs is Signs.hankel
+    count = unit.cols + (unit.rows - 1 if hankel else 0)
+    signs = _vector(unit.flips(retrieval.task.seed, position), 0, count)
+    ones = (np.ones(size, np.int8) for size in unit.view)
+    return Pattern(_factors(retrieval, name, *ones), (unit.rows, unit.cols), signs, hankel)
+
+
+def _nothing(retrieval: Retrieval, name: str) -> bool:
+    task = retrieval.task
+    return (name in task.missing and name not in task.ties) or not retrieval.superposed(name)
+
+
+def _factors(retrieval: Retrieval, name: str, rows: I8, columns: I8) -> Factors:
     held = retrieval.held(name)
     cut = retrieval.bank.info(retrieval.sum_key(name)).dtype == "U8"
-    rows, columns = _signs(unit, unit.flips(task.seed, position), retrieval.bank)
     return Factors(
         held=held.name,
-        group=task.group,
-        view=unit.view,
+        group=retrieval.task.group,
+        view=(len(rows), len(columns)),
         a=rows,
         b=columns,
-        step=manifest.steps[held.name],
+        step=retrieval.bank.manifest.steps[held.name],
         scales=retrieval.reader.scales(held) if cut else None,
         share=retrieval.share(name),
     )
 
 
-def _signs(unit: Unit, flips: bytes, bank: BankFile) -> tuple[I8, I8]:
+def _signs(unit: Unit, flips: bytes) -> tuple[I8, I8]:
     rows, cols = unit.view
     if unit.signs is Signs.two_sided:
         return _vector(flips, 0, rows), _vector(flips, rows, cols)
-    if unit.signs is Signs.none:
-        return np.ones(rows, np.int8), np.ones(cols, np.int8)
-    if unit.signs is Signs.column and (unit.rows, unit.cols) == unit.view:
-        return np.ones(rows, np.int8), _vector(flips, 0, cols)
-    raise MismatchError(
-        f"{bank.path}: its signs ({unit.signs.value}) are no product of signs of rows and of "
-        "columns; pack it with --transform two-sided"
-    )
+    columns = np.ones(cols, np.int8) if unit.signs is Signs.none else _vector(flips, 0, cols)
+    return np.ones(rows, np.int8), columns
 
 
 def _vector(flips: bytes, start: int, count: int) -> I8:

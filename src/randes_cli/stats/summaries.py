@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from randes_cli.core.prediction import predict
+from randes_cli.core.quality import kept_of, noise_of
 from randes_cli.core.verdict import LOST, Verdict, judge
 from randes_cli.files.manifest import Manifest
 from randes_cli.reports import TaskSummary
-from randes_cli.specs import BaseStorage, Rest, Signs
+from randes_cli.specs import BaseStorage, Rest, Signs, Transform
 from randes_cli.stats.coefficients import coefficients
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.lost import lost_tasks, lost_tensors, told_lost
@@ -23,6 +24,7 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
     counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
     lost = told_lost(found, lengths, manifest.bits)
     judged = verdicts(manifest, cosines, lost_tasks(found, lengths).tolist())
+    kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
     names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
@@ -45,6 +47,9 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
                 lost_tensors=counts[place],
                 verdict=judged[place].word,
                 expected=judged[place].kept,
+                kept=None if kept is None else kept[place].middle,
+                kept_low=None if kept is None else kept[place].low,
+                kept_high=None if kept is None else kept[place].high,
             )
         )
     return tuple(made)
@@ -52,12 +57,24 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
 
 def verdicts(manifest: Manifest, cosines: Sequence[float], lost: Sequence[bool]) -> list[Verdict]:
     """What to expect of tasks with these predicted cosines."""
-    transform = manifest.transform
-    everywhere = transform.targets == "all" and transform.every == 1
-    flips = transform.signs in (Signs.hankel, Signs.two_sided)
-    decorrelates = flips and (everywhere or transform.rest is Rest.own)
-    factors = manifest.base.storage is BaseStorage.zero
+    apart, factors = decorrelates(manifest.transform), _factors(manifest)
     return [
-        LOST if gone else judge(cosine, decorrelates=decorrelates, factors=factors)
+        LOST if gone else judge(cosine, decorrelates=apart, factors=factors)
         for cosine, gone in zip(cosines, lost, strict=True)
     ]
+
+
+def decorrelates(transform: Transform) -> bool:
+    """Whether noise says what is lost: all that is summed is flipped element by element."""
+    everywhere = transform.targets == "all" and transform.every == 1
+    flips = transform.signs in (Signs.hankel, Signs.two_sided)
+    return flips and (everywhere or transform.rest is Rest.own)
+
+
+def predictable(manifest: Manifest) -> bool:
+    """Whether a share of the gain can be predicted: not where factors of low rank come back."""
+    return decorrelates(manifest.transform) and not _factors(manifest)
+
+
+def _factors(manifest: Manifest) -> bool:
+    return manifest.base.storage is BaseStorage.zero

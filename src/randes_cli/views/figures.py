@@ -1,16 +1,19 @@
-"""Figures of a bank. Each function takes reports and returns a matplotlib figure."""
+"""Figures of a bank as files, one function a kind; and matplotlib's own settings."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from randes_cli.errors import UsageError
-from randes_cli.views.palette import BLUE, CYCLE, DIVERGING, GREEN, GREY, ORANGE, SKY, VERMILION
-from randes_cli.views.text import decimal, times
+from randes_cli.core.arrays import F64
+from randes_cli.errors import MissingError, UsageError
+from randes_cli.views import panels
+from randes_cli.views.palette import CYCLE, INK, LINE, SOFT
+from randes_cli.views.text import label, times
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,18 +23,21 @@ if TYPE_CHECKING:
     from randes_cli.stats.breakdown import GroupRow
     from randes_cli.stats.curves import Curves
 
+Layout = Literal["constrained", "compressed"]
+
 FORMATS = ("svg", "png", "pdf")
 #: Groups that the picture of layers has room for; those with the most energy are kept.
 MOST_GROUPS = 40
-#: Tasks up to which a heatmap's cells carry numbers, and a λ curve its task's name.
-MOST_NUMBERS, MOST_LEGEND = 12, 14
-_NAME = 28
 
 STYLE: dict[str, Any] = {
+    "axes.edgecolor": SOFT,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.labelcolor": INK,
+    "axes.prop_cycle": "cycler('color', [" + ", ".join(repr(one) for one in CYCLE) + "])",
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -39,37 +45,39 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 100,
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "grid.color": "#e4e4e4",
+    "grid.color": LINE,
     "legend.frameon": False,
     "savefig.dpi": 150,
     "svg.hashsalt": "randes",
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.color": SOFT,
+    "ytick.labelcolor": INK,
 }
 
 
-def _matplotlib() -> Any:
+def settings(**more: Any) -> Any:
+    """A context in which matplotlib draws in our style. Raises UsageError where it is missing."""
     try:
         import matplotlib
     except ImportError:
         raise UsageError("plot needs matplotlib: pip install 'randes-cli[plot]'") from None
-    return matplotlib
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    return matplotlib.rc_context({**STYLE, **more})
 
 
-def _figure(width: float, height: float, columns: int = 1, **more: Any) -> tuple[Figure, Any]:
+def subplots(
+    width: float, height: float, columns: int = 1, layout: Layout = "constrained"
+) -> tuple[Figure, Any]:
+    """A figure of so many inches, and its axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False, **more)[0]
+    figure = Figure(figsize=(width, height), layout=layout)
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _short(name: str, width: int = _NAME) -> str:
-    """A label: its middle left out where too long, no control characters, no TeX."""
-    name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
-    if len(name) > width:
-        name = name[: width // 2] + "…" + name[-(width // 2 - 1) :]
-    return name.replace("$", r"\$")
-
-
-def render(make: Any, kind: str) -> bytes:
+def render(make: Callable[[], Figure], kind: str) -> bytes:
     """The bytes of the figure that `make` draws: svg, png or pdf, the same for the same data.
 
     Raises UsageError for another format, or where matplotlib is missing.
@@ -77,218 +85,131 @@ def render(make: Any, kind: str) -> bytes:
     if kind not in FORMATS:
         raise UsageError(f"-o: a name ending in .{', .'.join(FORMATS)}, not .{kind}")
     metadata = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
-    with _matplotlib().rc_context(STYLE):
+    with settings():
         out = io.BytesIO()
         make().savefig(out, format=kind, metadata=metadata[kind])
         return out.getvalue()
 
 
-def cosine_figure(report: BankReport) -> Figure:
-    """Pairwise cosines of the deltas as they are and during retrieval (paper Figure 3)."""
-    from matplotlib.colors import LinearSegmentedColormap
+def cosine_matrices(report: BankReport) -> tuple[F64, F64, float]:
+    """The deltas' cosines as they are and in retrieval, and the magnitude of the full colour."""
+    before, during = (np.array(m) for m in (report.cosine_before, report.cosine_during))
+    apart = ~np.eye(len(before), dtype=bool)
+    return before, during, max(0.1, float(np.abs(before[apart]).max(initial=0.0)))
 
+
+def mean_magnitude(matrix: F64) -> float:
+    """Of the entries off the diagonal."""
+    return float(np.abs(matrix[~np.eye(len(matrix), dtype=bool)]).mean())
+
+
+def cosine_figure(report: BankReport) -> Figure:
+    """Pairwise cosines of the deltas as they are and during retrieval (paper Figure 3).
+
+    Raises MissingError where there are no two tasks.
+    """
     count = len(report.tasks)
-    matrices = [np.array(m) for m in (report.cosine_before, report.cosine_during)]
-    apart = ~np.eye(count, dtype=bool)
-    limit = max(0.05, float(np.abs(matrices[0][apart]).max(initial=0.0)))
-    side = min(9.0, max(3.2, 0.42 * count + 1.2))
-    figure, axes = _figure(2 * side + 0.6, side + 0.4, 2)
-    colours = LinearSegmentedColormap.from_list("cosine", DIVERGING)
-    every = -(-count // 40)
-    names = [_short(task.name, 20) for task in report.tasks][::every]
-    size = 8 if count <= 24 else 6
-    for axis, matrix, title in zip(axes, matrices, ("before", "during retrieval"), strict=True):
-        shown = np.where(apart, matrix, np.nan)
-        image = axis.imshow(shown, cmap=colours, vmin=-limit, vmax=limit, interpolation="nearest")
-        mean = float(np.abs(matrix[apart]).mean()) if count > 1 else 0.0
-        axis.set_title(f"{title}: mean magnitude {mean:.4f}")
-        axis.set_xticks(range(0, count, every), names, rotation=60, ha="right", size=size)
-        axis.set_yticks(range(0, count, every), names if axis is axes[0] else [], size=size)
-        axis.set_xticks([], minor=True)
-        axis.grid(visible=False)
-        axis.set_facecolor("#dddddd")
-        axis.tick_params(length=0)
-        for row, column in np.argwhere(apart) if count <= MOST_NUMBERS else ():
-            value = matrix[row, column]
-            ink = "white" if abs(value) > 0.7 * limit else "black"
-            text = decimal(value, 3)
-            axis.text(column, row, text, ha="center", va="center", color=ink, size=6.5)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
-    bar.set_label("cosine (the diagonal is 1)")
-    bar.outline.set_visible(False)
+    if count < 2:
+        raise MissingError("cosines are of two tasks or more")
+    before, during, limit = cosine_matrices(report)
+    names = [task.name for task in report.tasks]
+    room = 0.075 * max(len(label(name)) for name in names)
+    side = min(9.0, max(3.0, 0.4 * count))
+    figure, axes = subplots(2 * side + room + 0.6, side + room + 0.5, 2, layout="compressed")
+    pair = ((before, "before"), (during, "during retrieval"))
+    for axis, (matrix, title) in zip(axes, pair, strict=True):
+        panels.heat(axis, names, matrix, limit, left=axis is axes[0])
+        axis.set_title(f"{title}: mean |cosine| {mean_magnitude(matrix):.4f}")
     return figure
+
+
+def kept_groups(rows: Sequence[GroupRow]) -> list[GroupRow]:
+    """As many groups of tensors as a picture has room for, in the order that they came in."""
+    most = sorted(rows, key=lambda row: -row.share)[:MOST_GROUPS]
+    names = {row.name for row in most}
+    return [row for row in rows if row.name in names]
 
 
 def layers_figure(types: Sequence[GroupRow], layers: Sequence[GroupRow]) -> Figure:
-    """Predicted cosine, and cosines before and during retrieval, by type and by layer."""
-    kept = [sorted(rows, key=lambda row: -row.share)[:MOST_GROUPS] for rows in (types, layers)]
-    kept[0].sort(key=lambda row: row.predicted_cosine)
-    order = {row.name: place for place, row in enumerate(layers)}
-    kept[1].sort(key=lambda row: order[row.name])
-    shown = [rows for rows in kept if rows]
-    height = 1.4 + 0.24 * sum(max(2, len(rows)) for rows in shown) + 0.5 * len(shown)
+    """Predicted cosine, and cosines before and during retrieval, by type and by layer.
+
+    Raises MissingError where no tensor is superposed.
+    """
     from matplotlib.figure import Figure
 
+    kept = [
+        ("type", sorted(kept_groups(types), key=lambda row: row.predicted_cosine), len(types)),
+        ("layer", kept_groups(layers), len(layers)),
+    ]
+    shown = [one for one in kept if one[1]]
+    if not shown:
+        raise MissingError("no tensor of this bank is superposed")
+    height = 1.2 + sum(0.24 * max(2, len(rows)) + 0.7 for _, rows, _ in shown)
     figure = Figure(figsize=(10, height), layout="constrained")
-    ratios = [max(2, len(rows)) for rows in shown]
-    grid = figure.subplots(len(shown), 2, squeeze=False, height_ratios=ratios, sharex="col")
-    for (left, right), rows, by in zip(grid, shown, ("type", "layer"), strict=False):
-        total = len(types) if by == "type" else len(layers)
+    grid = figure.add_gridspec(
+        len(shown), 2, height_ratios=[max(2, len(rows)) for _, rows, _ in shown]
+    )
+    names: Any = None
+    for line, (by, rows, total) in enumerate(shown):
+        known = any(row.before is not None for row in rows)
+        axis = figure.add_subplot(grid[line, 0] if known else grid[line, :])
+        panels.cosines(axis, rows)
         more = f" ({len(rows)} of {total} with the most energy)" if total > len(rows) else ""
-        _bars(left, rows, f"predicted retrieval cosine by {by}{more}")
-        _dumbbells(right, rows)
-    grid[-1][0].set_xlabel("cosine of a retrieved delta with its original")
-    grid[-1][1].set_xlabel("mean |cosine| between different tasks")
-    handles = grid[0][1].get_legend_handles_labels()
-    if handles[0]:
-        figure.legend(*handles, loc="outside upper right", ncols=2)
+        axis.set_title(f"predicted retrieval cosine by {by}{more}")
+        if known:
+            beside = figure.add_subplot(grid[line, 1])
+            panels.overlaps(beside, rows)
+            names = beside.get_legend_handles_labels()
+    if names is not None:
+        figure.legend(*names, loc="outside upper right", ncols=2)
     return figure
 
 
-def _bars(axis: Any, rows: Sequence[GroupRow], title: str) -> None:
-    places = range(len(rows))
-    axis.barh(places, [row.predicted_cosine for row in rows], color=BLUE, height=0.7)
-    for place, row in enumerate(rows):
-        text = f" {row.predicted_cosine:.2f}  ({row.share:.1%} of energy)"
-        axis.text(row.predicted_cosine, place, text, va="center", size=7, color="#555555")
-    axis.set_yticks(places, [_short(row.name, 34) for row in rows], size=8)
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_xlim(0, 1)
-    axis.grid(axis="y", visible=False)
-    axis.set_title(title)
-
-
-def _dumbbells(axis: Any, rows: Sequence[GroupRow]) -> None:
-    known = [(p, r.before, r.during) for p, r in enumerate(rows) if r.before is not None]
-    for place, before, during in known:
-        axis.plot([before, during], [place, place], color=GREY, lw=1, zorder=1)
-    if known:
-        places, first, second = zip(*known, strict=True)
-        axis.scatter(first, places, color=VERMILION, s=22, label="before", zorder=2)
-        axis.scatter(second, places, color=GREEN, s=22, marker="s", label="during", zorder=3)
-    else:
-        text = "stored by type only"
-        axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", color="#777777")
-    axis.set_yticks(range(len(rows)), [])
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.set_xlim(left=0)
-
-
 def distribution_figure(found: Distribution) -> Figure:
-    """Cosines of layers within and across models, one line a kind (paper Figure 2)."""
-    kinds = [
-        ("within a model: two layers of one type", found.within, BLUE),
-        ("across models: the same layer", found.across, VERMILION),
-        ("across models, during retrieval", found.during, GREEN),
-    ]
-    kinds = [kind for kind in kinds if kind[1]]
-    figure, (axis,) = _figure(7.5, 3.8)
-    limit = max((abs(v) for _, values, _ in kinds for v in values), default=0.1)
-    edges = np.linspace(-limit, limit, 82)
-    for label, values, colour in kinds:
-        weights = np.full(len(values), 1 / len(values))
-        mean = float(np.abs(values).mean())
-        text = f"{label}\n{len(values):,} pairs, mean magnitude {mean:.4f}"
-        outline = {"color": colour, "histtype": "step", "lw": 1.5}
-        axis.hist(values, edges, weights=weights, label=text, **outline)
-        axis.hist(values, edges, weights=weights, color=colour, alpha=0.15)
-    axis.set_xlabel("cosine of two deltas")
-    axis.set_ylabel("share of the pairs (logarithmic)")
-    axis.set_yscale("log")
+    """Cosines of layers within and across models, one line a kind (paper Figure 2).
+
+    Raises MissingError where there is no pair of deltas.
+    """
+    if not (found.within or found.across or found.during):
+        raise MissingError("there is no pair of deltas to compare")
+    figure, (axis,) = subplots(7.5, 4.4)
+    panels.distribution(axis, found)
     source = "measured on the checkpoints" if found.measured else "from stored statistics"
     axis.set_title(f"how alike deltas are, {source}")
-    if kinds:
-        axis.legend(fontsize=8)
     return figure
 
 
 def size_figure(report: BankReport) -> Figure:
-    """Bytes of the bank against separate checkpoints, and of its neighbours against quality."""
-    figure, (left, right) = _figure(10, 3.8, 2, width_ratios=[1, 1.25])
-    scale, unit = _unit(report.separate_bytes)
-    other = report.bank_bytes - report.sum_bytes - report.own_bytes
-    inside = report.base_bytes if report.base_storage == "embed" else 0
-    parts = [
-        ("base", inside, GREY),
-        ("superposition", report.sum_bytes, BLUE),
-        ("own tensors", report.own_bytes, ORANGE),
-        ("manifest, statistics", max(0, other - inside), SKY),
-    ]
-    start = 0.0
-    for name, size, colour in parts:
-        if size:
-            left.barh(1, size / scale, left=start, color=colour, label=name, height=0.5)
-            start += size / scale
-    left.barh(0, report.separate_bytes / scale, color=VERMILION, height=0.5)
-    count = len(report.tasks)
-    left.set_yticks([0, 1], [f"{count} separate\ncheckpoints", "this bank"])
-    left.text(start, 1, f" {report.bank_bytes / scale:.3g} {unit}", va="center", size=8)
-    left.text(0, 0.35, f"{report.separate_bytes / scale:.3g} {unit}", va="center", size=8)
-    left.set_ylim(-0.6, 1.9)
-    left.set_xlabel(unit)
-    left.grid(axis="y", visible=False)
-    left.set_title(
+    """Bytes of the bank against separate checkpoints, and of its neighbours against quality.
+
+    Raises MissingError for a bank without tasks.
+    """
+    if not report.tasks:
+        raise MissingError("no tasks are left in this bank")
+    both = bool(report.alternatives)
+    figure, axes = subplots(10 if both else 5, 4.2, 1 + both)
+    panels.sizes(axes[0], report)
+    axes[0].set_title(
         f"{times(report.ratio_to_separate, 2)} separate, {times(report.ratio_to_base, 2)} base"
     )
-    left.legend(fontsize=8, ncols=2, loc="upper right")
-    _choices(right, report, scale, unit)
+    if both:
+        panels.choices(axes[1], report.alternatives)
+        axes[1].set_title("with other bits and groups")
     return figure
 
 
-def _choices(axis: Any, report: BankReport, scale: float, unit: str) -> None:
-    for number, groups in enumerate(sorted({one.groups for one in report.alternatives})):
-        line = [one for one in report.alternatives if one.groups == groups]
-        sizes = [one.bank_bytes / scale for one in line]
-        label = f"{groups} group" + ("" if groups == 1 else "s")
-        cosines = [one.predicted_cosine for one in line]
-        axis.plot(sizes, cosines, "o-", color=CYCLE[number], ms=4, lw=1, label=label)
-        for one in line:
-            place = (one.bank_bytes / scale, one.predicted_cosine)
-            axis.annotate(f"{one.bits}", place, (0, 5), textcoords="offset points", size=7)
-    for one in report.alternatives:
-        if one.present:
-            axis.plot(
-                one.bank_bytes / scale,
-                one.predicted_cosine,
-                "*",
-                color="black",
-                ms=13,
-                label="this bank",
-                zorder=5,
-            )
-    axis.margins(y=0.15)
-    axis.set_xlabel(f"{unit} of the bank; numbers are bits")
-    axis.set_ylabel("predicted cosine, mean of tasks")
-    axis.set_title("with other bits and groups")
-    axis.legend(fontsize=8)
+def lambda_figure(curves: Curves, used: dict[str, float]) -> Figure:
+    """One line a task: the scores that `tune` measured, or the error to expect, against λ.
 
-
-def _unit(size: float) -> tuple[float, str]:
-    for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= scale:
-            return scale, unit
-    return 1.0, "bytes"
-
-
-def lambda_figure(curves: Curves) -> Figure:
-    """One line a task: the scores that `tune` measured, or the error to expect, against λ."""
-    figure, (axis,) = _figure(7.5, 4.2)
-    styles = ("-", "--", ":", "-.")
-    for number, (name, curve) in enumerate(curves.by_task.items()):
-        xs, ys = zip(*curve, strict=True)
-        best = (np.argmax if curves.measured else np.argmin)(ys)
-        colour, style = CYCLE[number % len(CYCLE)], styles[number // len(CYCLE) % len(styles)]
-        label = _short(name, 20) if number < MOST_LEGEND else None
-        axis.plot(xs, ys, style, color=colour, lw=1.3, label=label)
-        axis.plot(xs[best], ys[best], "o", color=colour, ms=5)
-    axis.set_xlabel("coefficient λ (the best is marked)")
+    `used` is the λ that each task comes back with. Raises MissingError for a bank without tasks.
+    """
+    if not curves.by_task:
+        raise MissingError("no tasks are left in this bank")
+    rows = -(-min(len(curves.by_task), panels.MOST_LEGEND) // 2)
+    figure, (axis,) = subplots(7.5, 4.2 + 0.18 * rows)
+    panels.lambdas(axis, curves, used)
     if curves.measured:
-        axis.set_ylabel("score")
         axis.set_title("scores by coefficient, measured by tune")
     else:
-        axis.set_ylabel("relative error of the retrieved delta")
         axis.set_title("predicted from stored statistics; randes tune measures scores")
-    more = len(curves.by_task) - MOST_LEGEND
-    title = f"and {more} more" if more > 0 else None
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), title=title)
     return figure

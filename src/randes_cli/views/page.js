@@ -23,24 +23,27 @@
   }
 
   // Heatmaps: the cell under the pointer says its pair of tasks and both its values.
-  const hide = (cursor) => {
-    tip.hidden = true;
-    cursor.setAttribute("visibility", "hidden");
-  };
   const show = (value) => value.toFixed(4);
-  for (const map of document.querySelectorAll(".heat")) {
-    const cursor = map.querySelector(".cursor");
-    const size = Number(map.dataset.cell), edge = Number(map.dataset.edge);
+  for (const map of document.querySelectorAll(".heat[data-key]")) {
+    const [left, top, width, height] = map.dataset.box.split(" ").map(Number);
+    const cursor = map.appendChild(document.createElement("div"));
+    cursor.className = "cursor";
+    cursor.hidden = true;
+    const hide = () => {
+      tip.hidden = true;
+      cursor.hidden = true;
+    };
     const look = (event) => {
       const box = map.getBoundingClientRect();
-      const scale = map.viewBox.baseVal.width / box.width;
-      const column = Math.floor(((event.clientX - box.left) * scale - edge) / size);
-      const row = Math.floor(((event.clientY - box.top) * scale - edge) / size);
       const count = data.names.length;
-      if (row < 0 || column < 0 || row >= count || column >= count) return hide(cursor);
-      cursor.setAttribute("x", column * size);
-      cursor.setAttribute("y", row * size);
-      cursor.setAttribute("visibility", "visible");
+      const column = Math.floor((((event.clientX - box.left) / box.width - left) / width) * count);
+      const row = Math.floor((((event.clientY - box.top) / box.height - top) / height) * count);
+      if (row < 0 || column < 0 || row >= count || column >= count) return hide();
+      cursor.style.left = 100 * (left + (column / count) * width) + "%";
+      cursor.style.top = 100 * (top + (row / count) * height) + "%";
+      cursor.style.width = (100 * width) / count + "%";
+      cursor.style.height = (100 * height) / count + "%";
+      cursor.hidden = false;
       const pair = data.names[row] + " × " + data.names[column];
       tip.textContent =
         pair + ": " + show(data.before[row][column]) + " → " + show(data.during[row][column]);
@@ -51,6 +54,6 @@
     };
     map.addEventListener("pointermove", look);
     map.addEventListener("pointerdown", look);
-    map.addEventListener("pointerleave", () => hide(cursor));
+    map.addEventListener("pointerleave", hide);
   }
 })();

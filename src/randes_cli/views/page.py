@@ -12,34 +12,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
-from statistics import fmean
+from typing import Any
 
 import numpy as np
 
 from randes_cli import __version__
 from randes_cli.core.arrays import F64
-from randes_cli.core.verdict import kept, sentences
 from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
 from randes_cli.stats.breakdown import GroupRow
 from randes_cli.stats.curves import Curves
-from randes_cli.views.charts import (
-    Matrix,
-    bar,
-    heatmap,
-    histogram,
-    legend,
-    line_chart,
-    stacked,
-    text,
-)
-from randes_cli.views.text import human, times
+from randes_cli.views import panels
+from randes_cli.views.answers import answer
+from randes_cli.views.figures import cosine_matrices, kept_groups, mean_magnitude
+from randes_cli.views.page_tables import Table, choice_table, group_table, task_table
+from randes_cli.views.svg import Picture, can_draw, picture
+from randes_cli.views.text import human, label, times
 
-#: Rows of a table of types or layers; those with the most energy are kept.
-MOST_ROWS = 1000
 #: Tasks in the matrices of cosines; those most like another are kept.
 MOST_TASKS = 200
+#: Inches of a picture: as wide as a column, so that its letters are as large as the page's.
+WIDE = 4.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,143 +47,37 @@ class PageData:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """A table cell: its HTML, and the number that it is sorted by (None: its text)."""
+class Image:
+    """A picture with its heading; `key` names the matrix that it shows to the page's script."""
 
-    html: str
-    value: float | None = None
-
-
-def _number(value: float | None, form: str) -> Cell:
-    return Cell("–", -1e308) if value is None else Cell(format(value, form), value)
+    title: str
+    picture: Picture
+    key: str = ""
 
 
-def _bytes(size: int) -> Cell:
-    return Cell(human(size), size)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section: what it is about, pictures, a table, a remark."""
+
+    title: str
+    words: str
+    pictures: Sequence[Image] = ()
+    table: Table | None = None
+    note: str = ""
+    kind: str = "chart"
 
 
-def _name(words: str) -> Cell:
-    return Cell(text(words))
-
-
-def _table(
-    key: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], bold: Sequence[int] = ()
-) -> str:
-    """A sortable table; cells without a number are names."""
-    names = [all(row[n].value is None for row in rows) for n in range(len(heads))]
-
-    def cell(tag: str, n: int, body: str, value: float | None = None) -> str:
-        style = ' class="name"' if names[n] else ""
-        number = "" if value is None else f' data-v="{value:.9g}"'
-        return f"<{tag}{style}{number}>{body}</{tag}>"
-
-    top = "".join(
-        cell("th", n, f'<button type="button">{text(head)}</button>')
-        for n, head in enumerate(heads)
-    )
-    body = "".join(
-        ('<tr class="here">' if place in bold else "<tr>")
-        + "".join(cell("td", n, one.html, one.value) for n, one in enumerate(row))
-        + "</tr>"
-        for place, row in enumerate(rows)
-    )
-    return (
-        f'<div class="scroll"><table id="{key}"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _quality(value: float) -> list[Cell]:
-    return [Cell(f"{value:.3f}", value), Cell(bar(value), value)]
-
-
-def _tasks(report: BankReport) -> str:
-    heads = [
-        "task",
-        "keeps",
-        "predicted cosine",
-        "",
-        "rel. error",
-        "λ",
-        "nearest task",
-        "cosine to it",
-    ]
-    heads += ["index", "group", "checkpoint", "own bytes", "summed", "own", "unchanged", "missing"]
-    rows = []
-    for task, detail in zip(report.tasks, report.details, strict=True):
-        counts = (task.superposed, task.own, task.unchanged, task.missing)
-        rows.append(
-            [
-                _name(task.name),
-                Cell(kept(task), task.predicted_cosine),
-                *_quality(task.predicted_cosine),
-                _number(detail.predicted_error, ".2f"),
-                _number(task.coefficient, "g"),
-                _name(detail.nearest or "–"),
-                _number(detail.nearest_cosine, ".4f"),
-                Cell(str(task.index), task.index),
-                Cell(str(detail.group), detail.group),
-                _bytes(detail.checkpoint_bytes),
-                _bytes(detail.own_bytes),
-                *(Cell(f"{count:,}", count) for count in counts),
-                _name(detail.source),
-            ]
-        )
-    return _table("tasks", [*heads, "source"], rows)
-
-
-def _groups(key: str, title: str, rows: Sequence[GroupRow]) -> str:
-    kept = sorted(rows, key=lambda row: -row.share)[:MOST_ROWS] if len(rows) > MOST_ROWS else rows
-    heads = [title, "predicted cosine", "", "rel. error", "energy", "before", "during"]
-    cells = [
-        [
-            _name(row.name),
-            *_quality(row.predicted_cosine),
-            _number(row.predicted_error, ".2f"),
-            _number(row.share, ".1%"),
-            _number(row.before, ".4f"),
-            _number(row.during, ".4f"),
-            Cell(f"{row.tensors:,}", row.tensors),
-            Cell(f"{row.elements:,}", row.elements),
-        ]
-        for row in kept
-    ]
-    left = len(rows) - len(kept)
-    note = f'<p class="soft">{left:,} more have less energy.</p>' if left else ""
-    return _table(key, [*heads, "tensors", "elements"], cells) + note
-
-
-def _choices(report: BankReport) -> str:
-    rows = [
-        [
-            Cell(str(one.groups), one.groups),
-            Cell(str(one.bits), one.bits),
-            _bytes(one.bank_bytes),
-            *_quality(one.predicted_cosine),
-        ]
-        for one in report.alternatives
-    ]
-    here = [n for n, one in enumerate(report.alternatives) if one.present]
-    heads = ["groups", "bits", "bank", "predicted cosine", ""]
-    return _table("choices", heads, rows, here)
-
-
-def _cards(report: BankReport) -> str:
+def _cards(report: BankReport) -> list[dict[str, str]]:
     cards = [
         (human(report.bank_bytes), "bank"),
         (times(report.ratio_to_base, 2), "the base"),
         (times(report.ratio_to_separate, 3), "separate checkpoints"),
-        (str(len(report.tasks)), "tasks"),
+        (str(len(report.tasks)), "task" if len(report.tasks) == 1 else "tasks"),
     ]
-    if report.tasks:
-        cosines = [task.predicted_cosine for task in report.tasks]
-        cards.append((f"{fmean(cosines):.3f}", "predicted cosine, mean"))
-        cards.append((f"{min(cosines):.3f}", "predicted cosine, least"))
-    items = "".join(f"<li><b>{text(value)}</b>{text(name)}</li>" for value, name in cards)
-    return f'<ul class="cards">{items}</ul>'
+    return [{"value": value, "name": name} for value, name in cards]
 
 
-def _facts(report: BankReport) -> str:
+def _facts(report: BankReport) -> list[tuple[str, str]]:
     pairs = [
         ("base", f"{report.base_source} ({report.base_tensors:,} tensors, {report.base_storage})"),
         ("content", report.base_fingerprint),
@@ -212,32 +100,7 @@ def _facts(report: BankReport) -> str:
         pairs.append(("share of the elements", ", ".join(shares)))
     if report.forgotten:
         pairs.append(("forgotten", f"{report.forgotten} tasks remain as interference"))
-    body = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in pairs)
-    return f"<dl>{body}</dl>"
-
-
-def _sizes(report: BankReport) -> str:
-    inside = report.base_bytes if report.base_storage == "embed" else 0
-    other = report.bank_bytes - inside - report.sum_bytes - report.own_bytes
-    parts: list[tuple[str, float]] = [
-        (f"base {human(inside)}", inside),
-        (f"superposition {human(report.sum_bytes)}", report.sum_bytes),
-        (f"own tensors {human(report.own_bytes)}", report.own_bytes),
-        (f"manifest, statistics {human(other)}", max(0, other)),
-    ]
-    whole = max(report.bank_bytes, report.separate_bytes)
-    return (
-        f"<p>The bank, out of {human(report.separate_bytes)} of separate checkpoints:</p>"
-        + stacked(parts, whole)
-        + legend([name for name, _ in parts])
-    )
-
-
-def _apart(matrix: Matrix) -> F64:
-    """Magnitudes of the cosines of different tasks."""
-    made = np.abs(np.array(matrix, np.float64))
-    np.fill_diagonal(made, 0.0)
-    return made
+    return [(name, printable(value)) for name, value in pairs]
 
 
 def _shown(report: BankReport) -> list[int]:
@@ -245,91 +108,146 @@ def _shown(report: BankReport) -> list[int]:
     count = len(report.tasks)
     if count <= MOST_TASKS:
         return list(range(count))
-    alike = _apart(report.cosine_before).max(axis=1)
-    return sorted(np.argsort(-alike, kind="stable")[:MOST_TASKS].tolist())
+    alike = np.abs(np.array(report.cosine_before, np.float64))
+    np.fill_diagonal(alike, 0.0)
+    return sorted(np.argsort(-alike.max(axis=1), kind="stable")[:MOST_TASKS].tolist())
 
 
-def _part(matrix: Matrix, places: Sequence[int]) -> list[list[float]]:
-    return [[matrix[row][column] for column in places] for row in places]
-
-
-def _cosines(report: BankReport) -> str:
-    count, places = len(report.tasks), _shown(report)
+def _interference(report: BankReport, draw: bool) -> Part:
+    before, during, limit = cosine_matrices(report)
+    places = _shown(report)
     names = [report.tasks[place].name for place in places]
-    scale = max(0.1, float(_apart(report.cosine_before).max()))
-    made = []
+    room = 0.07 * max(len(label(name)) for name in names)
+    side = max(WIDE, 0.34 * min(len(names), panels.MOST_NUMBERS)) + room
+    images = []
     for key, title, matrix in (
-        ("before", "as they are", report.cosine_before),
-        ("during", "as they meet in retrieval", report.cosine_during),
+        ("before", "as they are", before),
+        ("during", "as they meet in retrieval", during),
     ):
-        mean = float(_apart(matrix).sum()) / (count * (count - 1))
-        made.append(
-            f"<figure><figcaption>{title}: mean magnitude {mean:.4f}</figcaption>"
-            f"{heatmap(names, _part(matrix, places), scale, key)}</figure>"
+        part: F64 = matrix[np.ix_(places, places)]
+        words = f"{title}: mean magnitude {mean_magnitude(matrix):.4f}"
+        if draw:
+            made = picture(
+                lambda axis, part=part: panels.heat(axis, names, part, limit),  # type: ignore[misc]
+                f"Cosines between the deltas of {len(names)} tasks, {words}",
+                *(side, side),
+                layout="compressed",
+            )
+            images.append(Image(words, made, key))
+    notes = [] if draw else [f"Mean magnitude {mean_magnitude(before):.4f} as they are,"]
+    notes += [] if draw else [f"{mean_magnitude(during):.4f} in retrieval."]
+    if len(places) < len(report.tasks):
+        notes.append(
+            f"The {len(places)} of {len(report.tasks):,} tasks that are most like another."
         )
-    notes = []
-    if len(places) < count:
-        notes.append(f"The {len(places)} of {count:,} tasks that are most like another.")
     if report.estimated:
         notes.append(f"{len(report.estimated):,} pairs are estimates.")
-    said = f'<p class="soft">{" ".join(notes)}</p>' if notes else ""
-    return f'<div class="pair">{"".join(made)}</div>{said}'
+    words = "Cosines between the tasks' deltas. What is left in retrieval is interference."
+    return Part("Interference", words, images, note=" ".join(notes), kind="heat")
 
 
-def _section(title: str, words: str, body: str) -> str:
-    return f'<section><h2>{text(title)}</h2><p class="soft">{text(words)}</p>{body}</section>'
-
-
-def _sections(data: PageData) -> list[str]:
-    report = data.report
-    words = "".join(f"<p>{text(one)}.</p>" for one in sentences(report.tasks))
-    made = [_cards(report), words, _facts(report)]
-    if report.tasks:
-        words = "Predicted cosine of each retrieved delta with its original; 1 is exact."
-        made.append(_section("Tasks", words, _tasks(report)))
-    if len(report.tasks) > 1:
-        words = "Cosines between the tasks' deltas. What is left in retrieval is interference."
-        made.append(_section("Interference", words, _cosines(report)))
+def _groups(key: str, title: str, head: str, rows: Sequence[GroupRow], draw: bool) -> Part:
     words = "Where the deltas' energy is, and how near it comes back."
+    if not draw:
+        return Part(title, words, table=group_table(key, head, rows))
+    kept = kept_groups(rows)
+    high = 0.6 + 0.24 * max(2, len(kept))
+    images = [
+        Image(
+            "predicted cosine",
+            picture(
+                lambda axis: panels.cosines(axis, kept),
+                f"Predicted cosine of {len(kept)} {title.lower()}; the table has the figures",
+                *(WIDE, high),
+            ),
+        )
+    ]
+    if any(row.before is not None for row in kept):
+        images.append(
+            Image(
+                "cosines between tasks, before (circles) and in retrieval (squares)",
+                picture(
+                    lambda axis: panels.overlaps(axis, kept),
+                    f"Mean magnitude of the tasks' cosines in {len(kept)} {title.lower()}",
+                    *(WIDE, high),
+                ),
+            )
+        )
+    return Part(title, words, images, group_table(key, head, rows))
+
+
+def _one(title: str, draw: Any, words: str, high: float) -> list[Image]:
+    return [Image(title, picture(draw, words, WIDE, high))]
+
+
+def _more(data: PageData) -> list[Part]:
+    """Bytes, distribution and coefficients: nothing but pictures."""
+    report, found, curves = data.report, data.distribution, data.curves
+    parts = []
+    if report.tasks:
+        words = f"{human(report.bank_bytes)} in place of {human(report.separate_bytes)}"
+        image = _one(words, lambda axis: panels.sizes(axis, report), f"Bytes: {words}", 3.2)
+        parts.append(Part("Bytes", "What the bank is made of.", image))
+    if found.across or found.during or found.within:
+        source = "the checkpoints" if found.measured else "stored statistics"
+        words = "Cosines of single tensors, one value for each pair of tasks."
+        image = _one(f"from {source}", lambda axis: panels.distribution(axis, found), words, 3.9)
+        parts.append(Part("Distribution", words, image))
+    if curves.by_task:
+        used = {task.name: task.coefficient for task in report.tasks}
+        words = "Predicted relative error by coefficient; randes tune measures scores."
+        words = "Scores by coefficient, measured by tune." if curves.measured else words
+        rows = -(-min(len(curves.by_task), panels.MOST_LEGEND) // 2)
+        image = _one(
+            "by λ", lambda axis: panels.lambdas(axis, curves, used), words, 3.4 + 0.17 * rows
+        )
+        parts.append(Part("Coefficients", words, image))
+    return parts
+
+
+def _parts(data: PageData, draw: bool) -> list[Part]:
+    report = data.report
+    parts = []
+    if report.tasks:
+        words = "Of each retrieved delta: what it keeps, and its cosine with the original."
+        parts.append(Part("Tasks", words, table=task_table(report)))
+    if len(report.tasks) > 1:
+        parts.append(_interference(report, draw))
     types = sorted(report.rows, key=lambda row: -row.share)
     if types:
-        made.append(_section("Types", words, _groups("types", "type of tensor", types)))
+        parts.append(_groups("types", "Types", "type of tensor", types, draw))
     if data.layers:
-        made.append(_section("Layers", words, _groups("layers", "layer", data.layers)))
-    made.append(_section("Bytes", "What the bank is made of.", _sizes(report)))
+        parts.append(_groups("layers", "Layers", "layer", data.layers, draw))
     if report.alternatives:
-        words = "The same tasks with other bits and groups, predicted; the bold line is this bank."
-        made.append(_section("Choices", words, _choices(report)))
-    found = data.distribution
-    series = {"across models": found.across, "in retrieval": found.during, "within": found.within}
-    known = {name: values for name, values in series.items() if values}
-    if known:
-        words = "Cosines of single tensors, one value for each pair of tasks."
-        made.append(_section("Distribution", words, histogram(known, "cosine")))
-    if data.curves.by_task:
-        words = "Scores by coefficient, measured by tune."
-        label = "score"
-        if not data.curves.measured:
-            words = "Predicted relative error by coefficient; randes tune measures scores."
-            label = "relative error"
-        chart = line_chart(data.curves.by_task, ("coefficient λ", label))
-        made.append(_section("Coefficients", words, chart))
-    return made
+        words = (
+            "The same tasks with other bits, groups and shares of the elements: what of their gain "
+            "over the base is predicted to be kept. None keeps as much in fewer bytes; the bold "
+            "line is this bank."
+        )
+        images = (
+            _one(
+                "bytes and quality",
+                lambda axis: panels.choices(axis, report.alternatives),
+                "Gain kept by bytes of the bank, predicted; the table has the figures",
+                *(3.6,),
+            )
+            if draw
+            else []
+        )
+        parts.append(Part("Choices", words, images, choice_table(report)))
+    return parts + (_more(data) if draw else [])
 
 
 def _json(report: BankReport) -> str:
     """What the script needs; no character can end the element it stands in."""
     places = _shown(report)
-    pair = _part(report.cosine_before, places), _part(report.cosine_during, places)
-    before, during = ([[round(v, 5) for v in row] for row in matrix] for matrix in pair)
-    body = json.dumps(
-        {
-            "names": [printable(report.tasks[place].name) for place in places],
-            "before": before,
-            "during": during,
-        },
-        separators=(",", ":"),
+    pair = (report.cosine_before, report.cosine_during)
+    before, during = (
+        [[round(matrix[row][column], 5) for column in places] for row in places] for matrix in pair
     )
+    names = [printable(report.tasks[place].name) for place in places]
+    made = {"names": names, "before": before, "during": during}
+    body = json.dumps(made, separators=(",", ":"))
     for char in "<>&":
         body = body.replace(char, f"\\u{ord(char):04x}")
     return body
@@ -341,23 +259,29 @@ def _allow(content: str) -> str:
 
 
 def report_page(data: PageData) -> str:
-    """The whole page."""
+    """The whole page; without matplotlib its tables alone, and it says so."""
+    from jinja2 import Environment, StrictUndefined
+
     home = files("randes_cli.views")
-    style, script = ((home / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    style, script, body = (
+        (home / f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html")
+    )
     policy = (
         f"default-src 'none'; img-src data:; style-src {_allow(style)}; "
         f"script-src {_allow(script)}; base-uri 'none'; form-action 'none'"
     )
-    name = text(PurePath(data.report.bank).name)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{name}: randes report</title><link rel="icon" href="data:,">'
-        f"<style>{style}</style></head><body><header><h1>{name}</h1></header>"
-        f"<main>{''.join(_sections(data))}</main>"
-        f"<footer>Made by randes {__version__} from the bank's own statistics.</footer>"
-        '<div id="tip" role="status" hidden></div>'
-        f'<script type="application/json" id="data">{_json(data.report)}</script>'
-        f"<script>{script}</script></body></html>\n"
+    draw = can_draw()
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(body)
+    return template.render(
+        title=printable(PurePath(data.report.bank).name),
+        policy=policy,
+        style=style,
+        script=script,
+        answer=answer(data.report, data.curves),
+        cards=_cards(data.report),
+        facts=_facts(data.report),
+        parts=_parts(data, draw),
+        data=_json(data.report),
+        version=__version__,
+        plain=not draw,
     )

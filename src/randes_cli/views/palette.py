@@ -6,5 +6,7 @@ BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, GREY = "#56B4E9", "#CC79A7", "#8a8a8a"
 #: Lines and bars, in the order of their use.
 CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GREY)
-#: Cosines from −1 over 0 to +1.
-DIVERGING = (BLUE, "#f7f7f7", VERMILION)
+#: Letters, softer letters and lines, grids. In the page each gives way to the page's own.
+INK, SOFT, LINE = "#1d2125", "#5d666f", "#dde1e5"
+#: Letters on a strong colour.
+WHITE = "#ffffff"

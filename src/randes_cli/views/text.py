@@ -21,3 +21,11 @@ def human(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
         size /= 1000
     return f"{size:.2f} TB"
+
+
+def label(name: str, width: int = 44) -> str:
+    """A name in a picture: its middle left out where too long, no control characters, no TeX."""
+    name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
+    if len(name) > width:
+        name = name[: width // 2] + "…" + name[-(width // 2 - 1) :]
+    return name.replace("$", r"\$")

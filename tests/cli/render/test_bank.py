@@ -77,15 +77,15 @@ def test_every_line_fits_and_carries_no_blanks_at_its_end(
         assert all(line == line.rstrip() for line in plain(lines) if not line.endswith("·"))
 
 
-def test_eight_tasks_are_shown_side_by_side_at_100_columns_and_stacked_at_80(
+def test_eight_tasks_are_shown_side_by_side_at_120_columns_and_stacked_at_80(
     tmp_path: Path,
 ) -> None:
     report = report_of(make_bank(tmp_path, 8))
-    wide, narrow = (plain(bank_view(report, width=width)) for width in (100, 80))
+    wide, narrow = (plain(bank_view(report, width=width)) for width in (120, 80))
     assert any("before" in line and "during retrieval" in line for line in wide)
     assert "before" in narrow and "during retrieval" in narrow
     row = next(line for line in wide if line.startswith("1 task-001"))
-    expected = f"{report.cosine_before[1][3]:.2f}".replace("0.", ".", 1)
+    expected = f"{report.cosine_before[1][3]:.3f}".replace("0.", ".", 1)
     assert row.split()[5] == expected
     assert len(row.split()) == 2 + 8 + 8
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,7 +62,40 @@ def test_numbers_in_cells_drop_their_leading_zero_and_the_sign_of_nothing() -> N
 def test_opposite_cosines_get_blue_and_vermilion() -> None:
     cells = Cells(2, 0.5)
     warm, cold = (str(cells.draw(v, diagonal=False).style) for v in (0.5, -0.5))
-    assert warm.endswith("#d55e00") and cold.endswith("#0072b2")
+    assert warm.endswith("#b04a00") and cold.endswith("#0072b2")
+
+
+def _contrast(ink: str, ground: str) -> float:
+    """Of two colours, as the web's guidelines for access define it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        parts = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    high, low = sorted(map(luminance, (ink, ground)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_cells_can_be_read_on_black_and_on_white_windows() -> None:
+    for value in np.linspace(-1, 1, 41):
+        style = str(Cells(2, 1.0).draw(float(value), diagonal=False).style)
+        if not style:  # noise is written in the window's own colours
+            assert abs(value) < 0.15
+            continue
+        ink, ground = style.split(" on ")
+        assert _contrast(ink, ground) >= 4.5
+        assert _contrast(ground, "#ffffff") >= 3 and _contrast(ground, "#000000") >= 3
+
+
+def test_a_wider_window_never_shows_fewer_digits() -> None:
+    count = 6
+    matrix = [[1.0 if r == c else 0.25 for c in range(count)] for r in range(count)]
+    digits = []
+    for width in range(40, 160):
+        lines = heatmaps([f"task-{n}" for n in range(count)], range(count), matrix, matrix, width)
+        digits.append(3 if any(".250" in line.plain for line in lines) else 2)
+    assert digits == sorted(digits) and digits[-1] == 3
 
 
 def test_a_wide_matrix_is_cut_into_blocks_that_cover_every_column() -> None:

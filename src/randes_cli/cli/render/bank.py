@@ -151,6 +151,6 @@ def bank_view(
         parts.append(_matrices(report, width, full=full))
     if report.rows:
         parts.append(group_lines(report.rows, report.by, sort, full=full, width=width))
-    if report.tasks:
-        parts.append(choice_table(report.alternatives, report.groups, len(report.tasks), width))
+    if report.tasks and report.alternatives:
+        parts.append(choice_table(report.alternatives, report.base_bytes, width))
     return [line for n, part in enumerate(parts) for line in ([Text()] if n else []) + part]

@@ -1,4 +1,4 @@
-"""Neighbouring choices of bits and groups, side by side."""
+"""The frontier: the choices of bits, groups and shares than which none keeps as much for less."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from rich.text import Text
 
 from randes_cli.cli.output import human
 from randes_cli.cli.render.layout import Column, table
+from randes_cli.stats.frontier import frontier
 
 if TYPE_CHECKING:
     from randes_cli.reports import Alternative
 
+#: Titles, and which column goes first on a narrow terminal.
+_HEADS = (
+    ("x base", 2),
+    ("bits", 0),
+    ("groups", 0),
+    ("elements", 0),
+    ("gain kept", 0),
+    ("in measured families", 1),
+)
 
-def choice_table(choices: Sequence[Alternative], groups: int, tasks: int, width: int) -> list[Text]:
-    """Bank size and mean predicted cosine: a row for each width, a column for each grouping.
 
-    Columns are one group, the neighbours of `groups`, and one group a task; ``*`` marks the
-    bank at hand.
-    """
-    near = {1, groups // 2, groups, 2 * groups, tasks}
-    columns = sorted({one.groups for one in choices} & near)
-    found = {(one.bits, one.groups): one for one in choices}
-    rows: list[list[str | Text]] = []
-    for bits in sorted({one.bits for one in choices}, reverse=True):
-        row: list[str | Text] = [str(bits)]
-        for group in columns:
-            one = found.get((bits, group))
-            mark = "*" if one is not None and one.present else " "
-            cell = "-" if one is None else f"{human(one.bank_bytes)} {one.predicted_cosine:.3f}"
-            row.append(cell + mark)
-        rows.append(row)
-    heads = [f"{group} group" + ("s" if group > 1 else "") for group in columns]
-    titles = [Column("bits", name=True), *(Column(head, drop=n) for n, head in enumerate(heads))]
-    heading = Text("bytes and mean predicted cosine by bits and groups", "bold")
-    return [heading, *table(titles, rows, width)]
+def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) -> list[Text]:
+    """Bytes and predicted share of the gain of the best choices; ``*`` marks the bank at hand."""
+    rows: list[list[str | Text]] = [
+        [
+            ("*" if one.present else " ") + human(one.bank_bytes),
+            f"{one.bank_bytes / max(1, base_bytes):.3f}",
+            str(one.bits),
+            str(one.groups),
+            f"1/{one.share}" if one.share > 1 else "all",
+            f"{one.kept:.1%}",
+            f"{one.kept_low:.1%} to {one.kept_high:.1%}",
+        ]
+        for one in frontier(choices)
+    ]
+    columns = [Column(head, drop=drop) for head, drop in _HEADS]
+    heading = Text("what other banks would keep of the gain, predicted (* this one)", "bold")
+    return [heading, *table([Column("bank", name=True), *columns], rows, width)]

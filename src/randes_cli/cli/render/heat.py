@@ -10,8 +10,12 @@ from rich.text import Text
 from randes_cli.cli.render.layout import shorten
 from randes_cli.views.text import decimal
 
-#: The ends of the colour scale, for −1 and for +1 (Okabe and Ito's blue and vermilion).
-NEGATIVE, POSITIVE = (0, 114, 178), (213, 94, 0)
+#: From weak to strong, for negative and positive cosines: grounds that carry white letters
+#: (contrast of 4.5 and more), and stand out from black and from white windows alike.
+NEGATIVE = ("#4d6472", "#3f6783", "#2d6b97", "#186faa", "#0072b2")
+POSITIVE = ("#75604f", "#855b3a", "#945626", "#a35113", "#b04a00")
+#: The share of the full scale from which a cell has a ground; noise has none.
+_FAINT = 0.12
 _LABEL = 16
 
 Matrix = Sequence[Sequence[float]]
@@ -38,17 +42,17 @@ class Cells:
 
 
 def _style(share: float) -> str:
-    """Black or white on the mix of the scale's end with the middle's near-white."""
-    share = max(-1.0, min(1.0, share))
-    end = POSITIVE if share > 0 else NEGATIVE
-    weight = abs(share) ** 0.7  # small cosines matter: give them more than their share
-    red, green, blue = (round(247 + (one - 247) * weight) for one in end)
-    ink = "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"
-    return f"{ink} on #{red:02x}{green:02x}{blue:02x}"
+    """White letters on a ground as strong as the cosine; the window's own colours for noise."""
+    strength = min(1.0, abs(share))
+    if strength < _FAINT:
+        return ""
+    grounds = POSITIVE if share > 0 else NEGATIVE
+    step = int((strength - _FAINT) / (1 - _FAINT) * len(grounds))
+    return f"#ffffff on {grounds[min(step, len(grounds) - 1)]}"
 
 
 def full_scale(matrix: Matrix) -> float:
-    """The largest magnitude off the diagonal, at least 0.1 so that noise stays pale."""
+    """The largest magnitude off the diagonal, at least 0.1 so that noise has no colour."""
     values = (abs(v) for r, row in enumerate(matrix) for c, v in enumerate(row) if r != c)
     return max(0.1, max(values, default=0.0))
 
@@ -63,10 +67,10 @@ def heatmaps(
     digits = max((len(str(number)) for number in numbers), default=1)
     label = digits + 1 + min(_LABEL, max((len(name) for name in names), default=1))
     scale, count = full_scale(before), len(names)
-    for decimals in (3, 2):
-        cells = Cells(decimals, scale)
-        if label + 2 * count * cells.width + 2 <= width:
-            return _side_by_side(names, numbers, (before, during), cells, label)
+    cells = Cells(3, scale)
+    # Two digits side by side take more room than three below each other: never shown so.
+    if label + 2 * count * cells.width + 2 <= width:
+        return _side_by_side(names, numbers, (before, during), cells, label)
     made = []
     for title, matrix in (("before", before), ("during retrieval", during)):
         made += [Text(title, "italic"), *_stacked(names, numbers, matrix, scale, (label, width))]

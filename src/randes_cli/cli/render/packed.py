@@ -85,7 +85,7 @@ def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Tex
     tasks = worst_first(report.tasks, full=full)
     made += task_lines(tasks, (), full=full, width=width)
     if report.alternatives:
-        made += choice_table(report.alternatives, report.groups, len(report.tasks), width)
+        made += choice_table(report.alternatives, report.base_bytes, width)
     return made
 
 

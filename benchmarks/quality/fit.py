@@ -1,0 +1,230 @@
+"""Fit the prediction of quality to what was measured, and write it into the product.
+
+    python benchmarks/quality/fit.py [--gather]
+
+reads `docs/results/quality.json` (with `--gather` made anew from the cells in the cache and from
+`earlier.csv`), fits, prints measured beside predicted, and writes the coefficients into
+`src/randes_cli/core/quality.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core import quality
+from randes_cli.core.levels import DISTORTION
+from randes_cli.core.quality import Family, Noise
+
+ROOT = Path(__file__).parents[2]
+MEASURED = ROOT / "docs" / "results" / "quality.json"
+EARLIER = Path(__file__).with_name("earlier.csv")
+PRODUCT = Path(quality.__file__)
+F64 = NDArray[np.float64]
+
+#: What a model that fits to a digit is still off by, as a share of what was lost.
+_MODEL_ERROR = 0.15
+#: The error of a score of one seed, and the least that is believed of several.
+_ONE_SEED, _LEAST = 0.005, 0.002
+#: How far families lie apart, in logarithms: κ over three orders of magnitude, ω by a factor.
+_PRIOR = (2.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One choice on one bed: its noise, in energies of a task's delta, and what was kept.
+
+    Attributes:
+        spread: of `kept`, for the number of examples and seeds that it was measured with.
+        source: where the figure is from.
+    """
+
+    family: str
+    source: str
+    tasks: int
+    groups: int
+    bits: int
+    share: int
+    others: float
+    dropped: float
+    rounding: float
+    following: float
+    kept: float
+    spread: float
+
+    @property
+    def noise(self) -> Noise:
+        parts = (self.others, self.dropped, self.rounding, self.following, 1.0)
+        return Noise(*(np.array([part]) for part in parts))
+
+
+def nominal(tasks: int, groups: int, bits: int, share: int) -> dict[str, float]:
+    """The noise of a bank of deltas of one length, dealt evenly."""
+    each, lost = tasks / groups, DISTORTION[bits] if bits < 16 else 0.0
+    cut = share * lost / (1 - lost)
+    return {
+        "others": share * (each - 1),
+        "dropped": share - 1.0,
+        "rounding": cut * each,
+        "following": cut / each,
+    }
+
+
+def earlier() -> list[Point]:
+    """Figures of which no bank is at hand, with the noise that such banks have."""
+    made = []
+    for row in csv.DictReader(EARLIER.open(encoding="utf-8")):
+        sizes = [int(row[key]) for key in ("tasks", "groups", "bits", "share")]
+        measured = float(row["kept"]), float(row["spread"])
+        names = ("tasks", "groups", "bits", "share")
+        made.append(
+            Point(
+                row["family"],
+                row["source"],
+                **dict(zip(names, sizes, strict=True)),
+                **nominal(*sizes),
+                kept=measured[0],
+                spread=measured[1],
+            )
+        )
+    return made
+
+
+def gathered() -> list[Point]:
+    """What the cells of the cache say of banks at their own λ."""
+    from measure import read_cells
+    from run import beds
+
+    made = []
+    for bed in beds():
+        cells = read_cells(bed)
+        known = {cell.method: cell for cell in cells}
+        if "base" not in known or "fine-tuned" not in known:
+            continue
+        floor, gain = known["base"].mean, known["fine-tuned"].mean - known["base"].mean
+        told = [cell for cell in cells if cell.facts and cell.method.endswith("λ as told")]
+        for method in dict.fromkeys(cell.method for cell in told):
+            seeds = [cell for cell in told if cell.method == method]
+            facts, noise = seeds[0].facts, [cell.facts["noise"] for cell in seeds]
+            count = len(seeds[0].scores)
+            made.append(
+                Point(
+                    bed,
+                    "make bench-quality",
+                    *(facts[key] for key in ("tasks", "groups", "bits", "share")),
+                    *(
+                        round(mean(value for one in noise for value in one[part][:count]), 5)
+                        for part in ("others", "dropped", "rounding", "following")
+                    ),
+                    round(mean((cell.mean - floor) / gain for cell in seeds), 5),
+                    round(_spread([cell.mean for cell in seeds]) / gain, 5),
+                )
+            )
+    return made
+
+
+def _spread(scores: Sequence[float]) -> float:
+    """The error of a mean over seeds; of a single one what these beds vary by."""
+    if len(scores) == 1:
+        return _ONE_SEED
+    return max(_LEAST, stdev(scores)) / len(scores) ** 0.5
+
+
+def read() -> list[Point]:
+    """The measured points of the repository."""
+    return [Point(**row) for row in json.loads(MEASURED.read_text("utf-8"))]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The coefficients of `core/quality.py`, rounded as they are written there."""
+
+    power: float
+    dropped: float
+    families: Mapping[str, Family]
+
+    def kept(self, points: Iterable[Point]) -> list[float]:
+        """What these coefficients predict."""
+        return [float(np.exp(-self._lost(self.families[p.family], p))) for p in points]
+
+    def _lost(self, family: Family, point: Point) -> float:
+        noise = point.others + self.dropped * point.dropped + point.rounding
+        lost = family.noise * max(noise, 0.0) ** self.power
+        return lost + family.following * point.following
+
+
+def fit(points: Sequence[Point]) -> Fitted:
+    """Least squares over all families, in which outliers count less."""
+    from scipy.optimize import least_squares  # type: ignore[import-untyped]
+
+    names = sorted({point.family for point in points})
+    of = np.array([names.index(point.family) for point in points])
+    others, dropped, rounding, following, kept, spread = (
+        np.array([getattr(point, key) for point in points])
+        for key in ("others", "dropped", "rounding", "following", "kept", "spread")
+    )
+    sigma = np.sqrt(spread**2 + (_MODEL_ERROR * np.maximum(1 - kept, 0.0)) ** 2)
+
+    def residuals(values: F64) -> F64:
+        power, part = np.exp(values[:2])
+        families = values[2:].reshape(2, -1)
+        noise = np.exp(families[0])[of] * (others + part * dropped + rounding) ** power
+        told = np.exp(-(noise + np.exp(families[1])[of] * following))
+        apart = (families - families.mean(axis=1, keepdims=True)) / np.array(_PRIOR)[:, None]
+        return np.concatenate([(told - kept) / sigma, apart.ravel()])
+
+    start = np.log([1.2, 0.4, *[0.003] * len(names), *[0.03] * len(names)])
+    found = np.exp(least_squares(residuals, start, loss="soft_l1").x)
+    pairs = found[2:].reshape(2, -1).T.tolist()
+    families = {
+        name: Family(*(float(f"{v:.2g}") for v in pair))
+        for name, pair in zip(names, pairs, strict=True)
+    }
+    return Fitted(round(float(found[0]), 2), round(float(found[1]), 2), families)
+
+
+def block(fitted: Fitted) -> str:
+    """The coefficients as the product's module has them."""
+    rows = "".join(
+        f'    "{name}": Family({family.noise!r}, {family.following!r}),\n'
+        for name, family in fitted.families.items()
+    )
+    return (
+        f"#: q and d.\nPOWER, DROPPED = {fitted.power!r}, {fitted.dropped!r}\n\n"
+        "#: κ and ω by family of models.\n"
+        f"FAMILIES: Mapping[str, Family] = {{\n{rows}}}\n"
+    )
+
+
+def main() -> None:
+    """Fit, print, and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gather", action="store_true", help="take the cells of the cache, too")
+    if parser.parse_args().gather:
+        points = gathered()
+        measured = {point.family for point in points}
+        points += [point for point in earlier() if point.family not in measured]
+        lines = ",\n".join(json.dumps(asdict(point), ensure_ascii=False) for point in points)
+        MEASURED.write_text(f"[\n{lines}\n]\n", "utf-8")
+    points = read()
+    fitted = fit(points)
+    for point, told in zip(points, fitted.kept(points), strict=True):
+        sizes = f"T={point.tasks} {point.groups} x {point.bits} bit on 1/{point.share}"
+        print(f"{point.family:16} {sizes:28} kept {point.kept:.4f} predicted {told:.4f}")
+    text = PRODUCT.read_text("utf-8")
+    text = re.sub(r"#: q and d\..*?\n}\n", lambda _: block(fitted), text, flags=re.DOTALL)
+    PRODUCT.write_text(text, "utf-8")
+    print(block(fitted))
+
+
+if __name__ == "__main__":
+    main()

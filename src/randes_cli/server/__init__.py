@@ -1,0 +1,1 @@
+"""A server: every task of a bank behind one address, rows of one batch."""

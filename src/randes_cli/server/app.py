@@ -1,0 +1,173 @@
+"""The addresses of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from randes_cli.server import failures, reading
+from randes_cli.server.asking import Asking, add_answers
+from randes_cli.server.bodies import (
+    ChatBody,
+    ClassifyBody,
+    CompletionBody,
+    EmbeddingBody,
+)
+from randes_cli.server.edition import Edition, Served
+from randes_cli.server.engine import Engine
+from randes_cli.server.errors import Refused
+from randes_cli.server.guard import Guard, Limits
+from randes_cli.server.kinds import Kind
+from randes_cli.server.metrics import Counted, Metrics
+from randes_cli.server.shapes import Chat, Shape
+from randes_cli.server.streams import EventStream, whole_answer
+from randes_cli.server.watch import Watch
+
+log = logging.getLogger("randes.serve")
+
+
+class Api:
+    """What the addresses do. A request keeps the edition that it began with."""
+
+    def __init__(self, engine: Engine, watch: Watch, *, prompts: bool = False) -> None:
+        self.engine, self.watch, self.prompts = engine, watch, prompts
+        self.metrics = Metrics()
+        self.metrics.watch(engine)
+
+    async def chat(self, body: ChatBody, request: Request) -> Response:
+        """An answer to a conversation."""
+        edition = self.engine.current
+        served = self._served(edition, body.model, Kind.generate, request)
+        messages = [message.plain() for message in body.messages]
+        ids = await asyncio.to_thread(served.words.chat, messages)
+        asking = Asking(self.engine, served)
+        add_answers(asking, ids, body, field="messages")
+        return await self._answer(asking, body, request, Chat(served, edition.fingerprint))
+
+    async def complete(self, body: CompletionBody, request: Request) -> Response:
+        """What follows a text, or several."""
+        edition = self.engine.current
+        served = self._served(edition, body.model, Kind.generate, request)
+        asking = Asking(self.engine, served)
+        for prompt in body.prompts:
+            if isinstance(prompt, str):
+                prompt = await asyncio.to_thread(served.words.encode, prompt)  # noqa: PLW2901
+            add_answers(asking, prompt, body, field="prompt")
+        return await self._answer(asking, body, request, Shape(served, edition.fingerprint))
+
+    async def _answer(
+        self,
+        asking: Asking,
+        body: ChatBody | CompletionBody,
+        request: Request,
+        shape: Shape,
+    ) -> Response:
+        if self.prompts:
+            log.info("%s: %s", asking.served.name, body.model_dump_json(exclude_none=True))
+        logprobs = body.told is not None
+        if not body.stream:
+            try:
+                asking.submit()
+                return await whole_answer(asking, request, shape, self.metrics, logprobs=logprobs)
+            finally:
+                asking.cancel()
+        asking.submit()
+        options = body.stream_options
+        return EventStream(
+            asking,
+            shape,
+            self.metrics,
+            logprobs=logprobs,
+            counted=bool(options and options.include_usage),
+        )
+
+    async def embed(self, body: EmbeddingBody, request: Request) -> Response:
+        """A vector for each text."""
+        served = self._served(self.engine.current, body.model, Kind.embed, request)
+        return await reading.embeddings(self.engine, served, body, request, self.metrics)
+
+    async def classify(self, body: ClassifyBody, request: Request) -> Response:
+        """A label for each text."""
+        served = self._served(self.engine.current, body.model, Kind.classify, request)
+        return await reading.classes(self.engine, served, body, request, self.metrics)
+
+    @staticmethod
+    def _served(edition: Edition, name: str, kind: Kind, request: Request) -> Served:
+        served = edition.find(name)
+        request.state.model = served.name
+        if served.kind is not kind:
+            asked = {
+                Kind.generate: "/v1/completions",
+                Kind.embed: "/v1/embeddings",
+                Kind.classify: "/v1/classify",
+            }
+            raise Refused(422, f"{name} is not for this; ask {asked[served.kind]}", param="model")
+        return served
+
+    async def models(self) -> dict[str, Any]:
+        """All models."""
+        edition = self.engine.current
+        return {"object": "list", "data": [_model(edition, one) for one in edition.models.values()]}
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """One model."""
+        edition = self.engine.current
+        return _model(edition, edition.find(name))
+
+    async def health(self) -> Response:
+        """Whether requests are answered."""
+        if self.engine.stopping:
+            return JSONResponse({"status": "stopping"}, 503)
+        return JSONResponse({"status": "ok", "reload": "failed" if self.watch.trouble else "ok"})
+
+    async def page_of_metrics(self) -> Response:
+        """What Prometheus reads."""
+        return Response(self.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _model(edition: Edition, served: Served) -> dict[str, Any]:
+    """A model as the list has it; `randes` is what other servers do not know."""
+    reader = served.reader
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": edition.created,
+        "owned_by": "randes",
+        "randes": {
+            "kind": served.kind.value,
+            "chat": served.kind is Kind.generate and served.words.template is not None,
+            "context": served.context,
+            "labels": list(reader.labels) if reader else [],
+            "predicted_cosine": served.cosine,
+            "base": served.task is None,
+        },
+    }
+
+
+def application(api: Api, limits: Limits) -> ASGIApp:
+    """The whole application, guarded."""
+    app = FastAPI(title="randes", openapi_url=None, docs_url=None, redoc_url=None)
+    app.post("/v1/chat/completions", response_model=None)(api.chat)
+    app.post("/v1/completions", response_model=None)(api.complete)
+    app.post("/v1/embeddings", response_model=None)(api.embed)
+    app.post("/v1/classify", response_model=None)(api.classify)
+    app.get("/v1/models")(api.models)
+    app.get("/v1/models/{name}")(api.model)
+    app.get("/health", response_model=None)(api.health)
+    app.get("/metrics", response_model=None)(api.page_of_metrics)
+    failures.install(app)
+    guarded: ASGIApp = Guard(Counted(app, api.metrics), limits)
+    if limits.origins:
+        guarded = CORSMiddleware(
+            guarded,
+            allow_origins=list(limits.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+    return guarded

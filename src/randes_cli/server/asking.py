@@ -1,0 +1,156 @@
+"""One request's jobs: made of its body, submitted, their events taken in, and let go."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from randes_cli.server.answer import Answer, Done, Event, Failed, Job, Reading, Result
+from randes_cli.server.bodies import ChatBody, CompletionBody
+from randes_cli.server.edition import Served
+from randes_cli.server.engine import Engine
+from randes_cli.server.errors import Refused
+from randes_cli.server.sampling import Chooser, Sampling
+from randes_cli.server.texts import TextReader
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event of one of a request's jobs."""
+
+    number: int
+    event: Event
+
+
+class Asking:
+    """Jobs of one request. Leave its block, however that is, and nobody waits for them.
+
+    Attributes:
+        prompt_tokens: of all prompts, each counted once.
+    """
+
+    def __init__(self, engine: Engine, served: Served) -> None:
+        self.engine, self.served = engine, served
+        self.jobs: list[Job] = []
+        self.prompt_tokens = 0
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Told] = asyncio.Queue()
+
+    def tell(self) -> Callable[[Event], None]:
+        """What the next job tells events with, from the engine's thread."""
+        number = len(self.jobs)
+
+        def told(event: Event) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits
+                self._loop.call_soon_threadsafe(self._events.put_nowait, Told(number, event))
+
+        return told
+
+    def submit(self) -> None:
+        """Have the jobs wait for their turn. Raises Refused where there is no room."""
+        self.engine.submit(self.served.lane, self.jobs)
+
+    async def events(self) -> AsyncIterator[Told]:
+        """What comes of them, until all have ended."""
+        open_ = len(self.jobs)
+        while open_:
+            told = await self._events.get()
+            if isinstance(told.event, (Done, Failed, Result)):
+                open_ -= 1
+            yield told
+
+    def cancel(self) -> None:
+        """Give the places back that are still taken."""
+        self.engine.cancel(self.jobs)
+
+
+def add_answers(
+    asking: Asking, ids: Sequence[int], body: ChatBody | CompletionBody, *, field: str
+) -> None:
+    """Jobs for the answers to one prompt. Raises Refused for tokens that the model cannot take."""
+    served = asking.served
+    check_tokens(served, ids, field)
+    most = body.most or served.context - len(ids)
+    if most < 1 or len(ids) + most > served.context:
+        raise Refused(
+            422,
+            f"{served.name} takes {served.context} tokens in all; the prompt has {len(ids)}"
+            + (f", and {most} more were asked for" if body.most else ""),
+            param=field,
+            code="context_length_exceeded",
+        )
+    wishes = sampling_of(body)
+    seed = secrets.randbits(62) if body.seed is None else body.seed % 2**63
+    asking.prompt_tokens += len(ids)
+    for number in range(body.n or 1):
+        asking.jobs.append(
+            Answer(
+                served.task,
+                list(ids),
+                asking.tell(),
+                most,
+                served.ends,
+                chooser=Chooser(wishes, (seed + number) % 2**63),
+                reader=TextReader(served.words.decode, ids, body.stops),
+            )
+        )
+
+
+def sampling_of(body: ChatBody | CompletionBody) -> Sampling:
+    """How tokens are chosen, with OpenAI's defaults."""
+    return Sampling(
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=body.top_p or 1.0,
+        top_k=body.top_k or 0,
+        presence=body.presence_penalty or 0.0,
+        frequency=body.frequency_penalty or 0.0,
+        bias={int(token): value for token, value in (body.logit_bias or {}).items()},
+        logprobs=body.told,
+    )
+
+
+def add_reading(
+    asking: Asking,
+    ids: list[int],
+    segments: Sequence[int] | None,
+    *,
+    truncate: bool,
+) -> None:
+    """A job for one text. Raises Refused for one that is too long, unless it may be cut."""
+    served = asking.served
+    check_tokens(served, ids, "input")
+    if len(ids) > served.context and not truncate:
+        raise Refused(
+            422,
+            f"{served.name} takes {served.context} tokens; a text has {len(ids)} "
+            '("truncate": true cuts it)',
+            param="input",
+            code="context_length_exceeded",
+        )
+    if served.reader is None:
+        raise Refused(422, f"{served.name} reads no texts", param="model")
+    asking.prompt_tokens += len(ids)
+    asking.jobs.append(
+        Reading(served.task, ids, asking.tell(), reader=served.reader, segments=segments)
+    )
+
+
+def check_tokens(served: Served, ids: Sequence[int], field: str) -> None:
+    """Raise Refused where a prompt is empty, or has a token that the task does not know."""
+    if not ids:
+        raise Refused(422, "an empty text has no tokens", param=field)
+    if max(ids) >= served.vocabulary:
+        raise Refused(
+            422, f"{served.name} knows {served.vocabulary} tokens, not {max(ids)}", param=field
+        )
+
+
+async def hung_up(request: Request) -> None:
+    """Return when the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

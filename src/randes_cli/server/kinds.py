@@ -1,0 +1,141 @@
+"""What the tasks of a bank are for, and which of them one model can answer for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from randes_cli.api import Bank
+from randes_cli.errors import MissingError
+from randes_cli.live.lazy import side_folder
+
+#: What a config says that does not change what a model computes, or that is each task's own.
+_FREE = frozenset(
+    (
+        *("transformers_version", "torch_dtype", "dtype", "name_or_path", "id2label", "label2id"),
+        *("num_labels", "problem_type", "vocab_size", "bos_token_id", "eos_token_id", "use_cache"),
+        *("task_specific_params", "finetuning_task", "architectures", "output_attentions"),
+        *("output_hidden_states", "return_dict", "tokenizer_class", "initializer_range"),
+    )
+)
+
+
+class Kind(str, Enum):
+    """What a task answers."""
+
+    generate = "generate"
+    embed = "embed"
+    classify = "classify"
+
+
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """A task's network, by its config.
+
+    Attributes:
+        kind: None where nothing here can serve it.
+        architecture: the class that its config names.
+        sentence: whether it is a sentence-transformers model.
+        key: equal for tasks that one model answers for.
+    """
+
+    kind: Kind | None
+    architecture: str
+    sentence: bool
+    key: str
+    config: Any
+    generation: Any
+
+
+def nature_of(bank: Bank, task: str | None) -> Nature:
+    """What a task (None: the base) is. Raises MissingError where no config travels with it."""
+    with side_folder(bank, task, code=False) as folder:
+        place = _home(folder)
+        if not (place / "config.json").exists():
+            raise MissingError(
+                f"{bank.file.path}: no config.json travels with {task or 'the base'}; pack "
+                "folders, not bare files, so that a server knows what to build"
+            )
+        config = transformers.AutoConfig.from_pretrained(place)
+        generation = _generation(place, config)
+        sentence = (folder / "modules.json").exists()
+    names = [str(name) for name in config.architectures or []]
+    architecture = next((name for name in names if hasattr(transformers, name)), "")
+    kind = _kind(architecture, config, sentence)
+    return Nature(
+        kind, architecture, sentence, _key(config, architecture, sentence), config, generation
+    )
+
+
+def _home(folder: Path) -> Path:
+    """Where the network's config is: old sentence-transformers keep it in a folder."""
+    modules = folder / "modules.json"
+    if not modules.exists():
+        return folder
+    first = json.loads(modules.read_text("utf-8"))[0].get("path") or ""
+    place = (folder / str(first)).resolve()
+    return place if place.is_relative_to(folder.resolve()) else folder
+
+
+def _generation(place: Path, config: Any) -> Any:
+    read = transformers.GenerationConfig
+    if (place / "generation_config.json").exists():
+        return read.from_pretrained(place)
+    return read.from_model_config(config)
+
+
+def _kind(architecture: str, config: Any, sentence: bool) -> Kind | None:
+    found = getattr(transformers, architecture, None)
+    if found is None or getattr(config, "is_encoder_decoder", False):
+        return None
+    if found.main_input_name != "input_ids":
+        return None
+    if sentence:
+        return Kind.embed
+    if architecture.endswith("ForSequenceClassification"):
+        return Kind.classify
+    if found.can_generate():
+        return Kind.generate
+    return Kind.embed if architecture.endswith("Model") else None
+
+
+def _key(config: Any, architecture: str, sentence: bool) -> str:
+    said: Mapping[str, Any] = config.to_dict()
+    counts = {k: v for k, v in said.items() if k not in _FREE and not k.startswith("_")}
+    return json.dumps([architecture, sentence, counts], sort_keys=True, default=str)
+
+
+def context_of(config: Any, model: Any) -> int | None:
+    """The most tokens that a network has positions for; None where it says nothing."""
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"):
+        found = getattr(config, name, None)
+        if isinstance(found, int) and found > 0:
+            return found - _positions_taken(model)
+    return None
+
+
+def _positions_taken(model: Any) -> int:
+    """Positions before the first: networks like RoBERTa's count from behind their padding."""
+    for module in model.modules():
+        if type(module).__name__.endswith("Embeddings") and hasattr(module, "position_ids"):
+            padding = getattr(module, "padding_idx", None)
+            return 0 if padding is None else int(padding) + 1
+    return 0
+
+
+def ends_of(nature: Nature, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer, as `generate` takes them."""
+    found = nature.generation.eos_token_id
+    if found is None:
+        found = nature.config.eos_token_id
+    if found is None:
+        found = tokenizer.eos_token_id
+    if found is None:
+        return frozenset()
+    return frozenset(found if isinstance(found, (list, tuple)) else (found,))

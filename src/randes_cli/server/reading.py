@@ -1,0 +1,106 @@
+"""Answers of encoders: embeddings in OpenAI's shape, classes in the one that vLLM has."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from randes_cli.server.answer import Failed, Result
+from randes_cli.server.asking import Asking, add_reading
+from randes_cli.server.bodies import ClassifyBody, EmbeddingBody, Pair, inputs
+from randes_cli.server.edition import Served
+from randes_cli.server.engine import Engine
+from randes_cli.server.errors import Refused
+from randes_cli.server.metrics import Metrics
+from randes_cli.server.shapes import usage
+from randes_cli.server.streams import until_hung_up
+
+
+async def embeddings(
+    engine: Engine, served: Served, body: EmbeddingBody, request: Request, metrics: Metrics
+) -> Response:
+    """A vector for each input, in their order."""
+    asking = await _asked(engine, served, inputs(body.input), truncate=body.truncate)
+    vectors = await _read(asking, request, metrics)
+    if vectors is None:
+        return Response(status_code=499)
+    data = [
+        {"object": "embedding", "index": number, "embedding": _encoded(vector, body)}
+        for number, vector in enumerate(vectors)
+    ]
+    made = {"object": "list", "data": data, "model": served.name}
+    return JSONResponse({**made, "usage": usage(asking.prompt_tokens)})
+
+
+def _encoded(vector: list[float], body: EmbeddingBody) -> list[float] | str:
+    """As numbers, or as the bytes of float32, least significant first, in base64."""
+    if body.encoding_format == "float":
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+async def classes(
+    engine: Engine, served: Served, body: ClassifyBody, request: Request, metrics: Metrics
+) -> Response:
+    """The likeliest label of each input, and the scores of all."""
+    asking = await _asked(engine, served, inputs(body.input), truncate=body.truncate)
+    found = await _read(asking, request, metrics)
+    if found is None:
+        return Response(status_code=499)
+    labels = served.reader.labels if served.reader else ()
+    data = [
+        {
+            "index": number,
+            "label": labels[max(range(len(probs)), key=probs.__getitem__)],
+            "probs": probs,
+            "num_classes": len(probs),
+        }
+        for number, probs in enumerate(found)
+    ]
+    made = {"object": "list", "model": served.name, "labels": list(labels), "data": data}
+    return JSONResponse({**made, "usage": usage(asking.prompt_tokens)})
+
+
+async def _asked(engine: Engine, served: Served, given: list[Any], *, truncate: bool) -> Asking:
+    asking = Asking(engine, served)
+    for one in given:
+        ids, segments = await asyncio.to_thread(_tokens, served, one, truncate)
+        add_reading(asking, ids, segments, truncate=truncate)
+    return asking
+
+
+def _tokens(served: Served, given: Any, truncate: bool) -> tuple[list[int], list[int] | None]:
+    if isinstance(given, list):
+        return given[: served.context] if truncate else given, None
+    text, pair = (given.text, given.text_pair) if isinstance(given, Pair) else (given, None)
+    prompt = served.reader.prompt if served.reader else ""
+    return served.words.encode_for(
+        prompt + text, pair, longest=served.context if truncate else None
+    )
+
+
+async def _read(asking: Asking, request: Request, metrics: Metrics) -> list[Any] | None:
+    """What the encoder makes of each input; None where the client went."""
+    try:
+        asking.submit()
+        found = await until_hung_up(_collected(asking), request)
+    finally:
+        asking.cancel()
+    if found is not None:
+        metrics.tokens(asking.served.name, asking.prompt_tokens, 0)
+    return found if found is None else [found[number] for number in range(len(asking.jobs))]
+
+
+async def _collected(asking: Asking) -> dict[int, Any]:
+    made = {}
+    async for told in asking.events():
+        if isinstance(told.event, Failed):
+            raise Refused(500, told.event.message)
+        if isinstance(told.event, Result):
+            made[told.number] = told.event.values
+    return made

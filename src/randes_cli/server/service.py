@@ -1,0 +1,256 @@
+"""The process: listens, ends connections that are silent, and drains when it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import transformers
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from randes_cli.errors import InputOutputError
+from randes_cli.interrupts import SIGNALS
+from randes_cli.limits import StrPath, as_source
+from randes_cli.server.app import Api, application
+from randes_cli.server.edition import Opening, open_edition
+from randes_cli.server.engine import Engine
+from randes_cli.server.guard import Limits
+from randes_cli.server.watch import Watch, state_of
+
+log = logging.getLogger("randes.serve")
+#: Where a server that listens for this machine alone is reached.
+_HERE = frozenset(("127.0.0.1", "localhost", "[::1]"))
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a server runs.
+
+    Attributes:
+        waiting: how many answers and texts may wait.
+        drain: seconds that requests under way have when the server is asked to stop.
+        prompts: whether prompts are logged.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    waiting: int = 512
+    drain: float = 60.0
+    prompts: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+class Connection(H11Protocol):
+    """A connection that ends where no request comes, or nobody takes what is sent."""
+
+    def __init__(self, *given: Any, seconds: float, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._seconds, self._since = seconds, 0.0
+        self._stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self.loop.call_later(self._seconds, self._look)
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        self._since = self.loop.time()
+        super().on_response_complete()
+
+    def _look(self) -> None:
+        """End the connection if no whole head of a request came in time."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._since = self.loop.time()
+        left = self._since + self._seconds - self.loop.time()
+        if left <= 0:
+            self.transport.abort()
+        else:
+            self.loop.call_later(left, self._look)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for a client that takes nothing."""
+        super().pause_writing()
+        self._await_taking(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """It took something."""
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+
+    def _await_taking(self, before: int) -> None:
+        self._stuck = self.loop.call_later(self._seconds, self._look_if_taken, before)
+
+    def _look_if_taken(self, before: int) -> None:
+        size = self.transport.get_write_buffer_size()
+        if size >= before:
+            self.transport.abort()
+        else:
+            self._await_taking(size)
+
+
+class Server(uvicorn.Server):
+    """Drains at the first signal, and gives up at the second; a drained server ended well."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that end the command, while there is something to drain."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; at once where it was asked before."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+class Service:
+    """A server with its address, and a bank opened for it. `run` it once.
+
+    Raises InputOutputError where the address cannot be had, and what `open_edition` raises.
+
+    Attributes:
+        address: where it is reached, once it runs.
+    """
+
+    def __init__(self, opening: Opening, how: Serving) -> None:
+        transformers.utils.logging.disable_progress_bar()
+        self._listener = _listen(how.host, how.port)
+        self.address = _address(self._listener)
+        try:
+            seen = state_of(opening.bank)
+            self.engine = Engine(open_edition(opening), how.waiting)
+        except BaseException:
+            self._listener.close()
+            raise
+        self.watch = Watch(self.engine, opening, seen)
+        self._server = Server(_config(Api(self.engine, self.watch, prompts=how.prompts), how))
+
+    def run(self) -> None:
+        """Answer requests until the process, or `stop`, asks to end; then drain."""
+        self.engine.start()
+        self.watch.start()
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self.watch.stop()
+            self.engine.stop()
+            self._listener.close()
+
+    def stop(self) -> None:
+        """Take no more requests, and end when those under way are answered."""
+        self._server.should_exit = True
+
+
+def serve(
+    bank: StrPath,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key: str | None = None,
+    tasks: Sequence[str] | None = None,
+    base: StrPath | None = None,
+    coefficient: float | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    hold: str = "dense",
+    ready: Callable[[str], None] = print,
+) -> None:
+    """Serve every task of a bank with OpenAI's interface, until SIGTERM or SIGINT.
+
+    Requests of different tasks share batches. A bank that is replaced is taken up. `ready` is
+    told the address (port 0 takes any) when requests are answered; `hold`, `base` and
+    `coefficient` are as in `attach`, `dtype` is torch's name for one. The command line has more.
+
+    Raises MissingError for unknown tasks and where there is nothing to serve, MismatchError for
+    signs that do not factor, InputOutputError for an address that cannot be had.
+    """
+    service = Service(
+        Opening(
+            as_source(bank),
+            None if base is None else as_source(base),
+            tuple(tasks) if tasks is not None else None,
+            device,
+            dtype,
+            hold,
+            coefficient,
+        ),
+        Serving(
+            host,
+            port,
+            limits=Limits(api_key.encode() if api_key else None, hosts=hosts_of(host, ())),
+        ),
+    )
+    ready(service.address)
+    service.run()
+
+
+def _config(api: Api, how: Serving) -> uvicorn.Config:
+    seconds = how.limits.seconds
+    return uvicorn.Config(
+        application(api, how.limits),
+        http=partial(Connection, seconds=seconds),  # type: ignore[arg-type]
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=max(1, int(seconds)),
+        timeout_graceful_shutdown=int(how.drain),
+    )
+
+
+def hosts_of(host: str, more: tuple[str, ...]) -> frozenset[str] | None:
+    """The names that are answered: of a server for this machine alone its own, else all."""
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return _HERE | {name.lower() for name in more}
+    return frozenset(name.lower() for name in more) or None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket at an address, before anything takes long. Raises InputOutputError."""
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        made = socket.socket(family, kind, number)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            made.listen(2048)
+        except BaseException:
+            made.close()
+            raise
+    except (OSError, OverflowError) as error:
+        raise InputOutputError(f"cannot listen at {host} port {port}: {error}") from error
+    return made
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

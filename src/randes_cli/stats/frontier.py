@@ -1,0 +1,215 @@
+"""What a bank would weigh, and keep, with other bits, numbers of groups and shares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from randes_cli.core.arrays import I64
+from randes_cli.core.cut import Cut
+from randes_cli.core.grid import step_exponent
+from randes_cli.core.levels import SEAL_BITS
+from randes_cli.core.prediction import Lengths, moments
+from randes_cli.core.quality import mean_kept, noise_of
+from randes_cli.core.stats import rounding_of
+from randes_cli.files.bank_keys import sealed_tensors, sum_tensor
+from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
+from randes_cli.reports import Alternative
+from randes_cli.specs import SHARES, TensorInfo
+
+BITS = (1, 2, 3, 4, 8, 16)
+#: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
+GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+#: Rows that a choice is computed on: of a model with more tensors, those of one kind are summed.
+MOST_ROWS = 512
+#: Shares of the gain are compared to so many digits: what is beyond is noise.
+DIGITS = 4
+#: Rows of a frontier that are shown, and how much more of the gain makes another worth showing.
+MOST_SHOWN = 10
+_STEPS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What size and quality depend on.
+
+    Attributes:
+        base: all tensors of the base, whose superposable ones are the rows of `norms`.
+        summed: those that have a superposition.
+        lengths: the deltas' lengths by tensor and task, as they were measured.
+        indices: the tasks' indices.
+        rest: bytes of the bank without superpositions.
+        capacity: tasks that steps of 8 bits have room for.
+    """
+
+    base: Sequence[TensorInfo]
+    summed: Sequence[TensorInfo]
+    lengths: Lengths
+    indices: Sequence[int]
+    rest: int
+    capacity: int
+
+    def weigh(self, groups: int, bits: int, share: int) -> Alternative:
+        """One choice, with the tasks dealt evenly."""
+        lengths = self._with(groups, bits, share)
+        cosine = float(moments(lengths).cosine.mean()) if self.indices else 1.0
+        kept = mean_kept(noise_of(lengths))
+        size = self.bank_bytes(groups, bits, share)
+        return Alternative(
+            groups, bits, size, cosine, False, share, kept.middle, kept.low, kept.high
+        )
+
+    def bank_bytes(self, groups: int, bits: int, share: int) -> int:
+        """Bytes of the bank."""
+        used = min(groups, len(self.indices))
+        each = sum(count * _sum_bytes(tensor, bits, share) for tensor, count in self._kinds)
+        return self.rest + used * each
+
+    def shares(self) -> Iterator[int]:
+        """The shares that make a difference to some tensor."""
+        yield 1
+        for every in SHARES[1:]:
+            if any(share_of(one, 0, {0: every}).every == every for one, _ in self._kinds):
+                yield every
+
+    def widths(self) -> tuple[int, ...]:
+        """The bits that some tensor can have."""
+        cut = any(sealable(tensor) for tensor, _ in self._kinds)
+        return tuple(bits for bits in BITS if cut or bits >= 8)
+
+    @cached_property
+    def _kinds(self) -> list[tuple[TensorInfo, int]]:
+        """One of the `summed` of each dtype and shape, and how many there are."""
+        found = Counter((tensor.dtype, tensor.shape) for tensor in self.summed)
+        return [(TensorInfo("", *kind), count) for kind, count in found.items()]
+
+    @cached_property
+    def _rows(self) -> list[TensorInfo]:
+        return [tensor for tensor in self.base if superposable(tensor)]
+
+    @cached_property
+    def _bins(self) -> tuple[I64, list[TensorInfo]]:
+        """(bin of each row, a tensor of each bin): tensors of a bin are cut and shared alike."""
+        if len(self._rows) <= MOST_ROWS:
+            return np.arange(len(self._rows)), self._rows
+        kinds: dict[tuple[bool, tuple[int, ...]], int] = {}
+        alike: dict[tuple[int, ...], int] = {}
+        found = np.empty(len(self._rows), np.int64)
+        of: list[TensorInfo] = []
+        for row, tensor in enumerate(self._rows):
+            if tensor.shape not in alike:
+                shares = tuple(share_of(tensor, 0, {0: every}).every for every in SHARES)
+                kind = (sealable(tensor), shares)
+                if kind not in kinds:
+                    kinds[kind] = len(of)
+                    of.append(tensor)
+                alike[tensor.shape] = kinds[kind]
+            found[row] = alike[tensor.shape]
+        return found, of
+
+    def _with(self, groups: int, bits: int, share: int) -> Lengths:
+        dealt = tuple(index % groups for index in self.indices)
+        wide = self._at_8 if bits == 8 else self._at_16
+        ones, tensors = dict.fromkeys(dealt), self._bins[1]
+        every = np.array([float(share_of(t, 0, {0: share}).every) for t in tensors])
+        sides = np.array([min(seal_matrix(t)) if sealable(t) else 0 for t in tensors], np.float64)
+        cut = Cut.supposed(every, bits if bits < 8 else None, sides)
+        return replace(wide, groups=dealt, cuts=dict.fromkeys(ones, cut))
+
+    @cached_property
+    def _at_8(self) -> Lengths:
+        return self._rounded(8)
+
+    @cached_property
+    def _at_16(self) -> Lengths:
+        return self._rounded(16)
+
+    def _rounded(self, width: int) -> Lengths:
+        """The lengths, rounded as Gaussian deltas would be to `width` bits, by bin."""
+        sizes = np.array([tensor.elements for tensor in self._rows], np.float64)
+        whole, bins = self.lengths.whole, self._bins[0]
+        rms = np.sqrt(whole / sizes[:, None])
+        steps = [
+            2.0 ** step_exponent(most, bits=width, capacity=self.capacity) if most > 0 else 1.0
+            for most in rms.max(axis=1, initial=0.0).tolist()
+        ]
+        kept, rounded = rounding_of(rms / np.array(steps)[:, None])
+        changed = self.lengths.changed
+        if len(self._rows) <= MOST_ROWS:
+            made = whole * kept, whole * rounded
+            return replace(self.lengths, kept=made[0], rounded=made[1], others={}, tails=None)
+        parts = np.zeros((4, len(self._bins[1]), whole.shape[1]))
+        found = whole, whole * kept, whole * rounded, changed
+        for into, values in zip(parts, found, strict=True):
+            np.add.at(into, bins, values)
+        return Lengths(parts[0], parts[1], parts[2], parts[3] > 0, self.lengths.groups)
+
+
+def _sum_bytes(tensor: TensorInfo, bits: int, every: int) -> int:
+    share = share_of(tensor, 0, {0: every})
+    if bits in SEAL_BITS and bits < 8:
+        if sealable(tensor):
+            return tensor_bytes(sealed_tensors(0, tensor, bits, share))
+        return 2 * tensor.elements
+    return sum_tensor(0, tensor, bits, share).nbytes
+
+
+def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...]:
+    """Every number of bits and every share with these numbers of groups, smallest bank first."""
+    made = [
+        outline.weigh(number, bits, share)
+        for number in sorted(set(groups))
+        for bits in outline.widths()
+        for share in outline.shares()
+    ]
+    return marked(made)
+
+
+def marked(choices: Iterable[Alternative]) -> tuple[Alternative, ...]:
+    """Choices, smallest first, those marked than which none keeps as much in no more bytes."""
+    made, most = [], -1.0
+    for one in sorted(choices, key=_size):
+        kept = round(one.kept, DIGITS)
+        made.append(replace(one, best=kept > most))
+        most = max(most, kept)
+    return tuple(made)
+
+
+def resized(choices: Iterable[Alternative], size: int) -> tuple[Alternative, ...]:
+    """The choices, the bank at hand of the size that it came to have."""
+    return marked(replace(one, bank_bytes=size) if one.present else one for one in choices)
+
+
+def _size(one: Alternative) -> tuple[int, float, int]:
+    return one.bank_bytes, -one.kept, one.groups
+
+
+def group_choices(tasks: int, groups: int) -> list[int]:
+    """Numbers of groups worth a look: few, the neighbours of `groups`, and one a task."""
+    wanted = {*GROUPS, groups, groups // 2, 2 * groups, tasks}
+    return sorted(number for number in wanted if 1 <= number <= max(1, tasks, groups))
+
+
+def frontier(choices: Sequence[Alternative], most: int = MOST_SHOWN) -> list[Alternative]:
+    """The bank at hand and the best choices, thinned to those that add most, smallest first."""
+    best = [one for one in choices if one.best]
+    here = [one for one in choices if one.present and not one.best]
+    shown = best
+    for step in _STEPS:
+        shown = _thinned(best, step)
+        if len(shown) + len(here) <= most:
+            break
+    return sorted([*shown, *here], key=lambda one: (one.bank_bytes, one.kept))
+
+
+def _thinned(best: Sequence[Alternative], step: float) -> list[Alternative]:
+    """Those that keep at least `step` more than the last one shown, and the bank at hand."""
+    made: list[Alternative] = []
+    for one in best:
+        if not made or one.present or one.kept >= made[-1].kept + step:
+            made.append(one)
+    return made

@@ -1,0 +1,99 @@
+"""The first screen of the page: what is in a bank, how good each model is, what to do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from randes_cli.core.verdict import ALL, MOST, NEARLY_ALL, by_word, kept, sentences
+from randes_cli.errors import printable
+from randes_cli.ops.describe import BankReport
+from randes_cli.reports import TaskSummary
+from randes_cli.stats.curves import Curves
+from randes_cli.views.text import human, times
+
+#: Tasks that the first screen names: all of a small bank, of a larger one the worst.
+MOST_NAMED = 8
+_FINE = (ALL, NEARLY_ALL, MOST)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswer:
+    """What to expect of one task, in words, and whether they are good, middling or poor."""
+
+    name: str
+    says: str
+    tone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do, and the command for it."""
+
+    words: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the first screen says."""
+
+    what: str
+    good: str
+    tasks: Sequence[TaskAnswer]
+    more: str
+    steps: Sequence[Step]
+
+
+def _task(task: TaskSummary) -> TaskAnswer:
+    if task.lost:
+        return TaskAnswer(printable(task.name), "does not come back", "poor")
+    verdict = by_word(task.verdict)
+    tone = "good" if verdict in _FINE[:2] else "fair" if verdict in _FINE else "poor"
+    says = f"keeps {verdict.word}" + (f" ({kept(task)})" if task.expected else "")
+    return TaskAnswer(printable(task.name), says, tone)
+
+
+def _what(report: BankReport) -> str:
+    count = len(report.tasks)
+    models = "No models are left" if not count else "One model" if count == 1 else f"{count} models"
+    size = f"{human(report.bank_bytes)}: {times(report.ratio_to_base, 2)} the base"
+    apart = f", in place of {human(report.separate_bytes)} of checkpoints" if count else ""
+    return f"{models} of {printable(report.base_source)} in {size}{apart}."
+
+
+def _steps(report: BankReport, curves: Curves) -> list[Step]:
+    bank = shlex.quote(printable(PurePath(report.bank).name))
+    if not report.tasks:
+        return [Step("Add a model:", f"randes add {bank} NAME=CHECKPOINT")]
+    worst = min(report.tasks, key=lambda task: (not task.lost, task.predicted_cosine))
+    name = shlex.quote(printable(worst.name))
+    lost = [f"{one.name}: {one.lost}" for one in report.tasks if one.lost]
+    steps = [Step(printable(words)) for words in lost]
+    poor = [one for one in report.tasks if by_word(one.verdict) not in _FINE]
+    if poor and not curves.measured:
+        command = f"randes evaluate {bank} --evaluate 'python eval.py {{checkpoint}}'"
+        steps.append(Step("Measure before you rely on it:", command))
+    here = next((one.kept for one in report.alternatives if one.present), 1.0)
+    if poor and any(one.kept > here for one in report.alternatives):
+        steps.append(Step("Other bits and groups bring more back: see Choices below."))
+    if report.saving:
+        steps.append(Step(f"{printable(report.saving)}."))
+    return [*steps[:4], Step("Take a model out:", f"randes unpack {bank} {name} -o {name}")]
+
+
+def answer(report: BankReport, curves: Curves) -> Answer:
+    """What is in a bank, how good each model is, what to do."""
+    order = sorted(report.tasks, key=lambda task: (not task.lost, task.predicted_cosine))
+    named = order[:MOST_NAMED]
+    left = len(order) - len(named)
+    told = sentences(report.tasks)
+    return Answer(
+        what=_what(report),
+        good=" ".join(f"{one[0].upper()}{one[1:]}." for one in told) or "There is none left.",
+        tasks=[_task(task) for task in named],
+        more=f"The other {left:,} come back as well as these or better." if left else "",
+        steps=_steps(report, curves),
+    )

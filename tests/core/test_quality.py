@@ -1,0 +1,118 @@
+"""The noise that a task comes back with, against a bank made by hand, and what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from randes_cli.core import quality
+from randes_cli.core.arrays import F64
+from randes_cli.core.cut import Cut
+from randes_cli.core.levels import DISTORTION
+from randes_cli.core.prediction import Lengths
+from randes_cli.core.quality import Family, Noise, family_kept, kept_of, mean_kept, noise_of
+
+TENSORS, TASKS, SIZE = 3, 4, 4000
+
+
+def deltas() -> F64:
+    """Deltas of several lengths: tensors × tasks × elements."""
+    chance = np.random.default_rng(0)
+    scale = chance.uniform(0.5, 2.0, (TENSORS, TASKS, 1))
+    made: F64 = scale * chance.standard_normal((TENSORS, TASKS, SIZE))
+    made[1, 2] = 0.0
+    return made
+
+
+def lengths(found: F64, bits: int, every: int, groups: tuple[int, ...]) -> Lengths:
+    whole = (found**2).sum(axis=2)
+    spread = np.full(TENSORS, float(every))
+    cut = Cut.supposed(spread, bits, np.ones(TENSORS))
+    return Lengths(
+        whole,
+        whole,
+        whole,
+        whole > 0,
+        groups,
+        cuts=dict.fromkeys(groups, cut),
+    )
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_noise_is_the_energy_of_what_does_not_belong_there(bits: int, every: int) -> None:
+    found, groups = deltas(), (0, 0, 0, 1)
+    noise = noise_of(lengths(found, bits, every, groups))
+    cut = DISTORTION[bits] / (1 - DISTORTION[bits])
+    for task in range(TASKS):
+        mates = [n for n in range(TASKS) if groups[n] == groups[task]]
+        sums = np.zeros(5)
+        for tensor in range(TENSORS):
+            own = (found[tensor, task] ** 2).sum()
+            if own == 0:
+                continue
+            energy = sum((found[tensor, n] ** 2).sum() for n in mates)
+            rounding = every * cut * energy
+            part = (own / energy) ** 2
+            sums += every * (energy - own), (every - 1) * own, rounding, rounding * part, own
+        expected = sums[:4] / sums[4]
+        told = [noise.others, noise.dropped, noise.rounding, noise.following]
+        assert [values[task] for values in told] == pytest.approx(expected)
+
+
+def test_a_cut_sum_has_the_noise_that_was_told() -> None:
+    """Energies of the parts add up to the squared error of a retrieval by hand."""
+    chance = np.random.default_rng(1)
+    found = deltas()
+    signs = chance.choice([-1.0, 1.0], found.shape)
+    kept = chance.permutation(SIZE) < SIZE // 2
+    back = 2.0 * kept * signs[:, 0] * (signs * found).sum(axis=1)
+    error = ((back - found[:, 0]) ** 2).sum() / (found[:, 0] ** 2).sum()
+    spread = np.full(TENSORS, 2.0)
+    live = replace(lengths(found, 4, 2, (0,) * TASKS), cuts={0: Cut.supposed(spread)})
+    noise = noise_of(live)
+    assert noise.rounding == pytest.approx(0.0, abs=1e-9)
+    assert noise.others[0] + noise.dropped[0] == pytest.approx(error, rel=0.1)
+
+
+def test_a_delta_that_fell_through_the_grid_is_not_kept() -> None:
+    whole = np.array([[4.0, 4.0]])
+    fell = Lengths(whole, np.array([[4.0, 0.0]]), np.array([[4.0, 0.0]]), whole > 0, (0, 1))
+    first, second = kept_of(noise_of(fell))
+    assert first == (1.0, 1.0, 1.0)
+    assert second == (0.0, 0.0, 0.0)
+
+
+def test_a_sum_that_sealing_measured_is_told_as_it_was_measured() -> None:
+    """Half of ⟨S, Q⟩ is lost, and ‖Q‖² is nine tenths of ‖S‖²: an error of 0.9 − 2 · ½ + 1."""
+    whole = np.array([[4.0]])
+    cut = Cut.supposed(np.ones(1)).measured(np.array([4.0]), np.array([2.0]), np.array([3.6]))
+    noise = noise_of(Lengths(whole, whole, whole, whole > 0, (0,), cuts={0: cut}))
+    assert noise.along == pytest.approx([0.5])
+    assert noise.rounding == noise.following == pytest.approx([0.9])
+
+
+def test_what_a_task_left_alone_is_kept_whole() -> None:
+    whole = np.array([[4.0, 0.0]])
+    assert kept_of(noise_of(Lengths(whole, whole, whole, whole > 0, (0, 0))))[1] == (1.0, 1.0, 1.0)
+    none = np.zeros((1, 0))
+    assert mean_kept(noise_of(Lengths(none, none, none, none > 0, ()))) == (1.0, 1.0, 1.0)
+
+
+def test_families_are_told_by_their_middle_and_range() -> None:
+    noise = Noise(*(np.array([value]) for value in (7.0, 0.0, 1.0, 0.1, 1.0)))
+    told = sorted(float(family_kept(family, noise)[0]) for family in quality.FAMILIES.values())
+    (kept,) = kept_of(noise)
+    assert (kept.low, kept.high) == (told[0], told[-1])
+    assert kept.middle == pytest.approx(np.median(told))
+    assert mean_kept(noise) == kept
+
+
+def test_rounding_that_follows_the_weights_weighs_more_than_as_much_interference() -> None:
+    rounding = Noise(*(np.array([value]) for value in (0.0, 0.0, 0.57, 0.57, 1.0)))
+    others = Noise(*(np.array([value]) for value in (0.57, 0.0, 0.0, 0.0, 1.0)))
+    assert kept_of(rounding)[0].middle < kept_of(others)[0].middle
+    one = Family(0.01, 0.1)
+    assert family_kept(one, rounding) < family_kept(one, others)
