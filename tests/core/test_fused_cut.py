@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from randes_cli.core import cut as both
 from randes_cli.core import fused_cut
+from randes_cli.core import seal_passes as both
 from randes_cli.core.agreement import part_of
 from randes_cli.core.codes import fit_scales, inverse_scales
-from randes_cli.core.cut import Scales, Units
 from randes_cli.core.fused_kernel import available, processor
 from randes_cli.core.levels import SEAL_BITS
+from randes_cli.core.seal_passes import Scales, Units
 
 if not available():
     pytest.skip("not compiled", allow_module_level=True)

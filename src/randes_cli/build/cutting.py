@@ -14,8 +14,8 @@ import numpy as np
 from randes_cli.core.agreement import Agreement, part_of
 from randes_cli.core.arrays import F16, I64, Raw
 from randes_cli.core.codes import fit_scales, inverse_scales
-from randes_cli.core.cut import Scales, Units, add_squares, cut
 from randes_cli.core.kernel import code_dtype
+from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
 from randes_cli.core.share import Share
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sum_key

@@ -1,82 +1,68 @@
-"""The two passes of `seal` over a piece of a superposition: compiled where that is, else NumPy."""
+"""What becomes of a superposition that is cut to few bits, or has a share of its elements."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from randes_cli.core import fused_cut
-from randes_cli.core.agreement import Agreement
-from randes_cli.core.arrays import F32, I64, Raw
-from randes_cli.core.codes import encode, multiply_scales, pack_codes
-from randes_cli.core.levels import levels
-
-Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
-
-#: Elements that NumPy takes at once; a multiple of eight, so that codes end on a byte.
-_AT_ONCE = 2**16
+from randes_cli.core.arrays import F64
+from randes_cli.core.levels import DISTORTION
+from randes_cli.core.mixture import Mixture
 
 
-@dataclass(frozen=True, slots=True)
-class Scales:
-    """Of one superposition: what it is multiplied by to be cut, and its codes to be read.
+@dataclass(frozen=True)
+class Cut:
+    """What becomes of a group's superposition S as it is read, Q: by tensor.
 
-    Of columns there is a table, as `multiply_scales` wants it; 2^`part` is what values count in.
+    Levels that are means of their cells, of a Gaussian S, and the gain 1 / (1 − D) make
+    ⟨x, Q⟩ = ⟨x, S⟩ and ‖Q‖² = ‖S‖² / (1 − D). Sums of few or of sparse deltas are not Gaussian:
+    tails tell how far, and sealing measures what becomes of them. A share of one element in m
+    comes back m times as large, so that ⟨x, Q⟩ stays and ‖Q‖² grows by m.
+
+    Attributes:
+        share: m.
+        bits: of those that are cut, None where none is.
+        side: the shorter side of each tensor's matrix where it is cut, 0 where it stays live.
+        kept: ⟨S, Q⟩ / ⟨S, S⟩ as it was measured; NaN where it was not.
+        length: ‖Q‖² likewise.
     """
 
-    inverse: tuple[F32, F32]
-    read: tuple[F32, F32]
-    part: int
+    share: F64
+    bits: int | None
+    side: F64
+    kept: F64
+    length: F64
 
+    @classmethod
+    def supposed(cls, share: F64, bits: int | None = None, side: F64 | None = None) -> Cut:
+        """Nothing measured."""
+        unknown = np.full(len(share), np.nan)
+        return cls(share, bits, np.zeros(len(share)) if side is None else side, unknown, unknown)
 
-def add_squares(units: Units, start: int, along: I64, table: I64) -> None:
-    """Add squares of elements `start` and on to the sums of their rows and columns.
+    def measured(self, squares: F64, crossed: F64, length: F64) -> Cut:
+        """With ‖S‖² and ⟨S, Q⟩ of what is stored, and ‖Q‖² of it; where S is any."""
+        there = squares > 0
+        kept = np.divide(crossed, squares, out=self.kept.copy(), where=there)
+        return replace(self, kept=kept, length=np.where(there, self.share**2 * length, self.length))
 
-    `along` begins with the first of these rows; `table` has the sums of columns as
-    `multiply_scales` has their scales.
-    """
-    if fused_cut.add_squares(units, start, along, table):
-        return
-    first = start // table.shape[1]
-    for at in range(0, len(units), _AT_ONCE):
-        squares = units[at : at + _AT_ONCE].astype(np.int64)
-        np.multiply(squares, squares, out=squares)
-        _add_squares(squares, start + at, first, along, table)
+    def read(self, energy: F64, tails: Sequence[F64] | None, whole: F64) -> tuple[F64, F64]:
+        """⟨x, Q⟩ / ⟨x, S⟩ of every delta x in S, tensors × T, and ‖Q‖².
 
-
-def _add_squares(squares: I64, start: int, first: int, along: I64, table: I64) -> None:
-    place, (every, cols) = 0, table.shape
-    while place < len(squares):
-        row, col = divmod(start + place, cols)
-        height = 0 if col else (len(squares) - place) // cols
-        width = cols if height else min(cols - col, len(squares) - place)
-        part = squares[place : place + max(1, height) * width].reshape(-1, width)
-        along[row - first : row - first + len(part)] += part.sum(axis=1)
-        for down in range(min(every, len(part))):
-            sums = part[down::every].sum(axis=0)
-            table[(row + down) % every, col : col + width] += sums
-        place += part.size
-
-
-def cut(units: Units, start: int, bits: int, scales: Scales) -> tuple[Raw, Agreement]:
-    """Codes of elements `start` and on, packed, and how what they are read as agrees with these.
-
-    Of a multiple of eight elements, or of the last.
-    """
-    found = fused_cut.cut(units, start, bits, scales.inverse, scales.read, scales.part)
-    if found is not None:
-        return found
-    made, near = [], Agreement()
-    for at in range(0, len(units), _AT_ONCE):
-        part = units[at : at + _AT_ONCE]
-        values = part.astype(np.float32)
-        multiply_scales(values, start + at, *scales.inverse)
-        codes = encode(values, bits)
-        read = levels(bits)[codes]
-        multiply_scales(read, start + at, *scales.read)
-        near = near.plus(part.astype(np.int64), read, scales.part)
-        made.append(pack_codes(codes, bits))
-    return np.concatenate(made), near
+        `energy` are their ‖x‖², `tails` as of `core.tails.tails`, `whole` is ‖S‖² of a dense S.
+        """
+        kept, length = np.ones(energy.shape), np.ones(len(energy))
+        known = ~np.isnan(self.kept)
+        kept[known] = self.kept[known, None]
+        if self.bits is not None:
+            length = length / (1.0 - (self.side > 0) * DISTORTION[self.bits])
+            rows = self.side > 0
+            if tails is not None and energy.shape[1]:
+                found = Mixture(
+                    energy[rows], [tail[rows] for tail in tails], self.side[rows], self.bits
+                )
+                fitted = found.fitted(np.where(known, self.kept, np.nan)[rows])
+                kept[rows] = np.where(known[rows, None], fitted, found.supposed())
+                length[rows] = found.length()
+        return kept, np.where(known, self.length, self.share * length * whole)
