@@ -10,8 +10,9 @@ import numpy as np
 from randes_cli.build.copies import Copy, place_copies
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact, run_exact
+from randes_cli.build.jobs import Files, Job, Part, unit_bytes, unit_jobs
 from randes_cli.build.steps import BeyondGrid, Steps
-from randes_cli.build.strips import Files, Job, Part, run_job, unit_bytes, unit_jobs
+from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel
