@@ -268,15 +268,24 @@ def push(
     private: bool = False,
     revision: str | None = None,
     message: str | None = None,
+    max_shard_size: int | None = None,
 ) -> PushReport:
     """Upload a bank and a model card to the Hub in one commit; the repository is made if need be.
 
-    `private` decides for a new repository only; `revision` is a branch, made where missing.
+    `private` decides for a new repository only; `revision` is a branch, made where missing. A
+    bank above `max_shard_size` bytes (None: 50 GB, the Hub's largest file) is uploaded in shards.
     Raises UsageError for a bad name, BankDamaged, and HubError.
     """
     from randes_cli.ops import push as module
 
-    return module.push(Path(bank), repo, private=private, revision=revision, message=message)
+    return module.push(
+        Path(bank),
+        repo,
+        private=private,
+        revision=revision,
+        message=message,
+        max_shard_size=max_shard_size,
+    )
 
 
 def _target(

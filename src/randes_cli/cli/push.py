@@ -29,6 +29,7 @@ def push(
         str | None,
         typer.Option("--message", "-m", metavar="TEXT", help="Commit message.", show_default=False),
     ] = None,
+    max_shard_size: o.MaxShardSize = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -36,7 +37,14 @@ def push(
     """Upload a bank to the Hugging Face Hub, with a model card that says what it holds."""
     from randes_cli import push as run
 
-    report = run(bank, repo, private=private, revision=revision, message=message)
+    report = run(
+        bank,
+        repo,
+        private=private,
+        revision=revision,
+        message=message,
+        max_shard_size=o.shard_size(max_shard_size),
+    )
     if json:
         print_json(report)
         return
