@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from randes_cli.cli.render.layout import verdict_style
-from randes_cli.core.verdict import MOST, WHY, by_word, expectation
+from randes_cli.core.verdict import MOST, WHY, by_word, expectation, share
 from randes_cli.errors import printable
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _gain(tasks: Sequence[TaskSummary]) -> str:
     if any(None in one for one in found):
         return ""
     middle, low, high = (fmean(one[n] or 0.0 for one in found) for n in range(3))
-    return f"predicted: {middle:.1%} of what was gained ({low:.0%} to {high:.0%} by family); "
+    return f"predicted to keep {100 * middle:.1f} % of the gain ({share((low, high))} by family); "
 
 
 def _wrapped(line: str, width: int) -> list[str]:
