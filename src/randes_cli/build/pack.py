@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from randes_cli.build.build import Build
 from randes_cli.build.draft import Draft
@@ -19,6 +18,7 @@ from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
@@ -52,7 +52,7 @@ def pack(
     tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
-    options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
+    options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
     base = None if base is None else as_source(base)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
@@ -80,7 +80,7 @@ def pack(
         if seal_bits is None:
             return _written(inputs, out, options, run, force, progress)
         with passing_name(out) as live:
-            report = _written(inputs, live, options, run, force, progress, seal_bits)
+            report = _written(inputs, live, options, run, force, progress, seal_bits, out)
             with in_use(live):
                 sealed = seal_locked(
                     live, out, seal_bits, run, force=force, most=most, progress=progress
@@ -96,15 +96,16 @@ def pack(
 
 def _written(
     inputs: Inputs,
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,
     progress: Progress,
     seal_bits: int | None = None,
+    home: Place | None = None,
 ) -> PackReport:
-    """Write a live bank, and report it as it is or will be sealed."""
-    build = _build(inputs, out, options, run, force, progress)
+    """Write a live bank, and report it as it is or will be sealed (then at `home`)."""
+    build = _build(inputs, out, options, run, force, progress, home)
     if seal_bits is not None:
         build.most = 0  # it is one file, and passes
     return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
@@ -121,11 +122,12 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
 
 def _build(
     inputs: Inputs,
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,
     progress: Progress,
+    home: Place | None = None,
 ) -> Build:
     """The build of a new bank, its steps chosen: it adds every task to an empty one."""
     base, units = inputs.base, inputs.units
@@ -137,7 +139,7 @@ def _build(
         capacity=options.capacity or max(16, 2 * max(held.values())),
         next_index=0,
         base=BaseRecord(
-            recorded_source(base.name, out) if base.name else recorded_words(base.claimed),
+            recorded_source(base.name, home or out) if base.name else recorded_words(base.claimed),
             "",
             base.storage,
             base.source.metadata,
@@ -169,13 +171,14 @@ def _build(
         phase="packing",
         force=force,
         most=options.max_shard_size,
+        home=home,
     )
     build.sample(supposed=inputs.away)
     return build
 
 
 def _fitted(
-    base: str | None, tasks: Sequence[TaskInput], out: Path, options: PackOptions, run: RunOptions
+    base: str | None, tasks: Sequence[TaskInput], out: Place, options: PackOptions, run: RunOptions
 ) -> PackOptions:
     """The options with the bits, groups and share that are predicted best for what is asked."""
     if any(task.group is not None for task in tasks):
