@@ -6,7 +6,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -60,6 +60,12 @@ def writer(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
     return hub
 
 
+def metadata(card: str) -> dict[str, Any]:
+    """What the Hub's client reads of a card."""
+    data: Any = ModelCard(card).data
+    return dict(data.to_dict())
+
+
 def report_of(bank: Path) -> BankReport:
     with BankFile(bank) as file:
         return describe(file)
@@ -69,11 +75,11 @@ def test_the_hubs_client_finds_the_metadata_valid(writer: HubServer, tmp_path: P
     found = replace(report_of(made(tmp_path, "mit", "mit")), base_source=f"org/base@{COMMIT}")
     card = ModelCard(model_card(found, repo=ID, file="two.randes", license="mit"))
     card.validate(repo_type="model")
-    data = card.data.to_dict()
+    data = metadata(str(card))
     assert (data["license"], data["base_model"]) == ("mit", "org/base")
     assert (data["base_model_relation"], data["library_name"]) == ("finetune", "randes")
-    factors = ModelCard(model_card(replace(found, base_storage="zero"), repo=ID, file="x.randes"))
-    assert factors.data.to_dict()["base_model_relation"] == "adapter"
+    factors = model_card(replace(found, base_storage="zero"), repo=ID, file="x.randes")
+    assert metadata(factors)["base_model_relation"] == "adapter"
 
 
 @pytest.mark.parametrize("revision", [None, "trial"])
@@ -137,14 +143,14 @@ def test_the_licence_is_the_one_that_was_asked_for_or_that_all_cards_name(
         tasks.append(TaskInput(f"t{number}", place))
     pack("org/base", tasks, tmp_path / "two.randes")
     assert push(tmp_path / "two.randes", ID, license=asked).license == found
-    card = ModelCard(writer.files(ID)["README.md"].decode())
-    assert card.data.to_dict().get("license") == found
+    assert metadata(writer.files(ID)["README.md"].decode()).get("license") == found
 
 
 def test_banks_of_an_owner_stand_in_a_collection(writer: HubServer, tmp_path: Path) -> None:
     bank = made(tmp_path, "mit", "mit")
     first = push(bank, ID, collection="Our banks")
     again = push(bank, ID, collection="Our banks")
+    assert first.collection is not None
     other = push(bank, "maker/other", collection=first.collection.split("/collections/")[1])
     assert first.collection == again.collection == other.collection
     (slug, items), *more = writer.collections.items()

@@ -38,11 +38,11 @@ def licence_of(bank: BankFile, api: HfApi) -> str | None:
 
 def _named_in(bank: BankFile) -> set[str]:
     """The licences that models' cards name which travel in the bank."""
-    records = (*bank.manifest.tasks, bank.manifest.base)
+    files = [record.files for record in bank.manifest.tasks] + [bank.manifest.base.files]
     digests = {
         digest
-        for record in records
-        for name, digest in record.files.items()
+        for named in files
+        for name, digest in named.items()
         if name.rpartition("/")[2] == _CARD
     }
     made = set()
