@@ -19,6 +19,38 @@ from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 METADATA = {"format": FORMAT_NAME, "version": str(FORMAT_VERSION)}
 
 
+def bank_size(
+    candidates: Iterable[TensorInfo], tensors: Iterable[TensorInfo], manifest: Manifest
+) -> int:
+    """Bytes of the file that a writer with these candidates makes of tensors and a manifest."""
+    position, digests = _reserve(list(candidates)), 2
+    text = TensorInfo(MANIFEST, "U8", (len(encode(manifest)),))
+    for tensor in [*tensors, text]:
+        gap = _gap(position, tensor)
+        position += gap + tensor.nbytes
+        digests += (gap > 0) + chunk_count(tensor)
+    return position + DIGEST_BYTES * digests
+
+
+def _gap(position: int, tensor: TensorInfo) -> int:
+    """Bytes from `position` to the next place that is aligned to a tensor's elements."""
+    size = tensor.nbytes // max(1, tensor.elements)
+    return -position % size if size else 0
+
+
+def _reserve(candidates: list[TensorInfo]) -> int:
+    """Bytes that the header needs at the most: all candidates, and the longest offsets."""
+    text = encode_header(candidates, METADATA)
+    keys = [parse_key(tensor.name) for tensor in candidates]
+    total = sum(tensor.nbytes for tensor in candidates) + 2**40
+    digits = 2 * len(str(total)) + 2
+    padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
+    entry = len(padding) + len(str(len(candidates))) + digits
+    groups = {key.owner for key in keys if key.kind == "sum"}
+    most = len(text) + len(candidates) * digits + (8 + 2 * max(0, len(groups) - 1)) * entry
+    return -(-most // 8) * 8
+
+
 class BankWriter:
     """Lays out and writes a new bank into an open temporary file.
 
@@ -31,7 +63,7 @@ class BankWriter:
         self._tensors: list[TensorInfo] = []
         self._starts: dict[str, int] = {}
         self._digests: dict[str, list[bytes]] = {}
-        self._header_size = self._reserve(list(candidates))
+        self._header_size = _reserve(list(candidates))
         if self._header_size - 8 > MOST_HEADER:
             raise UsageError(
                 f"{out.path}: a header of {self._header_size} bytes, of which safetensors allows "
@@ -39,23 +71,9 @@ class BankWriter:
             )
         self._position = self._header_size
 
-    @staticmethod
-    def _reserve(candidates: list[TensorInfo]) -> int:
-        """Bytes that the header needs at the most: all candidates, and the longest offsets."""
-        text = encode_header(candidates, METADATA)
-        keys = [parse_key(tensor.name) for tensor in candidates]
-        total = sum(tensor.nbytes for tensor in candidates) + 2**40
-        digits = 2 * len(str(total)) + 2
-        padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
-        entry = len(padding) + len(str(len(candidates))) + digits
-        groups = {key.owner for key in keys if key.kind == "sum"}
-        most = len(text) + len(candidates) * digits + (8 + 2 * max(0, len(groups) - 1)) * entry
-        return -(-most // 8) * 8
-
     def place(self, tensor: TensorInfo) -> None:
         """Give a tensor the next place in the file, aligned to its element size."""
-        size = tensor.nbytes // max(1, tensor.elements)
-        gap = -self._position % size if size else 0
+        gap = _gap(self._position, tensor)
         if gap:
             pad = TensorInfo(f"align/{len(self._tensors)}", "U8", (gap,))
             self._append(pad)
