@@ -12,7 +12,7 @@ import json
 import re
 import threading
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,9 +57,10 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: bool = False
 
-    def commit(self, branch: str, changes: dict[str, bytes]) -> str:
-        """Add a commit with these files changed; return its id."""
-        files = {**self.commits.get(self.branches.get(branch, ""), {}), **changes}
+    def commit(self, branch: str, changes: Mapping[str, bytes | None]) -> str:
+        """Add a commit with these files changed (None: gone); return its id."""
+        both = {**self.commits.get(self.branches.get(branch, ""), {}), **changes}
+        files = {path: data for path, data in both.items() if data is not None}
         seed = f"{branch} {len(self.commits)} {sorted(files)}"
         sha = hashlib.sha1(seed.encode()).hexdigest()
         self.commits[sha], self.branches[branch] = files, sha
@@ -82,7 +83,7 @@ class HubServer:
         self.blobs: dict[str, bytes] = {}
         self.page = 1000
 
-    def add(self, name: str, files: dict[str, bytes], *, branch: str = "main") -> str:
+    def add(self, name: str, files: Mapping[str, bytes | None], *, branch: str = "main") -> str:
         """Commit files to a repository, which is made where missing; return the commit's id."""
         return self.repos.setdefault(name, Repo()).commit(branch, files)
 
@@ -334,7 +335,7 @@ class Handler(BaseHTTPRequestHandler):
         return 200, {}, b""
 
     def _commit(self, name: str, branch: str, body: bytes) -> Answer:
-        changes = {}
+        changes: dict[str, bytes | None] = {}
         for line in body.splitlines():
             entry = json.loads(line)
             value = entry["value"]
@@ -342,6 +343,8 @@ class Handler(BaseHTTPRequestHandler):
                 changes[value["path"]] = b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 changes[value["path"]] = self.hub.blobs[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                changes[value["path"]] = None
         sha = self.hub.add(name, changes, branch=branch)
         return _json({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha})
 

@@ -16,7 +16,7 @@ from randes_cli.core.levels import SEAL_BITS, levels
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
-from randes_cli.files import bank_keys, bank_writer
+from randes_cli.files import bank_keys, bank_writer, shards
 from randes_cli.files.bank import BankFile
 from randes_cli.files.digests import digest
 from randes_cli.files.manifest import FEATURES, decode, encode
@@ -153,6 +153,13 @@ def test_names_of_tensors_are_those_of_the_code() -> None:
         "align/<n>",
     }
     assert str(bank_writer.METADATA).replace("'", '"') in DOCUMENT
+    assert str(shards.SHARD_METADATA).replace("'", '"') in DOCUMENT
+    assert {row[0].strip("`") for row in rows_of("15. A bank in shards")[2:6]} == {
+        shards.SHARDS,
+        shards.shard_key("<digest>"),
+        bank_keys.MANIFEST,
+        bank_keys.CHECKS,
+    }
 
 
 def test_fields_of_the_manifest_are_those_of_the_code(tmp_path: Path) -> None:

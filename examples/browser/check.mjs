@@ -11,7 +11,8 @@ async function check(folder, name, entry) {
   let bank;
   try {
     const outside = entry.base ? await open(entry.base) : null;
-    bank = await Bank.open(await open(`${name}.randes`), outside);
+    const shard = (file) => open(join(`${name}.randes.d`, file));
+    bank = await Bank.open(await open(`${name}.randes`), outside, shard);
     await bank.verify();
   } catch (error) {
     return entry.breaks ? null : String(error);

@@ -5,7 +5,7 @@ import { shake256, xxh3 } from "./hashes.js";
 import { ITEM_SIZE, convert, fromFloat32, isFloat, toFloat32, unseal } from "./numbers.js";
 
 const CHUNK = 1 << 20;
-const FEATURES = new Set(["superposition", "sealed", "share", "ties"]);
+const FEATURES = new Set(["superposition", "sealed", "share", "ties", "shards"]);
 const DISTORTION = { 1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006 };
 const fround = Math.fround;
 
@@ -142,13 +142,17 @@ const byCodePoint = (a, b) => {
 // ---------------------------------------------------------------- the bank
 
 export class Bank {
-  /** Reads the header, the manifest and the digests; `base` is the source of a base outside. */
-  static async open(source, base = null) {
+  /**
+   * Reads the header, the manifest and the digests; `base` is the source of a base outside, and
+   * `shard` gives that of a shard by its file's name, for a bank in shards.
+   */
+  static async open(source, base = null, shard = null) {
     const bank = new Bank();
     Object.assign(bank, await readHeader(source));
     bank.source = source;
     need(bank.metadata.format === "randes", "no bank");
     await bank.readChecks();
+    if (bank.entries.has("shards")) await bank.readShards(shard);
     bank.manifest = strictJson(await bank.bytes("manifest"));
     bank.checkManifest();
     bank.tasks = new Map(bank.manifest.tasks.map((task) => [task.name, task]));
@@ -167,6 +171,7 @@ export class Bank {
     need(format === "randes" && [1, 2].includes(version), `version ${version}`);
     need(this.metadata.version === String(version), "__metadata__");
     for (const feature of features) need(FEATURES.has(feature), `unknown feature ${feature}`);
+    need(features.includes("shards") === this.sharded, "the feature shards");
     need(typeof seed === "number", "seed is no number");
     // JSON.parse rounds a larger seed without an error.
     need(Number.isSafeInteger(seed), "a seed that JavaScript cannot hold");
@@ -175,24 +180,49 @@ export class Bank {
   async readChecks() {
     const entry = this.entries.get("checks");
     const checks = await this.source.read(entry.first, entry.end);
-    need(checks.length % 16 === 0 && checks.length >= 32, "checks");
-    const at = (k) => hex(checks.subarray(16 * k, 16 * k + 16));
-    need(at(checks.length / 16 - 1) === xxh3(checks.subarray(0, -16)), "the digest of checks");
-    need(at(0) === xxh3(await this.source.read(0, this.start)), "the digest of the header");
-    let next = 1;
-    for (const [name, { shape }] of this.entries) {
-      if (name === "checks") continue;
-      const spans = chunkSpans(shape);
-      this.digests.set(name, spans.map(([first, end], k) => [first, end, at(next + k)]));
-      next += spans.length;
+    this.digests = digestsOf(await this.source.read(0, this.start), checks, this.entries);
+  }
+
+  /** Section 15: the tensors of shards, of which the index has the headers and the digests. */
+  async readShards(shard) {
+    const options = strictJson(await this.bytes("shards"));
+    need(options.room % 8 === 0 && options.most > 0, "shards");
+    const [index, digests] = [this.entries, new Map()];
+    const entries = new Map();
+    for (const key of index.keys()) {
+      if (["shards", "manifest", "checks"].includes(key)) continue;
+      const name = key.replace(/^shard\//, "");
+      need(key.startsWith("shard/") && /^[0-9a-f]{32}$/.test(name), `an index with ${key}`);
+      const found = shardOf(name, await this.bytes(key));
+      const source = { file: `${name}.safetensors`, open: shard, size: found.size };
+      for (const [tensor, place] of found.entries) {
+        if (tensor === "checks" || tensor.startsWith("align/")) continue;
+        need(tensor !== "manifest" && !entries.has(tensor), `${tensor} is in two shards`);
+        entries.set(tensor, { ...place, source });
+        digests.set(tensor, found.digests.get(tensor));
+      }
     }
-    need(next === checks.length / 16 - 1, "the number of digests");
+    for (const key of ["manifest", "checks"]) {
+      entries.set(key, index.get(key));
+      digests.set(key, this.digests.get(key));
+    }
+    Object.assign(this, { entries, digests, sharded: true });
+  }
+
+  /** Where a tensor's bytes are read: a shard is opened when it is first asked for. */
+  async sourceOf({ source }) {
+    if (!source) return this.source;
+    need(source.open, "this bank is in shards; open it where they are beside it");
+    source.opened ??= source.open(source.file);
+    const opened = await source.opened;
+    need(opened.size === source.size, `${source.file}: another length than its header says`);
+    return opened;
   }
 
   /** A tensor's bytes, each chunk checked. */
   async bytes(name) {
     const entry = this.entries.get(name);
-    const data = await this.source.read(entry.first, entry.end);
+    const data = await (await this.sourceOf(entry)).read(entry.first, entry.end);
     const size = ITEM_SIZE[entry.dtype];
     for (const [first, end, digest] of this.digests.get(name)) {
       need(xxh3(data.subarray(first * size, end * size)) === digest, `${name}: a damaged chunk`);
@@ -434,6 +464,7 @@ export class Bank {
   constructor() {
     this.digests = new Map();
     this.units = new Map();
+    this.sharded = false;
   }
 }
 
@@ -449,10 +480,14 @@ async function readHeader(source) {
   const head = await source.read(0, 8);
   const length = Number(new DataView(head.buffer, head.byteOffset).getBigUint64(0, true));
   need(length <= 100_000_000 && 8 + length <= source.size, "a header longer than the file");
-  const text = await source.read(8, 8 + length);
+  return parseHeader(await source.read(8, 8 + length), source.size);
+}
+
+/** The tensors that a header's JSON says, in the order of their data; a size of null: as it says. */
+function parseHeader(text, size) {
   need(text[0] === 0x7b, "a header that does not begin with {");
   const { __metadata__: metadata = {}, ...header } = strictJson(text);
-  const start = 8 + length;
+  const start = 8 + text.length;
   const found = [];
   for (const [name, { dtype, shape, data_offsets: [first, end] }] of Object.entries(header)) {
     need(dtype in ITEM_SIZE, `${name}: dtype ${dtype}`);
@@ -465,8 +500,40 @@ async function readHeader(source) {
     need(first === at, `${name}: a hole or an overlap before it`);
     at = end;
   }
-  need(at === source.size, "bytes behind the data");
-  return { metadata, entries: new Map(found), start };
+  need(size === null || at === size, "bytes behind the data");
+  return { metadata, entries: new Map(found), start, size: at };
+}
+
+/** The digests that a table of them has for each tensor, as [first element, end, digest]. */
+function digestsOf(head, checks, entries) {
+  need(checks.length % 16 === 0 && checks.length >= 32, "checks");
+  const at = (k) => hex(checks.subarray(16 * k, 16 * k + 16));
+  need(at(checks.length / 16 - 1) === xxh3(checks.subarray(0, -16)), "the digest of checks");
+  need(at(0) === xxh3(head), "the digest of the header");
+  const digests = new Map();
+  let next = 1;
+  for (const [name, { shape }] of entries) {
+    if (name === "checks") continue;
+    const spans = chunkSpans(shape);
+    digests.set(name, spans.map(([first, end], k) => [first, end, at(next + k)]));
+    next += spans.length;
+  }
+  need(next === checks.length / 16 - 1, "the number of digests");
+  return digests;
+}
+
+/** What an index says of a shard: its first bytes and its digests, checked as those of a file. */
+function shardOf(name, data) {
+  const length = Number(new DataView(data.buffer, data.byteOffset).getBigUint64(0, true));
+  need(8 + length <= data.length, `${name}: a header longer than its copy`);
+  const [head, checks] = [data.subarray(0, 8 + length), data.subarray(8 + length)];
+  const found = parseHeader(head.subarray(8), null);
+  need(found.metadata.format === "randes-shard", `${name}: no shard`);
+  const last = [...found.entries].at(-1);
+  need(last && last[0] === "checks", `${name}: checks is not last`);
+  need(last[1].end - last[1].first === checks.length, `${name}: checks has another length`);
+  need(hex(checks.subarray(-16)) === name, `${name}: another digest`);
+  return { ...found, digests: digestsOf(head, checks, found.entries) };
 }
 
 const hex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");

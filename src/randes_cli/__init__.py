@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from randes_cli import timm as timm
     from randes_cli import transformers as transformers
     from randes_cli.api import Bank as Bank
+    from randes_cli.build.convert import convert as convert
     from randes_cli.build.edit import add as add
     from randes_cli.build.edit import remove as remove
     from randes_cli.build.pack import pack as pack
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from randes_cli.read.load import LoadReport as LoadReport
     from randes_cli.read.places import UnpackOptions as UnpackOptions
     from randes_cli.read.unpack import UnpackReport as UnpackReport
+    from randes_cli.reports import ConvertReport as ConvertReport
     from randes_cli.reports import EditReport as EditReport
     from randes_cli.reports import PackReport as PackReport
     from randes_cli.reports import SealReport as SealReport
@@ -83,6 +85,7 @@ _HOME = {
     "CheckFailed": "errors",
     "CheckpointDiff": "ops.diff",
     "CheckpointError": "errors",
+    "ConvertReport": "reports",
     "EditOptions": "specs",
     "EditReport": "reports",
     "EvaluateReport": "ops.evaluate",
@@ -117,6 +120,7 @@ _HOME = {
     "Written": "verbs",
     "add": "build.edit",
     "attach": "live.mixed",
+    "convert": "build.convert",
     "diff": "verbs",
     "evaluate": "ops.evaluate",
     "inspect": "verbs",
@@ -142,6 +146,7 @@ __all__ = [
     "CheckFailed",
     "CheckpointDiff",
     "CheckpointError",
+    "ConvertReport",
     "EditOptions",
     "EditReport",
     "EvaluateReport",
@@ -176,6 +181,7 @@ __all__ = [
     "Written",
     "add",
     "attach",
+    "convert",
     "diff",
     "evaluate",
     "inspect",

@@ -143,3 +143,14 @@ class SealReport:
     bytes_after: int
     before: tuple[TaskSummary, ...]
     after: tuple[TaskSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertReport:
+    """What `convert` did, or would do: bytes of the bank before and after, and its files."""
+
+    bank: str
+    dry_run: bool
+    bytes_before: int
+    bytes_after: int
+    files: int

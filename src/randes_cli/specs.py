@@ -194,6 +194,12 @@ def _set(record: object, **values: object) -> None:
         object.__setattr__(record, name, value)
 
 
+def check_shard_size(size: int | None) -> None:
+    """Raise UsageError unless `size` is one that a shard may have, or None."""
+    if size is not None:
+        Limit(1, 2**63 - 1).check("--max-shard-size", size)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
     """What may be read of a checkpoint.
@@ -229,6 +235,7 @@ class EditOptions:
         merge_adapters: refuse a bank of adapters that stay adapters (where there is a base,
             adapters become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
+        max_shard_size: bytes of a file of the bank at the most (None: as the bank is).
     """
 
     base: StrPath | None = None
@@ -236,9 +243,11 @@ class EditOptions:
     dry_run: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
+    max_shard_size: int | None = None
 
     def __post_init__(self) -> None:
         check_number("--wait", self.wait, MOST_SECONDS)
+        check_shard_size(self.max_shard_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +271,8 @@ class PackOptions:
         merge_adapters: refuse to keep them so (where there is a base and not `adapters`, they
             become full tasks anyway: base + scaling · B · A).
         opening: what may be read of the checkpoints.
+        max_shard_size: bytes of a file at the most: the bank goes into shards beside an index
+            (None: one file up to 50 GB, then shards).
     """
 
     transform: Transform = field(default_factory=Transform)
@@ -278,8 +289,10 @@ class PackOptions:
     adapters: bool = False
     merge_adapters: bool = False
     opening: OpenOptions = field(default_factory=OpenOptions)
+    max_shard_size: int | None = None
 
     def __post_init__(self) -> None:
+        check_shard_size(self.max_shard_size)
         if self.adapters and self.merge_adapters:
             raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
         if self.fit is not None and self.keep is not None:

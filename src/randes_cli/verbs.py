@@ -139,6 +139,7 @@ def verify(
     bank: StrPath,
     *,
     quick: bool = False,
+    prune: bool = False,
     against: Originals | None = None,
     base: StrPath | None = None,
     run: RunOptions | None = None,
@@ -148,14 +149,18 @@ def verify(
 
     A damaged bank is no error here: the report names the damage and the tasks that it hurts.
     With `against` (and a sound bank) tasks are retrieved and compared with their originals.
+    With `prune` the files among its shards that its index does not name are removed (an edit that
+    was killed leaves some).
     Raises MissingError; BankDamaged where not even the header, the manifest and the digests can
-    be read.
+    be read; with `prune` BankLocked.
     """
     from randes_cli.ops import verify as module
 
     run = run or RunOptions()
-    with BankFile(local_bank(as_source(bank))) as file:
-        found = module.verify(file, run, quick=quick, progress=progress)
+    path = local_bank(as_source(bank))
+    freed = module.prune_files(path) if prune else 0
+    with BankFile(path, lenient=True) as file:
+        found = replace(module.verify(file, run, quick=quick, progress=progress), pruned=freed)
         if not (found.sound and against):
             return found
         measured = module.measure(file, _pairs(against), run, base=_text(base), progress=progress)
@@ -263,15 +268,24 @@ def push(
     private: bool = False,
     revision: str | None = None,
     message: str | None = None,
+    max_shard_size: int | None = None,
 ) -> PushReport:
     """Upload a bank and a model card to the Hub in one commit; the repository is made if need be.
 
-    `private` decides for a new repository only; `revision` is a branch, made where missing.
+    `private` decides for a new repository only; `revision` is a branch, made where missing. A
+    bank above `max_shard_size` bytes (None: 50 GB, the Hub's largest file) is uploaded in shards.
     Raises UsageError for a bad name, BankDamaged, and HubError.
     """
     from randes_cli.ops import push as module
 
-    return module.push(Path(bank), repo, private=private, revision=revision, message=message)
+    return module.push(
+        Path(bank),
+        repo,
+        private=private,
+        revision=revision,
+        message=message,
+        max_shard_size=max_shard_size,
+    )
 
 
 def _target(

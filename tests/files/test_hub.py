@@ -623,15 +623,6 @@ def test_a_bank_is_described_from_a_few_ranges(hub: HubServer, bank: Path) -> No
     assert hub.body_bytes < 100_000 < bank.stat().st_size / 10
 
 
-def test_a_bank_on_the_hub_refuses_to_be_edited(hub: HubServer, bank: Path) -> None:
-    hub.add(ID, {"two.randes": bank.read_bytes()})
-    with (
-        open_remote_bank(REF) as remote,
-        pytest.raises(UsageError, match="lies on the Hub; download it"),
-    ):
-        _ = remote.local
-
-
 def test_a_fetched_bank_is_the_same_file(hub: HubServer, bank: Path) -> None:
     commit = hub.add(ID, {"sub/two.randes": bank.read_bytes()})
     fetched = fetch(open_hub_bank(HubRef(ID, None, "sub")))

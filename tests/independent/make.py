@@ -21,6 +21,7 @@ from randes_cli import Bank
 from randes_cli.cli.main import run
 from tests.independent.bad import bad_banks
 from tests.independent.cases import NAMES, State, Vector, vectors
+from tests.independent.shard_cases import bad_shards, shard_vectors
 
 
 def save(state: State, path: Path) -> Path:
@@ -90,6 +91,9 @@ def make(name: str, vector: Vector, folder: Path) -> dict[str, object]:
         command([*words, *vector.retrieve])
         tasks[task] = contents(out)
     bank.write_bytes((work / "bank.randes").read_bytes())
+    for shard in sorted((work / "bank.randes.d").glob("*")):
+        bank.with_name(f"{bank.name}.d").mkdir(exist_ok=True)
+        (bank.with_name(f"{bank.name}.d") / shard.name).write_bytes(shard.read_bytes())
     entry: dict[str, object] = {"shows": vector.shows, "tasks": tasks}
     if "reference" in vector.options:
         entry["base"] = f"{name}.base.safetensors"
@@ -102,8 +106,9 @@ def make(name: str, vector: Vector, folder: Path) -> dict[str, object]:
 def make_all(folder: Path) -> None:
     """Write all vectors, and their index, to an empty folder; works in the current one."""
     index: dict[str, object] = {
-        name: make(name, vector, folder) for name, vector in vectors().items()
+        name: make(name, vector, folder) for name, vector in (vectors() | shard_vectors()).items()
     }
+    index |= bad_shards(folder / "shards-packed.randes", folder)
     good = (folder / "transform-hankel.randes").read_bytes()
     for name, (rule, data) in bad_banks(good).items():
         (folder / f"bad-{name}.randes").write_bytes(data)

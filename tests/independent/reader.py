@@ -5,7 +5,6 @@ Slow and whole: the file is in memory, every digest is checked on opening.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -16,13 +15,12 @@ import numpy as np
 from tests.independent.container import (
     ITEM_SIZE,
     chunk_digests,
-    digest,
     fingerprint,
-    matrix,
     need,
     parse_header,
     strict_json,
 )
+from tests.independent.files import Files
 from tests.independent.numbers import (
     FLOATS,
     Array,
@@ -32,75 +30,21 @@ from tests.independent.numbers import (
     to_f32,
     unpack_codes,
 )
+from tests.independent.streams import permutation, signs, units, view
 
 VERSIONS = (1, 2)
-FEATURES = {"superposition", "sealed", "share", "ties"}
+FEATURES = {"superposition", "sealed", "share", "ties", "shards"}
 DISTORTION = {1: 0.3634, 2: 0.1175, 3: 0.03455, 4: 0.009501, 8: 0.00006}
 #: name → (dtype, shape, bytes)
 Checkpoint = dict[str, tuple[str, tuple[int, ...], bytes]]
-
-
-def stream(kind: str, seed: int, name: str, size: int) -> bytes:
-    """Section 4."""
-    return hashlib.shake_256(f"randes/1|{kind}|{seed}|{name}".encode()).digest(size)
-
-
-def stream_signs(seed: int, name: str, count: int) -> Array:
-    """±1 for each bit of the stream."""
-    data = np.frombuffer(stream("signs", seed, name, (count + 7) // 8), np.uint8)
-    bits = np.unpackbits(data, bitorder="little")[:count]
-    made: Array = np.where(bits == 1, np.float32(-1), np.float32(1))
-    return made
-
-
-def view(shape: tuple[int, ...]) -> tuple[int, int]:
-    """R × C of scales and two-sided signs: the cut with the least R + C, then fewest trailing."""
-    if len(shape) < 2:
-        return 1, prod(shape)
-    cuts = [(prod(shape[:at]), prod(shape[at:])) for at in range(len(shape) - 1, 0, -1)]
-    return min(cuts, key=sum)
-
-
-def signs(kind: str, seed: int, name: str, shape: tuple[int, ...]) -> Array:
-    """Of every element, in the order stored."""
-    rows, columns = matrix(shape)
-    if kind == "none":
-        return np.ones(rows * columns, np.float32)
-    if kind == "column":
-        return np.tile(stream_signs(seed, name, columns), rows)
-    if kind == "two-sided":
-        high, wide = view(shape)
-        both = stream_signs(seed, name, high + wide)
-        return np.outer(both[:high], both[high:]).reshape(-1)
-    need(kind == "hankel", f"signs {kind}")
-    line = stream_signs(seed, name, max(rows + columns - 1, 0))
-    return np.asarray(line[np.add.outer(np.arange(rows), np.arange(columns))].reshape(-1))
-
-
-def permutation(kind: str, seed: int, index: int, layer_type: str, layers: int) -> list[int]:
-    """σ of section 4."""
-    if kind == "shift":
-        return [(position - index) % layers for position in range(layers)]
-    need(kind == "random", f"shuffle {kind}")
-    order, data = list(range(layers)), stream("shuffle", seed, layer_type, 8 * layers)
-    for number, last in enumerate(range(layers - 1, 0, -1)):
-        word = int.from_bytes(data[8 * number : 8 * number + 8], "little")
-        order[last], order[word % (last + 1)] = order[word % (last + 1)], order[last]
-    return order
 
 
 class Bank:
     """One bank; `base` is the checkpoint of a base that lies outside."""
 
     def __init__(self, path: Path, base: Path | None = None) -> None:
-        self.data = path.read_bytes()
-        self.entries, metadata, start = parse_header(self.data)
-        need(metadata.get("format") == "randes", "no bank")
-        for number, (name, entry) in enumerate(self.entries.items()):
-            need(entry.first % ITEM_SIZE[entry.dtype] == 0, f"{name}: not aligned")
-            if name.startswith("align/"):
-                need(name == f"align/{number}" and not any(self.bytes_of(name)), name)
-        self._verify(start)
+        self.files = Files(path)
+        self.entries, metadata = self.files.entries, self.files.metadata
         self.manifest = strict_json(self.bytes_of("manifest"))
         self._check_manifest(metadata)
         self.tasks: dict[str, Any] = {task["name"]: task for task in self.manifest["tasks"]}
@@ -116,9 +60,10 @@ class Bank:
         manifest = self.manifest
         need(manifest["format"] == "randes", "format")
         need(manifest["version"] in VERSIONS, f"version {manifest['version']}")
-        need(metadata == {"format": "randes", "version": str(manifest["version"])}, "__metadata__")
+        need(metadata == {"format": "randes", "version": str(manifest["version"])}, "no bank")
         for feature in manifest["features"]:
             need(feature in FEATURES, f"unknown feature {feature}")
+        need(("shards" in manifest["features"]) == self.files.sharded, "the feature shards")
         for record in (manifest, *manifest["tasks"]):
             need(type(record["seed"]) is int, "seed is no integer")
             need(manifest["version"] == 1 or 0 <= record["seed"] < 2**53, "seed is too large")
@@ -141,52 +86,22 @@ class Bank:
         return {*task["unchanged"], *missing, *task["own"]}
 
     def bytes_of(self, name: str) -> bytes:
-        entry = self.entries[name]
-        return self.data[entry.first : entry.end]
-
-    def _verify(self, start: int) -> None:
-        checks = self.bytes_of("checks")
-        need(len(checks) % 16 == 0 and checks[-16:] == digest(checks[:-16]), "checks")
-        expected = [digest(self.data[:start])]
-        for name, entry in self.entries.items():
-            if name != "checks":
-                expected += chunk_digests(entry.dtype, entry.shape, self.bytes_of(name))
-        need(checks[:-16] == b"".join(expected), "a digest")
+        return self.files.bytes_of(name)
 
     def superposable(self, name: str) -> bool:
         dtype, shape = self.shapes[name]
         return dtype in FLOATS and prod(shape) > 1
 
-    def _layer(self, name: str) -> tuple[str, tuple[int, ...]]:
-        """(layer type, numbers) of a name."""
-        parts = name.split(".")
-        any_script = self.manifest["version"] == 1
-        number = [part.isdecimal() and (any_script or part.isascii()) for part in parts]
-        return (
-            ".".join("*" if yes else part for part, yes in zip(parts, number, strict=True)),
-            tuple(int(part) for part, yes in zip(parts, number, strict=True) if yes),
-        )
-
     def _units(self) -> dict[str, tuple[str, list[str]]]:
         """Of each transformed tensor, the layer type that names its shuffle, and its layers."""
         transform = self.manifest["transform"]
-        types: dict[str, dict[tuple[int, ...], list[str]]] = {}
-        for name in filter(self.superposable, self.shapes):
-            if name in transform.get("exact", ()):
-                continue
-            if transform["targets"] == "all" or name in transform["matched"]:
-                of_type = types.setdefault(self._layer(name)[0], {})
-                of_type.setdefault(self.shapes[name][1], []).append(name)
-        made = {}
-        for layer_type, shapes in types.items():
-            for shape, names in shapes.items():
-                names.sort(key=lambda name: (self._layer(name)[1], name))
-                taken = names[:: transform["every"]]
-                label = layer_type
-                if len(shapes) > 1:
-                    label += "|" + "x".join(map(str, shape))
-                made.update(dict.fromkeys(taken, (label, taken)))
-        return made
+        taken = {
+            name: self.shapes[name][1]
+            for name in filter(self.superposable, self.shapes)
+            if name not in transform.get("exact", ())
+            and (transform["targets"] == "all" or name in transform["matched"])
+        }
+        return units(taken, transform["every"], any_script=self.manifest["version"] == 1)
 
     def _open_base(self, path: Path | None) -> dict[str, bytes]:
         base = self.manifest["base"]

@@ -50,7 +50,7 @@ def test_every_vector_is_in_its_index() -> None:
     assert banks == set(INDEX)
 
 
-@pytest.mark.parametrize("module", ["container", "numbers", "reader"])
+@pytest.mark.parametrize("module", ["container", "files", "numbers", "reader", "streams"])
 def test_the_independent_reader_imports_nothing_of_the_package(module: str) -> None:
     tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text("utf-8"))
     named = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from randes_cli.build import build as engine
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
@@ -91,7 +90,7 @@ def test_a_replacement_is_one_commit_that_reads_each_byte_about_once(
         commits.append(path)
         return atomic_file(path, force=force)
 
-    monkeypatch.setattr(engine, "atomic_file", counted)
+    monkeypatch.setattr("randes_cli.files.bank_output.atomic_file", counted)
     report = add(bank, _inputs(folder, {"whole": "half", "new": "sparse"}), run=ONE, replace=True)
     assert commits == [bank]
     sizes = [Path(source(folder, name)).stat().st_size for name in ("whole", "half", "sparse")]

@@ -62,3 +62,17 @@ def test_models_whose_rows_would_be_mistaken_are_refused(tmp_path: Path) -> None
     pack(str(tmp_path / "base.safetensors"), tasks, tmp_path / "lstm.randes", options())
     with pytest.raises(MismatchError, match="recurrent layers cannot answer"):
         randes_cli.attach(nn.LSTM(8, 8), tmp_path / "lstm.randes")
+
+
+def test_time_before_the_batch_is_refused_and_the_model_is_as_it_was(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    model = nn.TransformerEncoderLayer(32, 4, 48)
+    for number, name in enumerate(("base", *TASKS)):
+        perturb(model, number)
+        save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
+    tasks = [TaskInput(name, str(tmp_path / f"{name}.safetensors")) for name in TASKS]
+    pack(str(tmp_path / "base.safetensors"), tasks, tmp_path / "bank.randes", options())
+    with pytest.raises(MismatchError, match="self_attn: puts time before the batch"):
+        randes_cli.attach(model, tmp_path / "bank.randes")
+    assert all(type(value) is nn.Parameter for value in model.parameters())

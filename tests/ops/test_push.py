@@ -11,6 +11,8 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from randes_cli.build.convert import convert
+from randes_cli.build.edit import remove
 from randes_cli.build.pack import pack
 from randes_cli.errors import CheckpointError, HubError, UsageError
 from randes_cli.files.bank import BankFile
@@ -231,3 +233,24 @@ def test_offline_nothing_can_be_pushed(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set; unset it to push"):
         push(bank, ID)
+
+
+def test_a_bank_goes_in_shards_and_those_of_before_go_from_the_repository(
+    writer: HubServer, bank: Path
+) -> None:
+    made = push(bank, ID, max_shard_size=20_000)
+    here = {path.name for path in bank.parent.iterdir()}
+    assert "two.randes.d" not in here and not any(name.startswith(".") for name in here)
+    first = writer.files(ID)
+    shards = {name for name in first if name.startswith("two.randes.d/")}
+    assert made.files == 1 + len(shards) > 3
+    remove(bank, ["dtd"])
+    again = push(bank, ID, max_shard_size=20_000)
+    second = {name for name in writer.files(ID) if name.startswith("two.randes.d/")}
+    assert again.files == 1 + len(second) and second & shards and second - shards
+    place = bank.parent / "down"
+    for name, data in writer.files(ID).items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+    convert(place / "two.randes", place / "one.randes", single_file=True)
+    assert (place / "one.randes").read_bytes() == bank.read_bytes()

@@ -72,16 +72,17 @@ def text_bank(
     given: PackOptions | None = None,
     *,
     first: int = 0,
+    template: str | None = TEMPLATE,
 ) -> Path:
     """A bank of a text generator's fine-tunes; every second one has a template of its own."""
     torch.manual_seed(0)
     model = llama() if model is None else model
     model.save_pretrained(folder / "base")
-    tokenizer().save_pretrained(folder / "base")
+    tokenizer(template).save_pretrained(folder / "base")
     for number, task in enumerate(tasks):
         perturb(model, first + number)
         model.save_pretrained(folder / task)
-        own = TEMPLATE.replace("<assistant>", f"<{task}>") if number % 2 else TEMPLATE
+        own = template and template.replace("<assistant>", f"<{task}>") if number % 2 else template
         tokenizer(own).save_pretrained(folder / task)
     return pack_folders(folder, given or options(), tasks)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,6 @@ from tests.server.service import (
 )
 
 NAMES = (*EIGHT, "base")
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return text_bank(tmp_path_factory.mktemp("serve"))
-
-
-@pytest.fixture(scope="module")
-def alone(bank: Path) -> Alone:
-    return Alone(bank)
-
-
-@pytest.fixture(scope="module")
-def service(bank: Path) -> Iterator[Service]:
-    with serving(bank) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def asker(service: Service) -> openai.OpenAI:
-    return client(service)
 
 
 def streamed(stream: Any) -> str:

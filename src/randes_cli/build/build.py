@@ -29,11 +29,13 @@ from randes_cli.build.sample import (
 )
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
-from randes_cli.files.atomic import OutputFile, atomic_file, check_space
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.atomic import check_space
+from randes_cli.files.bank_output import BankOutput, bank_output
+from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord, TaskRecord
+from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
@@ -58,7 +60,8 @@ class Built:
 class Build:
     """One build: `sample` chooses steps, then `write` makes the bank (or `preview` none).
 
-    `stored` are the old bank's statistics, of all its tasks.
+    `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
+    the old bank has it, or one file up to a size).
     """
 
     def __init__(
@@ -72,9 +75,10 @@ class Build:
         phase: str,
         force: bool,
         stored: Statistics | None = None,
+        most: int | None = None,
     ) -> None:
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
-        self.phase, self.progress = phase, progress
+        self.phase, self.progress, self.most = phase, progress, most
         tensors = list(draft.base.tensors.values())
         self.workers = Workers(run, tensors, (unit.layers for unit in draft.units))
         #: The base to take deltas from, None where it is all zeros.
@@ -109,7 +113,7 @@ class Build:
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
         if self.draft.old is not None:
-            return self.draft.old.header.file_size
+            return self.draft.old.size
         sums = self.draft.new_sums(self.steps.ready, self.steps)
         return self.draft.estimate(sums, self.cells, seal_bits)
 
@@ -154,13 +158,13 @@ class Build:
         """
         while True:
             try:
-                with self._new_file() as file:
+                with self._new_bank() as out:
                     passes = Passes(
                         self.path,
                         self.draft,
                         self.steps,
                         self.base,
-                        BankWriter(file, self.draft.candidates(self.steps, self.cells)),
+                        BankWriter(out, header_room(self.draft.candidates(self.steps, self.cells))),
                         self.workers,
                         self.progress,
                     )
@@ -170,14 +174,17 @@ class Build:
                 self.steps.widen(retry.units)
 
     @contextmanager
-    def _new_file(self) -> Iterator[OutputFile]:
-        """The file that takes the bank's name, once there is room for it."""
+    def _new_bank(self) -> Iterator[BankOutput]:
+        """The bank that takes its name, once there is room for it."""
         size, draft = self.estimate(), self.draft
         more = sum(tensor_bytes(p.source.tensors.values()) for p in draft.coming if draft.old)
-        check_space(self.path.parent, size + more)
-        with atomic_file(self.path, force=self.force) as file:
-            file.reserve(size)
-            yield file
+        before = draft.old.most if draft.old else None
+        most = most_bytes(self.most, size, before)
+        stays = draft.old.base_bytes if draft.old and most == before else 0
+        check_space(self.path.parent, size + more - stays)
+        with bank_output(self.path, force=self.force, most=most) as out:
+            out.reserve(size)
+            yield out
 
     # Finishing
 

@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.errors import BankDamaged
-from randes_cli.files.atomic import OutputFile, atomic_file, check_space
+from randes_cli.files.atomic import OutputFile, check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.bank_output import bank_output
+from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.manifest import Manifest
+from randes_cli.files.shards import most_bytes
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, no_progress
@@ -35,11 +36,13 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Consecutive chunks of an old bank that a new file takes over as they are."""
+    """Consecutive chunks of an old bank, side by side in both, that a new one takes over.
+
+    `start` is the first one's first byte in its tensor.
+    """
 
     old: BankFile
     start: int
-    target: int
     chunks: list[Chunk]
 
     @property
@@ -47,14 +50,23 @@ class Copy:
         """Bytes that are copied."""
         return sum(chunk.nbytes for chunk in self.chunks)
 
-    def into(self, out: OutputFile) -> int:
+    def into(self, writer: BankWriter) -> int:
         """Copy them, and check what has arrived; returns their number. Raises BankDamaged.
 
         The kernel copies, where it can, without showing what: the new file is read back, from
         memory as a rule. So no edit carries damage over under a digest that nobody looked at.
+        Where they lie in a shard that stays, nothing is done: it keeps its name and its digests.
         """
-        size, place = self.nbytes, self.target
-        out.copy_from(self.old.local.fd, self.start, size, place)
+        key = self.chunks[0].key
+        if writer.has_bytes(key):
+            return self.nbytes
+        with writer.file_of(key) as (out, offset):
+            return self._into(out, offset + self.start)
+
+    def _into(self, out: OutputFile, place: int) -> int:
+        size, key = self.nbytes, self.chunks[0].key
+        if not self.old.store.copy_into(out, key, self.start, size, place):
+            self._fetch(out, place)
         buffer = np.empty(min(_READ, size), np.uint8)
         for chunk in self.chunks:
             running = hasher()
@@ -63,44 +75,55 @@ class Copy:
                 out.read_at(part, place + at)
                 running.update(part.data)
             if running.digest() != chunk.digest:
-                raise BankDamaged(
-                    f"{self.old.path}: tensor {chunk.key!a} is damaged (see: randes verify)"
-                )
+                raise self.old.damaged(chunk.key)
             place += chunk.nbytes
         return size
+
+    def _fetch(self, out: OutputFile, place: int) -> None:
+        """Copy chunk by chunk what lies elsewhere."""
+        start, key = self.start, self.chunks[0].key
+        for chunk in self.chunks:
+            start = start if chunk.key == key else 0
+            raw = np.empty(chunk.nbytes, np.uint8)
+            self.old.read_into(chunk.key, start, raw)
+            out.write_at(raw, place)
+            start, place, key = start + chunk.nbytes, place + chunk.nbytes, chunk.key
 
 
 def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Copy]:
     """Place tensors of an old bank in a new one; returns what to copy for them."""
     made = list[Copy]()
-    end = room = 0
+    ends, room = ((0, -1), (0, -1)), 0
+    in_place = old.path == writer.out.path
     for key in keys:
+        writer.take_over(old.store, key, in_place=in_place)
         tensor, digests = old.info(key), old.digests(key)
-        writer.place(tensor)
-        start, target = old.header.starts[key], writer.start(key)
-        size = tensor.nbytes // max(1, tensor.elements)
+        (file, start), (target_file, target) = old.store.address(key), writer.address(key)
+        size, at = tensor.nbytes // max(1, tensor.elements), 0
         for number, rect in enumerate(chunks(*tensor.matrix)):
             recorded = digests[DIGEST_BYTES * number : DIGEST_BYTES * (number + 1)]
-            writer.set_digest(key, number, recorded)
             chunk = Chunk(key, rect.elements * size, recorded)
-            goes_on = made and (start, target) == (end, made[-1].target + end - made[-1].start)
-            if not goes_on or chunk.nbytes > room:
-                made.append(Copy(old, start, target, []))
+            if ((file, start + at), (target_file, target + at)) != ends or chunk.nbytes > room:
+                made.append(Copy(old, at, []))
                 room = _PIECE
             made[-1].chunks.append(chunk)
-            start, target, room = start + chunk.nbytes, target + chunk.nbytes, room - chunk.nbytes
-            end = start
+            at, room = at + chunk.nbytes, room - chunk.nbytes
+            ends = (file, start + at), (target_file, target + at)
     return made
 
 
 def copy_tensors(
     writer: BankWriter, old: BankFile, keys: Iterable[str], progress: Progress
 ) -> None:
-    """Place tensors of an old bank in a new one and copy their bytes."""
+    """Place tensors of an old bank in a new one and copy their bytes.
+
+    What the new one has of their last part of the bank is all among them.
+    """
     copies = place_copies(writer, old, keys)
+    writer.close_shard()
     total = sum(copy.nbytes for copy in copies)
     for copy in copies:
-        progress("copying", copy.into(writer.out), total)
+        progress("copying", copy.into(writer), total)
 
 
 def content_keys(bank: BankFile) -> list[str]:
@@ -122,9 +145,10 @@ def rewrite_manifest(
     The caller holds the lock. Raises BankDamaged, NoSpace, InputOutputError.
     """
     with BankFile(path) as old:
-        check_space(path.parent, old.header.file_size)
-        with atomic_file(path, force=True) as file:
-            file.reserve(old.header.file_size)
-            writer = BankWriter(file, [*old.header.tensors.values(), *closing_tensors()])
+        most = most_bytes(None, old.size, old.most)
+        check_space(path.parent, old.size)
+        with bank_output(path, force=True, most=most) as out:
+            out.reserve(old.size)
+            writer = BankWriter(out, header_room([*old.store.as_single(), *closing_tensors()]))
             copy_tensors(writer, old, content_keys(old), progress)
             return writer.finish(change(old.manifest))

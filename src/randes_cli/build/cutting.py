@@ -24,7 +24,6 @@ from randes_cli.core.codes import (
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.levels import levels
 from randes_cli.core.share import Share
-from randes_cli.errors import BankDamaged
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sum_key
 from randes_cli.files.bank_writer import BankWriter
@@ -138,9 +137,7 @@ class Cutting:
         raw = np.empty(rect.elements * size, np.uint8)
         self.old.read_into(one.key, rect.start * size, raw)
         if digest(raw) != self.old.digest(one.key, number):
-            raise BankDamaged(
-                f"{self.old.path}: tensor {one.key!a} is damaged (see: randes verify)"
-            )
+            raise self.old.damaged(one.key)
         units: Units = raw.view(code_dtype(8 * size))
         return units
 

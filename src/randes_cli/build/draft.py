@@ -227,7 +227,7 @@ class Draft:
         if self.old is None:
             made = [*self._fixed(cells), *files, *self.new_sums(self.units, steps)]
         else:
-            made = [*self.old.header.tensors.values()]
+            made = self.old.store.as_single()
             freed = self.old.manifest.sealed.keys() - self.start.sealed.keys()
             for group, unit in self.places(steps):
                 if group not in freed or group in self.entered.get(unit, ()):

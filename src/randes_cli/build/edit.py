@@ -265,6 +265,7 @@ class _Edit:
             phase=phase,
             force=True,
             stored=self.stored,
+            most=self.options.max_shard_size,
         )
         build.sample()
 
@@ -272,7 +273,7 @@ class _Edit:
             return EditReport(
                 bank=str(self.old.path),
                 dry_run=options.dry_run,
-                bytes_before=self.old.header.file_size,
+                bytes_before=self.old.size,
                 bytes_after=built.bytes,
                 read_bytes=build.read_bytes,
                 buffer_bytes=build.workers.buffer_bytes,

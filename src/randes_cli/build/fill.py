@@ -18,6 +18,7 @@ def fill(passes: Passes, phase: str) -> None:
     """
     draft, writer = passes.draft, passes.writer
     _place_base(passes)
+    writer.close_shard()
     _place_sums(passes)
     passes.take_over(draft.taken_over())
     if draft.old is not None:
@@ -25,6 +26,8 @@ def fill(passes: Passes, phase: str) -> None:
     for one in draft.exact:
         if one.twin is None:
             writer.place(one.kept)
+    if not _may_be_late(passes):
+        writer.close_shard()
     exact = [one.only_read() if one.twin else one for one in draft.exact]
     passes.run(
         draft.units if draft.old is None else _changing(passes),
@@ -41,6 +44,13 @@ def add_files(passes: Passes) -> None:
     """Write the side files that enter the bank."""
     for tensor, file in passes.draft.new_files():
         passes.writer.add_whole(tensor, file.content())
+
+
+def _may_be_late(passes: Passes) -> bool:
+    """Whether the pass may show that something changed of which the sample knew nothing."""
+    draft = passes.draft
+    looked_through = any(unit not in passes.steps.ready for unit in draft.entered)
+    return looked_through or any(one.twin for one in draft.exact)
 
 
 def _embeds(passes: Passes) -> bool:

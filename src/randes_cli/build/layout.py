@@ -11,15 +11,27 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.records import NO_FINGERPRINT
 from randes_cli.build.steps import Steps
 from randes_cli.files.bank_checks import cut_shape
-from randes_cli.files.bank_keys import cut_key, parse_key, sealed_tensors
-from randes_cli.files.bank_writer import bank_size
-from randes_cli.files.manifest import Manifest
+from randes_cli.files.bank_keys import MANIFEST, cut_key, parse_key, sealed_tensors
+from randes_cli.files.bank_writer import header_room
+from randes_cli.files.container import Container
+from randes_cli.files.manifest import Manifest, encode
 from randes_cli.files.records import SealRecord
 from randes_cli.plan import sealable, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.stored import Cells, Statistics
+
+
+def bank_size(
+    candidates: Iterable[TensorInfo], tensors: Iterable[TensorInfo], manifest: Manifest
+) -> int:
+    """Bytes of a bank in one file of these tensors, in this order, and a manifest."""
+    file = Container()
+    for tensor in [*tensors, TensorInfo(MANIFEST, "U8", (len(encode(manifest)),))]:
+        file.place(tensor)
+    file.place_checks()
+    return header_room(candidates) + file.size
 
 
 def new_size(

@@ -14,7 +14,7 @@ from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import default_capacity
 from randes_cli.build.pack_report import as_sealed, pack_report
 from randes_cli.build.records import recorded_source, recorded_words
-from randes_cli.build.seal import TooLarge, check_most, seal_locked
+from randes_cli.build.seal import TooLarge, check_limit, seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
@@ -76,13 +76,13 @@ def _packed(
     force: bool,
     dry_run: bool,
     progress: Progress,
-    most: int | None = None,
+    limit: int | None = None,
 ) -> PackReport:
     """`pack` with these very bits and groups.
 
-    Raises TooLarge in place of writing a bank of more than `most` bytes.
+    Raises TooLarge in place of writing a bank of more than `limit` bytes.
     """
-    seal_bits = options.bits if options.bits < 8 else None
+    seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
     if seal_bits is not None:
         options = replace(options, bits=16)
     with ExitStack() as stack:
@@ -97,12 +97,19 @@ def _packed(
             return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
         if seal_bits is None:
-            return _written(inputs, out, options, run, force, progress, most=most)
+            return _written(inputs, out, options, run, force, progress, limit=limit)
         with passing_name(out) as live:
             report = _written(inputs, live, options, run, force, progress, seal_bits)
             with in_use(live):
                 sealed = seal_locked(
-                    live, out, seal_bits, run, force=force, most=most, progress=progress
+                    live,
+                    out,
+                    seal_bits,
+                    run,
+                    force=force,
+                    most=most,
+                    limit=limit,
+                    progress=progress,
                 )
             return replace(
                 report,
@@ -121,13 +128,15 @@ def _written(
     force: bool,
     progress: Progress,
     seal_bits: int | None = None,
-    most: int | None = None,
+    limit: int | None = None,
 ) -> PackReport:
     """Write a live bank, and report it as it is or will be sealed."""
     build = _build(inputs, out, options, run, force, progress)
+    if seal_bits is not None:
+        build.most = 0  # it is one file, and passes
 
     def report(built: Built) -> PackReport:
-        check_most(built.bytes, most)
+        check_limit(built.bytes, limit)
         return pack_report(inputs, build, built, seal_bits, dry_run=False)
 
     return build.write(report)
@@ -183,7 +192,16 @@ def _build(
         fixed=False,
     )
     draft = Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
-    build = Build(out, draft, steps, run, progress, phase="packing", force=force)
+    build = Build(
+        out,
+        draft,
+        steps,
+        run,
+        progress,
+        phase="packing",
+        force=force,
+        most=options.max_shard_size,
+    )
     build.sample(supposed=inputs.away)
     return build
 
@@ -206,23 +224,23 @@ def _fitted(
         raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
     plain = replace(options, fit=None, keep=None, bits=16, groups=1, share=1)
     report = _packed(base, tasks, out, plain, run, True, True, no_progress)
-    choices, most = report.alternatives, None
+    choices, limit = report.alternatives, None
     if not choices:
         raise UsageError(
             "--fit and --keep need a prediction, and of this transform or of adapters as they are "
             "nothing was measured: say --bits and --groups"
         )
     if options.fit is not None:
-        most = parse_limit(options.fit, report.base_bytes)
+        limit = parse_limit(options.fit, report.base_bytes)
     while True:
-        if most is None:
+        if limit is None:
             best = smallest_keeping(choices, parse_keep(str(options.keep)))
         else:
-            best = best_fit(choices, most)
+            best = best_fit(choices, limit)
         chosen = replace(plain, bits=best.bits, groups=best.groups, share=best.share)
         try:
-            made = _packed(base, tasks, out, chosen, run, force, dry_run, progress, most)
-            check_most(made.bank_bytes, most)
+            made = _packed(base, tasks, out, chosen, run, force, dry_run, progress, limit)
+            check_limit(made.bank_bytes, limit)
             return made
         except TooLarge as found:
             choices = tuple(

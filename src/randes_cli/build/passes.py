@@ -16,7 +16,7 @@ from randes_cli.build.strips import Files, Job, Part, run_job, unit_bytes, unit_
 from randes_cli.build.tally import Tally
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import BankDamaged, CheckpointError, MismatchError
+from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.base import BankBase
@@ -67,7 +67,7 @@ class Passes:
     def copy_waiting(self) -> None:
         """Copy what was placed since the last pass."""
         for copy in self._waiting:
-            copy.into(self.writer.out)
+            copy.into(self.writer)
         self._waiting = []
 
     def run(
@@ -94,7 +94,7 @@ class Passes:
                 return run_job(files, kernel, self.workers.strip(job.unit.layers), job)
             if isinstance(job, Exact):
                 return run_exact(job, files.writer, files.tally)
-            return job.into(files.writer.out)
+            return job.into(files.writer)
 
         self.workers.run(
             mixed([job for unit, parts in work for job in unit_jobs(unit, parts)], copies),
@@ -120,14 +120,13 @@ class Passes:
                 raw = np.empty(rect.elements * bits // 8, np.uint8)
                 old.read_into(key, rect.start * bits // 8, raw)
                 if digest(raw) != old.digest(key, number):
-                    raise BankDamaged(f"{old.path}: tensor {key!a} is damaged (see: randes verify)")
+                    raise old.damaged(key)
 
     def _digest_shared(self, shared: Sequence[_Shared]) -> None:
         for key, shape, bits, _ in shared:
             for number, rect in enumerate(chunks(*shape)):
-                start = self.writer.start(key) + rect.start * bits // 8
                 raw = np.empty(rect.elements * bits // 8, np.uint8)
-                self.writer.out.read_at(raw, start)
+                self.writer.read(key, rect.start * bits // 8, raw)
                 self.writer.set_digest(key, number, digest(raw))
 
     def _check_base(self) -> None:
@@ -142,9 +141,7 @@ class Passes:
                 raise MismatchError(
                     f"{base.source}: tensor {name!a} has other values than the base"
                 )
-            raise BankDamaged(
-                f"{old.path}: tensor {base_key(name)!a} is damaged (see: randes verify)"
-            )
+            raise old.damaged(base_key(name))
 
     def settle(self) -> None:
         """Coarsen new superpositions until they fit; refuse an overflow of an old one."""

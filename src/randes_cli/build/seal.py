@@ -16,22 +16,25 @@ import numpy as np
 
 from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors
 from randes_cli.build.cutting import Cutting, Sum
+from randes_cli.build.layout import bank_size
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import atomic_file, check_space, check_target
+from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import cut_key, sealed_tensors, sum_key
-from randes_cli.files.bank_writer import BankWriter, bank_size
+from randes_cli.files.bank_output import bank_output
+from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.guard import one_command
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
+from randes_cli.files.shards import most_bytes
 from randes_cli.limits import StrPath
 from randes_cli.plan import chunks, sealable, share_of, tensor_bytes
 from randes_cli.reports import SealReport
-from randes_cli.specs import RunOptions, TensorInfo
+from randes_cli.specs import RunOptions, TensorInfo, check_shard_size
 from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
@@ -48,9 +51,9 @@ class TooLarge(Exception):
         self.size = size
 
 
-def check_most(size: int, most: int | None) -> None:
+def check_limit(size: int, limit: int | None) -> None:
     """Raise TooLarge where a bank may not have this size."""
-    if most is not None and size > most:
+    if limit is not None and size > limit:
         raise TooLarge(size)
 
 
@@ -76,12 +79,14 @@ def seal(
     force: bool = False,
     wait: float = 0.0,
     dry_run: bool = False,
+    max_shard_size: int | None = None,
     progress: Progress = no_progress,
 ) -> SealReport:
     """Write to `out` (None: in place) the bank with its live groups cut to `bits` an element.
 
     Groups that are sealed already stay as they are. Tensors too small for scales of their own
-    (vectors) stay live sums of a read-only group.
+    (vectors) stay live sums of a read-only group. `max_shard_size` is in bytes (None: in shards or
+    not as the bank is).
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
     path, run = Path(bank), run or RunOptions()
@@ -89,12 +94,21 @@ def seal(
     target = edited_bank(path) if itself or out is None else Path(out)
     path = target if itself else path
     check_seal_bits(bits)
+    check_shard_size(max_shard_size)
     if dry_run:
         return seal_locked(path, target, bits, run, dry_run=True, progress=progress)
     if out is not None:
         check_target(target, force=force)
     with bank_lock(target, wait=wait, edits=itself):
-        return seal_locked(path, target, bits, run, force=force or out is None, progress=progress)
+        return seal_locked(
+            path,
+            target,
+            bits,
+            run,
+            force=force or out is None,
+            most=max_shard_size,
+            progress=progress,
+        )
 
 
 def seal_locked(
@@ -106,15 +120,16 @@ def seal_locked(
     force: bool = False,
     dry_run: bool = False,
     most: int | None = None,
+    limit: int | None = None,
     progress: Progress = no_progress,
 ) -> SealReport:
     """`seal`, where the caller holds the lock of `target`.
 
-    Raises TooLarge in place of writing a bank of more than `most` bytes.
+    Raises TooLarge in place of writing a bank of more than `limit` bytes.
     """
     with BankFile(bank) as old:
-        sealing = _Sealing(old, bits, run, progress)
-        return sealing.run(target, force=force, dry_run=dry_run, most=most)
+        sealing = _Sealing(old, bits, run, progress, most)
+        return sealing.run(target, force=force, dry_run=dry_run, limit=limit)
 
 
 def fit_bits(bank: Path, limit: str | None) -> int:
@@ -135,8 +150,10 @@ def fit_bits(bank: Path, limit: str | None) -> int:
 class _Sealing:
     """One sealing under way."""
 
-    def __init__(self, old: BankFile, bits: int, run: RunOptions, progress: Progress) -> None:
-        self.old, self.bits = old, bits
+    def __init__(
+        self, old: BankFile, bits: int, run: RunOptions, progress: Progress, most: int | None
+    ) -> None:
+        self.old, self.bits, self.most = old, bits, most
         manifest = old.manifest
         named = manifest.base.tensors
         self.groups = live_groups(manifest)
@@ -162,7 +179,7 @@ class _Sealing:
         return Sum(group, tensor, share, chunks(*stored.matrix))
 
     def run(
-        self, target: Path, *, force: bool, dry_run: bool, most: int | None = None
+        self, target: Path, *, force: bool, dry_run: bool, limit: int | None = None
     ) -> SealReport:
         made = [tensor for one in self.sums for tensor in self._tensors(one)]
         gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
@@ -173,22 +190,25 @@ class _Sealing:
         size = bank_size(candidates, self._layout(kept, measured), supposed)
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
-        check_most(size, most)
+        check_limit(size, limit)
+        most = most_bytes(self.most, size, self.old.most)
         check_space(target.parent, size)
         self.cutting.measure()
-        with atomic_file(target, force=force) as file:
-            file.reserve(size)
-            writer = BankWriter(file, candidates)
+        with bank_output(target, force=force, most=most) as out:
+            out.reserve(size)
+            writer = BankWriter(out, header_room(candidates))
             copy_tensors(writer, self.old, kept, self.cutting.progress)
+            for number in (0, 1):  # scales, then codes
+                for one in self.sums:
+                    writer.place(self._tensors(one)[number])
+            writer.close_shard()
             self._write_scales(writer)
-            for one in self.sums:
-                writer.place(self._tensors(one)[1])
             self.cutting.cut(writer)
             manifest, statistics = self._sealed(self._moments())
             for tensor, group in zip(measured, self.groups, strict=True):
                 writer.add_whole(tensor, statistics.known.cut[group].astype("<f8").tobytes())
             size = writer.finish(manifest)
-            check_most(size, most)
+            check_limit(size, limit)
             return self._report(target, manifest, statistics, size, dry_run=False)
 
     def _tensors(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
@@ -203,7 +223,7 @@ class _Sealing:
         for one in self.sums:
             rows, columns = self.cutting.fitted(one)
             data = np.concatenate([rows, columns]).astype("<f2").tobytes()
-            writer.add_whole(self._tensors(one)[0], data)
+            writer.write_whole(self._tensors(one)[0], data)
 
     def _measured(self, group: int) -> TensorInfo:
         rows = norm_rows(self.old.manifest.base.tensors.values())

@@ -21,7 +21,6 @@ from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow, code_dtype
 from randes_cli.core.share import Share
 from randes_cli.core.signs import Window
-from randes_cli.errors import BankDamaged
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
@@ -177,7 +176,7 @@ class _JobRun:
         old, chunk = self.files.old, self.job.chunk
         for key, running in self.old_sums.items():
             if old is not None and running.digest() != old.digest(key, chunk):
-                raise BankDamaged(f"{old.path}: tensor {key!a} is damaged (see: randes verify)")
+                raise old.damaged(key)
 
 
 class _Sum:

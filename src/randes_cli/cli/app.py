@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from randes_cli import __version__
+from randes_cli.cli import complete
 from randes_cli.cli.light import LightCommand, LightGroup
 from randes_cli.errors import UsageError
 from randes_cli.files.guard import one_command
@@ -25,6 +27,7 @@ COMMANDS = {
     "plot": "plot",
     "report": "report",
     "seal": "seal",
+    "convert": "convert",
     "tune": "tune",
     "evaluate": "evaluate",
     "serve": "serve",
@@ -55,29 +58,43 @@ def _app(arguments: list[str]) -> typer.Typer:
         cls=LightGroup,
         help="Keep many fine-tuned models of one base in a single file, and get any of them back.",
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=complete.ASKED in os.environ or not _names_one(arguments),
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    called = arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
+    called = arguments[:1] if _names_one(arguments) else COMMANDS
     for name in called:
         module = import_module(f"randes_cli.cli.{COMMANDS[name]}")
         app.command(name, cls=LightCommand)(getattr(module, name))
     return app
 
 
+def _names_one(arguments: list[str]) -> bool:
+    return bool(arguments) and arguments[0] in COMMANDS
+
+
 def call(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Raises what the command raises."""
     arguments = arguments or ["--help"]
+    words = complete.asked_words() if complete.ASKED in os.environ else arguments
     try:
         with one_command(afresh=True):
-            result = _app(arguments)(arguments, standalone_mode=False, prog_name="randes")
+            result = _app(words)(arguments, standalone_mode=False, prog_name="randes")
     except typer.Exit as ending:
         return ending.exit_code
+    except SystemExit as ending:
+        if words is arguments and not _asks_for_completion(arguments):
+            raise
+        return ending.code if isinstance(ending.code, int) else 0
     except Exception as error:
         show = getattr(error, "format_message", None)  # click's own errors
         if show is None:
             raise
         raise UsageError(show()) from error
     return result if isinstance(result, int) else 0
+
+
+def _asks_for_completion(arguments: list[str]) -> bool:
+    """Whether typer answers by itself, and ends the process."""
+    return arguments[0].split("=")[0] in ("--install-completion", "--show-completion")

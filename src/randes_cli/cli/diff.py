@@ -24,7 +24,11 @@ def diff(
     ],
     base: Annotated[
         str | None,
-        typer.Option(help="Compare two checkpoints' deltas from this base.", show_default=False),
+        typer.Option(
+            metavar="PATH",
+            help="Compare two checkpoints' deltas from this base.",
+            show_default=False,
+        ),
     ] = None,
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
@@ -56,9 +60,10 @@ def diff(
 def _other(a: str, b: list[str]) -> str | dict[str, str]:
     """What a bank or a checkpoint is compared with: one other, or originals by task."""
     from randes_cli.files.bank import is_bank
+    from randes_cli.files.words import task_input
 
     if len(b) == 1 and (is_bank(Path(b[0])) or not is_bank(Path(a))):
         return b[0]
     if not is_bank(Path(a)):
         raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
-    return o.by_task([(task.name, task.source) for task in map(o.task_input, b)], "diff")
+    return o.by_task([(task.name, task.source) for task in map(task_input, b)], "diff")

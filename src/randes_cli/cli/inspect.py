@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, plain, print_json, print_lines, progress_bar
+from randes_cli.cli.panels import SPEAKS
+from randes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from randes_cli.verbs import Inspection
 
 
 class By(str, Enum):
@@ -29,40 +35,63 @@ class Sort(str, Enum):
     NAME = "name"
 
 
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[TASK]",
+        help="A task to show alone.",
+        show_default=False,
+        autocompletion=complete.tasks,
+    ),
+]
+Grouping = Annotated[By, typer.Option(metavar="HOW", help="Group tensors by type or by layer.")]
+Order = Annotated[
+    Sort | None,
+    typer.Option(
+        metavar="HOW",
+        help="Order of tasks and groups: index, quality, energy, size or name; by themselves "
+        "tasks come by index, groups with the most interference first.",
+        show_default=False,
+    ),
+]
+AsManifest = Annotated[
+    bool, typer.Option("--manifest", help="Print the JSON manifest.", rich_help_panel=SPEAKS)
+]
+AsRecipe = Annotated[
+    bool,
+    typer.Option(
+        "--recipe",
+        help="Print the recipe that the bank was made from; with --full its steps, too.",
+        rich_help_panel=SPEAKS,
+    ),
+]
+
+
 def inspect(
     bank: o.BankName,
-    task: Annotated[
-        str | None,
-        typer.Option("--task", "-t", help="Show this task alone.", show_default=False),
-    ] = None,
-    by: Annotated[By, typer.Option(help="Group tensors by type or by layer.")] = By.type,
-    sort: Annotated[
-        Sort | None,
-        typer.Option(
-            help="Order of tasks and groups; by themselves tasks come by index, groups with the "
-            "most interference first.",
-            show_default=False,
-        ),
-    ] = None,
+    name: Name = None,
+    task: o.OneTask = None,
+    by: Grouping = By.type,
+    sort: Order = None,
     against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
-    manifest: Annotated[bool, typer.Option("--manifest", help="Print the JSON manifest.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Show every row and column.")] = False,
+    manifest: AsManifest = False,
+    recipe: AsRecipe = False,
+    full: o.Full = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Show what a bank holds, and how well each task will come back."""
-
     from randes_cli import inspect as run
 
-    if manifest:
-        from randes_cli.files.sources import open_bank
-
-        with open_bank(bank) as file:
-            print_json(file.manifest.to_json())
+    if name is not None and task is not None:
+        raise UsageError(f"--task {task}: {name} is named already; inspect shows one task")
+    task = name if task is None else task
+    if manifest or recipe:
+        _print_manifest(bank, recipe=recipe, full=full)
         return
     with progress_bar(quiet=quiet) as progress:
         found = run(
@@ -74,29 +103,55 @@ def inspect(
             run=o.run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
+    if json:
+        _print_report(found, task, measured=bool(against))
+    else:
+        _show(found, task, None if sort is None else sort.value, full=full, quiet=quiet)
+
+
+def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:
+    """A bank's manifest, or the recipe that it was made from."""
+    from randes_cli.files.sources import open_bank
+
+    with open_bank(bank) as file:
+        found = file.manifest
+    if not recipe:
+        print_json(found.to_json())
+        return
+    from randes_cli.files.recipe_of import recipe_text
+
+    print(recipe_text(found, full=full), end="")
+
+
+def _print_report(found: Inspection, task: str | None, *, measured: bool) -> None:
+    """All that was found, as JSON."""
     from randes_cli.core.verdict import sentences
 
     report = found.report
-    if json:
-        print_json(
-            report,
-            ratio_to_base=report.ratio_to_base,
-            ratio_to_separate=report.ratio_to_separate,
-            expect=sentences(report.tasks),
-            **({} if task is None else {"task": task, "task_rows": plain(found.rows)}),
-            **({"measured": plain(found.measured)} if against else {}),
-        )
-        return
+    print_json(
+        report,
+        ratio_to_base=report.ratio_to_base,
+        ratio_to_separate=report.ratio_to_separate,
+        expect=sentences(report.tasks),
+        **({} if task is None else {"task": task, "task_rows": plain(found.rows)}),
+        **({"measured": plain(found.measured)} if measured else {}),
+    )
+
+
+def _show(
+    found: Inspection, task: str | None, sort: str | None, *, full: bool, quiet: bool
+) -> None:
+    """All that was found, for people."""
     from randes_cli.cli.render.bank import bank_view
     from randes_cli.cli.render.task import task_view
 
-    order = None if sort is None else sort.value
+    report = found.report
     if task is None:
-        print_lines(lambda width: bank_view(report, width=width, full=full, sort=order))
+        print_lines(lambda width: bank_view(report, width=width, full=full, sort=sort))
         if report.saving:
             note(report.saving, quiet=quiet)
     else:
-        print_lines(lambda w: task_view(report, task, found.rows, width=w, full=full, sort=order))
+        print_lines(lambda w: task_view(report, task, found.rows, width=w, full=full, sort=sort))
     if found.measured:
         from randes_cli.cli.render.tables import interference_table
 

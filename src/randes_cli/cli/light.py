@@ -11,6 +11,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from randes_cli.cli.panels import SPEAKS
+
 #: What `_plain` says of a value that needs a check.
 _UNSURE = object()
 
@@ -19,14 +21,24 @@ class LightCommand(TyperCommand):
     """A command whose plain values are not checked."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return [_lighten(parameter) for parameter in super().get_params(ctx)]
+        found: list[Any] = super().get_params(ctx)
+        found[-1].rich_help_panel = SPEAKS  # --help, which click adds
+        return [_shown_plainly(_lighten(parameter)) for parameter in found]
 
 
 class LightGroup(TyperGroup):
     """The app, likewise."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return [_lighten(parameter) for parameter in super().get_params(ctx)]
+        return [_shown_plainly(_lighten(parameter)) for parameter in super().get_params(ctx)]
+
+
+def _shown_plainly(parameter: Any) -> Any:
+    """Have the help show what a value is called, and of a switch and of a named one no type."""
+    if hasattr(parameter, "display_type_rich"):  # typer from 0.29 on
+        name = None if parameter.param_type_name == "argument" else parameter.metavar
+        parameter.display_type_rich = lambda ctx: name
+    return parameter
 
 
 def _lighten(parameter: Any) -> Any:

@@ -27,10 +27,19 @@ def plot(
     out: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="The picture: a .svg, .png or .pdf file.", show_default=False
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="The picture: a .svg, .png or .pdf file.",
+            show_default=False,
         ),
     ],
-    kind: Annotated[Kind, typer.Option(help="What to show.")] = Kind.COSINE,
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            metavar="KIND", help="What to show: cosine, layers, distribution, size or lambda."
+        ),
+    ] = Kind.COSINE,
     against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,

@@ -12,18 +12,24 @@ from randes_cli.cli.output import note, print_json, say
 
 
 def push(
-    bank: Annotated[Path, typer.Argument(help="The bank.", show_default=False)],
-    repo: Annotated[str, typer.Argument(help="Where to: org/name.", show_default=False)],
+    bank: Annotated[Path, typer.Argument(metavar="BANK", help="The bank.", show_default=False)],
+    repo: Annotated[
+        str, typer.Argument(metavar="REPO", help="Where to: org/name.", show_default=False)
+    ],
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
     revision: Annotated[
         str | None,
-        typer.Option(help="A branch, made if missing (default: main).", show_default=False),
+        typer.Option(
+            metavar="NAME", help="A branch, made if missing (default: main).", show_default=False
+        ),
     ] = None,
     message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Commit message.", show_default=False)
+        str | None,
+        typer.Option("--message", "-m", metavar="TEXT", help="Commit message.", show_default=False),
     ] = None,
+    max_shard_size: o.MaxShardSize = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -31,7 +37,14 @@ def push(
     """Upload a bank to the Hugging Face Hub, with a model card that says what it holds."""
     from randes_cli import push as run
 
-    report = run(bank, repo, private=private, revision=revision, message=message)
+    report = run(
+        bank,
+        repo,
+        private=private,
+        revision=revision,
+        message=message,
+        max_shard_size=o.shard_size(max_shard_size),
+    )
     if json:
         print_json(report)
         return

@@ -13,7 +13,10 @@ from randes_cli.cli.output import print_json, progress_bar
 
 def report(
     bank: o.BankName,
-    out: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="PATH", help="The HTML file.", show_default=False),
+    ],
     against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,

@@ -7,32 +7,48 @@ from typing import Annotated
 
 import typer
 
+from randes_cli.cli import complete
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar
+from randes_cli.cli.output import human
+from randes_cli.cli.panels import MADE
+from randes_cli.cli.talk import Talk
 from randes_cli.errors import UsageError
+
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Bits of a superposed element: 8, 4, 3, 2 or 1.",
+        show_default=False,
+        rich_help_panel=MADE,
+        autocompletion=complete.words_of("8", "4", "3", "2", "1"),
+    ),
+]
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="The most bits for a bank within 500MB, or 1.1 times the base.",
+        show_default=False,
+        rich_help_panel=MADE,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="BANK", help="The bank to write.", show_default=False),
+]
+InPlace = Annotated[
+    bool, typer.Option("--in-place", help="Replace the bank itself; this cannot be undone.")
+]
 
 
 def seal(
     bank: o.BankName,
-    bits: Annotated[
-        int | None,
-        typer.Option(help="Bits of a superposed element: 8, 4, 3, 2 or 1.", show_default=False),
-    ] = None,
-    fit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE|RATIO",
-            help="The most bits for a bank within 500MB, or 1.1 times the base.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The bank to write.", show_default=False),
-    ] = None,
-    in_place: Annotated[
-        bool, typer.Option("--in-place", help="Replace the bank itself; this cannot be undone.")
-    ] = False,
+    out: Out = None,
+    in_place: InPlace = False,
+    bits: Bits = None,
+    fit: Fit = None,
+    max_shard_size: o.MaxShardSize = None,
     wait: o.Wait = 0.0,
     threads: o.Threads = 0,
     dry_run: o.DryRun = False,
@@ -51,9 +67,9 @@ def seal(
         raise UsageError("say -o BANK for a new bank, or --in-place")
     if (bits is None) == (fit is None):
         raise UsageError("say --bits 8, 4, 3, 2 or 1, or --fit SIZE|RATIO")
-    clock = Clock(json=json)
+    talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source = own_bank(bank) if in_place else local_bank(bank)
-    with progress_bar(quiet=quiet) as progress:
+    with talk.progress() as progress:
         report = run(
             source,
             out,
@@ -61,13 +77,15 @@ def seal(
             o.run_options(threads, None),
             force=force,
             wait=wait,
+            max_shard_size=o.shard_size(max_shard_size),
             dry_run=dry_run,
             progress=progress,
         )
-    written = 0 if dry_run else report.bytes_after
-    if json:
-        print_json(report, **clock.facts(report.bytes_before, written))
-        return
-    print_lines(lambda width: edit_table(report, width), quiet=quiet)
-    note(f"{report.bank}: {human(report.bytes_before)} → {human(report.bytes_after)}", quiet=quiet)
-    note(clock.sentence(report.bytes_before, written), quiet=quiet or dry_run)
+    sizes = f"{report.bank}: {human(report.bytes_before)} → {human(report.bytes_after)}"
+    talk.tell(
+        report,
+        lambda width: edit_table(report, width),
+        read=report.bytes_before,
+        written=report.bytes_after,
+        after=[sizes],
+    )

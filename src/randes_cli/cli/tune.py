@@ -8,28 +8,24 @@ import typer
 
 from randes_cli.cli import environment
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, note, print_json, print_lines, progress_bar
+from randes_cli.cli.talk import Talk
+from randes_cli.errors import counted
+
+Grid = Annotated[
+    str, typer.Option(metavar="VALUES", help="Values of λ to try: FIRST:LAST:STEP, or A,B,C.")
+]
+Uniform = Annotated[bool, typer.Option("--uniform", help="One λ for all: the best on average.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 
 
 def tune(
     bank: o.OwnBank,
     evaluate: o.Evaluation,
     metric: o.Metric = None,
-    grid: Annotated[
-        str, typer.Option(help="Values of λ to try: FIRST:LAST:STEP, or A,B,C.")
-    ] = "0.1:1.0:0.1",
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", "-t", help="A task to tune (default: all); repeatable.", show_default=False
-        ),
-    ] = None,
-    uniform: Annotated[
-        bool, typer.Option("--uniform", help="One λ for all: the best on average.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")
-    ] = False,
+    grid: Grid = "0.1:1.0:0.1",
+    task: o.Tasks = None,
+    uniform: Uniform = False,
+    resume: Resume = False,
     base: o.BaseOption = None,
     wait: o.Wait = 0.0,
     allow_pickle: o.AllowPickle = False,
@@ -47,7 +43,7 @@ def tune(
     from randes_cli.ops.scoring import command_evaluator
     from randes_cli.ops.tune import TuneOptions, parse_grid
 
-    clock = Clock(json=json)
+    talk = Talk(json=json, quiet=quiet)
     options = TuneOptions(
         grid=parse_grid(grid),
         tasks=None if not task else tuple(task),
@@ -57,7 +53,7 @@ def tune(
         base=base,
         wait=wait,
     )
-    with progress_bar(quiet=quiet) as progress:
+    with talk.progress() as progress:
         report = run(
             own_bank(bank),
             command_evaluator(evaluate, environment.GIVEN, metric=metric),
@@ -65,9 +61,10 @@ def tune(
             o.run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             progress=progress,
         )
-    if json:
-        print_json(report, **clock.facts(0, report.bytes_written))
-        return
-    print_lines(lambda width: tuning_table(report, width), quiet=quiet)
     more = f", {report.resumed} from before" if report.resumed else ""
-    note(f"{report.evaluations} evaluations{more}", quiet=quiet)
+    talk.tell(
+        report,
+        lambda width: tuning_table(report, width),
+        written=report.bytes_written,
+        after=[f"{counted(report.evaluations, 'evaluation')}{more}"],
+    )

@@ -2,58 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from randes_cli.cli import complete
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, human, note, print_json, progress_bar, say
-from randes_cli.errors import UsageError
+from randes_cli.cli.output import human, say
+from randes_cli.cli.panels import COMES_OUT
+from randes_cli.cli.talk import Talk
+from randes_cli.errors import UsageError, counted
+
+if TYPE_CHECKING:
+    from randes_cli.read.unpack import UnpackReport
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TASK]...",
+        help="Tasks to write.",
+        show_default=False,
+        autocompletion=complete.tasks,
+    ),
+]
+Everything = Annotated[bool, typer.Option("--all", help="Write every task.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="A .safetensors file, or a folder (default: here).",
+        show_default=False,
+        rich_help_panel=COMES_OUT,
+    ),
+]
+Coefficient = Annotated[
+    float | None,
+    typer.Option(
+        "--lambda",
+        metavar="X",
+        help="λ in place of the task's own.",
+        show_default=False,
+        rich_help_panel=COMES_OUT,
+    ),
+]
+DtypeName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Dtype of all floating-point tensors, as BF16 or bfloat16.",
+        show_default=False,
+        rich_help_panel=COMES_OUT,
+        autocompletion=complete.words_of("float32", "float16", "bfloat16", "float64"),
+    ),
+]
+ShardSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Most bytes of one output file, as 5GB.",
+        show_default=False,
+        rich_help_panel=COMES_OUT,
+    ),
+]
+Saturate = Annotated[
+    bool,
+    typer.Option(
+        "--saturate",
+        help="Clip values beyond the dtype's range, and count.",
+        rich_help_panel=COMES_OUT,
+    ),
+]
 
 
 def unpack(
     bank: o.BankName,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[TASK]...", help="Tasks to write.", show_default=False),
-    ] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", "-t", help="The same, as an option; may be repeated.", show_default=False
-        ),
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Write every task.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A .safetensors file, or a folder (default: here).",
-            show_default=False,
-        ),
-    ] = None,
-    coefficient: Annotated[
-        float | None,
-        typer.Option("--lambda", help="λ in place of the task's own.", show_default=False),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="Dtype of all floating-point tensors, as BF16 or bfloat16.", show_default=False
-        ),
-    ] = None,
-    max_shard_size: Annotated[
-        str | None,
-        typer.Option(help="Most bytes of one output file, as 5GB.", show_default=False),
-    ] = None,
-    saturate: Annotated[
-        bool, typer.Option("--saturate", help="Clip values beyond the dtype's range, and count.")
-    ] = False,
-    safetensors_only: o.SafetensorsOnly = False,
-    trust_remote_code_files: o.TrustCode = False,
+    names: Names = None,
+    task: o.NamedTasks = None,
+    everything: Everything = False,
+    out: Out = None,
+    coefficient: Coefficient = None,
+    dtype: DtypeName = None,
+    max_shard_size: ShardSize = None,
+    saturate: Saturate = False,
+    safetensors_only: o.WeightsOut = False,
+    trust_remote_code_files: o.CodeOut = False,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
@@ -72,8 +108,8 @@ def unpack(
 
     chosen = [*(names or []), *(task or [])]
     if bool(chosen) == everything:
-        raise UsageError("say --task NAME (or several), or --all")
-    clock = Clock(json=json)
+        raise UsageError("say --task NAME (or NAME alone, several too), or --all")
+    talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     options = UnpackOptions(
         coefficient=coefficient,
         dtype=dtype,
@@ -83,7 +119,7 @@ def unpack(
         safetensors_only=safetensors_only,
         trust_remote_code_files=trust_remote_code_files,
     )
-    with progress_bar(quiet=quiet) as progress:
+    with talk.progress() as progress:
         reports = run(
             bank,
             None if everything else chosen,
@@ -95,25 +131,33 @@ def unpack(
             progress=progress,
         )
     total = sum(report.bytes for report in reports)
-    written = 0 if dry_run else total
-    if json:
-        print_json({"tasks": reports}, **clock.facts(total, written))
-        return
-    for report in reports:
-        extra = f", {report.saturated} values clipped" if report.saturated else ""
-        extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
-        say(f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}", quiet=quiet)
-        if report.turned:
-            note(f"{report.task}: {_turned(report.turned)}", quiet=quiet)
-        for text in report.notes:
-            note(f"{report.task}: {text}", quiet=quiet)
-    note(clock.sentence(total, written), quiet=quiet or dry_run)
+    if not json:
+        for report in reports:
+            say(_line(report), quiet=quiet)
+    notes = (note for report in reports for note in _notes(report))
+    talk.tell({"tasks": reports}, read=total, written=total, after=notes)
+
+
+def _line(report: UnpackReport) -> str:
+    """Where a task went."""
+    extra = f", {counted(report.saturated, 'value')} clipped" if report.saturated else ""
+    extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
+    return f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}"
+
+
+def _notes(report: UnpackReport) -> Iterator[str]:
+    """What a person should know of a task that was written."""
+    if report.turned:
+        yield f"{report.task}: {_turned(report.turned)}"
+    for text in report.notes:
+        yield f"{report.task}: {text}"
 
 
 def _turned(names: Sequence[str]) -> str:
     some = ", ".join(map(ascii, names[:3])) + (" …" if len(names) > 3 else "")
+    what = "tensor that is" if len(names) == 1 else "tensors that are"
+    comes = "comes" if len(names) == 1 else "come"
     return (
-        f"{len(names)} tensors that are positive throughout in the base come back with negative "
-        f"values ({some}); where they must not, pack with --rest own and --targets that leave "
-        "them out"
+        f"{len(names):,} {what} positive throughout in the base {comes} back with negative values "
+        f"({some}); where they must not, pack with --rest own and --targets that leave them out"
     )

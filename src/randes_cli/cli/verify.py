@@ -11,20 +11,24 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
 from randes_cli.errors import BankDamaged
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from randes_cli import VerifyReport
+
 
 def verify(
     bank: o.BankName,
     quick: Annotated[
         bool, typer.Option("--quick", help="Check header, manifest and statistics only.")
     ] = False,
-    against: Annotated[
-        list[str] | None,
+    prune: Annotated[
+        bool,
         typer.Option(
-            metavar="NAME=CHECKPOINT",
-            help="Also measure how near a task comes back to its original.",
-            show_default=False,
+            "--prune",
+            help="Remove files among the shards that the bank does not name (a killed edit's).",
         ),
-    ] = None,
+    ] = False,
+    against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
@@ -34,13 +38,13 @@ def verify(
 ) -> None:
     """Check every byte of a bank; name what is damaged and which tasks it hurts."""
     from randes_cli import verify as run
-    from randes_cli.cli.render.tables import check_table
 
     clock = Clock(json=json)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             bank,
             quick=quick,
+            prune=prune,
             against=o.originals(against),
             base=base,
             run=o.run_options(threads, None, allow_pickle=allow_pickle),
@@ -52,20 +56,38 @@ def verify(
             report, sound=report.sound, measured=measured, **clock.facts(report.bytes_checked, 0)
         )
     else:
-        for check in report.against:
-            print_lines(partial(check_table, check), quiet=quiet)
-        if report.sound:
-            say(f"{bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
-        for name, words in report.lost.items():
-            say(f"{name}: {words}", quiet=quiet)
-        for key in report.damaged:
-            say(f"damaged: {key!a}", quiet=quiet)
-        for name, keys in report.hurt.items():
-            say(f"task {name}: hurt by {len(keys)} of them", quiet=quiet)
-        if report.damaged:
-            say(f"whole: {', '.join(report.whole) or 'none'}", quiet=quiet)
+        _show(report, bank, quiet=quiet)
         if against and not measured:
             say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
-        raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors; restore a copy")
+        where = f" in {len(report.shards)} shards" if report.shards else ""
+        raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors{where}; restore a copy")
+
+
+def _show(report: VerifyReport, bank: str, *, quiet: bool) -> None:
+    """What was found, in lines."""
+    from randes_cli.cli.render.tables import check_table
+
+    for check in report.against:
+        print_lines(partial(check_table, check), quiet=quiet)
+    if report.sound:
+        say(f"{bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
+    for file, words in report.shards.items():
+        say(f"shard {file}: {words}", quiet=quiet)
+    if report.unnamed:
+        say(
+            f"{len(report.unnamed)} files beside the index that it does not name; "
+            "randes verify --prune removes them",
+            quiet=quiet,
+        )
+    if report.pruned:
+        say(f"{human(report.pruned)} removed that the index does not name", quiet=quiet)
+    for name, words in report.lost.items():
+        say(f"{name}: {words}", quiet=quiet)
+    for key in report.damaged:
+        say(f"damaged: {key!a}", quiet=quiet)
+    for name, keys in report.hurt.items():
+        say(f"task {name}: hurt by {len(keys)} of them", quiet=quiet)
+    if report.damaged:
+        say(f"whole: {', '.join(report.whole) or 'none'}", quiet=quiet)

@@ -1,11 +1,12 @@
 """The reader of bank files; `docs/bank-format.md` specifies them.
 
-Nothing outside this module and `bank_writer` knows that a bank is one file.
+`bank_store` knows in how many files a bank lies, `bank_writer` makes them; nobody else asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +20,26 @@ from randes_cli.errors import (
     MissingError,
     NewerFormat,
     RandesError,
-    UsageError,
 )
 from randes_cli.files.bank_checks import check_agreement
-from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
+from randes_cli.files.bank_keys import (
+    BASE_DIGESTS,
+    CHECKS,
+    MANIFEST,
+    NORMS,
+    base_key,
+)
+from randes_cli.files.bank_store import is_sound, open_store
 from randes_cli.files.checkpoint import TensorFile, WeightFile
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
-from randes_cli.files.manifest import decode
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.guard import is_still
+from randes_cli.files.header import Header
+from randes_cli.files.manifest import Manifest, decode
 from randes_cli.files.records import TaskRecord
-from randes_cli.limits import MOST_MANIFEST, MOST_STATISTIC
-from randes_cli.plan import Unit, chunks, unit_table
+from randes_cli.files.shard_files import OpenShard, local_shards
+from randes_cli.files.shards import FEATURE, SHARD_METADATA, shard_folder
+from randes_cli.limits import MOST_STATISTIC
+from randes_cli.plan import Unit, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
 
 
@@ -47,21 +58,37 @@ def is_bank(path: Path) -> bool:
 class BankFile:
     """An open bank. Opening checks the header, the manifest and how they agree.
 
-    `file` is the open file where it is not the one at `path` (a bank on the Hub).
+    `file` is the open file where it is not the one at `path` (a bank on the Hub), and `open_shard`
+    opens its shards, should it have any. `lenient`: shards that are missing are no error until
+    they are read. Shards beside the bank stay open (as many as the system allows), so that an edit
+    meanwhile takes nothing away.
     Raises BankDamaged, NewerFormat, MissingError, or CheckpointError where it is no bank.
     """
 
-    def __init__(self, path: Path, file: WeightFile | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: WeightFile | None = None,
+        open_shard: OpenShard | None = None,
+        *,
+        lenient: bool = False,
+    ) -> None:
         self.path = path
-        self.file: WeightFile = file or _open_bank(path)
         try:
-            self.header = self.file.header
-            self._check_format()
-            self._first_digest = self._locate_digests()
-            self._checks = self._read_checks()
-            self.manifest = decode(self._whole(MANIFEST).tobytes())
-            if self.header.metadata.get("version") != str(self.manifest.version):
-                raise BankDamaged("its header says another version than its manifest")
+            self.store = open_store(
+                lambda: self._checked_file(file),
+                open_shard or local_shards(path),
+                lambda opened: file is not None or _is_current(path, opened),
+            )
+            self.header, self.file = self.store.header, self.store.file
+        except (BankDamaged, NewerFormat) as error:
+            raise type(error)(f"{path}: {error}") from None
+        problem = None if lenient else next(iter(self.store.problems.values()), None)
+        if problem is not None:
+            self.close()
+            raise problem
+        try:
+            self.manifest = self._read_manifest()
             check_agreement(self.manifest, self.header.tensors)
         except (BankDamaged, NewerFormat) as error:
             self.close()
@@ -70,52 +97,54 @@ class BankFile:
             self.close()
             raise
 
-    def _check_format(self) -> None:
-        if self.header.metadata.get("format") != FORMAT_NAME:
-            if MANIFEST in self.header.tensors and CHECKS in self.header.tensors:
+    def _checked_file(self, file: WeightFile | None) -> WeightFile:
+        """The open file, which says that it is a bank."""
+        opened = file or _open_bank(self.path)
+        try:
+            self._check_format(opened.header)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _check_format(self, header: Header) -> None:
+        kind = header.metadata.get("format")
+        if kind == SHARD_METADATA["format"]:
+            raise CheckpointError(f"{self.path}: a shard of a bank; name the bank's own file")
+        if kind != FORMAT_NAME:
+            if MANIFEST in header.tensors and CHECKS in header.tensors:
                 raise BankDamaged("its header does not say format: randes any more")
             raise CheckpointError(f"{self.path}: a checkpoint, not a bank (no format: randes)")
-        version = self.header.metadata.get("version", "")
+        version = header.metadata.get("version", "")
         if version.isascii() and version.isdigit() and int(version[:9]) > FORMAT_VERSION:
             raise NewerFormat(f"a bank of version {version[:9]}; upgrade randes")
 
-    def _locate_digests(self) -> dict[str, int]:
-        position, places = DIGEST_BYTES, {}
-        for name, tensor in self.header.tensors.items():
-            if name != CHECKS:
-                places[name] = position
-                position += DIGEST_BYTES * chunk_count(tensor)
-        for name in (MANIFEST, CHECKS):
-            found = self.header.tensors.get(name)
-            if found is None or found.dtype != "U8" or len(found.shape) != 1:
-                raise BankDamaged(f"no {name} tensor of bytes")
-        if self.header.tensors[CHECKS].elements != position + DIGEST_BYTES:
-            raise BankDamaged("checks has a wrong length")
-        if self.header.tensors[MANIFEST].elements > MOST_MANIFEST:
-            raise BankDamaged(f"its manifest is larger than {MOST_MANIFEST} bytes")
-        return places
-
-    def _read_checks(self) -> bytes:
-        checks = self.read(CHECKS).tobytes()
-        if digest(checks[:-DIGEST_BYTES]) != checks[-DIGEST_BYTES:]:
-            raise BankDamaged("the table of digests is damaged")
-        header = np.empty(self.header.size, np.uint8)
-        self._read_at(0, header)
-        if digest(header) != checks[:DIGEST_BYTES]:
-            raise BankDamaged("the header is damaged")
-        return checks
-
-    @property
-    def local(self) -> TensorFile:
-        """The open file. Raises UsageError where the bank lies on the Hub."""
-        if isinstance(self.file, TensorFile):
-            return self.file
-        raise UsageError(f"{self.path}: lies on the Hub; download it to work on it")
+    def _read_manifest(self) -> Manifest:
+        """The manifest; what it says of shards is of no use beyond these files."""
+        made = decode(self.store.checked(MANIFEST))
+        if self.header.metadata.get("version") != str(made.version):
+            raise BankDamaged("its header says another version than its manifest")
+        if (FEATURE in made.features) != (self.store.layout is not None):
+            raise BankDamaged("manifest and header disagree on whether it is in shards")
+        return replace(made, features=tuple(name for name in made.features if name != FEATURE))
 
     @property
     def size(self) -> int:
-        """Bytes of the bank."""
-        return self.header.file_size
+        """Bytes of the bank, shards and all."""
+        return self.store.size
+
+    @property
+    def base_bytes(self) -> int:
+        """Bytes that stay where they are in an edit in place: of the base, in shards."""
+        if self.most is None:
+            return 0
+        named = (base_key(name) for name in self.manifest.base.tensors)
+        return sum(self.info(key).nbytes for key in named if key in self)
+
+    @property
+    def most(self) -> int | None:
+        """Bytes of a shard at the most; None for a bank in one file."""
+        return self.store.layout.most if self.store.layout else None
 
     @cached_property
     def units(self) -> dict[str, Unit]:
@@ -151,13 +180,7 @@ class BankFile:
 
         Raises BankDamaged where the file was cut short since it was opened.
         """
-        self._read_at(self.header.starts[key] + start, out)
-
-    def _read_at(self, offset: int, out: Raw) -> None:
-        try:
-            self.file.read_at(offset, out)
-        except CheckpointError as error:
-            raise BankDamaged(f"{error} (restore a copy)") from error
+        self.store.read_into(key, start, out)
 
     def read(self, key: str) -> Raw:
         """All bytes of a tensor, unchecked."""
@@ -167,29 +190,24 @@ class BankFile:
 
     def read_whole(self, key: str) -> Raw:
         """All bytes of a tensor. Raises BankDamaged when they are not those written."""
-        try:
-            return self._whole(key)
-        except BankDamaged as error:
-            raise BankDamaged(f"{self.path}: {error} (see: randes verify)") from None
-
-    def _whole(self, key: str) -> Raw:
-        data, tensor = self.read(key), self.header.tensors[key]
-        size = tensor.nbytes // max(1, tensor.elements)
-        for number, rect in enumerate(chunks(*tensor.matrix)):
-            piece = data[rect.start * size : (rect.start + rect.elements) * size]
-            if digest(piece) != self.digest(key, number):
-                raise BankDamaged(f"tensor {key!a} is damaged")
+        data = self.read(key)
+        if not is_sound(data, self.header.tensors[key], self.digests(key)):
+            raise self.damaged(key)
         return data
+
+    def damaged(self, key: str) -> BankDamaged:
+        """The error for a tensor whose bytes are not those written."""
+        shard = self.store.shard_of(key)
+        where = f", in {shard_folder(self.path).name}/{shard}," if shard else ""
+        return BankDamaged(f"{self.path}: tensor {key!a}{where} is damaged (see: randes verify)")
 
     def digest(self, key: str, chunk: int) -> bytes:
         """The recorded digest of one chunk."""
-        start = self._first_digest[key] + DIGEST_BYTES * chunk
-        return self._checks[start : start + DIGEST_BYTES]
+        return self.store.digest(key, chunk)
 
     def digests(self, key: str) -> bytes:
         """The recorded digests of a tensor's chunks, joined."""
-        start = self._first_digest[key]
-        return self._checks[start : start + DIGEST_BYTES * chunk_count(self.header.tensors[key])]
+        return self.store.digests(key)
 
     def floats(self, key: str) -> F64:
         """A statistics tensor. Raises BankDamaged where a value cannot be one."""
@@ -216,8 +234,8 @@ class BankFile:
         return made
 
     def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Close the files."""
+        self.store.close()
 
     def __enter__(self) -> BankFile:
         return self
@@ -234,6 +252,11 @@ def _open_bank(path: Path) -> TensorFile:
         if _is_meant_as_bank(path):
             raise BankDamaged(f"{error} (a damaged bank; restore a copy)") from None
         raise
+
+
+def _is_current(path: Path, file: WeightFile) -> bool:
+    """Whether an open file is still the one at its path."""
+    return file.stamp is None or is_still(path, file.stamp)
 
 
 def _is_meant_as_bank(path: Path) -> bool:

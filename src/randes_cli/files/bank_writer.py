@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+from randes_cli.core.arrays import Raw
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import OutputFile
 from randes_cli.files.bank_checks import check_agreement
-from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
+from randes_cli.files.bank_keys import MANIFEST, parse_key
+from randes_cli.files.bank_output import BankOutput
+from randes_cli.files.bank_store import BankStore
+from randes_cli.files.container import FRAME, Container, room_of
+from randes_cli.files.digests import DIGEST_BYTES, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import Manifest, decode, encode
+from randes_cli.files.shard_folder import NewShard
+from randes_cli.files.shards import (
+    FEATURE,
+    SHARD_METADATA,
+    SHARDS,
+    Layout,
+    part_of,
+    shard_key,
+)
 from randes_cli.limits import MOST_HEADER, MOST_MANIFEST
 from randes_cli.plan import chunks
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
@@ -19,27 +35,12 @@ from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 METADATA = {"format": FORMAT_NAME, "version": str(FORMAT_VERSION)}
 
 
-def bank_size(
-    candidates: Iterable[TensorInfo], tensors: Iterable[TensorInfo], manifest: Manifest
-) -> int:
-    """Bytes of the file that a writer with these candidates makes of tensors and a manifest."""
-    position, digests = _reserve(list(candidates)), 2
-    text = TensorInfo(MANIFEST, "U8", (len(encode(manifest)),))
-    for tensor in [*tensors, text]:
-        gap = _gap(position, tensor)
-        position += gap + tensor.nbytes
-        digests += (gap > 0) + chunk_count(tensor)
-    return position + DIGEST_BYTES * digests
+def header_room(candidates: Iterable[TensorInfo]) -> int:
+    """Bytes before the data of a bank in one file: enough for all of these tensors.
 
-
-def _gap(position: int, tensor: TensorInfo) -> int:
-    """Bytes from `position` to the next place that is aligned to a tensor's elements."""
-    size = tensor.nbytes // max(1, tensor.elements)
-    return -position % size if size else 0
-
-
-def _reserve(candidates: list[TensorInfo]) -> int:
-    """Bytes that the header needs at the most: all candidates, and the longest offsets."""
+    The header comes first, and data are written before the last tensor is known.
+    """
+    candidates = list(candidates)
     text = encode_header(candidates, METADATA)
     keys = [parse_key(tensor.name) for tensor in candidates]
     total = sum(tensor.nbytes for tensor in candidates) + 2**40
@@ -51,92 +52,231 @@ def _reserve(candidates: list[TensorInfo]) -> int:
     return -(-most // 8) * 8
 
 
-class BankWriter:
-    """Lays out and writes a new bank into an open temporary file.
+class _File:
+    """One file of the bank: what is in it, and what it is written to.
 
-    The header's room is reserved for every tensor that may come, so that data can be written
-    before the last tensor is known. `finish` writes the manifest, the digests and the header.
+    Attributes:
+        head: bytes before its data; 0 while a shard may still grow.
+        header: its first bytes, once nothing more comes into it (not those of an index).
+        reused: the old shard that it turned out to be.
     """
 
-    def __init__(self, out: OutputFile, candidates: Iterable[TensorInfo]) -> None:
-        self.out = out
-        self._tensors: list[TensorInfo] = []
-        self._starts: dict[str, int] = {}
-        self._digests: dict[str, list[bytes]] = {}
-        self._header_size = _reserve(list(candidates))
-        if self._header_size - 8 > MOST_HEADER:
+    def __init__(self, head: int = 0) -> None:
+        self.container, self.head = Container(), head
+        self.header: bytes | None = None
+        self.new: NewShard | None = None
+        self.reused: str | None = None
+
+
+class BankWriter:
+    """Lays out and writes a new bank: into one file, or into shards and their index.
+
+    `room` is the header's in one file. Where shards end follows from the order in which tensors
+    are placed; a shard that consists of an old one's tensors, all taken over, is that old one.
+    """
+
+    def __init__(self, out: BankOutput, room: int) -> None:
+        self.out, self.room = out, room
+        if out.most is None and room - 8 > MOST_HEADER:
             raise UsageError(
-                f"{out.path}: a header of {self._header_size} bytes, of which safetensors allows "
-                f"{MOST_HEADER}; pack fewer tasks or groups into one bank"
+                f"{out.path}: a header of {room} bytes, of which safetensors allows "
+                f"{MOST_HEADER}; say --max-shard-size, or pack fewer tasks or groups into one bank"
             )
-        self._position = self._header_size
+        self._files: list[_File] = [_File(room)] if out.most is None else []
+        self._of: dict[str, int] = {}
+        self._part, self._filled = "", 0
+        self._old: BankStore | None = None
+        self._lock = threading.Lock()
+
+    # Laying out
 
     def place(self, tensor: TensorInfo) -> None:
-        """Give a tensor the next place in the file, aligned to its element size."""
-        gap = _gap(self._position, tensor)
-        if gap:
-            pad = TensorInfo(f"align/{len(self._tensors)}", "U8", (gap,))
-            self._append(pad)
-            self.write(pad.name, 0, bytes(gap))
-            self.set_digest(pad.name, 0, digest(bytes(gap)))
-        self._append(tensor)
+        """Give a tensor the next place."""
+        if self.out.most is not None:
+            self._make_room(tensor, self.out.most)
+        self._files[-1].container.place(tensor)
+        self._of[tensor.name] = len(self._files) - 1
 
-    def _append(self, tensor: TensorInfo) -> None:
-        self._tensors.append(tensor)
-        self._starts[tensor.name] = self._position
-        self._digests[tensor.name] = [b""] * chunk_count(tensor)
-        self._position += tensor.nbytes
+    def _make_room(self, tensor: TensorInfo, most: int) -> None:
+        """Begin a shard where another part of the bank begins, or this one would be too large."""
+        part, size = part_of(tensor.name), room_of(tensor)
+        full = part != self._part or self._filled + size > most
+        if not self._files or full or self._files[-1].header is not None:
+            self.close_shard()
+            self._files.append(_File())
+            self._part, self._filled = part, FRAME
+        self._filled += size
+
+    def take_over(self, old: BankStore, key: str, *, in_place: bool) -> None:
+        """Give a tensor of an old bank the next place; its bytes stay as they are.
+
+        `in_place`: of the bank that this one replaces, whose shards lie where these go.
+        """
+        self.place(old.header.tensors[key])
+        self._old = old if in_place else self._old
+        self._files[self._of[key]].container.set_digests(key, old.digests(key))
+
+    def close_shard(self) -> None:
+        """Nothing more comes into the shard at hand."""
+        if self.out.most is None or not self._files or self._files[-1].header is not None:
+            return
+        file = self._files[-1]
+        file.container.place_checks()
+        file.header = file.container.header(SHARD_METADATA)
+        if file.new is None:
+            file.head = len(file.header)
+            file.reused = self._same_as_old(file)
+
+    def _same_as_old(self, file: _File) -> str | None:
+        """The shard of the bank that this one replaces that is byte for byte this one."""
+        checks = file.container.checks(file.header or b"")
+        name = checks[-DIGEST_BYTES:].hex()
+        return name if self._old is not None and name in self._old.shards else None
+
+    @property
+    def files(self) -> int:
+        """Files that the bank has so far, its index among them."""
+        return len(self._files) + (self.out.most is not None)
 
     def placed(self, key: str) -> bool:
         """Whether the bank has this tensor."""
-        return key in self._starts
+        return key in self._of
 
-    def start(self, key: str) -> int:
-        """Offset of a placed tensor's first byte in the file."""
-        return self._starts[key]
+    def address(self, key: str) -> tuple[int, int]:
+        """Where a tensor lies: the number of its file, and the offset among its data."""
+        number = self._of[key]
+        return number, self._files[number].container.starts[key]
+
+    def has_bytes(self, key: str) -> bool:
+        """Whether a tensor's bytes are there already, in a shard that stays."""
+        return self._files[self._of[key]].reused is not None
+
+    # Writing
+
+    @contextlib.contextmanager
+    def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
+        """The file that a tensor is written to, and the offset of its first byte there."""
+        file = self._files[self._of[key]]
+        if self.out.most is None:
+            yield self.out.index, file.head + file.container.starts[key]
+            return
+        with self._begun(file).opened() as out:
+            yield out, file.head + file.container.starts[key]
+
+    def _begun(self, file: _File) -> NewShard:
+        """The temporary file of a shard. One that may still grow has no header yet."""
+        if file.new is None:
+            with self._lock:
+                if file.new is None:
+                    file.new = self._create(file)
+        return file.new
+
+    def _create(self, file: _File) -> NewShard:
+        made = self.out.folder.create()
+        size = file.head + file.container.size
+        with made.opened() as out:
+            out.reserve(size)
+            out.resize(size)
+        return made
 
     def write(self, key: str, start: int, data: object) -> None:
         """Write bytes of a placed tensor from byte `start` of its data."""
-        self.out.write_at(data, self._starts[key] + start)
+        with self.file_of(key) as (out, offset):
+            out.write_at(data, offset + start)
+
+    def read(self, key: str, start: int, out: Raw) -> None:
+        """Fill `out` with bytes of a tensor that were written."""
+        with self.file_of(key) as (file, offset):
+            file.read_at(out, offset + start)
 
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
         """Record the digest of one chunk."""
-        self._digests[key][chunk] = value
-
-    def digests(self, key: str) -> bytes:
-        """The digests of a tensor's chunks so far, joined."""
-        return b"".join(self._digests[key])
+        self._files[self._of[key]].container.set_digest(key, chunk, value)
 
     def add_whole(self, tensor: TensorInfo, data: bytes) -> None:
         """Place and write a tensor whose data are at hand."""
         self.place(tensor)
+        self.write_whole(tensor, data)
+
+    def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
+        """Write a placed tensor whose data are at hand."""
         self.write(tensor.name, 0, data)
-        size = len(data) // max(1, tensor.elements)
-        for number, rect in enumerate(chunks(*tensor.matrix)):
-            piece = data[rect.start * size : (rect.start + rect.elements) * size]
-            self.set_digest(tensor.name, number, digest(piece))
+        _set_digests(self._files[self._of[tensor.name]].container, tensor, data)
+
+    # Finishing
 
     def finish(self, manifest: Manifest) -> int:
-        """Write manifest, digests and header; return the file's size in bytes.
+        """Write manifest, digests and headers; return the bank's size in bytes.
 
         What could not be opened again is refused here, by the reader's own checks, before it
         takes a bank's place: UsageError where options or inputs made it so.
         """
+        sharded = self.out.most is not None
+        if sharded:
+            manifest = replace(manifest, features=(*manifest.features, FEATURE))
         text = self._readable(manifest)
-        self.add_whole(TensorInfo(MANIFEST, "U8", (len(text),)), text)
-        body = [self.digests(tensor.name) for tensor in self._tensors]
-        count = (2 * DIGEST_BYTES) + sum(map(len, body))
-        checks = TensorInfo(CHECKS, "U8", (count,))
-        self.place(checks)
         metadata = {**METADATA, "version": str(manifest.version)}
-        header = encode_header(self._tensors, metadata, length=self._header_size - 8)
-        if len(header) != self._header_size:
+        if not sharded:
+            self.out.complete(())
+            return self._close_index(self._files[0].container, [(MANIFEST, text)], metadata)
+        self.close_shard()
+        tables = {}
+        total = 0
+        for file in self._files:
+            name, table, size = self._finish_shard(file)
+            tables[name], total = table, total + size
+        self.out.complete(tables)
+        parts = [(SHARDS, Layout(self.room, self.out.most or 0).encode())]
+        parts += [(shard_key(name), table) for name, table in tables.items()]
+        return total + self._close_index(Container(), [*parts, (MANIFEST, text)], metadata)
+
+    def _finish_shard(self, file: _File) -> tuple[str, bytes, int]:
+        """Name a shard; what the index says of it, and its bytes."""
+        header = file.header or b""
+        checks = file.container.checks(header)
+        name, size = checks[-DIGEST_BYTES:].hex(), len(header) + file.container.size
+        if file.reused is None:
+            new = self._begun(file)
+            if not file.head:
+                new = self._behind_header(new, file, header)
+            with new.opened() as out:
+                out.write_at(header, 0)
+                out.write_at(checks, size - len(checks))
+                out.resize(size)
+            self.out.folder.publish(new, name)
+        return name, header + checks, size
+
+    def _behind_header(self, spool: NewShard, file: _File, header: bytes) -> NewShard:
+        """The data of a shard that was written before all was known that it holds, moved."""
+        file.head = len(header)
+        made = self._create(file)
+        with spool.opened() as old, made.opened() as out:
+            old.resize(file.container.size)
+            out.copy_from(old.fd, 0, file.container.size, file.head)
+        self.out.folder.drop(spool)
+        return made
+
+    def _close_index(
+        self, container: Container, parts: Sequence[tuple[str, bytes]], metadata: dict[str, str]
+    ) -> int:
+        """Write the last tensors of the file that takes the bank's name, and its header."""
+        for key, data in parts:
+            tensor = TensorInfo(key, "U8", (len(data),))
+            container.place(tensor)
+            _set_digests(container, tensor, data)
+        container.place_checks()
+        room = self.room if self.out.most is None else None
+        header = container.header(metadata, size=room)
+        if room is not None and len(header) != room:
             raise AssertionError("the header outgrew its reserve")
-        content = digest(header) + b"".join(body)
-        self.write(CHECKS, 0, content + digest(content))
-        self.out.write_at(header, 0)
-        self.out.resize(self._position)
-        return self._position
+        index = self.out.index
+        for key, data in parts:
+            index.write_at(data, len(header) + container.starts[key])
+        checks = container.checks(header)
+        index.write_at(checks, len(header) + container.size - len(checks))
+        index.write_at(header, 0)
+        index.resize(len(header) + container.size)
+        return len(header) + container.size
 
     def _readable(self, manifest: Manifest) -> bytes:
         """The manifest's bytes, which a reader takes and finds in agreement with the tensors."""
@@ -148,5 +288,12 @@ class BankWriter:
             raise UsageError(reason) from None
         if len(text) > MOST_MANIFEST:
             raise UsageError(f"{self.out.path}: a manifest of more than {MOST_MANIFEST} bytes")
-        check_agreement(read, {tensor.name: tensor for tensor in self._tensors})
+        check_agreement(read, {t.name: t for f in self._files for t in f.container.tensors})
         return text
+
+
+def _set_digests(container: Container, tensor: TensorInfo, data: bytes) -> None:
+    size = len(data) // max(1, tensor.elements)
+    for number, rect in enumerate(chunks(*tensor.matrix)):
+        piece = data[rect.start * size : (rect.start + rect.elements) * size]
+        container.set_digest(tensor.name, number, digest(piece))

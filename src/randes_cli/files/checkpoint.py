@@ -19,6 +19,7 @@ from randes_cli.files.foreign import is_pickle
 from randes_cli.files.guard import Stamp, is_still, note_input, stamp, unwatch, watch
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.quantised import refuse_quantised
+from randes_cli.files.shards import SHARD_METADATA
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.files.system import FLAGS, NO_WAIT, read_at
 from randes_cli.limits import LONGEST_NAME
@@ -46,6 +47,22 @@ class WeightFile(Protocol):
         """Close the file."""
 
 
+def read_fully(fd: int, path: Path, offset: int, out: Raw) -> None:
+    """Fill `out` from `offset` of an open file. Raises CheckpointError where it ends early."""
+    view = out.data
+    try:
+        while view:
+            done = read_at(fd, view, offset)
+            if not done:
+                raise CheckpointError(f"{path}: truncated while it was read")
+            view, offset = view[done:], offset + done
+    except OSError as error:
+        reason = InputOutputError(f"{path}: {error.strerror} while reading")
+        raise (
+            reason if error.errno == errno.EIO else wrap_os_error(error, path, "reading")
+        ) from error
+
+
 class TensorFile:
     """One open safetensors file. Reads are positioned, so threads share it."""
 
@@ -70,18 +87,7 @@ class TensorFile:
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
-        view = out.data
-        try:
-            while view:
-                done = read_at(self.fd, view, offset)
-                if not done:
-                    raise CheckpointError(f"{self.path}: truncated while it was read")
-                view, offset = view[done:], offset + done
-        except OSError as error:
-            reason = InputOutputError(f"{self.path}: {error.strerror} while reading")
-            raise (
-                reason if error.errno == errno.EIO else wrap_os_error(error, self.path, "reading")
-            ) from error
+        read_fully(self.fd, self.path, offset, out)
 
     def close(self) -> None:
         """Close the file; further reads fail."""
@@ -89,6 +95,16 @@ class TensorFile:
         with suppress(OSError):  # nothing was written
             if fd >= 0:
                 os.close(fd)
+
+
+def refuse_bank(file: WeightFile) -> None:
+    """Raise CheckpointError where a file is a bank, or a shard of one."""
+    kind = file.header.metadata.get("format")
+    if kind in (FORMAT_NAME, SHARD_METADATA["format"]):
+        what = "a bank" if kind == FORMAT_NAME else "a shard of a bank"
+        raise CheckpointError(
+            f"{file.path}: {what}, not a checkpoint; unpack the task that you mean"
+        )
 
 
 class Checkpoint:
@@ -132,10 +148,7 @@ class Checkpoint:
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
         for file in files:
             component = components[file.path] if components else ""
-            if file.header.metadata.get("format") == FORMAT_NAME:
-                raise CheckpointError(
-                    f"{file.path}: a bank, not a checkpoint; unpack the task that you mean"
-                )
+            refuse_bank(file)
             refuse_quantised(str(file.path), file.header.tensors)
             for inner, tensor in file.header.tensors.items():
                 name = f"{component}/{inner}" if component else inner

@@ -158,9 +158,10 @@ def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
     return TensorInfo(name, dtype, tuple(shape)), start, stop
 
 
-def parse_header(data: bytes, *, file_size: int) -> Header:
+def parse_header(data: bytes, *, file_size: int | None = None) -> Header:
     """Check the JSON of a header and that its tensors tile the rest of the file exactly.
 
+    `file_size` None: of a file that is not at hand; it is as long as its tensors say.
     Raises ValueError with the reason.
     """
     entries = parse_json(data)
@@ -176,7 +177,7 @@ def parse_header(data: bytes, *, file_size: int) -> Header:
         if start != position:
             raise ValueError(f"tensor {tensor.name[:200]!a}: its data overlap or leave a hole")
         position = stop
-    if size + position != file_size:
+    if file_size is not None and size + position != file_size:
         kind = "truncated" if size + position > file_size else "followed by other bytes"
         raise ValueError(f"{kind}: {size + position} bytes declared, {file_size} there")
     return Header(
@@ -184,7 +185,7 @@ def parse_header(data: bytes, *, file_size: int) -> Header:
         {tensor.name: size + start for tensor, start, _ in rows},
         metadata,
         size,
-        file_size,
+        size + position,
     )
 
 

@@ -29,7 +29,7 @@ from randes_cli.limits import CONTROL, LIMITS, MOST_COEFFICIENT, MOST_SCORE
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, SHARES, Transform
 
 #: Required features that this version knows; a bank that names another is refused.
-FEATURES = frozenset({"superposition", "sealed", "share", "ties"})
+FEATURES = frozenset({"superposition", "sealed", "share", "ties", "shards"})
 
 
 @dataclass(frozen=True, slots=True)

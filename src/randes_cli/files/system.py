@@ -13,8 +13,9 @@ from pathlib import Path
 
 try:
     import fcntl
+    import resource
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]
 
 #: Whether files that are open can be renamed and unlinked.
 POSIX = fcntl is not None
@@ -75,3 +76,9 @@ def set_mode(fd: int, path: Path, mode: int) -> None:
         os.fchmod(fd, mode)
     else:
         path.chmod(mode)
+
+
+def most_open() -> int:
+    """Files that one bank may keep open at once: a quarter of what the system allows."""
+    allowed = 512 if resource is None else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(4, min(4096, allowed // 4)) if allowed > 0 else 4096

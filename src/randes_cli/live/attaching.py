@@ -173,7 +173,8 @@ def _weight(
         return None
     base = slot.tensor.detach()
     if _small(slot.tensor, len(kinds), kinds):
-        return _table(slot, by_task, kinds, reading)
+        weight = _table(slot, by_task, kinds, reading)
+        return None if _all_alike(weight) else weight
     made = _plain(slot, None, [len(base)] * len(kinds), reading)
     chosen = [task for task, kind in enumerate(kinds) if kind in ("superposed", "resized")]
     retrievals = [whole.retrieval for whole in reading.wholes]
@@ -257,6 +258,14 @@ def _table(
         target = table[task]
         (target[: len(tensor)] if base.dim() else target).copy_(tensor)
     return _plain(slot, table, lengths, reading)
+
+
+def _all_alike(weight: Weight) -> bool:
+    """Whether all tasks have the base's values, as they do of indices and masks."""
+    table = weight.table
+    if table is None or len(set(weight.lengths)) > 1:
+        return False
+    return bool((table == weight.base).all())
 
 
 def _plain(slot: Slot, table: torch.Tensor | None, lengths: list[int], reading: Reading) -> Weight:

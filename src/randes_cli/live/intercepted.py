@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 
 class Intercepted(torch.Tensor):
-    """A tensor whose class says what every operation on it gives."""
+    """A tensor whose class says what every operation on it gives.
+
+    Where an operation meets tensors of two such classes, the one that `comes_first` answers.
+    """
+
+    comes_first: ClassVar[bool] = False
 
     @classmethod
     def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -24,6 +29,9 @@ class Intercepted(torch.Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        others = (kind for kind in types if issubclass(kind, Intercepted) and kind.comes_first)
+        if not cls.comes_first and any(others):
+            return NotImplemented
         return cls.answer(func, args, dict(kwargs or {}))
 
 

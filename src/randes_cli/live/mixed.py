@@ -6,7 +6,6 @@ import difflib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live import experts
 from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
 from randes_cli.live.lazy import opened
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.selection import Current, Selection
+from randes_cli.live.special import special_layers
 from randes_cli.live.weight import Weight
 
 #: What PEFT calls rows without an adapter.
@@ -79,7 +78,12 @@ def attach(
             if weight is not None:
                 undo.append(slot)
                 _replace(slot, mixed_parameter(weight, current))
-        layers = _special_layers(model)
+        try:
+            layers = special_layers(model)
+        except MismatchError:
+            for slot in undo:
+                _replace(slot, slot.tensor)
+            raise
         mixed = MixedModel(model, reading, current, undo, layers)
         _warn(mixed, found)
     return mixed
@@ -108,25 +112,6 @@ def _replace(slot: Slot, value: torch.Tensor) -> None:
     for module, attribute in slot.places:
         store: dict[str, Any] = module._parameters
         (store if attribute in store else module._buffers)[attribute] = value
-
-
-def _special_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Give fused experts their own forward; refuse layers that would answer as the base."""
-    made = []
-    for name, module in model.named_modules():
-        mine = [v for v in module._parameters.values() if isinstance(v, Mixed)]
-        if isinstance(module, torch.nn.RNNBase) and mine:
-            raise MismatchError(f"{name}: recurrent layers cannot answer for several tasks")
-        inner = [p for p in module.parameters() if isinstance(p, Mixed)]
-        if inner and name.endswith("experts") and isinstance(module, torch.nn.ModuleList):
-            raise MismatchError(
-                f"{name}: experts that are modules of their own lose sight of whose token is "
-                "whose; use randes_cli.Pool"
-            )
-        if mine and experts.is_fused(module):
-            module.forward = partial(experts.forward, module, mine[0].current)
-            made.append(module)
-    return made
 
 
 class MixedModel:
@@ -184,12 +169,16 @@ class MixedModel:
             for name in names
         ]
 
-    def __call__(self, *inputs: Any, adapter_names: Sequence[Any], **more: Any) -> Any:
+    def __call__(
+        self, *inputs: Any, adapter_names: Sequence[Any] | torch.Tensor, **more: Any
+    ) -> Any:
         """Run the model on a batch whose rows ask for these tasks (PEFT's name for them)."""
         with self.tasks(adapter_names) as model:
             return model(*inputs, **more)
 
-    def generate(self, *inputs: Any, adapter_names: Sequence[Any], **more: Any) -> Any:
+    def generate(
+        self, *inputs: Any, adapter_names: Sequence[Any] | torch.Tensor, **more: Any
+    ) -> Any:
         """The model's `generate`, each row as its own task."""
         with self.tasks(adapter_names) as model:
             return model.generate(*inputs, **more)  # type: ignore[operator]

@@ -14,7 +14,7 @@ import torch
 
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.live.intercepted import Intercepted
-from randes_cli.live.rows import Spread, apply, name_of
+from randes_cli.live.rows import Spread, apply, name_of, spread_of
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.weight import Weight
 
@@ -48,6 +48,7 @@ class Mixed(Intercepted, torch.nn.Parameter):
 
     weight: Weight
     current: Current
+    comes_first = True
 
     @classmethod
     def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -78,9 +79,8 @@ def _otherwise(
         return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
     if name == "index_select" and not mixed.weight.positional:
         refuse_rows(mixed.weight)
-    spread = [rows(v, selection) if isinstance(v, Mixed) else v for v in args]
-    known = {k: rows(v, selection) if isinstance(v, Mixed) else v for k, v in given.items()}
-    return apply(func, spread, known)
+    known = {k: _as_rows(v, selection) for k, v in given.items()}
+    return apply(func, [_as_rows(v, selection) for v in args], known)
 
 
 def rows(value: Any, selection: Selection) -> Any:
@@ -98,6 +98,12 @@ def rows(value: Any, selection: Selection) -> Any:
     order = torch.tensor(selection.tasks, device=stacked.device)
     place = torch.searchsorted(order, selection.index.to(stacked.device))
     return Spread(stacked[place], lead(selection))
+
+
+def _as_rows(value: Any, selection: Selection) -> Any:
+    if type(value) in (list, tuple):
+        return type(value)(_as_rows(inner, selection) for inner in value)
+    return rows(value, selection) if isinstance(value, Mixed) else spread_of(value)
 
 
 def lead(selection: Selection) -> int:

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
-from randes_cli.live.mixed_parameter import HANDLERS, Mixed, refuse_rows, rows
-from randes_cli.live.rows import Spread, align, apply, rows_of
+from randes_cli.live.mixed_parameter import HANDLERS, Mixed, lead, refuse_rows, rows
+from randes_cli.live.rows import Spread, align, apply, rows_of, spread_of
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.weight import Weight
 
@@ -30,15 +30,21 @@ def _lengthened(spread: Spread, dims: int) -> Spread:
     return Spread(spread.data.reshape(*spread.data.shape, *[1] * dims), spread.lead)
 
 
-def linear(
-    selection: Selection, input: torch.Tensor, weight: Any, bias: Any = None
-) -> torch.Tensor:
-    """F.linear."""
+def linear(selection: Selection, input: Any, weight: Any, bias: Any = None) -> torch.Tensor:
+    """F.linear. Of an input that all rows share each row has its own result: `Rows`."""
+    if isinstance(input, Mixed):
+        input = rows(input, selection)
+    given = spread_of(input)
+    if isinstance(given, Spread):
+        return rows_of(linear(selection, given.data, weight, bias), given.lead)
     if isinstance(weight, Mixed):
-        made = weight.weight.linear(input, selection)
+        made = weight.weight.linear(given, selection)
     else:
-        made = F.linear(input, weight)
-    return _with_bias(made, bias, selection)
+        made = F.linear(given, weight)
+    made = _with_bias(made, bias, selection)
+    if len(made) == len(given):
+        return made
+    return rows_of(made.reshape(*selection.index.shape, 1, *made.shape[1:]), lead(selection))
 
 
 def _addmm(

@@ -7,7 +7,7 @@ here is an error: an operation that took the rows for something else would answe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ _ELEMENTWISE = frozenset(
         *("rsqrt", "log", "log1p", "expm1", "clamp", "clamp_min", "clamp_max", "square"),
         *("reciprocal", "sin", "cos", "erf", "__neg__"),
         *("to", "type_as", "float", "half", "bfloat16", "double"),
-        *("contiguous", "clone", "detach"),
+        *("contiguous", "clone", "detach", "zero_"),
     )
 )
 #: Operations on two tensors that are stretched to one shape.
@@ -55,8 +55,8 @@ class Rows(Intercepted):
 
     @classmethod
     def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        known = {name: _spread(value) for name, value in kwargs.items()}
-        return apply(func, [_spread(value) for value in args], known)
+        known = {name: spread_of(value) for name, value in kwargs.items()}
+        return apply(func, [spread_of(value) for value in args], known)
 
 
 def rows_of(data: torch.Tensor, lead: int) -> Rows:
@@ -66,10 +66,11 @@ def rows_of(data: torch.Tensor, lead: int) -> Rows:
     return made
 
 
-def _spread(value: Any) -> Any:
-    if not isinstance(value, Rows):
-        return value
-    return Spread(plain(value), value.lead)
+def spread_of(value: Any) -> Any:
+    """`Rows` as what `apply` takes."""
+    if type(value) in (list, tuple):
+        return type(value)(spread_of(inner) for inner in value)
+    return Spread(plain(value), value.lead) if isinstance(value, Rows) else value
 
 
 def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -82,7 +83,7 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
         known = _PROPERTIES.get(name) or _SHAPES.get(name)
         if known is not None:
             return known(first, *args[1:], **kwargs)
-        if name in _ELEMENTWISE:
+        if name in _ELEMENTWISE or (name == "linear" and not list(_spreads(args[1:]))):
             return rows_of(func(first.data, *map(_plain, args[1:]), **kwargs), first.lead)
     elif name in ("conv1d", "conv2d", "conv3d"):
         return _convolution(func, *args, **kwargs)
@@ -91,10 +92,54 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
         return func(*[align(v, args[0]) if isinstance(v, Spread) else v for v in args], **masks)
     if name in _PAIRWISE:
         return _pairwise(func, args, kwargs)
+    if _alone(name, [*args, *kwargs.values()]):
+        return _row_by_row(func, args, kwargs)
     raise MismatchError(
         f"{name} on a parameter that differs among the tasks of a batch is not known: "
         "run the tasks one after the other (randes_cli.Pool)"
     )
+
+
+def _alone(name: str, values: Sequence[Any]) -> bool:
+    """Whether parameters are computed with alone: no inputs, and nothing is written in place.
+
+    Vectors are no inputs where they are joined to others (`torch.cat`).
+    """
+    inner = [v for value in values for v in (value if type(value) in (list, tuple) else [value])]
+    others = [v for v in inner if isinstance(v, torch.Tensor) and not isinstance(v, Spread)]
+    joined = name in ("cat", "concat") and all(v.dim() == 1 for v in others)
+    joined = joined and all(len(v.shape) == 1 for v in inner if isinstance(v, Spread))
+    return not name.endswith("_") and (joined or not others)
+
+
+def _row_by_row(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Rows:
+    """What an operation gives for each row's parameters."""
+    first = next(v for v in _spreads([*args, *kwargs.values()]))
+    made = []
+    for place in range(first.data.shape[: first.lead].numel()):
+        mine = [_of_row(value, place) for value in args]
+        found = func(*mine, **{name: _of_row(value, place) for name, value in kwargs.items()})
+        if not isinstance(found, torch.Tensor):
+            raise MismatchError(f"{name_of(func)} of a parameter that differs among tasks")
+        made.append(found)
+    stacked = torch.stack(made)
+    return rows_of(stacked.reshape(*first.data.shape[: first.lead], *made[0].shape), first.lead)
+
+
+def _spreads(values: Sequence[Any]) -> Iterator[Spread]:
+    for value in values:
+        if isinstance(value, Spread):
+            yield value
+        elif type(value) in (list, tuple):
+            yield from _spreads(value)
+
+
+def _of_row(value: Any, place: int) -> Any:
+    if isinstance(value, Spread):
+        return value.data.flatten(0, value.lead - 1)[place]
+    if type(value) in (list, tuple):
+        return type(value)(_of_row(inner, place) for inner in value)
+    return value
 
 
 def name_of(func: Callable[..., Any]) -> str:
@@ -245,6 +290,7 @@ _PROPERTIES: dict[str, Callable[..., Any]] = {
     "size": _size,
     "dim": lambda rows: len(rows.shape),
     "ndim": lambda rows: len(rows.shape),
+    "numel": lambda rows: rows.shape.numel(),
     "dtype": lambda rows: rows.data.dtype,
     "device": lambda rows: rows.data.device,
     "requires_grad": lambda rows: False,
@@ -256,7 +302,11 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "__getitem__": _index,
     "view": _reshape,
     "reshape": _reshape,
+    "reshape_as": lambda rows, other: _reshape(rows, other.shape),
     "permute": _permute,
+    "chunk": lambda rows, count, dim=0: tuple(
+        rows_of(part, rows.lead) for part in rows.data.chunk(count, _axis(rows, dim))
+    ),
     "unsqueeze": lambda rows, dim: rows_of(rows.data.unsqueeze(_axis(rows, dim, 1)), rows.lead),
     "squeeze": lambda rows, dim: rows_of(rows.data.squeeze(_axis(rows, dim)), rows.lead),
     "transpose": lambda rows, one, two: rows_of(

@@ -197,7 +197,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
 
     return BankReport(
         bank=str(bank.path),
-        bank_bytes=bank.header.file_size,
+        bank_bytes=bank.size,
         base_bytes=tensor_bytes(base.values()),
         sum_bytes=held["sum"] + held["scale"],
         own_bytes=held["own"],

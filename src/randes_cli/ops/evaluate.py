@@ -87,7 +87,7 @@ def evaluate(
         records = [file.task(name) for name in names]
         for name in originals or {}:
             file.task(name)
-        size = file.header.file_size
+        size = file.size
     if base is not None:
         watch(SteadyFiles(base))
     made = []

@@ -12,6 +12,8 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.hub_errors import endpoint, hub_errors
 from randes_cli.files.hub_ref import BANK_SUFFIX, SCHEME, parse_ref, recorded_ref
 from randes_cli.ops.describe import BankReport, describe
+from randes_cli.ops.push_files import bank_changes, bank_to_push
+from randes_cli.specs import check_shard_size
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -25,7 +27,10 @@ CARD = "README.md"
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What `push` did. `card` is False where the repository's own card stayed."""
+    """What `push` did. `card` is False where the repository's own card stayed.
+
+    `files` are those of the bank: an index and shards, or one.
+    """
 
     repo: str
     url: str
@@ -33,6 +38,7 @@ class PushReport:
     file: str
     bytes: int
     card: bool
+    files: int = 1
 
 
 def push(
@@ -42,8 +48,12 @@ def push(
     private: bool = False,
     revision: str | None = None,
     message: str | None = None,
+    max_shard_size: int | None = None,
 ) -> PushReport:
     """Upload a bank and its card in one commit, to a repository that is made where missing.
+
+    A bank that is larger than `max_shard_size` bytes (None: than the Hub's largest file) goes in
+    shards, of which there is a copy beside it meanwhile.
 
     `private` decides for a new repository only; `revision` is a branch, made where missing.
     Raises UsageError for a bad name, what `BankFile` raises, and HubError.
@@ -53,18 +63,20 @@ def push(
     ref = parse_ref(SCHEME + repo.removeprefix(SCHEME))
     if ref is None or ref.revision or ref.path:
         raise UsageError(f"{repo}: say org/name; a branch goes to --revision")
-    with BankFile(bank) as file:
-        report = describe(file)
+    check_shard_size(max_shard_size)
+    with BankFile(bank) as opened:
+        report = describe(opened)
     if constants.HF_HUB_OFFLINE:
         raise HubError(f"{repo}: HF_HUB_OFFLINE is set; unset it to push")
     name = bank.name if bank.name.endswith(BANK_SUFFIX) else bank.name + BANK_SUFFIX
     api = HfApi(library_name="randes")
-    with hub_errors(ref.repo, ref.repo):
+    with bank_to_push(bank, max_shard_size) as file, hub_errors(ref.repo, ref.repo):
         api.create_repo(ref.repo, private=private or None, exist_ok=True)
         if revision is not None:
             api.create_branch(ref.repo, branch=revision, exist_ok=True)
         ours = _card_is_ours(api, ref.repo, revision)
-        changes = [CommitOperationAdd(name, bank)]
+        changes = bank_changes(api, ref.repo, revision, file, name)
+        count = sum(isinstance(one, CommitOperationAdd) for one in changes)
         if ours:
             card = model_card(report, repo=ref.repo, file=name)
             changes.append(CommitOperationAdd(CARD, card.encode()))
@@ -81,6 +93,7 @@ def push(
         file=name,
         bytes=report.bank_bytes,
         card=ours,
+        files=count,
     )
 
 

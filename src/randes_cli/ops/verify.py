@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite
-from randes_cli.core.kernel import Kernel
-from randes_cli.core.overlap import Overlap
-from randes_cli.errors import CheckpointError, InputOutputError, MismatchError
+from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError
 from randes_cli.files.bank import BankFile, possible_statistics
 from randes_cli.files.bank_keys import (
     CHECKS,
@@ -27,47 +23,23 @@ from randes_cli.files.bank_keys import (
     scale_key,
     sum_key,
 )
-from randes_cli.files.base import BankBase, bank_base, bank_source
+from randes_cli.files.checkpoint import TensorFile
 from randes_cli.files.digests import digest
-from randes_cli.files.guard import reading
-from randes_cli.files.source import Source
-from randes_cli.ops.compare import retrieved_and_true
+from randes_cli.files.lock import bank_lock, edited_bank
+from randes_cli.files.shard_folder import prune, unnamed
+from randes_cli.files.shards import Contents, shard_file, shard_folder
+from randes_cli.ops.measure import TaskCheck, measure
 from randes_cli.plan import chunks
-from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.specs import ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
-from randes_cli.stats.lengths import norm_rows
-from randes_cli.stats.stored import predict_bank, stored_statistics
+from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
+__all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "prune_files", "verify"]
 
-@dataclass(frozen=True, slots=True)
-class TensorCheck:
-    """One superposed tensor of one task, measured against the original.
-
-    Attributes:
-        cosine: of the retrieved delta with the original one.
-        predicted: the same from the bank's norms.
-        error: ‖retrieved − original‖ / ‖original − base‖.
-    """
-
-    name: str
-    cosine: float
-    predicted: float
-    error: float
-
-
-@dataclass(frozen=True, slots=True)
-class TaskCheck:
-    """One task measured against its original checkpoint; `exact` counts equal tensors."""
-
-    task: str
-    cosine: float
-    predicted: float
-    error: float
-    exact: int
-    tensors: tuple[TensorCheck, ...]
+#: What a bad sector raises, and a file that was cut off meanwhile.
+_UNREADABLE = (InputOutputError, BankDamaged, CheckpointError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +48,10 @@ class VerifyReport:
 
     Attributes:
         damaged: tensors of the bank whose bytes are not those written.
+        shards: files of a bank in shards that are missing, cut short or damaged, each with what is
+            the matter.
+        unnamed: files beside the index that it does not name: what an edit that was killed left.
+        pruned: bytes of such files that were removed.
         hurt: tasks that cannot be retrieved whole, each with the damaged tensors it needs.
         whole: tasks that can.
         lost: tasks whose deltas do not come back, each with why and what to do.
@@ -90,11 +66,14 @@ class VerifyReport:
     whole: tuple[str, ...]
     lost: dict[str, str]
     against: tuple[TaskCheck, ...] = ()
+    shards: dict[str, str] = field(default_factory=dict)
+    unnamed: tuple[str, ...] = ()
+    pruned: int = 0
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
-        return not self.damaged
+        return not self.damaged and not self.shards
 
 
 def _lost(bank: BankFile) -> dict[str, str]:
@@ -133,9 +112,13 @@ def verify(
     keys = [key for key in bank.header.tensors if key != CHECKS]
     if quick:
         keys = [key for key in keys if parse_key(key).kind in ("stats", "manifest")]
-    jobs = [(key, n, rect) for key in keys for n, rect in _chunks(bank.info(key))]
-    total = sum(bank.info(key).nbytes for key in keys)
-    damaged: set[str] = set()
+    problems = bank.store.problems
+    lost = {key for key in keys if bank.store.shard_of(key) in problems}
+    jobs = [
+        (key, n, rect) for key in keys if key not in lost for n, rect in _chunks(bank.info(key))
+    ]
+    total = sum(bank.info(key).nbytes for key in keys if key not in lost)
+    damaged: set[str] = set(lost)
 
     def work(state: threading.local, job: tuple[str, int, tuple[int, int]]) -> int:
         key, number, (start, count) = job
@@ -145,7 +128,11 @@ def verify(
         raw = buffer[:count]
         try:
             bank.read_into(key, start, raw)
-        except (InputOutputError, CheckpointError):  # a bad sector, or cut off meanwhile
+        except (
+            InputOutputError,
+            BankDamaged,
+            CheckpointError,
+        ):  # a bad sector, or cut off meanwhile
             damaged.add(key)
             return count
         if digest(raw) != bank.digest(key, number) or not _possible(bank.info(key), raw):
@@ -169,12 +156,62 @@ def verify(
     return VerifyReport(
         bank=str(bank.path),
         quick=quick,
-        bytes_checked=total + bank.header.size + bank.info(CHECKS).nbytes,
+        bytes_checked=total + bank.store.overhead,
+        shards=_shards(bank, damaged, quick=quick),
+        unnamed=tuple(path.name for path in unnamed_files(bank)),
         damaged=tuple(sorted(damaged)),
         hurt=hurt,
         whole=tuple(task.name for task in bank.manifest.tasks if task.name not in hurt),
-        lost={} if damaged else _lost(bank),
+        lost={} if damaged or problems else _lost(bank),
     )
+
+
+def _shards(bank: BankFile, damaged: set[str], *, quick: bool) -> dict[str, str]:
+    """What is the matter with which shard: its file, what is about its tensors, or those."""
+    found = {file: str(problem) for file, problem in bank.store.problems.items()}
+    for number, contents in enumerate(bank.store.shards.values()):
+        file = shard_file(list(bank.store.shards)[number])
+        hurt = [tensor.name for tensor in contents.content if tensor.name in damaged]
+        if file not in found and hurt:
+            found[file] = f"{len(hurt)} damaged tensors"
+        if file not in found and not quick and not _has_frame(bank, number, contents):
+            found[file] = "what is about its tensors is damaged: the header, the digests or fillers"
+    return found
+
+
+def _has_frame(bank: BankFile, number: int, contents: Contents) -> bool:
+    """Whether a shard has the header, the fillers and the digests that its index says."""
+    starts, tensors = contents.header.starts, contents.header.tensors
+    wanted = {0: contents.head, starts[CHECKS]: contents.checks}
+    fillers = [t for t in tensors.values() if parse_key(t.name).kind == "align"]
+    wanted |= {starts[filler.name]: bytes(filler.nbytes) for filler in fillers}
+    for place, data in wanted.items():
+        raw = np.empty(len(data), np.uint8)
+        try:
+            bank.store.read_shard(number, place, raw)
+        except _UNREADABLE:
+            return False
+        if raw.tobytes() != data:
+            return False
+    return True
+
+
+def unnamed_files(bank: BankFile) -> list[Path]:
+    """Files among the shards of a bank on this machine that its index does not name."""
+    if not isinstance(bank.file, TensorFile):
+        return []
+    return unnamed(shard_folder(bank.path), bank.store.shards)
+
+
+def prune_files(bank: Path, *, wait: float = 0.0) -> int:
+    """Remove files among a bank's shards that its index does not name; the bytes freed.
+
+    Holds the write lock meanwhile: an edit under way has files there that no index names yet.
+    Raises BankLocked, and what opening the bank raises.
+    """
+    path = edited_bank(bank)
+    with bank_lock(path, wait=wait), BankFile(path, lenient=True) as file:
+        return prune(unnamed_files(file), shard_folder(path))
 
 
 def _possible(info: TensorInfo, raw: Raw) -> bool:
@@ -193,113 +230,3 @@ def _chunks(tensor: TensorInfo) -> list[tuple[int, tuple[int, int]]]:
         (number, (rect.start * size, rect.elements * size))
         for number, rect in enumerate(chunks(*tensor.matrix))
     ]
-
-
-@reading()
-def measure(
-    bank: BankFile,
-    originals: Sequence[tuple[str, str]],
-    run: RunOptions,
-    *,
-    base: str | None = None,
-    coefficient: float | None = None,
-    opening: OpenOptions | None = None,
-    progress: Progress = no_progress,
-) -> tuple[TaskCheck, ...]:
-    """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
-    leave = opening or OpenOptions(allow_pickle=run.allow_pickle)
-    with bank_base(bank, base, allow_pickle=run.allow_pickle) as opened:
-        return tuple(
-            _measure_task(bank, opened, name, source, run, coefficient, leave, progress)
-            for name, source in originals
-        )
-
-
-def _measure_task(
-    bank: BankFile,
-    base: BankBase | None,
-    name: str,
-    source: str,
-    run: RunOptions,
-    coefficient: float | None,
-    opening: OpenOptions,
-    progress: Progress,
-) -> TaskCheck:
-    retrieval = Retrieval(bank, base, bank.task(name), coefficient=coefficient, run=run)
-    found: dict[str, dict[int, Overlap]] = {}
-    unlike: set[str] = set()
-    with ExitStack() as stack:
-        leave = opening.recorded(bank.task(name).pickle)
-        original = reopen(stack, name, source, bank_source(bank, base), leave).source
-        if original.tensors != retrieval.tensors:
-            raise MismatchError(f"{source}: has other tensors than task {name}")
-
-        def work(kernel: Kernel, piece: Piece) -> int:
-            tensor = piece.tensor.name
-            if piece.own or not retrieval.superposed(tensor):
-                if not _same_bytes(retrieval, original, kernel, piece):
-                    unlike.add(tensor)
-            else:
-                pair = retrieved_and_true(retrieval, base, original, kernel, piece)
-                found.setdefault(tensor, {})[piece.chunk] = Overlap.of(*pair)
-            return piece.nbytes
-
-        retrieval.workers.run(
-            [piece for tensor in retrieval.tensors for piece in retrieval.pieces(tensor)],
-            work,
-            phase=f"measuring {name}",
-            total=sum(tensor.nbytes for tensor in retrieval.tensors.values()),
-            progress=progress,
-        )
-    _refuse_unlike(retrieval, unlike)
-    return _task_check(bank, retrieval, found)
-
-
-def _same_bytes(retrieval: Retrieval, original: Source, kernel: Kernel, piece: Piece) -> bool:
-    """Whether an exact piece comes back as the checkpoint has it."""
-    ours, theirs = np.empty((2, piece.nbytes), np.uint8)
-    retrieval.fill(kernel, piece, ours)
-    original.read(piece.tensor.name, piece.start, theirs)
-    return bool(np.array_equal(ours, theirs))
-
-
-def _refuse_unlike(retrieval: Retrieval, unlike: set[str]) -> None:
-    """Refuse a checkpoint that differs in what is kept exactly: it is not the one packed."""
-    first = next((name for name in retrieval.tensors if name in unlike), None)
-    if first is not None:
-        raise MismatchError(
-            f"task {retrieval.task.name}: exact tensor {first!a} differs from the checkpoint; "
-            "is it the one that was packed?"
-        )
-
-
-def _task_check(
-    bank: BankFile, retrieval: Retrieval, found: Mapping[str, Mapping[int, Overlap]]
-) -> TaskCheck:
-    statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors.values()
-    column = statistics.indices.index(retrieval.task.index)
-    rows = {name: row for row, name in enumerate(norm_rows(tensors))}
-    prediction = predict_bank(bank.manifest, statistics)
-
-    def predicted(name: str) -> float:
-        return float(prediction.over(np.array([rows[retrieval.kept_name(name)]])).cosine[column])
-
-    names = list(filter(retrieval.superposed, retrieval.once()))
-    sums = {
-        name: sum((one for _, one in sorted(found.get(name, {}).items())), Overlap())
-        for name in names
-    }
-    whole = sum(sums.values(), Overlap())
-    return TaskCheck(
-        retrieval.task.name,
-        whole.cosine,
-        float(prediction.over().cosine[column]),
-        _error(whole),
-        len(retrieval.tensors) - len(names),
-        tuple(TensorCheck(n, s.cosine, predicted(n), _error(s)) for n, s in sums.items()),
-    )
-
-
-def _error(found: Overlap) -> float:
-    """The relative error; where nothing was to come back, what came."""
-    return found.distance if found.error is None else found.error

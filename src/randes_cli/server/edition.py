@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from randes_cli.api import Bank
-from randes_cli.errors import MismatchError, MissingError
+from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank_keys import MANIFEST
 from randes_cli.files.side_files import content_digest
 from randes_cli.live import transformers as live
@@ -126,8 +126,22 @@ def open_edition(opening: Opening, before: Edition | None = None) -> Edition:
     Raises MissingError for unknown tasks and where none can be served, MismatchError where a
     bank's signs do not factor.
     """
+    _check(opening)
     with Bank.open(opening.bank, base=opening.base) as bank:
         return _Maker(bank, opening, before).make()
+
+
+def _check(opening: Opening) -> None:
+    """Raise UsageError for words that torch does not know, before anything is read."""
+    if not isinstance(getattr(torch, opening.dtype or "float32", None), torch.dtype):
+        raise UsageError(f"--dtype {opening.dtype!a} is no dtype of torch: say bfloat16, float32 …")
+    try:
+        torch.empty(0, device=opening.device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"--device {opening.device!a}: {why}") from None
+    if opening.hold not in ("dense", "codes"):
+        raise UsageError(f"--hold is 'dense' or 'codes', not {opening.hold!a}")
 
 
 class _Maker:

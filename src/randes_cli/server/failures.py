@@ -49,11 +49,8 @@ def _field(place: list[str]) -> str:
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    return JSONResponse(
-        error_body(error.status_code, str(error.detail), None, None),
-        error.status_code,
-        error.headers,
-    )
+    status = 422 if error.status_code == 400 else error.status_code  # 400: no JSON in the body
+    return JSONResponse(error_body(status, str(error.detail), None, None), status, error.headers)
 
 
 async def _fault(request: Request, error: Exception) -> Response:

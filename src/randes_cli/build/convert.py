@@ -1,0 +1,74 @@
+"""`convert`: a bank in one file as shards, or the reverse.
+
+No value changes, and the way back gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from randes_cli.build.copies import content_keys, copy_tensors
+from randes_cli.errors import UsageError
+from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_output import bank_output
+from randes_cli.files.bank_writer import METADATA, BankWriter
+from randes_cli.files.guard import one_command
+from randes_cli.files.header import encode_header
+from randes_cli.files.lock import bank_lock
+from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath, as_source
+from randes_cli.reports import ConvertReport
+from randes_cli.specs import check_shard_size
+from randes_cli.workers import Progress, no_progress
+
+
+@one_command()
+def convert(
+    bank: StrPath,
+    out: StrPath,
+    *,
+    max_shard_size: int | None = None,
+    single_file: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress = no_progress,
+) -> ConvertReport:
+    """Write a bank as shards of at most `max_shard_size` bytes and their index, or as one file.
+
+    Every byte that is copied is checked. Raises UsageError, BankDamaged, BankLocked, NoSpace.
+    """
+    check_shard_size(max_shard_size)
+    if (max_shard_size is None) != single_file:
+        raise UsageError("say --max-shard-size SIZE, or --single-file")
+    path = Path(out)
+    if not dry_run:
+        check_target(path, force=force)
+    with open_bank(as_source(bank)) as old:
+        if dry_run:
+            return ConvertReport(str(path), True, old.size, old.size, 0)
+        with bank_lock(path, wait=0.0, edits=False):
+            size, files = _write(old, path, max_shard_size or 0, force, progress)
+        return ConvertReport(str(path), False, old.size, size, files)
+
+
+def _write(
+    old: BankFile, path: Path, asked: int, force: bool, progress: Progress
+) -> tuple[int, int]:
+    """Write the bank; its bytes, and the number of its files."""
+    check_space(path.parent, old.size)
+    with bank_output(path, force=force, most=asked or None) as out:
+        out.reserve(old.size)
+        writer = BankWriter(out, single_room(old))
+        copy_tensors(writer, old, content_keys(old), progress)
+        return writer.finish(old.manifest), writer.files
+
+
+def single_room(bank: BankFile) -> int:
+    """Bytes before the data of a bank in one file, as whoever wrote it took them.
+
+    A bank in shards says them; they are at least those that its tensors need.
+    """
+    if bank.store.layout is None:
+        return bank.header.size
+    return max(bank.store.layout.room, len(encode_header(bank.store.as_single(), METADATA)))

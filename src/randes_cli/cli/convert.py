@@ -1,0 +1,49 @@
+"""randes convert"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from randes_cli.cli import options as o
+from randes_cli.cli.output import human
+from randes_cli.cli.talk import Talk
+
+
+def convert(
+    bank: o.BankName,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="BANK", help="The bank to write.", show_default=False
+        ),
+    ],
+    max_shard_size: o.MaxShardSize = None,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Write the bank as one file.")
+    ] = False,
+    dry_run: o.DryRun = False,
+    force: o.Force = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write a bank as shards, or as one file; no value changes."""
+    from randes_cli import convert as run
+
+    talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
+    with talk.progress() as progress:
+        report = run(
+            bank,
+            out,
+            max_shard_size=o.shard_size(max_shard_size),
+            single_file=single_file,
+            force=force,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    files = f" in {report.files} files" if report.files > 1 else ""
+    line = f"{report.bank}: {human(report.bytes_after)}{files}"
+    talk.tell(report, read=report.bytes_before, written=report.bytes_after, after=[line])

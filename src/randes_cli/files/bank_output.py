@@ -1,0 +1,82 @@
+"""A bank that takes its name when it is whole: one file, or shards and then their index."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from randes_cli.errors import MissingError, RandesError
+from randes_cli.files.atomic import OutputFile, atomic_file
+from randes_cli.files.bank_keys import MANIFEST
+from randes_cli.files.checkpoint import TensorFile
+from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
+from randes_cli.files.shards import shard_key
+
+
+class BankOutput:
+    """Files of a bank under way.
+
+    Attributes:
+        path: the bank's name.
+        index: the temporary file that takes it.
+        most: bytes of a shard at the most; None where the bank is one file.
+        folder: makes and names shards.
+    """
+
+    def __init__(self, path: Path, index: OutputFile, most: int | None) -> None:
+        self.path, self.index, self.most = path, index, most
+        self.folder = ShardFolder(path)
+        self._named: Collection[str] = ()
+        self._left: list[Path] = []
+
+    def reserve(self, size: int) -> None:
+        """Take room for a bank of one file; shards take theirs when they begin."""
+        if self.most is None:
+            self.index.reserve(size)
+
+    def complete(self, named: Collection[str]) -> None:
+        """The shards that the index names are there: what others there are goes after it."""
+        self.folder.sync()
+        self._left = unnamed(self.folder.path, named)
+
+    def end(self, *, committed: bool) -> None:
+        """Remove what no index names: of the old bank, or of a new one that failed.
+
+        Without word of the commit (a signal came between) it is the index that knows.
+        """
+        self.folder.discard(None if committed else shard_names(self.path))
+        if committed:
+            prune(self._left, self.folder.path)
+
+
+@contextlib.contextmanager
+def bank_output(path: Path, *, force: bool, most: int | None) -> Iterator[BankOutput]:
+    """A bank that appears at `path` when the block ends well, by one rename; see `atomic_file`.
+
+    Shards get their names before it, and those that no index names any more go after it.
+    """
+    made: BankOutput | None = None
+    committed = False
+    try:
+        with atomic_file(path, force=force) as index:
+            made = BankOutput(path, index, most)
+            yield made
+        committed = True
+    finally:
+        if made is not None:
+            made.end(committed=committed)
+
+
+def shard_names(path: Path) -> list[str] | None:
+    """The shards that the index at a path names; None where there is one that cannot be read."""
+    try:
+        file = TensorFile(path)
+    except MissingError:
+        return []
+    except RandesError:
+        return None
+    file.close()
+    prefix = shard_key("")
+    names = [key for key in file.header.tensors if key.startswith(prefix)]
+    return [key.removeprefix(prefix) for key in names if MANIFEST in file.header.tensors]

@@ -1,0 +1,118 @@
+"""Layers that are given a forward of their own while tasks are attached, and those refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from randes_cli.errors import MismatchError
+from randes_cli.live import experts
+from randes_cli.live.attention import attention
+from randes_cli.live.mixed_parameter import HANDLERS, Mixed
+from randes_cli.live.selection import Current, Selection
+
+
+def special_layers(model: nn.Module) -> list[nn.Module]:
+    """Give layers that mix up rows a forward that does not. Returns them.
+
+    Raises MismatchError for those that would answer as the base, or for other rows.
+    """
+    found = list(_found(model))
+    for module, forward in found:
+        module.forward = forward
+    return [module for module, _ in found]
+
+
+def _found(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
+    for name, module in model.named_modules():
+        mine = [v for v in module._parameters.values() if isinstance(v, Mixed)]
+        if isinstance(module, nn.RNNBase | nn.RNNCellBase) and mine:
+            raise MismatchError(
+                f"{name or 'the model'}: recurrent layers cannot answer for several tasks; "
+                "use randes_cli.Pool"
+            )
+        first = isinstance(module, nn.MultiheadAttention) and not module.batch_first
+        if first and any(isinstance(v, Mixed) for v in module.parameters()):
+            raise MismatchError(
+                f"{name or 'the model'}: puts time before the batch; build the model with "
+                "batch_first=True, or use randes_cli.Pool"
+            )
+        if mine and experts.is_fused(module):
+            yield module, partial(experts.forward, module, mine[0].current)
+        separate = _separate_experts(module)
+        if separate is not None:
+            where = name or type(module).__name__
+            yield module, partial(_by_task, module.forward, separate.current, where)
+
+
+def _separate_experts(module: nn.Module) -> Mixed | None:
+    """A weight of its experts, where they are modules: tokens lose sight of their rows there."""
+    for name, child in module.named_children():
+        if name.endswith("experts") and isinstance(child, nn.ModuleList | nn.ModuleDict):
+            mixed = (v for v in child.parameters() if isinstance(v, Mixed))
+            return next(mixed, None)
+    return None
+
+
+def _by_task(
+    forward: Callable[..., Any], current: Current, name: str, *inputs: Any, **more: Any
+) -> Any:
+    """A layer run for the rows of each task alone, its results put together.
+
+    Its inputs are tensors that have the batch first, and values that hold for all rows.
+    """
+    selection = current.get()
+    if selection.only is not None:
+        return forward(*inputs, **more)
+    given = [*inputs, *more.values()]
+    first = next((v for v in given if isinstance(v, torch.Tensor)), None)
+    plain = (torch.Tensor, int, float, bool, str, type(None))
+    if first is None or selection.index.dim() > 1 or not all(isinstance(v, plain) for v in given):
+        raise MismatchError(
+            f"{name}: its experts are modules of their own, and its inputs do not come by rows; "
+            "use randes_cli.Pool"
+        )
+    count, done = len(first), []
+    for task in selection.tasks:
+        at = selection.positions(count, [task]).to(first.device)
+
+        def mine(value: Any, at: torch.Tensor = at) -> Any:
+            by_rows = isinstance(value, torch.Tensor) and value.dim() and len(value) == count
+            return value[at] if by_rows else value
+
+        current.selection = Selection.of([task] * len(at), first.device)
+        try:
+            made = forward(*map(mine, inputs), **{k: mine(v) for k, v in more.items()})
+        finally:
+            current.selection = selection
+        done.append((at, made))
+    return _joined(done, count, name)
+
+
+def _joined(done: list[tuple[torch.Tensor, Any]], count: int, name: str) -> Any:
+    """The results of several rows each, in the order of the rows."""
+    sample = done[0][1]
+    if isinstance(sample, tuple | list):
+        columns = [[(at, made[k]) for at, made in done] for k in range(len(sample))]
+        return type(sample)(_joined(column, count, name) for column in columns)
+    if not isinstance(sample, torch.Tensor):
+        return sample
+    total = sample.new_empty(count, *_by_row(sample, len(done[0][0]), name).shape[1:])
+    for at, made in done:
+        total[at] = _by_row(made, len(at), name)
+    return total if len(sample) == len(done[0][0]) else total.flatten(0, 1)
+
+
+def _by_row(made: torch.Tensor, rows: int, name: str) -> torch.Tensor:
+    """[rows, …] of a result, of which a row may have several lines (its tokens)."""
+    if not made.dim() or len(made) % rows:
+        raise MismatchError(f"{name}: gives {list(made.shape)} for {rows} rows")
+    return made if len(made) == rows else made.reshape(rows, -1, *made.shape[1:])
+
+
+HANDLERS[F.multi_head_attention_forward] = attention

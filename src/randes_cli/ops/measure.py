@@ -1,0 +1,163 @@
+"""`verify --against`: retrieved tasks measured against their originals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from randes_cli.build.tasks import reopen
+from randes_cli.core.kernel import Kernel
+from randes_cli.core.overlap import Overlap
+from randes_cli.errors import MismatchError
+from randes_cli.files.bank import BankFile
+from randes_cli.files.base import BankBase, bank_base, bank_source
+from randes_cli.files.guard import reading
+from randes_cli.files.source import Source
+from randes_cli.ops.compare import retrieved_and_true
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
+from randes_cli.specs import OpenOptions, RunOptions
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import predict_bank, stored_statistics
+from randes_cli.workers import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCheck:
+    """One superposed tensor of one task, measured against the original.
+
+    Attributes:
+        cosine: of the retrieved delta with the original one.
+        predicted: the same from the bank's norms.
+        error: ‖retrieved − original‖ / ‖original − base‖.
+    """
+
+    name: str
+    cosine: float
+    predicted: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCheck:
+    """One task measured against its original checkpoint; `exact` counts equal tensors."""
+
+    task: str
+    cosine: float
+    predicted: float
+    error: float
+    exact: int
+    tensors: tuple[TensorCheck, ...]
+
+
+@reading()
+def measure(
+    bank: BankFile,
+    originals: Sequence[tuple[str, str]],
+    run: RunOptions,
+    *,
+    base: str | None = None,
+    coefficient: float | None = None,
+    opening: OpenOptions | None = None,
+    progress: Progress = no_progress,
+) -> tuple[TaskCheck, ...]:
+    """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
+    leave = opening or OpenOptions(allow_pickle=run.allow_pickle)
+    with bank_base(bank, base, allow_pickle=run.allow_pickle) as opened:
+        return tuple(
+            _measure_task(bank, opened, name, source, run, coefficient, leave, progress)
+            for name, source in originals
+        )
+
+
+def _measure_task(
+    bank: BankFile,
+    base: BankBase | None,
+    name: str,
+    source: str,
+    run: RunOptions,
+    coefficient: float | None,
+    opening: OpenOptions,
+    progress: Progress,
+) -> TaskCheck:
+    retrieval = Retrieval(bank, base, bank.task(name), coefficient=coefficient, run=run)
+    found: dict[str, dict[int, Overlap]] = {}
+    unlike: set[str] = set()
+    with ExitStack() as stack:
+        leave = opening.recorded(bank.task(name).pickle)
+        original = reopen(stack, name, source, bank_source(bank, base), leave).source
+        if original.tensors != retrieval.tensors:
+            raise MismatchError(f"{source}: has other tensors than task {name}")
+
+        def work(kernel: Kernel, piece: Piece) -> int:
+            tensor = piece.tensor.name
+            if piece.own or not retrieval.superposed(tensor):
+                if not _same_bytes(retrieval, original, kernel, piece):
+                    unlike.add(tensor)
+            else:
+                pair = retrieved_and_true(retrieval, base, original, kernel, piece)
+                found.setdefault(tensor, {})[piece.chunk] = Overlap.of(*pair)
+            return piece.nbytes
+
+        retrieval.workers.run(
+            [piece for tensor in retrieval.tensors for piece in retrieval.pieces(tensor)],
+            work,
+            phase=f"measuring {name}",
+            total=sum(tensor.nbytes for tensor in retrieval.tensors.values()),
+            progress=progress,
+        )
+    _refuse_unlike(retrieval, unlike)
+    return _task_check(bank, retrieval, found)
+
+
+def _same_bytes(retrieval: Retrieval, original: Source, kernel: Kernel, piece: Piece) -> bool:
+    """Whether an exact piece comes back as the checkpoint has it."""
+    ours, theirs = np.empty((2, piece.nbytes), np.uint8)
+    retrieval.fill(kernel, piece, ours)
+    original.read(piece.tensor.name, piece.start, theirs)
+    return bool(np.array_equal(ours, theirs))
+
+
+def _refuse_unlike(retrieval: Retrieval, unlike: set[str]) -> None:
+    """Refuse a checkpoint that differs in what is kept exactly: it is not the one packed."""
+    first = next((name for name in retrieval.tensors if name in unlike), None)
+    if first is not None:
+        raise MismatchError(
+            f"task {retrieval.task.name}: exact tensor {first!a} differs from the checkpoint; "
+            "is it the one that was packed?"
+        )
+
+
+def _task_check(
+    bank: BankFile, retrieval: Retrieval, found: Mapping[str, Mapping[int, Overlap]]
+) -> TaskCheck:
+    statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors.values()
+    column = statistics.indices.index(retrieval.task.index)
+    rows = {name: row for row, name in enumerate(norm_rows(tensors))}
+    prediction = predict_bank(bank.manifest, statistics)
+
+    def predicted(name: str) -> float:
+        return float(prediction.over(np.array([rows[retrieval.kept_name(name)]])).cosine[column])
+
+    names = list(filter(retrieval.superposed, retrieval.once()))
+    sums = {
+        name: sum((one for _, one in sorted(found.get(name, {}).items())), Overlap())
+        for name in names
+    }
+    whole = sum(sums.values(), Overlap())
+    return TaskCheck(
+        retrieval.task.name,
+        whole.cosine,
+        float(prediction.over().cosine[column]),
+        _error(whole),
+        len(retrieval.tensors) - len(names),
+        tuple(TensorCheck(n, s.cosine, predicted(n), _error(s)) for n, s in sums.items()),
+    )
+
+
+def _error(found: Overlap) -> float:
+    """The relative error; where nothing was to come back, what came."""
+    return found.distance if found.error is None else found.error

@@ -1,0 +1,175 @@
+"""However a request ends, others do not notice: hang-ups, full queues, failures, a stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from randes_cli.server.generating import Generating, Sizes
+from randes_cli.server.service import Service, Serving
+from tests.server.service import Alone, client, connection, serving, until
+
+LONG: dict[str, Any] = {"model": "task-1", "prompt": "long", "max_tokens": 240, "temperature": 0}
+
+
+class Gate:
+    """Between the steps of a server's model: counts them, holds them up, makes them fail."""
+
+    def __init__(self, service: Service) -> None:
+        (lane,) = service.engine.current.lanes
+        assert isinstance(lane, Generating)
+        self.steps, self.open, self.failing = 0, threading.Event(), False
+        self.open.set()
+        forward = lane._forward
+
+        def gated(*given: Any) -> Any:
+            self.open.wait()
+            time.sleep(0.002)
+            self.steps += 1
+            if self.failing:
+                raise RuntimeError("secret prompt")
+            return forward(*given)
+
+        lane._forward = gated  # type: ignore[assignment, method-assign]
+
+
+@pytest.fixture
+def narrow(bank: Path) -> Iterator[tuple[Service, Gate]]:
+    """A server of one row, in which three answers may wait."""
+    with serving(bank, Sizes(rows=1), Serving(port=0, waiting=3), tasks=("task-1",)) as service:
+        gate = Gate(service)
+        yield service, gate
+        gate.open.set()
+        gate.failing = False
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_hangs_up_frees_its_place(narrow: tuple[Service, Gate], stream: bool) -> None:
+    service, gate = narrow
+    body = json.dumps({**LONG, "stream": stream}).encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    running, waiting = connection(service), connection(service)
+    running.sendall(head.encode() + body)
+    until(lambda: service.engine.running == 1)
+    waiting.sendall(head.encode() + body)
+    until(lambda: service.engine.waiting == 1)
+    for one in (waiting, running):
+        one.close()
+    until(lambda: service.engine.running == service.engine.waiting == 0)
+    assert gate.steps < 200
+
+
+def test_a_full_queue_says_when_to_come_again(narrow: tuple[Service, Gate], alone: Alone) -> None:
+    service, gate = narrow
+    gate.open.clear()
+    short = {**LONG, "max_tokens": 3}
+
+    def ask() -> Any:
+        return client(service).completions.create(**short)
+
+    with ThreadPoolExecutor(5) as clients:
+        first = clients.submit(ask)
+        until(lambda: service.engine.running == 1)
+        others = [clients.submit(ask) for _ in range(3)]
+        until(lambda: service.engine.waiting == 3)
+        with pytest.raises(openai.RateLimitError) as full:
+            ask()
+        assert full.value.response.headers["retry-after"] == "1"
+        assert full.value.code == "queue_full"
+        with pytest.raises(openai.UnprocessableEntityError, match="3 may wait"):
+            client(service).completions.create(n=4, **short)
+        gate.open.set()
+        texts = {one.result().choices[0].text for one in (first, *others)}
+    assert texts == {alone.text("task-1", "long", 3)}
+
+
+def test_an_error_in_mid_stream_is_an_event_and_others_go_on(
+    narrow: tuple[Service, Gate], alone: Alone, caplog: pytest.LogCaptureFixture
+) -> None:
+    service, gate = narrow
+    asker, got = client(service), ""
+    with pytest.raises(openai.APIError, match="the model failed") as error:
+        for chunk in asker.completions.create(**LONG, stream=True):
+            got += chunk.choices[0].text
+            gate.failing = True
+    assert "secret" not in str(error.value.body) and got
+    with pytest.raises(openai.InternalServerError, match="the model failed"):
+        asker.completions.create(**LONG)
+    gate.failing = False
+    made = asker.completions.create(**{**LONG, "max_tokens": 9})
+    assert made.choices[0].text == alone.text("task-1", "long", 9)
+
+
+def test_a_text_that_cannot_be_made_fails_alone(
+    bank: Path, alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from randes_cli.server.texts import TextReader
+
+    push = TextReader.push
+
+    def broken(self: TextReader, token: int) -> str:
+        if self._stops == ["broken"]:
+            raise RuntimeError("decoder")
+        return push(self, token)
+
+    monkeypatch.setattr(TextReader, "push", broken)
+    with serving(bank, tasks=("task-1",)) as service, ThreadPoolExecutor(2) as clients:
+        good = clients.submit(lambda: client(service).completions.create(**LONG))
+        with pytest.raises(openai.InternalServerError, match="text could not be made"):
+            client(service).completions.create(**LONG, stop="broken")
+        assert good.result().choices[0].text == alone.text("task-1", "long", 240)
+
+
+def start(bank: Path, *words: str, env: dict[str, str] | None = None) -> tuple[Any, str]:
+    """The real command, and its address."""
+    command = [sys.executable, "-m", "randes_cli", "serve", str(bank), "--port", "0", "--json"]
+    process = subprocess.Popen(
+        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+    assert process.stdout is not None
+    told = ""
+    while not told.endswith("\n}\n"):
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        told += line
+    return process, json.loads(told)["address"]
+
+
+def test_a_server_that_is_told_to_stop_answers_first(
+    bank: Path, alone: Alone, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("s3cret\n")
+    process, address = start(bank, "--task", "task-1", "--api-key-file", str(tmp_path / "key"))
+    try:
+        command = Path(f"/proc/{process.pid}/cmdline")
+        assert not command.exists() or b"s3cret" not in command.read_bytes()
+        asker = openai.OpenAI(base_url=f"{address}/v1", api_key="s3cret", max_retries=0)
+        got = ""
+        for chunk in asker.completions.create(**LONG, stream=True):
+            if not got:
+                process.send_signal(signal.SIGTERM)
+            got += chunk.choices[0].text
+        assert got == alone.text("task-1", "long", 240)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "long" not in err
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{address}/health")
+    finally:
+        process.kill()
+        process.communicate()
