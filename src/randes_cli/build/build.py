@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from randes_cli.build.draft import Draft
@@ -21,6 +20,7 @@ from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_r
 from randes_cli.build.relate import relate
 from randes_cli.build.sample import (
     Measured,
+    Spread,
     gather_lengths,
     sampled_lengths,
     spread,
@@ -33,6 +33,8 @@ from randes_cli.files.atomic import check_space
 from randes_cli.files.bank_output import BankOutput, bank_output
 from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import zero_digests
+from randes_cli.files.guard import reads_far
+from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.shards import most_bytes
@@ -43,7 +45,7 @@ from randes_cli.specs import BaseStorage, RunOptions
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
-from randes_cli.workers import Progress, Workers, run_serial
+from randes_cli.workers import Progress, Workers, run_in_order
 
 R = TypeVar("R")
 
@@ -61,12 +63,13 @@ class Build:
     """One build: `sample` chooses steps, then `write` makes the bank (or `preview` none).
 
     `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
-    the old bank has it, or one file up to a size).
+    the old bank has it, or one file up to a size); `home` is where the bank will lie in the end,
+    if not at `path`.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         draft: Draft,
         steps: Steps,
         run: RunOptions,
@@ -75,12 +78,15 @@ class Build:
         phase: str,
         force: bool,
         stored: Statistics | None = None,
+        home: Place | None = None,
         most: int | None = None,
     ) -> None:
+        self.home = home or path
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
         self.phase, self.progress, self.most = phase, progress, most
         tensors = list(draft.base.tensors.values())
-        self.workers = Workers(run, tensors, (unit.layers for unit in draft.units))
+        layers = (unit.layers for unit in draft.units)
+        self.workers = Workers(run, tensors, layers, far=reads_far())
         #: The base to take deltas from, None where it is all zeros.
         self.base: Source | None = None if isinstance(draft.base, ZeroBase) else draft.base
         count = len(draft.start.tasks) + len(draft.coming)
@@ -101,14 +107,15 @@ class Build:
         steps.keep(standing)
         known = set(standing)
 
-        def look(unit: Unit) -> None:
+        def look(unit: Unit) -> Spread:
             if supposed:
-                steps.sampled(unit, supposed_spread(draft.coming, unit))
-            else:
-                steps.sampled(unit, spread(self.base, draft.coming, unit))
+                return supposed_spread(draft.coming, unit)
+            return spread(self.base, draft.coming, unit)
 
         new = [unit for unit in draft.entered if unit not in known]
-        run_serial(new, look, phase="sampling", progress=self.progress)
+        run_in_order(
+            new, look, steps.sampled, far=reads_far(), phase="sampling", progress=self.progress
+        )
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
@@ -181,7 +188,7 @@ class Build:
         before = draft.old.most if draft.old else None
         most = most_bytes(self.most, size, before)
         stays = draft.old.base_bytes if draft.old and most == before else 0
-        check_space(self.path.parent, size + more - stays)
+        check_space(self.path, size + more - stays)
         with bank_output(self.path, force=self.force, most=most) as out:
             out.reserve(size)
             yield out
@@ -238,7 +245,7 @@ class Build:
         if not coming:
             return start
         records = [
-            task_record(base, p, tally, source=recorded_source(p.source.source, self.path))
+            task_record(base, p, tally, source=recorded_source(p.source.source, self.home))
             for p in coming
         ]
         return self._with(records)

@@ -21,6 +21,7 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
@@ -106,10 +107,10 @@ def _edit(
     bank: StrPath, options: EditOptions | None, run: RunOptions | None, progress: Progress
 ) -> Iterator[_Edit]:
     """An edit of a bank, opened under its write lock; a dry run only reads and needs none."""
-    options, bank = options or EditOptions(), edited_bank(Path(bank))
+    options, bank = options or EditOptions(), edited_bank(as_place(as_source(bank)))
     with ExitStack() as stack:
         if not options.dry_run:
-            if not bank.exists():
+            if isinstance(bank, Path) and not bank.exists():
                 raise MissingError(f"{bank}: not found")
             stack.enter_context(bank_lock(bank, wait=options.wait))
         old = stack.enter_context(BankFile(bank))

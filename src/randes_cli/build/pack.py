@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
@@ -20,6 +19,7 @@ from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
@@ -53,7 +53,7 @@ def pack(
     tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
-    options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
+    options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
     base = None if base is None else as_source(base)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
@@ -70,7 +70,7 @@ def pack(
 def _packed(
     base: str | None,
     tasks: Sequence[TaskInput],
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,
@@ -99,7 +99,7 @@ def _packed(
         if seal_bits is None:
             return _written(inputs, out, options, run, force, progress, limit=limit)
         with passing_name(out) as live:
-            report = _written(inputs, live, options, run, force, progress, seal_bits)
+            report = _written(inputs, live, options, run, force, progress, seal_bits, out)
             with in_use(live):
                 sealed = seal_locked(
                     live,
@@ -122,16 +122,17 @@ def _packed(
 
 def _written(
     inputs: Inputs,
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,
     progress: Progress,
     seal_bits: int | None = None,
+    home: Place | None = None,
     limit: int | None = None,
 ) -> PackReport:
-    """Write a live bank, and report it as it is or will be sealed."""
-    build = _build(inputs, out, options, run, force, progress)
+    """Write a live bank, and report it as it is or will be sealed (then at `home`)."""
+    build = _build(inputs, out, options, run, force, progress, home)
     if seal_bits is not None:
         build.most = 0  # it is one file, and passes
 
@@ -153,11 +154,12 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
 
 def _build(
     inputs: Inputs,
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,
     progress: Progress,
+    home: Place | None = None,
 ) -> Build:
     """The build of a new bank, its steps chosen: it adds every task to an empty one."""
     base, units = inputs.base, inputs.units
@@ -169,7 +171,7 @@ def _build(
         capacity=options.capacity or default_capacity(held.values()),
         next_index=0,
         base=BaseRecord(
-            recorded_source(base.name, out) if base.name else recorded_words(base.claimed),
+            recorded_source(base.name, home or out) if base.name else recorded_words(base.claimed),
             "",
             base.storage,
             base.source.metadata,
@@ -201,6 +203,7 @@ def _build(
         phase="packing",
         force=force,
         most=options.max_shard_size,
+        home=home,
     )
     build.sample(supposed=inputs.away)
     return build
@@ -209,7 +212,7 @@ def _build(
 def _fitted(
     base: str | None,
     tasks: Sequence[TaskInput],
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -11,8 +10,9 @@ import numpy as np
 from randes_cli.build.copies import Copy, place_copies
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact, run_exact
+from randes_cli.build.jobs import Files, Job, Part, unit_bytes, unit_jobs
 from randes_cli.build.steps import BeyondGrid, Steps
-from randes_cli.build.strips import Files, Job, Part, run_job, unit_bytes, unit_jobs
+from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel
@@ -21,6 +21,7 @@ from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import digest
+from randes_cli.files.location import Place
 from randes_cli.files.source import Source
 from randes_cli.plan import Unit, chunks
 from randes_cli.workers import Progress, Workers
@@ -46,7 +47,7 @@ class Passes:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         draft: Draft,
         steps: Steps,
         base: Source | None,

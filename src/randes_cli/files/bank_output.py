@@ -9,9 +9,12 @@ from pathlib import Path
 from randes_cli.errors import MissingError, RandesError
 from randes_cli.files.atomic import OutputFile, atomic_file
 from randes_cli.files.bank_keys import MANIFEST
-from randes_cli.files.checkpoint import TensorFile
+from randes_cli.files.checkpoint import open_weights
+from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.passing import passing_folder
 from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.shards import shard_key
+from randes_cli.files.stored_shards import StoredShards
 
 
 class BankOutput:
@@ -24,9 +27,10 @@ class BankOutput:
         folder: makes and names shards.
     """
 
-    def __init__(self, path: Path, index: OutputFile, most: int | None) -> None:
-        self.path, self.index, self.most = path, index, most
-        self.folder = ShardFolder(path)
+    def __init__(
+        self, path: Place, index: OutputFile, most: int | None, folder: ShardFolder
+    ) -> None:
+        self.path, self.index, self.most, self.folder = path, index, most, folder
         self._named: Collection[str] = ()
         self._left: list[Path] = []
 
@@ -51,16 +55,17 @@ class BankOutput:
 
 
 @contextlib.contextmanager
-def bank_output(path: Path, *, force: bool, most: int | None) -> Iterator[BankOutput]:
+def bank_output(path: Place, *, force: bool, most: int | None) -> Iterator[BankOutput]:
     """A bank that appears at `path` when the block ends well, by one rename; see `atomic_file`.
 
-    Shards get their names before it, and those that no index names any more go after it.
+    Shards get their names before it, and those that no index names any more go after it (in a
+    store they stay: readers have nothing else to hold them by).
     """
     made: BankOutput | None = None
     committed = False
     try:
-        with atomic_file(path, force=force) as index:
-            made = BankOutput(path, index, most)
+        with _shards(path) as folder, atomic_file(path, force=force) as index:
+            made = BankOutput(path, index, most, folder)
             yield made
         committed = True
     finally:
@@ -68,10 +73,20 @@ def bank_output(path: Path, *, force: bool, most: int | None) -> Iterator[BankOu
             made.end(committed=committed)
 
 
-def shard_names(path: Path) -> list[str] | None:
+@contextlib.contextmanager
+def _shards(path: Place) -> Iterator[ShardFolder]:
+    """Where shards are made."""
+    if not isinstance(path, RemotePath):
+        yield ShardFolder(path)
+        return
+    with passing_folder() as here:
+        yield StoredShards(path, here / path.name)
+
+
+def shard_names(path: Place) -> list[str] | None:
     """The shards that the index at a path names; None where there is one that cannot be read."""
     try:
-        file = TensorFile(path)
+        file = open_weights(path)
     except MissingError:
         return []
     except RandesError:
