@@ -132,19 +132,13 @@ def seal_locked(
     limit: int | None = None,
     progress: Progress = no_progress,
 ) -> SealReport:
-<<<<<<< HEAD
     """`seal`, where the caller holds the lock of `target`.
 
     Raises TooLarge in place of writing a bank of more than `limit` bytes.
     """
-    with BankFile(bank) as old:
+    with open_bank(as_source(bank)) as old:
         sealing = _Sealing(old, bits, run, progress, most)
         return sealing.run(target, force=force, dry_run=dry_run, limit=limit)
-=======
-    """`seal`, where the caller holds the lock of `target`."""
-    with open_bank(as_source(bank)) as old:
-        return _Sealing(old, bits, run, progress, most).run(target, force=force, dry_run=dry_run)
->>>>>>> main
 
 
 def fit_bits(bank: StrPath, limit: str | None) -> int:
@@ -193,13 +187,9 @@ class _Sealing:
         share = share_of(tensor, group, self.old.manifest.shares)
         return Sum(group, tensor, share, chunks(*stored.matrix))
 
-<<<<<<< HEAD
     def run(
-        self, target: Path, *, force: bool, dry_run: bool, limit: int | None = None
+        self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
     ) -> SealReport:
-=======
-    def run(self, target: Place, *, force: bool, dry_run: bool) -> SealReport:
->>>>>>> main
         made = [tensor for one in self.sums for tensor in self._tensors(one)]
         gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
         kept = [key for key in content_keys(self.old) if key not in gone]
