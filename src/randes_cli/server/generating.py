@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 from randes_cli.live.mixed import MixedModel
 from randes_cli.server import cache as caches
 from randes_cli.server.answer import Answer, Failed
+from randes_cli.server.errors import trace
 from randes_cli.server.sampling import Choice, choose
 
 log = logging.getLogger("randes.serve")
@@ -181,7 +182,7 @@ class Generating:
         try:
             run(batch)
         except Exception as error:
-            log.exception("a step failed")
+            log.error("a step failed: %s", trace(error))
             setattr(self, name, None)
             for row in batch.rows:
                 row.tell(Failed(f"the model failed ({type(error).__name__})"))
@@ -238,7 +239,7 @@ class Generating:
         try:
             return not row.take(choice)
         except Exception as error:
-            log.exception("an answer failed")
+            log.error("an answer failed: %s", trace(error))
             row.tell(Failed(f"its text could not be made ({type(error).__name__})"))
             return False
 
