@@ -1,7 +1,7 @@
 """Asks several fine-tunes of one server the same, with OpenAI's own client.
 
-    pip install openai
-    python examples/serve/client.py http://127.0.0.1:8000 "What is the sea?" [MODEL …]
+pip install openai
+python examples/serve/client.py http://127.0.0.1:8000 "What is the sea?" [MODEL …]
 """
 
 from __future__ import annotations

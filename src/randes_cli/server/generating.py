@@ -23,6 +23,8 @@ from randes_cli.server.errors import trace
 from randes_cli.server.sampling import Choice, choose
 
 log = logging.getLogger("randes.serve")
+#: Columns that a batch must have left for one more to join: who gave way would come back too soon.
+_SPARE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class Generating:
         chosen: list[Answer] = []
         while self.waiting and len(rows) + len(chosen) < self.sizes.rows:
             longest = max(width, len(self.waiting[0].ids) + 1)
-            cells = (len(rows) + len(chosen) + 1) * longest
+            cells = (len(rows) + len(chosen) + 1) * (longest + _SPARE)
             if cells > self.sizes.cells and (rows or chosen):
                 break
             width = longest
