@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -18,10 +18,11 @@ from randes_cli.stats.coefficients import coefficients
 from randes_cli.stats.lengths import bank_lengths, stored_lengths
 
 
-def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
+def crowd(bed: Bed, wanted: int, groups: int) -> dict[str, Path]:
     """`wanted` checkpoints by name: the tasks, then further fine-tunes, then the same as copies.
 
-    A copy has a name and an index of its own, so other signs: it interferes as any other task.
+    A copy has a name and an index of its own, so other signs. Copies of one delta are alike where
+    it is large, and do not average out as others do: they are dealt to different groups.
     """
     known: Mapping[str, Path] = {**bed.tasks, **bed.folders, **bed.extra}
     found = dict(list(known.items())[:wanted])
@@ -30,7 +31,21 @@ def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
         if not again:
             break
         found.update({f"{name}-again-{turn}": path for name, path in again})
-    return found
+    return _dealt(found, len(known), groups)
+
+
+def _dealt(found: Mapping[str, Path], known: int, groups: int) -> dict[str, Path]:
+    """The same in an order in which every group gets one of each before it gets another."""
+    if len(found) <= known:
+        return dict(found)
+    waiting = [list(found.items())[first::known] for first in range(known)]
+    made: dict[str, Path] = {}
+    for index in range(len(found)):
+        first = (index // groups + index % groups) % known
+        turn = next(one for n in range(known) if (one := waiting[(first + n) % known]))
+        name, path = turn.pop(0)
+        made[name] = path
+    return made
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ def bank(setting: Setting) -> Callable[[Models, int], Packed]:
 
     def build(models: Models, seed: int) -> Packed:
         bed = models.bed
-        members = crowd(bed, setting.tasks or len(models.tasks))
+        members = crowd(bed, setting.tasks or len(models.tasks), setting.groups)
         inputs = [TaskInput(name, str(source)) for name, source in members.items()]
         options = PackOptions(
             Transform.from_preset(setting.preset),
@@ -74,7 +89,7 @@ def bank(setting: Setting) -> Callable[[Models, int], Packed]:
         with TemporaryDirectory(dir=CACHE) as folder:
             path = Path(folder) / "bank.randes"
             pack(base, inputs, path, options, run)
-            nbytes, (defaults, noise) = path.stat().st_size, _told(path)
+            nbytes, (defaults, noise) = path.stat().st_size, _told(path, models.tasks)
             opened = Bank.open(path, run=run)  # stays readable without its name
 
         def restore(task: str, knob: float) -> StateDict:
@@ -95,12 +110,13 @@ def own_deltas(bits: int) -> Callable[[Models, int], Packed]:
     return build
 
 
-def _told(path: Path) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """λ by task as `unpack` takes it from the bank's norms, and the noise of the tasks."""
+def _told(path: Path, tasks: Sequence[str]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """λ by task as `unpack` takes it from the bank's norms, and the noise of these tasks."""
     file = BankFile(path)
     lengths = bank_lengths(file.manifest, stored_lengths(file))
     chosen, noise = coefficients(file.manifest, lengths), noise_of(lengths)
     names = [task.name for task in file.manifest.tasks]
     file.close()
-    parts = {key: values.tolist() for key, values in vars(noise).items()}
+    places = [names.index(task) for task in tasks]
+    parts = {key: values[places].tolist() for key, values in vars(noise).items()}
     return dict(zip(names, chosen, strict=True)), parts

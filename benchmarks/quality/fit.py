@@ -210,9 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gather", action="store_true", help="take the cells of the cache, too")
     if parser.parse_args().gather:
-        points = gathered()
-        measured = {point.family for point in points}
-        points += [point for point in earlier() if point.family not in measured]
+        points = [*gathered(), *earlier()]
         lines = ",\n".join(json.dumps(asdict(point), ensure_ascii=False) for point in points)
         MEASURED.write_text(f"[\n{lines}\n]\n", "utf-8")
     points = read()

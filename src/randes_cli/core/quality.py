@@ -33,20 +33,21 @@ class Family(NamedTuple):
 
 
 #: q and d.
-POWER, DROPPED = 1.08, 0.31
+POWER, DROPPED = 1.2, 0.22
 
 #: κ and ω by family of models.
 FAMILIES: Mapping[str, Family] = {
-    "decoder": Family(0.023, 0.028),
-    "decoder, 6.4M": Family(0.032, 0.039),
-    "decoder, 85M": Family(0.0024, 0.016),
-    "decoder-far": Family(0.047, 0.048),
-    "digits": Family(0.00071, 0.0087),
-    "digits-large": Family(0.00047, 0.028),
-    "encoder": Family(0.0037, 0.075),
-    "encoder, prototype": Family(0.00022, 0.018),
-    "encoder-lora": Family(0.016, 0.029),
-    "encoder-near": Family(0.001, 0.024),
+    "decoder": Family(0.019, 0.032),
+    "decoder, 6.4M": Family(0.026, 0.05),
+    "decoder, 85M": Family(0.0017, 0.017),
+    "decoder-far": Family(0.038, 0.06),
+    "digits": Family(0.00045, 0.0061),
+    "digits-conv": Family(0.00051, 0.013),
+    "digits-large": Family(0.00033, 0.028),
+    "encoder": Family(0.0022, 0.022),
+    "encoder, prototype": Family(0.00014, 0.015),
+    "encoder-lora": Family(0.012, 0.023),
+    "encoder-near": Family(0.00058, 0.021),
 }
 
 
@@ -157,3 +158,22 @@ def mean_kept(noise: Noise) -> Kept:
         return Kept(1.0, 1.0, 1.0)
     means = found.mean(axis=1)
     return Kept(float(means.min()), float(np.median(means)), float(means.max()))
+
+
+#: λ that are compared.
+_LAMBDAS = np.arange(0.3, 1.001, 0.05)
+
+
+def wanted(noise: Noise) -> tuple[float, float]:
+    """The least and the largest λ, over the families, at which the tasks keep most on average.
+
+    λ scales noise energies by λ² and the delta by λ, of whose gain λ (2 − λ) is left.
+    """
+    energy = np.maximum(noise.whole, 0.0)[:, None] * _LAMBDAS**2
+    left = _LAMBDAS * (2.0 - _LAMBDAS)
+    found = []
+    for family in FAMILIES.values():
+        kept = np.exp(-family.noise * energy**POWER) * left
+        means = kept.mean(axis=0) if len(kept) else left
+        found.append(float(_LAMBDAS[int(means.argmax())]))
+    return round(min(found), 2), round(max(found), 2)
