@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from randes_cli.files.foreign import is_pickle
 from randes_cli.files.guard import is_still, note_input, stamp, unwatch, watch
 from randes_cli.files.header import Header, is_name, read_header
 from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.nearest import meant_beside
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.shards import SHARD_METADATA
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
@@ -239,22 +239,13 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
             raise CheckpointError(f"{path}: does not name tensor {name!a} that {file} has")
 
 
-def _nearest(path: Path) -> str:
-    """The name beside a missing path that is most like it, as a question."""
-    names: list[str] = []
-    with suppress(OSError):
-        names = [other.name for other in path.parent.iterdir()]
-    near = get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.with_name(near[0])}?" if near else ""
-
-
 def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:
     """The weight files of what a path names, by component; none is opened.
 
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
-        raise MissingError(f"{path}: not found{_nearest(path)}")
+        raise MissingError(f"{path}: not found{meant_beside(path)}")
     if path.is_dir():
         return folder_parts(path, allow_pickle=options.allow_pickle)
     return [file_part(path, allow_pickle=options.allow_pickle)]
