@@ -18,11 +18,11 @@ from randes_cli.stats.coefficients import coefficients
 from randes_cli.stats.lengths import bank_lengths, stored_lengths
 
 
-def crowd(bed: Bed, wanted: int, groups: int) -> dict[str, Path]:
+def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
     """`wanted` checkpoints by name: the tasks, then further fine-tunes, then the same as copies.
 
-    A copy has a name and an index of its own, so other signs. Copies of one delta are alike where
-    it is large, and do not average out as others do: they are dealt to different groups.
+    A copy has a name and an index of its own, so other signs. Tasks are dealt in turn: where the
+    number of groups has a factor in common with that of the checkpoints, copies of one meet.
     """
     known: Mapping[str, Path] = {**bed.tasks, **bed.folders, **bed.extra}
     found = dict(list(known.items())[:wanted])
@@ -31,21 +31,7 @@ def crowd(bed: Bed, wanted: int, groups: int) -> dict[str, Path]:
         if not again:
             break
         found.update({f"{name}-again-{turn}": path for name, path in again})
-    return _dealt(found, len(known), groups)
-
-
-def _dealt(found: Mapping[str, Path], known: int, groups: int) -> dict[str, Path]:
-    """The same in an order in which every group gets one of each before it gets another."""
-    if len(found) <= known:
-        return dict(found)
-    waiting = [list(found.items())[first::known] for first in range(known)]
-    made: dict[str, Path] = {}
-    for index in range(len(found)):
-        first = (index // groups + index % groups) % known
-        turn = next(one for n in range(known) if (one := waiting[(first + n) % known]))
-        name, path = turn.pop(0)
-        made[name] = path
-    return made
+    return found
 
 
 @dataclass(frozen=True)
@@ -75,7 +61,7 @@ def bank(setting: Setting) -> Callable[[Models, int], Packed]:
 
     def build(models: Models, seed: int) -> Packed:
         bed = models.bed
-        members = crowd(bed, setting.tasks or len(models.tasks), setting.groups)
+        members = crowd(bed, setting.tasks or len(models.tasks))
         inputs = [TaskInput(name, str(source)) for name, source in members.items()]
         options = PackOptions(
             Transform.from_preset(setting.preset),

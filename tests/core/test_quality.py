@@ -55,8 +55,8 @@ def test_noise_is_the_energy_of_what_does_not_belong_there(bits: int, every: int
                 continue
             energy = sum((found[tensor, n] ** 2).sum() for n in mates)
             rounding = every * cut * energy
-            part = (own / energy) ** 2
-            sums += every * (energy - own), (every - 1) * own, rounding, rounding * part, own
+            follows = own * (cut * (own / energy) ** 2) ** 2
+            sums += every * (energy - own), (every - 1) * own, rounding, follows, own
         expected = sums[:4] / sums[4]
         told = [noise.others, noise.dropped, noise.rounding, noise.following]
         assert [values[task] for values in told] == pytest.approx(expected)
@@ -91,7 +91,8 @@ def test_a_sum_that_sealing_measured_is_told_as_it_was_measured() -> None:
     cut = Cut.supposed(np.ones(1)).measured(np.array([4.0]), np.array([2.0]), np.array([3.6]))
     noise = noise_of(Lengths(whole, whole, whole, whole > 0, (0,), cuts={0: cut}))
     assert noise.along == pytest.approx([0.5])
-    assert noise.rounding == noise.following == pytest.approx([0.9])
+    assert noise.rounding == pytest.approx([0.9])
+    assert noise.following == pytest.approx([0.81])
 
 
 def test_what_a_task_left_alone_is_kept_whole() -> None:
