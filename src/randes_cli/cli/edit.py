@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +11,6 @@ from randes_cli.cli import options as o
 from randes_cli.cli.panels import GOES_IN
 from randes_cli.cli.talk import Talk
 from randes_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from randes_cli.reports import EditReport
 
 Checkpoint = Annotated[
     list[str] | None,
@@ -82,6 +78,7 @@ def add(
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli import add as run
+    from randes_cli.cli.edited import tell_edit
     from randes_cli.files.sources import own_bank
     from randes_cli.files.words import task_input
     from randes_cli.specs import EditOptions
@@ -101,7 +98,7 @@ def add(
             progress=progress,
         )
     left = {task.index for task in report.after}
-    _tell(talk, report, (t.name for t in report.before if forget and t.index not in left))
+    tell_edit(talk, report, (t.name for t in report.before if forget and t.index not in left))
 
 
 def remove(
@@ -124,6 +121,7 @@ def remove(
 ) -> None:
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
     from randes_cli import remove as run
+    from randes_cli.cli.edited import tell_edit
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
@@ -147,26 +145,7 @@ def remove(
             forget=forget,
             progress=progress,
         )
-    _tell(talk, report, chosen if forget else ())
-
-
-def _tell(talk: Talk, report: EditReport, forgotten: Iterable[str]) -> None:
-    """What an edit did, and which tasks it only forgot."""
-    from randes_cli.cli.render.tables import edit_table
-    from randes_cli.cli.render.verdict import lost_lines
-
-    names = ", ".join(forgotten)
-    words = (
-        f"forgot {names}: their deltas stay in the bank as interference, and anyone who kept "
-        "their seeds can still retrieve them; to take them out, remove them with their checkpoints"
-    )
-    talk.tell(
-        report,
-        lambda width: edit_table(report, width),
-        read=report.read_bytes,
-        written=report.bytes_after,
-        after=[*lost_lines(report.after), *([words] if names else [])],
-    )
+    tell_edit(talk, report, chosen if forget else ())
 
 
 def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:
