@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from randes_cli.cli import options as o
 from randes_cli.cli.panels import GOES_IN
 from randes_cli.cli.talk import Talk
 from randes_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from randes_cli.reports import EditReport
 
 Checkpoint = Annotated[
     list[str] | None,
@@ -78,12 +82,11 @@ def add(
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli import add as run
-    from randes_cli.cli.edited import tell_edit
     from randes_cli.files.sources import own_bank
     from randes_cli.files.words import task_input
     from randes_cli.specs import EditOptions
 
-    talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
+    talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()
     inputs = [task_input(task) for task in tasks]
     opening = o.opening(allow_pickle, trust_remote_code_files, safetensors_only, weights_key)
     with talk.progress() as progress:
@@ -98,7 +101,7 @@ def add(
             progress=progress,
         )
     left = {task.index for task in report.after}
-    tell_edit(talk, report, (t.name for t in report.before if forget and t.index not in left))
+    tell(talk, report, (t.name for t in report.before if forget and t.index not in left))
 
 
 def remove(
@@ -121,11 +124,10 @@ def remove(
 ) -> None:
     """Take tasks out of a bank by subtracting them, which needs their checkpoints."""
     from randes_cli import remove as run
-    from randes_cli.cli.edited import tell_edit
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
-    talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
+    talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()
     chosen = [*(names or []), *(task or [])]
     if not chosen:
         raise UsageError("say --task NAME (or NAME alone, several too)")
@@ -145,7 +147,33 @@ def remove(
             forget=forget,
             progress=progress,
         )
-    tell_edit(talk, report, chosen if forget else ())
+    tell(talk, report, chosen if forget else ())
+
+
+def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
+    """Says what an edit did, and which tasks it only forgot.
+
+    Made before the edit: nothing is loaded, and so nothing can fail, after its commit.
+    """
+    from randes_cli.cli.render.tables import edit_table
+    from randes_cli.cli.render.verdict import lost_lines
+
+    def tell(talk: Talk, report: EditReport, forgotten: Iterable[str]) -> None:
+        names = ", ".join(forgotten)
+        words = (
+            f"forgot {names}: their deltas stay in the bank as interference, and anyone who kept "
+            "their seeds can still retrieve them; to take them out, remove them with their "
+            "checkpoints"
+        )
+        talk.tell(
+            report,
+            lambda width: edit_table(report, width),
+            read=report.read_bytes,
+            written=report.bytes_after,
+            after=[*lost_lines(report.after), *([words] if names else [])],
+        )
+
+    return tell
 
 
 def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:

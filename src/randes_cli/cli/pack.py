@@ -41,6 +41,7 @@ def pack(
     targets: m.Targets = "all",
     every: m.Every = 1,
     rest: m.Others = Rest.sum,
+    exact: m.Exact = None,
     base_storage: m.Storage = m.Where.embed,
     max_shard_size: o.MaxShardSize = None,
     threads: o.Threads = 0,

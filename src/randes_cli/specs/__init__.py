@@ -22,4 +22,5 @@ from randes_cli.specs.transform import Rest as Rest
 from randes_cli.specs.transform import Shuffle as Shuffle
 from randes_cli.specs.transform import Signs as Signs
 from randes_cli.specs.transform import Transform as Transform
+from randes_cli.specs.transform import check_pattern as check_pattern
 from randes_cli.specs.transform import task_seed as task_seed

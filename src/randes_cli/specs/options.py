@@ -16,7 +16,7 @@ from randes_cli.limits import (
     check_number,
     choose,
 )
-from randes_cli.specs.transform import SHARES, BaseStorage, Transform, put
+from randes_cli.specs.transform import SHARES, BaseStorage, Transform, check_pattern, put
 
 
 def check_shard_size(size: int | None) -> None:
@@ -85,6 +85,7 @@ class PackOptions:
         seed: bank seed; a task's seed is this plus its index.
         fit: choose the bits, groups and share that are predicted to keep most of the gain in a
             bank of this size (``500MB``) or ratio to the base (``1.1``); then these do not count.
+        exact: a regular expression: tensors with such names are kept exactly, for each task.
         keep: choose them for the smallest bank that is predicted to keep this share of the gain
             over the base (``99%``).
         groups: superpositions side by side; tasks that name none are dealt by index.
@@ -107,6 +108,7 @@ class PackOptions:
     groups: int = 1
     fit: str | None = None
     keep: str | None = None
+    exact: str | None = None
     base_storage: BaseStorage = BaseStorage.embed
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -120,6 +122,8 @@ class PackOptions:
         check_shard_size(self.max_shard_size)
         if self.adapters and self.merge_adapters:
             raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
+        if self.exact is not None:
+            check_pattern("--exact", self.exact)
         if self.fit is not None and self.keep is not None:
             raise UsageError("--fit asks for a size and --keep for a quality: give one of them")
         if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):

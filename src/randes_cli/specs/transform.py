@@ -29,6 +29,15 @@ class Signs(str, Enum):
     two_sided = "two-sided"
 
 
+def check_pattern(what: str, text: str) -> None:
+    """Raise UsageError for what is no regular expression."""
+    check_line(what, text)
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(f"{what}: not a regular expression: {error}") from None
+
+
 class Rest(str, Enum):
     """What becomes of tensors outside the targets."""
 
@@ -84,10 +93,7 @@ class Transform:
         LIMITS["every"].check("--every", self.every)
         check_line("--targets", self.targets)
         if self.matched is None and self.targets not in ("all", "attn", "mlp"):
-            try:
-                re.compile(self.targets)
-            except (re.error, OverflowError, RecursionError) as error:
-                raise UsageError(f"--targets: not a regular expression: {error}") from None
+            check_pattern("--targets", self.targets)
 
     @property
     def preset(self) -> str | None:
