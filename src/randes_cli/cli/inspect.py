@@ -148,6 +148,8 @@ def _show(
     report = found.report
     if task is None:
         print_lines(lambda width: bank_view(report, width=width, full=full, sort=sort))
+        if report.unsure:
+            note(report.unsure, quiet=quiet)
         if report.saving:
             note(report.saving, quiet=quiet)
     else:
