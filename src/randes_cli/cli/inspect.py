@@ -15,7 +15,7 @@ from randes_cli.cli.panels import SPEAKS
 from randes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from randes_cli.verbs import Inspection
+    from randes_cli.verbs.banks import Inspection
 
 
 class By(str, Enum):

@@ -9,7 +9,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
-from randes_cli.errors import BankDamaged
+from randes_cli.errors import BankDamaged, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,28 +56,30 @@ def verify(
             report, sound=report.sound, measured=measured, **clock.facts(report.bytes_checked, 0)
         )
     else:
-        _show(report, bank, quiet=quiet)
+        _show(report, quiet=quiet)
         if against and not measured:
             say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
-        where = f" in {len(report.shards)} shards" if report.shards else ""
-        raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors{where}; restore a copy")
+        where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
+        raise BankDamaged(
+            f"{bank}: {counted(len(report.damaged), 'damaged tensor')}{where}; restore a copy"
+        )
 
 
-def _show(report: VerifyReport, bank: str, *, quiet: bool) -> None:
+def _show(report: VerifyReport, *, quiet: bool) -> None:
     """What was found, in lines."""
     from randes_cli.cli.render.tables import check_table
 
     for check in report.against:
         print_lines(partial(check_table, check), quiet=quiet)
     if report.sound:
-        say(f"{bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
+        say(f"{report.bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
     for file, words in report.shards.items():
         say(f"shard {file}: {words}", quiet=quiet)
     if report.unnamed:
         say(
-            f"{len(report.unnamed)} files beside the index that it does not name; "
+            f"{counted(len(report.unnamed), 'file')} beside the index that it does not name; "
             "randes verify --prune removes them",
             quiet=quiet,
         )
