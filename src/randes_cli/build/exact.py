@@ -12,9 +12,9 @@ from randes_cli.build.participants import Participant, is_finite
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.roles import exact_roles
 from randes_cli.files.bank_keys import own_key
-from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
 from randes_cli.files.source import Source, not_finite
+from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import chunks
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
@@ -60,7 +60,7 @@ class Exact:
         return replace(self, key=None)
 
 
-def run_exact(exact: Exact, writer: BankWriter, tally: Tally) -> int:
+def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
     """Read one tensor and tell the tally where it differs from its twin; returns bytes read.
 
     Raises CheckpointError for values of a task that are not finite, but for a constant (a mask of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,9 +23,9 @@ from randes_cli.core.share import Share
 from randes_cli.core.signs import Window
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, sum_key
-from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import hasher
 from randes_cli.files.source import Source, not_finite
+from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import Rect, Unit, chunks, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
@@ -48,21 +48,33 @@ class Part:
     share: Share
 
 
+#: Superpositions of a unit: (group, position).
+Places: TypeAlias = frozenset[tuple[int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One chunk of one unit."""
+    """One chunk of one unit.
+
+    `only` are the superpositions that it is about, as (group, position); None: all.
+    """
 
     unit: Unit
     parts: tuple[Part, ...]
     chunk: int
     rect: Rect
+    only: Places | None = None
+
+    def is_about(self, group: int, position: int) -> bool:
+        """Whether it makes a group's superposition at a position of the unit."""
+        return self.only is None or (group, position) in self.only
 
 
-def unit_jobs(unit: Unit, parts: tuple[Part, ...]) -> list[Job]:
+def unit_jobs(unit: Unit, parts: tuple[Part, ...], only: Places | None = None) -> list[Job]:
     """The jobs of a unit, one a chunk of its rows and of those that resized tasks add."""
     grown = (t.matrix[0] for part in parts for p in part.members for t in p.tensors_of(unit))
     pieces = chunks(max([unit.rows, *grown]), unit.cols)
-    return [Job(unit, parts, number, rect) for number, rect in enumerate(pieces)]
+    return [Job(unit, parts, number, rect, only) for number, rect in enumerate(pieces)]
 
 
 def unit_bytes(unit: Unit, parts: Sequence[Part], base: Source | None) -> int:
@@ -83,7 +95,7 @@ class Files:
 
     base: Source | None
     old: BankFile | None
-    writer: BankWriter
+    writer: TensorSink
     tally: Tally
     write_base: bool
 
@@ -95,7 +107,12 @@ def run_job(files: Files, kernel: Kernel, strip: int, job: Job) -> int:
     those written: an edit builds on sound bytes alone, for it would hide damage under new digests.
     """
     run = _JobRun(files, kernel, job)
-    sums = [_Sum(run, part, n) for part in job.parts for n in range(job.unit.layers)]
+    sums = [
+        _Sum(run, part, n)
+        for part in job.parts
+        for n in range(job.unit.layers)
+        if job.is_about(part.group, n)
+    ]
     for rect in job.rect.split(strip):
         run.base_strip(rect)
         for one in sums:
@@ -111,6 +128,7 @@ class _JobRun:
         self.files, self.kernel, self.job, self.unit = files, kernel, job, job.unit
         members = [p for part in job.parts for p in part.members]
         self.orders = {p.index: job.unit.order(p.seed, p.index) for p in members}
+        self.layers = self._layers()
         self.flips: dict[tuple[int, int], bytes] = {}
         self.inputs: dict[tuple[Owner, str], Any] = {}
         self.sums: dict[str, Any] = {}
@@ -120,6 +138,19 @@ class _JobRun:
         self.largest = 0.0
         self.peak = 0
         self.bytes_read = 0
+
+    def _layers(self) -> set[int]:
+        """The layers of the base that the job's superpositions take deltas from."""
+        job = self.job
+        if job.only is None:
+            return set(range(self.unit.layers))
+        return {
+            self.orders[member.index][position]
+            for part in job.parts
+            for member in part.members
+            for position in range(self.unit.layers)
+            if job.is_about(part.group, position)
+        }
 
     def read(self, owner: Owner, source: Source, tensor: TensorInfo, rect: Rect) -> Raw:
         size = ITEM_SIZE[tensor.dtype]
@@ -135,6 +166,8 @@ class _JobRun:
         if inside is None:
             return
         for layer, name in enumerate(self.unit.names):
+            if layer not in self.layers:
+                continue
             if base is None:
                 self.kernel.set_base(layer, None, "F32", inside.elements)
                 continue

@@ -1,0 +1,302 @@
+"""A pass spread over the machines of a cluster: each worker makes whole shards.
+
+The driver plans, and says by names what each shard holds; a worker opens the same inputs and has
+the same plan. What it makes depends on nothing else, so work that is done twice gives the same
+bytes, and a shard lies under the name of its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from randes_cli.build.copies import Copy, copies_into
+from randes_cli.build.draft import Draft
+from randes_cli.build.exact import Exact
+from randes_cli.build.steps import Step
+from randes_cli.build.strips import Part, Places
+from randes_cli.build.tally import Owner, Tally, TallyParts
+from randes_cli.build.work import Bench, UnitWork, Work
+from randes_cli.cluster import Cluster, Shared
+from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.shard_folder import ShardFolder
+from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.tensor_sink import ShardSink
+from randes_cli.specs import RunOptions, TensorInfo
+from randes_cli.workers import Progress, Workers
+
+if TYPE_CHECKING:
+    from randes_cli.build.passes import Passes
+
+#: Bytes of input, about, that one task reads which writes nothing.
+_READ = 2**30
+
+
+#: How the draft of a build is made anew, in a worker: it opens the inputs and drafts the bank.
+Recipe: TypeAlias = Shared[Draft]
+
+
+@dataclass(frozen=True, slots=True)
+class ExactRef:
+    """An exact tensor by names. `source` is whose it is: the base's, or a participant's index."""
+
+    source: Owner
+    name: str
+    key: str | None
+    owner: Owner | None
+    skip: int
+    twin: bool
+
+
+@dataclass(slots=True)
+class Selection:
+    """Work by names: units by their number in the draft, each with its two steps (see `parts`)."""
+
+    units: dict[int, Places] = field(default_factory=dict)
+    steps: dict[int, tuple[Step | None, Step | None]] = field(default_factory=dict)
+    exact: dict[tuple[Owner, str, str | None], ExactRef] = field(default_factory=dict)
+    copies: dict[str, None] = field(default_factory=dict)
+    nbytes: int = 0
+
+    def add(self, unit: int, places: Places, nbytes: int) -> None:
+        """Superpositions of a unit that are made."""
+        self.units[unit] = self.units.get(unit, frozenset()) | places
+        self.nbytes += nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """What a worker does: a shard of a bank, or (None) what writes nothing.
+
+    `closed`: nothing more comes into the shard.
+    """
+
+    bank: Path
+    tensors: tuple[TensorInfo, ...] | None
+    closed: bool
+    selection: Selection
+    run: RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of it: digests of the shard, its name (or the path of one that is open)."""
+
+    digests: bytes
+    made: str | Path | None
+    tally: TallyParts
+
+
+def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
+    """Do a task, in a worker. A shard whose values do not fit is not kept."""
+    tally = Tally()
+    base = None if isinstance(draft.base, ZeroBase) else draft.base
+    workers = Workers(
+        replace(task.run, threads=max(1, task.run.threads)),
+        list(draft.base.tensors.values()),
+        (unit.layers for unit in draft.units),
+    )
+    folder = ShardFolder(task.bank, prepared=True)
+    sink = ShardSink(folder, task.tensors or (), closed=task.closed)
+    work = _work(draft, base, task.selection)
+    made: str | Path | None = None
+    try:
+        if task.tensors is not None:
+            sink.begin()
+        if draft.old is not None:
+            work.copies = copies_into(sink, draft.old, task.selection.copies)
+        Bench(base, draft.old, sink, tally, workers, progress).do(work, "")
+        if task.tensors is not None and not tally.peaks:
+            made = sink.finish()
+        return Done(sink.container.digests, made, tally.parts())
+    finally:
+        folder.clear()
+
+
+def _work(draft: Draft, base: Source | None, selection: Selection) -> Work:
+    """Work by names as work on what is open."""
+    sources: dict[Owner, Source] = {p.index: p.source for p in [*draft.coming, *draft.leaving]}
+    if base is not None:
+        sources["base"] = base
+    units = []
+    for number, places in selection.units.items():
+        unit, steps = draft.units[number], selection.steps[number]
+        units.append(UnitWork(unit, draft.parts(unit, *steps), places))
+    exact = [
+        Exact(
+            sources[one.source], one.name, one.key, one.owner, one.skip, base if one.twin else None
+        )
+        for one in selection.exact.values()
+    ]
+    return Work(units, exact)
+
+
+class Spread:
+    """The driver's side: cuts passes into tasks, and takes in what comes of them."""
+
+    def __init__(self, cluster: Cluster, recipe: Recipe, run: RunOptions) -> None:
+        self.cluster, self.run = cluster, run
+        self.held = cluster.hold(recipe)
+        self._shards: dict[int, Selection] = {}
+
+    def send(self, passes: Passes, work: Work, phase: str, *, write_base: bool) -> Work:
+        """Have workers do what they can; returns what is to be done here.
+
+        A shard that has begun here is finished here. One that must be made anew (steps became
+        coarser) is made anew whole.
+        """
+        left, loose, chosen = Work(), Selection(), dict[int, Selection]()
+        self._sort(passes, work, left, loose, chosen, write_base=write_base)
+        for number, selection in chosen.items():
+            whole = self._shards.setdefault(number, Selection())
+            whole.units.update(selection.units)
+            whole.exact.update(selection.exact)
+            whole.copies.update(selection.copies)
+            whole.nbytes = max(whole.nbytes, selection.nbytes)
+        tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in chosen]
+        tasks += [(None, part) for part in _batches(loose)]
+        self._do(passes, tasks, phase)
+        return left
+
+    def _sort(
+        self,
+        passes: Passes,
+        work: Work,
+        left: Work,
+        loose: Selection,
+        chosen: dict[int, Selection],
+        *,
+        write_base: bool,
+    ) -> None:
+        """Work by the shard that it is written to: elsewhere, or here; or to none."""
+        writer, draft = passes.writer, passes.draft
+        exact = list(work.exact)
+        if write_base and passes.base is not None:
+            there = {one.name for one in exact if one.owner == "base"}
+            names = [tensor.name for tensor in draft.base.tensors.values()]
+            exact += [
+                Exact(passes.base, name, base_key(name), "base")
+                for name in names
+                if name not in there
+            ]
+        for one in exact:
+            if one.key is None:
+                _add_exact(loose, passes, one)
+            elif writer.is_here(writer.number_of(one.key)):
+                left.exact.append(one)
+            else:
+                at = writer.number_of(one.key)
+                _add_exact(chosen.setdefault(at, Selection()), passes, one)
+        for copy in work.copies:
+            self._sort_copy(passes, copy, left, chosen)
+        numbers = {unit: number for number, unit in enumerate(draft.units)}
+        for unit_work in work.units:
+            self._sort_unit(passes, unit_work, numbers[unit_work.unit], left, loose, chosen)
+
+    def _sort_copy(
+        self, passes: Passes, copy: Copy, left: Work, chosen: dict[int, Selection]
+    ) -> None:
+        writer = passes.writer
+        for key in dict.fromkeys(chunk.key for chunk in copy.chunks):
+            number = writer.number_of(key)
+            if writer.has_bytes(key):
+                continue
+            if writer.is_here(number):
+                left.copies.append(copy)
+                return
+            found = chosen.setdefault(number, Selection())
+            if key not in found.copies:
+                found.copies[key] = None
+                found.nbytes += passes.draft.old.info(key).nbytes if passes.draft.old else 0
+
+    def _sort_unit(
+        self,
+        passes: Passes,
+        work: UnitWork,
+        number: int,
+        left: Work,
+        loose: Selection,
+        chosen: dict[int, Selection],
+    ) -> None:
+        writer, unit = passes.writer, work.unit
+        here: set[tuple[int, int]] = set()
+        for part in work.parts:
+            for position, name in enumerate(unit.names):
+                place = frozenset({(part.group, position)})
+                nbytes = _bytes_of(passes, part, name)
+                if part.step is None:
+                    loose.add(number, place, nbytes)
+                    continue
+                at = writer.number_of(sum_key(part.group, name))
+                if writer.is_here(at):
+                    here |= place
+                else:
+                    chosen.setdefault(at, Selection()).add(number, place, nbytes)
+        if here:
+            left.units.append(replace(work, only=frozenset(here)))
+
+    def _do(self, passes: Passes, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
+        """Have workers do tasks, and take in what they found."""
+        given, ready, draft = passes.steps.given, passes.steps.ready, passes.draft
+        passes.writer.out.folder.prepare()
+        made = []
+        for number, selection in tasks:
+            units = [draft.units[unit] for unit in selection.units]
+            selection.steps = {
+                at: (ready.get(unit), given.get(unit))
+                for at, unit in zip(selection.units, units, strict=True)
+            }
+            tensors, more = ([], True) if number is None else passes.writer.contents(number)
+            made.append(
+                ShardTask(
+                    passes.path.absolute(),
+                    None if number is None else tuple(tensors),
+                    not more,
+                    selection,
+                    self.run,
+                )
+            )
+        results = self.cluster.map(
+            make_shard,
+            self.held,
+            made,
+            phase=phase,
+            total=sum(selection.nbytes for _, selection in tasks),
+            progress=passes.progress,
+        )
+        for at, done in results:
+            shard = tasks[at][0]
+            passes.tally.take_in(done.tally)
+            if shard is not None and done.made is not None:
+                passes.writer.adopt(shard, done.digests, done.made)
+
+
+def _bytes_of(passes: Passes, part: Part, name: str) -> int:
+    """Bytes that are read, about, for a superposition of a tensor."""
+    ours = 0 if passes.base is None else passes.base.tensors[name].nbytes
+    theirs = (member.fit.superposed.get(name) for member in part.members)
+    return ours + sum(tensor.nbytes for tensor in theirs if tensor is not None)
+
+
+def _add_exact(selection: Selection, passes: Passes, one: Exact) -> None:
+    members = [*passes.draft.coming, *passes.draft.leaving]
+    source: Owner = next((p.index for p in members if p.source is one.source), "base")
+    ref = ExactRef(source, one.name, one.key, one.owner, one.skip, one.twin is not None)
+    selection.exact[source, one.name, one.key] = ref
+    selection.nbytes += one.nbytes
+
+
+def _batches(loose: Selection) -> Iterator[Selection]:
+    """What writes nothing, in tasks of about as many bytes."""
+    count = max(1, -(-loose.nbytes // _READ))
+    made = [Selection() for _ in range(count)]
+    for at, (unit, places) in enumerate(loose.units.items()):
+        made[at % count].add(unit, places, 0)
+    for at, (key, ref) in enumerate(loose.exact.items()):
+        made[at % count].exact[key] = ref
+    for part in made:
+        part.nbytes = loose.nbytes // count
+        if part.units or part.exact:
+            yield part
