@@ -9,7 +9,7 @@ RandesError                 70  (never raised itself)
 ├── BankDamaged              6  a bank's bytes are not what was written
 ├── BankLocked               7  somebody else writes to the bank
 ├── NoSpace                  8  the disk is (or would be) full
-├── HubError                 9  Hub, network or authorisation
+├── HubError                 9  Hub, store, network or authorisation
 ├── NewerFormat             10  a newer version or an unknown required feature
 ├── OutOfResources          71  no more memory, or a part of the program cannot be loaded
 └── InputOutputError        74  the operating system refused a read, a write or an open file
@@ -17,6 +17,7 @@ RandesError                 70  (never raised itself)
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 __all__ = [
@@ -34,7 +35,22 @@ __all__ = [
     "RandesError",
     "UsageError",
     "printable",
+    "without_login",
 ]
+
+#: What stands between an address' scheme and its host: a name, with or without a secret (which may
+#: hold slashes), or a token. The container of an abfs:// address is none.
+_SECRET = re.compile(r"(?<=://)[^/@:\s]*:(?!\d{1,5}(?:/|\s|$))[^@\s]*@")
+_LOGIN = re.compile(r"(?<!\babfs://)(?<!\babfss://)(?<=://)[^/@\s]*@")
+#: What follows an address: signatures and tokens as a rule.
+_QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?'\"<>]*)\?[^\s'\"<>]*")
+
+
+def without_login(text: str) -> str:
+    """A text whose addresses show no name, password, token or signature of the user."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub(r"\1", _LOGIN.sub("", _SECRET.sub("", text)))
 
 
 def counted(number: int, noun: str) -> str:
@@ -52,12 +68,12 @@ def printable(text: str) -> str:
 
 
 class RandesError(Exception):
-    """Base of every error that randes raises on purpose; its text is one line."""
+    """Base of every error that randes raises on purpose; its text is one line without secrets."""
 
     exit_code = 70
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(printable(text))
+        super().__init__(printable(without_login(text)))
 
 
 class CheckFailed(RandesError):
@@ -109,7 +125,7 @@ class NoSpace(RandesError):
 
 
 class HubError(RandesError):
-    """The Hugging Face Hub, the network, or authorisation."""
+    """The Hugging Face Hub, another store, the network, or authorisation."""
 
     exit_code = 9
 

@@ -261,12 +261,19 @@ def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Un
     return {name: units[name] for name in tensors if name in units}
 
 
-def strip_elements(layers: int, *, max_memory: int | None, threads: int, chosen: int | None) -> int:
+def strip_elements(
+    layers: int,
+    *,
+    max_memory: int | None,
+    threads: int,
+    chosen: int | None,
+    most: int = STRIP_ELEMENTS,
+) -> int:
     """Elements of one strip of a unit with `layers` layers, within the memory of a thread."""
     if chosen is not None:
         return max(1, chosen)
     budget = (max_memory // max(1, threads)) if max_memory else THREAD_MEMORY
-    return max(256, min(STRIP_ELEMENTS, (budget - 4 * SPARE) // (22 + 4 * layers)))
+    return max(256, min(most, (budget - 4 * SPARE) // (22 + 4 * layers)))
 
 
 def strip_memory(layers: int, elements: int) -> int:

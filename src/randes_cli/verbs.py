@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, write_whole
-from randes_cli.files.bank import BankFile, is_bank
+from randes_cli.files.bank import BankFile
 from randes_cli.files.guard import note_sources, one_command
-from randes_cli.files.sources import local_bank, open_bank
+from randes_cli.files.location import Place, as_place
+from randes_cli.files.sources import names_bank, open_bank, own_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
@@ -88,7 +89,7 @@ def unpack(
 
     names = [tasks] if isinstance(tasks, str) else tasks
     return module.unpack(
-        local_bank(as_source(bank)),
+        bank,
         names,
         out,
         options or UnpackOptions(),
@@ -157,9 +158,8 @@ def verify(
     from randes_cli.ops import verify as module
 
     run = run or RunOptions()
-    path = local_bank(as_source(bank))
-    freed = module.prune_files(path) if prune else 0
-    with BankFile(path, lenient=True) as file:
+    freed = module.prune_files(own_bank(as_source(bank))) if prune else 0
+    with open_bank(as_source(bank), lenient=True) as file:
         found = replace(module.verify(file, run, quick=quick, progress=progress), pruned=freed)
         if not (found.sound and against):
             return found
@@ -184,20 +184,20 @@ def diff(
 
     run = run or RunOptions()
     first = as_source(a)
-    if not is_bank(Path(first)):
-        if isinstance(b, Mapping) or is_bank(Path(as_source(b))):
+    if not names_bank(first):
+        if isinstance(b, Mapping) or names_bank(as_source(b)):
             raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
         return module.diff_checkpoints(
             first, as_source(b), run, base=_text(base), progress=progress
         )
     if base is not None:
         raise UsageError("--base serves two checkpoints only")
-    with BankFile(Path(first)) as bank:
+    with open_bank(first) as bank:
         if isinstance(b, Mapping):
             return module.diff_bank_checkpoints(bank, _pairs(b), run, progress=progress)
-        if not is_bank(Path(as_source(b))):
+        if not names_bank(as_source(b)):
             raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
-        with BankFile(Path(as_source(b))) as other:
+        with open_bank(as_source(b)) as other:
             return module.diff_banks(bank, other, run, progress=progress)
 
 
@@ -290,15 +290,15 @@ def push(
 
 def _target(
     bank: StrPath, out: StrPath, against: Originals | None, base: StrPath | None, force: bool
-) -> Path:
+) -> Place:
     """The output, once it is known to be free and none of the inputs."""
     note_sources([bank, base, *(against or {}).values()])
-    path = Path(out)
+    path = as_place(as_source(out))
     check_target(path, force=force)
     return path
 
 
-def _write(path: Path, data: bytes, force: bool) -> Written:
+def _write(path: Place, data: bytes, force: bool) -> Written:
     write_whole(path, data, force=force)
     return Written(str(path), len(data))
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import make_kernel
-from randes_cli.plan import Rect, chunks, strip_elements, strip_memory, tensor_bytes
+from randes_cli.plan import (
+    CHUNK_ELEMENTS,
+    STRIP_ELEMENTS,
+    Rect,
+    chunks,
+    strip_elements,
+    strip_memory,
+    tensor_bytes,
+)
 from randes_cli.specs import RunOptions, TensorInfo
 
 J = TypeVar("J")
@@ -31,13 +41,20 @@ def no_progress(phase: str, done: int, total: int) -> None:
 _SMALL = 2**16
 
 
-def thread_count(asked: int, tensors: Collection[TensorInfo] = ()) -> int:
+#: Threads that wait for a store at a time: each asks for one range.
+_FAR = 16
+
+
+def thread_count(asked: int, tensors: Collection[TensorInfo] = (), *, far: bool = False) -> int:
     """Threads to use: as asked, or one for each core that this process may use.
 
     `tensors` are those to work on, a job each or more; where they are small, one thread does it.
+    What is read from afar (a store, the Hub) takes more, for they wait and do not compute.
     """
     if asked > 0:
         return asked
+    if far:
+        return _FAR
     if tensors and sum(tensor.elements for tensor in tensors) < _SMALL * len(tensors):
         return 1
     try:
@@ -46,13 +63,36 @@ def thread_count(asked: int, tensors: Collection[TensorInfo] = ()) -> int:
         return os.cpu_count() or 1
 
 
-def run_serial(
-    jobs: Sequence[J], work: Callable[[J], None], *, phase: str, progress: Progress
+def run_in_order(
+    jobs: Sequence[J],
+    read: Callable[[J], W],
+    use: Callable[[J, W], None],
+    *,
+    far: bool,
+    phase: str,
+    progress: Progress,
 ) -> None:
-    """Do every job here: many short reads, for which threads would wait more than they work."""
-    for job in jobs:
-        work(job)
-        progress(phase, 1, len(jobs))
+    """`use` here what `read` makes of every job, in order.
+
+    Many short reads, for which threads would wait more than they work, unless what is read is
+    `far`: then a few are asked for ahead.
+    """
+    if not far:
+        for job in jobs:
+            use(job, read(job))
+            progress(phase, 1, len(jobs))
+        return
+    with ThreadPoolExecutor(_FAR) as pool:
+        ahead = deque[Future[W]]()
+        try:
+            for number, job in enumerate(jobs):
+                while len(ahead) < min(2 * _FAR, len(jobs) - number):
+                    ahead.append(pool.submit(read, jobs[number + len(ahead)]))
+                use(job, ahead.popleft().result())
+                progress(phase, 1, len(jobs))
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def run_parallel(
@@ -165,9 +205,15 @@ class Workers:
     """Threads for jobs on `tensors`, each with a kernel; `layers` are those of the jobs' units."""
 
     def __init__(
-        self, run: RunOptions, tensors: Collection[TensorInfo] = (), layers: Iterable[int] = (1,)
+        self,
+        run: RunOptions,
+        tensors: Collection[TensorInfo] = (),
+        layers: Iterable[int] = (1,),
+        *,
+        far: bool = False,
     ) -> None:
-        self.threads = thread_count(run.threads, tensors)
+        self.threads = thread_count(run.threads, tensors, far=far)
+        self.far = far
         self._run = run
         counts = set(layers) or {1}
         self._elements, self._layers = max(map(self.strip, counts)), max(counts)
@@ -177,7 +223,11 @@ class Workers:
         """Elements of a unit of so many layers that are computed at once."""
         run = self._run
         return strip_elements(
-            layers, max_memory=run.max_memory, threads=self.threads, chosen=run.strip_elements
+            layers,
+            max_memory=run.max_memory,
+            threads=self.threads,
+            chosen=run.strip_elements,
+            most=CHUNK_ELEMENTS if self.far else STRIP_ELEMENTS,
         )
 
     def kernel(self) -> Kernel:

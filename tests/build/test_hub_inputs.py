@@ -211,7 +211,7 @@ def test_a_pushed_bank_is_looked_at_there_and_unpacked_here(
     for text in ("maker/bank", "hf://maker/bank/x.randes", str(bank)):
         with open_bank(text) as found:
             assert [task.name for task in found.manifest.tasks] == ["cars", "dtd"]
-        assert local_bank(text).read_bytes() == bank.read_bytes()
+        assert Path(local_bank(text)).read_bytes() == bank.read_bytes()
 
 
 def test_a_bank_that_is_nowhere_is_missing(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ No value changes, and the way back gives the same bytes.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from randes_cli.build.copies import content_keys, copy_tensors
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
@@ -15,6 +13,7 @@ from randes_cli.files.bank_output import bank_output
 from randes_cli.files.bank_writer import METADATA, BankWriter
 from randes_cli.files.guard import one_command
 from randes_cli.files.header import encode_header
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
@@ -41,7 +40,7 @@ def convert(
     check_shard_size(max_shard_size)
     if (max_shard_size is None) != single_file:
         raise UsageError("say --max-shard-size SIZE, or --single-file")
-    path = Path(out)
+    path = as_place(as_source(out))
     if not dry_run:
         check_target(path, force=force)
     with open_bank(as_source(bank)) as old:
@@ -53,10 +52,10 @@ def convert(
 
 
 def _write(
-    old: BankFile, path: Path, asked: int, force: bool, progress: Progress
+    old: BankFile, path: Place, asked: int, force: bool, progress: Progress
 ) -> tuple[int, int]:
     """Write the bank; its bytes, and the number of its files."""
-    check_space(path.parent, old.size)
+    check_space(path, old.size)
     with bank_output(path, force=force, most=asked or None) as out:
         out.reserve(old.size)
         writer = BankWriter(out, single_room(old))

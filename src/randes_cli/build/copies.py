@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_output import bank_output
 from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import DIGEST_BYTES, hasher
+from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.tensor_sink import ShardSink, TensorSink
@@ -155,7 +155,7 @@ def closing_tensors() -> list[TensorInfo]:
 
 
 def rewrite_manifest(
-    path: Path, change: Callable[[Manifest], Manifest], *, progress: Progress = no_progress
+    path: Place, change: Callable[[Manifest], Manifest], *, progress: Progress = no_progress
 ) -> int:
     """Replace a bank by itself with another manifest, in one commit; return its bytes.
 
@@ -163,7 +163,7 @@ def rewrite_manifest(
     """
     with BankFile(path) as old:
         most = most_bytes(None, old.size, old.most)
-        check_space(path.parent, old.size)
+        check_space(path, old.size)
         with bank_output(path, force=True, most=most) as out:
             out.reserve(old.size)
             writer = BankWriter(out, header_room([*old.store.as_single(), *closing_tensors()]))

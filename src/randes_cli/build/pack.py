@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from randes_cli.build.build import Build
+from randes_cli.build.crew import absolute_source
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.pack_report import as_sealed, pack_report
@@ -19,6 +20,7 @@ from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
@@ -52,7 +54,7 @@ def pack(
     tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
-    options, run, out = options or PackOptions(), run or RunOptions(), Path(out)
+    options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
     base = None if base is None else as_source(base)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
@@ -77,10 +79,11 @@ def pack(
             build = _build(inputs, out, options, run, force, progress)
             return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
+        recipe = _recipe(base, tasks, options)
         if seal_bits is None:
-            return _written(inputs, out, options, run, force, progress)
+            return _written(inputs, out, options, run, force, progress, recipe)
         with passing_name(out) as live:
-            report = _written(inputs, live, options, run, force, progress, seal_bits)
+            report = _written(inputs, live, options, run, force, progress, recipe, seal_bits, out)
             with in_use(live):
                 sealed = seal_locked(
                     live, out, seal_bits, run, force=force, most=most, progress=progress
@@ -96,15 +99,18 @@ def pack(
 
 def _written(
     inputs: Inputs,
-    out: Path,
+    out: Place,
     options: PackOptions,
     run: RunOptions,
     force: bool,
     progress: Progress,
+    recipe: PackRecipe,
     seal_bits: int | None = None,
+    home: Place | None = None,
 ) -> PackReport:
-    """Write a live bank, and report it as it is or will be sealed."""
-    build = _build(inputs, out, options, run, force, progress)
+    """Write a live bank, and report it as it is or will be sealed (then at `home`)."""
+    build = _build(inputs, out, options, run, force, progress, home)
+    build.recipe = recipe
     if seal_bits is not None:
         build.most = 0  # it is one file, and passes
     return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
@@ -119,15 +125,33 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
         )
 
 
-def _build(
-    inputs: Inputs,
-    out: Path,
-    options: PackOptions,
-    run: RunOptions,
-    force: bool,
-    progress: Progress,
-) -> Build:
-    """The build of a new bank, its steps chosen: it adds every task to an empty one."""
+@dataclass(frozen=True, slots=True)
+class PackRecipe:
+    """How a worker of a cluster drafts the bank that this command packs."""
+
+    base: str | None
+    tasks: tuple[TaskInput, ...]
+    options: PackOptions
+
+    @contextmanager
+    def opened(self) -> Iterator[Draft]:
+        """Open the inputs."""
+        with ExitStack() as stack:
+            inputs = open_inputs(
+                stack, self.base, self.tasks, self.options, keep_going=False, fetch=True
+            )
+            yield pack_draft(inputs, Path("bank.randes"), self.options)
+
+
+def _recipe(base: str | None, tasks: Sequence[TaskInput], options: PackOptions) -> PackRecipe:
+    named = [
+        TaskInput(task.name, absolute_source(task.source), task.index, task.group) for task in tasks
+    ]
+    return PackRecipe(None if base is None else absolute_source(base), tuple(named), options)
+
+
+def pack_draft(inputs: Inputs, out: Place, options: PackOptions) -> Draft:
+    """The draft of a new bank: it adds every task to an empty one."""
     base, units = inputs.base, inputs.units
     held = Counter(participant.group for participant in inputs.participants)
     empty = Manifest(
@@ -153,13 +177,26 @@ def _build(
         groups=max(options.groups, 1 + max(held)),
     )
     empty = empty.with_shares(dict.fromkeys(range(empty.groups), options.share))
+    return Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
+
+
+def _build(
+    inputs: Inputs,
+    out: Place,
+    options: PackOptions,
+    run: RunOptions,
+    force: bool,
+    progress: Progress,
+    home: Place | None = None,
+) -> Build:
+    """The build of a new bank, its steps chosen: it adds every task to an empty one."""
+    draft = pack_draft(inputs, home or out, options)
     steps = Steps(
-        given_steps(units, options.steps, options.widths, options.bits),
+        given_steps(inputs.units, options.steps, options.widths, options.bits),
         bits=options.bits,
-        capacity=empty.capacity,
+        capacity=draft.start.capacity,
         fixed=False,
     )
-    draft = Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
     build = Build(
         out,
         draft,
@@ -169,13 +206,14 @@ def _build(
         phase="packing",
         force=force,
         most=options.max_shard_size,
+        home=home,
     )
     build.sample(supposed=inputs.away)
     return build
 
 
 def _fitted(
-    base: str | None, tasks: Sequence[TaskInput], out: Path, options: PackOptions, run: RunOptions
+    base: str | None, tasks: Sequence[TaskInput], out: Place, options: PackOptions, run: RunOptions
 ) -> PackOptions:
     """The options with the bits, groups and share that are predicted best for what is asked."""
     if any(task.group is not None for task in tasks):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 from randes_cli.build.copies import Copy, place_copies
+from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
-from randes_cli.build.spread import Spread
 from randes_cli.build.steps import BeyondGrid, Steps
 from randes_cli.build.strips import Job
 from randes_cli.build.tally import Tally
@@ -19,6 +18,7 @@ from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank_keys import base_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.base import BankBase
+from randes_cli.files.location import Place
 from randes_cli.files.source import Source
 from randes_cli.plan import Unit
 from randes_cli.workers import Progress, Workers
@@ -40,12 +40,12 @@ class Passes:
     Attributes:
         base: the base that deltas are taken from; None where it is all zeros.
         tally: what was found so far.
-        spread: gives work to other machines; None: all is done here.
+        crew: gives work to other machines; None: all is done here.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         draft: Draft,
         steps: Steps,
         base: Source | None,
@@ -57,7 +57,7 @@ class Passes:
         self.writer, self.workers, self.progress = writer, workers, progress
         self.tally = Tally()
         self.bench = Bench(base, draft.old, writer, self.tally, workers, progress)
-        self.spread: Spread | None = None
+        self.crew: Crew | None = None
         self._waiting: list[Copy] = []
 
     def take_over(self, keys: Iterable[str]) -> None:
@@ -85,8 +85,8 @@ class Passes:
         chosen = [UnitWork(unit, some) for unit, some in zip(units, parts, strict=True)]
         work = Work(chosen, list(exact), self._waiting)
         self._waiting = []
-        if self.spread is not None:
-            work, write_base = self.spread.send(self, work, phase, write_base=write_base), False
+        if self.crew is not None:
+            work, write_base = self.crew.send(self, work, phase, write_base=write_base), False
         self.bench.do(work, phase, write_base=write_base)
         self._check_base()
 

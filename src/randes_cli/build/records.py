@@ -13,6 +13,7 @@ from pathlib import Path
 from randes_cli.build.participants import Participant
 from randes_cli.build.tally import Tally
 from randes_cli.files.hub_ref import is_model_id
+from randes_cli.files.location import Place, RemotePath, as_place
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import content_fingerprint, ties_of, whole_of
 from randes_cli.limits import CONTROL, LONGEST_NAME
@@ -21,19 +22,27 @@ from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
 
 
-def recorded_source(source: str, bank: Path) -> str:
+def recorded_source(source: str, bank: Place) -> str:
     """What the manifest says of where a checkpoint came from.
 
     The id of a model on the Hub stays as it is. Of a path (there or gone) the part below the
     bank's folder, else its last part: a bank's bytes, and what it tells strangers, do not depend
-    on outer folders. Nor do they on the locale: names of files are bytes, read as UTF-8.
+    on outer folders. Nor do they on the locale: names of files are bytes, read as UTF-8. An
+    address is the part below the bank's folder, too, or else whole, but without its secrets.
     """
+    place = as_place(source)
+    if isinstance(place, RemotePath):
+        below = place.below(bank.parent) if isinstance(bank, RemotePath) else None
+        return _line(below or str(place))
     path = Path(source)
     if is_model_id(source) and not path.exists():
         return _line(source)
-    path, folder = path.resolve(), bank.parent.resolve()
-    below = path.is_relative_to(folder) and path != folder
-    return _line(path.relative_to(folder).as_posix() if below else path.name)
+    path = path.resolve()
+    if isinstance(bank, RemotePath):
+        return _line(path.name)
+    folder = bank.parent.resolve()
+    inside = path.is_relative_to(folder) and path != folder
+    return _line(path.relative_to(folder).as_posix() if inside else path.name)
 
 
 def recorded_words(claimed: str) -> str:

@@ -15,12 +15,13 @@ from randes_cli.core.energy import Energy
 from randes_cli.core.grid import raised_exponent
 from randes_cli.core.kernel import GRID_LIMIT, delta_energy
 from randes_cli.core.shuffle import layer_type
+from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Cells
-from randes_cli.workers import Progress, run_serial
+from randes_cli.workers import Progress, run_in_order
 
 
 class Deltas(Protocol):
@@ -226,14 +227,17 @@ def gather_grams(
     groups = np.array([participant.group for participant in participants])
     same = groups[:, None] == groups
 
-    def look(units: list[Unit]) -> None:
-        for unit in sorted(units, key=lambda unit: unit.names):
-            plain, transformed = gram(base, participants, unit, first)
-            for position, name in enumerate(unit.names):
-                made[where[name], 0] += plain[position]
-                made[where[name], 1] += transformed[position] * same
+    def look(unit: Unit) -> tuple[F64, F64]:
+        return gram(base, participants, unit, first)
 
-    run_serial(list(types.values()), look, phase="comparing", progress=progress)
+    def keep(unit: Unit, found: tuple[F64, F64]) -> None:
+        plain, transformed = found
+        for position, name in enumerate(unit.names):
+            made[where[name], 0] += plain[position]
+            made[where[name], 1] += transformed[position] * same
+
+    jobs = [u for kind in types.values() for u in sorted(kind, key=lambda unit: unit.names)]
+    run_in_order(jobs, look, keep, far=reads_far(), phase="comparing", progress=progress)
     return made
 
 

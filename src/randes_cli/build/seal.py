@@ -26,11 +26,13 @@ from randes_cli.files.bank_keys import cut_key, sealed_tensors, sum_key
 from randes_cli.files.bank_output import bank_output
 from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import SealRecord
 from randes_cli.files.shards import most_bytes
-from randes_cli.limits import StrPath
+from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import chunks, sealable, share_of, tensor_bytes
 from randes_cli.reports import SealReport
 from randes_cli.specs import RunOptions, TensorInfo, check_shard_size
@@ -74,19 +76,19 @@ def seal(
     not as the bank is).
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
-    path, run = Path(bank), run or RunOptions()
-    itself = out is None or Path(out).resolve() == path.resolve()
-    target = edited_bank(path) if itself or out is None else Path(out)
-    path = target if itself else path
+    run, target = run or RunOptions(), as_place(as_source(bank if out is None else out))
+    itself = out is None or _same_place(target, bank)
+    target = edited_bank(target) if itself else target
     check_seal_bits(bits)
     check_shard_size(max_shard_size)
+    source = target if itself else bank
     if dry_run:
-        return seal_locked(path, target, bits, run, dry_run=True, progress=progress)
+        return seal_locked(source, target, bits, run, dry_run=True, progress=progress)
     if out is not None:
         check_target(target, force=force)
     with bank_lock(target, wait=wait, edits=itself):
         return seal_locked(
-            path,
+            source,
             target,
             bits,
             run,
@@ -96,9 +98,16 @@ def seal(
         )
 
 
+def _same_place(target: Place, bank: StrPath) -> bool:
+    other = as_place(as_source(bank))
+    if isinstance(target, Path) and isinstance(other, Path):
+        target, other = target.resolve(), other.resolve()
+    return bool(target == other)
+
+
 def seal_locked(
-    bank: Path,
-    target: Path,
+    bank: StrPath,
+    target: Place,
     bits: int,
     run: RunOptions,
     *,
@@ -108,16 +117,16 @@ def seal_locked(
     progress: Progress = no_progress,
 ) -> SealReport:
     """`seal`, where the caller holds the lock of `target`."""
-    with BankFile(bank) as old:
+    with open_bank(as_source(bank)) as old:
         return _Sealing(old, bits, run, progress, most).run(target, force=force, dry_run=dry_run)
 
 
-def fit_bits(bank: Path, limit: str | None) -> int:
+def fit_bits(bank: StrPath, limit: str | None) -> int:
     """The most bits with which a sealed bank is within `limit` (see `parse_limit`).
 
     Raises UsageError where none is.
     """
-    with BankFile(bank) as file:
+    with open_bank(as_source(bank)) as file:
         base = tensor_bytes(file.manifest.base.tensors.values())
     most = parse_limit(limit or "", base)
     for bits in sorted(SEAL_BITS, reverse=True):
@@ -158,7 +167,7 @@ class _Sealing:
         share = share_of(tensor, group, self.old.manifest.shares)
         return Sum(group, tensor, share, chunks(*stored.matrix))
 
-    def run(self, target: Path, *, force: bool, dry_run: bool) -> SealReport:
+    def run(self, target: Place, *, force: bool, dry_run: bool) -> SealReport:
         made = [tensor for one in self.sums for tensor in self._tensors(one)]
         gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
         kept = [key for key in content_keys(self.old) if key not in gone]
@@ -168,7 +177,7 @@ class _Sealing:
         if dry_run:
             return self._report(target, *self._sealed(), size, dry_run=True)
         most = most_bytes(self.most, size, self.old.most)
-        check_space(target.parent, size)
+        check_space(target, size)
         self.cutting.measure()
         with bank_output(target, force=force, most=most) as out:
             out.reserve(size)
@@ -221,7 +230,7 @@ class _Sealing:
         return manifest, replace(stored, known=known)
 
     def _report(
-        self, target: Path, manifest: Manifest, after: Statistics, size: int, *, dry_run: bool
+        self, target: Place, manifest: Manifest, after: Statistics, size: int, *, dry_run: bool
     ) -> SealReport:
         return SealReport(
             bank=str(target),

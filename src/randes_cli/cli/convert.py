@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from randes_cli.cli.talk import Talk
 def convert(
     bank: o.BankName,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--output", "-o", metavar="BANK", help="The bank to write.", show_default=False
         ),

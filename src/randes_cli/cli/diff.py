@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -59,11 +58,11 @@ def diff(
 
 def _other(a: str, b: list[str]) -> str | dict[str, str]:
     """What a bank or a checkpoint is compared with: one other, or originals by task."""
-    from randes_cli.files.bank import is_bank
+    from randes_cli.files.sources import names_bank
     from randes_cli.files.words import task_input
 
-    if len(b) == 1 and (is_bank(Path(b[0])) or not is_bank(Path(a))):
+    if len(b) == 1 and (names_bank(b[0]) or not names_bank(a)):
         return b[0]
-    if not is_bank(Path(a)):
+    if not names_bank(a):
         raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
     return o.by_task([(task.name, task.source) for task in map(task_input, b)], "diff")

@@ -74,7 +74,6 @@ def evaluate(
     from randes_cli.cli.scores import score_table, scores_as_csv, scores_as_markdown
     from randes_cli.files.atomic import write_whole
     from randes_cli.files.guard import note_sources
-    from randes_cli.files.sources import local_bank
     from randes_cli.ops.scoring import command_evaluator
 
     originals = o.by_task(o.named_checkpoints(original or [], "--original"), "--original")
@@ -83,7 +82,7 @@ def evaluate(
     talk = Talk(json=json, quiet=quiet)
     with talk.progress() as progress:
         report = run(
-            local_bank(bank),
+            bank,
             command_evaluator(evaluate, environment.GIVEN, metric=metric),
             o.run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             tasks=task,

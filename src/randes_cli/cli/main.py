@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             import traceback
 
-            from randes_cli.files.hub_errors import without_login
+            from randes_cli.errors import without_login
 
             print(without_login(traceback.format_exc()), end="", file=sys.stderr)
         return _explain(error)

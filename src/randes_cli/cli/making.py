@@ -41,7 +41,7 @@ Inputs = Annotated[
     ),
 ]
 Out = Annotated[
-    Path,
+    str,
     typer.Option("--output", "-o", metavar="BANK", help="The bank to write.", show_default=False),
 ]
 From = Annotated[

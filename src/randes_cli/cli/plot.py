@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ class Kind(str, Enum):
 def plot(
     bank: o.BankName,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--output",
             "-o",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ from randes_cli.cli.output import print_json, progress_bar
 def report(
     bank: o.BankName,
     out: Annotated[
-        Path,
+        str,
         typer.Option("--output", "-o", metavar="PATH", help="The HTML file.", show_default=False),
     ],
     against: o.Against = None,

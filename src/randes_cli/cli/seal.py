@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,7 +33,7 @@ Fit = Annotated[
     ),
 ]
 Out = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--output", "-o", metavar="BANK", help="The bank to write.", show_default=False),
 ]
 InPlace = Annotated[
@@ -61,14 +60,14 @@ def seal(
     from randes_cli import seal as run
     from randes_cli.build.seal import fit_bits
     from randes_cli.cli.render.tables import edit_table
-    from randes_cli.files.sources import local_bank, own_bank
+    from randes_cli.files.sources import own_bank
 
     if (out is None) != in_place:
         raise UsageError("say -o BANK for a new bank, or --in-place")
     if (bits is None) == (fit is None):
         raise UsageError("say --bits 8, 4, 3, 2 or 1, or --fit SIZE|RATIO")
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
-    source = own_bank(bank) if in_place else local_bank(bank)
+    source = own_bank(bank) if in_place else bank
     with talk.progress() as progress:
         report = run(
             source,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +28,7 @@ Names = Annotated[
 ]
 Everything = Annotated[bool, typer.Option("--all", help="Write every task.")]
 Out = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--output",
         "-o",

@@ -12,8 +12,10 @@ from pathlib import Path
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
 from randes_cli.files.disk import OutputFile, wrap_os_error
 from randes_cli.files.guard import check_steady, refuse_input
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.lock import output_lock
 from randes_cli.files.system import FLAGS, NO_FOLLOW, NO_WAIT, POSIX, free_bytes, lock, set_mode
+from randes_cli.files.upload import check_upload, passing_place, upload
 from randes_cli.interrupts import unstoppable
 
 __all__ = [
@@ -31,8 +33,12 @@ __all__ = [
 _SUFFIX = ".randes-tmp"
 
 
-def check_target(path: Path, *, force: bool) -> None:
+def check_target(path: Place, *, force: bool) -> None:
     """Refuse an output that exists (unless `force`), is an input, or is no place for a file."""
+    if isinstance(path, RemotePath):
+        check_upload(path, force=force)
+        refuse_input(path)
+        return
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -52,8 +58,13 @@ def check_target(path: Path, *, force: bool) -> None:
     refuse_input(path)
 
 
-def check_space(folder: Path, need: int) -> None:
-    """Raise NoSpace when the file system of `folder` has less than `need` bytes free."""
+def check_space(out: Place, need: int) -> None:
+    """Raise NoSpace where less than `need` bytes are free for an output.
+
+    What goes into a store is made here first, in the folder of temporary files.
+    """
+    folder = passing_place() if isinstance(out, RemotePath) else out
+    folder = folder if folder.is_dir() else folder.parent
     try:
         free = free_bytes(folder)
     except OSError as error:
@@ -68,9 +79,12 @@ def _sibling(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def passing_name(path: Path) -> Iterator[Path]:
-    """A name beside `path` for a file that goes when the block ends; see `in_use`."""
-    made = _sibling(path)
+def passing_name(path: Place) -> Iterator[Path]:
+    """A name beside `path` for a file that goes when the block ends; see `in_use`.
+
+    For an output in a store it is among the temporary files here.
+    """
+    made = _sibling(passing_place() / path.name if isinstance(path, RemotePath) else path)
     try:
         yield made
     finally:
@@ -133,16 +147,23 @@ def _keep_mode(fd: int, temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, *, force: bool) -> Iterator[OutputFile]:
+def atomic_file(path: Place, *, force: bool) -> Iterator[OutputFile]:
     """A temporary file beside `path` that becomes `path` when the block ends well.
 
     The rename is the commit: before it nothing but the temporary file was touched, after it
     the new file is whole. A link at `path` is replaced, never written through. The lock of the
-    name is held until then: whoever edits a bank there is not overtaken.
+    name is held until then: whoever edits a bank there is not overtaken. A file in a store is
+    made here, and uploaded at the end: see `upload`.
     Raises UsageError (exists, or is an input), MissingError (no folder), BankLocked, NoSpace,
-    InputOutputError.
+    InputOutputError, HubError.
     """
     check_target(path, force=force)
+    if isinstance(path, RemotePath):
+        with passing_name(path) as here:
+            with _temporary(here, force=True) as file:
+                yield file
+            upload(here, path, force=force)
+        return
     with output_lock(path):
         remove_stale(path)
         with _temporary(path, force=force) as file:
@@ -188,7 +209,7 @@ def _put_away(temporary: Path, fd: int, committed: bool) -> None:
         os.close(fd)
 
 
-def write_whole(path: Path, data: bytes, *, force: bool) -> None:
+def write_whole(path: Place, data: bytes, *, force: bool) -> None:
     """Write a small file whole or not at all; raises as `atomic_file` does."""
     with atomic_file(path, force=force) as out:
         out.write_at(data, 0)

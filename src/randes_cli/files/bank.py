@@ -17,38 +17,36 @@ from randes_cli.core.arrays import F64, Raw
 from randes_cli.errors import (
     BankDamaged,
     CheckpointError,
+    HubError,
     MissingError,
     NewerFormat,
     RandesError,
 )
 from randes_cli.files.bank_checks import check_agreement
-from randes_cli.files.bank_keys import (
-    BASE_DIGESTS,
-    CHECKS,
-    MANIFEST,
-    NORMS,
-    base_key,
-)
+from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
 from randes_cli.files.bank_store import is_sound, open_store
-from randes_cli.files.checkpoint import TensorFile, WeightFile
+from randes_cli.files.checkpoint import TensorFile, WeightFile, open_weights
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
-from randes_cli.files.guard import is_still
+from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.header import Header
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.manifest import Manifest, decode
 from randes_cli.files.records import TaskRecord
-from randes_cli.files.shard_files import OpenShard, local_shards
-from randes_cli.files.shards import FEATURE, SHARD_METADATA, shard_folder
+from randes_cli.files.shard_files import OpenShard, open_shards
+from randes_cli.files.shards import FEATURE, SHARD_METADATA
 from randes_cli.limits import MOST_STATISTIC
 from randes_cli.plan import Unit, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
 
 
-def is_bank(path: Path) -> bool:
-    """Whether there is a bank's file at a path, sound or not."""
-    if not path.is_file():
+def is_bank(path: Place) -> bool:
+    """Whether there is a bank's file at a path, sound or not. Raises HubError."""
+    if isinstance(path, Path) and not path.is_file():
         return False
     try:
-        file = TensorFile(path)
+        file = open_weights(path)
+    except HubError:
+        raise
     except RandesError:
         return False
     file.close()
@@ -67,7 +65,7 @@ class BankFile:
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         file: WeightFile | None = None,
         open_shard: OpenShard | None = None,
         *,
@@ -77,8 +75,8 @@ class BankFile:
         try:
             self.store = open_store(
                 lambda: self._checked_file(file),
-                open_shard or local_shards(path),
-                lambda opened: file is not None or _is_current(path, opened),
+                open_shard or open_shards(path),
+                lambda opened: file is not None or not opened.changed(),
             )
             self.header, self.file = self.store.header, self.store.file
         except (BankDamaged, NewerFormat) as error:
@@ -90,6 +88,8 @@ class BankFile:
         try:
             self.manifest = self._read_manifest()
             check_agreement(self.manifest, self.header.tensors)
+            if self.far:  # an open file here stays what it is
+                watch(self)
         except (BankDamaged, NewerFormat) as error:
             self.close()
             raise type(error)(f"{path}: {error}") from None
@@ -127,6 +127,11 @@ class BankFile:
         if (FEATURE in made.features) != (self.store.layout is not None):
             raise BankDamaged("manifest and header disagree on whether it is in shards")
         return replace(made, features=tuple(name for name in made.features if name != FEATURE))
+
+    @property
+    def far(self) -> bool:
+        """Whether the bank lies on the Hub or in a store."""
+        return not isinstance(self.file, TensorFile)
 
     @property
     def size(self) -> int:
@@ -198,7 +203,7 @@ class BankFile:
     def damaged(self, key: str) -> BankDamaged:
         """The error for a tensor whose bytes are not those written."""
         shard = self.store.shard_of(key)
-        where = f", in {shard_folder(self.path).name}/{shard}," if shard else ""
+        where = f", in {self.path.name}.d/{shard}," if shard else ""
         return BankDamaged(f"{self.path}: tensor {key!a}{where} is damaged (see: randes verify)")
 
     def digest(self, key: str, chunk: int) -> bytes:
@@ -233,8 +238,13 @@ class BankFile:
             position += size
         return made
 
+    def changed(self) -> Place | None:
+        """Where it is, if another lies there by now."""
+        return self.path if self.file.changed() else None
+
     def close(self) -> None:
         """Close the files."""
+        unwatch(self)
         self.store.close()
 
     def __enter__(self) -> BankFile:
@@ -244,22 +254,19 @@ class BankFile:
         self.close()
 
 
-def _open_bank(path: Path) -> TensorFile:
+def _open_bank(path: Place) -> WeightFile:
     """Open what should be a bank: where it cannot be read but is one, it is damaged."""
     try:
-        return TensorFile(path)
+        return open_weights(path)
     except CheckpointError as error:
         if _is_meant_as_bank(path):
             raise BankDamaged(f"{error} (a damaged bank; restore a copy)") from None
         raise
 
 
-def _is_current(path: Path, file: WeightFile) -> bool:
-    """Whether an open file is still the one at its path."""
-    return file.stamp is None or is_still(path, file.stamp)
-
-
-def _is_meant_as_bank(path: Path) -> bool:
+def _is_meant_as_bank(path: Place) -> bool:
+    if isinstance(path, RemotePath):
+        return path.suffix == ".randes"
     try:
         if not path.is_file():
             return False

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from randes_cli.errors import MissingError, RandesError
-from randes_cli.files.atomic import OutputFile, atomic_file
+from randes_cli.files.atomic import OutputFile, atomic_file, passing_name
 from randes_cli.files.bank_keys import MANIFEST
-from randes_cli.files.checkpoint import TensorFile
+from randes_cli.files.checkpoint import open_weights
+from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.passing import passing_folder
 from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
-from randes_cli.files.shards import shard_key
+from randes_cli.files.shards import shard_folder, shard_key
+from randes_cli.files.stored_shards import StoredShards
 
 
 class BankOutput:
@@ -24,9 +28,10 @@ class BankOutput:
         folder: makes and names shards.
     """
 
-    def __init__(self, path: Path, index: OutputFile, most: int | None) -> None:
-        self.path, self.index, self.most = path, index, most
-        self.folder = ShardFolder(path)
+    def __init__(
+        self, path: Place, index: OutputFile, most: int | None, folder: ShardFolder
+    ) -> None:
+        self.path, self.index, self.most, self.folder = path, index, most, folder
         self._named: Collection[str] = ()
         self._left: list[Path] = []
 
@@ -51,16 +56,17 @@ class BankOutput:
 
 
 @contextlib.contextmanager
-def bank_output(path: Path, *, force: bool, most: int | None) -> Iterator[BankOutput]:
+def bank_output(path: Place, *, force: bool, most: int | None) -> Iterator[BankOutput]:
     """A bank that appears at `path` when the block ends well, by one rename; see `atomic_file`.
 
-    Shards get their names before it, and those that no index names any more go after it.
+    Shards get their names before it, and those that no index names any more go after it (in a
+    store they stay: readers have nothing else to hold them by).
     """
     made: BankOutput | None = None
     committed = False
     try:
-        with atomic_file(path, force=force) as index:
-            made = BankOutput(path, index, most)
+        with _shards(path) as folder, atomic_file(path, force=force) as index:
+            made = BankOutput(path, index, most, folder)
             yield made
         committed = True
     finally:
@@ -68,10 +74,56 @@ def bank_output(path: Path, *, force: bool, most: int | None) -> Iterator[BankOu
             made.end(committed=committed)
 
 
-def shard_names(path: Path) -> list[str] | None:
+@contextlib.contextmanager
+def passing_bank(path: Place) -> Iterator[Path]:
+    """A name beside `path` (of one in a store: here) for a bank that goes when the block ends."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(path, RemotePath):
+            live = stack.enter_context(passing_folder()) / path.name
+        else:
+            remove_passing(path)
+            live = stack.enter_context(passing_name(path))
+        try:
+            yield live
+        finally:
+            folder = shard_folder(live)
+            prune(unnamed(folder, ()), folder)
+
+
+def remove_passing(path: Path) -> None:
+    """Remove the shards of passing banks beside `path` whose writers are dead.
+
+    The caller holds the lock of its name.
+    """
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.randes-tmp.d"):
+        if not folder.with_suffix("").exists():
+            prune(unnamed(folder, ()), folder)
+
+
+@contextlib.contextmanager
+def shard_maker(path: Place) -> Iterator[ShardFolder]:
+    """Where a worker makes shards of a bank whose lock another has, who made it ready."""
+    if not isinstance(path, RemotePath):
+        yield ShardFolder(path, prepared=True)
+        return
+    with passing_folder() as here:
+        yield StoredShards(path, here / path.name)
+
+
+@contextlib.contextmanager
+def _shards(path: Place) -> Iterator[ShardFolder]:
+    """Where shards are made."""
+    if not isinstance(path, RemotePath):
+        yield ShardFolder(path)
+        return
+    with passing_folder() as here:
+        yield StoredShards(path, here / path.name)
+
+
+def shard_names(path: Place) -> list[str] | None:
     """The shards that the index at a path names; None where there is one that cannot be read."""
     try:
-        file = TensorFile(path)
+        file = open_weights(path)
     except MissingError:
         return []
     except RandesError:

@@ -13,10 +13,12 @@ from randes_cli.files.bank_keys import base_key
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.hub_ref import recorded_ref
+from randes_cli.files.location import Place, RemotePath, recorded_place
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import Retied, all_names
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
+from randes_cli.files.store import look_up
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import BaseStorage, OpenOptions
 
@@ -54,18 +56,22 @@ class BankBase:
             self.outside.close()
 
 
-def find_recorded(recorded: str, bank: Path) -> str | None:
-    """Where a recorded source is now: on the Hub, below the bank's folder, or below this one.
+def find_recorded(recorded: str, bank: Place) -> str | None:
+    """Where a recorded source is now: on the Hub, in a store, below the bank's folder, or here.
 
-    A bank from elsewhere must not make us read any other place: randes records no path that
-    leads out of a folder, so such a path is not followed.
+    A bank from elsewhere must not make us read any other place of this machine: randes records
+    no path that leads out of a folder, so such a path is not followed.
     """
-    if recorded_ref(recorded) is not None:
+    if recorded_ref(recorded) is not None or recorded_place(recorded) is not None:
         return recorded
     parts = PurePosixPath(recorded)
     if not recorded or parts.is_absolute() or ".." in parts.parts:
         return None
-    for folder in (bank.parent, Path()):
+    if isinstance(bank, RemotePath):
+        beside = bank.parent / recorded
+        if look_up(beside) is not None:
+            return beside.url
+    for folder in (bank.parent if isinstance(bank, Path) else Path(), Path()):
         with suppress(OSError):  # a name that no file can have
             if (folder / recorded).exists():
                 return str(folder / recorded)
@@ -90,13 +96,15 @@ def open_base(
 ) -> BankBase | None:
     """The base of a bank; None where it is all zeros. A pickle that was packed is read again.
 
+    A base inside the bank is read there, unless another place is given for it.
+
     Raises MissingError where it lies outside and cannot be found, MismatchError where what is
     found has other names or shapes (values are compared chunk by chunk as they are read).
     """
     record = bank.manifest.base
     if record.storage is BaseStorage.zero:
         return None
-    if record.storage is BaseStorage.embed:
+    if record.storage is BaseStorage.embed and given is None:
         return BankBase(bank, None)
     path = find_recorded(record.source, bank.path) if given is None else as_source(given)
     if path is None:

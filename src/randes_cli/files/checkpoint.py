@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, InputOutputError, MissingError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.folders import Part, file_part, folder_parts, refuse_pickle
 from randes_cli.files.foreign import is_pickle
-from randes_cli.files.guard import Stamp, is_still, note_input, stamp, unwatch, watch
+from randes_cli.files.guard import is_still, note_input, stamp, unwatch, watch
 from randes_cli.files.header import Header, is_name, read_header
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.shards import SHARD_METADATA
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
@@ -31,17 +32,21 @@ DEFAULT_OPTIONS = OpenOptions()
 class WeightFile(Protocol):
     """An open file of tensors at known offsets.
 
-    `pickle` says where in a pickle they are, None where the file is none; `stamp` tells the file
-    as it was opened, None where it lies elsewhere.
+    `pickle` says where in a pickle they are, None where the file is none.
     """
 
-    path: Path
-    header: Header
-    pickle: str | None
-    stamp: Stamp | None
+    @property
+    def path(self) -> Place: ...
+    @property
+    def header(self) -> Header: ...
+    @property
+    def pickle(self) -> str | None: ...
 
     def read_at(self, offset: int, out: Raw, /) -> None:
         """Fill `out` from `offset`."""
+
+    def changed(self) -> bool:
+        """Whether it is another file by now."""
 
     def close(self) -> None:
         """Close the file."""
@@ -78,7 +83,7 @@ class TensorFile:
             found = os.fstat(self.fd)
             if not stat.S_ISREG(found.st_mode):
                 raise CheckpointError(f"{path}: not a regular file")
-            self.stamp: Stamp | None = stamp(found)
+            self.stamp = stamp(found)
             note_input(path)
             self.header: Header = read_header(self.fd, str(path))
         except BaseException:
@@ -88,6 +93,10 @@ class TensorFile:
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
         read_fully(self.fd, self.path, offset, out)
+
+    def changed(self) -> bool:
+        """Whether it is another file by now."""
+        return not is_still(self.path, self.stamp)
 
     def close(self) -> None:
         """Close the file; further reads fail."""
@@ -122,6 +131,7 @@ class Checkpoint:
         side_files: config, tokenizer and the like by name; empty for a bare file.
         left_out: the folder's other files, each with the reason why it stays behind.
         notes: what was chosen or left out, in words.
+        held: what is to be closed with it; errors on their way out pass through.
     """
 
     def __init__(
@@ -129,7 +139,7 @@ class Checkpoint:
         source: str,
         files: Sequence[WeightFile],
         *,
-        components: Mapping[Path, str] | None = None,
+        components: Mapping[Place, str] | None = None,
         folder: Path | None = None,
         layout: Mapping[str, str] | None = None,
         side_files: Mapping[str, SideFile] | None = None,
@@ -143,6 +153,7 @@ class Checkpoint:
         self.side_files: Mapping[str, SideFile] = side_files or {}
         self.left_out: Mapping[str, str] = left_out or {}
         self.notes = notes
+        self.held = ExitStack()
         self.tensors: dict[str, TensorInfo] = {}
         self._where: dict[str, tuple[WeightFile, int]] = {}
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
@@ -168,12 +179,9 @@ class Checkpoint:
         """Where in a pickle the tensors are (``state_dict``); None where it is none."""
         return next((where for f in self.files if (where := f.pickle) is not None), None)
 
-    def changed(self) -> Path | None:
+    def changed(self) -> Place | None:
         """A file that is not what it was when it was opened."""
-        for file in self.files:
-            if file.stamp is not None and not is_still(file.path, file.stamp):
-                return file.path
-        return None
+        return next((file.path for file in self.files if file.changed()), None)
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -182,15 +190,25 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the files."""
-        unwatch(self)
-        for file in self.files:
-            file.close()
+        self.__exit__(None, None, None)
 
     def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, *exception: Any) -> None:
+        unwatch(self)
+        for file in self.files:
+            file.close()
+        self.held.__exit__(*exception)
+
+
+def open_weights(path: Place) -> WeightFile:
+    """Open a safetensors file, here or in a store. Raises what either raises."""
+    if isinstance(path, RemotePath):
+        from randes_cli.files.remote import StoredFile
+
+        return StoredFile(path)
+    return TensorFile(path)
 
 
 def _open_file(path: Path, options: OpenOptions) -> WeightFile:
@@ -243,12 +261,13 @@ def open_checkpoint(
     *,
     called: str | None = None,
     left_out: Mapping[str, str] | None = None,
-    open_file: Callable[[Path], WeightFile] | None = None,
+    open_file: Callable[[Path], WeightFile | None] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Checkpoint:
     """Open a weight file, an index of shards, or a folder: of a model, pipeline or adapter.
 
     `called` is what messages and manifests call it, `left_out` are files that are not here,
-    `open_file` opens what lies elsewhere (all three for models of the Hub).
+    `open_file` opens what lies elsewhere, `sizes` are those of the files there.
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     path = Path(source)
@@ -256,12 +275,13 @@ def open_checkpoint(
     folder = path.is_dir()
     with ExitStack() as stack:
         files: list[WeightFile] = []
-        components: dict[Path, str] = {}
+        components: dict[Place, str] = {}
         notes: list[str] = []
         for part in parts:
             opened = []
             for name in part.paths:
-                file = open_file(name) if open_file else _open_file(name, options)
+                far = open_file(name) if open_file else None
+                file = far or _open_file(name, options)
                 stack.callback(file.close)
                 opened.append(file)
             _check_index(part, opened)
@@ -272,7 +292,9 @@ def open_checkpoint(
         others = dict(left_out or {})
         if folder and not options.safetensors_only:
             used = {file for part in parts for file in part.files()}
-            side_files, found = find_side_files(path, used, code=options.trust_remote_code_files)
+            side_files, found = find_side_files(
+                path, used, code=options.trust_remote_code_files, sizes=sizes
+            )
             others |= found
             notes += left_out_note(others)
         made = Checkpoint(

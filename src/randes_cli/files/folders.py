@@ -90,7 +90,11 @@ def read_json(path: Path) -> Any:
 
 def _read_index(path: Path) -> dict[str, str]:
     """The weight_map of a sharded checkpoint, with file names checked."""
-    index = read_json(path)
+    return weight_map(read_json(path), str(path))
+
+
+def weight_map(index: Any, path: str) -> dict[str, str]:
+    """The weight_map of an index of shards, checked; `path` is what messages call the index."""
     weights = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weights, dict) or not weights:
         raise CheckpointError(f"{path}: has no weight_map")
@@ -103,9 +107,9 @@ def _read_index(path: Path) -> dict[str, str]:
     return made
 
 
-def _is_index(path: Path) -> bool:
+def is_index(name: str) -> bool:
     """An index of shards, with or without a variant: ``….safetensors.index.fp16.json``."""
-    return bool(_INDEX_NAME.fullmatch(path.name))
+    return bool(_INDEX_NAME.fullmatch(name))
 
 
 def index_name(weights: str) -> str:
@@ -134,14 +138,14 @@ def refuse_pickle(path: Path, *, allow: bool) -> None:
 
 def file_part(path: Path, *, allow_pickle: bool, component: str = "", target: str = "") -> Part:
     """The part that a weight file or an index stands for."""
-    kind = path.name.rpartition(".index")[0] if _is_index(path) else path.name
+    kind = path.name.rpartition(".index")[0] if is_index(path.name) else path.name
     if kind.endswith(PICKLES):
         refuse_pickle(path, allow=allow_pickle)
     if path.name.endswith(".gguf"):
         raise CheckpointError(
             f"{path}: a GGUF file: quantised weights; give the original safetensors checkpoint"
         )
-    if not _is_index(path):
+    if not is_index(path.name):
         shard = _SHARD.fullmatch(path.name)
         if shard is not None and int(shard["count"]) > 1:
             raise CheckpointError(
@@ -259,7 +263,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return [
         path
         for path in names
-        if (path.name.endswith((*SUFFIXES, *_PICKLES, ".gguf")) or _is_index(path))
+        if (path.name.endswith((*SUFFIXES, *_PICKLES, ".gguf")) or is_index(path.name))
         and not _TRAINING.fullmatch(path.name)
         and not ((shard := _SHARD.fullmatch(path.name)) and _index_of(shard) in there)
         and not path.is_dir()

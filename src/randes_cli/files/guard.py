@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from randes_cli.errors import CheckpointError, UsageError
-from randes_cli.limits import StrPath
+from randes_cli.errors import CheckpointError, HubError, UsageError
+from randes_cli.files.location import Place, RemotePath, Version, as_place
+from randes_cli.limits import StrPath, as_source
 
 
 class Stamp(NamedTuple):
@@ -31,7 +32,7 @@ def stamp(found: os.stat_result) -> Stamp:
 class Steady(Protocol):
     """What may not change while it is read."""
 
-    def changed(self) -> Path | None:
+    def changed(self) -> Place | None:
         """A file of it that is not what it was when it was opened."""
 
 
@@ -40,15 +41,17 @@ class _Command:
     """One command.
 
     Attributes:
-        inputs: what its inputs are called, by device and inode.
+        inputs: what its inputs are called, by device and inode, or by address.
+        versions: of its inputs in stores, as they were when first opened.
         held: the names whose write lock it holds.
         edited: those of them that it edits, and so reads and replaces.
         steady: what may not change while it is read, by the object that reads it.
     """
 
-    inputs: dict[tuple[int, int], str] = field(default_factory=dict)
-    held: set[Path] = field(default_factory=set)
-    edited: set[Path] = field(default_factory=set)
+    inputs: dict[tuple[int, int] | RemotePath, str] = field(default_factory=dict)
+    versions: dict[RemotePath, Version] = field(default_factory=dict)
+    held: set[Place] = field(default_factory=set)
+    edited: set[Place] = field(default_factory=set)
     steady: dict[int, Steady] = field(default_factory=dict)
 
 
@@ -73,7 +76,7 @@ def one_command(*, afresh: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def holding(path: Path, *, edits: bool) -> Iterator[None]:
+def holding(path: Place, *, edits: bool) -> Iterator[None]:
     """The command has this name's lock for the block; with `edits` it replaces what it read."""
     with one_command():
         command, name = _COMMAND.get(), _name(path)
@@ -89,21 +92,27 @@ def holding(path: Path, *, edits: bool) -> Iterator[None]:
             command.edited.discard(name)
 
 
-def is_held(path: Path) -> bool:
+def is_held(path: Place) -> bool:
     """Whether the command under way has the lock of this name."""
     command = _COMMAND.get()
     return command is not None and _name(path) in command.held
 
 
-def _name(path: Path) -> Path:
+def _name(path: Place) -> Place:
     """A name in its folder, however the folder is called; a link there is a name of its own."""
+    if isinstance(path, RemotePath):
+        return path
     return path.parent.resolve() / path.name
 
 
-def note_input(path: Path) -> None:
-    """A file is read by the command under way."""
+def note_input(path: Place, version: Version | None = None) -> None:
+    """A file is read by the command under way; `version` is that of one in a store."""
     command = _COMMAND.get()
-    if command is not None:
+    if command is not None and isinstance(path, RemotePath):
+        command.inputs[path] = str(path)
+        if version is not None:
+            command.versions.setdefault(path, version)
+    elif command is not None and isinstance(path, Path):
         with contextlib.suppress(OSError, ValueError):
             found = path.stat()
             command.inputs[found.st_dev, found.st_ino] = str(path)
@@ -112,7 +121,8 @@ def note_input(path: Path) -> None:
 def note_sources(sources: Iterable[StrPath | None]) -> None:
     """Checkpoints that the command names, and may have others read: files, or all of a folder."""
     for source in sources:
-        for file in _files(source):
+        place = None if source is None else as_place(as_source(source))
+        for file in [place] if isinstance(place, RemotePath) else _files(place):
             note_input(file)
 
 
@@ -125,10 +135,26 @@ def _files(source: StrPath | None) -> list[Path]:
     return []
 
 
-def refuse_input(path: Path) -> None:
+def edited_version(path: RemotePath) -> Version | None:
+    """The version that an edit under way has read of what it replaces; None where it edits none."""
+    command = _COMMAND.get()
+    return command.versions.get(path) if command and path in command.edited else None
+
+
+def reads_far() -> bool:
+    """Whether the command under way reads from a store."""
+    command = _COMMAND.get()
+    return command is not None and bool(command.versions)
+
+
+def refuse_input(path: Place) -> None:
     """Raise UsageError where an output is, under whatever name, an input of the command."""
     command = _COMMAND.get()
     if command is None or _name(path) in command.edited:
+        return
+    if isinstance(path, RemotePath):
+        if path in command.inputs:
+            raise UsageError(f"{path}: is an input; name another output")
         return
     with contextlib.suppress(OSError, ValueError):
         found = path.stat()
@@ -148,8 +174,10 @@ def watch(steady: Steady) -> None:
 def unwatch(steady: Steady) -> None:
     """It is closed, and was read whole and unchanged, or was not of use."""
     command = _COMMAND.get()
-    if command is not None and steady.changed() is None:
-        command.steady.pop(id(steady), None)
+    if command is not None:
+        with contextlib.suppress(HubError):  # a store that does not answer is asked again
+            if steady.changed() is None:
+                command.steady.pop(id(steady), None)
 
 
 def check_steady() -> None:

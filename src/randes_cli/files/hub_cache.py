@@ -34,7 +34,7 @@ def stays_inside(name: str) -> bool:
     return all(part not in ("", ".", "..") for part in name.split("/")) and "\\" not in name
 
 
-def resolve_cached(ref: HubRef) -> tuple[str, dict[str, int], bool]:
+def resolve_cached(ref: HubRef) -> tuple[str, dict[str, int]]:
     """The commit that the cache holds for a revision, and the files that it has of it."""
     commit = revision = ref.revision or "main"
     if not stays_inside(revision):
@@ -48,7 +48,7 @@ def resolve_cached(ref: HubRef) -> tuple[str, dict[str, int], bool]:
     files = [path for path in root.rglob("*") if path.is_file()]
     if not files:
         raise not_cached(str(ref))
-    return commit, {path.relative_to(root).as_posix(): path.stat().st_size for path in files}, True
+    return commit, {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
 
 
 def remember(repo: str, revision: str, commit: str) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from randes_cli.errors import HubError, RandesError, UsageError
+from randes_cli.errors import HubError, RandesError, UsageError, without_login
 from randes_cli.files.atomic import wrap_os_error
 
+T = TypeVar("T")
+
+#: Seconds between tries of what the client does not try again itself, and at the most.
+_PAUSES, _LONGEST = (1.0, 2.0, 4.0), 120.0
+_PASSING = (408, 429, 500, 502, 503, 504)
 LOG_IN = "hf auth login, or HF_TOKEN"
 
 
@@ -21,14 +26,6 @@ def client_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return (HfHubHTTPError.__mro__[1], OSError, ValueError, RuntimeError)
-
-
-def dropped(error: BaseException) -> bool:
-    """Whether a request had no (whole) answer, so that to ask again may help."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    answers = (HfHubHTTPError, OfflineModeIsEnabled, ValueError, RuntimeError)
-    return isinstance(error, client_errors()) and not isinstance(error, answers)
 
 
 @contextmanager
@@ -44,13 +41,39 @@ def hub_errors(what: str, repo: str) -> Iterator[None]:
         raise translate(error, what, repo) from error
 
 
-#: A name and a password or token in an address.
-_LOGIN = re.compile(r"(?<=://)[^/@\s]*@")
+def hub_call(call: Callable[[], T], what: str, repo: str) -> T:
+    """What a call of the client returns; a busy or failing Hub is asked again, as it wishes.
+
+    Raises as `hub_errors` does.
+    """
+    with hub_errors(what, repo):
+        for pause in _PAUSES:
+            try:
+                return call()
+            except client_errors() as error:
+                found = _answer(error)
+                if found is None and (pause > _PAUSES[0] or not _dropped(error)):
+                    raise
+                if found is not None and found.status_code not in _PASSING:
+                    raise
+                asked = "" if found is None else str(found.headers.get("retry-after", ""))
+                time.sleep(min(float(asked), _LONGEST) if asked.isdigit() else pause)
+        return call()
 
 
-def without_login(text: str) -> str:
-    """A text whose addresses show no name, password or token of the user."""
-    return _LOGIN.sub("", text)
+def _answer(error: BaseException) -> Any:
+    """The Hub's answer that an error is about; None where there was none."""
+    found = getattr(error, "response", None)
+    cause = error.__cause__
+    return found if found is not None or cause is None else _answer(cause)
+
+
+def _dropped(error: BaseException) -> bool:
+    """Whether a request had no (whole) answer, so that to ask again may help."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    ours = isinstance(error, (OfflineModeIsEnabled, ValueError, RuntimeError))
+    return not ours and getattr(error, "filename", None) is None
 
 
 def endpoint() -> str:
@@ -62,18 +85,13 @@ def endpoint() -> str:
 
 def translate(error: BaseException, what: str, repo: str) -> RandesError:
     """The sentence for one error of the client."""
-    found = _translate(error, what, repo)
-    return type(found)(without_login(str(found)))
-
-
-def _translate(error: BaseException, what: str, repo: str) -> RandesError:
     from huggingface_hub import errors
 
     if getattr(error, "response", None) is not None:
         return _refused(error, what, repo)
     cause = error.__cause__
     if cause is not None and isinstance(cause, client_errors()):
-        return _translate(cause, what, repo)
+        return translate(cause, what, repo)
     if isinstance(error, errors.HFValidationError):
         return UsageError(f"{what}: not a name that the Hub takes ({_first_line(error)})")
     if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):

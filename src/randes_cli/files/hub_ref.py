@@ -53,7 +53,10 @@ def parse_ref(text: str) -> HubRef | None:
     MissingError for what lies in a folder that is here, but is not there.
     """
     if "://" in text and not text.startswith(SCHEME) and not Path(text).exists():
-        text = _of_address(text)
+        page = _of_address(text)
+        if page is None:
+            return None
+        text = page
     if not text.startswith(SCHEME):
         if Path(text).exists() or (":" not in text and text.endswith(_FILES)):
             return None
@@ -72,14 +75,12 @@ def parse_ref(text: str) -> HubRef | None:
     return HubRef(found[1], found[2], _clean(found[3] or "", text))
 
 
-def _of_address(text: str) -> str:
-    """``hf://…`` for a page of the Hub as a browser shows it. Raises UsageError for others."""
+def _of_address(text: str) -> str | None:
+    """``hf://…`` for a page of the Hub as a browser shows it; None for other addresses."""
     scheme, _, rest = text.partition("://")
     host, _, path = rest.partition("?")[0].partition("#")[0].partition("/")
     if scheme not in ("http", "https") or host.removeprefix("www.") not in _HOSTS:
-        raise UsageError(
-            f"{text}: randes reads files here and models of the Hub (org/name); download it first"
-        )
+        return None
     parts = path.strip("/").removeprefix("models/").split("/")
     if len(parts) > 3 and parts[2] in ("tree", "blob", "resolve", "raw"):
         inside = "/".join(parts[4:])

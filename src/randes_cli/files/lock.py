@@ -15,6 +15,7 @@ from pathlib import Path
 from randes_cli.errors import BankLocked, UsageError
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import holding, is_held
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.system import FLAGS, NO_FOLLOW
 from randes_cli.files.system import lock as lock_file
 from randes_cli.interrupts import unstoppable
@@ -122,12 +123,12 @@ class _Lock:
                 os.close(fd)
 
 
-def edited_bank(path: Path) -> Path:
+def edited_bank(path: Place) -> Place:
     """The file that an edit of a bank replaces: a link's target, for that is the bank.
 
     Raises UsageError for a link into the Hub's cache, whose files others share.
     """
-    if not path.is_symlink():
+    if isinstance(path, RemotePath) or not path.is_symlink():
         return path
     target = path.resolve()
     if target.parent.name == "blobs" and (target.parent.parent / "snapshots").is_dir():
@@ -146,13 +147,18 @@ def output_lock(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def bank_lock(bank: Path, *, wait: float, edits: bool = True) -> Iterator[None]:
+def bank_lock(bank: Place, *, wait: float, edits: bool = True) -> Iterator[None]:
     """Hold the write lock of a bank, waiting up to `wait` seconds.
 
     With `edits` the bank is read and then replaced, else a file is written in its place.
 
-    The lock is a hidden file beside the bank. Raises BankLocked naming the holder.
+    The lock is a hidden file beside the bank; a store has none, and tells at the commit whether
+    another was first. Raises BankLocked naming the holder.
     """
+    if isinstance(bank, RemotePath):
+        with holding(bank, edits=edits):
+            yield
+        return
     lock = _Lock(bank.parent / f".{bank.name}.lock")
     until = time.monotonic() + wait
     try:

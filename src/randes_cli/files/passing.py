@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from randes_cli.errors import MissingError
-from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.upload import passing_place
 from randes_cli.interrupts import unstoppable
-
-
-def _place() -> str:
-    """Where temporary files go. Raises MissingError where the user names a place that is not."""
-    for name in ("TMPDIR", "TEMP", "TMP"):
-        chosen = os.environ.get(name)
-        if chosen:
-            if not Path(chosen).is_dir():
-                raise MissingError(f"{chosen}: no such folder, and {name} names it")
-            return chosen
-    return "/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()
 
 
 @unstoppable
@@ -47,7 +35,7 @@ def passing_folder() -> Iterator[Path]:
     """
     made: list[Path] = []
     try:
-        _make(made, _place())
+        _make(made, str(passing_place()))
         yield made[0].resolve()
     finally:
         _remove(made)

@@ -17,7 +17,7 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError
-from randes_cli.files.guard import Stamp, note_input, stamp
+from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header
 from randes_cli.specs import DTYPES, TensorInfo
 
@@ -40,7 +40,7 @@ class PickleFile:
     def __init__(self, path: Path, key: str | None = None) -> None:
         self.path = path
         note_input(path)
-        self.stamp: Stamp | None = stamp(path.stat())
+        self.stamp = stamp(path.stat())
         state, at = find_state_dict(_load(path), str(path), key)
         self.pickle: str | None = at
         self._names: list[str] = []
@@ -63,6 +63,10 @@ class PickleFile:
         number = bisect_right(self._starts, offset) - 1
         start = offset - self._starts[number]
         np.copyto(out, self._data[number][start : start + len(out)])
+
+    def changed(self) -> bool:
+        """Whether it is another file by now."""
+        return not is_still(self.path, self.stamp)
 
     def close(self) -> None:
         """Let go of the file."""

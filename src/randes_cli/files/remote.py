@@ -1,130 +1,169 @@
-"""A safetensors file that stays on the Hub: its header and single tensors, read by range."""
+"""A safetensors file that stays where it is: its header and single tensors, read by range."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import CheckpointError, HubError
-from randes_cli.files.guard import Stamp
+from randes_cli.errors import BankDamaged, CheckpointError, HubError, MissingError
+from randes_cli.files.guard import note_input
 from randes_cli.files.header import Header, header_length, parse_header
-from randes_cli.files.hub_errors import client_errors, dropped, hub_errors, without_login
+from randes_cli.files.location import WEB, Place, RemotePath
+from randes_cli.files.store import look_up, patiently, reach, version
+
+#: The bytes of a file from one offset to another.
+Fetch: TypeAlias = Callable[[int, int], bytes]
 
 #: Bytes of the first read: the header of most files, in one request.
 FIRST_READ = 2**16
-#: Times that a dropped connection is taken up again without a byte in between.
-_ATTEMPTS = 3
+#: Bytes of the largest request: a longer read is several.
+LARGEST_READ = 2**25
 
 
-@contextmanager
-def _stream(url: str, headers: dict[str, str]) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """The status and the body of a GET, in pieces; busy answers are retried by the client.
+class RangedBytes:
+    """The bytes of something that lies elsewhere. Reads are positioned, so threads share it.
 
-    Pieces are short, or as they arrive, so that a connection that drops loses none.
-    """
-    from huggingface_hub import constants, utils
-
-    client: Any = utils
-    headers = {**client.build_hf_headers(library_name="randes"), **headers}
-    options = {
-        "headers": headers,
-        "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT,
-        "max_retries": 2,
-        "retry_on_exceptions": (),
-    }
-    if hasattr(client, "http_stream_backoff"):
-        with client.http_stream_backoff("GET", url, **options) as response:
-            client.hf_raise_for_status(response)
-            yield response.status_code, response.iter_bytes()
-    else:  # before 1.0 the client built on requests
-        with client.http_backoff("GET", url, stream=True, **options) as response:
-            client.hf_raise_for_status(response)
-            yield response.status_code, response.iter_content(4096)
-
-
-def _pieces(url: str, start: int, count: int) -> Iterator[bytes]:
-    """At most `count` bytes of a file from `start`, from one request."""
-    headers = {"Range": f"bytes={start}-{start + count - 1}", "Accept-Encoding": "identity"}
-    with _stream(url, headers) as (status, body):
-        if status != 206 and start:
-            raise HubError(
-                f"{without_login(url)}: the server does not answer requests for a range of bytes"
-            )
-        for piece in body:
-            yield piece[:count]
-            count -= len(piece)
-            if count <= 0:
-                return
-
-
-class RemoteFile:
-    """One safetensors file of a repository at a commit. It looks like a `TensorFile`.
+    `fetch` gives the bytes from one offset to another.
 
     Attributes:
-        path: what messages call it; no path of this machine.
+        path: where it is.
         bytes_read: bytes that were asked for so far.
     """
 
+    def __init__(self, path: Place, fetch: Fetch) -> None:
+        self.path, self.bytes_read = path, 0
+        self._fetch = fetch
+
+    def read_at(self, offset: int, out: Raw) -> None:
+        """Fill `out` from `offset`. Raises HubError and what the store's errors become."""
+        for start in range(0, len(out), LARGEST_READ):
+            part = out[start : start + LARGEST_READ]
+            self.bytes_read += len(part)
+            found = self._fetch(offset + start, offset + start + len(part))
+            if len(found) != len(part):
+                raise HubError(
+                    f"{self.path}: {len(found)} bytes came of {len(part)} asked for; "
+                    "is it being replaced? say it again"
+                )
+            part[:] = np.frombuffer(found, np.uint8)
+
+    def changed(self) -> bool:
+        """Whether it is another file by now."""
+        return False
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class RemoteFile(RangedBytes):
+    """One safetensors file that lies elsewhere; its header is read at once."""
+
     pickle: str | None = None
-    stamp: Stamp | None = None
 
-    def __init__(self, repo: str, commit: str, file: str, size: int) -> None:
-        from huggingface_hub import hf_hub_url
-
-        self.path = Path(f"{repo}@{commit[:12]}") / file
-        self.bytes_read = 0
-        self._repo = repo
-        self._url = hf_hub_url(repo, file, revision=commit)
-        self._head = np.empty(min(size, FIRST_READ), np.uint8)
-        self._request(0, self._head)
+    def __init__(self, path: Place, size: int, fetch: Fetch) -> None:
+        super().__init__(path, fetch)
+        self._head = np.empty(0, np.uint8)
+        self._extend(min(size, FIRST_READ))
         self.header = self._read_header(size)
+
+    def _extend(self, size: int) -> None:
+        """Have the first `size` bytes at hand."""
+        head = np.empty(size, np.uint8)
+        head[: len(self._head)] = self._head
+        super().read_at(len(self._head), head[len(self._head) :])
+        self._head = head
 
     def _read_header(self, size: int) -> Header:
         try:
             length = header_length(self._head[:64].tobytes(), file_size=size)
             if 8 + length > len(self._head):
-                whole = np.empty(8 + length, np.uint8)
-                whole[: len(self._head)] = self._head
-                self._request(len(self._head), whole[len(self._head) :])
-                self._head = whole
+                self._extend(8 + length)
             return parse_header(self._head[8 : 8 + length].tobytes(), file_size=size)
         except ValueError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
 
     def read_at(self, offset: int, out: Raw) -> None:
-        """Fill `out` from `offset`. Raises HubError."""
+        """Fill `out` from `offset`. Raises HubError and what the store's errors become."""
         stop = offset + len(out)
         if stop <= len(self._head):
             out[:] = self._head[offset:stop]
         else:
-            self._request(offset, out)
+            super().read_at(offset, out)
 
-    def _request(self, offset: int, out: Raw) -> None:
-        self.bytes_read += len(out)
-        with hub_errors(str(self.path), self._repo):
-            self._fill(offset, out.data)
 
-    def _fill(self, offset: int, view: memoryview) -> None:
-        done, left = 0, _ATTEMPTS
-        while done < len(view):
-            before = done
-            problem: BaseException = ConnectionError("the answer ended early")
-            try:
-                for piece in _pieces(self._url, offset + done, len(view) - done):
-                    view[done : done + len(piece)] = piece
-                    done += len(piece)
-            except client_errors() as error:
-                if not dropped(error):
-                    raise
-                problem = error
-            left = _ATTEMPTS if done > before else left - 1
-            if not left:
-                raise problem
+class StoredFile(RemoteFile):
+    """A safetensors file at an address. Raises MissingError, HubError, UsageError."""
 
-    def close(self) -> None:
-        """Nothing is kept open."""
+    def __init__(self, path: RemotePath) -> None:
+        opened = patiently(path, lambda: _open(path))
+        self.place, self.version = path, version(opened.details)
+        note_input(path, self.version)
+        super().__init__(path, self.version[0], _patient(path, opened.fetch))
+
+    def changed(self) -> bool:
+        """Whether it is another file by now, as far as the store tells."""
+        found = look_up(self.place)
+        return found is None or version(found) != self.version
+
+
+class StoredShard(RangedBytes):
+    """A shard at an address, opened when it is first read: its name is that of its content."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self._place, self._lock = path, threading.Lock()
+        self._opened: Fetch | None = None
+        super().__init__(path, self._fetch_first)
+
+    def _fetch_first(self, start: int, end: int) -> bytes:
+        try:
+            with self._lock:
+                if self._opened is None:
+                    opened = patiently(self._place, lambda: _open(self._place))
+                    self._opened = _patient(self._place, opened.fetch)
+            return self._opened(start, end)
+        except MissingError as error:
+            raise BankDamaged(f"{error}: a shard of the bank (an edit meanwhile?)") from None
+
+
+def _patient(path: RemotePath, fetch: Fetch) -> Fetch:
+    return lambda start, end: patiently(path, lambda: fetch(start, end))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What fsspec has of one file: its description, and a way to read ranges from any thread."""
+
+    details: Mapping[str, Any]
+    fetch: Fetch
+
+
+def _open(place: RemotePath) -> _Opened:
+    """Open a file for reads by range, each on its own: nothing is kept and nothing read ahead.
+
+    Of an S3 object all reads are of one content: the client names its ETag in each.
+    """
+    from fsspec.spec import AbstractBufferedFile
+
+    filesystem, inside = reach(place)
+    filesystem.invalidate_cache(inside)
+    if place.scheme in WEB:
+        details = filesystem.info(inside)
+        if details["size"] is None or details.get("partial") is False:
+            raise HubError(
+                f"{place}: the server does not answer requests for a range of bytes; "
+                "download the file first"
+            )
+        file = filesystem.open(inside, "rb", cache_type="none", size=details["size"])
+    else:
+        file = filesystem.open(inside, "rb", cache_type="none")
+        details = getattr(file, "details", None) or filesystem.info(inside)
+    if details.get("type") == "directory":
+        raise IsADirectoryError(inside)
+    if isinstance(file, AbstractBufferedFile):
+        return _Opened(details, file._fetch_range)  # what fsspec asks of every such file
+    return _Opened(details, lambda start, end: filesystem.cat_file(inside, start=start, end=end))

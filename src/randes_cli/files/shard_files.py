@@ -14,6 +14,7 @@ from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError
 from randes_cli.files.checkpoint import read_fully
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.shards import shard_file, shard_folder
 from randes_cli.files.system import FLAGS, NO_WAIT, most_open
 from randes_cli.interrupts import unstoppable
@@ -106,6 +107,16 @@ def gone(path: Path) -> BankDamaged:
     return BankDamaged(
         f"{path}: this shard of the bank is gone (an edit meanwhile? open the bank again)"
     )
+
+
+def open_shards(bank: Place) -> OpenShard:
+    """Opens the shards of an index, here or in a store."""
+    if not isinstance(bank, RemotePath):
+        return local_shards(bank)
+    from randes_cli.files.remote import StoredShard
+
+    folder = bank.with_name(f"{bank.name}.d")
+    return lambda name, _: StoredShard(folder / shard_file(name))
 
 
 def local_shards(bank: Path) -> OpenShard:

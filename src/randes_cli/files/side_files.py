@@ -152,7 +152,7 @@ class _Collecting:
         name = path.relative_to(self.root).as_posix()
         reason = reason or self._refusal(name, path)
         if reason is None:
-            content = b"" if self.sizes is not None else _read(path)
+            content = _read(path)
             size = self._size(name, path)
             reason = kind_of_content(name, content)
             if reason is None:
@@ -198,8 +198,8 @@ def find_side_files(
 ) -> tuple[dict[str, SideFile], dict[str, str]]:
     """The side files of a folder by name, and the reason for each other file that it has.
 
-    `weights` are the files that were read as the model. With `sizes` the files are not here
-    (those of a repository): they are judged by name and size alone.
+    `weights` are the files that were read as the model. With `sizes` the files lie elsewhere, and
+    those that are empty here are judged by name and size alone.
     """
     found = _Collecting(root, code, sizes)
     for path, reason in walk(root):

@@ -1,15 +1,15 @@
-"""Checkpoints by what the user calls them: a path here, or a model on the Hub."""
+"""Checkpoints and banks by what the user calls them: a path here, an address, an id of the Hub."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank import BankFile, is_bank
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
 from randes_cli.files.hub_ref import HubRef, parse_ref
+from randes_cli.files.location import Place, RemotePath, as_place
 from randes_cli.specs import OpenOptions
 
 if TYPE_CHECKING:  # loaded where something is on the Hub
@@ -21,31 +21,44 @@ def on_hub(text: str) -> bool:
     return parse_ref(text) is not None
 
 
-def open_bank(text: str) -> BankFile:
-    """Open a bank to look at; one on the Hub stays there and is read by range."""
+def open_bank(text: str, *, lenient: bool = False) -> BankFile:
+    """Open a bank; one on the Hub or in a store stays there and is read by range.
+
+    `lenient` as in `BankFile`.
+    """
     ref = parse_ref(text)
     if ref is None:
-        return BankFile(Path(text))
+        return BankFile(as_place(text), lenient=lenient)
     from randes_cli.files.hub import open_remote_bank
 
-    return open_remote_bank(ref)
+    return open_remote_bank(ref, lenient=lenient)
 
 
-def local_bank(text: str) -> Path:
-    """Where a bank lies here; one on the Hub is fetched."""
+def names_bank(text: str) -> bool:
+    """Whether a text names a bank, sound or not. Raises HubError."""
     ref = parse_ref(text)
     if ref is None:
-        return Path(text)
+        return is_bank(as_place(text))
+    from randes_cli.files.hub import has_bank
+
+    return has_bank(ref)
+
+
+def local_bank(text: str) -> Place:
+    """Where a bank lies that is read many times over; one on the Hub is fetched for it."""
+    ref = parse_ref(text)
+    if ref is None:
+        return as_place(text)
     from randes_cli.files.hub import fetch, open_hub_bank
 
     return fetch(open_hub_bank(ref)).path
 
 
-def own_bank(text: str) -> Path:
+def own_bank(text: str) -> Place:
     """Where a bank lies that is to be edited. Raises UsageError for one on the Hub."""
     if on_hub(text):
         raise UsageError(f"{text}: a bank on the Hub is not edited; download it and push it again")
-    return Path(text)
+    return as_place(text)
 
 
 class Sources:
@@ -73,26 +86,37 @@ class Sources:
             self._models[text] = open_hub(ref, self.options)
         return self._models.get(text)
 
-    def look(self, text: str) -> AbstractContextManager[Checkpoint]:
+    def look(self, text: str) -> Checkpoint:
         """Open a checkpoint without moving its data here; see `remote_checkpoint`."""
         model = self._model(text)
         if model is None:
-            return open_checkpoint(text, self.options)
+            return self._open(text)
         from randes_cli.files.hub import remote_checkpoint
 
         return remote_checkpoint(model, self.options)
 
     def open(self, text: str) -> Checkpoint:
-        """Open a checkpoint, from the Hub after it was fetched. Its `source` names the commit."""
+        """Open a checkpoint, from the Hub after it was fetched. Its `source` names the commit.
+
+        One in a store is read there, by range.
+        """
         model = self._model(text)
         if model is None:
-            return open_checkpoint(text, self.options)
+            return self._open(text)
         from randes_cli.files.hub import fetch
 
-        fetched = fetch(model)
+        fetched, left_out = fetch(model), model.left_out
         return open_checkpoint(
-            str(fetched.path), self.options, called=fetched.source, left_out=model.left_out
+            str(fetched.path), self.options, called=fetched.source, left_out=left_out
         )
+
+    def _open(self, text: str) -> Checkpoint:
+        place = as_place(text)
+        if isinstance(place, RemotePath):
+            from randes_cli.files.stored import open_stored
+
+            return open_stored(place, self.options)
+        return open_checkpoint(text if place == Path(text) else str(place), self.options)
 
     def bytes_to_download(self) -> int:
         """Bytes that `open` would move of the models that were looked at."""

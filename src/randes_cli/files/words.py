@@ -8,6 +8,7 @@ from pathlib import Path
 
 from randes_cli.errors import UsageError
 from randes_cli.files.hub_ref import parse_ref
+from randes_cli.files.location import as_place
 from randes_cli.specs import TaskInput
 
 #: Endings of pickles that are no part of a task's name.
@@ -53,11 +54,12 @@ def task_input(text: str) -> TaskInput:
     ref = parse_ref(source)
     if ref is not None:
         return TaskInput(ref.name, source, group=group)
-    path = Path(source)
-    stem = path.name
+    place = as_place(source)
+    stem = place.name
     for suffix in (".safetensors.index.json", ".safetensors", ".st", *_PICKLES):
         stem = stem.removesuffix(suffix)
-    return TaskInput(stem or path.resolve().name, source, group=group)
+    whole = place.resolve().name if isinstance(place, Path) else str(place)
+    return TaskInput(stem or whole, source, group=group)
 
 
 def split_group(source: str) -> tuple[str, int | None]:
@@ -65,6 +67,7 @@ def split_group(source: str) -> tuple[str, int | None]:
     path, at, number = source.rpartition("@")
     if not at or not number.isascii() or not number.isdigit() or len(number) > 7:
         return source, None
-    if os.path.exists(source) or not (os.path.exists(path) or "@" in path):
+    away = "://" in path and "@" not in path.rpartition("/")[2]
+    if os.path.exists(source) or not (os.path.exists(path) or "@" in path or away):
         return source, None
     return path, int(number)

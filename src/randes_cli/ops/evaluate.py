@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from randes_cli.files.bank import BankFile
 from randes_cli.files.base import find_recorded
 from randes_cli.files.guard import SteadyFiles, note_sources, reading, watch
-from randes_cli.limits import StrPath
+from randes_cli.files.sources import local_bank, open_bank
+from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
@@ -79,20 +79,20 @@ def evaluate(
     used. `base` is a checkpoint of the base; otherwise it is retrieved as the task with λ = 0.
     Raises MissingError (no such task), UsageError (an evaluation failed), BankDamaged.
     """
-    path, run = Path(bank), run or RunOptions()
+    path, run = local_bank(as_source(bank)), run or RunOptions()
     note_sources([path, base, *(originals or {}).values()])
-    with BankFile(path) as file:
+    with open_bank(as_source(path)) as file:
         file.require_tasks()
         names = tuple(tasks or (task.name for task in file.manifest.tasks))
         records = [file.task(name) for name in names]
         for name in originals or {}:
             file.task(name)
-        size = file.size
+        size, where = file.size, file.path
     if base is not None:
         watch(SteadyFiles(base))
     made = []
     for record in records:
-        found = (originals or {}).get(record.name) or find_recorded(record.source, path)
+        found = (originals or {}).get(record.name) or find_recorded(record.source, where)
 
         def retrieved(at: float | None, name: str = record.name) -> tuple[float, float]:
             return score_retrieved(path, name, at, evaluate, run, base=base, progress=no_progress)
@@ -111,4 +111,4 @@ def evaluate(
         progress("evaluating", 1, 3 * len(records))
         ratio = score / original if original else None
         made.append(TaskScore(record.name, chosen, score, original, low, ratio))
-    return EvaluateReport(str(path), size, tuple(made))
+    return EvaluateReport(str(where), size, tuple(made))

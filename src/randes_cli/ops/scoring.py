@@ -144,7 +144,7 @@ def checked_score(evaluate: Evaluate, checkpoint: Path, task: str) -> float:
 
 
 def score_retrieved(
-    bank: Path,
+    bank: StrPath,
     task: str,
     coefficient: float | None,
     evaluate: Evaluate,

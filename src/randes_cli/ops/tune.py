@@ -17,9 +17,10 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
-from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, check_number
+from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, as_source, check_number
 from randes_cli.ops.scoring import Evaluate, score_retrieved
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
@@ -121,10 +122,11 @@ def tune(
     """Score every task at every λ of the grid and record the best in the bank's manifest.
 
     The bank is not touched before the last score is in; then it is replaced in one commit.
-    Scores so far lie in ``<bank>.tuning.json`` until then. Raises MissingError (no such task),
-    UsageError (an evaluation failed), MismatchError (the bank changed meanwhile), BankLocked.
+    Scores so far lie in ``<bank>.tuning.json`` until then (here, for a bank in a store).
+    Raises MissingError (no such task), UsageError (an evaluation failed), MismatchError (the
+    bank changed meanwhile), BankLocked.
     """
-    path, run = edited_bank(Path(bank)), run or RunOptions()
+    path, run = edited_bank(as_place(as_source(bank))), run or RunOptions()
     options = options or TuneOptions(parse_grid(GRID))
     with BankFile(path) as file:
         file.require_tasks()
@@ -187,7 +189,7 @@ def _recorded(old: Manifest, chosen: Mapping[str, float], curves: Mapping[str, C
     return replace(old.with_tasks(tasks), tuning={**old.tuning, **curves})
 
 
-def _same_bank(path: Path, identity: str) -> None:
+def _same_bank(path: Place, identity: str) -> None:
     with BankFile(path) as file:
         if digest(file.read(CHECKS)).hex() != identity:
             raise MismatchError(f"{path}: changed while it was tuned; tune it again")
@@ -196,8 +198,9 @@ def _same_bank(path: Path, identity: str) -> None:
 class _Notes:
     """The scores so far, kept beside the bank so that an interruption loses one at most."""
 
-    def __init__(self, bank: Path, identity: str, options: TuneOptions) -> None:
-        self._path = bank.with_name(bank.name + ".tuning.json")
+    def __init__(self, bank: Place, identity: str, options: TuneOptions) -> None:
+        notes = bank.name + ".tuning.json"
+        self._path = bank.with_name(notes) if isinstance(bank, Path) else Path(notes)
         self._head = {"bank": identity, "evaluate": options.label}
         self._scores: dict[str, dict[str, float]] = {}
         if options.resume:

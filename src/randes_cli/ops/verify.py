@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -23,11 +23,12 @@ from randes_cli.files.bank_keys import (
     scale_key,
     sum_key,
 )
-from randes_cli.files.checkpoint import TensorFile
 from randes_cli.files.digests import digest
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.shard_folder import prune, unnamed
 from randes_cli.files.shards import Contents, shard_file, shard_folder
+from randes_cli.files.stored_shards import prune_stored, unnamed_stored
 from randes_cli.ops.measure import TaskCheck, measure
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
@@ -143,7 +144,7 @@ def verify(
         jobs,
         threading.local,
         work,
-        threads=thread_count(run.threads, bank.header.tensors.values()),
+        threads=thread_count(run.threads, bank.header.tensors.values(), far=bank.far),
         phase="verifying",
         total=total,
         progress=progress,
@@ -196,14 +197,14 @@ def _has_frame(bank: BankFile, number: int, contents: Contents) -> bool:
     return True
 
 
-def unnamed_files(bank: BankFile) -> list[Path]:
-    """Files among the shards of a bank on this machine that its index does not name."""
-    if not isinstance(bank.file, TensorFile):
-        return []
-    return unnamed(shard_folder(bank.path), bank.store.shards)
+def unnamed_files(bank: BankFile) -> Sequence[Place]:
+    """Files among the shards of a bank (here or in a store) that its index does not name."""
+    if isinstance(bank.path, RemotePath):
+        return unnamed_stored(bank.path, bank.store.shards) if bank.store.shards else []
+    return [] if bank.far else unnamed(shard_folder(bank.path), bank.store.shards)
 
 
-def prune_files(bank: Path, *, wait: float = 0.0) -> int:
+def prune_files(bank: Place, *, wait: float = 0.0) -> int:
     """Remove files among a bank's shards that its index does not name; the bytes freed.
 
     Holds the write lock meanwhile: an edit under way has files there that no index names yet.
@@ -211,7 +212,9 @@ def prune_files(bank: Path, *, wait: float = 0.0) -> int:
     """
     path = edited_bank(bank)
     with bank_lock(path, wait=wait), BankFile(path, lenient=True) as file:
-        return prune(unnamed_files(file), shard_folder(path))
+        if isinstance(path, RemotePath):
+            return prune_stored(unnamed_stored(path, file.store.shards))
+        return prune(unnamed(shard_folder(path), file.store.shards), shard_folder(path))
 
 
 def _possible(info: TensorInfo, raw: Raw) -> bool:

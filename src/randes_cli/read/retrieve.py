@@ -16,6 +16,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key, own_key, sum_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
+from randes_cli.files.guard import reads_far
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import all_names
 from randes_cli.limits import MOST_COEFFICIENT, check_number
@@ -70,7 +71,8 @@ class Retrieval:
         self._kept = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
         whole = all_names(self._kept, task.ties)
         self.tensors = {n: t for n, t in whole.items() if n not in task.missing or n in task.ties}
-        self.workers = Workers(run or RunOptions(), self.tensors.values())
+        far = bank.far or reads_far()
+        self.workers = Workers(run or RunOptions(), self.tensors.values(), far=far)
         self.saturated = 0
         self.turned = Turned()
         self._lock = threading.Lock()

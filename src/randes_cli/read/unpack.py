@@ -24,14 +24,16 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.folders import index_name, takes_shards
 from randes_cli.files.guard import one_command
+from randes_cli.files.location import local_path
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.sources import open_bank
 from randes_cli.files.writer import (
     CheckpointWriter,
     checkpoint_writer,
     shards_of,
     weight_files,
 )
-from randes_cli.limits import StrPath
+from randes_cli.limits import StrPath, as_source
 from randes_cli.read.pieces import Piece
 from randes_cli.read.places import (
     Destination,
@@ -89,9 +91,9 @@ def unpack(
     Every place is checked before any is written.
     Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
-    out = None if out is None else Path(out)
+    out = None if out is None else local_path(as_source(out))
     with ExitStack() as stack:
-        file = stack.enter_context(BankFile(Path(bank)))
+        file = stack.enter_context(open_bank(as_source(bank)))
         file.require_tasks()
         every = [task.name for task in file.manifest.tasks]
         chosen = every if names is None else list(dict.fromkeys(names))

@@ -16,6 +16,7 @@ import torch
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank_keys import MANIFEST
+from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest
 from randes_cli.live import transformers as live
 from randes_cli.live.mixed import attach
@@ -263,9 +264,9 @@ class _Maker:
         return live.processor_from_bank(self.bank, task)
 
 
-def _changed(path: Path) -> int:
+def _changed(path: Place) -> int:
     """When a bank was written, in seconds; 0 for one that is not here."""
-    return int(path.stat().st_mtime) if path.exists() else 0
+    return int(path.stat().st_mtime) if isinstance(path, Path) and path.exists() else 0
 
 
 def twin(model: Any) -> Any:

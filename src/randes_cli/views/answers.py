@@ -79,6 +79,8 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
     here = next((one.kept for one in report.alternatives if one.present), 1.0)
     if poor and any(one.kept > here for one in report.alternatives):
         steps.append(Step("Other bits and groups bring more back: see Choices below."))
+    if report.saving:
+        steps.append(Step(f"{printable(report.saving)}."))
     return [*steps[:4], Step("Take a model out:", f"randes unpack {bank} {name} -o {name}")]
 
 

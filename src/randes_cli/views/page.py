@@ -137,7 +137,9 @@ def _interference(report: BankReport, draw: bool) -> Part:
     notes = [] if draw else [f"Mean magnitude {mean_magnitude(before):.4f} as they are,"]
     notes += [] if draw else [f"{mean_magnitude(during):.4f} in retrieval."]
     if len(places) < len(report.tasks):
-        notes.append(f"The {len(places)} of {len(report.tasks):,} tasks most like another.")
+        notes.append(
+            f"The {len(places)} of {len(report.tasks):,} tasks that are most like another."
+        )
     if report.estimated:
         notes.append(f"{len(report.estimated):,} pairs are estimates.")
     words = "Cosines between the tasks' deltas. What is left in retrieval is interference."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from randes_cli.core.verdict import kept
 from randes_cli.errors import printable
@@ -25,7 +26,7 @@ class Cell:
     share: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A table that a reader can sort; `here` are rows in bold."""
 
@@ -36,7 +37,7 @@ class Table:
     here: Sequence[int] = ()
     note: str = ""
 
-    @property
+    @cached_property
     def names(self) -> set[int]:
         """The columns of words."""
         every = range(len(self.heads))
@@ -61,7 +62,8 @@ def _quality(value: float) -> Cell:
 
 def task_table(report: BankReport) -> Table:
     """What is known of each task, what matters most first."""
-    heads = ["task", "accuracy kept", "predicted cosine", "rel. error", "λ", "nearest task"]
+    heads = ["task", "accuracy kept", "predicted cosine", "gain kept", "rel. error", "λ"]
+    heads += ["nearest task"]
     heads += ["cosine to it", "group", "index", "checkpoint", "own bytes", "summed", "own"]
     heads += ["unchanged", "missing", "source"]
     rows = []
@@ -72,6 +74,7 @@ def task_table(report: BankReport) -> Table:
                 Cell(printable(task.name)),
                 Cell(kept(task), -1e308 if task.expected is None else task.expected[0]),
                 _quality(task.predicted_cosine),
+                _number(task.kept, ".1%"),
                 _number(detail.predicted_error, ".2f"),
                 _number(task.coefficient, "g"),
                 Cell(printable(detail.nearest or "–")),
@@ -112,19 +115,20 @@ def group_table(key: str, title: str, rows: Sequence[GroupRow]) -> Table:
 
 
 def choice_table(report: BankReport) -> Table:
-    """The frontier of bits, groups and shares; the bank at hand in bold."""
-    shown = frontier(report.alternatives)
+    """The banks of these tasks than which none keeps as much for less; this one in bold."""
+    found = frontier(report.alternatives)
     rows = [
         [
-            _count(one.groups),
-            _count(one.bits),
-            Cell(f"1/{one.share}" if one.share > 1 else "all", -one.share),
             _bytes(one.bank_bytes),
-            Cell(f"{one.kept:.1%}", one.kept),
+            _number(one.bank_bytes / max(1, report.base_bytes), ".3f"),
+            _count(one.bits),
+            _count(one.groups),
+            Cell(f"1/{one.share}" if one.share > 1 else "all", 1 / one.share),
+            Cell(f"{one.kept:.1%}", one.kept, one.kept),
             Cell(f"{one.kept_low:.1%} to {one.kept_high:.1%}", one.kept_low),
         ]
-        for one in shown
+        for one in found
     ]
-    here = [n for n, one in enumerate(shown) if one.present]
-    heads = ["groups", "bits", "elements", "bank", "gain kept", "in measured families"]
+    here = [n for n, one in enumerate(found) if one.present]
+    heads = ["bank", "× base", "bits", "groups", "elements", "gain kept", "in measured families"]
     return Table("choices", "Choices", heads, rows, here)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from randes_cli.ops.distribution import Distribution
     from randes_cli.reports import Alternative
     from randes_cli.stats.breakdown import GroupRow
-    from randes_cli.stats.curves import Curves
+    from randes_cli.stats.curves import Curve, Curves
 
 #: Tasks up to which a heatmap's cells carry numbers, and a λ curve its task's name.
 MOST_NUMBERS, MOST_LEGEND = 12, 14
@@ -112,12 +112,12 @@ def distribution(axis: Any, found: Distribution) -> None:
     limit = max((abs(v) for _, values, _ in kinds for v in values), default=0.1)
     edges = np.linspace(-limit, limit, 82)
     for text, values, colour in kinds:
-        weights = np.full(len(values), 1 / len(values))
-        mean = float(np.abs(values).mean())
+        found_here = np.array(values)
+        share = np.histogram(found_here, edges)[0] / len(found_here)
+        mean = float(np.abs(found_here).mean())
         name = f"{text}\n{len(values):,} pairs, mean magnitude {mean:.4f}"
-        outline = {"color": colour, "histtype": "step", "lw": 1.5}
-        axis.hist(values, edges, weights=weights, label=name, **outline)
-        axis.hist(values, edges, weights=weights, color=colour, alpha=0.15)
+        axis.stairs(share, edges, color=colour, lw=1.5, label=name)
+        axis.stairs(share, edges, color=colour, alpha=0.15, fill=True)
     axis.set_xlabel("cosine of two deltas")
     axis.set_ylabel("share of the pairs (logarithmic)")
     axis.set_yscale("log")
@@ -154,31 +154,40 @@ def sizes(axis: Any, report: BankReport) -> None:
 
 
 def choices(axis: Any, alternatives: Sequence[Alternative]) -> None:
-    """The frontier: what the best bank of each size is predicted to keep, and the range."""
+    """Bytes and predicted share of the gain of other banks; the best are joined and named."""
     scale, unit = size_unit(max(one.bank_bytes for one in alternatives))
-    line = [one for one in alternatives if one.best]
-    sizes = [one.bank_bytes / scale for one in line]
-    low, kept, high = (
-        [100 * getattr(one, key) for one in line] for key in ("kept_low", "kept", "kept_high")
-    )
-    axis.fill_between(sizes, low, high, color=SKY, alpha=0.3, lw=0, label="measured families")
-    axis.plot(sizes, kept, "o-", color=BLUE, ms=4, lw=1, label="best of its size")
-    for one in (one for one in frontier(alternatives, 7) if one.best):
-        text = f"{one.groups}×{one.bits}" + (f"/{one.share}" if one.share > 1 else "")
+    best = [one for one in frontier(alternatives) if not one.present]
+    others = [one for one in alternatives if one not in best and not one.present]
+
+    def points(found: Sequence[Alternative]) -> tuple[list[float], list[float]]:
+        return [one.bank_bytes / scale for one in found], [100 * one.kept for one in found]
+
+    axis.plot(*points(others), ".", color=GREY, ms=4, alpha=0.6, label="other choices")
+    axis.plot(*points(best), "o-", color=BLUE, ms=5, lw=1.3, label="the best for their bytes")
+    for one in best:
+        size, band = one.bank_bytes / scale, [100 * one.kept_low, 100 * one.kept_high]
+        axis.plot([size, size], band, color=BLUE, lw=5, alpha=0.22, solid_capstyle="butt")
+    for one in best[:: -(-len(best) // 6)]:
         place = (one.bank_bytes / scale, 100 * one.kept)
-        axis.annotate(text, place, (0, -11), textcoords="offset points", size=7)
+        axis.annotate(choice_name(one), place, (6, -9), textcoords="offset points", size=7)
     for one in alternatives:
         if one.present:
             place = (one.bank_bytes / scale, 100 * one.kept)
             axis.plot(*place, "*", color=INK, ms=13, label="this bank", zorder=5)
-    axis.margins(y=0.15)
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
-    axis.tick_params(axis="x", which="both", labelsize=7)
-    axis.set_xlabel(f"{unit} of the bank; groups × bits / share")
+    near = [one for one in alternatives if one.present or one in best]
+    low, high = (pick(one.bank_bytes for one in near) / scale for pick in (min, max))
+    least = 100 * min(one.kept for one in near)
+    axis.set_xlim(low - 0.08 * (high - low), high + 0.25 * (high - low) + 1e-9)
+    axis.set_ylim(max(0, least - 0.4 * (100 - least)) - 2, 102)
+    axis.set_xlabel(f"{unit} of the bank (bits × groups; bands: measured families)")
     axis.set_ylabel("% of the gain kept, predicted")
     axis.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+
+
+def choice_name(one: Alternative) -> str:
+    """Bits, groups and share of a choice, in short."""
+    share = f" on 1/{one.share}" if one.share > 1 else ""
+    return f"{one.bits} × {one.groups}{share}"
 
 
 def lambdas(axis: Any, curves: Curves, used: Mapping[str, float]) -> None:
@@ -187,23 +196,24 @@ def lambdas(axis: Any, curves: Curves, used: Mapping[str, float]) -> None:
     Lines that coincide show side by side: the first ones are wider, and marks are staggered.
     """
     many = len(curves.by_task)
-    for number, (name, curve) in enumerate(curves.by_task.items()):
+    named = list(curves.by_task.items())[:MOST_LEGEND]
+    for number, (name, curve) in enumerate(named):
         xs, ys = (np.array(column) for column in zip(*curve, strict=True))
         colour = CYCLE[number % len(CYCLE)]
-        width = 1.2 + 1.6 * (1 - number / max(1, many - 1)) * (many > 1)
         every = max(2, len(xs) // 4)
         axis.plot(
             *(xs, ys),
             color=colour,
-            lw=width,
+            lw=1.2 + 1.6 * (1 - number / max(1, len(named) - 1)) * (many > 1),
             marker=_MARKS[number % len(_MARKS)],
             markevery=(number % every, every),
             ms=4.5,
-            label=label(name, 24) if number < MOST_LEGEND else None,
+            label=label(name, 24),
         )
         if name in used:
             there = float(np.interp(used[name], xs, ys))
             axis.plot(used[name], there, "o", ms=9, mfc="none", mec=colour, mew=1.6, zorder=6)
+    _range(axis, list(curves.by_task.values())[MOST_LEGEND:])
     common = {used[name] for name in curves.by_task if name in used}
     if len(common) == 1:
         value = common.pop()
@@ -214,9 +224,17 @@ def lambdas(axis: Any, curves: Curves, used: Mapping[str, float]) -> None:
     axis.set_xlabel("coefficient λ (rings: the bank's own)")
     axis.set_ylabel("score" if curves.measured else "relative error of the retrieved delta")
     if many > 1 or curves.measured:
-        title = f"and {many - MOST_LEGEND} more" if many > MOST_LEGEND else None
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
-        axis.legend(fontsize=8, ncols=2, title=title, **place)
+        axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+
+
+def _range(axis: Any, curves: Sequence[Curve]) -> None:
+    """From the least to the most of curves that are too many for a line each."""
+    if not curves:
+        return
+    xs = np.unique([x for curve in curves for x, _ in curve])
+    ys = np.array([np.interp(xs, [x for x, _ in curve], [y for _, y in curve]) for curve in curves])
+    name = f"the range of {len(curves):,} more"
+    axis.fill_between(xs, ys.min(axis=0), ys.max(axis=0), color=GREY, alpha=0.25, lw=0, label=name)
 
 
 def size_unit(size: float) -> tuple[float, str]:

@@ -8,138 +8,41 @@ bytes, and a shard lies under the name of its content.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from randes_cli.build.copies import Copy, copies_into
-from randes_cli.build.draft import Draft
+from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact
-from randes_cli.build.steps import Step
-from randes_cli.build.strips import Part, Places
-from randes_cli.build.tally import Owner, Tally, TallyParts
-from randes_cli.build.work import Bench, UnitWork, Work
-from randes_cli.cluster import Cluster, Shared
+from randes_cli.build.strips import Part
+from randes_cli.build.tally import Owner
+from randes_cli.build.work import UnitWork, Work
+from randes_cli.cluster import Cluster
 from randes_cli.files.bank_keys import base_key, sum_key
-from randes_cli.files.shard_folder import ShardFolder
-from randes_cli.files.source import Source, ZeroBase
-from randes_cli.files.tensor_sink import ShardSink
-from randes_cli.specs import RunOptions, TensorInfo
-from randes_cli.workers import Progress, Workers
+from randes_cli.files.location import Place, RemotePath
+from randes_cli.specs import RunOptions
 
 if TYPE_CHECKING:
     from randes_cli.build.passes import Passes
+
+from randes_cli.build.shard_tasks import ExactRef, Recipe, Selection, ShardTask, make_shard
 
 #: Bytes of input, about, that one task reads which writes nothing.
 _READ = 2**30
 
 
-#: How the draft of a build is made anew, in a worker: it opens the inputs and drafts the bank.
-Recipe: TypeAlias = Shared[Draft]
-
-
-@dataclass(frozen=True, slots=True)
-class ExactRef:
-    """An exact tensor by names. `source` is whose it is: the base's, or a participant's index."""
-
-    source: Owner
-    name: str
-    key: str | None
-    owner: Owner | None
-    skip: int
-    twin: bool
-
-
-@dataclass(slots=True)
-class Selection:
-    """Work by names: units by their number in the draft, each with its two steps (see `parts`)."""
-
-    units: dict[int, Places] = field(default_factory=dict)
-    steps: dict[int, tuple[Step | None, Step | None]] = field(default_factory=dict)
-    exact: dict[tuple[Owner, str, str | None], ExactRef] = field(default_factory=dict)
-    copies: dict[str, None] = field(default_factory=dict)
-    nbytes: int = 0
-
-    def add(self, unit: int, places: Places, nbytes: int) -> None:
-        """Superpositions of a unit that are made."""
-        self.units[unit] = self.units.get(unit, frozenset()) | places
-        self.nbytes += nbytes
-
-
-@dataclass(frozen=True, slots=True)
-class ShardTask:
-    """What a worker does: a shard of a bank, or (None) what writes nothing.
-
-    `closed`: nothing more comes into the shard.
-    """
-
-    bank: Path
-    tensors: tuple[TensorInfo, ...] | None
-    closed: bool
-    selection: Selection
-    run: RunOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What came of it: digests of the shard, its name (or the path of one that is open)."""
-
-    digests: bytes
-    made: str | Path | None
-    tally: TallyParts
-
-
-def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
-    """Do a task, in a worker. A shard whose values do not fit is not kept."""
-    tally = Tally()
-    base = None if isinstance(draft.base, ZeroBase) else draft.base
-    workers = Workers(
-        replace(task.run, threads=max(1, task.run.threads)),
-        list(draft.base.tensors.values()),
-        (unit.layers for unit in draft.units),
-    )
-    folder = ShardFolder(task.bank, prepared=True)
-    sink = ShardSink(folder, task.tensors or (), closed=task.closed)
-    work = _work(draft, base, task.selection)
-    made: str | Path | None = None
-    try:
-        if task.tensors is not None:
-            sink.begin()
-        if draft.old is not None:
-            work.copies = copies_into(sink, draft.old, task.selection.copies)
-        Bench(base, draft.old, sink, tally, workers, progress).do(work, "")
-        if task.tensors is not None and not tally.peaks:
-            made = sink.finish()
-        return Done(sink.container.digests, made, tally.parts())
-    finally:
-        folder.clear()
-
-
-def _work(draft: Draft, base: Source | None, selection: Selection) -> Work:
-    """Work by names as work on what is open."""
-    sources: dict[Owner, Source] = {p.index: p.source for p in [*draft.coming, *draft.leaving]}
-    if base is not None:
-        sources["base"] = base
-    units = []
-    for number, places in selection.units.items():
-        unit, steps = draft.units[number], selection.steps[number]
-        units.append(UnitWork(unit, draft.parts(unit, *steps), places))
-    exact = [
-        Exact(
-            sources[one.source], one.name, one.key, one.owner, one.skip, base if one.twin else None
-        )
-        for one in selection.exact.values()
-    ]
-    return Work(units, exact)
-
-
-class Spread:
+class Crew:
     """The driver's side: cuts passes into tasks, and takes in what comes of them."""
 
     def __init__(self, cluster: Cluster, recipe: Recipe, run: RunOptions) -> None:
         self.cluster, self.run = cluster, run
         self.held = cluster.hold(recipe)
         self._shards: dict[int, Selection] = {}
+
+    def afresh(self) -> Crew:
+        """The same for another attempt, which has other shards."""
+        self._shards = {}
+        return self
 
     def send(self, passes: Passes, work: Work, phase: str, *, write_base: bool) -> Work:
         """Have workers do what they can; returns what is to be done here.
@@ -184,10 +87,9 @@ class Spread:
         for one in exact:
             if one.key is None:
                 _add_exact(loose, passes, one)
-            elif writer.is_here(writer.number_of(one.key)):
+            elif _stays(passes, at := writer.number_of(one.key)):
                 left.exact.append(one)
             else:
-                at = writer.number_of(one.key)
                 _add_exact(chosen.setdefault(at, Selection()), passes, one)
         for copy in work.copies:
             self._sort_copy(passes, copy, left, chosen)
@@ -203,7 +105,7 @@ class Spread:
             number = writer.number_of(key)
             if writer.has_bytes(key):
                 continue
-            if writer.is_here(number):
+            if _stays(passes, number):
                 left.copies.append(copy)
                 return
             found = chosen.setdefault(number, Selection())
@@ -230,7 +132,7 @@ class Spread:
                     loose.add(number, place, nbytes)
                     continue
                 at = writer.number_of(sum_key(part.group, name))
-                if writer.is_here(at):
+                if _stays(passes, at):
                     here |= place
                 else:
                     chosen.setdefault(at, Selection()).add(number, place, nbytes)
@@ -251,7 +153,7 @@ class Spread:
             tensors, more = ([], True) if number is None else passes.writer.contents(number)
             made.append(
                 ShardTask(
-                    passes.path.absolute(),
+                    absolute(passes.writer.out.path),
                     None if number is None else tuple(tensors),
                     not more,
                     selection,
@@ -271,6 +173,23 @@ class Spread:
             passes.tally.take_in(done.tally)
             if shard is not None and done.made is not None:
                 passes.writer.adopt(shard, done.digests, done.made)
+
+
+def _stays(passes: Passes, number: int) -> bool:
+    """Whether a shard is made here: it has begun to, or may still grow and has no place to wait."""
+    writer = passes.writer
+    away = isinstance(writer.out.path, RemotePath)
+    return writer.is_here(number) or (away and writer.contents(number)[1])
+
+
+def absolute(place: Place) -> Place:
+    """A place as a worker finds it, whatever folder it is in."""
+    return place if isinstance(place, RemotePath) else place.absolute()
+
+
+def absolute_source(source: str) -> str:
+    """What a caller named, as a worker finds it."""
+    return str(Path(source).absolute()) if Path(source).exists() else source
 
 
 def _bytes_of(passes: Passes, part: Part, name: str) -> int:

@@ -1,0 +1,133 @@
+"""Where a file is: a path here, or the address (URL) of one in a store that fsspec knows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+from urllib.parse import unquote
+
+from randes_cli.errors import UsageError, without_login
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
+_HERE = ("file", "local")
+WEB = ("http", "https")
+#: Stores whose objects appear whole or not at all, so that randes writes to them.
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+#: What a bank from elsewhere may have us read: nothing of this machine.
+_FOLLOWED = (*WEB, *OBJECT_STORES)
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePath:
+    """The address of a file or folder in a store, with as much of `Path` as files need.
+
+    It prints without logins and queries (signatures, tokens), and is equal to what prints alike.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return without_login(self.url)
+
+    def __fspath__(self) -> str:
+        return self.url
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    @property
+    def scheme(self) -> str:
+        """What the address begins with, in small letters."""
+        return self.url.partition("://")[0].lower()
+
+    @property
+    def _whole(self) -> str:
+        """The address of the thing itself: a signature is of one thing, and its query goes."""
+        return self.url.partition("?")[0].rstrip("/")
+
+    @property
+    def _inside(self) -> PurePosixPath:
+        return PurePosixPath(self._whole.partition("://")[2])
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self._inside.name
+
+    @property
+    def stem(self) -> str:
+        """The last part without its ending."""
+        return self._inside.stem
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the last part, with its dot."""
+        return self._inside.suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder that it is in; of a whole store, itself."""
+        above = self._whole.rpartition("/")[0]
+        return RemotePath(above) if not above.endswith(("/", ":")) else self
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(f"{self._whole}/{name}")
+
+    def with_name(self, name: str) -> RemotePath:
+        """The thing of this name beside it."""
+        return self.parent / name
+
+    def below(self, folder: RemotePath) -> str | None:
+        """Its name in a folder, however deep; None where it is not there."""
+        start = f"{str(folder).rstrip('/')}/"
+        return str(self).removeprefix(start) if str(self).startswith(start) else None
+
+
+Place: TypeAlias = Path | RemotePath
+#: What tells that a file in a store is another than it was: its size, and marks by name.
+Version: TypeAlias = tuple[int, tuple[tuple[str, str], ...]]
+
+
+def as_place(text: str) -> Place:
+    """Where a text (no id of the Hub) says that a file is. Nothing is looked at but a path here.
+
+    Raises UsageError for addresses in addresses, and for a login where the store takes none.
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None or Path(text).exists():
+        return Path(text)
+    scheme, rest = found[1].lower(), found[2]
+    if scheme in _HERE:
+        path = rest.removeprefix("localhost/") if rest.startswith("localhost/") else rest
+        path = path if path == rest else f"/{path}"
+        return Path(path) if Path(path).exists() else Path(unquote(path))
+    if "::" in rest:
+        raise UsageError(f"{text}: an address in an address (::); name the file itself")
+    login = rest.rpartition("@")[0]
+    if scheme not in (*WEB, "ftp", "sftp", "ssh") and ":" in login:
+        raise UsageError(
+            f"{text}: holds a login; give the store its credentials as its own tools have them "
+            "(environment, profile, role) and leave them out of the address"
+        )
+    return RemotePath(f"{scheme}://{rest}")
+
+
+def local_path(text: str) -> Path:
+    """A path here. Raises UsageError for an address: what is written there takes many files."""
+    place = as_place(text)
+    if isinstance(place, RemotePath):
+        raise UsageError(f"{place}: checkpoints are written here; name a folder, and copy it there")
+    return place
+
+
+def recorded_place(source: str) -> RemotePath | None:
+    """The address that a manifest's source is, where it is one that randes follows."""
+    found = _ADDRESS.fullmatch(source)
+    if found is None or found[1] not in _FOLLOWED or "::" in source:
+        return None
+    return RemotePath(source)

@@ -1,0 +1,99 @@
+"""Models in a store, by address: a weight file, an index of shards, or a folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+from randes_cli.errors import CheckpointError, MissingError
+from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_weights
+from randes_cli.files.elsewhere import Elsewhere, at_once, open_elsewhere
+from randes_cli.files.folders import is_index, weight_map
+from randes_cli.files.header import parse_json
+from randes_cli.files.hub_cache import stays_inside
+from randes_cli.files.location import RemotePath
+from randes_cli.files.store import look_up, patiently, reach
+from randes_cli.specs import OpenOptions
+
+#: Files of one folder: more are not one model.
+_MOST = 100_000
+
+
+def open_stored(place: RemotePath, options: OpenOptions = DEFAULT_OPTIONS) -> Checkpoint:
+    """Open a model in a store. Its tensors stay there, and are read by range.
+
+    Raises MissingError, CheckpointError, HubError, UsageError.
+    """
+    info = look_up(place)
+    if info is None:
+        raise MissingError(f"{place}: not found")
+    if info.get("type") == "directory":
+        sizes = _listed(place)
+        there = _files(place, "", sizes)
+    else:
+        folder, name = place.parent, place.name
+        sizes = {name: int(info.get("size") or 0)}
+        if is_index(name):
+            sizes |= _beside(place)
+        there = _files(folder, name, sizes, whole=place)
+    return open_elsewhere(there, options, called=str(place))
+
+
+def _files(
+    root: RemotePath, path: str, sizes: dict[str, int], whole: RemotePath | None = None
+) -> Elsewhere:
+    """Files below a folder; `whole` is the address of `path` with its signature, if any."""
+
+    def place(name: str) -> RemotePath:
+        return whole if whole is not None and name == path else root / name
+
+    return Elsewhere(
+        str(root),
+        path,
+        sizes,
+        lambda name, target: bring(place(name), target),
+        lambda name: open_weights(place(name)),
+    )
+
+
+def bring(place: RemotePath, target: Path) -> None:
+    """Copy a file of a store to a place here. Raises MissingError, HubError."""
+    filesystem, inside = reach(place)
+
+    def copy() -> None:
+        source: IO[bytes]
+        with filesystem.open(inside, "rb") as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file, 2**22)
+
+    patiently(place, copy)
+
+
+def _listed(place: RemotePath) -> dict[str, int]:
+    """Bytes of the files of a folder, by their names in it."""
+    filesystem, inside = reach(place)
+
+    def find() -> dict[str, Any]:
+        filesystem.invalidate_cache(inside)
+        found: dict[str, Any] = filesystem.find(inside, detail=True)
+        return found
+
+    found = patiently(place, find)
+    if len(found) > _MOST:
+        raise CheckpointError(f"{place}: {len(found)} files; name the folder of one model")
+    start = f"{inside.rstrip('/')}/"
+    names = {name.removeprefix(start): info for name, info in found.items()}
+    return {name: int(info["size"] or 0) for name, info in names.items() if stays_inside(name)}
+
+
+def _beside(index: RemotePath) -> dict[str, int]:
+    """Bytes of the shards that an index names, of those that are there."""
+    filesystem, inside = reach(index)
+    data: bytes = patiently(index, lambda: filesystem.cat_file(inside))
+    try:
+        names = sorted(set(weight_map(parse_json(data), str(index)).values()))
+    except ValueError as error:
+        raise CheckpointError(f"{index}: {error}") from None
+    found = at_once(lambda name: look_up(index.with_name(name)), names)
+    pairs = zip(names, found, strict=True)
+    return {name: int(info.get("size") or 0) for name, info in pairs if info is not None}

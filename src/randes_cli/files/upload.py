@@ -1,0 +1,167 @@
+"""The commit of a file that was made here and goes to a store: visible whole, or not at all.
+
+S3 is told what must be there for the upload to count, so that of two writers one is refused.
+Other stores are asked just before, and the later of two writers wins.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from randes_cli.errors import BankLocked, MissingError, RandesError, UsageError
+from randes_cli.files.guard import edited_version
+from randes_cli.files.location import OBJECT_STORES, WEB, RemotePath, Version
+from randes_cli.files.store import look_up, reach, store_errors, version
+
+_S3 = ("s3", "s3a")
+#: Bytes of one part (S3 takes 10,000 of them), and parts under way at a time.
+_PART, _MOST_PARTS, _AT_ONCE = 2**26, 9000, 4
+#: What an upload is called in the object's own description, so that it knows itself again.
+_OURS = "randes-upload"
+
+
+def passing_place() -> Path:
+    """Where temporary files go. Raises MissingError where the user names a place that is not."""
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        chosen = os.environ.get(name)
+        if chosen:
+            if not Path(chosen).is_dir():
+                raise MissingError(f"{chosen}: no such folder, and {name} names it")
+            return Path(chosen)
+    return Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
+
+
+def check_upload(path: RemotePath, *, force: bool) -> None:
+    """Refuse an output that exists (unless `force`), or that no whole object can become."""
+    if path.scheme in WEB or path.scheme not in OBJECT_STORES:
+        raise UsageError(
+            f"{path}: randes writes to object stores (s3://, gs://, az://) and here, not to "
+            f"{path.scheme}://"
+        )
+    found = look_up(path)
+    if found is None:
+        return
+    if found.get("type") == "directory":
+        raise UsageError(f"{path}: is a folder; name a file")
+    if not force:
+        raise UsageError(f"{path}: exists (say --force to replace it)")
+
+
+def upload(here: Path, path: RemotePath, *, force: bool) -> None:
+    """Make a file the object at an address, in one step that readers see.
+
+    An edit replaces what it has read and nothing else; without `force` nothing may be there.
+    Raises BankLocked where another was first, UsageError, HubError.
+    """
+    wanted = edited_version(path)
+    if path.scheme in _S3:
+        _to_s3(here, path, wanted, force=force)
+        return
+    found = look_up(path)
+    if wanted is not None and (found is None or version(found) != wanted):
+        raise _overtaken(path)
+    if wanted is None and found is not None and not force:
+        raise UsageError(f"{path}: exists (say --force to replace it)")
+    filesystem, inside = reach(path)
+    with store_errors(path):
+        filesystem.put_file(str(here), inside)
+        filesystem.invalidate_cache(inside)
+
+
+def _overtaken(path: RemotePath) -> BankLocked:
+    return BankLocked(
+        f"{path}: another writer replaced it meanwhile, so nothing was written; say it again"
+    )
+
+
+def _to_s3(here: Path, path: RemotePath, wanted: Version | None, *, force: bool) -> None:
+    filesystem, inside = reach(path)
+    bucket, key, _ = filesystem.split_path(inside)
+    ours = os.urandom(16).hex()
+    condition = {} if force else {"IfNoneMatch": "*"}
+    if wanted is not None:
+        tag = dict(wanted[1]).get("ETag")
+        condition = {"IfMatch": tag} if tag else {}
+
+    def call(method: str, **words: Any) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = filesystem.call_s3(method, Bucket=bucket, Key=key, **words)
+        return found
+
+    try:
+        with store_errors(path):
+            _send(here, call, {"Metadata": {_OURS: ours}}, condition)
+    except RandesError as error:
+        if _is_ours(path, call, ours):  # the answer was lost, not the upload
+            return
+        raise _meaning(error, path, edits=wanted is not None) from error
+    finally:
+        filesystem.invalidate_cache(inside)
+
+
+def _send(
+    here: Path,
+    call: Callable[..., Mapping[str, Any]],
+    about: Mapping[str, Any],
+    condition: Mapping[str, str],
+) -> None:
+    """Upload a file: one put, or parts and then the call that makes an object of them."""
+    size = here.stat().st_size
+    part = max(_PART, -(-size // _MOST_PARTS))
+    if size <= part:
+        call("put_object", Body=here.read_bytes(), **about, **condition)
+        return
+    begun = call("create_multipart_upload", **about)["UploadId"]
+
+    def send(number: int) -> dict[str, Any]:
+        with here.open("rb") as file:
+            file.seek((number - 1) * part)
+            data = file.read(part)
+        found = call("upload_part", UploadId=begun, PartNumber=number, Body=data)
+        return {"PartNumber": number, "ETag": found["ETag"]}
+
+    try:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            parts = list(pool.map(send, range(1, -(-size // part) + 1)))
+        whole = {"Parts": parts}
+        call("complete_multipart_upload", UploadId=begun, MultipartUpload=whole, **condition)
+    except BaseException:
+        _abort(call, begun)
+        raise
+
+
+def _abort(call: Callable[..., Mapping[str, Any]], begun: str) -> None:
+    """Let the store forget the parts of an upload, which else it keeps and charges for."""
+    try:
+        call("abort_multipart_upload", UploadId=begun)
+    except Exception:  # what went wrong before is what to say
+        return
+
+
+def _is_ours(path: RemotePath, call: Callable[..., Mapping[str, Any]], ours: str) -> bool:
+    """Whether what is there now is what was sent."""
+    try:
+        with store_errors(path):
+            found = call("head_object").get("Metadata") or {}
+    except RandesError:
+        return False
+    return bool(found.get(_OURS) == ours)
+
+
+def _meaning(error: RandesError, path: RemotePath, *, edits: bool) -> RandesError:
+    """What a refused condition says: another writer was first."""
+    cause = error.__cause__
+    codes = {
+        str(getattr(one, "response", {}).get("Error", {}).get("Code", ""))
+        for one in (cause, cause.__cause__ if cause else None)
+        if one is not None
+    }
+    if not codes & {"PreconditionFailed", "ConditionalRequestConflict", "412"}:
+        return error if not (edits and "NoSuchKey" in codes) else _overtaken(path)
+    if edits:
+        return _overtaken(path)
+    return UsageError(f"{path}: exists (say --force to replace it)")
