@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from randes_cli.build.copies import Copy
@@ -19,7 +18,7 @@ from randes_cli.build.tally import Owner
 from randes_cli.build.work import UnitWork, Work
 from randes_cli.cluster import Cluster
 from randes_cli.files.bank_keys import base_key, sum_key
-from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.location import RemotePath, absolute
 from randes_cli.specs import RunOptions
 
 if TYPE_CHECKING:
@@ -180,16 +179,6 @@ def _stays(passes: Passes, number: int) -> bool:
     writer = passes.writer
     away = isinstance(writer.out.path, RemotePath)
     return writer.is_here(number) or (away and writer.contents(number)[1])
-
-
-def absolute(place: Place) -> Place:
-    """A place as a worker finds it, whatever folder it is in."""
-    return place if isinstance(place, RemotePath) else place.absolute()
-
-
-def absolute_source(source: str) -> str:
-    """What a caller named, as a worker finds it."""
-    return str(Path(source).absolute()) if Path(source).exists() else source
 
 
 def _bytes_of(passes: Passes, part: Part, name: str) -> int:

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from randes_cli.build.build import Build, Built
-from randes_cli.build.crew import absolute, absolute_source
 from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
@@ -19,7 +18,7 @@ from randes_cli.build.tasks import open_coming, reopen
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
-from randes_cli.files.location import Place
+from randes_cli.files.location import Place, absolute, absolute_source
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from randes_cli.build.build import Build
-from randes_cli.build.crew import absolute_source
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.pack_report import as_sealed, pack_report
@@ -20,7 +19,7 @@ from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, absolute_source, as_place
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
