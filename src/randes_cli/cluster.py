@@ -6,14 +6,23 @@ does the same twice. This is the only module that knows Ray.
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from importlib.util import find_spec
 from typing import Any, Generic, Protocol, TypeVar
 
-from randes_cli.errors import HubError, OutOfResources, RandesError, UsageError
+from randes_cli.errors import (
+    HubError,
+    InputOutputError,
+    NoSpace,
+    OutOfResources,
+    RandesError,
+    UsageError,
+)
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -26,6 +35,8 @@ R = TypeVar("R")
 RETRIES = 5
 #: Seconds between two looks at what the workers have done.
 _LOOK = 0.5
+#: Seconds that a cluster may take to answer.
+_PATIENCE = 5.0
 #: Frames of a task's first words that are shown of a failure which is none of ours.
 _SHOWN = 200
 
@@ -126,6 +137,14 @@ class Cluster:
         return Held((__version__, f"{time.time_ns()}"), self._ray.put(shared))
 
     def _connect(self, address: str | None) -> None:
+        host, colon, port = (address or "").rpartition(":")
+        if colon and port.isdigit():  # Ray itself waits for minutes
+            try:
+                socket.create_connection((host, int(port)), _PATIENCE).close()
+            except OSError as error:
+                raise HubError(
+                    f"--address {address}: no Ray cluster answers there ({error.strerror or error})"
+                ) from None
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None:
             quiet["include_dashboard"] = False
@@ -185,6 +204,8 @@ class Cluster:
                 with suppress(Exception):
                     ray.cancel(ref, force=True)
             with suppress(Exception):
+                ray.wait(list(pending), num_returns=len(pending), timeout=10 * _LOOK)
+            with suppress(Exception):
                 ray.kill(told)
 
     def _here(self) -> dict[str, Any]:
@@ -210,6 +231,9 @@ class Cluster:
                 raise cause from None
             if isinstance(cause, MemoryError):
                 raise OutOfResources("a worker has not enough memory; say --max-memory") from None
+            if isinstance(cause, OSError):
+                kind = NoSpace if cause.errno in (errno.ENOSPC, errno.EDQUOT) else InputOutputError
+                raise kind(f"a worker: {cause.strerror or cause}; nothing was changed") from None
             raise cause from error
         except found.OutOfMemoryError:
             raise OutOfResources(

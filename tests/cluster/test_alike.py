@@ -10,6 +10,7 @@ import pytest
 from randes_cli import unpack, verify
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
+from randes_cli.cluster import Cluster
 from randes_cli.read.places import UnpackOptions
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput
 from tests.cluster.conftest import RAY, in_shards
@@ -47,19 +48,15 @@ def test_packing_gives_the_bytes_of_one_machine(
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_number_of_workers_leaves_no_trace(cluster: Any, folder: Path, workers: int) -> None:
-    import ray
-
-    run, nodes = RAY, []
-    if workers == 1:  # of two processors, one a node: none has two, so ask for both as one
-        run = RunOptions(threads=1, engine="ray", strip_elements=64)
-    else:
-        nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
+    # A worker of two threads fits on one node alone; four of one thread are on three nodes.
+    run = RunOptions(threads=2 if workers == 1 else 1, engine="ray", strip_elements=64)
+    node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
     try:
-        assert ray.cluster_resources()["CPU"] == (2 if workers == 1 else 4)
+        with Cluster(run) as found:
+            assert found.workers == workers
         many = packed(folder, run, in_shards(5_000), "many.randes")
     finally:
-        for node in nodes:
-            cluster.remove_node(node)
+        cluster.remove_node(node)
     assert everything(many) == everything(packed(folder, ONE, in_shards(5_000), "one.randes"))
 
 

@@ -182,11 +182,8 @@ class ShardFolder:
         self.clear()
         if self._prepared:
             remove_temporary(self.path)
-        if kept is not None:
-            stay = set(map(shard_file, kept))
-            for path in self._made:
-                if path.name not in stay:
-                    _unlink(path)
+        if kept is not None and self._prepared:
+            prune(unnamed(self.path, kept), self.path)
         if self._created:
             with contextlib.suppress(OSError):
                 self.path.rmdir()
