@@ -146,6 +146,7 @@ def test_names_of_tensors_are_those_of_the_code() -> None:
         bank_keys.file_key("<digest>"),
         bank_keys.NORMS,
         bank_keys.ROUNDED,
+        bank_keys.TAILS,
         bank_keys.GRAM,
         bank_keys.BASE_DIGESTS,
         bank_keys.MANIFEST,

@@ -35,6 +35,8 @@ R = TypeVar("R")
 RETRIES = 5
 #: Seconds between two looks at what the workers have done.
 _LOOK = 0.5
+#: Seconds after which a cluster without workers is given up.
+_DESERTED = 60.0
 #: Seconds that a cluster may take to answer.
 _PATIENCE = 5.0
 #: Frames of a task's first words that are shown of a failure which is none of ours.
@@ -103,6 +105,31 @@ class _Told:
         return count
 
 
+class _Watch:
+    """Looks at what the workers have done, and whether there are any."""
+
+    def __init__(self, cluster: Cluster, told: Any) -> None:
+        self._cluster, self._told = cluster, told
+        self._asked = told.take.remote()
+        self._seen = self._counted = time.monotonic()
+
+    def look(self) -> int:
+        """Bytes since the last look. Raises OutOfResources where no machine has been left a while.
+
+        The driver waits for none of it.
+        """
+        now = time.monotonic()
+        if now - self._counted > 10 * _LOOK:
+            self._counted = now
+            self._seen = now if self._cluster.places() else self._seen
+            if now - self._seen > _DESERTED:
+                raise OutOfResources("no machine of the cluster is left that could work")
+        found = self._cluster.take(self._asked)
+        if found is not None:
+            self._asked = self._told.take.remote()
+        return found or 0
+
+
 class Held(Generic[S]):
     """What tasks share, in the cluster's store."""
 
@@ -156,9 +183,7 @@ class Cluster:
 
     def _count(self) -> int:
         """Tasks that run at once. Raises UsageError where a worker fits on no machine."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        cpus = [int(node.get("CPU", 0)) for node in nodes]
-        count = sum(number // self._threads for number in cpus)
+        count = self.places()
         if not count:
             raise UsageError(
                 f"--threads {self._threads}: no machine of the cluster has so many processors"
@@ -189,11 +214,11 @@ class Cluster:
             for number, task in enumerate(tasks)
         }
         label = f"{phase} on {min(self.workers, max(1, len(tasks)))} workers"
-        seen = 0
+        seen, watch = 0, _Watch(self, told)
         try:
             while pending:
                 ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK)
-                more = min(self._take(told), total - seen)
+                more = min(watch.look(), total - seen)
                 seen += more
                 progress(label, more, total)
                 for ref in ready:
@@ -215,9 +240,16 @@ class Cluster:
         node = self._ray.get_runtime_context().get_node_id()
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
 
-    def _take(self, told: Any) -> int:
+    def places(self) -> int:
+        """Tasks that the machines which are left can do at once."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return sum(int(node.get("CPU", 0)) // self._threads for node in nodes)
+
+    def take(self, asked: Any) -> int | None:
+        """What was told of; None where there is no answer yet."""
+        ready, _ = self._ray.wait([asked], timeout=0)
         try:
-            return int(self._ray.get(told.take.remote(), timeout=10 * _LOOK))
+            return int(self._ray.get(asked)) if ready else None
         except self._ray.exceptions.RayError:
             return 0
 

@@ -32,6 +32,8 @@ def cluster() -> Iterator[Any]:
             "num_cpus": 1,
             "object_store_memory": _STORE,
             "include_dashboard": False,
+            # A machine that is busy with other tests is not dead.
+            "_system_config": {"health_check_timeout_ms": 60_000},
         },
     )
     made.add_node(num_cpus=1, object_store_memory=_STORE)

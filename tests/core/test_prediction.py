@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from randes_cli.core.cut import Cut
 from randes_cli.core.prediction import (
     MOST_ERROR,
-    Cut,
     Grams,
     Lengths,
     moments,

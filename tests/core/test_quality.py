@@ -9,8 +9,9 @@ import pytest
 
 from randes_cli.core import quality
 from randes_cli.core.arrays import F64
+from randes_cli.core.cut import Cut
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.prediction import Cut, Lengths
+from randes_cli.core.prediction import Lengths
 from randes_cli.core.quality import Family, Noise, family_kept, kept_of, mean_kept, noise_of
 
 TENSORS, TASKS, SIZE = 3, 4, 4000
@@ -28,7 +29,7 @@ def deltas() -> F64:
 def lengths(found: F64, bits: int, every: int, groups: tuple[int, ...]) -> Lengths:
     whole = (found**2).sum(axis=2)
     spread = np.full(TENSORS, float(every))
-    cut = Cut.supposed(spread / (1 - DISTORTION[bits]), spread)
+    cut = Cut.supposed(spread, bits, np.ones(TENSORS))
     return Lengths(
         whole,
         whole,
@@ -70,7 +71,7 @@ def test_a_cut_sum_has_the_noise_that_was_told() -> None:
     back = 2.0 * kept * signs[:, 0] * (signs * found).sum(axis=1)
     error = ((back - found[:, 0]) ** 2).sum() / (found[:, 0] ** 2).sum()
     spread = np.full(TENSORS, 2.0)
-    live = replace(lengths(found, 4, 2, (0,) * TASKS), cuts={0: Cut.supposed(spread, spread)})
+    live = replace(lengths(found, 4, 2, (0,) * TASKS), cuts={0: Cut.supposed(spread)})
     noise = noise_of(live)
     assert noise.rounding == pytest.approx(0.0, abs=1e-9)
     assert noise.others[0] + noise.dropped[0] == pytest.approx(error, rel=0.1)

@@ -47,7 +47,7 @@ from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
-from randes_cli.specs import BaseStorage, RunOptions
+from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
@@ -230,17 +230,16 @@ class Build:
         indices = [participant.index for participant in draft.coming]
         lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally.energies)
         statistics = self._statistics(lengths)
-        infos = draft.statistics(statistics.cells)
-        for info, data in zip(infos, statistics.data(), strict=True):
-            writer.add_whole(info, data.tobytes())
+        kept = statistics.data()
+        for key, data in kept.items():
+            writer.add_whole(TensorInfo(key, "F64", data.shape), data.tobytes())
         manifest = replace(
             self._manifest(tally), cells=statistics.cells, estimated=statistics.estimated
         )
         if draft.old is None:
             manifest = replace(manifest, base=self._finish_new(passes))
         else:
-            anew = {info.name for info in infos}
-            passes.take_over([key for key in draft.kept_statistics() if key not in anew])
+            passes.take_over([key for key in draft.kept_statistics() if key not in kept])
         passes.copy_waiting()
         manifest = with_defaults(manifest, statistics.known)
         return Built(writer.finish(manifest), manifest, statistics)

@@ -9,25 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from randes_cli.build.copies import Copy
+from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
-from randes_cli.build.strips import Part
-from randes_cli.build.tally import Owner
+from randes_cli.build.jobs import Part
+from randes_cli.build.shard_tasks import ExactRef, Recipe, Selection, ShardTask, make_shard
+from randes_cli.build.steps import Steps
+from randes_cli.build.tally import Owner, Tally
 from randes_cli.build.work import UnitWork, Work
 from randes_cli.cluster import Cluster
 from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.location import RemotePath, absolute
+from randes_cli.files.source import Source
 from randes_cli.specs import RunOptions
-
-if TYPE_CHECKING:
-    from randes_cli.build.passes import Passes
-
-from randes_cli.build.shard_tasks import ExactRef, Recipe, Selection, ShardTask, make_shard
+from randes_cli.workers import Progress
 
 #: Bytes of input, about, that one task reads which writes nothing.
 _READ = 2**30
+
+
+class Attempt(Protocol):
+    """An attempt to write a bank: see `Passes`."""
+
+    draft: Draft
+    steps: Steps
+    base: Source | None
+    writer: BankWriter
+    tally: Tally
+    progress: Progress
 
 
 class Crew:
@@ -43,7 +55,7 @@ class Crew:
         self._shards = {}
         return self
 
-    def send(self, passes: Passes, work: Work, phase: str, *, write_base: bool) -> Work:
+    def send(self, passes: Attempt, work: Work, phase: str, *, write_base: bool) -> Work:
         """Have workers do what they can; returns what is to be done here.
 
         A shard that has begun here is finished here. One that must be made anew (steps became
@@ -64,7 +76,7 @@ class Crew:
 
     def _sort(
         self,
-        passes: Passes,
+        passes: Attempt,
         work: Work,
         left: Work,
         loose: Selection,
@@ -97,7 +109,7 @@ class Crew:
             self._sort_unit(passes, unit_work, numbers[unit_work.unit], left, loose, chosen)
 
     def _sort_copy(
-        self, passes: Passes, copy: Copy, left: Work, chosen: dict[int, Selection]
+        self, passes: Attempt, copy: Copy, left: Work, chosen: dict[int, Selection]
     ) -> None:
         writer = passes.writer
         for key in dict.fromkeys(chunk.key for chunk in copy.chunks):
@@ -114,7 +126,7 @@ class Crew:
 
     def _sort_unit(
         self,
-        passes: Passes,
+        passes: Attempt,
         work: UnitWork,
         number: int,
         left: Work,
@@ -138,7 +150,7 @@ class Crew:
         if here:
             left.units.append(replace(work, only=frozenset(here)))
 
-    def _do(self, passes: Passes, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
+    def _do(self, passes: Attempt, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
         """Have workers do tasks, and take in what they found."""
         given, ready, draft = passes.steps.given, passes.steps.ready, passes.draft
         passes.writer.out.folder.prepare()
@@ -174,21 +186,21 @@ class Crew:
                 passes.writer.adopt(shard, done.digests, done.made)
 
 
-def _stays(passes: Passes, number: int) -> bool:
+def _stays(passes: Attempt, number: int) -> bool:
     """Whether a shard is made here: it has begun to, or may still grow and has no place to wait."""
     writer = passes.writer
     away = isinstance(writer.out.path, RemotePath)
     return writer.is_here(number) or (away and writer.contents(number)[1])
 
 
-def _bytes_of(passes: Passes, part: Part, name: str) -> int:
+def _bytes_of(passes: Attempt, part: Part, name: str) -> int:
     """Bytes that are read, about, for a superposition of a tensor."""
     ours = 0 if passes.base is None else passes.base.tensors[name].nbytes
     theirs = (member.fit.superposed.get(name) for member in part.members)
     return ours + sum(tensor.nbytes for tensor in theirs if tensor is not None)
 
 
-def _add_exact(selection: Selection, passes: Passes, one: Exact) -> None:
+def _add_exact(selection: Selection, passes: Attempt, one: Exact) -> None:
     members = [*passes.draft.coming, *passes.draft.leaving]
     source: Owner = next((p.index for p in members if p.source is one.source), "base")
     ref = ExactRef(source, one.name, one.key, one.owner, one.skip, one.twin is not None)

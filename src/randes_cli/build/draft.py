@@ -8,9 +8,9 @@ from functools import cached_property
 
 from randes_cli.build.copies import closing_tensors
 from randes_cli.build.exact import Exact, exact_tensors
+from randes_cli.build.jobs import Part
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step, Steps
-from randes_cli.build.strips import Part
 from randes_cli.core.share import Share
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import statistics_shapes

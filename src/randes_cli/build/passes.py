@@ -9,8 +9,8 @@ from randes_cli.build.copies import Copy, place_copies
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
+from randes_cli.build.jobs import Job
 from randes_cli.build.steps import BeyondGrid, Steps
-from randes_cli.build.strips import Job
 from randes_cli.build.tally import Tally
 from randes_cli.build.work import Bench, UnitWork, Work
 from randes_cli.core.grid import LIMIT

@@ -6,7 +6,7 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ from randes_cli.build.participants import Participant
 from randes_cli.build.sample import Deltas, Measured, gather_grams
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
+from randes_cli.core.tails import tails
 from randes_cli.errors import RandesError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import find_recorded
@@ -29,6 +30,7 @@ from randes_cli.plan import Rect, Unit
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.sealed import StepsReader
 from randes_cli.specs import OpenOptions
+from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells
 from randes_cli.workers import Progress
 
@@ -102,12 +104,12 @@ def relate(
             for task in draft.old.manifest.tasks:
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
-        found = gather_grams(
+        found, sampled = gather_grams(
             base, [*tasks, *draft.coming], units, stored.cells, progress, len(tasks)
         )
     exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)
-    whole = _joined(stored, found, exact, draft, lengths)
+    whole = _joined(stored, found, exact, draft, lengths, _tails(draft, sampled, lengths.norms))
     return drop_tasks(whole, {task.index for task in draft.gone})
 
 
@@ -117,6 +119,7 @@ def _joined(
     exact: Sequence[bool],
     draft: Draft,
     lengths: Measured,
+    ends: F64,
 ) -> Statistics:
     """What is stored of the older tasks, with what was found of the added ones."""
     old = len(stored.indices)
@@ -126,10 +129,20 @@ def _joined(
     return replace(
         stored,
         indices=(*stored.indices, *indices),
-        known=stored.known.joined(lengths.norms, lengths.rounded),
+        known=stored.known.joined(lengths.norms, lengths.rounded, ends),
         grams=found,
         estimated=stored.estimated | {(older, new) for older in unsure for new in indices},
     )
+
+
+def _tails(draft: Draft, sampled: Mapping[str, F64], norms: F64) -> F64:
+    """The tails of the coming deltas by superposable tensor, zeros of what is not sampled."""
+    base = draft.base.tensors
+    made = np.zeros((2, *norms.shape))
+    for row, name in enumerate(norm_rows(base.values())):
+        if name in sampled:
+            made[:, row] = tails(sampled[name], norms[row] / max(1, base[name].elements))
+    return made
 
 
 def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:

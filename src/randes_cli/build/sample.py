@@ -15,6 +15,7 @@ from randes_cli.core.energy import Energy
 from randes_cli.core.grid import raised_exponent
 from randes_cli.core.kernel import GRID_LIMIT, delta_energy
 from randes_cli.core.shuffle import layer_type
+from randes_cli.core.tails import means
 from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
@@ -170,16 +171,18 @@ def _products(units: F64, scale: F64, first: int) -> F64:
 
 def gram(
     base: Source | None, participants: Sequence[Deltas], unit: Unit, first: int = 0
-) -> tuple[F64, F64]:
-    """Gram matrices of the deltas, as they are and transformed: two of K × T × T.
+) -> tuple[F64, F64, F64]:
+    """Gram matrices of the deltas, as they are and transformed: two of K × T × T; and their tails.
 
     Entry (k, i, j) is ⟨Δ_i, Δ_j⟩ over the Gram sample of layer (or position) k, scaled to the
     whole tensor, each delta rounded to 2^18 units of its largest magnitude there. The sums are of
     integers below 2^53, so they are exact in float64, whatever the order. Products of two
-    participants before `first` are left out.
+    participants before `first` are left out. Tails, `core.tails.means` of K × T, are of those from
+    `first` on.
     """
     tasks = len(participants)
     plain, met = np.zeros((2, unit.layers, tasks, tasks))
+    tails = np.zeros((4, unit.layers, tasks))
     orders = [unit.order(participant.seed, participant.index) for participant in participants]
     sample = Sample(base, sample_runs(unit.rows, unit.cols, GRAM_SAMPLE))
     factor = unit.rows * unit.cols / max(1, sample.elements)
@@ -191,13 +194,15 @@ def gram(
             delta = participant.delta(sample, name)
             if delta is not None:
                 scales[0, who] = _on_grid(delta, here[who])
+                if who >= first:
+                    tails[:, position, who] = means(here[who], scales[0, who])
             delta = delta if moved == name else participant.delta(sample, moved)
             if delta is not None:
                 scales[1, who] = _on_grid(delta, there[who])
                 there[who] *= _signs(unit, unit.flips(participant.seed, position), sample.runs)
         plain[position] = _products(here, scales[0], first)
         met[position] = _products(there, scales[1], first)
-    return plain * factor, met * factor
+    return plain * factor, met * factor, tails
 
 
 def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
@@ -213,32 +218,35 @@ def gather_grams(
     cells: Cells,
     progress: Progress,
     first: int = 0,
-) -> F64:
+) -> tuple[F64, dict[str, F64]]:
     """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and transformed.
 
     Deltas of different groups never meet: their entries are zero. Of the participants before
-    `first` only the squares, and the products with those from `first` on, are computed.
+    `first` only the squares, and the products with those from `first` on, are computed. With
+    them the `core.tails.means` of those from `first` on, by tensor.
     """
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
     made = np.zeros((len(cells), 2, len(participants), len(participants)))
+    tails: dict[str, F64] = {}
     types: dict[str, list[Unit]] = {}
     for unit in units:
         types.setdefault(layer_type(unit.names[0]), []).append(unit)
     groups = np.array([participant.group for participant in participants])
     same = groups[:, None] == groups
 
-    def look(unit: Unit) -> tuple[F64, F64]:
+    def look(unit: Unit) -> tuple[F64, F64, F64]:
         return gram(base, participants, unit, first)
 
-    def keep(unit: Unit, found: tuple[F64, F64]) -> None:
-        plain, transformed = found
+    def keep(unit: Unit, found: tuple[F64, F64, F64]) -> None:
+        plain, transformed, ends = found
         for position, name in enumerate(unit.names):
+            tails[name] = ends[:, position, first:]
             made[where[name], 0] += plain[position]
             made[where[name], 1] += transformed[position] * same
 
     jobs = [u for kind in types.values() for u in sorted(kind, key=lambda unit: unit.names)]
     run_in_order(jobs, look, keep, far=reads_far(), phase="comparing", progress=progress)
-    return made
+    return made, tails
 
 
 def gather_lengths(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from randes_cli.build.copies import copies_into
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
+from randes_cli.build.jobs import Places
 from randes_cli.build.steps import Step
-from randes_cli.build.strips import Places
 from randes_cli.build.tally import Owner, Tally, TallyParts
 from randes_cli.build.work import Bench, UnitWork, Work
 from randes_cli.cluster import Shared

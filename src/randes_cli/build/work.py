@@ -10,7 +10,8 @@ import numpy as np
 
 from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
-from randes_cli.build.strips import Files, Job, Part, Places, run_job, unit_bytes, unit_jobs
+from randes_cli.build.jobs import Files, Job, Part, Places, unit_bytes, unit_jobs
+from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank import BankFile

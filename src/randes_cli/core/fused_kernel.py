@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 
@@ -11,13 +12,14 @@ import numpy as np
 from randes_cli.core.arrays import Array, Raw
 from randes_cli.core.convert import widen
 from randes_cli.core.energy import Energy
+from randes_cli.core.fused_run import Chunk, Made, Runner, Step
 from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, code_dtype
 from randes_cli.core.signs import SignRun, Window
 from randes_cli.specs import Signs
 
 _DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 _ANY_F32 = 3
-_INTERFACE = 3
+_INTERFACE = 4
 _SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 
 
@@ -65,8 +67,11 @@ def _library() -> ctypes.CDLL | None:
     library.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
     library.randes_store.argtypes = [pointer, size, number, pointer]
     library.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
+    library.randes_digest.argtypes = [ctypes.c_char_p, size, size, ctypes.c_char_p]
+    library.randes_digest.restype = None
+    library.randes_run.argtypes = [pointer, pointer, pointer]
     library.randes_widen.argtypes = [pointer, number, pointer, size]
-    for function in (library.randes_store, library.randes_retrieve):
+    for function in (library.randes_store, library.randes_retrieve, library.randes_run):
         function.restype = ctypes.c_int64
     library.randes_widen.restype = None
     return library
@@ -75,6 +80,20 @@ def _library() -> ctypes.CDLL | None:
 def available() -> bool:
     """Whether `FusedKernel` can be used here."""
     return _library() is not None
+
+
+def processor(most: int = 0) -> int:
+    """The generation of x86-64 that the passes run for (1, 3 or 4); `most` bounds it, for tests."""
+    library = _library()
+    return 0 if library is None else int(library.randes_processor(most))
+
+
+def digest(data: bytes, piece: int) -> bytes:
+    """XXH3-128 as `run.c` makes it: of SHORTEST bytes or more, `piece` (of 64 bytes) at a time."""
+    library, made = _library(), ctypes.create_string_buffer(16)
+    if library is not None:
+        library.randes_digest(data, len(data), piece, made)
+    return made.raw
 
 
 def _address(array: Array) -> int:
@@ -98,6 +117,17 @@ class FusedKernel(NumpyKernel):
         self._signs_at = ctypes.addressof(self._signs)
         self._found = _Found()
         self._found_at = ctypes.addressof(self._found)
+        self._runner = Runner(
+            library,
+            elements,
+            base=_address(self._base),
+            scratch=_address(self._scratch),
+            sum=self._sum_at,
+            raw=_address(self._raw),
+        )
+
+    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return self._runner.run(chunk, steps)
 
     def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
         if raw is None or dtype not in ("BF16", "F16"):

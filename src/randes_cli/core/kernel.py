@@ -7,8 +7,8 @@ nearest even integer, and everything after it is integer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from randes_cli.core.convert import narrow, widen
 from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
+
+if TYPE_CHECKING:
+    from randes_cli.core.fused_run import Chunk, Made, Step
 
 #: Floats of the scratch memory beyond a strip's: fused.c writes signs by eights.
 SPARE = 16
@@ -72,6 +75,9 @@ class Kernel(Protocol):
 
     def finish(self, bits: int) -> tuple[Raw, int]:
         """The strip's integers as stored, and their largest magnitude (valid up to the limit)."""
+
+    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        """Do a whole chunk, files included; None where this backend does not, or could not."""
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
@@ -233,6 +239,9 @@ class NumpyKernel:
         if peak <= GRID_LIMIT:
             np.copyto(codes, total, casting="unsafe")
         return codes.view(np.uint8), peak
+
+    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)

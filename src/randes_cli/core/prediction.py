@@ -17,45 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.cut import Cut
 
 #: What is left of an energy when it counts as none.
 _CANCELLED = 1e-12
 #: The largest relative error that is told: of a delta whose very length is below every grid.
 MOST_ERROR = 1e9
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What becomes of a group's superposition S as it is read, Q: by tensor.
-
-    Levels that are means of their cells, of a Gaussian S, and the gain 1 / (1 − D) make
-    ⟨x, Q⟩ = ⟨x, S⟩ and ‖Q‖² = ‖S‖² / (1 − D). Sums of few or of sparse deltas are not Gaussian:
-    sealing measures what becomes of them. A share of one element in m comes back m times as
-    large, so that ⟨x, Q⟩ stays and ‖Q‖² grows by m.
-
-    Attributes:
-        kept: ⟨S, Q⟩ / ⟨S, S⟩.
-        gain: ‖Q‖² / ‖S‖², S being dense.
-        length: ‖Q‖² as it was measured; NaN where it was not.
-        every: the m of each tensor.
-    """
-
-    kept: F64
-    gain: F64
-    length: F64
-    every: F64
-
-    @classmethod
-    def supposed(cls, gain: F64, every: F64 | None = None) -> Cut:
-        """Of a Gaussian sum, nothing measured; without `every` a dense one."""
-        ones = np.ones(len(gain))
-        return cls(ones, gain, np.full(len(gain), np.nan), ones if every is None else every)
-
-    def measured(self, squares: F64, crossed: F64, length: F64) -> Cut:
-        """With ‖S‖² and ⟨S, Q⟩ of what is stored, and ‖Q‖² as it is read; where S is any."""
-        there = squares > 0
-        kept = np.divide(crossed, squares, out=self.kept.copy(), where=there)
-        return Cut(kept, self.gain, np.where(there, length, self.length), self.every)
 
 
 @dataclass(frozen=True)
@@ -70,6 +37,7 @@ class Lengths:
         groups: each task's group; tasks meet within their group only.
         order: the tensor that a task has at each position; None where nothing is shuffled.
         cuts: what becomes of the sums of groups that are sealed or have a share.
+        tails: `core.tails.tails` of every delta, 2 × tensors × T; None where nobody knows.
         others: ‖q‖² by tensor of deltas that no task answers for any more, by group.
     """
 
@@ -80,6 +48,7 @@ class Lengths:
     groups: Sequence[int]
     order: I64 | None = None
     cuts: Mapping[int, Cut] = field(default_factory=dict)
+    tails: F64 | None = None
     others: Mapping[int, F64] = field(default_factory=dict)
 
     def members(self, group: int) -> I64:
@@ -99,26 +68,25 @@ class Lengths:
         np.put_along_axis(made, self.order[:, tasks], values, 0)
         return made
 
-    def read(self, group: int, energy: F64, crossed: F64 | float = 0.0) -> F64:
-        """‖Q(S)‖² at each position; ‖S‖² is `energy`, `crossed` of it from different deltas."""
-        cut = self.cuts.get(group)
-        if cut is None:
-            return _added(energy, crossed)
-        supposed = _added(energy, crossed) * cut.gain
-        return np.where(np.isnan(cut.length), supposed, cut.length)
-
     def sum_energy(self, group: int, members: I64) -> F64:
         """‖S‖² of a dense S at each position, were all deltas orthogonal."""
         energy: F64 = self.placed(self.rounded, members).sum(axis=1)
         return energy + self.others.get(group, 0.0)
 
+    def read(self, group: int, members: I64, crossed: F64 | float = 0.0) -> tuple[F64, F64]:
+        """⟨x, Q(S)⟩ / ⟨x, S⟩ of every delta x of a group, at its positions, and ‖Q(S)‖² there.
+
+        `crossed` is what products of different deltas add to ‖S‖².
+        """
+        whole, cut = _added(self.sum_energy(group, members), crossed), self.cuts.get(group)
+        if cut is None:
+            return np.ones((len(whole), len(members))), whole
+        tails = None if self.tails is None else [self.placed(t, members) for t in self.tails]
+        return cut.read(self.placed(self.rounded, members), tails, whole)
+
     def every(self, group: int) -> F64 | float:
         """The m of each tensor in a group that stores one element in m."""
-        return self.cuts[group].every if group in self.cuts else 1.0
-
-    def kept_by(self, group: int) -> F64 | float:
-        """⟨x, Q(S)⟩ / ⟨x, S⟩ at each position, of the deltas x in S."""
-        return self.cuts[group].kept if group in self.cuts else 1.0
+        return self.cuts[group].share if group in self.cuts else 1.0
 
 
 @dataclass(frozen=True)
@@ -209,8 +177,8 @@ def predict(lengths: Lengths, grams: Grams | None = None) -> Prediction:
         if grams is not None and len(members) > 1:
             crossed, longer = _crossed(lengths, grams, members)
             dots = dots + crossed
-        energy = lengths.read(group, lengths.sum_energy(group, members), longer)
-        dots = (dots.T * lengths.kept_by(group)).T
+        kept, energy = lengths.read(group, members, longer)
+        dots = dots * kept
         dot[:, members] = lengths.named(dots, members)
         whole = np.broadcast_to(energy[:, None], dots.shape)
         length[:, members] = lengths.named(whole, members)
@@ -261,10 +229,11 @@ def task_cosine(lengths: Lengths, task: int) -> float:
     group, there = lengths.groups[task], lengths.changed[:, task]
     if not there.any():
         return 1.0
-    energy = lengths.read(group, lengths.sum_energy(group, lengths.members(group)))
-    kept = np.broadcast_to(lengths.kept_by(group), energy.shape)
+    members = lengths.members(group)
+    kept, energy = lengths.read(group, members)
     one = np.array([task])
+    kept = lengths.named(kept[:, members == task], one)[:, 0]
     length = lengths.named(energy[:, None], one)[there, 0].sum()
-    dot = (lengths.kept[:, task] * lengths.named(kept[:, None], one)[:, 0])[there].sum()
+    dot = (lengths.kept[:, task] * kept)[there].sum()
     scale = np.sqrt(lengths.whole[there, task].sum() * length)
     return float(np.clip(dot / scale, -1, 1)) if scale > 0 else 0.0

@@ -118,7 +118,7 @@ def _along(lengths: Lengths) -> F64:
     made = np.empty_like(lengths.whole)
     for group in sorted(set(lengths.groups)):
         members = lengths.members(group)
-        found = (lengths.placed(lengths.kept, members).T * lengths.kept_by(group)).T
+        found = lengths.placed(lengths.kept, members) * lengths.read(group, members)[0]
         made[:, members] = lengths.named(found, members)
     return made
 
@@ -128,17 +128,16 @@ def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, F64, 
     own = lengths.placed(lengths.rounded, members)
     energy = lengths.sum_energy(group, members)
     every = np.broadcast_to(lengths.every(group), energy.shape)
-    cut = np.maximum(lengths.read(group, energy) - _matched(lengths, group) * every * energy, 0.0)
+    shares, read = lengths.read(group, members)
     part = np.divide(own, energy[:, None], out=np.zeros_like(own), where=energy[:, None] > 0)
+    total = own.sum(axis=1)
+    kept = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
+    matched = 2.0 * kept - 1.0
+    cut = np.maximum(read - matched * every * energy, 0.0)
     grid = own - 2 * lengths.placed(lengths.kept, members) + lengths.placed(lengths.whole, members)
     every, energy, cut = every[:, None], energy[:, None], cut[:, None]
     rounding = cut + every * np.maximum(grid, 0.0)
     return every * (energy - own), (every - 1.0) * own, rounding, cut * part**2
-
-
-def _matched(lengths: Lengths, group: int) -> F64 | float:
-    """‖Q‖² − ‖Q − S‖² over ‖S‖², S being the sum as it is stored and Q as it is read."""
-    return 2.0 * lengths.kept_by(group) - 1.0
 
 
 def kept_of(noise: Noise) -> list[Kept]:

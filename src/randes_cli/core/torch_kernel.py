@@ -6,6 +6,7 @@ read overlaps the copy of the last one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import BEYOND, LARGEST
 from randes_cli.core.energy import PART_BITS, Energy
+from randes_cli.core.fused_run import Chunk, Made, Step
 from randes_cli.core.kernel import (
     GRID_LIMIT,
     Added,
@@ -136,6 +138,9 @@ class TorchKernel:
         nbytes = self._size * bits // 8
         memory[:nbytes].view(_CODES[bits]).copy_(total.to(_CODES[bits]))
         return view[:nbytes], peak
+
+    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)

@@ -187,6 +187,14 @@ class BankFile:
         """
         self.store.read_into(key, start, out)
 
+    def where(self, key: str) -> tuple[int, int] | None:
+        """(file descriptor, offset) of a tensor's first byte; None where it lies in no file here.
+
+        None of a shard, too: those are opened when they are read.
+        """
+        number, offset = self.store.address(key)
+        return None if number or not isinstance(self.file, TensorFile) else (self.file.fd, offset)
+
     def read(self, key: str) -> Raw:
         """All bytes of a tensor, unchecked."""
         out = np.empty(self.header.tensors[key].nbytes, np.uint8)

@@ -10,6 +10,7 @@ from randes_cli.files.bank_keys import (
     GRAM,
     NORMS,
     ROUNDED,
+    TAILS,
     base_key,
     cut_key,
     file_key,
@@ -77,6 +78,7 @@ def statistics_shapes(rows: int, cells: int, tasks: int) -> dict[str, tuple[int,
     return {
         NORMS: (rows, tasks),
         ROUNDED: (2, rows, tasks),
+        TAILS: (2, rows, tasks),
         GRAM: (cells, 2, tasks, tasks),
     }
 
@@ -87,7 +89,7 @@ def _statistics(
     """The statistics that a bank must have; those of before lack some."""
     shapes = statistics_shapes(rows, len(manifest.cells), len(manifest.tasks))
     shapes.update({cut_key(group): cut_shape(rows) for group in manifest.sealed})
-    later = {ROUNDED, *map(cut_key, manifest.sealed)}
+    later = {ROUNDED, TAILS, *map(cut_key, manifest.sealed)}
     return {key: shape for key, shape in shapes.items() if key in tensors or key not in later}
 
 

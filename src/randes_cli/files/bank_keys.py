@@ -13,6 +13,7 @@ MANIFEST = "manifest"
 CHECKS = "checks"
 NORMS = "stats/norms"
 ROUNDED = "stats/rounded"
+TAILS = "stats/tails"
 GRAM = "stats/gram"
 BASE_DIGESTS = "stats/base-digests"
 #: Beginning of the names of what sealing measured, by group.

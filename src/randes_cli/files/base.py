@@ -16,7 +16,7 @@ from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.location import Place, RemotePath, recorded_place
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import Retied, all_names
-from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.source import Source, ZeroBase, place_of
 from randes_cli.files.sources import Sources
 from randes_cli.files.store import look_up
 from randes_cli.limits import StrPath, as_source
@@ -45,6 +45,12 @@ class BankBase:
             self.bank.read_into(base_key(name), start, out)
         else:
             self.outside.read(name, start, out)
+
+    def place(self, name: str) -> tuple[int, int] | None:
+        """See `place_of`."""
+        if self.outside is None:
+            return self.bank.where(base_key(name))
+        return place_of(self.outside, name)
 
     def digest(self, name: str, chunk: int) -> bytes:
         """The recorded digest of one chunk."""

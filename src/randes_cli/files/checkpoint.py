@@ -188,6 +188,11 @@ class Checkpoint:
         file, offset = self._where[name]
         file.read_at(offset + start, out)
 
+    def place(self, name: str) -> tuple[int, int] | None:
+        """See `place_of`."""
+        file, offset = self._where[name]
+        return (file.fd, offset) if isinstance(file, TensorFile) else None
+
     def close(self) -> None:
         """Close the files."""
         self.__exit__(None, None, None)

@@ -73,10 +73,10 @@ class OutputFile:
         self.path = path
         self._unsent = 0
 
-    def _send(self, count: int) -> None:
-        """Keep the disk busy from the start, so that the fsync of the commit is short.
+    def sent(self, count: int) -> None:
+        """So many bytes were written: the disk is kept busy from the start.
 
-        Threads may lose counts to each other.
+        Then the fsync of the commit is short. Threads may lose counts to each other.
         """
         self._unsent += count
         if self._unsent >= _SEND_EVERY:
@@ -100,7 +100,7 @@ class OutputFile:
                 view, offset = view[done:], offset + done
         except OSError as error:
             raise wrap_os_error(error, self.path, "writing") from error
-        self._send(count)
+        self.sent(count)
 
     def read_at(self, out: Raw, offset: int) -> None:
         """Fill `out` with what was written from `offset` on."""
@@ -125,7 +125,7 @@ class OutputFile:
                 if not done:
                     raise EOFError
                 start, offset, count = start + done, offset + done, count - done
-                self._send(done)
+                self.sent(done)
         except OSError as error:
             raise wrap_os_error(error, self.path, "copying") from error
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from randes_cli.core.arrays import Raw
-from randes_cli.files.source import Source
+from randes_cli.files.source import Source, place_of
 from randes_cli.specs import TensorInfo
 
 #: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.
@@ -111,3 +111,7 @@ class Renamed:
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
         self._inner.read(self._names.get(name, name), start, out)
+
+    def place(self, name: str) -> tuple[int, int] | None:
+        """See `place_of`."""
+        return place_of(self._inner, self._names.get(name, name))

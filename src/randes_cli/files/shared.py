@@ -13,7 +13,7 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.files.digests import fingerprint, hasher
-from randes_cli.files.source import Source
+from randes_cli.files.source import Source, place_of
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: Bytes from the middle of a tensor that tell most tensors apart.
@@ -114,6 +114,10 @@ class Untied:
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
         self.whole.read(self._read_as.get(name, name), start, out)
+
+    def place(self, name: str) -> tuple[int, int] | None:
+        """See `place_of`."""
+        return place_of(self.whole, self._read_as.get(name, name))
 
 
 class Retied:

@@ -40,6 +40,16 @@ class Source(Protocol):
         """
 
 
+def place_of(source: Source | None, name: str) -> tuple[int, int] | None:
+    """(file descriptor, offset of its first byte) of a tensor in an open file here; None elsewhere.
+
+    What is compiled reads from there without asking Python.
+    """
+    place = getattr(source, "place", None)
+    found: tuple[int, int] | None = None if place is None else place(name)
+    return found
+
+
 class ZeroBase:
     """A base of zeros: what the factors of a bank of adapters are superposed from."""
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from randes_cli.core.prediction import Cut, Lengths, moments, task_cosine
+from randes_cli.core.cut import Cut
+from randes_cli.core.prediction import Lengths, moments, task_cosine
 from randes_cli.core.stats import default_coefficient
 from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest import Manifest
@@ -79,5 +80,7 @@ def _as_then(manifest: Manifest, lengths: Lengths) -> Lengths:
         return lengths
     norms = lengths.whole
     changed = np.asarray(norms > 0)
-    cuts = {group: Cut.supposed(cut.gain) for group, cut in lengths.cuts.items()}
-    return replace(lengths, kept=norms, rounded=norms, changed=changed, order=None, cuts=cuts)
+    cuts = {g: Cut.supposed(cut.share, cut.bits, cut.side) for g, cut in lengths.cuts.items()}
+    return replace(
+        lengths, kept=norms, rounded=norms, changed=changed, order=None, cuts=cuts, tails=None
+    )

@@ -10,13 +10,14 @@ from functools import cached_property
 import numpy as np
 
 from randes_cli.core.arrays import I64
+from randes_cli.core.cut import Cut
 from randes_cli.core.grid import step_exponent
-from randes_cli.core.levels import DISTORTION, SEAL_BITS
-from randes_cli.core.prediction import Cut, Lengths, moments
+from randes_cli.core.levels import SEAL_BITS
+from randes_cli.core.prediction import Lengths, moments
 from randes_cli.core.quality import mean_kept, noise_of
 from randes_cli.core.stats import rounding_of
 from randes_cli.files.bank_keys import sealed_tensors, sum_tensor
-from randes_cli.plan import sealable, share_of, superposable, tensor_bytes
+from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import SHARES, TensorInfo
 
@@ -115,9 +116,8 @@ class Outline:
         wide = self._at_8 if bits == 8 else self._at_16
         ones, tensors = dict.fromkeys(dealt), self._bins[1]
         every = np.array([float(share_of(t, 0, {0: share}).every) for t in tensors])
-        lost = DISTORTION[bits] if bits < 8 else 0.0
-        cells = np.array([lost * sealable(tensor) for tensor in tensors])
-        cut = Cut.supposed(every / (1.0 - cells), every)
+        sides = np.array([min(seal_matrix(t)) if sealable(t) else 0 for t in tensors], np.float64)
+        cut = Cut.supposed(every, bits if bits < 8 else None, sides)
         return replace(wide, groups=dealt, cuts=dict.fromkeys(ones, cut))
 
     @cached_property
@@ -140,11 +140,13 @@ class Outline:
         kept, rounded = rounding_of(rms / np.array(steps)[:, None])
         changed = self.lengths.changed
         if len(self._rows) <= MOST_ROWS:
-            return replace(self.lengths, kept=whole * kept, rounded=whole * rounded, others={})
-        made = np.zeros((4, len(self._bins[1]), whole.shape[1]))
-        for into, values in zip(made, (whole, whole * kept, whole * rounded, changed), strict=True):
+            made = whole * kept, whole * rounded
+            return replace(self.lengths, kept=made[0], rounded=made[1], others={}, tails=None)
+        parts = np.zeros((4, len(self._bins[1]), whole.shape[1]))
+        found = whole, whole * kept, whole * rounded, changed
+        for into, values in zip(parts, found, strict=True):
             np.add.at(into, bins, values)
-        return Lengths(made[0], made[1], made[2], made[3] > 0, self.lengths.groups)
+        return Lengths(parts[0], parts[1], parts[2], parts[3] > 0, self.lengths.groups)
 
 
 def _sum_bytes(tensor: TensorInfo, bits: int, every: int) -> int:

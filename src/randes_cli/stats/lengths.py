@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
-from randes_cli.core.levels import DISTORTION
-from randes_cli.core.prediction import Cut, Lengths
+from randes_cli.core.cut import Cut
+from randes_cli.core.prediction import Lengths
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, ROUNDED, cut_key
+from randes_cli.files.bank_keys import NORMS, ROUNDED, TAILS, cut_key
 from randes_cli.files.manifest import Manifest
-from randes_cli.plan import plan_units, sealable, share_of, superposable
+from randes_cli.plan import plan_units, seal_matrix, sealable, share_of, superposable
 from randes_cli.specs import Shuffle, TensorInfo, Transform
 
 
@@ -24,19 +24,23 @@ class Known:
     Attributes:
         norms: ‖Δ_j‖² by superposable tensor of the base and task, before rounding.
         rounded: ⟨Δ_j, q_j⟩ and ‖q_j‖² of the rounded deltas, 2 × that.
+        tails: of every delta, 2 × that (`core.tails.tails`); None in banks of before.
         cut: ‖S‖², ⟨S, Q⟩ and ‖Q‖² of each superposable tensor, by sealed group.
     """
 
     norms: F64
     rounded: F64
+    tails: F64 | None = None
     cut: Mapping[int, F64] = field(default_factory=dict)
 
-    def joined(self, norms: F64, rounded: F64) -> Known:
+    def joined(self, norms: F64, rounded: F64, tails: F64) -> Known:
         """With the columns of more tasks."""
+        both = None if self.tails is None else np.concatenate([self.tails, tails], axis=2)
         return replace(
             self,
             norms=np.ascontiguousarray(np.concatenate([self.norms, norms], axis=1)),
             rounded=np.ascontiguousarray(np.concatenate([self.rounded, rounded], axis=2)),
+            tails=both,
         )
 
     def of(self, columns: Sequence[int]) -> Known:
@@ -45,6 +49,7 @@ class Known:
             self,
             norms=np.ascontiguousarray(self.norms[:, columns]),
             rounded=np.ascontiguousarray(self.rounded[:, :, columns]),
+            tails=None if self.tails is None else np.ascontiguousarray(self.tails[:, :, columns]),
         )
 
 
@@ -53,9 +58,11 @@ def norm_rows(base: Iterable[TensorInfo]) -> list[str]:
     return [tensor.name for tensor in base if superposable(tensor)]
 
 
-def sealable_rows(base: Iterable[TensorInfo]) -> F64:
-    """1 where a superposable tensor is cut when its group is sealed, 0 where it stays live."""
-    return np.array([sealable(tensor) for tensor in base if superposable(tensor)], np.float64)
+def cut_sides(base: Iterable[TensorInfo]) -> F64:
+    """The shorter side of each superposable tensor that sealing cuts, 0 where it stays live."""
+    tensors = [tensor for tensor in base if superposable(tensor)]
+    sides = [min(seal_matrix(tensor)) if sealable(tensor) else 0 for tensor in tensors]
+    return np.array(sides, np.float64)
 
 
 def shared_rows(base: Iterable[TensorInfo], every: int) -> F64:
@@ -68,16 +75,16 @@ def shared_rows(base: Iterable[TensorInfo], every: int) -> F64:
 def supposed_cuts(
     base: Sequence[TensorInfo], sealed: Mapping[int, int], shares: Mapping[int, int]
 ) -> dict[int, Cut]:
-    """What becomes of the sums of groups that are sealed or have a share, were they Gaussian.
+    """What becomes of the sums of groups that are sealed or have a share, nothing measured.
 
     `sealed` has the bits of sealed groups, `shares` the m of groups that store one element in m.
     """
-    made = {}
-    for group in sorted({*sealed, *shares}):
-        lost = DISTORTION[sealed[group]] if group in sealed else 0.0
-        every = shared_rows(base, shares.get(group, 1))
-        made[group] = Cut.supposed(every / (1.0 - sealable_rows(base) * lost), every)
-    return made
+    return {
+        group: Cut.supposed(
+            shared_rows(base, shares.get(group, 1)), sealed.get(group), cut_sides(base)
+        )
+        for group in sorted({*sealed, *shares})
+    }
 
 
 def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
@@ -85,9 +92,7 @@ def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
     base = list(manifest.base.tensors.values())
     made = supposed_cuts(base, sealed_bits(manifest), manifest.shares)
     for group in made.keys() & cut.keys():
-        squares, crossed, length = cut[group]
-        whole = shared_rows(base, manifest.shares.get(group, 1)) ** 2 * length
-        made[group] = made[group].measured(squares, crossed, whole)
+        made[group] = made[group].measured(*cut[group])
     return made
 
 
@@ -120,6 +125,7 @@ def bank_lengths(manifest: Manifest, known: Known) -> Lengths:
             [(task.seed, task.index) for task in manifest.tasks],
         ),
         bank_cuts(manifest, known.cut),
+        known.tails,
     )
 
 
@@ -143,4 +149,4 @@ def stored_lengths(bank: BankFile) -> Known:
     norms, held = bank.floats(NORMS), bank.manifest.sealed
     rounded = bank.floats(ROUNDED) if ROUNDED in bank else np.stack([norms, norms])
     cut = {group: bank.floats(cut_key(group)) for group in held if cut_key(group) in bank}
-    return Known(norms, rounded, cut)
+    return Known(norms, rounded, bank.floats(TAILS) if TAILS in bank else None, cut)

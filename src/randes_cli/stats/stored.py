@@ -11,7 +11,7 @@ from randes_cli.core.arrays import F64, I64
 from randes_cli.core.prediction import Grams, Prediction, predict
 from randes_cli.core.shuffle import layer_type
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import GRAM
+from randes_cli.files.bank_keys import GRAM, NORMS, ROUNDED, TAILS
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import TensorInfo
@@ -71,9 +71,11 @@ class Statistics:
     cells: tuple[tuple[str, tuple[str, ...]], ...]
     estimated: frozenset[tuple[int, int]]
 
-    def data(self) -> tuple[F64, F64, F64]:
+    def data(self) -> dict[str, F64]:
         """The tensors that hold them, in the order of the file."""
-        return self.known.norms, self.known.rounded, self.grams
+        known = self.known
+        tails = {} if known.tails is None else {TAILS: known.tails}
+        return {NORMS: known.norms, ROUNDED: known.rounded, **tails, GRAM: self.grams}
 
     def met(self, base: Iterable[TensorInfo]) -> Grams:
         """The Gram matrices of the deltas as they meet."""
@@ -95,7 +97,7 @@ def stored_statistics(bank: BankFile) -> Statistics:
 def empty_statistics(base: Sequence[TensorInfo], cells: Cells) -> Statistics:
     """The statistics of a bank without tasks."""
     norms, grams = np.zeros((len(norm_rows(base)), 0)), np.zeros((len(cells), 2, 0, 0))
-    known = Known(norms, np.stack([norms, norms]))
+    known = Known(norms, np.stack([norms, norms]), np.stack([norms, norms]))
     return Statistics((), known, grams, tuple(cells), frozenset())
 
 

@@ -1,0 +1,210 @@
+"""Jobs of a pass, and one of them under way: what `strips` and `compiled` both work on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from randes_cli.build.participants import Participant
+from randes_cli.build.steps import Step
+from randes_cli.build.tally import Owner, Tally
+from randes_cli.core.arrays import Raw
+from randes_cli.core.energy import Energy
+from randes_cli.core.kernel import Kernel
+from randes_cli.core.share import Share
+from randes_cli.core.signs import Window
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import base_key
+from randes_cli.files.digests import hasher
+from randes_cli.files.source import Source
+from randes_cli.files.tensor_sink import TensorSink
+from randes_cli.plan import Rect, Unit, chunks, tensor_bytes
+from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What becomes of one group's superposition of a unit.
+
+    Attributes:
+        members: the participants of the group whose deltas enter or leave it.
+        step: its grid; None where the deltas are only looked through.
+        kept: whether it begins with the old bank's integers, and not at zero.
+        share: the elements that it has.
+    """
+
+    group: int
+    members: tuple[Participant, ...]
+    step: Step | None
+    kept: bool
+    share: Share
+
+
+#: Superpositions of a unit: (group, position).
+Places: TypeAlias = frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One chunk of one unit.
+
+    `only` are the superpositions that it is about; None: all.
+    """
+
+    unit: Unit
+    parts: tuple[Part, ...]
+    chunk: int
+    rect: Rect
+    only: Places | None = None
+
+    def sums(self) -> list[tuple[Part, int]]:
+        """The superpositions that it makes: of which group, at which position."""
+        return [
+            (part, position)
+            for part in self.parts
+            for position in range(self.unit.layers)
+            if self.only is None or (part.group, position) in self.only
+        ]
+
+
+def unit_jobs(unit: Unit, parts: tuple[Part, ...], only: Places | None = None) -> list[Job]:
+    """The jobs of a unit, one a chunk of its rows and of those that resized tasks add."""
+    grown = (t.matrix[0] for part in parts for p in part.members for t in p.tensors_of(unit))
+    pieces = chunks(max([unit.rows, *grown]), unit.cols)
+    return [Job(unit, parts, number, rect, only) for number, rect in enumerate(pieces)]
+
+
+def unit_bytes(unit: Unit, parts: Sequence[Part], base: Source | None) -> int:
+    """Input bytes that the jobs of a unit read."""
+    ours = 0 if base is None else tensor_bytes(base.tensors[name] for name in unit.names)
+    return ours + sum(tensor_bytes(p.tensors_of(unit)) for part in parts for p in part.members)
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a pass reads and writes. One object serves all threads.
+
+    Attributes:
+        base: None where it is all zeros.
+        old: the bank that kept superpositions begin with.
+        write_base: whether the base's strips are written into the bank as they are read.
+    """
+
+    base: Source | None
+    old: BankFile | None
+    writer: TensorSink
+    tally: Tally
+    write_base: bool
+
+
+class Running(Protocol):
+    """A digest under way, or one that is known."""
+
+    def update(self, data: Any, /) -> None:
+        """Add bytes."""
+
+    def digest(self) -> bytes:
+        """That of all bytes so far."""
+
+
+class JobRun:
+    """One job under way: its running digests and what it adds to the tally."""
+
+    def __init__(self, files: Files, kernel: Kernel, job: Job) -> None:
+        self.files, self.kernel, self.job, self.unit = files, kernel, job, job.unit
+        members = [p for part in job.parts for p in part.members]
+        self.orders = {p.index: job.unit.order(p.seed, p.index) for p in members}
+        self.layers = self._layers()
+        self._flips: dict[tuple[int, int], bytes] = {}
+        self.inputs: dict[tuple[Owner, str], Running] = {}
+        self.sums: dict[str, Running] = {}
+        self.old_sums: dict[str, Running] = {}
+        self.energies: dict[tuple[int, str], Energy] = {}
+        self.changed: set[tuple[int, str]] = set()
+        self.largest = 0.0
+        self.peak = 0
+        self.bytes_read = 0
+
+    def _layers(self) -> set[int]:
+        """The layers of the base that the job's superpositions take deltas from."""
+        if self.job.only is None:
+            return set(range(self.unit.layers))
+        return {
+            self.orders[member.index][position]
+            for part, position in self.job.sums()
+            for member in part.members
+        }
+
+    def read(self, owner: Owner, source: Source, tensor: TensorInfo, rect: Rect) -> Raw:
+        size = ITEM_SIZE[tensor.dtype]
+        raw = self.kernel.buffer(rect.elements * size)
+        source.read(tensor.name, rect.start * size, raw)
+        self.bytes_read += len(raw)
+        running(self.inputs, (owner, tensor.name)).update(raw)
+        return raw
+
+    def base_strip(self, rect: Rect) -> None:
+        """Give the kernel the base's strip of every layer."""
+        inside, base = rect.above(self.unit.rows), self.files.base
+        if inside is None:
+            return
+        for layer, name in enumerate(self.unit.names):
+            if layer not in self.layers:
+                continue
+            if base is None:
+                self.kernel.set_base(layer, None, "F32", inside.elements)
+                continue
+            tensor = base.tensors[name]
+            raw = self.read("base", base, tensor, inside)
+            if self.files.write_base:
+                start = inside.start * ITEM_SIZE[tensor.dtype]
+                self.files.writer.write(base_key(name), start, raw)
+            self.kernel.set_base(layer, raw, tensor.dtype, inside.elements)
+
+    def flips(self, member: Participant, position: int) -> bytes:
+        """The sign bits of a participant at a position."""
+        key = member.index, position
+        if key not in self._flips:
+            self._flips[key] = self.unit.flips(member.seed, position)
+        return self._flips[key]
+
+    def signs(self, member: Participant, position: int, rect: Rect, step: Step) -> Window:
+        """± 1/step of a participant at a position, turned where its delta leaves."""
+        scale = member.sign * 2.0**-step.exponent
+        return self.unit.window(self.flips(member, position), rect, scale)
+
+    def record(self) -> None:
+        """Tell the tally and the writer what the whole chunk came to."""
+        tally, writer, chunk = self.files.tally, self.files.writer, self.job.chunk
+        for (owner, name), running in self.inputs.items():
+            value = running.digest()
+            tally.digested(owner, name, chunk, value)
+            if owner == "base" and self.files.write_base:
+                writer.set_digest(base_key(name), chunk, value)
+        tally.differs(self.changed)
+        if self.largest:
+            tally.appeared(self.unit, self.largest)
+        if self.peak:
+            tally.overflowed(self.unit, self.peak)
+            return
+        tally.summed(chunk, self.energies)
+        self._check_old()
+        for key, running in self.sums.items():
+            writer.set_digest(key, chunk, running.digest())
+
+    def _check_old(self) -> None:
+        old, chunk = self.files.old, self.job.chunk
+        for key, running in self.old_sums.items():
+            if old is not None and running.digest() != old.digest(key, chunk):
+                raise old.damaged(key)
+
+
+def running(hashers: dict[K, Running], key: K) -> Running:
+    """The running digest of a key, begun when first asked for."""
+    found = hashers.get(key)
+    if found is None:
+        found = hashers[key] = hasher()
+    return found

@@ -1,0 +1,68 @@
+"""What becomes of a superposition that is cut to few bits, or has a share of its elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from randes_cli.core.arrays import F64
+from randes_cli.core.levels import DISTORTION
+from randes_cli.core.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What becomes of a group's superposition S as it is read, Q: by tensor.
+
+    Levels that are means of their cells, of a Gaussian S, and the gain 1 / (1 − D) make
+    ⟨x, Q⟩ = ⟨x, S⟩ and ‖Q‖² = ‖S‖² / (1 − D). Sums of few or of sparse deltas are not Gaussian:
+    tails tell how far, and sealing measures what becomes of them. A share of one element in m
+    comes back m times as large, so that ⟨x, Q⟩ stays and ‖Q‖² grows by m.
+
+    Attributes:
+        share: m.
+        bits: of those that are cut, None where none is.
+        side: the shorter side of each tensor's matrix where it is cut, 0 where it stays live.
+        kept: ⟨S, Q⟩ / ⟨S, S⟩ as it was measured; NaN where it was not.
+        length: ‖Q‖² likewise.
+    """
+
+    share: F64
+    bits: int | None
+    side: F64
+    kept: F64
+    length: F64
+
+    @classmethod
+    def supposed(cls, share: F64, bits: int | None = None, side: F64 | None = None) -> Cut:
+        """Nothing measured."""
+        unknown = np.full(len(share), np.nan)
+        return cls(share, bits, np.zeros(len(share)) if side is None else side, unknown, unknown)
+
+    def measured(self, squares: F64, crossed: F64, length: F64) -> Cut:
+        """With ‖S‖² and ⟨S, Q⟩ of what is stored, and ‖Q‖² of it; where S is any."""
+        there = squares > 0
+        kept = np.divide(crossed, squares, out=self.kept.copy(), where=there)
+        return replace(self, kept=kept, length=np.where(there, self.share**2 * length, self.length))
+
+    def read(self, energy: F64, tails: Sequence[F64] | None, whole: F64) -> tuple[F64, F64]:
+        """⟨x, Q⟩ / ⟨x, S⟩ of every delta x in S, tensors × T, and ‖Q‖².
+
+        `energy` are their ‖x‖², `tails` as of `core.tails.tails`, `whole` is ‖S‖² of a dense S.
+        """
+        kept, length = np.ones(energy.shape), np.ones(len(energy))
+        known = ~np.isnan(self.kept)
+        kept[known] = self.kept[known, None]
+        if self.bits is not None:
+            length = length / (1.0 - (self.side > 0) * DISTORTION[self.bits])
+            rows = self.side > 0
+            if tails is not None and energy.shape[1]:
+                found = Mixture(
+                    energy[rows], [tail[rows] for tail in tails], self.side[rows], self.bits
+                )
+                fitted = found.fitted(np.where(known, self.kept, np.nan)[rows])
+                kept[rows] = np.where(known[rows, None], fitted, found.supposed())
+                length[rows] = found.length()
+        return kept, np.where(known, self.length, self.share * length * whole)

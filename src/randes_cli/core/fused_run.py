@@ -1,0 +1,143 @@
+"""Chunks that compiled code does by itself, from reading files to writing sums: see `run.c`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from randes_cli.core.energy import Energy
+from randes_cli.specs import ITEM_SIZE, Signs
+
+#: Bytes of a chunk below which its digest is made another way, which run.c leaves out.
+SHORTEST = 241
+#: Elements that are computed at once, so that all of a strip stays in a core's own cache.
+_STRIP = 2**15
+_DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
+_SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
+_NOWHERE = (-1, 0)
+
+
+class Kind(IntEnum):
+    """What a step does: as in run.c."""
+
+    BASE = 0
+    BEGIN = 1
+    ADD = 2
+    STORE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Elements `first` to `first` + `count` of a unit.
+
+    `view` is the matrix that two-sided signs see; `cols` are those of the one that all else does.
+    """
+
+    first: int
+    count: int
+    cols: int
+    view: tuple[int, int]
+    signs: Signs
+
+
+class Step(NamedTuple):
+    """One step that each strip of a chunk goes through; see run.c.
+
+    Attributes:
+        place: (descriptor, offset) of the chunk's first byte in its file; None: all zeros.
+        to: likewise in a file that it is written to; None: nowhere.
+        bits: those of signs, and `scale` what they multiply.
+    """
+
+    kind: Kind
+    place: tuple[int, int] | None
+    dtype: str
+    layer: int = 0
+    to: tuple[int, int] | None = None
+    bits: bytes = b""
+    scale: float = 0.0
+
+
+class Made(NamedTuple):
+    """What a step found: its chunk's digest, and the sums of a delta that was added."""
+
+    digest: bytes
+    energy: Energy
+    changed: bool
+
+
+def _named(words: str, kind: Any) -> list[tuple[str, Any]]:
+    return [(word, kind) for word in words.split()]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        *_named("kind from at into to dtype layer", ctypes.c_int64),
+        ("bits", ctypes.c_char_p),
+        ("scale", ctypes.c_double),
+    )
+
+
+class _Made(ctypes.Structure):
+    _fields_ = (
+        ("squares", ctypes.c_uint64),
+        ("crossed", ctypes.c_int64),
+        ("rests", ctypes.c_uint64),
+        ("changed", ctypes.c_uint32),
+        ("beyond", ctypes.c_uint32),
+        ("digest", ctypes.c_uint8 * 16),
+        ("running", ctypes.c_uint64 * 17),
+    )
+
+
+class _Run(ctypes.Structure):
+    _fields_ = (
+        *_named("first count cols rows view_cols strip kind steps most", ctypes.c_int64),
+        *_named("base scratch sum raw", ctypes.c_void_p),
+    )
+
+
+class Runner:
+    """Runs chunks in a kernel's buffers, of `elements` (for each of its layers)."""
+
+    def __init__(self, library: ctypes.CDLL, elements: int, **buffers: int) -> None:
+        self._function = library.randes_run
+        self._run = _Run(strip=min(_STRIP, elements) // 64 * 64, most=2**15 - 1, **buffers)
+        self._room = 0
+
+    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        """What each step found; None where anything kept the chunk from its end.
+
+        Then nothing counts that was written, and the chunk is to be done again step by step.
+        """
+        run = self._run
+        if not run.strip or not all(_fits(chunk, step) for step in steps):
+            return None
+        run.first, run.count, run.cols = chunk.first, chunk.count, chunk.cols
+        run.rows, run.view_cols = chunk.view
+        run.kind, run.steps = _SIGNS[chunk.signs], len(steps)
+        packed = (_Step * len(steps))(*map(_packed, steps))
+        made = (_Made * len(steps))()
+        if self._function(ctypes.byref(run), packed, made):
+            return None
+        return [
+            Made(bytes(m.digest), Energy(m.squares, m.crossed, m.rests), bool(m.changed))
+            for m in made
+        ]
+
+
+def _fits(chunk: Chunk, step: Step) -> bool:
+    """Whether run.c knows a step's numbers, and makes digests of so many bytes."""
+    if step.kind in (Kind.BEGIN, Kind.STORE):
+        return chunk.count * int(step.dtype) // 8 >= SHORTEST
+    return step.dtype in _DTYPES and chunk.count * ITEM_SIZE[step.dtype] >= SHORTEST
+
+
+def _packed(step: Step) -> _Step:
+    sums = step.kind in (Kind.BEGIN, Kind.STORE)
+    dtype = int(step.dtype) if sums else _DTYPES[step.dtype]
+    at, to = step.place or _NOWHERE, step.to or _NOWHERE
+    return _Step(step.kind, *at, *to, dtype, step.layer, step.bits, step.scale)

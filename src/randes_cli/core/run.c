@@ -1,0 +1,175 @@
+/* One chunk of a superposition as a run of strips: read, digested, added, stored and written here,
+ * so that a thread asks for Python's lock once a chunk, and a strip stays in the core's cache. */
+
+#include "digest.h"
+#include "fused.h"
+
+#ifdef _WIN32
+EXPORT int64_t randes_run(void) { return -1; }
+#else
+#include <sys/types.h>
+#include <unistd.h>
+
+/* As in fused_run.py. BASE: read a layer of the base. BEGIN: a sum, from nothing or from stored
+ * integers. ADD: a delta to it. STORE: write the sum. */
+enum { BASE, BEGIN, ADD, STORE };
+enum { DONE = 0, UNREADABLE = -1, UNFIT = -2, UNWRITTEN = -3 };
+
+/* A step that every strip goes through. Its tensor's chunk lies at byte `at` of file `from` (-1:
+ * all zeros), and goes to byte `to` of file `into` (-1: nowhere). `dtype` is that of the tensor;
+ * of a sum its bits. */
+typedef struct {
+    int64_t kind, from, at, into, to, dtype, layer;
+    const uint8_t *bits;
+    double scale;
+} Step;
+
+/* What a step found: its chunk's digest, and of a delta that was added its sums. */
+typedef struct {
+    Found found;
+    uint8_t digest[16];
+    Digest running;
+} Made;
+
+/* A chunk: elements `first` to `first` + `count` of a matrix of `cols` columns; `rows` and
+ * `view_cols` are the view of two-sided signs. Buffers have room for `strip` elements (a multiple
+ * of 64), the base's for those of each layer. */
+typedef struct {
+    int64_t first, count, cols, rows, view_cols, strip, kind, steps, most;
+    float *base, *scratch;
+    int32_t *sum;
+    uint8_t *raw;
+} Run;
+
+static int read_all(int file, uint8_t *out, int64_t size, int64_t at) {
+    while (size) {
+        ssize_t done = pread(file, out, (size_t)size, (off_t)at);
+        if (done <= 0) return UNREADABLE;
+        out += done, size -= done, at += done;
+    }
+    return DONE;
+}
+
+static int write_all(int file, const uint8_t *data, int64_t size, int64_t at) {
+    while (size) {
+        ssize_t done = pwrite(file, data, (size_t)size, (off_t)at);
+        if (done <= 0) return UNWRITTEN;
+        data += done, size -= done, at += done;
+    }
+    return DONE;
+}
+
+static void digest_strip(Made *made, const uint8_t *data, int64_t size, int last) {
+    if (last)
+        end_digest(&made->running, data, size, made->digest);
+    else
+        add_to_digest(&made->running, data, size);
+}
+
+static void take_in(Found *whole, const Found *part) {
+    whole->squares += part->squares;
+    whole->crossed += part->crossed;
+    whole->rests += part->rests;
+    whole->changed |= part->changed;
+}
+
+/* Add `count` elements from element `first` of the matrix on, in whole rows or parts of one. */
+static int add_elements(const Run *run, const Step *step, int64_t first, int64_t count,
+                        Found *whole) {
+    Signs signs = {step->bits, first, run->rows, run->view_cols, count, run->scratch,
+                   (float)step->scale, (int32_t)run->kind};
+    const int size = step->dtype == F32 ? 4 : 2;
+    const float *base = run->base + step->layer * run->strip;
+    for (int64_t done = 0; done < count;) {
+        int64_t row = (first + done) / run->cols, col = (first + done) % run->cols;
+        int64_t left = count - done, taken = left;
+        if (run->kind != TWO_SIDED) {
+            signs.rows = col || left < run->cols ? 1 : left / run->cols;
+            signs.cols = signs.rows > 1 || run->cols - col < left ? run->cols - col : left;
+            signs.first = run->kind == HANKEL ? row + col : col;
+            taken = signs.rows * signs.cols;
+        }
+        Found part;
+        if (randes_add(run->raw + done * size, (int)step->dtype, base + done, &signs,
+                       (uint32_t *)run->sum + done, &part))
+            return UNFIT;
+        take_in(whole, &part);
+        done += taken;
+    }
+    return DONE;
+}
+
+static int begin(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
+                 int last) {
+    if (step->from < 0) {
+        memset(run->sum, 0, (size_t)count * sizeof *run->sum);
+        return DONE;
+    }
+    int64_t size = step->dtype / 8;
+    int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
+    if (failed) return failed;
+    digest_strip(made, run->raw, count * size, last);
+    for (int64_t at = 0; at < count; at++)
+        run->sum[at] = size == 1 ? ((int8_t *)run->raw)[at] : ((int16_t *)run->raw)[at];
+    return DONE;
+}
+
+static int store(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
+                 int last) {
+    int64_t size = step->dtype / 8;
+    if (randes_store(run->sum, count, (int)step->dtype, run->raw) > run->most >> (16 - step->dtype))
+        return UNFIT;
+    digest_strip(made, run->raw, count * size, last);
+    return write_all((int)step->into, run->raw, count * size, step->to + done * size);
+}
+
+static int read_base(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
+                     int last) {
+    float *base = run->base + step->layer * run->strip;
+    int64_t size = step->dtype == F32 ? 4 : 2;
+    if (step->from < 0) {
+        memset(base, 0, (size_t)count * sizeof *base);
+        return DONE;
+    }
+    int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
+    if (failed) return failed;
+    digest_strip(made, run->raw, count * size, last);
+    if (step->dtype == F32)
+        memcpy(base, run->raw, (size_t)(count * size));
+    else
+        randes_widen(run->raw, (int)step->dtype, base, count);
+    return step->into < 0 ? DONE
+                        : write_all((int)step->into, run->raw, count * size, step->to + done * size);
+}
+
+static int add(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
+               int last) {
+    int64_t size = step->dtype == F32 ? 4 : 2;
+    int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
+    if (failed) return failed;
+    digest_strip(made, run->raw, count * size, last);
+    return add_elements(run, step, run->first + done, count, &made->found);
+}
+
+/* Do all steps of all strips. Returns 0, or what kept it from the end: then nothing that was
+ * written counts, and all of the chunk is done again by who can say why. */
+EXPORT int64_t randes_run(const Run *run, const Step *steps, Made *made) {
+    for (int64_t step = 0; step < run->steps; step++) {
+        memset(&made[step].found, 0, sizeof made[step].found);
+        begin_digest(&made[step].running);
+    }
+    for (int64_t done = 0; done < run->count; done += run->strip) {
+        int last = run->count - done <= run->strip;
+        int64_t count = last ? run->count - done : run->strip;
+        for (const Step *step = steps; step < steps + run->steps; step++) {
+            Made *here = made + (step - steps);
+            int failed = step->kind == BASE    ? read_base(run, step, here, done, count, last)
+                         : step->kind == BEGIN ? begin(run, step, here, done, count, last)
+                         : step->kind == ADD   ? add(run, step, here, done, count, last)
+                                               : store(run, step, here, done, count, last);
+            if (failed) return failed;
+        }
+    }
+    return DONE;
+}
+#endif

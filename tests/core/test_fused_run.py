@@ -1,0 +1,120 @@
+"""Compiled passes: every processor's version gives NumPy's numbers, and xxhash's digests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+
+from randes_cli.core.arrays import Raw
+from randes_cli.core.convert import narrow
+from randes_cli.core.fused_kernel import FusedKernel, available, digest, processor
+from randes_cli.core.fused_run import SHORTEST, Chunk, Kind, Step
+from randes_cli.core.kernel import Kernel, NumpyKernel
+from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
+from randes_cli.specs import ITEM_SIZE, Signs
+
+if not available():
+    pytest.skip("not compiled", allow_module_level=True)
+
+LEVELS = (1, 3, 4)
+ROWS, COLS = 70, 1033
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A version of the passes, or the best that this processor has where it has not that one."""
+    yield processor(request.param)
+    processor(99)
+
+
+def test_digests_are_those_of_xxhash(level: int) -> None:
+    data = os.urandom(9000)
+    for size in [*range(SHORTEST, 1400), 2047, 2048, 2049, 4096, 8999, 9000]:
+        for piece in (64, 1024, 4096):
+            assert digest(data[:size], piece) == xxhash.xxh3_128_digest(data[:size]), (level, size)
+
+
+def values(seed: int, dtype: str, scale: float) -> Raw:
+    """Stored values: a base of ones and a delta, heavy-tailed."""
+    random = np.random.default_rng(seed)
+    made = 1 + scale * random.standard_t(2, ROWS * COLS).astype(np.float32)
+    out = np.empty(made.size * ITEM_SIZE[dtype], np.uint8)
+    narrow(np.clip(made, -60, 60).astype(np.float32), dtype, out)
+    return out
+
+
+def window(signs: Signs, bits: bytes, start: int, count: int, scale: float) -> Window:
+    """The signs of whole rows from element `start` on."""
+    if signs is Signs.two_sided:
+        return SignRun(bits, (ROWS, COLS), start, count, scale)
+    rows = start // COLS, (start + count) // COLS
+    return SignWindow(signs, bits, rows, (0, COLS), scale)
+
+
+def slow(signs: Signs, dtypes: tuple[str, ...], inputs: list[Raw], scale: float) -> list[object]:
+    """The sum, and what was added of each input, by NumPy's kernel."""
+    kernel: Kernel = NumpyKernel(ROWS * COLS, 1)
+    kernel.set_base(0, inputs[0], dtypes[0], ROWS * COLS)
+    kernel.begin(ROWS * COLS, None, 16)
+    found: list[object] = []
+    for seed, (dtype, raw) in enumerate(zip(dtypes[1:], inputs[1:], strict=True)):
+        bits = sign_bits(signs, seed, "t", ROWS, COLS)
+        added = kernel.add(0, raw, dtype, window(signs, bits, 0, ROWS * COLS, scale))
+        found += [added.energy, added.changed]
+    codes, _ = kernel.finish(16)
+    return [codes.tobytes(), *found]
+
+
+@pytest.mark.parametrize("signs", list(Signs))
+@pytest.mark.parametrize("scale", [2.0**7, 2.0**-30])
+def test_a_chunk_in_one_call_is_what_numpy_makes_of_it(
+    signs: Signs, scale: float, level: int, tmp_path: Path
+) -> None:
+    dtypes = ("BF16", "F32", "BF16", "F16")
+    inputs = [values(n, dtype, 1e-3 if n else 1.0) for n, dtype in enumerate(dtypes)]
+    path = tmp_path / "data"
+    path.write_bytes(b"".join(raw.tobytes() for raw in inputs))
+    fd = os.open(path, os.O_RDWR)
+    end = path.stat().st_size
+    steps, at = [Step(Kind.BASE, (fd, 0), "BF16", 0, (fd, end))], len(inputs[0])
+    steps.append(Step(Kind.BEGIN, None, "16"))
+    for seed, (dtype, raw) in enumerate(zip(dtypes[1:], inputs[1:], strict=True)):
+        bits = sign_bits(signs, seed, "t", ROWS, COLS)
+        steps.append(Step(Kind.ADD, (fd, at), dtype, 0, None, bits, scale))
+        at += len(raw)
+    steps.append(Step(Kind.STORE, None, "16", to=(fd, 2 * end)))
+    kernel = FusedKernel(ROWS * COLS, 1)
+    made = kernel.run(Chunk(0, ROWS * COLS, COLS, (ROWS, COLS), signs), steps)
+    assert made is not None, level
+    codes, *found = slow(signs, dtypes, inputs, scale)
+    assert os.pread(fd, 2 * ROWS * COLS, 2 * end) == codes
+    assert os.pread(fd, len(inputs[0]), end) == inputs[0].tobytes()
+    assert [x for m in made[2:5] for x in (m.energy, m.changed)] == found
+    read = [made[0].digest, *(m.digest for m in made[2:5])]
+    assert read == [xxhash.xxh3_128_digest(raw.tobytes()) for raw in inputs]
+    assert isinstance(codes, bytes)
+    assert made[5].digest == xxhash.xxh3_128_digest(codes)
+    os.close(fd)
+
+
+def test_what_does_not_fit_its_grid_is_left_to_who_can_say_so(level: int, tmp_path: Path) -> None:
+    raw = values(0, "F32", 1.0)
+    path = tmp_path / "data"
+    path.write_bytes(raw.tobytes())
+    fd = os.open(path, os.O_RDONLY)
+    kernel = FusedKernel(ROWS * COLS, 1)
+    chunk = Chunk(0, ROWS * COLS, COLS, (ROWS, COLS), Signs.none)
+
+    def add(scale: float, at: int = 0) -> object:
+        steps = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, "16")]
+        return kernel.run(chunk, [*steps, Step(Kind.ADD, (fd, at), "F32", scale=scale)])
+
+    assert add(2.0**4) is not None, level
+    assert add(2.0**12) is None
+    assert add(2.0**4, at=4) is None  # the file ends early
+    os.close(fd)

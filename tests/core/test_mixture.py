@@ -1,0 +1,78 @@
+"""What a cut keeps of deltas that are not alike, against sums that are made and cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from randes_cli.core.arrays import F64
+from randes_cli.core.codes import encode
+from randes_cli.core.levels import gain, levels
+from randes_cli.core.mixture import Mixture, two_gaussians
+from randes_cli.core.tails import means, tails
+
+ELEMENTS = 2**14
+KINDS = ("dense", "sparse", "Laplace", "product")
+
+
+def delta(source: np.random.Generator, kind: str) -> F64:
+    value = source.standard_normal(ELEMENTS)
+    if kind == "sparse":
+        value = value * (source.random(ELEMENTS) < 0.02)
+    elif kind == "Laplace":
+        value = source.laplace(size=ELEMENTS)
+    elif kind == "product":
+        value = value * source.standard_normal(ELEMENTS)
+    made: F64 = value * 10.0 ** -source.uniform(0, 1.5)
+    return made
+
+
+def tails_of(value: F64) -> F64:
+    unit = float(np.abs(value).max()) / 2**18
+    found = means(np.rint(value / unit), unit)
+    return tails(np.array(found)[:, None], np.array([np.mean(value**2)]))[:, 0]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_the_loss_of_a_sum_is_divided_as_it_falls(bits: int) -> None:
+    source, errors = np.random.default_rng(bits), list[float]()
+    for _ in range(40):
+        parts = [delta(source, str(source.choice(KINDS))) for _ in range(source.integers(1, 6))]
+        made = np.array(parts)
+        whole = made.sum(axis=0)
+        scale = float(np.sqrt(np.mean(whole**2)))
+        codes = encode((whole / scale).astype(np.float32), bits)
+        read = levels(bits)[codes].astype(np.float64) * gain(bits) * scale
+        energy = (made**2).sum(axis=1)[None]
+        ends = np.array([tails_of(part) for part in parts]).T[:, None]
+        mixture = Mixture(energy, list(ends), np.full(1, float(ELEMENTS)), bits)
+        kept = mixture.fitted(np.array([whole @ read / (whole @ whole)]))
+        said = kept[0] * np.sqrt(energy[0] / (read @ read))
+        true = made @ read / np.sqrt(energy[0] * (read @ read))
+        errors += (said - true).tolist()
+        assert mixture.length()[0] > 0.7 * (read @ read) / (whole @ whole)
+    assert max(errors) < 0.08 and min(errors) > -0.2 and np.mean(np.abs(errors)) < 0.02
+
+
+def test_two_gaussians_have_the_moments_that_they_are_made_of() -> None:
+    often, small, large = np.array([0.02, 0.1, 0.5]), np.array([0.0, 0.5, 0.3]), np.empty(3)
+    large = (1 - small * (1 - often)) / often
+    fourth = often * large**2 + (1 - often) * small**2
+    first = (often * np.sqrt(large) + (1 - often) * np.sqrt(small)) ** 2
+    p, a, b = two_gaussians(first, fourth)
+    assert p == pytest.approx(often, rel=1e-3)
+    assert a == pytest.approx(small, abs=1e-3) and b == pytest.approx(large, rel=1e-3)
+
+
+def test_a_gaussian_keeps_what_its_levels_are_made_for() -> None:
+    ones = np.ones((1, 3))
+    mixture = Mixture(ones, [ones, ones], np.full(1, 64.0), 2)
+    assert mixture.supposed() == pytest.approx(1.0, abs=1e-3)
+    assert mixture.length() == pytest.approx(gain(2), abs=1e-3)
+
+
+def test_what_a_sample_missed_counts_as_few_large_elements() -> None:
+    sampled = np.array([[1.0], [1.5], [7.0], [100.0]])
+    alike, far = tails(sampled, np.array([2.9])), tails(sampled, np.array([15.0]))
+    assert alike[:, 0] == pytest.approx([np.pi / 2 / 1.5, 7 / 3 / 1.5**2])
+    assert far[1, 0] == pytest.approx((7 + 13.5**2 * 100) / 3 / 15**2)
