@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -55,14 +55,24 @@ class TaskFit:
     unmatched: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
 
 
+#: Why a tensor that has no such role is kept exactly.
+ASKED = "as asked (--exact)"
+
+
 def _other(tensor: TensorInfo) -> str:
     return "outside the targets" if superposable(tensor) else "integer or scalar"
 
 
 def fit_task(
-    base: Mapping[str, TensorInfo], task: Mapping[str, TensorInfo], superposed_names: Iterable[str]
+    base: Mapping[str, TensorInfo],
+    task: Mapping[str, TensorInfo],
+    superposed_names: Iterable[str],
+    asked: Container[str] = (),
 ) -> TaskFit:
-    """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names."""
+    """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names.
+
+    `asked` are those that the bank keeps exactly, by role or because somebody said so.
+    """
     eligible, roles = set(superposed_names), exact_roles(task)
     superposed, exact = {}, {}
     matched, covered = 0, 0
@@ -81,7 +91,7 @@ def fit_task(
         elif name in eligible and tensor.dtype in FLOAT_DTYPES:
             superposed[name] = tensor
         else:
-            exact[name] = roles.get(name) or _other(tensor)
+            exact[name] = roles.get(name) or (ASKED if name in asked else _other(tensor))
     missing = tuple(name for name in base if name not in task)
     extra = tuple(name for name in task if name not in base)
     return TaskFit(

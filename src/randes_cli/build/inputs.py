@@ -155,7 +155,7 @@ def _open_inputs(
     if base is not None and here(base):
         found = replace(found, source=untied(found.source, find_ties(found.source, {}, {})))
     tensors = list(found.source.tensors.values())
-    transform = choose_targets(tensors, choose_exact(tensors, options.transform))
+    transform = choose_targets(tensors, choose_exact(tensors, options.transform, options.exact))
     units = plan_units(tensors, transform)
     names = {name for unit in units for name in unit.names}
     made: list[tuple[OpenTask, TaskFit]] = []
@@ -163,7 +163,7 @@ def _open_inputs(
         with refusals.of(task):
             one = open_task(task, checkpoint, found.source, found.beside)
             one = kept_once(one, found.source, here=here(task.source))
-            made.append((one, fit_to(found.source, one.source, names)))
+            made.append((one, fit_to(found.source, one.source, names, transform.exact)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,15 @@ def check_names(tasks: Sequence[TaskInput]) -> None:
         seen[task.name.lower()] = task.name
 
 
-def fit_to(base: Source, task: Source, names: Collection[str]) -> TaskFit:
-    """What becomes of a task's tensors; `names` are the units'.
+def fit_to(
+    base: Source, task: Source, names: Collection[str], asked: Container[str] = ()
+) -> TaskFit:
+    """What becomes of a task's tensors; `names` are the units', `asked` those kept exactly.
 
     Raises MismatchError when it has too little in common with the base.
     """
     _refuse_placeholders(base, task)
-    fit = fit_task(base.tensors, task.tensors, names)
+    fit = fit_task(base.tensors, task.tensors, names, asked)
     part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
     if fit.matched >= LEAST_MATCH or part:
         return fit
@@ -193,6 +195,7 @@ def open_coming(
     task: TaskInput,
     base: Source,
     names: Collection[str],
+    asked: Container[str],
     opening: OpenOptions,
 ) -> tuple[OpenTask, TaskFit]:
     """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
@@ -204,7 +207,7 @@ def open_coming(
     def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
         opened = kept_once(open_task(task, checkpoint, base, Origin()), base, here=here)
-        return opened, fit_to(base, opened.source, names)
+        return opened, fit_to(base, opened.source, names, asked)
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:

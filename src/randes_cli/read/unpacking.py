@@ -17,8 +17,8 @@ from randes_cli.files.atomic import (
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase
-from randes_cli.files.folders import index_name, takes_shards
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.weight_names import index_name, takes_shards
 from randes_cli.files.writer import (
     CheckpointWriter,
     checkpoint_writer,
