@@ -60,9 +60,15 @@ def _other(tensor: TensorInfo) -> str:
 
 
 def fit_task(
-    base: Mapping[str, TensorInfo], task: Mapping[str, TensorInfo], superposed_names: Iterable[str]
+    base: Mapping[str, TensorInfo],
+    task: Mapping[str, TensorInfo],
+    superposed_names: Iterable[str],
+    reasons: Mapping[str, str] | None = None,
 ) -> TaskFit:
-    """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names."""
+    """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names.
+
+    `reasons` say why tensors are kept exactly of which names and shapes tell nothing.
+    """
     eligible, roles = set(superposed_names), exact_roles(task)
     superposed, exact = {}, {}
     matched, covered = 0, 0
@@ -81,7 +87,7 @@ def fit_task(
         elif name in eligible and tensor.dtype in FLOAT_DTYPES:
             superposed[name] = tensor
         else:
-            exact[name] = roles.get(name) or _other(tensor)
+            exact[name] = roles.get(name) or (reasons or {}).get(name) or _other(tensor)
     missing = tuple(name for name in base if name not in task)
     extra = tuple(name for name in task if name not in base)
     return TaskFit(

@@ -170,10 +170,14 @@ def is_target(name: str, targets: str) -> bool:
 
 
 def choose_exact(base: Iterable[TensorInfo], transform: Transform) -> Transform:
-    """The transform that leaves a base's statistics and constants as they are."""
+    """The transform that leaves a base's statistics and constants as they are.
+
+    What it leaves already, it goes on leaving.
+    """
     named = {tensor.name: tensor for tensor in base}
-    found = (name for name in exact_roles(named) if superposable(named[name]))
-    return replace(transform, exact=frozenset(found))
+    found = {*exact_roles(named), *transform.exact}
+    exact = frozenset(n for n in found if n in named and superposable(named[n]))
+    return replace(transform, exact=exact)
 
 
 def choose_targets(base: Iterable[TensorInfo], transform: Transform) -> Transform:

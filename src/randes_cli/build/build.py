@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from randes_cli.build.draft import Draft
-from randes_cli.build.fill import add_files, fill
+from randes_cli.build.fill import Altered, add_files, check_bytes, fill
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, supposed_record, task_record
 from randes_cli.build.relate import relate
@@ -42,6 +42,7 @@ from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.forgotten import remembered
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers, run_in_order
@@ -166,9 +167,13 @@ class Build:
                         self.progress,
                     )
                     fill(passes, self.phase)
+                    check_bytes(passes)
                     return report(self._finish(passes))
             except TooNarrow as retry:
                 self.steps.widen(retry.units)
+            except Altered as retry:
+                coming = [one.keeping(retry.names.get(one.index, ())) for one in self.draft.coming]
+                self.draft = replace(self.draft, coming=coming)
 
     @contextmanager
     def _new_bank(self) -> Iterator[BankOutput]:
@@ -216,6 +221,9 @@ class Build:
 
     def _statistics(self, lengths: Measured) -> Statistics:
         draft, gone = self.draft, {task.index for task in self.draft.gone}
+        if draft.old is not None:
+            kept = remembered(self.stored.known, draft.old.manifest, draft.start.forgotten)
+            self.stored = replace(self.stored, known=replace(self.stored.known, forgotten=kept))
         if not draft.coming:
             return drop_tasks(self.stored, gone)
         return relate(

@@ -8,8 +8,9 @@ from math import prod
 
 import numpy as np
 
-from randes_cli.build.participants import Participant, is_finite
+from randes_cli.build.participants import Participant, finite, is_finite
 from randes_cli.build.tally import Owner, Tally
+from randes_cli.core.arrays import Raw
 from randes_cli.core.roles import exact_roles
 from randes_cli.files.bank_keys import own_key
 from randes_cli.files.bank_writer import BankWriter
@@ -80,7 +81,8 @@ def run_exact(exact: Exact, writer: BankWriter, tally: Tally) -> int:
             other = np.empty_like(raw)
             twin.read(exact.name, start, other)
             equal = bool(np.array_equal(raw, other))
-        if not (equal or free) and not is_finite(raw, tensor.dtype):
+        bad = not (equal or free) and not is_finite(raw, tensor.dtype)
+        if bad and (twin is None or not _as_finite(raw, twin, exact, start)):
             raise not_finite(exact.name, exact.source)
         value = digest(raw)
         if exact.key is not None:
@@ -91,6 +93,14 @@ def run_exact(exact: Exact, writer: BankWriter, tally: Tally) -> int:
     if not equal and isinstance(exact.owner, int):
         tally.differs([(exact.owner, exact.name)])
     return exact.nbytes
+
+
+def _as_finite(raw: Raw, twin: Source, exact: Exact, start: int) -> bool:
+    """Whether values are finite wherever those of the base are."""
+    other = np.empty_like(raw)
+    twin.read(exact.name, start, other)
+    ours, theirs = finite(raw, exact.tensor.dtype), finite(other, twin.tensors[exact.name].dtype)
+    return bool((ours | ~theirs).all())
 
 
 def exact_tensors(base: Source, participants: Sequence[Participant]) -> list[Exact]:

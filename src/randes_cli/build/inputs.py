@@ -27,6 +27,7 @@ from randes_cli.specs import (
     task_seed,
 )
 
+_NOT_FINITE = "NaN or infinite values in the base"
 _AWAY = (
     "weights on the Hub are not read in a dry run: sizes and predictions suppose that every task "
     "changed all of its tensors, and all tasks alike"
@@ -158,12 +159,13 @@ def _open_inputs(
     transform = choose_targets(tensors, choose_exact(tensors, options.transform))
     units = plan_units(tensors, transform)
     names = {name for unit in units for name in unit.names}
+    reasons = dict.fromkeys(options.transform.exact, _NOT_FINITE)
     made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):
             one = open_task(task, checkpoint, found.source, found.beside)
             one = kept_once(one, found.source, here=here(task.source))
-            made.append((one, fit_to(found.source, one.source, names)))
+            made.append((one, fit_to(found.source, one.source, names, reasons)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)
 

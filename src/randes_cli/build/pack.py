@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from randes_cli.build.build import Build
@@ -23,6 +23,7 @@ from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
 from randes_cli.files.shared import ties_of
+from randes_cli.files.source import NotFinite, Source, not_finite_tensors
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
@@ -61,6 +62,44 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
+    while True:
+        try:
+            return _packed(base, tasks, out, options, run, force, dry_run, progress)
+        except _KeptExactly as again:
+            exact = options.transform.exact | again.names
+            options = replace(options, transform=replace(options.transform, exact=exact))
+
+
+class _KeptExactly(Exception):
+    """These tensors of the base have values that no delta can be taken from."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(names)
+        self.names = names
+
+
+@contextmanager
+def _finite(base: Source) -> Iterator[None]:
+    """Raise _KeptExactly in place of NotFinite where the base is the reason."""
+    try:
+        yield
+    except NotFinite as error:
+        if error.source is not base:
+            raise
+        raise _KeptExactly(frozenset(not_finite_tensors(base))) from error
+
+
+def _packed(
+    base: str | None,
+    tasks: Sequence[TaskInput],
+    out: Place,
+    options: PackOptions,
+    run: RunOptions,
+    force: bool,
+    dry_run: bool,
+    progress: Progress,
+) -> PackReport:
+    """`pack`, once its words are checked."""
     if options.fit is not None or options.keep is not None:
         options = _fitted(base, tasks, out, options, run)
     seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
@@ -73,6 +112,7 @@ def pack(
         inputs = open_inputs(stack, base, tasks, options, keep_going=keep_going, fetch=not dry_run)
         if seal_bits is not None:
             _check_sealable(inputs, seal_bits)
+        stack.enter_context(_finite(inputs.base.source))
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
             return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)

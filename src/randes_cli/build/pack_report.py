@@ -54,7 +54,7 @@ def pack_report(
             task_summary(participant, one)
             for participant, one in zip(build.draft.coming, predicted, strict=True)
         ),
-        kept_exactly={p.name: dict(p.fit.exact) for p in inputs.participants},
+        kept_exactly={p.name: dict(p.fit.exact) for p in build.draft.coming},
         notes=inputs.base.notes,
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,

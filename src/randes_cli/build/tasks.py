@@ -46,13 +46,18 @@ def check_names(tasks: Sequence[TaskInput]) -> None:
         seen[task.name.lower()] = task.name
 
 
-def fit_to(base: Source, task: Source, names: Collection[str]) -> TaskFit:
-    """What becomes of a task's tensors; `names` are the units'.
+def fit_to(
+    base: Source,
+    task: Source,
+    names: Collection[str],
+    reasons: Mapping[str, str] | None = None,
+) -> TaskFit:
+    """What becomes of a task's tensors; `names` are the units', `reasons` as of `fit_task`.
 
     Raises MismatchError when it has too little in common with the base.
     """
     _refuse_placeholders(base, task)
-    fit = fit_task(base.tensors, task.tensors, names)
+    fit = fit_task(base.tensors, task.tensors, names, reasons)
     part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
     if fit.matched >= LEAST_MATCH or part:
         return fit

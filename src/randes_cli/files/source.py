@@ -11,10 +11,11 @@ from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import widen
 from randes_cli.errors import CheckpointError
 from randes_cli.plan import Rect
-from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
 #: Elements of the base's samples that are kept while the tasks are gone through.
 _KEPT = 2**20
+_LEAVE = "did its training diverge? Leave the checkpoint out"
 _BEYOND = "beyond the range of float32 (3.4e38), in which deltas are computed"
 
 
@@ -77,7 +78,19 @@ def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
     return values
 
 
-def not_finite(name: str, *sources: Source) -> CheckpointError:
+class NotFinite(CheckpointError):
+    """A tensor has no finite delta.
+
+    Attributes:
+        source: what has the values.
+    """
+
+    def __init__(self, message: str, source: Source) -> None:
+        super().__init__(message)
+        self.source = source
+
+
+def not_finite(name: str, *sources: Source) -> NotFinite:
     """The error for a tensor that has no finite delta: what is the matter, with the first at fault.
 
     `sources` are the base, where there is one, and then the task.
@@ -85,10 +98,16 @@ def not_finite(name: str, *sources: Source) -> CheckpointError:
     for source in sources:
         what = _what_is_not_finite(source, name)
         if what:
-            return CheckpointError(f"{source.source}: tensor {name!a} has {what}")
-    return CheckpointError(
-        f"{sources[-1].source}: tensor {name!a} has differences from the base {_BEYOND}"
-    )
+            where = f"{source.source}: tensor {name!a} has {what}"
+            return NotFinite(f"{where} ({_LEAVE}, or set them right)", source)
+    where = f"{sources[-1].source}: tensor {name!a} has differences from the base"
+    return NotFinite(f"{where} {_BEYOND}", sources[-1])
+
+
+def not_finite_tensors(source: Source) -> list[str]:
+    """The floating-point tensors with values that are not finite. Reads all of them."""
+    floats = (t.name for t in source.tensors.values() if t.dtype in FLOAT_DTYPES)
+    return [name for name in floats if _what_is_not_finite(source, name)]
 
 
 def _what_is_not_finite(source: Source, name: str) -> str:
