@@ -127,7 +127,7 @@ def serving(
 ) -> Iterator[Service]:
     """A server of a bank, for the time of the block."""
     opening = Opening(str(bank), sizes=sizes or Sizes(rows=8, chunk=64), **more)
-    service = Service(opening, how or Serving(port=0))
+    service = Service(opening, how or Serving(port=0, look=0.05))
     thread = threading.Thread(target=service.run)
     thread.start()
     try:

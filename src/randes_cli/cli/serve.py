@@ -104,7 +104,7 @@ def serve(
             waiting,
             drain,
             log_prompts,
-            Limits(
+            limits=Limits(
                 key,
                 parse_size(body_limit),
                 timeout,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 
 from randes_cli.live.held import Held
-from randes_cli.live.names import Part
 from randes_cli.live.selection import gathered
 
 
@@ -106,28 +105,3 @@ class Patterned:
     def nbytes(self) -> int:
         """Of what tasks have of their own."""
         return self.signs.nbytes + self.units.nbytes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """A superposed tensor of the checkpoint in its place in the parameter."""
-
-    part: Part
-    groups: tuple[Group | Patterned, ...]
-    shape: tuple[int, ...]
-
-    @property
-    def factors(self) -> tuple[Group, ...]:
-        """Its groups, where all of their signs factor; else none."""
-        found = tuple(group for group in self.groups if isinstance(group, Group))
-        return found if len(found) == len(self.groups) else ()
-
-    def add_to(
-        self, parameter: torch.Tensor, task: int, place: tuple[int | slice, ...] = ()
-    ) -> None:
-        """Add the delta of one task in place."""
-        target = parameter[place] if place else parameter
-        for group in self.groups:
-            if task in group.tasks:
-                delta = group.delta(task, parameter.dtype).reshape(self.shape)
-                target += delta.t() if self.part.turned else delta

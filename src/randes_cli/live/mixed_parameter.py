@@ -14,8 +14,9 @@ import torch
 
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.live.intercepted import Intercepted
-from randes_cli.live.rows import Spread, apply, name_of, spread_of
+from randes_cli.live.rows import apply, name_of, spread_of
 from randes_cli.live.selection import Current, Selection
+from randes_cli.live.spread import Spread
 from randes_cli.live.weight import Weight
 
 #: What may be asked outside a block that names tasks: the base's values.

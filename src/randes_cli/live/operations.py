@@ -10,8 +10,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
 from randes_cli.live.mixed_parameter import HANDLERS, Mixed, lead, refuse_rows, rows
-from randes_cli.live.rows import Spread, align, apply, rows_of, spread_of
+from randes_cli.live.rows import apply, rows_of, spread_of
 from randes_cli.live.selection import Current, Selection
+from randes_cli.live.spread import Spread, align
 from randes_cli.live.weight import Weight
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from randes_cli.errors import MismatchError
 from randes_cli.live.intercepted import Intercepted, plain
+from randes_cli.live.row_shapes import PROPERTIES, SHAPES
+from randes_cli.live.spread import Spread, align
 
 #: Operations on single elements.
 _ELEMENTWISE = frozenset(
@@ -36,18 +38,6 @@ _PAIRWISE = frozenset(
 )
 
 
-class Spread(NamedTuple):
-    """[rows, …] (or [rows, tokens, …], where `lead` is 2) of a parameter […]."""
-
-    data: torch.Tensor
-    lead: int
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of one row's parameter."""
-        return torch.Size(self.data.shape[self.lead :])
-
-
 class Rows(Intercepted):
     """A `Spread` that passes for one row's parameter, where a model computes with it."""
 
@@ -66,6 +56,13 @@ def rows_of(data: torch.Tensor, lead: int) -> Rows:
     return made
 
 
+def _hidden(made: Any) -> Any:
+    """What was made of a `Spread`, as models see it."""
+    if isinstance(made, Spread):
+        return rows_of(*made)
+    return tuple(map(_hidden, made)) if type(made) is tuple else made
+
+
 def spread_of(value: Any) -> Any:
     """`Rows` as what `apply` takes."""
     if type(value) in (list, tuple):
@@ -80,9 +77,9 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
     """
     name, first = name_of(func), args[0] if args else None
     if isinstance(first, Spread):
-        known = _PROPERTIES.get(name) or _SHAPES.get(name)
+        known = PROPERTIES.get(name) or SHAPES.get(name)
         if known is not None:
-            return known(first, *args[1:], **kwargs)
+            return _hidden(known(first, *args[1:], **kwargs))
         if name in _ELEMENTWISE or (name == "linear" and not list(_spreads(args[1:]))):
             return rows_of(func(first.data, *map(_plain, args[1:]), **kwargs), first.lead)
     elif name in ("conv1d", "conv2d", "conv3d"):
@@ -188,26 +185,6 @@ def _padded(rows: Spread, dims: int) -> torch.Tensor:
     return data
 
 
-def align(rows: Spread, inputs: torch.Tensor) -> torch.Tensor:
-    """As a plain tensor that meets inputs [n, …]: n is the number of rows, or a multiple."""
-    data, lead = rows.data, rows.lead
-    dims = data.dim() - lead
-    if dims == inputs.dim():
-        if data.shape[lead] != 1:
-            raise MismatchError(f"a parameter {list(data.shape[lead:])} takes the batch's place")
-        data, dims = data.squeeze(lead), dims - 1
-    if lead == 2 and tuple(inputs.shape[:2]) != tuple(data.shape[:2]):
-        data, lead = data.flatten(0, 1), 1
-    count = inputs.shape[0]
-    if lead == 1 and count not in (1, data.shape[0]):
-        if count % data.shape[0]:
-            raise MismatchError(f"inputs {list(inputs.shape)} do not come by rows of the batch")
-        data = data.repeat_interleave(count // data.shape[0], 0)
-    for _ in range(inputs.dim() - lead - dims):
-        data = data.unsqueeze(lead)
-    return data
-
-
 def _convolution(
     func: Callable[..., Any],
     input: torch.Tensor,
@@ -234,89 +211,8 @@ def _convolution(
     return made + torch.as_tensor(bias).reshape(-1, *[1] * (made.dim() - 2))
 
 
-def _size(rows: Spread, dim: int | None = None) -> Any:
-    return rows.shape if dim is None else rows.shape[dim]
-
-
-def _sizes(rows: Spread, *sizes: Any) -> tuple[list[int], bool]:
-    """Sizes as given, and whether the first of them is that of a batch."""
-    given = list(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else list(sizes)
-    shape, count = rows.shape, rows.data.shape[0]
-    longer = len(given) > len(shape)
-    batch = (longer or (len(shape) > 0 and shape[0] == 1)) and given[0] % count == 0
-    return given, batch and given[0] != -1
-
-
-def _expand(rows: Spread, *sizes: Any) -> Any:
-    given, batch = _sizes(rows, *sizes)
-    data = rows.data
-    if not batch:
-        return rows_of(data.expand(*data.shape[: rows.lead], *given), rows.lead)
-    return align(rows, data.new_empty(given[0], *[0] * (len(given) - 1))).expand(*given)
-
-
-def _repeat(rows: Spread, *sizes: Any) -> Any:
-    given, batch = _sizes(rows, *sizes)
-    if not batch:
-        raise MismatchError("repeat of a parameter that differs among tasks, not by the batch")
-    data = align(rows, rows.data.new_empty(given[0], *[0] * (len(given) - 1)))
-    return data.repeat(1, *given[1:])
-
-
-def _index(rows: Spread, item: Any) -> Any:
-    items = item if isinstance(item, tuple) else (item,)
-    return rows_of(rows.data[(slice(None),) * rows.lead + items], rows.lead)
-
-
-def _reshape(rows: Spread, *sizes: Any) -> Rows:
-    given, _ = _sizes(rows, *sizes) if sizes else ([], False)
-    data = rows.data
-    return rows_of(data.reshape(*data.shape[: rows.lead], *given), rows.lead)
-
-
-def _permute(rows: Spread, *dims: Any) -> Rows:
-    order = list(dims[0]) if len(dims) == 1 and not isinstance(dims[0], int) else list(dims)
-    data, lead = rows.data, rows.lead
-    count = data.dim() - lead
-    return rows_of(data.permute(*range(lead), *[lead + d % count for d in order]), lead)
-
-
-def _axis(rows: Spread, dim: int, more: int = 0) -> int:
-    return rows.lead + dim % (rows.data.dim() - rows.lead + more)
-
-
-_PROPERTIES: dict[str, Callable[..., Any]] = {
-    "shape": lambda rows: rows.shape,
-    "size": _size,
-    "dim": lambda rows: len(rows.shape),
-    "ndim": lambda rows: len(rows.shape),
-    "numel": lambda rows: rows.shape.numel(),
-    "dtype": lambda rows: rows.data.dtype,
-    "device": lambda rows: rows.data.device,
-    "requires_grad": lambda rows: False,
-    "is_floating_point": lambda rows: rows.data.is_floating_point(),
-}
-_SHAPES: dict[str, Callable[..., Any]] = {
-    "expand": _expand,
-    "repeat": _repeat,
-    "__getitem__": _index,
-    "view": _reshape,
-    "reshape": _reshape,
-    "reshape_as": lambda rows, other: _reshape(rows, other.shape),
-    "permute": _permute,
-    "chunk": lambda rows, count, dim=0: tuple(
-        rows_of(part, rows.lead) for part in rows.data.chunk(count, _axis(rows, dim))
-    ),
-    "unsqueeze": lambda rows, dim: rows_of(rows.data.unsqueeze(_axis(rows, dim, 1)), rows.lead),
-    "squeeze": lambda rows, dim: rows_of(rows.data.squeeze(_axis(rows, dim)), rows.lead),
-    "transpose": lambda rows, one, two: rows_of(
-        rows.data.transpose(_axis(rows, one), _axis(rows, two)), rows.lead
-    ),
-}
-
-
 def _names() -> dict[Any, str]:
-    known = {*_ELEMENTWISE, *_PAIRWISE, *_SHAPES, *_PROPERTIES, "scaled_dot_product_attention"}
+    known = {*_ELEMENTWISE, *_PAIRWISE, *SHAPES, *PROPERTIES, "scaled_dot_product_attention"}
     made: dict[Any, str] = {}
     for home in (torch.Tensor, torch, torch.nn.functional):
         for name in known | {"conv1d", "conv2d", "conv3d"}:

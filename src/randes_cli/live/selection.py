@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
 from randes_cli.errors import UsageError
+
+
+class Slots(NamedTuple):
+    """Rows by group: those of the first, then those of the second …
+
+    Attributes:
+        rows: row numbers.
+        groups: the group of each.
+        tasks: the task of each.
+        starts: where each group begins, and the end: int32 [G + 1].
+    """
+
+    rows: torch.Tensor
+    groups: torch.Tensor
+    tasks: torch.Tensor
+    starts: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,12 +36,14 @@ class Selection:
         only: the task, where there is one alone; shapes of inputs do not matter then.
         tasks: the different tasks, in order.
         host: `index` as a flat list here, so that no device is waited for.
+        known: what was asked for before: all layers of a model ask alike.
     """
 
     index: torch.Tensor
     only: int | None
     tasks: tuple[int, ...]
     host: tuple[int, ...]
+    known: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, numbers: Sequence[int] | torch.Tensor, device: torch.device) -> Selection:
@@ -61,11 +80,32 @@ class Selection:
 
     def positions(self, count: int, tasks: Sequence[int]) -> torch.Tensor:
         """Of `count` rows (or tokens) those whose task is among `tasks`."""
+        key = (count, tuple(tasks))
+        if key not in self.known:
+            self.known[key] = self._positions(count, tasks).to(self.index.device)
+        found: torch.Tensor = self.known[key]
+        return found
+
+    def slots(self, count: int, groups: tuple[frozenset[int], ...]) -> Slots:
+        """Of `count` rows (or tokens) those of the tasks of each group."""
+        key = (count, groups)
+        if key not in self.known:
+            parts = [self._positions(count, sorted(group)) for group in groups]
+            owners = torch.tensor(self.host).repeat_interleave(count // len(self.host))
+            sizes = torch.tensor([0, *map(len, parts)])
+            rows, starts = torch.cat(parts), sizes.cumsum(0).to(torch.int32)
+            of = torch.arange(len(groups)).repeat_interleave(sizes[1:])
+            made = (rows, of, owners[rows], starts)
+            self.known[key] = Slots(*(part.to(self.index.device) for part in made))
+        found: Slots = self.known[key]
+        return found
+
+    def _positions(self, count: int, tasks: Sequence[int]) -> torch.Tensor:
         spread = count // len(self.host)
         chosen = set(tasks)
         first = [place * spread for place, task in enumerate(self.host) if task in chosen]
         found = torch.tensor(first, dtype=torch.long)[:, None] + torch.arange(spread)
-        return found.reshape(-1).to(self.index.device)
+        return found.reshape(-1)
 
 
 class Current:

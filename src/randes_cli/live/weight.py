@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
-from randes_cli.live.group import Block, Group
+from randes_cli.live.block import Block
+from randes_cli.live.group import Group
 from randes_cli.live.held import Held
 from randes_cli.live.selection import Selection
 
@@ -114,9 +115,12 @@ class Weight:
             if selection.only is not None:
                 return F.linear(x, self.full(selection.only))
             return self.by_task(x, selection, lambda part, t: F.linear(part, self.full(t)))
-        made = F.linear(x, self.base.flatten(1))
-        for group in self.groups_of(block, selection):
-            made = self.added(made, x, group, group.product, selection)
+        base = self.base.flatten(1)
+        made = None if block.stack is None else block.stack.linear(x, base, selection)
+        if made is None:
+            made = F.linear(x, base)
+            for group in self.groups_of(block, selection):
+                made = self.added(made, x, group, group.product, selection)
         return self._own_columns(made, x, selection)
 
     def linear_turned(self, x: torch.Tensor, selection: Selection) -> torch.Tensor:

@@ -25,6 +25,7 @@ from randes_cli.server.errors import Refused
 from randes_cli.server.guard import Guard, Limits
 from randes_cli.server.kinds import Kind
 from randes_cli.server.metrics import Counted, Metrics
+from randes_cli.server.page import page
 from randes_cli.server.shapes import Chat, Shape
 from randes_cli.server.streams import EventStream, whole_answer
 from randes_cli.server.watch import Watch
@@ -113,7 +114,11 @@ class Api:
     async def models(self) -> dict[str, Any]:
         """All models."""
         edition = self.engine.current
-        return {"object": "list", "data": [_model(edition, one) for one in edition.models.values()]}
+        return {
+            "object": "list",
+            "data": [_model(edition, one) for one in edition.models.values()],
+            "randes": {"bytes": edition.memory, "fingerprint": edition.fingerprint},
+        }
 
     async def model(self, name: str) -> dict[str, Any]:
         """One model."""
@@ -133,7 +138,7 @@ class Api:
 
 def _model(edition: Edition, served: Served) -> dict[str, Any]:
     """A model as the list has it; `randes` is what other servers do not know."""
-    reader = served.reader
+    reader, expected = served.reader, served.expected
     return {
         "id": served.name,
         "object": "model",
@@ -144,8 +149,10 @@ def _model(edition: Edition, served: Served) -> dict[str, Any]:
             "chat": served.kind is Kind.generate and served.words.template is not None,
             "context": served.context,
             "labels": list(reader.labels) if reader else [],
-            "predicted_cosine": served.cosine,
             "base": served.task is None,
+            "predicted_cosine": expected and expected.predicted_cosine,
+            "expected": expected and expected.expected,
+            "verdict": expected and expected.verdict,
         },
     }
 
@@ -159,6 +166,7 @@ def application(api: Api, limits: Limits) -> ASGIApp:
     app.post("/v1/classify", response_model=None)(api.classify)
     app.get("/v1/models")(api.models)
     app.get("/v1/models/{name}")(api.model)
+    app.get("/", response_model=None)(page)
     app.get("/health", response_model=None)(api.health)
     app.get("/metrics", response_model=None)(api.page_of_metrics)
     failures.install(app)

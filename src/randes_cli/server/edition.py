@@ -21,6 +21,7 @@ from randes_cli.files.side_files import content_digest
 from randes_cli.live import transformers as live
 from randes_cli.live.mixed import attach
 from randes_cli.ops.describe import describe
+from randes_cli.reports import TaskSummary
 from randes_cli.server.encoding import Encoding
 from randes_cli.server.errors import Refused
 from randes_cli.server.generating import Generating, Sizes
@@ -62,7 +63,7 @@ class Served:
         task: of the bank; None is the base.
         context: most tokens of a prompt and its answer.
         vocabulary: how many tokens it knows.
-        cosine: predicted between its delta and the one that comes back; None for the base.
+        expected: what is predicted of it; None for the base.
         reader: of encoders: what makes its result.
     """
 
@@ -74,7 +75,7 @@ class Served:
     context: int
     vocabulary: int
     ends: frozenset[int]
-    cosine: float | None
+    expected: TaskSummary | None
     reader: Reader | None
 
 
@@ -158,7 +159,7 @@ class _Maker:
         self.unserved: dict[str, str] = {}
         tasks = bank.file.manifest.tasks
         summaries = describe(bank.file).tasks if tasks else ()
-        self.cosines = {one.name: one.predicted_cosine for one in summaries}
+        self.expected = {one.name: one for one in summaries}
 
     def make(self) -> Edition:
         """Group the tasks by what one model can answer, and attach each group."""
@@ -254,7 +255,7 @@ class _Maker:
             context=min(limit for limit in limits if limit),
             vocabulary=int(nature.config.get_text_config().vocab_size),
             ends=ends_of(nature, words.tokenizer),
-            cosine=self.cosines.get(name) if task is not None else None,
+            expected=None if task is None else self.expected[task],
             reader=reader,
         )
 

@@ -96,16 +96,19 @@ class Engine:
             with self._condition:
                 while not (self._inbox or self._lanes or self._stopping):
                     self._condition.wait()
-                taken = list(self._inbox)
-                for lane, job in taken:
-                    self._lanes[id(lane)] = lane
-                    _give(lane, job)
-                self._inbox.clear()
+                self._take_in()
                 if self._stopping:
                     break
             self._step()
         for lane in self._lanes.values():
             lane.fail("the server was stopped")
+
+    def _take_in(self) -> None:
+        """Give jobs to their lanes; nothing of them stays behind, or a model would with it."""
+        while self._inbox:
+            lane, job = self._inbox.popleft()
+            self._lanes[id(lane)] = lane
+            _give(lane, job)
 
     def _step(self) -> None:
         for key, lane in list(self._lanes.items()):

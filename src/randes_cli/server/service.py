@@ -40,6 +40,7 @@ class Serving:
         waiting: how many answers and texts may wait.
         drain: seconds that requests under way have when the server is asked to stop.
         prompts: whether prompts are logged.
+        look: seconds between looks at the bank's file.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +48,7 @@ class Serving:
     waiting: int = 512
     drain: float = 60.0
     prompts: bool = False
+    look: float = 1.0
     limits: Limits = field(default_factory=Limits)
 
 
@@ -147,7 +149,7 @@ class Service:
         except BaseException:
             self._listener.close()
             raise
-        self.watch = Watch(self.engine, opening, seen)
+        self.watch = Watch(self.engine, opening, seen, every=how.look)
         self._server = Server(_config(Api(self.engine, self.watch, prompts=how.prompts), how))
 
     def run(self) -> None:
