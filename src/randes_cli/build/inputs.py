@@ -27,7 +27,7 @@ from randes_cli.specs import (
     task_seed,
 )
 
-_NOT_FINITE = "NaN or infinite values in the base"
+_NOT_FINITE = "infinite values in the base"
 _AWAY = (
     "weights on the Hub are not read in a dry run: sizes and predictions suppose that every task "
     "changed all of its tensors, and all tasks alike"

@@ -23,7 +23,7 @@ from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
 from randes_cli.files.shared import ties_of
-from randes_cli.files.source import NotFinite, Source, not_finite_tensors
+from randes_cli.files.source import NotFinite, Source, infinite_tensors
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
@@ -84,9 +84,10 @@ def _finite(base: Source) -> Iterator[None]:
     try:
         yield
     except NotFinite as error:
-        if error.source is not base:
+        names = frozenset(infinite_tensors(base) if error.source is base else ())
+        if error.tensor not in names:
             raise
-        raise _KeptExactly(frozenset(not_finite_tensors(base))) from error
+        raise _KeptExactly(names) from error
 
 
 def _packed(
