@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -81,6 +82,8 @@ class HubServer:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.blobs: dict[str, bytes] = {}
+        self.collections: dict[str, list[dict[str, Any]]] = {}
+        self.cards: dict[str, dict[str, Any]] = {}
         self.page = 1000
 
     def add(self, name: str, files: Mapping[str, bytes | None], *, branch: str = "main") -> str:
@@ -200,6 +203,9 @@ class Handler(BaseHTTPRequestHandler):
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
             (r"/cdn/(.+)", self._cdn),
             (r"/api/(repos/create|validate-yaml|whoami-v2)", self._api),
+            (r"/api/collections", self._new_collection),
+            (r"/api/collections/([^/]+/[^/]+)/items", self._new_item),
+            (r"/api/collections/([^/]+/[^/]+)", self._collection),
             (r"/api/models/([^/]+/[^/]+)/branch/(.+)", self._branch),
             (r"/api/models/([^/]+/[^/]+)/preupload/(.+)", self._preupload),
             (r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
@@ -229,7 +235,8 @@ class Handler(BaseHTTPRequestHandler):
             return found
         sha, files = found
         siblings = [{"rfilename": path} for path in files]
-        return _json({"id": name, "modelId": name, "sha": sha, "siblings": siblings, "tags": []})
+        body = {"id": name, "modelId": name, "sha": sha, "siblings": siblings, "tags": []}
+        return _json({**body, "cardData": self.hub.cards.get(name, {})})
 
     def _tree(self, name: str, revision: str, _: bytes) -> Answer:
         found = self._at(name, revision)
@@ -295,6 +302,44 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.repos[name] = Repo(private=private)
         self.hub.add(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
         return _json(url)
+
+    def _shown(self, slug: str) -> dict[str, Any]:
+        owner, title = slug.split("/")
+        return {
+            "slug": slug,
+            "title": title.rpartition("-")[0],
+            "owner": {"name": owner},
+            "items": self.hub.collections[slug],
+            "lastUpdated": "2026-01-01T00:00:00.000Z",
+            "position": 0,
+            "private": False,
+            "theme": "green",
+            "upvotes": 0,
+        }
+
+    def _collection(self, slug: str, _: bytes) -> Answer:
+        return _json(self._shown(slug))
+
+    def _new_collection(self, body: bytes) -> Answer:
+        wanted = json.loads(body)
+        slug = f"{wanted['namespace']}/{wanted['title'].lower().replace(' ', '-')}-0123456789ab"
+        if slug in self.hub.collections:
+            return _json({"slug": slug}, 409)
+        self.hub.collections[slug] = []
+        return _json(self._shown(slug))
+
+    def _new_item(self, slug: str, body: bytes) -> Answer:
+        wanted = json.loads(body)
+        items = self.hub.collections.get(slug)
+        if items is None:
+            return _error(404, "", "Collection not found")
+        if any(item["id"] == wanted["item"]["id"] for item in items):
+            return _json({"error": "already there"}, 409)
+        note = {"text": wanted.get("note", "")}
+        items.append(
+            {"_id": str(len(items)), "position": len(items), "note": note, **wanted["item"]}
+        )
+        return _json(self._shown(slug))
 
     def _branch(self, name: str, branch: str, _: bytes) -> Answer:
         repo = self.hub.repos[name]

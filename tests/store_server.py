@@ -98,6 +98,10 @@ class Store:
         found: bytes = _client(self.url).get_object(Bucket=self.bucket, Key=name)["Body"].read()
         return found
 
+    def delete(self, name: str) -> None:
+        """Remove an object."""
+        _client(self.url).delete_object(Bucket=self.bucket, Key=name)
+
     def names(self) -> list[str]:
         """All objects of the bucket."""
         found = _client(self.url).list_objects_v2(Bucket=self.bucket)

@@ -194,6 +194,7 @@ def test_the_public_names_are_these() -> None:
         "Pool",
         "PushReport",
         "RandesError",
+        "Recipe",
         "RunOptions",
         "SealReport",
         "TaskInput",

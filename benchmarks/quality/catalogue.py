@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import merging
 import methods as m
+import registry
 from methods import FIXED, Method, superposed
+from single import drop_and_rescale as drop
+from single import ultra_delta
 from superposition import GAUSSIAN, PER_ELEMENT
 
 from banks import Setting, bank, own_deltas
@@ -20,6 +23,10 @@ CROWDS = (1, 2, 4, 8, 16, 32, 64, 96)
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"
 SHARES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 TALL = (0.6, 0.5, 0.4, 0.3, 0.2)
+#: Bits an element for all tasks together that single deltas are cut to.
+IN_ALL = (0.5, 1, 2, 4)
+#: UltraDelta's own factor.
+PAST_THREE = (1.3, 1.0, 0.7, 0.5, 0.3, 0.2, 0.1)
 PAST_ONE = (1.6, 1.4, 1.2, 1.0, 0.8, 0.6, 0.4, 0.2)
 
 #: (groups, bits, one element in m) of the bed's own tasks, by bits in all; 0 groups: one a task.
@@ -57,6 +64,19 @@ def baselines() -> list[Method]:
         Method("BitDelta (1 bit)", OWN, m.bit_delta, FIXED),
         *(Method(f"SVD rank {rank}", OWN, m.truncated_svd(rank)) for rank in (1, 2, 4, 16)),
         *(Method(f"own delta {bits} bit", OWN, own_deltas(bits), FIXED) for bits in (1, 2, 4)),
+        *(
+            Method(f"drop and rescale, {bits:g} bit in all", OWN, drop(bits), seeds=True)
+            for bits in IN_ALL
+        ),
+        *(
+            Method(f"UltraDelta, {bits:g} bit in all", OWN, ultra_delta(bits), PAST_THREE, True)
+            for bits in IN_ALL
+        ),
+        *(
+            Method(f"deltatensors, {strategy}", OWN, registry.deltatensors(strategy), FIXED)
+            for strategy in ("int4", "quantized")
+        ),
+        Method("dmx-compress, delta", OWN, registry.dmx(), FIXED),
     ]
 
 

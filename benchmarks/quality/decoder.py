@@ -18,8 +18,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PRE_TRAINING = Recipe(steps=450, rate=2e-3, batch=8, decay=0.01)
 #: The base goes on, on a little of everything, as a language model that has seen the web.
-GENERALISING = Recipe(steps=4000, rate=2e-3, batch=16, decay=0.01, seed=2, half=True)
-FINE_TUNING = Recipe(steps=300, rate=2e-4, batch=16, seed=1, half=True)
+GENERALISING = Recipe(steps=1600, rate=2e-3, batch=16, decay=0.01, seed=2, half=True)
+FINE_TUNING = Recipe(steps=200, rate=2e-4, batch=16, seed=1, half=True)
 FAR_FINE_TUNING = Recipe(steps=110, rate=1e-3, batch=8, seed=1)
 #: Windows of 96 bytes from each part of a domain's held-out text, by bed.
 HELD_OUT_WINDOWS = {

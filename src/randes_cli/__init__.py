@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from randes_cli.errors import OutOfResources as OutOfResources
     from randes_cli.errors import RandesError as RandesError
     from randes_cli.errors import UsageError as UsageError
+    from randes_cli.files.recipe import Recipe as Recipe
     from randes_cli.files.records import TaskRecord as TaskRecord
     from randes_cli.live.mixed import MixedModel as MixedModel
     from randes_cli.live.mixed import attach as attach
@@ -105,6 +106,7 @@ _HOME = {
     "Pool": "live.pool",
     "PushReport": "ops.push",
     "RandesError": "errors",
+    "Recipe": "files.recipe",
     "RunOptions": "specs",
     "SealReport": "reports",
     "TaskInput": "specs",
@@ -166,6 +168,7 @@ __all__ = [
     "Pool",
     "PushReport",
     "RandesError",
+    "Recipe",
     "RunOptions",
     "SealReport",
     "TaskInput",

@@ -40,7 +40,7 @@ __all__ = [
 
 #: What stands between an address' scheme and its host: a name, with or without a secret (which may
 #: hold slashes), or a token. The container of an abfs:// address is none.
-_SECRET = re.compile(r"(?<=://)[^/@:\s]*:(?!\d{1,5}(?:/|\s|$))[^@\s]*@")
+_SECRET = re.compile(r"(?<=://)[^/@:\s]*:(?!\d{1,5}(?:/|\s|$))[^@\s\"']*@")
 _LOGIN = re.compile(r"(?<!\babfs://)(?<!\babfss://)(?<=://)[^/@\s]*@")
 #: What follows an address: signatures and tokens as a rule.
 _QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?'\"<>]*)\?[^\s'\"<>]*")
@@ -59,7 +59,11 @@ def counted(number: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text with control and direction characters spelled out: names come from strangers."""
+    """Text for people: control and direction characters are spelled out, logins left out.
+
+    Names come from strangers, addresses from people whose secrets are in them.
+    """
+    text = without_login(text)
     if text.isprintable():
         return text
     return "".join(
@@ -73,7 +77,7 @@ class RandesError(Exception):
     exit_code = 70
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(printable(without_login(text)))
+        super().__init__(printable(text))
 
 
 class CheckFailed(RandesError):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 
 from randes_cli.core.roles import exact_roles
 from randes_cli.plan import superposable, tensor_bytes
@@ -55,6 +56,10 @@ class TaskFit:
     unmatched: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()))
 
 
+#: Why a tensor that has no such role is kept exactly.
+ASKED = "as asked (--exact)"
+
+
 def _other(tensor: TensorInfo) -> str:
     return "outside the targets" if superposable(tensor) else "integer or scalar"
 
@@ -63,7 +68,7 @@ def fit_task(
     base: Mapping[str, TensorInfo],
     task: Mapping[str, TensorInfo],
     superposed_names: Iterable[str],
-    reasons: Mapping[str, str] | None = None,
+    reasons: Mapping[str, str] = MappingProxyType({}),
 ) -> TaskFit:
     """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names.
 
@@ -87,7 +92,7 @@ def fit_task(
         elif name in eligible and tensor.dtype in FLOAT_DTYPES:
             superposed[name] = tensor
         else:
-            exact[name] = roles.get(name) or (reasons or {}).get(name) or _other(tensor)
+            exact[name] = roles.get(name) or reasons.get(name) or _other(tensor)
     missing = tuple(name for name in base if name not in task)
     extra = tuple(name for name in task if name not in base)
     return TaskFit(

@@ -18,6 +18,7 @@ from randes_cli.core.roles import exact_roles
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import group_by_type, layer_order
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
+from randes_cli.errors import UsageError
 from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
 
 #: Elements of one chunk, the piece of a tensor that has a digest of its own.
@@ -169,15 +170,22 @@ def is_target(name: str, targets: str) -> bool:
     return bool(re.search(targets, name))
 
 
-def choose_exact(base: Iterable[TensorInfo], transform: Transform) -> Transform:
+def choose_exact(
+    base: Iterable[TensorInfo], transform: Transform, pattern: str | None = None
+) -> Transform:
     """The transform that leaves a base's statistics and constants as they are.
 
-    What it leaves already, it goes on leaving.
+    And the tensors that it leaves already, or that `pattern` finds in their names. Raises
+    UsageError where it finds none.
     """
-    named = {tensor.name: tensor for tensor in base}
-    found = {*exact_roles(named), *transform.exact}
-    exact = frozenset(n for n in found if n in named and superposable(named[n]))
-    return replace(transform, exact=exact)
+    named = {tensor.name: tensor for tensor in base if superposable(tensor)}
+    found = {name for name in (*exact_roles(named), *transform.exact) if name in named}
+    if pattern is not None:
+        asked = {name for name in named if re.search(pattern, name)}
+        if not asked:
+            raise UsageError(f"--exact {pattern!r}: no tensor of the base has such a name")
+        found |= asked
+    return replace(transform, exact=frozenset(found))
 
 
 def choose_targets(base: Iterable[TensorInfo], transform: Transform) -> Transform:

@@ -104,6 +104,15 @@ class Signs(str, Enum):
     two_sided = "two-sided"
 
 
+def check_pattern(what: str, text: str) -> None:
+    """Raise UsageError for what is no regular expression."""
+    check_line(what, text)
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(f"{what}: not a regular expression: {error}") from None
+
+
 class Rest(str, Enum):
     """What becomes of tensors outside the targets."""
 
@@ -159,10 +168,7 @@ class Transform:
         LIMITS["every"].check("--every", self.every)
         check_line("--targets", self.targets)
         if self.matched is None and self.targets not in ("all", "attn", "mlp"):
-            try:
-                re.compile(self.targets)
-            except (re.error, OverflowError, RecursionError) as error:
-                raise UsageError(f"--targets: not a regular expression: {error}") from None
+            check_pattern("--targets", self.targets)
 
     @property
     def preset(self) -> str | None:
@@ -260,6 +266,7 @@ class PackOptions:
         seed: bank seed; a task's seed is this plus its index.
         fit: choose the bits, groups and share that are predicted to keep most of the gain in a
             bank of this size (``500MB``) or ratio to the base (``1.1``); then these do not count.
+        exact: a regular expression: tensors with such names are kept exactly, for each task.
         keep: choose them for the smallest bank that is predicted to keep this share of the gain
             over the base (``99%``).
         groups: superpositions side by side; tasks that name none are dealt by index.
@@ -282,6 +289,7 @@ class PackOptions:
     groups: int = 1
     fit: str | None = None
     keep: str | None = None
+    exact: str | None = None
     base_storage: BaseStorage = BaseStorage.embed
     capacity: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -295,6 +303,8 @@ class PackOptions:
         check_shard_size(self.max_shard_size)
         if self.adapters and self.merge_adapters:
             raise UsageError("--adapters keeps adapters as they are; leave --merge-adapters out")
+        if self.exact is not None:
+            check_pattern("--exact", self.exact)
         if self.fit is not None and self.keep is not None:
             raise UsageError("--fit asks for a size and --keep for a quality: give one of them")
         if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):

@@ -269,11 +269,15 @@ def push(
     revision: str | None = None,
     message: str | None = None,
     max_shard_size: int | None = None,
+    license: str | None = None,
+    collection: str | None = None,
 ) -> PushReport:
     """Upload a bank and a model card to the Hub in one commit; the repository is made if need be.
 
     `private` decides for a new repository only; `revision` is a branch, made where missing. A
     bank above `max_shard_size` bytes (None: 50 GB, the Hub's largest file) is uploaded in shards.
+    `license` is what the card says (None: what the models' own cards do, or the base's);
+    `collection` a title, of one that is made where missing, or the slug of one.
     Raises UsageError for a bad name, BankDamaged, and HubError.
     """
     from randes_cli.ops import push as module
@@ -285,6 +289,8 @@ def push(
         revision=revision,
         message=message,
         max_shard_size=max_shard_size,
+        license=license,
+        collection=collection,
     )
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from randes_cli import Bank
 from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.hub_ref import HubRef, parse_ref
+from randes_cli.files.location import as_place
 from tests.cli.conftest import Result
 
 Run = Callable[..., Result]
@@ -91,12 +92,32 @@ def test_a_pasted_address_of_the_hub_is_the_model(address: str, ref: HubRef) -> 
     assert parse_ref(address) == ref
 
 
+def test_pages_of_other_things_are_refused() -> None:
+    with pytest.raises(UsageError, match="models of the Hub, not datasets"):
+        parse_ref("https://hf.co/datasets/a/b")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/base", "https://example.com/org/name"])
+def test_other_addresses_are_of_stores(address: str) -> None:
+    assert parse_ref(address) is None
+    assert str(as_place(address)) == address
+
+
 @pytest.mark.parametrize(
-    "address", ["s3://bucket/base", "https://example.com/org/name", "https://hf.co/datasets/a/b"]
+    ("address", "said"),
+    [
+        ("gs://b/x", r"gs:// needs gcsfs: pip install 'randes-cli\[gcs\]'"),
+        ("az://b/x", r"az:// needs adlfs: pip install 'randes-cli\[azure\]'"),
+        ("s4://b/x", "s4:// is no store that fsspec knows"),
+        ("zip://a::s3://b/x", "an address in an address"),
+        ("s3://KEY:se/cret@b/x", r"^s3://b/x: holds a login"),
+    ],
 )
-def test_other_addresses_are_refused(address: str) -> None:
-    with pytest.raises(UsageError, match=r"download it first|models of the Hub, not datasets"):
-        parse_ref(address)
+def test_addresses_that_cannot_be_read_say_why(address: str, said: str) -> None:
+    from randes_cli.files.sources import Sources
+
+    with pytest.raises(UsageError, match=said):
+        Sources().open(address)
 
 
 def test_a_name_in_a_folder_that_is_here_is_no_model(

@@ -57,3 +57,19 @@ def test_a_repository_that_is_not_there_is_one_line(
     result = randes("inspect", "maker/none")
     assert result.code == 9
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_push_says_where_it_went_and_what_the_card_lacks(
+    bank: Path,
+    hub: HubServer,
+    randes: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    pushed = randes("push", bank, "maker/bank", "--collection", "Our banks")
+    assert pushed.out.split() == [
+        f"{hub.url}/maker/bank",
+        f"{hub.url}/collections/maker/our-banks-0123456789ab",
+    ]
+    assert "say --license ID" in pushed.err
+    assert "license" not in randes("push", bank, "maker/bank", "--license", "mit").err

@@ -18,8 +18,9 @@ from randes_cli.errors import CheckpointError, HubError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub import fetch, open_hub_bank, open_remote_bank
 from randes_cli.files.hub_ref import HubRef
+from randes_cli.ops.card import MARKER, model_card
 from randes_cli.ops.describe import BankReport, describe
-from randes_cli.ops.push import MARKER, model_card, push
+from randes_cli.ops.push import push
 from randes_cli.specs import TaskInput
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def test_the_front_matter_is_yaml_and_names_a_base_of_the_hub(report: BankReport
     assert front_matter(model_card(found, repo=ID, file="two.randes")) == {
         "library_name": "randes",
         "base_model": "org/base",
+        "base_model_relation": "finetune",
         "tags": ["randes", "model-compression", "multi-task"],
     }
 

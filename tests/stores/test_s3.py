@@ -302,9 +302,14 @@ def test_no_secret_of_an_address_is_recorded_or_printed(
     far: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     signed = [far.signed(f"{name}.safetensors") for name in ("base", "cars")]
+    pack("base.safetensors", inputs("", "cars"), far.at("x.randes"))
     assert run(["pack", signed[0], f"cars={signed[1]}", "-o", "x.randes"]) == 0
     assert run(["inspect", "x.randes", "--manifest"]) == 0
     assert run(["remove", "x.randes", "-t", "cars", "--debug"]) != 0
+    assert run(["pack", *signed, "-o", "j.randes", "--json", "--dry-run"]) == 0
+    assert run(["diff", signed[0], "cars.safetensors", "--json"]) == 1
+    assert run(["verify", "x.randes", "--against", f"cars={signed[1]}", "--json"]) == 0
+    assert run(["verify", far.signed("x.randes")]) == 0
     assert run(["inspect", signed[0], "--debug"]) == 3
     assert run(["inspect", far.signed("none.randes"), "--debug"]) == 5
     login = f"s3://AKIA:{SECRET}@{far.bucket}/x.randes"

@@ -7,15 +7,16 @@ integers, and one commit puts it in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import Altered, add_files, check_bytes, fill
+from randes_cli.build.layout import new_size
 from randes_cli.build.passes import Passes, TooNarrow
-from randes_cli.build.records import recorded_source, supposed_record, task_record
+from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record, task_record
 from randes_cli.build.relate import relate
 from randes_cli.build.sample import (
     Measured,
@@ -35,7 +36,7 @@ from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
 from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import BaseRecord
+from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
@@ -139,13 +140,22 @@ class Build:
         else:
             lengths = sampled_lengths(self.base, coming, self.steps.exponents(), rows)
         added = [
-            supposed_record(one, (n for n, c in zip(rows, there, strict=True) if c))
+            supposed_record(
+                base,
+                one,
+                (n for n, c in zip(rows, there, strict=True) if c),
+                source=recorded_source(one.source.source, self.path),
+            )
             for one, there in zip(coming, lengths.changed.T, strict=True)
         ]
         statistics = self._statistics(lengths)
-        manifest = replace(start.with_tasks([*start.tasks, *added]), cells=statistics.cells)
+        manifest = replace(self._with(added), cells=statistics.cells)
         manifest = with_defaults(manifest, statistics.known)
-        return Built(self.estimate(seal_bits), manifest, statistics)
+        if self.draft.old is not None:
+            return Built(self.estimate(seal_bits), manifest, statistics)
+        whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
+        size = new_size(self.draft, self.steps, whole, statistics, seal_bits)
+        return Built(size, manifest, statistics)
 
     # Writing
 
@@ -245,6 +255,11 @@ class Build:
             task_record(base, p, tally, source=recorded_source(p.source.source, self.home))
             for p in coming
         ]
+        return self._with(records)
+
+    def _with(self, records: Sequence[TaskRecord]) -> Manifest:
+        """The manifest with these records of the tasks that come, and the steps."""
+        start, coming = self.draft.start, self.draft.coming
         steps, widths = self.steps.tables(self.draft.units)
         return replace(
             start.with_tasks([*start.tasks, *records]),

@@ -213,8 +213,11 @@ class _Edit:
             raise UsageError(f"{self.old.path}: holds adapters as they are; there is no base")
         if self.start.next_index + len(tasks) > LIMITS["next_index"].most:
             raise MismatchError(f"{self.old.path}: no index is left for a new task; pack it anew")
+        asked = self.start.transform.exact
         for index, task in enumerate(tasks, self.start.next_index):
-            opened, fit = open_coming(self.stack, task, self.source(), names, options.opening)
+            opened, fit = open_coming(
+                self.stack, task, self.source(), names, asked, options.opening
+            )
             group, seed = self._group_for(task, places.get(task.name)), self.start.seed + index
             if self.start.version > 1:
                 seed = task_seed(self.start.seed, index)

@@ -16,7 +16,7 @@ from randes_cli.files.shared import find_ties, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
-from randes_cli.fit import TaskFit
+from randes_cli.fit import ASKED, TaskFit
 from randes_cli.plan import Unit, choose_exact, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
@@ -156,10 +156,11 @@ def _open_inputs(
     if base is not None and here(base):
         found = replace(found, source=untied(found.source, find_ties(found.source, {}, {})))
     tensors = list(found.source.tensors.values())
-    transform = choose_targets(tensors, choose_exact(tensors, options.transform))
+    transform = choose_targets(tensors, choose_exact(tensors, options.transform, options.exact))
     units = plan_units(tensors, transform)
     names = {name for unit in units for name in unit.names}
-    reasons = dict.fromkeys(options.transform.exact, _NOT_FINITE)
+    reasons = dict.fromkeys(transform.exact, ASKED)
+    reasons.update(dict.fromkeys(options.transform.exact, _NOT_FINITE))
     made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):

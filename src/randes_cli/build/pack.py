@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from randes_cli.build.build import Build
+from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
+from randes_cli.build.layout import default_capacity
 from randes_cli.build.pack_report import as_sealed, pack_report
 from randes_cli.build.records import recorded_source, recorded_words
-from randes_cli.build.seal import seal_locked
+from randes_cli.build.seal import TooLarge, check_limit, seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
@@ -62,9 +63,10 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
+    how = _packed if options.fit is None and options.keep is None else _fitted
     while True:
         try:
-            return _packed(base, tasks, out, options, run, force, dry_run, progress)
+            return how(base, tasks, out, options, run, force, dry_run, progress)
         except _KeptExactly as again:
             exact = options.transform.exact | again.names
             options = replace(options, transform=replace(options.transform, exact=exact))
@@ -99,10 +101,12 @@ def _packed(
     force: bool,
     dry_run: bool,
     progress: Progress,
+    limit: int | None = None,
 ) -> PackReport:
-    """`pack`, once its words are checked."""
-    if options.fit is not None or options.keep is not None:
-        options = _fitted(base, tasks, out, options, run)
+    """`pack` with these very bits and groups.
+
+    Raises TooLarge in place of writing a bank of more than `limit` bytes.
+    """
     seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
     if seal_bits is not None:
         options = replace(options, bits=16)
@@ -119,12 +123,19 @@ def _packed(
             return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
         if seal_bits is None:
-            return _written(inputs, out, options, run, force, progress)
+            return _written(inputs, out, options, run, force, progress, limit=limit)
         with passing_name(out) as live:
             report = _written(inputs, live, options, run, force, progress, seal_bits, out)
             with in_use(live):
                 sealed = seal_locked(
-                    live, out, seal_bits, run, force=force, most=most, progress=progress
+                    live,
+                    out,
+                    seal_bits,
+                    run,
+                    force=force,
+                    most=most,
+                    limit=limit,
+                    progress=progress,
                 )
             return replace(
                 report,
@@ -144,12 +155,18 @@ def _written(
     progress: Progress,
     seal_bits: int | None = None,
     home: Place | None = None,
+    limit: int | None = None,
 ) -> PackReport:
     """Write a live bank, and report it as it is or will be sealed (then at `home`)."""
     build = _build(inputs, out, options, run, force, progress, home)
     if seal_bits is not None:
         build.most = 0  # it is one file, and passes
-    return build.write(lambda built: pack_report(inputs, build, built, seal_bits, dry_run=False))
+
+    def report(built: Built) -> PackReport:
+        check_limit(built.bytes, limit)
+        return pack_report(inputs, build, built, seal_bits, dry_run=False)
+
+    return build.write(report)
 
 
 def _check_sealable(inputs: Inputs, bits: int) -> None:
@@ -177,7 +194,7 @@ def _build(
         transform=inputs.transform,
         bits=options.bits,
         seed=options.seed,
-        capacity=options.capacity or max(16, 2 * max(held.values())),
+        capacity=options.capacity or default_capacity(held.values()),
         next_index=0,
         base=BaseRecord(
             recorded_source(base.name, home or out) if base.name else recorded_words(base.claimed),
@@ -219,20 +236,42 @@ def _build(
 
 
 def _fitted(
-    base: str | None, tasks: Sequence[TaskInput], out: Place, options: PackOptions, run: RunOptions
-) -> PackOptions:
-    """The options with the bits, groups and share that are predicted best for what is asked."""
+    base: str | None,
+    tasks: Sequence[TaskInput],
+    out: Place,
+    options: PackOptions,
+    run: RunOptions,
+    force: bool,
+    dry_run: bool,
+    progress: Progress,
+) -> PackReport:
+    """`pack` with the bits, groups and share that are predicted best for what is asked.
+
+    A bank that would come to more than it may is not written: the next best choice is.
+    """
     if any(task.group is not None for task in tasks):
         raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
-    tried = replace(options, fit=None, keep=None, bits=16, groups=1, share=1)
-    report = pack(base, tasks, out, tried, run, force=True, dry_run=True)
-    if not report.alternatives:
+    plain = replace(options, fit=None, keep=None, bits=16, groups=1, share=1)
+    report = _packed(base, tasks, out, plain, run, True, True, no_progress)
+    choices, limit = report.alternatives, None
+    if not choices:
         raise UsageError(
             "--fit and --keep need a prediction, and of this transform or of adapters as they are "
             "nothing was measured: say --bits and --groups"
         )
-    if options.keep is not None:
-        best = smallest_keeping(report.alternatives, parse_keep(options.keep))
-    else:
-        best = best_fit(report.alternatives, parse_limit(str(options.fit), report.base_bytes))
-    return replace(tried, bits=best.bits, groups=best.groups, share=best.share)
+    if options.fit is not None:
+        limit = parse_limit(options.fit, report.base_bytes)
+    while True:
+        if limit is None:
+            best = smallest_keeping(choices, parse_keep(str(options.keep)))
+        else:
+            best = best_fit(choices, limit)
+        chosen = replace(plain, bits=best.bits, groups=best.groups, share=best.share)
+        try:
+            made = _packed(base, tasks, out, chosen, run, force, dry_run, progress, limit)
+            check_limit(made.bank_bytes, limit)
+            return made
+        except TooLarge as found:
+            choices = tuple(
+                replace(one, bank_bytes=found.size) if one is best else one for one in choices
+            )

@@ -9,16 +9,16 @@ import numpy as np
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
+from randes_cli.build.layout import as_sealed_to, choice_size
 from randes_cli.build.records import task_summary
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.records import SealRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.coefficients import with_defaults
-from randes_cli.stats.frontier import Outline, group_choices, marked, weigh_all
+from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.summaries import predictable, summaries
 
@@ -30,15 +30,14 @@ def pack_report(
     tensors = list(inputs.base.source.tensors.values())
     manifest, start = built.manifest, build.draft.start
     if seal_bits is not None:
-        groups = {task.group for task in manifest.tasks}
-        manifest = manifest.with_sealed(dict.fromkeys(groups, SealRecord(seal_bits)))
+        manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
     known = built.statistics.known
     manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
     predicted = summaries(manifest, built.statistics)
     size, bits = built.bytes, seal_bits or start.bits
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
     told = predictable(manifest)
-    choices = _alternatives(build, sealed_size, lengths, bits) if told else ()
+    choices = _alternatives(build, built, sealed_size, lengths, bits) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)
@@ -90,8 +89,10 @@ def as_sealed(
     )
 
 
-def _alternatives(build: Build, size: int, lengths: Lengths, bits: int) -> tuple[Alternative, ...]:
-    """What other bits and groups would weigh and give back."""
+def _alternatives(
+    build: Build, built: Built, size: int, lengths: Lengths, bits: int
+) -> tuple[Alternative, ...]:
+    """What other bits, groups and shares would weigh and give back; the best to the byte."""
     draft, groups = build.draft, build.draft.start.groups
     names = {name for unit in build.steps.ready for name in unit.names}
     base = list(draft.base.tensors.values())
@@ -100,13 +101,35 @@ def _alternatives(build: Build, size: int, lengths: Lengths, bits: int) -> tuple
         [tensor for tensor in base if tensor.name in names],
         lengths,
         [participant.index for participant in draft.coming],
-        draft.estimate((), build.cells),
         draft.start.capacity,
     )
     here = groups, bits, draft.start.shares.get(0, 1)
-    return marked(
+    outline = outline.with_size(*here, size)
+    found = marked(
         replace(one, bank_bytes=size, present=True)
         if (one.groups, one.bits, one.share) == here
         else one
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )
+    return _exact_where_shown(build, built, found)
+
+
+def _exact_where_shown(
+    build: Build, built: Built, choices: tuple[Alternative, ...]
+) -> tuple[Alternative, ...]:
+    """The choices, those on the frontier with the bytes of the files that they would make."""
+    sizes: dict[tuple[int, int, int], int] = {}
+    while True:
+        shown = [one for one in frontier(choices) if not one.present and _key(one) not in sizes]
+        if not shown:
+            return choices
+        for one in shown:
+            parts = build.draft, build.steps, built.manifest, built.statistics
+            sizes[_key(one)] = choice_size(*parts, one)
+        choices = marked(
+            replace(one, bank_bytes=sizes.get(_key(one), one.bank_bytes)) for one in choices
+        )
+
+
+def _key(one: Alternative) -> tuple[int, int, int]:
+    return one.groups, one.bits, one.share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,9 @@ from randes_cli.limits import CONTROL, LONGEST_NAME
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo
+
+#: In place of the fingerprint of what has not been read.
+NO_FINGERPRINT = "0" * 32
 
 
 def recorded_source(source: str, bank: Place) -> str:
@@ -64,9 +67,28 @@ def task_record(
     base: Mapping[str, TensorInfo], participant: Participant, tally: Tally, *, source: str
 ) -> TaskRecord:
     """The record of a task whose tensors have all been read."""
-    tensors, fit, opened = participant.source.tensors, participant.fit, participant.opened
-    index = participant.index
+    tensors, index = participant.source.tensors, participant.index
     changed = {name for name in tensors if (index, name) in tally.changed}
+    found = content_fingerprint(participant.source, tally.joined(index, tensors))
+    return _record(base, participant, changed, found, source)
+
+
+def supposed_record(
+    base: Mapping[str, TensorInfo], participant: Participant, changed: Iterable[str], *, source: str
+) -> TaskRecord:
+    """The record that a task would get, were `changed` all that differs from the base."""
+    supposed = {*changed, *participant.fit.exact}
+    return _record(base, participant, supposed, NO_FINGERPRINT, source)
+
+
+def _record(
+    base: Mapping[str, TensorInfo],
+    participant: Participant,
+    changed: Container[str],
+    found: str,
+    source: str,
+) -> TaskRecord:
+    tensors, fit, opened = participant.source.tensors, participant.fit, participant.opened
     same = {
         name
         for name, tensor in tensors.items()
@@ -82,11 +104,11 @@ def task_record(
         dtype = Counter(tensor.dtype for tensor in shared.values()).most_common(1)[0][0]
     return TaskRecord(
         name=participant.name,
-        index=index,
+        index=participant.index,
         seed=participant.seed,
         group=participant.group,
         source=source,
-        fingerprint=content_fingerprint(participant.source, tally.joined(index, tensors)),
+        fingerprint=found,
         metadata=dict(participant.source.metadata),
         dtype=dtype,
         unchanged=frozenset(same),
@@ -101,23 +123,6 @@ def task_record(
         left_out=opened.beside.left_out,
         pickle=opened.beside.pickle,
         ties=ties_of(participant.source),
-    )
-
-
-def supposed_record(participant: Participant, changed: Iterable[str]) -> TaskRecord:
-    """The record that a task would get, were `changed` all that differs from the base."""
-    tensors, fit = participant.source.tensors, participant.fit
-    return TaskRecord(
-        participant.name,
-        participant.index,
-        participant.seed,
-        participant.group,
-        participant.source.source,
-        "",
-        {},
-        unchanged=frozenset(fit.superposed) - frozenset(changed),
-        missing=frozenset(fit.missing),
-        own={name: tensors[name] for name in fit.exact},
     )
 
 

@@ -8,7 +8,7 @@ the digests of what it reads: a bank that changes between them is damaged, not s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors
 from randes_cli.build.cutting import Cutting, Sum
+from randes_cli.build.layout import bank_size
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
@@ -42,6 +43,20 @@ from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, stored_statistics
 from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress
+
+
+class TooLarge(Exception):
+    """A bank would come to more bytes than it may have: so many."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+def check_limit(size: int, limit: int | None) -> None:
+    """Raise TooLarge where a bank may not have this size."""
+    if limit is not None and size > limit:
+        raise TooLarge(size)
 
 
 def check_seal_bits(bits: int) -> int:
@@ -114,11 +129,16 @@ def seal_locked(
     force: bool = False,
     dry_run: bool = False,
     most: int | None = None,
+    limit: int | None = None,
     progress: Progress = no_progress,
 ) -> SealReport:
-    """`seal`, where the caller holds the lock of `target`."""
+    """`seal`, where the caller holds the lock of `target`.
+
+    Raises TooLarge in place of writing a bank of more than `limit` bytes.
+    """
     with open_bank(as_source(bank)) as old:
-        return _Sealing(old, bits, run, progress, most).run(target, force=force, dry_run=dry_run)
+        sealing = _Sealing(old, bits, run, progress, most)
+        return sealing.run(target, force=force, dry_run=dry_run, limit=limit)
 
 
 def fit_bits(bank: StrPath, limit: str | None) -> int:
@@ -167,21 +187,24 @@ class _Sealing:
         share = share_of(tensor, group, self.old.manifest.shares)
         return Sum(group, tensor, share, chunks(*stored.matrix))
 
-    def run(self, target: Place, *, force: bool, dry_run: bool) -> SealReport:
+    def run(
+        self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
+    ) -> SealReport:
         made = [tensor for one in self.sums for tensor in self._tensors(one)]
         gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
         kept = [key for key in content_keys(self.old) if key not in gone]
         measured = [self._measured(group) for group in self.groups]
-        freed = sum(self.old.info(one.key).nbytes for one in self.sums)
-        size = self.old.size - freed + tensor_bytes([*made, *measured])
+        candidates = [*map(self.old.info, kept), *made, *measured, *closing_tensors()]
+        supposed, statistics = self._sealed()
+        size = bank_size(candidates, self._layout(kept, measured), supposed)
         if dry_run:
-            return self._report(target, *self._sealed(), size, dry_run=True)
+            return self._report(target, supposed, statistics, size, dry_run=True)
+        check_limit(size, limit)
         most = most_bytes(self.most, size, self.old.most)
         check_space(target, size)
         self.cutting.measure()
         with bank_output(target, force=force, most=most) as out:
             out.reserve(size)
-            candidates = [*map(self.old.info, kept), *made, *measured, *closing_tensors()]
             writer = BankWriter(out, header_room(candidates))
             copy_tensors(writer, self.old, kept, self.cutting.progress)
             for number in (0, 1):  # scales, then codes
@@ -194,10 +217,16 @@ class _Sealing:
             for tensor, group in zip(measured, self.groups, strict=True):
                 writer.add_whole(tensor, statistics.known.cut[group].astype("<f8").tobytes())
             size = writer.finish(manifest)
+            check_limit(size, limit)
             return self._report(target, manifest, statistics, size, dry_run=False)
 
     def _tensors(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
         return sealed_tensors(one.group, one.tensor, self.bits, one.share)
+
+    def _layout(self, kept: Iterable[str], measured: Iterable[TensorInfo]) -> list[TensorInfo]:
+        """The tensors of the sealed bank in the order of the file, but for the last."""
+        scales, codes = zip(*map(self._tensors, self.sums), strict=True) if self.sums else ((), ())
+        return [*map(self.old.info, kept), *scales, *codes, *measured]
 
     def _write_scales(self, writer: BankWriter) -> None:
         for one in self.sums:

@@ -47,6 +47,15 @@ class Steps:
         self.ready: dict[Unit, Step] = {}
         self.spreads: dict[Unit, Spread] = {}
 
+    def again(self, bits: int, capacity: int) -> Steps:
+        """The steps that the same samples give at another width or capacity."""
+        if (bits, capacity) == (self.bits, self.capacity):
+            return self
+        made = Steps({}, bits=bits, capacity=capacity, fixed=self.fixed)
+        for unit, spread in self.spreads.items():
+            made.sampled(unit, spread)
+        return made
+
     @property
     def known(self) -> dict[Unit, Step]:
         """Every unit's step, superposed now or not."""

@@ -23,7 +23,7 @@ from randes_cli.files.shared import find_ties, ties_of, whole_of
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
-from randes_cli.fit import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.fit import ASKED, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
 from randes_cli.specs import (
     OpenOptions,
     TaskInput,
@@ -50,7 +50,7 @@ def fit_to(
     base: Source,
     task: Source,
     names: Collection[str],
-    reasons: Mapping[str, str] | None = None,
+    reasons: Mapping[str, str],
 ) -> TaskFit:
     """What becomes of a task's tensors; `names` are the units', `reasons` as of `fit_task`.
 
@@ -198,6 +198,7 @@ def open_coming(
     task: TaskInput,
     base: Source,
     names: Collection[str],
+    asked: Collection[str],
     opening: OpenOptions,
 ) -> tuple[OpenTask, TaskFit]:
     """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
@@ -209,7 +210,7 @@ def open_coming(
     def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
         opened = kept_once(open_task(task, checkpoint, base, Origin()), base, here=here)
-        return opened, fit_to(base, opened.source, names)
+        return opened, fit_to(base, opened.source, names, dict.fromkeys(asked, ASKED))
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:

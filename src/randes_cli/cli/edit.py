@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,7 +86,7 @@ def add(
     from randes_cli.files.words import task_input
     from randes_cli.specs import EditOptions
 
-    talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
+    talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()
     inputs = [task_input(task) for task in tasks]
     opening = o.opening(allow_pickle, trust_remote_code_files, safetensors_only, weights_key)
     with talk.progress() as progress:
@@ -101,7 +101,7 @@ def add(
             progress=progress,
         )
     left = {task.index for task in report.after}
-    _tell(talk, report, (t.name for t in report.before if forget and t.index not in left))
+    tell(talk, report, (t.name for t in report.before if forget and t.index not in left))
 
 
 def remove(
@@ -127,7 +127,7 @@ def remove(
     from randes_cli.files.sources import own_bank
     from randes_cli.specs import EditOptions
 
-    talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
+    talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()
     chosen = [*(names or []), *(task or [])]
     if not chosen:
         raise UsageError("say --task NAME (or NAME alone, several too)")
@@ -147,26 +147,33 @@ def remove(
             forget=forget,
             progress=progress,
         )
-    _tell(talk, report, chosen if forget else ())
+    tell(talk, report, chosen if forget else ())
 
 
-def _tell(talk: Talk, report: EditReport, forgotten: Iterable[str]) -> None:
-    """What an edit did, and which tasks it only forgot."""
+def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
+    """Says what an edit did, and which tasks it only forgot.
+
+    Made before the edit: nothing is loaded, and so nothing can fail, after its commit.
+    """
     from randes_cli.cli.render.tables import edit_table
     from randes_cli.cli.render.verdict import lost_lines
 
-    names = ", ".join(forgotten)
-    words = (
-        f"forgot {names}: their deltas stay in the bank as interference, and anyone who kept "
-        "their seeds can still retrieve them; to take them out, remove them with their checkpoints"
-    )
-    talk.tell(
-        report,
-        lambda width: edit_table(report, width),
-        read=report.read_bytes,
-        written=report.bytes_after,
-        after=[*lost_lines(report.after), *([words] if names else [])],
-    )
+    def tell(talk: Talk, report: EditReport, forgotten: Iterable[str]) -> None:
+        names = ", ".join(forgotten)
+        words = (
+            f"forgot {names}: their deltas stay in the bank as interference, and anyone who kept "
+            "their seeds can still retrieve them; to take them out, remove them with their "
+            "checkpoints"
+        )
+        talk.tell(
+            report,
+            lambda width: edit_table(report, width),
+            read=report.read_bytes,
+            written=report.bytes_after,
+            after=[*lost_lines(report.after), *([words] if names else [])],
+        )
+
+    return tell
 
 
 def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:

@@ -165,6 +165,15 @@ Others = Annotated[
         rich_help_panel=MADE,
     ),
 ]
+Exact = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="Keep tensors with such names exactly, for each task: ^head, say.",
+        show_default=False,
+        rich_help_panel=MADE,
+    ),
+]
 Storage = Annotated[
     Where,
     typer.Option(

@@ -41,6 +41,7 @@ def pack(
     targets: m.Targets = "all",
     every: m.Every = 1,
     rest: m.Others = Rest.sum,
+    exact: m.Exact = None,
     base_storage: m.Storage = m.Where.embed,
     max_shard_size: o.MaxShardSize = None,
     threads: o.Threads = 0,
@@ -103,13 +104,13 @@ def _what(
     base: str | None, tasks: list[str] | None, recipe: Path | None, words: dict[str, Any]
 ) -> tuple[str | None, tuple[TaskInput, ...], dict[str, Any]]:
     """Base, tasks and option words, from the command line or from a recipe."""
-    from randes_cli.files.recipe import read_recipe
+    from randes_cli.files.recipe import Recipe
     from randes_cli.files.words import task_input
 
     if recipe is not None:
         if base is not None:
             raise UsageError(f"{base}: the recipe names base and tasks; leave them out here")
-        found = read_recipe(recipe)
+        found = Recipe.read(recipe)
         return found.base, found.tasks, {**found.words, **words}
     if base is None:
         raise UsageError("name the base and the models fine-tuned from it, or --from RECIPE")

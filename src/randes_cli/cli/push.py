@@ -29,6 +29,23 @@ def push(
         str | None,
         typer.Option("--message", "-m", metavar="TEXT", help="Commit message.", show_default=False),
     ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Licence of the card, as apache-2.0 (default: what the models' cards say, or "
+            "the base's).",
+            show_default=False,
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TITLE",
+            help="Put the bank into this collection of the owner's, made if missing; or a slug.",
+            show_default=False,
+        ),
+    ] = None,
     max_shard_size: o.MaxShardSize = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
@@ -44,6 +61,8 @@ def push(
         revision=revision,
         message=message,
         max_shard_size=o.shard_size(max_shard_size),
+        license=license,
+        collection=collection,
     )
     if json:
         print_json(report)
@@ -51,3 +70,7 @@ def push(
     say(report.url, quiet=quiet)
     if not report.card:
         note("the repository's own README stays as it was", quiet=quiet)
+    elif report.license is None:
+        note("no licence is known, so the card names none: say --license ID", quiet=quiet)
+    if report.collection:
+        say(report.collection, quiet=quiet)

@@ -56,7 +56,7 @@ def verify(
             report, sound=report.sound, measured=measured, **clock.facts(report.bytes_checked, 0)
         )
     else:
-        _show(report, bank, quiet=quiet)
+        _show(report, quiet=quiet)
         if against and not measured:
             say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
@@ -65,14 +65,14 @@ def verify(
         raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors{where}; restore a copy")
 
 
-def _show(report: VerifyReport, bank: str, *, quiet: bool) -> None:
+def _show(report: VerifyReport, *, quiet: bool) -> None:
     """What was found, in lines."""
     from randes_cli.cli.render.tables import check_table
 
     for check in report.against:
         print_lines(partial(check_table, check), quiet=quiet)
     if report.sound:
-        say(f"{bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
+        say(f"{report.bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
     for file, words in report.shards.items():
         say(f"shard {file}: {words}", quiet=quiet)
     if report.unnamed:

@@ -25,7 +25,6 @@ from randes_cli.errors import (
 from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
 from randes_cli.files.bank_store import is_sound, open_store
-from randes_cli.files.checkpoint import TensorFile, WeightFile, open_weights
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.header import Header
@@ -34,6 +33,7 @@ from randes_cli.files.manifest import Manifest, decode
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shard_files import OpenShard, open_shards
 from randes_cli.files.shards import FEATURE, SHARD_METADATA
+from randes_cli.files.weight_file import TensorFile, WeightFile, open_weights
 from randes_cli.limits import MOST_STATISTIC
 from randes_cli.plan import Unit, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo

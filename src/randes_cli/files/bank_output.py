@@ -9,13 +9,13 @@ from pathlib import Path
 from randes_cli.errors import MissingError, RandesError
 from randes_cli.files.atomic import OutputFile, atomic_file
 from randes_cli.files.bank_keys import MANIFEST
-from randes_cli.files.checkpoint import open_weights
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.shards import shard_key
 from randes_cli.files.stored_shards import StoredShards
+from randes_cli.files.weight_file import open_weights
 
 
 class BankOutput:

@@ -13,7 +13,6 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import BankDamaged, CheckpointError
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
-from randes_cli.files.checkpoint import TensorFile, WeightFile
 from randes_cli.files.container import Container
 from randes_cli.files.digests import DIGEST_BYTES, digest
 from randes_cli.files.disk import OutputFile
@@ -27,6 +26,7 @@ from randes_cli.files.shards import (
     shard_file,
     shard_key,
 )
+from randes_cli.files.weight_file import TensorFile, WeightFile
 from randes_cli.limits import MOST_MANIFEST
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo

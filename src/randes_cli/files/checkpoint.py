@@ -2,108 +2,27 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from difflib import get_close_matches
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import CheckpointError, InputOutputError, MissingError
-from randes_cli.files.atomic import wrap_os_error
+from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.folders import Part, file_part, folder_parts, refuse_pickle
 from randes_cli.files.foreign import is_pickle
-from randes_cli.files.guard import is_still, note_input, stamp, unwatch, watch
-from randes_cli.files.header import Header, is_name, read_header
-from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.guard import unwatch, watch
+from randes_cli.files.header import is_name
+from randes_cli.files.location import Place
+from randes_cli.files.nearest import meant_beside
 from randes_cli.files.quantised import refuse_quantised
 from randes_cli.files.shards import SHARD_METADATA
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
-from randes_cli.files.system import FLAGS, NO_WAIT, read_at
+from randes_cli.files.weight_file import TensorFile, WeightFile
 from randes_cli.limits import LONGEST_NAME
 from randes_cli.specs import FORMAT_NAME, OpenOptions, TensorInfo
 
 DEFAULT_OPTIONS = OpenOptions()
-
-
-class WeightFile(Protocol):
-    """An open file of tensors at known offsets.
-
-    `pickle` says where in a pickle they are, None where the file is none.
-    """
-
-    @property
-    def path(self) -> Place: ...
-    @property
-    def header(self) -> Header: ...
-    @property
-    def pickle(self) -> str | None: ...
-
-    def read_at(self, offset: int, out: Raw, /) -> None:
-        """Fill `out` from `offset`."""
-
-    def changed(self) -> bool:
-        """Whether it is another file by now."""
-
-    def close(self) -> None:
-        """Close the file."""
-
-
-def read_fully(fd: int, path: Path, offset: int, out: Raw) -> None:
-    """Fill `out` from `offset` of an open file. Raises CheckpointError where it ends early."""
-    view = out.data
-    try:
-        while view:
-            done = read_at(fd, view, offset)
-            if not done:
-                raise CheckpointError(f"{path}: truncated while it was read")
-            view, offset = view[done:], offset + done
-    except OSError as error:
-        reason = InputOutputError(f"{path}: {error.strerror} while reading")
-        raise (
-            reason if error.errno == errno.EIO else wrap_os_error(error, path, "reading")
-        ) from error
-
-
-class TensorFile:
-    """One open safetensors file. Reads are positioned, so threads share it."""
-
-    pickle: str | None = None
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.fd = os.open(path, os.O_RDONLY | FLAGS | NO_WAIT)
-        except OSError as error:
-            raise wrap_os_error(error, path, "opening") from error
-        try:
-            found = os.fstat(self.fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise CheckpointError(f"{path}: not a regular file")
-            self.stamp = stamp(found)
-            note_input(path)
-            self.header: Header = read_header(self.fd, str(path))
-        except BaseException:
-            self.close()
-            raise
-
-    def read_at(self, offset: int, out: Raw) -> None:
-        """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
-        read_fully(self.fd, self.path, offset, out)
-
-    def changed(self) -> bool:
-        """Whether it is another file by now."""
-        return not is_still(self.path, self.stamp)
-
-    def close(self) -> None:
-        """Close the file; further reads fail."""
-        fd, self.fd = self.fd, -1  # closed again, the number may be somebody else's
-        with suppress(OSError):  # nothing was written
-            if fd >= 0:
-                os.close(fd)
 
 
 def refuse_bank(file: WeightFile) -> None:
@@ -207,15 +126,6 @@ class Checkpoint:
         self.held.__exit__(*exception)
 
 
-def open_weights(path: Place) -> WeightFile:
-    """Open a safetensors file, here or in a store. Raises what either raises."""
-    if isinstance(path, RemotePath):
-        from randes_cli.files.remote import StoredFile
-
-        return StoredFile(path)
-    return TensorFile(path)
-
-
 def _open_file(path: Path, options: OpenOptions) -> WeightFile:
     if is_pickle(path):
         refuse_pickle(path, allow=options.allow_pickle)
@@ -239,22 +149,13 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
             raise CheckpointError(f"{path}: does not name tensor {name!a} that {file} has")
 
 
-def _nearest(path: Path) -> str:
-    """The name beside a missing path that is most like it, as a question."""
-    names: list[str] = []
-    with suppress(OSError):
-        names = [other.name for other in path.parent.iterdir()]
-    near = get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.with_name(near[0])}?" if near else ""
-
-
 def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:
     """The weight files of what a path names, by component; none is opened.
 
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
-        raise MissingError(f"{path}: not found{_nearest(path)}")
+        raise MissingError(f"{path}: not found{meant_beside(path)}")
     if path.is_dir():
         return folder_parts(path, allow_pickle=options.allow_pickle)
     return [file_part(path, allow_pickle=options.allow_pickle)]

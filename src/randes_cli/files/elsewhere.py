@@ -16,16 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from randes_cli.errors import HubError, RandesError
-from randes_cli.files.checkpoint import (
-    DEFAULT_OPTIONS,
-    Checkpoint,
-    WeightFile,
-    find_parts,
-    open_checkpoint,
-)
-from randes_cli.files.folders import PICKLES, SUFFIXES
+from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, find_parts, open_checkpoint
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.side_files import STATES, find_side_files
+from randes_cli.files.weight_file import WeightFile
+from randes_cli.files.weight_names import PICKLES, SUFFIXES
 from randes_cli.specs import OpenOptions
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ Nothing here opens a weight file; what is wrong with a folder is said before any
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,42 +16,29 @@ from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
 from randes_cli.files.quantised import refuse_quantised_config
-from randes_cli.files.side_files import PART, STATES, is_safe_name, stays_in, walk
-
-SUFFIXES = (".safetensors", ".st")
-#: Endings of pickles that are weights where they lie in a folder, and of such files by themselves.
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
-PICKLES = (*_PICKLES, ".pt2", ".pkl", ".pickle")
-INDEX = ".index.json"
-#: What a folder's weights are called, best first (transformers, diffusers, PEFT, OpenCLIP, then
-#: the names of pickles), and what pickles are called where they come back.
-_STEMS = {
-    "model": "model",
-    "diffusion_pytorch_model": "diffusion_pytorch_model",
-    "adapter_model": "adapter_model",
-    "open_clip_model": "open_clip_model",
-    "pytorch_model": "model",
-    "open_clip_pytorch_model": "open_clip_model",
-}
-#: Names of weights whose library reads shards through an index.
-_SHARDED = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)(\.[\w-]+)?\.safetensors")
-_ADAPTERS = ("adapter_model", "pytorch_lora_weights", "adapters.safetensors")
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
-_INDEX_NAME = re.compile(r"(?P<file>.+\.(safetensors|bin))\.index(\.(?P<variant>[\w-]+))?\.json")
-#: Pickles that a trainer leaves beside the weights.
-_TRAINING = re.compile(
-    r"(training_args|optimizer\w*|scheduler\w*|scaler|sampler\w*|random_states_\d+|rng_state\w*)"
-    r"\.(bin|pt|pth|pkl)|\..*"
+from randes_cli.files.side_files import PART, is_safe_name, stays_in, walk
+from randes_cli.files.weight_names import (
+    INDEX,
+    PICKLES,
+    SHARD,
+    STEMS,
+    SUFFIXES,
+    entries,
+    index_of,
+    is_index,
+    kind_of,
+    no_weights,
+    shard_of_many,
+    target_name,
+    variants,
+    weight_files,
 )
+
+_ADAPTERS = ("adapter_model", "pytorch_lora_weights", "adapters.safetensors")
 _CONVERT = (
     "convert it to safetensors (load it where you trust it, then save_pretrained), "
     "or say --allow-pickle: weights only are read, and no code of the file runs"
 )
-#: Files that only a folder of parts for many processes has, and what makes one model of them.
-_CONVERTERS = {
-    "zero_to_fp32.py": "DeepSpeed's parts; make one model of them: python zero_to_fp32.py . out",
-    ".metadata": "FSDP's parts; make one model of them: accelerate merge-weights FOLDER out",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,29 +94,6 @@ def weight_map(index: Any, path: str) -> dict[str, str]:
     return made
 
 
-def is_index(name: str) -> bool:
-    """An index of shards, with or without a variant: ``….safetensors.index.fp16.json``."""
-    return bool(_INDEX_NAME.fullmatch(name))
-
-
-def index_name(weights: str) -> str:
-    """What the index of a sharded weight file is called; a variant stands behind ``index``."""
-    stem, _, rest = weights.partition(".")
-    variant, dot, suffix = rest.rpartition(".")
-    if dot and stem in _STEMS:
-        return f"{stem}.{suffix}.index.{variant}.json"
-    return weights + INDEX
-
-
-def takes_shards(weights: str) -> bool:
-    """Whether the library that reads a weight file of this name reads it in shards, too."""
-    return bool(_SHARDED.fullmatch(weights))
-
-
-def _index_of(shard: re.Match[str]) -> str:
-    return index_name(shard["stem"] + shard["suffix"])
-
-
 def refuse_pickle(path: Path, *, allow: bool) -> None:
     """Raise CheckpointError for a pickle where the user did not allow pickles."""
     if not allow:
@@ -146,11 +110,11 @@ def file_part(path: Path, *, allow_pickle: bool, component: str = "", target: st
             f"{path}: a GGUF file: quantised weights; give the original safetensors checkpoint"
         )
     if not is_index(path.name):
-        shard = _SHARD.fullmatch(path.name)
+        shard = SHARD.fullmatch(path.name)
         if shard is not None and int(shard["count"]) > 1:
             raise CheckpointError(
                 f"{path}: one of {int(shard['count'])} shards; name the folder, "
-                f"or {_index_of(shard)}"
+                f"or {index_of(shard)}"
             )
         return Part(component, (path,), None, target)
     weights = _read_index(path)
@@ -168,11 +132,11 @@ def folder_parts(folder: Path, *, allow_pickle: bool) -> list[Part]:
     training run and adapters that lie in a model's folder are none.
     """
     named = _pipeline(folder)
-    components = [name for name in named or [] if name and _weight_files(folder / name)]
+    components = [name for name in named or [] if name and weight_files(folder / name)]
     root = [""] if named is None or _has_root(folder, named) else []
     below = [name for name in _below(folder) if name not in components] if root or named else []
-    if named is None and not _weight_files(folder):
-        raise CheckpointError(f"{folder}: {_no_weights(folder)}")
+    if named is None and not weight_files(folder):
+        raise CheckpointError(f"{folder}: {no_weights(folder)}")
     parts = [
         _model_part(folder, component, allow_pickle=allow_pickle)
         for component in [*root, *components, *below]
@@ -196,7 +160,7 @@ def _has_root(folder: Path, named: list[str]) -> bool:
     """
     if "" not in named:
         return False
-    return bool(_weight_files(folder)) or not (folder / "router_config.json").is_file()
+    return bool(weight_files(folder)) or not (folder / "router_config.json").is_file()
 
 
 def _pipeline(folder: Path) -> list[str] | None:
@@ -229,54 +193,13 @@ def _below(folder: Path) -> list[str]:
     return [name for name, adapter in found.items() if not adapter and is_safe_name(name)]
 
 
-def _no_weights(folder: Path) -> str:
-    """What to say of a folder in which no weights lie."""
-    for file, remedy in _CONVERTERS.items():
-        places = [folder, *(path for path in _entries(folder) if path.is_dir())]
-        if any((place / file).is_file() for place in places):
-            return f"holds {remedy}"
-    inside = [path.name for path in _entries(folder) if path.is_dir() and _weight_files(path)]
-    if inside:
-        inside.sort(key=_numbers)
-        kind = "checkpoints" if all(map(STATES.fullmatch, inside)) else "folders"
-        some = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
-        return f"no weights in this folder itself; it holds the {kind} {some}: name one of them"
-    return "no safetensors file in this folder"
-
-
-def _numbers(name: str) -> list[int]:
-    """The numbers of a name, by which checkpoint-500 comes before checkpoint-1000."""
-    return [int(number) for number in re.findall(r"\d{1,18}", name)]
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise wrap_os_error(error, folder, "listing") from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Weight files and indexes, but for the shards that an index names."""
-    names = _entries(folder)
-    there = {path.name for path in names}
-    return [
-        path
-        for path in names
-        if (path.name.endswith((*SUFFIXES, *_PICKLES, ".gguf")) or is_index(path.name))
-        and not _TRAINING.fullmatch(path.name)
-        and not ((shard := _SHARD.fullmatch(path.name)) and _index_of(shard) in there)
-        and not path.is_dir()
-    ]
-
-
 def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
     folder = root / component
     for name in ("config.json", "quantize_config.json", "hf_quant_config.json"):
         if (folder / name).is_file():
             refuse_quantised_config(str(folder), name, read_json(folder / name))
-    path, note = _choose(folder, _weight_files(folder))
-    file = _target(path)
+    path, note = _choose(folder, weight_files(folder))
+    file = target_name(path)
     if not PART.fullmatch(file):
         note, file = f"{path.name} comes back as model.safetensors", "model.safetensors"
     target = f"{component}/{file}" if component else file
@@ -291,31 +214,12 @@ def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
     return Part(part.component, part.paths, part.index, part.target, notes)
 
 
-def _target(path: Path) -> str:
-    """What a weight file is called where it comes back: safetensors under its own name."""
-    index = _INDEX_NAME.fullmatch(path.name)
-    name = path.name if index is None else index["file"]
-    if index is not None and index["variant"]:
-        stem, _, suffix = name.rpartition(".")
-        name = f"{stem}.{index['variant']}.{suffix}"
-    if name.endswith(SUFFIXES):
-        return name
-    for suffix in sorted((*PICKLES, ".tar"), key=len, reverse=True):
-        name = name.removesuffix(suffix)
-    stem = name.split(".")[0]
-    return (
-        _STEMS[stem] + name[len(stem) :] + ".safetensors"
-        if stem in _STEMS
-        else f"{name}.safetensors"
-    )
-
-
 def _refuse_others(folder: Path, part: Part) -> None:
     """Raise where more of the same model lies beside its weights, so that the choice is a guess."""
     used = {path.name for path in part.paths}
-    stem = _target(part.index[0] if part.index else part.paths[0]).rpartition(".")[0]
-    for path in _entries(folder):
-        shard = _SHARD.fullmatch(path.name)
+    stem = target_name(part.index[0] if part.index else part.paths[0]).rpartition(".")[0]
+    for path in entries(folder):
+        shard = SHARD.fullmatch(path.name)
         if path.name in used or not path.name.endswith(SUFFIXES):
             continue
         if shard is not None and part.index is not None and shard["stem"] == stem:
@@ -338,61 +242,32 @@ def _choose(folder: Path, found: list[Path]) -> tuple[Path, str]:
     """
     names = {path.name: path for path in found}
     for kind in ("safetensors", "bin"):
-        for stem in _STEMS:
+        for stem in STEMS:
             for name in (f"{stem}.{kind}", f"{stem}.{kind}{INDEX}"):
                 if name in names:
                     both = not name.endswith(INDEX) and name + INDEX in names
                     note = f"read {name} and not the shards beside it, as transformers does"
                     return names[name], note if both else ""
-        lost = [shard for p in found if _kind(p) == kind if (shard := _many(p))]
+        lost = [shard for p in found if kind_of(p) == kind if (shard := shard_of_many(p))]
         if lost:
             raise CheckpointError(
                 f"{folder}: has {len(lost)} of {int(lost[0]['count'])} shards "
-                f"({lost[0].string} …) and no index ({_index_of(lost[0])}): get the index, or "
+                f"({lost[0].string} …) and no index ({index_of(lost[0])}): get the index, or "
                 "save the model anew"
             )
-        variants = _variants(found, kind)
-        if len(variants) == 1:
-            ((variant, path),) = variants.items()
+        several = variants(found, kind)
+        if len(several) == 1:
+            ((variant, path),) = several.items()
             return path, f"only the variant {variant} is there: read {path.name}"
-        if variants:
+        if several:
             raise CheckpointError(
-                f"{folder}: has the variants {', '.join(sorted(variants))}; name one file"
+                f"{folder}: has the variants {', '.join(sorted(several))}; name one file"
             )
-        if len(tensors := [p for p in found if _kind(p) == kind]) == 1:
+        if len(tensors := [p for p in found if kind_of(p) == kind]) == 1:
             return tensors[0], ""
         if tensors:
             some = ", ".join(path.name for path in tensors[:3])
             raise CheckpointError(f"{folder}: has {len(tensors)} weight files ({some}); name one")
     if found:
         return found[0], ""
-    raise CheckpointError(f"{folder}: {_no_weights(folder)}")
-
-
-def _many(path: Path) -> re.Match[str] | None:
-    """The parts of a shard's name, where there are several."""
-    shard = _SHARD.fullmatch(path.name)
-    return shard if shard is not None and int(shard["count"]) > 1 else None
-
-
-def _kind(path: Path) -> str:
-    if path.name.endswith(SUFFIXES) or ".safetensors.index." in path.name:
-        return "safetensors"
-    return "" if path.name.endswith(".gguf") else "bin"
-
-
-def _variants(found: list[Path], kind: str) -> dict[str, Path]:
-    """Files by variant: ``model.fp16.safetensors``, ``model.safetensors.index.fp16.json``."""
-    pattern = rf"({'|'.join(_STEMS)})\.(?:([\w-]+)\.{kind}|{kind}\.index\.([\w-]+)\.json)"
-    made: dict[str, Path] = {}
-    for path in found:
-        match = re.fullmatch(pattern, path.name)
-        if match:
-            made.setdefault(match[2] or match[3], path)
-    return made
-
-
-def component_of(name: str, components: Iterable[str]) -> str:
-    """The component (the deepest one) whose tensors begin as this name does; "" for none."""
-    fits = [one for one in components if one and name.startswith(f"{one}/")]
-    return max(fits, key=len, default="")
+    raise CheckpointError(f"{folder}: {no_weights(folder)}")

@@ -1,8 +1,7 @@
 """Models on the Hugging Face Hub, through its own client: one commit, only the files needed.
 
 The client brings the user's cache, token, endpoint, proxies, offline mode and progress bars; its
-`HfFileSystem` lists and reads by range. It is imported where it is used: it takes longer to load
-than most of randes' work.
+`HfFileSystem` lists and reads by range. It takes long to load: it is imported where it is used.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 from randes_cli.errors import BankDamaged, HubError, RandesError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, TensorFile, WeightFile
+from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint
 from randes_cli.files.elsewhere import Elsewhere, Found, find_model, open_elsewhere
 from randes_cli.files.hub_cache import (
     cached_file,
@@ -31,6 +30,7 @@ from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
 from randes_cli.files.remote import Fetch, RangedBytes, RemoteFile
 from randes_cli.files.shard_files import MissingShard, ShardFile
 from randes_cli.files.shards import shard_file
+from randes_cli.files.weight_file import TensorFile, WeightFile
 from randes_cli.specs import OpenOptions
 
 #: Before anybody looked.
@@ -151,12 +151,7 @@ class HubModel:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A model in the cache.
-
-    Attributes:
-        path: for `open_checkpoint` (or `BankFile`): the folder or file that was named.
-        source: what a manifest records.
-    """
+    """A model in the cache: the folder or file that was named, and what a manifest records."""
 
     path: Path
     source: str

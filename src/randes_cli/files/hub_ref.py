@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 from randes_cli.errors import MissingError, UsageError
+from randes_cli.files.nearest import meant_beside
 
 SCHEME = "hf://"
 BANK_SUFFIX = ".randes"
@@ -62,7 +62,8 @@ def parse_ref(text: str) -> HubRef | None:
             return None
         if _REF.fullmatch(text) and _beside(text):
             raise MissingError(
-                f"{text}: not found{_nearest(text)}; for a model of the Hub say {SCHEME}{text}"
+                f"{text}: not found{meant_beside(Path(text))}; for a model of the Hub say "
+                f"{SCHEME}{text}"
             )
         _refuse_other_kinds(text, text)
         found = _REF.fullmatch(text)
@@ -93,16 +94,6 @@ def _beside(text: str) -> bool:
     """Whether a text that could be an id of the Hub names a folder that is here."""
     folder, slash, name = text.partition("/")
     return bool(slash and name) and Path(folder).is_dir()
-
-
-def _nearest(text: str) -> str:
-    """Names in a folder that are like the one that was not found."""
-    try:
-        names = [path.name for path in Path(text).parent.iterdir()]
-    except OSError:
-        return ""
-    near = get_close_matches(Path(text).name, names, n=1)
-    return f" (did you mean {Path(text).parent / near[0]}?)" if near else ""
 
 
 def recorded_ref(source: str) -> HubRef | None:

@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import MissingError, RandesError, UsageError
 from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.hub_ref import parse_ref
+from randes_cli.files.nearest import meant_beside, nearest
 from randes_cli.files.recipe_text import Node, parse
 from randes_cli.files.words import bits_and_share, task_input
 from randes_cli.limits import StrPath, as_source, choose
@@ -54,6 +54,7 @@ OPTIONS: Mapping[str, tuple[type, ...]] = {
     "targets": (str,),
     "every": (int,),
     "rest": (str,),
+    "exact": (str,),
     "base": (str,),
     "adapters": (bool,),
     "merge-adapters": (bool,),
@@ -93,6 +94,27 @@ class Recipe:
     options: PackOptions
     words: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, path: StrPath) -> Recipe:
+        """The recipe in a YAML or JSON file, whose relative paths start in its folder.
+
+        Raises MissingError, and UsageError naming the line.
+        """
+        text = as_source(path)
+        root = parse(_read(Path(text)), text)
+        _known(root, _SECTIONS, "section")
+        base, words = root.get("base"), _options(root.get("options"))
+        tasks = _tasks(root, Path(text).parent)
+        if base is None and not words.get("adapters"):
+            raise root.error("name a base (or say options: {adapters: true})")
+        if base is not None and words.get("adapters"):
+            raise base.error("adapters that stay adapters have no base; name it as the first task")
+        source = None if base is None else _place(base, base.text("base"), Path(text).parent)
+        try:
+            return cls(source, tasks, options_of(words), words)
+        except UsageError as error:
+            raise root.error(str(error), root.get("options")) from None
+
 
 def options_of(words: Mapping[str, Any]) -> PackOptions:
     """Options from their names and values on the command line. Raises UsageError."""
@@ -115,6 +137,7 @@ def options_of(words: Mapping[str, Any]) -> PackOptions:
         groups=words.get("groups", default.groups),
         fit=None if fit is None else str(fit),
         keep=None if keep is None else str(keep),
+        exact=words.get("exact"),
         base_storage=_storage(words.get("base", "embed")),
         capacity=words.get("capacity"),
         steps=words.get("steps", {}),
@@ -136,24 +159,6 @@ def _storage(word: Any) -> BaseStorage:
     return BaseStorage(word)
 
 
-def read_recipe(path: StrPath) -> Recipe:
-    """The recipe in a YAML or JSON file. Raises MissingError, and UsageError naming the line."""
-    text = as_source(path)
-    root = parse(_read(Path(text)), text)
-    _known(root, _SECTIONS, "section")
-    base, words = root.get("base"), _options(root.get("options"))
-    tasks = _tasks(root, Path(text).parent)
-    if base is None and not words.get("adapters"):
-        raise root.error("name a base (or say options: {adapters: true})")
-    if base is not None and words.get("adapters"):
-        raise base.error("adapters that stay adapters have no base; name it as the first task")
-    source = None if base is None else _place(base.text("base"), Path(text).parent)
-    try:
-        return Recipe(source, tasks, options_of(words), words)
-    except UsageError as error:
-        raise root.error(str(error), root.get("options")) from None
-
-
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -171,8 +176,8 @@ def _known(node: Node, known: tuple[str, ...], what: str) -> None:
     """Raise UsageError for a field that is not known, with the nearest."""
     for name, value in node.pairs(what).items():
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            near = nearest(name, known)
+            hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
             raise value.error(f"unknown {what} {name!a} ({hint})")
 
 
@@ -186,7 +191,7 @@ def _options(node: Node | None) -> dict[str, Any]:
         found = value.plain()
         if type(found) not in OPTIONS[name]:
             kinds = " or ".join(dict.fromkeys(_KINDS[kind] for kind in OPTIONS[name]))
-            raise value.error(f"{name}: {kinds} is wanted here, not {str(found)[:40]!a}")
+            raise value.error(f"{name}: {kinds} is wanted here, not {value.shown()}")
         try:
             options_of({name: found})
         except RandesError as error:
@@ -224,26 +229,27 @@ def _named(name: str, node: Node, folder: Path) -> TaskInput:
         if "source" not in found:
             raise node.error(f"task {name}: name its source")
         numbers = {key: found[key].plain() for key in ("index", "group") if key in found}
-        return TaskInput(name, _place(found["source"].text("source"), folder), **numbers)
+        return TaskInput(name, _place(node, found["source"].text("source"), folder), **numbers)
     except UsageError as error:
         raise node.error(str(error)) from None
 
 
 def _input(node: Node, name: str, source: str, folder: Path) -> TaskInput:
+    place = _place(node, source, folder)
     try:
-        return task_input(f"{name}{_place(source, folder)}")
+        return task_input(f"{name}{place}")
     except RandesError as error:
         raise node.error(str(error)) from None
 
 
-def _place(source: str, folder: Path) -> str:
-    """A source as seen from here: paths of a recipe start in its folder."""
+def _place(node: Node, source: str, folder: Path) -> str:
+    """A source as seen from here: paths of a recipe start in its folder. Raises MissingError."""
     path, _, number = source.rpartition("@")
     inside = folder / source
-    there = inside.exists() or (number.isdigit() and (folder / path).exists())
-    if there or Path(source).is_absolute():
+    if inside.exists() or (number.isdigit() and (folder / path).exists()):
         return str(inside)
     with suppress(RandesError):  # a name in a folder that is here
         if "://" in source or parse_ref(source) is not None:
             return source
-    return str(inside)
+    error = node.error(f"{inside}: not found{meant_beside(inside)}")
+    raise MissingError(str(error))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from randes_cli.core.roles import exact_roles
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.specs import BaseStorage, PackOptions, Transform
@@ -43,6 +45,12 @@ def _task(manifest: Manifest, task: TaskRecord, place: int) -> Any:
     return {"source": task.source, **more} if more else task.source
 
 
+def _asked(manifest: Manifest) -> str | None:
+    """A pattern of the tensors that are kept exactly, but for those that always are."""
+    names = manifest.transform.exact - exact_roles(manifest.base.tensors).keys()
+    return f"^({'|'.join(map(re.escape, sorted(names)))})$" if names else None
+
+
 def _options(manifest: Manifest, *, full: bool) -> dict[str, Any]:
     """What differs from the defaults."""
     transform, default = manifest.transform, PackOptions()
@@ -54,6 +62,7 @@ def _options(manifest: Manifest, *, full: bool) -> dict[str, Any]:
         "targets": _unless(transform.targets, preset.targets),
         "every": _unless(transform.every, preset.every),
         "rest": None if transform.rest is preset.rest else transform.rest.value,
+        "exact": _asked(manifest),
         "bits": _sealed_alike(manifest) or manifest.bits,
         "share": _share(manifest),
         "groups": _unless(manifest.groups, default.groups),

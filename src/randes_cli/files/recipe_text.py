@@ -48,6 +48,10 @@ class Node:
             raise self.error(f"{what}: a path or a Hub id is wanted here")
         return self.written
 
+    def shown(self) -> str:
+        """What stands there, for an error."""
+        return ascii(self.written[:40]) if self.written else "what stands here"
+
     def plain(self) -> Any:
         """The value without its lines."""
         if isinstance(self.value, dict):
@@ -68,7 +72,7 @@ def parse(data: bytes, path: str) -> Node:
             raise UsageError(f"{path}: empty; a recipe has base, tasks and options")
         return _Reader(path, loader).node(root)
     except UnicodeDecodeError:
-        raise UsageError(f"{path}: not UTF-8") from None
+        raise UsageError(f"{path}: no text, so no recipe (inspect --recipe prints one)") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""

@@ -14,7 +14,6 @@ from typing import Any
 
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.folders import SUFFIXES
 from randes_cli.files.header import is_name
 from randes_cli.files.json_fields import (
     Fields,
@@ -26,6 +25,7 @@ from randes_cli.files.json_fields import (
     as_typed_shape,
 )
 from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
+from randes_cli.files.weight_names import SUFFIXES
 from randes_cli.limits import MOST_COEFFICIENT
 from randes_cli.specs import (
     FLOAT_DTYPES,

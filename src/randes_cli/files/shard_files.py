@@ -11,12 +11,12 @@ from typing import Protocol
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError
-from randes_cli.files.checkpoint import read_fully
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.shards import shard_file, shard_folder
 from randes_cli.files.system import FLAGS, NO_WAIT, most_open
+from randes_cli.files.weight_file import read_fully
 from randes_cli.interrupts import unstoppable
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from randes_cli.errors import CheckpointError, MissingError
-from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_weights
+from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint
 from randes_cli.files.elsewhere import Elsewhere, at_once, open_elsewhere
-from randes_cli.files.folders import is_index, weight_map
+from randes_cli.files.folders import weight_map
 from randes_cli.files.header import parse_json
 from randes_cli.files.hub_cache import stays_inside
 from randes_cli.files.location import RemotePath
 from randes_cli.files.store import look_up, patiently, reach
+from randes_cli.files.weight_file import open_weights
+from randes_cli.files.weight_names import is_index
 from randes_cli.specs import OpenOptions
 
 #: Files of one folder: more are not one model.

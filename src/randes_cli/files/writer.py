@@ -10,8 +10,8 @@ from pathlib import Path
 
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import OutputFile, atomic_file
-from randes_cli.files.folders import index_name
 from randes_cli.files.header import encode_header
+from randes_cli.files.weight_names import index_name
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from randes_cli.errors import MismatchError, UsageError
+from randes_cli.errors import MismatchError, UsageError, without_login
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.base import BankBase, bank_base
@@ -206,7 +206,7 @@ def diff_bank_checkpoints(
                 kept.append(name)
     return BankDiff(
         a=str(bank.path),
-        b=", ".join(source for _, source in checkpoints),
+        b=without_login(", ".join(source for _, source in checkpoints)),
         added=tuple(added),
         changed=changed,
         kept=tuple(kept),
@@ -241,8 +241,8 @@ def diff_checkpoints(
             if known.get(name) != shapes[name][0]:
                 raise MismatchError(f"{base}: tensor {name!a} is missing or has another shape")
         return CheckpointDiff(
-            a=a,
-            b=b,
+            a=without_login(a),
+            b=without_login(b),
             base=base,
             added=tuple(name for name in two.tensors if name not in one.tensors),
             removed=tuple(name for name in one.tensors if name not in two.tensors),

@@ -22,11 +22,11 @@ from randes_cli.files.atomic import (
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_base
-from randes_cli.files.folders import index_name, takes_shards
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import local_path
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import open_bank
+from randes_cli.files.weight_names import index_name, takes_shards
 from randes_cli.files.writer import (
     CheckpointWriter,
     checkpoint_writer,

@@ -38,17 +38,18 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
         [tensor for name, tensor in manifest.base.tensors.items() if name in names],
         lengths,
         [task.index for task in manifest.tasks],
-        bank.size - held,
         manifest.capacity,
+        bank.size - held,
     )
     sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
     shares = {manifest.shares.get(group, 1) for group in range(groups)}
+    if len(sealed) == len(shares) == 1:
+        outline = outline.with_size(groups, min(sealed), min(shares), bank.size)
     kept = mean_kept(noise_of(lengths))
     cosine = float(found.cosine.mean()) if count else 1.0
 
     def here(one: Alternative) -> Alternative:
-        size, share = bank.size, one.share
-        return Alternative(groups, one.bits, size, cosine, True, share, *_in_order(kept))
+        return Alternative(groups, one.bits, bank.size, cosine, True, one.share, *_in_order(kept))
 
     return marked(
         here(one)

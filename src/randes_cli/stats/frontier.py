@@ -12,11 +12,11 @@ import numpy as np
 from randes_cli.core.arrays import I64
 from randes_cli.core.cut import Cut
 from randes_cli.core.grid import step_exponent
-from randes_cli.core.levels import SEAL_BITS
 from randes_cli.core.prediction import Lengths, moments
 from randes_cli.core.quality import mean_kept, noise_of
 from randes_cli.core.stats import rounding_of
 from randes_cli.files.bank_keys import sealed_tensors, sum_tensor
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import SHARES, TensorInfo
@@ -24,6 +24,8 @@ from randes_cli.specs import SHARES, TensorInfo
 BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
 GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+#: Bytes of a header's entry besides the name: dtype, shape, and room for offsets.
+_ENTRY = 112
 #: Rows that a choice is computed on: of a model with more tensors, those of one kind are summed.
 MOST_ROWS = 512
 #: Shares of the gain are compared to so many digits: what is beyond is noise.
@@ -42,16 +44,20 @@ class Outline:
         summed: those that have a superposition.
         lengths: the deltas' lengths by tensor and task, as they were measured.
         indices: the tasks' indices.
-        rest: bytes of the bank without superpositions.
         capacity: tasks that steps of 8 bits have room for.
+        rest: bytes of the bank without superpositions and what the file says of them.
     """
 
     base: Sequence[TensorInfo]
     summed: Sequence[TensorInfo]
     lengths: Lengths
     indices: Sequence[int]
-    rest: int
     capacity: int
+    rest: int = 0
+
+    def with_size(self, groups: int, bits: int, share: int, size: int) -> Outline:
+        """The same where a bank of this choice takes `size` bytes."""
+        return replace(self, rest=size - replace(self, rest=0).bank_bytes(groups, bits, share))
 
     def weigh(self, groups: int, bits: int, share: int) -> Alternative:
         """One choice, with the tasks dealt evenly."""
@@ -64,10 +70,13 @@ class Outline:
         )
 
     def bank_bytes(self, groups: int, bits: int, share: int) -> int:
-        """Bytes of the bank."""
+        """Bytes of the bank, but for some that names and offsets take in its header."""
         used = min(groups, len(self.indices))
         each = sum(count * _sum_bytes(tensor, bits, share) for tensor, count in self._kinds)
-        return self.rest + used * each
+        moments = 24 * len(self._rows) if bits < 8 else 0
+        twice = sum(len(one.name) + _ENTRY for one in self.summed if bits < 8 and sealable(one))
+        entries = sum(len(one.name) + _ENTRY for one in self.summed) + twice
+        return self.rest + used * (each + moments + entries)
 
     def shares(self) -> Iterator[int]:
         """The shares that make a difference to some tensor."""
@@ -150,12 +159,14 @@ class Outline:
 
 
 def _sum_bytes(tensor: TensorInfo, bits: int, every: int) -> int:
+    """Of a superposition and of the digests of its chunks."""
     share = share_of(tensor, 0, {0: every})
-    if bits in SEAL_BITS and bits < 8:
-        if sealable(tensor):
-            return tensor_bytes(sealed_tensors(0, tensor, bits, share))
-        return 2 * tensor.elements
-    return sum_tensor(0, tensor, bits, share).nbytes
+    made: tuple[TensorInfo, ...]
+    if bits < 8 and sealable(tensor):
+        made = sealed_tensors(0, tensor, bits, share)
+    else:
+        made = (sum_tensor(0, tensor, bits if bits >= 8 else 16, share),)
+    return tensor_bytes(made) + DIGEST_BYTES * sum(map(chunk_count, made))
 
 
 def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...]:

@@ -83,9 +83,9 @@ def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Tex
         )
     made += verdict_lines(report.tasks, width)
     tasks = worst_first(report.tasks, full=full)
-    made += task_lines(tasks, (), full=full, width=width)
+    made += [Text(), *task_lines(tasks, (), full=full, width=width)]
     if report.alternatives:
-        made += choice_table(report.alternatives, report.base_bytes, width)
+        made += [Text(), *choice_table(report.alternatives, report.base_bytes, width)]
     return made
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from randes_cli.cli.render.layout import verdict_style
-from randes_cli.core.verdict import MOST, WHY, by_word, expectation
+from randes_cli.core.verdict import MOST, WHY, by_word, expectation, share
 from randes_cli.errors import printable
 
 if TYPE_CHECKING:
@@ -59,9 +59,19 @@ def _prediction(tasks: Sequence[TaskSummary]) -> str:
         worst = min(tasks, key=lambda task: task.predicted_cosine)
         text = f"predicted cosine {fmean(cosines):.3f} on average, least "
         text += f"{worst.predicted_cosine:.3f} ({worst.name})"
+    text = f"{_gain(tasks)}{text}"
     worse = any(by_word(task.verdict).least < MOST.least for task in tasks)
     advice = "; more groups, or fewer tasks in each, would help" if worse else ""
     return f"{text}{advice}; why: {WHY}"
+
+
+def _gain(tasks: Sequence[TaskSummary]) -> str:
+    """What is predicted to be kept of what fine-tuning gained, where that can be told."""
+    found = [(t.kept, t.kept_low, t.kept_high) for t in tasks]
+    if any(None in one for one in found):
+        return ""
+    middle, low, high = (fmean(one[n] or 0.0 for one in found) for n in range(3))
+    return f"predicted to keep {100 * middle:.1f} % of the gain ({share((low, high))} by family); "
 
 
 def _wrapped(line: str, width: int) -> list[str]:

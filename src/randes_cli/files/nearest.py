@@ -1,0 +1,23 @@
+"""The name that was probably meant, for errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like one that is not there; None where none is."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name, list(known), n=1)
+    return found[0] if found else None
+
+
+def meant_beside(path: Path) -> str:
+    """A question after the name that is most like a missing one in its folder; empty if none is."""
+    near = None
+    with suppress(OSError):
+        near = nearest(path.name, [other.name for other in path.parent.iterdir()])
+    return f" (did you mean {path.with_name(near)}?)" if near else ""

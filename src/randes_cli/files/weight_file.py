@@ -1,0 +1,104 @@
+"""A file of weights: tensors at known offsets, on this machine's disks or in a store."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from randes_cli.core.arrays import Raw
+from randes_cli.errors import CheckpointError, InputOutputError
+from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.guard import is_still, note_input, stamp
+from randes_cli.files.header import Header, read_header
+from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.system import FLAGS, NO_WAIT, read_at
+
+
+class WeightFile(Protocol):
+    """An open file of tensors at known offsets.
+
+    `pickle` says where in a pickle they are, None where the file is none.
+    """
+
+    @property
+    def path(self) -> Place: ...
+    @property
+    def header(self) -> Header: ...
+    @property
+    def pickle(self) -> str | None: ...
+
+    def read_at(self, offset: int, out: Raw, /) -> None:
+        """Fill `out` from `offset`."""
+
+    def changed(self) -> bool:
+        """Whether it is another file by now."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def read_fully(fd: int, path: Path, offset: int, out: Raw) -> None:
+    """Fill `out` from `offset` of an open file. Raises CheckpointError where it ends early."""
+    view = out.data
+    try:
+        while view:
+            done = read_at(fd, view, offset)
+            if not done:
+                raise CheckpointError(f"{path}: truncated while it was read")
+            view, offset = view[done:], offset + done
+    except OSError as error:
+        reason = InputOutputError(f"{path}: {error.strerror} while reading")
+        raise (
+            reason if error.errno == errno.EIO else wrap_os_error(error, path, "reading")
+        ) from error
+
+
+class TensorFile:
+    """One open safetensors file. Reads are positioned, so threads share it."""
+
+    pickle: str | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.fd = os.open(path, os.O_RDONLY | FLAGS | NO_WAIT)
+        except OSError as error:
+            raise wrap_os_error(error, path, "opening") from error
+        try:
+            found = os.fstat(self.fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise CheckpointError(f"{path}: not a regular file")
+            self.stamp = stamp(found)
+            note_input(path)
+            self.header: Header = read_header(self.fd, str(path))
+        except BaseException:
+            self.close()
+            raise
+
+    def read_at(self, offset: int, out: Raw) -> None:
+        """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
+        read_fully(self.fd, self.path, offset, out)
+
+    def changed(self) -> bool:
+        """Whether it is another file by now."""
+        return not is_still(self.path, self.stamp)
+
+    def close(self) -> None:
+        """Close the file; further reads fail."""
+        fd, self.fd = self.fd, -1  # closed again, the number may be somebody else's
+        with suppress(OSError):  # nothing was written
+            if fd >= 0:
+                os.close(fd)
+
+
+def open_weights(path: Place) -> WeightFile:
+    """Open a safetensors file, here or in a store. Raises what either raises."""
+    if isinstance(path, RemotePath):
+        from randes_cli.files.remote import StoredFile
+
+        return StoredFile(path)
+    return TensorFile(path)

@@ -1,0 +1,150 @@
+"""Weight files of a folder: which there are, and what their names say of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.side_files import STATES
+
+SUFFIXES = (".safetensors", ".st")
+#: Endings of pickles that are weights where they lie in a folder, and of such files by themselves.
+PICKLES_IN_FOLDERS = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
+PICKLES = (*PICKLES_IN_FOLDERS, ".pt2", ".pkl", ".pickle")
+INDEX = ".index.json"
+#: What a folder's weights are called, best first (transformers, diffusers, PEFT, OpenCLIP, then
+#: the names of pickles), and what pickles are called where they come back.
+STEMS = {
+    "model": "model",
+    "diffusion_pytorch_model": "diffusion_pytorch_model",
+    "adapter_model": "adapter_model",
+    "open_clip_model": "open_clip_model",
+    "pytorch_model": "model",
+    "open_clip_pytorch_model": "open_clip_model",
+}
+#: Names of weights whose library reads shards through an index.
+_SHARDED = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)(\.[\w-]+)?\.safetensors")
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+_INDEX_NAME = re.compile(r"(?P<file>.+\.(safetensors|bin))\.index(\.(?P<variant>[\w-]+))?\.json")
+#: Pickles that a trainer leaves beside the weights.
+_TRAINING = re.compile(
+    r"(training_args|optimizer\w*|scheduler\w*|scaler|sampler\w*|random_states_\d+|rng_state\w*)"
+    r"\.(bin|pt|pth|pkl)|\..*"
+)
+#: Files that only a folder of parts for many processes has, and what makes one model of them.
+_CONVERTERS = {
+    "zero_to_fp32.py": "DeepSpeed's parts; make one model of them: python zero_to_fp32.py . out",
+    ".metadata": "FSDP's parts; make one model of them: accelerate merge-weights FOLDER out",
+}
+
+
+def is_index(name: str) -> bool:
+    """An index of shards, with or without a variant: ``….safetensors.index.fp16.json``."""
+    return bool(_INDEX_NAME.fullmatch(name))
+
+
+def index_name(weights: str) -> str:
+    """What the index of a sharded weight file is called; a variant stands behind ``index``."""
+    stem, _, rest = weights.partition(".")
+    variant, dot, suffix = rest.rpartition(".")
+    if dot and stem in STEMS:
+        return f"{stem}.{suffix}.index.{variant}.json"
+    return weights + INDEX
+
+
+def takes_shards(weights: str) -> bool:
+    """Whether the library that reads a weight file of this name reads it in shards, too."""
+    return bool(_SHARDED.fullmatch(weights))
+
+
+def index_of(shard: re.Match[str]) -> str:
+    return index_name(shard["stem"] + shard["suffix"])
+
+
+def target_name(path: Path) -> str:
+    """What a weight file is called where it comes back: safetensors under its own name."""
+    index = _INDEX_NAME.fullmatch(path.name)
+    name = path.name if index is None else index["file"]
+    if index is not None and index["variant"]:
+        stem, _, suffix = name.rpartition(".")
+        name = f"{stem}.{index['variant']}.{suffix}"
+    if name.endswith(SUFFIXES):
+        return name
+    for suffix in sorted((*PICKLES, ".tar"), key=len, reverse=True):
+        name = name.removesuffix(suffix)
+    stem = name.split(".")[0]
+    return (
+        STEMS[stem] + name[len(stem) :] + ".safetensors" if stem in STEMS else f"{name}.safetensors"
+    )
+
+
+def shard_of_many(path: Path) -> re.Match[str] | None:
+    """The parts of a shard's name, where there are several."""
+    shard = SHARD.fullmatch(path.name)
+    return shard if shard is not None and int(shard["count"]) > 1 else None
+
+
+def kind_of(path: Path) -> str:
+    if path.name.endswith(SUFFIXES) or ".safetensors.index." in path.name:
+        return "safetensors"
+    return "" if path.name.endswith(".gguf") else "bin"
+
+
+def variants(found: list[Path], kind: str) -> dict[str, Path]:
+    """Files by variant: ``model.fp16.safetensors``, ``model.safetensors.index.fp16.json``."""
+    pattern = rf"({'|'.join(STEMS)})\.(?:([\w-]+)\.{kind}|{kind}\.index\.([\w-]+)\.json)"
+    made: dict[str, Path] = {}
+    for path in found:
+        match = re.fullmatch(pattern, path.name)
+        if match:
+            made.setdefault(match[2] or match[3], path)
+    return made
+
+
+def component_of(name: str, components: Iterable[str]) -> str:
+    """The component (the deepest one) whose tensors begin as this name does; "" for none."""
+    fits = [one for one in components if one and name.startswith(f"{one}/")]
+    return max(fits, key=len, default="")
+
+
+def no_weights(folder: Path) -> str:
+    """What to say of a folder in which no weights lie."""
+    for file, remedy in _CONVERTERS.items():
+        places = [folder, *(path for path in entries(folder) if path.is_dir())]
+        if any((place / file).is_file() for place in places):
+            return f"holds {remedy}"
+    inside = [path.name for path in entries(folder) if path.is_dir() and weight_files(path)]
+    if inside:
+        inside.sort(key=_numbers)
+        kind = "checkpoints" if all(map(STATES.fullmatch, inside)) else "folders"
+        some = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
+        return f"no weights in this folder itself; it holds the {kind} {some}: name one of them"
+    return "no safetensors file in this folder"
+
+
+def _numbers(name: str) -> list[int]:
+    """The numbers of a name, by which checkpoint-500 comes before checkpoint-1000."""
+    return [int(number) for number in re.findall(r"\d{1,18}", name)]
+
+
+def entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise wrap_os_error(error, folder, "listing") from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Weight files and indexes, but for the shards that an index names."""
+    names = entries(folder)
+    there = {path.name for path in names}
+    return [
+        path
+        for path in names
+        if (path.name.endswith((*SUFFIXES, *PICKLES_IN_FOLDERS, ".gguf")) or is_index(path.name))
+        and not _TRAINING.fullmatch(path.name)
+        and not ((shard := SHARD.fullmatch(path.name)) and index_of(shard) in there)
+        and not path.is_dir()
+    ]

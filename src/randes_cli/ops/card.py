@@ -1,0 +1,191 @@
+"""The model card of a bank: metadata that the Hub reads, and commands that work as printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from randes_cli.core.verdict import WHY, kept, sentences
+from randes_cli.errors import counted
+from randes_cli.files.hub_ref import recorded_ref
+from randes_cli.ops.describe import BankReport, TaskDetail
+from randes_cli.reports import TaskSummary
+
+#: In every card that `push` wrote; a card without it is somebody's own and stays.
+MARKER = (
+    "<!-- made by randes push; without this line the card is yours and will not be replaced -->"
+)
+_HEADS = ("task", "predicted cosine", "λ", "keeps", "gain kept", "measured")
+_MORE = ("superposed", "exact", "unchanged", "from")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a bank lies on the Hub.
+
+    Attributes:
+        shards: whether the file is an index with shards beside it.
+    """
+
+    repo: str
+    file: str
+    revision: str | None = None
+    shards: bool = False
+
+    @property
+    def id(self) -> str:
+        """As `randes` takes it."""
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.repo}{at}:{self.file}"
+
+    @property
+    def opened(self) -> str:
+        """What opens it in Python."""
+        if self.shards:
+            return f'"{self.id}"'
+        more = f', revision="{self.revision}"' if self.revision else ""
+        return f'hf_hub_download("{self.repo}", "{self.file}"{more})'
+
+
+def model_card(
+    report: BankReport,
+    *,
+    repo: str,
+    file: str,
+    license: str | None = None,
+    revision: str | None = None,
+    shards: bool = False,
+) -> str:
+    """The text of a card: YAML front matter, then what the bank holds and how to get it out."""
+    place = Place(repo, file, revision, shards)
+    count = counted(len(report.tasks), "model")
+    return f"""---
+{_front_matter(report, license)}---
+{MARKER}
+
+# {repo.split("/")[1]}
+
+{_code(file)} holds {count} fine-tuned from one base in {_size(report.bank_bytes)}; as separate
+checkpoints they take {_size(report.separate_bytes)}. It is a *bank*: the base and one superposition
+of all the models' changes to it, from which `randes` gives any of them back.
+
+{_expected(report)}
+
+{_table(report)}
+
+- base: {_code(report.base_source)}, {_size(report.base_bytes)}, {report.base_tensors} tensors
+- transform: {_code(report.transform)} (shuffle {report.shuffle}, signs {report.signs}), targets \
+{_code(report.targets)}, {report.bits} bits, seed {report.seed}
+{_outside(report)}
+{_use(place, report.tasks[0].name if report.tasks else "TASK")}
+## What to expect
+
+Retrieval is approximate: superposed tensors come back as the fine-tuned ones plus what is left of
+the other tasks. The predicted cosine compares a retrieved change of the weights with the true one
+(1 is exact). *Keeps* is the share of its accuracy that models kept which were measured at such a
+cosine ({WHY}); *gain kept* is predicted, of what fine-tuning gained over the base; *measured* is
+the score that `randes tune` found, where it ran. Exact and unchanged tensors come back bit for bit.
+Evaluate a retrieved model on its own task before you rely on it.
+"""
+
+
+def _front_matter(report: BankReport, licence: str | None) -> str:
+    """What the Hub reads of a card, in its own client's spelling."""
+    from huggingface_hub import ModelCardData
+
+    base = recorded_ref(report.base_source)
+    more: dict[str, Any] = {"license": licence} if licence else {}
+    if base is not None:
+        adapters = report.base_storage == "zero"
+        more |= {
+            "base_model": base.repo,
+            "base_model_relation": "adapter" if adapters else "finetune",
+        }
+    tags = ["randes", "model-compression", "multi-task"]
+    data = ModelCardData(library_name="randes", tags=tags, **more)
+    return data.to_yaml() + "\n"
+
+
+def _expected(report: BankReport) -> str:
+    """What to expect, in the words of every other place."""
+    return "\n".join(f"- {sentence}" for sentence in sentences(report.tasks)) or "No tasks."
+
+
+def _table(report: BankReport) -> str:
+    """A row for every task; what was measured has a column where anything was."""
+    heads = [*_HEADS, *_MORE]
+    rows = [_cells(task, detail) for task, detail in zip(report.tasks, report.details, strict=True)]
+    unused = {n for n in (4, 5) if all(row[n] == "" for row in rows)}
+    lines = [heads, ["---", *["---:"] * (len(heads) - 2), "---"], *rows]
+    return "\n".join(
+        f"| {' | '.join(cell for n, cell in enumerate(line) if n not in unused)} |"
+        for line in lines
+    )
+
+
+def _cells(task: TaskSummary, detail: TaskDetail) -> list[str]:
+    scores = dict(detail.tuning)
+    score = scores.get(task.coefficient)
+    return [
+        task.name,
+        f"{task.predicted_cosine:.3f}",
+        f"{task.coefficient:g}",
+        kept(task),
+        "" if task.kept is None else f"{task.kept:.1%}",
+        "" if score is None else f"{score:.4g}",
+        *(str(number) for number in (task.superposed, task.own, task.unchanged)),
+        _code(detail.source),
+    ]
+
+
+def _outside(report: BankReport) -> str:
+    if report.base_storage != "reference":
+        return ""
+    return (
+        "\nThe base is **not** in the file: to unpack, have it at hand "
+        f"({_code(report.base_source)}, or say `--base PATH`).\n"
+    )
+
+
+def _use(place: Place, task: str) -> str:
+    """Commands and lines of Python, each of which works as it stands."""
+    download = "" if place.shards else "from huggingface_hub import hf_hub_download\n"
+    return f"""## Unpacking
+
+```sh
+pip install randes-cli
+randes unpack {place.id} --task {task} -o {task}.safetensors
+randes unpack {place.id} --all -o models
+randes inspect {place.id}
+```
+
+```python
+{download}from randes_cli import Bank
+
+with Bank.open({place.opened}) as bank:
+    state_dict = bank.retrieve("{task}")
+```
+
+## One task after another, in place
+
+```python
+{download}from randes_cli import Pool
+
+with Pool({place.opened}, model) as pool:  # model: any of the base's architecture
+    pool.use("{task}")
+```
+"""
+
+
+def _code(text: str) -> str:
+    """Text from elsewhere as inline code that cannot break out of it or of a table."""
+    shown = "".join(c if c.isprintable() and c not in "`|" else "_" for c in text)
+    return f"`{shown[:200]}`" if shown else ""
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest decimal unit that leaves at least 1 of it."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,93 @@
+"""`pack --from` and `inspect --recipe`: a bank is made again from what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from tests.cli.conftest import Result
+
+Run = Callable[..., Result]
+PLAIN = ["base.safetensors", "x=a.safetensors", "y=b.safetensors@1", "z=c.safetensors@0"]
+
+
+@pytest.fixture(autouse=True)
+def here(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(family)
+
+
+def printed(randes: Run, bank: str, *words: str) -> Path:
+    found = randes("inspect", bank, "--recipe", *words)
+    assert found.code == 0, found.err
+    path = Path("recipe.yaml")
+    path.write_text(found.out, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--groups", "2"],
+        ["--groups", "2", "--bits", "2"],
+        ["--groups", "2", "--bits", "1/4"],
+        ["--groups", "2", "--share", "1/2", "--seed", "7"],
+        ["--groups", "3", "--bits", "8", "--capacity", "50", "--base", "reference"],
+        ["--groups", "2", "--transform", "srsf", "--targets", "wte.*", "--rest", "own"],
+        ["--groups", "2", "--shuffle", "shift", "--signs", "hankel", "--every", "2"],
+    ],
+)
+def test_a_bank_packed_from_its_own_recipe_has_equal_bytes(options: list[str], randes: Run) -> None:
+    assert randes("pack", *PLAIN, "-o", "one.randes", *options).code == 0
+    recipe = printed(randes, "one.randes")
+    again = randes("pack", "--from", recipe, "-o", "two.randes")
+    assert again.code == 0, again.err
+    assert Path("one.randes").read_bytes() == Path("two.randes").read_bytes()
+
+
+def test_an_edited_bank_is_made_again_with_its_steps(randes: Run) -> None:
+    assert randes("pack", *PLAIN[:3], "-o", "one.randes", "--groups", "2").code == 0
+    assert randes("add", "one.randes", "z=c.safetensors", "-q").code == 0
+    assert randes("remove", "one.randes", "x", "-q").code == 0
+    recipe = printed(randes, "one.randes", "--full")
+    assert "index: 2" in recipe.read_text()
+    assert randes("pack", "--from", recipe, "-o", "two.randes").code == 0
+    assert parts("one.randes") == parts("two.randes")
+
+
+def parts(bank: str) -> dict[str, bytes]:
+    """What a bank holds. The room that an edit leaves in the header changes the header's digest."""
+    tensors = load_file(bank)
+    return {key: value.tobytes() for key, value in tensors.items() if key != "checks"}
+
+
+def test_the_command_line_wins_over_the_recipe(randes: Run) -> None:
+    assert randes("pack", *PLAIN, "-o", "one.randes", "--groups", "2", "--bits", "8").code == 0
+    recipe = printed(randes, "one.randes")
+    given = ["--bits", "16", "--seed", "9", "--groups", "2"]
+    assert randes("pack", "--from", recipe, "-o", "two.randes", *given).code == 0
+    assert randes("pack", *PLAIN, "-o", "three.randes", "--capacity", "16", *given).code == 0
+    assert Path("two.randes").read_bytes() == Path("three.randes").read_bytes()
+
+
+def test_a_recipe_names_base_and_tasks_alone(randes: Run) -> None:
+    Path("r.yaml").write_text("base: base.safetensors\ntasks: {x: a.safetensors}\n")
+    refused = randes("pack", "base.safetensors", "--from", "r.yaml", "-o", "x.randes")
+    assert (refused.code, "leave them out here" in refused.err) == (2, True)
+    refused = randes("pack", "-o", "x.randes")
+    assert (refused.code, "or --from RECIPE" in refused.err) == (2, True)
+
+
+def test_a_bank_says_what_its_recipe_cannot(randes: Run) -> None:
+    assert randes("pack", *PLAIN, "-o", "one.randes", "--groups", "2").code == 0
+    assert randes("remove", "one.randes", "y", "--forget", "-q").code == 0
+    assert randes("seal", "one.randes", "--bits", "4", "--in-place", "-q").code == 0
+    Path("score.sh").write_text("echo 0.5\n")
+    words = ["--evaluate", "sh score.sh {checkpoint} {task}", "--grid", "0.5,1", "-q"]
+    assert randes("tune", "one.randes", *words).code == 0
+    lines = printed(randes, "one.randes").read_text().splitlines()
+    notes = [line for line in lines if line.startswith("#")]
+    assert any("forgotten" in line for line in notes) and any("tune" in line for line in notes)
+    assert "  bits: 4" in lines

@@ -1,0 +1,115 @@
+"""Banks in shards in a bucket: the index comes last, and names what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from randes_cli import HubError, PackOptions, TaskInput, add, convert, pack, remove, unpack, verify
+from randes_cli.cli.main import run
+from tests.checkpoints import perturbed, random_state, save
+from tests.store_server import Store
+
+SHAPES = {"a.weight": [200, 128], "b.weight": [300, 128], "norm": [128]}
+OPTIONS = PackOptions(max_shard_size=100_000)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a base and three fine-tunes, which is the working folder, too."""
+    base = random_state(SHAPES)
+    save(base, tmp_path / "base.safetensors")
+    for seed, name in enumerate(("cars", "dtd", "svhn")):
+        save(perturbed(base, seed=seed), tmp_path / f"{name}.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def inputs(at: str, *names: str) -> list[TaskInput]:
+    return [TaskInput(name, f"{at}{name}.safetensors") for name in names]
+
+
+def pack_both(store: Store, *names: str) -> None:
+    for at in ("", store.at() + "/"):
+        pack(at + "base.safetensors", inputs(at, *names), at + "x.randes", OPTIONS)
+
+
+def files(bank: str = "x.randes") -> dict[str, bytes]:
+    """The files of a bank here, by name."""
+    shards = sorted(Path(f"{bank}.d").iterdir())
+    return {bank: Path(bank).read_bytes(), **{str(path): path.read_bytes() for path in shards}}
+
+
+def stored(store: Store, bank: str = "x.randes") -> dict[str, bytes]:
+    names = [name for name in store.names() if name.startswith(bank)]
+    return {name: store.get(name) for name in names}
+
+
+def test_index_and_shards_are_those_of_a_bank_here(store: Store, here: Path) -> None:
+    store.put_folder(here)
+    pack_both(store, "cars", "dtd")
+    assert stored(store) == files() and len(files()) > 3
+    asked = [one.path for one in store.requests if one.method == "PUT"]
+    assert asked[-1].endswith("/x.randes")
+    assert verify(store.at("x.randes")).sound
+    unpack("x.randes", "cars", "near.safetensors")
+    unpack(store.at("x.randes"), "cars", "far.safetensors")
+    assert Path("near.safetensors").read_bytes() == Path("far.safetensors").read_bytes()
+
+
+def test_edits_send_what_changed_and_leave_the_rest_to_prune(store: Store, here: Path) -> None:
+    store.put_folder(here)
+    pack_both(store, "cars", "dtd")
+    for at in ("", store.at() + "/"):
+        store.forget()
+        add(at + "x.randes", inputs(at, "svhn"))
+    base = {name for name in files() if b"base/" in files()[name][:4000] and name != "x.randes"}
+    sent = {one.path.partition("/")[2].partition("/")[2] for one in store.asked("", "PUT")}
+    assert base and not base & sent
+    assert files().items() < stored(store).items()
+    assert run(["verify", store.at("x.randes"), "--prune", "-q"]) == 0
+    assert stored(store) == files()
+    for at in ("", store.at() + "/"):
+        remove(at + "x.randes", ["svhn"])
+    assert verify(store.at("x.randes")).unnamed
+    assert run(["verify", store.at("x.randes"), "--prune", "-q"]) == 0
+    assert stored(store) == files()
+
+
+def test_a_bank_is_converted_on_its_way(store: Store, here: Path) -> None:
+    store.put_folder(here)
+    pack_both(store, "cars")
+    convert(store.at("x.randes"), "one.randes", single_file=True)
+    convert("one.randes", store.at("y.randes"), max_shard_size=100_000)
+    Path("x.randes").rename("y.randes")
+    Path("x.randes.d").rename("y.randes.d")
+    assert stored(store, "y.randes") == files("y.randes")
+
+
+@pytest.mark.parametrize("part", ["x.randes.d", "x.randes"])
+def test_an_upload_that_fails_leaves_the_old_bank_and_no_shard(
+    store: Store, here: Path, part: str
+) -> None:
+    store.put_folder(here)
+    pack_both(store, "cars", "dtd")
+    before = stored(store)
+    store.fail(part, 500, "InternalError", method="PUT")
+    if part == "x.randes":
+        store.faults[0].part = "/x.randes?"
+    with pytest.raises(HubError, match="the store answered InternalError"):
+        add(store.at("x.randes"), inputs(store.at() + "/", "svhn"))
+    assert stored(store) == before
+
+
+def test_a_shard_that_is_missing_is_named(
+    store: Store, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.put_folder(here)
+    pack_both(store, "cars")
+    name = next(name for name in files() if name != "x.randes" and b"base/" in files()[name][:4000])
+    store.delete(name)
+    assert run(["unpack", store.at("x.randes"), "-t", "cars", "-o", "o.safetensors"]) == 6
+    assert name in capsys.readouterr().err
+    assert run(["verify", store.at("x.randes")]) == 6
+    assert Path(name).name in "".join(capsys.readouterr())

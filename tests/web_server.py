@@ -1,0 +1,104 @@
+"""A web server on 127.0.0.1 that serves files by range, and can misbehave."""
+
+from __future__ import annotations
+
+import re
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+
+@dataclass
+class Web:
+    """The server's state: files by path, and what goes wrong.
+
+    Attributes:
+        faults: statuses of the next answers, with their headers; 0 resets the connection.
+        ranges: whether requests for a range get one.
+        login: ``user:password`` that is asked for.
+        sent: bytes of bodies that went out, by path.
+    """
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    faults: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    ranges: bool = True
+    login: str = ""
+    sent: dict[str, int] = field(default_factory=dict)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    web: Web
+
+    def log_message(self, *_: object) -> None:
+        """Keep the terminal clean."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        fault = self.web.faults.pop(0) if self.web.faults and self.command == "GET" else None
+        asked = "Basic " + b64encode(self.web.login.encode()).decode()
+        if fault is not None and not fault[0]:
+            self.close_connection = True
+            self.connection.close()
+        elif fault is not None:
+            self._send(fault[0], b"", fault[1])
+        elif self.web.login and self.headers.get("Authorization") != asked:
+            self._send(401, b"")
+        elif path not in self.web.files:
+            self._send(404, b"")
+        else:
+            self._send_file(path)
+
+    def _send_file(self, path: str) -> None:
+        data = self.web.files[path]
+        tag = {"ETag": sha256(data).hexdigest(), "Accept-Ranges": "bytes"}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+        if wanted and self.web.ranges:
+            start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(data))
+            where = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
+            self._send(206, data[start:stop], {**tag, **where})
+        else:
+            self._send(200, data, tag if self.web.ranges else {"Accept-Ranges": "none"})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            path = self.path.partition("?")[0]
+            self.web.sent[path] = self.web.sent.get(path, 0) + len(body)
+            self.wfile.write(body)
+
+
+@contextmanager
+def running() -> Iterator[Web]:
+    """A server on a free port while the block runs."""
+    web = Web()
+    handler = type("BoundHandler", (_Handler,), {"web": web})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        web.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield web
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    """A server of its own."""
+    with running() as server:
+        yield server
