@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,12 @@ def test_a_model_answers_alike_through_the_kernels(
     with torch.inference_mode(), mixed.tasks(["sun"]) as model:
         model(**one)
     assert seen[-1] == rows // len(ASKED)
+
+
+def test_the_benchmark_says_that_there_is_no_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu.py"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "gpu.py"), run_name="__main__")
+    assert capsys.readouterr().out == "no CUDA device here: nothing was run\n"

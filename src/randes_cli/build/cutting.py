@@ -7,22 +7,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from randes_cli.core.agreement import Agreement, part_of
-from randes_cli.core.arrays import F16, F32, I64, Raw
-from randes_cli.core.codes import (
-    encode,
-    fit_scales,
-    inverse_scales,
-    multiply_scales,
-    pack_codes,
-)
+from randes_cli.core.arrays import F16, I64, Raw
+from randes_cli.core.codes import fit_scales, inverse_scales
 from randes_cli.core.kernel import code_dtype
-from randes_cli.core.levels import levels
+from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
 from randes_cli.core.share import Share
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sum_key
@@ -33,22 +26,6 @@ from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.workers import Progress, run_jobs, thread_count
 
 J = TypeVar("J")
-Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
-
-#: Elements that are cut at once; a multiple of eight, so that codes end on a byte.
-_STRIP = 2**16
-
-
-@dataclass(frozen=True, slots=True)
-class Scales:
-    """Of one superposition: what it is multiplied by to be cut, and its codes to be read.
-
-    Of columns there is a table, as `multiply_scales` wants it; 2^`part` is what values count in.
-    """
-
-    inverse: tuple[F32, F32]
-    read: tuple[F32, F32]
-    part: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +59,6 @@ class Cutting:
     ) -> None:
         self.old, self.sums, self.bits, self.progress = old, sums, bits, progress
         self.threads = thread_count(run.threads, old.manifest.base.tensors.values())
-        self.strip = max(8, min(_STRIP, run.strip_elements or _STRIP) // 8 * 8)
         self.squares: dict[str, tuple[I64, I64]] = {}
         self.scales: dict[str, Scales] = {}
         self.agreement: dict[str, Agreement] = {}
@@ -121,14 +97,14 @@ class Cutting:
 
     def _measure_chunk(self, one: Sum, number: int, rect: Rect) -> int:
         """Add the squares of a chunk's elements to those of its rows and columns."""
-        place = rect.start
         along, table = self.squares[one.key]
-        for units in np.split(self._units(one, number, rect), range(_STRIP, rect.elements, _STRIP)):
-            squares = units.astype(np.int64)
-            np.multiply(squares, squares, out=squares)
-            with self.lock:
-                _add_squares(squares, place, along, table)
-            place += len(units)
+        cols = one.share.shape[1]
+        first, last = rect.start // cols, -(-(rect.start + rect.elements) // cols)
+        ours = np.zeros(last - first, np.int64), np.zeros_like(table)
+        add_squares(self._units(one, number, rect), rect.start, *ours)
+        with self.lock:
+            along[first:last] += ours[0]
+            table += ours[1]
         return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
 
     def _units(self, one: Sum, number: int, rect: Rect) -> Units:
@@ -167,15 +143,10 @@ class Cutting:
         scales, near = self.scales[one.key], Agreement()
         made, place = [], start
         for units in _in_eights(self._span(one, start, count)):
-            for part in np.split(units, range(self.strip, len(units), self.strip)):
-                values = part.astype(np.float32)
-                multiply_scales(values, place, *scales.inverse)
-                codes = encode(values, self.bits)
-                read = levels(self.bits)[codes]
-                multiply_scales(read, place, *scales.read)
-                near = near.plus(part.astype(np.int64), read, scales.part)
-                made.append(pack_codes(codes, self.bits))
-                place += len(part)
+            codes, found = cut(units, place, self.bits, scales)
+            near = near.joined(found)
+            made.append(codes)
+            place += len(units)
         with self.lock:
             self.agreement[one.key] = self.agreement[one.key].joined(near)
         return made
@@ -212,21 +183,3 @@ def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:
             yield units[:whole]
     if left is not None and len(left):
         yield left
-
-
-def _add_squares(squares: I64, start: int, along: I64, table: I64) -> None:
-    """Add squares of elements `start` and on to the sums of their rows and columns.
-
-    `table` has those of columns as `multiply_scales` has their scales.
-    """
-    place, (every, cols) = 0, table.shape
-    while place < len(squares):
-        row, col = divmod(start + place, cols)
-        height = 0 if col else (len(squares) - place) // cols
-        width = cols if height else min(cols - col, len(squares) - place)
-        part = squares[place : place + max(1, height) * width].reshape(-1, width)
-        along[row : row + len(part)] += part.sum(axis=1)
-        for down in range(min(every, len(part))):
-            sums = part[down::every].sum(axis=0)
-            table[(row + down) % every, col : col + width] += sums
-        place += part.size

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from randes_cli.core.arrays import F16, F32, I64, Array, Raw
 from randes_cli.core.levels import gain, levels, thresholds
@@ -33,20 +34,25 @@ def encode(values: F32, bits: int) -> Raw:
     return codes
 
 
-@lru_cache(maxsize=1)
-def _fine() -> tuple[Raw, F32]:
-    """The code at the lower edge of each 1/128 from −12 to 12, and the thresholds between ±∞."""
-    limits = thresholds(8)
-    edges = (np.arange(24 * 128) / 128 - 12).astype(np.float32)
+@lru_cache(maxsize=8)
+def limits_of(bits: int) -> F32:
+    """The thresholds between −∞ and ∞."""
     ends = np.array([np.inf], np.float32)
-    return np.searchsorted(limits, edges).astype(np.uint8), np.concatenate([-ends, limits, ends])
+    return np.concatenate([-ends, thresholds(bits), ends])
+
+
+@lru_cache(maxsize=1)
+def fine() -> NDArray[np.int32]:
+    """The code of 8 bits at the lower edge of each 1/128 from −12 to 12."""
+    edges = (np.arange(24 * 128) / 128 - 12).astype(np.float32)
+    return np.searchsorted(thresholds(8), edges).astype(np.int32)
 
 
 def _encode_8(values: F32) -> Raw:
     """A table finds the code to within one, thresholds settle it (a search is 30 times slower)."""
-    table, limits = _fine()
+    limits, table = limits_of(8), fine()
     place = np.clip((values + np.float32(12)) * np.float32(128), 0, len(table) - 1)
-    codes = table[place.astype(np.int32)]
+    codes = table[place.astype(np.int32)].astype(np.uint8)
     codes += values > limits[1:][codes]
     codes -= values <= limits[codes]
     return np.asarray(codes)

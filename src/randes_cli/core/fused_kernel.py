@@ -19,7 +19,7 @@ from randes_cli.specs import Signs
 
 _DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 _ANY_F32 = 3
-_INTERFACE = 4
+_INTERFACE = 5
 _SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 
 
@@ -51,48 +51,50 @@ class _Found(ctypes.Structure):
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
     """The compiled passes; None where the package was built without a compiler, or before an
     update that only replaced its Python files."""
     found = find_spec("randes_cli.core._fused")
     if found is None or found.origin is None:
         return None
     try:
-        library = ctypes.CDLL(found.origin)
-        if library.randes_interface() != _INTERFACE:
+        made = ctypes.CDLL(found.origin)
+        if made.randes_interface() != _INTERFACE:
             return None
     except (OSError, AttributeError):
         return None
     pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-    library.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
-    library.randes_store.argtypes = [pointer, size, number, pointer]
-    library.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
-    library.randes_digest.argtypes = [ctypes.c_char_p, size, size, ctypes.c_char_p]
-    library.randes_digest.restype = None
-    library.randes_run.argtypes = [pointer, pointer, pointer]
-    library.randes_widen.argtypes = [pointer, number, pointer, size]
-    for function in (library.randes_store, library.randes_retrieve, library.randes_run):
+    made.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
+    made.randes_store.argtypes = [pointer, size, number, pointer]
+    made.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
+    made.randes_digest.argtypes = [ctypes.c_char_p, size, size, ctypes.c_char_p]
+    made.randes_digest.restype = None
+    made.randes_run.argtypes = [pointer, pointer, pointer]
+    made.randes_squares.argtypes = [pointer, pointer, pointer]
+    made.randes_cut.argtypes = [pointer, pointer, pointer, pointer]
+    made.randes_widen.argtypes = [pointer, number, pointer, size]
+    for function in (made.randes_store, made.randes_retrieve, made.randes_run):
         function.restype = ctypes.c_int64
-    library.randes_widen.restype = None
-    return library
+    made.randes_widen.restype = None
+    return made
 
 
 def available() -> bool:
     """Whether `FusedKernel` can be used here."""
-    return _library() is not None
+    return library() is not None
 
 
 def processor(most: int = 0) -> int:
     """The generation of x86-64 that the passes run for (1, 3 or 4); `most` bounds it, for tests."""
-    library = _library()
-    return 0 if library is None else int(library.randes_processor(most))
+    compiled = library()
+    return 0 if compiled is None else int(compiled.randes_processor(most))
 
 
 def digest(data: bytes, piece: int) -> bytes:
     """XXH3-128 as `run.c` makes it: of SHORTEST bytes or more, `piece` (of 64 bytes) at a time."""
-    library, made = _library(), ctypes.create_string_buffer(16)
-    if library is not None:
-        library.randes_digest(data, len(data), piece, made)
+    compiled, made = library(), ctypes.create_string_buffer(16)
+    if compiled is not None:
+        compiled.randes_digest(data, len(data), piece, made)
     return made.raw
 
 
@@ -106,10 +108,10 @@ class FusedKernel(NumpyKernel):
 
     def __init__(self, elements: int, layers: int) -> None:
         super().__init__(elements, layers)
-        library = _library()
-        if library is None:
+        compiled = library()
+        if compiled is None:
             raise RuntimeError("fused.c was not compiled")
-        self._library = library
+        self._library = compiled
         self._totals = self._sum.view(np.int32)
         self._rows_at = [_address(row) for row in self._base]
         self._sum_at, self._codes_at = _address(self._sum), _address(self._codes)
@@ -118,7 +120,7 @@ class FusedKernel(NumpyKernel):
         self._found = _Found()
         self._found_at = ctypes.addressof(self._found)
         self._runner = Runner(
-            library,
+            compiled,
             elements,
             base=_address(self._base),
             scratch=_address(self._scratch),

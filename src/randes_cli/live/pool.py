@@ -18,6 +18,7 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, slots_of, start
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Parts
+from randes_cli.live.resident import Resident
 from randes_cli.workers import thread_count
 
 Job = tuple[Slot, Parts]
@@ -34,6 +35,10 @@ class Pool:
     then holds what `unpack` writes, bit for bit in the task's own dtype. Banks of any transform
     will do.
 
+    With `resident` (None: where the model is on another device than the CPU) the base and the
+    superpositions stay on the model's device, as the bank stores them, and a swap computes there:
+    by one kernel a tensor where Triton is, by torch's operations elsewhere.
+
     Attributes:
         model: the model, which may be run inside a `use` block alone.
         current: the task that it holds, or None.
@@ -48,11 +53,16 @@ class Pool:
         component: str | None = None,
         base: str | None = None,
         coefficient: float | None = None,
+        resident: bool | None = None,
     ) -> None:
         self._mine = not isinstance(bank, Bank)
         self._bank = bank if isinstance(bank, Bank) else Bank.open(bank, base=base)
         self.model, self.current, self.swaps = model, None, 0
         self._slots = slots_of(model)
+        devices = {slot.tensor.device for slot in self._slots}
+        if resident is None:
+            resident = all(device.type != "cpu" for device in devices)
+        self._residents = {d: Resident(self._bank, d) for d in devices if resident}
         self._component, self._coefficient = component, coefficient
         self._jobs: dict[str, tuple[Whole, list[Job]]] = {}
         self._condition = threading.Condition()
@@ -165,7 +175,14 @@ class Pool:
     def _write(self, task: str) -> None:
         whole, jobs = self._jobs[task]
         with ThreadPoolExecutor(thread_count(self._bank.run.threads)) as threads:
-            list(threads.map(lambda job: _put(whole, *job), jobs))
+            list(threads.map(lambda job: self._put(whole, *job), jobs))
+
+    def _put(self, whole: Whole, slot: Slot, parts: Parts) -> None:
+        """Write one parameter, from what is on its device where that can be."""
+        resident, target = self._residents.get(slot.tensor.device), slot.tensor.detach()
+        whole_one = len(parts) == 1 and not parts[0].place and not parts[0].turned
+        if resident is None or not (whole_one and resident.write(whole, parts[0].name, target)):
+            _put(whole, slot, parts)
 
     def close(self) -> None:
         """Let the model go as it is, and close the bank where the pool opened it."""

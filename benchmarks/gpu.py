@@ -1,0 +1,271 @@
+"""What runs models from a bank, on a GPU: checked and timed in under ten minutes.
+
+    python benchmarks/gpu.py [--layers 32] [--device cuda] [--command]
+
+Matrices are random, of a 7B Llama in bf16. Checked: a swap by kernel has the bits of torch's
+operations, a mixed step is near plain torch. Timed, as CUDA graphs: a swap beside a copy of the
+base; a step of 16 and 64 rows of different tasks, at several bits, in one group and in eight,
+beside one model and beside superpositions in bf16; prefill. `--command` times `pack`, `unpack`
+and `load_into` with ``--device cpu`` and ``cuda``, whose files must be equal. Without a GPU it says
+so and does nothing; ``TRITON_INTERPRET=1 … --device cpu --layers 0`` runs the checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from randes_cli.core.convert import BEYOND, LARGEST
+from randes_cli.live import kernels, stack
+from randes_cli.live.codes import unpack
+from randes_cli.live.group import Group
+from randes_cli.live.held import Held, made_dense
+from randes_cli.live.selection import Selection
+
+SHAPES = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
+BITS = (16, 8, 4, 2, 1)
+
+
+def timed(run: Callable[[], Any], device: str, rounds: int = 9) -> float:
+    """Median milliseconds, of a CUDA graph where there is one."""
+    run()
+    if device != "cuda":
+        return 0.0
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    taken = []
+    for _ in range(rounds):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        taken.append(start.elapsed_time(end))
+    return median(taken)
+
+
+def group(shape: tuple[int, int], bits: int, tasks: range, total: int, base: torch.Tensor) -> Group:
+    """A superposition of random codes, which `tasks` of `total` have something in."""
+    rows, columns = shape
+    if bits == 16:
+        stored = torch.randint(-999, 999, shape, dtype=torch.int16, device=base.device)
+    else:
+        size = rows * columns * bits // 8
+        stored = torch.randint(0, 256, (size,), dtype=torch.uint8, device=base.device)
+    held = Held(stored, shape, 10 if bits == 16 else 0, 0 if bits == 16 else bits, 1, 0, False)
+    down, across = (_signs(total, size, base) for size in shape)
+    return Group(held, 0.02 * down, across, frozenset(tasks), len(tasks) == total)
+
+
+def _signs(*shape_and_base: Any) -> torch.Tensor:
+    *shape, base = shape_and_base
+    return (2 * torch.randint(0, 2, shape, device=base.device) - 1).to(base.dtype)
+
+
+def weights(shapes: list[tuple[int, int]], device: str, dtype: torch.dtype) -> list[torch.Tensor]:
+    return [0.02 * torch.randn(shape, device=device, dtype=dtype) for shape in shapes]
+
+
+def stacks(bases: list[torch.Tensor], bits: int, rows: int, groups: int) -> list[stack.Stack]:
+    """A stack for each matrix, whose rows are tasks of their own, dealt to the groups in turn."""
+    made = []
+    for base in bases:
+        shape = (base.shape[0], base.shape[1])
+        size = rows // groups
+        parts = [
+            group(shape, bits, range(g * size, (g + 1) * size), rows, base) for g in range(groups)
+        ]
+        found = stack.stacked(parts, base)
+        assert found is not None
+        made.append(found)
+    return made
+
+
+def plain(x: torch.Tensor, base: torch.Tensor, groups: tuple[Group, ...]) -> torch.Tensor:
+    """A step by torch's operations, in float32."""
+    made = x.float() @ base.float().T
+    for one in groups:
+        at = torch.tensor(sorted(one.tasks), device=x.device)
+        matrix = one.held.matrix(torch.float32)
+        part = (x[at] * one.across[at]).float() @ matrix.T
+        made[at] += part * one.down[at].float()
+    return made
+
+
+def check_steps(device: str, dtype: torch.dtype) -> None:
+    """A step by kernel is near that of plain torch."""
+    for bits in (*BITS, 3):
+        for rows, groups in ((16, 1), (16, 8), (64, 8)):
+            (base,) = weights([(96, 256)], device, dtype)
+            (one,) = stacks([base], bits, rows, groups)
+            x = torch.randn(rows, 256, device=device, dtype=dtype)
+            found = one.linear(x, base, Selection.of(range(rows), base.device))
+            assert found is not None
+            wanted = plain(x, base, one.groups)
+            error = float((found.float() - wanted).abs().max() / wanted.abs().max())
+            verdict = "ok" if error < 2e-2 else "WRONG"
+            print(f"check step  {bits:2} bits, {rows} rows, {groups} groups: {error:.1e} {verdict}")
+            assert error < 2e-2
+
+
+def check_swaps(device: str, dtype: torch.dtype) -> None:
+    """A swap by kernel has the bits of torch's operations."""
+    name = {torch.bfloat16: "BF16", torch.float16: "F16"}[dtype]
+    for bits in (0, 1, 2, 3, 4, 8):
+        for kind in ("none", "hankel", "two-sided"):
+            base, scale = weights([(96, 256)], device, dtype)[0], 2.0**-9 * 0.7
+            one = group((96, 256), bits or 16, range(1), 1, base)
+            wide = base.float()
+            rows, columns = (torch.rand(size, device=device) for size in (96, 256))
+            signs = {
+                "none": None,
+                "hankel": (_signs(351, wide), None),
+                "two-sided": (_signs(256, wide), _signs(96, wide)),
+            }[kind]
+            out = torch.empty_like(base)
+            beyond, largest = BEYOND[name], LARGEST[name]
+            scales = (rows, columns) if bits else None
+            kernels.swap(
+                base, one.held.stored, scales, signs, out, bits=bits, scale=scale,
+                largest=largest, beyond=beyond,
+            )  # fmt: skip
+            values = one.held.stored.float()
+            if bits:
+                levels = unpack(one.held.stored, bits, torch.float32).reshape(96, 256)
+                values = levels * columns * rows[:, None]
+            if kind == "hankel":
+                values = values * (signs[0] * scale).as_strided((96, 256), (1, 1))
+            elif kind == "two-sided":
+                values = values * signs[0] * (signs[1] * scale)[:, None]
+            else:
+                values = values * scale
+            equal = torch.equal(out, (values + wide).to(dtype))
+            print(f"check swap  {bits:2} bits, {kind}: {'ok' if equal else 'WRONG'}")
+            assert equal
+
+
+def time_swaps(bases: list[torch.Tensor], device: str) -> None:
+    """All matrices of one task, beside a copy of the base."""
+    out = [torch.empty_like(base) for base in bases]
+
+    def copy() -> None:
+        for one, base in zip(out, bases, strict=True):
+            one.copy_(base)
+
+    one_copy = timed(copy, device)
+    print(f"copy of the base: {one_copy:.2f} ms")
+    for bits in BITS:
+        parts = [group((b.shape[0], b.shape[1]), bits, range(1), 1, b) for b in bases]
+        sides = [
+            tuple(torch.ones(size, device=device) for size in (b.shape[1], b.shape[0]))
+            for b in bases
+        ]
+
+        def swap(parts: list[Group] = parts, sides: list[Any] = sides, bits: int = bits) -> None:
+            for one, part, side, base in zip(out, parts, sides, bases, strict=True):
+                kernels.swap(
+                    base, part.held.stored, (side[1], side[0]) if bits < 16 else None, side, one,
+                    bits=0 if bits == 16 else bits, scale=1e-3, largest=LARGEST["BF16"],
+                    beyond=BEYOND["BF16"],
+                )  # fmt: skip
+
+        taken = timed(swap, device)
+        print(f"swap, {bits:2} bits: {taken:.2f} ms, {taken / one_copy:.2f} × a copy", flush=True)
+        del parts
+
+
+def time_steps(bases: list[torch.Tensor], device: str) -> None:
+    """A decoding step of all matrices, beside one model's."""
+    for rows in (16, 64):
+        inputs = {n: torch.randn(rows, n, device=device).to(bases[0]) for n in (4096, 11008)}
+
+        def one(inputs: Any = inputs) -> None:
+            for base in bases:
+                F.linear(inputs[base.shape[1]], base)
+
+        alone = timed(one, device)
+        print(f"{rows} rows, one model: {alone:.2f} ms")
+        choice = Selection.of(range(rows), bases[0].device)
+        for bits in BITS:
+            for groups in (1, 8):
+                if bits * groups > 16:
+                    continue
+                made = stacks(bases, bits, rows, groups)
+
+                def step(
+                    made: Any = made, inputs: Any = inputs, choice: Selection = choice
+                ) -> None:
+                    for found, base in zip(made, bases, strict=True):
+                        found.linear(inputs[base.shape[1]], base, choice)
+
+                taken = timed(step, device, 5)
+                bound = 1 + bits * groups / 16
+                print(
+                    f"{rows} rows of {rows} tasks, {bits} bits × {groups} groups: {taken:.2f} ms, "
+                    f"{taken / alone:.2f} × one model; memory traffic {bound:.2f}",
+                    flush=True,
+                )
+                del made
+
+
+def time_prefill(bases: list[torch.Tensor], device: str) -> None:
+    """2,048 tokens: two products for one, codes unpacked once."""
+    some = bases[:7]
+    inputs = {n: torch.randn(2048, n, device=device).to(bases[0]) for n in (4096, 11008)}
+    alone = timed(lambda: [F.linear(inputs[b.shape[1]], b) for b in some], device)
+    index = torch.zeros(2048, dtype=torch.long, device=device)
+    for way in ("codes", "dense"):
+        groups = []
+        for base in some:
+            made = group((base.shape[0], base.shape[1]), 2, range(1), 1, base)
+            held = made.held if way == "codes" else made_dense(made.held, base.dtype)
+            groups.append(Group(held, made.down, made.across, made.tasks, True))
+
+        def run(groups: list[Group] = groups) -> None:
+            for one, base in zip(groups, some, strict=True):
+                x = inputs[base.shape[1]]
+                F.linear(x, base) + one.product(x, index)
+
+        print(f"prefill, {way}: {timed(run, device) / alone:.2f} × one model", flush=True)
+
+
+def main() -> None:
+    """Check, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--command", action="store_true")
+    given = parser.parse_args()
+    if given.device == "cuda" and not torch.cuda.is_available():
+        print("no CUDA device here: nothing was run")
+        return
+    if given.device != "cuda":
+        stack.kernels_for = lambda device: "TRITON_INTERPRET" in os.environ
+    dtype = torch.bfloat16 if given.device == "cuda" else torch.float16
+    torch.manual_seed(0)
+    check_steps(given.device, dtype)
+    check_swaps(given.device, dtype)
+    if given.layers:
+        print(torch.cuda.get_device_name())
+        bases = weights(SHAPES * given.layers, given.device, dtype)
+        time_swaps(bases, given.device)
+        time_steps(bases, given.device)
+        time_prefill(bases, given.device)
+        del bases
+    if given.command:
+        from device_commands import time_commands
+
+        torch.cuda.empty_cache()
+        time_commands(given.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+/* The two passes that seal a superposition: sums of squares, and codes; see cutting.py. */
+
+#include "fused.h"
+
+/* A piece of a stored superposition: `count` integers of `bits` bits, elements `start` and on of
+ * a matrix of `cols` columns whose row i has the column scales table[i mod every]. */
+typedef struct {
+    const void *units;
+    int64_t bits, count, start, cols, every;
+} Piece;
+
+TEMPLATE int32_t unit(const Piece *piece, int bits, ptrdiff_t at) {
+    return bits == 8 ? ((const int8_t *)piece->units)[at] : ((const int16_t *)piece->units)[at];
+}
+
+/* The elements of a piece that lie in one row: how many, from element `at` on. */
+TEMPLATE ptrdiff_t in_row(const Piece *piece, ptrdiff_t at, int64_t *row, int64_t *col) {
+    *row = (piece->start + at) / piece->cols;
+    *col = (piece->start + at) % piece->cols;
+    int64_t left = piece->count - at;
+    return piece->cols - *col < left ? piece->cols - *col : left;
+}
+
+TEMPLATE void square_row(const Piece *piece, int bits, ptrdiff_t at, ptrdiff_t count,
+                         uint64_t *along, uint64_t *restrict across) {
+    uint64_t whole = 0;
+    for (ptrdiff_t col = 0; col < count; col++) {
+        int32_t value = unit(piece, bits, at + col);
+        uint32_t square = (uint32_t)(value * value);
+        across[col] += square;
+        whole += square;
+    }
+    *along += whole;
+}
+
+TEMPLATE int randes_squares_as(int fma, const Piece *piece, uint64_t *along, uint64_t *table) {
+    (void)fma;
+    int64_t row, col, first = piece->start / piece->cols;
+    for (ptrdiff_t at = 0, count; at < piece->count; at += count) {
+        count = in_row(piece, at, &row, &col);
+        uint64_t *across = table + row % piece->every * piece->cols + col;
+        if (piece->bits == 8)
+            square_row(piece, 8, at, count, along + (row - first), across);
+        else
+            square_row(piece, 16, at, count, along + (row - first), across);
+    }
+    return 0;
+}
+
+/* Add the squares of a piece to the sums of its rows (from its first one on) and columns. */
+FOR_EACH_PROCESSOR(EXPORT, int, randes_squares,
+                   (const Piece *piece, uint64_t *along, uint64_t *table), piece, along, table)
+
+/* What codes are made and read with: scales of rows (from the matrix's first) and the tables of
+ * columns, the thresholds (between infinities) and levels of `bits`; of 8 bits the code at the
+ * lower edge of each 1/128 from -12 to 12; and how many parts a step has. */
+typedef struct {
+    int64_t bits;
+    const float *rows, *table, *read_rows, *read_table, *limits, *levels;
+    const int32_t *fine;
+    float parts;
+} Cut;
+
+enum { FINE = 24 * 128, AT_ONCE = 1024 };
+
+typedef struct {
+    int64_t crossed, lengths;
+} Agreement;
+
+/* The codes of 8 bits: a table finds each to within one, thresholds settle it. */
+TEMPLATE void find_codes(const Cut *cut, const float *restrict scaled, ptrdiff_t count,
+                         uint8_t *restrict codes, float *restrict level) {
+    const float *limits = cut->limits + 1;
+    int32_t places[AT_ONCE];
+    for (ptrdiff_t at = 0; at < count; at++) {
+        float place = (scaled[at] + 12.0f) * 128.0f;
+        place = place > 0.0f ? place : 0.0f;
+        places[at] = (int32_t)(place < FINE - 1 ? place : FINE - 1);
+    }
+    for (ptrdiff_t at = 0; at < count; at++) {
+        int32_t code = cut->fine[places[at]];
+        code += scaled[at] > limits[code];
+        code -= scaled[at] <= limits[code - 1];
+        codes[at] = (uint8_t)code;
+        level[at] = cut->levels[code];
+    }
+}
+
+/* Those of fewer: as many thresholds as lie below. */
+TEMPLATE void count_limits(const Cut *cut, int bits, const float *restrict scaled,
+                           ptrdiff_t count, uint8_t *restrict codes, float *restrict level) {
+    const float *restrict limits = cut->limits + 1, *restrict levels = cut->levels;
+    for (ptrdiff_t at = 0; at < count; at++) {
+        float found = levels[0];
+        int32_t code = 0;
+#pragma GCC unroll 16
+        for (int limit = 0; limit < (1 << bits) - 1; limit++) {
+            float next = levels[limit + 1];
+            code += scaled[at] > limits[limit];
+            found = scaled[at] > limits[limit] ? next : found;
+        }
+        codes[at] = (uint8_t)code;
+        level[at] = found;
+    }
+}
+
+/* Cut elements of one row: their codes, a byte each, and how what is read agrees. */
+TEMPLATE void cut_row(const Piece *piece, int unit_bits, const Cut *cut, int bits, ptrdiff_t at,
+                      ptrdiff_t count, const float *restrict across,
+                      const float *restrict read_across, float along, float read_along,
+                      uint8_t *codes, Agreement *found) {
+    int64_t crossed = 0, lengths = 0;
+    float scaled[AT_ONCE], level[AT_ONCE];
+    int32_t values[AT_ONCE];
+    const float parts = cut->parts;
+    for (ptrdiff_t col = 0; col < count; col++) {
+        values[col] = unit(piece, unit_bits, at + col);
+        scaled[col] = (float)values[col] * across[col] * along;
+    }
+    if (bits == 8)
+        find_codes(cut, scaled, count, codes, level);
+    else
+        count_limits(cut, bits, scaled, count, codes, level);
+    for (ptrdiff_t col = 0; col < count; col++) {
+        float read = level[col] * read_across[col] * read_along * parts;
+        int32_t counted = (int32_t)(as_bits(read + ROUNDER) - ROUNDER_BITS);
+        crossed += (int64_t)values[col] * counted;
+        lengths += (int64_t)counted * counted;
+    }
+    found->crossed += crossed;
+    found->lengths += lengths;
+}
+
+/* Eight codes fill `bits` bytes, the first one's bits lowest. */
+TEMPLATE void pack_row(const uint8_t *restrict codes, int bits, ptrdiff_t eights,
+                       uint8_t *restrict out) {
+    if (bits == 8) {
+        memcpy(out, codes, (size_t)(8 * eights));
+    } else if (bits == 3) {
+        for (ptrdiff_t eight = 0; eight < eights; eight++) {
+            uint32_t held = 0;
+            for (int code = 0; code < 8; code++) held |= (uint32_t)codes[8 * eight + code] << 3 * code;
+            for (int byte = 0; byte < 3; byte++) out[3 * eight + byte] = (uint8_t)(held >> 8 * byte);
+        }
+    } else {
+        for (ptrdiff_t byte = 0; byte < eights * bits; byte++) {
+            uint8_t held = 0;
+            for (int code = 0; code < 8 / bits; code++)
+                held = (uint8_t)(held | codes[8 / bits * byte + code] << bits * code);
+            out[byte] = held;
+        }
+    }
+}
+
+TEMPLATE void cut_piece(const Piece *piece, int unit_bits, const Cut *cut, int bits, uint8_t *out,
+                        Agreement *found) {
+    uint8_t codes[AT_ONCE];
+    ptrdiff_t filled = 0;
+    int64_t row, col;
+    for (ptrdiff_t at = 0, count; at < piece->count; at += count) {
+        count = in_row(piece, at, &row, &col);
+        if (count > AT_ONCE - filled) count = AT_ONCE - filled;
+        int64_t place = row % piece->every * piece->cols + col;
+        cut_row(piece, unit_bits, cut, bits, at, count, cut->table + place, cut->read_table + place,
+                cut->rows[row], cut->read_rows[row], codes + filled, found);
+        filled += count;
+        if (filled < AT_ONCE && at + count < piece->count) continue;
+        while (filled % 8) codes[filled++] = 0;
+        pack_row(codes, bits, filled / 8, out);
+        out += filled / 8 * bits;
+        filled = 0;
+    }
+}
+
+TEMPLATE int randes_cut_as(int fma, const Piece *piece, const Cut *cut, uint8_t *out,
+                           Agreement *found) {
+    (void)fma;
+    const int bits = (int)cut->bits;
+    if (piece->bits == 8) {
+        if (bits == 1) cut_piece(piece, 8, cut, 1, out, found);
+        if (bits == 2) cut_piece(piece, 8, cut, 2, out, found);
+        if (bits == 3) cut_piece(piece, 8, cut, 3, out, found);
+        if (bits == 4) cut_piece(piece, 8, cut, 4, out, found);
+        if (bits == 8) cut_piece(piece, 8, cut, 8, out, found);
+        return 0;
+    }
+    if (bits == 1) cut_piece(piece, 16, cut, 1, out, found);
+    if (bits == 2) cut_piece(piece, 16, cut, 2, out, found);
+    if (bits == 3) cut_piece(piece, 16, cut, 3, out, found);
+    if (bits == 4) cut_piece(piece, 16, cut, 4, out, found);
+    if (bits == 8) cut_piece(piece, 16, cut, 8, out, found);
+    return 0;
+}
+
+/* The codes of a piece (of a multiple of eight elements, or the last), added to *found how the
+ * integers agree with what is read. */
+FOR_EACH_PROCESSOR(EXPORT, int, randes_cut,
+                   (const Piece *piece, const Cut *cut, uint8_t *out, Agreement *found), piece, cut,
+                   out, found)

@@ -1,0 +1,86 @@
+"""The passes of `seal` over integers, compiled: see `cut.c`. NumPy makes the same bytes."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from randes_cli.core.agreement import Agreement
+from randes_cli.core.arrays import F32, I64, Array, Raw
+from randes_cli.core.codes import fine, limits_of, packed_bytes
+from randes_cli.core.fused_kernel import library
+from randes_cli.core.levels import levels
+
+
+class _Piece(ctypes.Structure):
+    _fields_ = (
+        ("units", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("bits", "count", "start", "cols", "every")),
+    )
+
+
+class _Cut(ctypes.Structure):
+    _fields_ = (
+        ("bits", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("rows", "table", "read_rows", "read_table")),
+        *((name, ctypes.c_void_p) for name in ("limits", "levels", "fine")),
+        ("parts", ctypes.c_float),
+    )
+
+
+class _Agreement(ctypes.Structure):
+    _fields_ = (("crossed", ctypes.c_int64), ("lengths", ctypes.c_int64))
+
+
+def _address(array: Array) -> int:
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def _piece(units: Any, start: int, every: int, cols: int) -> _Piece:
+    return _Piece(_address(units), 8 * units.itemsize, len(units), start, cols, every)
+
+
+def add_squares(units: Any, start: int, along: I64, table: I64) -> bool:
+    """Add squares of elements `start` and on to the sums of their rows and columns.
+
+    `along` begins with the first of these rows. False where nothing is compiled.
+    """
+    compiled = library()
+    if compiled is None:
+        return False
+    piece = _piece(units, start, *table.shape)
+    compiled.randes_squares(ctypes.byref(piece), _address(along), _address(table))
+    return True
+
+
+@lru_cache(maxsize=8)
+def _constants(bits: int) -> tuple[Array, ...]:
+    """Thresholds between infinities, levels, and where 8 bits begin to look."""
+    return limits_of(bits), levels(bits), fine()
+
+
+def cut(
+    units: Any,
+    start: int,
+    bits: int,
+    inverse: tuple[F32, F32],
+    read: tuple[F32, F32],
+    part: int,
+) -> tuple[Raw, Agreement] | None:
+    """Codes of elements `start` and on, and how these agree with them; None: not compiled.
+
+    `inverse` and `read` are scales of rows and tables of columns, to be cut and to be read with.
+    """
+    compiled = library()
+    if compiled is None:
+        return None
+    piece = _piece(units, start, *inverse[1].shape)
+    scales = map(_address, (*inverse, *read, *_constants(bits)))
+    how = _Cut(bits, *scales, 2.0**-part)
+    out, found = np.empty(packed_bytes(len(units), bits), np.uint8), _Agreement()
+    compiled.randes_cut(ctypes.byref(piece), ctypes.byref(how), _address(out), ctypes.byref(found))
+    return out, Agreement(0, found.crossed, found.lengths)

@@ -1,0 +1,82 @@
+"""The two passes of `seal` over a piece of a superposition: compiled where that is, else NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from randes_cli.core import fused_cut
+from randes_cli.core.agreement import Agreement
+from randes_cli.core.arrays import F32, I64, Raw
+from randes_cli.core.codes import encode, multiply_scales, pack_codes
+from randes_cli.core.levels import levels
+
+Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
+
+#: Elements that NumPy takes at once; a multiple of eight, so that codes end on a byte.
+_AT_ONCE = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Of one superposition: what it is multiplied by to be cut, and its codes to be read.
+
+    Of columns there is a table, as `multiply_scales` wants it; 2^`part` is what values count in.
+    """
+
+    inverse: tuple[F32, F32]
+    read: tuple[F32, F32]
+    part: int
+
+
+def add_squares(units: Units, start: int, along: I64, table: I64) -> None:
+    """Add squares of elements `start` and on to the sums of their rows and columns.
+
+    `along` begins with the first of these rows; `table` has the sums of columns as
+    `multiply_scales` has their scales.
+    """
+    if fused_cut.add_squares(units, start, along, table):
+        return
+    first = start // table.shape[1]
+    for at in range(0, len(units), _AT_ONCE):
+        squares = units[at : at + _AT_ONCE].astype(np.int64)
+        np.multiply(squares, squares, out=squares)
+        _add_squares(squares, start + at, first, along, table)
+
+
+def _add_squares(squares: I64, start: int, first: int, along: I64, table: I64) -> None:
+    place, (every, cols) = 0, table.shape
+    while place < len(squares):
+        row, col = divmod(start + place, cols)
+        height = 0 if col else (len(squares) - place) // cols
+        width = cols if height else min(cols - col, len(squares) - place)
+        part = squares[place : place + max(1, height) * width].reshape(-1, width)
+        along[row - first : row - first + len(part)] += part.sum(axis=1)
+        for down in range(min(every, len(part))):
+            sums = part[down::every].sum(axis=0)
+            table[(row + down) % every, col : col + width] += sums
+        place += part.size
+
+
+def cut(units: Units, start: int, bits: int, scales: Scales) -> tuple[Raw, Agreement]:
+    """Codes of elements `start` and on, packed, and how what they are read as agrees with these.
+
+    Of a multiple of eight elements, or of the last.
+    """
+    found = fused_cut.cut(units, start, bits, scales.inverse, scales.read, scales.part)
+    if found is not None:
+        return found
+    made, near = [], Agreement()
+    for at in range(0, len(units), _AT_ONCE):
+        part = units[at : at + _AT_ONCE]
+        values = part.astype(np.float32)
+        multiply_scales(values, start + at, *scales.inverse)
+        codes = encode(values, bits)
+        read = levels(bits)[codes]
+        multiply_scales(read, start + at, *scales.read)
+        near = near.plus(part.astype(np.int64), read, scales.part)
+        made.append(pack_codes(codes, bits))
+    return np.concatenate(made), near

@@ -1,0 +1,192 @@
+"""A bank's base and superpositions on a device, and tasks retrieved from them there.
+
+The same float32 steps as `core.kernel`, so the bits are those of `unpack`: units times scales,
+times ±λ · step, plus the base, rounded once to the task's dtype; beyond its range its largest.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+
+from randes_cli.api import Bank
+from randes_cli.core.convert import BEYOND, LARGEST
+from randes_cli.core.share import Share
+from randes_cli.core.signs import sign_vector
+from randes_cli.live import blocks
+from randes_cli.live.codes import unpack
+from randes_cli.live.lazy import Whole
+from randes_cli.live.stack import kernels_for
+from randes_cli.plan import Unit
+from randes_cli.read.factors import superposition
+from randes_cli.read.load import as_torch, torch_dtypes
+from randes_cli.read.retrieve import Retrieval
+from randes_cli.specs import Signs
+
+#: What torch rounds to as the CPU does.
+_KNOWN = ("F32", "F16", "BF16")
+
+
+class Resident:
+    """What was read of a bank stays here. Use it from any thread."""
+
+    def __init__(self, bank: Bank, device: torch.device) -> None:
+        self._device = device
+        self._base = Whole(bank.retrieval(None))
+        self._kept: dict[str, torch.Tensor] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return sum(tensor.nbytes for tensor in self._kept.values())
+
+    def write(self, whole: Whole, name: str, target: torch.Tensor) -> bool:
+        """Write a tensor of a task to `target`, bit for bit as it is retrieved elsewhere.
+
+        False, and nothing written, for what only the bank's reader knows: exact tensors, extra
+        rows, rare dtypes. Raises BankDamaged.
+        """
+        retrieval, kept = whole.retrieval, whole.retrieval.kept_name(name)
+        info = retrieval.tensors[name]
+        base = self._base.retrieval.tensors.get(kept)
+        if kept in retrieval.task.own or base is None or base.shape != info.shape:
+            return False
+        if info.dtype not in _KNOWN or base.dtype not in _KNOWN:
+            return False
+        if not retrieval.superposed(name):
+            if base.dtype != info.dtype:
+                return False
+            target.copy_(self._base_tensor(kept))
+        elif not self._by_kernel(whole, name, target):
+            target.copy_(self._retrieved(whole, name))
+        return True
+
+    def _keep(self, key: str, make: Any) -> torch.Tensor:
+        """Read once, whatever the number of threads that ask."""
+        found = self._kept.get(key)
+        if found is None:
+            with self._lock:
+                found = self._kept.get(key)
+                if found is None:
+                    found = self._kept[key] = make().to(self._device)
+        return found
+
+    def _base_tensor(self, name: str) -> torch.Tensor:
+        info = self._base.retrieval.tensors[name]
+        read = self._base.retrieval.read
+        return self._keep(f"base/{name}", lambda: as_torch(read(name), info.dtype, info.shape))
+
+    def _stored(self, retrieval: Retrieval, name: str) -> tuple[torch.Tensor, int]:
+        """A superposition as the bank stores it, and its bits (0: integers)."""
+        key, bank = retrieval.sum_key(name), retrieval.bank
+        if bank.info(key).dtype == "U8":
+            bits = bank.manifest.sealed[retrieval.task.group].bits
+            return self._keep(key, lambda: torch.from_numpy(bank.read_whole(key))), bits
+        return self._keep(key, lambda: torch.from_numpy(superposition(retrieval, name))), 0
+
+    def _scales(self, retrieval: Retrieval, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """float32 scales of rows and of columns."""
+        key, held = retrieval.sum_key(name), retrieval.held(name)
+        rows = self._keep(f"rows/{key}", lambda: torch.from_numpy(retrieval.reader.scales(held)[0]))
+        columns = self._keep(
+            f"columns/{key}", lambda: torch.from_numpy(retrieval.reader.scales(held)[1])
+        )
+        return rows, columns
+
+    def _retrieved(self, whole: Whole, name: str) -> torch.Tensor:
+        retrieval = whole.retrieval
+        unit, position = retrieval.place(name)
+        flips = unit.flips(retrieval.task.seed, position)
+        info = retrieval.tensors[name]
+        values = self._steps(retrieval, name, retrieval.share(name), unit.view)
+        delta = _signed(values, unit, flips, _scale(retrieval, name)).reshape(info.shape)
+        made = delta.add_(self._base_tensor(retrieval.kept_name(name)).to(torch.float32))
+        largest = LARGEST[info.dtype]
+        made = torch.where(made.abs() >= BEYOND[info.dtype], made.sign() * largest, made)
+        return made.to(torch_dtypes()[info.dtype])
+
+    def _steps(
+        self, retrieval: Retrieval, name: str, share: Share, view: tuple[int, int]
+    ) -> torch.Tensor:
+        """Elements of the superposition in steps, zeros outside its share."""
+        stored, bits = self._stored(retrieval, name)
+        if bits:
+            codes = unpack(stored, bits, torch.float32)[: share.shape[0] * share.shape[1]]
+            rows, columns = self._scales(retrieval, name)
+            values = codes.reshape(share.shape)
+            table = torch.from_numpy(share.table(columns.cpu().numpy())).to(self._device)
+            residues = torch.arange(share.rows, device=self._device) % share.every
+            values = values * table[residues] * rows[:, None]
+        else:
+            values = stored.to(torch.float32)
+        if share.every == 1:
+            return values
+        return blocks.whole(blocks.as_blocks(values, share.every), view, share.group)
+
+    def _by_kernel(self, whole: Whole, name: str, target: torch.Tensor) -> bool:
+        """Write it by one kernel, in place; False where that is not for one."""
+        retrieval, info = whole.retrieval, whole.retrieval.tensors[name]
+        unit, position = retrieval.place(name)
+        matrix = unit.view if unit.signs is Signs.two_sided else (unit.rows, unit.cols)
+        plain = target.is_contiguous() and target.dtype == torch_dtypes()[info.dtype]
+        if not (kernels_for(self._device) and plain and retrieval.share(name).every == 1):
+            return False
+        from randes_cli.live import kernels
+
+        stored, bits = self._stored(retrieval, name)
+        if matrix != unit.view or not kernels.fits(unit.view[1], 1, bits):
+            return False
+        flips = unit.flips(retrieval.task.seed, position)
+        kernels.swap(
+            self._base_tensor(retrieval.kept_name(name)).reshape(matrix),
+            stored,
+            self._scales(retrieval, name) if bits else None,
+            _sign_vectors(unit, flips, self._device),
+            target.reshape(matrix),
+            bits=bits,
+            scale=_scale(retrieval, name),
+            largest=LARGEST[info.dtype],
+            beyond=BEYOND[info.dtype],
+        )
+        return True
+
+
+def _scale(retrieval: Retrieval, name: str) -> float:
+    """λ · m · step as float32 holds it."""
+    step = retrieval.bank.manifest.steps[retrieval.held(name).name]
+    return float(np.float32(retrieval.coefficient * retrieval.share(name).every * 2.0**step))
+
+
+def _sign_vectors(
+    unit: Unit, flips: bytes, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+    """Signs of columns and of rows; of i + j and None; None where all are 1."""
+
+    def vector(start: int, count: int) -> torch.Tensor:
+        return torch.from_numpy(sign_vector(flips, start, count)).to(device)
+
+    rows, cols = unit.view
+    if unit.signs is Signs.none:
+        return None
+    if unit.signs is Signs.two_sided:
+        return vector(rows, cols), vector(0, rows)
+    if unit.signs is Signs.hankel:
+        return vector(0, unit.rows + unit.cols - 1), None
+    return vector(0, unit.cols), torch.ones(unit.rows, device=device)
+
+
+def _signed(values: torch.Tensor, unit: Unit, flips: bytes, scale: float) -> torch.Tensor:
+    """Times ±scale."""
+    signs = _sign_vectors(unit, flips, values.device)
+    if signs is None:
+        return values * scale
+    first, rows = signs
+    if unit.signs is Signs.two_sided and rows is not None:
+        return values * first * rows.mul(scale)[:, None]
+    matrix = (unit.rows, unit.cols)
+    steps = (1, 1) if rows is None else (0, 1)
+    return values.reshape(matrix) * first.mul(scale).as_strided(matrix, steps)

@@ -1,0 +1,86 @@
+/* Runs every compiled pass on the same made-up numbers and prints a digest of all that they give:
+ * equal from every compiler, for every processor and in every version of the passes. */
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../../src/randes_cli/core/digest.h"
+#include "../../src/randes_cli/core/fused.h"
+
+enum { ROWS = 37, COLS = 211, SIZE = ROWS * COLS };
+
+typedef struct {
+    const void *units;
+    int64_t bits, count, start, cols, every;
+} Piece;
+typedef struct {
+    int64_t bits;
+    const float *rows, *table, *read_rows, *read_table, *limits, *levels;
+    const int32_t *fine;
+    float parts;
+} Cut;
+int randes_squares(const Piece *piece, uint64_t *along, uint64_t *table);
+int randes_cut(const Piece *piece, const Cut *cut, uint8_t *out, int64_t *found);
+int64_t randes_retrieve(const void *codes, int bits, const Signs *signs, const float *base,
+                        int dtype, void *out);
+void randes_digest(const uint8_t *data, ptrdiff_t size, ptrdiff_t piece, uint8_t *out);
+
+static uint8_t all[1 << 20];
+static ptrdiff_t filled;
+
+static void keep(const void *data, size_t size) {
+    memcpy(all + filled, data, size);
+    filled += (ptrdiff_t)size;
+}
+
+static uint32_t state = 1;
+static uint32_t next(void) { return (state = state * 1664525u + 1013904223u) >> 8; }
+
+int main(int argc, char **argv) {
+    static float base[SIZE], task[SIZE], out[SIZE], scratch[SIZE + 16], ones[SIZE];
+    static uint16_t half[SIZE];
+    static int32_t sum[SIZE];
+    static int16_t codes[SIZE];
+    static uint8_t bits[SIZE / 8 + 64], packed[SIZE + 8];
+    if (argc > 1) randes_processor(atoi(argv[1]));
+    for (int at = 0; at < SIZE; at++) {
+        base[at] = (float)next() / 65536.0f - 128.0f;
+        task[at] = base[at] + ((float)next() / 65536.0f - 128.0f) / (at % 97 ? 64.0f : 1.0f);
+        half[at] = (uint16_t)(next() % 0x7C00 | (at & 1) << 15);
+        ones[at] = 1.0f / (float)(1 + at % 5);
+    }
+    for (size_t at = 0; at < sizeof bits; at++) bits[at] = (uint8_t)next();
+    for (int kind = NONE; kind <= TWO_SIDED; kind++)
+        for (int dtype = F32; dtype <= F16; dtype++) {
+            Signs signs = {bits, 0, ROWS, COLS, SIZE, scratch, dtype == F16 ? 0.25f : 64.0f, kind};
+            Found found;
+            int refused = randes_add(dtype == F32 ? (void *)task : (void *)half, dtype, base,
+                                     &signs, (uint32_t *)sum, &found);
+            keep(&refused, sizeof refused);
+            if (!refused) keep(&found, sizeof found);
+            int64_t peak = randes_store(sum, SIZE, 16, codes);
+            int64_t lost = randes_retrieve(codes, 16, &signs, base, dtype == F16 ? BF16 : F32, out);
+            keep(&peak, sizeof peak);
+            keep(&lost, sizeof lost);
+            keep(out, dtype == F16 ? SIZE * 2 : sizeof out);
+        }
+    static uint64_t along[ROWS], table[COLS];
+    Piece piece = {codes, 16, SIZE, 0, COLS, 1};
+    randes_squares(&piece, along, table);
+    keep(along, sizeof along);
+    keep(table, sizeof table);
+    static const float limits[] = {-INFINITY, -1.0f, 0.0f, 1.0f, INFINITY};
+    static const float levels[] = {-1.5f, -0.5f, 0.5f, 1.5f};
+    static float rows[ROWS];
+    for (int row = 0; row < ROWS; row++) rows[row] = 1.0f / (float)(8 + row);
+    Cut cut = {2, rows, ones, ones, ones, limits, levels, NULL, 512.0f};
+    int64_t agreement[2] = {0, 0};
+    randes_cut(&piece, &cut, packed, agreement);
+    keep(packed, (SIZE + 7) / 8 * 2);
+    keep(agreement, sizeof agreement);
+    uint8_t digest[16];
+    randes_digest(all, filled, 4096, digest);
+    for (int byte = 0; byte < 16; byte++) printf("%02x", digest[byte]);
+    printf("\n");
+    return 0;
+}

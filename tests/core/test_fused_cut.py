@@ -1,0 +1,76 @@
+"""Compiled passes of `seal` give NumPy's codes, sums of squares and agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from randes_cli.core import fused_cut
+from randes_cli.core import seal_passes as both
+from randes_cli.core.agreement import part_of
+from randes_cli.core.codes import fit_scales, inverse_scales
+from randes_cli.core.fused_kernel import available, processor
+from randes_cli.core.levels import SEAL_BITS
+from randes_cli.core.seal_passes import Scales, Units
+
+if not available():
+    pytest.skip("not compiled", allow_module_level=True)
+
+
+@pytest.fixture(params=[1, 3, 4])
+def level(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A version of the passes, or the best that this processor has where it has not that one."""
+    yield processor(request.param)
+    processor(99)
+
+
+def units(rows: int, cols: int, dtype: type) -> Units:
+    """Heavy-tailed integers, some rows and columns of zeros, and the largest that there are."""
+    most = np.iinfo(dtype).max
+    random = np.random.default_rng(rows)
+    made = np.clip(random.standard_t(2, (rows, cols)) * most / 40, -most, most)
+    made[::7] = 0
+    made[:, ::11] = 0
+    made[1, 1:3] = most, -most
+    found: Units = made.astype(dtype).reshape(-1)
+    return found
+
+
+@pytest.mark.parametrize("bits", SEAL_BITS)
+@pytest.mark.parametrize("dtype", [np.int16, np.int8])
+@pytest.mark.parametrize(("rows", "cols", "every"), [(37, 43, 1), (5, 3001, 1), (64, 40, 4)])
+def test_codes_and_sums_are_those_of_numpy(
+    rows: int,
+    cols: int,
+    every: int,
+    dtype: type,
+    bits: int,
+    level: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = units(rows, cols, dtype)
+
+    def passes() -> list[object]:
+        along, table = np.zeros(rows, np.int64), np.zeros((every, cols), np.int64)
+        half = rows // 2 * cols
+        both.add_squares(values[:half], 0, along, table)
+        both.add_squares(values[half:], half, along[rows // 2 :], table)
+        made: list[object] = [along.tolist(), table.tolist()]
+        scales = fit_scales(along, table.sum(axis=0), bits)
+        inverse, read = inverse_scales(*scales, bits), [s.astype(np.float32) for s in scales]
+        # Every residue of rows has column scales of its own.
+        tables = [
+            np.stack([s * np.float32(1 + n) for n in range(every)]) for s in (inverse[1], read[1])
+        ]
+        part = part_of(read[0], tables[1], bits)
+        how = Scales((inverse[0], tables[0]), (read[0], tables[1]), part)
+        for start in (0, 16, 1024):
+            codes, near = both.cut(values[start:], start, bits, how)
+            made += [codes.tobytes(), near]
+        return made
+
+    compiled = passes()
+    monkeypatch.setattr(fused_cut, "library", lambda: None)
+    assert passes() == compiled, level

@@ -1,0 +1,146 @@
+"""Tasks retrieved on a device, from a bank that stays there, have the bits of `unpack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+
+import randes_cli
+from randes_cli import Bank, Pool
+from randes_cli.errors import BankDamaged
+from randes_cli.read.retrieve import Retrieval
+from tests.checkpoints import PRESET_NAMES
+from tests.live.many import bank_of, options
+from tests.live.test_from_bank import assert_same
+from tests.live.test_mixed import wide_llama
+from tests.live.test_mixed_sizes import heads
+from tests.test_architectures import Made, llama
+
+
+def assert_swaps(bank: Path, tasks: tuple[str, ...] = ("sun", "cars", "sun")) -> Any:
+    model = randes_cli.transformers.from_bank(bank)
+    with Pool(bank, model, resident=True) as pool:
+        for task in tasks:
+            with pool.use(task):
+                assert_same(model, randes_cli.transformers.from_bank(bank, task))
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("transform", PRESET_NAMES)
+def test_swaps_of_every_transform(tmp_path: Path, transform: str, dtype: torch.dtype) -> None:
+    assert_swaps(bank_of(llama, tmp_path, options(transform, groups=2), dtype))
+
+
+@pytest.mark.parametrize("transform", ["two-sided", "hankel"])
+@pytest.mark.parametrize("share", [1, 4])
+@pytest.mark.parametrize("bits", [8, 3, 2, 1])
+def test_swaps_of_few_bits_and_shares(
+    tmp_path: Path, bits: int, share: int, transform: str
+) -> None:
+    given = options(transform, bits=bits, share=share, groups=2)
+    assert_swaps(bank_of(wide_llama, tmp_path, given, torch.bfloat16))
+
+
+# Not in bfloat16: the interpreter cuts where a device rounds.
+@pytest.mark.parametrize(
+    ("transform", "bits", "dtype"),
+    [
+        ("two-sided", 16, torch.float32),
+        ("two-sided", 2, torch.float16),
+        ("hankel", 3, torch.float32),
+        ("rsf", 8, torch.float16),
+        ("srsf", 1, torch.float32),
+        ("ta", 4, torch.float16),
+    ],
+    ids=str,
+)
+def test_the_kernel_writes_the_same_bits(
+    tmp_path: Path,
+    transform: str,
+    bits: int,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from randes_cli.live import kernels
+
+    def small() -> Made:
+        config = tf.LlamaConfig(
+            hidden_size=32,
+            intermediate_size=40,
+            vocab_size=70,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+        )
+        return tf.LlamaForCausalLM(config), llama()[1]
+
+    bank = bank_of(small, tmp_path, options(transform, bits=bits), dtype)
+    seen: list[int] = []
+    before = kernels.swap
+
+    def counted(*given: Any, **more: Any) -> None:
+        seen.append(more["bits"])
+        before(*given, **more)
+
+    monkeypatch.setattr("randes_cli.live.resident.kernels_for", lambda device: True)
+    monkeypatch.setattr("randes_cli.live.pool.thread_count", lambda given: 1)  # the interpreter's
+    monkeypatch.setattr(kernels, "swap", counted)
+    assert_swaps(bank, ("sun",))
+    assert (bits if bits < 8 else 0) in seen
+
+
+def test_values_beyond_a_dtypes_range_become_its_largest(tmp_path: Path) -> None:
+    def large() -> Made:
+        model, inputs = llama()
+        with torch.no_grad():
+            model.lm_head.weight.mul_(65000 / model.lm_head.weight.abs().max())  # type: ignore[operator, union-attr]
+        return model, inputs
+
+    model = assert_swaps(bank_of(large, tmp_path, options(bits=2), torch.float16))
+    assert model.lm_head.weight.abs().max() == 65504
+
+
+def test_exact_tensors_and_grown_vocabularies(tmp_path: Path) -> None:
+    bank = heads(tmp_path)
+    model = randes_cli.transformers.from_bank(bank, "dtd")
+    with Pool(bank, model, resident=True) as pool, pool.use("dtd"):
+        assert_same(model, randes_cli.transformers.from_bank(bank, "dtd"))
+
+
+def test_a_swap_reads_nothing_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = bank_of(llama, tmp_path)
+    model = randes_cli.transformers.from_bank(bank)
+    with Pool(bank, model, resident=True) as pool:
+        with pool.use("sun"):
+            pass
+
+        def read(self: Retrieval, name: str) -> None:
+            raise AssertionError(name)
+
+        monkeypatch.setattr(Retrieval, "read", read)
+        monkeypatch.setattr(Retrieval, "write", read)
+        with pool.use("cars"):
+            pass
+
+
+def test_damage_is_found_where_a_bank_is_read_to_stay(tmp_path: Path) -> None:
+    bank = bank_of(llama, tmp_path)
+    with Bank.open(bank) as opened:
+        task, key = opened.retrieval("sun"), "model.layers.0.mlp.up_proj.weight"
+        start = opened.file.where(task.sum_key(key))
+    assert start is not None
+    data = bytearray(bank.read_bytes())
+    data[start[1] + 5] ^= 1
+    bank.write_bytes(data)
+    with (
+        Pool(bank, randes_cli.transformers.from_bank(bank), resident=True) as pool,
+        pytest.raises(BankDamaged, match="up_proj"),
+        pool.use("sun"),
+    ):
+        pass
