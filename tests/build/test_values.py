@@ -120,3 +120,13 @@ def test_what_a_forgotten_delta_adds_to_a_sum_is_written_down(packer: Packer) ->
         rows = list(file.manifest.base.tensors)
         wanted = np.array([[float((tuned(base, 2)[n] - base[n]).square().sum()) for n in rows]])
     assert found == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_base_as_its_own_task_and_one_checkpoint_twice_are_said(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    one = tuned(base, 1)
+    packer.pack(base, {"a": one, "itself": base, "b": one, "other": tuned(base, 2)})
+    assert packer.reports[-1].notes == (
+        "itself is the base itself, to the byte",
+        "b and a are one checkpoint, to the byte",
+    )
