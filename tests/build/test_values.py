@@ -130,3 +130,13 @@ def test_the_base_as_its_own_task_and_one_checkpoint_twice_are_said(packer: Pack
         "itself is the base itself, to the byte",
         "b and a are one checkpoint, to the byte",
     )
+
+
+def test_a_dry_run_of_a_removal_tells_what_stays(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    bank = packer.pack(base, {"a": tuned(base, 1), "b": tuned(base, 2)})
+    before = bank.read_bytes()
+    dry = remove(bank, ["b"], EditOptions(dry_run=True), ONE)
+    assert bank.read_bytes() == before
+    real = remove(bank, ["b"], EditOptions(), ONE)
+    assert dry.after == real.after and [one.name for one in real.after] == ["a"]

@@ -263,7 +263,7 @@ class Build:
         steps, widths = self.steps.tables(self.draft.units)
         return replace(
             start.with_tasks([*start.tasks, *records]),
-            next_index=max(start.next_index, *(1 + p.index for p in coming)),
+            next_index=max([start.next_index, *(1 + p.index for p in coming)]),
             steps=steps,
             widths=widths,
         )
