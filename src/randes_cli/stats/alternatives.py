@@ -18,7 +18,7 @@ from randes_cli.stats.stored import Statistics
 #: Plain numbers below it are ratios to the base, from it on they are bytes.
 _MOST_RATIO = 1000
 #: Families that want λ so far apart leave it to `tune`.
-_APART = 0.25
+_APART = 0.3
 #: A choice is worth telling of that keeps so much more of the gain, or as much but for so little
 #: and saves this share of the bytes.
 _BETTER, _AS_GOOD, _SAVES = 0.005, 0.005, 0.05
