@@ -39,7 +39,7 @@ bench-quality: $(READY)
 # Needs about 20 GB of disk, a quiet machine, and half an hour.
 bench: $(READY)
 	$(BIN)/pip install --quiet matplotlib
-	$(BIN)/python benchmarks/run.py --mergekit --scaling --large --swap
+	$(BIN)/python benchmarks/run.py --goals --mergekit --scaling --large --swap
 
 torture: $(READY)
 	PYTHONPATH=src:. $(BIN)/python -m tests.torture.run --document docs/reliability.md

@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs import JOBS, Bench, Command, Job, prepare_bank
+from goals import goal_lines, measure_goals
+from jobs import JOBS, Bench, Command, Job, prepare_bank, prepare_sealed
 from measure import Taken, measure, median, randes, touch_memory
 from mergekit import command as mergekit_command
 from mergekit import install
@@ -47,6 +48,8 @@ def main() -> None:
         found["scaling"] = list(scaling(folder, options.repeats, options.touch))
     if options.large:
         found["large"] = list(large(folder))
+    if options.goals:
+        found["goals"] = measure_goals(folder)
     if options.swap:
         swap = [sys.executable, str(Path(__file__).with_name("swap.py")), str(folder)]
         found["swap"] = json.loads(subprocess.check_output(swap))
@@ -73,6 +76,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--mergekit", action="store_true", help="install and measure mergekit")
     parser.add_argument("--scaling", action="store_true", help="fit exponents of time")
     parser.add_argument("--large", action="store_true", help="2B parameters, and 64 tasks")
+    parser.add_argument("--goals", action="store_true", help="starts, and 100,000 small tensors")
     parser.add_argument("--swap", action="store_true", help="Bank.load_into")
     return parser.parse_args()
 
@@ -122,7 +126,8 @@ def measure_job(job: Job, bench: Bench, repeats: int, touch: float) -> Row:
         ran.append(one(job.command(bench)))
     for path in job.made(bench):
         path.unlink(missing_ok=True)
-    return row(job.name, median(ran), median(plain))
+    found = row(job.name, median(ran), median(plain))
+    return found if job.goal is None else {**found, "goal": job.goal}
 
 
 def row(name: str, ran: Taken, plain: Taken | None) -> Row:
@@ -144,7 +149,8 @@ def measure_size(
         print(f"{name}: skipped, the disk is short", file=sys.stderr)
         return
     bench = Bench(folder, paths[0], paths[1:])
-    measure(prepare_bank(bench), folder / "log.txt")
+    for prepared in (prepare_bank(bench), prepare_sealed(bench)):
+        measure(prepared, folder / "log.txt")
     for job in JOBS:
         try:
             yield {"size": name, "tasks": tasks, **measure_job(job, bench, repeats, options.touch)}
@@ -218,7 +224,7 @@ def show(found: Row) -> None:
 
 def report(found: dict[str, Any]) -> str:
     """Everything as Markdown tables."""
-    lines = [found["machine"], ""]
+    lines = [found["machine"], "", *goal_lines(found), ""]
     head = "| size | tasks | job | seconds | limit | ratio | CPU s | limit's CPU s | MB |"
     lines += [head, "|---|---|---|---|---|---|---|---|---|"]
     for r in [*found["jobs"], *found["scaling"], *found["large"]]:

@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,8 +25,11 @@ from randes_cli.files.bank import BankFile
 
 DOCS = Path(__file__).parent
 GUIDE, KEPT, NAME = DOCS / "guide.md", DOCS / "images" / "digits-statistics.xz", "digits.randes"
-#: A command and what it prints, or a command and the picture that it makes.
-_OUTPUT = re.compile(r"```console\n\$ (randes [^\n]+)\n(.*?)```\n", re.S)
+#: Exit codes from here on are faults of ours.
+_INTERNAL = 70
+#: Commands, each with what it prints; and a command with its picture.
+_OUTPUT = re.compile(r"```console\n(\$ randes .*?)```\n", re.S)
+_COMMAND = re.compile(r"^\$ (randes [^\n]+)\n", re.M)
 _PICTURE = re.compile(r"```sh\n(randes [^\n]+ -o (images/[\w-]+\.svg))\n```")
 
 
@@ -42,17 +45,24 @@ def keep(bank: Path) -> bytes:
 
 
 def randes(line: str, folder: Path) -> str:
-    """What a command prints, run in `folder`."""
-    out, here = StringIO(), Path.cwd()
+    """What a command prints, run in `folder`; of one that is refused, the line that says why."""
+    out, err, here = StringIO(), StringIO(), Path.cwd()
     os.chdir(folder)
     try:
-        with redirect_stdout(out):
+        with redirect_stdout(out), redirect_stderr(err):
             code = run(shlex.split(line)[1:])
     finally:
         os.chdir(here)
-    if code:
+    if code >= _INTERNAL:
         raise SystemExit(f"{line}: exit code {code}")
-    return "\n".join(text.rstrip() for text in out.getvalue().splitlines()) + "\n"
+    shown = (err if code else out).getvalue()
+    return "\n".join(text.rstrip() for text in shown.splitlines()) + "\n"
+
+
+def block(text: str, folder: Path) -> str:
+    """A block of commands with what they print now."""
+    made = "".join(f"$ {line}\n{randes(line, folder)}" for line in _COMMAND.findall(text))
+    return f"```console\n{made}```\n"
 
 
 def make(folder: Path) -> tuple[str, dict[str, bytes]]:
@@ -64,9 +74,7 @@ def make(folder: Path) -> tuple[str, dict[str, bytes]]:
     for line, name in _PICTURE.findall(text):
         randes(line, folder)
         pictures[name] = (folder / name).read_bytes()
-    fresh = _OUTPUT.sub(
-        lambda found: f"```console\n$ {found[1]}\n{randes(found[1], folder)}```\n", text
-    )
+    fresh = _OUTPUT.sub(lambda found: block(found[1], folder), text)
     return fresh, pictures
 
 

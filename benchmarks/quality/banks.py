@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -21,7 +21,8 @@ from randes_cli.stats.lengths import bank_lengths, stored_lengths
 def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
     """`wanted` checkpoints by name: the tasks, then further fine-tunes, then the same as copies.
 
-    A copy has a name and an index of its own, so other signs: it interferes as any other task.
+    A copy has a name and an index of its own, so other signs. Tasks are dealt in turn: where the
+    number of groups has a factor in common with that of the checkpoints, copies of one meet.
     """
     known: Mapping[str, Path] = {**bed.tasks, **bed.folders, **bed.extra}
     found = dict(list(known.items())[:wanted])
@@ -74,7 +75,7 @@ def bank(setting: Setting) -> Callable[[Models, int], Packed]:
         with TemporaryDirectory(dir=CACHE) as folder:
             path = Path(folder) / "bank.randes"
             pack(base, inputs, path, options, run)
-            nbytes, (defaults, noise) = path.stat().st_size, _told(path)
+            nbytes, (defaults, noise) = path.stat().st_size, _told(path, models.tasks)
             opened = Bank.open(path, run=run)  # stays readable without its name
 
         def restore(task: str, knob: float) -> StateDict:
@@ -95,12 +96,13 @@ def own_deltas(bits: int) -> Callable[[Models, int], Packed]:
     return build
 
 
-def _told(path: Path) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """λ by task as `unpack` takes it from the bank's norms, and the noise of the tasks."""
+def _told(path: Path, tasks: Sequence[str]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """λ by task as `unpack` takes it from the bank's norms, and the noise of these tasks."""
     file = BankFile(path)
     lengths = bank_lengths(file.manifest, stored_lengths(file))
     chosen, noise = coefficients(file.manifest, lengths), noise_of(lengths)
     names = [task.name for task in file.manifest.tasks]
     file.close()
-    parts = {key: values.tolist() for key, values in vars(noise).items()}
+    places = [names.index(task) for task in tasks]
+    parts = {key: values[places].tolist() for key, values in vars(noise).items()}
     return dict(zip(names, chosen, strict=True)), parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import kinds
 import merging
 import methods as m
 import registry
@@ -17,8 +18,9 @@ SEEDS = (42, 43, 44)
 PRESETS = ("two-sided", "hankel", "srsf", "rsf", "s", "shift")
 #: The default of `pack`.
 OURS = "two-sided"
-#: Fewest to most tasks in one bank.
-CROWDS = (1, 2, 4, 8, 16, 32, 64, 96)
+#: Tasks in one bank beyond the bed's own, and the λ that are tried with them.
+CROWDS = (16, 32, 64, 96)
+TRIED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"
 SHARES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -140,23 +142,15 @@ def ablations() -> list[Method]:
     return list(wanted.values())
 
 
-def scaling(crowds: tuple[int, ...] = CROWDS) -> list[Method]:
-    """Fuller and fuller banks of one group, each λ tried."""
+def lambdas() -> list[Method]:
+    """Fuller and fuller banks of one group at 2 bits, every λ tried."""
     return [
-        Method(
-            Setting(OURS, bits, tasks=count).name,
-            RANDES,
-            bank(Setting(OURS, bits, tasks=count)),
-            seeds=True,
-            tasks=count,
-            curve=True,
-        )
-        for bits in (2,)
-        for count in crowds
+        Method(f"λ of {one.name}", "λ", bank(one), TRIED, seeds=True, curve=True)
+        for one in (Setting(OURS, 2, tasks=count) for count in (None, *CROWDS))
     ]
 
 
-PARTS = ("baselines", "grid", "transforms", "scaling", "ablations")
+PARTS = ("baselines", "grid", "transforms", "lambdas", "kinds", "ablations")
 
 
 def rows(part: str, tasks: int) -> list[Method]:
@@ -164,7 +158,8 @@ def rows(part: str, tasks: int) -> list[Method]:
     made = {
         "baselines": baselines,
         "transforms": transforms,
-        "scaling": scaling,
+        "lambdas": lambdas,
+        "kinds": kinds.rows,
         "ablations": ablations,
     }
     return grid(tasks) if part == "grid" else made[part]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,34 @@ FAR_FINE_TUNING = Recipe(steps=110, rate=1e-3, batch=8, seed=1)
 HELD_OUT_WINDOWS = {
     "decoder": {VALIDATION: 24, TEST: 64},
     "decoder-far": {VALIDATION: 16, TEST: 40},
+    "decoder-large": {VALIDATION: 24, TEST: 64},
 }
 
 
-def new_model() -> Any:
-    """GPT-2 with 2.7 million parameters and a byte for a token."""
+@dataclass(frozen=True)
+class Size:
+    """The sizes of a GPT-2 with a byte for a token."""
+
+    width: int
+    layers: int
+    heads: int
+
+
+SMALL = Size(192, 6, 6)
+#: 25.4 million parameters.
+LARGE = Size(512, 8, 8)
+
+
+def new_model(size: Size = SMALL) -> Any:
+    """GPT-2 with 2.7 million parameters, or of another size."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
         vocab_size=256,
         n_positions=WINDOW,
-        n_embd=192,
-        n_layer=6,
-        n_head=6,
+        n_embd=size.width,
+        n_layer=size.layers,
+        n_head=size.heads,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -69,10 +85,10 @@ def _loss(model: Any, domain: str, recipe: Recipe) -> Any:
     return loss
 
 
-def train(domain: str, start: Path | None, recipe: Recipe, path: Path) -> None:
+def train(domain: str, start: Path | None, recipe: Recipe, path: Path, size: Size) -> None:
     """Train a base from nothing, or fine-tune all of one."""
     torch.manual_seed(recipe.seed)
-    model = new_model().train()
+    model = new_model(size).train()
     if recipe.half:
         model.set_attn_implementation("eager")  # a processor's fused one is slow in bfloat16
     if start is not None:
@@ -82,8 +98,8 @@ def train(domain: str, start: Path | None, recipe: Recipe, path: Path) -> None:
 
 
 @cache
-def _evaluator() -> Any:
-    return new_model().eval()
+def _evaluator(size: Size) -> Any:
+    return new_model(size).eval()
 
 
 @cache
@@ -94,9 +110,9 @@ def _held_out(bed_name: str, domain: str, part: str) -> Tensor:
     return windows(own.reshape(-1), HELD_OUT_WINDOWS[bed_name][part], generator)
 
 
-def _evaluate(bed_name: str, state: StateDict, domain: str, part: str) -> float:
+def _evaluate(bed_name: str, size: Size, state: StateDict, domain: str, part: str) -> float:
     """The share of next bytes that the model ranks first."""
-    model = _evaluator()
+    model = _evaluator(size)
     _restore(model, state)
     right = []
     with torch.inference_mode():
@@ -105,22 +121,24 @@ def _evaluate(bed_name: str, state: StateDict, domain: str, part: str) -> float:
     return float(torch.cat(right).float().mean())
 
 
-def _bed(name: str, title: str, recipe: Recipe, story: str, *, broad: bool) -> Bed:
+def _bed(
+    name: str, title: str, recipe: Recipe, story: str, *, broad: bool, size: Size = SMALL
+) -> Bed:
     """Train what the cache lacks."""
     folder = CACHE / name
     first, base = folder / "first.safetensors", folder / "base.safetensors"
     tasks = {domain: folder / f"{domain}.safetensors" for domain in DOMAINS}
     if not first.exists():
-        train("general", None, PRE_TRAINING, first)
+        train("general", None, PRE_TRAINING, first, size)
     if not base.exists() and broad:
-        train("everything", first, GENERALISING, base)
+        train("everything", first, GENERALISING, base, size)
     elif not base.exists():
         save(load(first), base)
     for domain, path in tasks.items():
         if not path.exists():
-            train(domain, base, recipe, path)
+            train(domain, base, recipe, path, size)
             print(f"{name}: trained {domain}", flush=True)
-    return Bed(name, title, base, tasks, partial(_evaluate, name), story)
+    return Bed(name, title, base, tasks, partial(_evaluate, name, size), story)
 
 
 def bed() -> Bed:
@@ -150,4 +168,16 @@ def far_bed() -> Bed:
         "to any task, and a delta's matrices have a quarter to three eighths of its length. Here "
         "superposition has it hardest.",
         broad=False,
+    )
+
+
+def large_bed() -> Bed:
+    """Nine times the parameters, for those who have an hour of a processor."""
+    return _bed(
+        "decoder-large",
+        "Byte decoder of 25M parameters",
+        FINE_TUNING,
+        "The same domains, recipes and score for a GPT-2 of 25.4M parameters.",
+        broad=True,
+        size=LARGE,
     )

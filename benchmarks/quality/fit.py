@@ -15,8 +15,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import gcd
 from pathlib import Path
 from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ from numpy.typing import NDArray
 from randes_cli.core import quality
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.quality import Family, Noise
+
+if TYPE_CHECKING:
+    from measure import Cell
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "docs" / "results" / "quality.json"
@@ -75,7 +80,7 @@ def nominal(tasks: int, groups: int, bits: int, share: int) -> dict[str, float]:
         "others": share * (each - 1),
         "dropped": share - 1.0,
         "rounding": cut * each,
-        "following": cut / each,
+        "following": (cut / share / each**2) ** 2,
     }
 
 
@@ -115,6 +120,8 @@ def gathered() -> list[Point]:
         for method in dict.fromkeys(cell.method for cell in told):
             seeds = [cell for cell in told if cell.method == method]
             facts, noise = seeds[0].facts, [cell.facts["noise"] for cell in seeds]
+            if facts["tasks"] > len(known["base"].scores) and _copies_meet(facts, known["base"]):
+                continue
             count = len(seeds[0].scores)
             made.append(
                 Point(
@@ -130,6 +137,11 @@ def gathered() -> list[Point]:
                 )
             )
     return made
+
+
+def _copies_meet(facts: Mapping[str, Any], base: Cell) -> bool:
+    """Whether groups hold copies of a task before they hold all: these do not average out."""
+    return facts["groups"] > 1 and gcd(facts["groups"], len(base.scores)) > 1
 
 
 def _spread(scores: Sequence[float]) -> float:
@@ -210,9 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gather", action="store_true", help="take the cells of the cache, too")
     if parser.parse_args().gather:
-        points = gathered()
-        measured = {point.family for point in points}
-        points += [point for point in earlier() if point.family not in measured]
+        points = [*gathered(), *earlier()]
         lines = ",\n".join(json.dumps(asdict(point), ensure_ascii=False) for point in points)
         MEASURED.write_text(f"[\n{lines}\n]\n", "utf-8")
     points = read()

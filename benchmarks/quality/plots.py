@@ -33,19 +33,6 @@ def _save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def lines(path: Path, series: Mapping[str, Points], x: str, y: str, *, log: bool = False) -> None:
-    """Curves with a mark at every point."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.8))
-    for label, points in series.items():
-        xs, ys = zip(*sorted(points), strict=True)
-        axes.plot(xs, ys, marker="o", markersize=3, linewidth=1.4, label=label)
-    if log:
-        axes.set_xscale("log", base=2)
-    axes.set(xlabel=x, ylabel=y)
-    axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
-
-
 def cloud(
     path: Path, families: Mapping[str, Mapping[str, tuple[float, float]]], x: str, y: str
 ) -> None:
@@ -80,35 +67,3 @@ def _names(axes: Any, points: Iterable[tuple[str, tuple[float, float]]], *, tall
                 name, (across, up), xytext=(4, -2), textcoords="offset points", fontsize=7
             )
             written.append((across, up))
-
-
-def scatter(path: Path, series: Mapping[str, Points], x: str, y: str) -> None:
-    """Unnamed points by series."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.8))
-    for label, points in series.items():
-        xs, ys = zip(*points, strict=True)
-        axes.scatter(xs, ys, s=14, alpha=0.7, label=label)
-    axes.set(xlabel=x, ylabel=y)
-    axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
-
-
-def histograms(path: Path, panels: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Distributions of cosines, one panel a bed."""
-    figure, grid = plt.subplots(1, len(panels), figsize=(3.3 * len(panels), 2.8), squeeze=False)
-    for axes, (title, series) in zip(grid[0], panels.items(), strict=True):
-        for label, values in series.items():
-            axes.hist(values, bins=40, density=True, alpha=0.6, label=label)
-        axes.set(title=title, xlabel="cosine")
-        axes.legend(fontsize=7, frameon=False)
-    _save(figure, path)
-
-
-def bars(path: Path, values: Mapping[str, float], y: str) -> None:
-    """Named bars, from the smallest value up."""
-    figure, axes = plt.subplots(figsize=(6.4, 0.28 * len(values) + 0.9))
-    axes.barh(list(values), list(values.values()), height=0.7)
-    axes.set_xlim(min(values.values()) * 0.9, max(1.0, *values.values()) * 1.01)
-    axes.set(xlabel=y)
-    axes.invert_yaxis()
-    _save(figure, path)

@@ -64,15 +64,15 @@ if TYPE_CHECKING:
     from randes_cli.specs import RunOptions as RunOptions
     from randes_cli.specs import TaskInput as TaskInput
     from randes_cli.specs import Transform as Transform
-    from randes_cli.verbs import Inspection as Inspection
-    from randes_cli.verbs import Written as Written
-    from randes_cli.verbs import diff as diff
-    from randes_cli.verbs import inspect as inspect
-    from randes_cli.verbs import plot as plot
-    from randes_cli.verbs import push as push
-    from randes_cli.verbs import report as report
-    from randes_cli.verbs import unpack as unpack
-    from randes_cli.verbs import verify as verify
+    from randes_cli.verbs.banks import Inspection as Inspection
+    from randes_cli.verbs.banks import diff as diff
+    from randes_cli.verbs.banks import inspect as inspect
+    from randes_cli.verbs.banks import push as push
+    from randes_cli.verbs.banks import unpack as unpack
+    from randes_cli.verbs.banks import verify as verify
+    from randes_cli.verbs.pictures import Written as Written
+    from randes_cli.verbs.pictures import plot as plot
+    from randes_cli.verbs.pictures import report as report
 
 __version__ = "0.1.0"
 
@@ -92,7 +92,7 @@ _HOME = {
     "EvaluateReport": "ops.evaluate",
     "HubError": "errors",
     "InputOutputError": "errors",
-    "Inspection": "verbs",
+    "Inspection": "verbs.banks",
     "LoadReport": "read.load",
     "MismatchError": "errors",
     "MissingError": "errors",
@@ -119,23 +119,23 @@ _HOME = {
     "UnpackReport": "read.unpack",
     "UsageError": "errors",
     "VerifyReport": "ops.verify",
-    "Written": "verbs",
+    "Written": "verbs.pictures",
     "add": "build.edit",
     "attach": "live.mixed",
     "convert": "build.convert",
-    "diff": "verbs",
+    "diff": "verbs.banks",
     "evaluate": "ops.evaluate",
-    "inspect": "verbs",
+    "inspect": "verbs.banks",
     "pack": "build.pack",
-    "plot": "verbs",
-    "push": "verbs",
+    "plot": "verbs.pictures",
+    "push": "verbs.banks",
     "remove": "build.edit",
-    "report": "verbs",
+    "report": "verbs.pictures",
     "seal": "build.seal",
     "serve": "server.service",
     "tune": "ops.tune",
-    "unpack": "verbs",
-    "verify": "verbs",
+    "unpack": "verbs.banks",
+    "verify": "verbs.banks",
 }
 #: Modules with a `from_bank` for a library of this name.
 _LIBRARIES = ("diffusers", "sentence_transformers", "timm", "transformers")

@@ -36,6 +36,7 @@ def printed(randes: Run, bank: str, *words: str) -> Path:
         ["--groups", "2", "--share", "1/2", "--seed", "7"],
         ["--groups", "3", "--bits", "8", "--capacity", "50", "--base", "reference"],
         ["--groups", "2", "--transform", "srsf", "--targets", "wte.*", "--rest", "own"],
+        ["--groups", "2", "--exact", r"^h\.[01]|norm"],
         ["--groups", "2", "--shuffle", "shift", "--signs", "hankel", "--every", "2"],
     ],
 )

@@ -69,6 +69,9 @@ def test_codes_and_sums_are_those_of_numpy(
         for start in (0, 16, 1024):
             codes, near = both.cut(values[start:], start, bits, how)
             made += [codes.tobytes(), near]
+            out = np.empty(len(values) - start, np.float32)
+            both.read(codes, bits, start, how.read, out)
+            made.append(out.tobytes())
         return made
 
     compiled = passes()

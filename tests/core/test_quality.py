@@ -12,7 +12,7 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.cut import Cut
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.prediction import Lengths
-from randes_cli.core.quality import Family, Noise, family_kept, kept_of, mean_kept, noise_of
+from randes_cli.core.quality import Family, Noise, family_kept, kept_of, mean_kept, noise_of, wanted
 
 TENSORS, TASKS, SIZE = 3, 4, 4000
 
@@ -55,8 +55,8 @@ def test_noise_is_the_energy_of_what_does_not_belong_there(bits: int, every: int
                 continue
             energy = sum((found[tensor, n] ** 2).sum() for n in mates)
             rounding = every * cut * energy
-            part = (own / energy) ** 2
-            sums += every * (energy - own), (every - 1) * own, rounding, rounding * part, own
+            follows = own * (cut * (own / energy) ** 2) ** 2
+            sums += every * (energy - own), (every - 1) * own, rounding, follows, own
         expected = sums[:4] / sums[4]
         told = [noise.others, noise.dropped, noise.rounding, noise.following]
         assert [values[task] for values in told] == pytest.approx(expected)
@@ -91,7 +91,8 @@ def test_a_sum_that_sealing_measured_is_told_as_it_was_measured() -> None:
     cut = Cut.supposed(np.ones(1)).measured(np.array([4.0]), np.array([2.0]), np.array([3.6]))
     noise = noise_of(Lengths(whole, whole, whole, whole > 0, (0,), cuts={0: cut}))
     assert noise.along == pytest.approx([0.5])
-    assert noise.rounding == noise.following == pytest.approx([0.9])
+    assert noise.rounding == pytest.approx([0.9])
+    assert noise.following == pytest.approx([0.81])
 
 
 def test_what_a_task_left_alone_is_kept_whole() -> None:
@@ -108,6 +109,23 @@ def test_families_are_told_by_their_middle_and_range() -> None:
     assert (kept.low, kept.high) == (told[0], told[-1])
     assert kept.middle == pytest.approx(np.median(told))
     assert mean_kept(noise) == kept
+
+
+def test_the_coefficient_that_families_want_falls_with_the_noise_and_they_part() -> None:
+    """Against the best of the same formula, tried by hand for each family."""
+    for energy in (0.0, 7.0, 31.0, 95.0):
+        zero = np.zeros(2)
+        noise = Noise(np.array([energy, energy]), zero, zero, zero, np.ones(2))
+        best = []
+        for family in quality.FAMILIES.values():
+            tried = {}
+            for place in range(30, 101, 5):
+                value = place / 100
+                lost = family.noise * (energy * value**2) ** quality.POWER
+                tried[value] = np.exp(-lost) * value * (2 - value)
+            best.append(max(tried, key=lambda value: tried[value]))
+        assert wanted(noise) == (min(best), max(best))
+    assert wanted(Noise(zero, zero, zero, zero, np.ones(2))) == (1.0, 1.0)
 
 
 def test_rounding_that_follows_the_weights_weighs_more_than_as_much_interference() -> None:

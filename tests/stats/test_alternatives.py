@@ -214,3 +214,12 @@ def test_nothing_is_predicted_where_nothing_was_measured(folder: Path) -> None:
     assert report.alternatives == () and report.saving is None and report.tasks[0].kept is None
     with pytest.raises(UsageError, match="say --bits and --groups"):
         packed(folder, transform=Transform.from_preset("s"), fit="1.2")
+
+
+def test_inspect_says_where_only_tune_knows_the_coefficient(folder: Path) -> None:
+    base = str(folder / "base.safetensors")
+    for count, told in ((4, False), (40, True)):
+        tasks = [TaskInput(f"t{n}", str(folder / f"t{n % 4}.safetensors")) for n in range(count)]
+        pack(base, tasks, folder / "bank.randes", PackOptions(), ONE, force=True)
+        with BankFile(folder / "bank.randes") as file:
+            assert bool(describe(file).unsure) is told

@@ -11,6 +11,7 @@ import typer
 from randes_cli import __version__
 from randes_cli.cli import complete
 from randes_cli.cli.light import LightCommand, LightGroup
+from randes_cli.cli.mistakes import said
 from randes_cli.errors import UsageError
 from randes_cli.files.guard import one_command
 
@@ -88,10 +89,10 @@ def call(arguments: list[str]) -> int:
             raise
         return ending.code if isinstance(ending.code, int) else 0
     except Exception as error:
-        show = getattr(error, "format_message", None)  # click's own errors
-        if show is None:
+        text = said(error, arguments)
+        if text is None:
             raise
-        raise UsageError(show()) from error
+        raise UsageError(text) from error
     return result if isinstance(result, int) else 0
 
 

@@ -15,7 +15,7 @@ from randes_cli.cli.panels import SPEAKS
 from randes_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from randes_cli.verbs import Inspection
+    from randes_cli.verbs.banks import Inspection
 
 
 class By(str, Enum):
@@ -148,6 +148,8 @@ def _show(
     report = found.report
     if task is None:
         print_lines(lambda width: bank_view(report, width=width, full=full, sort=sort))
+        if report.unsure:
+            note(report.unsure, quiet=quiet)
         if report.saving:
             note(report.saving, quiet=quiet)
     else:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from randes_cli.errors import printable
@@ -82,10 +83,19 @@ def say(text: str, *, quiet: bool = False) -> None:
 
 
 def note(text: str, *, quiet: bool) -> None:
-    """One line of talk."""
+    """One line of talk; a terminal breaks it between words."""
     if not quiet:
         with contextlib.suppress(OSError):
-            print(printable(text), file=sys.stderr)
+            print(_broken(printable(text)), file=sys.stderr)
+
+
+def _broken(text: str) -> str:
+    """A text in lines of the terminal's width, where there is one; no word is broken."""
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return text
+    return fill(text, max(20, width), break_long_words=False, break_on_hyphens=False)
 
 
 #: What JSON has as it is.

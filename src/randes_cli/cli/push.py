@@ -10,42 +10,48 @@ import typer
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, print_json, say
 
+Bank = Annotated[Path, typer.Argument(metavar="BANK", help="The bank.", show_default=False)]
+Repo = Annotated[
+    str, typer.Argument(metavar="REPO", help="Where to: org/name.", show_default=False)
+]
+Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="A branch, made if missing (default: main).", show_default=False
+    ),
+]
+Message = Annotated[
+    str | None,
+    typer.Option("--message", "-m", metavar="TEXT", help="Commit message.", show_default=False),
+]
+License = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        help="Licence of the card, as apache-2.0 (default: what the models' cards say, or the "
+        "base's).",
+        show_default=False,
+    ),
+]
+Collection = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TITLE",
+        help="Put the bank into this collection of the owner's, made if missing; or a slug.",
+        show_default=False,
+    ),
+]
+
 
 def push(
-    bank: Annotated[Path, typer.Argument(metavar="BANK", help="The bank.", show_default=False)],
-    repo: Annotated[
-        str, typer.Argument(metavar="REPO", help="Where to: org/name.", show_default=False)
-    ],
-    private: Annotated[
-        bool, typer.Option("--private", help="Make a new repository private.")
-    ] = False,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="A branch, made if missing (default: main).", show_default=False
-        ),
-    ] = None,
-    message: Annotated[
-        str | None,
-        typer.Option("--message", "-m", metavar="TEXT", help="Commit message.", show_default=False),
-    ] = None,
-    license: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID",
-            help="Licence of the card, as apache-2.0 (default: what the models' cards say, or "
-            "the base's).",
-            show_default=False,
-        ),
-    ] = None,
-    collection: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TITLE",
-            help="Put the bank into this collection of the owner's, made if missing; or a slug.",
-            show_default=False,
-        ),
-    ] = None,
+    bank: Bank,
+    repo: Repo,
+    private: Private = False,
+    revision: Revision = None,
+    message: Message = None,
+    license: License = None,
+    collection: Collection = None,
     max_shard_size: o.MaxShardSize = None,
     json: o.Json = False,
     quiet: o.Quiet = False,

@@ -7,71 +7,74 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import human, note, print_json, say
 
+#: Panels of --help, beside those that commands share.
+ASKS, COMPUTES, ROOM = "Who may ask", "Computing", "Room and time"
+
+
+def _option(panel: str, metavar: str, help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
+
+
+Words = list[str] | None
+
 
 def serve(
     bank: o.BankName,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any.")] = 8000,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task", "-t", help="A task to serve (default: all); repeatable.", show_default=False
-        ),
-    ] = None,
+    host: Annotated[str, _option(ASKS, "ADDRESS", "Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, _option(ASKS, "N", "0 takes any.", min=0, max=65535)] = 8000,
     api_key: Annotated[
         str | None,
-        typer.Option(
-            help="Clients must show it. Others on this machine see it in ps: a file is better.",
-            show_default=False,
-        ),
+        _option(ASKS, "KEY", "Clients must show it; whoever lists processes sees it, too."),
     ] = None,
     api_key_file: Annotated[
-        Path | None,
-        typer.Option(help="A file with the key (or set RANDES_API_KEY).", show_default=False),
+        Path | None, _option(ASKS, "PATH", "A file with the key (or set RANDES_API_KEY).")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to compute, as torch calls it.")] = "cpu",
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="Of the model, as bfloat16 (default: the base's).", show_default=False),
-    ] = None,
-    hold: Annotated[
-        str, typer.Option(help="Superpositions as matrices (dense) or as stored (codes).")
-    ] = "dense",
-    coefficient: Annotated[
-        float | None,
-        typer.Option("--lambda", help="λ in place of each task's own.", show_default=False),
-    ] = None,
-    base: o.BaseOption = None,
-    rows: Annotated[int, typer.Option(min=1, help="Answers in one batch.")] = 32,
-    cells: Annotated[
-        int, typer.Option(min=64, help="Tokens of keys and values in one batch.")
-    ] = 131072,
-    chunk: Annotated[int, typer.Option(min=1, help="Tokens of prompts in one step.")] = 2048,
-    waiting: Annotated[int, typer.Option(min=1, help="Answers that may wait; beyond, 429.")] = 512,
-    body_limit: Annotated[str, typer.Option(help="Largest request; beyond, 413.")] = "4MiB",
-    timeout: Annotated[
-        float,
-        typer.Option(min=0.1, help="Seconds for a request to arrive, and for a client to read."),
-    ] = 30.0,
-    drain: Annotated[
-        float, typer.Option(min=0, help="Seconds that answers have to end after SIGTERM.")
-    ] = 60.0,
     allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="A name that clients may ask for; repeatable.", show_default=False),
+        Words, _option(ASKS, "NAME", "A name that the server is asked by; repeatable.")
     ] = None,
     allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(help="A site whose pages may ask (CORS); repeatable.", show_default=False),
+        Words, _option(ASKS, "URL", "A site whose pages may ask (CORS); repeatable.")
     ] = None,
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log requests whole.")] = False,
+    task: Annotated[
+        Words,
+        _option(COMPUTES, "NAME", "A task to serve (default: all); repeatable.", "--task", "-t"),
+    ] = None,
+    device: Annotated[str, _option(COMPUTES, "NAME", "Where, as torch calls it.")] = "cpu",
+    dtype: Annotated[
+        str | None, _option(COMPUTES, "NAME", "Of the model, as bfloat16 (default: the base's).")
+    ] = None,
+    hold: Annotated[
+        str, _option(COMPUTES, "HOW", "Superpositions as matrices (dense) or as stored (codes).")
+    ] = "dense",
+    coefficient: Annotated[
+        float | None, _option(COMPUTES, "λ", "λ in place of each task's own.", "--lambda")
+    ] = None,
+    base: o.BaseOption = None,
+    rows: Annotated[int, _option(ROOM, "N", "Answers in one batch.", min=1)] = 32,
+    cells: Annotated[
+        int, _option(ROOM, "N", "Tokens of keys and values in one batch.", min=64)
+    ] = 131072,
+    chunk: Annotated[int, _option(ROOM, "N", "Tokens of prompts in one step.", min=1)] = 2048,
+    waiting: Annotated[int, _option(ROOM, "N", "Answers that may wait; beyond, 429.", min=1)] = 512,
+    body_limit: Annotated[str, _option(ROOM, "SIZE", "Largest request; beyond, 413.")] = "4MiB",
+    timeout: Annotated[
+        float,
+        _option(ROOM, "SECONDS", "For a request to arrive, and a client to read.", min=0.1),
+    ] = 30.0,
+    drain: Annotated[
+        float, _option(ROOM, "SECONDS", "For answers to end in after SIGTERM.", min=0)
+    ] = 60.0,
+    log_prompts: Annotated[
+        bool,
+        typer.Option("--log-prompts", help="Log requests whole.", rich_help_panel=o.SPEAKS),
+    ] = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -164,7 +167,6 @@ def _log(*, quiet: bool) -> None:
     """What the server tells, a line each, on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    for name in ("randes.serve", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.WARNING if quiet or name == "uvicorn" else logging.INFO)
+    logger = logging.getLogger("randes.serve")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -9,7 +9,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
-from randes_cli.errors import BankDamaged
+from randes_cli.errors import BankDamaged, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ def verify(
             say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
     if not report.sound:
-        where = f" in {len(report.shards)} shards" if report.shards else ""
-        raise BankDamaged(f"{bank}: {len(report.damaged)} damaged tensors{where}; restore a copy")
+        where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
+        raise BankDamaged(
+            f"{bank}: {counted(len(report.damaged), 'damaged tensor')}{where}; restore a copy"
+        )
 
 
 def _show(report: VerifyReport, *, quiet: bool) -> None:
@@ -77,7 +79,7 @@ def _show(report: VerifyReport, *, quiet: bool) -> None:
         say(f"shard {file}: {words}", quiet=quiet)
     if report.unnamed:
         say(
-            f"{len(report.unnamed)} files beside the index that it does not name; "
+            f"{counted(len(report.unnamed), 'file')} beside the index that it does not name; "
             "randes verify --prune removes them",
             quiet=quiet,
         )

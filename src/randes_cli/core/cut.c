@@ -197,3 +197,57 @@ TEMPLATE int randes_cut_as(int fma, const Piece *piece, const Cut *cut, uint8_t 
 FOR_EACH_PROCESSOR(EXPORT, int, randes_cut,
                    (const Piece *piece, const Cut *cut, uint8_t *out, Agreement *found), piece, cut,
                    out, found)
+
+/* Codes, a byte each, from packed ones. */
+TEMPLATE void unpack_row(const uint8_t *restrict packed, int bits, ptrdiff_t eights,
+                         uint8_t *restrict codes) {
+    if (bits == 8) {
+        memcpy(codes, packed, (size_t)(8 * eights));
+    } else if (bits == 3) {
+        for (ptrdiff_t eight = 0; eight < eights; eight++) {
+            const uint8_t *at = packed + 3 * eight;
+            uint32_t held = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
+            for (int code = 0; code < 8; code++)
+                codes[8 * eight + code] = (uint8_t)(held >> 3 * code & 7);
+        }
+    } else {
+        const int each = 8 / bits;
+        for (ptrdiff_t byte = 0; byte < eights * bits; byte++)
+            for (int code = 0; code < each; code++)
+                codes[each * byte + code] = packed[byte] >> bits * code & ((1 << bits) - 1);
+    }
+}
+
+TEMPLATE void read_piece(const Piece *piece, const Cut *cut, int bits, float *restrict out) {
+    uint8_t codes[AT_ONCE];
+    float levels[256];
+    int64_t row, col;
+    memcpy(levels, cut->levels, sizeof(float) << bits);
+    for (ptrdiff_t at = 0, count; at < piece->count; at += count) {
+        ptrdiff_t skipped = at % 8;
+        count = in_row(piece, at, &row, &col);
+        if (count > AT_ONCE - 8) count = AT_ONCE - 8;
+        const uint8_t *packed = (const uint8_t *)piece->units + at / 8 * bits;
+        unpack_row(packed, bits, (skipped + count + 7) / 8, codes);
+        const float *restrict across = cut->read_table + row % piece->every * piece->cols + col;
+        const float along = cut->read_rows[row];
+        for (ptrdiff_t one = 0; one < count; one++)
+            out[at + one] = levels[codes[skipped + one]] * across[one] * along;
+    }
+}
+
+TEMPLATE int randes_read_as(int fma, const Piece *piece, const Cut *cut, float *out) {
+    (void)fma;
+    const int bits = (int)cut->bits;
+    if (bits == 1) read_piece(piece, cut, 1, out);
+    if (bits == 2) read_piece(piece, cut, 2, out);
+    if (bits == 3) read_piece(piece, cut, 3, out);
+    if (bits == 4) read_piece(piece, cut, 4, out);
+    if (bits == 8) read_piece(piece, cut, 8, out);
+    return 0;
+}
+
+/* The values of a piece of codes (its `units`), the first of which begins a byte: levels times the
+ * scales that they are read with. */
+FOR_EACH_PROCESSOR(EXPORT, int, randes_read, (const Piece *piece, const Cut *cut, float *out),
+                   piece, cut, out)

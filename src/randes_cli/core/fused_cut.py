@@ -84,3 +84,19 @@ def cut(
     out, found = np.empty(packed_bytes(len(units), bits), np.uint8), _Agreement()
     compiled.randes_cut(ctypes.byref(piece), ctypes.byref(how), _address(out), ctypes.byref(found))
     return out, Agreement(0, found.crossed, found.lengths)
+
+
+def read(packed: Raw, bits: int, start: int, scales: tuple[F32, F32], out: F32) -> bool:
+    """Write what codes are read as, elements `start` (the first of a byte) and on.
+
+    `scales` are those of rows and a table of columns. False where nothing is compiled.
+    """
+    compiled = library()
+    if compiled is None:
+        return False
+    rows, table = scales
+    piece = _Piece(_address(packed), 8, len(out), start, *reversed(table.shape))
+    how = _Cut(bits=bits, read_rows=_address(rows), read_table=_address(table))
+    how.levels = _address(_constants(bits)[1])
+    compiled.randes_read(ctypes.byref(piece), ctypes.byref(how), _address(out))
+    return True

@@ -19,7 +19,7 @@ from randes_cli.specs import Signs
 
 _DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 _ANY_F32 = 3
-_INTERFACE = 5
+_INTERFACE = 6
 _SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 
 
@@ -71,6 +71,7 @@ def library() -> ctypes.CDLL | None:
     made.randes_digest.restype = None
     made.randes_run.argtypes = [pointer, pointer, pointer]
     made.randes_squares.argtypes = [pointer, pointer, pointer]
+    made.randes_read.argtypes = [pointer, pointer, pointer]
     made.randes_cut.argtypes = [pointer, pointer, pointer, pointer]
     made.randes_widen.argtypes = [pointer, number, pointer, size]
     for function in (made.randes_store, made.randes_retrieve, made.randes_run):

@@ -7,7 +7,8 @@ them up, ranks choices wrongly. The share of the gain that is kept is
 
     a (2 − a) exp(−(κ N^q + ω F)),    N = others + d · dropped + rounding,
 
-a being how much of the delta comes back along itself (1 but where it falls through the grid),
+a being how much of the delta comes back along itself (1 but where it falls through the grid), F as
+in `Noise.following`,
 with κ and ω of a family of models, q and d the same for all: fitted to measured banks by
 `benchmarks/quality/fit.py`, which writes the numbers below. A new bank belongs to none of the
 families, so it is told the middle of their predictions and the least and the largest.
@@ -33,20 +34,21 @@ class Family(NamedTuple):
 
 
 #: q and d.
-POWER, DROPPED = 1.08, 0.31
+POWER, DROPPED = 1.19, 0.55
 
 #: κ and ω by family of models.
 FAMILIES: Mapping[str, Family] = {
-    "decoder": Family(0.023, 0.028),
-    "decoder, 6.4M": Family(0.032, 0.039),
-    "decoder, 85M": Family(0.0024, 0.016),
-    "decoder-far": Family(0.047, 0.048),
-    "digits": Family(0.00071, 0.0087),
-    "digits-large": Family(0.00047, 0.028),
-    "encoder": Family(0.0037, 0.075),
-    "encoder, prototype": Family(0.00022, 0.018),
-    "encoder-lora": Family(0.016, 0.029),
-    "encoder-near": Family(0.001, 0.024),
+    "decoder": Family(0.019, 0.064),
+    "decoder, 6.4M": Family(0.028, 0.14),
+    "decoder, 85M": Family(0.0018, 0.035),
+    "decoder-far": Family(0.038, 0.11),
+    "digits": Family(0.00048, 0.069),
+    "digits-conv": Family(0.00067, 0.09),
+    "digits-large": Family(0.00034, 0.056),
+    "encoder": Family(0.0022, 0.11),
+    "encoder, prototype": Family(0.00017, 0.076),
+    "encoder-lora": Family(0.012, 0.078),
+    "encoder-near": Family(0.00059, 0.06),
 }
 
 
@@ -66,8 +68,9 @@ class Noise:
         others: deltas of other tasks.
         dropped: what a share of the elements leaves out of the task's own.
         rounding: of the sum, all of it.
-        following: the part of `rounding` that follows the task's own weights: the square of its
-            part in the sum's energy.
+        following: how far the rounding follows the task's own weights: the square of x p², x
+            being the rounding of a sum in its energies and p the task's part in the sum's. (Of
+            the powers that were tried these fit best.)
         along: how much of the delta comes back along itself, 0 to 1.
     """
 
@@ -137,7 +140,10 @@ def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, F64, 
     grid = own - 2 * lengths.placed(lengths.kept, members) + lengths.placed(lengths.whole, members)
     every, energy, cut = every[:, None], energy[:, None], cut[:, None]
     rounding = cut + every * np.maximum(grid, 0.0)
-    return every * (energy - own), (every - 1.0) * own, rounding, cut * part**2
+    whole = every * energy
+    relative = np.divide(cut, whole, out=np.zeros_like(cut), where=whole > 0)
+    follows = own * (relative * part**2) ** 2
+    return every * (energy - own), (every - 1.0) * own, rounding, follows
 
 
 def _median(values: F64) -> F64:
@@ -164,3 +170,22 @@ def mean_kept(noise: Noise) -> Kept:
         return Kept(1.0, 1.0, 1.0)
     means = found.mean(axis=1)
     return Kept(float(means.min()), float(_median(means)), float(means.max()))
+
+
+#: λ that are compared.
+_LAMBDAS = np.arange(0.3, 1.001, 0.05)
+
+
+def wanted(noise: Noise) -> tuple[float, float]:
+    """The least and the largest λ, over the families, at which the tasks keep most on average.
+
+    λ scales noise energies by λ² and the delta by λ, of whose gain λ (2 − λ) is left.
+    """
+    energy = np.maximum(noise.whole, 0.0)[:, None] * _LAMBDAS**2
+    left = _LAMBDAS * (2.0 - _LAMBDAS)
+    found = []
+    for family in FAMILIES.values():
+        kept = np.exp(-family.noise * energy**POWER) * left
+        means = kept.mean(axis=0) if len(kept) else left
+        found.append(float(_LAMBDAS[int(means.argmax())]))
+    return round(min(found), 2), round(max(found), 2)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from randes_cli.core import fused_cut
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, I64, Raw
-from randes_cli.core.codes import encode, multiply_scales, pack_codes
+from randes_cli.core.codes import decode, encode, multiply_scales, pack_codes
 from randes_cli.core.levels import levels
 
 Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
@@ -80,3 +80,16 @@ def cut(units: Units, start: int, bits: int, scales: Scales) -> tuple[Raw, Agree
         near = near.plus(part.astype(np.int64), read, scales.part)
         made.append(pack_codes(codes, bits))
     return np.concatenate(made), near
+
+
+def read(packed: Raw, bits: int, start: int, scales: tuple[F32, F32], out: F32) -> None:
+    """Write what codes are read as, in steps: elements `start`, the first of a byte, and on.
+
+    `scales` are those of rows, and a table of those of columns.
+    """
+    if fused_cut.read(packed, bits, start, scales, out):
+        return
+    whole = np.empty(8 * (len(packed) // bits), np.float32)
+    decode(packed, bits, whole)
+    out[:] = whole[: len(out)]
+    multiply_scales(out, start, *scales)

@@ -17,7 +17,7 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import TensorInfo
-from randes_cli.stats.alternatives import alternatives, saving
+from randes_cli.stats.alternatives import alternatives, saving, unsure
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.stored import stored_statistics
@@ -63,6 +63,7 @@ class BankReport:
         estimated: pairs of task indices whose cosines are estimates.
         by: what `rows` stand for, ``type`` or ``layer``.
         alternatives: the same tasks with other bits, groups and shares.
+        unsure: a sentence where only `tune` knows λ, for measured families differ.
         saving: the command that makes the bank smaller and loses next to nothing, if any does.
     """
 
@@ -98,6 +99,7 @@ class BankReport:
     by: str
     rows: tuple[GroupRow, ...]
     alternatives: tuple[Alternative, ...]
+    unsure: str | None
     saving: str | None
 
     @property
@@ -228,5 +230,6 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         by=by,
         rows=tuple(cut.row(name) for name in cut.rows),
         alternatives=choices,
+        unsure=unsure(bank, statistics) if choices else None,
         saving=saving(choices, str(bank.path), tensor_bytes(base.values())),
     )

@@ -62,7 +62,6 @@ def push(
 
     A bank that is larger than `max_shard_size` bytes (None: than the Hub's largest file) goes in
     shards, of which there is a copy beside it meanwhile.
-
     `private` decides for a new repository only; `revision` is a branch, made where missing.
     `license` is what the card says (None: what the models' own cards do, or the base's).
     `collection` is a title of one of the same owner, made where missing, or the slug of one.
@@ -70,9 +69,7 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-    ref = parse_ref(SCHEME + repo.removeprefix(SCHEME))
-    if ref is None or ref.revision or ref.path:
-        raise UsageError(f"{repo}: say org/name; a branch goes to --revision")
+    name = _repository(repo)
     check_shard_size(max_shard_size)
     api = HfApi(library_name="randes")
     with BankFile(bank) as opened:
@@ -80,42 +77,45 @@ def push(
         if constants.HF_HUB_OFFLINE:
             raise HubError(f"{repo}: HF_HUB_OFFLINE is set; unset it to push")
         license = license or licence_of(opened, api)
-    name = bank.name if bank.name.endswith(BANK_SUFFIX) else bank.name + BANK_SUFFIX
-    with bank_to_push(bank, max_shard_size) as file, hub_errors(ref.repo, ref.repo):
-        api.create_repo(ref.repo, private=private or None, exist_ok=True)
+    target = bank.name if bank.name.endswith(BANK_SUFFIX) else bank.name + BANK_SUFFIX
+    with bank_to_push(bank, max_shard_size) as file, hub_errors(name, name):
+        api.create_repo(name, private=private or None, exist_ok=True)
         if revision is not None:
-            api.create_branch(ref.repo, branch=revision, exist_ok=True)
-        ours = _card_is_ours(api, ref.repo, revision)
-        changes = bank_changes(api, ref.repo, revision, file, name)
+            api.create_branch(name, branch=revision, exist_ok=True)
+        ours = _card_is_ours(api, name, revision)
+        changes = bank_changes(api, name, revision, file, target)
         count = sum(isinstance(one, CommitOperationAdd) for one in changes)
         if ours:
             card = model_card(
-                report,
-                repo=ref.repo,
-                file=name,
-                license=license,
-                revision=revision,
-                shards=count > 1,
+                report, repo=name, file=target, license=license, revision=revision, shards=count > 1
             )
             changes.append(CommitOperationAdd(CARD, card.encode()))
         made = api.create_commit(
-            ref.repo,
+            name,
             changes,
             commit_message=message or f"Bank of {counted(len(report.tasks), 'task')}",
             revision=revision,
         )
-        place = None if collection is None else _collect(api, ref.repo, collection, report)
+        place = None if collection is None else _collect(api, name, collection, report)
     return PushReport(
-        repo=ref.repo,
-        url=f"{endpoint()}/{ref.repo}",
+        repo=name,
+        url=f"{endpoint()}/{name}",
         commit=made.oid,
-        file=name,
+        file=target,
         bytes=report.bank_bytes,
         card=ours,
         files=count,
         license=license if ours else None,
         collection=place,
     )
+
+
+def _repository(repo: str) -> str:
+    """The id of a repository. Raises UsageError for another name."""
+    ref = parse_ref(SCHEME + repo.removeprefix(SCHEME))
+    if ref is None or ref.revision or ref.path:
+        raise UsageError(f"{repo}: say org/name; a branch goes to --revision")
+    return ref.repo
 
 
 def _collect(api: HfApi, repo: str, collection: str, report: BankReport) -> str:

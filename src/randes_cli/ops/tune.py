@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.build.copies import rewrite_manifest
-from randes_cli.errors import MismatchError, UsageError
+from randes_cli.errors import MismatchError, UsageError, counted
 from randes_cli.files.atomic import write_whole
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS
@@ -55,7 +55,9 @@ class TuneOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.grid) <= _MOST_POINTS:
-            raise UsageError(f"--grid: {len(self.grid)} values; from 1 to {_MOST_POINTS}")
+            raise UsageError(
+                f"--grid: {counted(len(self.grid), 'value')}; from 1 to {_MOST_POINTS}"
+            )
         for coefficient in self.grid:
             check_number("--grid", coefficient, MOST_COEFFICIENT)
         object.__setattr__(self, "grid", tuple(sorted({float(value) for value in self.grid})))

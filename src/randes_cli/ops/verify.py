@@ -10,7 +10,7 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite
-from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError
+from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError, counted
 from randes_cli.files.bank import BankFile, possible_statistics
 from randes_cli.files.bank_keys import (
     CHECKS,
@@ -174,7 +174,7 @@ def _shards(bank: BankFile, damaged: set[str], *, quick: bool) -> dict[str, str]
         file = shard_file(list(bank.store.shards)[number])
         hurt = [tensor.name for tensor in contents.content if tensor.name in damaged]
         if file not in found and hurt:
-            found[file] = f"{len(hurt)} damaged tensors"
+            found[file] = counted(len(hurt), "damaged tensor")
         if file not in found and not quick and not _has_frame(bank, number, contents):
             found[file] = "what is about its tensors is damaged: the header, the digests or fillers"
     return found

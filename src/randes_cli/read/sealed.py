@@ -8,9 +8,10 @@ from math import prod
 
 import numpy as np
 
-from randes_cli.core.arrays import F32
-from randes_cli.core.codes import decode, multiply_scales
+from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.codes import decode
 from randes_cli.core.kernel import code_dtype
+from randes_cli.core.seal_passes import read
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key, sum_key
 from randes_cli.files.digests import digest
@@ -32,23 +33,33 @@ class StepsReader:
         self._bank, self._group, self._check = bank, group, check
         self._scales: dict[str, tuple[F32, F32]] = {}
         self._sound: set[tuple[str, int]] = set()
-        self._lock = threading.Lock()
+        self._lock, self._own = threading.Lock(), threading.local()
 
     def steps(self, tensor: TensorInfo, start: int, count: int) -> F32:
         """Elements `start` and on of a superposition, in steps. `tensor` is the base's.
 
-        Zeros outside the group's share.
+        Zeros outside the group's share. Valid until the thread's next call.
         """
         share = share_of(tensor, self._group, self._bank.manifest.shares)
         first, last = share.place(start), share.place(start + count)
         key = sum_key(self._group, tensor.name)
         if self._bank.info(key).dtype == "U8":
-            found = self._decoded(key, first, last - first)
-            rows, columns = self.scales(tensor)
-            multiply_scales(found, first, rows, share.table(columns))
+            bits, skipped = self._bank.manifest.sealed[self._group].bits, first % 8
+            packed, (rows, columns) = self._packed(key, first, last), self.scales(tensor)
+            scales = rows, share.table(columns)
+            values = self._memory(last - first + skipped)
+            read(packed, bits, first - skipped, scales, values)
+            found = values[skipped:]
         else:
             found = self._live(key, first, last - first)
         return found if share.every == 1 else share.spread(found, start, count)
+
+    def _memory(self, count: int) -> F32:
+        """The thread's own memory for `count` values: new pages cost more than filling them."""
+        if len(getattr(self._own, "values", ())) < count:
+            self._own.values = np.empty(count, np.float32)
+        values: F32 = self._own.values[:count]
+        return values
 
     def levels(self, tensor: TensorInfo) -> F32:
         """A whole sealed superposition before its scales, as stored: a matrix of its share."""
@@ -56,15 +67,21 @@ class StepsReader:
         return self._decoded(sum_key(self._group, tensor.name), 0, prod(shape)).reshape(shape)
 
     def _decoded(self, key: str, start: int, count: int) -> F32:
+        packed = self._packed(key, start, start + count)
         bits = self._bank.manifest.sealed[self._group].bits
-        first, last = start // 8, -(-(start + count) // 8)
+        values = np.empty(len(packed) // bits * 8, np.float32)
+        decode(packed, bits, values)
+        found: F32 = values[start % 8 :][:count]
+        return found
+
+    def _packed(self, key: str, start: int, stop: int) -> Raw:
+        """The bytes, checked, that the codes of elements `start` to `stop` lie in."""
+        bits = self._bank.manifest.sealed[self._group].bits
+        first, last = start // 8, -(-stop // 8)
         self._verify(key, first * bits, last * bits)
         packed = np.empty((last - first) * bits, np.uint8)
         self._bank.read_into(key, first * bits, packed)
-        values = np.empty((last - first) * 8, np.float32)
-        decode(packed, bits, values)
-        found: F32 = values[start - 8 * first :][:count]
-        return found
+        return packed
 
     def _live(self, key: str, start: int, count: int) -> F32:
         size = ITEM_SIZE[self._bank.info(key).dtype]

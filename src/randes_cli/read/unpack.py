@@ -7,7 +7,7 @@ weights (of each component) and its side files. A bare file comes back as a file
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,12 +165,26 @@ class _Unpacking:
         files = self.files()
         for path in files:
             if path.parent.exists():
+                if not self.options.force:
+                    self._keep_original(path)
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():
             others = [path.with_name(index_name(path.name)), path, *shards_of(path)]
             other = next((p for p in others if p not in files and p.exists()), None)
             if other is not None:
                 raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
+
+    def _keep_original(self, path: Path) -> None:
+        """Refuse the very checkpoint that the task was packed from: what comes back is another."""
+        task, home = self.retrieval.task, self.bank.path
+        if not isinstance(home, Path) or not task.source:
+            return
+        with suppress(OSError):
+            if path.samefile(home.parent / task.source):
+                raise UsageError(
+                    f"{path}: exists, and is what {task.name} was packed from: name another place "
+                    "with -o (--force replaces it)"
+                )
 
     def write(self, progress: Progress) -> None:
         """Write side files, then the weights: a folder without weights loads as nothing."""

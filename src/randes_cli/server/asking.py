@@ -51,6 +51,11 @@ class Asking:
 
         return told
 
+    def make_room(self, more: int) -> None:
+        """Raise Refused before more jobs are made than may ever wait."""
+        if len(self.jobs) + more > self.engine.most:
+            raise Refused(422, f"one request asks for more than {self.engine.most} answers")
+
     def submit(self) -> None:
         """Have the jobs wait for their turn. Raises Refused where there is no room."""
         self.engine.submit(self.served.lane, self.jobs)
@@ -74,6 +79,7 @@ def add_answers(
 ) -> None:
     """Jobs for the answers to one prompt. Raises Refused for tokens that the model cannot take."""
     served = asking.served
+    asking.make_room(body.n or 1)
     check_tokens(served, ids, field)
     most = body.most or served.context - len(ids)
     if most < 1 or len(ids) + most > served.context:
@@ -123,6 +129,7 @@ def add_reading(
 ) -> None:
     """A job for one text. Raises Refused for one that is too long, unless it may be cut."""
     served = asking.served
+    asking.make_room(1)
     check_tokens(served, ids, "input")
     if len(ids) > served.context and not truncate:
         raise Refused(

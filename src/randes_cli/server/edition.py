@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -207,14 +208,18 @@ class _Maker:
         key = (self.bank.file.manifest.base.fingerprint, nature.key)
         self.skeletons[key] = self.old[key] if key in self.old else self._build(first, nature)
         model = twin(self.skeletons[key])
-        mixed = attach(
-            model,
-            self.bank,
-            tasks=[task for task, _ in members if task is not None],
-            component="" if nature.sentence else None,
-            hold=self.opening.hold,
-            coefficient=self.opening.coefficient,
-        )
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            mixed = attach(
+                model,
+                self.bank,
+                tasks=[task for task, _ in members if task is not None],
+                component="" if nature.sentence else None,
+                hold=self.opening.hold,
+                coefficient=self.opening.coefficient,
+            )
+        for warning in told:
+            log.warning("%s", warning.message)
         for lacks, parameter in mixed.lacking:
             log.warning("%s was saved without %s: the base's values answer", lacks, parameter)
         generates = nature.kind is Kind.generate

@@ -12,6 +12,7 @@ import torch
 
 from randes_cli.live.mixed import MixedModel
 from randes_cli.server.answer import Failed, Reading, Result
+from randes_cli.server.errors import trace
 from randes_cli.server.generating import Sizes
 
 log = logging.getLogger("randes.serve")
@@ -59,7 +60,7 @@ class Encoding:
         try:
             results = self._read(chosen)
         except Exception as error:
-            log.exception("a step failed")
+            log.error("a step failed: %s", trace(error))
             self._tell_all(chosen, Failed(f"the model failed ({type(error).__name__})"))
             return
         for reading, values in zip(chosen, results, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 from randes_cli.server.answer import Answer, Failed, Job, Reading
 from randes_cli.server.edition import Edition
 from randes_cli.server.encoding import Encoding
-from randes_cli.server.errors import Refused
+from randes_cli.server.errors import Refused, trace
 from randes_cli.server.generating import Generating
 
 log = logging.getLogger("randes.serve")
@@ -43,10 +43,6 @@ class Engine:
 
     def submit(self, lane: Lane, jobs: Sequence[Job]) -> None:
         """Have jobs wait for their turn, all or none. Raises Refused where too many do."""
-        if len(jobs) > self.most:
-            raise Refused(
-                422, f"one request asks for {len(jobs)} answers; {self.most} may wait at once"
-            )
         with self._condition:
             if self._stopping:
                 raise Refused(503, "the server is stopping")
@@ -115,7 +111,7 @@ class Engine:
             try:
                 lane.step()
             except Exception as error:  # a fault of this program's: no job may hang for it
-                log.exception("a step failed")
+                log.error("a step failed: %s", trace(error))
                 lane.fail(f"the server failed ({type(error).__name__})")
                 time.sleep(0.01)
             if not lane.busy:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from randes_cli.errors import printable
@@ -34,6 +36,13 @@ class Refused(Exception):
     def body(self) -> dict[str, Any]:
         """The JSON that clients of OpenAI's interface take apart."""
         return error_body(self.status, str(self), self.param, self.code)
+
+
+def trace(error: BaseException) -> str:
+    """An error for the log: its class and where it arose. Its words may be a prompt's."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    places = [f"{PurePath(one.filename).name}:{one.lineno} {one.name}" for one in frames]
+    return f"{type(error).__name__} in {' > '.join(places)}"
 
 
 def error_body(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:

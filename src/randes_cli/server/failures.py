@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from randes_cli.errors import printable
-from randes_cli.server.errors import Refused, error_body
+from randes_cli.server.errors import Refused, error_body, trace
 
 log = logging.getLogger("randes.serve")
 
@@ -54,5 +54,6 @@ async def _http(request: Request, error: HTTPException) -> Response:
 
 
 async def _fault(request: Request, error: Exception) -> Response:
+    log.error("a request failed: %s", trace(error))
     message = f"the server failed ({type(error).__name__})"
     return JSONResponse(error_body(500, message, None, None), 500)

@@ -19,9 +19,12 @@ from torch.nn import functional as F  # noqa: N812
 from randes_cli.live.mixed import MixedModel
 from randes_cli.server import cache as caches
 from randes_cli.server.answer import Answer, Failed
+from randes_cli.server.errors import trace
 from randes_cli.server.sampling import Choice, choose
 
 log = logging.getLogger("randes.serve")
+#: Columns that a batch must have left for one more to join: who gave way would come back too soon.
+_SPARE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ class Generating:
         chosen: list[Answer] = []
         while self.waiting and len(rows) + len(chosen) < self.sizes.rows:
             longest = max(width, len(self.waiting[0].ids) + 1)
-            cells = (len(rows) + len(chosen) + 1) * longest
+            cells = (len(rows) + len(chosen) + 1) * (longest + _SPARE)
             if cells > self.sizes.cells and (rows or chosen):
                 break
             width = longest
@@ -181,7 +184,7 @@ class Generating:
         try:
             run(batch)
         except Exception as error:
-            log.exception("a step failed")
+            log.error("a step failed: %s", trace(error))
             setattr(self, name, None)
             for row in batch.rows:
                 row.tell(Failed(f"the model failed ({type(error).__name__})"))
@@ -238,7 +241,7 @@ class Generating:
         try:
             return not row.take(choice)
         except Exception as error:
-            log.exception("an answer failed")
+            log.error("an answer failed: %s", trace(error))
             row.tell(Failed(f"its text could not be made ({type(error).__name__})"))
             return False
 

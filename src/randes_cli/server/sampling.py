@@ -58,10 +58,7 @@ class Chooser:
     sampling: Sampling
     seed: int
     said: Counter[int] = field(default_factory=Counter)
-    random: torch.Generator = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.random = torch.Generator().manual_seed(self.seed)
+    random: torch.Generator | None = None
 
     def choose(self, logits: torch.Tensor) -> Choice:
         """A token by logits [vocabulary] in float32. Raises ValueError for NaN."""
@@ -97,6 +94,8 @@ class Chooser:
         if wishes.top_p < 1:
             before = values.cumsum(-1) - values
             keep = min(keep, max(1, int((before < wishes.top_p).sum())))
+        if self.random is None:
+            self.random = torch.Generator().manual_seed(self.seed)
         place = torch.multinomial(values[:keep], 1, generator=self.random)
         return int(tokens[place])
 

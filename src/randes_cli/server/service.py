@@ -28,6 +28,8 @@ from randes_cli.server.guard import Limits
 from randes_cli.server.watch import Watch, state_of
 
 log = logging.getLogger("randes.serve")
+#: What uvicorn logs of failures may hold what a client sent; they are logged here without.
+_SILENT = logging.CRITICAL + 1
 #: Where a server that listens for this machine alone is reached.
 _HERE = frozenset(("127.0.0.1", "localhost", "[::1]"))
 
@@ -219,7 +221,7 @@ def _config(api: Api, how: Serving) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        log_level=_SILENT,
         access_log=False,
         server_header=False,
         timeout_keep_alive=max(1, int(seconds)),

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from randes_cli.server.answer import Done, Failed, Piece
 from randes_cli.server.asking import Asking, hung_up
-from randes_cli.server.errors import Refused, error_body
+from randes_cli.server.errors import Refused, error_body, trace
 from randes_cli.server.metrics import Metrics
 from randes_cli.server.sampling import Choice
 from randes_cli.server.shapes import Shape, usage
@@ -117,7 +117,7 @@ class EventStream(Response):
             async for data in self._events():
                 await send(_event(data))
         except Exception as error:
-            log.exception("a stream failed")
+            log.error("a stream failed: %s", trace(error))
             message = f"the server failed ({type(error).__name__})"
             await send(_event(error_body(500, message, None, None)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -26,7 +26,10 @@ _TEMPLATE = "chat_template.jinja"
 
 
 class Words:
-    """One task's tokenizer, used from any thread, and its own chat template (None: none)."""
+    """One task's tokenizer, used from any thread, and its own chat template (None: none).
+
+    The lock is for what sets a tokenizer's truncation; nothing that decodes waits for a long text.
+    """
 
     def __init__(self, tokenizer: Any, template: str | None, lock: threading.Lock) -> None:
         self.tokenizer, self.template, self._lock = tokenizer, template, lock
@@ -78,16 +81,14 @@ class Words:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Their text, without special tokens, as it is."""
-        with self._lock:
-            made: str = self.tokenizer.decode(
-                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+        made: str = self.tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return made
 
     def name(self, token: int) -> str:
         """One token's text, a special one's, too."""
-        with self._lock:
-            made: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        made: str = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         return made
 
     @property

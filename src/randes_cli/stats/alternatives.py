@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from randes_cli.core.prediction import Moments
-from randes_cli.core.quality import Kept, mean_kept, noise_of
+from randes_cli.core.quality import Kept, mean_kept, noise_of, wanted
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
@@ -17,6 +17,8 @@ from randes_cli.stats.stored import Statistics
 
 #: Plain numbers below it are ratios to the base, from it on they are bytes.
 _MOST_RATIO = 1000
+#: Families that want λ so far apart leave it to `tune`.
+_APART = 0.3
 #: A choice is worth telling of that keeps so much more of the gain, or as much but for so little
 #: and saves this share of the bytes.
 _BETTER, _AS_GOOD, _SAVES = 0.005, 0.005, 0.05
@@ -139,6 +141,19 @@ def advice(choices: Sequence[Alternative]) -> str | None:
     return (
         f"{as_options(best)} would take no more and keep {best.kept:.1%} of the gain over the "
         f"base, not {here.kept:.1%} (predicted)"
+    )
+
+
+def unsure(bank: BankFile, statistics: Statistics) -> str | None:
+    """A sentence where measured families of models want λ far apart, and nobody tuned."""
+    if any(task.coefficient is not None for task in bank.manifest.tasks):
+        return None
+    low, high = wanted(noise_of(bank_lengths(bank.manifest, statistics.known)))
+    if high - low < _APART:
+        return None
+    return (
+        f"at this noise measured families of models wanted a λ of {low:g} to {high:g}: only "
+        "randes tune knows what these models want, and more groups make it matter less"
     )
 
 

@@ -99,7 +99,7 @@ def task_lines(
             cosine = detail.nearest_cosine
             row += [
                 f"{detail.predicted_error:.2f}",
-                near if cosine is None else f"{cosine:5.2f} {near}",
+                near if cosine is None else f"{decimal(cosine, 2):>5} {near}",
             ]
         row += [f"{task.coefficient:g}", str(task.superposed)]
         row += [str(getattr(task, field)) for _, field in optional]

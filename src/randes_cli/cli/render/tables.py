@@ -9,6 +9,7 @@ from rich.text import Text
 
 from randes_cli.cli.render.layout import Column, shorten, table
 from randes_cli.core.verdict import kept
+from randes_cli.errors import counted
 from randes_cli.views.text import decimal
 
 #: Names that a list shows.
@@ -148,7 +149,7 @@ def bank_diff_view(found: BankDiff, width: int) -> list[Text]:
         made += _type_lines(types, width, deltas=True)
     made += _listed("tensors that differ", found.tensors, width)
     same = ", ".join(found.kept[:_MOST_NAMES]) + (" …" if len(found.kept) > _MOST_NAMES else "")
-    words = f"alike: {len(found.kept)} tasks" + (f" ({same})" if same else "")
+    words = f"alike: {counted(len(found.kept), 'task')}" + (f" ({same})" if same else "")
     return [*made, Text(), Text(shorten(words, width))]
 
 

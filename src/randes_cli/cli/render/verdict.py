@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from randes_cli.cli.render.layout import verdict_style
+from randes_cli.cli.render.layout import GOOD, POOR, verdict_style
 from randes_cli.core.verdict import MOST, WHY, by_word, expectation, share
-from randes_cli.errors import printable
+from randes_cli.errors import counted, printable
 
 if TYPE_CHECKING:
     from randes_cli.reports import TaskSummary
@@ -34,9 +34,9 @@ def verdict_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
 
 
 def expected_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
-    """What to expect of these tasks."""
+    """What to expect of these tasks, to be read on dark and on light grounds."""
     return [
-        Text(part, verdict_style(verdict))
+        Text(part, "bold" if verdict_style(verdict) == GOOD else f"bold {POOR}")
         for verdict, sentence in expectation(tasks)
         for part in _wrapped(sentence, width)
     ]
@@ -45,7 +45,9 @@ def expected_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
 def told_lost(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
     """The first of `lost_lines`, none wider than there is room."""
     told = lost_lines(tasks)
-    more = [f"… and {len(told) - _MOST_LOST} more tasks"] if len(told) > _MOST_LOST else []
+    more = (
+        [f"… and {counted(len(told) - _MOST_LOST, 'more task')}"] if len(told) > _MOST_LOST else []
+    )
     lines = (*told[:_MOST_LOST], *more)
     return [Text(part, "yellow") for line in lines for part in _wrapped(line, width)]
 

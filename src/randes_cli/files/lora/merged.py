@@ -13,7 +13,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.lora import LowRank, add_to, as_float64, low_rank, store
-from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.errors import CheckpointError, MismatchError, counted
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.lora.config import (
     LoraConfig,
@@ -88,7 +88,7 @@ class MergedAdapter:
                 refuse_half(self.source, tie, self.tensors, base.tensors)
         self.summary = f"merged {len(self._updates)} LoRA updates into the base"
         if self._saved:
-            self.summary += f", replaced {len(self._saved)} tensors"
+            self.summary += f", replaced {counted(len(self._saved), 'tensor')}"
         self._low_rank = lru_cache(maxsize=_CACHED)(self._load)
 
     def _parts(self, found: Sorted) -> Iterator[tuple[str, Sorted, LoraConfig]]:

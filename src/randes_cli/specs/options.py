@@ -1,13 +1,10 @@
-"""Frozen records shared by all layers: dtypes, tensors, transforms, options."""
+"""What decides a job: options, and what is put into a bank."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from math import prod
-from typing import Any, NamedTuple
 
 from randes_cli.errors import UsageError
 from randes_cli.limits import (
@@ -16,188 +13,10 @@ from randes_cli.limits import (
     Limit,
     StrPath,
     as_source,
-    check_line,
     check_number,
     choose,
 )
-
-FORMAT_NAME = "randes"
-FORMAT_VERSION = 2
-
-
-class Dtype(NamedTuple):
-    """A dtype of stored tensors.
-
-    Attributes:
-        size: bytes of an element.
-        floating: whether deltas can be superposed; all others travel as exact own tensors.
-        numpy: its name in NumPy, or in ml_dtypes.
-        torch: its name in torch.
-    """
-
-    size: int
-    floating: bool
-    numpy: str
-    torch: str
-
-
-#: Every dtype that randes stores, by its name in safetensors.
-DTYPES: Mapping[str, Dtype] = {
-    "F64": Dtype(8, True, "float64", "float64"),
-    "F32": Dtype(4, True, "float32", "float32"),
-    "F16": Dtype(2, True, "float16", "float16"),
-    "BF16": Dtype(2, True, "bfloat16", "bfloat16"),
-    "F8_E4M3": Dtype(1, True, "float8_e4m3fn", "float8_e4m3fn"),
-    "F8_E5M2": Dtype(1, True, "float8_e5m2", "float8_e5m2"),
-    "I64": Dtype(8, False, "int64", "int64"),
-    "I32": Dtype(4, False, "int32", "int32"),
-    "I16": Dtype(2, False, "int16", "int16"),
-    "I8": Dtype(1, False, "int8", "int8"),
-    "U64": Dtype(8, False, "uint64", "uint64"),
-    "U32": Dtype(4, False, "uint32", "uint32"),
-    "U16": Dtype(2, False, "uint16", "uint16"),
-    "U8": Dtype(1, False, "uint8", "uint8"),
-    "BOOL": Dtype(1, False, "bool_", "bool"),
-    "C64": Dtype(8, False, "complex64", "complex64"),
-}
-ITEM_SIZE: Mapping[str, int] = {name: dtype.size for name, dtype in DTYPES.items()}
-FLOAT_DTYPES = frozenset(name for name, dtype in DTYPES.items() if dtype.floating)
-
-
-class TensorInfo(NamedTuple):
-    """Name, dtype (safetensors spelling) and shape of one tensor."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * ITEM_SIZE[self.dtype]
-
-    @property
-    def matrix(self) -> tuple[int, int]:
-        """(rows, columns): leading dimensions multiplied × last; a vector is 1 × n."""
-        if len(self.shape) < 2:
-            return 1, self.elements
-        return prod(self.shape[:-1]), self.shape[-1]
-
-
-class Shuffle(str, Enum):
-    """How a task's layers of one type are moved (paper 4.3 and C.2)."""
-
-    none = "none"
-    random = "random"
-    shift = "shift"
-
-
-class Signs(str, Enum):
-    """How a task's elements are flipped (paper 4.4; `hankel` and `two_sided` are ours)."""
-
-    none = "none"
-    column = "column"
-    hankel = "hankel"
-    two_sided = "two-sided"
-
-
-def check_pattern(what: str, text: str) -> None:
-    """Raise UsageError for what is no regular expression."""
-    check_line(what, text)
-    try:
-        re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"{what}: not a regular expression: {error}") from None
-
-
-class Rest(str, Enum):
-    """What becomes of tensors outside the targets."""
-
-    sum = "sum"
-    own = "own"
-
-
-class BaseStorage(str, Enum):
-    """Where a bank's base lives: inside it, outside it, or nowhere (all zeros)."""
-
-    embed = "embed"
-    reference = "reference"
-    zero = "zero"
-
-
-PRESETS: Mapping[str, tuple[Shuffle, Signs]] = {
-    "two-sided": (Shuffle.none, Signs.two_sided),
-    "hankel": (Shuffle.none, Signs.hankel),
-    "srsf": (Shuffle.random, Signs.column),
-    "rsf": (Shuffle.none, Signs.column),
-    "s": (Shuffle.random, Signs.none),
-    "shift": (Shuffle.shift, Signs.none),
-    "ta": (Shuffle.none, Signs.none),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Transform:
-    """The orthogonal map of a bank: shuffle, then signs, on the targets.
-
-    `matched` are the tensors that `targets` stands for, once a base is at hand; None where all
-    are, or where that is not yet known. A bank records them, so that reading one never runs a
-    pattern. `exact` are the statistics and constants of the base, which are kept exactly (see
-    `core.roles`), recorded likewise. `any_digits`: layer numbers may be digits of any script, as
-    in banks of version 1, and not ASCII's alone. `extra` are optional fields that a bank records
-    and this version does not know.
-    """
-
-    shuffle: Shuffle = Shuffle.none
-    signs: Signs = Signs.two_sided
-    targets: str = "all"
-    every: int = 1
-    rest: Rest = Rest.sum
-    matched: frozenset[str] | None = None
-    exact: frozenset[str] = frozenset()
-    any_digits: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        _set(self, shuffle=choose("--shuffle", Shuffle, self.shuffle))
-        _set(self, signs=choose("--signs", Signs, self.signs))
-        _set(self, rest=choose("--rest", Rest, self.rest))
-        LIMITS["every"].check("--every", self.every)
-        check_line("--targets", self.targets)
-        if self.matched is None and self.targets not in ("all", "attn", "mlp"):
-            check_pattern("--targets", self.targets)
-
-    @property
-    def preset(self) -> str | None:
-        """The preset's name, or None where the parts match none."""
-        parts = (self.shuffle, self.signs)
-        return next((name for name, pair in PRESETS.items() if pair == parts), None)
-
-    @classmethod
-    def from_preset(cls, name: str, **more: object) -> Transform:
-        if name not in PRESETS:
-            raise UsageError(f"unknown transform {name!r}; choose from {', '.join(PRESETS)}")
-        shuffle, signs = PRESETS[name]
-        return cls(shuffle, signs, **more)  # type: ignore[arg-type]
-
-
-#: The m of shares: a superposition has one element in m.
-SHARES = (1, 2, 4, 8)
-
-
-def task_seed(bank: int, index: int) -> int:
-    """The seed of a task. Raises UsageError where no number is left for it."""
-    LIMITS["seed"].check("--seed plus a task's index", bank + index)
-    return bank + index
-
-
-def _set(record: object, **values: object) -> None:
-    """Put a checked value into a frozen record under construction."""
-    for name, value in values.items():
-        object.__setattr__(record, name, value)
+from randes_cli.specs.transform import SHARES, BaseStorage, Transform, check_pattern, put
 
 
 def check_shard_size(size: int | None) -> None:
@@ -320,7 +139,7 @@ class PackOptions:
         for name, width in self.widths.items():
             if type(width) is not int or width not in (16, 8):
                 raise UsageError(f"widths[{name!a}] must be 16 or 8, not {width}")
-        _set(self, base_storage=choose("--base", BaseStorage, self.base_storage))
+        put(self, base_storage=choose("--base", BaseStorage, self.base_storage))
 
 
 #: Where a job may compute.
@@ -395,4 +214,4 @@ class TaskInput:
             LIMITS["index"].check("a task's index", index)
         if group is not None:
             LIMITS["group"].check(f"{name}: its group", group)
-        _set(self, name=name, source=as_source(source), index=index, group=group)
+        put(self, name=name, source=as_source(source), index=index, group=group)

@@ -1,30 +1,22 @@
-"""The verbs of the command line as functions: each takes paths and options, returns a record.
-
-A bank is named by its path or, where it is only read, by its Hub id (``org/name@rev``). Nothing
-here prints. `run` says how a job runs (threads, memory, device), never what comes out.
-"""
+"""Verbs that read banks, and the one that uploads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_target, write_whole
-from randes_cli.files.bank import BankFile
-from randes_cli.files.guard import note_sources, one_command
-from randes_cli.files.location import Place, as_place
 from randes_cli.files.sources import names_bank, open_bank, own_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import RunOptions
+from randes_cli.verbs.originals import Originals, pairs, text_of
 from randes_cli.workers import Progress, no_progress
 
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
-    from randes_cli.ops.distribution import Distribution
     from randes_cli.ops.push import PushReport
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import VerifyReport
@@ -33,19 +25,6 @@ if TYPE_CHECKING:
     from randes_cli.stats.breakdown import GroupRow
 
 # What only one verb needs is imported by that verb: commands start sooner.
-
-#: Checkpoints by task.
-Originals = Mapping[str, StrPath]
-#: What `plot` draws.
-PICTURES = ("cosine", "layers", "distribution", "size", "lambda")
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A file that was written, and its size in bytes."""
-
-    path: str
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +40,6 @@ class Inspection:
     report: BankReport
     rows: tuple[GroupRow, ...] = ()
     measured: tuple[TaskInterference, ...] = ()
-
-
-def _pairs(originals: Originals | None) -> list[tuple[str, str]]:
-    return [(name, as_source(source)) for name, source in (originals or {}).items()]
 
 
 def unpack(
@@ -127,13 +102,9 @@ def inspect(
             return found
         from randes_cli.ops.spectra import interference
 
-        pairs, how = _pairs(against), run or RunOptions()
-        measured = interference(file, pairs, how, by=by, base=_text(base), progress=progress)
+        named, how = pairs(against), run or RunOptions()
+        measured = interference(file, named, how, by=by, base=text_of(base), progress=progress)
         return replace(found, measured=measured)
-
-
-def _text(path: StrPath | None) -> str | None:
-    return None if path is None else as_source(path)
 
 
 def verify(
@@ -163,7 +134,7 @@ def verify(
         found = replace(module.verify(file, run, quick=quick, progress=progress), pruned=freed)
         if not (found.sound and against):
             return found
-        measured = module.measure(file, _pairs(against), run, base=_text(base), progress=progress)
+        measured = module.measure(file, pairs(against), run, base=text_of(base), progress=progress)
         return replace(found, against=measured)
 
 
@@ -188,77 +159,17 @@ def diff(
         if isinstance(b, Mapping) or names_bank(as_source(b)):
             raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
         return module.diff_checkpoints(
-            first, as_source(b), run, base=_text(base), progress=progress
+            first, as_source(b), run, base=text_of(base), progress=progress
         )
     if base is not None:
         raise UsageError("--base serves two checkpoints only")
     with open_bank(first) as bank:
         if isinstance(b, Mapping):
-            return module.diff_bank_checkpoints(bank, _pairs(b), run, progress=progress)
+            return module.diff_bank_checkpoints(bank, pairs(b), run, progress=progress)
         if not names_bank(as_source(b)):
             raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
         with open_bank(as_source(b)) as other:
             return module.diff_banks(bank, other, run, progress=progress)
-
-
-@one_command()
-def report(
-    bank: StrPath,
-    out: StrPath,
-    *,
-    against: Originals | None = None,
-    base: StrPath | None = None,
-    force: bool = False,
-    run: RunOptions | None = None,
-    progress: Progress = no_progress,
-) -> Written:
-    """Write what is known of a bank as one HTML page.
-
-    With `against` the distribution of deltas is measured from the originals.
-    Raises UsageError (something is there), MissingError, BankDamaged, NoSpace.
-    """
-    from randes_cli.ops.describe import describe
-    from randes_cli.stats.curves import lambda_curves
-    from randes_cli.views.page import PageData, report_page
-
-    path = _target(bank, out, against, base, force)
-    with open_bank(as_source(bank)) as file:
-        found = _distribution(file, against, base, run, progress)
-        layers = describe(file, by="layer").rows
-        page = report_page(PageData(describe(file), layers, lambda_curves(file), found))
-    return _write(path, page.encode(), force)
-
-
-@one_command()
-def plot(
-    bank: StrPath,
-    out: StrPath,
-    kind: str = "cosine",
-    *,
-    against: Originals | None = None,
-    base: StrPath | None = None,
-    force: bool = False,
-    run: RunOptions | None = None,
-    progress: Progress = no_progress,
-) -> Written:
-    """Draw a bank to a .svg, .png or .pdf file; needs matplotlib.
-
-    `kind` is cosine, layers, distribution, size or lambda; `against` serves distribution only.
-    Raises UsageError, MissingError, BankDamaged, NoSpace.
-    """
-    from randes_cli.views.figures import FORMATS, render
-
-    suffix = Path(out).suffix.removeprefix(".").lower()
-    if suffix not in FORMATS:
-        raise UsageError(f"{out}: name a .svg, .png or .pdf file")
-    if kind not in PICTURES:
-        raise UsageError(f"--kind {kind!a}: choose from {', '.join(PICTURES)}")
-    if against and kind != "distribution":
-        raise UsageError("--against serves --kind distribution only")
-    path = _target(bank, out, against, base, force)
-    with open_bank(as_source(bank)) as file:
-        make = _figure(file, kind, lambda: _distribution(file, against, base, run, progress))
-    return _write(path, render(make, suffix), force)
 
 
 def push(
@@ -292,58 +203,3 @@ def push(
         license=license,
         collection=collection,
     )
-
-
-def _target(
-    bank: StrPath, out: StrPath, against: Originals | None, base: StrPath | None, force: bool
-) -> Place:
-    """The output, once it is known to be free and none of the inputs."""
-    note_sources([bank, base, *(against or {}).values()])
-    path = as_place(as_source(out))
-    check_target(path, force=force)
-    return path
-
-
-def _write(path: Place, data: bytes, force: bool) -> Written:
-    write_whole(path, data, force=force)
-    return Written(str(path), len(data))
-
-
-def _distribution(
-    file: BankFile,
-    against: Originals | None,
-    base: StrPath | None,
-    run: RunOptions | None,
-    progress: Progress,
-) -> Distribution:
-    """As stored or, from the originals of tasks, as measured."""
-    from randes_cli.ops.distribution import measured_distribution, stored_distribution
-
-    if not against:
-        return stored_distribution(file)
-    return measured_distribution(
-        file, _pairs(against), run or RunOptions(), base=_text(base), progress=progress
-    )
-
-
-def _figure(
-    file: BankFile, kind: str, distribution: Callable[[], Distribution]
-) -> Callable[[], Any]:
-    """A function that draws; what it draws has been read."""
-    from randes_cli.ops.describe import describe
-    from randes_cli.stats.curves import lambda_curves
-    from randes_cli.views import figures
-
-    if kind == "distribution":
-        found = distribution()
-        return lambda: figures.distribution_figure(found)
-    report = describe(file)
-    if kind == "lambda":
-        curves, used = lambda_curves(file), {one.name: one.coefficient for one in report.tasks}
-        return lambda: figures.lambda_figure(curves, used)
-    if kind == "layers":
-        layers = describe(file, by="layer").rows
-        return lambda: figures.layers_figure(report.rows, layers)
-    if kind == "size":
-        return lambda: figures.size_figure(report)
-    return lambda: figures.cosine_figure(report)

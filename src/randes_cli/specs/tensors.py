@@ -1,0 +1,72 @@
+"""Dtypes and tensors, as safetensors spells them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import NamedTuple
+
+FORMAT_NAME = "randes"
+FORMAT_VERSION = 2
+
+
+class Dtype(NamedTuple):
+    """A dtype of stored tensors.
+
+    Attributes:
+        size: bytes of an element.
+        floating: whether deltas can be superposed; all others travel as exact own tensors.
+        numpy: its name in NumPy, or in ml_dtypes.
+        torch: its name in torch.
+    """
+
+    size: int
+    floating: bool
+    numpy: str
+    torch: str
+
+
+#: Every dtype that randes stores, by its name in safetensors.
+DTYPES: Mapping[str, Dtype] = {
+    "F64": Dtype(8, True, "float64", "float64"),
+    "F32": Dtype(4, True, "float32", "float32"),
+    "F16": Dtype(2, True, "float16", "float16"),
+    "BF16": Dtype(2, True, "bfloat16", "bfloat16"),
+    "F8_E4M3": Dtype(1, True, "float8_e4m3fn", "float8_e4m3fn"),
+    "F8_E5M2": Dtype(1, True, "float8_e5m2", "float8_e5m2"),
+    "I64": Dtype(8, False, "int64", "int64"),
+    "I32": Dtype(4, False, "int32", "int32"),
+    "I16": Dtype(2, False, "int16", "int16"),
+    "I8": Dtype(1, False, "int8", "int8"),
+    "U64": Dtype(8, False, "uint64", "uint64"),
+    "U32": Dtype(4, False, "uint32", "uint32"),
+    "U16": Dtype(2, False, "uint16", "uint16"),
+    "U8": Dtype(1, False, "uint8", "uint8"),
+    "BOOL": Dtype(1, False, "bool_", "bool"),
+    "C64": Dtype(8, False, "complex64", "complex64"),
+}
+ITEM_SIZE: Mapping[str, int] = {name: dtype.size for name, dtype in DTYPES.items()}
+FLOAT_DTYPES = frozenset(name for name, dtype in DTYPES.items() if dtype.floating)
+
+
+class TensorInfo(NamedTuple):
+    """Name, dtype (safetensors spelling) and shape of one tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * ITEM_SIZE[self.dtype]
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """(rows, columns): leading dimensions multiplied × last; a vector is 1 × n."""
+        if len(self.shape) < 2:
+            return 1, self.elements
+        return prod(self.shape[:-1]), self.shape[-1]

@@ -1,0 +1,86 @@
+"""What people type in their first hour, and what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Result
+
+Run = Callable[..., Result]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("pakc", 2, "No such command 'pakc'. Did you mean 'pack'"),
+        ("help", 2, "No such command 'help' (randes --help lists them)"),
+        ("pack", 2, "Missing option '--output' / '-o': the bank to write"),
+        ("inspect", 2, "Missing argument 'BANK': the bank: a file, or a Hub id"),
+        ("pack -o x", 2, "name the base and the models fine-tuned from it, or --from RECIPE"),
+        (
+            "pack base.safetensors a.safetensors -o x --transform hankle",
+            2,
+            "ta, not 'hankle' (did you mean hankel?)",
+        ),
+        ("inspect bank.randes --sort=sizes", 2, "name, not 'sizes' (did you mean size?)"),
+        ("plot bank.randes -o x.svg --kind lamda", 2, "(did you mean lambda?)"),
+        ("unpack bank.randes a --lambda abc", 2, "--lambda must be a number, not 'abc'"),
+        ("seal bank.randes -o x --bits two", 2, "--bits must be a whole number, not 'two'"),
+        ("pack base.safetensors a.safetensors -o x --threads -1", 2, "--threads"),
+        ("inspect bnk.randes", 5, "bnk.randes: not found (did you mean bank.randes?)"),
+        ("inspect bank.randes aa", 5, "no task 'aa' (did you mean a?)"),
+        ("inspect bank.randes a --task b", 2, "a is named already; inspect shows one task"),
+        ("remove bank.randes", 2, "say --task NAME (or NAME alone, several too)"),
+        ("unpack bank.randes", 2, "say --task NAME (or NAME alone, several too), or --all"),
+        ("unpack bank.randes a", 2, "exists, and is what a was packed from: name another place"),
+        ("unpack bank.randes a -o a.bin", 2, "name a file a.safetensors, or a folder"),
+        ("add bank.randes a.safetensors", 2, "--replace puts the new one in its place"),
+        ("pack base.safetensors a.safetensors -o x --device gpu", 2, "choose from cpu, cpu-torch"),
+    ],
+)
+def test_mistakes_are_one_line_that_says_what_to_do(
+    line: str,
+    code: int,
+    said: str,
+    bank: Path,
+    family: Path,
+    randes: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(family)
+    result = randes(*line.split())
+    assert (result.code, len(result.err.strip().splitlines())) == (code, 1), result.err
+    assert said in result.err
+    assert result.out == ""
+
+
+def test_a_task_that_is_the_base_is_said_so(family: Path, randes: Run) -> None:
+    base = family / "base.safetensors"
+    done = randes("pack", base, f"same={base}", family / "a.safetensors", "-o", family / "x.randes")
+    assert "same: is the base itself: no tensor of it differs" in done.err
+    assert done.err.count("is the base itself") == 1
+
+
+def test_what_holds_for_many_tasks_is_said_once_and_the_worst_are_shown(
+    family: Path, randes: Run
+) -> None:
+    b = family / "b.safetensors"
+    words = ["pack", family / "base.safetensors", *(f"task-{n:03}={b}" for n in range(40))]
+    short = randes(*words, "-o", family / "x.randes")
+    assert "task-000, task-001, task-002 and 37 more: keeps 1 tensor exactly" in short.err
+    assert "… 20 more (--full)" in short.out
+    assert sum(line.startswith("task-") for line in short.out.splitlines()) == 20
+    full = randes(*words, "-o", family / "y.randes", "--full")
+    assert sum(line.startswith("task-") for line in full.out.splitlines()) == 40
+
+
+def test_a_verdict_is_the_same_in_words_and_in_json(bank: Path, randes: Run) -> None:
+    found = randes("inspect", bank, "--json").json
+    text = " ".join(randes("inspect", bank).out.split())
+    assert found["expect"] and all(sentence in text for sentence in found["expect"])
+    for task in found["tasks"]:
+        assert task["verdict"] == "nearly all" and task["expected"] == [0.98, 1.0]
+    assert "(good)" not in text and "why: docs/method.md, What to expect" in text
