@@ -232,7 +232,8 @@ class _Edit:
         if task.group is not None:
             if task.group >= groups:
                 raise UsageError(
-                    f"{task.name}@{task.group}: {self.old.path} has groups 0 to {groups - 1}"
+                    f"{task.name}@{task.group}: {self.old.path} has "
+                    + (f"groups 0 to {groups - 1}" if groups > 1 else "one group, 0")
                 )
             if task.group in sealed:
                 raise MismatchError(

@@ -15,7 +15,7 @@ from randes_cli.core.prediction import Lengths
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
-from randes_cli.specs import BaseStorage
+from randes_cli.specs import BaseStorage, Transform
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
@@ -54,7 +54,7 @@ def pack_report(
             for participant, one in zip(build.draft.coming, predicted, strict=True)
         ),
         kept_exactly={p.name: dict(p.fit.exact) for p in inputs.participants},
-        notes=inputs.base.notes,
+        notes=(*inputs.base.notes, *_targets_note(inputs.transform)),
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
@@ -87,6 +87,13 @@ def as_sealed(
         )
         for task in sealed
     )
+
+
+def _targets_note(transform: Transform) -> list[str]:
+    """What to say where a pattern finds no tensor to transform."""
+    if transform.matched is None or transform.matched:
+        return []
+    return [f"--targets {transform.targets!r}: no tensor has such a name, so none is transformed"]
 
 
 def _alternatives(

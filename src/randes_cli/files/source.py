@@ -10,11 +10,14 @@ import numpy as np
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import widen
 from randes_cli.errors import CheckpointError
+from randes_cli.files.guard import reads_far
 from randes_cli.plan import Rect
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: Elements of the base's samples that are kept while the tasks are gone through.
 _KEPT = 2**20
+#: Bytes between two runs that come as fast as another request to a store would.
+_GAP = 2**19
 _BEYOND = "beyond the range of float32 (3.4e38), in which deltas are computed"
 
 
@@ -67,14 +70,44 @@ def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
     tensor = source.tensors[name]
     size, place = ITEM_SIZE[tensor.dtype], 0
     raw = np.zeros(sum(rect.elements for rect in runs) * size, np.uint8)
+    pieces = list[tuple[int, Raw]]()
     for rect in runs:
         inside = rect.above(tensor.matrix[0])
         if inside is not None:
-            source.read(name, rect.start * size, raw[place : place + inside.elements * size])
+            pieces.append((rect.start * size, raw[place : place + inside.elements * size]))
         place += rect.elements * size
+    for together in near_pieces(pieces, _GAP if reads_far() else 0):
+        _read_together(source, name, together)
     values = np.empty(len(raw) // size, np.float32)
     widen(raw, tensor.dtype, values)
     return values
+
+
+def near_pieces(pieces: Sequence[tuple[int, Raw]], gap: int) -> list[list[tuple[int, Raw]]]:
+    """Pieces (offset, bytes to fill) in order, those together between which lie up to `gap` bytes.
+
+    With a gap of 0 each is by itself.
+    """
+    made: list[list[tuple[int, Raw]]] = []
+    end = 0
+    for start, out in pieces:
+        if not gap or not made or not 0 <= start - end <= gap:
+            made.append([])
+        made[-1].append((start, out))
+        end = start + len(out)
+    return made
+
+
+def _read_together(source: Source, name: str, pieces: Sequence[tuple[int, Raw]]) -> None:
+    """Fill pieces with one read."""
+    (first, out), (last, tail) = pieces[0], pieces[-1]
+    if len(pieces) == 1:
+        source.read(name, first, out)
+        return
+    whole = np.empty(last + len(tail) - first, np.uint8)
+    source.read(name, first, whole)
+    for start, part in pieces:
+        part[:] = whole[start - first : start - first + len(part)]
 
 
 def not_finite(name: str, *sources: Source) -> CheckpointError:
