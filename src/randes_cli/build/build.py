@@ -17,7 +17,7 @@ from randes_cli.build.convert import single_room
 from randes_cli.build.copies import content_keys, copy_tensors
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
-from randes_cli.build.fill import add_files, fill
+from randes_cli.build.fill import Altered, add_files, check_bytes, fill
 from randes_cli.build.layout import new_size
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record, task_record
@@ -50,6 +50,7 @@ from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.forgotten import remembered
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers, run_in_order
@@ -202,9 +203,13 @@ class Build:
                     )
                     passes.crew = self.crew and self.crew.afresh()
                     fill(passes, self.phase)
+                    check_bytes(passes)
                     return report(self._finish(passes))
             except TooNarrow as retry:
                 self.steps.widen(retry.units)
+            except Altered as retry:
+                coming = [one.keeping(retry.names.get(one.index, ())) for one in self.draft.coming]
+                self.draft = replace(self.draft, coming=coming)
 
     def _joined(self, live: Path, built: Built, report: Callable[[Built], R]) -> R:
         """Write what workers made in shards as the one file that was asked for."""
@@ -265,6 +270,9 @@ class Build:
 
     def _statistics(self, lengths: Measured) -> Statistics:
         draft, gone = self.draft, {task.index for task in self.draft.gone}
+        if draft.old is not None:
+            kept = remembered(self.stored.known, draft.old.manifest, draft.start.forgotten)
+            self.stored = replace(self.stored, known=replace(self.stored.known, forgotten=kept))
         if not draft.coming:
             return drop_tasks(self.stored, gone)
         return relate(
@@ -294,7 +302,7 @@ class Build:
         steps, widths = self.steps.tables(self.draft.units)
         return replace(
             start.with_tasks([*start.tasks, *records]),
-            next_index=max(start.next_index, *(1 + p.index for p in coming)),
+            next_index=max([start.next_index, *(1 + p.index for p in coming)]),
             steps=steps,
             widths=widths,
         )

@@ -15,7 +15,14 @@ from randes_cli.build.copies import Copy
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Part
-from randes_cli.build.shard_tasks import ExactRef, Recipe, Selection, ShardTask, make_shard
+from randes_cli.build.shard_tasks import (
+    ExactRef,
+    Infinite,
+    Recipe,
+    Selection,
+    ShardTask,
+    make_shard,
+)
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.build.work import UnitWork, Work
@@ -23,7 +30,7 @@ from randes_cli.cluster import Cluster
 from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.location import RemotePath, absolute
-from randes_cli.files.source import Source
+from randes_cli.files.source import NotFinite, Source
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress
 
@@ -179,11 +186,16 @@ class Crew:
             total=sum(selection.nbytes for _, selection in tasks),
             progress=passes.progress,
         )
-        for at, done in results:
-            shard = tasks[at][0]
-            passes.tally.take_in(done.tally)
-            if shard is not None and done.made is not None:
-                passes.writer.adopt(shard, done.digests, done.made)
+        try:
+            for at, done in results:
+                shard = tasks[at][0]
+                passes.tally.take_in(done.tally)
+                if shard is not None and done.made is not None:
+                    passes.writer.adopt(shard, done.digests, done.made)
+        except Infinite as error:
+            if error.of_base:
+                raise NotFinite(str(error), draft.base, error.tensor) from None
+            raise
 
 
 def _stays(passes: Attempt, number: int) -> bool:

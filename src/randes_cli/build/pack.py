@@ -25,6 +25,7 @@ from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
 from randes_cli.files.shared import ties_of
+from randes_cli.files.source import NotFinite, Source, infinite_tensors
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
@@ -63,9 +64,33 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-    if options.fit is not None or options.keep is not None:
-        return _fitted(base, tasks, out, options, run, force, dry_run, progress)
-    return _packed(base, tasks, out, options, run, force, dry_run, progress)
+    how = _packed if options.fit is None and options.keep is None else _fitted
+    while True:
+        try:
+            return how(base, tasks, out, options, run, force, dry_run, progress)
+        except _KeptExactly as again:
+            exact = options.transform.exact | again.names
+            options = replace(options, transform=replace(options.transform, exact=exact))
+
+
+class _KeptExactly(Exception):
+    """These tensors of the base have values that no delta can be taken from."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(names)
+        self.names = names
+
+
+@contextmanager
+def _finite(base: Source) -> Iterator[None]:
+    """Raise _KeptExactly in place of NotFinite where the base is the reason."""
+    try:
+        yield
+    except NotFinite as error:
+        names = frozenset(infinite_tensors(base) if error.source is base else ())
+        if error.tensor not in names:
+            raise
+        raise _KeptExactly(names) from error
 
 
 def _packed(
@@ -93,6 +118,7 @@ def _packed(
         inputs = open_inputs(stack, base, tasks, options, keep_going=keep_going, fetch=not dry_run)
         if seal_bits is not None:
             _check_sealable(inputs, seal_bits)
+        stack.enter_context(_finite(inputs.base.source))
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
             return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)

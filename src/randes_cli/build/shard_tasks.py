@@ -14,10 +14,11 @@ from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally, TallyParts
 from randes_cli.build.work import Bench, UnitWork, Work
 from randes_cli.cluster import Shared
+from randes_cli.errors import CheckpointError
 from randes_cli.files.bank_output import shard_maker
 from randes_cli.files.location import Place
 from randes_cli.files.shard_folder import ShardFolder
-from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.source import NotFinite, Source, ZeroBase
 from randes_cli.files.tensor_sink import ShardSink
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress, Workers
@@ -81,6 +82,17 @@ class Done:
     tally: TallyParts
 
 
+class Infinite(CheckpointError):
+    """`NotFinite`, as it travels: without the source, but for whether it is the base."""
+
+    def __init__(self, message: str, of_base: bool, tensor: str) -> None:
+        super().__init__(message)
+        self.of_base, self.tensor = of_base, tensor
+
+    def __reduce__(self) -> tuple[type[Infinite], tuple[str, bool, str]]:
+        return Infinite, (str(self), self.of_base, self.tensor)
+
+
 def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
     """Do a task, in a worker. A shard whose values do not fit is not kept."""
     tally = Tally()
@@ -90,7 +102,10 @@ def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
         (unit.layers for unit in draft.units),
     )
     with shard_maker(task.bank) as folder:
-        return _make(draft, task, folder, tally, workers, progress)
+        try:
+            return _make(draft, task, folder, tally, workers, progress)
+        except NotFinite as error:
+            raise Infinite(str(error), error.source is draft.base, error.tensor) from None
 
 
 def _make(

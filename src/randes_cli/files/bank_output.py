@@ -10,6 +10,7 @@ from pathlib import Path
 from randes_cli.errors import MissingError, RandesError
 from randes_cli.files.atomic import OutputFile, atomic_file, passing_name
 from randes_cli.files.bank_keys import MANIFEST
+from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
@@ -121,9 +122,13 @@ def _shards(path: Place) -> Iterator[ShardFolder]:
 
 
 def shard_names(path: Place) -> list[str] | None:
-    """The shards that the index at a path names; None where there is one that cannot be read."""
+    """The shards that the index at a path names; None where there is one that cannot be read.
+
+    To look at it makes it no input of the command, which may go on to replace it.
+    """
     try:
-        file = open_weights(path)
+        with one_command(afresh=True):
+            file = open_weights(path)
     except MissingError:
         return []
     except RandesError:
