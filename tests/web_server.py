@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -33,8 +34,14 @@ class Web:
     sent: dict[str, int] = field(default_factory=dict)
 
 
+@lru_cache(64)
+def _tag(data: bytes) -> str:
+    return sha256(data).hexdigest()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     web: Web
 
     def log_message(self, *_: object) -> None:
@@ -61,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, path: str) -> None:
         data = self.web.files[path]
-        tag = {"ETag": sha256(data).hexdigest(), "Accept-Ranges": "bytes"}
+        tag = {"ETag": _tag(data), "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
         if wanted and self.web.ranges:
             start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(data))

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Protocol, TypeVar
 
 from randes_cli.core.kernel import Kernel
@@ -63,6 +64,15 @@ def thread_count(asked: int, tensors: Collection[TensorInfo] = (), *, far: bool 
         return os.cpu_count() or 1
 
 
+def at_once(call: Callable[[J], W], items: Iterable[J], *, far: bool = True) -> list[W]:
+    """What a call returns for every item; of what is `far` several are asked for at a time."""
+    if not far:
+        return [call(item) for item in items]
+    with ThreadPoolExecutor(_FAR) as pool:
+        running = [pool.submit(copy_context().run, call, item) for item in items]
+        return [one.result() for one in running]
+
+
 def run_in_order(
     jobs: Sequence[J],
     read: Callable[[J], W],
@@ -87,7 +97,7 @@ def run_in_order(
         try:
             for number, job in enumerate(jobs):
                 while len(ahead) < min(2 * _FAR, len(jobs) - number):
-                    ahead.append(pool.submit(read, jobs[number + len(ahead)]))
+                    ahead.append(pool.submit(copy_context().run, read, jobs[number + len(ahead)]))
                 use(job, ahead.popleft().result())
                 progress(phase, 1, len(jobs))
         finally:

@@ -37,6 +37,7 @@ Run = Callable[..., Result]
         ("unpack bank.randes", 2, "say --task NAME (or NAME alone, several too), or --all"),
         ("unpack bank.randes a", 2, "exists, and is what a was packed from: name another place"),
         ("unpack bank.randes a -o a.bin", 2, "name a file a.safetensors, or a folder"),
+        ("add bank.randes c.safetensors@3", 2, "c@3: bank.randes has one group, 0"),
         ("add bank.randes a.safetensors", 2, "--replace puts the new one in its place"),
         ("pack base.safetensors a.safetensors -o x --device gpu", 2, "choose from cpu, cpu-torch"),
     ],
@@ -62,6 +63,13 @@ def test_a_task_that_is_the_base_is_said_so(family: Path, randes: Run) -> None:
     done = randes("pack", base, f"same={base}", family / "a.safetensors", "-o", family / "x.randes")
     assert "same: is the base itself: no tensor of it differs" in done.err
     assert done.err.count("is the base itself") == 1
+
+
+def test_targets_that_are_nowhere_are_said_so(family: Path, randes: Run) -> None:
+    words = ["pack", family / "base.safetensors", family / "a.safetensors", "--targets"]
+    done = randes(*words, "nowhere", "-o", family / "x.randes")
+    assert "--targets 'nowhere': no tensor has such a name, so none is transformed" in done.err
+    assert "--targets" not in randes(*words, "wte", "-o", family / "y.randes").err
 
 
 def test_what_holds_for_many_tasks_is_said_once_and_the_worst_are_shown(

@@ -4,6 +4,7 @@ the best."""
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.seal import fit_bits, seal
+from randes_cli.cli.main import run
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import describe
@@ -188,12 +190,14 @@ def test_advice_names_a_choice_that_keeps_more_in_no_more_bytes() -> None:
 
 def test_the_last_line_names_the_seal_that_saves_and_loses_nothing(folder: Path) -> None:
     live = packed(folder, groups=2)
-    words = re.search(r"^randes seal (\S+) --bits (\d) would make it ([\d.]+) x", live.saving or "")
-    assert words is not None and words[1] == live.bank
-    bits = int(words[2])
+    words = re.search(r"^randes (seal .*) would make it ([\d.]+) x", live.saving or "")
+    assert words is not None
+    command = shlex.split(words[1])
+    assert command[1] == live.bank and run([*command, "--quiet"]) == 0
+    bits, made = int(command[3]), Path(command[5]).stat().st_size
     sealed = packed(folder, groups=2, bits=bits)
-    assert sealed.saving is None
-    assert sealed.bank_bytes / sealed.base_bytes == pytest.approx(float(words[3]), abs=0.05)
+    assert sealed.saving is None and sealed.bank_bytes == made
+    assert sealed.bank_bytes / sealed.base_bytes == pytest.approx(float(words[2]), abs=0.05)
     lost = [choice(live, 2, n).kept for n in (16, bits)]
     assert lost[0] - lost[1] <= 0.005
     with BankFile(folder / "bank.randes") as file:

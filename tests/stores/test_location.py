@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from randes_cli import UsageError
@@ -13,6 +14,7 @@ from randes_cli.build.records import recorded_source
 from randes_cli.errors import without_login
 from randes_cli.files.base import find_recorded
 from randes_cli.files.location import RemotePath, as_place, recorded_place
+from randes_cli.files.source import near_pieces
 
 SIGNED = "https://host/dir/x.safetensors?X-Amz-Signature=abc&X-Amz-Credential=AKIA"
 
@@ -105,3 +107,11 @@ def test_nothing_of_fsspec_is_loaded_for_what_lies_here(tmp_path: Path) -> None:
         command = [sys.executable, "-c", script, *words]
         done = subprocess.run(command, check=False, capture_output=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("gap", "found"), [(0, [1, 1, 1, 1]), (10, [2, 2]), (2**20, [4])])
+def test_runs_that_lie_near_are_read_together(gap: int, found: list[int]) -> None:
+    pieces = [(start, np.empty(5, np.uint8)) for start in (0, 15, 500, 505)]
+    made = near_pieces(pieces, gap)
+    assert [len(together) for together in made] == found
+    assert [start for together in made for start, _ in together] == [0, 15, 500, 505]

@@ -13,9 +13,10 @@ from randes_cli.build.layout import as_sealed_to, choice_size
 from randes_cli.build.records import task_summary
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.manifest import Manifest
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
-from randes_cli.specs import BaseStorage
+from randes_cli.specs import BaseStorage, Transform
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
@@ -53,8 +54,8 @@ def pack_report(
             task_summary(participant, one)
             for participant, one in zip(build.draft.coming, predicted, strict=True)
         ),
-        kept_exactly={p.name: dict(p.fit.exact) for p in inputs.participants},
-        notes=inputs.base.notes,
+        kept_exactly={p.name: dict(p.fit.exact) for p in build.draft.coming},
+        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *twice(manifest)),
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
@@ -72,6 +73,22 @@ def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
     return adapter_advice(float(np.mean([task.predicted_cosine for task in predicted])))
 
 
+def twice(manifest: Manifest) -> list[str]:
+    """Tasks that are one checkpoint with the base or with another, in words.
+
+    A dry run reads no checkpoint whole, and so tells none.
+    """
+    first: dict[str, str] = {manifest.base.fingerprint: ""}
+    made = []
+    for task in manifest.tasks:
+        other = first.setdefault(task.fingerprint, task.name) if task.fingerprint else task.name
+        if not other:
+            made.append(f"{task.name} is the base itself, to the byte")
+        elif other != task.name:
+            made.append(f"{task.name} and {other} are one checkpoint, to the byte")
+    return made
+
+
 def as_sealed(
     packed: Sequence[TaskSummary], sealed: Iterable[TaskSummary]
 ) -> tuple[TaskSummary, ...]:
@@ -87,6 +104,13 @@ def as_sealed(
         )
         for task in sealed
     )
+
+
+def _targets_note(transform: Transform) -> list[str]:
+    """What to say where a pattern finds no tensor to transform."""
+    if transform.matched is None or transform.matched:
+        return []
+    return [f"--targets {transform.targets!r}: no tensor has such a name, so none is transformed"]
 
 
 def _alternatives(

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from randes_cli.errors import HubError, RandesError
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, find_parts, open_checkpoint
@@ -22,23 +19,13 @@ from randes_cli.files.side_files import STATES, find_side_files
 from randes_cli.files.weight_file import WeightFile
 from randes_cli.files.weight_names import PICKLES, SUFFIXES
 from randes_cli.specs import OpenOptions
-
-T = TypeVar("T")
+from randes_cli.workers import at_once
 
 #: JSON files that say which files are the weights and whether they can be read.
 _TELLING = re.compile(
     r"(adapter_|quantize_|hf_quant_|router_)?config\.json|model_index\.json|modules\.json"
     r"|.+\.index(\.[\w-]+)?\.json"
 )
-#: Files that are asked for at a time.
-_WORKERS = 8
-
-
-def at_once(call: Callable[[str], T], names: Collection[str]) -> list[T]:
-    """What a call returns for every name, several at a time, all in the command under way."""
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        running = [pool.submit(copy_context().run, call, name) for name in names]
-        return [one.result() for one in running]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.files.digests import fingerprint, hasher
+from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Source, place_of
 from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.workers import at_once
 
 #: Bytes from the middle of a tensor that tell most tensors apart.
 _LOOK = 256
@@ -35,9 +37,10 @@ def equal_tensors(source: Source) -> list[list[str]]:
         if tensor.elements > 1:
             found.setdefault((tensor.dtype, tensor.shape), []).append(name)
     alike: dict[object, list[str]] = {}
-    for kind, names in found.items():
-        for name in names if len(names) > 1 else ():
-            alike.setdefault((kind, _middle(source, name)), []).append(name)
+    looked = [(kind, name) for kind, names in found.items() if len(names) > 1 for name in names]
+    middles = at_once(lambda one: _middle(source, one[1]), looked, far=reads_far())
+    for (kind, name), middle in zip(looked, middles, strict=True):
+        alike.setdefault((kind, middle), []).append(name)
     made: dict[object, list[str]] = {}
     for kind, names in alike.items():
         for name in names if len(names) > 1 else ():

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint
-from randes_cli.files.elsewhere import Elsewhere, at_once, open_elsewhere
+from randes_cli.files.elsewhere import Elsewhere, open_elsewhere
 from randes_cli.files.folders import weight_map
 from randes_cli.files.header import parse_json
 from randes_cli.files.hub_cache import stays_inside
@@ -17,6 +17,7 @@ from randes_cli.files.store import look_up, patiently, reach
 from randes_cli.files.weight_file import open_weights
 from randes_cli.files.weight_names import is_index
 from randes_cli.specs import OpenOptions
+from randes_cli.workers import at_once
 
 #: Files of one folder: more are not one model.
 _MOST = 100_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 from randes_cli.core.prediction import Moments
 from randes_cli.core.quality import Kept, mean_kept, noise_of, wanted
@@ -174,10 +175,11 @@ def saving(choices: Sequence[Alternative], bank: str, base_bytes: int) -> str | 
         return None
     best = min(sealed, key=lambda one: one.bank_bytes)
     ratios = [one.bank_bytes / max(1, base_bytes) for one in (best, here)]
+    small = f"{bank.removesuffix('.randes')}-{best.bits}bit.randes"
     return (
-        f"randes seal {bank} --bits {best.bits} would make it {ratios[0]:.2f} x the base, not "
-        f"{ratios[1]:.2f} x, and read-only; predicted to keep {best.kept:.1%} of the gain, not "
-        f"{here.kept:.1%}"
+        f"randes seal {quote(bank)} --bits {best.bits} -o {quote(small)} would make it "
+        f"{ratios[0]:.2f} x the base, not {ratios[1]:.2f} x, and read-only; predicted to keep "
+        f"{best.kept:.1%} of the gain, not {here.kept:.1%}"
     )
 
 
