@@ -147,6 +147,7 @@ def test_names_of_tensors_are_those_of_the_code() -> None:
         bank_keys.NORMS,
         bank_keys.ROUNDED,
         bank_keys.TAILS,
+        bank_keys.FORGOTTEN,
         bank_keys.GRAM,
         bank_keys.BASE_DIGESTS,
         bank_keys.MANIFEST,

@@ -21,6 +21,7 @@ LAYERS = [
     "plan",
     "fit",
     "workers",
+    "cluster",
     "files",
     "stats",
     "read",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 
 from randes_cli.core.roles import exact_roles
 from randes_cli.plan import superposable, tensor_bytes
@@ -67,11 +68,11 @@ def fit_task(
     base: Mapping[str, TensorInfo],
     task: Mapping[str, TensorInfo],
     superposed_names: Iterable[str],
-    asked: Container[str] = (),
+    reasons: Mapping[str, str] = MappingProxyType({}),
 ) -> TaskFit:
     """Sort a task's tensors by what becomes of them; `superposed_names` are the units' names.
 
-    `asked` are those that the bank keeps exactly, by role or because somebody said so.
+    `reasons` say why tensors are kept exactly of which names and shapes tell nothing.
     """
     eligible, roles = set(superposed_names), exact_roles(task)
     superposed, exact = {}, {}
@@ -91,7 +92,7 @@ def fit_task(
         elif name in eligible and tensor.dtype in FLOAT_DTYPES:
             superposed[name] = tensor
         else:
-            exact[name] = roles.get(name) or (ASKED if name in asked else _other(tensor))
+            exact[name] = roles.get(name) or reasons.get(name) or _other(tensor)
     missing = tuple(name for name in base if name not in task)
     extra = tuple(name for name in task if name not in base)
     return TaskFit(

@@ -175,10 +175,11 @@ def choose_exact(
 ) -> Transform:
     """The transform that leaves a base's statistics and constants as they are.
 
-    And the tensors that `pattern` finds in their names. Raises UsageError where it finds none.
+    And the tensors that it leaves already, or that `pattern` finds in their names. Raises
+    UsageError where it finds none.
     """
     named = {tensor.name: tensor for tensor in base if superposable(tensor)}
-    found = {name for name in exact_roles(named) if name in named}
+    found = {name for name in (*exact_roles(named), *transform.exact) if name in named}
     if pattern is not None:
         asked = {name for name in named if re.search(pattern, name)}
         if not asked:

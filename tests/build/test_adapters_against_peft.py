@@ -80,6 +80,10 @@ def draw(rng: random.Random) -> tuple[str, bool, dict[str, Any]]:
         options["rank_pattern"] = {rng.choice(targets): rng.choice([2, 5])}
     if rng.random() < 0.4:
         options["alpha_pattern"] = {f"0.*{rng.choice(targets)}": 7}
+    options["use_dora"] = rng.random() < 0.3
+    free = embedding not in (*options["target_modules"], *saved)
+    if free and head not in (*options["target_modules"], *saved) and rng.random() < 0.4:
+        options["trainable_token_indices"] = {embedding: rng.sample(range(1, 9), 3)}
     return kind, rng.random() < 0.6, options
 
 
@@ -98,7 +102,7 @@ def trained(wrapped: Any) -> Any:
     return wrapped
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(30))
 def test_a_random_adapter_is_merged_as_peft_merges_it_or_refused(seed: int, tmp_path: Path) -> None:
     kind, tie, options = draw(random.Random(seed))
     torch.manual_seed(seed)

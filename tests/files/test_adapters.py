@@ -173,12 +173,6 @@ def test_what_is_more_than_plain_lora_is_refused_by_name(
         read_merged(tmp_path)
 
 
-def test_a_dora_adapter_is_refused_by_name(tmp_path: Path) -> None:
-    make_adapter(tmp_path, llama, torch.float32, target_modules=["q_proj"], use_dora=True)
-    with pytest.raises(CheckpointError, match="DoRA"):
-        read_merged(tmp_path)
-
-
 def test_an_adapter_of_another_base_is_refused_with_the_module(tmp_path: Path) -> None:
     make_adapter(tmp_path, llama, torch.float32, target_modules=["q_proj"])
     save_file({"other.weight": torch.ones(2, 2)}, tmp_path / "base" / "model.safetensors")

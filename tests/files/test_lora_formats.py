@@ -267,7 +267,7 @@ def test_updates_of_fused_experts_are_merged_as_peft_merges_them(
         (["model.layers.0.q_proj.lora_a", "model.layers.0.q_proj.lora_b"], "mlx"),
         (["diffusion_model.b.q.lora_A.weight", "diffusion_model.b.q.lora_B.weight"], "release"),
         (["unet.b.q.lokr_w1", "unet.b.q.lokr_w2"], "LyCORIS"),
-        (["unet.b.q.lora_A.weight", "unet.b.q.lora_magnitude_vector"], "DoRA"),
+        (["lora_unet_b_q.lora_down.weight", "lora_unet_b_q.dora_scale"], "DoRA"),
     ],
 )
 def test_other_kinds_of_lora_are_called_what_they_are(

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
+from randes_cli.build.convert import single_room
+from randes_cli.build.copies import content_keys, copy_tensors
+from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
-from randes_cli.build.fill import add_files, fill
+from randes_cli.build.fill import Altered, add_files, check_bytes, fill
 from randes_cli.build.layout import new_size
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record, task_record
@@ -27,10 +31,13 @@ from randes_cli.build.sample import (
     supposed_lengths,
     supposed_spread,
 )
+from randes_cli.build.shard_tasks import Recipe
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
-from randes_cli.files.atomic import check_space
-from randes_cli.files.bank_output import BankOutput, bank_output
+from randes_cli.cluster import Cluster
+from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
 from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
@@ -43,11 +50,14 @@ from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.forgotten import remembered
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers, run_in_order
 
 R = TypeVar("R")
+#: Bytes of the smallest shard that workers make of a bank which becomes one file.
+_LEAST_SHARD = 2**20
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Build:
 
     `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
     the old bank has it, or one file up to a size); `home` is where the bank will lie in the end,
-    if not at `path`.
+    if not at `path`; `recipe` is how workers of a cluster draft the same.
     """
 
     def __init__(
@@ -80,10 +90,13 @@ class Build:
         stored: Statistics | None = None,
         home: Place | None = None,
         most: int | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
         self.home = home or path
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
         self.phase, self.progress, self.most = phase, progress, most
+        self.run, self.recipe = run, recipe
+        self.crew: Crew | None = None
         tensors = list(draft.base.tensors.values())
         layers = (unit.layers for unit in draft.units)
         self.workers = Workers(run, tensors, layers, far=reads_far())
@@ -163,9 +176,22 @@ class Build:
 
         Raises what reading, fitting and writing raise; see `pack` and `add`.
         """
+        if self.run.engine == "threads" or self.recipe is None:
+            return self._write(self.path, self._most(), report)
+        with Cluster(self.run) as cluster:
+            self.crew = Crew(cluster, self.recipe, self.run)
+            if self._most() is not None:
+                return self._write(self.path, self._most(), report)
+            check_target(self.path, force=self.force)
+            with passing_bank(self.path) as live:
+                most = max(_LEAST_SHARD, self.estimate() // (4 * cluster.workers))
+                return self._joined(live, self._write(live, most, lambda built: built), report)
+
+    def _write(self, path: Place, most: int | None, report: Callable[[Built], R]) -> R:
+        """Write the bank to a place, in shards or not."""
         while True:
             try:
-                with self._new_bank() as out:
+                with self._new_bank(path, most) as out:
                     passes = Passes(
                         self.path,
                         self.draft,
@@ -175,21 +201,39 @@ class Build:
                         self.workers,
                         self.progress,
                     )
+                    passes.crew = self.crew and self.crew.afresh()
                     fill(passes, self.phase)
+                    check_bytes(passes)
                     return report(self._finish(passes))
             except TooNarrow as retry:
                 self.steps.widen(retry.units)
+            except Altered as retry:
+                coming = [one.keeping(retry.names.get(one.index, ())) for one in self.draft.coming]
+                self.draft = replace(self.draft, coming=coming)
+
+    def _joined(self, live: Path, built: Built, report: Callable[[Built], R]) -> R:
+        """Write what workers made in shards as the one file that was asked for."""
+        with BankFile(live) as whole:
+            check_space(self.path, whole.size)
+            with bank_output(self.path, force=self.force, most=None) as out:
+                out.reserve(whole.size)
+                writer = BankWriter(out, single_room(whole))
+                copy_tensors(writer, whole, content_keys(whole), self.progress)
+                return report(replace(built, bytes=writer.finish(whole.manifest)))
+
+    def _most(self) -> int | None:
+        """Bytes of a shard of the bank at the most; None where it is one file."""
+        old = self.draft.old
+        return most_bytes(self.most, self.estimate(), old.most if old else None)
 
     @contextmanager
-    def _new_bank(self) -> Iterator[BankOutput]:
+    def _new_bank(self, path: Place, most: int | None) -> Iterator[BankOutput]:
         """The bank that takes its name, once there is room for it."""
-        size, draft = self.estimate(), self.draft
-        more = sum(tensor_bytes(p.source.tensors.values()) for p in draft.coming if draft.old)
-        before = draft.old.most if draft.old else None
-        most = most_bytes(self.most, size, before)
-        stays = draft.old.base_bytes if draft.old and most == before else 0
-        check_space(self.path, size + more - stays)
-        with bank_output(self.path, force=self.force, most=most) as out:
+        size, old = self.estimate(), self.draft.old
+        more = sum(tensor_bytes(p.source.tensors.values()) for p in self.draft.coming if old)
+        stays = old.base_bytes if old and most == old.most and path == old.path else 0
+        check_space(path, size + more - stays)
+        with bank_output(path, force=self.force, most=most) as out:
             out.reserve(size)
             yield out
 
@@ -226,6 +270,9 @@ class Build:
 
     def _statistics(self, lengths: Measured) -> Statistics:
         draft, gone = self.draft, {task.index for task in self.draft.gone}
+        if draft.old is not None:
+            kept = remembered(self.stored.known, draft.old.manifest, draft.start.forgotten)
+            self.stored = replace(self.stored, known=replace(self.stored.known, forgotten=kept))
         if not draft.coming:
             return drop_tasks(self.stored, gone)
         return relate(
@@ -255,7 +302,7 @@ class Build:
         steps, widths = self.steps.tables(self.draft.units)
         return replace(
             start.with_tasks([*start.tasks, *records]),
-            next_index=max(start.next_index, *(1 + p.index for p in coming)),
+            next_index=max([start.next_index, *(1 + p.index for p in coming)]),
             steps=steps,
             widths=widths,
         )

@@ -71,10 +71,10 @@ class _Tape:
         self.bytes_read = 0
         self.written: list[tuple[OutputFile, int]] = []
         for layer, name in enumerate(run.unit.names):
-            self._base(layer, name)
-        for part in run.job.parts:
-            for position in range(run.unit.layers):
-                self._sum(part, position)
+            if layer in run.layers:
+                self._base(layer, name)
+        for part, position in run.job.sums():
+            self._sum(part, position)
 
     def _add(self, step: Step, note: Callable[[Made], None]) -> None:
         self.steps.append(step)

@@ -17,6 +17,7 @@ from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.shards import most_bytes
+from randes_cli.files.tensor_sink import ShardSink, TensorSink
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, no_progress
@@ -50,7 +51,7 @@ class Copy:
         """Bytes that are copied."""
         return sum(chunk.nbytes for chunk in self.chunks)
 
-    def into(self, writer: BankWriter) -> int:
+    def into(self, writer: TensorSink) -> int:
         """Copy them, and check what has arrived; returns their number. Raises BankDamaged.
 
         The kernel copies, where it can, without showing what: the new file is read back, from
@@ -92,13 +93,29 @@ class Copy:
 
 def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Copy]:
     """Place tensors of an old bank in a new one; returns what to copy for them."""
-    made = list[Copy]()
-    ends, room = ((0, -1), (0, -1)), 0
-    in_place = old.path == writer.out.path
+    keys, in_place = list(keys), old.path == writer.out.path
     for key in keys:
         writer.take_over(old.store, key, in_place=in_place)
+    return _copies(old, keys, writer.address)
+
+
+def copies_into(sink: ShardSink, old: BankFile, keys: Iterable[str]) -> list[Copy]:
+    """What to copy into a shard of its own, where these tensors of an old bank are placed."""
+    keys = list(keys)
+    for key in keys:
+        sink.container.set_digests(key, old.digests(key))
+    return _copies(old, keys, sink.address)
+
+
+def _copies(
+    old: BankFile, keys: Iterable[str], address: Callable[[str], tuple[int, int]]
+) -> list[Copy]:
+    """Copies of tensors that are placed; `address` is a tensor's file, and its offset there."""
+    made = list[Copy]()
+    ends, room = ((0, -1), (0, -1)), 0
+    for key in keys:
         tensor, digests = old.info(key), old.digests(key)
-        (file, start), (target_file, target) = old.store.address(key), writer.address(key)
+        (file, start), (target_file, target) = old.store.address(key), address(key)
         size, at = tensor.nbytes // max(1, tensor.elements), 0
         for number, rect in enumerate(chunks(*tensor.matrix)):
             recorded = digests[DIGEST_BYTES * number : DIGEST_BYTES * (number + 1)]

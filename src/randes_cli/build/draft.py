@@ -17,6 +17,7 @@ from randes_cli.files.bank_checks import statistics_shapes
 from randes_cli.files.bank_keys import (
     BASE_DIGESTS,
     CUTS,
+    FORGOTTEN,
     base_key,
     cut_key,
     file_key,
@@ -202,6 +203,7 @@ class Draft:
         """Keys of the old bank's statistics, without those of sealed groups that go."""
         cuts = set(map(cut_key, self.start.sealed))
         kept = self.kept_keys("stats")
+        kept = [key for key in kept if key != FORGOTTEN or self.start.forgotten]
         return [key for key in kept if not key.startswith(CUTS) or key in cuts]
 
     def taken_over(self) -> list[str]:
@@ -233,8 +235,13 @@ class Draft:
                 if group not in freed or group in self.entered.get(unit, ()):
                     made += self.sums((group, unit), 16)
             made += files
+            made += [self._forgotten()] if self.start.forgotten else []
         exact = exact_tensors(self.base, [*self.coming, *self.leaving])
         return [*made, *(one.kept for one in exact), *closing_tensors()]
+
+    def _forgotten(self) -> TensorInfo:
+        rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
+        return TensorInfo(FORGOTTEN, "F64", (len(self.start.forgotten), rows))
 
     def _fixed(self, cells: Cells) -> list[TensorInfo]:
         """What a new bank has whatever its tasks change."""

@@ -8,13 +8,14 @@ from math import prod
 
 import numpy as np
 
-from randes_cli.build.participants import Participant, is_finite
+from randes_cli.build.participants import Participant, finite, is_finite
 from randes_cli.build.tally import Owner, Tally
+from randes_cli.core.arrays import Raw
 from randes_cli.core.roles import exact_roles
 from randes_cli.files.bank_keys import own_key
-from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
 from randes_cli.files.source import Source, not_finite
+from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import chunks
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
@@ -60,7 +61,7 @@ class Exact:
         return replace(self, key=None)
 
 
-def run_exact(exact: Exact, writer: BankWriter, tally: Tally) -> int:
+def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
     """Read one tensor and tell the tally where it differs from its twin; returns bytes read.
 
     Raises CheckpointError for values of a task that are not finite, but for a constant (a mask of
@@ -80,7 +81,8 @@ def run_exact(exact: Exact, writer: BankWriter, tally: Tally) -> int:
             other = np.empty_like(raw)
             twin.read(exact.name, start, other)
             equal = bool(np.array_equal(raw, other))
-        if not (equal or free) and not is_finite(raw, tensor.dtype):
+        bad = not (equal or free) and not is_finite(raw, tensor.dtype)
+        if bad and (twin is None or not _as_finite(raw, twin, exact, start)):
             raise not_finite(exact.name, exact.source)
         value = digest(raw)
         if exact.key is not None:
@@ -91,6 +93,14 @@ def run_exact(exact: Exact, writer: BankWriter, tally: Tally) -> int:
     if not equal and isinstance(exact.owner, int):
         tally.differs([(exact.owner, exact.name)])
     return exact.nbytes
+
+
+def _as_finite(raw: Raw, twin: Source, exact: Exact, start: int) -> bool:
+    """Whether values that are not finite are the base's there."""
+    other = np.empty_like(raw)
+    twin.read(exact.name, start, other)
+    same = (raw == other).reshape(-1, ITEM_SIZE[exact.tensor.dtype]).all(axis=1)
+    return bool((finite(raw, exact.tensor.dtype) | same).all())
 
 
 def exact_tensors(base: Source, participants: Sequence[Participant]) -> list[Exact]:

@@ -16,7 +16,7 @@ from randes_cli.files.shared import find_ties, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
-from randes_cli.fit import TaskFit
+from randes_cli.fit import ASKED, TaskFit
 from randes_cli.plan import Unit, choose_exact, choose_targets, plan_units
 from randes_cli.reports import Refusal
 from randes_cli.specs import (
@@ -27,6 +27,7 @@ from randes_cli.specs import (
     task_seed,
 )
 
+_NOT_FINITE = "infinite values in the base"
 _AWAY = (
     "weights on the Hub are not read in a dry run: sizes and predictions suppose that every task "
     "changed all of its tensors, and all tasks alike"
@@ -158,12 +159,14 @@ def _open_inputs(
     transform = choose_targets(tensors, choose_exact(tensors, options.transform, options.exact))
     units = plan_units(tensors, transform)
     names = {name for unit in units for name in unit.names}
+    reasons = dict.fromkeys(transform.exact, ASKED)
+    reasons.update(dict.fromkeys(options.transform.exact, _NOT_FINITE))
     made: list[tuple[OpenTask, TaskFit]] = []
     for task, checkpoint in opened:
         with refusals.of(task):
             one = open_task(task, checkpoint, found.source, found.beside)
             one = kept_once(one, found.source, here=here(task.source))
-            made.append((one, fit_to(found.source, one.source, names, transform.exact)))
+            made.append((one, fit_to(found.source, one.source, names, reasons)))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step
@@ -16,9 +16,9 @@ from randes_cli.core.share import Share
 from randes_cli.core.signs import Window
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import base_key
-from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import hasher
 from randes_cli.files.source import Source
+from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import Rect, Unit, chunks, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
@@ -43,21 +43,38 @@ class Part:
     share: Share
 
 
+#: Superpositions of a unit: (group, position).
+Places: TypeAlias = frozenset[tuple[int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One chunk of one unit."""
+    """One chunk of one unit.
+
+    `only` are the superpositions that it is about; None: all.
+    """
 
     unit: Unit
     parts: tuple[Part, ...]
     chunk: int
     rect: Rect
+    only: Places | None = None
+
+    def sums(self) -> list[tuple[Part, int]]:
+        """The superpositions that it makes: of which group, at which position."""
+        return [
+            (part, position)
+            for part in self.parts
+            for position in range(self.unit.layers)
+            if self.only is None or (part.group, position) in self.only
+        ]
 
 
-def unit_jobs(unit: Unit, parts: tuple[Part, ...]) -> list[Job]:
+def unit_jobs(unit: Unit, parts: tuple[Part, ...], only: Places | None = None) -> list[Job]:
     """The jobs of a unit, one a chunk of its rows and of those that resized tasks add."""
     grown = (t.matrix[0] for part in parts for p in part.members for t in p.tensors_of(unit))
     pieces = chunks(max([unit.rows, *grown]), unit.cols)
-    return [Job(unit, parts, number, rect) for number, rect in enumerate(pieces)]
+    return [Job(unit, parts, number, rect, only) for number, rect in enumerate(pieces)]
 
 
 def unit_bytes(unit: Unit, parts: Sequence[Part], base: Source | None) -> int:
@@ -78,7 +95,7 @@ class Files:
 
     base: Source | None
     old: BankFile | None
-    writer: BankWriter
+    writer: TensorSink
     tally: Tally
     write_base: bool
 
@@ -100,6 +117,7 @@ class JobRun:
         self.files, self.kernel, self.job, self.unit = files, kernel, job, job.unit
         members = [p for part in job.parts for p in part.members]
         self.orders = {p.index: job.unit.order(p.seed, p.index) for p in members}
+        self.layers = self._layers()
         self._flips: dict[tuple[int, int], bytes] = {}
         self.inputs: dict[tuple[Owner, str], Running] = {}
         self.sums: dict[str, Running] = {}
@@ -109,6 +127,16 @@ class JobRun:
         self.largest = 0.0
         self.peak = 0
         self.bytes_read = 0
+
+    def _layers(self) -> set[int]:
+        """The layers of the base that the job's superpositions take deltas from."""
+        if self.job.only is None:
+            return set(range(self.unit.layers))
+        return {
+            self.orders[member.index][position]
+            for part, position in self.job.sums()
+            for member in part.members
+        }
 
     def read(self, owner: Owner, source: Source, tensor: TensorInfo, rect: Rect) -> Raw:
         size = ITEM_SIZE[tensor.dtype]
@@ -124,6 +152,8 @@ class JobRun:
         if inside is None:
             return
         for layer, name in enumerate(self.unit.names):
+            if layer not in self.layers:
+                continue
             if base is None:
                 self.kernel.set_base(layer, None, "F32", inside.elements)
                 continue

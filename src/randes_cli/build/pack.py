@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
@@ -19,11 +20,12 @@ from randes_cli.build.tasks import check_names
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, absolute_source, as_place
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
 from randes_cli.files.shared import ties_of
+from randes_cli.files.source import NotFinite, Source, infinite_tensors
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
@@ -62,9 +64,33 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-    if options.fit is not None or options.keep is not None:
-        return _fitted(base, tasks, out, options, run, force, dry_run, progress)
-    return _packed(base, tasks, out, options, run, force, dry_run, progress)
+    how = _packed if options.fit is None and options.keep is None else _fitted
+    while True:
+        try:
+            return how(base, tasks, out, options, run, force, dry_run, progress)
+        except _KeptExactly as again:
+            exact = options.transform.exact | again.names
+            options = replace(options, transform=replace(options.transform, exact=exact))
+
+
+class _KeptExactly(Exception):
+    """These tensors of the base have values that no delta can be taken from."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__(names)
+        self.names = names
+
+
+@contextmanager
+def _finite(base: Source) -> Iterator[None]:
+    """Raise _KeptExactly in place of NotFinite where the base is the reason."""
+    try:
+        yield
+    except NotFinite as error:
+        names = frozenset(infinite_tensors(base) if error.source is base else ())
+        if error.tensor not in names:
+            raise
+        raise _KeptExactly(names) from error
 
 
 def _packed(
@@ -92,14 +118,16 @@ def _packed(
         inputs = open_inputs(stack, base, tasks, options, keep_going=keep_going, fetch=not dry_run)
         if seal_bits is not None:
             _check_sealable(inputs, seal_bits)
+        stack.enter_context(_finite(inputs.base.source))
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
             return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
+        recipe = _recipe(base, tasks, options)
         if seal_bits is None:
-            return _written(inputs, out, options, run, force, progress, limit=limit)
+            return _written(inputs, out, options, run, force, progress, recipe, limit=limit)
         with passing_name(out) as live:
-            report = _written(inputs, live, options, run, force, progress, seal_bits, out)
+            report = _written(inputs, live, options, run, force, progress, recipe, seal_bits, out)
             with in_use(live):
                 sealed = seal_locked(
                     live,
@@ -127,12 +155,14 @@ def _written(
     run: RunOptions,
     force: bool,
     progress: Progress,
+    recipe: PackRecipe,
     seal_bits: int | None = None,
     home: Place | None = None,
     limit: int | None = None,
 ) -> PackReport:
     """Write a live bank, and report it as it is or will be sealed (then at `home`)."""
     build = _build(inputs, out, options, run, force, progress, home)
+    build.recipe = recipe
     if seal_bits is not None:
         build.most = 0  # it is one file, and passes
 
@@ -152,16 +182,33 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
         )
 
 
-def _build(
-    inputs: Inputs,
-    out: Place,
-    options: PackOptions,
-    run: RunOptions,
-    force: bool,
-    progress: Progress,
-    home: Place | None = None,
-) -> Build:
-    """The build of a new bank, its steps chosen: it adds every task to an empty one."""
+@dataclass(frozen=True, slots=True)
+class PackRecipe:
+    """How a worker of a cluster drafts the bank that this command packs."""
+
+    base: str | None
+    tasks: tuple[TaskInput, ...]
+    options: PackOptions
+
+    @contextmanager
+    def opened(self) -> Iterator[Draft]:
+        """Open the inputs."""
+        with ExitStack() as stack:
+            inputs = open_inputs(
+                stack, self.base, self.tasks, self.options, keep_going=False, fetch=True
+            )
+            yield pack_draft(inputs, Path("bank.randes"), self.options)
+
+
+def _recipe(base: str | None, tasks: Sequence[TaskInput], options: PackOptions) -> PackRecipe:
+    named = [
+        TaskInput(task.name, absolute_source(task.source), task.index, task.group) for task in tasks
+    ]
+    return PackRecipe(None if base is None else absolute_source(base), tuple(named), options)
+
+
+def pack_draft(inputs: Inputs, out: Place, options: PackOptions) -> Draft:
+    """The draft of a new bank: it adds every task to an empty one."""
     base, units = inputs.base, inputs.units
     held = Counter(participant.group for participant in inputs.participants)
     empty = Manifest(
@@ -171,7 +218,7 @@ def _build(
         capacity=options.capacity or default_capacity(held.values()),
         next_index=0,
         base=BaseRecord(
-            recorded_source(base.name, home or out) if base.name else recorded_words(base.claimed),
+            recorded_source(base.name, out) if base.name else recorded_words(base.claimed),
             "",
             base.storage,
             base.source.metadata,
@@ -187,13 +234,26 @@ def _build(
         groups=max(options.groups, 1 + max(held)),
     )
     empty = empty.with_shares(dict.fromkeys(range(empty.groups), options.share))
+    return Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
+
+
+def _build(
+    inputs: Inputs,
+    out: Place,
+    options: PackOptions,
+    run: RunOptions,
+    force: bool,
+    progress: Progress,
+    home: Place | None = None,
+) -> Build:
+    """The build of a new bank, its steps chosen: it adds every task to an empty one."""
+    draft = pack_draft(inputs, home or out, options)
     steps = Steps(
-        given_steps(units, options.steps, options.widths, options.bits),
+        given_steps(inputs.units, options.steps, options.widths, options.bits),
         bits=options.bits,
-        capacity=empty.capacity,
+        capacity=draft.start.capacity,
         fixed=False,
     )
-    draft = Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
     build = Build(
         out,
         draft,

@@ -13,6 +13,7 @@ from randes_cli.build.layout import as_sealed_to, choice_size
 from randes_cli.build.records import task_summary
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.manifest import Manifest
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform
@@ -53,8 +54,8 @@ def pack_report(
             task_summary(participant, one)
             for participant, one in zip(build.draft.coming, predicted, strict=True)
         ),
-        kept_exactly={p.name: dict(p.fit.exact) for p in inputs.participants},
-        notes=(*inputs.base.notes, *_targets_note(inputs.transform)),
+        kept_exactly={p.name: dict(p.fit.exact) for p in build.draft.coming},
+        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *twice(manifest)),
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
@@ -70,6 +71,22 @@ def pack_report(
 
 def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
     return adapter_advice(float(np.mean([task.predicted_cosine for task in predicted])))
+
+
+def twice(manifest: Manifest) -> list[str]:
+    """Tasks that are one checkpoint with the base or with another, in words.
+
+    A dry run reads no checkpoint whole, and so tells none.
+    """
+    first: dict[str, str] = {manifest.base.fingerprint: ""}
+    made = []
+    for task in manifest.tasks:
+        other = first.setdefault(task.fingerprint, task.name) if task.fingerprint else task.name
+        if not other:
+            made.append(f"{task.name} is the base itself, to the byte")
+        elif other != task.name:
+            made.append(f"{task.name} and {other} are one checkpoint, to the byte")
+    return made
 
 
 def as_sealed(

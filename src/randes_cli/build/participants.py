@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.arrays import F32, Bools, Raw
 from randes_cli.core.convert import widen
 from randes_cli.files.names import Naming
 from randes_cli.files.shared import Ties, untied
@@ -16,6 +16,9 @@ from randes_cli.files.source import Sample, Source, clear_below, not_finite, rea
 from randes_cli.fit import TaskFit
 from randes_cli.plan import Unit
 from randes_cli.specs import ITEM_SIZE, TaskInput, TensorInfo
+
+#: Why a tensor is kept exactly of which names and shapes tell nothing.
+_BYTES = "other bytes than the base's where float32 shows no difference"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,12 @@ class Participant:
     def source(self) -> Source:
         return self.opened.source
 
+    def keeping(self, names: Collection[str]) -> Participant:
+        """The same with more of its tensors kept exactly, which differ where no delta shows."""
+        left = {name: t for name, t in self.fit.superposed.items() if name not in names}
+        exact = {**self.fit.exact, **dict.fromkeys(names, _BYTES)}
+        return replace(self, fit=replace(self.fit, superposed=left, exact=exact))
+
     def meets(self, unit: Unit) -> bool:
         """Whether any of its tensors is superposed in a unit."""
         return any(name in self.fit.superposed for name in unit.names)
@@ -102,8 +111,13 @@ class Participant:
         return delta
 
 
-def is_finite(raw: Raw, dtype: str) -> bool:
-    """Whether stored values are all finite in float32."""
+def finite(raw: Raw, dtype: str) -> Bools:
+    """Which stored values are finite in float32."""
     values = np.empty(len(raw) // ITEM_SIZE[dtype], np.float32)
     widen(raw, dtype, values)
-    return bool(np.isfinite(values).all())
+    return np.isfinite(values)
+
+
+def is_finite(raw: Raw, dtype: str) -> bool:
+    """Whether stored values are all finite in float32."""
+    return bool(finite(raw, dtype).all())

@@ -96,6 +96,8 @@ def seal(
     target = edited_bank(target) if itself else target
     check_seal_bits(bits)
     check_shard_size(max_shard_size)
+    if run.engine != "threads":
+        raise UsageError("seal works with the threads of one machine: leave --engine out")
     source = target if itself else bank
     if dry_run:
         return seal_locked(source, target, bits, run, dry_run=True, progress=progress)

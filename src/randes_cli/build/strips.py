@@ -31,7 +31,7 @@ def run_job(files: Files, kernel: Kernel, strip: int, job: Job) -> int:
     if run_compiled(run):
         run.record()
         return run.bytes_read
-    sums = [_Sum(run, part, n) for part in job.parts for n in range(job.unit.layers)]
+    sums = [_Sum(run, part, n) for part, n in job.sums()]
     for rect in job.rect.split(strip):
         run.base_strip(rect)
         for one in sums:

@@ -11,6 +11,14 @@ from randes_cli.plan import Unit
 
 #: Whose tensor it is: a participant's index, or the base.
 Owner: TypeAlias = int | Literal["base"]
+#: What a tally holds: see its attributes.
+TallyParts: TypeAlias = tuple[
+    dict[tuple[int, str], dict[int, Energy]],
+    set[tuple[int, str]],
+    dict[Unit, int],
+    dict[Unit, float],
+    dict[tuple[Owner, str], dict[int, bytes]],
+]
 
 
 class Tally:
@@ -57,6 +65,24 @@ class Tally:
         with self._lock:
             for key, value in energies.items():
                 self.energies.setdefault(key, {})[chunk] = value
+
+    def parts(self) -> TallyParts:
+        """All that was found, as it travels."""
+        return self.energies, self.changed, self.peaks, self.largest, self.digests
+
+    def take_in(self, parts: TallyParts) -> None:
+        """Add what another tally found; what both did is the same."""
+        energies, changed, peaks, largest, digests = parts
+        with self._lock:
+            for key, chunks in energies.items():
+                self.energies.setdefault(key, {}).update(chunks)
+            for owner, found in digests.items():
+                self.digests.setdefault(owner, {}).update(found)
+            self.changed.update(changed)
+        for unit, peak in peaks.items():
+            self.overflowed(unit, peak)
+        for unit, size in largest.items():
+            self.appeared(unit, size)
 
     def take_peaks(self) -> dict[Unit, int]:
         """What has not fitted since the last call."""

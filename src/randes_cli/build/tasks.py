@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from randes_cli.files.shared import find_ties, ties_of, whole_of
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
-from randes_cli.fit import LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.fit import ASKED, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
 from randes_cli.specs import (
     OpenOptions,
     TaskInput,
@@ -47,14 +47,17 @@ def check_names(tasks: Sequence[TaskInput]) -> None:
 
 
 def fit_to(
-    base: Source, task: Source, names: Collection[str], asked: Container[str] = ()
+    base: Source,
+    task: Source,
+    names: Collection[str],
+    reasons: Mapping[str, str],
 ) -> TaskFit:
-    """What becomes of a task's tensors; `names` are the units', `asked` those kept exactly.
+    """What becomes of a task's tensors; `names` are the units', `reasons` as of `fit_task`.
 
     Raises MismatchError when it has too little in common with the base.
     """
     _refuse_placeholders(base, task)
-    fit = fit_task(base.tensors, task.tensors, names, asked)
+    fit = fit_task(base.tensors, task.tensors, names, reasons)
     part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
     if fit.matched >= LEAST_MATCH or part:
         return fit
@@ -195,7 +198,7 @@ def open_coming(
     task: TaskInput,
     base: Source,
     names: Collection[str],
-    asked: Container[str],
+    asked: Collection[str],
     opening: OpenOptions,
 ) -> tuple[OpenTask, TaskFit]:
     """A task that enters a bank. One on the Hub is compared by its headers before it is fetched.
@@ -207,7 +210,7 @@ def open_coming(
     def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
         opened = kept_once(open_task(task, checkpoint, base, Origin()), base, here=here)
-        return opened, fit_to(base, opened.source, names, asked)
+        return opened, fit_to(base, opened.source, names, dict.fromkeys(asked, ASKED))
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:

@@ -9,7 +9,7 @@ import typer
 from randes_cli.cli import complete
 from randes_cli.cli.panels import COMES_OUT, GOES_IN, MADE, RUNS, SPEAKS
 from randes_cli.errors import UsageError
-from randes_cli.specs import DEVICES, OpenOptions, RunOptions
+from randes_cli.specs import DEVICES, ENGINES, OpenOptions, RunOptions
 
 BankName = Annotated[
     str,
@@ -105,6 +105,27 @@ Device = Annotated[
         help="Where to compute: cpu, cpu-torch, cuda or mps. Same bytes on all.",
         rich_help_panel=RUNS,
         autocompletion=complete.words_of(*DEVICES),
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Who works: threads of this process, or ray: workers of a cluster, --threads each. "
+        "Same bytes.",
+        rich_help_panel=RUNS,
+        autocompletion=complete.words_of(*ENGINES),
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="auto|HOST",
+        help="The Ray cluster: the one that runs here, or HOST:PORT (default: this machine).",
+        show_default=False,
+        rich_help_panel=RUNS,
     ),
 ]
 Wait = Annotated[
@@ -226,7 +247,13 @@ Metric = Annotated[
 
 
 def run_options(
-    threads: int, max_memory: str | None, device: str = "cpu", *, allow_pickle: bool = False
+    threads: int,
+    max_memory: str | None,
+    device: str = "cpu",
+    *,
+    allow_pickle: bool = False,
+    engine: str = "threads",
+    address: str | None = None,
 ) -> RunOptions:
     """How a job runs, from the command line's words."""
     memory = None
@@ -234,7 +261,14 @@ def run_options(
         from randes_cli.files.writer import parse_size
 
         memory = parse_size(max_memory)
-    return RunOptions(threads=threads, max_memory=memory, device=device, allow_pickle=allow_pickle)
+    return RunOptions(
+        threads=threads,
+        max_memory=memory,
+        device=device,
+        allow_pickle=allow_pickle,
+        engine=engine,
+        address=address,
+    )
 
 
 def shard_size(text: str | None) -> int | None:

@@ -32,6 +32,8 @@ def verify(
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
+    engine: o.Engine = "threads",
+    address: o.Address = None,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -47,7 +49,9 @@ def verify(
             prune=prune,
             against=o.originals(against),
             base=base,
-            run=o.run_options(threads, None, allow_pickle=allow_pickle),
+            run=o.run_options(
+                threads, None, allow_pickle=allow_pickle, engine=engine, address=address
+            ),
             progress=progress,
         )
     measured = report.sound and bool(against)

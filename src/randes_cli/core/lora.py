@@ -100,9 +100,73 @@ def store(values: F64, dtype: str, out: Raw) -> int:
         return narrow(values.astype(np.float32), dtype, out)
 
 
-def add_to(out: Raw, dtype: str, updates: Sequence[LowRank], start: int) -> int:
-    """Add updates, from element `start`, to stored values; returns how many pass the range."""
-    values = as_float64(out, dtype)
+@dataclass(frozen=True, slots=True)
+class Gains:
+    """What a weight is multiplied by once updates are added (DoRA).
+
+    One value for each row of `width` elements, or (`across`) for each column.
+    """
+
+    values: F64
+    width: int
+    across: bool
+
+    def of(self, start: int, count: int) -> F64:
+        """For `count` elements from element `start`."""
+        places = np.arange(start, start + count)
+        found: F64 = self.values[places % self.width if self.across else places // self.width]
+        return found
+
+
+class Squares:
+    """Sums of squares of a matrix's rows, or (`across`) of its columns, exact on their own grids.
+
+    Each row's (or column's) values are rounded to integers so small that their squares add up
+    below 2^62, so that neither blocks nor machines matter: first `look`, then `add`.
+    """
+
+    def __init__(self, rows: int, width: int, *, across: bool) -> None:
+        self.across, count = across, width if across else rows
+        self._bits = (62 - ceil(log2(max(2, rows if across else width)))) // 2
+        self._peaks, self._sums = np.zeros(count), np.zeros(count, np.int64)
+
+    def look(self, first: int, block: F64) -> None:
+        """Take the magnitudes of rows `first` and on into account."""
+        peaks = np.abs(block).max(axis=0 if self.across else 1, initial=0.0)
+        part = slice(None) if self.across else slice(first, first + len(block))
+        self._peaks[part] = np.maximum(self._peaks[part], peaks)
+
+    def add(self, first: int, block: F64) -> None:
+        """Add the squares of rows `first` and on."""
+        part = slice(None) if self.across else slice(first, first + len(block))
+        units = self._units()[part]
+        whole = np.rint(block / (units if self.across else units[:, None])).astype(np.int64)
+        self._sums[part] += (whole * whole).sum(axis=0 if self.across else 1)
+
+    def roots(self) -> F64:
+        """The lengths."""
+        found: F64 = np.sqrt(self._sums.astype(np.float64)) * self._units()
+        return found
+
+    def _units(self) -> F64:
+        exponents = np.frexp(self._peaks)[1] - self._bits
+        return np.ldexp(np.ones(len(exponents)), np.where(self._peaks > 0, exponents, 0))
+
+
+def updated(
+    raw: Raw, dtype: str, updates: Sequence[LowRank], start: int, gains: Gains | None = None
+) -> F64:
+    """Stored values from element `start` with updates added, times their gains."""
+    values = as_float64(raw, dtype)
     for update in updates:
         values += update.elements(start, len(values))
-    return store(values, dtype, out)
+    if gains is not None:
+        values *= gains.of(start, len(values))
+    return values
+
+
+def add_to(
+    out: Raw, dtype: str, updates: Sequence[LowRank], start: int, gains: Gains | None = None
+) -> int:
+    """Do the same to stored values in place; returns how many pass the range."""
+    return store(updated(out, dtype, updates, start, gains), dtype, out)

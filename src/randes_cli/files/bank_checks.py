@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank_keys import (
     BASE_DIGESTS,
+    FORGOTTEN,
     GRAM,
     NORMS,
     ROUNDED,
@@ -89,7 +90,9 @@ def _statistics(
     """The statistics that a bank must have; those of before lack some."""
     shapes = statistics_shapes(rows, len(manifest.cells), len(manifest.tasks))
     shapes.update({cut_key(group): cut_shape(rows) for group in manifest.sealed})
-    later = {ROUNDED, TAILS, *map(cut_key, manifest.sealed)}
+    if manifest.forgotten:
+        shapes[FORGOTTEN] = (len(manifest.forgotten), rows)
+    later = {ROUNDED, TAILS, FORGOTTEN, *map(cut_key, manifest.sealed)}
     return {key: shape for key, shape in shapes.items() if key in tensors or key not in later}
 
 

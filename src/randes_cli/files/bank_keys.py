@@ -14,6 +14,7 @@ CHECKS = "checks"
 NORMS = "stats/norms"
 ROUNDED = "stats/rounded"
 TAILS = "stats/tails"
+FORGOTTEN = "stats/forgotten"
 GRAM = "stats/gram"
 BASE_DIGESTS = "stats/base-digests"
 #: Beginning of the names of what sealing measured, by group.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from randes_cli.errors import MissingError, RandesError
-from randes_cli.files.atomic import OutputFile, atomic_file
+from randes_cli.files.atomic import OutputFile, atomic_file, passing_name
 from randes_cli.files.bank_keys import MANIFEST
+from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
-from randes_cli.files.shards import shard_key
+from randes_cli.files.shards import shard_folder, shard_key
 from randes_cli.files.stored_shards import StoredShards
 from randes_cli.files.weight_file import open_weights
 
@@ -74,6 +76,42 @@ def bank_output(path: Place, *, force: bool, most: int | None) -> Iterator[BankO
 
 
 @contextlib.contextmanager
+def passing_bank(path: Place) -> Iterator[Path]:
+    """A name beside `path` (of one in a store: here) for a bank that goes when the block ends."""
+    with contextlib.ExitStack() as stack:
+        if isinstance(path, RemotePath):
+            live = stack.enter_context(passing_folder()) / path.name
+        else:
+            remove_passing(path)
+            live = stack.enter_context(passing_name(path))
+        try:
+            yield live
+        finally:
+            folder = shard_folder(live)
+            prune(unnamed(folder, ()), folder)
+
+
+def remove_passing(path: Path) -> None:
+    """Remove the shards of passing banks beside `path` whose writers are dead.
+
+    The caller holds the lock of its name.
+    """
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.randes-tmp.d"):
+        if not folder.with_suffix("").exists():
+            prune(unnamed(folder, ()), folder)
+
+
+@contextlib.contextmanager
+def shard_maker(path: Place) -> Iterator[ShardFolder]:
+    """Where a worker makes shards of a bank whose lock another has, who made it ready."""
+    if not isinstance(path, RemotePath):
+        yield ShardFolder(path, prepared=True)
+        return
+    with passing_folder() as here:
+        yield StoredShards(path, here / path.name)
+
+
+@contextlib.contextmanager
 def _shards(path: Place) -> Iterator[ShardFolder]:
     """Where shards are made."""
     if not isinstance(path, RemotePath):
@@ -84,9 +122,13 @@ def _shards(path: Place) -> Iterator[ShardFolder]:
 
 
 def shard_names(path: Place) -> list[str] | None:
-    """The shards that the index at a path names; None where there is one that cannot be read."""
+    """The shards that the index at a path names; None where there is one that cannot be read.
+
+    To look at it makes it no input of the command, which may go on to replace it.
+    """
     try:
-        file = open_weights(path)
+        with one_command(afresh=True):
+            file = open_weights(path)
     except MissingError:
         return []
     except RandesError:

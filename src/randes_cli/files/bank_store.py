@@ -116,6 +116,11 @@ class BankStore:
         return sum(one.header.file_size for one in self._contents)
 
     @property
+    def fingerprint(self) -> bytes:
+        """The digest of the table of digests, which every byte of the bank has a part in."""
+        return self._contents[0].checks[-DIGEST_BYTES:]
+
+    @property
     def overhead(self) -> int:
         """Bytes that opening the bank checked: headers and what only the index has."""
         if not self.shards:

@@ -6,12 +6,13 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.atomic import OutputFile
 from randes_cli.files.bank_checks import check_agreement
-from randes_cli.files.bank_keys import MANIFEST, parse_key
+from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_output import BankOutput
 from randes_cli.files.bank_store import BankStore
 from randes_cli.files.container import FRAME, Container, room_of
@@ -59,6 +60,7 @@ class _File:
         head: bytes before its data; 0 while a shard may still grow.
         header: its first bytes, once nothing more comes into it (not those of an index).
         reused: the old shard that it turned out to be.
+        made: its name, where a worker has made it.
     """
 
     def __init__(self, head: int = 0) -> None:
@@ -66,6 +68,7 @@ class _File:
         self.header: bytes | None = None
         self.new: NewShard | None = None
         self.reused: str | None = None
+        self.made: str | None = None
 
 
 class BankWriter:
@@ -153,6 +156,33 @@ class BankWriter:
 
     # Writing
 
+    # What workers elsewhere make
+
+    def number_of(self, key: str) -> int:
+        """The number of the file that a tensor is in."""
+        return self._of[key]
+
+    def is_here(self, number: int) -> bool:
+        """Whether a shard is written by this process alone, for it has begun to."""
+        return self._files[number].new is not None
+
+    def contents(self, number: int) -> tuple[list[TensorInfo], bool]:
+        """The tensors of a shard, without fillers and digests, and whether more may come."""
+        file = self._files[number]
+        made = ("align", CHECKS)
+        tensors = [t for t in file.container.tensors if parse_key(t.name).kind not in made]
+        return tensors, file.header is None
+
+    def adopt(self, number: int, digests: bytes, made: str | Path) -> None:
+        """Take a shard that a worker made: its name, or the file of one that may still grow."""
+        file = self._files[number]
+        file.container.digests = digests
+        if isinstance(made, Path):
+            file.new = self.out.folder.adopt(made)
+        else:
+            file.made = made
+            self.out.folder.note(made)
+
     @contextlib.contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
@@ -235,7 +265,9 @@ class BankWriter:
         header = file.header or b""
         checks = file.container.checks(header)
         name, size = checks[-DIGEST_BYTES:].hex(), len(header) + file.container.size
-        if file.reused is None:
+        if file.made is not None and file.made != name:
+            raise AssertionError("a worker made another shard")
+        if file.reused is None and file.made is None:
             new = self._begun(file)
             if not file.head:
                 new = self._behind_header(new, file, header)

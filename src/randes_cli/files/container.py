@@ -56,6 +56,15 @@ class Container:
         at = self._first[key]
         self._digests[at : at + len(values)] = values
 
+    @property
+    def digests(self) -> bytes:
+        """The digests of all chunks so far."""
+        return bytes(self._digests)
+
+    @digests.setter
+    def digests(self, values: bytes) -> None:
+        self._digests[:] = values
+
     def place_checks(self) -> None:
         """Place the table of digests: the last tensor."""
         self.place(TensorInfo(CHECKS, "U8", (2 * DIGEST_BYTES + len(self._digests),)))

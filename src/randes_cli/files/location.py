@@ -131,3 +131,13 @@ def recorded_place(source: str) -> RemotePath | None:
     if found is None or found[1] not in _FOLLOWED or "::" in source:
         return None
     return RemotePath(source)
+
+
+def absolute(place: Place) -> Place:
+    """A place as a worker finds it, whatever folder it is in."""
+    return place if isinstance(place, RemotePath) else place.absolute()
+
+
+def absolute_source(source: str) -> str:
+    """What a caller named, as a worker finds it."""
+    return str(Path(source).absolute()) if Path(source).exists() else source

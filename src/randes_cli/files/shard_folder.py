@@ -31,11 +31,15 @@ def is_temporary(name: str) -> bool:
 
 
 class NewShard:
-    """A shard under way: a temporary file, open where there is room for that."""
+    """A shard under way: a temporary file, open where there is room for that.
 
-    def __init__(self, path: Path, *, keep: bool) -> None:
+    `there`: a worker has made it.
+    """
+
+    def __init__(self, path: Path, *, keep: bool, there: bool = False) -> None:
         self.path, self._out = path, OutputFile(-1, path)
-        self._create(keep=keep)
+        if not there:
+            self._create(keep=keep)
 
     @unstoppable
     def _create(self, *, keep: bool) -> None:
@@ -71,10 +75,14 @@ class NewShard:
 
 
 class ShardFolder:
-    """The folder beside an index, where new shards are made and then get their names."""
+    """The folder beside an index, where new shards are made and then get their names.
 
-    def __init__(self, bank: Path) -> None:
+    `prepared`: it is another's, who holds the lock of the bank, and was made ready.
+    """
+
+    def __init__(self, bank: Path, *, prepared: bool = False) -> None:
         self.bank, self.path = bank, bank.with_name(f"{bank.name}.d")
+        self._prepared = prepared
         self._new: dict[Path, NewShard] = {}
         self._count = 0
         self._made: list[Path] = []
@@ -83,8 +91,7 @@ class ShardFolder:
     def create(self) -> NewShard:
         """A new shard, without a name yet. Raises what making a file raises."""
         try:
-            if not self._count:
-                self._make()
+            self.prepare()
             self._count += 1
             path = self.path / f".{self._count}.{os.urandom(6).hex()}{_SUFFIX}"
             made = NewShard(path, keep=len(self._new) < most_open())
@@ -93,7 +100,11 @@ class ShardFolder:
         self._new[made.path] = made
         return made
 
-    def _make(self) -> None:
+    def prepare(self) -> None:
+        """Make the folder, and remove what the dead left in it."""
+        if self._prepared:
+            return
+        self._prepared = True
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
             raise UsageError(f"{self.path}: not a folder, and shards go there; name another output")
         with contextlib.suppress(FileExistsError):
@@ -126,6 +137,31 @@ class ShardFolder:
             if stat.S_ISREG(mode):
                 set_mode(fd, path, stat.S_IMODE(mode))
 
+    def adopt(self, path: Path) -> NewShard:
+        """A new shard that a worker made; it has no name yet."""
+        made = self._new[path] = NewShard(path, keep=False, there=True)
+        return made
+
+    def note(self, name: str) -> None:
+        """A worker gave a shard its name."""
+        self._made.append(self.path / shard_file(name))
+
+    def leave(self, new: NewShard) -> Path:
+        """Hand a shard without a name to who asked for it: where it is."""
+        try:
+            with new.opened() as out:
+                os.fsync(out.fd)
+        except OSError as error:
+            raise wrap_os_error(error, new.path, "syncing a shard") from error
+        new.close()
+        self._new.pop(new.path, None)
+        return new.path
+
+    def clear(self) -> None:
+        """Remove what has no name yet."""
+        for new in list(self._new.values()):
+            self.drop(new)
+
     def drop(self, new: NewShard) -> None:
         """Remove a shard that gets no name."""
         new.close()
@@ -143,13 +179,11 @@ class ShardFolder:
 
     def discard(self, kept: Collection[str] | None) -> None:
         """Remove what did not become part of a bank: all but the shards `kept` (None: all do)."""
-        for new in list(self._new.values()):
-            self.drop(new)
-        if kept is not None:
-            stay = set(map(shard_file, kept))
-            for path in self._made:
-                if path.name not in stay:
-                    _unlink(path)
+        self.clear()
+        if self._prepared:
+            remove_temporary(self.path)
+        if kept is not None and self._prepared:
+            prune(unnamed(self.path, kept), self.path)
         if self._created:
             with contextlib.suppress(OSError):
                 self.path.rmdir()

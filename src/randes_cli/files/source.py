@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import widen
 from randes_cli.errors import CheckpointError
 from randes_cli.files.guard import reads_far
 from randes_cli.plan import Rect
-from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
 #: Elements of the base's samples that are kept while the tasks are gone through.
 _KEPT = 2**20
+_LEAVE = "did its training diverge? Leave the checkpoint out"
 #: Bytes between two runs that come as fast as another request to a store would.
 _GAP = 2**19
 _BEYOND = "beyond the range of float32 (3.4e38), in which deltas are computed"
@@ -110,7 +112,20 @@ def _read_together(source: Source, name: str, pieces: Sequence[tuple[int, Raw]])
         part[:] = whole[start - first : start - first + len(part)]
 
 
-def not_finite(name: str, *sources: Source) -> CheckpointError:
+class NotFinite(CheckpointError):
+    """A tensor has no finite delta.
+
+    Attributes:
+        source: what has the values.
+        tensor: its name.
+    """
+
+    def __init__(self, message: str, source: Source, tensor: str) -> None:
+        super().__init__(message)
+        self.source, self.tensor = source, tensor
+
+
+def not_finite(name: str, *sources: Source) -> NotFinite:
     """The error for a tensor that has no finite delta: what is the matter, with the first at fault.
 
     `sources` are the base, where there is one, and then the task.
@@ -118,26 +133,48 @@ def not_finite(name: str, *sources: Source) -> CheckpointError:
     for source in sources:
         what = _what_is_not_finite(source, name)
         if what:
-            return CheckpointError(f"{source.source}: tensor {name!a} has {what}")
-    return CheckpointError(
-        f"{sources[-1].source}: tensor {name!a} has differences from the base {_BEYOND}"
-    )
+            where = f"{source.source}: tensor {name!a} has {what}"
+            return NotFinite(f"{where} ({_LEAVE}, or set them right)", source, name)
+    where = f"{sources[-1].source}: tensor {name!a} has differences from the base"
+    return NotFinite(f"{where} {_BEYOND}", sources[-1], name)
 
 
-def _what_is_not_finite(source: Source, name: str) -> str:
-    tensor, beyond = source.tensors[name], False
+def infinite_tensors(source: Source) -> list[str]:
+    """The floating-point tensors with infinite values, and no NaN. Reads all of them."""
+    floats = (t.name for t in source.tensors.values() if t.dtype in FLOAT_DTYPES)
+    return [name for name in floats if _is_infinite(source, name)]
+
+
+def _is_infinite(source: Source, name: str) -> bool:
+    infinite = False
+    for values in _pieces(source, name):
+        if np.isnan(values).any():
+            return False
+        infinite |= bool(np.isinf(values).any())
+    return infinite
+
+
+def _pieces(source: Source, name: str) -> Iterator[NDArray[np.floating[Any]]]:
+    """A tensor's values: as they are stored where that is F64, else in float32."""
+    tensor = source.tensors[name]
     size = ITEM_SIZE[tensor.dtype]
     for first in range(0, tensor.elements, _KEPT):
         raw = np.empty(min(_KEPT, tensor.elements - first) * size, np.uint8)
         source.read(name, first * size, raw)
         values = np.empty(len(raw) // size, np.float32)
-        widen(raw, tensor.dtype, values)
-        lost = ~np.isfinite(values)
-        beyond |= bool(lost.any())
         if tensor.dtype == "F64":
-            lost &= ~np.isfinite(raw.view(np.float64))
-        if lost.any():
+            yield raw.view(np.float64)
+        else:
+            widen(raw, tensor.dtype, values)
+            yield values
+
+
+def _what_is_not_finite(source: Source, name: str) -> str:
+    beyond = False
+    for values in _pieces(source, name):
+        if not np.isfinite(values).all():
             return "NaN or infinite values"
+        beyond |= bool((np.abs(values) > np.finfo(np.float32).max).any())
     return f"values {_BEYOND}" if beyond else ""
 
 

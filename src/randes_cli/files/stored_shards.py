@@ -41,6 +41,10 @@ class StoredShards(ShardFolder):
             self._sent.append(target)
         made.unlink()
 
+    def note(self, name: str) -> None:
+        """A worker sent a shard."""
+        self._sent.append(self._there / shard_file(name))
+
     def discard(self, kept: Collection[str] | None) -> None:
         """Remove what did not become part of a bank: all but the shards `kept` (None: all do)."""
         super().discard(kept)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite
 from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError, counted
@@ -24,7 +26,7 @@ from randes_cli.files.bank_keys import (
     sum_key,
 )
 from randes_cli.files.digests import digest
-from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.location import Place, RemotePath, absolute
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.shard_folder import prune, unnamed
 from randes_cli.files.shards import Contents, shard_file, shard_folder
@@ -39,6 +41,8 @@ from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 __all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "prune_files", "verify"]
 
+#: Bytes, about, that a worker of a cluster checks at a time.
+_PART = 2**30
 #: What a bad sector raises, and a file that was cut off meanwhile.
 _UNREADABLE = (InputOutputError, BankDamaged, CheckpointError)
 
@@ -115,40 +119,10 @@ def verify(
         keys = [key for key in keys if parse_key(key).kind in ("stats", "manifest")]
     problems = bank.store.problems
     lost = {key for key in keys if bank.store.shard_of(key) in problems}
-    jobs = [
-        (key, n, rect) for key in keys if key not in lost for n, rect in _chunks(bank.info(key))
-    ]
-    total = sum(bank.info(key).nbytes for key in keys if key not in lost)
-    damaged: set[str] = set(lost)
-
-    def work(state: threading.local, job: tuple[str, int, tuple[int, int]]) -> int:
-        key, number, (start, count) = job
-        buffer = getattr(state, "buffer", None)
-        if buffer is None or len(buffer) < count:
-            buffer = state.buffer = np.empty(max(count, 2**22), np.uint8)
-        raw = buffer[:count]
-        try:
-            bank.read_into(key, start, raw)
-        except (
-            InputOutputError,
-            BankDamaged,
-            CheckpointError,
-        ):  # a bad sector, or cut off meanwhile
-            damaged.add(key)
-            return count
-        if digest(raw) != bank.digest(key, number) or not _possible(bank.info(key), raw):
-            damaged.add(key)
-        return count
-
-    run_parallel(
-        jobs,
-        threading.local,
-        work,
-        threads=thread_count(run.threads, bank.header.tensors.values(), far=bank.far),
-        phase="verifying",
-        total=total,
-        progress=progress,
-    )
+    left = [key for key in keys if key not in lost]
+    total = sum(bank.info(key).nbytes for key in left)
+    check = _check_elsewhere if run.engine == "ray" else check_keys
+    damaged = lost | check(bank, left, run, total, progress)
     hurt = {}
     for task in bank.manifest.tasks if damaged else ():
         found = needed_keys(bank, task.name) & damaged
@@ -165,6 +139,83 @@ def verify(
         whole=tuple(task.name for task in bank.manifest.tasks if task.name not in hurt),
         lost={} if damaged or problems else _lost(bank),
     )
+
+
+def check_keys(
+    bank: BankFile, keys: Sequence[str], run: RunOptions, total: int, progress: Progress
+) -> set[str]:
+    """Which of these tensors, of `total` bytes, are not as they were written."""
+    jobs = [(key, n, rect) for key in keys for n, rect in _chunks(bank.info(key))]
+    damaged = set[str]()
+
+    def work(state: threading.local, job: tuple[str, int, tuple[int, int]]) -> int:
+        key, number, (start, count) = job
+        buffer = getattr(state, "buffer", None)
+        if buffer is None or len(buffer) < count:
+            buffer = state.buffer = np.empty(max(count, 2**22), np.uint8)
+        raw = buffer[:count]
+        try:
+            bank.read_into(key, start, raw)
+        except _UNREADABLE:
+            damaged.add(key)
+            return count
+        if digest(raw) != bank.digest(key, number) or not _possible(bank.info(key), raw):
+            damaged.add(key)
+        return count
+
+    run_parallel(
+        jobs,
+        threading.local,
+        work,
+        threads=thread_count(run.threads, bank.header.tensors.values(), far=bank.far),
+        phase="verifying",
+        total=total,
+        progress=progress,
+    )
+    return damaged
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """How a worker of a cluster opens a bank."""
+
+    path: Place
+
+    @contextmanager
+    def opened(self) -> Iterator[BankFile]:
+        """Open it."""
+        with BankFile(self.path, lenient=True) as bank:
+            yield bank
+
+
+def _check_part(
+    bank: BankFile, task: tuple[Sequence[str], RunOptions], progress: Progress
+) -> set[str]:
+    """Check some tensors, in a worker."""
+    keys, run = task
+    total = sum(bank.info(key).nbytes for key in keys)
+    return check_keys(bank, keys, replace(run, threads=max(1, run.threads)), total, progress)
+
+
+def _check_elsewhere(
+    bank: BankFile, keys: Sequence[str], run: RunOptions, total: int, progress: Progress
+) -> set[str]:
+    """The same by the workers of a cluster, a part of a file each."""
+    parts: list[list[str]] = []
+    place, room = -1, 0
+    for key in keys:
+        if bank.store.address(key)[0] != place or room <= 0:
+            parts.append([])
+            place, room = bank.store.address(key)[0], _PART
+        parts[-1].append(key)
+        room -= bank.info(key).nbytes
+    with Cluster(run) as cluster:
+        tasks = [(part, run) for part in parts]
+        held = cluster.hold(_Recipe(absolute(bank.path)))
+        found = cluster.map(
+            _check_part, held, tasks, phase="verifying", total=total, progress=progress
+        )
+        return {key for _, damaged in found for key in damaged}
 
 
 def _shards(bank: BankFile, damaged: set[str], *, quick: bool) -> dict[str, str]:

@@ -72,6 +72,15 @@ class Destination:
     side_files: Mapping[Path, str]
     notes: tuple[str, ...] = ()
 
+    def absolute(self) -> Destination:
+        """The same place, whatever folder somebody is in."""
+        return Destination(
+            self.path.absolute(),
+            {name: path.absolute() for name, path in self.weights.items()},
+            {path.absolute(): content for path, content in self.side_files.items()},
+            self.notes,
+        )
+
 
 def destination(
     task: TaskRecord, out: Path | None, options: UnpackOptions, *, single: bool

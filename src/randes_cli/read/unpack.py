@@ -6,72 +6,32 @@ weights (of each component) and its side files. A bare file comes back as a file
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from randes_cli.core.arrays import Raw
-from randes_cli.core.kernel import Kernel
-from randes_cli.errors import MismatchError, UsageError
+from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import (
     check_space,
-    check_target,
 )
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import local_path
-from randes_cli.files.records import TaskRecord
+from randes_cli.files.location import absolute_source, local_path
 from randes_cli.files.sources import open_bank
-from randes_cli.files.weight_names import index_name, takes_shards
-from randes_cli.files.writer import (
-    CheckpointWriter,
-    checkpoint_writer,
-    shards_of,
-    weight_files,
-)
 from randes_cli.limits import StrPath, as_source
-from randes_cli.read.pieces import Piece
 from randes_cli.read.places import (
     Destination,
     UnpackOptions,
-    by_component,
     destination,
-    make_folder,
     names_a_file,
-    output_metadata,
-    write_side_files,
 )
-from randes_cli.read.retrieve import Retrieval
+from randes_cli.read.unpacking import Unpacking, UnpackReport
 from randes_cli.specs import RunOptions
-from randes_cli.workers import Progress, no_progress, run_parallel
+from randes_cli.workers import Progress, no_progress
 
-
-@dataclass(frozen=True, slots=True)
-class UnpackReport:
-    """One task that was written (or with a dry run would be). Sizes are bytes.
-
-    `path` is the file or folder that loads it; `files` are all its files, weights first;
-    `left_out` are files of the packed folder that are not in the bank, each with the reason;
-    `turned` are tensors that are positive throughout in the base and came back partly negative.
-    """
-
-    task: str
-    path: str
-    dry_run: bool
-    bytes: int
-    tensors: int
-    superposed: int
-    coefficient: float
-    saturated: int
-    damaged: tuple[str, ...]
-    files: tuple[str, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    turned: tuple[str, ...] = ()
+__all__ = ["UnpackReport", "unpack"]
 
 
 @one_command()
@@ -102,174 +62,76 @@ def unpack(
         places = [destination(task, out, options, single=single) for task in tasks]
         opened = stack.enter_context(bank_base(file, base, allow_pickle=run.allow_pickle))
         jobs = [
-            _Unpacking(file, opened, task, place, options, run)
+            Unpacking(file, opened, task, place, options, run)
             for task, place in zip(tasks, places, strict=True)
         ]
         for job in jobs:
             job.check()
         if not dry_run:
             check_space(_existing(out or Path()), sum(job.bytes for job in jobs))
+            if run.engine == "ray":
+                return _elsewhere(jobs, bank, base, options, run, progress)
             for job in jobs:
                 job.write(progress)
         return [job.report(dry_run) for job in jobs]
 
 
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """How a worker of a cluster opens a bank, and its base where that lies outside."""
+
+    bank: str
+    base: str | None
+    options: UnpackOptions
+    run: RunOptions
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[BankFile, BankBase | None, _Recipe]]:
+        """Open both."""
+        with ExitStack() as stack:
+            file = stack.enter_context(open_bank(self.bank))
+            leave = self.run.allow_pickle
+            yield file, stack.enter_context(bank_base(file, self.base, allow_pickle=leave)), self
+
+
+def _unpack_one(
+    opened: tuple[BankFile, BankBase | None, _Recipe],
+    task: tuple[str, Destination],
+    progress: Progress,
+) -> UnpackReport:
+    """Write a task, in a worker: also over what a lost one may have written."""
+    file, base, recipe = opened
+    run = replace(recipe.run, threads=max(1, recipe.run.threads))
+    job = Unpacking(file, base, file.task(task[0]), task[1], recipe.options, run)
+    job.over = True
+    job.write(progress)
+    return job.report(False)
+
+
+def _elsewhere(
+    jobs: Sequence[Unpacking],
+    bank: StrPath,
+    base: StrPath | None,
+    options: UnpackOptions,
+    run: RunOptions,
+    progress: Progress,
+) -> list[UnpackReport]:
+    """Have the workers of a cluster write tasks, one each at a time."""
+    named = None if base is None else absolute_source(as_source(base))
+    recipe = _Recipe(absolute_source(as_source(bank)), named, options, run)
+    tasks = [(job.retrieval.task.name, job.place.absolute()) for job in jobs]
+    total, found = sum(job.bytes for job in jobs), dict[int, UnpackReport]()
+    with Cluster(run) as cluster:
+        held = cluster.hold(recipe)
+        found.update(
+            cluster.map(_unpack_one, held, tasks, phase="unpacking", total=total, progress=progress)
+        )
+    return [
+        replace(found[n], path=str(job.place.path), files=tuple(map(str, job.files())))
+        for n, job in enumerate(jobs)
+    ]
+
+
 def _existing(path: Path) -> Path:
     """The nearest folder above a path that is there."""
     return next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path())
-
-
-class _Unpacking:
-    """One task on its way out."""
-
-    def __init__(
-        self,
-        bank: BankFile,
-        base: BankBase | None,
-        task: TaskRecord,
-        place: Destination,
-        options: UnpackOptions,
-        run: RunOptions,
-    ) -> None:
-        self.bank, self.base = bank, base
-        self.place, self.options = place, options
-        self.retrieval = Retrieval(
-            bank,
-            base,
-            task,
-            coefficient=options.coefficient,
-            dtype=options.dtype,
-            force=options.force,
-            run=run,
-        )
-        self.components = by_component(self.retrieval, place.weights)
-        self.notes = list(place.notes)
-        self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
-
-    def files(self) -> list[Path]:
-        """Every file that is written: weights and indexes first."""
-        made: list[Path] = []
-        for component, path in self.place.weights.items():
-            tensors = list(self.components[component].values())
-            made += weight_files(path, tensors, shard_bytes=self._shard_bytes(path))
-        return [*made, *self.place.side_files]
-
-    def _shard_bytes(self, path: Path) -> int | None:
-        """The most bytes of one weight file: no limit where its library reads no shards."""
-        layout = self.retrieval.task.layout
-        whole = layout and path.name in {Path(target).name for target in layout.values()}
-        return None if whole and not takes_shards(path.name) else self.options.shard_bytes
-
-    def check(self) -> None:
-        """Refuse, before anything is written, a place that is taken or no place for a file."""
-        files = self.files()
-        for path in files:
-            if path.parent.exists():
-                if not self.options.force:
-                    self._keep_original(path)
-                check_target(path, force=self.options.force)
-        for path in self.place.weights.values():
-            others = [path.with_name(index_name(path.name)), path, *shards_of(path)]
-            other = next((p for p in others if p not in files and p.exists()), None)
-            if other is not None:
-                raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
-
-    def _keep_original(self, path: Path) -> None:
-        """Refuse the very checkpoint that the task was packed from: what comes back is another."""
-        task, home = self.retrieval.task, self.bank.path
-        if not isinstance(home, Path) or not task.source:
-            return
-        with suppress(OSError):
-            if path.samefile(home.parent / task.source):
-                raise UsageError(
-                    f"{path}: exists, and is what {task.name} was packed from: name another place "
-                    "with -o (--force replaces it)"
-                )
-
-    def write(self, progress: Progress) -> None:
-        """Write side files, then the weights: a folder without weights loads as nothing."""
-        for path in self.files():
-            make_folder(path.parent)
-        self.notes += write_side_files(
-            self.bank, self.place, force=self.options.force, dtype=self.options.dtype
-        )
-        with self._writers() as writers:
-            self._write_weights(writers, progress)
-
-    @contextmanager
-    def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
-        """For each tensor its writer, and its name in that file."""
-        metadata = output_metadata(self.retrieval.task)
-        made = {}
-        with ExitStack() as stack:
-            for component, path in self.place.weights.items():
-                inside = self.components[component]
-                writer = stack.enter_context(
-                    checkpoint_writer(
-                        path,
-                        list(inside.values()),
-                        metadata,
-                        shard_bytes=self._shard_bytes(path),
-                        force=self.options.force,
-                    )
-                )
-                made.update({name: (writer, tensor.name) for name, tensor in inside.items()})
-            yield made
-
-    def _write_weights(
-        self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
-    ) -> None:
-        retrieval = self.retrieval
-        pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
-        room = max((piece.nbytes for piece in pieces), default=0)
-
-        def worker() -> tuple[Kernel, Raw]:
-            return retrieval.workers.kernel(), np.empty(room, np.uint8)
-
-        def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
-            kernel, buffer = state
-            out = buffer[: piece.nbytes]
-            retrieval.fill(kernel, piece, out)
-            writer, name = writers[piece.tensor.name]
-            writer.write(name, piece.start, out)
-            return len(out)
-
-        run_parallel(
-            pieces,
-            worker,
-            work,
-            threads=retrieval.workers.threads,
-            phase=f"unpacking {retrieval.task.name}",
-            total=self.bytes,
-            progress=progress,
-        )
-        if retrieval.saturated and not self.options.saturate:
-            raise MismatchError(
-                f"task {retrieval.task.name}: {retrieval.saturated} values are beyond the range "
-                "of the output's dtype; choose a wider --dtype or say --saturate"
-            )
-
-    def report(self, dry_run: bool) -> UnpackReport:
-        """What was (or would be) written."""
-        retrieval = self.retrieval
-        if self.options.shard_bytes is not None:
-            self.notes += [
-                f"{path.name}: one file, for its library reads no shards of it"
-                for path in self.place.weights.values()
-                if self._shard_bytes(path) is None
-            ]
-        return UnpackReport(
-            task=retrieval.task.name,
-            path=str(self.place.path),
-            dry_run=dry_run,
-            bytes=self.bytes,
-            tensors=len(retrieval.tensors),
-            superposed=sum(map(retrieval.superposed, retrieval.tensors)),
-            coefficient=retrieval.coefficient,
-            saturated=retrieval.saturated,
-            damaged=tuple(sorted(retrieval.damaged)),
-            files=tuple(map(str, self.files())),
-            left_out=dict(retrieval.task.left_out),
-            notes=tuple(self.notes),
-            turned=retrieval.turned.names,
-        )

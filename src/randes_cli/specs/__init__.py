@@ -1,6 +1,7 @@
 """Frozen records shared by all layers: dtypes, tensors, transforms, options."""
 
 from randes_cli.specs.options import DEVICES as DEVICES
+from randes_cli.specs.options import ENGINES as ENGINES
 from randes_cli.specs.options import EditOptions as EditOptions
 from randes_cli.specs.options import OpenOptions as OpenOptions
 from randes_cli.specs.options import PackOptions as PackOptions

@@ -144,6 +144,8 @@ class PackOptions:
 
 #: Where a job may compute.
 DEVICES = ("cpu", "cpu-torch", "cuda", "mps")
+#: Who may do a job.
+ENGINES = ("threads", "ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class RunOptions:
         strip_elements: elements of one strip (None: the planner chooses).
         device: "cpu" (NumPy), "cpu-torch", "cuda" or "mps".
         allow_pickle: read a base outside and originals from pickles, too, as `OpenOptions` says.
+        engine: "threads" of this process, or "ray": workers of a Ray cluster, of `threads` each.
+        address: of the cluster (None: one of this machine's processors, or RAY_ADDRESS).
     """
 
     threads: int = 0
@@ -163,9 +167,15 @@ class RunOptions:
     strip_elements: int | None = None
     device: str = "cpu"
     allow_pickle: bool = False
+    engine: str = "threads"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         Limit(0, 2**31 - 1).check("--threads", self.threads)
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine {self.engine!a}: choose from {', '.join(ENGINES)}")
+        if self.address is not None and self.engine != "ray":
+            raise UsageError("--address is of a Ray cluster: say --engine ray")
         for option, value in (
             ("--max-memory", self.max_memory),
             ("strip_elements", self.strip_elements),

@@ -11,7 +11,7 @@ from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.cut import Cut
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, ROUNDED, TAILS, cut_key
+from randes_cli.files.bank_keys import FORGOTTEN, NORMS, ROUNDED, TAILS, cut_key
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import plan_units, seal_matrix, sealable, share_of, superposable
 from randes_cli.specs import Shuffle, TensorInfo, Transform
@@ -25,12 +25,15 @@ class Known:
         norms: ‖Δ_j‖² by superposable tensor of the base and task, before rounding.
         rounded: ⟨Δ_j, q_j⟩ and ‖q_j‖² of the rounded deltas, 2 × that.
         tails: of every delta, 2 × that (`core.tails.tails`); None in banks of before.
+        forgotten: ‖q‖² of forgotten deltas at every position, forgotten × tensors; None where
+            nobody wrote them down.
         cut: ‖S‖², ⟨S, Q⟩ and ‖Q‖² of each superposable tensor, by sealed group.
     """
 
     norms: F64
     rounded: F64
     tails: F64 | None = None
+    forgotten: F64 | None = None
     cut: Mapping[int, F64] = field(default_factory=dict)
 
     def joined(self, norms: F64, rounded: F64, tails: F64) -> Known:
@@ -111,6 +114,23 @@ def changed_rows(manifest: Manifest) -> Bools:
     return made
 
 
+def forgotten_energy(known: Known, manifest: Manifest) -> dict[int, F64]:
+    """‖q‖² at every position of deltas that no task answers for, by group.
+
+    Where nobody wrote them down each counts as the mean of the group's tasks, or of all.
+    """
+    made: dict[int, F64] = {}
+    for place, (_, group) in enumerate(manifest.forgotten):
+        if known.forgotten is not None:
+            row = known.forgotten[place]
+        else:
+            near = [n for n, task in enumerate(manifest.tasks) if task.group == group]
+            near = near or list(range(len(manifest.tasks)))
+            row = known.rounded[1][:, near].mean(axis=1) if near else np.zeros(len(known.norms))
+        made[group] = made[group] + row if group in made else row
+    return made
+
+
 def bank_lengths(manifest: Manifest, known: Known) -> Lengths:
     """The lengths of a bank's deltas, and what becomes of their sums."""
     return Lengths(
@@ -126,6 +146,7 @@ def bank_lengths(manifest: Manifest, known: Known) -> Lengths:
         ),
         bank_cuts(manifest, known.cut),
         known.tails,
+        forgotten_energy(known, manifest),
     )
 
 
@@ -149,4 +170,5 @@ def stored_lengths(bank: BankFile) -> Known:
     norms, held = bank.floats(NORMS), bank.manifest.sealed
     rounded = bank.floats(ROUNDED) if ROUNDED in bank else np.stack([norms, norms])
     cut = {group: bank.floats(cut_key(group)) for group in held if cut_key(group) in bank}
-    return Known(norms, rounded, bank.floats(TAILS) if TAILS in bank else None, cut)
+    tails, forgotten = (bank.floats(k) if k in bank else None for k in (TAILS, FORGOTTEN))
+    return Known(norms, rounded, tails, forgotten, cut)

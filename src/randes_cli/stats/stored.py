@@ -11,7 +11,7 @@ from randes_cli.core.arrays import F64, I64
 from randes_cli.core.prediction import Grams, Prediction, predict
 from randes_cli.core.shuffle import layer_type
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import GRAM, NORMS, ROUNDED, TAILS
+from randes_cli.files.bank_keys import FORGOTTEN, GRAM, NORMS, ROUNDED, TAILS
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import TensorInfo
@@ -74,8 +74,10 @@ class Statistics:
     def data(self) -> dict[str, F64]:
         """The tensors that hold them, in the order of the file."""
         known = self.known
-        tails = {} if known.tails is None else {TAILS: known.tails}
-        return {NORMS: known.norms, ROUNDED: known.rounded, **tails, GRAM: self.grams}
+        made = {NORMS: known.norms, ROUNDED: known.rounded}
+        later = {TAILS: known.tails, FORGOTTEN: known.forgotten}
+        made.update({key: data for key, data in later.items() if data is not None})
+        return {**made, GRAM: self.grams}
 
     def met(self, base: Iterable[TensorInfo]) -> Grams:
         """The Gram matrices of the deltas as they meet."""

@@ -19,6 +19,7 @@ from randes_cli.files.lora.names import (
     has_components,
     in_diffusers_words,
     is_factor,
+    more_than_factors,
 )
 
 CONFIG = "adapter_config.json"
@@ -26,11 +27,9 @@ CONFIG = "adapter_config.json"
 _METADATA = "lora_adapter_metadata"
 #: Options of a LoRA that change more than base + scaling · B · A.
 _REFUSED = (
-    "use_dora",
     "use_qalora",
     "use_bdlora",
     "layer_replication",
-    "trainable_token_indices",
     "alora_invocation_tokens",
     "megatron_config",
     "arrow_config",
@@ -40,6 +39,8 @@ _REFUSED = (
 )
 #: Initialisations that change the base's own weights before training.
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+#: Kinds of PEFT's adapters that can be merged.
+_KINDS = ("LORA", "TRAINABLE_TOKENS")
 #: A longer pattern is none.
 _MOST_LETTERS = 1000
 #: A repetition of a repetition, which can take for ever to match.
@@ -61,6 +62,15 @@ class LoraConfig:
     fan_in_fan_out: bool = False
     parameters: tuple[str, ...] = ()
     lora_bias: bool = False
+    dora: bool = False
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def rows(self, module: str) -> tuple[int, ...] | None:
+        """The rows of a module's embedding that are trained themselves."""
+        for owner, rows in self.tokens.items():
+            if not owner or module == owner or module.endswith(f".{owner}"):
+                return rows
+        return None
 
     def scaling(self, module: str, rank: int, alpha: float | None) -> float:
         """Factor of B · A: α / r, or α / √r for rank-stabilised LoRA; `alpha` is its own α."""
@@ -105,12 +115,18 @@ def read_config(adapter: Checkpoint) -> dict[str, Any]:
     if "fine_tune_type" in found and "peft_type" not in found:
         raise CheckpointError(f"{adapter.source}: an mlx adapter; only PEFT's LoRA is supported")
     kind = str(found.get("peft_type"))
-    if kind.upper() != "LORA":
+    if kind.upper() not in _KINDS:
         raise CheckpointError(
             f"{adapter.source}: a {kind[:40]!a} adapter; only LoRA is supported "
             "(merge it with PEFT and give the full checkpoint)"
         )
     return found
+
+
+def refuse_kind(adapter: Checkpoint) -> None:
+    """Raise CheckpointError where a configuration calls an adapter another kind, by name."""
+    if adapter.folder is not None and (adapter.folder / CONFIG).is_file():
+        read_config(adapter)
 
 
 def base_model(adapter: Checkpoint) -> str:
@@ -140,11 +156,11 @@ def is_diffusers(adapter: Checkpoint) -> bool:
 
 def refuse_foreign(adapter: Checkpoint) -> None:
     """Raise CheckpointError for an adapter whose factors say less than all of it."""
-    what = foreign(adapter.tensors)
-    if what and ("DoRA" in what or "LyCORIS" in what or "mlx" in what):
+    what = more_than_factors(adapter.tensors) or foreign(adapter.tensors)
+    if what and re.search("DoRA|tokens|LyCORIS|mlx", what):
         raise CheckpointError(
-            f"{adapter.source}: {what}; only plain LoRA is supported (merge it with the library "
-            "that it comes from and give the full checkpoint)"
+            f"{adapter.source}: {what}; a bank of adapters holds plain LoRA alone (name the "
+            "base to merge it, or merge it with the library that it comes from)"
         )
 
 
@@ -203,7 +219,19 @@ def _parsed(found: Mapping[str, Any]) -> LoraConfig:
         bool(found.get("fan_in_fan_out")),
         tuple(parameters),
         bool(found.get("lora_bias")),
+        bool(found.get("use_dora")),
+        _tokens(found.get("token_indices") or found.get("trainable_token_indices")),
     )
+
+
+def _tokens(found: Any) -> dict[str, tuple[int, ...]]:
+    """Rows of embeddings by module; "" where they are of whichever has any."""
+    named = found if isinstance(found, dict) else {"": found} if found else {}
+    for rows in named.values():
+        plain = isinstance(rows, list) and all(type(row) is int and row >= 0 for row in rows)
+        if not plain or len(set(rows)) != len(rows):
+            raise ValueError("trainable_token_indices are no rows, each once")
+    return {str(owner): tuple(rows) for owner, rows in named.items()}
 
 
 def _pattern(text: str) -> str:

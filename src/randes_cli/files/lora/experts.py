@@ -23,6 +23,11 @@ def add_parameters(
     PEFT wraps the module once a parameter, in the order in which the module has them, and
     the last wrapping comes first in names.
     """
+    if any("m" in pair for pair in pairs):
+        raise CheckpointError(
+            f"{view.source}: DoRA of the parameters of {owner} cannot be merged (merge it with "
+            "PEFT and give the full checkpoint)"
+        )
     names = sorted(set(view.config.parameter_of(owner)), reverse=True)  # gate_up, then down
     if len(names) != len(pairs):
         raise view.lacking(owner)

@@ -6,13 +6,13 @@ Each tensor is base + scaling · B · A (`core.lora`), computed for the rows tha
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from randes_cli.core.arrays import F64, Raw
-from randes_cli.core.lora import LowRank, add_to, as_float64, low_rank, store
+from randes_cli.core.lora import Gains, LowRank, add_to, as_float64, store, updated
 from randes_cli.errors import CheckpointError, MismatchError, counted
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.lora.config import (
@@ -20,14 +20,18 @@ from randes_cli.files.lora.config import (
     component_config,
     is_diffusers,
     lora_config,
+    refuse_kind,
 )
+from randes_cli.files.lora.loading import dora_gains, loaded
 from randes_cli.files.lora.names import ALONE, Sorted, has_components, sort_tensors
 from randes_cli.files.lora.places import updates
+from randes_cli.files.lora.rows import Rows, placed_rows, refuse_both, shared_rows
 from randes_cli.files.lora.ties import (
     Tie,
     embedding_of,
     find_tie,
     is_tied,
+    one_tensor,
     refuse_half,
     refuse_shared,
 )
@@ -37,8 +41,6 @@ from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 
 #: Updates kept at hand.
 _CACHED = 32
-#: Bytes that are compared at a time.
-_COMPARED = 2**22
 
 
 class MergedAdapter:
@@ -63,6 +65,7 @@ class MergedAdapter:
         self.source, self.metadata = adapter.source, base.metadata
         self._updates: dict[str, list[Update]] = {}
         self._saved: dict[str, str] = {}
+        self._rows: dict[str, Rows] = {}
         self.untied: dict[str, Tie] = {}
         self.notes: tuple[str, ...] = ()
         self._configs = configs or {}
@@ -72,11 +75,14 @@ class MergedAdapter:
         self._copied = {
             tie.head: tie.embedding for tie in ties.values() if tie and tie.head not in base.tensors
         }
+        refuse_kind(adapter)
         found = sort_tensors(self.source, adapter.tensors)
         for component, part, config in self._parts(found):
             self._place(component, part, config)
         self.tensors = {**base.tensors, **self._own(self._saved)}
         for component, tie in ties.items():
+            if tie and one_tensor(base, tie.embedding, tie.head):
+                self._rows.update(shared_rows(self.source, tie, self._rows, self.tensors))
             if tie and {tie.embedding, tie.head} & {*self._updates, *self._saved}:
                 self._part_tie(component, tie)
             elif component not in self._configs:
@@ -87,6 +93,10 @@ class MergedAdapter:
             if tie is not None:
                 refuse_half(self.source, tie, self.tensors, base.tensors)
         self.summary = f"merged {len(self._updates)} LoRA updates into the base"
+        if self._rows:
+            self.summary += (
+                f", replaced {counted(sum(len(r.places) for r in self._rows.values()), 'row')}"
+            )
         if self._saved:
             self.summary += f", replaced {counted(len(self._saved), 'tensor')}"
         self._low_rank = lru_cache(maxsize=_CACHED)(self._load)
@@ -104,13 +114,13 @@ class MergedAdapter:
             if not known and prefix not in ALONE:
                 raise MismatchError(f"{self.source}: adapts {prefix}, which the base lacks")
             config = component_config(self._adapter, prefix)
-            yield prefix if known else "", _below(found, f"{prefix}."), config
+            yield prefix if known else "", found.below(f"{prefix}."), config
 
     def _only_component(self, found: Sorted) -> str:
         """The base's component that has all modules of an adapter of a single model."""
         if len(self._components) == 1:
             return self._components[0]
-        weights = [f"{module.replace(BASE_LAYER, '')}.weight" for module in found.pairs]
+        weights = self._weights(found)
         fits = []
         for component in self._components:
             part = Part(self._base, component, [*weights, *found.saved])
@@ -119,16 +129,16 @@ class MergedAdapter:
         if len(fits) == 1:
             return fits[0]
         if not fits:
+            first = next(iter([*found.pairs, *found.tokens]))
             raise MismatchError(
-                f"{self.source}: adapts {next(iter(found.pairs))}, which the base "
-                f"{self._base.source} lacks"
+                f"{self.source}: adapts {first}, which the base {self._base.source} lacks"
             )
         raise MismatchError(
             f"{self.source}: fits {' and '.join(fits)} of the base; which is meant?"
         )
 
     def _place(self, component: str, found: Sorted, config: LoraConfig) -> None:
-        weights = [f"{module.replace(BASE_LAYER, '')}.weight" for module in found.pairs]
+        weights = self._weights(found)
         part = Part(self._base, component, [*weights, *found.saved])
         tensors = self._adapter.tensors
 
@@ -145,6 +155,16 @@ class MergedAdapter:
         part.with_saved({**{n: t for n, t in twins.items() if t}, **self._own(saved)})
         view = View(self.source, part, config, lambda name: tensors[name].shape, alpha)
         self._updates.update(updates(view, found.pairs))
+        rows = placed_rows(
+            self.source, part, config, found.tokens, tensors, self._whole, self._copied
+        )
+        refuse_both(self.source, rows, {*self._updates, *self._saved})
+        self._rows.update(rows)
+
+    @staticmethod
+    def _weights(found: Sorted) -> list[str]:
+        modules = dict.fromkeys([*found.pairs, *found.tokens])
+        return [f"{module.replace(BASE_LAYER, '')}.weight" for module in modules]
 
     def _twin(self, name: str) -> TensorInfo | None:
         """The base's tensor of a name, which its file may have under another."""
@@ -171,7 +191,7 @@ class MergedAdapter:
 
     def _part_tie(self, component: str, tie: Tie) -> None:
         """Make two tensors of a shared one where the adapter changes one of its names."""
-        if not self._one_tensor(self._base, tie.embedding, tie.head):
+        if not one_tensor(self._base, tie.embedding, tie.head):
             return
         refuse_shared(self.source, tie, self._configs.get(component))
         whole = {name for name in (tie.embedding, tie.head) if self._is_whole(name)}
@@ -201,7 +221,7 @@ class MergedAdapter:
 
     def _untie(self, component: str, tie: Tie, whole: set[str]) -> None:
         saved = [self._saved.get(name) for name in (tie.embedding, tie.head)]
-        if len(whole) == 2 and self._one_tensor(self._adapter, str(saved[0]), str(saved[1])):
+        if len(whole) == 2 and one_tensor(self._adapter, str(saved[0]), str(saved[1])):
             if tie.head not in self._base.tensors:  # stays one, under the base's one name
                 del self._saved[tie.head], self.tensors[tie.head]
             return
@@ -217,44 +237,24 @@ class MergedAdapter:
             "(tie_word_embeddings: false)",
         )
 
-    def _one_tensor(self, source: Source, first: str, second: str) -> bool:
-        """Whether two names have equal bytes, or one of them is not there."""
-        one, other = source.tensors.get(first), source.tensors.get(second)
-        if one is None or other is None:
-            return True
-        if (one.dtype, one.shape) != (other.dtype, other.shape):
-            return False
-        left, right = np.empty((2, min(one.nbytes, _COMPARED)), np.uint8)
-        for start in range(0, one.nbytes, _COMPARED):
-            count = min(_COMPARED, one.nbytes - start)
-            source.read(first, start, left[:count])
-            source.read(second, start, right[:count])
-            if not np.array_equal(left[:count], right[:count]):
-                return False
-        return True
+    def _load(self, name: str) -> tuple[list[LowRank], Gains | None]:
+        """The updates of a weight, as integers, and what it is multiplied by then."""
+        updates = self._updates[name]
+        found = [loaded(self.source, update, self._whole) for update in updates]
+        dora = next((update for update in updates if update.magnitude), None)
+        if dora is None:
+            return found, None
+        if len(updates) > 1:
+            raise MismatchError(f"{self.source}: adapts {name!a} more than once, once by DoRA")
+        tensor = self.tensors[name]
 
-    def _load(self, name: str) -> list[LowRank]:
-        """The updates of a weight, as integers."""
-        return [self._loaded(update) for update in self._updates[name]]
+        def block(first: int, count: int) -> F64:
+            raw = np.empty(count * ITEM_SIZE[tensor.dtype], np.uint8)
+            self._read_plain(name, first * ITEM_SIZE[tensor.dtype], raw)
+            return updated(raw, tensor.dtype, found, first)
 
-    def _loaded(self, update: Update) -> LowRank:
-        second = self._whole(update.b)
-        if update.a is None:
-            left, right = second.reshape(1, -1, 1), np.ones((1, 1, 1))
-        else:
-            first, experts = self._whole(update.a), update.experts
-            right = first.reshape(experts, update.rank, -1)
-            left = np.moveaxis(second.reshape(-1, update.rank, experts), 2, 0)
-            if update.expert is not None:
-                left, right = left[update.expert][None], right[update.expert][None]
-            if update.rows is not None:
-                left = left[:, slice(*update.rows)]
-            if update.flip:
-                left, right = right.swapaxes(1, 2), left.swapaxes(1, 2)
-        made = low_rank(np.ascontiguousarray(left), np.ascontiguousarray(right), update.scaling)
-        if np.isnan(made.unit):
-            raise CheckpointError(f"{self.source}: tensor {update.b!a} or its pair is not finite")
-        return made
+        lengths = self._whole(str(dora.magnitude))
+        return found, dora_gains(self.source, tensor, dora, lengths, block)
 
     def _whole(self, name: str) -> F64:
         """The values of one of the adapter's tensors, flat."""
@@ -265,14 +265,20 @@ class MergedAdapter:
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the merged tensor's bytes from byte `start` of its data."""
+        self._read_plain(name, start, out)
+        if name in self._updates and len(out):
+            dtype = self.tensors[name].dtype
+            updates, gains = self._low_rank(name)
+            first = start // ITEM_SIZE[dtype]
+            self._check(name, add_to(out, dtype, updates, first, gains))
+        if name in self._rows:
+            self._rows[name].put(start, out)
+
+    def _read_plain(self, name: str, start: int, out: Raw) -> None:
         if name in self._saved:
             self._read_saved(name, start, out)
         else:
             self._base.read(self._copied.get(name, name), start, out)
-        if name in self._updates and len(out):
-            dtype = self.tensors[name].dtype
-            add = partial(add_to, out, dtype, self._low_rank(name))
-            self._check(name, add(start // ITEM_SIZE[dtype]))
 
     def _read_saved(self, name: str, start: int, out: Raw) -> None:
         tensor, stored = self.tensors[name], self._adapter.tensors[self._saved[name]]
@@ -290,12 +296,3 @@ class MergedAdapter:
             raise CheckpointError(
                 f"{self.source}: tensor {name!a} passes the range of the base's dtype when merged"
             )
-
-
-def _below(found: Sorted, start: str) -> Sorted:
-    """The tensors of one component, without its name in front."""
-
-    def cut(part: Mapping[str, Any]) -> dict[str, Any]:
-        return {name[len(start) :]: it for name, it in part.items() if name.startswith(start)}
-
-    return Sorted(cut(found.pairs), cut(found.alphas), cut(found.saved))

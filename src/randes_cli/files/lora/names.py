@@ -15,11 +15,13 @@ WRAPPED = "base_model.model."
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 _PEFT = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.(weight|bias))?")
 _DIFFUSERS = re.compile(r"(.+?)\.(?:lora|lora_linear_layer)\.(down|up)\.(weight|bias)")
+_MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(\.weight)?")
+_TOKENS = re.compile(r"(.+?)(\.token_adapter)?\.trainable_tokens_delta")
 _PROCESSOR = re.compile(r"(.+?)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
 _KOHYA_FACTOR = re.compile(r"lora_(up|down|mid)\.weight$")
 #: Other formats, by what only their names have; the first that fits names the adapter.
 _FOREIGN = {
-    "a DoRA adapter": re.compile(r"lora_magnitude_vector|dora_scale"),
+    "a DoRA adapter": re.compile(r"\.dora_scale$"),
     "a LyCORIS adapter (LoHa, LoKr)": re.compile(r"\.(hada_|lokr_)|\.oft_blocks$"),
     "a Kohya (sd-scripts) LoRA": re.compile(
         r"^lora_[a-z0-9]+_.*\.(alpha|lora_\w+\.weight)$|\.lora_(up|down)\.weight$"
@@ -40,7 +42,8 @@ _COMPONENT = re.compile(
 class Factor:
     """One tensor of an update: of which module, and its part.
 
-    `part` is A or B of a weight, eA or eB of an embedding, bias of B's own bias.
+    `part` is A or B of a weight, eA or eB of an embedding, bias of B's own bias, m of the lengths
+    that DoRA gives a weight's outputs.
     """
 
     module: str
@@ -51,11 +54,17 @@ class Factor:
 def parse(name: str) -> Factor | None:
     """What a tensor is of a low-rank update; None where it is none."""
     name = name.replace(".processor.", ".")
+    if found := _MAGNITUDE.fullmatch(name):
+        return Factor(found[1], "m")
     if found := _PEFT.fullmatch(name):
         module, embedding, part, leaf = found.groups()
         if leaf == "bias":
             return Factor(module, "bias") if part == "B" else None
         return Factor(module, ("e" if embedding else "") + part)
+    return _of_diffusers(name)
+
+
+def _of_diffusers(name: str) -> Factor | None:
     if found := _PROCESSOR.fullmatch(name):
         module, which, part = found.groups()
         text = re.match(r"(.+\.)?text_encoder|.*self_attn$", module)
@@ -72,7 +81,20 @@ def parse(name: str) -> Factor | None:
 def is_factor(name: str) -> bool:
     """Whether a tensor is a factor of a low-rank update, in PEFT's or another format."""
     found = parse(name)
-    return (found is not None and found.part != "bias") or bool(_KOHYA_FACTOR.search(name))
+    return (found is not None and found.part not in ("bias", "m")) or bool(
+        _KOHYA_FACTOR.search(name)
+    )
+
+
+def more_than_factors(names: Iterable[str]) -> str | None:
+    """What an adapter has that a bank of factors cannot give back, in words."""
+    for name in names:
+        found = parse(name)
+        if found is not None and found.part == "m":
+            return "a DoRA adapter"
+        if _TOKENS.fullmatch(name):
+            return "an adapter with trainable tokens"
+    return None
 
 
 def foreign(names: Iterable[str]) -> str | None:
@@ -91,12 +113,24 @@ class Sorted:
     Attributes:
         pairs: tensor names by module and part (see `Factor`).
         alphas: tensor names of a module's own α, by module.
+        tokens: tensor names of single rows of an embedding, by module.
         saved: tensor names by their names in the model: heads, biases, embeddings.
     """
 
     pairs: dict[str, dict[str, str]] = field(default_factory=dict)
     alphas: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
     saved: dict[str, str] = field(default_factory=dict)
+
+    def below(self, start: str) -> Sorted:
+        """The tensors of one component, without its name in front."""
+        at = len(start)
+        pairs = {name[at:]: it for name, it in self.pairs.items() if name.startswith(start)}
+        others = (
+            {name[at:]: it for name, it in part.items() if name.startswith(start)}
+            for part in (self.alphas, self.tokens, self.saved)
+        )
+        return Sorted(pairs, *others)
 
 
 def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
@@ -114,11 +148,13 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
         found = parse(inner)
         if found is not None:
             made.pairs.setdefault(found.module, {})[found.part] = name
+        elif rows := _TOKENS.fullmatch(inner):
+            made.tokens[rows[1]] = name
         elif inner.endswith(_ALPHA):
             made.alphas[inner.removesuffix(_ALPHA)] = name
         else:
             made.saved[plain_name(inner)] = name
-    if not made.pairs:
+    if not made.pairs and not made.tokens:
         raise CheckpointError(f"{source}: an adapter without LoRA factors")
     return made
 

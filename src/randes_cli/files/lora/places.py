@@ -80,7 +80,10 @@ def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
             f"{view.source}: {module} adapts a weight of {[out, into]}, "
             f"the base's has {list(weight.shape)}"
         )
-    return Update(a, b, view.config.scaling(key, rank, view.alpha(module)), rank, flip)
+    scaling = view.config.scaling(key, rank, view.alpha(module))
+    if ("m" in pair) != view.config.dora:
+        raise CheckpointError(f"{view.source}: {module} and {CONFIG} differ about use_dora")
+    return Update(a, b, scaling, rank, flip, magnitude=pair.get("m"))
 
 
 def _stored_turned(view: View, module: str) -> bool:

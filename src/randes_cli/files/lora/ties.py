@@ -12,9 +12,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from randes_cli.errors import MismatchError
+from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
 
+#: Bytes that are compared at a time.
+_COMPARED = 2**22
 #: Heads by a tensor that only a model with that head has.
 _MARKS = {
     "cls.predictions.transform.dense.weight": "cls.predictions.decoder.weight",
@@ -136,3 +141,20 @@ def refuse_half(
             f"which has {others}: save the adapter with both, or merge it with PEFT and give the "
             "full checkpoint"
         )
+
+
+def one_tensor(source: Source, first: str, second: str) -> bool:
+    """Whether two names have equal bytes, or one of them is not there."""
+    one, other = source.tensors.get(first), source.tensors.get(second)
+    if one is None or other is None:
+        return True
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    left, right = np.empty((2, min(one.nbytes, _COMPARED)), np.uint8)
+    for start in range(0, one.nbytes, _COMPARED):
+        count = min(_COMPARED, one.nbytes - start)
+        source.read(first, start, left[:count])
+        source.read(second, start, right[:count])
+        if not np.array_equal(left[:count], right[:count]):
+            return False
+    return True

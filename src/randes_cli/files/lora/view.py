@@ -27,6 +27,7 @@ class Update:
         experts: how many experts' factors the two tensors hold.
         expert: which of them this is; None for all.
         rows: of B · A, those that this weight has; None for all.
+        magnitude: name of the lengths that the outputs have once it is added (DoRA).
     """
 
     a: str | None
@@ -37,6 +38,7 @@ class Update:
     experts: int = 1
     expert: int | None = None
     rows: tuple[int, int] | None = None
+    magnitude: str | None = None
 
 
 class Part:
@@ -100,7 +102,7 @@ class View:
 
     def factors(self, module: str, pair: Pair) -> tuple[str, str, bool]:
         """Names of A and B, and whether they are of an embedding."""
-        parts = set(pair) - {"bias"}
+        parts = set(pair) - {"bias", "m"}
         if parts not in ({"A", "B"}, {"eA", "eB"}):
             raise CheckpointError(f"{self.source}: {module} lacks one of its two factors")
         embedding = "eA" in pair

@@ -1,0 +1,234 @@
+"""A pass spread over the machines of a cluster: each worker makes whole shards.
+
+The driver plans, and says by names what each shard holds; a worker opens the same inputs and has
+the same plan. What it makes depends on nothing else, so work that is done twice gives the same
+bytes, and a shard lies under the name of its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from randes_cli.build.copies import Copy
+from randes_cli.build.draft import Draft
+from randes_cli.build.exact import Exact
+from randes_cli.build.jobs import Part
+from randes_cli.build.shard_tasks import (
+    ExactRef,
+    Infinite,
+    Recipe,
+    Selection,
+    ShardTask,
+    make_shard,
+)
+from randes_cli.build.steps import Steps
+from randes_cli.build.tally import Owner, Tally
+from randes_cli.build.work import UnitWork, Work
+from randes_cli.cluster import Cluster
+from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.location import RemotePath, absolute
+from randes_cli.files.source import NotFinite, Source
+from randes_cli.specs import RunOptions
+from randes_cli.workers import Progress
+
+#: Bytes of input, about, that one task reads which writes nothing.
+_READ = 2**30
+
+
+class Attempt(Protocol):
+    """An attempt to write a bank: see `Passes`."""
+
+    draft: Draft
+    steps: Steps
+    base: Source | None
+    writer: BankWriter
+    tally: Tally
+    progress: Progress
+
+
+class Crew:
+    """The driver's side: cuts passes into tasks, and takes in what comes of them."""
+
+    def __init__(self, cluster: Cluster, recipe: Recipe, run: RunOptions) -> None:
+        self.cluster, self.run = cluster, run
+        self.held = cluster.hold(recipe)
+        self._shards: dict[int, Selection] = {}
+
+    def afresh(self) -> Crew:
+        """The same for another attempt, which has other shards."""
+        self._shards = {}
+        return self
+
+    def send(self, passes: Attempt, work: Work, phase: str, *, write_base: bool) -> Work:
+        """Have workers do what they can; returns what is to be done here.
+
+        A shard that has begun here is finished here. One that must be made anew (steps became
+        coarser) is made anew whole.
+        """
+        left, loose, chosen = Work(), Selection(), dict[int, Selection]()
+        self._sort(passes, work, left, loose, chosen, write_base=write_base)
+        for number, selection in chosen.items():
+            whole = self._shards.setdefault(number, Selection())
+            whole.units.update(selection.units)
+            whole.exact.update(selection.exact)
+            whole.copies.update(selection.copies)
+            whole.nbytes = max(whole.nbytes, selection.nbytes)
+        tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in chosen]
+        tasks += [(None, part) for part in _batches(loose)]
+        self._do(passes, tasks, phase)
+        return left
+
+    def _sort(
+        self,
+        passes: Attempt,
+        work: Work,
+        left: Work,
+        loose: Selection,
+        chosen: dict[int, Selection],
+        *,
+        write_base: bool,
+    ) -> None:
+        """Work by the shard that it is written to: elsewhere, or here; or to none."""
+        writer, draft = passes.writer, passes.draft
+        exact = list(work.exact)
+        if write_base and passes.base is not None:
+            there = {one.name for one in exact if one.owner == "base"}
+            names = [tensor.name for tensor in draft.base.tensors.values()]
+            exact += [
+                Exact(passes.base, name, base_key(name), "base")
+                for name in names
+                if name not in there
+            ]
+        for one in exact:
+            if one.key is None:
+                _add_exact(loose, passes, one)
+            elif _stays(passes, at := writer.number_of(one.key)):
+                left.exact.append(one)
+            else:
+                _add_exact(chosen.setdefault(at, Selection()), passes, one)
+        for copy in work.copies:
+            self._sort_copy(passes, copy, left, chosen)
+        numbers = {unit: number for number, unit in enumerate(draft.units)}
+        for unit_work in work.units:
+            self._sort_unit(passes, unit_work, numbers[unit_work.unit], left, loose, chosen)
+
+    def _sort_copy(
+        self, passes: Attempt, copy: Copy, left: Work, chosen: dict[int, Selection]
+    ) -> None:
+        writer = passes.writer
+        for key in dict.fromkeys(chunk.key for chunk in copy.chunks):
+            number = writer.number_of(key)
+            if writer.has_bytes(key):
+                continue
+            if _stays(passes, number):
+                left.copies.append(copy)
+                return
+            found = chosen.setdefault(number, Selection())
+            if key not in found.copies:
+                found.copies[key] = None
+                found.nbytes += passes.draft.old.info(key).nbytes if passes.draft.old else 0
+
+    def _sort_unit(
+        self,
+        passes: Attempt,
+        work: UnitWork,
+        number: int,
+        left: Work,
+        loose: Selection,
+        chosen: dict[int, Selection],
+    ) -> None:
+        writer, unit = passes.writer, work.unit
+        here: set[tuple[int, int]] = set()
+        for part in work.parts:
+            for position, name in enumerate(unit.names):
+                place = frozenset({(part.group, position)})
+                nbytes = _bytes_of(passes, part, name)
+                if part.step is None:
+                    loose.add(number, place, nbytes)
+                    continue
+                at = writer.number_of(sum_key(part.group, name))
+                if _stays(passes, at):
+                    here |= place
+                else:
+                    chosen.setdefault(at, Selection()).add(number, place, nbytes)
+        if here:
+            left.units.append(replace(work, only=frozenset(here)))
+
+    def _do(self, passes: Attempt, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
+        """Have workers do tasks, and take in what they found."""
+        given, ready, draft = passes.steps.given, passes.steps.ready, passes.draft
+        passes.writer.out.folder.prepare()
+        made = []
+        for number, selection in tasks:
+            units = [draft.units[unit] for unit in selection.units]
+            selection.steps = {
+                at: (ready.get(unit), given.get(unit))
+                for at, unit in zip(selection.units, units, strict=True)
+            }
+            tensors, more = ([], True) if number is None else passes.writer.contents(number)
+            made.append(
+                ShardTask(
+                    absolute(passes.writer.out.path),
+                    None if number is None else tuple(tensors),
+                    not more,
+                    selection,
+                    self.run,
+                )
+            )
+        results = self.cluster.map(
+            make_shard,
+            self.held,
+            made,
+            phase=phase,
+            total=sum(selection.nbytes for _, selection in tasks),
+            progress=passes.progress,
+        )
+        try:
+            for at, done in results:
+                shard = tasks[at][0]
+                passes.tally.take_in(done.tally)
+                if shard is not None and done.made is not None:
+                    passes.writer.adopt(shard, done.digests, done.made)
+        except Infinite as error:
+            if error.of_base:
+                raise NotFinite(str(error), draft.base, error.tensor) from None
+            raise
+
+
+def _stays(passes: Attempt, number: int) -> bool:
+    """Whether a shard is made here: it has begun to, or may still grow and has no place to wait."""
+    writer = passes.writer
+    away = isinstance(writer.out.path, RemotePath)
+    return writer.is_here(number) or (away and writer.contents(number)[1])
+
+
+def _bytes_of(passes: Attempt, part: Part, name: str) -> int:
+    """Bytes that are read, about, for a superposition of a tensor."""
+    ours = 0 if passes.base is None else passes.base.tensors[name].nbytes
+    theirs = (member.fit.superposed.get(name) for member in part.members)
+    return ours + sum(tensor.nbytes for tensor in theirs if tensor is not None)
+
+
+def _add_exact(selection: Selection, passes: Attempt, one: Exact) -> None:
+    members = [*passes.draft.coming, *passes.draft.leaving]
+    source: Owner = next((p.index for p in members if p.source is one.source), "base")
+    ref = ExactRef(source, one.name, one.key, one.owner, one.skip, one.twin is not None)
+    selection.exact[source, one.name, one.key] = ref
+    selection.nbytes += one.nbytes
+
+
+def _batches(loose: Selection) -> Iterator[Selection]:
+    """What writes nothing, in tasks of about as many bytes."""
+    count = max(1, -(-loose.nbytes // _READ))
+    made = [Selection() for _ in range(count)]
+    for at, (unit, places) in enumerate(loose.units.items()):
+        made[at % count].add(unit, places, 0)
+    for at, (key, ref) in enumerate(loose.exact.items()):
+        made[at % count].exact[key] = ref
+    for part in made:
+        part.nbytes = loose.nbytes // count
+        if part.units or part.exact:
+            yield part

@@ -1,0 +1,136 @@
+"""Work on a bank under way: what one pass does, or a worker of it, and a bench to do it on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from randes_cli.build.copies import Copy
+from randes_cli.build.exact import Exact, run_exact
+from randes_cli.build.jobs import Files, Job, Part, Places, unit_bytes, unit_jobs
+from randes_cli.build.strips import run_job
+from randes_cli.build.tally import Tally
+from randes_cli.core.kernel import Kernel
+from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_keys import sum_key
+from randes_cli.files.digests import digest
+from randes_cli.files.source import Source
+from randes_cli.files.tensor_sink import TensorSink
+from randes_cli.plan import Unit, chunks
+from randes_cli.workers import Progress, Workers
+
+AnyJob: TypeAlias = Job | Exact | Copy
+
+
+@dataclass(frozen=True, slots=True)
+class UnitWork:
+    """What becomes of a unit's superpositions, or of some: (group, position) pairs."""
+
+    unit: Unit
+    parts: tuple[Part, ...]
+    only: Places | None = None
+
+
+@dataclass(slots=True)
+class Work:
+    """Superpositions, exact tensors and copies."""
+
+    units: list[UnitWork] = field(default_factory=list)
+    exact: list[Exact] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
+
+    def nbytes(self, base: Source | None) -> int:
+        """Bytes that are read for it."""
+        both: list[Exact | Copy] = [*self.exact, *self.copies]
+        sums = sum(unit_bytes(one.unit, one.parts, base) for one in self.units)
+        return sums + sum(one.nbytes for one in both)
+
+
+class Bench:
+    """Does work: from a base and an old bank, into a sink, for a tally."""
+
+    def __init__(
+        self,
+        base: Source | None,
+        old: BankFile | None,
+        sink: TensorSink,
+        tally: Tally,
+        workers: Workers,
+        progress: Progress,
+    ) -> None:
+        self.base, self.old, self.sink, self.tally = base, old, sink, tally
+        self.workers, self.progress = workers, progress
+
+    def do(self, work: Work, phase: str, *, write_base: bool = False) -> None:
+        """Do it, with all threads."""
+        files = Files(self.base, self.old, self.sink, self.tally, write_base)
+        shared = list(_shared(work.units))
+        self._check_shared(shared)
+
+        def one(kernel: Kernel, job: AnyJob) -> int:
+            if isinstance(job, Job):
+                return run_job(files, kernel, self.workers.strip(job.unit.layers), job)
+            if isinstance(job, Exact):
+                return run_exact(job, files.writer, files.tally)
+            return job.into(files.writer)
+
+        jobs = [job for u in work.units for job in unit_jobs(u.unit, u.parts, u.only)]
+        self.workers.run(
+            mixed(jobs, [*work.exact, *work.copies]),
+            one,
+            phase=phase,
+            total=work.nbytes(self.base),
+            progress=self.progress,
+        )
+        self._digest_shared(shared)
+
+    def _check_shared(self, shared: Sequence[_Shared]) -> None:
+        """Whether the old sums that shares build on are those written.
+
+        Chunks of a share are not those of the base, which jobs go by: they are read by
+        themselves, before the jobs and (`_digest_shared`) after them.
+        """
+        for key, shape, bits, kept in shared:
+            if self.old is None or not kept:
+                continue
+            for number, rect in enumerate(chunks(*shape)):
+                raw = np.empty(rect.elements * bits // 8, np.uint8)
+                self.old.read_into(key, rect.start * bits // 8, raw)
+                if digest(raw) != self.old.digest(key, number):
+                    raise self.old.damaged(key)
+
+    def _digest_shared(self, shared: Sequence[_Shared]) -> None:
+        for key, shape, bits, _ in shared:
+            for number, rect in enumerate(chunks(*shape)):
+                raw = np.empty(rect.elements * bits // 8, np.uint8)
+                self.sink.read(key, rect.start * bits // 8, raw)
+                self.sink.set_digest(key, number, digest(raw))
+
+
+#: The superposition of a share: key, shape as stored, bits, whether it goes on from the old one.
+_Shared: TypeAlias = tuple[str, tuple[int, int], int, bool]
+
+
+def _shared(units: Sequence[UnitWork]) -> Iterator[_Shared]:
+    """The superpositions of shares that are made."""
+    for one in units:
+        for part in one.parts:
+            for position, name in enumerate(one.unit.names):
+                made = one.only is None or (part.group, position) in one.only
+                if made and part.share.every > 1 and part.step is not None:
+                    yield sum_key(part.group, name), part.share.shape, part.step.bits, part.kept
+
+
+def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:
+    """Both in their order, evenly among each other.
+
+    Copies wait for the one file that all threads write to, jobs wait for the processor: among
+    each other they use both at once.
+    """
+    places: list[tuple[float, AnyJob]] = []
+    for kind in (jobs, copies):
+        places += [((at + 0.5) / len(kind), one) for at, one in enumerate(kind)]
+    return [one for _, one in sorted(places, key=lambda place: place[0])]

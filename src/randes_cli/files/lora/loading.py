@@ -1,0 +1,68 @@
+"""Updates as numbers: the factors of one as integers, and what DoRA multiplies weights by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from randes_cli.core.arrays import F64
+from randes_cli.core.lora import Gains, LowRank, Squares, low_rank
+from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.lora.view import Update
+from randes_cli.specs import TensorInfo
+
+#: Elements of a weight that are looked at at a time.
+_BLOCK = 2**20
+
+
+def loaded(source: str, update: Update, values: Callable[[str], F64]) -> LowRank:
+    """An update of an adapter whose tensors are `values`, by name."""
+    second = values(update.b)
+    if update.a is None:
+        left, right = second.reshape(1, -1, 1), np.ones((1, 1, 1))
+    else:
+        first, experts = values(update.a), update.experts
+        right = first.reshape(experts, update.rank, -1)
+        left = np.moveaxis(second.reshape(-1, update.rank, experts), 2, 0)
+        if update.expert is not None:
+            left, right = left[update.expert][None], right[update.expert][None]
+        if update.rows is not None:
+            left = left[:, slice(*update.rows)]
+        if update.flip:
+            left, right = right.swapaxes(1, 2), left.swapaxes(1, 2)
+    made = low_rank(np.ascontiguousarray(left), np.ascontiguousarray(right), update.scaling)
+    if np.isnan(made.unit):
+        raise CheckpointError(f"{source}: tensor {update.b!a} or its pair is not finite")
+    return made
+
+
+def dora_gains(
+    source: str,
+    tensor: TensorInfo,
+    update: Update,
+    lengths: F64,
+    block: Callable[[int, int], F64],
+) -> Gains:
+    """m / ‖W + s · B · A‖ by output, as PEFT merges DoRA.
+
+    Outputs are rows, or columns of a weight that is stored turned (embeddings, Conv1D).
+    `lengths` are m; `block(first, count)` are elements of the weight with its update.
+    """
+    rows, width = tensor.shape[0], tensor.elements // max(1, tensor.shape[0])
+    squares = Squares(rows, width, across=update.flip)
+    if len(lengths) != (width if update.flip else rows):
+        raise MismatchError(
+            f"{source}: {update.magnitude!a} has {len(lengths)} lengths, the base's weight "
+            f"{width if update.flip else rows} outputs"
+        )
+    high = max(1, _BLOCK // max(1, width))
+    for take in (squares.look, squares.add):
+        for first in range(0, rows, high):
+            count = min(high, rows - first)
+            take(first, block(first * width, count * width).reshape(count, width))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = lengths / squares.roots()
+    if not np.isfinite(gains).all():
+        raise CheckpointError(f"{source}: {update.magnitude!a} or what it is of is zero")
+    return Gains(gains, width, update.flip)

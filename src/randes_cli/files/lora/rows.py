@@ -1,0 +1,104 @@
+"""Single rows of an embedding that an adapter replaces (trainable tokens)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from randes_cli.core.arrays import F64, Raw
+from randes_cli.core.lora import store
+from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.lora.config import LoraConfig
+from randes_cli.files.lora.ties import Tie
+from randes_cli.files.lora.view import BASE_LAYER, Part
+from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that take the place of a weight's, in its dtype."""
+
+    places: tuple[int, ...]
+    data: Raw
+
+    def put(self, start: int, out: Raw) -> None:
+        """Write what of them lies in `out`, the weight's bytes from byte `start` on."""
+        size = len(self.data) // max(1, len(self.places))
+        for number, place in enumerate(self.places):
+            first, last = max(start, place * size), min(start + len(out), (place + 1) * size)
+            if first < last:
+                skip = (number - place) * size
+                out[first - start : last - start] = self.data[first + skip : last + skip]
+
+
+def placed_rows(
+    source: str,
+    part: Part,
+    config: LoraConfig,
+    tokens: Mapping[str, str],
+    shapes: Mapping[str, TensorInfo],
+    values: Callable[[str], F64],
+    copied: Mapping[str, str],
+) -> dict[str, Rows]:
+    """Rows by the base's tensor. `copied` are names of it that the base's file lacks.
+
+    Raises CheckpointError, MismatchError.
+    """
+    made: dict[str, Rows] = {}
+    for module, name in tokens.items():
+        weight = part.rename(f"{module.replace(BASE_LAYER, '')}.weight")
+        if weight in copied and copied[weight] in {
+            part.rename(f"{other.replace(BASE_LAYER, '')}.weight") for other in tokens
+        }:
+            continue  # the head of one tensor, whose rows are the embedding's
+        twin, rows = part.base.get(weight), config.rows(module)
+        if twin is None:
+            raise MismatchError(f"{source}: trains tokens of {module}, which the base lacks")
+        shape = shapes[name].shape
+        if rows is None or shape != (len(rows), *twin.shape[1:]) or len(twin.shape) != 2:
+            raise CheckpointError(
+                f"{source}: {name!a} has shape {list(shape)}, and its configuration says "
+                f"{len(rows or ())} rows of {module}"
+            )
+        if rows and max(rows) >= twin.shape[0]:
+            raise MismatchError(
+                f"{source}: trains token {max(rows)} of {module}, of which the base has "
+                f"{twin.shape[0]}"
+            )
+        data = np.empty(shapes[name].elements * ITEM_SIZE[twin.dtype], np.uint8)
+        if store(values(name), twin.dtype, data):
+            raise CheckpointError(f"{source}: {name!a} passes the range of the base's dtype")
+        made[weight] = Rows(rows, data)
+    return made
+
+
+def refuse_both(source: str, rows: Mapping[str, Rows], others: Collection[str]) -> None:
+    """Raise MismatchError where single rows and more of one tensor are adapted."""
+    both = sorted(rows.keys() & set(others))
+    if both:
+        raise MismatchError(
+            f"{source}: trains tokens of {both[0]!a} and adapts it, too (merge it with PEFT and "
+            "give the full checkpoint)"
+        )
+
+
+def shared_rows(
+    source: str, tie: Tie, rows: Mapping[str, Rows], tensors: Mapping[str, TensorInfo]
+) -> dict[str, Rows]:
+    """Rows of the other name of a tensor that the base ties: those of the embedding.
+
+    Raises MismatchError where only the head, or each its own, has some.
+    """
+    first, second = rows.get(tie.embedding), rows.get(tie.head)
+    if second is not None and (
+        first is None
+        or first.places != second.places
+        or not np.array_equal(first.data, second.data)
+    ):
+        raise MismatchError(
+            f"{source}: trains tokens of {tie.head!a} alone, which the base ties to another name; "
+            "untie the base first"
+        )
+    return {tie.head: first} if first is not None and tie.head in tensors else {}

@@ -1,0 +1,108 @@
+"""Where tensors of a bank under way are written: all of it, or one shard in a worker."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from randes_cli.core.arrays import Raw
+from randes_cli.files.container import Container
+from randes_cli.files.digests import DIGEST_BYTES
+from randes_cli.files.disk import OutputFile
+from randes_cli.files.shard_folder import NewShard, ShardFolder
+from randes_cli.files.shards import SHARD_METADATA
+from randes_cli.specs import TensorInfo
+
+
+class TensorSink(Protocol):
+    """What jobs need of a bank under way. Calls may come from several threads."""
+
+    def has_bytes(self, key: str, /) -> bool:
+        """Whether a tensor's bytes are there already."""
+
+    def file_of(self, key: str, /) -> AbstractContextManager[tuple[OutputFile, int]]:
+        """The file that a tensor is written to, and the offset of its first byte there."""
+
+    def write(self, key: str, start: int, data: object, /) -> None:
+        """Write bytes of a placed tensor from byte `start` of its data."""
+
+    def read(self, key: str, start: int, out: Raw, /) -> None:
+        """Fill `out` with bytes of a tensor that were written."""
+
+    def set_digest(self, key: str, chunk: int, value: bytes, /) -> None:
+        """Record the digest of one chunk."""
+
+
+class ShardSink:
+    """One shard, made by whoever has all of its tensors.
+
+    `closed`: nothing more comes into it, so that it can be finished.
+    """
+
+    def __init__(self, folder: ShardFolder, tensors: Sequence[TensorInfo], *, closed: bool) -> None:
+        self.folder, self.container = folder, Container()
+        for tensor in tensors:
+            self.container.place(tensor)
+        self.header = b""
+        if closed:
+            self.container.place_checks()
+            self.header = self.container.header(SHARD_METADATA)
+        self._new: NewShard | None = None
+
+    def begin(self) -> None:
+        """Make its file."""
+        self._new = self.folder.create()
+        with self._new.opened() as out:
+            out.reserve(len(self.header) + self.container.size)
+            out.resize(len(self.header) + self.container.size)
+
+    @property
+    def new(self) -> NewShard:
+        """Its file."""
+        if self._new is None:
+            raise AssertionError("a shard that was not begun")
+        return self._new
+
+    def address(self, key: str) -> tuple[int, int]:
+        """The number of its only file, and a tensor's offset among its data."""
+        return 0, self.container.starts[key]
+
+    def has_bytes(self, key: str) -> bool:
+        """None is: it is made anew."""
+        return False
+
+    @contextlib.contextmanager
+    def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
+        """The file that a tensor is written to, and the offset of its first byte there."""
+        with self.new.opened() as out:
+            yield out, len(self.header) + self.container.starts[key]
+
+    def write(self, key: str, start: int, data: object) -> None:
+        """Write bytes of a placed tensor from byte `start` of its data."""
+        with self.file_of(key) as (out, offset):
+            out.write_at(data, offset + start)
+
+    def read(self, key: str, start: int, out: Raw) -> None:
+        """Fill `out` with bytes of a tensor that were written."""
+        with self.file_of(key) as (file, offset):
+            file.read_at(out, offset + start)
+
+    def set_digest(self, key: str, chunk: int, value: bytes) -> None:
+        """Record the digest of one chunk."""
+        self.container.set_digest(key, chunk, value)
+
+    def finish(self) -> str | Path:
+        """Put the shard under its name; one that may still grow stays as it is, at this path."""
+        if not self.header:
+            return self.folder.leave(self.new)
+        checks = self.container.checks(self.header)
+        name = checks[-DIGEST_BYTES:].hex()
+        with self.new.opened() as out:
+            out.write_at(self.header, 0)
+            size = len(self.header) + self.container.size
+            out.write_at(checks, size - len(checks))
+        self.folder.publish(self.new, name)
+        return name

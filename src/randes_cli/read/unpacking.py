@@ -1,0 +1,219 @@
+"""One task on its way out of a bank: where it goes, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from randes_cli.core.arrays import Raw
+from randes_cli.core.kernel import Kernel
+from randes_cli.errors import MismatchError, UsageError
+from randes_cli.files.atomic import (
+    check_target,
+)
+from randes_cli.files.bank import BankFile
+from randes_cli.files.base import BankBase
+from randes_cli.files.records import TaskRecord
+from randes_cli.files.weight_names import index_name, takes_shards
+from randes_cli.files.writer import (
+    CheckpointWriter,
+    checkpoint_writer,
+    shards_of,
+    weight_files,
+)
+from randes_cli.read.pieces import Piece
+from randes_cli.read.places import (
+    Destination,
+    UnpackOptions,
+    by_component,
+    make_folder,
+    output_metadata,
+    write_side_files,
+)
+from randes_cli.read.retrieve import Retrieval
+from randes_cli.specs import RunOptions
+from randes_cli.workers import Progress, run_parallel
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackReport:
+    """One task that was written (or with a dry run would be). Sizes are bytes.
+
+    `path` is the file or folder that loads it; `files` are all its files, weights first;
+    `left_out` are files of the packed folder that are not in the bank, each with the reason;
+    `turned` are tensors that are positive throughout in the base and came back partly negative.
+    """
+
+    task: str
+    path: str
+    dry_run: bool
+    bytes: int
+    tensors: int
+    superposed: int
+    coefficient: float
+    saturated: int
+    damaged: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    turned: tuple[str, ...] = ()
+
+
+class Unpacking:
+    """One task on its way out."""
+
+    def __init__(
+        self,
+        bank: BankFile,
+        base: BankBase | None,
+        task: TaskRecord,
+        place: Destination,
+        options: UnpackOptions,
+        run: RunOptions,
+    ) -> None:
+        self.bank, self.base = bank, base
+        self.place, self.options, self.over = place, options, options.force
+        self.retrieval = Retrieval(
+            bank,
+            base,
+            task,
+            coefficient=options.coefficient,
+            dtype=options.dtype,
+            force=options.force,
+            run=run,
+        )
+        self.components = by_component(self.retrieval, place.weights)
+        self.notes = list(place.notes)
+        self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
+
+    def files(self) -> list[Path]:
+        """Every file that is written: weights and indexes first."""
+        made: list[Path] = []
+        for component, path in self.place.weights.items():
+            tensors = list(self.components[component].values())
+            made += weight_files(path, tensors, shard_bytes=self._shard_bytes(path))
+        return [*made, *self.place.side_files]
+
+    def _shard_bytes(self, path: Path) -> int | None:
+        """The most bytes of one weight file: no limit where its library reads no shards."""
+        layout = self.retrieval.task.layout
+        whole = layout and path.name in {Path(target).name for target in layout.values()}
+        return None if whole and not takes_shards(path.name) else self.options.shard_bytes
+
+    def check(self) -> None:
+        """Refuse, before anything is written, a place that is taken or no place for a file."""
+        files = self.files()
+        for path in files:
+            if path.parent.exists():
+                if not self.options.force:
+                    self._keep_original(path)
+                check_target(path, force=self.options.force)
+        for path in self.place.weights.values():
+            others = [path.with_name(index_name(path.name)), path, *shards_of(path)]
+            other = next((p for p in others if p not in files and p.exists()), None)
+            if other is not None:
+                raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
+
+    def _keep_original(self, path: Path) -> None:
+        """Refuse the very checkpoint that the task was packed from: what comes back is another."""
+        task, home = self.retrieval.task, self.bank.path
+        if not isinstance(home, Path) or not task.source:
+            return
+        with suppress(OSError):
+            if path.samefile(home.parent / task.source):
+                raise UsageError(
+                    f"{path}: exists, and is what {task.name} was packed from: name another place "
+                    "with -o (--force replaces it)"
+                )
+
+    def write(self, progress: Progress) -> None:
+        """Write side files, then the weights: a folder without weights loads as nothing."""
+        for path in self.files():
+            make_folder(path.parent)
+        self.notes += write_side_files(
+            self.bank, self.place, force=self.over, dtype=self.options.dtype
+        )
+        with self._writers() as writers:
+            self._write_weights(writers, progress)
+
+    @contextmanager
+    def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
+        """For each tensor its writer, and its name in that file."""
+        metadata = output_metadata(self.retrieval.task)
+        made = {}
+        with ExitStack() as stack:
+            for component, path in self.place.weights.items():
+                inside = self.components[component]
+                writer = stack.enter_context(
+                    checkpoint_writer(
+                        path,
+                        list(inside.values()),
+                        metadata,
+                        shard_bytes=self._shard_bytes(path),
+                        force=self.over,
+                    )
+                )
+                made.update({name: (writer, tensor.name) for name, tensor in inside.items()})
+            yield made
+
+    def _write_weights(
+        self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
+    ) -> None:
+        retrieval = self.retrieval
+        pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
+        room = max((piece.nbytes for piece in pieces), default=0)
+
+        def worker() -> tuple[Kernel, Raw]:
+            return retrieval.workers.kernel(), np.empty(room, np.uint8)
+
+        def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
+            kernel, buffer = state
+            out = buffer[: piece.nbytes]
+            retrieval.fill(kernel, piece, out)
+            writer, name = writers[piece.tensor.name]
+            writer.write(name, piece.start, out)
+            return len(out)
+
+        run_parallel(
+            pieces,
+            worker,
+            work,
+            threads=retrieval.workers.threads,
+            phase=f"unpacking {retrieval.task.name}",
+            total=self.bytes,
+            progress=progress,
+        )
+        if retrieval.saturated and not self.options.saturate:
+            raise MismatchError(
+                f"task {retrieval.task.name}: {retrieval.saturated} values are beyond the range "
+                "of the output's dtype; choose a wider --dtype or say --saturate"
+            )
+
+    def report(self, dry_run: bool) -> UnpackReport:
+        """What was (or would be) written."""
+        retrieval = self.retrieval
+        if self.options.shard_bytes is not None:
+            self.notes += [
+                f"{path.name}: one file, for its library reads no shards of it"
+                for path in self.place.weights.values()
+                if self._shard_bytes(path) is None
+            ]
+        return UnpackReport(
+            task=retrieval.task.name,
+            path=str(self.place.path),
+            dry_run=dry_run,
+            bytes=self.bytes,
+            tensors=len(retrieval.tensors),
+            superposed=sum(map(retrieval.superposed, retrieval.tensors)),
+            coefficient=retrieval.coefficient,
+            saturated=retrieval.saturated,
+            damaged=tuple(sorted(retrieval.damaged)),
+            files=tuple(map(str, self.files())),
+            left_out=dict(retrieval.task.left_out),
+            notes=tuple(self.notes),
+            turned=retrieval.turned.names,
+        )

@@ -1,0 +1,142 @@
+"""Values of which no delta can be taken, or that a delta does not show: exact, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from randes_cli import Bank, PackOptions, RunOptions, TaskInput, add, remove
+from randes_cli.errors import CheckpointError
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.describe import describe
+from randes_cli.ops.verify import measure
+from randes_cli.specs import EditOptions
+from tests.checkpoints import Packer, State, random_state, retrieve, same_bits, save
+
+ONE = RunOptions(threads=1)
+SHAPES = {"embed.weight": [40, 32], "w": [48, 32], "head": [20, 32]}
+
+
+def tuned(base: State, seed: int, size: float = 0.01) -> State:
+    """A task of a base: everything finite of it has moved."""
+    source = torch.Generator().manual_seed(seed)
+    return {
+        name: value + size * torch.randn(value.shape, generator=source).to(value.dtype)
+        for name, value in base.items()
+    }
+
+
+def padded() -> State:
+    base = random_state(SHAPES, seed=1)
+    base["embed.weight"][0] = float("-inf")
+    return base
+
+
+@pytest.mark.parametrize("bits", [16, 2])
+def test_a_tensor_of_the_base_with_infinite_values_is_kept_exactly(
+    packer: Packer, bits: int
+) -> None:
+    base = padded()
+    tasks = {"a": tuned(base, 1), "b": {**tuned(base, 2), "embed.weight": base["embed.weight"]}}
+    for _ in range(2):  # over an old bank, too
+        bank = packer.pack(base, tasks, PackOptions(bits=bits))
+    report = packer.reports[-1]
+    assert report.kept_exactly["a"] == {"embed.weight": "infinite values in the base"}
+    for name, state in tasks.items():
+        found = retrieve(bank, name)
+        assert same_bits(found["embed.weight"], state["embed.weight"])
+        assert not same_bits(found["w"], state["w"])
+    with BankFile(bank) as file:
+        assert "embed.weight" in file.task("b").unchanged
+        assert file.task("a").own.keys() == {"embed.weight"}
+
+
+def test_infinite_values_of_a_task_alone_are_refused_with_what_to_do(
+    packer: Packer, tmp_path: Path
+) -> None:
+    base = padded()
+    bad = tuned(base, 1)
+    bad["embed.weight"][3, 3] = float("nan")
+    with pytest.raises(CheckpointError, match=r"embed\.weight.*NaN.*[Ll]eave the checkpoint out"):
+        packer.pack(base, {"a": bad})
+    bank = packer.pack(base, {"a": tuned(base, 1)})
+    later = [TaskInput("b", str(save(tuned(base, 2), tmp_path / "b.safetensors")))]
+    add(bank, later, run=ONE)
+    assert same_bits(retrieve(bank, "b")["embed.weight"], tuned(base, 2)["embed.weight"])
+
+
+def test_what_float32_does_not_tell_apart_is_kept_to_the_byte(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    base["head"] = base["head"].double()
+    base["embed.weight"][0] = 0.0
+    task = tuned(base, 1)
+    task["embed.weight"] = base["embed.weight"].clone()
+    task["embed.weight"][0] = -0.0
+    task["head"] = base["head"] * (1 + 1e-12)
+    other = {**tuned(base, 2), "head": base["head"]}
+    for _ in range(2):
+        bank = packer.pack(base, {"a": task, "b": other})
+    found = retrieve(bank, "a")
+    assert same_bits(found["embed.weight"], task["embed.weight"])
+    assert same_bits(found["head"], task["head"])
+    assert same_bits(retrieve(bank, "b")["head"], base["head"])
+    assert set(packer.reports[-1].kept_exactly["a"]) == {"embed.weight", "head"}
+
+
+def test_the_noise_of_forgotten_tasks_is_predicted(packer: Packer, tmp_path: Path) -> None:
+    base = random_state(SHAPES, seed=1)
+    sizes = {"a": 0.01, "b": 0.03, "c": 0.02, "d": 0.01}
+    tasks = {name: tuned(base, n, size) for n, (name, size) in enumerate(sizes.items())}
+    for options in (PackOptions(), PackOptions(bits=2, groups=1)):
+        bank = packer.pack(base, tasks, options)
+        before = measured(bank, tmp_path)
+        remove(bank, ["b"], EditOptions(), ONE, forget=True)
+        remove(bank, ["c"], EditOptions(), ONE, forget=True)
+        with BankFile(bank) as file:
+            said = {one.name: one.predicted_cosine for one in describe(file).tasks}
+        assert said.keys() == {"a", "d"}
+        for name, value in said.items():
+            assert value == pytest.approx(before[name], abs=0.04)
+        with Bank.open(bank) as opened:
+            assert set(opened.tasks) == {"a", "d"}
+
+
+def measured(bank: Path, folder: Path) -> dict[str, float]:
+    with BankFile(bank) as file:
+        names = [task.name for task in file.manifest.tasks]
+        named = [(name, str(folder / f"{name}.safetensors")) for name in names]
+        return {one.task: one.cosine for one in measure(file, named, ONE)}
+
+
+def test_what_a_forgotten_delta_adds_to_a_sum_is_written_down(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    bank = packer.pack(base, {"a": tuned(base, 1), "b": tuned(base, 2)}, PackOptions(groups=2))
+    remove(bank, ["b"], EditOptions(), ONE, forget=True)
+    with BankFile(bank) as file:
+        found = file.floats("stats/forgotten")
+        rows = list(file.manifest.base.tensors)
+        wanted = np.array([[float((tuned(base, 2)[n] - base[n]).square().sum()) for n in rows]])
+    assert found == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_base_as_its_own_task_and_one_checkpoint_twice_are_said(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    one = tuned(base, 1)
+    packer.pack(base, {"a": one, "itself": base, "b": one, "other": tuned(base, 2)})
+    assert packer.reports[-1].notes == (
+        "itself is the base itself, to the byte",
+        "b and a are one checkpoint, to the byte",
+    )
+
+
+def test_a_dry_run_of_a_removal_tells_what_stays(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    bank = packer.pack(base, {"a": tuned(base, 1), "b": tuned(base, 2)})
+    before = bank.read_bytes()
+    dry = remove(bank, ["b"], EditOptions(dry_run=True), ONE)
+    assert bank.read_bytes() == before
+    real = remove(bank, ["b"], EditOptions(), ONE)
+    assert dry.after == real.after and [one.name for one in real.after] == ["a"]

@@ -1,0 +1,61 @@
+"""A Ray cluster of several nodes on this machine, and a family of checkpoints that they share."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from randes_cli.specs import PackOptions, RunOptions
+from tests.life.models import options, write_family
+
+#: One thread, and one worker of a cluster.
+RAY = RunOptions(threads=1, engine="ray")
+#: Bytes of a node's store of objects: results are small.
+_STORE = 80 * 2**20
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A head that works, and one more node; tests may add some and take them away."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 1,
+            "object_store_memory": _STORE,
+            "include_dashboard": False,
+            # A machine that is busy with other tests is not dead.
+            "_system_config": {"health_check_timeout_ms": 60_000},
+        },
+    )
+    made.add_node(num_cpus=1, object_store_memory=_STORE)
+    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield made
+    ray.shutdown()
+    made.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def family_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_family(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture
+def folder(family_files: Path, tmp_path: Path) -> Path:
+    """A folder with the family in it."""
+    for path in family_files.glob("*.safetensors"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def in_shards(size: int | None = 20_000, **more: object) -> PackOptions:
+    """Options of a bank in shards."""
+    return replace(options(), max_shard_size=size, **more)  # type: ignore[arg-type]

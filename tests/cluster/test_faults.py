@@ -1,0 +1,201 @@
+"""Lost nodes, workers and drivers; workers without memory or disk: the old bank or the new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from randes_cli import cluster as module
+from randes_cli import verify
+from randes_cli.build.pack import pack
+from randes_cli.cluster import Cluster
+from randes_cli.errors import CheckpointError, HubError, NoSpace, OutOfResources, UsageError
+from randes_cli.specs import PackOptions, RunOptions, TaskInput
+from randes_cli.workers import Progress
+from tests.cluster.conftest import RAY, in_shards
+from tests.life.models import ONE, source
+from tests.shards.conftest import everything
+
+SIZE = 1_000_000
+
+
+def _large(folder: Path) -> list[TaskInput]:
+    """A base of 16 MB and two tasks, in a folder."""
+    random = np.random.default_rng(1)
+    base = {f"h.{n}.w": random.standard_normal((512, 512), np.float32) for n in range(16)}
+    save_file(base, folder / "base.safetensors")
+    tasks = []
+    for name in ("a", "b"):
+        moved = {k: v + 0.01 * random.standard_normal(v.shape, np.float32) for k, v in base.items()}
+        save_file(moved, folder / f"{name}.safetensors")
+        tasks.append(TaskInput(name, str(folder / f"{name}.safetensors")))
+    return tasks
+
+
+def test_a_node_that_goes_midway_changes_nothing(cluster: Any, tmp_path: Path) -> None:
+    tasks, node = _large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    killed: list[str] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase.startswith("packing on") and not killed:
+            killed.append(phase)
+            cluster.remove_node(node, allow_graceful=False)
+
+    base, chosen = tmp_path / "base.safetensors", PackOptions(max_shard_size=SIZE)
+    pack(base, tasks, tmp_path / "many.randes", chosen, RAY, progress=progress)
+    assert killed == ["packing on 3 workers"]
+    pack(base, tasks, tmp_path / "one.randes", chosen, ONE)
+    assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
+
+
+def test_a_driver_that_is_killed_leaves_the_old_bank(cluster: Any, tmp_path: Path) -> None:
+    tasks = _large(tmp_path)
+    base, bank = tmp_path / "base.safetensors", tmp_path / "bank.randes"
+    pack(base, tasks[:1], bank, PackOptions(max_shard_size=SIZE), ONE)
+    before = everything(bank)
+    words = [sys.executable, "-m", "randes_cli", "pack", base, *(task.source for task in tasks)]
+    words += ["-o", bank, "--force", "--engine", "ray", "--address", cluster.address]
+    words += ["--max-shard-size", str(SIZE), "-q"]
+    driver = subprocess.Popen([str(word) for word in words])
+    until = time.monotonic() + 60
+    while driver.poll() is None and time.monotonic() < until:
+        if everything(bank)[1].keys() > before[1].keys():
+            driver.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    assert driver.wait() == -signal.SIGKILL
+    index, files = everything(bank)
+    assert index == before[0] and before[1].items() <= files.items()
+    assert verify(bank, run=ONE, prune=True).sound
+    pack(base, tasks, bank, PackOptions(max_shard_size=SIZE), RAY, force=True)
+    pack(base, tasks, tmp_path / "one.randes", PackOptions(max_shard_size=SIZE), ONE)
+    assert everything(bank) == everything(tmp_path / "one.randes")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path | None]:
+    """A file system of 400 kB; None where none can be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
+    mounted = shutil.which("mount") and subprocess.run(command, check=False).returncode == 0
+    yield place if mounted else None
+    if mounted:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def fills(folder: Path, task: int, progress: Progress) -> int:
+    """A task whose disk is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_worker_without_disk_ends_in_one_sentence(
+    cluster: Any, folder: Path, small_disk: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NoSpace, match="No space left"):
+        _map(fills, folder, 1)
+    if small_disk is None:
+        return
+    monkeypatch.setattr("randes_cli.build.build.check_space", lambda *_: None)
+    tasks = [TaskInput(name, source(folder, name)) for name in ("whole", "half")]
+    with pytest.raises(NoSpace, match="no space left"):
+        pack(source(folder, "base"), tasks, small_disk / "bank.randes", in_shards(), RAY)
+    assert list(small_disk.rglob("*.*")) == []
+
+
+def test_what_a_worker_refuses_is_what_one_machine_refuses(cluster: Any, folder: Path) -> None:
+    values = np.ones((1100, 64), np.float32)
+    values[70, 3] = np.nan
+    save_file({"table": values}, folder / "bad.safetensors")
+    tasks = [TaskInput("bad", source(folder, "bad"))]
+    said = []
+    for run in (ONE, RAY):
+        with pytest.raises(CheckpointError) as caught:
+            pack(source(folder, "base"), tasks, folder / "bank.randes", in_shards(), run)
+        said.append(str(caught.value))
+    assert said[0] == said[1] and "NaN" in said[0]
+    assert not (folder / "bank.randes.d").exists()
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the tasks below share."""
+
+    folder: Path
+
+    @contextmanager
+    def opened(self) -> Iterator[Path]:
+        """The folder."""
+        yield self.folder
+
+
+def dies_once(folder: Path, task: int, progress: Progress) -> int:
+    """A task whose first worker is killed."""
+    mark = folder / f"{task}"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task * task
+
+
+def dies(folder: Path, task: int, progress: Progress) -> int:
+    """A task that no worker survives."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+def forgets(folder: Path, task: int, progress: Progress) -> int:
+    """A task that asks for more memory than there is."""
+    raise MemoryError
+
+
+def _map(work: Any, folder: Path, count: int) -> dict[int, int]:
+    with Cluster(RAY) as found:
+        held = found.hold(Place(folder))
+        return dict(found.map(work, held, list(range(count)), phase="x", total=1))
+
+
+def test_a_lost_worker_s_task_is_given_to_another(cluster: Any, tmp_path: Path) -> None:
+    assert _map(dies_once, tmp_path, 3) == {0: 0, 1: 1, 2: 4}
+
+
+def test_workers_that_are_lost_again_and_again_end_in_one_sentence(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRIES", 1)
+    with pytest.raises(OutOfResources, match="lost 2 times"):
+        _map(dies, tmp_path, 1)
+    with pytest.raises(OutOfResources, match="not enough memory; say --max-memory"):
+        _map(forgets, tmp_path, 1)
+
+
+def test_a_cluster_that_is_not_there_or_too_small_is_said(cluster: Any) -> None:
+    with pytest.raises(UsageError, match="no machine of the cluster has so many"):
+        Cluster(RunOptions(threads=64, engine="ray"))
+    with pytest.raises(UsageError, match="say --engine ray"):
+        RunOptions(address="auto")
+    with pytest.raises(UsageError, match="choose from threads, ray"):
+        RunOptions(engine="spark")
+
+
+def test_an_address_without_a_cluster_is_told(tmp_path: Path) -> None:
+    code = (
+        "from randes_cli.cluster import Cluster; from randes_cli.specs import RunOptions; "
+        "Cluster(RunOptions(engine='ray', address='127.0.0.1:1'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert HubError.__name__ in done.stderr and "no Ray cluster answers there" in done.stderr
