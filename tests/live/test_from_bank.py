@@ -145,7 +145,7 @@ def test_no_weights_touch_the_disk_and_memory_peaks_at_one_model(
     bank = bank_of(make, tmp_path)
     size = sum(p.nbytes for p in randes_cli.transformers.from_bank(bank).parameters())
     largest = 4 * 1024 * 256
-    monkeypatch.setattr("randes_cli.plan.STRIP_ELEMENTS", 2**16)
+    monkeypatch.setattr("randes_cli.workers.STRIP_ELEMENTS", 2**16)
     held = peak(lambda: randes_cli.transformers.from_bank(bank, "task1"))
     assert size <= held <= size + 8 * largest + 4 * 2**20
 
