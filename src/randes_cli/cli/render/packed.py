@@ -28,11 +28,6 @@ def pack_notes(report: PackReport, *, full: bool = True) -> list[str]:
         (name, text) for name, kept in report.kept_exactly.items() for text in _kept_exactly(kept)
     ]
     made = [*report.notes, *_joined(told), *lost_lines(report.tasks)]
-    made += _joined(
-        (task.name, "is the base itself: no tensor of it differs")
-        for task in report.tasks
-        if task.unchanged and not (task.superposed or task.own)
-    )
     made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
     if full or len(made) <= _MOST_NOTES:
         return made
