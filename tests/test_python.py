@@ -74,6 +74,22 @@ def test_paths_may_be_strings_or_paths_in_every_verb(tmp_path: Path) -> None:
         assert [report.task for report in made] == ["one"]
 
 
+def test_tasks_may_be_paths_or_paths_by_name(tmp_path: Path) -> None:
+    base = random_state(SHAPES)
+    packer = Packer(tmp_path)
+    expected = packer.pack(base, {"one": perturbed(base, seed=1), "two": perturbed(base, seed=2)})
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("one", "two")}
+    first = tmp_path / "base.safetensors"
+    for tasks in (list(paths.values()), [f"{n}={p}" for n, p in paths.items()], paths):
+        bank = tmp_path / "made.randes"
+        randes_cli.pack(first, tasks, bank, force=True)
+        assert bank.read_bytes() == expected.read_bytes()
+    randes_cli.remove(bank, ["two"])
+    randes_cli.add(bank, {"late": paths["two"]})
+    with pytest.raises(randes_cli.UsageError, match="paths by name"):
+        randes_cli.pack(first, str(paths["one"]), tmp_path / "no.randes")
+
+
 def test_a_report_over_its_own_bank_is_refused(tmp_path: Path) -> None:
     base = random_state(SHAPES)
     bank = Packer(tmp_path).pack(base, {"one": perturbed(base, seed=1)})

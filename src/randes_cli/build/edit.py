@@ -17,6 +17,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import as_place
 from randes_cli.files.lock import bank_lock, edited_bank
+from randes_cli.files.words import TaskInputs, task_inputs
 from randes_cli.limits import StrPath, as_source
 from randes_cli.reports import EditReport
 from randes_cli.specs import EditOptions, RunOptions, TaskInput
@@ -26,7 +27,7 @@ from randes_cli.workers import Progress, no_progress
 @one_command()
 def add(
     bank: StrPath,
-    tasks: Sequence[TaskInput],
+    tasks: TaskInputs,
     options: EditOptions | None = None,
     run: RunOptions | None = None,
     *,
@@ -43,6 +44,7 @@ def add(
     name that is taken), BankLocked, BankDamaged, CheckpointError, NoSpace, and with `replace`
     what `remove` raises.
     """
+    tasks = task_inputs(tasks)
     if not tasks:
         raise UsageError("no task to add: name at least one fine-tuned checkpoint")
     if (checkpoints or forget) and not replace:

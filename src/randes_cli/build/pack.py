@@ -26,6 +26,7 @@ from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord
 from randes_cli.files.shared import ties_of
 from randes_cli.files.source import NotFinite, Source, infinite_tensors
+from randes_cli.files.words import TaskInputs, task_inputs
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import PackReport
@@ -38,7 +39,7 @@ from randes_cli.workers import Progress, no_progress
 @one_command()
 def pack(
     base: StrPath | None,
-    tasks: Sequence[TaskInput],
+    tasks: TaskInputs,
     out: StrPath,
     options: PackOptions | None = None,
     run: RunOptions | None = None,
@@ -49,6 +50,7 @@ def pack(
 ) -> PackReport:
     """Write a bank of `tasks`, fine-tuned from `base`, to `out`.
 
+    `tasks` are records, paths (named after themselves, or ``NAME=PATH``), or paths by name.
     LoRA adapters are merged into the base. They stay adapters without one, and with
     `options.adapters`; then the first of `tasks` may be their base. Every byte of the
     inputs is read once, but for a fixed sample of about one part in fifty. A dry run lists the
@@ -56,7 +58,7 @@ def pack(
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
     options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
-    base = None if base is None else as_source(base)
+    base, tasks = None if base is None else as_source(base), task_inputs(tasks)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
     if base is None and options.adapters:

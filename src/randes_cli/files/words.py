@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from randes_cli.errors import UsageError
 from randes_cli.files.hub_ref import parse_ref
 from randes_cli.files.location import as_place
+from randes_cli.limits import StrPath
 from randes_cli.specs import TaskInput
+
+#: Tasks as `pack` and `add` take them: records, or paths (``NAME=PATH`` too), or paths by name.
+TaskInputs = Iterable[TaskInput | StrPath] | Mapping[str, StrPath]
 
 #: Endings of pickles that are no part of a task's name.
 _PICKLES = (".bin", ".tar", ".pt", ".pth", ".ckpt", ".pkl")
@@ -32,6 +37,17 @@ def bits_and_share(bits: str, share: str | None) -> tuple[int, int]:
     if found is None:
         raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not {str(share)[:20]!a}")
     return int(bits), int(found[1] or 1)
+
+
+def task_inputs(tasks: TaskInputs) -> list[TaskInput]:
+    """The records of tasks. Raises UsageError for a text that names none, and for a lone path."""
+    if isinstance(tasks, str | os.PathLike):
+        raise UsageError(
+            f"tasks: a list of paths, or paths by name, not {os.fspath(tasks)!r} alone"
+        )
+    if isinstance(tasks, Mapping):
+        return [TaskInput(name, source) for name, source in tasks.items()]
+    return [task if isinstance(task, TaskInput) else task_input(os.fspath(task)) for task in tasks]
 
 
 def task_input(text: str) -> TaskInput:
