@@ -19,6 +19,7 @@ from randes_cli.errors import MismatchError, MissingError, UsageError, counted
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
 from randes_cli.files.location import Place, absolute, absolute_source
+from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
@@ -248,6 +249,8 @@ class Edit:
             recipe=self.recipe,
         )
         build.sample()
+        merged = sum(isinstance(one.source, MergedAdapter) for one in self.coming)
+        kept = bool(self.coming) and manifest.base.storage is BaseStorage.zero
 
         def report(built: Built) -> EditReport:
             return EditReport(
@@ -260,6 +263,8 @@ class Edit:
                 before=self.before,
                 after=summaries(built.manifest, built.statistics),
                 estimated=tuple(sorted(built.statistics.estimated)),
+                adapters="kept" if kept else "merged" if merged else None,
+                merged=merged,
             )
 
         return report(build.preview()) if options.dry_run else build.write(report)

@@ -186,14 +186,6 @@ class Retrieval:
         known = self.verified is not None and (key, chunk) in self.verified
         return StoredChunk(read, name, dtype, None if known else hasher())
 
-    def _convert(self, raw: Raw, stored: str, piece: Piece, out: Raw) -> None:
-        """Write `raw` as the output's dtype (where that is the stored one, `raw` is `out`)."""
-        if stored == piece.tensor.dtype:
-            return
-        values = np.empty(piece.rect.elements, np.float32)
-        widen(raw, stored, values)
-        self._count_saturated(narrow(values, piece.tensor.dtype, out))
-
     def _count_saturated(self, values: int) -> None:
         """Count for all threads: `+=` alone reads the sum before it is ready to write it."""
         if values:
