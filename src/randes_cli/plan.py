@@ -178,8 +178,9 @@ def choose_exact(
     And the tensors that it leaves already, or that `pattern` finds in their names. Raises
     UsageError where it finds none.
     """
-    named = {tensor.name: tensor for tensor in base if superposable(tensor)}
-    found = {name for name in (*exact_roles(named), *transform.exact) if name in named}
+    every = {tensor.name: tensor for tensor in base}  # a counter tells what is beside it
+    named = {name for name, tensor in every.items() if superposable(tensor)}
+    found = {name for name in (*exact_roles(every), *transform.exact) if name in named}
     if pattern is not None:
         asked = {name for name in named if re.search(pattern, name)}
         if not asked:

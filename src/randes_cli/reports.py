@@ -114,7 +114,8 @@ class EditReport:
     """What `add` or `remove` did, or with a dry run would do. Sizes are bytes.
 
     `estimated` lists the pairs of task indices whose cosines are estimates, because a
-    checkpoint could not be read.
+    checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so
+    many tasks), `kept`, or None where none came.
     """
 
     bank: str
@@ -126,6 +127,8 @@ class EditReport:
     before: tuple[TaskSummary, ...]
     after: tuple[TaskSummary, ...]
     estimated: tuple[tuple[int, int], ...]
+    adapters: str | None = None
+    merged: int = 0
 
 
 @dataclass(frozen=True, slots=True)

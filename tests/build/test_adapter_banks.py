@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
+from randes_cli.cli.render.packed import adapter_line
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.read.places import UnpackOptions
@@ -208,7 +209,9 @@ def test_a_merged_adapter_has_the_bases_layout_when_packed_and_when_added(tmp_pa
     opener = save_unet(tmp_path)
     bank = tmp_path / "bank.randes"
     pack(str(tmp_path / "base"), inputs(tmp_path, "cars"), bank, MERGE)
-    add(bank, inputs(tmp_path, "late"), EditOptions(merge_adapters=True))
+    edited = add(bank, inputs(tmp_path, "late"), EditOptions(merge_adapters=True))
+    assert (edited.adapters, edited.merged) == ("merged", 1)
+    assert "LoRA adapters, merged into the base" in adapter_line(edited, 1)[0].plain
     unpack(bank, None, tmp_path / "out", UnpackOptions(), RunOptions())
     for name in ("cars", "late"):
         assert sorted(p.name for p in (tmp_path / "out" / name).iterdir()) == [

@@ -127,8 +127,8 @@ def test_the_base_as_its_own_task_and_one_checkpoint_twice_are_said(packer: Pack
     one = tuned(base, 1)
     packer.pack(base, {"a": one, "itself": base, "b": one, "other": tuned(base, 2)})
     assert packer.reports[-1].notes == (
-        "itself is the base itself, to the byte",
-        "b and a are one checkpoint, to the byte",
+        "a, b: one checkpoint, to the byte",
+        "itself: the base itself, to the byte",
     )
 
 

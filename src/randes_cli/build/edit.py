@@ -98,7 +98,7 @@ def _nothing_to_replace(bank: BankFile, name: str) -> MissingError:
     near = nearest(name, [task.name for task in bank.manifest.tasks])
     meant = f" (nearest: {near})" if near else ""
     return MissingError(
-        f"{bank.path}: no task {name!a} to replace{meant}; add it without --replace"
+        f"{bank.path}: no task {name!r} to replace{meant}; add it without --replace"
     )
 
 

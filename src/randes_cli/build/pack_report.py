@@ -23,6 +23,9 @@ from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, 
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.summaries import predictable, summaries
 
+#: Names in a line about several tasks.
+_MOST_NAMES = 3
+
 
 def pack_report(
     inputs: Inputs, build: Build, built: Built, seal_bits: int | None, *, dry_run: bool
@@ -78,14 +81,18 @@ def twice(manifest: Manifest) -> list[str]:
 
     A dry run reads no checkpoint whole, and so tells none.
     """
-    first: dict[str, str] = {manifest.base.fingerprint: ""}
-    made = []
+    alike: dict[str, list[str]] = {}
     for task in manifest.tasks:
-        other = first.setdefault(task.fingerprint, task.name) if task.fingerprint else task.name
-        if not other:
-            made.append(f"{task.name} is the base itself, to the byte")
-        elif other != task.name:
-            made.append(f"{task.name} and {other} are one checkpoint, to the byte")
+        if task.fingerprint:
+            alike.setdefault(task.fingerprint, []).append(task.name)
+    made = []
+    for fingerprint, names in alike.items():
+        who = ", ".join(names[:_MOST_NAMES])
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        if fingerprint == manifest.base.fingerprint:
+            made.append(f"{who}{more}: the base itself, to the byte")
+        elif len(names) > 1:
+            made.append(f"{who}{more}: one checkpoint, to the byte")
     return made
 
 

@@ -159,6 +159,7 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
 
     Made before the edit: nothing is loaded, and so nothing can fail, after its commit.
     """
+    from randes_cli.cli.render.packed import adapter_line
     from randes_cli.cli.render.tables import edit_table
     from randes_cli.cli.render.verdict import lost_lines
 
@@ -169,9 +170,10 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
             "their seeds can still retrieve them; to take them out, remove them with their "
             "checkpoints"
         )
+        came = {task.index for task in report.after} - {task.index for task in report.before}
         talk.tell(
             report,
-            lambda width: edit_table(report, width),
+            lambda width: [*adapter_line(report, len(came)), *edit_table(report, width)],
             read=report.read_bytes,
             written=report.bytes_after,
             after=[*lost_lines(report.after), *([words] if names else [])],
@@ -190,5 +192,5 @@ def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:
         elif len(task) == 1:
             made[task[0]] = text
         else:
-            raise UsageError(f"--checkpoint {text!a}: say NAME=PATH, with a task that goes")
+            raise UsageError(f"--checkpoint {text!r}: say NAME=PATH, with a task that goes")
     return made

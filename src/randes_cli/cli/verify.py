@@ -97,7 +97,7 @@ def _show(report: VerifyReport, *, quiet: bool) -> None:
     for name, words in report.lost.items():
         say(f"{name}: {words}", quiet=quiet)
     for key in report.damaged:
-        say(f"damaged: {key!a}", quiet=quiet)
+        say(f"damaged: {key!r}", quiet=quiet)
     for name, keys in report.hurt.items():
         say(f"task {name}: hurt by {len(keys)} of them", quiet=quiet)
     if report.damaged:

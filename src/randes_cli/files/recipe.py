@@ -155,7 +155,7 @@ def options_of(words: Mapping[str, Any]) -> PackOptions:
 
 def _storage(word: Any) -> BaseStorage:
     if word not in ("embed", "reference"):
-        raise UsageError(f"--base must be embed or reference, not {str(word)[:40]!a}")
+        raise UsageError(f"--base must be embed or reference, not {str(word)[:40]!r}")
     return BaseStorage(word)
 
 
@@ -178,7 +178,7 @@ def _known(node: Node, known: tuple[str, ...], what: str) -> None:
         if name not in known:
             near = nearest(name, known)
             hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
-            raise value.error(f"unknown {what} {name!a} ({hint})")
+            raise value.error(f"unknown {what} {name!r} ({hint})")
 
 
 def _options(node: Node | None) -> dict[str, Any]:

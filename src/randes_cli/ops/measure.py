@@ -134,7 +134,7 @@ def _refuse_unlike(retrieval: Retrieval, unlike: set[str]) -> None:
     first = next((name for name in retrieval.tensors if name in unlike), None)
     if first is not None:
         raise MismatchError(
-            f"task {retrieval.task.name}: exact tensor {first!a} differs from the checkpoint; "
+            f"task {retrieval.task.name}: exact tensor {first!r} differs from the checkpoint; "
             "is it the one that was packed?"
         )
 

@@ -115,7 +115,7 @@ def destination(
         if options.safetensors_only:
             continue
         if not is_side_file(name):
-            raise BankDamaged(f"task {task.name}: {name[:100]!a} is not the name of a side file")
+            raise BankDamaged(f"task {task.name}: {name[:100]!r} is not the name of a side file")
         if is_code(name) and not options.trust_remote_code_files:
             notes.append(f"{name}: code, not written (see --trust-remote-code-files)")
         else:
@@ -158,7 +158,7 @@ def _side_file(bank: BankFile, content: str) -> bytes:
     """A side file's bytes. Raises BankDamaged."""
     data = bank.read_whole(file_key(content)).tobytes()
     if content_digest(data) != content:
-        raise BankDamaged(f"{bank.path}: tensor {file_key(content)!a} is damaged")
+        raise BankDamaged(f"{bank.path}: tensor {file_key(content)!r} is damaged")
     return data
 
 
@@ -197,7 +197,7 @@ def by_component(
         component = component_of(outer, weights)
         inner = outer[len(component) + 1 :] if component else outer
         if component not in made:
-            raise BankDamaged(f"{retrieval.bank.path}: no weight file for tensor {name[:100]!a}")
+            raise BankDamaged(f"{retrieval.bank.path}: no weight file for tensor {name[:100]!r}")
         made[component][name] = TensorInfo(inner, tensor.dtype, tensor.shape)
     return made
 

@@ -135,10 +135,10 @@ class PackOptions:
         if self.capacity is not None:
             LIMITS["capacity"].check("--capacity", self.capacity)
         for name, step in self.steps.items():
-            LIMITS["step"].check(f"steps[{name!a}]", step)
+            LIMITS["step"].check(f"steps[{name!r}]", step)
         for name, width in self.widths.items():
             if type(width) is not int or width not in (16, 8):
-                raise UsageError(f"widths[{name!a}] must be 16 or 8, not {width}")
+                raise UsageError(f"widths[{name!r}] must be 16 or 8, not {width}")
         put(self, base_storage=choose("--base", BaseStorage, self.base_storage))
 
 
@@ -173,7 +173,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         Limit(0, 2**31 - 1).check("--threads", self.threads)
         if self.engine not in ENGINES:
-            raise UsageError(f"--engine {self.engine!a}: choose from {', '.join(ENGINES)}")
+            raise UsageError(f"--engine {self.engine!r}: choose from {', '.join(ENGINES)}")
         if self.address is not None and self.engine != "ray":
             raise UsageError("--address is of a Ray cluster: say --engine ray")
         for option, value in (
@@ -183,22 +183,36 @@ class RunOptions:
             if value is not None:
                 Limit(1, 2**63 - 1).check(option, value)
         if self.device not in DEVICES:
-            raise UsageError(f"unknown device {self.device!a}; choose from {', '.join(DEVICES)}")
+            raise UsageError(f"unknown device {self.device!r}; choose from {', '.join(DEVICES)}")
 
 
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
 #: Names that Windows reserves for devices, whatever their suffix.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def check_task_name(name: str) -> str:
     """Return `name` when it may name a task and its output file; raise UsageError else."""
-    if not _TASK_NAME.fullmatch(name) or _DEVICES.fullmatch(name) or name.endswith("."):
-        raise UsageError(
-            f"task name {name[:120]!a}: use 1-100 of A-Z a-z 0-9 . _ - without a leading or "
-            "trailing dot (say NAME=PATH)"
-        )
-    return name
+    wrong = _wrong_with(name)
+    if wrong is None:
+        return name
+    raise UsageError(
+        f"task name {name[:120]!r}: use 1-100 of A-Z a-z 0-9 . _ - without a leading or "
+        f"trailing dot, not {wrong} (say NAME=PATH with another NAME)"
+    )
+
+
+def _wrong_with(name: str) -> str | None:
+    """What keeps a text from naming a task, in words; None where nothing does."""
+    if _TASK_NAME.fullmatch(name) and not _DEVICES.fullmatch(name) and not name.endswith("."):
+        return None
+    strange = _NO_NAME.search(name)
+    if strange:
+        return "a blank" if strange[0] == " " else repr(strange[0])
+    if _DEVICES.fullmatch(name):
+        return "a device of Windows"
+    return f"{len(name)} characters" if len(name) > 100 or not name else "such a dot"
 
 
 @dataclass(frozen=True, slots=True, init=False)

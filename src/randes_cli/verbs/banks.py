@@ -94,7 +94,7 @@ def inspect(
     from randes_cli.ops.describe import describe, describe_task
 
     if by not in ("type", "layer"):
-        raise UsageError(f"--by {by!a}: say type or layer")
+        raise UsageError(f"--by {by!r}: say type or layer")
     with open_bank(as_source(bank)) as file:
         rows = () if task is None else describe_task(file, task, by=by)
         found = Inspection(describe(file, by=by), rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -12,10 +11,8 @@ from randes_cli.cli.render.layout import shorten
 from randes_cli.cli.render.rows import task_lines, worst_first
 from randes_cli.cli.render.verdict import lost_lines, verdict_lines
 from randes_cli.errors import counted
+from randes_cli.reports import EditReport, PackReport
 from randes_cli.views.text import human
-
-if TYPE_CHECKING:
-    from randes_cli.reports import PackReport
 
 #: Lines of what was found in the inputs, and the tasks that one of them names.
 _MOST_NOTES, _MOST_NAMES = 12, 3
@@ -31,11 +28,6 @@ def pack_notes(report: PackReport, *, full: bool = True) -> list[str]:
         (name, text) for name, kept in report.kept_exactly.items() for text in _kept_exactly(kept)
     ]
     made = [*report.notes, *_joined(told), *lost_lines(report.tasks)]
-    made += _joined(
-        (task.name, "is the base itself: no tensor of it differs")
-        for task in report.tasks
-        if task.unchanged and not (task.superposed or task.own)
-    )
     made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
     if full or len(made) <= _MOST_NOTES:
         return made
@@ -76,7 +68,7 @@ def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Tex
         f"{report.bank_bytes / max(1, report.separate_bytes):.2f} × the "
         f"{_checkpoints(len(report.tasks))}"
     )
-    made = _adapter_line(report)
+    made = adapter_line(report, len(report.tasks))
     made += [Text.assemble((shorten(report.bank, max(20, width - len(rest))), "bold"), rest)]
     if report.dry_run:
         download = f"downloads {human(report.download_bytes)}, " if report.download_bytes else ""
@@ -98,15 +90,16 @@ def _checkpoints(count: int) -> str:
     return f"{count} checkpoints" if count > 1 else "checkpoint"
 
 
-def _adapter_line(report: PackReport) -> list[Text]:
-    """What became of LoRA adapters, before all else."""
+def adapter_line(report: PackReport | EditReport, coming: int) -> list[Text]:
+    """What became of LoRA adapters among the `coming` tasks, before all else."""
     if report.adapters == "kept":
         return [
             Text("LoRA adapters, kept as adapters: their factors come back, for their own base")
         ]
     if report.adapters != "merged":
         return []
-    who = f"{report.merged} of {len(report.tasks)} tasks are LoRA adapters, "
-    if report.merged == len(report.tasks):
+    who = f"{report.merged} of {coming} tasks are LoRA adapters, "
+    if report.merged == coming:
         who = "LoRA adapters, "
-    return [Text(f"{who}merged into the base: full models come back (--adapters keeps adapters)")]
+    how = " (--adapters keeps adapters)" if isinstance(report, PackReport) else ""
+    return [Text(f"{who}merged into the base: full models come back{how}")]
