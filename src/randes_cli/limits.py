@@ -78,7 +78,7 @@ def choose(option: str, kind: type[E], value: object) -> E:
         return kind(value)
     except ValueError:
         known = ", ".join(str(member.value) for member in kind)
-        raise UsageError(f"{option} must be one of {known}, not {_shown(value)!a}") from None
+        raise UsageError(f"{option} must be one of {known}, not {_shown(value)!r}") from None
 
 
 def check_number(option: str, value: object, most: float) -> None:
@@ -96,16 +96,16 @@ def as_source(value: StrPath) -> str:
     except TypeError:
         text = ""
     if not isinstance(text, str) or (not text and value != ""):
-        raise UsageError(f"name a path or a Hub id, not {_shown(value)!a}")
+        raise UsageError(f"name a path or a Hub id, not {_shown(value)!r}")
     return text
 
 
 def check_line(option: str, text: object) -> None:
     """Raise UsageError unless `text` is one that a manifest may hold and a terminal may show."""
     if not isinstance(text, str) or len(text) > LONGEST_TEXT or CONTROL.search(text):
-        raise UsageError(f"{option}: {str(text)[:60]!a} has control characters or is too long")
+        raise UsageError(f"{option}: {str(text)[:60]!r} has control characters or is too long")
     if not is_text(text):
-        raise UsageError(f"{option}: {text[:60]!a} is no text")
+        raise UsageError(f"{option}: {text[:60]!r} is no text")
 
 
 def is_text(text: str) -> bool:

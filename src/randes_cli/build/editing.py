@@ -15,7 +15,7 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
-from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.errors import MismatchError, MissingError, UsageError, counted
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
 from randes_cli.files.location import Place, absolute, absolute_source
@@ -154,8 +154,8 @@ class Edit:
         if stuck is not None:
             raise MismatchError(
                 f"{self.old.path}: {stuck.name} is in group {stuck.group}, which is sealed at "
-                f"{sealed[stuck.group].bits} bits: the sum was rounded, so a delta cannot be taken "
-                "out exactly; remove the whole group, pack anew, or say --forget"
+                f"{counted(sealed[stuck.group].bits, 'bit')}: the sum was rounded, so a delta "
+                "cannot be taken out exactly; remove the whole group, pack anew, or say --forget"
             )
         return [record for record in self.gone if record.group not in sealed]
 
@@ -165,7 +165,7 @@ class Edit:
         if path is None:
             raise MissingError(
                 f"{self.old.path}: removing {record.name} needs its checkpoint, and "
-                f"{record.source!a} is not beside the bank; say --checkpoint PATH, or --forget"
+                f"{record.source!r} is not beside the bank; say --checkpoint PATH, or --forget"
             )
         leave = self.options.opening.recorded(record.pickle)
         opened = reopen(self.stack, record.name, path, self.source(), leave)
@@ -209,7 +209,7 @@ class Edit:
             if task.group in sealed:
                 raise MismatchError(
                     f"{task.name}@{task.group}: that group is sealed at "
-                    f"{sealed[task.group].bits} bits and read-only; leave the group out"
+                    f"{counted(sealed[task.group].bits, 'bit')} and read-only; leave the group out"
                 )
             return task.group
         if place is not None and place not in sealed:

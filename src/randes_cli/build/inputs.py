@@ -24,6 +24,7 @@ from randes_cli.specs import (
     PackOptions,
     TaskInput,
     Transform,
+    check_groups,
     task_seed,
 )
 
@@ -115,6 +116,8 @@ def open_inputs(
     Models of the Hub are compared by their headers before any is fetched; without `fetch`
     (a dry run) none is.
     """
+    if options.groups > 1:
+        check_groups(tasks, options.groups)
     sources = Sources(options.opening)
     if not fetch:
         made = _open_inputs(stack, base, tasks, options, sources, False, keep_going=keep_going)

@@ -100,7 +100,7 @@ class Passes:
                 continue
             if base.outside is not None:
                 raise MismatchError(
-                    f"{base.source}: tensor {name!a} has other values than the base"
+                    f"{base.source}: tensor {name!r} has other values than the base"
                 )
             raise old.damaged(base_key(name))
 
@@ -112,7 +112,7 @@ class Passes:
             if full is not None:
                 bits = steps.width(full)
                 raise MismatchError(
-                    f"{self.path}: tensor {full.names[0]!a} would overflow its {bits}-bit "
+                    f"{self.path}: tensor {full.names[0]!r} would overflow its {bits}-bit "
                     f"superposition ({peaks[full]} steps, {LIMIT[bits]} fit); pack the bank anew "
                     "with --bits 16 or a larger --capacity"
                 )
@@ -126,7 +126,7 @@ class Passes:
             self.run(list(peaks), [], "coarser steps")
 
     def _beyond_grid(self, name: str) -> CheckpointError | MismatchError:
-        far = f"tensor {name!a}: a task differs by more than 2^115, beyond every grid; "
+        far = f"tensor {name!r}: a task differs by more than 2^115, beyond every grid; "
         if self.draft.old is not None:
             return MismatchError(f"{self.path}: {far}it cannot be superposed")
         source = self.draft.base.source

@@ -41,8 +41,8 @@ def check_names(tasks: Sequence[TaskInput]) -> None:
         check_task_name(task.name)
         other = seen.get(task.name.lower())
         if other is not None:
-            alike = "is there twice" if other == task.name else f"and {other!a} differ only in case"
-            raise UsageError(f"task name {task.name!a} {alike}; say NAME=PATH")
+            alike = "is there twice" if other == task.name else f"and {other!r} differ only in case"
+            raise UsageError(f"task name {task.name!r} {alike}; say NAME=PATH")
         seen[task.name.lower()] = task.name
 
 
@@ -73,7 +73,7 @@ def _refuse_placeholders(base: Source, task: Source) -> None:
         twin = base.tensors.get(name)
         if twin is not None and twin.elements and not tensor.elements:
             raise MismatchError(
-                f"{task.source}: tensor {name!a} has shape {list(tensor.shape)}, the base's "
+                f"{task.source}: tensor {name!r} has shape {list(tensor.shape)}, the base's "
                 f"{list(twin.shape)}: a placeholder of ZeRO-3, whose values are elsewhere "
                 "(save with stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)"
             )
@@ -85,7 +85,7 @@ def _difference(base: Source, task: Source, fit: TaskFit) -> str:
     said = [f"only in {base.source}: {ours}"] if ours else []
     said += [f"only in the task: {theirs}"] if theirs else []
     reshaped = [
-        f"{name!a} is {list(tensor.shape)}, the base's {list(base.tensors[name].shape)}"
+        f"{name!r} is {list(tensor.shape)}, the base's {list(base.tensors[name].shape)}"
         for name, tensor in task.tensors.items()
         if name in base.tensors and base.tensors[name].shape != tensor.shape
     ]
@@ -104,7 +104,7 @@ def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[
         return checkpoint, naming, ()
     theirs, ours = naming.prefix
     note = (
-        f"{len(naming.names)} names have {theirs!a} where the base has {ours!a}; "
+        f"{len(naming.names)} names have {theirs!r} where the base has {ours!r}; "
         "mapped, and given back as they are"
     )
     return Renamed(checkpoint, naming.names), naming, (note,)

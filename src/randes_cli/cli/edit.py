@@ -192,5 +192,5 @@ def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:
         elif len(task) == 1:
             made[task[0]] = text
         else:
-            raise UsageError(f"--checkpoint {text!a}: say NAME=PATH, with a task that goes")
+            raise UsageError(f"--checkpoint {text!r}: say NAME=PATH, with a task that goes")
     return made

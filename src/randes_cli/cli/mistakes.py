@@ -40,7 +40,7 @@ def _no_choice(parameter: Any, choices: Sequence[str], arguments: Sequence[str])
     given = _given(parameter.opts, arguments)
     near = None if given is None else nearest(given, choices)
     meant = f" (did you mean {near}?)" if near else ""
-    what = "" if given is None else f", not {given!a}"
+    what = "" if given is None else f", not {given!r}"
     return f"{option} must be one of {', '.join(choices)}{what}{meant}"
 
 
@@ -55,7 +55,7 @@ def _no_number(parameter: Any, arguments: Sequence[str]) -> str | None:
         kind(given)
     except ValueError:
         what = "a whole number" if kind is int else "a number"
-        return f"{max(parameter.opts, key=len)} must be {what}, not {given!a}"
+        return f"{max(parameter.opts, key=len)} must be {what}, not {given!r}"
     return None
 
 

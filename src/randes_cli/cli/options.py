@@ -306,6 +306,6 @@ def named_checkpoints(texts: list[str], option: str) -> list[tuple[str, str]]:
     for text in texts:
         name, equals, source = text.partition("=")
         if not equals or not name or not source:
-            raise UsageError(f"{option} {text!a}: say NAME=CHECKPOINT")
+            raise UsageError(f"{option} {text!r}: say NAME=CHECKPOINT")
         made.append((name, source))
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -13,7 +14,7 @@ from randes_cli.cli import making as m
 from randes_cli.cli import options as o
 from randes_cli.cli.talk import Talk
 from randes_cli.errors import UsageError
-from randes_cli.specs import Rest, TaskInput
+from randes_cli.specs import CHOOSERS, CHOSEN, Rest, TaskInput, check_groups
 
 
 def pack(
@@ -64,12 +65,15 @@ def pack(
 
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source, inputs, words = _what(base, tasks, recipe, given(context))
+    options = options_of(words)
+    if "groups" in words:
+        check_groups(inputs, options.groups)
     with talk.progress() as progress:
         report = run(
             source,
             inputs,
             out,
-            replace(options_of(words), max_shard_size=o.shard_size(max_shard_size)),
+            replace(options, max_shard_size=o.shard_size(max_shard_size)),
             o.run_options(threads, max_memory, device, engine=engine, address=address),
             force=force,
             dry_run=dry_run,
@@ -113,9 +117,20 @@ def _what(
         if base is not None:
             raise UsageError(f"{base}: the recipe names base and tasks; leave them out here")
         found = Recipe.read(recipe)
-        return found.base, found.tasks, {**found.words, **words}
+        return found.base, found.tasks, {**_left_of(found.words, words), **words}
     if base is None:
         raise UsageError("name the base and the models fine-tuned from it, or --from RECIPE")
     if words.get("adapters"):
         return None, tuple(map(task_input, [base, *(tasks or [])])), words
     return base, tuple(map(task_input, tasks or [])), words
+
+
+def _left_of(recipe: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a recipe that stand beside `words` of the command line.
+
+    A choice by --fit or --keep there replaces bits, groups and share here, and the other way.
+    """
+    replaced = set(CHOOSERS) if words.keys() & {*CHOOSERS, *CHOSEN} else set()
+    if words.keys() & set(CHOOSERS):
+        replaced |= set(CHOSEN)
+    return {name: value for name, value in recipe.items() if name not in replaced}

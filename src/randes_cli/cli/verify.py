@@ -9,7 +9,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
-from randes_cli.errors import BankDamaged, counted
+from randes_cli.errors import BankDamaged, CheckFailed, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ def verify(
         raise BankDamaged(
             f"{bank}: {counted(len(report.damaged), 'damaged tensor')}{where}; restore a copy"
         )
+    if report.strange:
+        raise CheckFailed(
+            f"{bank}: sound, but --against has other checkpoints than were packed as "
+            f"{', '.join(report.strange)} (their fingerprints differ)"
+        )
 
 
 def _show(report: VerifyReport, *, quiet: bool) -> None:
@@ -92,7 +97,7 @@ def _show(report: VerifyReport, *, quiet: bool) -> None:
     for name, words in report.lost.items():
         say(f"{name}: {words}", quiet=quiet)
     for key in report.damaged:
-        say(f"damaged: {key!a}", quiet=quiet)
+        say(f"damaged: {key!r}", quiet=quiet)
     for name, keys in report.hurt.items():
         say(f"task {name}: hurt by {len(keys)} of them", quiet=quiet)
     if report.damaged:

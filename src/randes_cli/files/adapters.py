@@ -94,7 +94,7 @@ def _difference(
     rank, wanted = (min(shapes[name], default=0) for shapes in (ours, theirs))
     if rank != wanted:
         return f"has rank {rank}, not {wanted}, at {_module(name)}"
-    return f"has {name!a} of shape {list(ours[name])}, not {list(theirs[name])}"
+    return f"has {name!r} of shape {list(ours[name])}, not {list(theirs[name])}"
 
 
 def _module(name: str) -> str:

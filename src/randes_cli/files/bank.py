@@ -171,7 +171,7 @@ class BankFile:
         meant = f" (did you mean {' or '.join(near)}?)" if near else ""
         some = ", ".join(names[:10]) or "none"
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        raise MissingError(f"{self.path}: no task {name!a}{meant}; it has {some}{more}")
+        raise MissingError(f"{self.path}: no task {name!r}{meant}; it has {some}{more}")
 
     def __contains__(self, key: str) -> bool:
         return key in self.header.tensors
@@ -212,7 +212,7 @@ class BankFile:
         """The error for a tensor whose bytes are not those written."""
         shard = self.store.shard_of(key)
         where = f", in {self.path.name}.d/{shard}," if shard else ""
-        return BankDamaged(f"{self.path}: tensor {key!a}{where} is damaged (see: randes verify)")
+        return BankDamaged(f"{self.path}: tensor {key!r}{where} is damaged (see: randes verify)")
 
     def digest(self, key: str, chunk: int) -> bytes:
         """The recorded digest of one chunk."""
@@ -227,7 +227,7 @@ class BankFile:
         found: F64 = self.read_whole(key).view(np.float64)
         if not possible_statistics(key, found):
             raise BankDamaged(
-                f"{self.path}: tensor {key!a} has values that no statistic has (NaN, infinite, "
+                f"{self.path}: tensor {key!r} has values that no statistic has (NaN, infinite, "
                 "negative or beyond any model's)"
             )
         return found.reshape(self.header.tensors[key].shape)

@@ -36,7 +36,7 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
     def expect(key: str, dtype: str, shape: tuple[int, ...]) -> None:
         found = tensors.get(key)
         if found is None or found.dtype != dtype or found.shape != shape:
-            raise BankDamaged(f"tensor {key!a} is missing or has another shape or dtype")
+            raise BankDamaged(f"tensor {key!r} is missing or has another shape or dtype")
 
     base = manifest.base.tensors
     if manifest.base.storage is BaseStorage.embed:
@@ -71,7 +71,7 @@ def _check_files(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
         for name, content in files.items():
             there = tensors.get(file_key(content))
             if there is None or there.dtype != "U8" or len(there.shape) != 1:
-                raise BankDamaged(f"side file {name!a} is missing")
+                raise BankDamaged(f"side file {name!r} is missing")
 
 
 def statistics_shapes(rows: int, cells: int, tasks: int) -> dict[str, tuple[int, ...]]:
@@ -109,20 +109,20 @@ def _check_sum(
     _, group, tensor = parse_key(name)
     base = summable.get(tensor)
     if not (group.isascii() and group.isdigit() and group == str(int(group[:8]))):
-        raise BankDamaged(f"{name!a} is of no group of this bank")
+        raise BankDamaged(f"{name!r} is of no group of this bank")
     if int(group) >= manifest.groups:
-        raise BankDamaged(f"{name!a} is of no group of this bank")
+        raise BankDamaged(f"{name!r} is of no group of this bank")
     if base is None:
-        raise BankDamaged(f"{name!a} does not match the base")
+        raise BankDamaged(f"{name!r} does not match the base")
     sealed = found.dtype == "U8"
     share = share_of(base, int(group), manifest.shares)
     wanted = sum_tensor(int(group), base, manifest.widths.get(tensor, manifest.bits), share)
     if not sealed and wanted.shape != found.shape:
-        raise BankDamaged(f"{name!a} does not match the base")
+        raise BankDamaged(f"{name!r} does not match the base")
     if tensor not in manifest.steps:
-        raise BankDamaged(f"manifest: steps[{tensor!a}] is missing")
+        raise BankDamaged(f"manifest: steps[{tensor!r}] is missing")
     if not sealed and wanted.dtype != found.dtype:
-        raise BankDamaged(f"{name!a} has another width than the manifest says")
+        raise BankDamaged(f"{name!r} has another width than the manifest says")
     if sealed:
         _check_seal(int(group), found, manifest, base, expect)
 
@@ -133,7 +133,7 @@ def _check_seal(
     """Whether codes belong to a sealed group, and they and their scales have the right shapes."""
     seal = manifest.sealed.get(group)
     if seal is None or not sealable(base):
-        raise BankDamaged(f"{found.name!a} is of no sealed group of this bank")
+        raise BankDamaged(f"{found.name!r} is of no sealed group of this bank")
     for wanted in sealed_tensors(group, base, seal.bits, share_of(base, group, manifest.shares)):
         expect(wanted.name, wanted.dtype, wanted.shape)
 
@@ -146,12 +146,12 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
         names = unit.names
         for table, what in ((manifest.steps, "steps"), (manifest.widths, "widths")):
             if len({table.get(name) for name in names}) > 1:
-                raise BankDamaged(f"manifest: {what} differ among layers like {names[0]!a}")
+                raise BankDamaged(f"manifest: {what} differ among layers like {names[0]!r}")
         for group in range(manifest.groups if len(names) > 1 else 0):
             there = [sum_key(group, name) in tensors for name in names]
             if any(there) and not all(there):
                 lost = names[there.index(False)]
-                raise BankDamaged(f"tensor {sum_key(group, lost)!a} is missing")
+                raise BankDamaged(f"tensor {sum_key(group, lost)!r} is missing")
 
 
 def _check_sums(
@@ -165,7 +165,7 @@ def _check_sums(
     for name in summable:
         for group, names in absent.items():
             if name not in names and sum_key(group, name) not in tensors:
-                raise BankDamaged(f"tensor {sum_key(group, name)!a} is missing")
+                raise BankDamaged(f"tensor {sum_key(group, name)!r} is missing")
 
 
 def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
@@ -176,4 +176,4 @@ def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
         summable = [name for unit in units for name in unit.names]
     lost = next((name for name in summable if name not in inside), None)
     if lost is not None:
-        raise BankDamaged(f"manifest: stats.cells has no cell for {lost[:100]!a}")
+        raise BankDamaged(f"manifest: stats.cells has no cell for {lost[:100]!r}")

@@ -84,13 +84,13 @@ class BankStore:
                 self._contents.append(made)
                 for tensor in made.content:
                     if tensor.name in tensors:
-                        raise BankDamaged(f"tensor {tensor.name[:200]!a} is in two shards")
+                        raise BankDamaged(f"tensor {tensor.name[:200]!r} is in two shards")
                     tensors[tensor.name] = tensor
                     self._of[tensor.name] = len(self.shards)
         known = {SHARDS, MANIFEST, CHECKS, *map(shard_key, self.shards)}
         strange = next((key for key in index if key not in known), None)
         if strange is not None:
-            raise BankDamaged(f"tensor {strange[:200]!a} has no place in an index of shards")
+            raise BankDamaged(f"tensor {strange[:200]!r} has no place in an index of shards")
         starts = {name: self._contents[n].header.starts[name] for name, n in self._of.items()}
         for name in (MANIFEST, CHECKS):
             tensors[name], starts[name] = index[name], self.header.starts[name]
@@ -200,7 +200,7 @@ class BankStore:
         else:
             self._read_file(self.file.header.starts[key], data)
         if not is_sound(data, tensor, contents.digests(key)):
-            raise BankDamaged(f"tensor {key!a} is damaged")
+            raise BankDamaged(f"tensor {key!r} is damaged")
         return data.tobytes()
 
     # As one file

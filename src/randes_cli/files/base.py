@@ -115,7 +115,7 @@ def open_base(
     path = find_recorded(record.source, bank.path) if given is None else as_source(given)
     if path is None:
         raise MissingError(
-            f"{bank.path}: its base {record.source!a} is outside the bank and not found; "
+            f"{bank.path}: its base {record.source!r} is outside the bank and not found; "
             "say --base PATH"
         )
     opening = OpenOptions(allow_pickle=allow_pickle).recorded(record.pickle)

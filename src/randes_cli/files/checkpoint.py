@@ -83,10 +83,10 @@ class Checkpoint:
             for inner, tensor in file.header.tensors.items():
                 name = f"{component}/{inner}" if component else inner
                 if name in self.tensors:
-                    raise CheckpointError(f"{file.path}: tensor {name!a} is in two shards")
+                    raise CheckpointError(f"{file.path}: tensor {name!r} is in two shards")
                 if not is_name(name):
                     raise CheckpointError(
-                        f"{file.path}: tensor {name[:60]!a}: its name is longer than "
+                        f"{file.path}: tensor {name[:60]!r}: its name is longer than "
                         f"{LONGEST_NAME}, has control characters or is no text"
                     )
                 self.tensors[name] = tensor._replace(name=name) if component else tensor
@@ -143,10 +143,10 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
     held = {name: file.path.name for file in files for name in file.header.tensors}
     for name, file in weights.items():
         if held.get(name) != file:
-            raise CheckpointError(f"{path}: {file} lacks tensor {name!a}")
+            raise CheckpointError(f"{path}: {file} lacks tensor {name!r}")
     for name, file in held.items():
         if name not in weights:
-            raise CheckpointError(f"{path}: does not name tensor {name!a} that {file} has")
+            raise CheckpointError(f"{path}: does not name tensor {name!r} that {file} has")
 
 
 def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:

@@ -89,7 +89,7 @@ def weight_map(index: Any, path: str) -> dict[str, str]:
     for name, file in weights.items():
         plain = file.removeprefix("./") if isinstance(file, str) else ""
         if plain in ("", ".", "..") or set(plain) & set("/\\\0:"):
-            raise CheckpointError(f"{path}: weight_map[{name!a}]: bad file name {str(file)!a}")
+            raise CheckpointError(f"{path}: weight_map[{name!r}]: bad file name {str(file)!r}")
         made[name] = plain
     return made
 

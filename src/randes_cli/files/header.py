@@ -61,7 +61,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"duplicate key {twice[:200]!a}")
+        raise ValueError(f"duplicate key {twice[:200]!r}")
     return made
 
 
@@ -137,24 +137,24 @@ _LONGEST_KEY = LONGEST_NAME + 128
 
 def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
     if len(name) > _LONGEST_KEY:
-        raise ValueError(f"tensor {name[:60]!a}…: a name of {len(name)} characters")
+        raise ValueError(f"tensor {name[:60]!r}…: a name of {len(name)} characters")
     if has_control(name):
-        raise ValueError(f"tensor {name[:200]!a}: control characters in its name")
+        raise ValueError(f"tensor {name[:200]!r}: control characters in its name")
     if not isinstance(entry, dict) or entry.keys() != _ENTRY:
-        raise ValueError(f"tensor {name[:200]!a}: not dtype, shape and data_offsets")
+        raise ValueError(f"tensor {name[:200]!r}: not dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_SIZE:
         raise ValueError(
-            f"tensor {name[:200]!a}: dtype {str(dtype)[:40]!a} is packed or unknown; "
+            f"tensor {name[:200]!r}: dtype {str(dtype)[:40]!r} is packed or unknown; "
             "give the unquantised checkpoint"
         )
     if not isinstance(shape, list) or len(shape) > 64 or not _are_counts(shape):
-        raise ValueError(f"tensor {name[:200]!a}: bad shape")
+        raise ValueError(f"tensor {name[:200]!r}: bad shape")
     if not isinstance(offsets, list) or len(offsets) != 2 or not _are_counts(offsets):
-        raise ValueError(f"tensor {name[:200]!a}: bad data_offsets")
+        raise ValueError(f"tensor {name[:200]!r}: bad data_offsets")
     start, stop = offsets
     if prod(shape) * ITEM_SIZE[dtype] != stop - start:
-        raise ValueError(f"tensor {name[:200]!a}: shape, dtype and data_offsets disagree")
+        raise ValueError(f"tensor {name[:200]!r}: shape, dtype and data_offsets disagree")
     return TensorInfo(name, dtype, tuple(shape)), start, stop
 
 
@@ -175,7 +175,7 @@ def parse_header(data: bytes, *, file_size: int | None = None) -> Header:
     position = 0
     for tensor, start, stop in rows:
         if start != position:
-            raise ValueError(f"tensor {tensor.name[:200]!a}: its data overlap or leave a hole")
+            raise ValueError(f"tensor {tensor.name[:200]!r}: its data overlap or leave a hole")
         position = stop
     if file_size is not None and size + position != file_size:
         kind = "truncated" if size + position > file_size else "followed by other bytes"

@@ -134,5 +134,5 @@ def _clean(path: str, text: str) -> str:
     """A path inside a repository, without slashes at its ends."""
     path = path.strip("/")
     if path and any(part in ("", ".", "..") for part in path.split("/")):
-        raise UsageError(f"{text}: {path!a} is not a path inside a repository")
+        raise UsageError(f"{text}: {path!r} is not a path inside a repository")
     return path

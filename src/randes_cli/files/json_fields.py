@@ -89,7 +89,7 @@ class Fields:
         try:
             return kind(found)
         except ValueError:
-            raise self.fail(key, f"is {found[:60]!a}, which this version does not know") from None
+            raise self.fail(key, f"is {found[:60]!r}, which this version does not know") from None
 
     def fields(self, key: str) -> Fields:
         dot = "." if self.path else ""
@@ -109,7 +109,7 @@ class Fields:
         for name, value in self.get(key, dict).items():
             checked = check(value)
             if checked is None:
-                raise self.fail(f"{key}[{name[:100]!a}]", "is not valid")
+                raise self.fail(f"{key}[{name[:100]!r}]", "is not valid")
             made[name] = checked
         return made
 

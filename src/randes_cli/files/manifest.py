@@ -205,7 +205,7 @@ def _check_version(fields: Fields) -> tuple[int, tuple[str, ...]]:
     unknown = sorted(set(features) - FEATURES)
     if unknown:
         raise NewerFormat(
-            f"manifest: requires {unknown[0][:100]!a}, which this version lacks; upgrade randes"
+            f"manifest: requires {unknown[0][:100]!r}, which this version lacks; upgrade randes"
         )
     return version, features
 
@@ -220,9 +220,9 @@ def _shares(fields: Fields, groups: int, version: int) -> dict[int, int]:
 def _group(fields: Fields, table: str, key: str, groups: int) -> int:
     """A group that is the name of a field."""
     if not re.fullmatch("0|[1-9][0-9]{0,6}", key):
-        raise fields.fail(f"{table}[{key[:100]!a}]", "is not a group")
+        raise fields.fail(f"{table}[{key[:100]!r}]", "is not a group")
     if int(key) >= groups:
-        raise fields.fail(f"{table}[{key[:100]!a}]", "is not a group of this bank")
+        raise fields.fail(f"{table}[{key[:100]!r}]", "is not a group of this bank")
     return int(key)
 
 
@@ -286,7 +286,7 @@ def _check_whole(fields: Fields, made: Manifest) -> None:
     for key, table in (("steps", made.steps), ("widths", made.widths)):
         unknown = next((name for name in table if name not in names), None)
         if unknown is not None:
-            raise fields.fail(key, f"names {unknown[:100]!a}, which the base lacks")
+            raise fields.fail(key, f"names {unknown[:100]!r}, which the base lacks")
     indices = {task.index for task in made.tasks}
     if any(not set(pair) <= indices for pair in made.estimated):
         raise fields.fail("stats.estimated", "names an index that no task has")

@@ -104,7 +104,7 @@ def find_state_dict(
     if key is not None and key in places:
         return places[key], key
     if key is not None and "" not in places:
-        raise CheckpointError(f"{source}: no weights under {key!a}; it has {_listed(places)}")
+        raise CheckpointError(f"{source}: no weights under {key!r}; it has {_listed(places)}")
     at = ""
     inner: Any = loaded
     while isinstance(inner, Mapping):
@@ -165,9 +165,9 @@ def _info(path: Path, name: str, tensor: torch.Tensor) -> TensorInfo:
     dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
     if tensor.layout != torch.strided or tensor.is_quantized or dtype is None:
         kind = tensor.dtype if dtype is None else tensor.layout
-        raise CheckpointError(f"{path}: tensor {name!a} is {kind}; give dense, unquantised weights")
+        raise CheckpointError(f"{path}: tensor {name!r} is {kind}; give dense, unquantised weights")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise CheckpointError(f"{path}: tensor {name!a} repeats few values; save it whole")
+        raise CheckpointError(f"{path}: tensor {name!r} repeats few values; save it whole")
     return TensorInfo(name, dtype, tuple(tensor.shape))
 
 

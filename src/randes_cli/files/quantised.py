@@ -57,8 +57,8 @@ def refuse_quantised(source: str, tensors: Mapping[str, TensorInfo]) -> None:
         module, _, last = name.rpartition(".")
         if module in codes and _SCALE.search(last) and last not in _NO_SCALE:
             raise CheckpointError(
-                f"{source}: tensors {codes[module]!a} ({tensors[codes[module]].dtype}) and "
-                f"{name!a} belong to quantised weights (integers with scales); {_REMEDY}"
+                f"{source}: tensors {codes[module]!r} ({tensors[codes[module]].dtype}) and "
+                f"{name!r} belong to quantised weights (integers with scales); {_REMEDY}"
             )
 
 
@@ -68,7 +68,7 @@ def _refuse_names(source: str, names: Mapping[str, TensorInfo]) -> None:
             if name.endswith(ending) or ".quant_state." in name:
                 found = kind if name.endswith(ending) else "bitsandbytes 4-bit"
                 raise CheckpointError(
-                    f"{source}: tensor {name!a} belongs to quantised weights ({found}); {_REMEDY}"
+                    f"{source}: tensor {name!r} belongs to quantised weights ({found}); {_REMEDY}"
                 )
 
 

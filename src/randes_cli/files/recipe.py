@@ -36,6 +36,8 @@ from randes_cli.specs import (
     Signs,
     TaskInput,
     Transform,
+    check_chosen,
+    check_groups,
     check_task_name,
 )
 
@@ -111,13 +113,17 @@ class Recipe:
             raise base.error("adapters that stay adapters have no base; name it as the first task")
         source = None if base is None else _place(base, base.text("base"), Path(text).parent)
         try:
-            return cls(source, tasks, options_of(words), words)
+            options = options_of(words)
+            if "groups" in words:
+                check_groups(tasks, options.groups)
+            return cls(source, tasks, options, words)
         except UsageError as error:
             raise root.error(str(error), root.get("options")) from None
 
 
 def options_of(words: Mapping[str, Any]) -> PackOptions:
     """Options from their names and values on the command line. Raises UsageError."""
+    check_chosen(words)
     preset = Transform.from_preset(str(words.get("transform", "two-sided")))
     share = words.get("share")
     bits, every = bits_and_share(str(words.get("bits", 16)), None if share is None else str(share))
@@ -155,7 +161,7 @@ def options_of(words: Mapping[str, Any]) -> PackOptions:
 
 def _storage(word: Any) -> BaseStorage:
     if word not in ("embed", "reference"):
-        raise UsageError(f"--base must be embed or reference, not {str(word)[:40]!a}")
+        raise UsageError(f"--base must be embed or reference, not {str(word)[:40]!r}")
     return BaseStorage(word)
 
 
@@ -178,7 +184,7 @@ def _known(node: Node, known: tuple[str, ...], what: str) -> None:
         if name not in known:
             near = nearest(name, known)
             hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
-            raise value.error(f"unknown {what} {name!a} ({hint})")
+            raise value.error(f"unknown {what} {name!r} ({hint})")
 
 
 def _options(node: Node | None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Node:
 
     def shown(self) -> str:
         """What stands there, for an error."""
-        return ascii(self.written[:40]) if self.written else "what stands here"
+        return repr(self.written[:40]) if self.written else "what stands here"
 
     def plain(self) -> Any:
         """The value without its lines."""
@@ -107,7 +107,7 @@ class _Reader:
             name = key.value if isinstance(key.value, str) else ""
             if not name or name in made:
                 line = key.start_mark.line + 1
-                wrong = f"{name!a} stands here twice" if name else "a name is wanted here"
+                wrong = f"{name!r} stands here twice" if name else "a name is wanted here"
                 raise UsageError(f"{self._path}:{line}: {wrong}")
             made[name] = self.node(value, depth + 1, key.start_mark.line + 1)
         return made

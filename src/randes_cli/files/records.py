@@ -251,7 +251,7 @@ class SealRecord:
         if bits not in SEAL_BITS:
             raise fields.fail("bits", f"is {str(bits)[:30]}")
         if layout != SEAL_LAYOUT:
-            raise fields.fail("layout", f"is {layout[:60]!a}, which this version does not know")
+            raise fields.fail("layout", f"is {layout[:60]!r}, which this version does not know")
         return cls(bits, layout, fields.rest())
 
 
@@ -312,7 +312,7 @@ def _known(fields: Fields, key: str, base: Tensors) -> list[str]:
 def _check_known(fields: Fields, key: str, names: Collection[str], base: Tensors) -> list[str]:
     unknown = next((name for name in names if name not in base), None)
     if unknown is not None:
-        raise fields.fail(key, f"names {unknown[:100]!a}, which the base lacks")
+        raise fields.fail(key, f"names {unknown[:100]!r}, which the base lacks")
     return list(names)
 
 
@@ -321,7 +321,7 @@ def _shapes(fields: Fields, base: Tensors) -> dict[str, tuple[int, ...]]:
     _check_known(fields, "shapes", shapes, base)
     for tensor, shape in shapes.items():
         if len(shape) < 2 or shape[1:] != base[tensor].shape[1:] or prod(shape) >= 2**60:
-            raise fields.fail(f"shapes[{tensor[:100]!a}]", "does not extend the base's shape")
+            raise fields.fail(f"shapes[{tensor[:100]!r}]", "does not extend the base's shape")
     return shapes
 
 
@@ -356,7 +356,7 @@ def _layout(fields: Fields) -> dict[str, str]:
         folder, slash, file = target.rpartition("/")
         safe = is_safe_name(target) and file.endswith(SUFFIXES)
         if not safe or folder != component or bool(slash) != bool(component):
-            raise fields.fail(f"layout[{component[:100]!a}]", "is not a file in its folder")
+            raise fields.fail(f"layout[{component[:100]!r}]", "is not a file in its folder")
     return found
 
 
@@ -373,7 +373,7 @@ def _files(fields: Fields) -> dict[str, str]:
     found = fields.optional_map("files", _content)
     for name in found:
         if not is_side_file(name):
-            raise fields.fail(f"files[{name[:100]!a}]", "is not the name of a side file")
+            raise fields.fail(f"files[{name[:100]!r}]", "is not the name of a side file")
     return found
 
 
@@ -385,7 +385,7 @@ def _tensors(fields: Fields, key: str) -> dict[str, TensorInfo]:
     typed = fields.map(key, as_typed_shape)
     for name in typed:
         if not is_name(name):
-            raise fields.fail(f"{key}[{name[:100]!a}]", "is too long or has control characters")
+            raise fields.fail(f"{key}[{name[:100]!r}]", "is too long or has control characters")
     return {name: TensorInfo(name, dtype, shape) for name, (dtype, shape) in typed.items()}
 
 
@@ -394,9 +394,9 @@ def _ties(fields: Fields, kept: Tensors, held: Tensors) -> dict[str, str]:
     ties = fields.optional_map("ties", as_text)
     for name, leader in ties.items():
         if not is_name(name) or name in held:
-            raise fields.fail(f"ties[{name[:100]!a}]", "is no further name")
+            raise fields.fail(f"ties[{name[:100]!r}]", "is no further name")
         if leader not in kept:
-            raise fields.fail("ties", f"names {leader[:100]!a}, which is not kept")
+            raise fields.fail("ties", f"names {leader[:100]!r}, which is not kept")
     return ties
 
 
@@ -409,4 +409,4 @@ def _check_conversions(fields: Fields, task: TaskRecord, base: Tensors) -> None:
         if dtype == tensor.dtype or name in task.absent or name in task.own:
             continue
         if dtype not in FLOAT_DTYPES or tensor.dtype not in FLOAT_DTYPES:
-            raise fields.fail(f"dtypes[{name[:100]!a}]", f"is {dtype}, the base's {tensor.dtype}")
+            raise fields.fail(f"dtypes[{name[:100]!r}]", f"is {dtype}, the base's {tensor.dtype}")

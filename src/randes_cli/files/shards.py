@@ -171,5 +171,5 @@ def read_shard(key: str, data: bytes) -> Contents:
         if any(tensor.name in (MANIFEST, SHARDS) for tensor in made.content):
             raise ValueError("has what only an index may have")
     except (ValueError, BankDamaged) as error:
-        raise BankDamaged(f"shard {name[:40]!a}: {error}") from None
+        raise BankDamaged(f"shard {name[:40]!r}: {error}") from None
     return made

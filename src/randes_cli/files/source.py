@@ -133,9 +133,9 @@ def not_finite(name: str, *sources: Source) -> NotFinite:
     for source in sources:
         what = _what_is_not_finite(source, name)
         if what:
-            where = f"{source.source}: tensor {name!a} has {what}"
+            where = f"{source.source}: tensor {name!r} has {what}"
             return NotFinite(f"{where} ({_LEAVE}, or set them right)", source, name)
-    where = f"{sources[-1].source}: tensor {name!a} has differences from the base"
+    where = f"{sources[-1].source}: tensor {name!r} has differences from the base"
     return NotFinite(f"{where} {_BEYOND}", sources[-1], name)
 
 

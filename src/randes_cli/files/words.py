@@ -32,10 +32,10 @@ def bits_and_share(bits: str, share: str | None) -> tuple[int, int]:
             raise UsageError(f"--bits {bits} says the share: leave --share out")
         bits, share = "1", bits
     if not re.fullmatch("[0-9]{1,2}", bits):
-        raise UsageError(f"--bits must be 16, 8, 4, 3, 2, 1, 1/2, 1/4 or 1/8, not {bits[:20]!a}")
+        raise UsageError(f"--bits must be 16, 8, 4, 3, 2, 1, 1/2, 1/4 or 1/8, not {bits[:20]!r}")
     found = _SHARE.fullmatch(share or "1")
     if found is None:
-        raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not {str(share)[:20]!a}")
+        raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not {str(share)[:20]!r}")
     return int(bits), int(found[1] or 1)
 
 
@@ -59,7 +59,7 @@ def task_input(text: str) -> TaskInput:
     name, equals, source = text.partition("=")
     named = bool(equals) and "/" not in name
     if named and not (name and source):
-        raise UsageError(f"{text!a}: say NAME=PATH")
+        raise UsageError(f"{text!r}: say NAME=PATH")
     if named and os.path.exists(text):
         if os.path.exists(split_group(source)[0]):
             raise UsageError(f"{text}: both {text} and {source} are there; say NAME=PATH")

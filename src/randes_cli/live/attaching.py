@@ -127,7 +127,7 @@ def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Wei
             if reading.strict:
                 raise MissingError(
                     f"{reading.bank.file.path}: neither the base nor a task has a tensor for the "
-                    f"model's {slot.names[0]!a} (strict=False leaves it as it is)"
+                    f"model's {slot.names[0]!r} (strict=False leaves it as it is)"
                 )
             yield slot, None
             continue
@@ -151,7 +151,7 @@ def _fill(tensor: torch.Tensor, parts: Parts, whole: Whole) -> None:
             found = whole.read(part.name)
             if not part.place and found.shape != tensor.shape:
                 raise MismatchError(
-                    f"tensor {part.name!a} is {list(found.shape)}, the model's is "
+                    f"tensor {part.name!r} is {list(found.shape)}, the model's is "
                     f"{list(tensor.shape)}: build the model from the base's config"
                 )
             part.put(found.to(tensor.device, tensor.dtype), tensor)
@@ -165,7 +165,7 @@ def _weight(
         if parts is None and by_task[-1] is None and reading.strict:
             raise MissingError(
                 f"{reading.bank.file.path}: neither task {reading.tasks[task]} nor the base has "
-                f"a tensor for the model's {slot.names[0]!a} (strict=False: its rows answer NaN)"
+                f"a tensor for the model's {slot.names[0]!r} (strict=False: its rows answer NaN)"
             )
         if parts is None:
             reading.lacking.append((reading.tasks[task], slot.names[0]))

@@ -73,7 +73,7 @@ def _check_names(module: torch.nn.Module, state: Mapping[str, Lazy], whole: Whol
     for name, lazy in state.items():
         if tuple(wanted[name].shape) != tuple(lazy.shape):
             raise MismatchError(
-                f"{who}: tensor {name!a} is {list(lazy.shape)}, the module's is "
+                f"{who}: tensor {name!r} is {list(lazy.shape)}, the module's is "
                 f"{list(wanted[name].shape)}"
             )
 

@@ -105,7 +105,7 @@ def _known(task: str, tasks: Sequence[str]) -> str:
     if task in tasks:
         return task
     near = difflib.get_close_matches(task, tasks, 1, 0)
-    raise MissingError(f"no task {task!a}; {'the nearest is ' + near[0] if near else 'none is'}")
+    raise MissingError(f"no task {task!r}; {'the nearest is ' + near[0] if near else 'none is'}")
 
 
 def _replace(slot: Slot, value: torch.Tensor) -> None:

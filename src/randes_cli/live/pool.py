@@ -165,7 +165,7 @@ class Pool:
             if parts is None:
                 raise MissingError(
                     f"{self._bank.file.path}: task {task} has no tensor for the model's "
-                    f"{slot.names[0]!a}"
+                    f"{slot.names[0]!r}"
                 )
             _check_shape(slot, parts, whole, task)
             made.append((slot, parts))
@@ -202,7 +202,7 @@ def _check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> N
         shape = whole.retrieval.tensors[parts[0].name].shape
         if shape != tuple(slot.tensor.shape):
             raise MismatchError(
-                f"tensor {parts[0].name!a} of task {task} is {list(shape)}, the model's is "
+                f"tensor {parts[0].name!r} of task {task} is {list(shape)}, the model's is "
                 f"{list(slot.tensor.shape)}"
             )
 

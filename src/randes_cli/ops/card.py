@@ -59,6 +59,7 @@ def model_card(
     """The text of a card: YAML front matter, then what the bank holds and how to get it out."""
     place = Place(repo, file, revision, shards)
     count = counted(len(report.tasks), "model")
+    live = f", {report.bits} bits" if len(report.sealed) < report.groups else ""
     return f"""---
 {_front_matter(report, license)}---
 {MARKER}
@@ -75,7 +76,7 @@ of all the models' changes to it, from which `randes` gives any of them back.
 
 - base: {_code(report.base_source)}, {_size(report.base_bytes)}, {report.base_tensors} tensors
 - transform: {_code(report.transform)} (shuffle {report.shuffle}, signs {report.signs}), targets \
-{_code(report.targets)}, {report.bits} bits, seed {report.seed}
+{_code(report.targets)}{live}, seed {report.seed}
 {_outside(report)}
 {_use(place, report.tasks[0].name if report.tasks else "TASK")}
 ## What to expect

@@ -239,7 +239,7 @@ def diff_checkpoints(
         known = {} if zero is None else {name: t.shape for name, t in zero.tensors.items()}
         for name in alike if zero is not None else ():
             if known.get(name) != shapes[name][0]:
-                raise MismatchError(f"{base}: tensor {name!a} is missing or has another shape")
+                raise MismatchError(f"{base}: tensor {name!r} is missing or has another shape")
         return CheckpointDiff(
             a=without_login(a),
             b=without_login(b),

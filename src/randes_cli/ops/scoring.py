@@ -42,7 +42,7 @@ def read_score(text: str, metric: str | None = None) -> float:
     found = _SCORE.fullmatch(lines[-1])
     if found:
         if metric is not None and found[1] not in (None, metric):
-            raise UsageError(f"printed {lines[-1][:200]!a}, and --metric is {metric}")
+            raise UsageError(f"printed {lines[-1][:200]!r}, and --metric is {metric}")
         return _finite(found[2])
     fields = _numbers(_last_object(text))
     if metric is not None:
@@ -50,9 +50,9 @@ def read_score(text: str, metric: str | None = None) -> float:
     if len(fields) == 1:
         return _finite(*fields.values())
     some = f"; it has {', '.join(fields)}: say --metric NAME" if len(fields) > 1 else ""
-    none = f", which has no number {metric!a}" if metric is not None and not fields else ""
+    none = f", which has no number {metric!r}" if metric is not None and not fields else ""
     raise UsageError(
-        f"printed {lines[-1][:200]!a} at last{none}, not a number, NAME: number, or JSON with one "
+        f"printed {lines[-1][:200]!r} at last{none}, not a number, NAME: number, or JSON with one "
         f"named number{some}"
     )
 

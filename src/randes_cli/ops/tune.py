@@ -91,21 +91,21 @@ def parse_grid(text: str) -> tuple[float, ...]:
 
     Raises UsageError.
     """
-    wrong = UsageError(f"--grid {text!a}: write it as FIRST:LAST:STEP or as A,B,C")
+    wrong = UsageError(f"--grid {text!r}: write it as FIRST:LAST:STEP or as A,B,C")
     try:
         numbers = [float(part) for part in text.replace(":", ",").split(",")]
     except ValueError:
         raise wrong from None
     if not all(abs(number) <= MOST_COEFFICIENT for number in numbers):
         most = MOST_COEFFICIENT
-        raise UsageError(f"--grid {text!a}: λ is a number from {-most:g} to {most:g}")
+        raise UsageError(f"--grid {text!r}: λ is a number from {-most:g} to {most:g}")
     if ":" in text:
         if len(numbers) != 3 or numbers[2] <= 0 or numbers[1] < numbers[0]:
             raise wrong
         first, last, step = numbers
         count = int((last - first) / step + 1e-9) + 1
         if count > _MOST_POINTS:
-            raise UsageError(f"--grid {text!a}: {count} values; {_MOST_POINTS} are the most")
+            raise UsageError(f"--grid {text!r}: {count} values; {_MOST_POINTS} are the most")
         numbers = [round(first + step * place, 10) for place in range(count)]
     if len(numbers) > _MOST_POINTS:
         raise UsageError(f"--grid: {len(numbers)} values; {_MOST_POINTS} are the most")

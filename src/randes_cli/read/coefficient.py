@@ -23,7 +23,7 @@ def default_coefficient(
         keys = tuple(key for key in (NORMS, ROUNDED) if _damaged(bank, key))
         if not force:
             raise BankDamaged(
-                f"{bank.path}: tensor {keys[0]!a} is damaged, so the default λ of {task.name} is "
+                f"{bank.path}: tensor {keys[0]!r} is damaged, so the default λ of {task.name} is "
                 "not known; say --lambda 1 (or --force, which takes 1)"
             ) from None
         return 1.0, keys

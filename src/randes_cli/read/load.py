@@ -175,15 +175,15 @@ def _refuse_unwritable(name: str, target: torch.Tensor) -> None:
 
     if target.layout != torch.strided:
         raise MismatchError(
-            f"the module's {name!a} is {target.layout}: only dense ones are written"
+            f"the module's {name!r} is {target.layout}: only dense ones are written"
         )
     if target.is_meta:
-        raise MismatchError(f"the module's {name!a} is on the meta device: it has no memory")
+        raise MismatchError(f"the module's {name!r} is on the meta device: it has no memory")
     reach = 0  # in memory, of the dimensions so far
     for stride, size in sorted(zip(target.stride(), target.shape, strict=True)):
         if size > 1 and stride <= reach:
             raise MismatchError(
-                f"the module's {name!a} is expanded: several of its values share memory; "
+                f"the module's {name!r} is expanded: several of its values share memory; "
                 "make it .contiguous()"
             )
         reach += stride * (size - 1)
@@ -192,7 +192,7 @@ def _refuse_unwritable(name: str, target: torch.Tensor) -> None:
 def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
     if tuple(target.shape) != tensor.shape:
         raise MismatchError(
-            f"tensor {tensor.name!a} is {list(tensor.shape)}, the module's is {list(target.shape)}"
+            f"tensor {tensor.name!r} is {list(tensor.shape)}, the module's is {list(target.shape)}"
         )
     _refuse_unwritable(tensor.name, target)
     stored = {kind: name for name, kind in torch_dtypes().items()}.get(target.dtype)
@@ -201,7 +201,7 @@ def _slot(tensor: TensorInfo, target: torch.Tensor) -> _Slot:
         wanted = str(stored)
     elif stored != wanted:  # a whole number or a truth in another dtype is another value
         raise MismatchError(
-            f"tensor {tensor.name!a} is {tensor.dtype}, the module's is {target.dtype}"
+            f"tensor {tensor.name!r} is {tensor.dtype}, the module's is {target.dtype}"
         )
     memory = None
     if wanted == stored and target.device.type == "cpu" and target.is_contiguous():

@@ -151,7 +151,7 @@ class Retrieval:
         if found != recorded:
             if not self.force:
                 raise BankDamaged(
-                    f"{self.bank.path}: tensor {key!a} is damaged; task {self.task.name} cannot "
+                    f"{self.bank.path}: tensor {key!r} is damaged; task {self.task.name} cannot "
                     "be retrieved whole (see: randes verify; --force writes it all the same)"
                 )
             self.damaged.add(key)
@@ -232,7 +232,7 @@ class Retrieval:
         recorded = self.base.digest(name, piece.chunk)
         if found != recorded and self.base.outside is not None:
             raise MismatchError(
-                f"{self.base.source}: tensor {name!a} has other values than the base of "
+                f"{self.base.source}: tensor {name!r} has other values than the base of "
                 f"{self.bank.path}"
             )
         self._check(found, recorded, base_key(name), piece.chunk)
@@ -251,7 +251,7 @@ class Retrieval:
         name = self.kept_name(name)
         unit = self.bank.units.get(name)
         if unit is None:
-            raise BankDamaged(f"{self.bank.path}: tensor {name!a} is not superposed in this bank")
+            raise BankDamaged(f"{self.bank.path}: tensor {name!r} is not superposed in this bank")
         places = self._positions.get(unit)
         if places is None:
             order = unit.order(self.task.seed, self.task.index)
@@ -276,7 +276,7 @@ class Retrieval:
         unit, position = self.place(piece.tensor.name)
         key, base = self.sum_key(piece.tensor.name), self._base_chunk(piece)
         if key not in self.bank:
-            raise BankDamaged(f"{self.bank.path}: tensor {key!a} is missing")
+            raise BankDamaged(f"{self.bank.path}: tensor {key!r} is missing")
         dtype = self.bank.info(key).dtype
         sums = self._chunk(self.bank.read_into, key, dtype, key, piece.chunk)
         every = self.share(piece.tensor.name).every

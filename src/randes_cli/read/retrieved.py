@@ -29,7 +29,7 @@ class RetrievedTask:
             self._pieces[name] = {piece.start: piece for piece in self._retrieval.pieces(name)}
         piece = self._pieces[name].get(start)
         if piece is None or len(out) != piece.nbytes:
-            raise UsageError(f"{self.source}: tensor {name!a} is read in whole pieces")
+            raise UsageError(f"{self.source}: tensor {name!r} is read in whole pieces")
         self._retrieval.fill(self._retrieval.workers.own_kernel(), piece, out)
 
     def comparable(self, name: str, other: TensorInfo | None) -> bool:

@@ -108,7 +108,7 @@ class Edition:
         near = difflib.get_close_matches(name[:100], list(self.models), 1, 0)
         raise Refused(
             404,
-            f"no model {name[:100]!a}; the nearest is {near[0]}",
+            f"no model {name[:100]!r}; the nearest is {near[0]}",
             param="model",
             code="model_not_found",
         )
@@ -137,14 +137,14 @@ def open_edition(opening: Opening, before: Edition | None = None) -> Edition:
 def _check(opening: Opening) -> None:
     """Raise UsageError for words that torch does not know, before anything is read."""
     if not isinstance(getattr(torch, opening.dtype or "float32", None), torch.dtype):
-        raise UsageError(f"--dtype {opening.dtype!a} is no dtype of torch: say bfloat16, float32 …")
+        raise UsageError(f"--dtype {opening.dtype!r} is no dtype of torch: say bfloat16, float32 …")
     try:
         torch.empty(0, device=opening.device)
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
-        raise UsageError(f"--device {opening.device!a}: {why}") from None
+        raise UsageError(f"--device {opening.device!r}: {why}") from None
     if opening.hold not in ("dense", "codes"):
-        raise UsageError(f"--hold is 'dense' or 'codes', not {opening.hold!a}")
+        raise UsageError(f"--hold is 'dense' or 'codes', not {opening.hold!r}")
 
 
 class _Maker:

@@ -123,7 +123,7 @@ def side_file(bank: Bank, files: Mapping[str, str], name: str) -> bytes | None:
         return None
     data = bank.file.read_whole(file_key(content)).tobytes()
     if content_digest(data) != content:
-        raise BankDamaged(f"{bank.file.path}: tensor {file_key(content)!a} is damaged")
+        raise BankDamaged(f"{bank.file.path}: tensor {file_key(content)!r} is damaged")
     return data
 
 

@@ -1,5 +1,7 @@
 """Frozen records shared by all layers: dtypes, tensors, transforms, options."""
 
+from randes_cli.specs.options import CHOOSERS as CHOOSERS
+from randes_cli.specs.options import CHOSEN as CHOSEN
 from randes_cli.specs.options import DEVICES as DEVICES
 from randes_cli.specs.options import ENGINES as ENGINES
 from randes_cli.specs.options import EditOptions as EditOptions
@@ -7,6 +9,8 @@ from randes_cli.specs.options import OpenOptions as OpenOptions
 from randes_cli.specs.options import PackOptions as PackOptions
 from randes_cli.specs.options import RunOptions as RunOptions
 from randes_cli.specs.options import TaskInput as TaskInput
+from randes_cli.specs.options import check_chosen as check_chosen
+from randes_cli.specs.options import check_groups as check_groups
 from randes_cli.specs.options import check_shard_size as check_shard_size
 from randes_cli.specs.options import check_task_name as check_task_name
 from randes_cli.specs.tensors import DTYPES as DTYPES

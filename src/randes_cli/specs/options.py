@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from randes_cli.errors import UsageError
@@ -75,6 +75,22 @@ class EditOptions:
         check_shard_size(self.max_shard_size)
 
 
+#: Options that choose others, and those that they choose.
+CHOOSERS = ("fit", "keep")
+CHOSEN = ("bits", "groups", "share")
+
+
+def check_chosen(given: Collection[str]) -> None:
+    """Refuse an option beside another one that chooses it; `given` are the names of all."""
+    chooser = next((name for name in CHOOSERS if name in given), None)
+    said = [f"--{name}" for name in CHOSEN if name in given]
+    if chooser is not None and said:
+        raise UsageError(
+            f"--{chooser} chooses bits, groups and share: leave out {' and '.join(said)}, or say "
+            f"{'it' if len(said) == 1 else 'them'} without --{chooser}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class PackOptions:
     """Everything besides the checkpoints that decides a new bank's bytes.
@@ -84,11 +100,12 @@ class PackOptions:
         share: superpositions have one element in this many of each matrix: 1, 2, 4 or 8.
         seed: bank seed; a task's seed is this plus its index.
         fit: choose the bits, groups and share that are predicted to keep most of the gain in a
-            bank of this size (``500MB``) or ratio to the base (``1.1``); then these do not count.
+            bank of this size (``500MB``) or ratio to the base (``1.1``); none of them beside it.
         exact: a regular expression: tensors with such names are kept exactly, for each task.
         keep: choose them for the smallest bank that is predicted to keep this share of the gain
             over the base (``99%``).
-        groups: superpositions side by side; tasks that name none are dealt by index.
+        groups: superpositions side by side; tasks that name none are dealt by index (1: as many
+            as the tasks name).
         capacity: tasks that an 8-bit superposition must have room for
             (None: twice the tasks of the largest group, at least 16).
         steps: step exponents by tensor name, in place of the measured ones.
@@ -126,6 +143,8 @@ class PackOptions:
             check_pattern("--exact", self.exact)
         if self.fit is not None and self.keep is not None:
             raise UsageError("--fit asks for a size and --keep for a quality: give one of them")
+        usual = {"fit": None, "keep": None, "bits": 16, "groups": 1, "share": 1}
+        check_chosen([name for name, value in usual.items() if getattr(self, name) != value])
         if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
         if type(self.share) is not int or self.share not in SHARES:
@@ -135,10 +154,10 @@ class PackOptions:
         if self.capacity is not None:
             LIMITS["capacity"].check("--capacity", self.capacity)
         for name, step in self.steps.items():
-            LIMITS["step"].check(f"steps[{name!a}]", step)
+            LIMITS["step"].check(f"steps[{name!r}]", step)
         for name, width in self.widths.items():
             if type(width) is not int or width not in (16, 8):
-                raise UsageError(f"widths[{name!a}] must be 16 or 8, not {width}")
+                raise UsageError(f"widths[{name!r}] must be 16 or 8, not {width}")
         put(self, base_storage=choose("--base", BaseStorage, self.base_storage))
 
 
@@ -173,7 +192,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         Limit(0, 2**31 - 1).check("--threads", self.threads)
         if self.engine not in ENGINES:
-            raise UsageError(f"--engine {self.engine!a}: choose from {', '.join(ENGINES)}")
+            raise UsageError(f"--engine {self.engine!r}: choose from {', '.join(ENGINES)}")
         if self.address is not None and self.engine != "ray":
             raise UsageError("--address is of a Ray cluster: say --engine ray")
         for option, value in (
@@ -183,22 +202,36 @@ class RunOptions:
             if value is not None:
                 Limit(1, 2**63 - 1).check(option, value)
         if self.device not in DEVICES:
-            raise UsageError(f"unknown device {self.device!a}; choose from {', '.join(DEVICES)}")
+            raise UsageError(f"unknown device {self.device!r}; choose from {', '.join(DEVICES)}")
 
 
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
 #: Names that Windows reserves for devices, whatever their suffix.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def check_task_name(name: str) -> str:
     """Return `name` when it may name a task and its output file; raise UsageError else."""
-    if not _TASK_NAME.fullmatch(name) or _DEVICES.fullmatch(name) or name.endswith("."):
-        raise UsageError(
-            f"task name {name[:120]!a}: use 1-100 of A-Z a-z 0-9 . _ - without a leading or "
-            "trailing dot (say NAME=PATH)"
-        )
-    return name
+    wrong = _wrong_with(name)
+    if wrong is None:
+        return name
+    raise UsageError(
+        f"task name {name[:120]!r}: use 1-100 of A-Z a-z 0-9 . _ - without a leading or "
+        f"trailing dot, not {wrong} (say NAME=PATH with another NAME)"
+    )
+
+
+def _wrong_with(name: str) -> str | None:
+    """What keeps a text from naming a task, in words; None where nothing does."""
+    if _TASK_NAME.fullmatch(name) and not _DEVICES.fullmatch(name) and not name.endswith("."):
+        return None
+    strange = _NO_NAME.search(name)
+    if strange:
+        return "a blank" if strange[0] == " " else repr(strange[0])
+    if _DEVICES.fullmatch(name):
+        return "a device of Windows"
+    return f"{len(name)} characters" if len(name) > 100 or not name else "such a dot"
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -225,3 +258,11 @@ class TaskInput:
         if group is not None:
             LIMITS["group"].check(f"{name}: its group", group)
         put(self, name=name, source=as_source(source), index=index, group=group)
+
+
+def check_groups(tasks: Iterable[TaskInput], groups: int) -> None:
+    """Refuse a task that names a group beyond the `groups` that were asked for."""
+    for task in tasks:
+        if task.group is not None and task.group >= groups:
+            made = f"groups 0 to {groups - 1}" if groups > 1 else "one group, 0"
+            raise UsageError(f"{task.name}@{task.group}: --groups {groups} makes {made}")

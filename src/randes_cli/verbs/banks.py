@@ -94,7 +94,7 @@ def inspect(
     from randes_cli.ops.describe import describe, describe_task
 
     if by not in ("type", "layer"):
-        raise UsageError(f"--by {by!a}: say type or layer")
+        raise UsageError(f"--by {by!r}: say type or layer")
     with open_bank(as_source(bank)) as file:
         rows = () if task is None else describe_task(file, task, by=by)
         found = Inspection(describe(file, by=by), rows)
@@ -120,7 +120,8 @@ def verify(
     """Compare every byte of a bank with its digests; `quick` looks at header and statistics only.
 
     A damaged bank is no error here: the report names the damage and the tasks that it hurts.
-    With `against` (and a sound bank) tasks are retrieved and compared with their originals.
+    With `against` (and a sound bank) tasks are retrieved and compared with their originals;
+    `strange` of the report names those whose checkpoint is not the one that was packed.
     With `prune` the files among its shards that its index does not name are removed (an edit that
     was killed leaves some).
     Raises MissingError; BankDamaged where not even the header, the manifest and the digests can

@@ -18,7 +18,7 @@ import numpy as np
 
 from randes_cli import __version__
 from randes_cli.core.arrays import F64
-from randes_cli.errors import printable
+from randes_cli.errors import counted, printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
 from randes_cli.stats.breakdown import GroupRow
@@ -78,8 +78,13 @@ def _cards(report: BankReport) -> list[dict[str, str]]:
 
 
 def _facts(report: BankReport) -> list[tuple[str, str]]:
+    live = f"{report.bits} bits, " if len(report.sealed) < report.groups else ""
     pairs = [
-        ("base", f"{report.base_source} ({report.base_tensors:,} tensors, {report.base_storage})"),
+        (
+            "base",
+            f"{report.base_source} ({counted(report.base_tensors, 'tensor')}, "
+            f"{report.base_storage})",
+        ),
         ("content", report.base_fingerprint),
         (
             "transform",
@@ -88,18 +93,17 @@ def _facts(report: BankReport) -> list[tuple[str, str]]:
         ),
         (
             "superposition",
-            f"{report.bits} bits, {report.groups} group{'s' * (report.groups > 1)}, "
-            f"seed {report.seed}",
+            f"{live}{counted(report.groups, 'group')}, seed {report.seed}",
         ),
     ]
     if report.sealed:
-        cut = (f"group {group} at {bits} bits" for group, bits in report.sealed.items())
+        cut = (f"group {group} at {counted(bits, 'bit')}" for group, bits in report.sealed.items())
         pairs.append(("sealed", ", ".join(cut)))
     if report.shares:
         shares = (f"group {group}: 1/{every}" for group, every in report.shares.items())
         pairs.append(("share of the elements", ", ".join(shares)))
     if report.forgotten:
-        pairs.append(("forgotten", f"{report.forgotten} tasks remain as interference"))
+        pairs.append(("forgotten", f"{counted(report.forgotten, 'task')} left as interference"))
     return [(name, printable(value)) for name, value in pairs]
 
 

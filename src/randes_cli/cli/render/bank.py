@@ -46,14 +46,14 @@ def _transform(report: BankReport) -> str:
     parts = f"shuffle {report.shuffle}, signs {report.signs}"
     if report.targets != "all" or report.every != 1:
         parts += f", targets {report.targets}, every {report.every}, rest {report.rest}"
-    return f"{report.transform} ({parts}) · {report.bits} bits · seed {report.seed}"
+    live = f" · {report.bits} bits" if len(report.sealed) < report.groups else ""
+    return f"{report.transform} ({parts}){live} · seed {report.seed}"
 
 
 def _groups(report: BankReport) -> list[tuple[str, str]]:
     """The line on groups, where there are several or one is sealed."""
     sealed = [
-        f"{groups} sealed at {bits} bit" + ("s" if bits > 1 else "")
-        for bits, groups in _sealed(report).items()
+        f"{groups} sealed at {counted(bits, 'bit')}" for bits, groups in _sealed(report).items()
     ]
     shares = [f"{groups} on 1/{every} of the elements" for every, groups in _shares(report).items()]
     if report.groups == 1 and not (sealed or shares):
@@ -86,7 +86,7 @@ def _header(report: BankReport, width: int) -> list[Text]:
         ),
     ]
     if report.forgotten:
-        pairs.append(("forgotten", f"{counted(report.forgotten, 'task')} remain as interference"))
+        pairs.append(("forgotten", f"{counted(report.forgotten, 'task')} left as interference"))
     return [Text.assemble((name, "bold"), f"  {size}"), *fields(pairs, width)]
 
 

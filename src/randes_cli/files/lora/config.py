@@ -117,7 +117,7 @@ def read_config(adapter: Checkpoint) -> dict[str, Any]:
     kind = str(found.get("peft_type"))
     if kind.upper() not in _KINDS:
         raise CheckpointError(
-            f"{adapter.source}: a {kind[:40]!a} adapter; only LoRA is supported "
+            f"{adapter.source}: a {kind[:40]!r} adapter; only LoRA is supported "
             "(merge it with PEFT and give the full checkpoint)"
         )
     return found
@@ -201,7 +201,7 @@ def _checked(source: str, found: Mapping[str, Any]) -> LoraConfig:
     try:
         return _parsed(found)
     except (TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
-        raise CheckpointError(f"{source}: {CONFIG}: {str(error)[:200]!a}") from None
+        raise CheckpointError(f"{source}: {CONFIG}: {str(error)[:200]!r}") from None
 
 
 def _parsed(found: Mapping[str, Any]) -> LoraConfig:
@@ -236,18 +236,18 @@ def _tokens(found: Any) -> dict[str, tuple[int, ...]]:
 
 def _pattern(text: str) -> str:
     if len(text) > _MOST_LETTERS or _ENDLESS.search(text):
-        raise ValueError(f"the pattern {text[:80]!a} can take too long to match")
+        raise ValueError(f"the pattern {text[:80]!r} can take too long to match")
     re.compile(rf"(.*\.)?({text})$")
     return text
 
 
 def _rank(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"rank {str(value)[:40]!a} is no positive integer")
+        raise ValueError(f"rank {str(value)[:40]!r} is no positive integer")
     return value
 
 
 def _alpha(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-        raise ValueError(f"alpha {str(value)[:40]!a} is no finite number")
+        raise ValueError(f"alpha {str(value)[:40]!r} is no finite number")
     return float(value)

@@ -33,7 +33,7 @@ def loaded(source: str, update: Update, values: Callable[[str], F64]) -> LowRank
             left, right = right.swapaxes(1, 2), left.swapaxes(1, 2)
     made = low_rank(np.ascontiguousarray(left), np.ascontiguousarray(right), update.scaling)
     if np.isnan(made.unit):
-        raise CheckpointError(f"{source}: tensor {update.b!a} or its pair is not finite")
+        raise CheckpointError(f"{source}: tensor {update.b!r} or its pair is not finite")
     return made
 
 
@@ -53,7 +53,7 @@ def dora_gains(
     squares = Squares(rows, width, across=update.flip)
     if len(lengths) != (width if update.flip else rows):
         raise MismatchError(
-            f"{source}: {update.magnitude!a} has {len(lengths)} lengths, the base's weight "
+            f"{source}: {update.magnitude!r} has {len(lengths)} lengths, the base's weight "
             f"{width if update.flip else rows} outputs"
         )
     high = max(1, _BLOCK // max(1, width))
@@ -64,5 +64,5 @@ def dora_gains(
     with np.errstate(divide="ignore", invalid="ignore"):
         gains = lengths / squares.roots()
     if not np.isfinite(gains).all():
-        raise CheckpointError(f"{source}: {update.magnitude!a} or what it is of is zero")
+        raise CheckpointError(f"{source}: {update.magnitude!r} or what it is of is zero")
     return Gains(gains, width, update.flip)

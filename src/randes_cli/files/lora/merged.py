@@ -198,7 +198,7 @@ class MergedAdapter:
         adapted = {tie.embedding, tie.head} & set(self._updates)
         if adapted and not whole:
             raise MismatchError(
-                f"{self.source}: has a low-rank update of {sorted(adapted)[0]!a}, which the base "
+                f"{self.source}: has a low-rank update of {sorted(adapted)[0]!r}, which the base "
                 "ties to another name; PEFT's own merge changes both: keep it an adapter "
                 "(--adapters), or untie the base first"
             )
@@ -211,7 +211,7 @@ class MergedAdapter:
         head = find_tie(self._base.tensors, None, start)
         if name is not None and head is None and name in {*self._updates, *self._saved}:
             self.notes += (
-                f"changes {name!a}: a head that shares it changes too (the base has no config.json "
+                f"changes {name!r}: a head that shares it changes too (the base has no config.json "
                 "to tell)",
             )
 
@@ -245,7 +245,7 @@ class MergedAdapter:
         if dora is None:
             return found, None
         if len(updates) > 1:
-            raise MismatchError(f"{self.source}: adapts {name!a} more than once, once by DoRA")
+            raise MismatchError(f"{self.source}: adapts {name!r} more than once, once by DoRA")
         tensor = self.tensors[name]
 
         def block(first: int, count: int) -> F64:
@@ -294,5 +294,5 @@ class MergedAdapter:
     def _check(self, name: str, lost: int) -> None:
         if lost:
             raise CheckpointError(
-                f"{self.source}: tensor {name!a} passes the range of the base's dtype when merged"
+                f"{self.source}: tensor {name!r} passes the range of the base's dtype when merged"
             )

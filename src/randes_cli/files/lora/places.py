@@ -41,7 +41,7 @@ def _check(view: View, pairs: Mapping[str, Pair]) -> None:
         owner = text.rpartition(".")[0]
         if not any(name == owner or name.endswith(f".{owner}") for name in owners):
             raise CheckpointError(
-                f"{view.source}: {CONFIG} says target_parameters {text[:200]!a}, "
+                f"{view.source}: {CONFIG} says target_parameters {text[:200]!r}, "
                 "which no tensor adapts"
             )
     if view.config.lora_bias and not any("bias" in pair for pair in pairs.values()):

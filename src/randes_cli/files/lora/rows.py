@@ -59,7 +59,7 @@ def placed_rows(
         shape = shapes[name].shape
         if rows is None or shape != (len(rows), *twin.shape[1:]) or len(twin.shape) != 2:
             raise CheckpointError(
-                f"{source}: {name!a} has shape {list(shape)}, and its configuration says "
+                f"{source}: {name!r} has shape {list(shape)}, and its configuration says "
                 f"{len(rows or ())} rows of {module}"
             )
         if rows and max(rows) >= twin.shape[0]:
@@ -69,7 +69,7 @@ def placed_rows(
             )
         data = np.empty(shapes[name].elements * ITEM_SIZE[twin.dtype], np.uint8)
         if store(values(name), twin.dtype, data):
-            raise CheckpointError(f"{source}: {name!a} passes the range of the base's dtype")
+            raise CheckpointError(f"{source}: {name!r} passes the range of the base's dtype")
         made[weight] = Rows(rows, data)
     return made
 
@@ -79,7 +79,7 @@ def refuse_both(source: str, rows: Mapping[str, Rows], others: Collection[str]) 
     both = sorted(rows.keys() & set(others))
     if both:
         raise MismatchError(
-            f"{source}: trains tokens of {both[0]!a} and adapts it, too (merge it with PEFT and "
+            f"{source}: trains tokens of {both[0]!r} and adapts it, too (merge it with PEFT and "
             "give the full checkpoint)"
         )
 
@@ -98,7 +98,7 @@ def shared_rows(
         or not np.array_equal(first.data, second.data)
     ):
         raise MismatchError(
-            f"{source}: trains tokens of {tie.head!a} alone, which the base ties to another name; "
+            f"{source}: trains tokens of {tie.head!r} alone, which the base ties to another name; "
             "untie the base first"
         )
     return {tie.head: first} if first is not None and tie.head in tensors else {}

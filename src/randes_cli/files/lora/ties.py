@@ -121,7 +121,7 @@ def refuse_shared(source: str, tie: Tie, config: Mapping[str, Any] | None) -> No
     kind = str((config or {}).get("model_type"))
     if tie.embedding.endswith("shared.weight") or "t5" in kind or kind == "switch_transformers":
         raise MismatchError(
-            f"{source}: changes {tie.embedding!a} or its head, which this kind of model ({kind}) "
+            f"{source}: changes {tie.embedding!r} or its head, which this kind of model ({kind}) "
             "shares among its parts; merge it with PEFT and give the full checkpoint"
         )
 
@@ -137,7 +137,7 @@ def refuse_half(
     rows, others = (tensor.shape[0] for tensor in pair if tensor is not None)
     if rows not in (others, before.shape[0]):
         raise MismatchError(
-            f"{source}: has {rows} rows of {tie.embedding!a} and no new ones of {tie.head!a}, "
+            f"{source}: has {rows} rows of {tie.embedding!r} and no new ones of {tie.head!r}, "
             f"which has {others}: save the adapter with both, or merge it with PEFT and give the "
             "full checkpoint"
         )
