@@ -39,6 +39,8 @@ Run = Callable[..., Result]
         ("unpack bank.randes a -o a.bin", 2, "name a file a.safetensors, or a folder"),
         ("add bank.randes c.safetensors@3", 2, "c@3: bank.randes has one group, 0"),
         ("add bank.randes a.safetensors", 2, "--replace puts the new one in its place"),
+        ("unpack bank.randes a --force", 2, "exists, and is what a was packed from"),
+        ("add bank.randes aa=c.safetensors --replace", 5, "'aa' to replace (nearest: a)"),
         ("pack base.safetensors a.safetensors -o x --device gpu", 2, "choose from cpu, cpu-torch"),
     ],
 )

@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
 from randes_cli.files.bank import BankFile
 from tests.cli.conftest import Result
 
@@ -60,3 +62,19 @@ def test_a_damaged_bank_is_not_measured_and_says_so(
     assert "not measured" in result.out
     found = randes("verify", bank, *against, "--json").json
     assert (found["sound"], found["measured"], found["against"]) == (False, False, [])
+
+
+def test_a_checkpoint_that_was_not_packed_is_measured_and_told_by_its_fingerprint(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    other = load_file(family / "a.safetensors")
+    other["wte.weight"][-1, -1] += 1
+    save_file(other, family / "other.safetensors")
+    against = [f"--against=a={family / 'other.safetensors'}"]
+    against += [f"--against=b={family / 'b.safetensors'}"]
+    said = randes("verify", bank, *against)
+    assert (said.code, "sound" in said.out) == (1, True)
+    assert "other checkpoints than were packed as a (" in said.err
+    found = randes("verify", bank, *against, "--json")
+    assert (found.code, found.json["sound"], found.json["measured"]) == (1, True, True)
+    assert [check["original"] for check in found.json["against"]] == [False, True]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.build.seal import seal
-from randes_cli.errors import MismatchError, UsageError
+from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.atomic import atomic_file
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.verify import measure, verify
@@ -142,15 +142,20 @@ def test_what_is_said_of_tasks_that_go_needs_tasks_that_go(folder: Path) -> None
         with pytest.raises(UsageError, match="--replace takes out"):
             add(bank, new, run=ONE, **more)
     with pytest.raises(UsageError, match="no task of that name goes"):
-        add(bank, new, run=ONE, replace=True, checkpoints={"whole": "x"})
+        again = _inputs(folder, {"whole": "half"})
+        add(bank, again, run=ONE, replace=True, checkpoints={"half": "x"})
 
 
-def test_a_task_that_is_not_there_is_just_added(folder: Path) -> None:
+def test_a_replacement_of_nothing_is_refused_with_the_nearest_task(folder: Path) -> None:
     bank = make_bank(folder, ("whole",), out="fresh-name.randes")
-    other = _copy(bank, "added.randes")
-    add(bank, _inputs(folder, {"half": "half"}), run=ONE, replace=True)
-    add(other, _inputs(folder, {"half": "half"}), run=ONE)
-    assert bank.read_bytes() == other.read_bytes()
+    before = bank.read_bytes()
+    for name, said in (
+        ("whale", r"'whale' to replace \(nearest: whole\); "),
+        ("q", "replace; add"),
+    ):
+        with pytest.raises(MissingError, match=said):
+            add(bank, _inputs(folder, {name: "half"}), run=ONE, replace=True)
+    assert bank.read_bytes() == before
 
 
 def test_a_dry_run_shows_the_replacement_and_changes_nothing(folder: Path) -> None:

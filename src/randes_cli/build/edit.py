@@ -17,6 +17,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import as_place
 from randes_cli.files.lock import bank_lock, edited_bank
+from randes_cli.files.nearest import nearest
 from randes_cli.limits import StrPath, as_source
 from randes_cli.reports import EditReport
 from randes_cli.specs import EditOptions, RunOptions, TaskInput
@@ -38,10 +39,11 @@ def add(
     """Add tasks to a bank; each gets the next unused index.
 
     With `replace` a task takes the place of one of its name, whose delta is subtracted in the
-    same pass: `checkpoints` and `forget` are about those that go, as in `remove`.
+    same pass: `checkpoints` and `forget` are about those that go, as in `remove`. Tasks that are
+    new may come with them.
     Raises MismatchError (another base, or a superposition that would overflow), UsageError (a
-    name that is taken), BankLocked, BankDamaged, CheckpointError, NoSpace, and with `replace`
-    what `remove` raises.
+    name that is taken), MissingError (`replace` where none of the tasks is there), BankLocked,
+    BankDamaged, CheckpointError, NoSpace, and with `replace` what `remove` raises.
     """
     if not tasks:
         raise UsageError("no task to add: name at least one fine-tuned checkpoint")
@@ -56,6 +58,8 @@ def add(
                 f"{bank}: {name} is already in the bank; --replace puts the new one in its place, "
                 "NAME=PATH adds it beside"
             )
+        if replace and not gone:
+            raise _nothing_to_replace(edit.old, tasks[0].name)
         left = [t for t in edit.old.manifest.tasks if t.name not in names]
         check_names([*(TaskInput(task.name, task.source) for task in left), *tasks])
         names_gone = tuple(task.name for task in gone)
@@ -87,6 +91,15 @@ def remove(
     with _edit(bank, options, run, progress) as edit:
         edit.apply(Change(tuple(names), checkpoints or {}, forget))
         return edit.report("removing")
+
+
+def _nothing_to_replace(bank: BankFile, name: str) -> MissingError:
+    """The error of a replacement that would only add."""
+    near = nearest(name, [task.name for task in bank.manifest.tasks])
+    meant = f" (nearest: {near})" if near else ""
+    return MissingError(
+        f"{bank.path}: no task {name!r} to replace{meant}; add it without --replace"
+    )
 
 
 @contextmanager

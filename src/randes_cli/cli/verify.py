@@ -9,7 +9,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
-from randes_cli.errors import BankDamaged, counted
+from randes_cli.errors import BankDamaged, CheckFailed, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ def verify(
         where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
         raise BankDamaged(
             f"{bank}: {counted(len(report.damaged), 'damaged tensor')}{where}; restore a copy"
+        )
+    if report.strange:
+        raise CheckFailed(
+            f"{bank}: sound, but --against has other checkpoints than were packed as "
+            f"{', '.join(report.strange)} (their fingerprints differ)"
         )
 
 

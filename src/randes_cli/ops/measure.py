@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
-from randes_cli.ops.compare import retrieved_and_true
+from randes_cli.ops.compare import content_fingerprint, retrieved_and_true
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import OpenOptions, RunOptions
@@ -43,7 +43,12 @@ class TensorCheck:
 
 @dataclass(frozen=True, slots=True)
 class TaskCheck:
-    """One task measured against its original checkpoint; `exact` counts equal tensors."""
+    """One task measured against its original checkpoint.
+
+    Attributes:
+        exact: how many tensors are equal.
+        original: whether the checkpoint is the one that was packed, by its fingerprint.
+    """
 
     task: str
     cosine: float
@@ -51,6 +56,7 @@ class TaskCheck:
     error: float
     exact: int
     tensors: tuple[TensorCheck, ...]
+    original: bool = True
 
 
 @reading()
@@ -109,8 +115,10 @@ def _measure_task(
             total=sum(tensor.nbytes for tensor in retrieval.tensors.values()),
             progress=progress,
         )
-    _refuse_unlike(retrieval, unlike)
-    return _task_check(bank, retrieval, found)
+        _refuse_unlike(retrieval, unlike)
+        content = content_fingerprint(original, run, progress=progress)
+    same = content == retrieval.task.fingerprint
+    return replace(_task_check(bank, retrieval, found), original=same)
 
 
 def _same_bytes(retrieval: Retrieval, original: Source, kernel: Kernel, piece: Piece) -> bool:

@@ -80,6 +80,11 @@ class VerifyReport:
         """Whether nothing is damaged."""
         return not self.damaged and not self.shards
 
+    @property
+    def strange(self) -> tuple[str, ...]:
+        """Tasks measured against another checkpoint than the one that was packed."""
+        return tuple(check.task for check in self.against if not check.original)
+
 
 def _lost(bank: BankFile) -> dict[str, str]:
     found = summaries(bank.manifest, stored_statistics(bank))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,13 +135,14 @@ def write_side_files(
 ) -> list[str]:
     """Write a task's side files where they belong; say what was changed in them.
 
-    With `dtype` each config.json says that the weights have it. Raises BankDamaged.
+    With `dtype` each config.json says that the weights have it. Raises BankDamaged, before any
+    is written.
     """
     notes = []
+    for content in place.side_files.values():
+        _side_file(bank, content)
     for path, content in place.side_files.items():
-        data = bank.read_whole(file_key(content)).tobytes()
-        if content_digest(data) != content:
-            raise BankDamaged(f"{bank.path}: tensor {file_key(content)!r} is damaged")
+        data = _side_file(bank, content)
         if dtype is not None and path.name == "config.json":
             stored, data = data, with_dtype(data, dtype)
             if data != stored:
@@ -150,6 +152,30 @@ def write_side_files(
         with atomic_file(path, force=force) as file:
             file.write_at(data, 0)
     return notes
+
+
+def _side_file(bank: BankFile, content: str) -> bytes:
+    """A side file's bytes. Raises BankDamaged."""
+    data = bank.read_whole(file_key(content)).tobytes()
+    if content_digest(data) != content:
+        raise BankDamaged(f"{bank.path}: tensor {file_key(content)!r} is damaged")
+    return data
+
+
+@contextmanager
+def new_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """Folders for the time of the block and, unless it fails, after it."""
+    made: list[Path] = []
+    try:
+        for folder in folders:
+            made += [path for path in (folder, *folder.parents) if not path.exists()]
+            make_folder(folder)
+        yield
+    except BaseException:
+        for folder in sorted(made, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # not empty, or never made
+                folder.rmdir()
+        raise
 
 
 def make_folder(folder: Path) -> None:

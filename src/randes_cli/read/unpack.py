@@ -21,6 +21,7 @@ from randes_cli.files.guard import one_command
 from randes_cli.files.location import absolute_source, local_path
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
+from randes_cli.read.originals import Originals
 from randes_cli.read.places import (
     Destination,
     UnpackOptions,
@@ -65,8 +66,9 @@ def unpack(
             Unpacking(file, opened, task, place, options, run)
             for task, place in zip(tasks, places, strict=True)
         ]
+        originals = Originals(file, base)
         for job in jobs:
-            job.check()
+            job.check(originals)
         if not dry_run:
             check_space(_existing(out or Path()), sum(job.bytes for job in jobs))
             if run.engine == "ray":

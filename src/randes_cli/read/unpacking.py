@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +25,13 @@ from randes_cli.files.writer import (
     shards_of,
     weight_files,
 )
+from randes_cli.read.originals import Originals
 from randes_cli.read.pieces import Piece
 from randes_cli.read.places import (
     Destination,
     UnpackOptions,
     by_component,
-    make_folder,
+    new_folders,
     output_metadata,
     write_side_files,
 )
@@ -104,13 +105,12 @@ class Unpacking:
         whole = layout and path.name in {Path(target).name for target in layout.values()}
         return None if whole and not takes_shards(path.name) else self.options.shard_bytes
 
-    def check(self) -> None:
+    def check(self, originals: Originals) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
         files = self.files()
         for path in files:
             if path.parent.exists():
-                if not self.options.force:
-                    self._keep_original(path)
+                originals.refuse(path)
                 check_target(path, force=self.options.force)
         for path in self.place.weights.values():
             others = [path.with_name(index_name(path.name)), path, *shards_of(path)]
@@ -118,27 +118,16 @@ class Unpacking:
             if other is not None:
                 raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
 
-    def _keep_original(self, path: Path) -> None:
-        """Refuse the very checkpoint that the task was packed from: what comes back is another."""
-        task, home = self.retrieval.task, self.bank.path
-        if not isinstance(home, Path) or not task.source:
-            return
-        with suppress(OSError):
-            if path.samefile(home.parent / task.source):
-                raise UsageError(
-                    f"{path}: exists, and is what {task.name} was packed from: name another place "
-                    "with -o (--force replaces it)"
-                )
-
     def write(self, progress: Progress) -> None:
-        """Write side files, then the weights: a folder without weights loads as nothing."""
-        for path in self.files():
-            make_folder(path.parent)
-        self.notes += write_side_files(
-            self.bank, self.place, force=self.over, dtype=self.options.dtype
-        )
-        with self._writers() as writers:
+        """Write the weights and then side files, but commit the weights last.
+
+        A folder without weights loads as nothing; one whose writing fails has nothing new.
+        """
+        with new_folders(path.parent for path in self.files()), self._writers() as writers:
             self._write_weights(writers, progress)
+            self.notes += write_side_files(
+                self.bank, self.place, force=self.over, dtype=self.options.dtype
+            )
 
     @contextmanager
     def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:

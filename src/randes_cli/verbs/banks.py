@@ -120,7 +120,8 @@ def verify(
     """Compare every byte of a bank with its digests; `quick` looks at header and statistics only.
 
     A damaged bank is no error here: the report names the damage and the tasks that it hurts.
-    With `against` (and a sound bank) tasks are retrieved and compared with their originals.
+    With `against` (and a sound bank) tasks are retrieved and compared with their originals;
+    `strange` of the report names those whose checkpoint is not the one that was packed.
     With `prune` the files among its shards that its index does not name are removed (an edit that
     was killed leaves some).
     Raises MissingError; BankDamaged where not even the header, the manifest and the digests can
