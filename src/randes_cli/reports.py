@@ -115,7 +115,8 @@ class EditReport:
 
     `estimated` lists the pairs of task indices whose cosines are estimates, because a
     checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so
-    many tasks), `kept`, or None where none came.
+    many tasks), `kept`, or None where none came. `kept_exactly` is as `pack` reports it, of the
+    tasks that came; in `after` these have what was read of them, and notes.
     """
 
     bank: str
@@ -129,6 +130,7 @@ class EditReport:
     estimated: tuple[tuple[int, int], ...]
     adapters: str | None = None
     merged: int = 0
+    kept_exactly: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Participant
+from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
 from randes_cli.errors import MismatchError, MissingError, UsageError, counted
@@ -251,6 +252,7 @@ class Edit:
         build.sample()
         merged = sum(isinstance(one.source, MergedAdapter) for one in self.coming)
         kept = bool(self.coming) and manifest.base.storage is BaseStorage.zero
+        coming = {one.index: one for one in self.coming}
 
         def report(built: Built) -> EditReport:
             return EditReport(
@@ -261,10 +263,14 @@ class Edit:
                 read_bytes=build.read_bytes,
                 buffer_bytes=build.workers.buffer_bytes,
                 before=self.before,
-                after=summaries(built.manifest, built.statistics),
+                after=tuple(
+                    task_summary(coming[task.index], task) if task.index in coming else task
+                    for task in summaries(built.manifest, built.statistics)
+                ),
                 estimated=tuple(sorted(built.statistics.estimated)),
                 adapters="kept" if kept else "merged" if merged else None,
                 merged=merged,
+                kept_exactly={one.name: dict(one.fit.exact) for one in self.coming},
             )
 
         return report(build.preview()) if options.dry_run else build.write(report)

@@ -159,7 +159,7 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
 
     Made before the edit: nothing is loaded, and so nothing can fail, after its commit.
     """
-    from randes_cli.cli.render.packed import adapter_line
+    from randes_cli.cli.render.packed import adapter_line, task_notes
     from randes_cli.cli.render.tables import edit_table
     from randes_cli.cli.render.verdict import lost_lines
 
@@ -176,6 +176,7 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
             lambda width: [*adapter_line(report, len(came)), *edit_table(report, width)],
             read=report.read_bytes,
             written=report.bytes_after,
+            before=task_notes(report),
             after=[*lost_lines(report.after), *([words] if names else [])],
         )
 

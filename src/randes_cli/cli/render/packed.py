@@ -23,16 +23,22 @@ def pack_notes(report: PackReport, *, full: bool = True) -> list[str]:
 
     What is said of several tasks is said once. Without `full` the first of many lines.
     """
-    told = [(task.name, text) for task in report.tasks for text in task.notes]
-    told += [
-        (name, text) for name, kept in report.kept_exactly.items() for text in _kept_exactly(kept)
-    ]
-    made = [*report.notes, *_joined(told), *lost_lines(report.tasks)]
+    made = [*report.notes, *task_notes(report), *lost_lines(report.tasks)]
     made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
     if full or len(made) <= _MOST_NOTES:
         return made
     left = counted(len(made) - _MOST_NOTES, "more note")
     return [*made[:_MOST_NOTES], f"… {left} (--full)"]
+
+
+def task_notes(report: PackReport | EditReport) -> list[str]:
+    """How the tasks that came were taken; what is said of several is said once."""
+    tasks = report.tasks if isinstance(report, PackReport) else report.after
+    told = [(task.name, text) for task in tasks for text in task.notes]
+    told += [
+        (name, text) for name, kept in report.kept_exactly.items() for text in _kept_exactly(kept)
+    ]
+    return _joined(told)
 
 
 def _joined(told: Iterable[tuple[str, str]]) -> list[str]:
