@@ -21,3 +21,8 @@ settings.load_profile("randes")
 def packer(tmp_path: Path) -> Packer:
     """Packs state dicts in a folder of its own."""
     return Packer(tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Clusters last: a process that has talked to Ray cannot fork any more, as other tests do."""
+    items.sort(key=lambda item: Path(item.path).parent.name == "cluster")
