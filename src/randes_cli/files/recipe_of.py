@@ -27,7 +27,7 @@ def recipe_text(manifest: Manifest, *, full: bool = False) -> str:
     body: dict[str, Any] = {} if zero else {"base": manifest.base.source}
     body["tasks"] = {task.name: _task(manifest, task, place) for place, task in _places(manifest)}
     body["options"] = _options(manifest, full=full)
-    text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
     return "".join(f"# {line}\n" for line in _not_said(manifest, full=full)) + text
 
 
