@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+
+from tests.loopback import serving
 
 LARGE = 2000
 
@@ -398,16 +399,8 @@ class Handler(BaseHTTPRequestHandler):
 def running() -> Iterator[HubServer]:
     """A server on a free port of 127.0.0.1 while the block runs."""
     hub = HubServer()
-    handler = type("BoundHandler", (Handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield hub
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler, hub=hub) as hub.url:
+        yield hub
 
 
 def _renew_sessions() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+
+from tests.loopback import serving
 
 
 @dataclass
@@ -92,16 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
 def running() -> Iterator[Web]:
     """A server on a free port while the block runs."""
     web = Web()
-    handler = type("BoundHandler", (_Handler,), {"web": web})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        web.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield web
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(_Handler, web=web) as web.url:
+        yield web
 
 
 @pytest.fixture
