@@ -102,7 +102,8 @@ def test_spreads_are_those_of_each_unit_by_itself(inputs: Inputs) -> None:
                     squares[n] += float(np.square(delta, dtype=np.float64).sum())
                     sizes[n] += delta.size
                     peak = max(peak, float(np.abs(delta).max()))
-        assert spread.squares == tuple(a / n if n else 0.0 for a, n in zip(squares, sizes, strict=True))
+        means = [a / n if n else 0.0 for a, n in zip(squares, sizes, strict=True)]
+        assert spread.squares == tuple(means)
         assert (spread.rms, spread.peak) == (max(spread.squares) ** 0.5, peak)
 
 
