@@ -16,7 +16,7 @@ from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_output import BankOutput
 from randes_cli.files.bank_store import BankStore
 from randes_cli.files.container import FRAME, Container, room_of
-from randes_cli.files.digests import DIGEST_BYTES, digest
+from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import Manifest, decode, encode
 from randes_cli.files.shard_folder import NewShard
@@ -29,7 +29,6 @@ from randes_cli.files.shards import (
     shard_key,
 )
 from randes_cli.limits import MOST_HEADER, MOST_MANIFEST
-from randes_cli.plan import chunks
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 
 #: What the header of a new bank says of it.
@@ -231,7 +230,7 @@ class BankWriter:
     def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
         """Write a placed tensor whose data are at hand."""
         self.write(tensor.name, 0, data)
-        _set_digests(self._files[self._of[tensor.name]].container, tensor, data)
+        self._files[self._of[tensor.name]].container.digest_whole(tensor, data)
 
     # Finishing
 
@@ -295,7 +294,7 @@ class BankWriter:
         for key, data in parts:
             tensor = TensorInfo(key, "U8", (len(data),))
             container.place(tensor)
-            _set_digests(container, tensor, data)
+            container.digest_whole(tensor, data)
         container.place_checks()
         room = self.room if self.out.most is None else None
         header = container.header(metadata, size=room)
@@ -322,10 +321,3 @@ class BankWriter:
             raise UsageError(f"{self.out.path}: a manifest of more than {MOST_MANIFEST} bytes")
         check_agreement(read, {t.name: t for f in self._files for t in f.container.tensors})
         return text
-
-
-def _set_digests(container: Container, tensor: TensorInfo, data: bytes) -> None:
-    size = len(data) // max(1, tensor.elements)
-    for number, rect in enumerate(chunks(*tensor.matrix)):
-        piece = data[rect.start * size : (rect.start + rect.elements) * size]
-        container.set_digest(tensor.name, number, digest(piece))
