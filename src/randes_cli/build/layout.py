@@ -15,7 +15,7 @@ from randes_cli.files.bank_keys import MANIFEST, cut_key, parse_key, sealed_tens
 from randes_cli.files.bank_writer import header_room
 from randes_cli.files.container import Container
 from randes_cli.files.manifest import Manifest, encode
-from randes_cli.files.records import SealRecord
+from randes_cli.files.seal_record import SealRecord
 from randes_cli.plan import sealable, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo

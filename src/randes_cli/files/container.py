@@ -58,7 +58,7 @@ class Container:
         self._digests[at : at + len(values)] = values
 
     def digest_whole(self, tensor: TensorInfo, data: bytes) -> None:
-        """Record the digests of a tensor whose bytes are at hand."""
+        """Record the digests of a tensor whose data are at hand."""
         size = len(data) // max(1, tensor.elements)
         for number, rect in enumerate(chunks(*tensor.matrix)):
             piece = data[rect.start * size : (rect.start + rect.elements) * size]
