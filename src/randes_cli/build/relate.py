@@ -27,8 +27,8 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit
-from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.sealed import StepsReader
+from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.specs import OpenOptions
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells
@@ -41,22 +41,22 @@ class Echo:
     def __init__(self, bank: BankFile, task: TaskRecord) -> None:
         self.bank, self.task = bank, task
         self.group, self.seed, self.index = task.group, task.seed, task.index
-        self._retrieval = Retrieval(bank, None, task)
+        self._tensors = TaskTensors(bank, task)
         self._reader = StepsReader(bank, task.group, _trust)
 
     def delta(self, base: Sample, name: str) -> F32 | None:
         """The retrieved delta on a sample of a tensor; None where there is none."""
-        unit, position = self._retrieval.place(name)
-        key = self._retrieval.sum_key(name)
+        unit, position = self._tensors.place(name)
+        key = self._tensors.sum_key(name)
         if key not in self.bank:
             return None
         flips = unit.flips(self.seed, position)
         return np.concatenate([self._run(unit, key, flips, name, rect) for rect in base.runs])
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
-        step = self._retrieval.share(name).every * 2.0 ** self.bank.manifest.steps[name]
+        step = self._tensors.share(name).every * 2.0 ** self.bank.manifest.steps[name]
         signs = unit.window(flips, rect, step).values()
-        held = self._retrieval.held(name)
+        held = self._tensors.held(name)
         return self._reader.steps(held, rect.start, rect.elements) * signs.reshape(-1)
 
 
@@ -74,7 +74,7 @@ def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) ->
         opened = reopen(stack, task.name, path, draft.base, OpenOptions().recorded(task.pickle))
     except RandesError:
         return echo
-    if opened.source.tensors != Retrieval(bank, None, task).tensors:
+    if opened.source.tensors != TaskTensors(bank, task).tensors:
         return echo
     opened = opened.under(task.ties)
     fit = fit_task(draft.base.tensors, opened.source.tensors, draft.unit_of)

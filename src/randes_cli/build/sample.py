@@ -138,7 +138,7 @@ def sampled_lengths(
         peak = int(
             max((float(np.abs(delta).max()) for *_, delta in found), default=0.0) / 2.0**exponent
         )
-        step = exponent if peak <= GRID_LIMIT else raised_exponent(exponent, peak, bits=16)
+        step = exponent if peak <= GRID_LIMIT else raised_exponent(exponent, peak)
         factor = unit.rows * unit.cols / max(1, sample.elements)
         for row, who, delta in found:
             energy = delta_energy(delta, step)
