@@ -118,3 +118,17 @@ def _sealed(draft: Draft, live: Sequence[TensorInfo], bits: int) -> list[TensorI
     rows = sum(map(superposable, base.values()))
     moments = [TensorInfo(cut_key(group), "F64", cut_shape(rows)) for group in groups]
     return [*kept, *(scale for scale, _ in ordered), *(codes for _, codes in ordered), *moments]
+
+
+class TooLarge(Exception):
+    """A bank would come to more bytes than it may have: so many."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+def check_limit(size: int, limit: int | None) -> None:
+    """Raise TooLarge where a bank may not have this size."""
+    if limit is not None and size > limit:
+        raise TooLarge(size)
