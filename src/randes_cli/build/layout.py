@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from randes_cli.build.copies import closing_tensors
@@ -18,7 +18,7 @@ from randes_cli.files.manifest import Manifest, encode
 from randes_cli.files.records import SealRecord
 from randes_cli.plan import sealable, superposable
 from randes_cli.reports import Alternative
-from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.stored import Cells, Statistics
 
@@ -77,6 +77,20 @@ def choice_size(
     )
     made = with_defaults(made, statistics.known)
     return new_size(other, width, made, statistics, seal_bits)
+
+
+def default_bits(base: Iterable[TensorInfo], storage: BaseStorage, held: Collection[int]) -> int:
+    """Bits of a live superposition where nobody said how many; `held` are the tasks by group.
+
+    8 where most of the base's floating-point elements take two bytes each or fewer, for a sum of
+    16 would be as large as the base, and where no task is alone in a group: what others leave in
+    it hides the coarser rounding (docs/results.md). Factors of adapters get 16: errors multiply.
+    """
+    sizes = [(ITEM_SIZE[one.dtype], one.elements) for one in base if superposable(one)]
+    narrow = sum(count for size, count in sizes if size <= 2)
+    few = 2 * narrow > sum(count for _, count in sizes)
+    hidden = min(held, default=0) > 1 and storage is not BaseStorage.zero
+    return 8 if few and hidden else 16
 
 
 def default_capacity(held: Iterable[int]) -> int:

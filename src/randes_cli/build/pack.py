@@ -11,7 +11,7 @@ from pathlib import Path
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
-from randes_cli.build.layout import default_capacity
+from randes_cli.build.layout import default_bits, default_capacity
 from randes_cli.build.pack_report import as_sealed, pack_report
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.build.seal import TooLarge, check_limit, seal_locked
@@ -110,9 +110,9 @@ def _packed(
 
     Raises TooLarge in place of writing a bank of more than `limit` bytes.
     """
-    seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
-    if seal_bits is not None:
-        options = replace(options, bits=16)
+    seal_bits, most = None, options.max_shard_size
+    if options.bits is not None and options.bits < 8:
+        seal_bits, options = options.bits, replace(options, bits=16)
     with ExitStack() as stack:
         if not dry_run:
             stack.enter_context(bank_lock(out, wait=0.0, edits=False))
@@ -213,9 +213,10 @@ def pack_draft(inputs: Inputs, out: Place, options: PackOptions) -> Draft:
     """The draft of a new bank: it adds every task to an empty one."""
     base, units = inputs.base, inputs.units
     held = Counter(participant.group for participant in inputs.participants)
+    bits = default_bits(base.source.tensors.values(), base.storage, held.values())
     empty = Manifest(
         transform=inputs.transform,
-        bits=options.bits,
+        bits=options.bits or bits,
         seed=options.seed,
         capacity=options.capacity or default_capacity(held.values()),
         next_index=0,
@@ -251,8 +252,8 @@ def _build(
     """The build of a new bank, its steps chosen: it adds every task to an empty one."""
     draft = pack_draft(inputs, home or out, options)
     steps = Steps(
-        given_steps(inputs.units, options.steps, options.widths, options.bits),
-        bits=options.bits,
+        given_steps(inputs.units, options.steps, options.widths, draft.start.bits),
+        bits=draft.start.bits,
         capacity=draft.start.capacity,
         fixed=False,
     )
