@@ -15,7 +15,7 @@ from randes_cli.files.bank_keys import MANIFEST, cut_key, parse_key, sealed_tens
 from randes_cli.files.bank_writer import header_room
 from randes_cli.files.container import Container
 from randes_cli.files.manifest import Manifest, encode
-from randes_cli.files.records import SealRecord
+from randes_cli.files.seal_record import SealRecord
 from randes_cli.plan import sealable, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
@@ -132,3 +132,17 @@ def _sealed(draft: Draft, live: Sequence[TensorInfo], bits: int) -> list[TensorI
     rows = sum(map(superposable, base.values()))
     moments = [TensorInfo(cut_key(group), "F64", cut_shape(rows)) for group in groups]
     return [*kept, *(scale for scale, _ in ordered), *(codes for _, codes in ordered), *moments]
+
+
+class TooLarge(Exception):
+    """A bank would come to more bytes than it may have: so many."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+def check_limit(size: int, limit: int | None) -> None:
+    """Raise TooLarge where a bank may not have this size."""
+    if limit is not None and size > limit:
+        raise TooLarge(size)

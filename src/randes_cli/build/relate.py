@@ -6,15 +6,16 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 
 from randes_cli.build.draft import Draft
-from randes_cli.build.participants import Participant
-from randes_cli.build.sample import Deltas, Measured, gather_grams
+from randes_cli.build.measured import Measured
+from randes_cli.build.participants import Deltas, Participant
+from randes_cli.build.sample import gather_grams
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.tails import tails
@@ -27,8 +28,8 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit
-from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.sealed import StepsReader
+from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.specs import OpenOptions
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells
@@ -41,22 +42,22 @@ class Echo:
     def __init__(self, bank: BankFile, task: TaskRecord) -> None:
         self.bank, self.task = bank, task
         self.group, self.seed, self.index = task.group, task.seed, task.index
-        self._retrieval = Retrieval(bank, None, task)
+        self._tensors = TaskTensors(bank, task)
         self._reader = StepsReader(bank, task.group, _trust)
 
     def delta(self, base: Sample, name: str) -> F32 | None:
         """The retrieved delta on a sample of a tensor; None where there is none."""
-        unit, position = self._retrieval.place(name)
-        key = self._retrieval.sum_key(name)
+        unit, position = self._tensors.place(name)
+        key = self._tensors.sum_key(name)
         if key not in self.bank:
             return None
         flips = unit.flips(self.seed, position)
         return np.concatenate([self._run(unit, key, flips, name, rect) for rect in base.runs])
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
-        step = self._retrieval.share(name).every * 2.0 ** self.bank.manifest.steps[name]
+        step = self._tensors.share(name).every * 2.0 ** self.bank.manifest.steps[name]
         signs = unit.window(flips, rect, step).values()
-        held = self._retrieval.held(name)
+        held = self._tensors.held(name)
         return self._reader.steps(held, rect.start, rect.elements) * signs.reshape(-1)
 
 
@@ -74,7 +75,7 @@ def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) ->
         opened = reopen(stack, task.name, path, draft.base, OpenOptions().recorded(task.pickle))
     except RandesError:
         return echo
-    if opened.source.tensors != Retrieval(bank, None, task).tensors:
+    if opened.source.tensors != TaskTensors(bank, task).tensors:
         return echo
     opened = opened.under(task.ties)
     fit = fit_task(draft.base.tensors, opened.source.tensors, draft.unit_of)
@@ -104,8 +105,9 @@ def relate(
             for task in draft.old.manifest.tasks:
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
+        rows = norm_rows(draft.base.tensors.values())
         found, sampled = gather_grams(
-            base, [*tasks, *draft.coming], units, stored.cells, progress, len(tasks)
+            base, [*tasks, *draft.coming], units, stored.cells, rows, progress, len(tasks)
         )
     exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)
@@ -135,14 +137,12 @@ def _joined(
     )
 
 
-def _tails(draft: Draft, sampled: Mapping[str, F64], norms: F64) -> F64:
+def _tails(draft: Draft, sampled: F64, norms: F64) -> F64:
     """The tails of the coming deltas by superposable tensor, zeros of what is not sampled."""
     base = draft.base.tensors
-    made = np.zeros((2, *norms.shape))
-    for row, name in enumerate(norm_rows(base.values())):
-        if name in sampled:
-            made[:, row] = tails(sampled[name], norms[row] / max(1, base[name].elements))
-    return made
+    sizes = [max(1, base[name].elements) for name in norm_rows(base.values())]
+    made = tails(sampled, norms / np.array(sizes, np.float64)[:, None])
+    return np.asarray(made * (sampled[3] > 0))
 
 
 def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:

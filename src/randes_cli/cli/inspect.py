@@ -12,6 +12,7 @@ from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, plain, print_json, print_lines, progress_bar
 from randes_cli.cli.panels import SPEAKS
+from randes_cli.cli.words import originals, run_options
 from randes_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ def inspect(
             bank,
             task,
             by=by.value,
-            against=o.originals(against),
+            against=originals(against),
             base=base,
-            run=o.run_options(threads, None, allow_pickle=allow_pickle),
+            run=run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
     if json:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import BankDamaged, UsageError
+from randes_cli.errors import UsageError
 from randes_cli.files.atomic import OutputFile
-from randes_cli.files.bank_checks import check_agreement
+from randes_cli.files.bank_index import readable, write_index
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_output import BankOutput
 from randes_cli.files.bank_store import BankStore
 from randes_cli.files.container import FRAME, Container, room_of
-from randes_cli.files.digests import DIGEST_BYTES, digest
+from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.header import encode_header
-from randes_cli.files.manifest import Manifest, decode, encode
+from randes_cli.files.manifest import Manifest
 from randes_cli.files.shard_folder import NewShard
 from randes_cli.files.shards import (
     FEATURE,
@@ -28,8 +28,7 @@ from randes_cli.files.shards import (
     part_of,
     shard_key,
 )
-from randes_cli.limits import MOST_HEADER, MOST_MANIFEST
-from randes_cli.plan import chunks
+from randes_cli.limits import MOST_HEADER
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 
 #: What the header of a new bank says of it.
@@ -231,7 +230,7 @@ class BankWriter:
     def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
         """Write a placed tensor whose data are at hand."""
         self.write(tensor.name, 0, data)
-        _set_digests(self._files[self._of[tensor.name]].container, tensor, data)
+        self._files[self._of[tensor.name]].container.digest_whole(tensor, data)
 
     # Finishing
 
@@ -244,11 +243,13 @@ class BankWriter:
         sharded = self.out.most is not None
         if sharded:
             manifest = replace(manifest, features=(*manifest.features, FEATURE))
-        text = self._readable(manifest)
+        tensors = {t.name: t for file in self._files for t in file.container.tensors}
+        text = readable(self.out.path, manifest, tensors)
         metadata = {**METADATA, "version": str(manifest.version)}
         if not sharded:
             self.out.complete(())
-            return self._close_index(self._files[0].container, [(MANIFEST, text)], metadata)
+            parts = [(MANIFEST, text)]
+            return write_index(self.out.index, self._files[0].container, parts, metadata, self.room)
         self.close_shard()
         tables = {}
         total = 0
@@ -258,7 +259,8 @@ class BankWriter:
         self.out.complete(tables)
         parts = [(SHARDS, Layout(self.room, self.out.most or 0).encode())]
         parts += [(shard_key(name), table) for name, table in tables.items()]
-        return total + self._close_index(Container(), [*parts, (MANIFEST, text)], metadata)
+        parts.append((MANIFEST, text))
+        return total + write_index(self.out.index, Container(), parts, metadata)
 
     def _finish_shard(self, file: _File) -> tuple[str, bytes, int]:
         """Name a shard; what the index says of it, and its bytes."""
@@ -287,45 +289,3 @@ class BankWriter:
             out.copy_from(old.fd, 0, file.container.size, file.head)
         self.out.folder.drop(spool)
         return made
-
-    def _close_index(
-        self, container: Container, parts: Sequence[tuple[str, bytes]], metadata: dict[str, str]
-    ) -> int:
-        """Write the last tensors of the file that takes the bank's name, and its header."""
-        for key, data in parts:
-            tensor = TensorInfo(key, "U8", (len(data),))
-            container.place(tensor)
-            _set_digests(container, tensor, data)
-        container.place_checks()
-        room = self.room if self.out.most is None else None
-        header = container.header(metadata, size=room)
-        if room is not None and len(header) != room:
-            raise AssertionError("the header outgrew its reserve")
-        index = self.out.index
-        for key, data in parts:
-            index.write_at(data, len(header) + container.starts[key])
-        checks = container.checks(header)
-        index.write_at(checks, len(header) + container.size - len(checks))
-        index.write_at(header, 0)
-        index.resize(len(header) + container.size)
-        return len(header) + container.size
-
-    def _readable(self, manifest: Manifest) -> bytes:
-        """The manifest's bytes, which a reader takes and finds in agreement with the tensors."""
-        try:
-            text = encode(manifest)
-            read = decode(text)
-        except (BankDamaged, UnicodeEncodeError) as error:
-            reason = f"{self.out.path}: not written, for it could not be read again: {error}"
-            raise UsageError(reason) from None
-        if len(text) > MOST_MANIFEST:
-            raise UsageError(f"{self.out.path}: a manifest of more than {MOST_MANIFEST} bytes")
-        check_agreement(read, {t.name: t for f in self._files for t in f.container.tensors})
-        return text
-
-
-def _set_digests(container: Container, tensor: TensorInfo, data: bytes) -> None:
-    size = len(data) // max(1, tensor.elements)
-    for number, rect in enumerate(chunks(*tensor.matrix)):
-        piece = data[rect.start * size : (rect.start + rect.elements) * size]
-        container.set_digest(tensor.name, number, digest(piece))

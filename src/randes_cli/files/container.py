@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
+from randes_cli.plan import chunks
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: Digits of an offset, and of the two of an entry with the comma between them.
@@ -55,6 +56,13 @@ class Container:
         """Record the digests of all chunks of a tensor, joined."""
         at = self._first[key]
         self._digests[at : at + len(values)] = values
+
+    def digest_whole(self, tensor: TensorInfo, data: bytes) -> None:
+        """Record the digests of a tensor whose data are at hand."""
+        size = len(data) // max(1, tensor.elements)
+        for number, rect in enumerate(chunks(*tensor.matrix)):
+            piece = data[rect.start * size : (rect.start + rect.elements) * size]
+            self.set_digest(tensor.name, number, digest(piece))
 
     @property
     def digests(self) -> bytes:

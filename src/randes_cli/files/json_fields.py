@@ -7,9 +7,10 @@ from enum import Enum
 from math import prod
 from typing import Any, TypeVar
 
+from randes_cli.core.grid import LIMIT
 from randes_cli.errors import BankDamaged
 from randes_cli.files.header import has_control
-from randes_cli.limits import LIMITS, LONGEST_TEXT
+from randes_cli.limits import LIMITS, LONGEST_TEXT, MOST_COEFFICIENT, MOST_SCORE
 from randes_cli.specs import ITEM_SIZE
 
 T = TypeVar("T")
@@ -172,3 +173,33 @@ def as_name_pair(value: object) -> tuple[str, str] | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
     return (value[0], value[1]) if all(isinstance(part, str) for part in value) else None
+
+
+def as_exponent(value: object) -> int | None:
+    return value if LIMITS["step"].holds(value) and isinstance(value, int) else None
+
+
+def as_width(value: object) -> int | None:
+    return value if type(value) is int and value in LIMIT else None
+
+
+def as_cell(value: object) -> tuple[str, tuple[str, ...]] | None:
+    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
+        return None
+    if not isinstance(value[1], list) or not all(isinstance(name, str) for name in value[1]):
+        return None
+    return value[0], tuple(value[1])
+
+
+def as_curve(value: object) -> tuple[tuple[float, float], ...] | None:
+    if not isinstance(value, list) or not value:
+        return None
+    made = []
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2:
+            return None
+        at, score = as_number(pair[0], MOST_COEFFICIENT), as_number(pair[1], MOST_SCORE)
+        if at is None or score is None:
+            return None
+        made.append((at, score))
+    return tuple(made)

@@ -13,19 +13,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from randes_cli.core.grid import LIMIT
 from randes_cli.errors import BankDamaged, NewerFormat
 from randes_cli.files.header import parse_json
-from randes_cli.files.json_fields import Fields, as_number, as_pair, as_text
-from randes_cli.files.records import (
-    BaseRecord,
-    SealRecord,
-    TaskRecord,
-    read_transform,
-    seed_limit,
-    transform_json,
+from randes_cli.files.json_fields import (
+    Fields,
+    as_cell,
+    as_curve,
+    as_exponent,
+    as_pair,
+    as_text,
+    as_width,
 )
-from randes_cli.limits import CONTROL, LIMITS, MOST_COEFFICIENT, MOST_SCORE
+from randes_cli.files.records import BaseRecord, TaskRecord
+from randes_cli.files.seal_record import SealRecord
+from randes_cli.files.transform_record import read_transform, seed_limit, transform_json
+from randes_cli.limits import CONTROL
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, SHARES, Transform
 
 #: Required features that this version knows; a bank that names another is refused.
@@ -159,16 +161,16 @@ class Manifest:
             next_index=fields.limited("next_index"),
             base=base,
             tasks=tasks,
-            steps=fields.map("steps", _exponent),
-            widths=fields.map("widths", _width),
+            steps=fields.map("steps", as_exponent),
+            widths=fields.map("widths", as_width),
             groups=groups,
             forgotten=tuple(fields.list("forgotten", as_pair)),
-            cells=tuple(stats.list("cells", _cell)),
+            cells=tuple(stats.list("cells", as_cell)),
             estimated=frozenset(stats.list("estimated", as_pair)),
             features=features,
             sealed=_sealed(fields, groups),
             shares=_shares(fields, groups, version),
-            tuning=fields.optional_map("tuning", _curve),
+            tuning=fields.optional_map("tuning", as_curve),
             version=version,
             stats_extra=stats.rest(),
             extra=fields.rest(),
@@ -235,36 +237,6 @@ def _sealed(fields: Fields, groups: int) -> dict[int, SealRecord]:
             Fields(sealed.value[key], f"sealed[{key}]")
         )
     return made
-
-
-def _exponent(value: object) -> int | None:
-    return value if LIMITS["step"].holds(value) and isinstance(value, int) else None
-
-
-def _width(value: object) -> int | None:
-    return value if type(value) is int and value in LIMIT else None
-
-
-def _cell(value: object) -> tuple[str, tuple[str, ...]] | None:
-    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str):
-        return None
-    if not isinstance(value[1], list) or not all(isinstance(name, str) for name in value[1]):
-        return None
-    return value[0], tuple(value[1])
-
-
-def _curve(value: object) -> tuple[tuple[float, float], ...] | None:
-    if not isinstance(value, list) or not value:
-        return None
-    made = []
-    for pair in value:
-        if not isinstance(pair, list) or len(pair) != 2:
-            return None
-        at, score = as_number(pair[0], MOST_COEFFICIENT), as_number(pair[1], MOST_SCORE)
-        if at is None or score is None:
-            return None
-        made.append((at, score))
-    return tuple(made)
 
 
 def _check_whole(fields: Fields, made: Manifest) -> None:

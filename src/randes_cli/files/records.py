@@ -1,4 +1,4 @@
-"""What a manifest records of the base, of each task, of a seal and of the transform, as JSON.
+"""What a manifest records of the base and of each task, as JSON.
 
 Each record writes and reads its own object. Optional fields that this version does not know
 are kept in `extra` and written back.
@@ -6,42 +6,26 @@ are kept in `extra` and written back.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.header import is_name
-from randes_cli.files.json_fields import (
-    Fields,
-    as_dtype,
-    as_line,
-    as_name_pair,
-    as_shape,
-    as_text,
-    as_typed_shape,
+from randes_cli.files.json_fields import Fields, as_dtype, as_line, as_name_pair, as_shape, as_text
+from randes_cli.files.record_fields import (
+    Tensors,
+    check_known,
+    known_names,
+    read_files,
+    read_layout,
+    read_left_out,
+    read_tensors,
+    read_ties,
 )
-from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
-from randes_cli.files.weight_names import SUFFIXES
+from randes_cli.files.transform_record import seed_limit
 from randes_cli.limits import MOST_COEFFICIENT
-from randes_cli.specs import (
-    FLOAT_DTYPES,
-    BaseStorage,
-    Rest,
-    Shuffle,
-    Signs,
-    TensorInfo,
-    Transform,
-    check_task_name,
-)
-
-#: How the codes and scales of a sealed group lie in the bank; `docs/sealed.md` has the bytes.
-SEAL_LAYOUT = "levels/1"
-
-Tensors = Mapping[str, TensorInfo]
+from randes_cli.specs import FLOAT_DTYPES, BaseStorage, TensorInfo, check_task_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +67,18 @@ class BaseRecord:
     @classmethod
     def from_json(cls, fields: Fields) -> BaseRecord:
         """Read and check its object. Raises BankDamaged naming the field."""
-        tensors = _tensors(fields, "tensors")
+        tensors = read_tensors(fields, "tensors")
         return cls(
             source=fields.line("source"),
             fingerprint=fields.line("fingerprint"),
             storage=fields.choice("storage", BaseStorage),
             metadata=fields.map("metadata", as_text),
             tensors=tensors,
-            files=_files(fields),
-            layout=_layout(fields),
-            left_out=_left_out(fields),
+            files=read_files(fields),
+            layout=read_layout(fields),
+            left_out=read_left_out(fields),
             pickle=fields.optional("pickle", as_line, None),
-            ties=_ties(fields, tensors, tensors),
+            ties=read_ties(fields, tensors, tensors),
             extra=fields.rest(),
         )
 
@@ -211,89 +195,25 @@ class TaskRecord:
             fingerprint=fields.line("fingerprint"),
             metadata=fields.map("metadata", as_text),
             dtype=fields.optional("dtype", as_dtype, None),
-            unchanged=frozenset(_known(fields, "unchanged", base)),
-            missing=frozenset(_known(fields, "missing", base)),
-            own=_tensors(fields, "own"),
+            unchanged=frozenset(known_names(fields, "unchanged", base)),
+            missing=frozenset(known_names(fields, "missing", base)),
+            own=read_tensors(fields, "own"),
             shapes=_shapes(fields, base),
             dtypes=_dtypes(fields, base),
             coefficient=_coefficient(fields, "coefficient", needed=False),
             default=_coefficient(fields, "default", needed=True) if version > 1 else None,
             prefix=fields.optional("prefix", as_name_pair, ("", "")),
             unprefixed=frozenset(fields.optional_list("unprefixed", as_text)),
-            layout=_layout(fields),
-            files=_files(fields),
-            left_out=_left_out(fields),
+            layout=read_layout(fields),
+            files=read_files(fields),
+            left_out=read_left_out(fields),
             pickle=fields.optional("pickle", as_line, None),
             extra=fields.rest(),
         )
         held = {n: t for n, t in base.items() if n not in made.missing} | dict(made.own)
-        made = replace(made, ties=_ties(fields, {**base, **made.own}, held))
+        made = replace(made, ties=read_ties(fields, {**base, **made.own}, held))
         _check_conversions(fields, made, base)
         return made
-
-
-@dataclass(frozen=True, slots=True)
-class SealRecord:
-    """A group whose superposition was cut to `bits`; it is read-only."""
-
-    bits: int
-    layout: str = SEAL_LAYOUT
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Its object in a manifest."""
-        return {"bits": self.bits, "layout": self.layout, **self.extra}
-
-    @classmethod
-    def from_json(cls, fields: Fields) -> SealRecord:
-        """Read and check its object. Raises BankDamaged naming the field."""
-        bits, layout = fields.get("bits", int), fields.line("layout")
-        if bits not in SEAL_BITS:
-            raise fields.fail("bits", f"is {str(bits)[:30]}")
-        if layout != SEAL_LAYOUT:
-            raise fields.fail("layout", f"is {layout[:60]!r}, which this version does not know")
-        return cls(bits, layout, fields.rest())
-
-
-def transform_json(transform: Transform) -> dict[str, Any]:
-    """A transform's object in a manifest."""
-    made: dict[str, Any] = {
-        "shuffle": transform.shuffle.value,
-        "signs": transform.signs.value,
-        "targets": transform.targets,
-        "every": transform.every,
-        "rest": transform.rest.value,
-    }
-    if transform.matched is not None:
-        made["matched"] = sorted(transform.matched)
-    if transform.exact:
-        made["exact"] = sorted(transform.exact)
-    return {**made, **transform.extra}
-
-
-def seed_limit(version: int) -> str:
-    """Which limit holds for seeds in a version of the format."""
-    return "seed" if version > 1 else "seed of version 1"
-
-
-def read_transform(fields: Fields, base: Tensors, version: int) -> Transform:
-    """The transform; a pattern in ``targets`` is only shown, ``matched`` is what counts."""
-    targets = fields.line("targets")
-    matched = None if targets == "all" else frozenset(_known(fields, "matched", base))
-    signs = fields.choice("signs", Signs)
-    if signs is Signs.two_sided and version < 2:
-        raise fields.fail("signs", "is not of version 1")
-    return Transform(
-        shuffle=fields.choice("shuffle", Shuffle),
-        signs=signs,
-        targets=targets,
-        every=fields.limited("every"),
-        rest=fields.choice("rest", Rest),
-        matched=matched,
-        exact=frozenset(_known(fields, "exact", base) if "exact" in fields.value else ()),
-        any_digits=version < 2,
-        extra=fields.rest(),
-    )
 
 
 def _task_name(fields: Fields) -> str:
@@ -304,21 +224,9 @@ def _task_name(fields: Fields) -> str:
         raise fields.fail("name", f"is refused: {error}") from None
 
 
-def _known(fields: Fields, key: str, base: Tensors) -> list[str]:
-    """A list of names of the base."""
-    return _check_known(fields, key, fields.list(key, as_text), base)
-
-
-def _check_known(fields: Fields, key: str, names: Collection[str], base: Tensors) -> list[str]:
-    unknown = next((name for name in names if name not in base), None)
-    if unknown is not None:
-        raise fields.fail(key, f"names {unknown[:100]!r}, which the base lacks")
-    return list(names)
-
-
 def _shapes(fields: Fields, base: Tensors) -> dict[str, tuple[int, ...]]:
     shapes = fields.map("shapes", as_shape)
-    _check_known(fields, "shapes", shapes, base)
+    check_known(fields, "shapes", shapes, base)
     for tensor, shape in shapes.items():
         if len(shape) < 2 or shape[1:] != base[tensor].shape[1:] or prod(shape) >= 2**60:
             raise fields.fail(f"shapes[{tensor[:100]!r}]", "does not extend the base's shape")
@@ -327,7 +235,7 @@ def _shapes(fields: Fields, base: Tensors) -> dict[str, tuple[int, ...]]:
 
 def _dtypes(fields: Fields, base: Tensors) -> dict[str, str]:
     dtypes = fields.map("dtypes", as_dtype)
-    _check_known(fields, "dtypes", dtypes, base)
+    check_known(fields, "dtypes", dtypes, base)
     return dtypes
 
 
@@ -347,57 +255,6 @@ def _origin_json(record: BaseRecord | TaskRecord) -> dict[str, Any]:
     if record.pickle is not None:
         made["pickle"] = record.pickle
     return made
-
-
-def _layout(fields: Fields) -> dict[str, str]:
-    """Where components lie in a folder: ``unet`` in ``unet/….safetensors``, no further."""
-    found = fields.optional_map("layout", as_text)
-    for component, target in found.items():
-        folder, slash, file = target.rpartition("/")
-        safe = is_safe_name(target) and file.endswith(SUFFIXES)
-        if not safe or folder != component or bool(slash) != bool(component):
-            raise fields.fail(f"layout[{component[:100]!r}]", "is not a file in its folder")
-    return found
-
-
-def _left_out(fields: Fields) -> dict[str, str]:
-    """Files that stayed behind: lines for people, not boundless."""
-    found = fields.optional_map("left_out", as_line)
-    if len(found) > MOST_LISTED + 1 or any(as_line(name) is None for name in found):
-        raise fields.fail("left_out", "is not a list of files")
-    return found
-
-
-def _files(fields: Fields) -> dict[str, str]:
-    """Side files of a record: safe names, content digests."""
-    found = fields.optional_map("files", _content)
-    for name in found:
-        if not is_side_file(name):
-            raise fields.fail(f"files[{name[:100]!r}]", "is not the name of a side file")
-    return found
-
-
-def _content(value: object) -> str | None:
-    return value if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) else None
-
-
-def _tensors(fields: Fields, key: str) -> dict[str, TensorInfo]:
-    typed = fields.map(key, as_typed_shape)
-    for name in typed:
-        if not is_name(name):
-            raise fields.fail(f"{key}[{name[:100]!r}]", "is too long or has control characters")
-    return {name: TensorInfo(name, dtype, shape) for name, (dtype, shape) in typed.items()}
-
-
-def _ties(fields: Fields, kept: Tensors, held: Tensors) -> dict[str, str]:
-    """Further names of `kept` tensors; none of them is `held` already."""
-    ties = fields.optional_map("ties", as_text)
-    for name, leader in ties.items():
-        if not is_name(name) or name in held:
-            raise fields.fail(f"ties[{name[:100]!r}]", "is no further name")
-        if leader not in kept:
-            raise fields.fail("ties", f"names {leader[:100]!r}, which is not kept")
-    return ties
 
 
 def _check_conversions(fields: Fields, task: TaskRecord, base: Tensors) -> None:

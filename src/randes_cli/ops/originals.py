@@ -18,7 +18,7 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source, read_values
 from randes_cli.fit import resized
 from randes_cli.plan import Rect
-from randes_cli.read.retrieve import Retrieval
+from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.specs import FLOAT_DTYPES, OpenOptions
 
 
@@ -71,7 +71,7 @@ def open_originals(
             leave = OpenOptions(allow_pickle=allow_pickle).recorded(task.pickle)
             opened = reopen(stack, name, source, bank_source(bank, base), leave)
             checkpoint = opened.source
-            if checkpoint.tensors != Retrieval(bank, None, task).tensors:
+            if checkpoint.tensors != TaskTensors(bank, task).tensors:
                 raise MismatchError(f"{source}: has other tensors than task {name}")
             made.append(Original(task, checkpoint))
         yield made

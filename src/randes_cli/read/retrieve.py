@@ -10,31 +10,29 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite, narrow, widen
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.share import Share
-from randes_cli.errors import BankDamaged, MismatchError, UsageError
+from randes_cli.errors import BankDamaged, MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import base_key, own_key, sum_key
+from randes_cli.files.bank_keys import base_key, own_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
 from randes_cli.files.guard import reads_far
 from randes_cli.files.records import TaskRecord
-from randes_cli.files.shared import all_names
 from randes_cli.limits import MOST_COEFFICIENT, check_number
-from randes_cli.plan import Rect, Unit, chunks, share_of
+from randes_cli.plan import Rect, chunks
 from randes_cli.read.coefficient import default_coefficient
 from randes_cli.read.pieces import Piece, Read, StoredChunk
 from randes_cli.read.sealed import StepsReader
+from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.read.turned import Turned
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import ITEM_SIZE, RunOptions
 from randes_cli.stats.coefficients import stands_alone
 from randes_cli.workers import Workers
 
 
-class Retrieval:
+class Retrieval(TaskTensors):
     """How one task comes out of a bank. One object serves all threads.
 
     Attributes:
-        tensors: the output's tensors by name.
         saturated: values that did not fit the output's dtype and became its largest.
         turned: tensors that are positive in the base and come back with negative values.
         damaged: tensors whose stored bytes were damaged (only with `force`).
@@ -53,24 +51,12 @@ class Retrieval:
         force: bool = False,
         run: RunOptions | None = None,
     ) -> None:
-        self.bank, self.base, self.task, self.force = bank, base, task, force
+        super().__init__(bank, task, dtype)
+        self.base, self.force = base, force
         if coefficient is not None:
             check_number("--lambda", coefficient, MOST_COEFFICIENT)
         recorded = task.default if task.coefficient is None else task.coefficient
         self._chosen = recorded if coefficient is None else coefficient
-        if dtype is not None and dtype not in FLOAT_DTYPES:
-            raise UsageError(f"--dtype must be one of {', '.join(sorted(FLOAT_DTYPES))}")
-        self._dtype = dtype
-        self._named = bank.manifest.base.tensors
-        absent = task.absent
-        shared = [
-            task.tensor(tensor)
-            for name, tensor in self._named.items()
-            if name not in absent and name not in task.own
-        ]
-        self._kept = {t.name: self._output(t) for t in [*shared, *task.own.values()]}
-        whole = all_names(self._kept, task.ties)
-        self.tensors = {n: t for n, t in whole.items() if n not in task.missing or n in task.ties}
         far = bank.far or reads_far()
         self.workers = Workers(run or RunOptions(), self.tensors.values(), far=far)
         self.saturated = 0
@@ -78,7 +64,6 @@ class Retrieval:
         self._lock = threading.Lock()
         self.damaged: set[str] = set()
         self.verified: set[tuple[str, int]] | None = None
-        self._positions: dict[Unit, dict[str, int]] = {}
         self._reader: StepsReader | None = None
         if task.group in bank.manifest.sealed or task.group in bank.manifest.shares:
             self._reader = StepsReader(bank, task.group, self._check_sealed)
@@ -99,43 +84,6 @@ class Retrieval:
         found, damaged = default_coefficient(self.bank, self.task, force=self.force)
         self.damaged.update(damaged)
         return found
-
-    def _output(self, tensor: TensorInfo) -> TensorInfo:
-        if self._dtype is None or tensor.dtype not in FLOAT_DTYPES:
-            return tensor
-        return TensorInfo(tensor.name, self._dtype, tensor.shape)
-
-    def pieces(self, name: str) -> list[Piece]:
-        """The pieces of one output tensor, in order."""
-        tensor, name = self.tensors[name], self.kept_name(name)
-        rows, cols = tensor.matrix
-        if name in self.task.own:
-            return [Piece(tensor, n, r, own=True) for n, r in enumerate(chunks(rows, cols))]
-        common = min(rows, self._named[name].matrix[0])
-        made = [Piece(tensor, n, rect) for n, rect in enumerate(chunks(common, cols))]
-        extra = enumerate(chunks(rows - common, cols))
-        return made + [Piece(tensor, n, rect, own=True, skip=common) for n, rect in extra]
-
-    def output_name(self, name: str) -> str:
-        """What the task itself calls a tensor that `tensors` has under `name`."""
-        known = name in self._named or name in self.bank.manifest.base.ties
-        return self.task.output_name(name) if known else name
-
-    def kept_name(self, name: str) -> str:
-        """The name that a tensor is kept under: its own, or that of the one it shares."""
-        return self.task.ties.get(name, name)
-
-    def once(self) -> list[str]:
-        """Names of the output's tensors, one for each that is kept."""
-        found: dict[str, str] = {}
-        for name in self.tensors:
-            found.setdefault(self.kept_name(name), name)
-        return list(found.values())
-
-    def superposed(self, name: str) -> bool:
-        """Whether a tensor of the task is approximate: it comes from a superposition."""
-        name = self.kept_name(name)
-        return name not in self.task.own and name not in self.task.unchanged
 
     @property
     def reader(self) -> StepsReader:
@@ -245,32 +193,6 @@ class Retrieval:
     def _whole(self, piece: Piece) -> Rect:
         """The base's chunk that a piece lies in."""
         return chunks(*self._named[piece.tensor.name].matrix)[piece.chunk]
-
-    def place(self, name: str) -> tuple[Unit, int]:
-        """The unit of a tensor and the position where this task's layer lies in it."""
-        name = self.kept_name(name)
-        unit = self.bank.units.get(name)
-        if unit is None:
-            raise BankDamaged(f"{self.bank.path}: tensor {name!r} is not superposed in this bank")
-        places = self._positions.get(unit)
-        if places is None:
-            order = unit.order(self.task.seed, self.task.index)
-            places = {unit.names[layer]: position for position, layer in enumerate(order)}
-            self._positions[unit] = places
-        return unit, places[name]
-
-    def held(self, name: str) -> TensorInfo:
-        """The base's tensor under whose name a tensor of the task is superposed."""
-        unit, position = self.place(name)
-        return self._named[unit.names[position]]
-
-    def share(self, name: str) -> Share:
-        """Which elements the superposition of a tensor of the task has."""
-        return share_of(self.held(name), self.task.group, self.bank.manifest.shares)
-
-    def sum_key(self, name: str) -> str:
-        """The superposition that a tensor of the task lies in."""
-        return sum_key(self.task.group, self.held(name).name)
 
     def _fill_superposed(self, kernel: Kernel, piece: Piece, out: Raw) -> None:
         unit, position = self.place(piece.tensor.name)
