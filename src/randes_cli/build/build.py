@@ -16,7 +16,6 @@ from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import Altered, add_files, check_bytes, fill
-from randes_cli.build.layout import new_size
 from randes_cli.build.measured import (
     Measured,
     gather_lengths,
@@ -28,6 +27,7 @@ from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_r
 from randes_cli.build.relate import relate
 from randes_cli.build.sample import gather_spreads, supposed_spread
 from randes_cli.build.shard_tasks import Recipe
+from randes_cli.build.sizes import Sizes
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
@@ -156,7 +156,7 @@ class Build:
         if self.draft.old is not None:
             return Built(self.estimate(seal_bits), manifest, statistics)
         whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
-        size = new_size(self.draft, self.steps, whole, statistics, seal_bits)
+        size = Sizes(self.draft, whole, statistics).here(self.steps, seal_bits)
         return Built(size, manifest, statistics)
 
     # Writing
