@@ -28,7 +28,7 @@ from randes_cli.build.relate import relate
 from randes_cli.build.sample import gather_spreads, supposed_spread
 from randes_cli.build.shard_tasks import Recipe
 from randes_cli.build.sizes import Sizes
-from randes_cli.build.steps import Steps
+from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_space, check_target
@@ -137,10 +137,7 @@ class Build:
         """The bank as it would be, as far as samples tell."""
         start, coming, base = self.draft.start, self.draft.coming, self.draft.base.tensors
         rows = norm_rows(list(base.values()))
-        if self.supposed:
-            lengths = supposed_lengths(base, coming)
-        else:
-            lengths = sampled_lengths(self.base, coming, self.steps.exponents(), rows)
+        lengths = supposed_lengths(base, coming) if self.supposed else self._sampled_lengths(rows)
         added = [
             supposed_record(
                 base,
@@ -158,6 +155,15 @@ class Build:
         whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
         size = Sizes(self.draft, whole, statistics).here(self.steps, seal_bits)
         return Built(size, manifest, statistics)
+
+    def _sampled_lengths(self, rows: Sequence[str]) -> Measured:
+        draft = self.draft
+        added = not draft.leaving and set(draft.start.shares.values()) <= {1}
+        try:
+            return sampled_lengths(self.base, draft.coming, self.steps, rows, only_added=added)
+        except (BeyondGrid, Overflowing) as error:
+            base = draft.base.source if draft.old is None else None
+            raise no_room(error, self.path, base) from None
 
     # Writing
 
