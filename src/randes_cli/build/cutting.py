@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from randes_cli.core.agreement import Agreement, part_of
+from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, I64, Raw
-from randes_cli.core.codes import fit_scales, inverse_scales
+from randes_cli.core.codes import fit_scales
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
 from randes_cli.core.share import Share
@@ -82,14 +82,7 @@ class Cutting:
             self.agreement[one.key] = Agreement(sum(self.squares[one.key][0].tolist()))
 
     def _scales(self, one: Sum) -> Scales:
-        fitted = self.fitted(one)
-        rows, columns = inverse_scales(*fitted, self.bits)
-        along, across = (scale.astype(np.float32) for scale in fitted)
-        return Scales(
-            (rows, one.share.table(columns)),
-            (along, one.share.table(across)),
-            part_of(along, across, self.bits),
-        )
+        return Scales.of(self.fitted(one), one.share, self.bits)
 
     def fitted(self, one: Sum) -> tuple[F16, F16]:
         along, table = self.squares[one.key]

@@ -13,6 +13,7 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import default_capacity
 from randes_cli.build.pack_report import as_sealed, pack_report
+from randes_cli.build.preview import preview
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.build.seal import TooLarge, check_limit, seal_locked
 from randes_cli.build.steps import Steps, given_steps
@@ -123,7 +124,7 @@ def _packed(
         stack.enter_context(_finite(inputs.base.source))
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
-            return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
+            return pack_report(inputs, build, preview(build, seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
         recipe = _recipe(base, tasks, options)
         if seal_bits is None:
