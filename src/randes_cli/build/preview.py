@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from randes_cli.build.build import Build, Built
-from randes_cli.build.layout import new_size
+from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record
-from randes_cli.build.sample import Measured, sampled_lengths, supposed_lengths
+from randes_cli.build.sizes import Sizes
 from randes_cli.build.trial import sampled_cuts
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
@@ -37,7 +37,7 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     if build.draft.old is not None:
         return Built(build.estimate(seal_bits), manifest, statistics)
     whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
-    size = new_size(build.draft, build.steps, whole, statistics, seal_bits)
+    size = Sizes(build.draft, whole, statistics).here(build.steps, seal_bits)
     return Built(size, manifest, statistics)
 
 

@@ -119,7 +119,7 @@ class _Trial:
             rounded = [np.rint(delta[:count] * step).astype(np.int64) for delta in deltas]
             total = sum(rounded, np.zeros(count, np.int64))
             peak = max(int(np.abs(one).max(initial=0)) for one in [*rounded, total])
-            raised = raised_exponent(exponent, peak, bits=16) if peak > GRID_LIMIT else exponent
+            raised = raised_exponent(exponent, peak) if peak > GRID_LIMIT else exponent
             if raised == exponent:
                 return exponent, np.clip(total, -GRID_LIMIT, GRID_LIMIT).astype(np.int16)
             exponent = raised

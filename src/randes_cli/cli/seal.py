@@ -51,6 +51,8 @@ def seal(
     max_shard_size: o.MaxShardSize = None,
     wait: o.Wait = 0.0,
     threads: o.Threads = 0,
+    engine: o.Engine = "threads",
+    address: o.Address = None,
     dry_run: o.DryRun = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -65,8 +67,10 @@ def seal(
 
     if (out is None) != in_place:
         raise UsageError("say -o BANK for a new bank, or --in-place")
-    if (bits is None) == (fit is None):
+    if bits is None and fit is None:
         raise UsageError("say --bits 8, 4, 3, 2 or 1, or --fit SIZE|RATIO")
+    if bits is not None and fit is not None:
+        raise UsageError(f"--bits {bits} is what --fit {fit} would choose: say one of them")
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source = own_bank(bank) if in_place else bank
     with talk.progress() as progress:
@@ -74,7 +78,7 @@ def seal(
             source,
             out,
             fit_bits(source, fit) if bits is None else bits,
-            run_options(threads, None),
+            run_options(threads, None, engine=engine, address=address),
             force=force,
             wait=wait,
             max_shard_size=shard_size(max_shard_size),
