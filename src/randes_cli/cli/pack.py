@@ -33,7 +33,7 @@ def pack(
     transform: m.Transforms = m.TWO_SIDED,
     shuffle: m.Shuffles = None,
     signs: m.SignChoice = None,
-    bits: m.Bits = "16",
+    bits: m.Bits = None,
     share: m.Share = None,
     groups: m.Groups = 1,
     fit: m.Fit = None,
