@@ -12,7 +12,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import human, say
 from randes_cli.cli.panels import COMES_OUT
 from randes_cli.cli.talk import Talk
-from randes_cli.cli.words import run_options
+from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Out = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="A .safetensors file, or a folder (default: here).",
+        help="A .safetensors file, or a folder, here or in a store (default: here).",
         show_default=False,
         rich_help_panel=COMES_OUT,
     ),
@@ -105,7 +105,6 @@ def unpack(
 ) -> None:
     """Write tasks of a bank as ordinary safetensors checkpoints."""
     from randes_cli import unpack as run
-    from randes_cli.files.writer import parse_size
     from randes_cli.read.places import UnpackOptions
 
     chosen = [*(names or []), *(task or [])]
@@ -115,7 +114,7 @@ def unpack(
     options = UnpackOptions(
         coefficient=coefficient,
         dtype=dtype,
-        shard_bytes=None if max_shard_size is None else parse_size(max_shard_size),
+        shard_bytes=shard_size(max_shard_size),
         saturate=saturate,
         force=force,
         safetensors_only=safetensors_only,
