@@ -16,20 +16,18 @@ from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import Altered, add_files, check_bytes, fill
-from randes_cli.build.layout import new_size
+from randes_cli.build.measured import (
+    Measured,
+    gather_lengths,
+    sampled_lengths,
+    supposed_lengths,
+)
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record, task_record
 from randes_cli.build.relate import relate
-from randes_cli.build.sample import (
-    Measured,
-    Spread,
-    gather_lengths,
-    sampled_lengths,
-    spread,
-    supposed_lengths,
-    supposed_spread,
-)
+from randes_cli.build.sample import gather_spreads, supposed_spread
 from randes_cli.build.shard_tasks import Recipe
+from randes_cli.build.sizes import Sizes
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
@@ -44,13 +42,13 @@ from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
-from randes_cli.plan import Unit, tensor_bytes
+from randes_cli.plan import tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.forgotten import remembered
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
-from randes_cli.workers import Progress, Workers, run_in_order
+from randes_cli.workers import Progress, Workers
 
 R = TypeVar("R")
 
@@ -116,15 +114,11 @@ class Build:
         steps.keep(standing)
         known = set(standing)
 
-        def look(unit: Unit) -> Spread:
-            if supposed:
-                return supposed_spread(draft.coming, unit)
-            return spread(self.base, draft.coming, unit)
-
         new = [unit for unit in draft.entered if unit not in known]
-        run_in_order(
-            new, look, steps.sampled, far=reads_far(), phase="sampling", progress=self.progress
-        )
+        if not supposed:
+            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress)
+        for unit in new if supposed else ():
+            steps.sampled(unit, supposed_spread(draft.coming, unit))
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
@@ -162,7 +156,7 @@ class Build:
         if self.draft.old is not None:
             return Built(self.estimate(seal_bits), manifest, statistics)
         whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
-        size = new_size(self.draft, self.steps, whole, statistics, seal_bits)
+        size = Sizes(self.draft, whole, statistics).here(self.steps, seal_bits)
         return Built(size, manifest, statistics)
 
     # Writing

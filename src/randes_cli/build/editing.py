@@ -28,6 +28,7 @@ from randes_cli.fit import fit_task
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.reports import EditReport
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
+from randes_cli.stats.room import room
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress
@@ -270,6 +271,7 @@ class Edit:
                 estimated=tuple(sorted(built.statistics.estimated)),
                 adapters="kept" if kept else "merged" if merged else None,
                 merged=merged,
+                room=room(built.manifest),
                 kept_exactly={one.name: dict(one.fit.exact) for one in self.coming},
             )
 

@@ -106,9 +106,9 @@ def _packed(
 
     Raises TooLarge in place of writing a bank of more than `limit` bytes.
     """
-    seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
-    if seal_bits is not None:
-        options = replace(options, bits=16)
+    seal_bits, most = None, options.max_shard_size
+    if options.bits is not None and options.bits < 8:
+        seal_bits, options = options.bits, replace(options, bits=16)
     with ExitStack() as stack:
         if not dry_run:
             stack.enter_context(bank_lock(out, wait=0.0, edits=False))
@@ -194,8 +194,8 @@ def _build(
     """The build of a new bank, its steps chosen: it adds every task to an empty one."""
     draft = pack_draft(inputs, home or out, options)
     steps = Steps(
-        given_steps(inputs.units, options.steps, options.widths, options.bits),
-        bits=options.bits,
+        given_steps(inputs.units, options.steps, options.widths, draft.start.bits),
+        bits=draft.start.bits,
         capacity=draft.start.capacity,
         fixed=False,
     )

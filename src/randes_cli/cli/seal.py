@@ -67,8 +67,10 @@ def seal(
 
     if (out is None) != in_place:
         raise UsageError("say -o BANK for a new bank, or --in-place")
-    if (bits is None) == (fit is None):
+    if bits is None and fit is None:
         raise UsageError("say --bits 8, 4, 3, 2 or 1, or --fit SIZE|RATIO")
+    if bits is not None and fit is not None:
+        raise UsageError(f"--bits {bits} is what --fit {fit} would choose: say one of them")
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source = own_bank(bank) if in_place else bank
     with talk.progress() as progress:

@@ -120,28 +120,15 @@ def unpack(
         safetensors_only=safetensors_only,
         trust_remote_code_files=trust_remote_code_files,
     )
+    how = run_options(
+        threads, max_memory, device, allow_pickle=allow_pickle, engine=engine, address=address
+    )
+    names = None if everything else chosen
     with talk.progress() as progress:
-        reports = run(
-            bank,
-            None if everything else chosen,
-            out,
-            options,
-            run_options(
-                threads,
-                max_memory,
-                device,
-                allow_pickle=allow_pickle,
-                engine=engine,
-                address=address,
-            ),
-            base=base,
-            dry_run=dry_run,
-            progress=progress,
-        )
+        reports = run(bank, names, out, options, how, base=base, dry_run=dry_run, progress=progress)
+    for report in () if json else reports:
+        say(_line(report), quiet=quiet)
     total = sum(report.bytes for report in reports)
-    if not json:
-        for report in reports:
-            say(_line(report), quiet=quiet)
     notes = (note for report in reports for note in _notes(report))
     talk.tell({"tasks": reports}, read=total, written=total, after=notes)
 
