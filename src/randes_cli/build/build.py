@@ -184,7 +184,7 @@ class Build:
         more = sum(tensor_bytes(p.source.tensors.values()) for p in self.draft.coming if old)
         stays = old.base_bytes if old and most == old.most and path == old.path else 0
         check_space(path, size + more - stays)
-        with bank_output(path, force=self.force, most=most) as out:
+        with bank_output(path, force=self.force, most=most, progress=self.progress) as out:
             out.reserve(size)
             yield out
 

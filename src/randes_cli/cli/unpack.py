@@ -34,7 +34,7 @@ Out = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="A .safetensors file, or a folder (default: here).",
+        help="A .safetensors file, or a folder, here or in a store (default: here).",
         show_default=False,
         rich_help_panel=COMES_OUT,
     ),
