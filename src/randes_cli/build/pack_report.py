@@ -22,6 +22,7 @@ from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
 from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.room import room
 from randes_cli.stats.summaries import predictable, summaries
 
 #: Names in a line about several tasks.
@@ -67,6 +68,7 @@ def pack_report(
         groups=start.groups,
         adapters="kept" if kept_adapters else "merged" if merged else None,
         merged=merged,
+        room=room(manifest),
         alternatives=choices,
         advice=_adapters(predicted) if kept_adapters else advice(choices),
         saving=saving(choices, str(build.path), tensor_bytes(tensors)),

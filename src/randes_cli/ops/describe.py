@@ -20,6 +20,7 @@ from randes_cli.specs import TensorInfo
 from randes_cli.stats.alternatives import alternatives, saving, unsure
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
+from randes_cli.stats.room import room
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import predictable, summaries
 
@@ -65,6 +66,7 @@ class BankReport:
         alternatives: the same tasks with other bits, groups and shares.
         unsure: a sentence where only `tune` knows λ, for measured families differ.
         saving: the command that makes the bank smaller and loses next to nothing, if any does.
+        room: how many more tasks like these 8-bit superpositions have room for, if there are any.
     """
 
     bank: str
@@ -101,6 +103,7 @@ class BankReport:
     alternatives: tuple[Alternative, ...]
     unsure: str | None
     saving: str | None
+    room: int | None
 
     @property
     def ratio_to_base(self) -> float | None:
@@ -232,4 +235,5 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         alternatives=choices,
         unsure=unsure(bank, statistics) if choices else None,
         saving=saving(choices, str(bank.path), tensor_bytes(base.values())),
+        room=room(manifest),
     )
