@@ -78,7 +78,12 @@ class ShardFolder:
     """The folder beside an index, where new shards are made and then get their names.
 
     `prepared`: it is another's, who holds the lock of the bank, and was made ready.
+
+    Attributes:
+        total: bytes that all shards come to, about, for whoever tells of progress.
     """
+
+    total: int | None = None
 
     def __init__(self, bank: Path, *, prepared: bool = False) -> None:
         self.bank, self.path = bank, bank.with_name(f"{bank.name}.d")
