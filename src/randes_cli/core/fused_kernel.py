@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from randes_cli.core.arrays import Array, Raw
+from randes_cli.core.arrays import Array, Bools, Raw
 from randes_cli.core.convert import widen
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_run import Chunk, Made, Runner, Step
@@ -19,7 +19,7 @@ from randes_cli.specs import Signs
 
 _DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 _ANY_F32 = 3
-_INTERFACE = 6
+_INTERFACE = 7
 _SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 
 
@@ -92,7 +92,7 @@ def processor(most: int = 0) -> int:
 
 
 def digest(data: bytes, piece: int) -> bytes:
-    """XXH3-128 as `run.c` makes it: of SHORTEST bytes or more, `piece` (of 64 bytes) at a time."""
+    """XXH3-128 as `run.c` makes it: `piece` (of 64 bytes) at a time."""
     compiled, made = library(), ctypes.create_string_buffer(16)
     if compiled is not None:
         compiled.randes_digest(data, len(data), piece, made)
@@ -131,6 +131,9 @@ class FusedKernel(NumpyKernel):
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         return self._runner.run(chunk, steps)
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        return self._runner.run_many(runs, steps)
 
     def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
         if raw is None or dtype not in ("BF16", "F16"):

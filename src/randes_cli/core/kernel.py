@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from randes_cli.core.arrays import F32, I32, Raw
+from randes_cli.core.arrays import F32, I32, Array, Bools, Raw
 from randes_cli.core.convert import narrow, widen
 from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.signs import Window
@@ -78,6 +78,9 @@ class Kernel(Protocol):
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         """Do a whole chunk, files included; None where this backend does not, or could not."""
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        """Do many small chunks, see `fused_run.Runner.run_many`; None where it does not."""
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
@@ -241,6 +244,9 @@ class NumpyKernel:
         return codes.view(np.uint8), peak
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return None
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
         return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:

@@ -26,6 +26,11 @@ class TensorSink(Protocol):
     def file_of(self, key: str, /) -> AbstractContextManager[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
 
+    def files_of(
+        self, keys: Sequence[str], /
+    ) -> AbstractContextManager[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors, whose files stay open together."""
+
     def write(self, key: str, start: int, data: object, /) -> None:
         """Write bytes of a placed tensor from byte `start` of its data."""
 
@@ -79,6 +84,12 @@ class ShardSink:
         """The file that a tensor is written to, and the offset of its first byte there."""
         with self.new.opened() as out:
             yield out, len(self.header) + self.container.starts[key]
+
+    @contextlib.contextmanager
+    def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors."""
+        with self.new.opened() as out:
+            yield [(out, len(self.header) + self.container.starts[key]) for key in keys]
 
     def write(self, key: str, start: int, data: object) -> None:
         """Write bytes of a placed tensor from byte `start` of its data."""
