@@ -86,7 +86,8 @@ class PackReport:
     chosen for --fit), on one element in `share`. `adapters` is what LoRA adapters became:
     `merged` (so many tasks), `kept`, or None where there are none. `alternatives` are other
     choices of bits, groups and shares; `advice` names one that keeps notably more in no more
-    bytes, `saving` the command that makes the bank smaller and loses next to nothing.
+    bytes, `saving` the command that makes the bank smaller and loses next to nothing. `room` is
+    how many more tasks like these its 8-bit superpositions have room for; None where it has none.
     """
 
     bank: str
@@ -109,6 +110,7 @@ class PackReport:
     saving: str | None = None
     adapters: str | None = None
     merged: int = 0
+    room: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ class EditReport:
     `estimated` lists the pairs of task indices whose cosines are estimates, because a
     checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so
     many tasks), `kept`, or None where none came. `kept_exactly` is as `pack` reports it, of the
-    tasks that came; in `after` these have what was read of them, and notes.
+    tasks that came; in `after` these have what was read of them, and notes. `room` is as `pack`
+    reports it, of the bank as edited.
     """
 
     bank: str
@@ -133,6 +136,7 @@ class EditReport:
     adapters: str | None = None
     merged: int = 0
     kept_exactly: dict[str, dict[str, str]] = field(default_factory=dict)
+    room: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

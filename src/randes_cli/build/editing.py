@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Participant
+from randes_cli.build.preview import preview
 from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
@@ -29,6 +30,7 @@ from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.reports import EditReport
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
 from randes_cli.stats.base_length import base_inside, lengths_beside
+from randes_cli.stats.room import room
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import bank_summaries, summaries
 from randes_cli.workers import Progress, no_progress
@@ -273,7 +275,8 @@ class Edit:
                 estimated=tuple(sorted(built.statistics.estimated)),
                 adapters="kept" if kept else "merged" if merged else None,
                 merged=merged,
+                room=room(built.manifest),
                 kept_exactly={one.name: dict(one.fit.exact) for one in self.coming},
             )
 
-        return report(build.preview()) if options.dry_run else build.write(report)
+        return report(preview(build)) if options.dry_run else build.write(report)

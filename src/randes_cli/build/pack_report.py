@@ -9,8 +9,9 @@ import numpy as np
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
-from randes_cli.build.layout import as_sealed_to, choice_size
+from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.records import task_summary
+from randes_cli.build.sizes import Sizes
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
@@ -23,6 +24,7 @@ from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
 from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.room import room
 from randes_cli.stats.summaries import predictable, summaries
 
 #: Names in a line about several tasks.
@@ -70,6 +72,7 @@ def pack_report(
         groups=start.groups,
         adapters="kept" if kept_adapters else "merged" if merged else None,
         merged=merged,
+        room=room(manifest),
         alternatives=choices,
         advice=_adapters(predicted) if kept_adapters else advice(choices),
         saving=saving(choices, str(build.path), tensor_bytes(tensors)),
@@ -154,13 +157,13 @@ def _exact_where_shown(
 ) -> tuple[Alternative, ...]:
     """The choices, those on the frontier with the bytes of the files that they would make."""
     sizes: dict[tuple[int, int, int], int] = {}
+    sizer: Sizes | None = None
     while True:
         shown = [one for one in frontier(choices) if not one.present and _key(one) not in sizes]
         if not shown:
             return choices
-        for one in shown:
-            parts = build.draft, build.steps, built.manifest, built.statistics
-            sizes[_key(one)] = choice_size(*parts, one)
+        sizer = sizer or Sizes(build.draft, built.manifest, built.statistics)
+        sizes.update({_key(one): sizer.of(build.steps, one) for one in shown})
         choices = marked(
             replace(one, bank_bytes=sizes.get(_key(one), one.bank_bytes)) for one in choices
         )

@@ -220,7 +220,8 @@ class _Sealing:
         crew: SealCrew | None = None,
     ) -> R:
         """Write the bank with scales that are known; `report` is called before the commit."""
-        with bank_output(target, force=force, most=most) as out:
+        progress = self.cutting.progress
+        with bank_output(target, force=force, most=most, progress=progress) as out:
             out.reserve(size)
             writer = BankWriter(out, header_room(self.candidates))
             if crew is None:

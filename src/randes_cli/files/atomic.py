@@ -17,6 +17,7 @@ from randes_cli.files.lock import output_lock
 from randes_cli.files.system import FLAGS, NO_FOLLOW, NO_WAIT, POSIX, free_bytes, lock, set_mode
 from randes_cli.files.upload import check_upload, passing_place, upload
 from randes_cli.interrupts import unstoppable
+from randes_cli.workers import Progress, no_progress
 
 __all__ = [
     "OutputFile",
@@ -30,7 +31,7 @@ __all__ = [
     "write_whole",
 ]
 
-_SUFFIX = ".randes-tmp"
+TEMPORARY = ".randes-tmp"
 
 
 def check_target(path: Place, *, force: bool) -> None:
@@ -69,13 +70,19 @@ def check_space(out: Place, need: int) -> None:
         free = free_bytes(folder)
     except OSError as error:
         raise wrap_os_error(error, folder, "asking for free space") from error
-    if free is not None and free < need:
-        raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
+    if free is None or free >= need:
+        return
+    if isinstance(out, RemotePath):
+        raise NoSpace(
+            f"{folder}: {need} bytes needed, {free} free; {out} is made there before it is "
+            "uploaded: name a folder with room in TMPDIR, or a smaller --max-shard-size"
+        )
+    raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
 
 
 def _sibling(path: Path) -> Path:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
-    return path.parent / f".{path.name}.{os.urandom(6).hex()}{_SUFFIX}"
+    return path.parent / f".{path.name}.{os.urandom(6).hex()}{TEMPORARY}"
 
 
 @contextlib.contextmanager
@@ -108,7 +115,7 @@ def remove_stale(path: Path) -> None:
     prefix = f"{path.name.lstrip('.')}."
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            hidden = entry.name.startswith(".") and entry.name.endswith(_SUFFIX)
+            hidden = entry.name.startswith(".") and entry.name.endswith(TEMPORARY)
             if hidden and entry.name.lstrip(".").startswith(prefix):
                 _remove_unlocked(Path(entry.path))
 
@@ -147,7 +154,9 @@ def _keep_mode(fd: int, temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Place, *, force: bool) -> Iterator[OutputFile]:
+def atomic_file(
+    path: Place, *, force: bool, progress: Progress = no_progress
+) -> Iterator[OutputFile]:
     """A temporary file beside `path` that becomes `path` when the block ends well.
 
     The rename is the commit: before it nothing but the temporary file was touched, after it
@@ -162,7 +171,7 @@ def atomic_file(path: Place, *, force: bool) -> Iterator[OutputFile]:
         with passing_name(path) as here:
             with _temporary(here, force=True) as file:
                 yield file
-            upload(here, path, force=force)
+            upload(here, path, force=force, progress=progress)
         return
     with output_lock(path):
         remove_stale(path)

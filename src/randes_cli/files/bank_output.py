@@ -17,6 +17,7 @@ from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.shards import shard_folder, shard_key
 from randes_cli.files.stored_shards import StoredShards
 from randes_cli.files.weight_file import open_weights
+from randes_cli.workers import Progress, no_progress
 
 
 class BankOutput:
@@ -38,6 +39,7 @@ class BankOutput:
 
     def reserve(self, size: int) -> None:
         """Take room for a bank of one file; shards take theirs when they begin."""
+        self.folder.total = size
         if self.most is None:
             self.index.reserve(size)
 
@@ -57,7 +59,9 @@ class BankOutput:
 
 
 @contextlib.contextmanager
-def bank_output(path: Place, *, force: bool, most: int | None) -> Iterator[BankOutput]:
+def bank_output(
+    path: Place, *, force: bool, most: int | None, progress: Progress = no_progress
+) -> Iterator[BankOutput]:
     """A bank that appears at `path` when the block ends well, by one rename; see `atomic_file`.
 
     Shards get their names before it, and those that no index names any more go after it (in a
@@ -66,7 +70,12 @@ def bank_output(path: Place, *, force: bool, most: int | None) -> Iterator[BankO
     made: BankOutput | None = None
     committed = False
     try:
-        with _shards(path) as folder, atomic_file(path, force=force) as index:
+        with (
+            _shards(path, progress) as folder,
+            atomic_file(
+                path, force=force, progress=progress if most is None else no_progress
+            ) as index,
+        ):
             made = BankOutput(path, index, most, folder)
             yield made
         committed = True
@@ -112,13 +121,13 @@ def shard_maker(path: Place) -> Iterator[ShardFolder]:
 
 
 @contextlib.contextmanager
-def _shards(path: Place) -> Iterator[ShardFolder]:
+def _shards(path: Place, progress: Progress) -> Iterator[ShardFolder]:
     """Where shards are made."""
     if not isinstance(path, RemotePath):
         yield ShardFolder(path)
         return
     with passing_folder() as here:
-        yield StoredShards(path, here / path.name)
+        yield StoredShards(path, here / path.name, progress)
 
 
 def shard_names(path: Place) -> list[str] | None:

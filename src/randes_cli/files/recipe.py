@@ -98,7 +98,7 @@ class Recipe:
 
     @classmethod
     def read(cls, path: StrPath) -> Recipe:
-        """The recipe in a YAML or JSON file, whose relative paths start in its folder, or else here.
+        """The recipe in a YAML or JSON file; its relative paths start in its folder, or else here.
 
         Raises MissingError, and UsageError naming the line.
         """
@@ -125,8 +125,9 @@ def options_of(words: Mapping[str, Any]) -> PackOptions:
     """Options from their names and values on the command line. Raises UsageError."""
     check_chosen(words)
     preset = Transform.from_preset(str(words.get("transform", "two-sided")))
-    share = words.get("share")
-    bits, every = bits_and_share(str(words.get("bits", 16)), None if share is None else str(share))
+    bits, every = bits_and_share(
+        *(None if words.get(key) is None else str(words[key]) for key in ("bits", "share"))
+    )
     default = PackOptions()
     fit, keep = words.get("fit"), words.get("keep")
     return PackOptions(

@@ -16,6 +16,7 @@ from randes_cli.files.shard_folder import NewShard, ShardFolder
 from randes_cli.files.shards import is_shard_file, shard_file
 from randes_cli.files.store import look_up, patiently, reach, store_errors
 from randes_cli.files.upload import upload
+from randes_cli.workers import Progress, no_progress
 
 
 def shards_of(bank: RemotePath) -> RemotePath:
@@ -26,19 +27,21 @@ def shards_of(bank: RemotePath) -> RemotePath:
 class StoredShards(ShardFolder):
     """Shards under way to a store; `here` is a name for them among the temporary files."""
 
-    def __init__(self, bank: RemotePath, here: Path) -> None:
+    def __init__(self, bank: RemotePath, here: Path, progress: Progress = no_progress) -> None:
         super().__init__(here)
-        self._there = shards_of(bank)
+        self._there, self._progress = shards_of(bank), progress
         self._sent: list[RemotePath] = []
 
     def publish(self, new: NewShard, name: str) -> None:
         """Send a finished shard, unless the store has it already."""
         super().publish(new, name)
         made, target = self.path / shard_file(name), self._there / shard_file(name)
-        found = look_up(target)
-        if found is None or found.get("size") != made.stat().st_size:
-            upload(made, target, force=True)
+        found, size = look_up(target), made.stat().st_size
+        if found is None or found.get("size") != size:
+            upload(made, target, force=True, progress=self._progress, total=self.total)
             self._sent.append(target)
+        else:
+            self._progress("uploading", size, self.total or size)
         made.unlink()
 
     def note(self, name: str) -> None:
