@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Participant
+from randes_cli.build.preview import preview
 from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
@@ -275,4 +276,4 @@ class Edit:
                 kept_exactly={one.name: dict(one.fit.exact) for one in self.coming},
             )
 
-        return report(build.preview()) if options.dry_run else build.write(report)
+        return report(preview(build)) if options.dry_run else build.write(report)

@@ -11,6 +11,7 @@ from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit
 from randes_cli.build.pack_draft import PackRecipe, pack_draft, pack_recipe
 from randes_cli.build.pack_report import as_sealed, pack_report
+from randes_cli.build.preview import preview
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
@@ -119,7 +120,7 @@ def _packed(
         stack.enter_context(_finite(inputs.base.source))
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
-            return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
+            return pack_report(inputs, build, preview(build, seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
         recipe = pack_recipe(base, tasks, options)
         if seal_bits is None:

@@ -33,7 +33,7 @@ __all__ = [
     "write_whole",
 ]
 
-_SUFFIX = ".randes-tmp"
+TEMPORARY = ".randes-tmp"
 
 
 def check_target(path: Place, *, force: bool) -> None:
@@ -93,7 +93,7 @@ def check_shared_space(out: Place, need: int) -> None:
 
 def _sibling(path: Path) -> Path:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
-    return path.parent / f".{path.name}.{os.urandom(6).hex()}{_SUFFIX}"
+    return path.parent / f".{path.name}.{os.urandom(6).hex()}{TEMPORARY}"
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def remove_stale(path: Path) -> None:
     prefix = f"{path.name.lstrip('.')}."
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            hidden = entry.name.startswith(".") and entry.name.endswith(_SUFFIX)
+            hidden = entry.name.startswith(".") and entry.name.endswith(TEMPORARY)
             if hidden and entry.name.lstrip(".").startswith(prefix):
                 _remove_unlocked(Path(entry.path))
 

@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from randes_cli.errors import MissingError, RandesError
-from randes_cli.files.atomic import OutputFile, atomic_file, passing_name
+from randes_cli.files.atomic import TEMPORARY, OutputFile, atomic_file, passing_name
 from randes_cli.files.bank_keys import MANIFEST
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
-from randes_cli.files.shard_folder import TEMPORARY, ShardFolder, prune, unnamed
+from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.shards import shard_folder, shard_key
 from randes_cli.files.stored_shards import StoredShards, remove_stored
 from randes_cli.files.weight_file import open_weights

@@ -13,14 +13,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from randes_cli.errors import UsageError
+from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.disk import OutputFile, wrap_os_error
 from randes_cli.files.guard import refuse_input
 from randes_cli.files.shards import is_shard_file, shard_file
 from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at, set_mode
 from randes_cli.interrupts import unstoppable
 
-#: How temporary files are called; the dot keeps them from being taken for shards.
-TEMPORARY = ".randes-tmp"
 #: Bytes that are compared at a time.
 _PIECE = 2**20
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from randes_cli.errors import RandesError
+from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.location import RemotePath
-from randes_cli.files.shard_folder import TEMPORARY, NewShard, ShardFolder
+from randes_cli.files.shard_folder import NewShard, ShardFolder
 from randes_cli.files.shards import is_shard_file, shard_file
 from randes_cli.files.store import look_up, names_in, reach, store_errors
 from randes_cli.files.upload import end_upload, unfinished, upload
