@@ -24,7 +24,7 @@ from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.atomic import check_shared_space, check_space, check_target
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import cut_key, sealed_tensors
@@ -190,7 +190,6 @@ class _Sealing:
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
         check_limit(size, limit)
-        check_space(target, size)
         most = most_bytes(self.most, size, self.old.most)
 
         def report(written: int) -> SealReport:
@@ -198,12 +197,14 @@ class _Sealing:
             return self._report(target, *self._sealed(self._moments()), written, dry_run=False)
 
         if self.cutting.run.engine == "threads":
+            check_space(target, size)
             self.cutting.measure()
             return self._write(target, most, force, size, report)
         with Cluster(self.cutting.run) as cluster:
             crew = SealCrew(cluster, self.bank, self.cutting, self.groups)
             crew.measure()
             if most is not None:
+                check_shared_space(target, size)
                 return self._write(target, most, force, size, report, crew)
             check_target(target, force=force)
             with passing_bank(target) as live:
