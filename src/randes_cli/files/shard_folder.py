@@ -20,7 +20,6 @@ from randes_cli.files.shards import is_shard_file, shard_file
 from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at, set_mode
 from randes_cli.interrupts import unstoppable
 
-#: How temporary files are called; the dot keeps them from being taken for shards.
 #: Bytes that are compared at a time.
 _PIECE = 2**20
 
