@@ -201,7 +201,7 @@ def test_some_tasks_alone_may_be_attached(tmp_path: Path) -> None:
     ],
 )
 def test_a_compiled_model_serves_any_tasks(
-    make: Callable[[], Made], more: dict[str, int], hold: str, tmp_path: Path
+    make: Callable[[], Made], more: dict[str, Any], hold: str, tmp_path: Path
 ) -> None:
     from torch._dynamo.testing import CompileCounter
 
