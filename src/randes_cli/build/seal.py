@@ -42,10 +42,11 @@ from randes_cli.plan import sealable, tensor_bytes
 from randes_cli.reports import SealReport
 from randes_cli.specs import RunOptions, TensorInfo, check_shard_size
 from randes_cli.stats.alternatives import parse_limit
+from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, stored_statistics
-from randes_cli.stats.summaries import summaries
+from randes_cli.stats.summaries import bank_summaries, summaries
 from randes_cli.workers import Progress, no_progress
 
 R = TypeVar("R")
@@ -290,6 +291,6 @@ class _Sealing:
             groups=tuple(self.groups),
             bytes_before=self.old.size,
             bytes_after=size,
-            before=summaries(self.old.manifest, stored_statistics(self.old)),
-            after=summaries(manifest, after),
+            before=bank_summaries(self.old, stored_statistics(self.old)),
+            after=summaries(manifest, after, bank_lengths_beside(self.old, after)),
         )
