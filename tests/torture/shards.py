@@ -24,7 +24,7 @@ from tests.faults.shim import count_calls, fail_with, faulty
 from tests.hostile.flips import is_found, retrievals
 from tests.hostile.small import retrieved, write_small_family
 from tests.life import models
-from tests.shards.conftest import sharded
+from tests.shards.conftest import everything, sharded
 from tests.shards.stage import Stage
 from tests.torture.parts import ALL, Outcome, killed_after, large_family, require
 
@@ -137,6 +137,8 @@ def _fail_every_call(stage: Stage, number: int, *, for_ever: bool, step: int) ->
         refused += 1
         require("\n" not in str(error), f"call {at}: {error}")
         require(new == ("in place" in str(error)), f"call {at}: {error}, and new is {new}")
+        clean = everything(stage.bank) in (stage.before, stage.after)
+        require(for_ever or clean, f"call {at}: {error}, and there is more than the bank")
     return len(every), refused
 
 
