@@ -19,6 +19,7 @@ from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
 
 if TYPE_CHECKING:
+    from randes_cli.core.fused_back import Back, Came
     from randes_cli.core.fused_run import Chunk, Made, Step
 
 #: Floats of the scratch memory beyond a strip's: fused.c writes signs by eights.
@@ -78,6 +79,9 @@ class Kernel(Protocol):
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         """Do a whole chunk, files included; None where this backend does not, or could not."""
+
+    def back(self, chunk: Chunk, how: Back) -> Came | None:
+        """Retrieve a whole chunk, files included; None as of `run`."""
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
@@ -241,6 +245,9 @@ class NumpyKernel:
         return codes.view(np.uint8), peak
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return None
+
+    def back(self, chunk: Chunk, how: Back) -> Came | None:
         return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
