@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from randes_cli.ops.evaluate import EvaluateReport as EvaluateReport
     from randes_cli.ops.evaluate import evaluate as evaluate
     from randes_cli.ops.push import PushReport as PushReport
+    from randes_cli.ops.push import push as push
     from randes_cli.ops.tune import TuneOptions as TuneOptions
     from randes_cli.ops.tune import TuneReport as TuneReport
     from randes_cli.ops.tune import tune as tune
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from randes_cli.read.load import LoadReport as LoadReport
     from randes_cli.read.places import UnpackOptions as UnpackOptions
     from randes_cli.read.unpack import UnpackReport as UnpackReport
+    from randes_cli.read.unpack import unpack as unpack
     from randes_cli.reports import ConvertReport as ConvertReport
     from randes_cli.reports import EditReport as EditReport
     from randes_cli.reports import PackReport as PackReport
@@ -67,8 +69,6 @@ if TYPE_CHECKING:
     from randes_cli.verbs.banks import Inspection as Inspection
     from randes_cli.verbs.banks import diff as diff
     from randes_cli.verbs.banks import inspect as inspect
-    from randes_cli.verbs.banks import push as push
-    from randes_cli.verbs.banks import unpack as unpack
     from randes_cli.verbs.banks import verify as verify
     from randes_cli.verbs.pictures import Written as Written
     from randes_cli.verbs.pictures import plot as plot
@@ -128,77 +128,18 @@ _HOME = {
     "inspect": "verbs.banks",
     "pack": "build.pack",
     "plot": "verbs.pictures",
-    "push": "verbs.banks",
+    "push": "ops.push",
     "remove": "build.edit",
     "report": "verbs.pictures",
     "seal": "build.seal",
     "serve": "server.service",
     "tune": "ops.tune",
-    "unpack": "verbs.banks",
+    "unpack": "read.unpack",
     "verify": "verbs.banks",
 }
 #: Modules with a `from_bank` for a library of this name.
 _LIBRARIES = ("diffusers", "sentence_transformers", "timm", "transformers")
-__all__ = [
-    "Bank",
-    "BankDamaged",
-    "BankDiff",
-    "BankLocked",
-    "BankReport",
-    "CheckFailed",
-    "CheckpointDiff",
-    "CheckpointError",
-    "ConvertReport",
-    "EditOptions",
-    "EditReport",
-    "EvaluateReport",
-    "HubError",
-    "InputOutputError",
-    "Inspection",
-    "LoadReport",
-    "MismatchError",
-    "MissingError",
-    "MixedModel",
-    "NewerFormat",
-    "NoSpace",
-    "OpenOptions",
-    "OutOfResources",
-    "PackOptions",
-    "PackReport",
-    "Pool",
-    "PushReport",
-    "RandesError",
-    "Recipe",
-    "RunOptions",
-    "SealReport",
-    "TaskInput",
-    "TaskRecord",
-    "TaskSummary",
-    "Transform",
-    "TuneOptions",
-    "TuneReport",
-    "UnpackOptions",
-    "UnpackReport",
-    "UsageError",
-    "VerifyReport",
-    "Written",
-    "add",
-    "attach",
-    "convert",
-    "diff",
-    "evaluate",
-    "inspect",
-    "pack",
-    "plot",
-    "push",
-    "remove",
-    "report",
-    "seal",
-    "serve",
-    "tune",
-    "unpack",
-    "verify",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -1,28 +1,22 @@
-"""The Python side of the product: `pack` and `Bank`, the same verbs as the command line."""
+"""`Bank`: a bank that stays open, for tasks as torch takes them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from randes_cli.build.pack import pack
-from randes_cli.build.seal import seal
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, base_task, open_base
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
-from randes_cli.ops.evaluate import evaluate
-from randes_cli.ops.tune import TuneOptions, tune
 from randes_cli.read.load import LoadReport, as_torch, load_into
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["Bank", "TuneOptions", "evaluate", "pack", "seal", "tune"]
 
 
 class Bank:

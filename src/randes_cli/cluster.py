@@ -39,6 +39,8 @@ _LOOK = 0.5
 _DESERTED = 60.0
 #: Seconds that a cluster may take to answer.
 _PATIENCE = 5.0
+#: Bytes of the smallest part of something that is cut for the workers.
+_LEAST_SHARE = 2**20
 #: Frames of a task's first words that are shown of a failure which is none of ours.
 _SHOWN = 200
 
@@ -156,6 +158,10 @@ class Cluster:
         if self._ours:
             self._connect(run.address)
         self.workers = self._count()
+
+    def share(self, nbytes: int) -> int:
+        """Bytes of a task where several for each worker are to come of so many."""
+        return max(_LEAST_SHARE, nbytes // (4 * self.workers))
 
     def hold(self, shared: Shared[S]) -> Held[S]:
         """Give every worker what its tasks share."""

@@ -95,7 +95,7 @@ def as_source(value: StrPath) -> str:
         text = os.fspath(value)
     except TypeError:
         text = ""
-    if not isinstance(text, str) or (not text and value != ""):
+    if not isinstance(text, str) or not text:
         raise UsageError(f"name a path or a Hub id, not {_shown(value)!r}")
     return text
 

@@ -20,27 +20,12 @@ from randes_cli.files.bank import BankFile
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput
+from tests.adapters import llama, randomize, t5
+from tests.models import unet
 
 MERGE = PackOptions(merge_adapters=True)
 KEEP = PackOptions(adapters=True)
 IDS = torch.arange(1, 7).reshape(1, 6)
-
-
-def llama() -> Any:
-    config = tf.LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    return tf.LlamaForCausalLM(config)
-
-
-def t5() -> Any:
-    config = tf.T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
-    return tf.T5ForConditionalGeneration(config)
 
 
 MODELS = {"llama": (llama, ["q_proj", "v_proj"]), "t5": (t5, ["q", "v"])}
@@ -56,10 +41,7 @@ def save_adapter(folder: Path, name: str, seed: int, kind: str = "llama", **opti
     torch.manual_seed(seed)
     config = LoraConfig(**{"r": 4, "target_modules": targets, **options})
     wrapped = get_peft_model(make(), config)
-    with torch.no_grad():
-        for weight in wrapped.parameters():
-            if weight.requires_grad:
-                weight.copy_(0.05 * torch.randn_like(weight))
+    randomize(wrapped)
     wrapped.save_pretrained(folder / name)
 
 
@@ -180,27 +162,14 @@ def save_unet(folder: Path) -> Any:
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=8,
-        norm_num_groups=4,
-        attention_head_dim=4,
-    )
-    unet.save_pretrained(folder / "base")
+    unet().save_pretrained(folder / "base")
     for seed, name in enumerate(["cars", "late"]):
         torch.manual_seed(seed)
         wrapped = get_peft_model(
             UNet2DConditionModel.from_pretrained(folder / "base"),
             LoraConfig(r=2, target_modules=["to_q", "to_k"]),
         )
-        with torch.no_grad():
-            for weight in wrapped.parameters():
-                if weight.requires_grad:
-                    weight.copy_(0.05 * torch.randn_like(weight))
+        randomize(wrapped)
         wrapped.save_pretrained(folder / name)
     return UNet2DConditionModel
 

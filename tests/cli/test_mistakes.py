@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,9 @@ Run = Callable[..., Result]
         ("add bank.randes a.safetensors", 2, "--replace puts the new one in its place"),
         ("unpack bank.randes a --force", 2, "exists, and is what a was packed from"),
         ("add bank.randes aa=c.safetensors --replace", 5, "'aa' to replace (nearest: a)"),
+        ("verify .", 3, ".: a folder; the bank in it is bank.randes"),
+        ("remove . a", 3, ".: a folder; the bank in it is bank.randes"),
+        ("seal bank.randes -o x --bits 2 --fit 1.1", 2, "--fit 1.1 would choose: say one of them"),
         ("pack base.safetensors a.safetensors -o x --device gpu", 2, "choose from cpu, cpu-torch"),
     ],
 )
@@ -58,6 +62,43 @@ def test_mistakes_are_one_line_that_says_what_to_do(
     assert (result.code, len(result.err.strip().splitlines())) == (code, 1), result.err
     assert said in result.err
     assert result.out == ""
+
+
+def test_a_folder_in_place_of_a_bank_is_told_by_what_is_in_it(
+    family: Path, bank: Path, randes: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(family)
+    for name in ("model", "empty", "many"):
+        Path(name).mkdir()
+    shutil.copy("a.safetensors", "model/model.safetensors")
+    for name in ("x", "y"):
+        shutil.copy(bank, f"many/{name}.randes")
+    assert randes("convert", bank, "-o", "cut.randes", "--max-shard-size", "20kB", "-q").code == 0
+    told = {
+        "model": "the folder of a checkpoint, not a bank (randes pack makes banks)",
+        "empty": "a folder, and no bank is in it",
+        "many": "a folder of 2 banks; name one of them: many/x.randes, many/y.randes",
+        "cut.randes.d": "the folder of a bank's shards; name the bank, cut.randes",
+    }
+    for name, said in told.items():
+        for verb in (["inspect"], ["add", "c.safetensors"], ["push", "org/name"]):
+            done = randes(verb[0], name, *verb[1:])
+            assert (done.code, done.err) == (3, f"randes: {name}: {said}\n"), verb
+
+
+@pytest.mark.parametrize("verb", ["inspect", "verify", "unpack --all", "seal -o x --bits 2"])
+def test_a_truncated_bank_is_named_once(verb: str, bank: Path, randes: Run) -> None:
+    bank.write_bytes(bank.read_bytes()[:-100])
+    first, *rest = verb.split()
+    done = randes(first, bank, *rest)
+    assert done.code == 6 and done.err.count(str(bank)) == 1, done.err
+    assert done.err.endswith("(a damaged bank; restore a copy)\n")
+
+
+def test_an_empty_name_is_told_of(bank: Path, randes: Run) -> None:
+    for words in (["inspect", ""], ["pack", "", bank, "-o", "x"], ["add", bank, ""]):
+        done = randes(*words)
+        assert (done.code, "name a path or a Hub id, not ''" in done.err) == (2, True), done.err
 
 
 def test_a_task_that_is_the_base_is_said_so(family: Path, randes: Run) -> None:

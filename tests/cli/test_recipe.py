@@ -92,3 +92,25 @@ def test_a_bank_says_what_its_recipe_cannot(randes: Run) -> None:
     notes = [line for line in lines if line.startswith("#")]
     assert any("forgotten" in line for line in notes) and any("tune" in line for line in notes)
     assert "  bits: 4" in lines
+
+
+def test_a_recipe_of_a_bank_elsewhere_names_its_models_as_seen_from_here(
+    family: Path, randes: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert randes("pack", *PLAIN, "-o", "one.randes", "--groups", "2").code == 0
+    for folder in (family / "deep" / "er", family.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        monkeypatch.chdir(folder)
+        recipe = printed(randes, str(family / "one.randes"))
+        again = randes("pack", "--from", recipe, "-o", family / "two.randes", "--force")
+        assert again.code == 0, again.err
+        assert (family / "one.randes").read_bytes() == (family / "two.randes").read_bytes()
+
+
+def test_a_recipe_says_which_models_it_does_not_find(family: Path, randes: Run) -> None:
+    (family / "banks").mkdir()
+    bank = family / "banks" / "one.randes"
+    assert randes("pack", *PLAIN[:3], "-o", bank, "--groups", "2").code == 0
+    text = randes("inspect", bank, "--recipe").out
+    assert "# not beside the bank, so write where they are: the base, x, y\n" in text
+    assert "\nbase: base.safetensors\n" in text

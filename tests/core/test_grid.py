@@ -47,13 +47,13 @@ def test_steps_of_absurd_deltas_stay_in_the_range_of_float32(bits: int) -> None:
     ("peak", "raise_by"), [(32768, 1), (65533, 1), (65534, 2), (131068, 3), (2**40, 26)]
 )
 def test_an_overflow_raises_the_step_until_its_peak_fits(peak: int, raise_by: int) -> None:
-    raised = raised_exponent(-10, peak, bits=16)
+    raised = raised_exponent(-10, peak)
     assert raised == -10 + raise_by
     assert peak / 2**raise_by <= LIMIT[16] + 1
 
 
 def test_a_raised_step_ends_at_the_range() -> None:
-    assert raised_exponent(EXPONENT_RANGE[1], 2**20, bits=16) == EXPONENT_RANGE[1]
+    assert raised_exponent(EXPONENT_RANGE[1], 2**20) == EXPONENT_RANGE[1]
 
 
 def test_normal_deltas_fit_8_bits_and_heavy_tails_do_not() -> None:

@@ -17,31 +17,15 @@ from randes_cli.core.convert import numpy_dtype
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
+from tests.adapters import llama, merged, t5
 
 #: More than any element of the random updates.
 CHANGE = 0.1
 LINEAR = ["q_proj", "v_proj", "down_proj"]
 
 
-def llama() -> tf.PreTrainedModel:
-    config = tf.LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    return tf.LlamaForCausalLM(config)
-
-
 def gpt2() -> tf.PreTrainedModel:
     return tf.GPT2LMHeadModel(tf.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4))
-
-
-def t5() -> tf.PreTrainedModel:
-    config = tf.T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
-    return tf.T5ForConditionalGeneration(config)
 
 
 def classifier() -> tf.PreTrainedModel:
@@ -75,14 +59,8 @@ def make_adapter(folder: Path, make: Any, dtype: torch.dtype, **options: Any) ->
 
 def read_merged(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """All tensors of base + adapter by our own merging, whole, as float64."""
-    base = open_checkpoint(str(folder / "base"))
-    merged = MergedAdapter(base, open_checkpoint(str(folder / "adapter")))
-    made = {}
-    for name, tensor in merged.tensors.items():
-        out = np.empty(tensor.nbytes, np.uint8)
-        merged.read(name, 0, out)
-        made[name] = out.view(numpy_dtype(tensor.dtype)).astype(np.float64).reshape(tensor.shape)
-    return made
+    found = merged(folder / "base", folder / "adapter")
+    return {name: values.astype(np.float64) for name, values in found.items()}
 
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -20,25 +20,14 @@ from peft import (
 )
 from safetensors.torch import load_file, save_file
 
-from randes_cli.core.convert import numpy_dtype
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.adapters import is_adapter
 from randes_cli.files.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
+from tests.adapters import Arrays, merged, randomize
+from tests.models import unet
 
 pytestmark = pytest.mark.filterwarnings("ignore:While injecting", "ignore:The following")
-Arrays = dict[str, np.ndarray[Any, Any]]
-
-
-def merged(base: Path, adapter: Path) -> Arrays:
-    """All tensors of base + adapter, whole."""
-    source = MergedAdapter(open_checkpoint(str(base)), open_checkpoint(str(adapter)))
-    made = {}
-    for name, tensor in source.tensors.items():
-        out = np.empty(tensor.nbytes, np.uint8)
-        source.read(name, 0, out)
-        made[name] = out.view(numpy_dtype(tensor.dtype)).reshape(tensor.shape)
-    return made
 
 
 def assert_same(ours: Arrays, theirs: dict[str, torch.Tensor], prefix: str = "") -> None:
@@ -47,26 +36,6 @@ def assert_same(ours: Arrays, theirs: dict[str, torch.Tensor], prefix: str = "")
         wanted = tensor.detach().numpy()
         off = np.abs(ours[prefix + name] - wanted)
         assert off.max(initial=0) <= 1e-6 * max(1, np.abs(wanted).max(initial=0)), name
-
-
-def randomize(model: Any) -> None:
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.requires_grad:
-                weight.copy_(0.05 * torch.randn_like(weight))
-
-
-def unet() -> Any:
-    return diffusers.UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        sample_size=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        norm_num_groups=4,
-        attention_head_dim=4,
-    )
 
 
 def text_encoder() -> Any:
@@ -83,7 +52,7 @@ def text_encoder() -> Any:
 def pipeline(folder: Path) -> tuple[Any, Any]:
     """Write what randes reads of a pipeline: its index and two components."""
     torch.manual_seed(0)
-    parts = unet(), text_encoder()
+    parts = unet(16), text_encoder()
     parts[0].save_pretrained(folder / "unet")
     parts[1].save_pretrained(folder / "text_encoder")
     index = {"unet": ["diffusers", "X"], "text_encoder": ["transformers", "Y"]}
@@ -158,7 +127,7 @@ def test_a_diffusers_lora_of_a_pipeline_is_merged_as_diffusers_fuses_it(
 @pytest.mark.parametrize("prefix", ["unet.", ""])
 def test_a_diffusers_lora_of_a_unet_alone_fits_that_unet(prefix: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = unet()
+    model = unet(16)
     model.save_pretrained(tmp_path / "unet")
     state = adapt(model, LoraConfig(r=4, lora_alpha=10, target_modules=["to_k", "conv2"]))
     (tmp_path / "lora").mkdir()
@@ -173,7 +142,7 @@ def test_a_diffusers_lora_of_a_unet_alone_fits_that_unet(prefix: str, tmp_path: 
 
 def test_the_attention_processors_of_old_diffusers_files_are_merged(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = unet()
+    model = unet(16)
     model.save_pretrained(tmp_path / "unet")
     block = "down_blocks.1.attentions.0.transformer_blocks.0.attn1"
     weights = {name: torch.randn(2, 16) for name in ("to_q", "to_out")}

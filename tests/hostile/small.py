@@ -18,9 +18,12 @@ from randes_cli.files.base import bank_base
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.files.manifest import encode
+from randes_cli.ops.verify import verify
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import PackOptions, RunOptions, TaskInput, TensorInfo, Transform
+
+ONE = RunOptions(threads=1)
 
 
 def write_small_family(folder: Path) -> Path:
@@ -48,7 +51,7 @@ def make_small_bank(folder: Path, preset: str = "srsf") -> Path:
         [TaskInput(name, str(folder / f"{name}.safetensors")) for name in "ab"],
         path,
         PackOptions(transform=Transform.from_preset(preset)),
-        RunOptions(threads=1),
+        ONE,
         force=True,
     )
     return path
@@ -100,3 +103,8 @@ def forged_manifest(bank: Path, path: Path, change: Callable[[Any], object]) -> 
     made = change(value)
     text = json.dumps(value if made is None else made, ensure_ascii=False)
     return forge(path, tensors, data, text.encode("utf-8", "surrogatepass"))
+
+
+def sound(path: Path) -> bool:
+    with BankFile(path) as bank:
+        return verify(bank, ONE).sound

@@ -11,7 +11,7 @@ from torch import nn
 
 import randes_cli
 from randes_cli import PackOptions, TaskInput, Transform, pack
-from tests.test_architectures import Made, perturb, save
+from tests.models import Made, perturb, save
 
 TASKS = ("cars", "sun", "dtd")
 #: What the rows of a batch ask for; None is the base.

@@ -21,7 +21,7 @@ from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
 from tests.build.test_resources import peak
-from tests.test_architectures import MODELS, Made, gpt2, llama, perturb, save
+from tests.models import MODELS, Made, gpt2, llama, perturb, plain_unet, save, unet
 
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
@@ -185,21 +185,6 @@ def test_a_bank_on_the_hub_is_read_by_range(tmp_path: Path, hub: HubServer) -> N
     assert all(request.range for request in asked)
 
 
-def unet() -> Any:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=8,
-        norm_num_groups=4,
-        attention_head_dim=4,
-    )
-
-
 def save_twice(model: Any, part: nn.Module, folder: Path) -> Path:
     model.save_pretrained(folder / "base")
     perturb(part, 1)
@@ -225,19 +210,10 @@ def test_a_diffusers_model_is_what_unpack_and_from_pretrained_give(
 
 
 def test_a_diffusers_pipeline_comes_with_its_components(tmp_path: Path) -> None:
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+    from diffusers import DDPMPipeline, DDPMScheduler
 
     torch.manual_seed(0)
-    part = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-    )
+    part = plain_unet()
     pipeline = DDPMPipeline(part, DDPMScheduler(num_train_timesteps=4))
     bank = save_twice(pipeline, part, tmp_path)
     found = randes_cli.diffusers.from_bank(bank, "style")

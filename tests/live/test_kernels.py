@@ -20,7 +20,7 @@ from tests.live.many import (
     options,
 )
 from tests.live.test_held import BITS, matrix
-from tests.test_architectures import llama
+from tests.models import llama
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])

@@ -10,7 +10,7 @@ import torch
 import transformers as tf
 
 from randes_cli import PackOptions, TaskInput, Transform, pack
-from tests.test_architectures import SMALL, perturb
+from tests.models import SMALL, perturb
 
 ROOT = Path(__file__).parents[2]
 

@@ -24,7 +24,7 @@ from tests.live.many import (
     options,
     pack_folders,
 )
-from tests.test_architectures import MODELS, Made, bert, clip, gpt2, llama, t5
+from tests.models import MODELS, Made, bert, clip, gpt2, llama, t5
 
 
 @pytest.mark.parametrize("groups", [1, 2])

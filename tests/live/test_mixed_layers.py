@@ -27,7 +27,7 @@ from tests.live.many import (
     options,
     pack_folders,
 )
-from tests.test_architectures import Made, perturb
+from tests.models import Made, perturb
 
 
 class ConvNet(nn.Module):
@@ -215,7 +215,7 @@ def test_a_switch_transformer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hold", ["dense", "codes"])
 def test_a_diffusers_unet(tmp_path: Path, hold: str) -> None:
-    from tests.live.test_from_bank import unet
+    from tests.models import unet
 
     torch.manual_seed(0)
     model = unet()

@@ -18,7 +18,7 @@ from tests.live.many import (
     bank_of,
     options,
 )
-from tests.test_architectures import Made, gpt2, perturb
+from tests.models import Made, gpt2, perturb
 
 
 def test_names_are_checked_and_the_nearest_is_said(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.live.many import (
     options,
     pack_folders,
 )
-from tests.test_architectures import SMALL, perturb
+from tests.models import SMALL, perturb
 
 
 def heads(folder: Path) -> Path:

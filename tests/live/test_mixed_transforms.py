@@ -21,7 +21,7 @@ from tests.live.many import (
     batch_of,
     options,
 )
-from tests.test_architectures import (
+from tests.models import (
     MODELS,
     Made,
     clip,

@@ -16,7 +16,7 @@ from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageErr
 from tests.checkpoints import PRESET_NAMES
 from tests.live.many import TASKS, bank_of, options
 from tests.live.test_from_bank import assert_same
-from tests.test_architectures import Made, gpt2, llama, mixtral, qwen3
+from tests.models import Made, gpt2, llama, mixtral, qwen3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -18,7 +18,7 @@ from tests.live.many import bank_of, options
 from tests.live.test_from_bank import assert_same
 from tests.live.test_mixed import wide_llama
 from tests.live.test_mixed_sizes import heads
-from tests.test_architectures import Made, llama
+from tests.models import Made, llama
 
 
 def assert_swaps(bank: Path, tasks: tuple[str, ...] = ("sun", "cars", "sun")) -> Any:

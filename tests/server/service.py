@@ -22,7 +22,7 @@ from randes_cli.server.edition import Opening
 from randes_cli.server.generating import Sizes
 from randes_cli.server.service import Service, Serving
 from tests.live.many import options, pack_folders
-from tests.test_architectures import GROUPED, perturb
+from tests.models import GROUPED, perturb
 
 EIGHT = tuple(f"task-{number}" for number in range(8))
 #: Writes a conversation; tasks may have others.

@@ -18,8 +18,8 @@ import transformers as tf
 import randes_cli
 from randes_cli.server.service import Service
 from tests.live.many import options, pack_folders
+from tests.models import SMALL, perturb
 from tests.server.service import alphabet, client, serving, tokenizer
-from tests.test_architectures import SMALL, perturb
 
 TASKS = ("mean", "cls", "dense", "prompt")
 TEXTS = ("a", "some words", "many more words than those before them")

@@ -14,8 +14,8 @@ import transformers as tf
 import randes_cli
 from randes_cli.errors import MismatchError, MissingError
 from tests.live.many import options, pack_folders
+from tests.models import SMALL, perturb
 from tests.server.service import alphabet, serving, sizes, tokenizer
-from tests.test_architectures import SMALL, perturb
 
 VOCABULARY = len(alphabet())
 ENCODER: dict[str, Any] = {**SMALL, "vocab_size": VOCABULARY, "pad_token_id": 0}

@@ -10,33 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
-from randes_cli.build.convert import single_room
-from randes_cli.build.copies import content_keys, copy_tensors
+from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import Altered, add_files, check_bytes, fill
-from randes_cli.build.layout import new_size
+from randes_cli.build.measured import (
+    Measured,
+    gather_lengths,
+    sampled_lengths,
+    supposed_lengths,
+)
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record, task_record
 from randes_cli.build.relate import relate
-from randes_cli.build.sample import (
-    Measured,
-    Spread,
-    gather_lengths,
-    sampled_lengths,
-    spread,
-    supposed_lengths,
-    supposed_spread,
-)
+from randes_cli.build.sample import gather_spreads, supposed_spread
 from randes_cli.build.shard_tasks import Recipe
+from randes_cli.build.sizes import Sizes
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_space, check_target
-from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
 from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import zero_digests
@@ -47,17 +42,15 @@ from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
-from randes_cli.plan import Unit, tensor_bytes
+from randes_cli.plan import tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.forgotten import remembered
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
-from randes_cli.workers import Progress, Workers, run_in_order
+from randes_cli.workers import Progress, Workers
 
 R = TypeVar("R")
-#: Bytes of the smallest shard that workers make of a bank which becomes one file.
-_LEAST_SHARD = 2**20
 
 
 @dataclass(frozen=True)
@@ -97,6 +90,7 @@ class Build:
         self.phase, self.progress, self.most = phase, progress, most
         self.run, self.recipe = run, recipe
         self.crew: Crew | None = None
+        self.passing = False  # read once: shards that workers make stay such
         tensors = list(draft.base.tensors.values())
         layers = (unit.layers for unit in draft.units)
         self.workers = Workers(run, tensors, layers, far=reads_far())
@@ -120,15 +114,11 @@ class Build:
         steps.keep(standing)
         known = set(standing)
 
-        def look(unit: Unit) -> Spread:
-            if supposed:
-                return supposed_spread(draft.coming, unit)
-            return spread(self.base, draft.coming, unit)
-
         new = [unit for unit in draft.entered if unit not in known]
-        run_in_order(
-            new, look, steps.sampled, far=reads_far(), phase="sampling", progress=self.progress
-        )
+        if not supposed:
+            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress)
+        for unit in new if supposed else ():
+            steps.sampled(unit, supposed_spread(draft.coming, unit))
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
@@ -166,7 +156,7 @@ class Build:
         if self.draft.old is not None:
             return Built(self.estimate(seal_bits), manifest, statistics)
         whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
-        size = new_size(self.draft, self.steps, whole, statistics, seal_bits)
+        size = Sizes(self.draft, whole, statistics).here(self.steps, seal_bits)
         return Built(size, manifest, statistics)
 
     # Writing
@@ -182,10 +172,14 @@ class Build:
             self.crew = Crew(cluster, self.recipe, self.run)
             if self._most() is not None:
                 return self._write(self.path, self._most(), report)
+            most = cluster.share(self.estimate())
+            if self.passing:
+                return self._write(self.path, most, report)
             check_target(self.path, force=self.force)
             with passing_bank(self.path) as live:
-                most = max(_LEAST_SHARD, self.estimate() // (4 * cluster.workers))
-                return self._joined(live, self._write(live, most, lambda built: built), report)
+                built = self._write(live, most, lambda built: built)
+                there = self.path, self.force, self.progress
+                return joined(live, *there, lambda size: report(replace(built, bytes=size)))
 
     def _write(self, path: Place, most: int | None, report: Callable[[Built], R]) -> R:
         """Write the bank to a place, in shards or not."""
@@ -210,16 +204,6 @@ class Build:
             except Altered as retry:
                 coming = [one.keeping(retry.names.get(one.index, ())) for one in self.draft.coming]
                 self.draft = replace(self.draft, coming=coming)
-
-    def _joined(self, live: Path, built: Built, report: Callable[[Built], R]) -> R:
-        """Write what workers made in shards as the one file that was asked for."""
-        with BankFile(live) as whole:
-            check_space(self.path, whole.size)
-            with bank_output(self.path, force=self.force, most=None) as out:
-                out.reserve(whole.size)
-                writer = BankWriter(out, single_room(whole))
-                copy_tensors(writer, whole, content_keys(whole), self.progress)
-                return report(replace(built, bytes=writer.finish(whole.manifest)))
 
     def _most(self) -> int | None:
         """Bytes of a shard of the bank at the most; None where it is one file."""

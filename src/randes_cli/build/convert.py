@@ -5,6 +5,11 @@ No value changes, and the way back gives the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
 from randes_cli.build.copies import content_keys, copy_tensors
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
@@ -20,6 +25,8 @@ from randes_cli.limits import StrPath, as_source
 from randes_cli.reports import ConvertReport
 from randes_cli.specs import check_shard_size
 from randes_cli.workers import Progress, no_progress
+
+R = TypeVar("R")
 
 
 @one_command()
@@ -55,12 +62,35 @@ def _write(
     old: BankFile, path: Place, asked: int, force: bool, progress: Progress
 ) -> tuple[int, int]:
     """Write the bank; its bytes, and the number of its files."""
+    with _copied(old, path, asked or None, force, progress) as writer:
+        return writer.finish(old.manifest), writer.files
+
+
+def joined(
+    passing: Path, path: Place, force: bool, progress: Progress, report: Callable[[int], R]
+) -> R:
+    """Write a bank that workers made in shards as the one file that was asked for.
+
+    `report` is called before the commit, with the bank's bytes.
+    """
+    with (
+        BankFile(passing) as whole,
+        _copied(whole, path, None, force, progress) as writer,
+    ):
+        return report(writer.finish(whole.manifest))
+
+
+@contextmanager
+def _copied(
+    old: BankFile, path: Place, most: int | None, force: bool, progress: Progress
+) -> Iterator[BankWriter]:
+    """The same bank under way at another place, all but its manifest."""
     check_space(path, old.size)
-    with bank_output(path, force=force, most=asked or None) as out:
+    with bank_output(path, force=force, most=most) as out:
         out.reserve(old.size)
         writer = BankWriter(out, single_room(old))
         copy_tensors(writer, old, content_keys(old), progress)
-        return writer.finish(old.manifest), writer.files
+        yield writer
 
 
 def single_room(bank: BankFile) -> int:

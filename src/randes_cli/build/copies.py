@@ -154,9 +154,7 @@ def closing_tensors() -> list[TensorInfo]:
     return [TensorInfo(MANIFEST, "U8", (2**40,)), TensorInfo(CHECKS, "U8", (2**40,))]
 
 
-def rewrite_manifest(
-    path: Place, change: Callable[[Manifest], Manifest], *, progress: Progress = no_progress
-) -> int:
+def rewrite_manifest(path: Place, change: Callable[[Manifest], Manifest]) -> int:
     """Replace a bank by itself with another manifest, in one commit; return its bytes.
 
     The caller holds the lock. Raises BankDamaged, NoSpace, InputOutputError.
@@ -167,5 +165,5 @@ def rewrite_manifest(
         with bank_output(path, force=True, most=most) as out:
             out.reserve(old.size)
             writer = BankWriter(out, header_room([*old.store.as_single(), *closing_tensors()]))
-            copy_tensors(writer, old, content_keys(old), progress)
+            copy_tensors(writer, old, content_keys(old), no_progress)
             return writer.finish(change(old.manifest))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
 from randes_cli.core.share import Share
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sum_key
-from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import digest
-from randes_cli.plan import CHUNK_ELEMENTS, Rect
+from randes_cli.files.tensor_sink import TensorSink
+from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.workers import Progress, run_jobs, thread_count
 
@@ -47,6 +47,31 @@ class Sum:
         return prod(self.share.shape)
 
 
+def sums_of(bank: BankFile, groups: Collection[int]) -> list[Sum]:
+    """The superpositions of groups that can be cut, group by group in the order of the base."""
+    made, shares = [], bank.manifest.shares
+    for group in groups:
+        for tensor in bank.manifest.base.tensors.values():
+            key = sum_key(group, tensor.name)
+            if key in bank and sealable(tensor):
+                grid = chunks(*bank.info(key).matrix)
+                made.append(Sum(group, tensor, share_of(tensor, group, shares), grid))
+    return made
+
+
+class Run(NamedTuple):
+    """Chunks of a superposition: all from the first to before the last."""
+
+    sum: Sum
+    first: int
+    last: int
+
+
+def scale_bytes(rows: F16, columns: F16) -> bytes:
+    """Scales as a bank stores them."""
+    return np.concatenate([rows, columns]).astype("<f2").tobytes()
+
+
 class Cutting:
     """Superpositions of a bank that are cut to `bits`.
 
@@ -58,6 +83,7 @@ class Cutting:
         self, old: BankFile, sums: Sequence[Sum], bits: int, run: RunOptions, progress: Progress
     ) -> None:
         self.old, self.sums, self.bits, self.progress = old, sums, bits, progress
+        self.run = run
         self.threads = thread_count(run.threads, old.manifest.base.tensors.values())
         self.squares: dict[str, tuple[I64, I64]] = {}
         self.scales: dict[str, Scales] = {}
@@ -66,30 +92,48 @@ class Cutting:
 
     # First pass: scales
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that one pass reads."""
+        return sum(self.old.info(one.key).nbytes for one in self.sums)
+
     def measure(self) -> None:
+        """Find the scales."""
+        self.begin()
+        self.add_up([Run(one, 0, len(one.grid)) for one in self.sums])
+        self.fit()
+
+    def begin(self) -> None:
+        """No element has been seen yet."""
         for one in self.sums:
             table = np.zeros((one.share.every, one.share.shape[1]), np.int64)
             self.squares[one.key] = np.zeros(one.share.rows, np.int64), table
-        jobs = [(one, number, rect) for one in self.sums for number, rect in enumerate(one.grid)]
-        total = sum(self.old.info(one.key).nbytes for one in self.sums)
+
+    def add_up(self, runs: Iterable[Run]) -> None:
+        """Add the squares of elements to those of their rows and columns."""
+        jobs = [(run.sum, n, run.sum.grid[n]) for run in runs for n in range(run.first, run.last)]
 
         def work(job: tuple[Sum, int, Rect]) -> int:
             return self._measure_chunk(*job)
 
-        self._parallel(jobs, work, "measuring", total)
+        self._parallel(jobs, work, "measuring", self.nbytes)
+
+    def fit(self) -> None:
+        """Fit scales to the sums of all elements."""
         for one in self.sums:
-            self.scales[one.key] = self._scales(one)
+            self.take_scales(one, *self.fitted(one))
             self.agreement[one.key] = Agreement(sum(self.squares[one.key][0].tolist()))
 
-    def _scales(self, one: Sum) -> Scales:
-        fitted = self.fitted(one)
-        rows, columns = inverse_scales(*fitted, self.bits)
-        along, across = (scale.astype(np.float32) for scale in fitted)
-        return Scales(
-            (rows, one.share.table(columns)),
+    def take_scales(self, one: Sum, rows: F16, columns: F16) -> None:
+        """Cut a superposition with these scales."""
+        inverse = inverse_scales(rows, columns, self.bits)
+        along, across = (scale.astype(np.float32) for scale in (rows, columns))
+        self.scales[one.key] = Scales(
+            (inverse[0], one.share.table(inverse[1])),
             (along, one.share.table(across)),
             part_of(along, across, self.bits),
         )
+        self.agreement[one.key] = Agreement()
 
     def fitted(self, one: Sum) -> tuple[F16, F16]:
         along, table = self.squares[one.key]
@@ -119,11 +163,10 @@ class Cutting:
 
     # Second pass: codes
 
-    def cut(self, writer: BankWriter) -> None:
+    def cut(self, writer: TensorSink) -> None:
         """Jobs of 2^23 elements make whole chunks of codes, `bits` of them each."""
         span = 8 * CHUNK_ELEMENTS
         jobs = [(one, start) for one in self.sums for start in range(0, one.elements, span)]
-        total = sum(self.old.info(one.key).nbytes for one in self.sums)
 
         def work(job: tuple[Sum, int]) -> int:
             one, start = job
@@ -136,7 +179,7 @@ class Cutting:
                 writer.set_digest(one.key, first + place // CHUNK_ELEMENTS, value)
             return count * ITEM_SIZE[self.old.info(one.key).dtype]
 
-        self._parallel(jobs, work, "sealing", total)
+        self._parallel(jobs, work, "sealing", self.nbytes)
 
     def _codes(self, one: Sum, start: int, count: int) -> list[Raw]:
         """The codes of elements `start` (a multiple of eight) and on."""

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from randes_cli.build.build import Build, Built
-from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
-from randes_cli.build.layout import default_capacity
+from randes_cli.build.layout import TooLarge, check_limit
+from randes_cli.build.pack_draft import PackRecipe, pack_draft, pack_recipe
 from randes_cli.build.pack_report import as_sealed, pack_report
-from randes_cli.build.records import recorded_source, recorded_words
-from randes_cli.build.seal import TooLarge, check_limit, seal_locked
+from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
+from randes_cli.cluster import Cluster
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
+from randes_cli.files.bank_output import passing_bank
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, absolute_source, as_place
+from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
-from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import BaseRecord
-from randes_cli.files.shared import ties_of
 from randes_cli.files.source import NotFinite, Source, infinite_tensors
 from randes_cli.files.words import TaskInputs, task_inputs
 from randes_cli.limits import StrPath, as_source
@@ -125,10 +121,12 @@ def _packed(
             build = _build(inputs, out, options, run, force, progress)
             return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
-        recipe = _recipe(base, tasks, options)
+        recipe = pack_recipe(base, tasks, options)
         if seal_bits is None:
             return _written(inputs, out, options, run, force, progress, recipe, limit=limit)
-        with passing_name(out) as live:
+        if run.engine == "ray":
+            stack.enter_context(Cluster(run))  # one for both steps
+        with (passing_bank if run.engine == "ray" else passing_name)(out) as live:
             report = _written(inputs, live, options, run, force, progress, recipe, seal_bits, out)
             with in_use(live):
                 sealed = seal_locked(
@@ -166,7 +164,7 @@ def _written(
     build = _build(inputs, out, options, run, force, progress, home)
     build.recipe = recipe
     if seal_bits is not None:
-        build.most = 0  # it is one file, and passes
+        build.most, build.passing = 0, True
 
     def report(built: Built) -> PackReport:
         check_limit(built.bytes, limit)
@@ -182,61 +180,6 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
             f"--bits {bits}: no tensor here is wide enough for the scales that fewer than 8 "
             "bits need; say --bits 8 or 16"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class PackRecipe:
-    """How a worker of a cluster drafts the bank that this command packs."""
-
-    base: str | None
-    tasks: tuple[TaskInput, ...]
-    options: PackOptions
-
-    @contextmanager
-    def opened(self) -> Iterator[Draft]:
-        """Open the inputs."""
-        with ExitStack() as stack:
-            inputs = open_inputs(
-                stack, self.base, self.tasks, self.options, keep_going=False, fetch=True
-            )
-            yield pack_draft(inputs, Path("bank.randes"), self.options)
-
-
-def _recipe(base: str | None, tasks: Sequence[TaskInput], options: PackOptions) -> PackRecipe:
-    named = [
-        TaskInput(task.name, absolute_source(task.source), task.index, task.group) for task in tasks
-    ]
-    return PackRecipe(None if base is None else absolute_source(base), tuple(named), options)
-
-
-def pack_draft(inputs: Inputs, out: Place, options: PackOptions) -> Draft:
-    """The draft of a new bank: it adds every task to an empty one."""
-    base, units = inputs.base, inputs.units
-    held = Counter(participant.group for participant in inputs.participants)
-    empty = Manifest(
-        transform=inputs.transform,
-        bits=options.bits,
-        seed=options.seed,
-        capacity=options.capacity or default_capacity(held.values()),
-        next_index=0,
-        base=BaseRecord(
-            recorded_source(base.name, out) if base.name else recorded_words(base.claimed),
-            "",
-            base.storage,
-            base.source.metadata,
-            dict(base.source.tensors),
-            {name: file.digest for name, file in base.beside.side_files.items()},
-            base.beside.layout,
-            base.beside.left_out,
-            base.beside.pickle,
-            ties_of(base.source),
-        ),
-        tasks=(),
-        steps={},
-        groups=max(options.groups, 1 + max(held)),
-    )
-    empty = empty.with_shares(dict.fromkeys(range(empty.groups), options.share))
-    return Draft(None, base.source, empty, units, inputs.participants, (), (), inputs.side_files())
 
 
 def _build(

@@ -9,8 +9,9 @@ import numpy as np
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
-from randes_cli.build.layout import as_sealed_to, choice_size
+from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.records import task_summary
+from randes_cli.build.sizes import Sizes
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.manifest import Manifest
@@ -150,13 +151,13 @@ def _exact_where_shown(
 ) -> tuple[Alternative, ...]:
     """The choices, those on the frontier with the bytes of the files that they would make."""
     sizes: dict[tuple[int, int, int], int] = {}
+    sizer: Sizes | None = None
     while True:
         shown = [one for one in frontier(choices) if not one.present and _key(one) not in sizes]
         if not shown:
             return choices
-        for one in shown:
-            parts = build.draft, build.steps, built.manifest, built.statistics
-            sizes[_key(one)] = choice_size(*parts, one)
+        sizer = sizer or Sizes(build.draft, built.manifest, built.statistics)
+        sizes.update({_key(one): sizer.of(build.steps, one) for one in shown})
         choices = marked(
             replace(one, bank_bytes=sizes.get(_key(one), one.bank_bytes)) for one in choices
         )

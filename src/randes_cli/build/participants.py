@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -109,6 +110,25 @@ class Participant:
         if not np.isfinite(delta).all():
             raise not_finite(name, *filter(None, (base.source, self.source)))
         return delta
+
+
+class Deltas(Protocol):
+    """One task's deltas and transform, as sampling needs them."""
+
+    @property
+    def group(self) -> int:
+        """The superposition that it is in."""
+
+    @property
+    def seed(self) -> int:
+        """The task's seed."""
+
+    @property
+    def index(self) -> int:
+        """The task's index."""
+
+    def delta(self, base: Sample, name: str) -> F32 | None:
+        """The task's delta on a sample of a tensor, None where it has none."""
 
 
 def finite(raw: Raw, dtype: str) -> Bools:

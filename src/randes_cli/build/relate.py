@@ -6,15 +6,16 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 
 from randes_cli.build.draft import Draft
-from randes_cli.build.participants import Participant
-from randes_cli.build.sample import Deltas, Measured, gather_grams
+from randes_cli.build.measured import Measured
+from randes_cli.build.participants import Deltas, Participant
+from randes_cli.build.sample import gather_grams
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.tails import tails
@@ -104,8 +105,9 @@ def relate(
             for task in draft.old.manifest.tasks:
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
+        rows = norm_rows(draft.base.tensors.values())
         found, sampled = gather_grams(
-            base, [*tasks, *draft.coming], units, stored.cells, progress, len(tasks)
+            base, [*tasks, *draft.coming], units, stored.cells, rows, progress, len(tasks)
         )
     exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)
@@ -135,14 +137,12 @@ def _joined(
     )
 
 
-def _tails(draft: Draft, sampled: Mapping[str, F64], norms: F64) -> F64:
+def _tails(draft: Draft, sampled: F64, norms: F64) -> F64:
     """The tails of the coming deltas by superposable tensor, zeros of what is not sampled."""
     base = draft.base.tensors
-    made = np.zeros((2, *norms.shape))
-    for row, name in enumerate(norm_rows(base.values())):
-        if name in sampled:
-            made[:, row] = tails(sampled[name], norms[row] / max(1, base[name].elements))
-    return made
+    sizes = [max(1, base[name].elements) for name in norm_rows(base.values())]
+    made = tails(sampled, norms / np.array(sizes, np.float64)[:, None])
+    return np.asarray(made * (sampled[3] > 0))
 
 
 def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:

@@ -1,47 +1,23 @@
-"""What samples and passes tell of deltas: spreads before a pass, norms and Gram matrices after."""
+"""What samples tell of deltas: spreads before a pass, Gram matrices after it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import frexp, ldexp, sqrt
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from randes_cli.build.participants import Participant
-from randes_cli.core.arrays import F32, F64, Bools
-from randes_cli.core.energy import Energy
-from randes_cli.core.grid import raised_exponent
-from randes_cli.core.kernel import GRID_LIMIT, delta_energy
+from randes_cli.build.participants import Deltas, Participant
+from randes_cli.build.small import GRID_BITS, Spot, Spreads, small_grams, small_lists, spreads
+from randes_cli.core.arrays import F32, F64
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.tails import means
 from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit, sample_runs
-from randes_cli.specs import TensorInfo
-from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Cells
 from randes_cli.workers import Progress, run_in_order
-
-
-class Deltas(Protocol):
-    """One task's deltas and transform, as sampling needs them."""
-
-    @property
-    def group(self) -> int:
-        """The superposition that it is in."""
-
-    @property
-    def seed(self) -> int:
-        """The task's seed."""
-
-    @property
-    def index(self) -> int:
-        """The task's index."""
-
-    def delta(self, base: Sample, name: str) -> F32 | None:
-        """The task's delta on a sample of a tensor, None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +35,69 @@ class Spread:
     squares: tuple[float, ...]
 
 
-def spread(base: Source | None, participants: Sequence[Participant], unit: Unit) -> Spread:
-    """RMS and peak of the participants' deltas on the step sample of a unit."""
-    tasks = len(participants)
-    peak, totals, counts = 0.0, [0.0] * tasks, [0] * tasks
+def gather_spreads(
+    base: Source | None,
+    participants: Sequence[Participant],
+    units: Sequence[Unit],
+    use: Callable[[Unit, Spread], None],
+    progress: Progress,
+) -> None:
+    """RMS and peak of the participants' deltas on the step sample of every unit, in order."""
+    far, sums = reads_far(), dict[Unit, _Sums]()
+
+    def look(one: Unit | list[Spot]) -> tuple[Sequence[Spot], Spreads]:
+        if isinstance(one, Unit):
+            return [Spot(one, n) for n in range(one.layers)], _spreads(base, participants, one)
+        return one, spreads(base, participants, one)
+
+    def keep(_: object, found: tuple[Sequence[Spot], Spreads]) -> None:
+        spots, (squares, counts, peaks) = found
+        rows = zip(spots, squares.tolist(), counts.tolist(), peaks.tolist(), strict=True)
+        for (unit, position), energies, sizes, peak in rows:
+            so_far = sums.setdefault(unit, _Sums(len(participants)))
+            so_far.add(energies, sizes, peak)
+            if position == unit.layers - 1:
+                use(unit, sums.pop(unit).spread())
+
+    jobs = list(small_lists(units, len(participants), STEP_SAMPLE[0], far=far))
+    run_in_order(jobs, look, keep, far=far, phase="sampling", progress=progress)
+
+
+class _Sums:
+    """What the layers of a unit come to, one after the other."""
+
+    def __init__(self, tasks: int) -> None:
+        self.squares, self.counts, self.peak = [0.0] * tasks, [0] * tasks, 0.0
+
+    def add(self, squares: Sequence[float], counts: Sequence[int], peak: float) -> None:
+        """One more layer."""
+        self.peak = max(self.peak, peak)
+        for task, (square, count) in enumerate(zip(squares, counts, strict=True)):
+            self.squares[task] += square
+            self.counts[task] += count
+
+    def spread(self) -> Spread:
+        """Of all of them."""
+        pairs = zip(self.squares, self.counts, strict=True)
+        means = [total / count if count else 0.0 for total, count in pairs]
+        return Spread(sqrt(max(means, default=0.0)), self.peak, tuple(means))
+
+
+def _spreads(base: Source | None, participants: Sequence[Participant], unit: Unit) -> Spreads:
+    """`small.spreads` of the layers of a unit that is not its own sample."""
+    shape = unit.layers, len(participants)
+    squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(unit.layers)
     sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
-    for name in unit.names:
+    for position, name in enumerate(unit.names):
         for task, participant in enumerate(participants):
             delta = participant.delta(sample, name)
             if delta is None or not delta.size:
                 continue
-            peak = max(peak, float(delta.max()), -float(delta.min()))
-            totals[task] += float(np.square(delta, dtype=np.float64).sum())
-            counts[task] += delta.size
-    squares = [total / count if count else 0.0 for total, count in zip(totals, counts, strict=True)]
-    return Spread(sqrt(max(squares, default=0.0)), peak, tuple(squares))
+            peak = max(float(delta.max()), -float(delta.min()))
+            peaks[position] = max(peaks[position], peak)
+            squares[position, task] = np.square(delta, dtype=np.float64).sum()
+            counts[position, task] = delta.size
+    return Spreads(squares, counts, peaks)
 
 
 def supposed_spread(participants: Sequence[Participant], unit: Unit) -> Spread:
@@ -85,76 +109,10 @@ def supposed_spread(participants: Sequence[Participant], unit: Unit) -> Spread:
     return Spread(1.0, 1.0, tuple(squares))
 
 
-class Measured(NamedTuple):
-    """Lengths of new deltas, see `core.prediction.Lengths`.
-
-    Attributes:
-        norms: ‖Δ‖², tensors × T.
-        rounded: ⟨Δ, q⟩ and ‖q‖², 2 × that.
-    """
-
-    norms: F64
-    rounded: F64
-
-    @property
-    def changed(self) -> Bools:
-        """Where there is any delta that a sample shows."""
-        return np.asarray(self.norms > 0)
-
-
-def supposed_lengths(
-    base: Mapping[str, TensorInfo], participants: Sequence[Participant]
-) -> Measured:
-    """All participants alike, in all their tensors: nothing of their data is at hand."""
-    rows = norm_rows(list(base.values()))
-    norms = np.zeros((len(rows), len(participants)))
-    for row, name in enumerate(rows):
-        there = [name in participant.fit.superposed for participant in participants]
-        norms[row, there] = base[name].elements
-    return Measured(norms, np.stack([norms, norms]))
-
-
-def sampled_lengths(
-    base: Source | None,
-    participants: Sequence[Participant],
-    exponents: Mapping[Unit, int],
-    rows: Sequence[str],
-) -> Measured:
-    """Lengths on the step sample, scaled to whole tensors; `rows` are the tensors' names.
-
-    A step that the sample shows to be too fine counts as raised, as packing raises it.
-    """
-    norms = np.zeros((len(rows), len(participants)))
-    rounded = np.zeros((2, *norms.shape))
-    place = {name: row for row, name in enumerate(rows)}
-    for unit, exponent in exponents.items():
-        sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
-        found = [
-            (place[name], who, delta)
-            for name in unit.names
-            for who, participant in enumerate(participants)
-            if (delta := participant.delta(sample, name)) is not None and delta.any()
-        ]
-        peak = int(
-            max((float(np.abs(delta).max()) for *_, delta in found), default=0.0) / 2.0**exponent
-        )
-        step = exponent if peak <= GRID_LIMIT else raised_exponent(exponent, peak, bits=16)
-        factor = unit.rows * unit.cols / max(1, sample.elements)
-        for row, who, delta in found:
-            energy = delta_energy(delta, step)
-            norms[row, who] = factor * energy.whole(step)
-            rounded[:, row, who] = factor * energy.kept(step), factor * energy.rounded(step)
-    return Measured(norms, rounded)
-
-
-#: Bits of the largest magnitude on a sample's grid: sums of 2^14 products are below 2^53.
-_GRID_BITS = 18
-
-
 def _on_grid(delta: F32, out: F64) -> float:
     """Write a delta in units of a grid of its own, rounded to integers; return the unit."""
     peak = max(float(delta.max()), -float(delta.min())) if delta.size else 0.0
-    exponent = frexp(peak)[1] - _GRID_BITS
+    exponent = frexp(peak)[1] - GRID_BITS
     np.rint(np.ldexp(delta, -exponent, dtype=np.float64), out=out)
     return ldexp(1.0, exponent)
 
@@ -216,61 +174,56 @@ def gather_grams(
     participants: Sequence[Deltas],
     units: Iterable[Unit],
     cells: Cells,
+    rows: Sequence[str],
     progress: Progress,
     first: int = 0,
-) -> tuple[F64, dict[str, F64]]:
+) -> tuple[F64, F64]:
     """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and transformed.
 
     Deltas of different groups never meet: their entries are zero. Of the participants before
     `first` only the squares, and the products with those from `first` on, are computed. With
-    them the `core.tails.means` of those from `first` on, by tensor.
+    them the `core.tails.means` of those from `first` on, 4 × rows × T; `rows` are tensors' names.
     """
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
-    made = np.zeros((len(cells), 2, len(participants), len(participants)))
-    tails: dict[str, F64] = {}
-    types: dict[str, list[Unit]] = {}
-    for unit in units:
-        types.setdefault(layer_type(unit.names[0]), []).append(unit)
+    row_of = {name: row for row, name in enumerate(rows)}
+    tasks = len(participants)
+    made = np.zeros((len(cells), 2, tasks, tasks))
+    tails = np.zeros((4, len(rows), tasks - first))
     groups = np.array([participant.group for participant in participants])
     same = groups[:, None] == groups
 
-    def look(unit: Unit) -> tuple[F64, F64, F64]:
-        return gram(base, participants, unit, first)
+    def look(one: Unit | list[Spot]) -> tuple[list[str], tuple[F64, F64, F64]]:
+        if isinstance(one, Unit):
+            return list(one.names), gram(base, participants, one, first)
+        return [spot.name for spot in one], small_grams(base, participants, one, first)
 
-    def keep(unit: Unit, found: tuple[F64, F64, F64]) -> None:
-        plain, transformed, ends = found
-        for position, name in enumerate(unit.names):
-            tails[name] = ends[:, position, first:]
-            made[where[name], 0] += plain[position]
-            made[where[name], 1] += transformed[position] * same
+    def keep(_: object, found: tuple[list[str], tuple[F64, F64, F64]]) -> None:
+        names, (plain, transformed, ends) = found
+        tails[:, [row_of[name] for name in names]] = ends[:, :, first:]
+        at = [where[name] for name in names]
+        _add_in_order(made[:, 0], at, plain)
+        _add_in_order(made[:, 1], at, transformed * same)
 
-    jobs = [u for kind in types.values() for u in sorted(kind, key=lambda unit: unit.names)]
-    run_in_order(jobs, look, keep, far=reads_far(), phase="comparing", progress=progress)
+    far = reads_far()
+    jobs = list(small_lists(_by_type(units), tasks, GRAM_SAMPLE[0], far=far))
+    run_in_order(jobs, look, keep, far=far, phase="comparing", progress=progress)
     return made, tails
 
 
-def gather_lengths(
-    base: Sequence[TensorInfo],
-    indices: Sequence[int],
-    exponents: Mapping[Unit, int],
-    energies: Mapping[tuple[int, str], Mapping[int, Energy]],
-) -> Measured:
-    """Lengths by superposable tensor of the base and task.
+def _by_type(units: Iterable[Unit]) -> list[Unit]:
+    """Units in the order of their types, those of one type by their names."""
+    types: dict[str, list[Unit]] = {}
+    for unit in units:
+        types.setdefault(layer_type(unit.names[0]), []).append(unit)
+    return [u for kind in types.values() for u in sorted(kind, key=lambda unit: unit.names)]
 
-    `energies` are the sums over the deltas by task's index, tensor and chunk.
-    """
-    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
-    rows = {name: row for row, name in enumerate(norm_rows(base))}
-    columns = {index: column for column, index in enumerate(indices)}
-    norms = np.zeros((len(rows), len(indices)))
-    rounded = np.zeros((2, *norms.shape))
-    for (index, name), chunks in energies.items():
-        if index not in columns:
-            continue
-        total, step = Energy(), exponent[name]
-        for energy in chunks.values():
-            total = total.plus(energy)
-        row, column = rows[name], columns[index]
-        norms[row, column] = total.whole(step)
-        rounded[:, row, column] = total.kept(step), total.rounded(step)
-    return Measured(norms, rounded)
+
+def _add_in_order(sums: F64, at: Sequence[int], terms: F64) -> None:
+    """Add each term to the sum at its place: one after the other, for rounding tells."""
+    if len(set(at)) == len(at):
+        sums[at] += terms
+        return
+    for place in dict.fromkeys(at):
+        mine = [n for n, one in enumerate(at) if one == place]
+        run = np.concatenate([sums[place][None], terms[mine]])
+        sums[place] = np.add.accumulate(run, axis=0)[-1]

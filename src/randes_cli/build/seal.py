@@ -8,23 +8,27 @@ the digests of what it reads: a bank that changes between them is damaged, not s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors
-from randes_cli.build.cutting import Cutting, Sum
-from randes_cli.build.layout import bank_size
+from randes_cli.build.convert import joined
+from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors, place_copies
+from randes_cli.build.cutting import Cutting, Sum, scale_bytes, sums_of
+from randes_cli.build.layout import bank_size, check_limit
+from randes_cli.build.seal_crew import SealCrew
+from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import cut_shape
-from randes_cli.files.bank_keys import cut_key, sealed_tensors, sum_key
-from randes_cli.files.bank_output import bank_output
+from randes_cli.files.bank_keys import cut_key, sealed_tensors
+from randes_cli.files.bank_output import bank_output, passing_bank
 from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, as_place
@@ -34,7 +38,7 @@ from randes_cli.files.seal_record import SealRecord
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
-from randes_cli.plan import chunks, sealable, share_of, tensor_bytes
+from randes_cli.plan import sealable, tensor_bytes
 from randes_cli.reports import SealReport
 from randes_cli.specs import RunOptions, TensorInfo, check_shard_size
 from randes_cli.stats.alternatives import parse_limit
@@ -44,19 +48,7 @@ from randes_cli.stats.stored import Statistics, stored_statistics
 from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress
 
-
-class TooLarge(Exception):
-    """A bank would come to more bytes than it may have: so many."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.size = size
-
-
-def check_limit(size: int, limit: int | None) -> None:
-    """Raise TooLarge where a bank may not have this size."""
-    if limit is not None and size > limit:
-        raise TooLarge(size)
+R = TypeVar("R")
 
 
 def check_seal_bits(bits: int) -> int:
@@ -96,8 +88,6 @@ def seal(
     target = edited_bank(target) if itself else target
     check_seal_bits(bits)
     check_shard_size(max_shard_size)
-    if run.engine != "threads":
-        raise UsageError("seal works with the threads of one machine: leave --engine out")
     source = target if itself else bank
     if dry_run:
         return seal_locked(source, target, bits, run, dry_run=True, progress=progress)
@@ -139,7 +129,7 @@ def seal_locked(
     Raises TooLarge in place of writing a bank of more than `limit` bytes.
     """
     with open_bank(as_source(bank)) as old:
-        sealing = _Sealing(old, bits, run, progress, most)
+        sealing = _Sealing(as_source(bank), old, bits, run, progress, most)
         return sealing.run(target, force=force, dry_run=dry_run, limit=limit)
 
 
@@ -159,12 +149,18 @@ def fit_bits(bank: StrPath, limit: str | None) -> int:
 
 
 class _Sealing:
-    """One sealing under way."""
+    """One sealing under way; `bank` is what the caller named."""
 
     def __init__(
-        self, old: BankFile, bits: int, run: RunOptions, progress: Progress, most: int | None
+        self,
+        bank: str,
+        old: BankFile,
+        bits: int,
+        run: RunOptions,
+        progress: Progress,
+        most: int | None,
     ) -> None:
-        self.old, self.bits, self.most = old, bits, most
+        self.bank, self.old, self.bits, self.most = bank, old, bits, most
         manifest = old.manifest
         named = manifest.base.tensors
         self.groups = live_groups(manifest)
@@ -174,66 +170,88 @@ class _Sealing:
             old.require_tasks()
         if not self.groups:
             raise UsageError(f"{old.path}: every group is sealed already; pack anew to change bits")
-        self.sums = [
-            self._sum(group, tensor)
-            for group in self.groups
-            for tensor in named.values()
-            if sum_key(group, tensor.name) in old and sealable(tensor)
-        ]
+        self.sums = sums_of(old, self.groups)
         if not any(map(sealable, named.values())):
             raise UsageError(f"{old.path}: no tensor is wide enough for the scales that seals need")
         self.cutting = Cutting(old, self.sums, bits, run, progress)
-
-    def _sum(self, group: int, tensor: TensorInfo) -> Sum:
-        stored = self.old.info(sum_key(group, tensor.name))
-        share = share_of(tensor, group, self.old.manifest.shares)
-        return Sum(group, tensor, share, chunks(*stored.matrix))
+        gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
+        self.kept = [key for key in content_keys(old) if key not in gone]
+        self.measured = [self._measured(group) for group in self.groups]
+        made = [tensor for one in self.sums for tensor in self._tensors(one)]
+        kept = map(old.info, self.kept)
+        self.candidates = [*kept, *made, *self.measured, *closing_tensors()]
 
     def run(
         self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
     ) -> SealReport:
-        made = [tensor for one in self.sums for tensor in self._tensors(one)]
-        gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
-        kept = [key for key in content_keys(self.old) if key not in gone]
-        measured = [self._measured(group) for group in self.groups]
-        candidates = [*map(self.old.info, kept), *made, *measured, *closing_tensors()]
         supposed, statistics = self._sealed()
-        size = bank_size(candidates, self._layout(kept, measured), supposed)
+        size = bank_size(self.candidates, self._layout(), supposed)
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
         check_limit(size, limit)
-        most = most_bytes(self.most, size, self.old.most)
         check_space(target, size)
-        self.cutting.measure()
+        most = most_bytes(self.most, size, self.old.most)
+
+        def report(written: int) -> SealReport:
+            check_limit(written, limit)
+            return self._report(target, *self._sealed(self._moments()), written, dry_run=False)
+
+        if self.cutting.run.engine == "threads":
+            self.cutting.measure()
+            return self._write(target, most, force, size, report)
+        with Cluster(self.cutting.run) as cluster:
+            crew = SealCrew(cluster, self.bank, self.cutting, self.groups)
+            crew.measure()
+            if most is not None:
+                return self._write(target, most, force, size, report, crew)
+            check_target(target, force=force)
+            with passing_bank(target) as live:
+                self._write(live, cluster.share(size), False, size, int, crew)
+                return joined(live, target, force, self.cutting.progress, report)
+
+    def _write(
+        self,
+        target: Place,
+        most: int | None,
+        force: bool,
+        size: int,
+        report: Callable[[int], R],
+        crew: SealCrew | None = None,
+    ) -> R:
+        """Write the bank with scales that are known; `report` is called before the commit."""
         with bank_output(target, force=force, most=most) as out:
             out.reserve(size)
-            writer = BankWriter(out, header_room(candidates))
-            copy_tensors(writer, self.old, kept, self.cutting.progress)
+            writer = BankWriter(out, header_room(self.candidates))
+            if crew is None:
+                copy_tensors(writer, self.old, self.kept, self.cutting.progress)
+            else:
+                place_copies(writer, self.old, self.kept)
+                writer.close_shard()
             for number in (0, 1):  # scales, then codes
                 for one in self.sums:
                     writer.place(self._tensors(one)[number])
             writer.close_shard()
-            self._write_scales(writer)
-            self.cutting.cut(writer)
+            if crew is None:
+                self._write_scales(writer)
+                self.cutting.cut(writer)
+            else:
+                crew.make(writer, self.kept)
             manifest, statistics = self._sealed(self._moments())
-            for tensor, group in zip(measured, self.groups, strict=True):
+            for tensor, group in zip(self.measured, self.groups, strict=True):
                 writer.add_whole(tensor, statistics.known.cut[group].astype("<f8").tobytes())
-            size = writer.finish(manifest)
-            check_limit(size, limit)
-            return self._report(target, manifest, statistics, size, dry_run=False)
+            return report(writer.finish(manifest))
 
     def _tensors(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
         return sealed_tensors(one.group, one.tensor, self.bits, one.share)
 
-    def _layout(self, kept: Iterable[str], measured: Iterable[TensorInfo]) -> list[TensorInfo]:
+    def _layout(self) -> list[TensorInfo]:
         """The tensors of the sealed bank in the order of the file, but for the last."""
         scales, codes = zip(*map(self._tensors, self.sums), strict=True) if self.sums else ((), ())
-        return [*map(self.old.info, kept), *scales, *codes, *measured]
+        return [*map(self.old.info, self.kept), *scales, *codes, *self.measured]
 
     def _write_scales(self, writer: BankWriter) -> None:
         for one in self.sums:
-            rows, columns = self.cutting.fitted(one)
-            data = np.concatenate([rows, columns]).astype("<f2").tobytes()
+            data = scale_bytes(*self.cutting.fitted(one))
             writer.write_whole(self._tensors(one)[0], data)
 
     def _measured(self, group: int) -> TensorInfo:

@@ -115,7 +115,7 @@ class Steps:
         """Raise the steps of 16-bit units by their peaks. Raises BeyondGrid."""
         for unit, peak in peaks.items():
             exponent = self.ready[unit].exponent
-            raised = raised_exponent(exponent, peak, bits=16)
+            raised = raised_exponent(exponent, peak)
             if raised == exponent:
                 raise BeyondGrid(unit)
             self.ready[unit] = Step(raised, 16)

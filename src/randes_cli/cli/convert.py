@@ -9,6 +9,7 @@ import typer
 from randes_cli.cli import options as o
 from randes_cli.cli.output import human
 from randes_cli.cli.talk import Talk
+from randes_cli.cli.words import shard_size
 
 
 def convert(
@@ -37,7 +38,7 @@ def convert(
         report = run(
             bank,
             out,
-            max_shard_size=o.shard_size(max_shard_size),
+            max_shard_size=shard_size(max_shard_size),
             single_file=single_file,
             force=force,
             dry_run=dry_run,

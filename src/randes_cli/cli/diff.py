@@ -8,6 +8,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, print_lines, progress_bar
+from randes_cli.cli.words import by_task, run_options
 from randes_cli.errors import CheckFailed, UsageError
 
 
@@ -41,7 +42,7 @@ def diff(
     from randes_cli.cli.render.tables import bank_diff_view, checkpoint_diff_view
 
     with progress_bar(quiet=quiet) as progress:
-        how = o.run_options(threads, None, allow_pickle=allow_pickle)
+        how = run_options(threads, None, allow_pickle=allow_pickle)
         found = run(a, _other(a, b), base=base, run=how, progress=progress)
     if json:
         print_json(found, same=found.same)
@@ -65,4 +66,4 @@ def _other(a: str, b: list[str]) -> str | dict[str, str]:
         return b[0]
     if not names_bank(a):
         raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
-    return o.by_task([(task.name, task.source) for task in map(task_input, b)], "diff")
+    return by_task([(task.name, task.source) for task in map(task_input, b)], "diff")

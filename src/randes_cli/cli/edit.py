@@ -11,6 +11,7 @@ from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.panels import GOES_IN
 from randes_cli.cli.talk import Talk
+from randes_cli.cli.words import open_options, run_options, shard_size
 from randes_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,13 +91,13 @@ def add(
 
     talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()
     inputs = [task_input(task) for task in tasks]
-    opening = o.opening(allow_pickle, trust_remote_code_files, safetensors_only, weights_key)
+    opening = open_options(allow_pickle, trust_remote_code_files, safetensors_only, weights_key)
     with talk.progress() as progress:
         report = run(
             own_bank(bank),
             inputs,
-            EditOptions(base, wait, dry_run, merge_adapters, opening, o.shard_size(max_shard_size)),
-            o.run_options(threads, max_memory, device, engine=engine, address=address),
+            EditOptions(base, wait, dry_run, merge_adapters, opening, shard_size(max_shard_size)),
+            run_options(threads, max_memory, device, engine=engine, address=address),
             replace=replace,
             checkpoints=_pairs([task.name for task in inputs], checkpoint or []),
             forget=forget,
@@ -143,10 +144,10 @@ def remove(
                 base,
                 wait,
                 dry_run,
-                opening=o.opening(allow_pickle, False, False),
-                max_shard_size=o.shard_size(max_shard_size),
+                opening=open_options(allow_pickle, False, False),
+                max_shard_size=shard_size(max_shard_size),
             ),
-            o.run_options(threads, max_memory, device, engine=engine, address=address),
+            run_options(threads, max_memory, device, engine=engine, address=address),
             checkpoints=_pairs(chosen, checkpoint or []),
             forget=forget,
             progress=progress,

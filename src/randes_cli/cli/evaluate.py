@@ -12,6 +12,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import plain
 from randes_cli.cli.panels import COMES_OUT, GOES_IN
 from randes_cli.cli.talk import Talk
+from randes_cli.cli.words import by_task, named_checkpoints, run_options
 from randes_cli.errors import UsageError
 
 Original = Annotated[
@@ -76,7 +77,7 @@ def evaluate(
     from randes_cli.files.guard import note_sources
     from randes_cli.ops.scoring import command_evaluator
 
-    originals = o.by_task(o.named_checkpoints(original or [], "--original"), "--original")
+    originals = by_task(named_checkpoints(original or [], "--original"), "--original")
     note_sources([bank, base, *originals.values()])
     _check_targets(csv, markdown, force)
     talk = Talk(json=json, quiet=quiet)
@@ -84,7 +85,7 @@ def evaluate(
         report = run(
             bank,
             command_evaluator(evaluate, environment.GIVEN, metric=metric),
-            o.run_options(threads, max_memory, device, allow_pickle=allow_pickle),
+            run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             tasks=task,
             originals=originals,
             base=base,

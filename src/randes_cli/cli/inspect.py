@@ -12,6 +12,7 @@ from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, plain, print_json, print_lines, progress_bar
 from randes_cli.cli.panels import SPEAKS
+from randes_cli.cli.words import originals, run_options
 from randes_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ AsRecipe = Annotated[
     bool,
     typer.Option(
         "--recipe",
-        help="Print the recipe that the bank was made from; with --full its steps, too.",
+        help="Print the recipe that the bank was made from, to be saved in this folder, for "
+        "pack --from; with --full its steps, too.",
         rich_help_panel=SPEAKS,
     ),
 ]
@@ -98,9 +100,9 @@ def inspect(
             bank,
             task,
             by=by.value,
-            against=o.originals(against),
+            against=originals(against),
             base=base,
-            run=o.run_options(threads, None, allow_pickle=allow_pickle),
+            run=run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
     if json:
@@ -114,13 +116,13 @@ def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:
     from randes_cli.files.sources import open_bank
 
     with open_bank(bank) as file:
-        found = file.manifest
+        found, place = file.manifest, file.path
     if not recipe:
         print_json(found.to_json())
         return
     from randes_cli.files.recipe_of import recipe_text
 
-    print(recipe_text(found, full=full), end="")
+    print(recipe_text(found, place, full=full), end="")
 
 
 def _print_report(found: Inspection, task: str | None, *, measured: bool) -> None:

@@ -1,4 +1,4 @@
-"""Options that commands share."""
+"""Options that commands share; `words` has what becomes of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import typer
 
 from randes_cli.cli import complete
 from randes_cli.cli.panels import COMES_OUT, GOES_IN, MADE, RUNS, SPEAKS
-from randes_cli.errors import UsageError
-from randes_cli.specs import DEVICES, ENGINES, OpenOptions, RunOptions
+from randes_cli.specs import DEVICES, ENGINES
 
 BankName = Annotated[
     str,
@@ -244,68 +243,3 @@ Metric = Annotated[
         show_default=False,
     ),
 ]
-
-
-def run_options(
-    threads: int,
-    max_memory: str | None,
-    device: str = "cpu",
-    *,
-    allow_pickle: bool = False,
-    engine: str = "threads",
-    address: str | None = None,
-) -> RunOptions:
-    """How a job runs, from the command line's words."""
-    memory = None
-    if max_memory is not None:
-        from randes_cli.files.writer import parse_size
-
-        memory = parse_size(max_memory)
-    return RunOptions(
-        threads=threads,
-        max_memory=memory,
-        device=device,
-        allow_pickle=allow_pickle,
-        engine=engine,
-        address=address,
-    )
-
-
-def shard_size(text: str | None) -> int | None:
-    """Bytes of ``--max-shard-size``. Raises UsageError."""
-    if text is None:
-        return None
-    from randes_cli.files.writer import parse_size
-
-    return parse_size(text)
-
-
-def opening(
-    allow_pickle: bool, trust_code: bool, safetensors_only: bool, weights_key: str | None = None
-) -> OpenOptions:
-    """What may be read of checkpoints, from the command line's words."""
-    return OpenOptions(allow_pickle, trust_code, safetensors_only, weights_key)
-
-
-def originals(texts: list[str] | None) -> dict[str, str]:
-    """Checkpoints by task, of --against. Raises UsageError."""
-    return by_task(named_checkpoints(texts or [], "--against"), "--against")
-
-
-def by_task(pairs: list[tuple[str, str]], where: str) -> dict[str, str]:
-    """(task, checkpoint) pairs as a mapping. Raises UsageError for a task named twice."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise UsageError(f"{where}: names a task twice")
-    return made
-
-
-def named_checkpoints(texts: list[str], option: str) -> list[tuple[str, str]]:
-    """(task, checkpoint) pairs from words ``NAME=CHECKPOINT``."""
-    made = []
-    for text in texts:
-        name, equals, source = text.partition("=")
-        if not equals or not name or not source:
-            raise UsageError(f"{option} {text!r}: say NAME=CHECKPOINT")
-        made.append((name, source))
-    return made

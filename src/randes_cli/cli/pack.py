@@ -13,6 +13,7 @@ import typer
 from randes_cli.cli import making as m
 from randes_cli.cli import options as o
 from randes_cli.cli.talk import Talk
+from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError
 from randes_cli.specs import CHOOSERS, CHOSEN, Rest, TaskInput, check_groups
 
@@ -73,8 +74,8 @@ def pack(
             source,
             inputs,
             out,
-            replace(options, max_shard_size=o.shard_size(max_shard_size)),
-            o.run_options(threads, max_memory, device, engine=engine, address=address),
+            replace(options, max_shard_size=shard_size(max_shard_size)),
+            run_options(threads, max_memory, device, engine=engine, address=address),
             force=force,
             dry_run=dry_run,
             progress=progress,

@@ -9,6 +9,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, print_json, say
+from randes_cli.cli.words import shard_size
 
 Bank = Annotated[Path, typer.Argument(metavar="BANK", help="The bank.", show_default=False)]
 Repo = Annotated[
@@ -66,7 +67,7 @@ def push(
         private=private,
         revision=revision,
         message=message,
-        max_shard_size=o.shard_size(max_shard_size),
+        max_shard_size=shard_size(max_shard_size),
         license=license,
         collection=collection,
     )

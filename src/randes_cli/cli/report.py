@@ -8,6 +8,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, progress_bar
+from randes_cli.cli.words import originals, run_options
 
 
 def report(
@@ -32,10 +33,10 @@ def report(
         made = run(
             bank,
             out,
-            against=o.originals(against),
+            against=originals(against),
             base=base,
             force=force,
-            run=o.run_options(threads, None, allow_pickle=allow_pickle),
+            run=run_options(threads, None, allow_pickle=allow_pickle),
             progress=progress,
         )
     if json:

@@ -11,6 +11,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import human
 from randes_cli.cli.panels import MADE
 from randes_cli.cli.talk import Talk
+from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError
 
 Bits = Annotated[
@@ -50,6 +51,8 @@ def seal(
     max_shard_size: o.MaxShardSize = None,
     wait: o.Wait = 0.0,
     threads: o.Threads = 0,
+    engine: o.Engine = "threads",
+    address: o.Address = None,
     dry_run: o.DryRun = False,
     force: o.Force = False,
     json: o.Json = False,
@@ -64,8 +67,10 @@ def seal(
 
     if (out is None) != in_place:
         raise UsageError("say -o BANK for a new bank, or --in-place")
-    if (bits is None) == (fit is None):
+    if bits is None and fit is None:
         raise UsageError("say --bits 8, 4, 3, 2 or 1, or --fit SIZE|RATIO")
+    if bits is not None and fit is not None:
+        raise UsageError(f"--bits {bits} is what --fit {fit} would choose: say one of them")
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source = own_bank(bank) if in_place else bank
     with talk.progress() as progress:
@@ -73,10 +78,10 @@ def seal(
             source,
             out,
             fit_bits(source, fit) if bits is None else bits,
-            o.run_options(threads, None),
+            run_options(threads, None, engine=engine, address=address),
             force=force,
             wait=wait,
-            max_shard_size=o.shard_size(max_shard_size),
+            max_shard_size=shard_size(max_shard_size),
             dry_run=dry_run,
             progress=progress,
         )

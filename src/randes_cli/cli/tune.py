@@ -9,6 +9,7 @@ import typer
 from randes_cli.cli import environment
 from randes_cli.cli import options as o
 from randes_cli.cli.talk import Talk
+from randes_cli.cli.words import run_options
 from randes_cli.errors import counted
 
 Grid = Annotated[
@@ -58,7 +59,7 @@ def tune(
             own_bank(bank),
             command_evaluator(evaluate, environment.GIVEN, metric=metric),
             options,
-            o.run_options(threads, max_memory, device, allow_pickle=allow_pickle),
+            run_options(threads, max_memory, device, allow_pickle=allow_pickle),
             progress=progress,
         )
     more = f", {report.resumed} from before" if report.resumed else ""

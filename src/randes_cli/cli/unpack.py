@@ -12,6 +12,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import human, say
 from randes_cli.cli.panels import COMES_OUT
 from randes_cli.cli.talk import Talk
+from randes_cli.cli.words import run_options
 from randes_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def unpack(
             None if everything else chosen,
             out,
             options,
-            o.run_options(
+            run_options(
                 threads,
                 max_memory,
                 device,

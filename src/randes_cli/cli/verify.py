@@ -9,6 +9,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
+from randes_cli.cli.words import originals, run_options
 from randes_cli.errors import BankDamaged, CheckFailed, counted
 
 TYPE_CHECKING = False
@@ -47,9 +48,9 @@ def verify(
             bank,
             quick=quick,
             prune=prune,
-            against=o.originals(against),
+            against=originals(against),
             base=base,
-            run=o.run_options(
+            run=run_options(
                 threads, None, allow_pickle=allow_pickle, engine=engine, address=address
             ),
             progress=progress,

@@ -42,6 +42,6 @@ def fits_8_bits(rms: float, peak: float, *, capacity: int) -> bool:
     return 1.5 * peak + 4.5 * rms * sqrt(capacity) <= LIMIT[8] * step
 
 
-def raised_exponent(exponent: int, peak: int, *, bits: int) -> int:
-    """The next exponent to try after a value of `peak` steps passed the range of `bits`."""
-    return _clamp(exponent + max(1, (peak // LIMIT[bits]).bit_length()))
+def raised_exponent(exponent: int, peak: int) -> int:
+    """The next exponent to try after a value of `peak` steps passed the range of 16 bits."""
+    return _clamp(exponent + max(1, (peak // LIMIT[16]).bit_length()))

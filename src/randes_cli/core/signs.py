@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,27 @@ def sign_vector(bits: bytes, start: int, count: int) -> F32:
     packed = np.frombuffer(bits, np.uint8)[start // 8 : (start + count + 7) // 8]
     flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
     made: F32 = np.where(flips, np.float32(-1), np.float32(1))
+    return made
+
+
+def many_signs(
+    signs: Signs, bits: Sequence[bytes], shape: tuple[int, int], view: tuple[int, int]
+) -> F32:
+    """±1 of whole tensors of one shape, a tensor a row; `bits` are those of each.
+
+    `view` is the matrix that two-sided signs see, `shape` the one that the others do.
+    """
+    if signs is Signs.none:
+        return np.ones((len(bits), 1), np.float32)
+    packed = np.frombuffer(b"".join(bits), np.uint8).reshape(len(bits), -1)
+    flips = np.unpackbits(packed, axis=1, bitorder="little")
+    rows, cols = view if signs is Signs.two_sided else shape
+    row, col = np.divmod(np.arange(rows * cols), cols)
+    if signs is Signs.two_sided:
+        found = flips[:, row] ^ flips[:, rows + col]
+    else:
+        found = flips[:, col + row if signs is Signs.hankel else col]
+    made: F32 = np.float32(1) - np.float32(2) * found
     return made
 
 

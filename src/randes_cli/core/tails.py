@@ -32,6 +32,24 @@ def means(units: F64, scale: float) -> tuple[float, float, float, float]:
     )
 
 
+def many_means(units: F64, scale: F64) -> F64:
+    """`means` of many samples of one size, a sample a row: 4 × samples."""
+    count = max(1, units.shape[1])
+    coarse = np.rint(units / 2**_COARSE).astype(np.int64)
+    squares = coarse * coarse
+    fourth = np.einsum("kn,kn->k", squares, squares).astype(np.float64) * 2.0 ** (4 * _COARSE)
+    first, second = np.abs(units).sum(axis=1), np.einsum("kn,kn->k", units, units)
+    square = scale * scale
+    return np.stack(
+        [
+            first * scale / count,
+            second * square / count,
+            fourth * (square * square) / count,
+            np.full(len(units), float(units.shape[1])),
+        ]
+    )
+
+
 def tails(sampled: F64, energy: F64) -> F64:
     """(π/2) E[|x|]² / E[x²] and E[x⁴] / (3 E[x²]²): 1 and 1 for a Gaussian; 2 × T.
 
@@ -43,7 +61,7 @@ def tails(sampled: F64, energy: F64) -> F64:
     size = np.maximum(size, 1.0)
     whole = second + rest
     first, fourth = first + np.sqrt(rest / size), fourth + rest * rest * size
-    made, there = np.zeros((2, len(whole))), whole > 0
+    made, there = np.zeros((2, *whole.shape)), whole > 0
     np.divide(pi / 2 * first * first, whole, out=made[0], where=there)
     np.divide(fourth / 3, whole * whole, out=made[1], where=there)
     return made

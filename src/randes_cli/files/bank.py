@@ -24,6 +24,7 @@ from randes_cli.errors import (
 )
 from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
+from randes_cli.files.bank_place import at, refuse_folder
 from randes_cli.files.bank_store import is_sound, open_store
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.guard import unwatch, watch
@@ -72,6 +73,8 @@ class BankFile:
         lenient: bool = False,
     ) -> None:
         self.path = path
+        if file is None:
+            refuse_folder(path)
         try:
             self.store = open_store(
                 lambda: self._checked_file(file),
@@ -80,7 +83,7 @@ class BankFile:
             )
             self.header, self.file = self.store.header, self.store.file
         except (BankDamaged, NewerFormat) as error:
-            raise type(error)(f"{path}: {error}") from None
+            raise at(path, error) from None
         problem = None if lenient else next(iter(self.store.problems.values()), None)
         if problem is not None:
             self.close()
@@ -92,7 +95,7 @@ class BankFile:
                 watch(self)
         except (BankDamaged, NewerFormat) as error:
             self.close()
-            raise type(error)(f"{path}: {error}") from None
+            raise at(path, error) from None
         except BaseException:
             self.close()
             raise

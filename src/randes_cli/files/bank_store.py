@@ -5,7 +5,7 @@ Nothing above asks how many files there are: tensors and digests are asked for b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -169,7 +169,7 @@ class BankStore:
 
         try:
             if number:
-                return copy_shard(self._opened[number - 1], offset + start, count, write)
+                return copy_shard(self._opened[number - 1], offset + start, write)
             if not isinstance(self.file, TensorFile):
                 return False
             write(self.file.fd, offset + start)
@@ -255,8 +255,3 @@ def open_store(
         except BaseException:
             file.close()
             raise
-
-
-def shard_heads(store: BankStore) -> Sequence[tuple[int, str, Contents]]:
-    """Number, file name and contents of every shard, to compare with the files."""
-    return [(n, shard_file(name), one) for n, (name, one) in enumerate(store.shards.items())]

@@ -17,7 +17,7 @@ from randes_cli.files.bank_output import BankOutput
 from randes_cli.files.bank_store import BankStore
 from randes_cli.files.container import FRAME, Container, room_of
 from randes_cli.files.digests import DIGEST_BYTES
-from randes_cli.files.header import encode_header
+from randes_cli.files.entries import Entries
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.shard_folder import NewShard
 from randes_cli.files.shards import (
@@ -41,14 +41,18 @@ def header_room(candidates: Iterable[TensorInfo]) -> int:
     The header comes first, and data are written before the last tensor is known.
     """
     candidates = list(candidates)
-    text = encode_header(candidates, METADATA)
-    keys = [parse_key(tensor.name) for tensor in candidates]
-    total = sum(tensor.nbytes for tensor in candidates) + 2**40
+    keys = [parse_key(t.name) for t in candidates if t.name.startswith("sum/")]
+    return room_of_entries(Entries.of(candidates), len({key.owner for key in keys}))
+
+
+def room_of_entries(candidates: Entries, groups: int) -> int:
+    """`header_room` of tensors, which have superpositions of so many groups."""
+    count, total = len(candidates.text), int(candidates.nbytes.sum()) + 2**40
     digits = 2 * len(str(total)) + 2
     padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
-    entry = len(padding) + len(str(len(candidates))) + digits
-    groups = {key.owner for key in keys if key.kind == "sum"}
-    most = len(text) + len(candidates) * digits + (8 + 2 * max(0, len(groups) - 1)) * entry
+    entry = len(padding) + len(str(count)) + digits
+    spare = (8 + 2 * max(0, groups - 1)) * entry
+    most = candidates.header_bytes(METADATA) + count * digits + spare
     return -(-most // 8) * 8
 
 

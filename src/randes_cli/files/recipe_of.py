@@ -2,47 +2,92 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from randes_cli.core.roles import exact_roles
+from randes_cli.files.hub_ref import recorded_ref
+from randes_cli.files.location import Place, RemotePath, recorded_place
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.specs import BaseStorage, PackOptions, Transform
 
 #: Files that travel only where they are trusted.
 _CODE = ".py"
+#: Names that a line lists.
+_MOST_NAMES = 5
 
 
-def recipe_text(manifest: Manifest, *, full: bool = False) -> str:
+class Sources:
+    """Recorded sources as a recipe in the current folder names them.
+
+    A manifest has them relative to its bank's folder, and of what lies outside the last part only.
+
+    Attributes:
+        missing: names of what is not there.
+    """
+
+    def __init__(self, bank: Place) -> None:
+        self._bank = bank
+        self.missing: list[str] = []
+
+    def of(self, name: str, source: str) -> str:
+        """Where a model is, seen from here; as recorded where it is not."""
+        if recorded_ref(source) is not None or recorded_place(source) is not None:
+            return source
+        place = self._bank.parent / source
+        if isinstance(place, RemotePath):
+            return str(place)
+        if not place.exists():
+            self.missing.append(name)
+            return source
+        with suppress(ValueError):  # another drive
+            return Path(os.path.relpath(place)).as_posix()
+        return str(place.absolute())
+
+
+def recipe_text(manifest: Manifest, bank: Place, *, full: bool = False) -> str:
     """YAML from which `pack --from` makes the bank again, given the same checkpoints.
 
-    Sources are as recorded: relative to the bank's folder. What no recipe can say stands above as
-    a comment. `full` adds the steps, which an edited bank has from its first tasks.
+    Paths are relative to the current folder, where the recipe is to be saved. What no recipe can
+    say stands above as a comment. `full` adds the steps, which an edited bank has from its first
+    tasks.
     """
     import yaml
 
-    zero = manifest.base.storage is BaseStorage.zero
-    body: dict[str, Any] = {} if zero else {"base": manifest.base.source}
-    body["tasks"] = {task.name: _task(manifest, task, place) for place, task in _places(manifest)}
+    zero, sources = manifest.base.storage is BaseStorage.zero, Sources(bank)
+    body: dict[str, Any] = {} if zero else {"base": sources.of("the base", manifest.base.source)}
+    body["tasks"] = {
+        task.name: _task(manifest, task, place, sources.of(task.name, task.source))
+        for place, task in enumerate(manifest.tasks)
+    }
     body["options"] = _options(manifest, full=full)
     text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
-    return "".join(f"# {line}\n" for line in _not_said(manifest, full=full)) + text
+    notes = [*_not_said(manifest, full=full), *_not_there(sources.missing)]
+    return "".join(f"# {line}\n" for line in notes) + text
 
 
-def _places(manifest: Manifest) -> list[tuple[int, TaskRecord]]:
-    return list(enumerate(manifest.tasks))
+def _not_there(missing: Sequence[str]) -> list[str]:
+    """What to say of sources of which only a name is known."""
+    if not missing:
+        return []
+    more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
+    names = ", ".join(missing[:_MOST_NAMES])
+    return [f"not beside the bank, so write where they are: {names}{more}"]
 
 
-def _task(manifest: Manifest, task: TaskRecord, place: int) -> Any:
+def _task(manifest: Manifest, task: TaskRecord, place: int, source: str) -> Any:
     """A task's source, with its index and group where `pack` would choose others."""
     more = {}
     if task.index != place:
         more["index"] = task.index
     if task.group != task.index % manifest.groups:
         more["group"] = task.group
-    return {"source": task.source, **more} if more else task.source
+    return {"source": source, **more} if more else source
 
 
 def _asked(manifest: Manifest) -> str | None:

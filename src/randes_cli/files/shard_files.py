@@ -157,7 +157,7 @@ def problem_of(shard: ShardFile) -> BankDamaged | InputOutputError | None:
     return shard.problem if isinstance(shard, MissingShard) else None
 
 
-def copy_shard(shard: ShardFile, start: int, count: int, write: Callable[[int, int], None]) -> bool:
+def copy_shard(shard: ShardFile, start: int, write: Callable[[int, int], None]) -> bool:
     """Have `write` copy from an open file's number; False where the shard is none of this disk."""
     if not isinstance(shard, LocalShard):
         return False

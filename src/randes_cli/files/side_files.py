@@ -29,6 +29,8 @@ MOST_FILES, MOST_TOGETHER = 1000, 256 * 2**20
 #: Folders that a side file may be deep, and names that a list of what stays behind has.
 MOST_PARTS = 6
 MOST_LISTED = 1000
+#: Files that a line of notes names.
+_SAID = 12
 #: A folder without any of these gets the base's side files.
 CONFIGS = ("config.json", "model_index.json", "adapter_config.json", "modules.json")
 #: What is told of one model and not needed to load another.
@@ -227,13 +229,13 @@ def _listed(left_out: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-def left_out_note(left_out: Mapping[str, str], *, most: int = 12) -> tuple[str, ...]:
+def left_out_note(left_out: Mapping[str, str]) -> tuple[str, ...]:
     """What stays behind in one line, or nothing."""
     names = [f"{name} ({reason})" for name, reason in left_out.items()]
     if not names:
         return ()
-    more = f", and {len(names) - most} more (--json has all)" if len(names) > most else ""
-    return (f"left out: {', '.join(names[:most])}{more}",)
+    more = f", and {len(names) - _SAID} more (--json has all)" if len(names) > _SAID else ""
+    return (f"left out: {', '.join(names[:_SAID])}{more}",)
 
 
 def files_for(

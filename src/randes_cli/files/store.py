@@ -111,21 +111,18 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def patiently(
-    place: RemotePath, call: Callable[[], T], *, retry: Callable[[Exception], bool] | None = None
-) -> T:
+def patiently(place: RemotePath, call: Callable[[], T]) -> T:
     """What a call of a store's client returns, tried again where the client itself does not.
 
     Raises a RandesError.
     """
-    worth = retry or _may_pass
     pauses = () if place.scheme in OBJECT_STORES else _PAUSES
     with store_errors(place):
         for pause in pauses:
             try:
                 return call()
             except Exception as error:
-                if not worth(error):
+                if not _may_pass(error):
                     raise
                 time.sleep(_asked_for(error) or pause)
         return call()

@@ -85,6 +85,11 @@ class ShardSink:
         with self.file_of(key) as (out, offset):
             out.write_at(data, offset + start)
 
+    def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
+        """Write a placed tensor whose data are at hand."""
+        self.write(tensor.name, 0, data)
+        self.container.digest_whole(tensor, data)
+
     def read(self, key: str, start: int, out: Raw) -> None:
         """Fill `out` with bytes of a tensor that were written."""
         with self.file_of(key) as (file, offset):

@@ -167,11 +167,3 @@ def _add(
         made[:, out] += group.product_turned(x[:, inside], tasks)
     else:
         made[:, out] += group.product(x[:, inside], tasks)
-
-
-def current_of(module: torch.nn.Module) -> Current | None:
-    """The selection of a fused layer's weights; None where none of them differs among tasks."""
-    for value in module._parameters.values():
-        if isinstance(value, Mixed):
-            return value.current
-    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ _PREPARE = (
     ("video_preprocessor_config.json", "AutoVideoProcessor"),
     ("preprocessor_config.json", "AutoImageProcessor"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A model from a bank, and what prepares its inputs (None where the bank carries nothing)."""
-
-    model: Any
-    processor: Any
 
 
 def from_bank(

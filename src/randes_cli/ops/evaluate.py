@@ -95,7 +95,7 @@ def evaluate(
         found = (originals or {}).get(record.name) or find_recorded(record.source, where)
 
         def retrieved(at: float | None, name: str = record.name) -> tuple[float, float]:
-            return score_retrieved(path, name, at, evaluate, run, base=base, progress=no_progress)
+            return score_retrieved(path, name, at, evaluate, run, base=base)
 
         score, chosen = retrieved(coefficient)
         progress("evaluating", 1, 3 * len(records))

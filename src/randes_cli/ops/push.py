@@ -11,6 +11,7 @@ from randes_cli.errors import HubError, UsageError, counted
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub_errors import endpoint, hub_errors
 from randes_cli.files.hub_ref import BANK_SUFFIX, SCHEME, parse_ref
+from randes_cli.limits import StrPath
 from randes_cli.ops.card import MARKER, model_card
 from randes_cli.ops.describe import BankReport, describe
 from randes_cli.ops.licence import licence_of
@@ -48,7 +49,7 @@ class PushReport:
 
 
 def push(
-    bank: Path,
+    bank: StrPath,
     repo: str,
     *,
     private: bool = False,
@@ -58,18 +59,18 @@ def push(
     license: str | None = None,
     collection: str | None = None,
 ) -> PushReport:
-    """Upload a bank and its card in one commit, to a repository that is made where missing.
+    """Upload a bank and a model card to the Hub in one commit; the repository is made if need be.
 
-    A bank that is larger than `max_shard_size` bytes (None: than the Hub's largest file) goes in
-    shards, of which there is a copy beside it meanwhile.
-    `private` decides for a new repository only; `revision` is a branch, made where missing.
-    `license` is what the card says (None: what the models' own cards do, or the base's).
-    `collection` is a title of one of the same owner, made where missing, or the slug of one.
-    Raises UsageError for a bad name, what `BankFile` raises, and HubError.
+    `private` decides for a new repository only; `revision` is a branch, made where missing. A
+    bank above `max_shard_size` bytes (None: 50 GB, the Hub's largest file) is uploaded in shards,
+    of which there is a copy beside it meanwhile.
+    `license` is what the card says (None: what the models' own cards do, or the base's);
+    `collection` a title, of one that is made where missing, or the slug of one.
+    Raises UsageError for a bad name, BankDamaged, and HubError.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-    name = _repository(repo)
+    bank, name = Path(bank), _repository(repo)
     check_shard_size(max_shard_size)
     api = HfApi(library_name="randes")
     with BankFile(bank) as opened:

@@ -19,7 +19,6 @@ from randes_cli.limits import MOST_SCORE, StrPath
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
-from randes_cli.workers import Progress
 
 #: Called with a checkpoint and a task's name; returns a score, higher being better.
 Evaluate = Callable[[Path, str], float]
@@ -151,12 +150,11 @@ def score_retrieved(
     run: RunOptions,
     *,
     base: StrPath | None,
-    progress: Progress,
 ) -> tuple[float, float]:
     """(score, λ) of a task retrieved at λ (None: its own) into a folder that goes afterwards."""
     options = UnpackOptions(coefficient=coefficient, saturate=True)
     with passing_folder() as folder:
         out = folder / "retrieved"
         out.mkdir()
-        report = unpack(bank, [task], out, options, run, base=base, progress=progress)[0]
+        report = unpack(bank, [task], out, options, run, base=base)[0]
         return checked_score(evaluate, Path(report.path), task), report.coefficient

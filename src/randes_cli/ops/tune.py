@@ -146,7 +146,7 @@ def tune(
         for coefficient in options.grid:
             if (name, coefficient) not in notes:
                 score, _ = score_retrieved(
-                    path, name, coefficient, evaluate, run, base=options.base, progress=no_progress
+                    path, name, coefficient, evaluate, run, base=options.base
                 )
                 notes.add(name, coefficient, score)
                 made += 1

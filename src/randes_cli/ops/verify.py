@@ -260,14 +260,14 @@ def unnamed_files(bank: BankFile) -> Sequence[Place]:
     return [] if bank.far else unnamed(shard_folder(bank.path), bank.store.shards)
 
 
-def prune_files(bank: Place, *, wait: float = 0.0) -> int:
+def prune_files(bank: Place) -> int:
     """Remove files among a bank's shards that its index does not name; the bytes freed.
 
     Holds the write lock meanwhile: an edit under way has files there that no index names yet.
     Raises BankLocked, and what opening the bank raises.
     """
     path = edited_bank(bank)
-    with bank_lock(path, wait=wait), BankFile(path, lenient=True) as file:
+    with bank_lock(path, wait=0.0), BankFile(path, lenient=True) as file:
         if isinstance(path, RemotePath):
             return prune_stored(unnamed_stored(path, file.store.shards))
         return prune(unnamed(shard_folder(path), file.store.shards), shard_folder(path))

@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from randes_cli.cluster import Cluster
-from randes_cli.files.atomic import (
-    check_space,
-)
+from randes_cli.files.atomic import check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.guard import one_command
@@ -38,33 +36,35 @@ __all__ = ["UnpackReport", "unpack"]
 @one_command()
 def unpack(
     bank: StrPath,
-    names: Sequence[str] | None,
-    out: StrPath | None,
-    options: UnpackOptions,
-    run: RunOptions,
+    tasks: str | Sequence[str] | None = None,
+    out: StrPath | None = None,
+    options: UnpackOptions | None = None,
+    run: RunOptions | None = None,
     *,
     base: StrPath | None = None,
     dry_run: bool = False,
     progress: Progress = no_progress,
 ) -> list[UnpackReport]:
-    """Write tasks (None: all) of a bank to `out`: see `destination`.
+    """Write tasks (None: all) as ordinary safetensors checkpoints; one report a task.
 
-    Every place is checked before any is written.
+    `out` is a file ending in ``.safetensors``, or a folder (None: here). Every place is checked
+    before any is written.
     Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
     """
+    options, run = options or UnpackOptions(), run or RunOptions()
     out = None if out is None else local_path(as_source(out))
     with ExitStack() as stack:
         file = stack.enter_context(open_bank(as_source(bank)))
         file.require_tasks()
+        names = [tasks] if isinstance(tasks, str) else tasks
         every = [task.name for task in file.manifest.tasks]
-        chosen = every if names is None else list(dict.fromkeys(names))
-        tasks = [file.task(name) for name in chosen]
-        single = len(tasks) == 1 and (names is not None or names_a_file(out))
-        places = [destination(task, out, options, single=single) for task in tasks]
+        chosen = [file.task(name) for name in dict.fromkeys(every if names is None else names)]
+        single = len(chosen) == 1 and (names is not None or names_a_file(out))
+        places = [destination(task, out, options, single=single) for task in chosen]
         opened = stack.enter_context(bank_base(file, base, allow_pickle=run.allow_pickle))
         jobs = [
             Unpacking(file, opened, task, place, options, run)
-            for task, place in zip(tasks, places, strict=True)
+            for task, place in zip(chosen, places, strict=True)
         ]
         originals = Originals(file, base)
         for job in jobs:

@@ -205,14 +205,14 @@ def group_choices(tasks: int, groups: int) -> list[int]:
     return sorted(number for number in wanted if 1 <= number <= max(1, tasks, groups))
 
 
-def frontier(choices: Sequence[Alternative], most: int = MOST_SHOWN) -> list[Alternative]:
+def frontier(choices: Sequence[Alternative]) -> list[Alternative]:
     """The bank at hand and the best choices, thinned to those that add most, smallest first."""
     best = [one for one in choices if one.best]
     here = [one for one in choices if one.present and not one.best]
     shown = best
     for step in _STEPS:
         shown = _thinned(best, step)
-        if len(shown) + len(here) <= most:
+        if len(shown) + len(here) <= MOST_SHOWN:
             break
     return sorted([*shown, *here], key=lambda one: (one.bank_bytes, one.kept))
 

@@ -1,10 +1,9 @@
-"""Verbs that read banks, and the one that uploads them."""
+"""Verbs that say what banks hold: inspect, verify, diff."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from randes_cli.errors import UsageError
@@ -17,11 +16,8 @@ from randes_cli.workers import Progress, no_progress
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
-    from randes_cli.ops.push import PushReport
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import VerifyReport
-    from randes_cli.read.places import UnpackOptions
-    from randes_cli.read.unpack import UnpackReport
     from randes_cli.stats.breakdown import GroupRow
 
 # What only one verb needs is imported by that verb: commands start sooner.
@@ -40,39 +36,6 @@ class Inspection:
     report: BankReport
     rows: tuple[GroupRow, ...] = ()
     measured: tuple[TaskInterference, ...] = ()
-
-
-def unpack(
-    bank: StrPath,
-    tasks: str | Sequence[str] | None = None,
-    out: StrPath | None = None,
-    options: UnpackOptions | None = None,
-    run: RunOptions | None = None,
-    *,
-    base: StrPath | None = None,
-    dry_run: bool = False,
-    progress: Progress = no_progress,
-) -> list[UnpackReport]:
-    """Write tasks (None: all) as ordinary safetensors checkpoints; one report a task.
-
-    `out` is a file ending in ``.safetensors``, or a folder (None: here). Every place is checked
-    before any is written.
-    Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
-    """
-    from randes_cli.read import unpack as module
-    from randes_cli.read.places import UnpackOptions
-
-    names = [tasks] if isinstance(tasks, str) else tasks
-    return module.unpack(
-        bank,
-        names,
-        out,
-        options or UnpackOptions(),
-        run or RunOptions(),
-        base=base,
-        dry_run=dry_run,
-        progress=progress,
-    )
 
 
 def inspect(
@@ -171,36 +134,3 @@ def diff(
             raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
         with open_bank(as_source(b)) as other:
             return module.diff_banks(bank, other, run, progress=progress)
-
-
-def push(
-    bank: StrPath,
-    repo: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    message: str | None = None,
-    max_shard_size: int | None = None,
-    license: str | None = None,
-    collection: str | None = None,
-) -> PushReport:
-    """Upload a bank and a model card to the Hub in one commit; the repository is made if need be.
-
-    `private` decides for a new repository only; `revision` is a branch, made where missing. A
-    bank above `max_shard_size` bytes (None: 50 GB, the Hub's largest file) is uploaded in shards.
-    `license` is what the card says (None: what the models' own cards do, or the base's);
-    `collection` a title, of one that is made where missing, or the slug of one.
-    Raises UsageError for a bad name, BankDamaged, and HubError.
-    """
-    from randes_cli.ops import push as module
-
-    return module.push(
-        Path(bank),
-        repo,
-        private=private,
-        revision=revision,
-        message=message,
-        max_shard_size=max_shard_size,
-        license=license,
-        collection=collection,
-    )

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from randes_cli.cli.render.heat import Cells, full_scale, heatmaps
-from randes_cli.cli.render.layout import Column, bar, shorten, table
+from randes_cli.cli.render.layout import Column, bar, shorten, shorten_apart, table
 from randes_cli.errors import printable
 
 
@@ -21,6 +21,22 @@ def test_shortened_text_fits_and_is_printable(text: str, width: int) -> None:
 
 def test_shortening_keeps_both_ends() -> None:
     assert shorten("model.layers.0.self_attn.q_proj.weight", 20) == "model….q_proj.weight"
+
+
+def test_names_of_one_table_stay_apart_where_they_are_cut() -> None:
+    types = [f"encoder.layer.*.{part}output.dense.weight" for part in ("attention.", "")]
+    assert shorten(types[0], 26) == shorten(types[1], 26)
+    assert shorten_apart(types, 26) == ["…ntion.output.dense.weight", "…yer.*.output.dense.weight"]
+    ends = [f"{'a' * 30}.{part}.{'b' * 40}" for part in ("key", "query")]
+    assert shorten_apart(ends, 20) == ["…aaaaaa.key.bbbbbbb…", "…aaaa.query.bbbbbbb…"]
+    assert len(set(shorten_apart(["b" * 30, "b" * 40], 20))) == 2
+
+
+@given(st.lists(st.text("abc.*層", min_size=1, max_size=40)), st.integers(1, 40))
+def test_names_cut_together_fit_and_are_no_less_apart(names: list[str], width: int) -> None:
+    made = shorten_apart(names, width)
+    assert len(set(made)) >= len({shorten(name, width) for name in names})
+    assert all(cell_len(name) <= width for name in made)
 
 
 def test_safe_leaves_words_alone_and_spells_control_characters() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
@@ -27,11 +27,40 @@ def shorten(text: str, width: int) -> str:
         return text
     if width < 6:
         return set_cell_size(text, max(0, width - 1)).rstrip() + "…" * (width > 0)
-    tail = (width - 1) * 3 // 4
-    end = text[-tail:]
-    while cell_len(end) > tail:
-        end = end[1:]
+    end = _end_of(text, (width - 1) * 3 // 4)
     return set_cell_size(text, width - 1 - cell_len(end)).rstrip() + "…" + end
+
+
+def _end_of(text: str, width: int) -> str:
+    """As much of a text's end as `width` cells hold."""
+    end = text[-width:] if width > 0 else ""
+    while cell_len(end) > width:
+        end = end[1:]
+    return end
+
+
+def shorten_apart(names: Sequence[str], width: int) -> list[str]:
+    """`shorten` of each name; what would look like another is cut where it differs from it."""
+    made = [shorten(name, width) for name in names]
+    alike: dict[str, set[str]] = {}
+    for name, short in zip(names, made, strict=True):
+        alike.setdefault(short, set()).add(printable(name))
+    if width < 6 or len(alike) == len(set(names)):
+        return made
+    return [
+        short if len(alike[short]) == 1 else _before_the_same_end(name, alike[short], width)
+        for name, short in zip(map(printable, names), made, strict=True)
+    ]
+
+
+def _before_the_same_end(name: str, others: Collection[str], width: int) -> str:
+    """A name without its beginning and, where the others' ends fill the width, without its end."""
+    ends = zip(*(reversed(other) for other in others), strict=False)
+    same = next((n for n, pair in enumerate(ends) if len(set(pair)) > 1), min(map(len, others)))
+    if same < width - 2:
+        return "…" + _end_of(name, width - 1)
+    tail = (width - 2) // 2
+    return "…" + _end_of(name[: len(name) - same + tail], width - 2) + "…"
 
 
 def quality_style(cosine: float) -> str:
@@ -89,6 +118,10 @@ def table(
     for place in names:
         if place in shown:
             needed[place] = min(needed[place], max(4, room(place)))
+            cut = shorten_apart([row[place].plain for row in texts], needed[place])
+            for row, name in zip(texts, cut, strict=True):
+                if name != row[place].plain:
+                    row[place] = Text(name, row[place].style)
     head = [Text(columns[n].title, "bold") for n in range(len(columns))]
     return [_line(columns, shown, needed, cells) for cells in [head, *texts]]
 

@@ -1,0 +1,107 @@
+"""Lengths of new deltas: supposed, of a sample, or of what a whole pass summed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from randes_cli.build.participants import Participant
+from randes_cli.core.arrays import F64, Bools
+from randes_cli.core.energy import Energy
+from randes_cli.core.grid import raised_exponent
+from randes_cli.core.kernel import GRID_LIMIT, delta_energy
+from randes_cli.files.source import Sample, Source
+from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
+from randes_cli.specs import TensorInfo
+from randes_cli.stats.lengths import norm_rows
+
+
+class Measured(NamedTuple):
+    """Lengths of new deltas, see `core.prediction.Lengths`.
+
+    Attributes:
+        norms: ‖Δ‖², tensors × T.
+        rounded: ⟨Δ, q⟩ and ‖q‖², 2 × that.
+    """
+
+    norms: F64
+    rounded: F64
+
+    @property
+    def changed(self) -> Bools:
+        """Where there is any delta that a sample shows."""
+        return np.asarray(self.norms > 0)
+
+
+def supposed_lengths(
+    base: Mapping[str, TensorInfo], participants: Sequence[Participant]
+) -> Measured:
+    """All participants alike, in all their tensors: nothing of their data is at hand."""
+    rows = norm_rows(list(base.values()))
+    norms = np.zeros((len(rows), len(participants)))
+    for row, name in enumerate(rows):
+        there = [name in participant.fit.superposed for participant in participants]
+        norms[row, there] = base[name].elements
+    return Measured(norms, np.stack([norms, norms]))
+
+
+def sampled_lengths(
+    base: Source | None,
+    participants: Sequence[Participant],
+    exponents: Mapping[Unit, int],
+    rows: Sequence[str],
+) -> Measured:
+    """Lengths on the step sample, scaled to whole tensors; `rows` are the tensors' names.
+
+    A step that the sample shows to be too fine counts as raised, as packing raises it.
+    """
+    norms = np.zeros((len(rows), len(participants)))
+    rounded = np.zeros((2, *norms.shape))
+    place = {name: row for row, name in enumerate(rows)}
+    for unit, exponent in exponents.items():
+        sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
+        found = [
+            (place[name], who, delta)
+            for name in unit.names
+            for who, participant in enumerate(participants)
+            if (delta := participant.delta(sample, name)) is not None and delta.any()
+        ]
+        peak = int(
+            max((float(np.abs(delta).max()) for *_, delta in found), default=0.0) / 2.0**exponent
+        )
+        step = exponent if peak <= GRID_LIMIT else raised_exponent(exponent, peak)
+        factor = unit.rows * unit.cols / max(1, sample.elements)
+        for row, who, delta in found:
+            energy = delta_energy(delta, step)
+            norms[row, who] = factor * energy.whole(step)
+            rounded[:, row, who] = factor * energy.kept(step), factor * energy.rounded(step)
+    return Measured(norms, rounded)
+
+
+def gather_lengths(
+    base: Sequence[TensorInfo],
+    indices: Sequence[int],
+    exponents: Mapping[Unit, int],
+    energies: Mapping[tuple[int, str], Mapping[int, Energy]],
+) -> Measured:
+    """Lengths by superposable tensor of the base and task.
+
+    `energies` are the sums over the deltas by task's index, tensor and chunk.
+    """
+    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
+    rows = {name: row for row, name in enumerate(norm_rows(base))}
+    columns = {index: column for column, index in enumerate(indices)}
+    norms = np.zeros((len(rows), len(indices)))
+    rounded = np.zeros((2, *norms.shape))
+    for (index, name), chunks in energies.items():
+        if index not in columns:
+            continue
+        total, step = Energy(), exponent[name]
+        for energy in chunks.values():
+            total = total.plus(energy)
+        row, column = rows[name], columns[index]
+        norms[row, column] = total.whole(step)
+        rounded[:, row, column] = total.kept(step), total.rounded(step)
+    return Measured(norms, rounded)

@@ -1,0 +1,195 @@
+"""The size of a new bank before a byte of it is written, and of those that its tasks could make.
+
+Of a model with 100,000 tensors a dozen choices are weighed: what a bank holds is columns here,
+one row a tensor of the base, and no record of each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
+
+import numpy as np
+
+from randes_cli.build.copies import closing_tensors
+from randes_cli.build.draft import Draft
+from randes_cli.build.layout import as_sealed_to, default_capacity
+from randes_cli.build.records import NO_FINGERPRINT
+from randes_cli.build.steps import Steps
+from randes_cli.core.arrays import I64, Bools
+from randes_cli.files.bank_checks import cut_shape
+from randes_cli.files.bank_keys import MANIFEST, cut_key, sealed_tensors, sum_tensor
+from randes_cli.files.bank_writer import room_of_entries
+from randes_cli.files.entries import Entries, name_bytes
+from randes_cli.files.manifest import Manifest, encode
+from randes_cli.plan import sealable, share_of, superposable
+from randes_cli.reports import Alternative
+from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.stored import Statistics
+
+#: Tensors that every bank of a draft has: the base's, what is kept exactly, what is written last,
+#: and again what is kept exactly, as the header's room has it.
+_Fixed = tuple[Entries, Entries, Entries, Entries]
+
+
+class Sizes:
+    """Sizes of the banks that a draft's tasks make, with these or other options.
+
+    `manifest` and `statistics` are those of the bank as it is packed.
+    """
+
+    def __init__(self, draft: Draft, manifest: Manifest, statistics: Statistics) -> None:
+        self.draft, self.manifest, self.statistics = draft, manifest, statistics
+        base = list(draft.base.tensors.values())
+        places = {tensor.name: row for row, tensor in enumerate(base)}
+        kinds: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._kind = np.array(
+            [kinds.setdefault((t.dtype, t.shape), len(kinds)) for t in base], np.int64
+        )
+        self._shells = [TensorInfo("", *kind) for kind in kinds]
+        self._names = np.array([name_bytes(t.name) for t in base], np.int64)
+        self._rows = np.array([places[n] for u in draft.units for n in u.names], np.int64)
+        self._unit = np.repeat(np.arange(len(draft.units)), [u.layers for u in draft.units])
+        self._meets = [self._met(p.fit.superposed, base) for p in draft.coming]
+        self._superposable = sum(map(superposable, base))
+        self._sealable = np.array([sealable(shell) for shell in self._shells], bool)
+        self._fixed = self._fixed_parts()
+        self._known: tuple[Steps, Bools, Bools] | None = None
+        self._beside = len(encode(manifest)) - len(encode(_shell(manifest)))
+
+    def _met(self, superposed: Mapping[str, object], base: Sequence[TensorInfo]) -> Bools:
+        """Which rows are of units in which a task has a superposed tensor."""
+        there = np.array([tensor.name in superposed for tensor in base], bool)[self._rows]
+        units = np.zeros(len(self.draft.units), bool)
+        units[self._unit[there]] = True
+        return units[self._unit]
+
+    def _fixed_parts(self) -> _Fixed:
+        draft, cells = self.draft, self.statistics.cells
+        exact = [one.kept for one in draft.exact if one.twin is None]
+        exact += [one.kept for one in draft.exact if one.twin is not None]
+        outside = draft.start.base.storage is BaseStorage.reference
+        last = [*draft.statistics(cells), *([draft.base_digests()] if outside else [])]
+        last += [tensor for tensor, _ in draft.new_files()]
+        every = [one.kept for one in draft.exact]
+        first = Entries.of(draft.base_tensors())
+        return first, Entries.of(exact), Entries.of(last), Entries.of(every)
+
+    # Sizes
+
+    def here(self, steps: Steps, seal_bits: int | None) -> int:
+        """Bytes of the bank as it is packed, to the byte if samples showed what has changed."""
+        return self._size(self.draft, steps, self.manifest, seal_bits)
+
+    def of(self, steps: Steps, one: Alternative) -> int:
+        """Bytes of the bank that the same tasks make with other bits, groups and shares."""
+        draft = self.draft
+        coming = [replace(p, group=p.index % one.groups) for p in draft.coming]
+        seal_bits, live_bits = (one.bits, 16) if one.bits < 8 else (None, one.bits)
+        held = Counter(participant.group for participant in draft.coming)
+        told = draft.start.capacity != default_capacity(held.values())
+        dealt = Counter(participant.group for participant in coming)
+        capacity = draft.start.capacity if told else default_capacity(dealt.values())
+        start = replace(draft.start, bits=live_bits, groups=one.groups, capacity=capacity)
+        start = start.with_shares(dict.fromkeys(range(one.groups), one.share))
+        other = replace(draft, start=start, coming=coming)
+        width = steps.again(live_bits, capacity)
+        table, widths = width.tables(draft.units)
+        tasks = [replace(task, group=task.index % one.groups) for task in self.manifest.tasks]
+        made = replace(
+            start.with_tasks(tasks),
+            steps=table,
+            widths=widths,
+            cells=self.manifest.cells,
+            next_index=self.manifest.next_index,
+            estimated=self.manifest.estimated,
+            base=replace(start.base, fingerprint=NO_FINGERPRINT),
+        )
+        made = with_defaults(made, self.statistics.known)
+        return self._size(other, width, made, seal_bits)
+
+    def _size(self, draft: Draft, steps: Steps, manifest: Manifest, seal_bits: int | None) -> int:
+        first, exact, last, candidates = self._fixed
+        closing = Entries.of(closing_tensors())
+        entered = self._entered(draft)
+        ready, wide = self._states(steps)
+        if seal_bits is None:
+            sums = [self._live(draft, g, np.flatnonzero(m & ready), wide) for g, m in entered]
+            made = [first, *sums, exact, last]
+            every = [self._sums(draft, g, np.flatnonzero(m), wide) for g, m in entered]
+            room = [first, last, *every, candidates, closing]
+            held = sum(bool(m.any()) for _, m in entered)
+        else:
+            sealed = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
+            manifest = with_defaults(sealed, self.statistics.known)
+            made = self._sealed(draft, [(g, m & ready) for g, m in entered], wide, seal_bits)
+            room = [*made, closing]
+            held = sum(bool((m & ready).any()) for _, m in entered)
+        text = TensorInfo(MANIFEST, "U8", (len(encode(_shell(manifest))) + self._beside,))
+        whole = Entries.joined([*made, Entries.of([text])])
+        return room_of_entries(Entries.joined(room), held) + whole.layout_bytes()
+
+    def _entered(self, draft: Draft) -> list[tuple[int, Bools]]:
+        """Each group that tasks enter, and the places (of `_rows`) of the units that they meet."""
+        made: dict[int, Bools] = {}
+        for participant, meets in zip(draft.coming, self._meets, strict=True):
+            made[participant.group] = made.get(participant.group, False) | meets
+        return sorted(made.items(), key=itemgetter(0))
+
+    def _states(self, steps: Steps) -> tuple[Bools, Bools]:
+        """At which places there is a step, and at which sums have 16 bits."""
+        if self._known is None or self._known[0] is not steps:
+            units = self.draft.units
+            ready = np.array([unit in steps.ready for unit in units], bool)
+            wide = np.array([steps.width(unit) == 16 for unit in units], bool)
+            self._known = steps, ready[self._unit], wide[self._unit]
+        return self._known[1:]
+
+    # Superpositions
+
+    def _live(self, draft: Draft, group: int, at: I64, wide: Bools) -> Entries:
+        """A group's sums, wide ones first."""
+        return self._sums(draft, group, at[np.argsort(~wide[at], kind="stable")], wide)
+
+    def _sums(self, draft: Draft, group: int, at: I64, wide: Bools) -> Entries:
+        """A group's sums at some places, as a live bank stores them."""
+        rows, shares = self._rows[at], draft.start.shares
+
+        def of_kinds(bits: int) -> Entries:
+            made = [sum_tensor(group, t, bits, share_of(t, group, shares)) for t in self._shells]
+            return self._of(made, rows)
+
+        both = zip(of_kinds(16), of_kinds(8), strict=True)
+        return Entries(*(np.where(wide[at], sixteen, eight) for sixteen, eight in both))
+
+    def _of(self, kinds: Sequence[TensorInfo], rows: I64) -> Entries:
+        """The tensors of some rows, of which `kinds` has one for each kind, without their names."""
+        return Entries.of(kinds).at(self._kind[rows]).named(self._names[rows])
+
+    def _sealed(
+        self, draft: Draft, summed: Sequence[tuple[int, Bools]], wide: Bools, bits: int
+    ) -> list[Entries]:
+        """The parts of a bank whose groups are sealed: what stays, scales, codes and moments."""
+        first, exact, last, _ = self._fixed
+        live, scales, codes = list[Entries](), list[Entries](), list[Entries]()
+        for group, there in summed:
+            cut = self._sealable[self._kind[self._rows]]
+            live.append(self._live(draft, group, np.flatnonzero(there & ~cut), wide))
+            rows, shares = np.sort(self._rows[there & cut]), draft.start.shares
+            pairs = [
+                sealed_tensors(group, t, bits, share_of(t, group, shares)) if can else (t, t)
+                for t, can in zip(self._shells, self._sealable, strict=True)
+            ]
+            scales.append(self._of([scale for scale, _ in pairs], rows))
+            codes.append(self._of([code for _, code in pairs], rows))
+        shape = cut_shape(self._superposable)
+        moments = Entries.of(TensorInfo(cut_key(group), "F64", shape) for group, _ in summed)
+        return [first, *live, exact, last, *scales, *codes, moments]
+
+
+def _shell(manifest: Manifest) -> Manifest:
+    """A manifest without what is the same for all choices, and long."""
+    return replace(manifest, base=replace(manifest.base, tensors={}), cells=())

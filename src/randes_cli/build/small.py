@@ -1,0 +1,198 @@
+"""Samples of many small tensors at a time: the numbers of `sample`, a thousand tensors a step.
+
+A tensor that is its own sample needs no runs of rows, and of such there may be 100,000: what is
+looked at is a list of places (a unit and a position in it), and those of one shape are one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from randes_cli.build.participants import Deltas, Participant
+from randes_cli.core.arrays import F32, F64, Array, Bools
+from randes_cli.core.signs import many_signs
+from randes_cli.core.tails import many_means
+from randes_cli.files.reading import read_values_of
+from randes_cli.files.source import Sample, Source
+from randes_cli.plan import Rect, Unit
+
+#: Elements of all deltas of a list of places, at the most.
+_ROOM = 2**19
+
+
+class Spot(NamedTuple):
+    """A tensor of a unit, with what it is asked for by: its shape and signs."""
+
+    unit: Unit
+    position: int
+
+    @property
+    def name(self) -> str:
+        return self.unit.names[self.position]
+
+
+def small_lists(
+    units: Iterable[Unit], tasks: int, most: int, *, far: bool
+) -> Iterator[Unit | list[Spot]]:
+    """Units in their order, those of tensors of up to `most` elements as lists of their places.
+
+    What is read from afar is not: there many are asked for at a time.
+    """
+    made: list[Spot] = []
+    room = 0
+    for unit in units:
+        elements = unit.rows * unit.cols
+        if far or elements > most:
+            if made:
+                yield made
+            made, room = [], 0
+            yield unit
+            continue
+        for position in range(unit.layers):
+            made.append(Spot(unit, position))
+            room += elements * tasks
+            if room > _ROOM:
+                yield made
+                made, room = [], 0
+    if made:
+        yield made
+
+
+class Spreads(NamedTuple):
+    """Of each place and participant: sums of squares, elements; of each place the largest |Δ|."""
+
+    squares: F64
+    counts: Array
+    peaks: F64
+
+
+def spreads(
+    base: Source | None, participants: Sequence[Participant], spots: Sequence[Spot]
+) -> Spreads:
+    """What `sample.spread` adds up, of each place by itself."""
+    shape = len(spots), len(participants)
+    squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(len(spots))
+    for at, unit in _alike(spots):
+        names = [spots[n].name for n in at]
+        zero = _base_values(base, names, unit)
+        for who, one in enumerate(participants):
+            delta, there = deltas(base, zero, one, names, unit)
+            squares[at, who] = np.square(delta, dtype=np.float64).sum(axis=1)
+            counts[at, who] = there * (unit.rows * unit.cols)
+            peaks[at] = np.maximum(peaks[at], np.abs(delta).max(axis=1))
+    return Spreads(squares, counts, peaks)
+
+
+def small_grams(
+    base: Source | None, participants: Sequence[Deltas], spots: Sequence[Spot], first: int
+) -> tuple[F64, F64, F64]:
+    """`sample.gram` of each place: two of places × T × T, and 4 × places × T of their tails."""
+    tasks = len(participants)
+    plain, met = np.zeros((2, len(spots), tasks, tasks))
+    tails = np.zeros((4, len(spots), tasks))
+    for at, unit in _alike(spots):
+        alike = [spots[n] for n in at]
+        names = [spot.name for spot in alike]
+        zero = _base_values(base, names, unit)
+        here, there = np.zeros((2, len(at), tasks, unit.rows * unit.cols))
+        scales = np.zeros((2, len(at), tasks))
+        for who, one in enumerate(participants):
+            delta, has = deltas(base, zero, one, names, unit)
+            scales[0, :, who] = _on_grid(delta, has, here[:, who])
+            if who >= first:
+                tails[:, at, who] = many_means(here[:, who], scales[0, :, who]) * has
+            moved = _moved(alike, one)
+            if moved == names:
+                there[:, who], scales[1, :, who] = here[:, who], scales[0, :, who]
+            else:
+                delta, has = deltas(base, _base_values(base, moved, unit), one, moved, unit)
+                scales[1, :, who] = _on_grid(delta, has, there[:, who])
+            there[:, who] *= _signs(alike, one)
+        plain[at] = _products(here, scales[0], first)
+        met[at] = _products(there, scales[1], first)
+    return plain, met, tails
+
+
+def deltas(
+    base: Source | None, zero: F32 | None, one: Deltas, names: Sequence[str], unit: Unit
+) -> tuple[F32, Bools]:
+    """A participant's deltas of tensors like a unit's, one a row, and which of them it has.
+
+    `zero` are the base's values.
+    """
+    elements = unit.rows * unit.cols
+    tensors = [one.fit.superposed.get(n) for n in names] if isinstance(one, Participant) else []
+    if isinstance(one, Participant) and all(t and t.elements == elements for t in tensors):
+        made = read_values_of(one.source, names, elements)
+        with np.errstate(invalid="ignore", over="ignore"):
+            made = made if zero is None else np.subtract(made, zero, out=made)
+        if np.isfinite(made).all():
+            return made, np.ones(len(names), bool)
+    made, there = np.zeros((len(names), elements), np.float32), np.zeros(len(names), bool)
+    sample = Sample(base, [Rect(0, unit.rows, 0, unit.cols, unit.cols)])
+    for row, name in enumerate(names):
+        delta = one.delta(sample, name)
+        if delta is not None:
+            made[row], there[row] = delta, True
+    return made, there
+
+
+def _base_values(base: Source | None, names: Sequence[str], unit: Unit) -> F32 | None:
+    return None if base is None else read_values_of(base, names, unit.rows * unit.cols)
+
+
+def _alike(spots: Sequence[Spot]) -> Iterator[tuple[list[int], Unit]]:
+    """Which places are of one shape with the same signs, and one of their units."""
+    found: dict[object, list[int]] = {}
+    for n, (unit, _) in enumerate(spots):
+        found.setdefault((unit.rows, unit.cols, unit.view, unit.signs), []).append(n)
+    for at in found.values():
+        yield at, spots[at[0]].unit
+
+
+def _moved(spots: Sequence[Spot], one: Deltas) -> list[str]:
+    """The tensors of a participant that lie at these places."""
+    orders: dict[Unit, list[int]] = {}
+    made = []
+    for unit, position in spots:
+        if unit.layers == 1:
+            made.append(unit.names[position])
+            continue
+        if unit not in orders:
+            orders[unit] = unit.order(one.seed, one.index)
+        made.append(unit.names[orders[unit][position]])
+    return made
+
+
+def _signs(spots: Sequence[Spot], one: Deltas) -> F32:
+    """±1 for every element of every place, places × elements."""
+    unit = spots[0].unit
+    bits = [spot.unit.flips(one.seed, spot.position) for spot in spots]
+    return many_signs(unit.signs, bits, (unit.rows, unit.cols), unit.view)
+
+
+#: Bits of the largest magnitude on a sample's grid: sums of 2^14 products are below 2^53.
+GRID_BITS = 18
+
+
+def _on_grid(delta: F32, there: Bools, out: F64) -> F64:
+    """Write deltas in units of grids of their own, rounded to integers; return the units."""
+    peaks = np.abs(delta).max(axis=1).astype(np.float64)
+    exponents = np.frexp(peaks)[1] - GRID_BITS
+    np.rint(np.ldexp(delta.astype(np.float64), -exponents[:, None]), out=out)
+    made: F64 = np.ldexp(1.0, exponents) * there
+    return made
+
+
+def _products(units: F64, scale: F64, first: int) -> F64:
+    """The T × T products of places × T × n integers in units of `scale`; see `sample.gram`."""
+    made = np.zeros((len(units), units.shape[1], units.shape[1]))
+    made[:, first:] = units[:, first:] @ units.transpose(0, 2, 1)
+    made[:, :first, first:] = made[:, first:, :first].transpose(0, 2, 1)
+    old = np.arange(first)
+    made[:, old, old] = np.einsum("kij,kij->ki", units[:, :first], units[:, :first])
+    found: F64 = made * (scale[:, :, None] * scale[:, None, :])
+    return found

@@ -1,0 +1,45 @@
+"""What to say of a place where a bank should be and none is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from randes_cli.errors import CheckpointError, RandesError, counted, printable
+from randes_cli.files.location import Place
+from randes_cli.files.weight_names import entries, weight_files
+
+E = TypeVar("E", bound=RandesError)
+
+#: Names that a line lists.
+_MOST_NAMES = 5
+
+
+def at(path: Place, error: E) -> E:
+    """The error with the bank's path in front, once."""
+    text, front = str(error), printable(f"{path}: ")
+    return error if text.startswith(front) else type(error)(f"{front}{text}")
+
+
+def refuse_folder(path: Place) -> None:
+    """Raise CheckpointError where a folder is named in place of a bank, with what is in it."""
+    with suppress(OSError):
+        if isinstance(path, Path) and path.is_dir():
+            raise CheckpointError(f"{path}: {_folder(path)}")
+
+
+def _folder(path: Path) -> str:
+    index = path.absolute().with_suffix("")
+    if path.suffix == ".d" and index.is_file():
+        return f"the folder of a bank's shards; name the bank, {path.with_suffix('')}"
+    banks = [str(path / one.name) for one in entries(path) if one.suffix == ".randes"]
+    if len(banks) == 1:
+        return f"a folder; the bank in it is {banks[0]}"
+    if banks:
+        more = len(banks) - _MOST_NAMES
+        some = ", ".join(banks[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        return f"a folder of {counted(len(banks), 'bank')}; name one of them: {some}"
+    if weight_files(path):
+        return "the folder of a checkpoint, not a bank (randes pack makes banks)"
+    return "a folder, and no bank is in it"

@@ -1,0 +1,101 @@
+"""What tensors take in a file, without a record of each: columns for a header and a layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from randes_cli.core.arrays import I64
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.specs import ITEM_SIZE, TensorInfo
+
+#: A header's entry but for the name, the dtype, the dimensions and the two offsets.
+_FRAME = len('"":{"dtype":"","shape":[],"data_offsets":[,]}')
+_POWERS = np.array([10**power for power in range(1, 19)], np.int64)
+
+
+class Entries(NamedTuple):
+    """Tensors in order.
+
+    Attributes:
+        text: bytes of each one's entry in a header, without the digits of its offsets.
+        nbytes: bytes of its data.
+        item: bytes of an element.
+        chunks: its digests.
+    """
+
+    text: I64
+    nbytes: I64
+    item: I64
+    chunks: I64
+
+    @classmethod
+    def of(cls, tensors: Iterable[TensorInfo]) -> Entries:
+        """The columns of some tensors."""
+        rows = [(name_bytes(t.name), _kind(t.dtype, t.shape)) for t in tensors]
+        kinds = np.array([kind for _, kind in rows], np.int64).reshape(-1, 4)
+        kinds[:, 0] += np.array([name for name, _ in rows], np.int64)
+        return cls(*kinds.T)
+
+    @classmethod
+    def joined(cls, parts: Iterable[Entries]) -> Entries:
+        """Some after the others."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def named(self, more: I64) -> Entries:
+        """The same with names that are so many bytes longer."""
+        return self._replace(text=self.text + more)
+
+    def at(self, rows: I64) -> Entries:
+        """Those at some places."""
+        return Entries(*(column[rows] for column in self))
+
+    def header_bytes(self, metadata: Mapping[str, str]) -> int:
+        """The length of `encode_header` of these tensors."""
+        ends = np.cumsum(self.nbytes)
+        digits = _digits(ends) + _digits(ends - self.nbytes)
+        count = len(ends)
+        text = 2 + int(self.text.sum() + digits.sum()) + max(0, count - 1)
+        if metadata:
+            text += len(_json({"__metadata__": dict(metadata)})) - 2 + (count > 0)
+        return 8 + -(-text // 8) * 8
+
+    def layout_bytes(self) -> int:
+        """The bytes that a `Container` of these tensors takes, its table of digests included."""
+        place = fillers = 0
+        inside = self.at(np.flatnonzero(self.nbytes))
+        cuts = np.flatnonzero(np.diff(inside.item)) + 1
+        for rows in np.split(np.arange(len(inside.item)), cuts):
+            if len(rows):
+                gap = -place % int(inside.item[rows[0]])
+                fillers += gap > 0
+                place += gap + int(inside.nbytes[rows].sum())
+        return place + DIGEST_BYTES * (2 + fillers + int(self.chunks.sum()))
+
+
+def name_bytes(name: str) -> int:
+    """Bytes of a name in JSON, without its quotes."""
+    if name.isascii() and name.isprintable() and '"' not in name and "\\" not in name:
+        return len(name)
+    return len(_json(name)) - 2
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@lru_cache(maxsize=2**12)
+def _kind(dtype: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """An entry of a tensor without a name."""
+    tensor = TensorInfo("", dtype, shape)
+    text = _FRAME + len(dtype) + len(",".join(map(str, shape)))
+    return text, tensor.nbytes, ITEM_SIZE[dtype], chunk_count(tensor)
+
+
+def _digits(numbers: I64) -> I64:
+    """How many digits each number has."""
+    return 1 + np.searchsorted(_POWERS, numbers, side="right")

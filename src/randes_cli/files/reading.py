@@ -1,0 +1,79 @@
+"""Many small tensors of one source at a time: neighbours in a file are read together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from randes_cli.core.arrays import F32, I64, Raw
+from randes_cli.core.convert import widen
+from randes_cli.files.source import Source, place_of
+from randes_cli.files.system import read_at
+from randes_cli.specs import ITEM_SIZE
+
+#: Bytes between two tensors that are read sooner than skipped, and bytes of one such read.
+_GAP, _AT_ONCE = 2**14, 2**20
+
+
+def read_values_of(source: Source, names: Sequence[str], elements: int) -> F32:
+    """The float32 values of tensors that have as many elements each, one a row."""
+    values = np.empty((len(names), elements), np.float32)
+    kinds: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        kinds.setdefault(source.tensors[name].dtype, []).append(row)
+    for dtype, rows in kinds.items():
+        raw = read_rows(source, [names[row] for row in rows], elements * ITEM_SIZE[dtype])
+        if len(kinds) == 1:
+            widen(raw.reshape(-1), dtype, values.reshape(-1))
+            break
+        found = np.empty(len(rows) * elements, np.float32)
+        widen(raw.reshape(-1), dtype, found)
+        values[rows] = found.reshape(len(rows), elements)
+    return values
+
+
+def read_rows(source: Source, names: Sequence[str], nbytes: int) -> Raw:
+    """The bytes of tensors of `nbytes` each, one a row."""
+    made = np.empty((len(names), nbytes), np.uint8)
+    places = [place_of(source, name) for name in names]
+    known = [place for place in places if place is not None]
+    if len(known) < len(names) or not nbytes or not _read_places(np.array(known, np.int64), made):
+        for row, name in enumerate(names):
+            source.read(name, 0, made[row])
+    return made
+
+
+def _read_places(places: I64, out: Raw) -> bool:
+    """Fill rows from (descriptor, offset) pairs; False where a file has no such bytes."""
+    nbytes = out.shape[1]
+    order = np.lexsort((places[:, 1], places[:, 0]))
+    ends = places[order] + (0, nbytes)
+    far = np.diff(ends[:, 1]) > nbytes + _GAP
+    cuts = np.flatnonzero(far | (np.diff(ends[:, 0]) != 0)) + 1
+    for rows in np.split(order, cuts):
+        most = max(1, _AT_ONCE // max(1, _stride(places[rows, 1], nbytes)))
+        for start in range(0, len(rows), most):
+            if not _read_run(places, rows[start : start + most], out):
+                return False
+    return True
+
+
+def _stride(offsets: I64, nbytes: int) -> int:
+    """Bytes of the file, about, from one of these tensors to the next."""
+    return int(offsets[-1] - offsets[0]) // max(1, len(offsets) - 1) or nbytes
+
+
+def _read_run(places: I64, rows: I64, out: Raw) -> bool:
+    """Fill rows of tensors that lie near each other in a file, in its order, with one read."""
+    nbytes = out.shape[1]
+    file, first = places[rows[0]].tolist()
+    offsets = places[rows, 1] - first
+    whole = np.empty(int(offsets[-1]) + nbytes, np.uint8)
+    try:
+        if read_at(file, whole.data, first) != len(whole):
+            return False
+    except OSError:
+        return False
+    out[rows] = np.lib.stride_tricks.sliding_window_view(whole, nbytes)[offsets]
+    return True

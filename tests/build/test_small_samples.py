@@ -1,0 +1,117 @@
+"""Samples of many small tensors at a time have the numbers of one after the other, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from randes_cli.build.inputs import Inputs, open_inputs
+from randes_cli.build.sample import gather_grams, gather_spreads, gram
+from randes_cli.build.small import small_grams, small_lists
+from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Unit
+from randes_cli.specs import PackOptions, TaskInput, Transform
+from randes_cli.workers import no_progress
+from tests.checkpoints import PRESET_NAMES, random_state, save
+
+_SHAPES = {"a": (16, 16), "b": (33,), "c": (8, 24), "d": (2, 3, 5), "e": (1, 2), "big": (150, 120)}
+_KINDS = {"f": torch.float16, "g": torch.bfloat16, "h": torch.float64}
+
+
+def _model(seed: int) -> dict[str, torch.Tensor]:
+    layers = range(7)
+    made = random_state(
+        {f"layers.{n}.{name}.weight": shape for n in layers for name, shape in _SHAPES.items()},
+        seed=seed,
+    )
+    for name, kind in _KINDS.items():
+        shapes = {f"layers.{n}.{name}.weight": (4, 9) for n in layers}
+        made |= random_state(shapes, seed=seed, dtype=kind)
+    return made
+
+
+@pytest.fixture(params=PRESET_NAMES)
+def inputs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Inputs]:
+    """Three tasks: one whole, one that lacks tensors, one with equal and with other dtypes."""
+    models = [_model(seed) for seed in range(4)]
+    for layer in (1, 4):
+        del models[2][f"layers.{layer}.a.weight"]
+    models[3]["layers.2.c.weight"] = models[0]["layers.2.c.weight"]
+    models[3]["layers.3.f.weight"] = models[3]["layers.3.f.weight"].float()
+    paths = [save(model, tmp_path / f"m{n}.safetensors") for n, model in enumerate(models)]
+    tasks = [TaskInput(path.stem, str(path)) for path in paths[1:]]
+    options = PackOptions(transform=Transform.from_preset(request.param))
+    with ExitStack() as stack:
+        yield open_inputs(stack, str(paths[0]), tasks, options, keep_going=False, fetch=True)
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_gram_matrices_and_tails_are_those_of_each_tensor_by_itself(
+    inputs: Inputs, first: int
+) -> None:
+    base, tasks, seen = inputs.base.source, inputs.participants, 0
+    slow = {unit: gram(base, tasks, unit, first) for unit in inputs.units}
+    for spots in small_lists(inputs.units, len(tasks), GRAM_SAMPLE[0], far=False):
+        if isinstance(spots, Unit):
+            assert spots.rows * spots.cols > GRAM_SAMPLE[0]
+            continue
+        plain, met, tails = small_grams(base, tasks, spots, first)
+        for at, (unit, position) in enumerate(spots):
+            seen += 1
+            assert np.array_equal(plain[at], slow[unit][0][position])
+            assert np.array_equal(met[at], slow[unit][1][position])
+            assert np.array_equal(tails[:, at], slow[unit][2][:, position])
+    assert seen == 8 * 7
+
+
+def test_matrices_of_a_cell_are_added_in_the_order_of_its_tensors(inputs: Inputs) -> None:
+    base, tasks = inputs.base.source, inputs.participants
+    names = [name for unit in inputs.units for name in unit.names]
+    cells = [("all", tuple(names))]
+    found, _ = gather_grams(base, tasks, inputs.units, cells, names, no_progress)
+    types: dict[str, list[Unit]] = {}
+    for unit in inputs.units:
+        types.setdefault(unit.names[0].split(".")[2], []).append(unit)
+    wanted = np.zeros((2, 3, 3))
+    for kind in types.values():
+        for unit in sorted(kind, key=lambda unit: unit.names):
+            plain, met, _ = gram(base, tasks, unit)
+            for position in range(unit.layers):
+                wanted[0] += plain[position]
+                wanted[1] += met[position]
+    assert np.array_equal(found[0], wanted)
+
+
+def test_spreads_are_those_of_each_unit_by_itself(inputs: Inputs) -> None:
+    base, tasks = inputs.base.source, inputs.participants
+    together: dict[Unit, Any] = {}
+    gather_spreads(base, tasks, inputs.units, together.__setitem__, no_progress)
+    assert list(together) == inputs.units
+    for unit, spread in together.items():
+        assert unit.rows * unit.cols <= STEP_SAMPLE[0]
+        squares, sizes, peak = [0.0] * 3, [0] * 3, 0.0
+        for name in unit.names:
+            for n, task in enumerate(tasks):
+                if name in task.fit.superposed:
+                    delta = _values(task.source, name) - _values(base, name)
+                    squares[n] += float(np.square(delta, dtype=np.float64).sum())
+                    sizes[n] += delta.size
+                    peak = max(peak, float(np.abs(delta).max()))
+        means = [a / n if n else 0.0 for a, n in zip(squares, sizes, strict=True)]
+        assert spread.squares == tuple(means)
+        assert (spread.rms, spread.peak) == (max(spread.squares) ** 0.5, peak)
+
+
+def _values(source: Any, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A tensor as one read gives it."""
+    tensor = source.tensors[name]
+    raw = np.empty(tensor.nbytes, np.uint8)
+    source.read(name, 0, raw)
+    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    values = torch.frombuffer(raw, dtype=kinds.get(tensor.dtype, torch.float64))
+    return values.float().numpy()
