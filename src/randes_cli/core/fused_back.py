@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.fused_cut import read_with
-from randes_cli.core.fused_run import DTYPES, NOWHERE, SHORTEST, SIGNS, STRIP, Chunk, Place, named
+from randes_cli.core.fused_run import DTYPES, NOWHERE, SHORTEST, SIGNS, Chunk, Place, named
 from randes_cli.core.kernel import NEVER_BEYOND
 from randes_cli.specs import ITEM_SIZE
 
+#: Elements that are computed, and written, at once.
+_STRIP = 2**16
 _ANY_F32 = 3
 _BASE_DIGEST, _SUM_DIGEST, _TURNED = 1, 2, 4
 
@@ -90,7 +92,7 @@ class Backer:
 
     def __init__(self, library: ctypes.CDLL, elements: int, base: int, scratch: int, raw: int):
         self._function = library.randes_back
-        strip = min(STRIP, max(0, elements - 64)) // 64 * 64
+        strip = min(_STRIP, max(0, elements - 64)) // 64 * 64
         self._back = _Back(strip=strip, widened=base, scratch=scratch, raw=raw, values=raw)
         self._back.made = raw + 4 * elements
 
@@ -108,7 +110,9 @@ class Backer:
         if how.dtype == "F32" and abs(how.scale) < NEVER_BEYOND:
             record.dtype = _ANY_F32
         cut = _take_sum(record, how.sum)
-        to, memory = (NOWHERE, _address(how.to)) if not isinstance(how.to, tuple) else (how.to, None)
+        to, memory = (
+            (NOWHERE, _address(how.to)) if not isinstance(how.to, tuple) else (how.to, None)
+        )
         record.into, record.to = to
         record.out = memory
         wanted = zip((*how.digests, how.turned), (_BASE_DIGEST, _SUM_DIGEST, _TURNED), strict=True)

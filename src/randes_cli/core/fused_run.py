@@ -14,7 +14,7 @@ from randes_cli.specs import ITEM_SIZE, Signs
 #: Bytes of a chunk below which its digest is made another way, which run.c leaves out.
 SHORTEST = 241
 #: Elements that are computed at once, so that all of a strip stays in a core's own cache.
-STRIP = 2**15
+_STRIP = 2**15
 DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 #: (descriptor, offset) of a chunk's first byte in a file.
@@ -108,7 +108,7 @@ class Runner:
 
     def __init__(self, library: ctypes.CDLL, elements: int, **buffers: int) -> None:
         self._function = library.randes_run
-        self._run = _Run(strip=min(STRIP, elements) // 64 * 64, most=2**15 - 1, **buffers)
+        self._run = _Run(strip=min(_STRIP, elements) // 64 * 64, most=2**15 - 1, **buffers)
         self._room = 0
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
