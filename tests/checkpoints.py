@@ -33,6 +33,11 @@ def random_state(
     return {name: torch.randn(*shape, generator=source).to(dtype) for name, shape in shapes.items()}
 
 
+def small_model(rows: int = 40) -> State:
+    """An embedding, a matrix and a vector."""
+    return random_state({"embed.weight": [rows, 8], "a.weight": [64, 64], "b.weight": [16]})
+
+
 def perturbed(state: State, *, seed: int, scale: float = 0.01) -> State:
     """A fine-tune: every floating-point tensor moved a little, in its own dtype."""
     source = generator(1000 + seed)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from beds import CACHE, Bed, StateDict
+from beds import CACHE, Bed, StateDict, load, save
 from methods import Models, Packed
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
@@ -36,13 +37,17 @@ def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a bank is packed with; `tasks` fills it beyond the bed's own tasks."""
+    """What a bank is packed with.
+
+    `tasks` are so many of the bed's, or beyond them copies; `half` packs all models in bfloat16.
+    """
 
     preset: str
     bits: int
     groups: int = 1
     share: int = 1
     tasks: int | None = None
+    half: bool = False
 
     @property
     def name(self) -> str:
@@ -50,7 +55,8 @@ class Setting:
         groups = f"{self.groups} x " if self.groups > 1 else ""
         share = f" on 1/{self.share}" if self.share > 1 else ""
         crowd = f", T={self.tasks}" if self.tasks else ""
-        return f"{self.preset} {groups}{self.bits} bit{share}{crowd}"
+        half = ", bf16" if self.half else ""
+        return f"{self.preset} {groups}{self.bits} bit{share}{crowd}{half}"
 
 
 def bank(setting: Setting) -> Callable[[Models, int], Packed]:
@@ -62,7 +68,6 @@ def bank(setting: Setting) -> Callable[[Models, int], Packed]:
     def build(models: Models, seed: int) -> Packed:
         bed = models.bed
         members = crowd(bed, setting.tasks or len(models.tasks))
-        inputs = [TaskInput(name, str(source)) for name, source in members.items()]
         options = PackOptions(
             Transform.from_preset(setting.preset),
             bits=setting.bits,
@@ -71,11 +76,13 @@ def bank(setting: Setting) -> Callable[[Models, int], Packed]:
             groups=setting.groups,
             merge_adapters=bool(bed.folders) and not bed.outside,
         )
-        base, run = None if bed.outside else str(bed.base), RunOptions(threads=1)
+        run, told = RunOptions(threads=1), [task for task in models.tasks if task in members]
         with TemporaryDirectory(dir=CACHE) as folder:
             path = Path(folder) / "bank.randes"
-            pack(base, inputs, path, options, run)
-            nbytes, (defaults, noise) = path.stat().st_size, _told(path, models.tasks)
+            find = partial(_halved, Path(folder)) if setting.half else str
+            inputs = [TaskInput(name, find(source)) for name, source in members.items()]
+            pack(None if bed.outside else find(bed.base), inputs, path, options, run)
+            nbytes, (defaults, noise) = path.stat().st_size, _told(path, told)
             opened = Bank.open(path, run=run)  # stays readable without its name
 
         def restore(task: str, knob: float) -> StateDict:
@@ -85,6 +92,14 @@ def bank(setting: Setting) -> Callable[[Models, int], Packed]:
         return Packed(nbytes + bed.outside * models.base_bytes, restore, defaults, facts)
 
     return build
+
+
+def _halved(folder: Path, source: Path) -> str:
+    """A checkpoint in bfloat16, as most are that people have."""
+    path = folder / source.name
+    if not path.exists():
+        save({name: tensor.bfloat16() for name, tensor in load(source).items()}, path)
+    return str(path)
 
 
 def own_deltas(bits: int) -> Callable[[Models, int], Packed]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import kinds
 import merging
 import methods as m
@@ -18,6 +20,8 @@ SEEDS = (42, 43, 44)
 PRESETS = ("two-sided", "hankel", "srsf", "rsf", "s", "shift")
 #: The default of `pack`.
 OURS = "two-sided"
+#: Tasks of live banks in bfloat16; None: a bed's own.
+LIVE = (2, None, 32)
 #: Tasks in one bank beyond the bed's own, and the λ that are tried with them.
 CROWDS = (16, 32, 64, 96)
 TRIED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -150,13 +154,24 @@ def lambdas() -> list[Method]:
     ]
 
 
-PARTS = ("baselines", "grid", "transforms", "lambdas", "kinds", "ablations")
+def live() -> list[Method]:
+    """Live banks of 8 and of 16 bits, of models in bfloat16: two tasks, a bed's own, and 32."""
+    return [
+        replace(_as_told(Setting(preset, bits, tasks=tasks, half=True)), tasks=tasks)
+        for preset in (OURS, "hankel")
+        for tasks in LIVE
+        for bits in (16, 8)
+    ]
+
+
+PARTS = ("baselines", "grid", "live", "transforms", "lambdas", "kinds", "ablations")
 
 
 def rows(part: str, tasks: int) -> list[Method]:
     """The methods of a part of the catalogue, for a bed of so many tasks."""
     made = {
         "baselines": baselines,
+        "live": live,
         "transforms": transforms,
         "lambdas": lambdas,
         "kinds": kinds.rows,

@@ -102,6 +102,25 @@ def told_table(results: Results, tasks: int | None = None) -> str:
     )
 
 
+def live_table(all_results: Sequence[Results]) -> str:
+    """Live banks of 16 and of 8 bits, of models in bfloat16."""
+    body = []
+    for results in all_results:
+        rows = {row.name: row for row in results.of(catalogue.live())}
+        for name, wide in rows.items():
+            narrow = rows.get(name.replace(" 16 bit", " 8 bit"))
+            if " 16 bit" not in name or narrow is None:
+                continue
+            kept = [with_spread(row)[1] for row in (wide, narrow)]
+            sizes = [f"{2 * row.size:.2f} ×" for row in (wide, narrow)]
+            count = str(wide.cells[0].facts["tasks"])
+            seeds = str(min(len(row.cells) for row in (wide, narrow)))
+            body.append((results.bed.title, name.split()[0], count, *kept, *sizes, seeds))
+    head = ("bed", "signs", "tasks", "gain kept at 16 bits", "at 8 bits")
+    more = ("bytes / base at 16 bits", "at 8 bits", "seeds")
+    return table((*head, *more), body) if body else "Not run.\n"
+
+
 def others_table(results: Results) -> str:
     """All that is not randes, at its best knob."""
     head = ("method", "bytes / base", "accuracy kept", "gain kept", "knob", "seconds", "seeds")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from beds import CACHE
 from torch import Tensor
 
 #: Bytes per domain at most, of a run, and the share of the runs that is held out.
@@ -112,11 +113,24 @@ DOMAINS: dict[str, Callable[[], bytes]] = {
 @cache
 def split(domain: str) -> tuple[Tensor, Tensor]:
     """(training, held-out) bytes: every tenth run of 2 kB of a domain is held out."""
-    raw = {**DOMAINS, "general": general, "everything": everything}[domain]()
+    raw = _text(domain)
     runs = np.frombuffer(raw, np.uint8)
     runs = runs[: len(runs) // RUN * RUN].reshape(-1, RUN)
     out = np.arange(len(runs)) % round(1 / HELD_OUT) == 5
     return torch.from_numpy(runs[~out].reshape(-1)), torch.from_numpy(runs[out].reshape(-1))
+
+
+def _text(domain: str) -> bytes:
+    """A domain as it was when it was first wanted: packages come and go, and what is held out of
+    a text must stay so while models and cells are made of it.
+    """
+    kept = CACHE / "decoder-text" / domain
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_suffix(".unfinished")
+        unfinished.write_bytes({**DOMAINS, "general": general, "everything": everything}[domain]())
+        unfinished.replace(kept)
+    return kept.read_bytes()
 
 
 def everything() -> bytes:

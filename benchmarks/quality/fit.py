@@ -116,7 +116,7 @@ def gathered() -> list[Point]:
         if "base" not in known or "fine-tuned" not in known:
             continue
         floor, gain = known["base"].mean, known["fine-tuned"].mean - known["base"].mean
-        told = [cell for cell in cells if cell.facts and cell.method.endswith("λ as told")]
+        told = [cell for cell in cells if _in_float32(cell)]
         for method in dict.fromkeys(cell.method for cell in told):
             seeds = [cell for cell in told if cell.method == method]
             facts, noise = seeds[0].facts, [cell.facts["noise"] for cell in seeds]
@@ -137,6 +137,11 @@ def gathered() -> list[Point]:
                 )
             )
     return made
+
+
+def _in_float32(cell: Cell) -> bool:
+    """Whether a bank's λ was its own, and its models as they were trained."""
+    return cell.method.endswith("λ as told") and not cell.facts.get("half")
 
 
 def _copies_meet(facts: Mapping[str, Any], base: Cell) -> bool:

@@ -12,6 +12,10 @@ import earlier
 from beds import CACHE, Bed
 from results import DOCS, PICTURES, Results, table
 
+LIVE = """\
+Base and tasks in bfloat16, banks that can be edited, bytes over those of the base in bfloat16. Of
+two tasks it is the first two, of 32 the same under other names."""
+
 
 def coverage(all_results: Sequence[Results], missing: Sequence[str]) -> str:
     """What ran, with how many seeds, and what did not."""
@@ -68,6 +72,7 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
         sections.append(f"{comparisons.size_picture(results)}\n")
     sections += [
         f"## By type of tensor\n\n{comparisons.kinds_table(all_results)}\n",
+        f"## Eight bits against sixteen, live\n\n{LIVE}\n\n{comparisons.live_table(all_results)}\n",
         f"## λ\n\n{comparisons.lambda_table(all_results)}\n",
         f"## Earlier, with hankel signs\n\n{earlier.section()}\n",
         f"## What ran\n\n{coverage(all_results, [name for name in beds if name not in ran])}\n",

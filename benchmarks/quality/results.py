@@ -22,13 +22,13 @@ PICTURES = DOCS / "results"
 class Row:
     """One method on one bed: its seeds together.
 
-    `floor` is the base's score; `stored` the part of all elements that a share of 1/m keeps, which
-    is more than 1/m where matrices are small.
+    `floor` are the base's scores; `stored` the part of all elements that a share of 1/m keeps,
+    which is more than 1/m where matrices are small.
     """
 
     cells: Sequence[Cell]
     tuned: Mapping[str, float]
-    floor: float
+    floor: Mapping[str, float]
     stored: Mapping[int, float]
 
     @property
@@ -49,8 +49,8 @@ class Row:
         return mean(self._gain(cell) for cell in self.cells)
 
     def _gain(self, cell: Cell) -> float:
-        whole = mean(self.tuned[task] for task in cell.scores)
-        return (cell.mean - self.floor) / (whole - self.floor)
+        whole, floor = (mean(of[t] for t in cell.scores) for of in (self.tuned, self.floor))
+        return (cell.mean - floor) / (whole - floor)
 
     @property
     def spreads(self) -> tuple[float, float]:
@@ -114,7 +114,7 @@ class Results:
         by_method: dict[str, list[Cell]] = {}
         for cell in read_cells(bed.name):
             by_method.setdefault(cell.method, []).append(cell)
-        tuned, floor = by_method["fine-tuned"][0].scores, by_method["base"][0].mean
+        tuned, floor = (by_method[name][0].scores for name in ("fine-tuned", "base"))
         stored = _stored(bed)
         self.rows = {name: Row(cells, tuned, floor, stored) for name, cells in by_method.items()}
 
@@ -128,7 +128,9 @@ class Results:
         found = [
             row
             for name, row in self.rows.items()
-            if name.endswith("λ as told") and row.cells[0].facts["tasks"] == count
+            if name.endswith("λ as told")
+            and row.cells[0].facts["tasks"] == count
+            and not row.cells[0].facts.get("half")
         ]
         return sorted(found, key=lambda row: (row.in_all, row.size))
 

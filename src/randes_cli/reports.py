@@ -24,6 +24,7 @@ class TaskSummary:
     its delta does not come back, and what to do (empty where it does), `lost_tensors` how many of
     its changed tensors do not. `kept` is the predicted share of its gain over the base, 0 to 1:
     the middle of the measured families of models, `kept_low` and `kept_high` their range.
+    `length` is the delta's beside the base's; None where that is not known.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TaskSummary:
     kept_high: float | None = None
     verdict: str = ""
     expected: tuple[float, float] | None = None
+    length: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class PackReport:
     chosen for --fit), on one element in `share`. `adapters` is what LoRA adapters became:
     `merged` (so many tasks), `kept`, or None where there are none. `alternatives` are other
     choices of bits, groups and shares; `advice` names one that keeps notably more in no more
-    bytes, `saving` the command that makes the bank smaller and loses next to nothing.
+    bytes, `saving` the command that makes the bank smaller and loses next to nothing. `room` is
+    how many more tasks like these its 8-bit superpositions have room for; None where it has none.
     """
 
     bank: str
@@ -107,6 +110,7 @@ class PackReport:
     saving: str | None = None
     adapters: str | None = None
     merged: int = 0
+    room: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,8 @@ class EditReport:
     `estimated` lists the pairs of task indices whose cosines are estimates, because a
     checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so
     many tasks), `kept`, or None where none came. `kept_exactly` is as `pack` reports it, of the
-    tasks that came; in `after` these have what was read of them, and notes.
+    tasks that came; in `after` these have what was read of them, and notes. `room` is as `pack`
+    reports it, of the bank as edited.
     """
 
     bank: str
@@ -131,6 +136,7 @@ class EditReport:
     adapters: str | None = None
     merged: int = 0
     kept_exactly: dict[str, dict[str, str]] = field(default_factory=dict)
+    room: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,83 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from randes_cli.api import Bank
-from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
-from randes_cli.core.kernel import NumpyKernel
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.base import open_base
-from randes_cli.ops.verify import measure
 from randes_cli.read.places import UnpackOptions
-from randes_cli.read.retrieve import Retrieval
-from randes_cli.read.unpack import UnpackReport, unpack
-from randes_cli.reports import PackReport
-from randes_cli.specs import OpenOptions, PackOptions, Rest, RunOptions, TaskInput, Transform
-
-State = dict[str, torch.Tensor]
-RUN = RunOptions(threads=2)
-
-
-def model(seed: int = 0, *, vocabulary: int = 20, width: int = 16, layers: int = 3) -> State:
-    """A decoder's weights: the base's for seed 0, a fine-tune's of it for any other."""
-    generator = torch.Generator().manual_seed(0)
-    made = {"model.embed_tokens.weight": torch.randn(40, width, generator=generator)[:vocabulary]}
-    for layer in range(layers):
-        for part, rows in (("self_attn.q_proj", width), ("mlp.up_proj", 2 * width)):
-            name = f"model.layers.{layer}.{part}.weight"
-            made[name] = torch.randn(rows, width, generator=generator)
-    made["lm_head.weight"] = torch.randn(40, width, generator=generator)[:vocabulary]
-    if seed:
-        generator.manual_seed(seed)
-        for name, tensor in made.items():
-            made[name] = tensor + 0.02 * torch.randn(tensor.shape, generator=generator)
-    return made
-
-
-def save(state: State, path: Path) -> Path:
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
-    return path
-
-
-def round_trip(
-    tmp_path: Path,
-    base: State,
-    *tasks: State,
-    options: PackOptions | None = None,
-    out: UnpackOptions | None = None,
-) -> tuple[PackReport, list[UnpackReport], list[State]]:
-    """Pack tasks as t0, t1, …, unpack them all, and read them back with the stock library."""
-    source = save(base, tmp_path / "base.safetensors")
-    inputs = [
-        TaskInput(f"t{number}", str(save(task, tmp_path / f"t{number}.safetensors")))
-        for number, task in enumerate(tasks)
-    ]
-    bank = tmp_path / "bank.randes"
-    packed = pack(str(source), inputs, bank, options, RUN)
-    unpacked = unpack(bank, None, tmp_path / "out", out or UnpackOptions(), RUN)
-    return packed, unpacked, [load_file(tmp_path / "out" / f"{i.name}.safetensors") for i in inputs]
-
-
-def assert_close(back: State, wanted: State, *, exact: tuple[str, ...] = ()) -> None:
-    """Names, dtypes and shapes agree; values to within half a step, or to the bit."""
-    assert set(back) == set(wanted)
-    for name, tensor in wanted.items():
-        assert (back[name].dtype, back[name].shape) == (tensor.dtype, tensor.shape), name
-        if name in exact:
-            assert torch.equal(back[name], tensor), name
-        else:
-            assert torch.allclose(back[name].double(), tensor.double(), atol=0.02 / 32), name
+from randes_cli.read.unpack import unpack
+from randes_cli.specs import OpenOptions, PackOptions, Rest, TaskInput, Transform
+from tests.build.decoder import RUN, assert_close, model, round_trip, sub_folder
 
 
 def test_tied_embeddings_are_neither_invented_nor_dropped(tmp_path: Path) -> None:
@@ -118,11 +54,6 @@ def test_new_special_tokens_stay_exact_among_other_tasks(tmp_path: Path) -> None
         assert unlike[name].shape == other[name].shape
 
 
-def _folder(parent: Path, name: str) -> Path:
-    (parent / name).mkdir()
-    return parent / name
-
-
 def test_heads_of_different_sizes_are_kept_exactly(tmp_path: Path) -> None:
     base, two, nine = model(0), model(1), model(2)
     for state, classes in ((base, 5), (two, 2), (nine, 9)):
@@ -148,35 +79,6 @@ def test_a_task_that_is_a_small_part_of_the_base_is_refused(tmp_path: Path) -> N
     part = {"lm_head.weight": model(1)["lm_head.weight"]}
     with pytest.raises(MismatchError, match=r"matches only .* of the base's bytes"):
         round_trip(tmp_path, model(0), part)
-
-
-@pytest.mark.parametrize("theirs", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("ours", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_task_in_another_dtype_comes_back_in_its_own(
-    ours: torch.dtype, theirs: torch.dtype, tmp_path: Path
-) -> None:
-    base = {name: tensor.to(ours) for name, tensor in model(0).items()}
-    task = {name: tensor.to(theirs) for name, tensor in model(1).items()}
-    _, _, (back,) = round_trip(tmp_path, base, task)
-    assert set(back) == set(task)
-    for name, tensor in task.items():
-        assert back[name].dtype == theirs
-        spread = 0.02 / 16 + 2 * torch.finfo(theirs).eps * tensor.abs().double()
-        assert ((back[name].double() - tensor.double()).abs() <= spread).all()
-
-
-def test_values_beyond_half_precision_are_refused_or_counted(tmp_path: Path) -> None:
-    base, task = model(0), model(1)
-    for state in (base, task):
-        state["model.layers.0.mlp.up_proj.weight"][0, :3] = torch.tensor([70_000.0, -1e6, 65_504.0])
-    with pytest.raises(MismatchError, match=r"2 values are beyond the range .* --saturate"):
-        round_trip(tmp_path, base, task, out=UnpackOptions(dtype="F16"))
-    assert not list((tmp_path / "out").glob("*"))
-    clipped = UnpackOptions(dtype="F16", saturate=True)
-    _, (report,), (back,) = round_trip(_folder(tmp_path, "second"), base, task, out=clipped)
-    assert report.saturated == 2
-    row = back["model.layers.0.mlp.up_proj.weight"][0, :3]
-    assert row.tolist() == [65_504.0, -65_504.0, 65_504.0]
 
 
 @pytest.mark.parametrize("transform", ["two-sided", "hankel", "srsf"])
@@ -237,43 +139,6 @@ def test_integers_scalars_and_empty_tensors_are_exact(tmp_path: Path) -> None:
     assert_close(back, task, exact=tuple(odd))
 
 
-PREFIXES = [("", "model."), ("module.", ""), ("_orig_mod.module.", ""), ("bert.", "encoder.")]
-
-
-@pytest.mark.parametrize(("theirs", "ours"), PREFIXES)
-def test_names_with_another_prefix_are_mapped_said_and_given_back(
-    theirs: str, ours: str, tmp_path: Path
-) -> None:
-    base = {ours + name: tensor for name, tensor in model(0).items()}
-    task = {theirs + name: tensor for name, tensor in model(1).items()}
-    task["score.weight"] = torch.randn(3, 16)
-    packed, _, (back,) = round_trip(tmp_path, base, task)
-    (note,) = packed.tasks[0].notes
-    assert note.startswith(f"{len(task) - 1} names have {theirs!a} where the base has {ours!a}")
-    assert_close(back, task, exact=("score.weight",))
-    with Bank.open(tmp_path / "bank.randes") as bank:
-        assert set(bank.retrieve("t0")) == set(task)
-
-
-def test_a_task_with_another_prefix_is_added_measured_and_removed(tmp_path: Path) -> None:
-    base = model(0)
-    round_trip(tmp_path, base, model(1))
-    bank = tmp_path / "bank.randes"
-    with BankFile(bank) as file:
-        before = file.read_whole("sum/0/lm_head.weight").tobytes()
-    wrapped = {"module." + name: tensor for name, tensor in model(2).items()}
-    path = save(wrapped, tmp_path / "wrapped.safetensors")
-    add(bank, [TaskInput("wrapped", str(path))])
-    unpack(bank, ["wrapped"], tmp_path / "again.safetensors", UnpackOptions(), RUN)
-    assert set(load_file(tmp_path / "again.safetensors")) == set(wrapped)
-    with BankFile(bank) as file:
-        (check,) = measure(file, [("wrapped", str(path))], RUN)
-    assert check.cosine > 0.5
-    remove(bank, ["wrapped"])
-    with BankFile(bank) as file:
-        assert file.read_whole("sum/0/lm_head.weight").tobytes() == before
-
-
 def test_a_pickled_task_packs_like_the_same_safetensors(tmp_path: Path) -> None:
     base, task = model(0), model(1)
     round_trip(tmp_path, base, task)
@@ -290,7 +155,7 @@ def test_a_pickled_task_packs_like_the_same_safetensors(tmp_path: Path) -> None:
 
 def test_an_open_clip_folder_keeps_its_own_file_names(tmp_path: Path) -> None:
     for name, seed in (("base", 0), ("photos", 1)):
-        folder = _folder(tmp_path, name)
+        folder = sub_folder(tmp_path, name)
         state = model(seed)
         state["logit_scale"] = torch.tensor(2.6)
         torch.save(state, folder / "open_clip_pytorch_model.bin")
@@ -305,36 +170,6 @@ def test_an_open_clip_folder_keeps_its_own_file_names(tmp_path: Path) -> None:
     ]
     back = load_file(tmp_path / "out" / "open_clip_model.safetensors")
     assert_close(back, state, exact=("logit_scale",))
-
-
-class Losing(NumpyKernel):
-    """A kernel that loses one value a strip, slowly."""
-
-    def retrieve_onto(self, *given: Any) -> int:
-        time.sleep(0.05)
-        return 1
-
-    retrieve = retrieve_onto  # type: ignore[assignment]
-
-
-def test_saturated_values_are_counted_whichever_thread_meets_them(tmp_path: Path) -> None:
-    round_trip(tmp_path, model(0), model(1))
-    with BankFile(tmp_path / "bank.randes") as bank:
-        retrieval = Retrieval(bank, open_base(bank, None), bank.manifest.tasks[0])
-        pieces = [
-            retrieval.pieces(name)[0] for name in retrieval.tensors if retrieval.superposed(name)
-        ]
-        rooms = [np.empty(piece.tensor.nbytes, np.uint8) for piece in pieces]
-        threads = [
-            threading.Thread(target=retrieval.fill, args=(Losing(2**16, 1), piece, room))
-            for piece, room in zip(pieces, rooms, strict=True)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(threads) > 3
-    assert retrieval.saturated == len(threads)
 
 
 def test_a_constant_is_kept_whatever_its_values(tmp_path: Path) -> None:

@@ -9,25 +9,21 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from randes_cli import Bank, PackOptions, TaskInput, Transform, pack
-from randes_cli.errors import CheckpointError, MismatchError, MissingError, UsageError
+from randes_cli import PackOptions, TaskInput, Transform, pack
+from randes_cli.errors import CheckpointError, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.specs import ITEM_SIZE, BaseStorage, Rest
 from tests.checkpoints import (
     PRESET_NAMES,
     Packer,
-    State,
     perturbed,
     random_state,
     retrieve,
     same_bits,
     save,
+    small_model,
     stored_sums,
 )
-
-
-def model(rows: int = 40) -> State:
-    return random_state({"embed.weight": [rows, 8], "a.weight": [64, 64], "b.weight": [16]})
 
 
 def step_of(bank: Path, name: str) -> float:
@@ -36,7 +32,7 @@ def step_of(bank: Path, name: str) -> float:
 
 
 def test_own_tensors_come_back_exactly(packer: Packer) -> None:
-    base = model() | {
+    base = small_model() | {
         "steps": torch.tensor(7),
         "scale": torch.tensor(0.5),
         "head": torch.ones(3, 8),
@@ -59,8 +55,8 @@ def test_own_tensors_come_back_exactly(packer: Packer) -> None:
 
 
 def test_names_that_a_task_lacks_are_missing_from_its_retrieval(packer: Packer) -> None:
-    base = model() | {"pooler": torch.ones(4)}
-    task = perturbed(model(), seed=1)
+    base = small_model() | {"pooler": torch.ones(4)}
+    task = perturbed(small_model(), seed=1)
     found = retrieve(packer.pack(base, {"t": task}), "t")
     assert set(found) == set(task)
 
@@ -69,7 +65,7 @@ def test_names_that_a_task_lacks_are_missing_from_its_retrieval(packer: Packer) 
 def test_unchanged_tensors_come_back_bit_identical_and_cost_nothing(
     packer: Packer, preset: str
 ) -> None:
-    base = model() | {"layers.0.w": torch.randn(4, 4), "layers.1.w": torch.randn(4, 4)}
+    base = small_model() | {"layers.0.w": torch.randn(4, 4), "layers.1.w": torch.randn(4, 4)}
     base |= {"empty.weight": torch.empty(0, 3), "count": torch.tensor(3)}
     base["a.weight"][0, 0] = -0.0
     task = {name: value.clone() for name, value in base.items()}
@@ -85,14 +81,14 @@ def test_unchanged_tensors_come_back_bit_identical_and_cost_nothing(
 
 
 def test_a_bank_of_copies_of_the_base_has_no_superposition(packer: Packer) -> None:
-    base = model()
+    base = small_model()
     bank = packer.pack(base, {"t": dict(base)})
     assert stored_sums(bank) == {}
     assert all(same_bits(value, base[name]) for name, value in retrieve(bank, "t").items())
 
 
 def test_a_longer_embedding_is_superposed_where_common_and_exact_beyond(packer: Packer) -> None:
-    base, extra = model(), torch.randn(3, 8)
+    base, extra = small_model(), torch.randn(3, 8)
     task = perturbed(base, seed=1)
     task["embed.weight"] = torch.cat([task["embed.weight"], extra])
     bank = packer.pack(base, {"t": task})
@@ -104,7 +100,7 @@ def test_a_longer_embedding_is_superposed_where_common_and_exact_beyond(packer: 
 
 
 def test_a_shorter_embedding_is_superposed_in_the_rows_that_it_has(packer: Packer) -> None:
-    base = model()
+    base = small_model()
     task = perturbed(base, seed=1)
     task["embed.weight"] = task["embed.weight"][:25].clone()
     bank = packer.pack(base, {"t": task})
@@ -119,7 +115,7 @@ def test_a_shorter_embedding_is_superposed_in_the_rows_that_it_has(packer: Packe
 def test_a_resized_embedding_that_did_not_change_comes_back_exactly(
     packer: Packer, rows: int
 ) -> None:
-    base = model()
+    base = small_model()
     task = perturbed(base, seed=1)
     whole = torch.cat([base["embed.weight"], torch.randn(3, 8)])
     task["embed.weight"] = whole[:rows].clone()
@@ -136,7 +132,7 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.flo
 def test_base_and_task_may_differ_in_dtype(
     packer: Packer, base_dtype: torch.dtype, dtype: torch.dtype
 ) -> None:
-    base = {name: value.to(base_dtype) for name, value in model().items()}
+    base = {name: value.to(base_dtype) for name, value in small_model().items()}
     noise = perturbed({name: torch.zeros(t.shape) for name, t in base.items()}, seed=1, scale=0.4)
     task = {name: (value.float() + noise[name]).to(dtype) for name, value in base.items()}
     bank = packer.pack(base, {"t": task})
@@ -160,7 +156,7 @@ def test_tensors_of_one_three_and_four_dimensions_are_superposed(packer: Packer)
 
 
 def test_a_change_of_one_row_is_found_though_the_sample_misses_it(packer: Packer) -> None:
-    base = model() | {"big.weight": torch.randn(3000, 64)}
+    base = small_model() | {"big.weight": torch.randn(3000, 64)}
     task = perturbed(base, seed=1) | {"big.weight": base["big.weight"].clone()}
     task["big.weight"][2417] += 0.01 * torch.randn(64)
     bank = packer.pack(base, {"t": task})
@@ -173,7 +169,7 @@ def test_a_change_of_one_row_is_found_though_the_sample_misses_it(packer: Packer
 
 
 def test_an_outlier_beyond_16_bits_coarsens_the_step_and_stays_correct(packer: Packer) -> None:
-    base = model() | {"big.weight": torch.zeros(3000, 64)}
+    base = small_model() | {"big.weight": torch.zeros(3000, 64)}
     task = perturbed(base, seed=1)
     task["big.weight"][1900, 60] = 500.0
     other = perturbed(base, seed=2)
@@ -186,7 +182,7 @@ def test_an_outlier_beyond_16_bits_coarsens_the_step_and_stays_correct(packer: P
 
 
 def test_differences_beyond_every_grid_are_refused(packer: Packer) -> None:
-    base = model()
+    base = small_model()
     task = perturbed(base, seed=1) | {"a.weight": base["a.weight"] * 1e37}
     with pytest.raises(CheckpointError, match=r"tensor 'a\.weight': a task differs by more than"):
         packer.pack(base, {"t": task})
@@ -248,7 +244,7 @@ def test_rest_own_keeps_what_is_outside_the_targets_exactly(packer: Packer) -> N
 
 
 def test_a_nan_is_refused_with_its_file_and_tensor(packer: Packer) -> None:
-    base, task = model(), perturbed(model(), seed=1)
+    base, task = small_model(), perturbed(small_model(), seed=1)
     task["a.weight"][3, 3] = float("nan")
     with pytest.raises(CheckpointError, match=r"t\.safetensors: tensor 'a\.weight' has NaN"):
         packer.pack(base, {"t": task})
@@ -260,7 +256,7 @@ def test_two_tasks_of_one_name_or_of_names_that_differ_in_case_are_refused(
     packer: Packer,
 ) -> None:
     base = packer.folder / "b.st"
-    save(model(), base)
+    save(small_model(), base)
     for names, said in ((("t", "t"), "twice"), (("t", "T"), "differ only in case")):
         inputs = [TaskInput(name, str(base)) for name in names]
         with pytest.raises(UsageError, match=said):
@@ -270,49 +266,7 @@ def test_two_tasks_of_one_name_or_of_names_that_differ_in_case_are_refused(
 @pytest.mark.parametrize("index", [-1, 2**31])
 def test_an_index_that_no_bank_can_record_is_refused(packer: Packer, index: int) -> None:
     with pytest.raises(UsageError, match="index must be between"):
-        packer.pack(model(), {"t": model()}, indices={"t": index})
-
-
-# The base outside the bank
-
-
-REFERENCE = PackOptions(base_storage=BaseStorage.reference)
-
-
-def test_a_base_by_reference_stays_outside_and_retrieval_is_the_same(packer: Packer) -> None:
-    base = model()
-    tasks = {f"t{k}": perturbed(base, seed=k) for k in range(2)}
-    inside = packer.pack(base, tasks, out="inside.randes")
-    outside = packer.pack(base, tasks, REFERENCE, out="outside.randes")
-    with BankFile(outside) as opened:
-        assert not any(key.startswith("base/") for key in opened.header.tensors)
-    assert outside.stat().st_size < inside.stat().st_size - sum(t.nbytes for t in base.values()) / 2
-    left, right = retrieve(inside, "t1"), retrieve(outside, "t1")
-    assert all(same_bits(left[name], right[name]) for name in tasks["t1"])
-
-
-def test_a_base_of_other_values_is_refused(packer: Packer) -> None:
-    base = model()
-    bank = packer.pack(base, {"t": perturbed(base, seed=1)}, REFERENCE)
-    base["a.weight"][0, 0] += 1
-    wrong = save(base, packer.folder / "wrong.safetensors")
-    refused = pytest.raises(MismatchError, match=r"tensor 'a\.weight' has other values")
-    with Bank.open(bank, base=str(wrong)) as opened, refused:
-        opened.retrieve("t")
-
-
-def test_a_base_of_other_shapes_is_refused(packer: Packer) -> None:
-    bank = packer.pack(model(), {"t": perturbed(model(), seed=1)}, REFERENCE)
-    wrong = save(model(rows=41), packer.folder / "wrong.safetensors")
-    with pytest.raises(MismatchError, match="not the base of"):
-        Bank.open(bank, base=str(wrong))
-
-
-def test_a_base_that_is_gone_is_missed_by_name(packer: Packer) -> None:
-    bank = packer.pack(model(), {"t": perturbed(model(), seed=1)}, REFERENCE)
-    (packer.folder / "base.safetensors").unlink()
-    with pytest.raises(MissingError, match=r"base 'base\.safetensors' is outside the bank"):
-        Bank.open(bank)
+        packer.pack(small_model(), {"t": small_model()}, indices={"t": index})
 
 
 # Stock readers
@@ -322,7 +276,7 @@ def test_a_base_that_is_gone_is_missed_by_name(packer: Packer) -> None:
 def test_the_stock_library_opens_a_bank_and_every_tensor_is_aligned(
     packer: Packer, bits: int
 ) -> None:
-    base = model() | {"odd": torch.ones(5, dtype=torch.uint8), "half": torch.ones(3).half()}
+    base = small_model() | {"odd": torch.ones(5, dtype=torch.uint8), "half": torch.ones(3).half()}
     tasks = {f"t{k}": perturbed(base, seed=k) | {"x": torch.ones(7).bool()} for k in range(3)}
     tasks["t1"] |= {"y": torch.randn(3).double(), "z": torch.tensor([1], dtype=torch.int64)}
     bank = packer.pack(base, tasks, PackOptions(bits=bits))

@@ -9,52 +9,19 @@ import pytest
 import torch
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.build.edit import add, remove
 from randes_cli.build.seal import _Sealing, seal
 from randes_cli.core.codes import encode, fit_scales, inverse_scales, multiply_scales, pack_codes
 from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
-from randes_cli.errors import BankDamaged, MismatchError, NewerFormat, UsageError
+from randes_cli.errors import BankDamaged, NewerFormat
 from randes_cli.files import manifest
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import cut_key, scale_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.ops.verify import measure, verify
 from randes_cli.plan import seal_matrix, sealable
-from randes_cli.specs import EditOptions, TensorInfo
-from tests.checkpoints import perturbed, random_state, same_bits, save
-
-ONE = RunOptions(threads=1)
-SHAPES = {
-    "a.0.weight": [64, 48],
-    "a.1.weight": [64, 48],
-    "odd.weight": [37, 43],
-    "conv.weight": [40, 6, 3, 3],
-    "norm.weight": [50],
-    "thin.weight": [200, 2],
-}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    base = random_state(SHAPES, seed=1)
-    save(base, tmp_path / "base.safetensors")
-    for number in range(5):
-        save(perturbed(base, seed=number), tmp_path / f"t{number}.safetensors")
-    return tmp_path
-
-
-def packed(folder: Path, count: int, options: PackOptions | None = None, name: str = "b") -> Path:
-    tasks = [TaskInput(f"t{n}", str(folder / f"t{n}.safetensors")) for n in range(count)]
-    out = folder / f"{name}.randes"
-    pack(str(folder / "base.safetensors"), tasks, out, options or PackOptions(), ONE, force=True)
-    return out
-
-
-def sums(bank: Path, *groups: int) -> dict[str, bytes]:
-    starts = tuple(f"{kind}/{group}/" for group in groups for kind in ("sum", "scale"))
-    with BankFile(bank) as file:
-        keys = [key for key in file.header.tensors if key.startswith(starts)]
-        return {key: file.read_whole(key).tobytes() for key in keys}
+from randes_cli.specs import TensorInfo
+from tests.build.sealing import ONE, SHAPES, packed, sums
+from tests.checkpoints import random_state, same_bits, save
 
 
 def slow_steps(bank: BankFile, name: str, bits: int) -> np.ndarray:
@@ -135,7 +102,7 @@ def test_the_predicted_cosine_counts_the_cut(folder: Path, bits: int) -> None:
         report.before[0].predicted_cosine * (1 - DISTORTION[bits]) ** 0.5, rel=0.02
     )
     with BankFile(folder / "sealed.randes") as file:
-        check = measure(file, [("t0", str(folder / "t0.safetensors"))], ONE)[0]
+        check = measure(file, {"t0": str(folder / "t0.safetensors")}, ONE)[0]
     assert check.cosine == pytest.approx(task, rel=0.05)
 
 
@@ -182,70 +149,6 @@ def test_packing_at_two_bits_is_packing_and_then_sealing(folder: Path) -> None:
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_add_opens_a_live_group_beside_a_sealed_one(folder: Path) -> None:
-    bank = packed(folder, 3, PackOptions(bits=2))
-    before = sums(bank, 0)
-    add(bank, [TaskInput("t3", str(folder / "t3.safetensors"))], EditOptions(), ONE)
-    with BankFile(bank) as file:
-        assert file.manifest.groups == 2
-        assert [task.group for task in file.manifest.tasks] == [0, 0, 0, 1]
-        check = measure(file, [("t3", str(folder / "t3.safetensors"))], ONE)[0]
-    assert check.cosine > 0.9999
-    assert sums(bank, 0) == before
-    add(bank, [TaskInput("t4", str(folder / "t4.safetensors"))], EditOptions(), ONE)
-    with BankFile(bank) as file:
-        assert [task.group for task in file.manifest.tasks] == [0, 0, 0, 1, 1]
-    remove(bank, ["t4"], EditOptions(), ONE)
-    with BankFile(bank) as file:
-        assert verify(file, ONE).sound
-
-
-def test_add_refuses_a_sealed_group_by_name(folder: Path) -> None:
-    bank = packed(folder, 3, PackOptions(bits=2))
-    with pytest.raises(MismatchError, match="sealed at 2 bits and read-only"):
-        add(bank, [TaskInput("t3", str(folder / "t3.safetensors"), group=0)], EditOptions(), ONE)
-
-
-def test_sealing_again_cuts_the_live_group_alone(folder: Path) -> None:
-    bank = packed(folder, 3, PackOptions(bits=2))
-    before = sums(bank, 0)
-    add(bank, [TaskInput("t3", str(folder / "t3.safetensors"))], EditOptions(), ONE)
-    report = seal(bank, None, 4, ONE)
-    assert report.groups == (1,)
-    assert sums(bank, 0) == before
-    with BankFile(bank) as file:
-        assert {g: seal.bits for g, seal in file.manifest.sealed.items()} == {0: 2, 1: 4}
-        assert verify(file, ONE).sound
-    with pytest.raises(UsageError, match="every group is sealed already"):
-        seal(bank, None, 4, ONE)
-
-
-def test_remove_from_a_sealed_group_is_refused_with_the_reason_and_forget_works(
-    folder: Path,
-) -> None:
-    bank = packed(folder, 3, PackOptions(bits=2))
-    before = sums(bank, 0)
-    with pytest.raises(MismatchError, match=r"sealed at 2 bits: the sum was rounded.*--forget"):
-        remove(bank, ["t0"], EditOptions(), ONE)
-    remove(bank, ["t0"], EditOptions(), ONE, forget=True)
-    assert sums(bank, 0) == before
-    with Bank.open(bank) as opened:
-        assert opened.tasks == ("t1", "t2")
-
-
-def test_a_whole_sealed_group_can_go_without_checkpoints(folder: Path) -> None:
-    bank = packed(folder, 4, PackOptions(bits=2, groups=2))
-    kept = sums(bank, 0)
-    for name in ("t1", "t3"):
-        (folder / f"{name}.safetensors").unlink()
-    remove(bank, ["t1", "t3"], EditOptions(), ONE)
-    assert sums(bank, 0) == kept and sums(bank, 1) == {}
-    add(bank, [TaskInput("t4", str(folder / "t4.safetensors"))], EditOptions(), ONE)
-    with BankFile(bank) as file:
-        assert file.manifest.tasks[-1].group == 1
-        assert list(file.manifest.sealed) == [0]
-
-
 def test_damage_in_codes_or_scales_is_found_where_it_hurts(folder: Path) -> None:
     bank = packed(folder, 4, PackOptions(bits=2, groups=2))
     for key in (sum_key(1, "a.0.weight"), scale_key(1, "odd.weight")):
@@ -284,7 +187,7 @@ def test_uneven_rows_and_columns_keep_their_quality(folder: Path) -> None:
         save({"w": delta}, folder / f"t{number}.safetensors")
     live = packed(folder, 4)
     seal(live, folder / "s.randes", 2, ONE)
-    sources = [(f"t{n}", str(folder / f"t{n}.safetensors")) for n in range(4)]
+    sources = {f"t{n}": folder / f"t{n}.safetensors" for n in range(4)}
     with BankFile(live) as before, BankFile(folder / "s.randes") as after:
         pairs = zip(measure(after, sources, ONE), measure(before, sources, ONE), strict=True)
     ratio = np.mean([cut.cosine / whole.cosine for cut, whole in pairs])

@@ -11,7 +11,7 @@ from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
-from tests.read.test_folders_out import RUN, folder
+from tests.read.folders import RUN, folder
 
 BOTH_WAYS = pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
 

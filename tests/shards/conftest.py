@@ -59,3 +59,8 @@ def as_single(bank: Path) -> bytes:
 def everything(bank: Path) -> tuple[bytes, dict[str, bytes]]:
     """All bytes of a bank."""
     return bank.read_bytes(), shards(bank)
+
+
+@pytest.fixture
+def bank(folder: Path) -> Path:
+    return sharded(folder, "whole", "half")

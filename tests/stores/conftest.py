@@ -1,5 +1,6 @@
-"""The server of the tests here."""
+"""The server of the tests here, and what lies on it."""
 
 from tests.store_server import store, store_server
+from tests.stores.bucket import far, here
 
-__all__ = ["store", "store_server"]
+__all__ = ["far", "here", "store", "store_server"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from randes_cli.files.bank_keys import MANIFEST
 from randes_cli.files.bank_writer import header_room
 from randes_cli.files.entries import Entries
 from randes_cli.files.manifest import Manifest, encode
 from randes_cli.files.seal_record import SealRecord
-from randes_cli.specs import TensorInfo
+from randes_cli.plan import superposable
+from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 
 
 def bank_size(
@@ -18,6 +19,20 @@ def bank_size(
     """Bytes of a bank in one file of these tensors, in this order, and a manifest."""
     text = TensorInfo(MANIFEST, "U8", (len(encode(manifest)),))
     return header_room(candidates) + Entries.of([*tensors, text]).layout_bytes()
+
+
+def default_bits(base: Iterable[TensorInfo], storage: BaseStorage, held: Collection[int]) -> int:
+    """Bits of a live superposition where nobody said how many; `held` are the tasks by group.
+
+    8 where most of the base's floating-point elements take two bytes each or fewer, for a sum of
+    16 would be as large as the base, and where no task is alone in a group: what others leave in
+    it hides the coarser rounding (docs/results.md). Factors of adapters get 16: errors multiply.
+    """
+    sizes = [(ITEM_SIZE[one.dtype], one.elements) for one in base if superposable(one)]
+    narrow = sum(count for size, count in sizes if size <= 2)
+    few = 2 * narrow > sum(count for _, count in sizes)
+    hidden = min(held, default=0) > 1 and storage is not BaseStorage.zero
+    return 8 if few and hidden else 16
 
 
 def default_capacity(held: Iterable[int]) -> int:

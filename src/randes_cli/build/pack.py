@@ -11,6 +11,7 @@ from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit
 from randes_cli.build.pack_draft import PackRecipe, pack_draft, pack_recipe
 from randes_cli.build.pack_report import as_sealed, pack_report
+from randes_cli.build.preview import preview
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
@@ -106,9 +107,9 @@ def _packed(
 
     Raises TooLarge in place of writing a bank of more than `limit` bytes.
     """
-    seal_bits, most = options.bits if options.bits < 8 else None, options.max_shard_size
-    if seal_bits is not None:
-        options = replace(options, bits=16)
+    seal_bits, most = None, options.max_shard_size
+    if options.bits is not None and options.bits < 8:
+        seal_bits, options = options.bits, replace(options, bits=16)
     with ExitStack() as stack:
         if not dry_run:
             stack.enter_context(bank_lock(out, wait=0.0, edits=False))
@@ -119,7 +120,7 @@ def _packed(
         stack.enter_context(_finite(inputs.base.source))
         if dry_run:
             build = _build(inputs, out, options, run, force, progress)
-            return pack_report(inputs, build, build.preview(seal_bits), seal_bits, dry_run=True)
+            return pack_report(inputs, build, preview(build, seal_bits), seal_bits, dry_run=True)
         check_target(out, force=force)  # now that its inputs are known
         recipe = pack_recipe(base, tasks, options)
         if seal_bits is None:
@@ -194,8 +195,8 @@ def _build(
     """The build of a new bank, its steps chosen: it adds every task to an empty one."""
     draft = pack_draft(inputs, home or out, options)
     steps = Steps(
-        given_steps(inputs.units, options.steps, options.widths, options.bits),
-        bits=options.bits,
+        given_steps(inputs.units, options.steps, options.widths, draft.start.bits),
+        bits=draft.start.bits,
         capacity=draft.start.capacity,
         fixed=False,
     )

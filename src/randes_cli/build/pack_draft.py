@@ -10,7 +10,7 @@ from pathlib import Path
 
 from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, open_inputs
-from randes_cli.build.layout import default_capacity
+from randes_cli.build.layout import default_bits, default_capacity
 from randes_cli.build.records import recorded_source, recorded_words
 from randes_cli.files.location import Place, absolute_source
 from randes_cli.files.manifest import Manifest
@@ -49,9 +49,10 @@ def pack_draft(inputs: Inputs, out: Place, options: PackOptions) -> Draft:
     """The draft of a new bank: it adds every task to an empty one."""
     base, units = inputs.base, inputs.units
     held = Counter(participant.group for participant in inputs.participants)
+    usual = default_bits(base.source.tensors.values(), base.storage, held.values())
     empty = Manifest(
         transform=inputs.transform,
-        bits=options.bits,
+        bits=options.bits or usual,
         seed=options.seed,
         capacity=options.capacity or default_capacity(held.values()),
         next_index=0,

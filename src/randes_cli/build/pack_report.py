@@ -13,15 +13,18 @@ from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.records import task_summary
 from randes_cli.build.sizes import Sizes
 from randes_cli.core.prediction import Lengths
+from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
+from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
 from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.room import room
 from randes_cli.stats.summaries import predictable, summaries
 
 #: Names in a line about several tasks.
@@ -38,7 +41,9 @@ def pack_report(
         manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
     known = built.statistics.known
     manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
-    predicted = summaries(manifest, built.statistics)
+    base = None if build.supposed or reads_far() else build.draft.base
+    beside = lengths_beside(manifest, built.statistics, base)
+    predicted = summaries(manifest, built.statistics, beside)
     size, bits = built.bytes, seal_bits or start.bits
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
     told = predictable(manifest)
@@ -67,6 +72,7 @@ def pack_report(
         groups=start.groups,
         adapters="kept" if kept_adapters else "merged" if merged else None,
         merged=merged,
+        room=room(manifest),
         alternatives=choices,
         advice=_adapters(predicted) if kept_adapters else advice(choices),
         saving=saving(choices, str(build.path), tensor_bytes(tensors)),

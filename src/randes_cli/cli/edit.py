@@ -160,7 +160,7 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
 
     Made before the edit: nothing is loaded, and so nothing can fail, after its commit.
     """
-    from randes_cli.cli.render.packed import adapter_line, task_notes
+    from randes_cli.cli.render.packed import adapter_line, room_line, task_notes
     from randes_cli.cli.render.tables import edit_table
     from randes_cli.cli.render.verdict import lost_lines
 
@@ -174,7 +174,11 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
         came = {task.index for task in report.after} - {task.index for task in report.before}
         talk.tell(
             report,
-            lambda width: [*adapter_line(report, len(came)), *edit_table(report, width)],
+            lambda width: [
+                *adapter_line(report, len(came)),
+                *edit_table(report, width),
+                *room_line(report),
+            ],
             read=report.read_bytes,
             written=report.bytes_after,
             before=task_notes(report),

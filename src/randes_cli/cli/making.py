@@ -82,11 +82,12 @@ SignChoice = Annotated[
     ),
 ]
 Bits = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="N",
         help="Bits of a superposed element: 16 or 8; 4 to 1 are read-only. 1/4 is 1 bit on a "
-        "quarter of the elements.",
+        "quarter of the elements. As usual 8 for a 16-bit base whose tasks share a group, else 16.",
+        show_default=False,
         rich_help_panel=MADE,
         autocompletion=words_of("16", "8", "4", "3", "2", "1", "1/2", "1/4", "1/8"),
     ),

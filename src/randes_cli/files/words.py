@@ -22,21 +22,21 @@ _PICKLES = (".bin", ".tar", ".pt", ".pth", ".ckpt", ".pkl")
 _SHARE = re.compile("1(?:/([0-9]{1,2}))?")
 
 
-def bits_and_share(bits: str, share: str | None) -> tuple[int, int]:
+def bits_and_share(bits: str | None, share: str | None) -> tuple[int | None, int]:
     """Bits of an element and the m of a share, from ``--bits`` and ``--share``.
 
-    ``--bits 1/4`` is one bit on a quarter. Raises UsageError.
+    ``--bits 1/4`` is one bit on a quarter; None is left to the base. Raises UsageError.
     """
-    if "/" in bits:
+    if bits is not None and "/" in bits:
         if share is not None:
             raise UsageError(f"--bits {bits} says the share: leave --share out")
         bits, share = "1", bits
-    if not re.fullmatch("[0-9]{1,2}", bits):
+    if bits is not None and not re.fullmatch("[0-9]{1,2}", bits):
         raise UsageError(f"--bits must be 16, 8, 4, 3, 2, 1, 1/2, 1/4 or 1/8, not {bits[:20]!r}")
     found = _SHARE.fullmatch(share or "1")
     if found is None:
         raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not {str(share)[:20]!r}")
-    return int(bits), int(found[1] or 1)
+    return None if bits is None else int(bits), int(found[1] or 1)
 
 
 def task_inputs(tasks: TaskInputs) -> list[TaskInput]:

@@ -12,9 +12,6 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.atomic import (
-    check_target,
-)
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase
 from randes_cli.files.records import TaskRecord
@@ -36,6 +33,7 @@ from randes_cli.read.places import (
     write_side_files,
 )
 from randes_cli.read.retrieve import Retrieval
+from randes_cli.read.way import Way
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, run_parallel
 
@@ -75,9 +73,10 @@ class Unpacking:
         place: Destination,
         options: UnpackOptions,
         run: RunOptions,
+        way: Way,
     ) -> None:
         self.bank, self.base = bank, base
-        self.place, self.options, self.over = place, options, options.force
+        self.place, self.options, self.over, self.way = place, options, options.force, way
         self.retrieval = Retrieval(
             bank,
             base,
@@ -99,6 +98,15 @@ class Unpacking:
             made += weight_files(path, tensors, shard_bytes=self._shard_bytes(path))
         return [*made, *self.place.side_files]
 
+    @property
+    def path(self) -> str:
+        """What loads the task in the end."""
+        return str(self.way.of(self.place.path))
+
+    def named(self) -> tuple[str, ...]:
+        """Every file, where it is in the end."""
+        return tuple(str(self.way.of(path)) for path in self.files())
+
     def _shard_bytes(self, path: Path) -> int | None:
         """The most bytes of one weight file: no limit where its library reads no shards."""
         layout = self.retrieval.task.layout
@@ -107,16 +115,19 @@ class Unpacking:
 
     def check(self, originals: Originals) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
-        files = self.files()
+        files, way = self.files(), self.way
         for path in files:
-            if path.parent.exists():
-                originals.refuse(path)
-                check_target(path, force=self.options.force)
+            originals.refuse(way.of(path))
+            way.check(path, force=self.options.force)
         for path in self.place.weights.values():
-            others = [path.with_name(index_name(path.name)), path, *shards_of(path)]
-            other = next((p for p in others if p not in files and p.exists()), None)
+            there = way.siblings(path)
+            others = [index_name(path.name), path.name, *shards_of(path.name, there)]
+            beside = (path.with_name(name) for name in others if name in there)
+            other = next((p for p in beside if p not in files), None)
             if other is not None:
-                raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
+                raise UsageError(
+                    f"{way.of(other)}: would be loaded beside or instead of the new weights"
+                )
 
     def write(self, progress: Progress) -> None:
         """Write the weights and then side files, but commit the weights last.
@@ -128,6 +139,9 @@ class Unpacking:
             self.notes += write_side_files(
                 self.bank, self.place, force=self.over, dtype=self.options.dtype
             )
+        weights = len(self.files()) - len(self.place.side_files)
+        ordered = [*self.files()[weights:], *self.files()[:weights]]
+        self.way.send(ordered, force=self.over, progress=progress)
 
     @contextmanager
     def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
@@ -197,7 +211,7 @@ class Unpacking:
             ]
         return UnpackReport(
             task=retrieval.task.name,
-            path=str(self.place.path),
+            path=self.path,
             dry_run=dry_run,
             bytes=self.bytes,
             tensors=len(retrieval.tensors),
@@ -205,7 +219,7 @@ class Unpacking:
             coefficient=retrieval.coefficient,
             saturated=retrieval.saturated,
             damaged=tuple(sorted(retrieval.damaged)),
-            files=tuple(map(str, self.files())),
+            files=self.named(),
             left_out=dict(retrieval.task.left_out),
             notes=tuple(self.notes),
             turned=retrieval.turned.names,

@@ -91,12 +91,17 @@ def check_chosen(given: Collection[str]) -> None:
         )
 
 
+_BITS = (16, 8, 4, 3, 2, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class PackOptions:
     """Everything besides the checkpoints that decides a new bank's bytes.
 
     Attributes:
         bits: width of one superposed element: 16 or 8, or 4 to 1 (packed at 16, then sealed).
+            None: 8 where the base's weights take two bytes each or fewer and no task is alone in
+            a group, else 16.
         share: superpositions have one element in this many of each matrix: 1, 2, 4 or 8.
         seed: bank seed; a task's seed is this plus its index.
         fit: choose the bits, groups and share that are predicted to keep most of the gain in a
@@ -119,7 +124,7 @@ class PackOptions:
     """
 
     transform: Transform = field(default_factory=Transform)
-    bits: int = 16
+    bits: int | None = None
     share: int = 1
     seed: int = 42
     groups: int = 1
@@ -143,9 +148,9 @@ class PackOptions:
             check_pattern("--exact", self.exact)
         if self.fit is not None and self.keep is not None:
             raise UsageError("--fit asks for a size and --keep for a quality: give one of them")
-        usual = {"fit": None, "keep": None, "bits": 16, "groups": 1, "share": 1}
+        usual = {"fit": None, "keep": None, "bits": None, "groups": 1, "share": 1}
         check_chosen([name for name, value in usual.items() if getattr(self, name) != value])
-        if type(self.bits) is not int or self.bits not in (16, 8, 4, 3, 2, 1):
+        if self.bits is not None and (type(self.bits) is not int or self.bits not in _BITS):
             raise UsageError(f"--bits must be 16, 8, 4, 3, 2 or 1, not {self.bits}")
         if type(self.share) is not int or self.share not in SHARES:
             raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not 1/{self.share}")
@@ -208,7 +213,7 @@ class RunOptions:
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
 #: Names that Windows reserves for devices, whatever their suffix.
-_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def check_task_name(name: str) -> str:
@@ -224,12 +229,12 @@ def check_task_name(name: str) -> str:
 
 def _wrong_with(name: str) -> str | None:
     """What keeps a text from naming a task, in words; None where nothing does."""
-    if _TASK_NAME.fullmatch(name) and not _DEVICES.fullmatch(name) and not name.endswith("."):
+    if _TASK_NAME.fullmatch(name) and not DEVICE_NAMES.fullmatch(name) and not name.endswith("."):
         return None
     strange = _NO_NAME.search(name)
     if strange:
         return "a blank" if strange[0] == " " else repr(strange[0])
-    if _DEVICES.fullmatch(name):
+    if DEVICE_NAMES.fullmatch(name):
         return "a device of Windows"
     return f"{len(name)} characters" if len(name) > 100 or not name else "such a dot"
 

@@ -23,6 +23,7 @@ from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
 from randes_cli.stats.breakdown import GroupRow
 from randes_cli.stats.curves import Curves
+from randes_cli.stats.room import room_words
 from randes_cli.views import panels
 from randes_cli.views.answers import answer
 from randes_cli.views.figures import cosine_matrices, kept_groups, mean_magnitude
@@ -79,6 +80,8 @@ def _cards(report: BankReport) -> list[dict[str, str]]:
 
 def _facts(report: BankReport) -> list[tuple[str, str]]:
     live = f"{report.bits} bits, " if len(report.sealed) < report.groups else ""
+    if report.room is not None:
+        live += f"room for {room_words(report.room)}, "
     pairs = [
         (
             "base",

@@ -14,6 +14,7 @@ from randes_cli.cli.render.layout import fields, more, shorten
 from randes_cli.cli.render.rows import MOST_ROWS, group_lines, task_lines, task_order
 from randes_cli.cli.render.verdict import told_lost, verdict_lines
 from randes_cli.errors import counted, printable
+from randes_cli.stats.room import room_words
 from randes_cli.views.text import human, times
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _header(report: BankReport, width: int) -> list[Text]:
         ("tasks", f"{count} · {human(report.separate_bytes)} as separate checkpoints"),
         ("transform", _transform(report)),
         *_groups(report),
+        *([] if report.room is None else [("room", f"for {room_words(report.room)}")]),
         (
             "bytes",
             f"superposition {human(report.sum_bytes)}, own tensors {human(report.own_bytes)}",

@@ -12,6 +12,7 @@ from randes_cli.cli.render.rows import task_lines, worst_first
 from randes_cli.cli.render.verdict import lost_lines, verdict_lines
 from randes_cli.errors import counted
 from randes_cli.reports import EditReport, PackReport
+from randes_cli.stats.room import room_words
 from randes_cli.views.text import human
 
 #: Lines of what was found in the inputs, and the tasks that one of them names.
@@ -84,12 +85,20 @@ def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Tex
                 f"needs {human(report.buffer_bytes)} of buffers"
             )
         )
+    made += room_line(report)
     made += verdict_lines(report.tasks, width)
     tasks = worst_first(report.tasks, full=full)
     made += [Text(), *task_lines(tasks, (), full=full, width=width)]
     if report.alternatives:
         made += [Text(), *choice_table(report.alternatives, report.base_bytes, width)]
     return made
+
+
+def room_line(report: PackReport | EditReport) -> list[Text]:
+    """How many more tasks 8-bit superpositions have room for, where there are any."""
+    if report.room is None:
+        return []
+    return [Text(f"superpositions of 8 bits have room for {room_words(report.room)}")]
 
 
 def _checkpoints(count: int) -> str:

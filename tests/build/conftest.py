@@ -1,0 +1,5 @@
+"""A family to seal."""
+
+from tests.build.sealing import folder
+
+__all__ = ["folder"]
