@@ -5,70 +5,80 @@ What it cannot do, or finds wrong, is left to `retrieve`: it makes the same byte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.fused_back import Back, Came, Codes
 from randes_cli.core.fused_run import Chunk, Place
 from randes_cli.core.kernel import Kernel
-from randes_cli.files.bank_keys import base_key
+from randes_cli.files.base import BankBase
 from randes_cli.files.source import place_of
 from randes_cli.plan import Rect
 from randes_cli.read.pieces import Piece
+from randes_cli.read.sealed import StepsReader
+from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.specs import ITEM_SIZE
 
-if TYPE_CHECKING:
-    from randes_cli.read.retrieve import Retrieval
 
-
-def retrieve_compiled(of: Retrieval, kernel: Kernel, piece: Piece, to: Raw | Place) -> Came | None:
+def retrieve_compiled(
+    task: TaskTensors,
+    base: BankBase | None,
+    reader: StepsReader | None,
+    kernel: Kernel,
+    piece: Piece,
+    to: Raw | Place,
+    *,
+    coefficient: float,
+    digests: tuple[bool, bool],
+    turned: bool,
+) -> Came | None:
     """Retrieve a superposed piece, named as it is kept, in one call; None where that cannot be.
 
-    What it came to is to be checked.
+    Which `digests` (of the base's chunk, and of the sum's) are wanted, and whether signs are looked
+    at, are as of `Back`; what comes is to be checked.
     """
     name, rect = piece.tensor.name, piece.rect
-    unit, position = of.place(name)
-    base = _base(of, name, rect)
-    found = _sum(of, name, rect) if base is not None else None
-    if base is None or found is None or rect != of.whole(piece):
+    place = _base(base, name, rect)
+    found = None if place is None else _sum(task, reader, name, rect)
+    if place is None or found is None or rect != task.whole(piece):
         return None
-    chunk = Chunk(rect.start, rect.elements, unit.cols, unit.view, unit.signs)
-    key = of.sum_key(name)
-    checked = of.checks(base_key(name), piece.chunk), of.checks(key, piece.chunk)
+    unit, position = task.place(name)
     how = Back(
-        base[0],
+        place[0],
         found,
         to,
         piece.tensor.dtype,
-        unit.flips(of.task.seed, position),
-        of.coefficient * 2.0 ** of.bank.manifest.steps[unit.names[position]],
-        checked,
-        of.turned.asks(name),
+        unit.flips(task.task.seed, position),
+        coefficient * 2.0 ** task.bank.manifest.steps[unit.names[position]],
+        digests,
+        turned,
     )
-    return kernel.back(chunk, how)
+    return kernel.back(Chunk(rect.start, rect.elements, unit.cols, unit.view, unit.signs), how)
 
 
-#: Where the base's chunk lies, and its dtype: see `Back`; in a tuple, for it may be None.
-_Base = tuple[tuple[Place, str] | None]
+#: Where the base's chunk lies, and its dtype, as of `Back`: in a tuple, for it may be None.
+_Base: TypeAlias = tuple[tuple[Place, str] | None]
 
 
-def _base(of: Retrieval, name: str, rect: Rect) -> _Base | None:
+def _base(base: BankBase | None, name: str, rect: Rect) -> _Base | None:
     """None where the base lies in no open file."""
-    if of.base is None:
+    if base is None:
         return (None,)
-    place, dtype = place_of(of.base, name), of.base.tensors[name].dtype
+    place, dtype = place_of(base, name), base.tensors[name].dtype
     if place is None:
         return None
     return (((place[0], place[1] + rect.start * ITEM_SIZE[dtype]), dtype),)
 
 
-def _sum(of: Retrieval, name: str, rect: Rect) -> tuple[Place, int] | Codes | None:
+def _sum(
+    task: TaskTensors, reader: StepsReader | None, name: str, rect: Rect
+) -> tuple[Place, int] | Codes | None:
     """Where the superposition's chunk lies, and its bits, or its codes; None as of `_base`."""
-    key = of.sum_key(name)
-    if key not in of.bank or of.share(name).every > 1:
+    key = task.sum_key(name)
+    if key not in task.bank or task.share(name).every > 1:
         return None
-    dtype = of.bank.info(key).dtype
+    dtype = task.bank.info(key).dtype
     if dtype == "U8":
-        return of.reader.codes(of.held(name), rect.start, rect.elements)
-    place, size = of.bank.where(key), ITEM_SIZE[dtype]
+        return reader and reader.codes(task.held(name), rect.start, rect.elements)
+    place, size = task.bank.where(key), ITEM_SIZE[dtype]
     return None if place is None else ((place[0], place[1] + rect.start * size), 8 * size)

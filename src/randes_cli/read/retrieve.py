@@ -18,7 +18,7 @@ from randes_cli.files.digests import hasher
 from randes_cli.files.guard import reads_far
 from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_COEFFICIENT, check_number
-from randes_cli.plan import Rect, chunk_grid
+from randes_cli.plan import Rect
 from randes_cli.read.coefficient import default_coefficient
 from randes_cli.read.compiled import retrieve_compiled
 from randes_cli.read.pieces import Piece, Read, StoredChunk
@@ -210,19 +210,26 @@ class Retrieval(TaskTensors):
         if found is not None:
             self._check(found, self.bank.digest(key, piece.chunk), key, piece.chunk)
 
-    def whole(self, piece: Piece) -> Rect:
-        """The base's chunk that a piece, named as it is kept, lies in."""
-        return chunk_grid(*self._named[piece.tensor.name].matrix)[piece.chunk]
-
     def _compiled(self, kernel: Kernel, piece: Piece, to: Raw | tuple[int, int]) -> bool:
         """Retrieve a superposed piece in one call; whether that could be done."""
-        came = retrieve_compiled(self, kernel, piece, to)
+        name, key = piece.tensor.name, self.sum_key(piece.tensor.name)
+        digests = self.checks(base_key(name), piece.chunk), self.checks(key, piece.chunk)
+        came = retrieve_compiled(
+            self,
+            self.base,
+            self._reader,
+            kernel,
+            piece,
+            to,
+            coefficient=self.coefficient,
+            digests=digests,
+            turned=self.turned.asks(name),
+        )
         if came is None:
             return False
-        name, key = piece.tensor.name, self.sum_key(piece.tensor.name)
-        if self.checks(base_key(name), piece.chunk):
+        if digests[0]:
             self._check_base(came.base, piece)
-        if self.bank.info(key).dtype != "U8" and self.checks(key, piece.chunk):
+        if digests[1] and self.bank.info(key).dtype != "U8":  # what `reader` reads it also checks
             self._check_chunk(came.sum, piece, key)
         self._count_saturated(came.lost)
         self.turned.took(name, mixed=came.mixed, negative=came.negative)
