@@ -79,6 +79,7 @@ def _sum(
         return None
     dtype = task.bank.info(key).dtype
     if dtype == "U8":
-        return reader and reader.codes(task.held(name), rect.start, rect.elements)
+        held = task.held(name)
+        return None if reader is None else reader.codes(held, rect.start, rect.elements)
     place, size = task.bank.where(key), ITEM_SIZE[dtype]
     return None if place is None else ((place[0], place[1] + rect.start * size), 8 * size)

@@ -131,10 +131,7 @@ class Retrieval(TaskTensors):
             self._fill_superposed(kernel, piece, out)
 
     def send(self, kernel: Kernel, piece: Piece, to: tuple[int, int]) -> bool:
-        """Write one piece's bytes to a place in an open file, where that can be done in one call.
-
-        False where `fill` is to do it. Raises BankDamaged.
-        """
+        """Write a piece to a place in an open file in one call; False where `fill` is to do it."""
         piece = self._as_kept(piece)
         exact = piece.own or not self.superposed(piece.tensor.name)
         return not exact and self._compiled(kernel, piece, to)
