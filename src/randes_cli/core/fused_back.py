@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.convert import NEVER_BEYOND
 from randes_cli.core.fused_cut import read_with
 from randes_cli.core.fused_run import DTYPES, NOWHERE, SHORTEST, SIGNS, Chunk, Place, named
-from randes_cli.core.kernel import NEVER_BEYOND
 from randes_cli.specs import ITEM_SIZE
 
 #: Elements that are computed, and written, at once.

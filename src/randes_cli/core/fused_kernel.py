@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from randes_cli.core.arrays import Array, Raw
-from randes_cli.core.convert import widen
+from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_back import Back, Backer, Came
 from randes_cli.core.fused_run import DTYPES, SIGNS, Chunk, Made, Runner, Step
-from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, code_dtype
+from randes_cli.core.kernel import Added, NumpyKernel, code_dtype
 from randes_cli.core.library import library
 from randes_cli.core.signs import SignRun, Window
 

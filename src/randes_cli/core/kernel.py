@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 
 from randes_cli.core.arrays import F32, I32, Raw
-from randes_cli.core.convert import narrow, widen
+from randes_cli.core.convert import NEVER_BEYOND, narrow, widen
 from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
@@ -32,8 +32,6 @@ _BLOCK = 512
 _WIDE = 2**13
 #: Below it float32 holds every integer: a sum that stays below was never rounded.
 _EXACT = 2.0**24
-#: 2^25 times less (the most of a sealed value) is below half a unit of float32's largest number.
-NEVER_BEYOND = 2.0 ** (103 - 25)
 #: Deltas of up to GRID_LIMIT that a float32 sum takes before it could pass _EXACT.
 _MOST_ADDED = 500
 
