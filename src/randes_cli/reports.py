@@ -24,6 +24,7 @@ class TaskSummary:
     its delta does not come back, and what to do (empty where it does), `lost_tensors` how many of
     its changed tensors do not. `kept` is the predicted share of its gain over the base, 0 to 1:
     the middle of the measured families of models, `kept_low` and `kept_high` their range.
+    `approximate` says why what is predicted is approximate; empty where all was measured.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TaskSummary:
     kept_high: float | None = None
     verdict: str = ""
     expected: tuple[float, float] | None = None
+    approximate: str = ""
 
 
 @dataclass(frozen=True, slots=True)

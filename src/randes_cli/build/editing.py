@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Participant
-from randes_cli.build.preview import preview
+from randes_cli.build.preview import preview, sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
@@ -255,6 +255,7 @@ class Edit:
         merged = sum(isinstance(one.source, MergedAdapter) for one in self.coming)
         kept = bool(self.coming) and manifest.base.storage is BaseStorage.zero
         coming = {one.index: one for one in self.coming}
+        unsure = sampled(build) if options.dry_run and self.coming else ""
 
         def report(built: Built) -> EditReport:
             return EditReport(
@@ -267,7 +268,7 @@ class Edit:
                 before=self.before,
                 after=tuple(
                     task_summary(coming[task.index], task) if task.index in coming else task
-                    for task in summaries(built.manifest, built.statistics)
+                    for task in summaries(built.manifest, built.statistics, dry_run=unsure)
                 ),
                 estimated=tuple(sorted(built.statistics.estimated)),
                 adapters="kept" if kept else "merged" if merged else None,

@@ -10,6 +10,7 @@ import numpy as np
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
 from randes_cli.build.layout import as_sealed_to
+from randes_cli.build.preview import sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.sizes import Sizes
 from randes_cli.core.prediction import Lengths
@@ -39,7 +40,9 @@ def pack_report(
         manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
     known = built.statistics.known
     manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
-    predicted = summaries(manifest, built.statistics)
+    unsure = sampled(build) if dry_run else ""
+    sealing = seal_bits is not None
+    predicted = summaries(manifest, built.statistics, dry_run=unsure, sealing=sealing)
     size, bits = built.bytes, seal_bits or start.bits
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
     told = predictable(manifest)

@@ -290,5 +290,5 @@ class _Sealing:
             bytes_before=self.old.size,
             bytes_after=size,
             before=summaries(self.old.manifest, stored_statistics(self.old)),
-            after=summaries(manifest, after),
+            after=summaries(manifest, after, sealing=dry_run),
         )

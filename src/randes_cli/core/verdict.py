@@ -117,3 +117,20 @@ def _sentence(verdict: Verdict, names: Sequence[str], count: int) -> str:
     more = "less" if verdict.far is None else share(verdict.far)
     apart = "" if verdict.far == verdict.kept else f", {more} where deltas were long"
     return f"{text}: {share(verdict.kept)} in measured cases{apart}"
+
+
+def approximate(tasks: Sequence[TaskSummary]) -> list[str]:
+    """Which predictions are approximate, and why: a line for each reason."""
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        for reason in filter(None, task.approximate.split("; ")):
+            found.setdefault(reason, []).append(task.name)
+    return [f"{_predictions(names, len(tasks))}: {reason}" for reason, names in found.items()]
+
+
+def _predictions(names: Sequence[str], count: int) -> str:
+    if len(names) == count:
+        return "the prediction is approximate" if count == 1 else "the predictions are approximate"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    some = ", ".join(names[:_MOST_NAMES])
+    return f"what is predicted of {some}{more} is approximate"

@@ -10,14 +10,20 @@ from randes_cli.core.verdict import LOST, Verdict, judge
 from randes_cli.files.manifest import Manifest
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import BaseStorage, Rest, Signs, Transform
+from randes_cli.stats.approximate import approximations
 from randes_cli.stats.coefficients import coefficients
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.lost import lost_tasks, lost_tensors, told_lost
 from randes_cli.stats.stored import Statistics
 
 
-def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
-    """Every task of a bank with its predicted cosine and counts of tensors."""
+def summaries(
+    manifest: Manifest, statistics: Statistics, *, dry_run: str = "", sealing: bool = False
+) -> tuple[TaskSummary, ...]:
+    """Every task of a bank with its predicted cosine and counts of tensors.
+
+    `dry_run` and `sealing` are as for `approximations`.
+    """
     lengths = bank_lengths(manifest, statistics.known)
     found = predict(lengths, statistics.met(manifest.base.tensors.values()))
     cosines, chosen = found.over().cosine.tolist(), coefficients(manifest, lengths)
@@ -25,6 +31,7 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
     lost = told_lost(found, lengths, manifest.bits)
     judged = verdicts(manifest, cosines, lost_tasks(found, lengths).tolist())
     kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
+    unsure = approximations(manifest, statistics, dry_run=dry_run, sealing=sealing)
     names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
@@ -47,6 +54,7 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
                 lost_tensors=counts[place],
                 verdict=judged[place].word,
                 expected=judged[place].kept,
+                approximate=unsure[place],
                 kept=None if kept is None else kept[place].middle,
                 kept_low=None if kept is None else kept[place].low,
                 kept_high=None if kept is None else kept[place].high,
