@@ -68,6 +68,28 @@ def test_infinite_values_of_a_task_alone_are_refused_with_what_to_do(
     assert same_bits(retrieve(bank, "b")["embed.weight"], tuned(base, 2)["embed.weight"])
 
 
+def test_tasks_on_a_base_with_infinite_values_go_and_are_replaced(packer: Packer) -> None:
+    base = padded()
+    wide = {name: value.double() for name, value in tuned(base, 2).items()}
+    tasks = {"a": tuned(base, 1), "b": wide}
+    bank = packer.pack(base, tasks)
+    before = bank.read_bytes()
+    put = packer.inputs(tasks)
+    add(bank, put, EditOptions(), ONE, replace=True)
+    for name, state in tasks.items():
+        assert same_bits(retrieve(bank, name)["embed.weight"], state["embed.weight"])
+    remove(bank, ["b"], EditOptions(), ONE)
+    add(bank, put[1:], EditOptions(), ONE)
+    assert same_bits(retrieve(bank, "b")["embed.weight"], wide["embed.weight"])
+    assert len(bank.read_bytes()) == pytest.approx(len(before), abs=2000)
+
+
+def test_a_tensor_kept_exactly_may_pass_the_range_of_float32(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    task = {**tuned(base, 1), "bounds": torch.tensor([1e300, -1e300], dtype=torch.float64)}
+    assert same_bits(retrieve(packer.pack(base, {"a": task}), "a")["bounds"], task["bounds"])
+
+
 def test_what_float32_does_not_tell_apart_is_kept_to_the_byte(packer: Packer) -> None:
     base = random_state(SHAPES, seed=1)
     base["head"] = base["head"].double()

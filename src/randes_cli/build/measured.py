@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.build.participants import Participant
+from randes_cli.build.steps import Steps
 from randes_cli.core.arrays import F64, Bools
 from randes_cli.core.energy import Energy
-from randes_cli.core.grid import raised_exponent
-from randes_cli.core.kernel import GRID_LIMIT, delta_energy
+from randes_cli.core.kernel import delta_energy
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
 from randes_cli.specs import TensorInfo
@@ -50,17 +50,20 @@ def supposed_lengths(
 def sampled_lengths(
     base: Source | None,
     participants: Sequence[Participant],
-    exponents: Mapping[Unit, int],
+    steps: Steps,
     rows: Sequence[str],
+    *,
+    only_added: bool,
 ) -> Measured:
     """Lengths on the step sample, scaled to whole tensors; `rows` are the tensors' names.
 
     A step that the sample shows to be too fine counts as raised, as packing raises it.
+    Raises BeyondGrid or Overflowing where the sample shows that no step will do.
     """
     norms = np.zeros((len(rows), len(participants)))
     rounded = np.zeros((2, *norms.shape))
     place = {name: row for row, name in enumerate(rows)}
-    for unit, exponent in exponents.items():
+    for unit, exponent in steps.exponents().items():
         sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
         found = [
             (place[name], who, delta)
@@ -71,7 +74,7 @@ def sampled_lengths(
         peak = int(
             max((float(np.abs(delta).max()) for *_, delta in found), default=0.0) / 2.0**exponent
         )
-        step = exponent if peak <= GRID_LIMIT else raised_exponent(exponent, peak)
+        step = steps.foreseen(unit, peak, only_added=only_added)
         factor = unit.rows * unit.cols / max(1, sample.elements)
         for row, who, delta in found:
             energy = delta_energy(delta, step)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record
 from randes_cli.build.sizes import Sizes
+from randes_cli.build.steps import BeyondGrid, Overflowing, no_room
 from randes_cli.build.trial import sampled_cuts
 from randes_cli.stats.approximate import SAMPLED, SUPPOSED
 from randes_cli.stats.coefficients import with_defaults
@@ -19,10 +21,7 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     """What `build.write` would make, and where `seal_bits` is given what sealing would measure."""
     start, coming, base = build.draft.start, build.draft.coming, build.draft.base.tensors
     rows = norm_rows(list(base.values()))
-    if build.supposed:
-        lengths = supposed_lengths(base, coming)
-    else:
-        lengths = sampled_lengths(build.base, coming, build.steps.exponents(), rows)
+    lengths = supposed_lengths(base, coming) if build.supposed else _sampled(build, rows)
     added = [
         supposed_record(
             base,
@@ -40,6 +39,16 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
     size = Sizes(build.draft, whole, statistics).here(build.steps, seal_bits)
     return Built(size, manifest, statistics)
+
+
+def _sampled(build: Build, rows: Sequence[str]) -> Measured:
+    draft = build.draft
+    added = not draft.leaving and set(draft.start.shares.values()) <= {1}
+    try:
+        return sampled_lengths(build.base, draft.coming, build.steps, rows, only_added=added)
+    except (BeyondGrid, Overflowing) as error:
+        base = draft.base.source if draft.old is None else None
+        raise no_room(error, build.path, base) from None
 
 
 def _statistics(build: Build, lengths: Measured, seal_bits: int | None) -> Statistics:

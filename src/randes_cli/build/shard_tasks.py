@@ -144,7 +144,13 @@ def _work(draft: Draft, base: Source | None, selection: Selection) -> Work:
         units.append(UnitWork(unit, draft.parts(unit, *steps), places))
     exact = [
         Exact(
-            sources[one.source], one.name, one.key, one.owner, one.skip, base if one.twin else None
+            sources[one.source],
+            one.name,
+            one.key,
+            one.owner,
+            one.skip,
+            base if one.twin else None,
+            base,
         )
         for one in selection.exact.values()
     ]

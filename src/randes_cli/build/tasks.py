@@ -23,7 +23,7 @@ from randes_cli.files.shared import find_ties, ties_of, whole_of
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
-from randes_cli.fit import ASKED, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.fit import AS_BANK, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
 from randes_cli.specs import (
     OpenOptions,
     TaskInput,
@@ -57,7 +57,8 @@ def fit_to(
     Raises MismatchError when it has too little in common with the base.
     """
     _refuse_placeholders(base, task)
-    fit = fit_task(base.tensors, task.tensors, names, reasons)
+    shared = {name: f"the base has it as {kept}" for name, kept in ties_of(base).items()}
+    fit = fit_task(base.tensors, task.tensors, names, {**shared, **reasons})
     part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
     if fit.matched >= LEAST_MATCH or part:
         return fit
@@ -210,7 +211,7 @@ def open_coming(
     def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
         opened = kept_once(open_task(task, checkpoint, base, Origin()), base, here=here)
-        return opened, fit_to(base, opened.source, names, dict.fromkeys(asked, ASKED))
+        return opened, fit_to(base, opened.source, names, dict.fromkeys(asked, AS_BANK))
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:

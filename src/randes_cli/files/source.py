@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.arrays import F32, Raw
-from randes_cli.core.convert import widen
+from randes_cli.core.convert import values_of, widen
 from randes_cli.errors import CheckpointError
 from randes_cli.files.guard import reads_far
 from randes_cli.plan import Rect
@@ -161,12 +161,7 @@ def _pieces(source: Source, name: str) -> Iterator[NDArray[np.floating[Any]]]:
     for first in range(0, tensor.elements, _KEPT):
         raw = np.empty(min(_KEPT, tensor.elements - first) * size, np.uint8)
         source.read(name, first * size, raw)
-        values = np.empty(len(raw) // size, np.float32)
-        if tensor.dtype == "F64":
-            yield raw.view(np.float64)
-        else:
-            widen(raw, tensor.dtype, values)
-            yield values
+        yield values_of(raw, tensor.dtype)
 
 
 def _what_is_not_finite(source: Source, name: str) -> str:

@@ -12,7 +12,7 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.prediction import Moments
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import own_key, parse_key
+from randes_cli.files.bank_keys import own_key
 from randes_cli.files.records import TaskRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
@@ -198,7 +198,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
 
     held: Counter[str] = Counter()
     for name, tensor in tensors.items():
-        held[parse_key(name).kind] += tensor.nbytes
+        held[name.partition("/")[0]] += tensor.nbytes
 
     return BankReport(
         bank=str(bank.path),
