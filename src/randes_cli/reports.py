@@ -121,7 +121,7 @@ class EditReport:
     checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so
     many tasks), `kept`, or None where none came. `kept_exactly` is as `pack` reports it, of the
     tasks that came; in `after` these have what was read of them, and notes. `room` is as `pack`
-    reports it, of the bank as edited.
+    reports it, of the bank as edited; `notes` say which tasks that came are one with another.
     """
 
     bank: str
@@ -136,6 +136,7 @@ class EditReport:
     adapters: str | None = None
     merged: int = 0
     kept_exactly: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     room: int | None = None
 
 

@@ -17,6 +17,7 @@ from randes_cli.build.preview import preview, sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
+from randes_cli.build.twins import twins
 from randes_cli.errors import MismatchError, MissingError, UsageError, counted
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
@@ -275,6 +276,7 @@ class Edit:
                 merged=merged,
                 room=room(built.manifest),
                 kept_exactly={one.name: dict(one.fit.exact) for one in self.coming},
+                notes=tuple(twins(built, self.coming, dry_run=options.dry_run)),
             )
 
         return report(preview(build)) if options.dry_run else build.write(report)

@@ -181,7 +181,7 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
             ],
             read=report.read_bytes,
             written=report.bytes_after,
-            before=task_notes(report),
+            before=[*report.notes, *task_notes(report)],
             after=[*warning_lines(report.after), *([words] if names else [])],
         )
 
