@@ -25,6 +25,7 @@ class TaskSummary:
     its changed tensors do not. `kept` is the predicted share of its gain over the base, 0 to 1:
     the middle of the measured families of models, `kept_low` and `kept_high` their range.
     `approximate` says why what is predicted is approximate; empty where all was measured.
+    `length` is the delta's beside the base's; None where that is not known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TaskSummary:
     verdict: str = ""
     expected: tuple[float, float] | None = None
     approximate: str = ""
+    length: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ def test_the_noise_of_forgotten_tasks_is_predicted(packer: Packer, tmp_path: Pat
 def measured(bank: Path, folder: Path) -> dict[str, float]:
     with BankFile(bank) as file:
         names = [task.name for task in file.manifest.tasks]
-        named = [(name, str(folder / f"{name}.safetensors")) for name in names]
+        named = {name: folder / f"{name}.safetensors" for name in names}
         return {one.task: one.cosine for one in measure(file, named, ONE)}
 
 

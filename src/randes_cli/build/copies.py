@@ -20,7 +20,7 @@ from randes_cli.files.shards import most_bytes
 from randes_cli.files.tensor_sink import ShardSink, TensorSink
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
-from randes_cli.workers import Progress, no_progress
+from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
 #: Bytes that one job copies, at the most where chunks are smaller; that are read back at once.
 _PIECE = 2**24
@@ -139,6 +139,17 @@ def copy_tensors(
     copies = place_copies(writer, old, keys)
     writer.close_shard()
     total = sum(copy.nbytes for copy in copies)
+    if old.far:  # several are asked for at a time
+        threads = thread_count(0, far=True)
+        run_jobs(
+            copies,
+            lambda copy: copy.into(writer),
+            threads=threads,
+            phase="copying",
+            total=total,
+            progress=progress,
+        )
+        return
     for copy in copies:
         progress("copying", copy.into(writer), total)
 

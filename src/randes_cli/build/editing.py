@@ -30,9 +30,10 @@ from randes_cli.fit import fit_task
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.reports import EditReport
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
+from randes_cli.stats.base_length import base_inside, lengths_beside
 from randes_cli.stats.room import room
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.stats.summaries import summaries
+from randes_cli.stats.summaries import bank_summaries, summaries
 from randes_cli.workers import Progress, no_progress
 
 
@@ -98,7 +99,7 @@ class Edit:
         self.progress = progress
         self.start: Manifest = old.manifest
         self.stored = stored_statistics(old)
-        self.before = summaries(old.manifest, self.stored)
+        self.before = bank_summaries(old, self.stored)
         self.units = list(dict.fromkeys(old.units.values()))
         self.base: Source | None = None
         self.coming: list[Participant] = []
@@ -259,6 +260,8 @@ class Edit:
         unsure = sampled(build) if options.dry_run and self.coming else ""
 
         def report(built: Built) -> EditReport:
+            base = base_inside(self.old)
+            beside = lengths_beside(built.manifest, built.statistics, base)
             return EditReport(
                 bank=str(self.old.path),
                 dry_run=options.dry_run,
@@ -269,7 +272,7 @@ class Edit:
                 before=self.before,
                 after=tuple(
                     task_summary(coming[task.index], task) if task.index in coming else task
-                    for task in summaries(built.manifest, built.statistics, dry_run=unsure)
+                    for task in summaries(built.manifest, built.statistics, beside, dry_run=unsure)
                 ),
                 estimated=tuple(sorted(built.statistics.estimated)),
                 adapters="kept" if kept else "merged" if merged else None,

@@ -15,11 +15,13 @@ from randes_cli.build.records import task_summary
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.twins import twins
 from randes_cli.core.prediction import Lengths
+from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
+from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
 from randes_cli.stats.lengths import bank_lengths
@@ -37,9 +39,11 @@ def pack_report(
         manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
     known = built.statistics.known
     manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
+    base = None if build.supposed or reads_far() else build.draft.base
+    beside = lengths_beside(manifest, built.statistics, base)
     unsure = sampled(build) if dry_run else ""
     sealing = seal_bits is not None
-    predicted = summaries(manifest, built.statistics, dry_run=unsure, sealing=sealing)
+    predicted = summaries(manifest, built.statistics, beside, dry_run=unsure, sealing=sealing)
     size, bits = built.bytes, seal_bits or start.bits
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
     alike = twins(built, build.draft.coming, dry_run=dry_run)

@@ -18,7 +18,7 @@ from randes_cli.files.configs import match_configs
 from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.names import Naming, Renamed, match_names
+from randes_cli.files.names import Naming, match_names, renamed
 from randes_cli.files.shared import find_ties, ties_of, whole_of
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
 from randes_cli.files.source import Source, ZeroBase
@@ -108,7 +108,7 @@ def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[
         f"{len(naming.names)} names have {theirs!r} where the base has {ours!r}; "
         "mapped, and given back as they are"
     )
-    return Renamed(checkpoint, naming.names), naming, (note,)
+    return renamed(checkpoint, naming.names), naming, (note,)
 
 
 def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Origin) -> OpenTask:

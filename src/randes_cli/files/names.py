@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from randes_cli.core.arrays import Raw
-from randes_cli.files.source import Source, place_of
-from randes_cli.specs import TensorInfo
+from randes_cli.files.source import Renamed, Source
 
 #: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.
 _MOST_WORDS = 6
@@ -96,22 +94,9 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
     return Naming(prefix, mapped, frozenset(n for n in plain & wanted if n.startswith(ours)))
 
 
-class Renamed:
-    """A checkpoint read under the base's names."""
-
-    def __init__(self, inner: Source, names: Mapping[str, str]) -> None:
-        self._inner, self._names = inner, names
-        self.source, self.metadata = inner.source, inner.metadata
-        ours = {theirs: name for name, theirs in names.items()}
-        self.tensors = {
-            ours.get(name, name): TensorInfo(ours.get(name, name), tensor.dtype, tensor.shape)
-            for name, tensor in inner.tensors.items()
-        }
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
-        self._inner.read(self._names.get(name, name), start, out)
-
-    def place(self, name: str) -> tuple[int, int] | None:
-        """See `place_of`."""
-        return place_of(self._inner, self._names.get(name, name))
+def renamed(checkpoint: Source, names: Mapping[str, str]) -> Source:
+    """A checkpoint read under the base's names, each of which stands for one of its own."""
+    ours = {theirs: name for name, theirs in names.items()}
+    moved = {ours.get(name, name): tensor for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: tensor._replace(name=name) for name, tensor in moved.items()}
+    return Renamed(checkpoint, tensors, names)

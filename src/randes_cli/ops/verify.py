@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from randes_cli.files.location import Place, RemotePath, absolute
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.shard_folder import prune, unnamed
 from randes_cli.files.shards import Contents, shard_file, shard_folder
-from randes_cli.files.stored_shards import prune_stored, unnamed_stored
+from randes_cli.files.stored_shards import Leftover, prune_leftovers, unnamed_stored
 from randes_cli.ops.measure import TaskCheck, measure
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
@@ -254,7 +255,7 @@ def _has_frame(bank: BankFile, number: int, contents: Contents) -> bool:
     return True
 
 
-def unnamed_files(bank: BankFile) -> Sequence[Place]:
+def unnamed_files(bank: BankFile) -> Sequence[Path | Leftover]:
     """Files among the shards of a bank (here or in a store) that its index does not name."""
     if isinstance(bank.path, RemotePath):
         return unnamed_stored(bank.path, bank.store.shards) if bank.store.shards else []
@@ -270,7 +271,7 @@ def prune_files(bank: Place) -> int:
     path = edited_bank(bank)
     with bank_lock(path, wait=0.0), BankFile(path, lenient=True) as file:
         if isinstance(path, RemotePath):
-            return prune_stored(unnamed_stored(path, file.store.shards))
+            return prune_leftovers(unnamed_stored(path, file.store.shards))
         return prune(unnamed(shard_folder(path), file.store.shards), shard_folder(path))
 
 

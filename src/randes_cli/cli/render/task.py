@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from randes_cli.cli.render.layout import Column, bar, fields, more, quality_style, table
+from randes_cli.cli.render.layout import Column, bar, fields, more, table, verdict_style
 from randes_cli.cli.render.rows import BAR, MOST_ROWS, group_lines
 from randes_cli.cli.render.verdict import expected_lines, told_lost
+from randes_cli.core.verdict import by_word
 from randes_cli.errors import printable
 from randes_cli.views.text import human
 
@@ -43,7 +44,7 @@ def task_view(
     """One task: where it comes from, how near it will come back, what disturbs it and where."""
     place = next(n for n, task in enumerate(report.tasks) if task.name == name)
     task, detail = report.tasks[place], report.details[place]
-    style = quality_style(task.predicted_cosine)
+    style = verdict_style(by_word(task.verdict))
     cosine = Text.assemble(
         (f"{'predicted':10}", "bold"),
         (f"cosine {task.predicted_cosine:.3f} ", style),
