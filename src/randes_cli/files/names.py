@@ -9,7 +9,7 @@ the record keeps the pair so that the task gets its own names back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from randes_cli.files.source import Renamed, Source
@@ -50,8 +50,25 @@ def _beginnings(name: str) -> Iterable[tuple[str, str]]:
             return
 
 
+def _parted(theirs: str, ours: str) -> tuple[str, str]:
+    """Two prefixes without the words that both end with: what really differs."""
+    left, right = theirs.split(".")[:-1], ours.split(".")[:-1]
+    while left and right and left[-1] == right[-1]:
+        left, right = left[:-1], right[:-1]
+    return ".".join(left), ".".join(right)
+
+
+def _is_wrapping(theirs: str, ours: str) -> bool:
+    """Whether prefixes may be of one module: not of two layers of one model."""
+    left, right = (part.rpartition(".")[2] for part in _parted(theirs, ours))
+    return not (left.isdigit() and right.isdigit())
+
+
 def guess_prefix(base: Collection[str], given: Collection[str]) -> tuple[str, str] | None:
-    """(prefix to take off, prefix to put on) that turns most given names into the base's."""
+    """(prefix to take off, prefix to put on) that turns most given names into the base's.
+
+    None where the base has two places that fit as well, by names and (of mappings) by shapes.
+    """
     endings: dict[str, set[str]] = {}
     for name in base:
         for prefix, rest in _beginnings(name):
@@ -64,9 +81,33 @@ def guess_prefix(base: Collection[str], given: Collection[str]) -> tuple[str, st
         for prefix, rest in _beginnings(name)
         if len(endings.get(rest, ())) <= _MOST_BEGINNINGS
         for ours in endings.get(rest, ())
+        if _is_wrapping(prefix, ours)
     )
     best = max(votes, key=lambda pair: (votes[pair], -sum(map(len, pair))), default=None)
-    return best if best and best[0] != best[1] else None
+    if best is None or best[0] == best[1]:
+        return None
+    alike = [pair for pair in votes if votes[pair] == votes[best]]
+    rivals = {_parted(*pair): pair for pair in alike if _parted(*pair)[0] == _parted(*best)[0]}
+    return best if len(rivals) < 2 else _of_shapes([best, *rivals.values()], base, given)
+
+
+def _of_shapes(
+    pairs: Sequence[tuple[str, str]], base: Collection[str], given: Collection[str]
+) -> tuple[str, str] | None:
+    """The pair of prefixes under which more shapes agree than under any that means another."""
+    if not isinstance(base, Mapping) or not isinstance(given, Mapping):
+        return None
+    count = {
+        (theirs, ours): sum(
+            getattr(base.get(ours + name[len(theirs) :]), "shape", None) == tensor.shape
+            for name, tensor in given.items()
+            if name.startswith(theirs)
+        )
+        for theirs, ours in pairs
+    }
+    best = max(pairs, key=lambda pair: count[pair])
+    rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
+    return best if all(count[pair] < count[best] for pair in rivals) else None
 
 
 def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
@@ -76,7 +117,7 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
     """
     wanted = set(base)
     alike = sum(name in wanted for name in given)
-    prefix = guess_prefix(wanted, given) if 2 * alike < len(given) else None
+    prefix = guess_prefix(base, given) if 2 * alike < len(given) else None
     if prefix is None:
         return Naming()
     theirs, ours = prefix
