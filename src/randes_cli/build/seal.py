@@ -292,5 +292,5 @@ class _Sealing:
             bytes_before=self.old.size,
             bytes_after=size,
             before=bank_summaries(self.old, stored_statistics(self.old)),
-            after=summaries(manifest, after, bank_lengths_beside(self.old, after)),
+            after=summaries(manifest, after, bank_lengths_beside(self.old, after), sealing=dry_run),
         )

@@ -167,3 +167,20 @@ def _who(names: Sequence[str], count: int) -> str:
         return "the task keeps" if count == 1 else f"{every} tasks keep"
     some = f" ({', '.join(names)})" if len(names) <= _MOST_NAMES else ""
     return f"{len(names)} tasks{some} keep" if len(names) > 1 else f"1 task{some} keeps"
+
+
+def approximate(tasks: Sequence[TaskSummary]) -> list[str]:
+    """Which predictions are approximate, and why: a line for each reason."""
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        for reason in filter(None, task.approximate.split("; ")):
+            found.setdefault(reason, []).append(task.name)
+    return [f"{_predictions(names, len(tasks))}: {reason}" for reason, names in found.items()]
+
+
+def _predictions(names: Sequence[str], count: int) -> str:
+    if len(names) == count:
+        return "the prediction is approximate" if count == 1 else "the predictions are approximate"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    some = ", ".join(names[:_MOST_NAMES])
+    return f"what is predicted of {some}{more} is approximate"

@@ -13,6 +13,7 @@ import numpy as np
 from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite
+from randes_cli.core.verdict import approximate
 from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError, counted
 from randes_cli.files.bank import BankFile, possible_statistics
 from randes_cli.files.bank_keys import (
@@ -61,6 +62,7 @@ class VerifyReport:
         hurt: tasks that cannot be retrieved whole, each with the damaged tensors it needs.
         whole: tasks that can.
         lost: tasks whose deltas do not come back, each with why and what to do.
+        approximate: lines that say which predictions are approximate, and why.
         against: measurements, where originals were given.
     """
 
@@ -75,6 +77,7 @@ class VerifyReport:
     shards: dict[str, str] = field(default_factory=dict)
     unnamed: tuple[str, ...] = ()
     pruned: int = 0
+    approximate: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -85,11 +88,6 @@ class VerifyReport:
     def strange(self) -> tuple[str, ...]:
         """Tasks measured against another checkpoint than the one that was packed."""
         return tuple(check.task for check in self.against if not check.original)
-
-
-def _lost(bank: BankFile) -> dict[str, str]:
-    found = summaries(bank.manifest, stored_statistics(bank))
-    return {task.name: task.lost for task in found if task.lost}
 
 
 def needed_keys(bank: BankFile, name: str) -> set[str]:
@@ -134,6 +132,8 @@ def verify(
         found = needed_keys(bank, task.name) & damaged
         if found:
             hurt[task.name] = tuple(sorted(found))
+    intact = not (damaged or problems)
+    tasks = summaries(bank.manifest, stored_statistics(bank)) if intact else ()
     return VerifyReport(
         bank=str(bank.path),
         quick=quick,
@@ -143,7 +143,8 @@ def verify(
         damaged=tuple(sorted(damaged)),
         hurt=hurt,
         whole=tuple(task.name for task in bank.manifest.tasks if task.name not in hurt),
-        lost={} if damaged or problems else _lost(bank),
+        lost={task.name: task.lost for task in tasks if task.lost},
+        approximate=tuple(approximate(tasks)),
     )
 
 

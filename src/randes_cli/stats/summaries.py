@@ -11,6 +11,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest import Manifest
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import BaseStorage, Rest, Signs, Transform
+from randes_cli.stats.approximate import approximations
 from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import coefficients
 from randes_cli.stats.lengths import bank_lengths
@@ -24,11 +25,17 @@ def bank_summaries(bank: BankFile, statistics: Statistics) -> tuple[TaskSummary,
 
 
 def summaries(
-    manifest: Manifest, statistics: Statistics, beside: Sequence[float | None] = ()
+    manifest: Manifest,
+    statistics: Statistics,
+    beside: Sequence[float | None] = (),
+    *,
+    dry_run: str = "",
+    sealing: bool = False,
 ) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors.
 
-    `beside` are the deltas' lengths beside the base's, where they are known.
+    `beside` are the deltas' lengths beside the base's, where they are known; `dry_run` and
+    `sealing` are as for `approximations`.
     """
     beside = beside or [None] * len(manifest.tasks)
     lengths = bank_lengths(manifest, statistics.known)
@@ -38,6 +45,7 @@ def summaries(
     lost = told_lost(found, lengths, manifest.bits)
     judged = verdicts(manifest, cosines, lost_tasks(found, lengths).tolist(), beside)
     kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
+    unsure = approximations(manifest, statistics, dry_run=dry_run, sealing=sealing)
     names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
@@ -62,6 +70,7 @@ def summaries(
                 verdict=judged[place].word,
                 expected=judged[place].range(beside[place]),
                 length=beside[place],
+                approximate=unsure[place],
                 kept=told and told.middle,
                 kept_low=told and told.low,
                 kept_high=told and told.high,
