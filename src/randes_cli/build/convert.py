@@ -76,7 +76,7 @@ def _write(
 
 
 def joined(
-    passing: Path, path: Place, force: bool, progress: Progress, report: Callable[[int], R]
+    passing: Place, path: Place, force: bool, progress: Progress, report: Callable[[int], R]
 ) -> R:
     """Write a bank that workers made in shards as the one file that was asked for.
 

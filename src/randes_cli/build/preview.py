@@ -11,6 +11,7 @@ from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_r
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.steps import BeyondGrid, Overflowing, no_room
 from randes_cli.build.trial import sampled_cuts
+from randes_cli.stats.approximate import SAMPLED, SUPPOSED
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics
@@ -65,3 +66,8 @@ def _statistics(build: Build, lengths: Measured, seal_bits: int | None) -> Stati
         build.draft.start.shares,
     )
     return replace(made, known=replace(made.known, cut=cuts))
+
+
+def sampled(build: Build) -> str:
+    """What the predictions of a preview rest on."""
+    return SUPPOSED if build.supposed else SAMPLED

@@ -12,6 +12,7 @@ from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
 from randes_cli.build.jobs import Files, Job, Part, Places, unit_bytes, unit_jobs
 from randes_cli.build.many import Many, is_small, many_jobs, run_many
+from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
 from randes_cli.core.kernel import Kernel
@@ -28,11 +29,15 @@ AnyJob: TypeAlias = Job | Many | Exact | Copy
 
 @dataclass(frozen=True, slots=True)
 class UnitWork:
-    """What becomes of a unit's superpositions, or of some: (group, position) pairs."""
+    """What becomes of a unit's superpositions, or of some: (group, position) pairs.
+
+    `span`: of these chunks.
+    """
 
     unit: Unit
     parts: tuple[Part, ...]
     only: Places | None = None
+    span: Span = WHOLE
 
 
 @dataclass(slots=True)
@@ -128,11 +133,15 @@ def _shared(units: Sequence[UnitWork]) -> Iterator[_Shared]:
 
 def _jobs(units: Sequence[UnitWork]) -> list[AnyJob]:
     """The jobs of units: small ones many at a time, and then the others."""
-    small = [one for one in units if one.only is None and is_small(one.unit, one.parts)]
+    small = [
+        one
+        for one in units
+        if one.only is None and one.span == WHOLE and is_small(one.unit, one.parts)
+    ]
     few = {id(one) for one in small}
     made: list[AnyJob] = [*many_jobs([(one.unit, one.parts) for one in small])]
     for one in units:
-        made += unit_jobs(one.unit, one.parts, one.only) if id(one) not in few else ()
+        made += unit_jobs(one.unit, one.parts, one.only, one.span) if id(one) not in few else ()
     return made
 
 

@@ -129,7 +129,7 @@ def unpack(
     for report in () if json else reports:
         say(_line(report), quiet=quiet)
     total = sum(report.bytes for report in reports)
-    notes = (note for report in reports for note in _notes(report))
+    notes = [*(note for report in reports for note in _notes(report)), *_unsure(reports)]
     talk.tell({"tasks": reports}, read=total, written=total, after=notes)
 
 
@@ -146,6 +146,17 @@ def _notes(report: UnpackReport) -> Iterator[str]:
         yield f"{report.task}: {_turned(report.turned)}"
     for text in report.notes:
         yield f"{report.task}: {text}"
+
+
+def _unsure(reports: Sequence[UnpackReport]) -> Iterator[str]:
+    """Which λ are approximate, a line for each reason."""
+    names: dict[str, list[str]] = {}
+    for report in reports:
+        for reason in filter(None, report.approximate.split("; ")):
+            names.setdefault(reason, []).append(report.task)
+    for reason, found in names.items():
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        yield f"λ of {', '.join(found[:3])}{more} is from an approximate prediction: {reason}"
 
 
 def _turned(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -14,11 +14,15 @@ from randes_cli.core.arrays import Array, Bools
 from randes_cli.core.energy import Energy
 from randes_cli.specs import Signs
 
+#: Bytes of an input whose digest may be of several pieces.
+SHORTEST = 241
 #: Elements that are computed at once, so that all of a strip stays in a core's own cache.
 _STRIP = 2**15
 DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
-_NOWHERE = (-1, 0)
+#: (descriptor, offset) of a chunk's first byte in a file.
+Place: TypeAlias = tuple[int, int]
+NOWHERE: Place = (-1, 0)
 
 
 class Kind(IntEnum):
@@ -49,16 +53,16 @@ class Step(NamedTuple):
     """One step that each strip of a chunk goes through; see run.c.
 
     Attributes:
-        place: (descriptor, offset) of the chunk's first byte in its file; None: all zeros.
-        to: likewise in a file that it is written to; None: nowhere.
+        place: where the chunk lies; None: all zeros.
+        to: where it is written to; None: nowhere.
         bits: those of signs, and `scale` what they multiply.
     """
 
     kind: Kind
-    place: tuple[int, int] | None
+    place: Place | None
     dtype: str
     layer: int = 0
-    to: tuple[int, int] | None = None
+    to: Place | None = None
     bits: bytes = b""
     scale: float = 0.0
 
@@ -71,7 +75,8 @@ class Made(NamedTuple):
     changed: bool
 
 
-def _named(words: str, kind: Any) -> list[tuple[str, Any]]:
+def named(words: str, kind: Any) -> list[tuple[str, Any]]:
+    """Fields of a structure, all of one kind."""
     return [(word, kind) for word in words.split()]
 
 
@@ -94,7 +99,7 @@ MADE = np.dtype(
 
 class _Step(ctypes.Structure):
     _fields_ = (
-        *_named("kind from at into to dtype layer", ctypes.c_int64),
+        *named("kind from at into to dtype layer", ctypes.c_int64),
         ("bits", ctypes.c_char_p),
         ("scale", ctypes.c_double),
     )
@@ -114,8 +119,8 @@ class _Made(ctypes.Structure):
 
 class _Run(ctypes.Structure):
     _fields_ = (
-        *_named("first count cols rows view_cols strip kind steps most", ctypes.c_int64),
-        *_named("base scratch sum raw", ctypes.c_void_p),
+        *named("first count cols rows view_cols strip kind steps most", ctypes.c_int64),
+        *named("base scratch sum raw", ctypes.c_void_p),
     )
 
 
@@ -174,5 +179,5 @@ def _fits(chunk: Chunk, step: Step) -> bool:
 def _packed(step: Step) -> _Step:
     sums = step.kind in (Kind.BEGIN, Kind.STORE)
     dtype = int(step.dtype) if sums else DTYPES[step.dtype]
-    at, to = step.place or _NOWHERE, step.to or _NOWHERE
+    at, to = step.place or NOWHERE, step.to or NOWHERE
     return _Step(step.kind, *at, *to, dtype, step.layer, step.bits, step.scale)

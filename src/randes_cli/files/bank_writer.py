@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.core.arrays import Raw
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import OutputFile
 from randes_cli.files.bank_index import readable, write_index
@@ -28,6 +27,7 @@ from randes_cli.files.shards import (
     part_of,
     shard_key,
 )
+from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.limits import MOST_HEADER
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 
@@ -74,7 +74,7 @@ class _File:
         self.made: str | None = None
 
 
-class BankWriter:
+class BankWriter(TensorSink):
     """Lays out and writes a new bank: into one file, or into shards and their index.
 
     `room` is the header's in one file. Where shards end follows from the order in which tensors
@@ -120,7 +120,7 @@ class BankWriter:
         """
         self.place(old.header.tensors[key])
         self._old = old if in_place else self._old
-        self._files[self._of[key]].container.set_digests(key, old.digests(key))
+        self.container_of(key).set_digests(key, old.digests(key))
 
     def close_shard(self) -> None:
         """Nothing more comes into the shard at hand."""
@@ -144,10 +144,6 @@ class BankWriter:
         """Files that the bank has so far, its index among them."""
         return len(self._files) + (self.out.most is not None)
 
-    def placed(self, key: str) -> bool:
-        """Whether the bank has this tensor."""
-        return key in self._of
-
     def address(self, key: str) -> tuple[int, int]:
         """Where a tensor lies: the number of its file, and the offset among its data."""
         number = self._of[key]
@@ -157,7 +153,9 @@ class BankWriter:
         """Whether a tensor's bytes are there already, in a shard that stays."""
         return self._files[self._of[key]].reused is not None
 
-    # Writing
+    def container_of(self, key: str) -> Container:
+        """The layout of the file that a tensor is in."""
+        return self._files[self._of[key]].container
 
     # What workers elsewhere make
 
@@ -185,6 +183,8 @@ class BankWriter:
         else:
             file.made = made
             self.out.folder.note(made)
+
+    # Writing
 
     @contextlib.contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
@@ -225,29 +225,10 @@ class BankWriter:
             out.resize(size)
         return made
 
-    def write(self, key: str, start: int, data: object) -> None:
-        """Write bytes of a placed tensor from byte `start` of its data."""
-        with self.file_of(key) as (out, offset):
-            out.write_at(data, offset + start)
-
-    def read(self, key: str, start: int, out: Raw) -> None:
-        """Fill `out` with bytes of a tensor that were written."""
-        with self.file_of(key) as (file, offset):
-            file.read_at(out, offset + start)
-
-    def set_digest(self, key: str, chunk: int, value: bytes) -> None:
-        """Record the digest of one chunk."""
-        self._files[self._of[key]].container.set_digest(key, chunk, value)
-
     def add_whole(self, tensor: TensorInfo, data: bytes) -> None:
         """Place and write a tensor whose data are at hand."""
         self.place(tensor)
         self.write_whole(tensor, data)
-
-    def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
-        """Write a placed tensor whose data are at hand."""
-        self.write(tensor.name, 0, data)
-        self._files[self._of[tensor.name]].container.digest_whole(tensor, data)
 
     # Finishing
 

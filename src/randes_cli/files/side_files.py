@@ -19,6 +19,7 @@ from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
 from randes_cli.limits import CONTROL
+from randes_cli.specs import DEVICE_NAMES
 
 #: Largest side file, in bytes: the tokenizers of today stay below 40 MB.
 MOST_BYTES = 64 * 2**20
@@ -37,7 +38,6 @@ CONFIGS = ("config.json", "model_index.json", "adapter_config.json", "modules.js
 _ABOUT = re.compile(r"README.*|.*_results\.json|trainer_state\.json", re.IGNORECASE)
 
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 #: Folders of a trainer's output that are states of training or models of their own.
 STATES = re.compile(
     r"(checkpoint|global_step|step|epoch|pytorch_model_fsdp)[-_]?\d+", re.IGNORECASE
@@ -85,7 +85,7 @@ def is_safe_name(name: str) -> bool:
     """Whether a path of a folder is made of letters that mean nothing to any file system."""
     parts = name.split("/")
     return len(parts) <= MOST_PARTS and all(
-        PART.fullmatch(part) and not _DEVICES.fullmatch(part) and not part.endswith(".")
+        PART.fullmatch(part) and not DEVICE_NAMES.fullmatch(part) and not part.endswith(".")
         for part in parts
     )
 

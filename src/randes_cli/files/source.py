@@ -67,6 +67,24 @@ class ZeroBase:
         out[:] = 0
 
 
+class Renamed:
+    """A source under other names: `theirs` has the inner name of each that is another."""
+
+    def __init__(
+        self, inner: Source, tensors: Mapping[str, TensorInfo], theirs: Mapping[str, str]
+    ) -> None:
+        self.inner, self.tensors, self._theirs = inner, tensors, theirs
+        self.source, self.metadata = inner.source, inner.metadata
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+        self.inner.read(self._theirs.get(name, name), start, out)
+
+    def place(self, name: str) -> tuple[int, int] | None:
+        """See `place_of`."""
+        return place_of(self.inner, self._theirs.get(name, name))
+
+
 def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
     """The float32 values of `runs`, one after the other; zeros below the tensor's last row."""
     tensor = source.tensors[name]

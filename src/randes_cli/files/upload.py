@@ -176,6 +176,40 @@ def _send(
         raise
 
 
+def unfinished(folder: RemotePath) -> list[tuple[RemotePath, str]]:
+    """Uploads in parts below a folder of S3 that were begun and not ended, and their ids.
+
+    A process that is killed leaves some, which no reader sees and the store charges for. None
+    where the store does not say (work-alikes, or no right to ask).
+    """
+    if folder.scheme not in _S3:
+        return []
+    filesystem, inside = reach(folder)
+    bucket, prefix, _ = filesystem.split_path(inside)
+    try:
+        with store_errors(folder):
+            told = filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+    except RandesError:
+        return []
+    root = RemotePath(f"{folder.scheme}://{bucket}")
+    return [
+        (RemotePath(f"{root.url}/{one['Key']}"), str(one["UploadId"]))
+        for one in told.get("Uploads") or ()
+    ]
+
+
+def end_upload(path: RemotePath, begun: str) -> None:
+    """Have a store forget the parts of an upload."""
+    filesystem, inside = reach(path)
+    bucket, key, _ = filesystem.split_path(inside)
+
+    def call(method: str, **words: Any) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = filesystem.call_s3(method, Bucket=bucket, Key=key, **words)
+        return found
+
+    _abort(call, begun)
+
+
 def _abort(call: Callable[..., Mapping[str, Any]], begun: str) -> None:
     """Let the store forget the parts of an upload, which else it keeps and charges for."""
     try:

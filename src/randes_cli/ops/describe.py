@@ -22,7 +22,7 @@ from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.room import room
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.stats.summaries import predictable, summaries
+from randes_cli.stats.summaries import bank_summaries, predictable
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     grams = statistics.grams.sum(axis=0)
     cut = Breakdown(bank, statistics, by)
     found = cut.whole()
-    tasks = summaries(manifest, statistics)
+    tasks = bank_summaries(bank, statistics)
     lambdas = [task.coefficient for task in tasks]
     choices = alternatives(bank, statistics, found) if predictable(manifest) else ()
     details = _details(bank, base, found, cosines(grams[0]), lambdas)

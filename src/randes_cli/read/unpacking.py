@@ -35,6 +35,8 @@ from randes_cli.read.places import (
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.read.way import Way
 from randes_cli.specs import RunOptions
+from randes_cli.stats.approximate import stored_reason
+from randes_cli.stats.coefficients import stands_alone
 from randes_cli.workers import Progress, run_parallel
 
 
@@ -44,7 +46,8 @@ class UnpackReport:
 
     `path` is the file or folder that loads it; `files` are all its files, weights first;
     `left_out` are files of the packed folder that are not in the bank, each with the reason;
-    `turned` are tensors that are positive throughout in the base and came back partly negative.
+    `turned` are tensors that are positive throughout in the base and came back partly negative;
+    `approximate` says why what was predicted, from which its λ is, is approximate.
     """
 
     task: str
@@ -60,6 +63,7 @@ class UnpackReport:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     turned: tuple[str, ...] = ()
+    approximate: str = ""
 
 
 class Unpacking:
@@ -175,11 +179,15 @@ class Unpacking:
 
         def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
             kernel, buffer = state
-            out = buffer[: piece.nbytes]
-            retrieval.fill(kernel, piece, out)
             writer, name = writers[piece.tensor.name]
-            writer.write(name, piece.start, out)
-            return len(out)
+            file, offset = writer.place(name)
+            if retrieval.send(kernel, piece, (file.fd, offset + piece.start)):
+                file.sent(piece.nbytes)
+            else:
+                out = buffer[: piece.nbytes]
+                retrieval.fill(kernel, piece, out)
+                writer.write(name, piece.start, out)
+            return piece.nbytes
 
         run_parallel(
             pieces,
@@ -219,4 +227,11 @@ class Unpacking:
             left_out=dict(retrieval.task.left_out),
             notes=tuple(self.notes),
             turned=retrieval.turned.names,
+            approximate=self._approximate(),
         )
+
+    def _approximate(self) -> str:
+        """Why λ is approximate, where it is neither given nor tuned; it needs no norms if alone."""
+        task, bank = self.retrieval.task, self.retrieval.bank
+        given = self.options.coefficient is not None or task.coefficient is not None
+        return "" if given or stands_alone(bank.manifest, task) else stored_reason(bank, task)

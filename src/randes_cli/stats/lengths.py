@@ -29,6 +29,7 @@ class Known:
         forgotten: ‖q‖² of forgotten deltas at every position, forgotten × tensors; None where
             nobody wrote them down.
         cut: ‖S‖², ⟨S, Q⟩ and ‖Q‖² of each superposable tensor, by sealed group.
+        measured: whether `rounded` is known; banks of before count as rounded to nothing.
     """
 
     norms: F64
@@ -36,6 +37,7 @@ class Known:
     tails: F64 | None = None
     forgotten: F64 | None = None
     cut: Mapping[int, F64] = field(default_factory=dict)
+    measured: bool = True
 
     def joined(self, norms: F64, rounded: F64, tails: F64) -> Known:
         """With the columns of more tasks."""
@@ -175,4 +177,4 @@ def stored_lengths(bank: BankFile) -> Known:
     rounded = bank.floats(ROUNDED) if ROUNDED in bank else np.stack([norms, norms])
     cut = {group: bank.floats(cut_key(group)) for group in held if cut_key(group) in bank}
     tails, forgotten = (bank.floats(k) if k in bank else None for k in (TAILS, FORGOTTEN))
-    return Known(norms, rounded, tails, forgotten, cut)
+    return Known(norms, rounded, tails, forgotten, cut, ROUNDED in bank)

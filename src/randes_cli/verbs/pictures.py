@@ -15,11 +15,11 @@ from randes_cli.files.location import Place, as_place
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import RunOptions
-from randes_cli.verbs.originals import Originals, pairs, text_of
 from randes_cli.workers import Progress, no_progress
 
 if TYPE_CHECKING:
     from randes_cli.ops.distribution import Distribution
+    from randes_cli.ops.originals import Originals
 
 #: What `plot` draws.
 PICTURES = ("cosine", "layers", "distribution", "size", "lambda")
@@ -120,9 +120,8 @@ def _distribution(
 
     if not against:
         return stored_distribution(file)
-    return measured_distribution(
-        file, pairs(against), run or RunOptions(), base=text_of(base), progress=progress
-    )
+    how = run or RunOptions()
+    return measured_distribution(file, against, how, base=base, progress=progress)
 
 
 def _figure(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from randes_cli.cli.render.layout import GOOD, POOR, verdict_style
-from randes_cli.core.verdict import MOST, WHY, by_word, expectation, share
+from randes_cli.core.verdict import MOST, WHY, approximate, by_word, expectation, share
 from randes_cli.errors import counted, printable
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ _MOST_LOST = 10
 def lost_lines(tasks: Sequence[TaskSummary]) -> list[str]:
     """What of which task does not come back, a line each."""
     return [f"{task.name}: {task.lost}" for task in tasks if task.lost]
+
+
+def warning_lines(tasks: Sequence[TaskSummary]) -> list[str]:
+    """What does not come back, and which predictions are approximate."""
+    return [*lost_lines(tasks), *approximate(tasks)]
 
 
 def verdict_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
@@ -43,12 +48,12 @@ def expected_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
 
 
 def told_lost(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
-    """The first of `lost_lines`, none wider than there is room."""
+    """The first of `warning_lines`, none wider than there is room."""
     told = lost_lines(tasks)
     more = (
         [f"… and {counted(len(told) - _MOST_LOST, 'more task')}"] if len(told) > _MOST_LOST else []
     )
-    lines = (*told[:_MOST_LOST], *more)
+    lines = (*told[:_MOST_LOST], *more, *approximate(tasks))
     return [Text(part, "yellow") for line in lines for part in _wrapped(line, width)]
 
 
