@@ -10,12 +10,13 @@ from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit
 from randes_cli.build.pack_draft import PackRecipe, pack_draft, pack_recipe
-from randes_cli.build.pack_report import as_sealed, pack_report
+from randes_cli.build.pack_report import as_sealed, pack_report, tried_choice
 from randes_cli.build.preview import preview
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
 from randes_cli.cluster import Cluster
+from randes_cli.core.quality import Kept
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use, passing_name
 from randes_cli.files.bank_output import passing_bank
@@ -26,10 +27,18 @@ from randes_cli.files.source import NotFinite, Source, infinite_tensors
 from randes_cli.files.words import TaskInputs, task_inputs
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
-from randes_cli.reports import PackReport
+from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
-from randes_cli.stats.alternatives import best_fit, parse_keep, parse_limit, smallest_keeping
+from randes_cli.stats.alternatives import (
+    as_options,
+    best_fit,
+    corrected,
+    parse_keep,
+    parse_limit,
+    smallest_keeping,
+)
 from randes_cli.stats.frontier import resized
+from randes_cli.stats.summaries import mean_cosine
 from randes_cli.workers import Progress, no_progress
 
 
@@ -145,7 +154,12 @@ def _packed(
                 bank=str(out),
                 bank_bytes=sealed.bytes_after,
                 tasks=as_sealed(report.tasks, sealed.after),
-                alternatives=resized(report.alternatives, sealed.bytes_after),
+                alternatives=resized(
+                    report.alternatives,
+                    sealed.bytes_after,
+                    sealed.kept and Kept(*sealed.kept),
+                    mean_cosine(sealed.after),
+                ),
             )
 
 
@@ -215,6 +229,25 @@ def _build(
     return build
 
 
+def _tried(
+    base: str | None,
+    tasks: Sequence[TaskInput],
+    out: Place,
+    options: PackOptions,
+    run: RunOptions,
+    one: Alternative,
+) -> Alternative:
+    """A choice as samples show it, packed with these options."""
+    seal_bits = one.bits if one.bits < 8 else None
+    with ExitStack() as stack:
+        options = options if seal_bits is None else replace(options, bits=16)
+        several = len(tasks) > 1
+        inputs = open_inputs(stack, base, tasks, options, keep_going=several, fetch=False)
+        stack.enter_context(_finite(inputs.base.source))
+        build = _build(inputs, out, options, run, True, no_progress)
+        return tried_choice(one, preview(build, seal_bits), seal_bits)
+
+
 def _fitted(
     base: str | None,
     tasks: Sequence[TaskInput],
@@ -227,7 +260,8 @@ def _fitted(
 ) -> PackReport:
     """`pack` with the bits, groups and share that are predicted best for what is asked.
 
-    A bank that would come to more than it may is not written: the next best choice is.
+    What is chosen from a table is first tried on samples, and chosen again where that tells less
+    of it. A bank that would come to more than it may is not written: the next best choice is.
     """
     if any(task.group is not None for task in tasks):
         raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
@@ -241,17 +275,22 @@ def _fitted(
         )
     if options.fit is not None:
         limit = parse_limit(options.fit, report.base_bytes)
+    tried: set[Alternative] = set()
     while True:
         if limit is None:
             best = smallest_keeping(choices, parse_keep(str(options.keep)))
         else:
             best = best_fit(choices, limit)
         chosen = replace(plain, bits=best.bits, groups=best.groups, share=best.share)
+        if best not in tried:
+            choices = corrected(choices, best, _tried(base, tasks, out, chosen, run, best))
+            tried.update(one for one in choices if as_options(one) == as_options(best))
+            continue
         try:
             made = _packed(base, tasks, out, chosen, run, force, dry_run, progress, limit)
             check_limit(made.bank_bytes, limit)
             return made
         except TooLarge as found:
-            choices = tuple(
-                replace(one, bank_bytes=found.size) if one is best else one for one in choices
-            )
+            smaller = replace(best, bank_bytes=found.size)
+            tried.add(smaller)
+            choices = tuple(smaller if one is best else one for one in choices)
