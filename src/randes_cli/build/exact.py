@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from randes_cli.build.participants import Participant
+from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite, values_of
@@ -30,6 +31,7 @@ class Exact:
         skip: leading rows to leave out (of a resized embedding).
         twin: the base, where the tensor may turn out to be equal to the base's.
         base: the base, whose infinities a task may have too.
+        span: the chunks that are done.
     """
 
     source: Source
@@ -39,6 +41,7 @@ class Exact:
     skip: int = 0
     twin: Source | None = None
     base: Source | None = None
+    span: Span = WHOLE
 
     @property
     def tensor(self) -> TensorInfo:
@@ -77,6 +80,8 @@ def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
     free = exact.key is None or tensor.dtype not in FLOAT_DTYPES or exact.owner == "base"
     free = free or exact.name in exact_roles({exact.name: tensor})
     for number, rect in enumerate(chunks(rows - exact.skip, cols)):
+        if not exact.span.holds(number):
+            continue
         start = (offset + rect.start) * size
         raw = np.empty(rect.elements * size, np.uint8)
         exact.source.read(exact.name, start, raw)

@@ -11,6 +11,7 @@ import numpy as np
 from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
 from randes_cli.build.jobs import Files, Job, Part, Places, unit_bytes, unit_jobs
+from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
 from randes_cli.core.kernel import Kernel
@@ -27,11 +28,15 @@ AnyJob: TypeAlias = Job | Exact | Copy
 
 @dataclass(frozen=True, slots=True)
 class UnitWork:
-    """What becomes of a unit's superpositions, or of some: (group, position) pairs."""
+    """What becomes of a unit's superpositions, or of some: (group, position) pairs.
+
+    `span`: of these chunks.
+    """
 
     unit: Unit
     parts: tuple[Part, ...]
     only: Places | None = None
+    span: Span = WHOLE
 
 
 @dataclass(slots=True)
@@ -77,7 +82,7 @@ class Bench:
                 return run_exact(job, files.writer, files.tally)
             return job.into(files.writer)
 
-        jobs = [job for u in work.units for job in unit_jobs(u.unit, u.parts, u.only)]
+        jobs = [job for u in work.units for job in unit_jobs(u.unit, u.parts, u.only, u.span)]
         self.workers.run(
             mixed(jobs, [*work.exact, *work.copies]),
             one,

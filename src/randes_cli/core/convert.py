@@ -35,6 +35,10 @@ BEYOND = {
     "F8_E5M2": 61440.0,
 }
 
+#: A step below which no retrieval passes float32: 2^25 of them, the most of a sealed value, are
+#: less than half a unit of its largest number.
+NEVER_BEYOND = 2.0 ** (103 - 25)
+
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """The NumPy dtype (of ml_dtypes where NumPy has none) of a safetensors dtype."""

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from randes_cli.core.energy import Energy
 from randes_cli.specs import ITEM_SIZE, Signs
@@ -15,9 +15,11 @@ from randes_cli.specs import ITEM_SIZE, Signs
 SHORTEST = 241
 #: Elements that are computed at once, so that all of a strip stays in a core's own cache.
 _STRIP = 2**15
-_DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
-_SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
-_NOWHERE = (-1, 0)
+DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
+SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
+#: (descriptor, offset) of a chunk's first byte in a file.
+Place: TypeAlias = tuple[int, int]
+NOWHERE: Place = (-1, 0)
 
 
 class Kind(IntEnum):
@@ -47,16 +49,16 @@ class Step(NamedTuple):
     """One step that each strip of a chunk goes through; see run.c.
 
     Attributes:
-        place: (descriptor, offset) of the chunk's first byte in its file; None: all zeros.
-        to: likewise in a file that it is written to; None: nowhere.
+        place: where the chunk lies; None: all zeros.
+        to: where it is written to; None: nowhere.
         bits: those of signs, and `scale` what they multiply.
     """
 
     kind: Kind
-    place: tuple[int, int] | None
+    place: Place | None
     dtype: str
     layer: int = 0
-    to: tuple[int, int] | None = None
+    to: Place | None = None
     bits: bytes = b""
     scale: float = 0.0
 
@@ -69,13 +71,14 @@ class Made(NamedTuple):
     changed: bool
 
 
-def _named(words: str, kind: Any) -> list[tuple[str, Any]]:
+def named(words: str, kind: Any) -> list[tuple[str, Any]]:
+    """Fields of a structure, all of one kind."""
     return [(word, kind) for word in words.split()]
 
 
 class _Step(ctypes.Structure):
     _fields_ = (
-        *_named("kind from at into to dtype layer", ctypes.c_int64),
+        *named("kind from at into to dtype layer", ctypes.c_int64),
         ("bits", ctypes.c_char_p),
         ("scale", ctypes.c_double),
     )
@@ -95,8 +98,8 @@ class _Made(ctypes.Structure):
 
 class _Run(ctypes.Structure):
     _fields_ = (
-        *_named("first count cols rows view_cols strip kind steps most", ctypes.c_int64),
-        *_named("base scratch sum raw", ctypes.c_void_p),
+        *named("first count cols rows view_cols strip kind steps most", ctypes.c_int64),
+        *named("base scratch sum raw", ctypes.c_void_p),
     )
 
 
@@ -118,7 +121,7 @@ class Runner:
             return None
         run.first, run.count, run.cols = chunk.first, chunk.count, chunk.cols
         run.rows, run.view_cols = chunk.view
-        run.kind, run.steps = _SIGNS[chunk.signs], len(steps)
+        run.kind, run.steps = SIGNS[chunk.signs], len(steps)
         packed = (_Step * len(steps))(*map(_packed, steps))
         made = (_Made * len(steps))()
         if self._function(ctypes.byref(run), packed, made):
@@ -133,11 +136,11 @@ def _fits(chunk: Chunk, step: Step) -> bool:
     """Whether run.c knows a step's numbers, and makes digests of so many bytes."""
     if step.kind in (Kind.BEGIN, Kind.STORE):
         return chunk.count * int(step.dtype) // 8 >= SHORTEST
-    return step.dtype in _DTYPES and chunk.count * ITEM_SIZE[step.dtype] >= SHORTEST
+    return step.dtype in DTYPES and chunk.count * ITEM_SIZE[step.dtype] >= SHORTEST
 
 
 def _packed(step: Step) -> _Step:
     sums = step.kind in (Kind.BEGIN, Kind.STORE)
-    dtype = int(step.dtype) if sums else _DTYPES[step.dtype]
-    at, to = step.place or _NOWHERE, step.to or _NOWHERE
+    dtype = int(step.dtype) if sums else DTYPES[step.dtype]
+    at, to = step.place or NOWHERE, step.to or NOWHERE
     return _Step(step.kind, *at, *to, dtype, step.layer, step.bits, step.scale)

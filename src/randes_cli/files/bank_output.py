@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from randes_cli.errors import MissingError, RandesError
@@ -73,9 +74,7 @@ def bank_output(
     try:
         with (
             _shards(path, progress) as folder,
-            atomic_file(
-                path, force=force, progress=progress if most is None else no_progress
-            ) as index,
+            _index(path, force, progress if most is None else no_progress) as index,
         ):
             made = BankOutput(path, index, most, folder)
             yield made
@@ -83,6 +82,13 @@ def bank_output(
     finally:
         if made is not None:
             made.end(committed=committed)
+
+
+def _index(path: Place, force: bool, progress: Progress) -> AbstractContextManager[OutputFile]:
+    """The file that takes the bank's name. What is renamed here takes no time to speak of."""
+    if isinstance(path, RemotePath):
+        return atomic_file(path, force=force, progress=progress)
+    return atomic_file(path, force=force)
 
 
 @contextlib.contextmanager

@@ -66,14 +66,21 @@ class ShardSink(TensorSink):
         if closed:
             self.container.place_checks()
             self.header = self.container.header(SHARD_METADATA)
+        #: Offset in its file of what is first in the shard.
+        self.lead = len(self.header)
         self._new: NewShard | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file."""
+        return self.lead + self.container.size
 
     def begin(self) -> None:
         """Make its file."""
         self._new = self.folder.create()
         with self._new.opened() as out:
-            out.reserve(len(self.header) + self.container.size)
-            out.resize(len(self.header) + self.container.size)
+            out.reserve(self.size)
+            out.resize(self.size)
 
     @property
     def new(self) -> NewShard:
@@ -98,7 +105,7 @@ class ShardSink(TensorSink):
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
         with self.new.opened() as out:
-            yield out, len(self.header) + self.container.starts[key]
+            yield out, self.lead + self.container.starts[key]
 
     def finish(self) -> str | Path:
         """Put the shard under its name; one that may still grow stays as it is, at this path."""
@@ -108,7 +115,6 @@ class ShardSink(TensorSink):
         name = checks[-DIGEST_BYTES:].hex()
         with self.new.opened() as out:
             out.write_at(self.header, 0)
-            size = len(self.header) + self.container.size
-            out.write_at(checks, size - len(checks))
+            out.write_at(checks, self.size - len(checks))
         self.folder.publish(self.new, name)
         return name

@@ -70,6 +70,10 @@ class CheckpointWriter:
         file.reserve(position)
         file.resize(position)
 
+    def place(self, name: str) -> tuple[OutputFile, int]:
+        """The file that a tensor is written to, and the offset of its first byte."""
+        return self._where[name]
+
     def write(self, name: str, start: int, data: object) -> None:
         """Write bytes of a tensor from byte `start` of its data."""
         file, offset = self._where[name]

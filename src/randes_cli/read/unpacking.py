@@ -179,11 +179,15 @@ class Unpacking:
 
         def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
             kernel, buffer = state
-            out = buffer[: piece.nbytes]
-            retrieval.fill(kernel, piece, out)
             writer, name = writers[piece.tensor.name]
-            writer.write(name, piece.start, out)
-            return len(out)
+            file, offset = writer.place(name)
+            if retrieval.send(kernel, piece, (file.fd, offset + piece.start)):
+                file.sent(piece.nbytes)
+            else:
+                out = buffer[: piece.nbytes]
+                retrieval.fill(kernel, piece, out)
+                writer.write(name, piece.start, out)
+            return piece.nbytes
 
         run_parallel(
             pieces,
