@@ -197,7 +197,7 @@ class _Sealing:
             return self._report(target, *self._sealed(self._moments()), written, dry_run=False)
 
         if self.cutting.run.engine == "threads":
-            check_space(target, size)
+            check_space(target, size, most)
             self.cutting.measure()
             return self._write(target, most, force, size, report)
         with Cluster(self.cutting.run) as cluster:
@@ -224,7 +224,7 @@ class _Sealing:
         progress = self.cutting.progress
         with bank_output(target, force=force, most=most, progress=progress) as out:
             out.reserve(size)
-            writer = BankWriter(out, header_room(self.candidates))
+            writer = BankWriter(out, header_room(self.candidates), lasting=True)
             if crew is None:
                 copy_tensors(writer, self.old, self.kept, self.cutting.progress)
             else:
