@@ -6,9 +6,10 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -90,11 +91,13 @@ def relate(
     lengths: Measured,
     units: Iterable[Unit],
     progress: Progress,
+    stands: Mapping[Unit, Unit] = MappingProxyType({}),
 ) -> Statistics:
     """The statistics of a bank with the tasks that a draft adds and without those that go.
 
     `stored` are those of its old bank, `cells` what the new Gram matrices cover at the finest;
     `lengths` are those of the new tasks' deltas, `units` what has or gets a superposition.
+    For `stands` see `stand_ins`.
     """
     if len(cells) < len(stored.cells):
         stored = merge_cells(stored, cells)
@@ -107,7 +110,7 @@ def relate(
                 tasks.append(known or _reread(draft, draft.old, task, stack))
         rows = norm_rows(draft.base.tensors.values())
         found, sampled = gather_grams(
-            base, [*tasks, *draft.coming], units, stored.cells, rows, progress, len(tasks)
+            base, [*tasks, *draft.coming], units, stored.cells, rows, progress, len(tasks), stands
         )
     exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)
