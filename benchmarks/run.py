@@ -27,6 +27,7 @@ from jobs import JOBS, Bench, Command, Job, prepare_bank, prepare_sealed
 from measure import Taken, measure, median, randes, touch_memory
 from mergekit import command as mergekit_command
 from mergekit import install
+
 from models import SIZES, make_models
 
 Row = dict[str, Any]

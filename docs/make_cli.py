@@ -32,8 +32,7 @@ def help_text(*command: str) -> str:
 
 def commands(root: str) -> list[str]:
     """The commands that the root's --help lists."""
-    listed = root[root.index("Commands") :]
-    return re.findall(r"^\W*([a-z]+)\s{2,}\S", listed, flags=re.MULTILINE)
+    return re.findall(r"^│ ([a-z]+)\s{2,}\S", root, flags=re.MULTILINE)
 
 
 def page() -> str:

@@ -112,6 +112,13 @@ class Store:
         found = _client(self.url).list_multipart_uploads(Bucket=self.bucket)
         return [entry["Key"] for entry in found.get("Uploads", [])]
 
+    def begin(self, name: str) -> str:
+        """Begin an upload in parts that nobody ends."""
+        made: str = _client(self.url).create_multipart_upload(Bucket=self.bucket, Key=name)[
+            "UploadId"
+        ]
+        return made
+
     def signed(self, name: str) -> str:
         """A presigned address of an object."""
         found: str = _client(self.url).generate_presigned_url(

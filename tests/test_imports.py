@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,69 @@ LAYERS = [
 LIBRARIES = {"diffusers", "sentence_transformers", "timm", "transformers"}
 #: Only the command line knows these.
 TALKERS = {"typer", "rich", "tqdm"}
+#: Tells the address of a server in Python by `print`, where nothing else is given to tell it.
+TELLS = SOURCE / "server" / "service.py"
+#: What the package promises.
+PUBLIC = [
+    "Bank",
+    "BankDamaged",
+    "BankDiff",
+    "BankLocked",
+    "BankReport",
+    "CheckFailed",
+    "CheckpointDiff",
+    "CheckpointError",
+    "ConvertReport",
+    "EditOptions",
+    "EditReport",
+    "EvaluateReport",
+    "HubError",
+    "InputOutputError",
+    "Inspection",
+    "LoadReport",
+    "MismatchError",
+    "MissingError",
+    "MixedModel",
+    "NewerFormat",
+    "NoSpace",
+    "OpenOptions",
+    "OutOfResources",
+    "PackOptions",
+    "PackReport",
+    "Pool",
+    "PushReport",
+    "RandesError",
+    "Recipe",
+    "RunOptions",
+    "SealReport",
+    "TaskInput",
+    "TaskRecord",
+    "TaskSummary",
+    "Transform",
+    "TuneOptions",
+    "TuneReport",
+    "UnpackOptions",
+    "UnpackReport",
+    "UsageError",
+    "VerifyReport",
+    "Written",
+    "add",
+    "attach",
+    "convert",
+    "diff",
+    "evaluate",
+    "inspect",
+    "pack",
+    "plot",
+    "push",
+    "remove",
+    "report",
+    "seal",
+    "serve",
+    "tune",
+    "unpack",
+    "verify",
+]
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -51,6 +115,12 @@ def imported_modules(path: Path) -> set[str]:
             found.add(node.module or "")
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
     return found
+
+
+def named(path: Path) -> set[str]:
+    """Every name and attribute (``sys.stdout``) that a file's code speaks of."""
+    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+    return {ast.unparse(node) for node in nodes if isinstance(node, (ast.Name, ast.Attribute))}
 
 
 def layer_of(module: str) -> str:
@@ -96,6 +166,13 @@ def test_imports_run_one_way() -> None:
     assert wrong == []
 
 
+def test_the_picture_of_the_layers_has_each_in_its_order() -> None:
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
+    picture = text.split("```text\n")[1].split("```")[0]
+    heads = re.findall(r"(?:^|──▶) *((?:[a-z]+, )*[a-z]+)(?=   |$)", picture, re.MULTILINE)
+    assert [layer for names in heads for layer in names.split(", ")] == LAYERS
+
+
 def test_no_modules_import_one_another_in_a_circle() -> None:
     imports = package_imports()
     while True:
@@ -114,6 +191,11 @@ def test_only_the_command_line_prints_or_knows_how_to() -> None:
         for module in imported_modules(path)
         if module.split(".")[0] in TALKERS
     ]
+    wrong += [
+        f"{path.relative_to(SOURCE)} prints"
+        for layer, path in source_files()
+        if layer != "cli" and {"print", "sys.stdout", "sys.stderr"} & named(path) and path != TELLS
+    ]
     assert wrong == []
 
 
@@ -131,6 +213,7 @@ def test_only_what_runs_models_knows_the_libraries_that_run_them() -> None:
 def test_arithmetic_opens_no_file() -> None:
     core = {m for layer, path in source_files() if layer == "core" for m in imported_modules(path)}
     assert not core & {"os", "pathlib", "io", "shutil", "tempfile"}
+    assert not any("open" in named(path) for layer, path in source_files() if layer == "core")
 
 
 def test_torch_is_known_where_tensors_of_its_own_come_or_go() -> None:
@@ -166,65 +249,6 @@ def test_packing_on_the_cpu_does_not_load_torch() -> None:
 
 
 def test_the_public_names_are_these() -> None:
-    assert randes_cli.__all__ == [
-        "Bank",
-        "BankDamaged",
-        "BankDiff",
-        "BankLocked",
-        "BankReport",
-        "CheckFailed",
-        "CheckpointDiff",
-        "CheckpointError",
-        "ConvertReport",
-        "EditOptions",
-        "EditReport",
-        "EvaluateReport",
-        "HubError",
-        "InputOutputError",
-        "Inspection",
-        "LoadReport",
-        "MismatchError",
-        "MissingError",
-        "MixedModel",
-        "NewerFormat",
-        "NoSpace",
-        "OpenOptions",
-        "OutOfResources",
-        "PackOptions",
-        "PackReport",
-        "Pool",
-        "PushReport",
-        "RandesError",
-        "Recipe",
-        "RunOptions",
-        "SealReport",
-        "TaskInput",
-        "TaskRecord",
-        "TaskSummary",
-        "Transform",
-        "TuneOptions",
-        "TuneReport",
-        "UnpackOptions",
-        "UnpackReport",
-        "UsageError",
-        "VerifyReport",
-        "Written",
-        "add",
-        "attach",
-        "convert",
-        "diff",
-        "evaluate",
-        "inspect",
-        "pack",
-        "plot",
-        "push",
-        "remove",
-        "report",
-        "seal",
-        "serve",
-        "tune",
-        "unpack",
-        "verify",
-    ]
+    assert randes_cli.__all__ == PUBLIC
     for name in randes_cli.__all__:
         assert getattr(randes_cli, name).__module__.startswith("randes_cli.")

@@ -58,6 +58,8 @@ class TaskFit:
 
 #: Why a tensor that has no such role is kept exactly.
 ASKED = "as asked (--exact)"
+#: Of a task that is added: its bank keeps the tensor so, by --exact or for the base's infinities.
+AS_BANK = "as the bank keeps it"
 
 
 def _other(tensor: TensorInfo) -> str:
@@ -86,7 +88,7 @@ def fit_task(
             matched += share * (twin.nbytes // max(1, prod(twin.shape[:1])))
             covered += share * (tensor.nbytes // max(1, prod(tensor.shape[:1])))
         if twin is None:
-            exact[name] = "not in the base"
+            exact[name] = reasons.get(name) or "not in the base"
         elif not (same or grown):
             exact[name] = f"shape {list(tensor.shape)}, the base's is {list(twin.shape)}"
         elif name in eligible and tensor.dtype in FLOAT_DTYPES:

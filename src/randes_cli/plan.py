@@ -91,6 +91,12 @@ def chunks(rows: int, cols: int) -> list[Rect]:
     return list(Rect(0, rows, 0, cols, cols).split(CHUNK_ELEMENTS)) if rows * cols else []
 
 
+@lru_cache(maxsize=8)
+def chunk_grid(rows: int, cols: int) -> tuple[Rect, ...]:
+    """The same, for who asks again and again for one of them."""
+    return tuple(chunks(rows, cols))
+
+
 def sample_runs(rows: int, cols: int, sample: tuple[int, int]) -> list[Rect]:
     """A fixed sample of a rows × cols tensor: evenly spaced runs of whole rows.
 

@@ -24,6 +24,8 @@ class TaskSummary:
     its delta does not come back, and what to do (empty where it does), `lost_tensors` how many of
     its changed tensors do not. `kept` is the predicted share of its gain over the base, 0 to 1:
     the middle of the measured families of models, `kept_low` and `kept_high` their range.
+    `approximate` says why what is predicted is approximate; empty where all was measured.
+    `length` is the delta's beside the base's; None where that is not known.
     """
 
     name: str
@@ -47,6 +49,8 @@ class TaskSummary:
     kept_high: float | None = None
     verdict: str = ""
     expected: tuple[float, float] | None = None
+    approximate: str = ""
+    length: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class EditReport:
     checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so
     many tasks), `kept`, or None where none came. `kept_exactly` is as `pack` reports it, of the
     tasks that came; in `after` these have what was read of them, and notes. `room` is as `pack`
-    reports it, of the bank as edited.
+    reports it, of the bank as edited; `notes` say which tasks that came are one with another.
     """
 
     bank: str
@@ -134,6 +138,7 @@ class EditReport:
     adapters: str | None = None
     merged: int = 0
     kept_exactly: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     room: int | None = None
 
 

@@ -88,7 +88,7 @@ def test_a_task_comes_back_as_from_a_bank_of_its_group_alone(folder: Path) -> No
 def test_as_many_groups_as_tasks_leave_only_the_rounding(folder: Path) -> None:
     bank = packed(folder, [0, 1, 2], "three.randes", groups=3)
     with BankFile(bank) as file:
-        checks = measure(file, [("t1", str(folder / "t1.safetensors"))], ONE)
+        checks = measure(file, {"t1": str(folder / "t1.safetensors")}, ONE)
     assert checks[0].cosine > 0.9999
     assert checks[0].predicted == pytest.approx(checks[0].cosine, abs=1e-6)
 

@@ -207,7 +207,7 @@ def test_a_pushed_bank_is_looked_at_there_and_unpacked_here(
     bank = tmp_path / "x.randes"
     pack("maker/base", tasks("cars", "dtd"), bank)
     push(bank, "maker/bank")
-    assert 'base_model: "maker/base"' in models.files("maker/bank")["README.md"].decode()
+    assert "base_model: maker/base" in models.files("maker/bank")["README.md"].decode()
     for text in ("maker/bank", "hf://maker/bank/x.randes", str(bank)):
         with open_bank(text) as found:
             assert [task.name for task in found.manifest.tasks] == ["cars", "dtd"]

@@ -47,7 +47,7 @@ def test_a_task_with_another_prefix_is_added_measured_and_removed(tmp_path: Path
     unpack(bank, ["wrapped"], tmp_path / "again.safetensors", UnpackOptions(), RUN)
     assert set(load_file(tmp_path / "again.safetensors")) == set(wrapped)
     with BankFile(bank) as file:
-        (check,) = measure(file, [("wrapped", str(path))], RUN)
+        (check,) = measure(file, {"wrapped": str(path)}, RUN)
     assert check.cosine > 0.5
     remove(bank, ["wrapped"])
     with BankFile(bank) as file:

@@ -102,7 +102,7 @@ def test_the_predicted_cosine_counts_the_cut(folder: Path, bits: int) -> None:
         report.before[0].predicted_cosine * (1 - DISTORTION[bits]) ** 0.5, rel=0.02
     )
     with BankFile(folder / "sealed.randes") as file:
-        check = measure(file, [("t0", str(folder / "t0.safetensors"))], ONE)[0]
+        check = measure(file, {"t0": str(folder / "t0.safetensors")}, ONE)[0]
     assert check.cosine == pytest.approx(task, rel=0.05)
 
 
@@ -187,7 +187,7 @@ def test_uneven_rows_and_columns_keep_their_quality(folder: Path) -> None:
         save({"w": delta}, folder / f"t{number}.safetensors")
     live = packed(folder, 4)
     seal(live, folder / "s.randes", 2, ONE)
-    sources = [(f"t{n}", str(folder / f"t{n}.safetensors")) for n in range(4)]
+    sources = {f"t{n}": folder / f"t{n}.safetensors" for n in range(4)}
     with BankFile(live) as before, BankFile(folder / "s.randes") as after:
         pairs = zip(measure(after, sources, ONE), measure(before, sources, ONE), strict=True)
     ratio = np.mean([cut.cosine / whole.cosine for cut, whole in pairs])

@@ -23,7 +23,7 @@ def test_add_opens_a_live_group_beside_a_sealed_one(folder: Path) -> None:
     with BankFile(bank) as file:
         assert file.manifest.groups == 2
         assert [task.group for task in file.manifest.tasks] == [0, 0, 0, 1]
-        check = measure(file, [("t3", str(folder / "t3.safetensors"))], ONE)[0]
+        check = measure(file, {"t3": str(folder / "t3.safetensors")}, ONE)[0]
     assert check.cosine > 0.9999
     assert sums(bank, 0) == before
     add(bank, [TaskInput("t4", str(folder / "t4.safetensors"))], EditOptions(), ONE)

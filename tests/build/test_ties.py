@@ -100,7 +100,7 @@ def test_ties_of_random_checkpoints_survive_everything(seed: int, tmp_path: Path
     add(bank, inputs(tmp_path, "b", "c"))
     with BankFile(bank) as file:
         assert verify(file, RunOptions()).sound
-        for check in measure(file, [("b", str(tmp_path / "b.safetensors"))], RunOptions()):
+        for check in measure(file, {"b": str(tmp_path / "b.safetensors")}, RunOptions()):
             assert 0 < check.cosine <= 1
     for name in tasks:
         assert_back(bank, name, tasks[name], out, 20)

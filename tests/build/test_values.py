@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from randes_cli import Bank, PackOptions, RunOptions, TaskInput, add, remove
+from randes_cli import Bank, PackOptions, RunOptions, TaskInput, add, pack, remove
 from randes_cli.errors import CheckpointError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops.describe import describe
@@ -68,6 +68,28 @@ def test_infinite_values_of_a_task_alone_are_refused_with_what_to_do(
     assert same_bits(retrieve(bank, "b")["embed.weight"], tuned(base, 2)["embed.weight"])
 
 
+def test_tasks_on_a_base_with_infinite_values_go_and_are_replaced(packer: Packer) -> None:
+    base = padded()
+    wide = {name: value.double() for name, value in tuned(base, 2).items()}
+    tasks = {"a": tuned(base, 1), "b": wide}
+    bank = packer.pack(base, tasks)
+    before = bank.read_bytes()
+    put = packer.inputs(tasks)
+    add(bank, put, EditOptions(), ONE, replace=True)
+    for name, state in tasks.items():
+        assert same_bits(retrieve(bank, name)["embed.weight"], state["embed.weight"])
+    remove(bank, ["b"], EditOptions(), ONE)
+    add(bank, put[1:], EditOptions(), ONE)
+    assert same_bits(retrieve(bank, "b")["embed.weight"], wide["embed.weight"])
+    assert len(bank.read_bytes()) == pytest.approx(len(before), abs=2000)
+
+
+def test_a_tensor_kept_exactly_may_pass_the_range_of_float32(packer: Packer) -> None:
+    base = random_state(SHAPES, seed=1)
+    task = {**tuned(base, 1), "bounds": torch.tensor([1e300, -1e300], dtype=torch.float64)}
+    assert same_bits(retrieve(packer.pack(base, {"a": task}), "a")["bounds"], task["bounds"])
+
+
 def test_what_float32_does_not_tell_apart_is_kept_to_the_byte(packer: Packer) -> None:
     base = random_state(SHAPES, seed=1)
     base["head"] = base["head"].double()
@@ -107,7 +129,7 @@ def test_the_noise_of_forgotten_tasks_is_predicted(packer: Packer, tmp_path: Pat
 def measured(bank: Path, folder: Path) -> dict[str, float]:
     with BankFile(bank) as file:
         names = [task.name for task in file.manifest.tasks]
-        named = [(name, str(folder / f"{name}.safetensors")) for name in names]
+        named = {name: folder / f"{name}.safetensors" for name in names}
         return {one.task: one.cosine for one in measure(file, named, ONE)}
 
 
@@ -130,6 +152,27 @@ def test_the_base_as_its_own_task_and_one_checkpoint_twice_are_said(packer: Pack
         "a, b: one checkpoint, to the byte",
         "itself: the base itself, to the byte",
     )
+
+
+def test_add_and_dry_runs_say_which_tasks_are_one_checkpoint(tmp_path: Path) -> None:
+    base = random_state(SHAPES, seed=1)
+    one, other = tuned(base, 1), tuned(base, 2)
+    inputs = Packer(tmp_path).inputs({"a": one, "b": one, "itself": base, "c": other, "d": other})
+    source, bank = str(save(base, tmp_path / "base.safetensors")), tmp_path / "bank.randes"
+    dry = pack(source, inputs, bank, run=ONE, dry_run=True).notes
+    assert [line.removesuffix(", by a sample of each tensor") for line in dry] == [
+        "itself: the base itself",
+        "a, b: one checkpoint",
+        "c, d: one checkpoint",
+    ]
+    pack(source, [inputs[0], inputs[3]], bank, run=ONE)
+    dry = add(bank, [inputs[1], inputs[2]], EditOptions(dry_run=True), ONE).notes
+    done = add(bank, [inputs[1], inputs[2]], EditOptions(), ONE).notes
+    assert sorted(line.split(",", 2)[-1] for line in dry) == [" by a sample of each tensor"] * 2
+    assert done == ("a, b: one checkpoint, to the byte", "itself: the base itself, to the byte")
+    more = Packer(tmp_path).inputs({"e": tuned(base, 5)})
+    assert add(bank, more, EditOptions(dry_run=True), ONE).notes == ()
+    assert add(bank, more, EditOptions(), ONE).notes == ()
 
 
 def test_a_dry_run_of_a_removal_tells_what_stays(packer: Packer) -> None:

@@ -82,3 +82,9 @@ def test_the_base_is_the_task_at_lambda_zero_and_lambda_is_obeyed(bank: Path) ->
         ]
     assert [seen[0], seen[-1]] == wanted
     assert report.tasks[0].coefficient == 0.5
+
+
+def test_of_negative_scores_there_is_no_ratio(bank: Path) -> None:
+    report = evaluate(bank, lambda checkpoint, task: -1.0, tasks=["a"])
+    assert report.tasks[0].original == -1.0
+    assert report.tasks[0].normalised is None and report.mean.normalised is None

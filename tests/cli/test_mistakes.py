@@ -19,7 +19,7 @@ Run = Callable[..., Result]
         ("pakc", 2, "No such command 'pakc'. Did you mean 'pack'"),
         ("help", 2, "No such command 'help' (randes --help lists them)"),
         ("pack", 2, "Missing option '--output' / '-o': the bank to write"),
-        ("inspect", 2, "Missing argument 'BANK': the bank: a file, or a Hub id"),
+        ("inspect", 2, "Missing argument 'BANK': the bank: a file, an address or a Hub id"),
         ("pack -o x", 2, "name the base and the models fine-tuned from it, or --from RECIPE"),
         (
             "pack base.safetensors a.safetensors -o x --transform hankle",

@@ -102,8 +102,10 @@ def test_a_recipe_of_a_bank_elsewhere_names_its_models_as_seen_from_here(
         folder.mkdir(parents=True, exist_ok=True)
         monkeypatch.chdir(folder)
         recipe = printed(randes, str(family / "one.randes"))
-        again = randes("pack", "--from", recipe, "-o", family / "two.randes", "--force")
-        assert again.code == 0, again.err
+        (family / "saved.yaml").write_text(recipe.read_text())
+        for saved in (recipe, family / "saved.yaml"):
+            again = randes("pack", "--from", saved, "-o", family / "two.randes", "--force")
+            assert again.code == 0, again.err
         assert (family / "one.randes").read_bytes() == (family / "two.randes").read_bytes()
 
 

@@ -33,6 +33,8 @@ def test_a_dry_run_writes_nothing_and_tells_the_same_size(
     for supposed, measured in zip(dry["after"], real["after"], strict=True):
         for key in ("predicted_cosine", "kept", "kept_low", "kept_high"):
             assert abs(supposed.pop(key) - measured.pop(key)) < 0.01
+        assert "measured while" in supposed.pop("approximate")
+        assert measured.pop("approximate") == ""
         assert supposed == measured
 
 

@@ -13,6 +13,9 @@ import pytest
 
 from randes_cli.specs import PackOptions, RunOptions
 from tests.life.models import options, write_family
+from tests.store_server import Store, environment, store, store_server
+
+__all__ = ["store", "store_server"]
 
 #: One thread, and one worker of a cluster.
 RAY = RunOptions(threads=1, engine="ray")
@@ -21,9 +24,19 @@ _STORE = 80 * 2**20
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Any]:
-    """A head that works, and one more node; tests may add some and take them away."""
+def cluster(store_server: Store) -> Iterator[Any]:
+    """A head that works, and one more node; tests may add some and take them away.
+
+    Workers find the tests' S3 server, and its credentials, in their environment.
+    """
     ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(store_server).items():
+            patch.setenv(name, value)
+        yield from _cluster(ray)
+
+
+def _cluster(ray: Any) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     made = Cluster(

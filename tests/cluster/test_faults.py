@@ -33,7 +33,7 @@ from tests.shards.conftest import everything
 SIZE = 1_000_000
 
 
-def _large(folder: Path) -> list[TaskInput]:
+def large(folder: Path) -> list[TaskInput]:
     """A base of 16 MB and two tasks, in a folder."""
     random = np.random.default_rng(1)
     base = {f"h.{n}.w": random.standard_normal((512, 512), np.float32) for n in range(16)}
@@ -47,7 +47,7 @@ def _large(folder: Path) -> list[TaskInput]:
 
 
 def test_a_node_that_goes_midway_changes_nothing(cluster: Any, tmp_path: Path) -> None:
-    tasks, node = _large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    tasks, node = large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     killed: list[str] = []
 
     def progress(phase: str, done: int, total: int) -> None:
@@ -63,7 +63,7 @@ def test_a_node_that_goes_midway_changes_nothing(cluster: Any, tmp_path: Path) -
 
 
 def test_a_driver_that_is_killed_leaves_the_old_bank(cluster: Any, tmp_path: Path) -> None:
-    tasks = _large(tmp_path)
+    tasks = large(tmp_path)
     base, bank = tmp_path / "base.safetensors", tmp_path / "bank.randes"
     pack(base, tasks[:1], bank, PackOptions(max_shard_size=SIZE), ONE)
     before = everything(bank)

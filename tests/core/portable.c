@@ -4,25 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../../src/randes_cli/core/cut.h"
 #include "../../src/randes_cli/core/digest.h"
-#include "../../src/randes_cli/core/fused.h"
 
 enum { ROWS = 37, COLS = 211, SIZE = ROWS * COLS };
 
-typedef struct {
-    const void *units;
-    int64_t bits, count, start, cols, every;
-} Piece;
-typedef struct {
-    int64_t bits;
-    const float *rows, *table, *read_rows, *read_table, *limits, *levels;
-    const int32_t *fine;
-    float parts;
-} Cut;
-int randes_squares(const Piece *piece, uint64_t *along, uint64_t *table);
-int randes_cut(const Piece *piece, const Cut *cut, uint8_t *out, int64_t *found);
-int64_t randes_retrieve(const void *codes, int bits, const Signs *signs, const float *base,
-                        int dtype, void *out);
 void randes_digest(const uint8_t *data, ptrdiff_t size, ptrdiff_t piece, uint8_t *out);
 
 static uint8_t all[1 << 20];
@@ -63,6 +49,9 @@ int main(int argc, char **argv) {
             keep(&peak, sizeof peak);
             keep(&lost, sizeof lost);
             keep(out, dtype == F16 ? SIZE * 2 : sizeof out);
+            lost = randes_retrieve(codes, 16, &signs, base, F16, out);
+            keep(&lost, sizeof lost);
+            keep(out, SIZE * 2);
         }
     static uint64_t along[ROWS], table[COLS];
     Piece piece = {codes, 16, SIZE, 0, COLS, 1};
@@ -74,10 +63,19 @@ int main(int argc, char **argv) {
     static float rows[ROWS];
     for (int row = 0; row < ROWS; row++) rows[row] = 1.0f / (float)(8 + row);
     Cut cut = {2, rows, ones, ones, ones, limits, levels, NULL, 512.0f};
-    int64_t agreement[2] = {0, 0};
-    randes_cut(&piece, &cut, packed, agreement);
+    Agreement agreement = {0, 0};
+    randes_cut(&piece, &cut, packed, &agreement);
     keep(packed, (SIZE + 7) / 8 * 2);
-    keep(agreement, sizeof agreement);
+    keep(&agreement, sizeof agreement);
+    static float many[256];
+    for (int level = 0; level < 256; level++) many[level] = (float)level - 100.0f;
+    static const int widths[] = {1, 2, 3, 4, 8};
+    for (int width = 0; width < 5; width++) {
+        Piece codes_piece = {bits, 8, SIZE / 8, 8, COLS, 1};
+        Cut reading = {widths[width], NULL, NULL, rows, ones, NULL, many, NULL, 0};
+        randes_read(&codes_piece, &reading, out);
+        keep(out, SIZE / 8 * sizeof *out);
+    }
     uint8_t digest[16];
     randes_digest(all, filled, 4096, digest);
     for (int byte = 0; byte < 16; byte++) printf("%02x", digest[byte]);

@@ -12,13 +12,24 @@ from statistics import fmean
 import pytest
 
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.verdict import BANDS, LOST, UNKNOWN, by_word, judge, sentences, share
+from randes_cli.core.verdict import (
+    BANDS,
+    FAR,
+    FAR_OUT,
+    LOST,
+    NEAR,
+    UNKNOWN,
+    by_word,
+    judge,
+    sentences,
+    share,
+)
 from randes_cli.reports import TaskSummary
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: Fine-tunes of a bed; the far decoder's have long deltas.
 TASKS = {"digits-large": 20, "decoder": 7, "decoder-far": 7}
-FAR = "decoder-far"
+FAR_BED = "decoder-far"
 #: Half a point: what three seeds differ by.
 NOISE = 0.005
 
@@ -59,7 +70,7 @@ def test_every_measured_bank_lies_in_the_range_that_is_told_of_its_cosine() -> N
     assert len(found) > 60
     for bed, cosine, kept in found:
         verdict = judge(cosine)
-        told = verdict.far if bed == FAR else verdict.kept
+        told = verdict.far if bed == FAR_BED else verdict.kept
         assert told is not None, (bed, cosine, kept)
         assert told[0] - NOISE <= kept <= told[1] + NOISE, (bed, cosine, kept)
 
@@ -67,7 +78,7 @@ def test_every_measured_bank_lies_in_the_range_that_is_told_of_its_cosine() -> N
 def test_no_range_is_wider_than_what_was_measured() -> None:
     found = measured()
     for verdict in BANDS:
-        inside = [kept for bed, cos, kept in found if judge(cos) is verdict and bed != FAR]
+        inside = [kept for bed, cos, kept in found if judge(cos) is verdict and bed != FAR_BED]
         if verdict.kept is None:
             assert not inside
             continue
@@ -81,6 +92,28 @@ def test_what_others_leave_of_a_cosine_says_nothing_and_factors_are_squared() ->
     assert judge(-0.5, factors=True) is UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("cosine", "length", "word", "expected"),
+    [
+        (0.35, None, "most", (0.96, 1.0)),
+        (0.35, NEAR, "most", (0.96, 1.0)),
+        (0.35, NEAR + 0.01, "most", (0.77, 0.91)),
+        (0.35, FAR, "most", (0.77, 0.91)),
+        (0.35, FAR + 0.01, FAR_OUT.word, None),
+        (0.95, FAR + 0.01, FAR_OUT.word, None),
+        (0.2, NEAR, "much", (0.91, 1.0)),
+        (0.2, NEAR + 0.01, FAR_OUT.word, None),
+        (0.01, NEAR + 0.01, UNKNOWN.word, None),
+        (1.0, 3.0, "all", (0.99, 1.0)),
+    ],
+)
+def test_long_deltas_are_told_what_long_ones_kept_and_nothing_where_none_was_measured(
+    cosine: float, length: float | None, word: str, expected: tuple[float, float] | None
+) -> None:
+    found = judge(cosine, length)
+    assert (found.word, found.range(length)) == (word, expected)
+
+
 def test_the_method_has_the_same_table() -> None:
     text = (DOCS / "method.md").read_text("utf-8")
     for verdict in BANDS:
@@ -89,8 +122,8 @@ def test_the_method_has_the_same_table() -> None:
         assert f"| {least} | {verdict.word} | {kept} | {far} |" in text
 
 
-def task(name: str, word: str) -> TaskSummary:
-    return TaskSummary(name, 0, 0, 0, 0.5, 1.0, 1, 0, 0, 0, verdict=word)
+def task(name: str, word: str, length: float | None = None) -> TaskSummary:
+    return TaskSummary(name, 0, 0, 0, 0.5, 1.0, 1, 0, 0, 0, verdict=word, length=length)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +152,18 @@ def task(name: str, word: str) -> TaskSummary:
 def test_tasks_are_told_by_verdict_the_best_first(words: list[str], said: list[str]) -> None:
     assert sentences([task(f"t{n}", word) for n, word in enumerate(words)]) == said
     assert all(by_word(word).word == word for word in words)
+
+
+def test_what_is_said_of_long_deltas_is_said_apart() -> None:
+    tasks = [
+        task("a", "most", 0.1),
+        task("b", "most", 0.3),
+        task("c", FAR_OUT.word, 0.5),
+        task("d", FAR_OUT.word, 0.61),
+    ]
+    assert sentences(tasks) == [
+        "1 task (a) keeps most of its accuracy: 96–100 % in measured cases",
+        "1 task (b) keeps most of its accuracy: 77–91 % in measured cases with deltas as long",
+        "2 tasks (c, d) keep an unmeasured share of their accuracy: no model with so long a delta "
+        "(0.61 of its base's length) was measured at such noise, so evaluate before you rely on it",
+    ]

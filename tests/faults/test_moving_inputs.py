@@ -25,7 +25,7 @@ Verb = Callable[[Path, Progress], object]
 
 def _measured(bank: Path, progress: Progress) -> object:
     with BankFile(bank) as file:
-        return measure(file, [("single", source(bank.parent, "single"))], ONE, progress=progress)
+        return measure(file, {"single": source(bank.parent, "single")}, ONE, progress=progress)
 
 
 VERBS: dict[str, Verb] = {

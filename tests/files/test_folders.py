@@ -263,3 +263,23 @@ def test_an_index_that_lies_is_refused(
 def test_a_folder_that_is_not_there_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="not found"):
         open_checkpoint(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["model.onnx", "tf_model.h5"], r"but other weights \(model\.onnx, tf_model\.h5\)"),
+        (["iter_0000100/mp_rank_00/model_optim_rng.pt"], "holds Megatron's parts"),
+        (["weights/__0_0.distcp", "context/model.yaml"], "a distributed checkpoint"),
+        (["snapshots/1f2e/model.safetensors", "refs/main"], "name the folder below snapshots/"),
+        (["consolidated.00.pth", "consolidated.01.pth"], "2 parts of one model, one for each"),
+        (["model-rank-0-part-0.safetensors", "model-rank-1-part-0.safetensors"], "2 parts of one"),
+    ],
+)
+def test_a_folder_of_another_program_is_called_what_it_is(
+    files: list[str], said: str, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    refused(tmp_path, said)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from randes_cli.files.names import Naming, match_names
 from randes_cli.files.records import TaskRecord
+from randes_cli.specs import TensorInfo
 
 LAYERS = [f"layers.{n}.{part}.weight" for n in range(4) for part in ("attn.q", "mlp.up", "norm")]
 BASE = ["embed.tokens.weight", *LAYERS]
@@ -80,6 +81,30 @@ def test_a_name_that_keeps_its_own_form_is_given_back_as_it_was() -> None:
     assert naming.unprefixed == {"model.head.proj.weight"}
     assert record(naming).output_name("model.head.proj.weight") == "model.head.proj.weight"
     assert record(naming).output_name("model." + BASE[0]) == BASE[0]
+
+
+@pytest.mark.parametrize(
+    ("base", "task"),
+    [
+        (["layers.0.q.weight", "layers.0.k.weight"], ["layers.9.q.weight"]),
+        (["h.0.mlp.up.weight", "h.1.mlp.up.weight"], ["model.h.7.mlp.up.weight"]),
+        ([f"{tower}.{name}" for tower in ("query", "context.model") for name in BASE], BASE),
+    ],
+)
+def test_another_layer_or_one_of_two_towers_is_no_prefix(base: list[str], task: list[str]) -> None:
+    naming = match_names(base, task)
+    assert naming is not None and not naming.names
+
+
+def test_of_two_towers_the_one_with_the_shapes_is_meant() -> None:
+    def tensors(names: list[str], width: int) -> dict[str, TensorInfo]:
+        return {name: TensorInfo(name, "F32", (4, width)) for name in names}
+
+    image, text = ([f"{tower}.{name}" for name in BASE] for tower in ("image.model", "text"))
+    base = {**tensors(image, 8), **tensors(text, 6)}
+    for names, width in ((image, 8), (text, 6)):
+        naming = match_names(base, tensors(BASE, width))
+        assert naming is not None and list(naming.names or ()) == names
 
 
 WORDS = st.lists(st.sampled_from(["a", "b", "model", "0", "1", "weight"]), min_size=1, max_size=5)

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
+from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint import open_checkpoint
+from tests.checkpoints import Packer, perturbed, random_state
 from tests.files.folders import put, refused
 
 
@@ -44,6 +47,7 @@ def test_quantised_tensors_are_refused_with_what_to_use(
         ("up_blocks", "uint8", "up_scales"),
         ("up.weight", "uint8", "up.input_scale"),
         ("up.weight", "uint8", "up.weight_scale_2"),
+        ("up.weight", "uint8", "up.weight_quantizer.scale"),
     ],
 )
 def test_integers_with_scales_are_quantised_weights(
@@ -65,6 +69,27 @@ def test_integers_and_scales_of_other_kinds_are_no_quantised_weights(tmp_path: P
     save_file(tensors, tmp_path / "model.safetensors")
     with open_checkpoint(str(tmp_path / "model.safetensors")) as checkpoint:
         assert set(checkpoint.tensors) == set(tensors)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("up.weight", torch.int8),  # the codes alone
+        ("up.Qidxs", torch.int16),  # QuIP#
+        ("up.dense_weights", torch.int64),  # SpQR
+        ("up.B", torch.int32),  # Marlin
+        ("up.trellis", torch.int16),  # EXL3
+    ],
+)
+def test_integers_in_the_place_of_a_weight_of_the_base_are_refused(
+    name: str, dtype: torch.dtype, packer: Packer
+) -> None:
+    base = random_state({"up.weight": [8, 8], "table": [60, 60], "ids": [4]})
+    task = {k: v for k, v in perturbed(base, seed=1).items() if k != "up.weight"}
+    with pytest.raises(CheckpointError, match=rf"{name}.*in the place of the base's 'up\.weight'"):
+        packer.pack(base, {"a": {**task, name: torch.ones(8, 8, dtype=dtype)}})
+    kept = {**task, "up.weight": base["up.weight"], "extra.ids": torch.ones(8, 8, dtype=dtype)}
+    packer.pack(base, {"a": kept})
 
 
 @pytest.mark.parametrize("key", ["quantization", "compression_config", "quantization_config"])

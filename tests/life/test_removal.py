@@ -244,7 +244,7 @@ def test_statistics_are_estimated_and_marked_where_checkpoints_are_gone(folder: 
         guessed = {s.name: s.predicted_cosine for s in summaries(opened.manifest, estimated)}
         for name, place in (("whole", "elsewhere"), ("half", "elsewhere"), ("shrunk", ".")):
             path = folder / place / f"{name}.safetensors"
-            found = measure(opened, [(name, str(path))], RunOptions(threads=1))[0]
+            found = measure(opened, {name: str(path)}, RunOptions(threads=1))[0]
             assert found.cosine == pytest.approx(guessed[name], abs=0.05)
     for name in ("whole", "half"):
         (folder / "elsewhere" / f"{name}.safetensors").rename(folder / f"{name}.safetensors")
@@ -266,5 +266,5 @@ def test_predictions_after_edits_are_what_is_then_measured(folder: Path) -> None
     with BankFile(bank) as opened:
         predicted = summaries(opened.manifest, stored_statistics(opened))
         for task in predicted:
-            found = measure(opened, [(task.name, source(folder, task.name))], ONE)[0]
+            found = measure(opened, {task.name: source(folder, task.name)}, ONE)[0]
             assert found.cosine == pytest.approx(task.predicted_cosine, abs=0.02)

@@ -131,7 +131,7 @@ def test_a_checkpoint_that_was_overwritten_is_refused_and_can_be_forgotten(
     with BankFile(bank) as opened:
         assert opened.manifest.forgotten == ()
         assert [task.name for task in opened.manifest.tasks] == ["single", "whole"]
-        checks = measure(opened, [("whole", source(tmp_path, "whole"))], ONE)
+        checks = measure(opened, {"whole": source(tmp_path, "whole")}, ONE)
     assert checks[0].cosine == pytest.approx(checks[0].predicted, abs=0.05)
 
 
@@ -188,5 +188,5 @@ def test_a_sealed_group_gives_a_task_up_only_whole(folder: Path, tmp_path: Path)
     add(bank, _inputs(tmp_path, {"a": "c"}), run=ONE, replace=True)
     with BankFile(bank) as opened:
         assert not opened.manifest.sealed
-        checks = measure(opened, [("a", source(tmp_path, "c"))], ONE)
+        checks = measure(opened, {"a": source(tmp_path, "c")}, ONE)
     assert checks[0].cosine > 0.999

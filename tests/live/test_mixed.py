@@ -191,11 +191,22 @@ def test_some_tasks_alone_may_be_attached(tmp_path: Path) -> None:
     assert_near(found.detach(), wanted(input_ids=ids).logits[1].detach())
 
 
-@pytest.mark.parametrize("make", [gpt2, llama], ids=lambda make: make.__name__)
-def test_a_compiled_model_serves_any_tasks(make: Callable[[], Made], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "more", "hold"),
+    [
+        (llama, {}, "dense"),
+        (gpt2, {"bits": 2}, "codes"),
+        (t5, {"bits": 3}, "codes"),
+        (wide_llama, {"bits": 1, "share": 4}, "codes"),
+    ],
+)
+def test_a_compiled_model_serves_any_tasks(
+    make: Callable[[], Made], more: dict[str, Any], hold: str, tmp_path: Path
+) -> None:
     from torch._dynamo.testing import CompileCounter
 
-    mixed, batch = attached(bank_of(make, tmp_path)), batch_of(make()[1])
+    mixed = attached(bank_of(make, tmp_path, options(**more)), hold=hold)
+    batch = batch_of(make()[1])
     torch._dynamo.reset()
     counter = CompileCounter()
     run = torch.compile(mixed.model, backend=counter, fullgraph=True)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from randes_cli import TaskInput, pack
-from randes_cli.errors import MissingError, UsageError
+from randes_cli.errors import MissingError
 from randes_cli.files.bank import BankFile
 from randes_cli.ops import distribution
 from randes_cli.ops.distribution import measured_distribution, stored_distribution
@@ -43,7 +43,7 @@ def test_pairs_within_and_across_models_equal_those_of_whole_tensors(
 ) -> None:
     folder, deltas = parts
     monkeypatch.setattr(distribution, "HELD", held)
-    originals = [(t, str(folder / f"{t}.st")) for t in "abc"]
+    originals = {t: folder / f"{t}.st" for t in "abc"}
     with BankFile(folder / "bank.randes") as bank:
         found = measured_distribution(bank, originals, RunOptions(threads=1))
     layers, pairs = range(3), [("a", "b"), ("a", "c"), ("b", "c")]
@@ -77,13 +77,10 @@ def test_stored_statistics_give_the_same_pairs_across_models(
     assert found.within == ()
 
 
-def test_unknown_and_repeated_tasks_are_refused(
+def test_unknown_tasks_are_refused(
     parts: tuple[Path, dict[str, dict[str, torch.Tensor]]],
 ) -> None:
     folder, _ = parts
     path = str(folder / "a.st")
-    with BankFile(folder / "bank.randes") as bank:
-        with pytest.raises(MissingError):
-            measured_distribution(bank, [("nobody", path)], RunOptions(threads=1))
-        with pytest.raises(UsageError, match="names a task twice"):
-            measured_distribution(bank, [("a", path), ("a", path)], RunOptions(threads=1))
+    with BankFile(folder / "bank.randes") as bank, pytest.raises(MissingError):
+        measured_distribution(bank, {"nobody": path}, RunOptions(threads=1))

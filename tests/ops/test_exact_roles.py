@@ -75,7 +75,7 @@ def test_statistics_are_exact_of_added_tasks_and_go_with_removed_ones(
     name = "layers.1.bn.running_var"
     assert same_bits(retrieve(bank, "b")[name], second[name])
     with BankFile(bank) as file:
-        (found,) = measure(file, [("b", str(added))], ONE)
+        (found,) = measure(file, {"b": str(added)}, ONE)
     assert name not in {tensor.name for tensor in found.tensors}
     remove(bank, ["b"], run=ONE, checkpoints={"b": str(added)})
     assert same_bits(retrieve(bank, "a")[name], first[name])

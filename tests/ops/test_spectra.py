@@ -47,7 +47,7 @@ def test_measures_equal_those_of_the_whole_retrieved_state(
     monkeypatch.setattr(module, "HELD", held)
     bank = build(tmp_path, reference=reference)
     with BankFile(bank) as file:
-        (found,) = interference(file, [("b", str(tmp_path / "b.st"))], RUN)
+        (found,) = interference(file, {"b": str(tmp_path / "b.st")}, RUN)
     base, true = load_file(tmp_path / "base.st"), load_file(tmp_path / "b.st")
     with Bank.open(bank) as opened:
         back = opened.retrieve("b", coefficient=1.0)
@@ -64,7 +64,7 @@ def test_measures_equal_those_of_the_whole_retrieved_state(
 
 def test_the_prediction_is_near_the_truth_and_random_signs_meet_the_bound(tmp_path: Path) -> None:
     with BankFile(build(tmp_path)) as file:
-        (found,) = interference(file, [("c", str(tmp_path / "c.st"))], RUN)
+        (found,) = interference(file, {"c": str(tmp_path / "c.st")}, RUN)
     assert found.whole.cosine == pytest.approx(found.whole.predicted_cosine, abs=0.01)
     assert found.whole.error == pytest.approx(found.whole.predicted_error, rel=0.01)
     row = next(row for row in found.rows if row.name == "h.*.w")
@@ -75,13 +75,13 @@ def test_the_prediction_is_near_the_truth_and_random_signs_meet_the_bound(tmp_pa
 
 def test_layers_may_group_the_tensors(tmp_path: Path) -> None:
     with BankFile(build(tmp_path)) as file:
-        (found,) = interference(file, [("c", str(tmp_path / "c.st"))], RUN, by="layer")
+        (found,) = interference(file, {"c": str(tmp_path / "c.st")}, RUN, by="layer")
     assert [row.name for row in found.rows] == ["layer 0", "layer 1"]
     assert [row.tensors for row in found.rows] == [2, 2]
 
 
 def test_threads_do_not_change_a_digit(tmp_path: Path) -> None:
-    pairs = [(t, str(tmp_path / f"{t}.st")) for t in "ab"]
+    pairs = {t: tmp_path / f"{t}.st" for t in "ab"}
     with BankFile(build(tmp_path)) as file:
         one = interference(file, pairs, RunOptions(threads=1))
         assert one == interference(file, pairs, RunOptions(threads=2))
@@ -91,4 +91,4 @@ def test_a_checkpoint_with_other_tensors_is_refused(tmp_path: Path) -> None:
     bank = build(tmp_path)
     save_file({"h.0.w": torch.zeros(60, 40)}, tmp_path / "other.st")
     with BankFile(bank) as file, pytest.raises(MismatchError, match="other tensors than task a"):
-        interference(file, [("a", str(tmp_path / "other.st"))], RUN)
+        interference(file, {"a": str(tmp_path / "other.st")}, RUN)

@@ -53,7 +53,7 @@ def _digest(path: Path) -> str:
     return running.hexdigest()
 
 
-def _large_family(folder: Path, megabytes: int) -> None:
+def large_family(folder: Path, megabytes: int) -> None:
     """Files whose bank of one task has about so many megabytes: two parts base, one part sum."""
     source = np.random.default_rng(0)
     rows = max(1, megabytes * 10**6 // 6 // 1024 // 16)
@@ -64,7 +64,7 @@ def _large_family(folder: Path, megabytes: int) -> None:
         save_file(moved, folder / f"{name}.safetensors")
 
 
-def _killed_after(seconds: float, job: Callable[[], object]) -> bool:
+def killed_after(seconds: float, job: Callable[[], object]) -> bool:
     """Run a job in a child that is killed after so many seconds; whether it had ended before."""
     child = os.fork()
     if child == 0:
@@ -83,7 +83,7 @@ def _killed_after(seconds: float, job: Callable[[], object]) -> bool:
 
 def kills(folder: Path, words: argparse.Namespace) -> Outcome:
     """kill -9 of add and remove at random times: the old bank or the new one, and sound."""
-    _large_family(folder, words.megabytes)
+    large_family(folder, words.megabytes)
     bank, states = folder / "bank.randes", {}
     one, two = (TaskInput(name, str(folder / f"{name}.safetensors")) for name in ("one", "two"))
     pack(str(folder / "base.safetensors"), [one], bank, run=ALL)
@@ -103,7 +103,7 @@ def kills(folder: Path, words: argparse.Namespace) -> Outcome:
     for number in range(words.kills):
         name = ("add", "remove")[number % 2]
         shutil.copyfile(folder / f"{name}.old", bank)
-        _killed_after(pick.uniform(0, 1.1 * seconds[name]), jobs[name])
+        killed_after(pick.uniform(0, 1.1 * seconds[name]), jobs[name])
         found = _digest(bank)
         require(found in states[name], f"kill {number} of {name}: neither the old nor the new")
         met[f"{name}: {'old' if found == states[name][0] else 'new'}"] += 1
@@ -216,7 +216,7 @@ def tensors(folder: Path, words: argparse.Namespace) -> Outcome:
 
 def speed(folder: Path, words: argparse.Namespace) -> Outcome:
     """How fast `verify` reads a bank that is in the page cache."""
-    _large_family(folder, words.megabytes)
+    large_family(folder, words.megabytes)
     bank = folder / "bank.randes"
     one = TaskInput("one", str(folder / "one.safetensors"))
     pack(str(folder / "base.safetensors"), [one], bank, run=ALL)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.torture import faults, parts
+from tests.torture import faults, parts, shards
 from tests.torture.parts import Outcome
 
 Part = Callable[[Path, argparse.Namespace], Outcome]
@@ -31,6 +31,9 @@ TABLE: dict[str, Part] = {
     "sequences": parts.sequences,
     "signals": faults.signals,
     "fresh": faults.fresh,
+    "shard_kills": shards.kills,
+    "shard_calls": shards.calls,
+    "shard_flips": shards.flips,
 }
 PARTS: dict[str, Part] = {**TABLE, "tensors": parts.tensors, "speed": parts.speed}
 #: How much of each: in full, and in the short form.

@@ -16,22 +16,16 @@ from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import Altered, add_files, check_bytes, fill
-from randes_cli.build.measured import (
-    Measured,
-    gather_lengths,
-    sampled_lengths,
-    supposed_lengths,
-)
+from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
-from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record, task_record
+from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import relate
 from randes_cli.build.sample import gather_spreads, supposed_spread
 from randes_cli.build.shard_tasks import Recipe
-from randes_cli.build.sizes import Sizes
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
-from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.atomic import check_shared_space, check_space, check_target
 from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
 from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import zero_digests
@@ -46,7 +40,6 @@ from randes_cli.plan import tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.forgotten import remembered
-from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers
 
@@ -63,7 +56,7 @@ class Built:
 
 
 class Build:
-    """One build: `sample` chooses steps, then `write` makes the bank (or `preview` none).
+    """One build: `sample` chooses steps, then `write` makes the bank (or `build.preview` none).
 
     `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
     the old bank has it, or one file up to a size); `home` is where the bank will lie in the end,
@@ -133,32 +126,6 @@ class Build:
         both = [*self.draft.coming, *self.draft.leaving]
         return sum(tensor_bytes(one.source.tensors.values()) for one in both)
 
-    def preview(self, seal_bits: int | None = None) -> Built:
-        """The bank as it would be, as far as samples tell."""
-        start, coming, base = self.draft.start, self.draft.coming, self.draft.base.tensors
-        rows = norm_rows(list(base.values()))
-        if self.supposed:
-            lengths = supposed_lengths(base, coming)
-        else:
-            lengths = sampled_lengths(self.base, coming, self.steps.exponents(), rows)
-        added = [
-            supposed_record(
-                base,
-                one,
-                (n for n, c in zip(rows, there, strict=True) if c),
-                source=recorded_source(one.source.source, self.path),
-            )
-            for one, there in zip(coming, lengths.changed.T, strict=True)
-        ]
-        statistics = self._statistics(lengths)
-        manifest = replace(self._with(added), cells=statistics.cells)
-        manifest = with_defaults(manifest, statistics.known)
-        if self.draft.old is not None:
-            return Built(self.estimate(seal_bits), manifest, statistics)
-        whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
-        size = Sizes(self.draft, whole, statistics).here(self.steps, seal_bits)
-        return Built(size, manifest, statistics)
-
     # Writing
 
     def write(self, report: Callable[[Built], R]) -> R:
@@ -216,8 +183,8 @@ class Build:
         size, old = self.estimate(), self.draft.old
         more = sum(tensor_bytes(p.source.tensors.values()) for p in self.draft.coming if old)
         stays = old.base_bytes if old and most == old.most and path == old.path else 0
-        check_space(path, size + more - stays)
-        with bank_output(path, force=self.force, most=most) as out:
+        (check_space if self.crew is None else check_shared_space)(path, size + more - stays)
+        with bank_output(path, force=self.force, most=most, progress=self.progress) as out:
             out.reserve(size)
             yield out
 
@@ -227,8 +194,8 @@ class Build:
         draft, writer, tally = self.draft, passes.writer, passes.tally
         tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
-        lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally.energies)
-        statistics = self._statistics(lengths)
+        lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally)
+        statistics = self.statistics(lengths)
         kept = statistics.data()
         for key, data in kept.items():
             writer.add_whole(TensorInfo(key, "F64", data.shape), data.tobytes())
@@ -252,7 +219,7 @@ class Build:
         add_files(passes)
         return replace(record, fingerprint=content_fingerprint(self.draft.base, digests))
 
-    def _statistics(self, lengths: Measured) -> Statistics:
+    def statistics(self, lengths: Measured) -> Statistics:
         draft, gone = self.draft, {task.index for task in self.draft.gone}
         if draft.old is not None:
             kept = remembered(self.stored.known, draft.old.manifest, draft.start.forgotten)
@@ -278,9 +245,9 @@ class Build:
             task_record(base, p, tally, source=recorded_source(p.source.source, self.home))
             for p in coming
         ]
-        return self._with(records)
+        return self.with_records(records)
 
-    def _with(self, records: Sequence[TaskRecord]) -> Manifest:
+    def with_records(self, records: Sequence[TaskRecord]) -> Manifest:
         """The manifest with these records of the tasks that come, and the steps."""
         start, coming = self.draft.start, self.draft.coming
         steps, widths = self.steps.tables(self.draft.units)

@@ -29,6 +29,10 @@ from randes_cli.workers import Progress, no_progress
 R = TypeVar("R")
 
 
+def _not_one() -> UsageError:
+    return UsageError("say --max-shard-size SIZE, or --single-file")
+
+
 @one_command()
 def convert(
     bank: StrPath,
@@ -42,15 +46,20 @@ def convert(
 ) -> ConvertReport:
     """Write a bank as shards of at most `max_shard_size` bytes and their index, or as one file.
 
-    Every byte that is copied is checked. Raises UsageError, BankDamaged, BankLocked, NoSpace.
+    Into a store, or out of one, it goes as it is unless one of them is said. Every byte that is
+    copied is checked. Raises UsageError, BankDamaged, BankLocked, NoSpace.
     """
     check_shard_size(max_shard_size)
-    if (max_shard_size is None) != single_file:
-        raise UsageError("say --max-shard-size SIZE, or --single-file")
     path = as_place(as_source(out))
+    if max_shard_size is not None and single_file:
+        raise _not_one()
     if not dry_run:
         check_target(path, force=force)
     with open_bank(as_source(bank)) as old:
+        if max_shard_size is None and not single_file:
+            if not old.far and isinstance(path, Path):
+                raise _not_one()
+            max_shard_size = old.most
         if dry_run:
             return ConvertReport(str(path), True, old.size, old.size, 0)
         with bank_lock(path, wait=0.0, edits=False):
@@ -67,7 +76,7 @@ def _write(
 
 
 def joined(
-    passing: Path, path: Place, force: bool, progress: Progress, report: Callable[[int], R]
+    passing: Place, path: Place, force: bool, progress: Progress, report: Callable[[int], R]
 ) -> R:
     """Write a bank that workers made in shards as the one file that was asked for.
 
@@ -86,7 +95,7 @@ def _copied(
 ) -> Iterator[BankWriter]:
     """The same bank under way at another place, all but its manifest."""
     check_space(path, old.size)
-    with bank_output(path, force=force, most=most) as out:
+    with bank_output(path, force=force, most=most, progress=progress) as out:
         out.reserve(old.size)
         writer = BankWriter(out, single_room(old))
         copy_tensors(writer, old, content_keys(old), progress)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from randes_cli.build.span import WHOLE, Span
 from randes_cli.files.atomic import OutputFile, check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
@@ -20,7 +21,7 @@ from randes_cli.files.shards import most_bytes
 from randes_cli.files.tensor_sink import ShardSink, TensorSink
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
-from randes_cli.workers import Progress, no_progress
+from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
 #: Bytes that one job copies, at the most where chunks are smaller; that are read back at once.
 _PIECE = 2**24
@@ -99,16 +100,24 @@ def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list
     return _copies(old, keys, writer.address)
 
 
-def copies_into(sink: ShardSink, old: BankFile, keys: Iterable[str]) -> list[Copy]:
-    """What to copy into a shard of its own, where these tensors of an old bank are placed."""
+def copies_into(
+    sink: ShardSink, old: BankFile, keys: Iterable[str], span: Span = WHOLE
+) -> list[Copy]:
+    """What to copy into a shard of its own, where these tensors of an old bank are placed.
+
+    `span`: of these chunks.
+    """
     keys = list(keys)
     for key in keys:
         sink.container.set_digests(key, old.digests(key))
-    return _copies(old, keys, sink.address)
+    return _copies(old, keys, sink.address, span)
 
 
 def _copies(
-    old: BankFile, keys: Iterable[str], address: Callable[[str], tuple[int, int]]
+    old: BankFile,
+    keys: Iterable[str],
+    address: Callable[[str], tuple[int, int]],
+    span: Span = WHOLE,
 ) -> list[Copy]:
     """Copies of tensors that are placed; `address` is a tensor's file, and its offset there."""
     made = list[Copy]()
@@ -120,6 +129,9 @@ def _copies(
         for number, rect in enumerate(chunks(*tensor.matrix)):
             recorded = digests[DIGEST_BYTES * number : DIGEST_BYTES * (number + 1)]
             chunk = Chunk(key, rect.elements * size, recorded)
+            if not span.holds(number):
+                at += chunk.nbytes
+                continue
             if ((file, start + at), (target_file, target + at)) != ends or chunk.nbytes > room:
                 made.append(Copy(old, at, []))
                 room = _PIECE
@@ -139,6 +151,17 @@ def copy_tensors(
     copies = place_copies(writer, old, keys)
     writer.close_shard()
     total = sum(copy.nbytes for copy in copies)
+    if old.far:  # several are asked for at a time
+        threads = thread_count(0, far=True)
+        run_jobs(
+            copies,
+            lambda copy: copy.into(writer),
+            threads=threads,
+            phase="copying",
+            total=total,
+            progress=progress,
+        )
+        return
     for copy in copies:
         progress("copying", copy.into(writer), total)
 

@@ -7,7 +7,7 @@ bytes, and a shard lies under the name of its content.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,23 +15,26 @@ from randes_cli.build.copies import Copy
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Part
+from randes_cli.build.pieces import Item, Pieces, cut
 from randes_cli.build.shard_tasks import (
     ExactRef,
     Infinite,
     Recipe,
     Selection,
     ShardTask,
+    join_pieces,
     make_shard,
 )
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.build.work import UnitWork, Work
 from randes_cli.cluster import Cluster
-from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.bank_keys import base_key, parse_key, sum_key
 from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.digests import chunk_count
 from randes_cli.files.location import RemotePath, absolute
 from randes_cli.files.source import NotFinite, Source
-from randes_cli.specs import RunOptions
+from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress
 
 #: Bytes of input, about, that one task reads which writes nothing.
@@ -71,11 +74,7 @@ class Crew:
         left, loose, chosen = Work(), Selection(), dict[int, Selection]()
         self._sort(passes, work, left, loose, chosen, write_base=write_base)
         for number, selection in chosen.items():
-            whole = self._shards.setdefault(number, Selection())
-            whole.units.update(selection.units)
-            whole.exact.update(selection.exact)
-            whole.copies.update(selection.copies)
-            whole.nbytes = max(whole.nbytes, selection.nbytes)
+            self._shards.setdefault(number, Selection()).join(selection)
         tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in chosen]
         tasks += [(None, part) for part in _batches(loose)]
         self._do(passes, tasks, phase)
@@ -129,7 +128,7 @@ class Crew:
             found = chosen.setdefault(number, Selection())
             if key not in found.copies:
                 found.copies[key] = None
-                found.nbytes += passes.draft.old.info(key).nbytes if passes.draft.old else 0
+                found.cost(key, passes.draft.old.info(key).nbytes if passes.draft.old else 0)
 
     def _sort_unit(
         self,
@@ -149,53 +148,96 @@ class Crew:
                 if part.step is None:
                     loose.add(number, place, nbytes)
                     continue
-                at = writer.number_of(sum_key(part.group, name))
+                at = writer.number_of(key := sum_key(part.group, name))
                 if _stays(passes, at):
                     here |= place
                 else:
-                    chosen.setdefault(at, Selection()).add(number, place, nbytes)
+                    chosen.setdefault(at, Selection()).add(number, place, nbytes, key)
         if here:
             left.units.append(replace(work, only=frozenset(here)))
 
     def _do(self, passes: Attempt, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
         """Have workers do tasks, and take in what they found."""
-        given, ready, draft = passes.steps.given, passes.steps.ready, passes.draft
         passes.writer.out.folder.prepare()
-        made = []
+        total = sum(selection.nbytes for _, selection in tasks)
+        most = self.cluster.share(total)
+        made, cuts = list[ShardTask](), dict[int, Pieces]()
+        of: list[int | None] = []
         for number, selection in tasks:
-            units = [draft.units[unit] for unit in selection.units]
-            selection.steps = {
-                at: (ready.get(unit), given.get(unit))
-                for at, unit in zip(selection.units, units, strict=True)
-            }
-            tensors, more = ([], True) if number is None else passes.writer.contents(number)
-            made.append(
-                ShardTask(
-                    absolute(passes.writer.out.path),
-                    None if number is None else tuple(tensors),
-                    not more,
-                    selection,
-                    self.run,
-                )
-            )
+            self._set_steps(passes, selection)
+            for task in self._tasks(passes, number, selection, most):
+                of.append(number)
+                made.append(task)
+                if number is not None and task.piece is not None:
+                    cuts.setdefault(number, Pieces(task.tensors or (), task.closed)).wait()
         results = self.cluster.map(
-            make_shard,
-            self.held,
-            made,
-            phase=phase,
-            total=sum(selection.nbytes for _, selection in tasks),
-            progress=passes.progress,
+            make_shard, self.held, made, phase=phase, total=total, progress=passes.progress
         )
         try:
             for at, done in results:
-                shard = tasks[at][0]
+                number, piece = of[at], made[at].piece
                 passes.tally.take_in(done.tally)
-                if shard is not None and done.made is not None:
-                    passes.writer.adopt(shard, done.digests, done.made)
+                if number is None:
+                    continue
+                if piece is not None and not isinstance(done.digests, bytes):
+                    cuts[number].come(piece, done.made, done.digests)
+                elif done.made is not None and isinstance(done.digests, bytes):
+                    passes.writer.adopt(number, done.digests, done.made)
         except Infinite as error:
             if error.of_base:
-                raise NotFinite(str(error), draft.base, error.tensor) from None
+                raise NotFinite(str(error), passes.draft.base, error.tensor) from None
             raise
+        self._join(passes, cuts)
+
+    def _set_steps(self, passes: Attempt, selection: Selection) -> None:
+        given, ready, units = passes.steps.given, passes.steps.ready, passes.draft.units
+        selection.steps = {
+            at: (ready.get(units[at]), given.get(units[at])) for at in selection.units
+        }
+
+    def _tasks(
+        self, passes: Attempt, number: int | None, selection: Selection, most: int
+    ) -> Iterator[ShardTask]:
+        """A shard, or the pieces of one that would keep one worker busy while others have nothing.
+
+        In a store it stays whole, for its parts would have to be read again.
+        """
+        bank, draft, run = absolute(passes.writer.out.path), passes.draft, self.run
+        if number is None:
+            yield ShardTask(bank, None, False, selection, run)
+            return
+        tensors, more = passes.writer.contents(number)
+        place = tuple(tensors), not more
+        away = isinstance(bank, RemotePath)
+        if away or selection.nbytes <= 2 * most:
+            yield ShardTask(bank, *place, selection, run)
+            return
+        items = [Item(t, selection.costs.get(t.name, 0), _runs(passes, t)) for t in tensors]
+        for piece in cut(items, most):
+            yield ShardTask(bank, *place, selection.of(piece.keys, draft.units), run, piece)
+
+    def _join(self, passes: Attempt, cuts: Mapping[int, Pieces]) -> None:
+        """Have shards put together whose pieces are there; of others all goes."""
+        folder, bank = passes.writer.out.folder, absolute(passes.writer.out.path)
+        files = [folder.adopt(path) for pieces in cuts.values() for path in pieces.files.values()]
+        numbers = [number for number, pieces in cuts.items() if pieces.complete]
+        tasks = [(bank, cuts[number].assembly()) for number in numbers]
+        total = sum(place.stop - place.start for _, one in tasks for place in one.files)
+        made = self.cluster.map(
+            join_pieces, self.held, tasks, phase="joining", total=total, progress=passes.progress
+        )
+        if tasks:
+            for at, name in made:
+                passes.writer.adopt(numbers[at], tasks[at][1].digests, name)
+        for one in files:
+            folder.drop(one)
+
+
+def _runs(passes: Attempt, tensor: TensorInfo) -> int:
+    """Chunks of a tensor that can be made apart: a share's digests are of other chunks."""
+    key = parse_key(tensor.name)
+    shared = key.kind == "sum" and passes.draft.share(int(key.owner), key.name).every > 1
+    return 1 if shared else chunk_count(tensor)
 
 
 def _stays(passes: Attempt, number: int) -> bool:
@@ -217,7 +259,7 @@ def _add_exact(selection: Selection, passes: Attempt, one: Exact) -> None:
     source: Owner = next((p.index for p in members if p.source is one.source), "base")
     ref = ExactRef(source, one.name, one.key, one.owner, one.skip, one.twin is not None)
     selection.exact[source, one.name, one.key] = ref
-    selection.nbytes += one.nbytes
+    selection.cost(one.key, one.nbytes)
 
 
 def _batches(loose: Selection) -> Iterator[Selection]:

@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from randes_cli.core.agreement import Agreement, part_of
+from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, I64, Raw
-from randes_cli.core.codes import fit_scales, inverse_scales
+from randes_cli.core.codes import fit_scales
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
 from randes_cli.core.share import Share
@@ -126,13 +126,7 @@ class Cutting:
 
     def take_scales(self, one: Sum, rows: F16, columns: F16) -> None:
         """Cut a superposition with these scales."""
-        inverse = inverse_scales(rows, columns, self.bits)
-        along, across = (scale.astype(np.float32) for scale in (rows, columns))
-        self.scales[one.key] = Scales(
-            (inverse[0], one.share.table(inverse[1])),
-            (along, one.share.table(across)),
-            part_of(along, across, self.bits),
-        )
+        self.scales[one.key] = Scales.of((rows, columns), one.share, self.bits)
         self.agreement[one.key] = Agreement()
 
     def fitted(self, one: Sum) -> tuple[F16, F16]:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Participant
+from randes_cli.build.preview import preview, sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
+from randes_cli.build.twins import twins
 from randes_cli.errors import MismatchError, MissingError, UsageError, counted
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base, bank_source, find_recorded
@@ -28,9 +30,10 @@ from randes_cli.fit import fit_task
 from randes_cli.limits import LIMITS, StrPath, as_source
 from randes_cli.reports import EditReport
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput, task_seed
+from randes_cli.stats.base_length import base_inside, lengths_beside
 from randes_cli.stats.room import room
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.stats.summaries import summaries
+from randes_cli.stats.summaries import bank_summaries, summaries
 from randes_cli.workers import Progress, no_progress
 
 
@@ -96,7 +99,7 @@ class Edit:
         self.progress = progress
         self.start: Manifest = old.manifest
         self.stored = stored_statistics(old)
-        self.before = summaries(old.manifest, self.stored)
+        self.before = bank_summaries(old, self.stored)
         self.units = list(dict.fromkeys(old.units.values()))
         self.base: Source | None = None
         self.coming: list[Participant] = []
@@ -254,8 +257,11 @@ class Edit:
         merged = sum(isinstance(one.source, MergedAdapter) for one in self.coming)
         kept = bool(self.coming) and manifest.base.storage is BaseStorage.zero
         coming = {one.index: one for one in self.coming}
+        unsure = sampled(build) if options.dry_run and self.coming else ""
 
         def report(built: Built) -> EditReport:
+            base = base_inside(self.old)
+            beside = lengths_beside(built.manifest, built.statistics, base)
             return EditReport(
                 bank=str(self.old.path),
                 dry_run=options.dry_run,
@@ -266,13 +272,14 @@ class Edit:
                 before=self.before,
                 after=tuple(
                     task_summary(coming[task.index], task) if task.index in coming else task
-                    for task in summaries(built.manifest, built.statistics)
+                    for task in summaries(built.manifest, built.statistics, beside, dry_run=unsure)
                 ),
                 estimated=tuple(sorted(built.statistics.estimated)),
                 adapters="kept" if kept else "merged" if merged else None,
                 merged=merged,
                 room=room(built.manifest),
                 kept_exactly={one.name: dict(one.fit.exact) for one in self.coming},
+                notes=tuple(twins(built, self.coming, dry_run=options.dry_run)),
             )
 
-        return report(build.preview()) if options.dry_run else build.write(report)
+        return report(preview(build)) if options.dry_run else build.write(report)

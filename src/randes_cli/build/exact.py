@@ -8,9 +8,11 @@ from math import prod
 
 import numpy as np
 
-from randes_cli.build.participants import Participant, finite, is_finite
+from randes_cli.build.participants import Participant
+from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
+from randes_cli.core.convert import all_finite, values_of
 from randes_cli.core.roles import exact_roles
 from randes_cli.files.bank_keys import own_key
 from randes_cli.files.digests import digest
@@ -28,6 +30,8 @@ class Exact:
         owner: whose fingerprint the digests belong to; None where other jobs read it for that.
         skip: leading rows to leave out (of a resized embedding).
         twin: the base, where the tensor may turn out to be equal to the base's.
+        base: the base, whose infinities a task may have too.
+        span: the chunks that are done.
     """
 
     source: Source
@@ -36,6 +40,8 @@ class Exact:
     owner: Owner | None
     skip: int = 0
     twin: Source | None = None
+    base: Source | None = None
+    span: Span = WHOLE
 
     @property
     def tensor(self) -> TensorInfo:
@@ -64,16 +70,18 @@ class Exact:
 def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
     """Read one tensor and tell the tally where it differs from its twin; returns bytes read.
 
-    Raises CheckpointError for values of a task that are not finite, but for a constant (a mask of
-    −∞) and what is as in the base: bytes are copied, so nothing is computed with them.
+    Raises CheckpointError for values of a task that are not finite and are kept, but for a
+    constant (a mask of −∞) and what is as in the base: nothing is computed with them.
     """
     tensor, twin = exact.tensor, exact.twin
     rows, cols = tensor.matrix
     size, offset = ITEM_SIZE[tensor.dtype], exact.skip * cols
     equal = twin is not None and twin.tensors[exact.name] == tensor
-    free = tensor.dtype not in FLOAT_DTYPES or exact.owner == "base"
+    free = exact.key is None or tensor.dtype not in FLOAT_DTYPES or exact.owner == "base"
     free = free or exact.name in exact_roles({exact.name: tensor})
     for number, rect in enumerate(chunks(rows - exact.skip, cols)):
+        if not exact.span.holds(number):
+            continue
         start = (offset + rect.start) * size
         raw = np.empty(rect.elements * size, np.uint8)
         exact.source.read(exact.name, start, raw)
@@ -81,8 +89,8 @@ def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
             other = np.empty_like(raw)
             twin.read(exact.name, start, other)
             equal = bool(np.array_equal(raw, other))
-        bad = not (equal or free) and not is_finite(raw, tensor.dtype)
-        if bad and (twin is None or not _as_finite(raw, twin, exact, start)):
+        bad = not (equal or free) and not all_finite(raw, tensor.dtype)
+        if bad and not _as_finite(raw, exact, rect.start):
             raise not_finite(exact.name, exact.source)
         value = digest(raw)
         if exact.key is not None:
@@ -95,12 +103,17 @@ def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
     return exact.nbytes
 
 
-def _as_finite(raw: Raw, twin: Source, exact: Exact, start: int) -> bool:
-    """Whether values that are not finite are the base's there."""
-    other = np.empty_like(raw)
-    twin.read(exact.name, start, other)
-    same = (raw == other).reshape(-1, ITEM_SIZE[exact.tensor.dtype]).all(axis=1)
-    return bool((finite(raw, exact.tensor.dtype) | same).all())
+def _as_finite(raw: Raw, exact: Exact, start: int) -> bool:
+    """Whether values that are not finite are the base's there, in whatever dtype."""
+    base, tensor = exact.base, exact.tensor
+    twin = None if base is None or exact.skip else base.tensors.get(exact.name)
+    if base is None or twin is None or twin.shape != tensor.shape or twin.dtype not in FLOAT_DTYPES:
+        return False
+    size = ITEM_SIZE[twin.dtype]
+    other = np.empty(len(raw) // ITEM_SIZE[tensor.dtype] * size, np.uint8)
+    base.read(exact.name, start * size, other)
+    ours, theirs = values_of(raw, tensor.dtype), values_of(other, twin.dtype)
+    return bool((np.isfinite(ours) | (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))).all())
 
 
 def exact_tensors(base: Source, participants: Sequence[Participant]) -> list[Exact]:
@@ -110,7 +123,7 @@ def exact_tensors(base: Source, participants: Sequence[Participant]) -> list[Exa
         source = one.source
         for name in one.fit.exact:
             twin = base if base.tensors.get(name) == source.tensors[name] else None
-            made.append(Exact(source, name, own_key(one.name, name), one.index, 0, twin))
+            made.append(Exact(source, name, own_key(one.name, name), one.index, 0, twin, base))
         for name, tensor in one.fit.superposed.items():
             rows = base.tensors[name].matrix[0]
             if tensor.matrix[0] > rows:

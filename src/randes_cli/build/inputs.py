@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from randes_cli.build.participants import OpenTask, Origin, Participant
-from randes_cli.build.tasks import fit_to, kept_once, open_task
+from randes_cli.build.tasks import Opener, fit_to, kept_once, open_task
 from randes_cli.errors import RandesError, UsageError
 from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts
 from randes_cli.files.checkpoint import Checkpoint
@@ -33,8 +33,6 @@ _AWAY = (
     "weights on the Hub are not read in a dry run: sizes and predictions suppose that every task "
     "changed all of its tensors, and all tasks alike"
 )
-CONFIG = "config.json"
-Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from randes_cli.build.participants import Participant
+from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
@@ -70,11 +71,20 @@ class Job:
         ]
 
 
-def unit_jobs(unit: Unit, parts: tuple[Part, ...], only: Places | None = None) -> list[Job]:
-    """The jobs of a unit, one a chunk of its rows and of those that resized tasks add."""
+def unit_jobs(
+    unit: Unit, parts: tuple[Part, ...], only: Places | None = None, span: Span = WHOLE
+) -> list[Job]:
+    """The jobs of a unit, one a chunk of its rows and of those that resized tasks add.
+
+    `span`: of these chunks.
+    """
     grown = (t.matrix[0] for part in parts for p in part.members for t in p.tensors_of(unit))
     pieces = chunks(max([unit.rows, *grown]), unit.cols)
-    return [Job(unit, parts, number, rect, only) for number, rect in enumerate(pieces)]
+    return [
+        Job(unit, parts, number, rect, only)
+        for number, rect in enumerate(pieces)
+        if span.holds(number)
+    ]
 
 
 def unit_bytes(unit: Unit, parts: Sequence[Part], base: Source | None) -> int:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.build.participants import Participant
+from randes_cli.build.steps import Steps
+from randes_cli.build.tally import Tally
 from randes_cli.core.arrays import F64, Bools
-from randes_cli.core.energy import Energy
-from randes_cli.core.grid import raised_exponent
-from randes_cli.core.kernel import GRID_LIMIT, delta_energy
+from randes_cli.core.energy import Energy, many_lengths
+from randes_cli.core.kernel import delta_energy
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
 from randes_cli.specs import TensorInfo
@@ -50,17 +51,20 @@ def supposed_lengths(
 def sampled_lengths(
     base: Source | None,
     participants: Sequence[Participant],
-    exponents: Mapping[Unit, int],
+    steps: Steps,
     rows: Sequence[str],
+    *,
+    only_added: bool,
 ) -> Measured:
     """Lengths on the step sample, scaled to whole tensors; `rows` are the tensors' names.
 
     A step that the sample shows to be too fine counts as raised, as packing raises it.
+    Raises BeyondGrid or Overflowing where the sample shows that no step will do.
     """
     norms = np.zeros((len(rows), len(participants)))
     rounded = np.zeros((2, *norms.shape))
     place = {name: row for row, name in enumerate(rows)}
-    for unit, exponent in exponents.items():
+    for unit, exponent in steps.exponents().items():
         sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
         found = [
             (place[name], who, delta)
@@ -71,7 +75,7 @@ def sampled_lengths(
         peak = int(
             max((float(np.abs(delta).max()) for *_, delta in found), default=0.0) / 2.0**exponent
         )
-        step = exponent if peak <= GRID_LIMIT else raised_exponent(exponent, peak)
+        step = steps.foreseen(unit, peak, only_added=only_added)
         factor = unit.rows * unit.cols / max(1, sample.elements)
         for row, who, delta in found:
             energy = delta_energy(delta, step)
@@ -84,18 +88,23 @@ def gather_lengths(
     base: Sequence[TensorInfo],
     indices: Sequence[int],
     exponents: Mapping[Unit, int],
-    energies: Mapping[tuple[int, str], Mapping[int, Energy]],
+    tally: Tally,
 ) -> Measured:
-    """Lengths by superposable tensor of the base and task.
-
-    `energies` are the sums over the deltas by task's index, tensor and chunk.
-    """
+    """Lengths by superposable tensor of the base and task, from the sums of a tally."""
     exponent = {name: e for unit, e in exponents.items() for name in unit.names}
     rows = {name: row for row, name in enumerate(norm_rows(base))}
     columns = {index: column for column, index in enumerate(indices)}
     norms = np.zeros((len(rows), len(indices)))
     rounded = np.zeros((2, *norms.shape))
-    for (index, name), chunks in energies.items():
+    for sums in tally.many:
+        if sums.owner in columns:
+            at = [rows[name] for name in sums.names]
+            steps = np.array([exponent[name] for name in sums.names])
+            whole, kept, square = many_lengths(sums.squares, sums.crossed, sums.rests, steps)
+            norms[at, columns[sums.owner]] = whole
+            rounded[0, at, columns[sums.owner]] = kept
+            rounded[1, at, columns[sums.owner]] = square
+    for (index, name), chunks in tally.energies.items():
         if index not in columns:
             continue
         total, step = Energy(), exponent[name]

@@ -10,23 +10,23 @@ import numpy as np
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
 from randes_cli.build.layout import as_sealed_to
+from randes_cli.build.preview import sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.sizes import Sizes
+from randes_cli.build.twins import twins
 from randes_cli.core.prediction import Lengths
+from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.manifest import Manifest
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
+from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.room import room
 from randes_cli.stats.summaries import predictable, summaries
-
-#: Names in a line about several tasks.
-_MOST_NAMES = 3
 
 
 def pack_report(
@@ -39,9 +39,14 @@ def pack_report(
         manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
     known = built.statistics.known
     manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
-    predicted = summaries(manifest, built.statistics)
+    base = None if build.supposed or reads_far() else build.draft.base
+    beside = lengths_beside(manifest, built.statistics, base)
+    unsure = sampled(build) if dry_run else ""
+    sealing = seal_bits is not None
+    predicted = summaries(manifest, built.statistics, beside, dry_run=unsure, sealing=sealing)
     size, bits = built.bytes, seal_bits or start.bits
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
+    alike = twins(built, build.draft.coming, dry_run=dry_run)
     told = predictable(manifest)
     choices = _alternatives(build, built, sealed_size, lengths, bits) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
@@ -60,7 +65,7 @@ def pack_report(
             for participant, one in zip(build.draft.coming, predicted, strict=True)
         ),
         kept_exactly={p.name: dict(p.fit.exact) for p in build.draft.coming},
-        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *twice(manifest)),
+        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *alike),
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
@@ -77,26 +82,6 @@ def pack_report(
 
 def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
     return adapter_advice(float(np.mean([task.predicted_cosine for task in predicted])))
-
-
-def twice(manifest: Manifest) -> list[str]:
-    """Tasks that are one checkpoint with the base or with another, in words.
-
-    A dry run reads no checkpoint whole, and so tells none.
-    """
-    alike: dict[str, list[str]] = {}
-    for task in manifest.tasks:
-        if task.fingerprint:
-            alike.setdefault(task.fingerprint, []).append(task.name)
-    made = []
-    for fingerprint, names in alike.items():
-        who = ", ".join(names[:_MOST_NAMES])
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        if fingerprint == manifest.base.fingerprint:
-            made.append(f"{who}{more}: the base itself, to the byte")
-        elif len(names) > 1:
-            made.append(f"{who}{more}: one checkpoint, to the byte")
-    return made
 
 
 def as_sealed(

@@ -8,15 +8,14 @@ from typing import Protocol
 
 import numpy as np
 
-from randes_cli.core.arrays import F32, Bools, Raw
-from randes_cli.core.convert import widen
+from randes_cli.core.arrays import F32
 from randes_cli.files.names import Naming
 from randes_cli.files.shared import Ties, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
 from randes_cli.fit import TaskFit
 from randes_cli.plan import Unit
-from randes_cli.specs import ITEM_SIZE, TaskInput, TensorInfo
+from randes_cli.specs import TaskInput, TensorInfo
 
 #: Why a tensor is kept exactly of which names and shapes tell nothing.
 _BYTES = "other bytes than the base's where float32 shows no difference"
@@ -129,15 +128,3 @@ class Deltas(Protocol):
 
     def delta(self, base: Sample, name: str) -> F32 | None:
         """The task's delta on a sample of a tensor, None where it has none."""
-
-
-def finite(raw: Raw, dtype: str) -> Bools:
-    """Which stored values are finite in float32."""
-    values = np.empty(len(raw) // ITEM_SIZE[dtype], np.float32)
-    widen(raw, dtype, values)
-    return np.isfinite(values)
-
-
-def is_finite(raw: Raw, dtype: str) -> bool:
-    """Whether stored values are all finite in float32."""
-    return bool(finite(raw, dtype).all())

@@ -10,10 +10,9 @@ from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Job
-from randes_cli.build.steps import BeyondGrid, Steps
+from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.tally import Tally
 from randes_cli.build.work import Bench, UnitWork, Work
-from randes_cli.core.grid import LIMIT
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank_keys import base_key
 from randes_cli.files.bank_writer import BankWriter
@@ -95,8 +94,10 @@ class Passes:
         base, old = self.base, self.draft.old
         if old is None or not isinstance(base, BankBase):
             return
-        for (owner, name), found in self.tally.digests.items():
-            if owner != "base" or all(base.digest(name, n) == v for n, v in found.items()):
+        chunks = {n: f for (owner, n), f in self.tally.digests.items() if owner == "base"}
+        whole = {name: {0: value} for name, value in self.tally.whole.get("base", {}).items()}
+        for name, found in {**whole, **chunks}.items():
+            if all(base.digest(name, n) == v for n, v in found.items()):
                 continue
             if base.outside is not None:
                 raise MismatchError(
@@ -110,24 +111,16 @@ class Passes:
         while peaks := self.tally.take_peaks():
             full = steps.overflowing(peaks)
             if full is not None:
-                bits = steps.width(full)
-                raise MismatchError(
-                    f"{self.path}: tensor {full.names[0]!r} would overflow its {bits}-bit "
-                    f"superposition ({peaks[full]} steps, {LIMIT[bits]} fit); pack the bank anew "
-                    "with --bits 16 or a larger --capacity"
-                )
+                raise self._no_room(Overflowing(full, peaks[full], steps.width(full)))
             narrow = steps.narrow(peaks)
             if narrow:
                 raise TooNarrow(narrow)
             try:
                 steps.coarsen(peaks)
             except BeyondGrid as found:
-                raise self._beyond_grid(found.unit.names[0]) from None
+                raise self._no_room(found) from None
             self.run(list(peaks), [], "coarser steps")
 
-    def _beyond_grid(self, name: str) -> CheckpointError | MismatchError:
-        far = f"tensor {name!r}: a task differs by more than 2^115, beyond every grid; "
-        if self.draft.old is not None:
-            return MismatchError(f"{self.path}: {far}it cannot be superposed")
-        source = self.draft.base.source
-        return CheckpointError(f"{source}: {far}keep it exactly (--targets, --rest own)")
+    def _no_room(self, error: BeyondGrid | Overflowing) -> CheckpointError | MismatchError:
+        base = self.draft.base.source if self.draft.old is None else None
+        return no_room(error, self.path, base)

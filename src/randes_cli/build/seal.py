@@ -24,7 +24,7 @@ from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.atomic import check_shared_space, check_space, check_target
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import cut_key, sealed_tensors
@@ -42,10 +42,11 @@ from randes_cli.plan import sealable, tensor_bytes
 from randes_cli.reports import SealReport
 from randes_cli.specs import RunOptions, TensorInfo, check_shard_size
 from randes_cli.stats.alternatives import parse_limit
+from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, stored_statistics
-from randes_cli.stats.summaries import summaries
+from randes_cli.stats.summaries import bank_summaries, summaries
 from randes_cli.workers import Progress, no_progress
 
 R = TypeVar("R")
@@ -189,7 +190,6 @@ class _Sealing:
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
         check_limit(size, limit)
-        check_space(target, size)
         most = most_bytes(self.most, size, self.old.most)
 
         def report(written: int) -> SealReport:
@@ -197,12 +197,14 @@ class _Sealing:
             return self._report(target, *self._sealed(self._moments()), written, dry_run=False)
 
         if self.cutting.run.engine == "threads":
+            check_space(target, size)
             self.cutting.measure()
             return self._write(target, most, force, size, report)
         with Cluster(self.cutting.run) as cluster:
             crew = SealCrew(cluster, self.bank, self.cutting, self.groups)
             crew.measure()
             if most is not None:
+                check_shared_space(target, size)
                 return self._write(target, most, force, size, report, crew)
             check_target(target, force=force)
             with passing_bank(target) as live:
@@ -219,7 +221,8 @@ class _Sealing:
         crew: SealCrew | None = None,
     ) -> R:
         """Write the bank with scales that are known; `report` is called before the commit."""
-        with bank_output(target, force=force, most=most) as out:
+        progress = self.cutting.progress
+        with bank_output(target, force=force, most=most, progress=progress) as out:
             out.reserve(size)
             writer = BankWriter(out, header_room(self.candidates))
             if crew is None:
@@ -288,6 +291,6 @@ class _Sealing:
             groups=tuple(self.groups),
             bytes_before=self.old.size,
             bytes_after=size,
-            before=summaries(self.old.manifest, stored_statistics(self.old)),
-            after=summaries(manifest, after),
+            before=bank_summaries(self.old, stored_statistics(self.old)),
+            after=summaries(manifest, after, bank_lengths_beside(self.old, after), sealing=dry_run),
         )

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from randes_cli.build.sample import Spread
-from randes_cli.core.grid import fits_8_bits, raised_exponent, step_exponent
+from randes_cli.core.grid import LIMIT, fits_8_bits, raised_exponent, step_exponent
+from randes_cli.core.kernel import GRID_LIMIT
+from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.location import Place
 from randes_cli.plan import Unit
 
 #: A tensor whose sample shows no change gets its step from its largest change, as if that
@@ -27,6 +30,31 @@ class BeyondGrid(Exception):
     def __init__(self, unit: Unit) -> None:
         super().__init__(unit)
         self.unit = unit
+
+
+class Overflowing(Exception):
+    """A unit's deltas pass the range of a superposition whose step cannot change."""
+
+    def __init__(self, unit: Unit, peak: int, bits: int) -> None:
+        super().__init__(unit, peak, bits)
+        self.unit, self.peak, self.bits = unit, peak, bits
+
+
+def no_room(
+    error: BeyondGrid | Overflowing, path: Place, base: str | None
+) -> CheckpointError | MismatchError:
+    """What to say of deltas that no step can hold; `base` is a new bank's, None for an old one."""
+    name = error.unit.names[0]
+    if isinstance(error, Overflowing):
+        return MismatchError(
+            f"{path}: tensor {name!r} would overflow its {error.bits}-bit superposition "
+            f"({error.peak} steps, {LIMIT[error.bits]} fit); pack the bank anew with --bits 16 or "
+            "a larger --capacity"
+        )
+    far = f"tensor {name!r}: a task differs by more than 2^115, beyond every grid; "
+    if base is None:
+        return MismatchError(f"{path}: {far}it cannot be superposed")
+    return CheckpointError(f"{base}: {far}keep it exactly (--exact REGEX)")
 
 
 class Steps:
@@ -119,6 +147,23 @@ class Steps:
             if raised == exponent:
                 raise BeyondGrid(unit)
             self.ready[unit] = Step(raised, 16)
+
+    def foreseen(self, unit: Unit, peak: int, *, only_added: bool) -> int:
+        """The exponent that packing comes to for a unit with a delta of `peak` of its steps.
+
+        Where deltas are `only_added`, to whole sums, those are within their range before and after.
+        Raises Overflowing or BeyondGrid.
+        """
+        bits, exponent = self.width(unit), self.known[unit].exponent
+        most = min(GRID_LIMIT, 2 * LIMIT[bits]) if only_added else GRID_LIMIT
+        if self.overflowing([unit]) and peak > most:
+            raise Overflowing(unit, peak, bits)
+        if peak <= GRID_LIMIT:
+            return exponent
+        raised = raised_exponent(exponent, peak)
+        if peak >> max(0, raised - exponent) > GRID_LIMIT:
+            raise BeyondGrid(unit)
+        return raised
 
     def tables(self, units: Sequence[Unit]) -> tuple[dict[str, int], dict[str, int]]:
         """Exponents by tensor, and the bits of those that are not `bits` wide.

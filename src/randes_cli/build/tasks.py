@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
@@ -17,13 +18,15 @@ from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.configs import match_configs
 from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
+from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.names import Naming, Renamed, match_names
+from randes_cli.files.names import Naming, match_names, renamed
+from randes_cli.files.quantised import refuse_codes
 from randes_cli.files.shared import find_ties, ties_of, whole_of
-from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note
+from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
-from randes_cli.fit import ASKED, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.fit import AS_BANK, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
 from randes_cli.specs import (
     OpenOptions,
     TaskInput,
@@ -57,7 +60,9 @@ def fit_to(
     Raises MismatchError when it has too little in common with the base.
     """
     _refuse_placeholders(base, task)
-    fit = fit_task(base.tensors, task.tensors, names, reasons)
+    refuse_codes(task.source, base.tensors, task.tensors)
+    shared = {name: f"the base has it as {kept}" for name, kept in ties_of(base).items()}
+    fit = fit_task(base.tensors, task.tensors, names, {**shared, **reasons})
     part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
     if fit.matched >= LEAST_MATCH or part:
         return fit
@@ -107,7 +112,7 @@ def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[
         f"{len(naming.names)} names have {theirs!r} where the base has {ours!r}; "
         "mapped, and given back as they are"
     )
-    return Renamed(checkpoint, naming.names), naming, (note,)
+    return renamed(checkpoint, naming.names), naming, (note,)
 
 
 def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Origin) -> OpenTask:
@@ -123,7 +128,8 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
     if isinstance(base, ZeroBase):
         require_alike(checkpoint, base)
     elif is_adapter(checkpoint):
-        return _merged(task, checkpoint, whole, beside)
+        called = base.bank.manifest.base.source if isinstance(base, BankBase) else base.source
+        return _merged(task, checkpoint, whole, beside, called)
     source, naming, mapped = named_like(whole, checkpoint)
     notes = (*checkpoint.notes, *mapped)
     files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
@@ -140,15 +146,30 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
     return OpenTask(task, source, naming, origin, notes)
 
 
-def _merged(task: TaskInput, adapter: Checkpoint, base: Source, beside: Origin) -> OpenTask:
-    """An adapter merged into the base: a model in the base's layout, with its side files."""
+def _merged(
+    task: TaskInput, adapter: Checkpoint, base: Source, beside: Origin, called: str
+) -> OpenTask:
+    """An adapter merged into the base: a model in the base's layout, with its side files.
+
+    `called` is what the user called the base.
+    """
     merged = MergedAdapter(base, adapter, _configs(beside.side_files))
     files, _ = _without_adapter_config({**borrowed(beside.side_files), **adapter.side_files})
     files, changed = match_configs(files, base.tensors, merged.tensors, merged.untied)
     layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
     notes = (*adapter.notes, merged.summary, *merged.notes, *changed)
     origin = Origin(layout, files, adapter.left_out, adapter.pickle)
+    notes = (*notes, *_of_another(adapter, called))
     return OpenTask(task, merged, Naming(), origin, notes)
+
+
+def _of_another(adapter: Checkpoint, base: str) -> tuple[str, ...]:
+    """What to say where an adapter names another base than the one that it is merged into."""
+    claimed = base_model(adapter)
+    ours, theirs = (re.split(r"[/\\]", text.rstrip("/\\"))[-1] for text in (base, claimed))
+    if not claimed or ours.partition("@")[0].lower() == theirs.lower():
+        return ()
+    return (f"its configuration says that it was trained on {shown(claimed)[:100]}",)
 
 
 def _without_adapter_config(
@@ -210,7 +231,7 @@ def open_coming(
     def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
         opened = kept_once(open_task(task, checkpoint, base, Origin()), base, here=here)
-        return opened, fit_to(base, opened.source, names, dict.fromkeys(asked, ASKED))
+        return opened, fit_to(base, opened.source, names, dict.fromkeys(asked, AS_BANK))
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:

@@ -10,29 +10,32 @@ import typer
 
 from randes_cli import __version__
 from randes_cli.cli import complete
+from randes_cli.cli.examples import EXAMPLES, FIRST, WORDS, ending
 from randes_cli.cli.light import LightCommand, LightGroup
 from randes_cli.cli.mistakes import said
 from randes_cli.errors import UsageError
 from randes_cli.files.guard import one_command
 
-#: The module of every command, in the order of the help.
-COMMANDS = {
-    "pack": "pack",
-    "unpack": "unpack",
-    "inspect": "inspect",
-    "add": "edit",
-    "remove": "edit",
-    "verify": "verify",
-    "push": "push",
-    "diff": "diff",
-    "plot": "plot",
-    "report": "report",
-    "seal": "seal",
-    "convert": "convert",
-    "tune": "tune",
-    "evaluate": "evaluate",
-    "serve": "serve",
+#: The module of every command, by panel of the help and in its order.
+PANELS = {
+    "Make banks and use them": {
+        "pack": "pack",
+        "unpack": "unpack",
+        "inspect": "inspect",
+        "add": "edit",
+        "remove": "edit",
+    },
+    "Check, compare and show": {
+        "verify": "verify",
+        "evaluate": "evaluate",
+        "diff": "diff",
+        "report": "report",
+        "plot": "plot",
+    },
+    "Make them smaller, better, or cut": {"seal": "seal", "tune": "tune", "convert": "convert"},
+    "Share and serve": {"push": "push", "serve": "serve"},
 }
+COMMANDS = {name: module for panel in PANELS.values() for name, module in panel.items()}
 
 
 def _version(value: bool) -> None:
@@ -58,6 +61,7 @@ def _app(arguments: list[str]) -> typer.Typer:
         name="randes",
         cls=LightGroup,
         help="Keep many fine-tuned models of one base in a single file, and get any of them back.",
+        epilog=ending(*FIRST, WORDS),
         no_args_is_help=True,
         add_completion=complete.ASKED in os.environ or not _names_one(arguments),
         pretty_exceptions_enable=False,
@@ -67,7 +71,11 @@ def _app(arguments: list[str]) -> typer.Typer:
     called = arguments[:1] if _names_one(arguments) else COMMANDS
     for name in called:
         module = import_module(f"randes_cli.cli.{COMMANDS[name]}")
-        app.command(name, cls=LightCommand)(getattr(module, name))
+        panel = next(title for title, inside in PANELS.items() if name in inside)
+        more = ending(*EXAMPLES[name])
+        app.command(name, cls=LightCommand, epilog=more, rich_help_panel=panel)(
+            getattr(module, name)
+        )
     return app
 
 

@@ -29,6 +29,17 @@ def asked_words() -> list[str]:
         return line.split()[1:]
 
 
+def banks(incomplete: str) -> list[str]:
+    """Banks by the names that they usually have; where none fits, a shell offers all files."""
+    folder, slash, _ = incomplete.rpartition("/")
+    try:
+        names = sorted(os.listdir(os.path.expanduser(folder + slash) or "."))  # noqa: PTH111, PTH208
+    except OSError:
+        return []
+    found = [f"{folder}{slash}{name}" for name in names if name.endswith(".randes")]
+    return [name for name in found if name.startswith(incomplete)]
+
+
 def tasks(incomplete: str) -> list[str]:
     """Names of tasks that are not on the line yet."""
     words = asked_words()

@@ -162,7 +162,7 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
     """
     from randes_cli.cli.render.packed import adapter_line, room_line, task_notes
     from randes_cli.cli.render.tables import edit_table
-    from randes_cli.cli.render.verdict import lost_lines
+    from randes_cli.cli.render.verdict import warning_lines
 
     def tell(talk: Talk, report: EditReport, forgotten: Iterable[str]) -> None:
         names = ", ".join(forgotten)
@@ -181,8 +181,8 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
             ],
             read=report.read_bytes,
             written=report.bytes_after,
-            before=task_notes(report),
-            after=[*lost_lines(report.after), *([words] if names else [])],
+            before=[*report.notes, *task_notes(report)],
+            after=[*warning_lines(report.after), *([words] if names else [])],
         )
 
     return tell

@@ -12,11 +12,21 @@ from randes_cli.specs import DEVICES, ENGINES
 
 BankName = Annotated[
     str,
-    typer.Argument(metavar="BANK", help="The bank: a file, or a Hub id.", show_default=False),
+    typer.Argument(
+        metavar="BANK",
+        help="The bank: a file, an address or a Hub id.",
+        show_default=False,
+        autocompletion=complete.banks,
+    ),
 ]
 OwnBank = Annotated[
     str,
-    typer.Argument(metavar="BANK", help="The bank to change: a file.", show_default=False),
+    typer.Argument(
+        metavar="BANK",
+        help="The bank to change: a file, or an address.",
+        show_default=False,
+        autocompletion=complete.banks,
+    ),
 ]
 Tasks = Annotated[
     list[str] | None,

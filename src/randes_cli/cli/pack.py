@@ -69,16 +69,11 @@ def pack(
     options = options_of(words)
     if "groups" in words:
         check_groups(inputs, options.groups)
+    options = replace(options, max_shard_size=shard_size(max_shard_size))
+    how = run_options(threads, max_memory, device, engine=engine, address=address)
     with talk.progress() as progress:
         report = run(
-            source,
-            inputs,
-            out,
-            replace(options, max_shard_size=shard_size(max_shard_size)),
-            run_options(threads, max_memory, device, engine=engine, address=address),
-            force=force,
-            dry_run=dry_run,
-            progress=progress,
+            source, inputs, out, options, how, force=force, dry_run=dry_run, progress=progress
         )
     talk.tell(
         report,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import note, print_json, say
 from randes_cli.cli.words import shard_size
 
-Bank = Annotated[Path, typer.Argument(metavar="BANK", help="The bank.", show_default=False)]
+Bank = Annotated[str, typer.Argument(metavar="BANK", help="The bank.", show_default=False)]
 Repo = Annotated[
     str, typer.Argument(metavar="REPO", help="Where to: org/name.", show_default=False)
 ]

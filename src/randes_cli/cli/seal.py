@@ -63,6 +63,7 @@ def seal(
     from randes_cli import seal as run
     from randes_cli.build.seal import fit_bits
     from randes_cli.cli.render.tables import edit_table
+    from randes_cli.cli.render.verdict import warning_lines
     from randes_cli.files.sources import own_bank
 
     if (out is None) != in_place:
@@ -91,5 +92,5 @@ def seal(
         lambda width: edit_table(report, width),
         read=report.bytes_before,
         written=report.bytes_after,
-        after=[sizes],
+        after=[*warning_lines(report.after), sizes],
     )

@@ -7,12 +7,15 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import human, note, print_json, say
+
+if TYPE_CHECKING:
+    from randes_cli.server.service import Service
 
 #: Panels of --help, beside those that commands share.
 ASKS, COMPUTES, ROOM = "Who may ask", "Computing", "Room and time"
@@ -23,58 +26,69 @@ def _option(panel: str, metavar: str, help: str, *names: str, **more: Any) -> An
 
 
 Words = list[str] | None
+Host = Annotated[str, _option(ASKS, "ADDRESS", "Where to listen.")]
+Port = Annotated[int, _option(ASKS, "N", "0 takes any.", min=0, max=65535)]
+ApiKey = Annotated[
+    str | None, _option(ASKS, "KEY", "Clients must show it; whoever lists processes sees it, too.")
+]
+ApiKeyFile = Annotated[
+    Path | None, _option(ASKS, "PATH", "A file with the key (or set RANDES_API_KEY).")
+]
+AllowHost = Annotated[
+    Words, _option(ASKS, "NAME", "A name that the server is asked by; repeatable.")
+]
+AllowOrigin = Annotated[
+    Words, _option(ASKS, "URL", "A site whose pages may ask (CORS); repeatable.")
+]
+Task = Annotated[
+    Words, _option(COMPUTES, "NAME", "A task to serve (default: all); repeatable.", "--task", "-t")
+]
+Device = Annotated[str, _option(COMPUTES, "NAME", "Where, as torch calls it.")]
+Dtype = Annotated[
+    str | None, _option(COMPUTES, "NAME", "Of the model, as bfloat16 (default: the base's).")
+]
+Hold = Annotated[
+    str, _option(COMPUTES, "HOW", "Superpositions as matrices (dense) or as stored (codes).")
+]
+Coefficient = Annotated[
+    float | None, _option(COMPUTES, "λ", "λ in place of each task's own.", "--lambda")
+]
+Rows = Annotated[int, _option(ROOM, "N", "Answers in one batch.", min=1)]
+Cells = Annotated[int, _option(ROOM, "N", "Tokens of keys and values in one batch.", min=64)]
+Chunk = Annotated[int, _option(ROOM, "N", "Tokens of prompts in one step.", min=1)]
+Waiting = Annotated[int, _option(ROOM, "N", "Answers that may wait; beyond, 429.", min=1)]
+BodyLimit = Annotated[str, _option(ROOM, "SIZE", "Largest request; beyond, 413.")]
+Timeout = Annotated[
+    float, _option(ROOM, "SECONDS", "For a request to arrive, and a client to read.", min=0.1)
+]
+Drain = Annotated[float, _option(ROOM, "SECONDS", "For answers to end in after SIGTERM.", min=0)]
+LogPrompts = Annotated[
+    bool, typer.Option("--log-prompts", help="Log requests whole.", rich_help_panel=o.SPEAKS)
+]
 
 
 def serve(
     bank: o.BankName,
-    host: Annotated[str, _option(ASKS, "ADDRESS", "Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, _option(ASKS, "N", "0 takes any.", min=0, max=65535)] = 8000,
-    api_key: Annotated[
-        str | None,
-        _option(ASKS, "KEY", "Clients must show it; whoever lists processes sees it, too."),
-    ] = None,
-    api_key_file: Annotated[
-        Path | None, _option(ASKS, "PATH", "A file with the key (or set RANDES_API_KEY).")
-    ] = None,
-    allow_host: Annotated[
-        Words, _option(ASKS, "NAME", "A name that the server is asked by; repeatable.")
-    ] = None,
-    allow_origin: Annotated[
-        Words, _option(ASKS, "URL", "A site whose pages may ask (CORS); repeatable.")
-    ] = None,
-    task: Annotated[
-        Words,
-        _option(COMPUTES, "NAME", "A task to serve (default: all); repeatable.", "--task", "-t"),
-    ] = None,
-    device: Annotated[str, _option(COMPUTES, "NAME", "Where, as torch calls it.")] = "cpu",
-    dtype: Annotated[
-        str | None, _option(COMPUTES, "NAME", "Of the model, as bfloat16 (default: the base's).")
-    ] = None,
-    hold: Annotated[
-        str, _option(COMPUTES, "HOW", "Superpositions as matrices (dense) or as stored (codes).")
-    ] = "dense",
-    coefficient: Annotated[
-        float | None, _option(COMPUTES, "λ", "λ in place of each task's own.", "--lambda")
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: ApiKey = None,
+    api_key_file: ApiKeyFile = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
+    task: Task = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    hold: Hold = "dense",
+    coefficient: Coefficient = None,
     base: o.BaseOption = None,
-    rows: Annotated[int, _option(ROOM, "N", "Answers in one batch.", min=1)] = 32,
-    cells: Annotated[
-        int, _option(ROOM, "N", "Tokens of keys and values in one batch.", min=64)
-    ] = 131072,
-    chunk: Annotated[int, _option(ROOM, "N", "Tokens of prompts in one step.", min=1)] = 2048,
-    waiting: Annotated[int, _option(ROOM, "N", "Answers that may wait; beyond, 429.", min=1)] = 512,
-    body_limit: Annotated[str, _option(ROOM, "SIZE", "Largest request; beyond, 413.")] = "4MiB",
-    timeout: Annotated[
-        float,
-        _option(ROOM, "SECONDS", "For a request to arrive, and a client to read.", min=0.1),
-    ] = 30.0,
-    drain: Annotated[
-        float, _option(ROOM, "SECONDS", "For answers to end in after SIGTERM.", min=0)
-    ] = 60.0,
-    log_prompts: Annotated[
-        bool,
-        typer.Option("--log-prompts", help="Log requests whole.", rich_help_panel=o.SPEAKS),
-    ] = False,
+    rows: Rows = 32,
+    cells: Cells = 131072,
+    chunk: Chunk = 2048,
+    waiting: Waiting = 512,
+    body_limit: BodyLimit = "4MiB",
+    timeout: Timeout = 30.0,
+    drain: Drain = 60.0,
+    log_prompts: LogPrompts = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -116,6 +130,13 @@ def serve(
             ),
         ),
     )
+    _tell(service, json=json, quiet=quiet)
+    sys.stdout.flush()
+    service.run()
+
+
+def _tell(service: Service, *, json: bool, quiet: bool) -> None:
+    """Where the server is, what it serves, and what it does not."""
     edition = service.engine.current
     memory = edition.memory
     if json:
@@ -126,8 +147,6 @@ def serve(
         note(f"in memory: {sizes}", quiet=quiet)
     for name, why in edition.unserved.items():
         note(f"{name} is not served: {why}", quiet=quiet)
-    sys.stdout.flush()
-    service.run()
 
 
 def _require_extra() -> None:

@@ -12,7 +12,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import human, say
 from randes_cli.cli.panels import COMES_OUT
 from randes_cli.cli.talk import Talk
-from randes_cli.cli.words import run_options
+from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Out = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="A .safetensors file, or a folder (default: here).",
+        help="A .safetensors file, or a folder, here or in a store (default: here).",
         show_default=False,
         rich_help_panel=COMES_OUT,
     ),
@@ -105,7 +105,6 @@ def unpack(
 ) -> None:
     """Write tasks of a bank as ordinary safetensors checkpoints."""
     from randes_cli import unpack as run
-    from randes_cli.files.writer import parse_size
     from randes_cli.read.places import UnpackOptions
 
     chosen = [*(names or []), *(task or [])]
@@ -115,35 +114,22 @@ def unpack(
     options = UnpackOptions(
         coefficient=coefficient,
         dtype=dtype,
-        shard_bytes=None if max_shard_size is None else parse_size(max_shard_size),
+        shard_bytes=shard_size(max_shard_size),
         saturate=saturate,
         force=force,
         safetensors_only=safetensors_only,
         trust_remote_code_files=trust_remote_code_files,
     )
+    how = run_options(
+        threads, max_memory, device, allow_pickle=allow_pickle, engine=engine, address=address
+    )
+    names = None if everything else chosen
     with talk.progress() as progress:
-        reports = run(
-            bank,
-            None if everything else chosen,
-            out,
-            options,
-            run_options(
-                threads,
-                max_memory,
-                device,
-                allow_pickle=allow_pickle,
-                engine=engine,
-                address=address,
-            ),
-            base=base,
-            dry_run=dry_run,
-            progress=progress,
-        )
+        reports = run(bank, names, out, options, how, base=base, dry_run=dry_run, progress=progress)
+    for report in () if json else reports:
+        say(_line(report), quiet=quiet)
     total = sum(report.bytes for report in reports)
-    if not json:
-        for report in reports:
-            say(_line(report), quiet=quiet)
-    notes = (note for report in reports for note in _notes(report))
+    notes = [*(note for report in reports for note in _notes(report)), *_unsure(reports)]
     talk.tell({"tasks": reports}, read=total, written=total, after=notes)
 
 
@@ -160,6 +146,17 @@ def _notes(report: UnpackReport) -> Iterator[str]:
         yield f"{report.task}: {_turned(report.turned)}"
     for text in report.notes:
         yield f"{report.task}: {text}"
+
+
+def _unsure(reports: Sequence[UnpackReport]) -> Iterator[str]:
+    """Which λ are approximate, a line for each reason."""
+    names: dict[str, list[str]] = {}
+    for report in reports:
+        for reason in filter(None, report.approximate.split("; ")):
+            names.setdefault(reason, []).append(report.task)
+    for reason, found in names.items():
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        yield f"λ of {', '.join(found[:3])}{more} is from an approximate prediction: {reason}"
 
 
 def _turned(names: Sequence[str]) -> str:

@@ -97,6 +97,8 @@ def _show(report: VerifyReport, *, quiet: bool) -> None:
         say(f"{human(report.pruned)} removed that the index does not name", quiet=quiet)
     for name, words in report.lost.items():
         say(f"{name}: {words}", quiet=quiet)
+    for words in report.approximate:
+        say(words, quiet=quiet)
     for key in report.damaged:
         say(f"damaged: {key!r}", quiet=quiet)
     for name, keys in report.hurt.items():

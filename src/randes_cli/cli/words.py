@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from randes_cli.errors import UsageError
+from randes_cli.errors import UsageError, counted
 from randes_cli.specs import OpenOptions, RunOptions
+
+#: Bytes below which nobody wants a file of a shard: the header alone has as many.
+_LEAST_SHARD = 1000
 
 
 def run_options(
@@ -32,12 +35,19 @@ def run_options(
 
 
 def shard_size(text: str | None) -> int | None:
-    """Bytes of ``--max-shard-size``. Raises UsageError."""
+    """Bytes of ``--max-shard-size``. Raises UsageError, also where the unit seems forgotten."""
     if text is None:
         return None
     from randes_cli.files.writer import parse_size
 
-    return parse_size(text)
+    size = parse_size(text)
+    if size < _LEAST_SHARD:
+        meant = f"{text.strip()}GB" if text.strip().isdigit() else "5GB"
+        raise UsageError(
+            f"--max-shard-size {text}: {counted(size, 'byte')}, less than any shard has; did you "
+            f"mean {meant}?"
+        )
+    return size
 
 
 def open_options(

@@ -1,13 +1,6 @@
 /* The two passes that seal a superposition: sums of squares, and codes; see cutting.py. */
 
-#include "fused.h"
-
-/* A piece of a stored superposition: `count` integers of `bits` bits, elements `start` and on of
- * a matrix of `cols` columns whose row i has the column scales table[i mod every]. */
-typedef struct {
-    const void *units;
-    int64_t bits, count, start, cols, every;
-} Piece;
+#include "cut.h"
 
 TEMPLATE int32_t unit(const Piece *piece, int bits, ptrdiff_t at) {
     return bits == 8 ? ((const int8_t *)piece->units)[at] : ((const int16_t *)piece->units)[at];
@@ -47,25 +40,10 @@ TEMPLATE int randes_squares_as(int fma, const Piece *piece, uint64_t *along, uin
     return 0;
 }
 
-/* Add the squares of a piece to the sums of its rows (from its first one on) and columns. */
-FOR_EACH_PROCESSOR(EXPORT, int, randes_squares,
+FOR_EACH_PROCESSOR(, int, randes_squares,
                    (const Piece *piece, uint64_t *along, uint64_t *table), piece, along, table)
 
-/* What codes are made and read with: scales of rows (from the matrix's first) and the tables of
- * columns, the thresholds (between infinities) and levels of `bits`; of 8 bits the code at the
- * lower edge of each 1/128 from -12 to 12; and how many parts a step has. */
-typedef struct {
-    int64_t bits;
-    const float *rows, *table, *read_rows, *read_table, *limits, *levels;
-    const int32_t *fine;
-    float parts;
-} Cut;
-
 enum { FINE = 24 * 128, AT_ONCE = 1024 };
-
-typedef struct {
-    int64_t crossed, lengths;
-} Agreement;
 
 /* The codes of 8 bits: a table finds each to within one, thresholds settle it. */
 TEMPLATE void find_codes(const Cut *cut, const float *restrict scaled, ptrdiff_t count,
@@ -192,47 +170,53 @@ TEMPLATE int randes_cut_as(int fma, const Piece *piece, const Cut *cut, uint8_t 
     return 0;
 }
 
-/* The codes of a piece (of a multiple of eight elements, or the last), added to *found how the
- * integers agree with what is read. */
-FOR_EACH_PROCESSOR(EXPORT, int, randes_cut,
+FOR_EACH_PROCESSOR(, int, randes_cut,
                    (const Piece *piece, const Cut *cut, uint8_t *out, Agreement *found), piece, cut,
                    out, found)
 
-/* Codes, a byte each, from packed ones. */
-TEMPLATE void unpack_row(const uint8_t *restrict packed, int bits, ptrdiff_t eights,
-                         uint8_t *restrict codes) {
-    if (bits == 8) {
-        memcpy(codes, packed, (size_t)(8 * eights));
-    } else if (bits == 3) {
-        for (ptrdiff_t eight = 0; eight < eights; eight++) {
-            const uint8_t *at = packed + 3 * eight;
-            uint32_t held = at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16;
-            for (int code = 0; code < 8; code++)
-                codes[8 * eight + code] = (uint8_t)(held >> 3 * code & 7);
+/* Codes are looked up several at once: as many as a byte holds, or two of 3 bits. */
+enum { TABLE = 2048 };
+#define KEY_BITS(bits) ((bits) == 3 ? 6 : 8)
+#define KEY_CODES(bits) (KEY_BITS(bits) / (bits))
+
+TEMPLATE void fill_table(const float *levels, int bits, float *restrict table) {
+    for (int key = 0; key < 1 << KEY_BITS(bits); key++)
+        for (int code = 0; code < KEY_CODES(bits); code++)
+            table[KEY_CODES(bits) * key + code] = levels[key >> bits * code & ((1 << bits) - 1)];
+}
+
+/* The levels of packed codes. */
+TEMPLATE void look_up(const uint8_t *restrict packed, int bits, ptrdiff_t eights,
+                      const float *restrict table, float *restrict level) {
+    const size_t each = KEY_CODES(bits) * sizeof *table;
+    for (ptrdiff_t eight = 0; eight < eights; eight++) {
+        const uint8_t *at = packed + eight * bits;
+        uint64_t held = 0;
+        if (bits == 3)
+            held = at[0] | (uint64_t)at[1] << 8 | (uint64_t)at[2] << 16;
+        else
+            memcpy(&held, at, (size_t)bits);
+        for (int key = 0; key < 8 / KEY_CODES(bits); key++) {
+            uint64_t found = held >> KEY_BITS(bits) * key & ((1 << KEY_BITS(bits)) - 1);
+            memcpy(level + 8 * eight + KEY_CODES(bits) * key, table + KEY_CODES(bits) * found, each);
         }
-    } else {
-        const int each = 8 / bits;
-        for (ptrdiff_t byte = 0; byte < eights * bits; byte++)
-            for (int code = 0; code < each; code++)
-                codes[each * byte + code] = packed[byte] >> bits * code & ((1 << bits) - 1);
     }
 }
 
 TEMPLATE void read_piece(const Piece *piece, const Cut *cut, int bits, float *restrict out) {
-    uint8_t codes[AT_ONCE];
-    float levels[256];
+    float table[TABLE], level[AT_ONCE];
     int64_t row, col;
-    memcpy(levels, cut->levels, sizeof(float) << bits);
+    fill_table(cut->levels, bits, table);
     for (ptrdiff_t at = 0, count; at < piece->count; at += count) {
         ptrdiff_t skipped = at % 8;
         count = in_row(piece, at, &row, &col);
         if (count > AT_ONCE - 8) count = AT_ONCE - 8;
         const uint8_t *packed = (const uint8_t *)piece->units + at / 8 * bits;
-        unpack_row(packed, bits, (skipped + count + 7) / 8, codes);
+        look_up(packed, bits, (skipped + count + 7) / 8, table, level);
         const float *restrict across = cut->read_table + row % piece->every * piece->cols + col;
         const float along = cut->read_rows[row];
         for (ptrdiff_t one = 0; one < count; one++)
-            out[at + one] = levels[codes[skipped + one]] * across[one] * along;
+            out[at + one] = level[skipped + one] * across[one] * along;
     }
 }
 
@@ -247,7 +231,5 @@ TEMPLATE int randes_read_as(int fma, const Piece *piece, const Cut *cut, float *
     return 0;
 }
 
-/* The values of a piece of codes (its `units`), the first of which begins a byte: levels times the
- * scales that they are read with. */
-FOR_EACH_PROCESSOR(EXPORT, int, randes_read, (const Piece *piece, const Cut *cut, float *out),
+FOR_EACH_PROCESSOR(, int, randes_read, (const Piece *piece, const Cut *cut, float *out),
                    piece, cut, out)

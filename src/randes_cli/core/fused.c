@@ -157,7 +157,16 @@ TEMPLATE float number(const void *codes, int bits, ptrdiff_t at) {
     return bits == 16 ? (float)((const int16_t *)codes)[at] : ((const float *)codes)[at];
 }
 
-/* One row: out = base + signs * codes as float32 or bfloat16, where `flip` is one more sign bit;
+/* A magnitude as the nearest float16, half to even; 0x7C00 or more where it is beyond them. */
+TEMPLATE uint32_t as_half(float size) {
+    uint32_t bits = as_bits(size);
+    /* From 2^-14 on the exponent's bias changes; below, units are those of 1/2 in float32. */
+    uint32_t normal = (bits - 0x38000000u + 0xFFFu + (bits >> 13 & 1u)) >> 13;
+    uint32_t subnormal = as_bits(size + 0.5f) - 0x3F000000u;
+    return bits < 0x38800000u ? subnormal : normal;
+}
+
+/* One row: out = base + signs * codes as a stored dtype, where `flip` is one more sign bit;
  * returns how many did not fit. */
 TEMPLATE uint32_t retrieve_row(const void *codes, int bits, ptrdiff_t first,
                                const float *restrict signs, uint32_t flip, const float *base,
@@ -173,6 +182,11 @@ TEMPLATE uint32_t retrieve_row(const void *codes, int bits, ptrdiff_t first,
             word = (word + (word >> 16 & 1u) + 0x7FFFu) >> 16;
             uint32_t beyond = (word & 0x7FFFu) >= 0x7F80u;
             ((uint16_t *)out)[at] = (uint16_t)(word - beyond);
+            lost += beyond;
+        } else if (dtype == F16) {
+            uint32_t half = as_half(fabsf(value)), beyond = half >= 0x7C00u;
+            half = beyond ? 0x7BFFu : half;
+            ((uint16_t *)out)[at] = (uint16_t)(half | (as_bits(value) >> 16 & 0x8000u));
             lost += beyond;
         } else if (dtype == ANY_F32) {
             ((float *)out)[at] = value;
@@ -203,27 +217,23 @@ TEMPLATE int64_t retrieve_rows(const void *codes, int bits, const Signs *signs,
     return lost;
 }
 
+TEMPLATE int64_t retrieve_as(const void *codes, int bits, const Signs *signs, const float *base,
+                             int dtype, void *out) {
+    if (bits == 8) return retrieve_rows(codes, 8, signs, base, dtype, out);
+    if (bits == 16) return retrieve_rows(codes, 16, signs, base, dtype, out);
+    return retrieve_rows(codes, 32, signs, base, dtype, out);
+}
+
 TEMPLATE int64_t randes_retrieve_as(int fma, const void *codes, int bits, const Signs *signs,
                                        const float *base, int dtype, void *out) {
     (void)fma;
-    if (dtype == BF16) {
-        if (bits == 8) return retrieve_rows(codes, 8, signs, base, BF16, out);
-        if (bits == 16) return retrieve_rows(codes, 16, signs, base, BF16, out);
-        return retrieve_rows(codes, 32, signs, base, BF16, out);
-    }
-    if (dtype == ANY_F32) {
-        if (bits == 8) return retrieve_rows(codes, 8, signs, base, ANY_F32, out);
-        if (bits == 16) return retrieve_rows(codes, 16, signs, base, ANY_F32, out);
-        return retrieve_rows(codes, 32, signs, base, ANY_F32, out);
-    }
-    if (bits == 8) return retrieve_rows(codes, 8, signs, base, F32, out);
-    if (bits == 16) return retrieve_rows(codes, 16, signs, base, F32, out);
-    return retrieve_rows(codes, 32, signs, base, F32, out);
+    if (dtype == BF16) return retrieve_as(codes, bits, signs, base, BF16, out);
+    if (dtype == F16) return retrieve_as(codes, bits, signs, base, F16, out);
+    if (dtype == ANY_F32) return retrieve_as(codes, bits, signs, base, ANY_F32, out);
+    return retrieve_as(codes, bits, signs, base, F32, out);
 }
 
-/* out = base + signs * codes as `dtype`; `base` may be `out`. Returns how many values were beyond
- * the range of `dtype` and became its largest number (ANY_F32: none does). */
-FOR_EACH_PROCESSOR(EXPORT, int64_t, randes_retrieve,
+FOR_EACH_PROCESSOR(, int64_t, randes_retrieve,
                    (const void *codes, int bits, const Signs *signs, const float *base, int dtype,
                     void *out),
                    codes, bits, signs, base, dtype, out)

@@ -48,7 +48,7 @@ EXPORT int randes_processor(int most);
 
 /* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
  * compiled from older text is left alone. */
-enum { INTERFACE = 6 };
+enum { INTERFACE = 8 };
 enum { F32, BF16, F16, ANY_F32 };
 enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 
@@ -157,6 +157,12 @@ EXPORT int randes_add(const void *raw, int dtype, const float *base, const Signs
 
 /* A sum as stored integers; returns the largest magnitude (they are cut where it is too large). */
 EXPORT int64_t randes_store(const int32_t *sum, ptrdiff_t size, int bits, void *codes);
+
+/* out = base + signs * codes as `dtype`; `base` may be `out`. `codes` are integers of 8 or 16 bits,
+ * or float32 numbers of 32. Returns how many values were beyond the range of `dtype` and became its
+ * largest number (ANY_F32: none does). */
+EXPORT int64_t randes_retrieve(const void *codes, int bits, const Signs *signs, const float *base,
+                               int dtype, void *out);
 
 /* Stored bfloat16 or float16 values as float32. */
 EXPORT void randes_widen(const void *raw, int dtype, float *out, ptrdiff_t size);

@@ -11,8 +11,8 @@ import numpy as np
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, I64, Array, Raw
 from randes_cli.core.codes import fine, limits_of, packed_bytes
-from randes_cli.core.fused_kernel import library
 from randes_cli.core.levels import levels
+from randes_cli.core.library import library
 
 
 class _Piece(ctypes.Structure):
@@ -86,6 +86,14 @@ def cut(
     return out, Agreement(0, found.crossed, found.lengths)
 
 
+def read_with(bits: int, scales: tuple[F32, F32]) -> ctypes.Structure:
+    """How codes are read, as cut.h has it. It points to the scales: they must stay."""
+    rows, table = scales
+    made = _Cut(bits=bits, read_rows=_address(rows), read_table=_address(table))
+    made.levels = _address(_constants(bits)[1])
+    return made
+
+
 def read(packed: Raw, bits: int, start: int, scales: tuple[F32, F32], out: F32) -> bool:
     """Write what codes are read as, elements `start` (the first of a byte) and on.
 
@@ -96,7 +104,6 @@ def read(packed: Raw, bits: int, start: int, scales: tuple[F32, F32], out: F32) 
         return False
     rows, table = scales
     piece = _Piece(_address(packed), 8, len(out), start, *reversed(table.shape))
-    how = _Cut(bits=bits, read_rows=_address(rows), read_table=_address(table))
-    how.levels = _address(_constants(bits)[1])
+    how = read_with(bits, (rows, table))
     compiled.randes_read(ctypes.byref(piece), ctypes.byref(how), _address(out))
     return True

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
 
 import numpy as np
 
-from randes_cli.core.arrays import Array, Raw
-from randes_cli.core.convert import widen
+from randes_cli.core.arrays import Array, Bools, Raw
+from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
-from randes_cli.core.fused_run import Chunk, Made, Runner, Step
-from randes_cli.core.kernel import NEVER_BEYOND, Added, NumpyKernel, code_dtype
+from randes_cli.core.fused_back import Back, Backer, Came
+from randes_cli.core.fused_run import DTYPES, SIGNS, Chunk, Made, Runner, Step
+from randes_cli.core.kernel import Added, NumpyKernel, code_dtype
+from randes_cli.core.library import library
 from randes_cli.core.signs import SignRun, Window
-from randes_cli.specs import Signs
 
-_DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 _ANY_F32 = 3
-_INTERFACE = 6
-_SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 
 
 class _Signs(ctypes.Structure):
@@ -50,36 +46,6 @@ class _Found(ctypes.Structure):
     )
 
 
-@cache
-def library() -> ctypes.CDLL | None:
-    """The compiled passes; None where the package was built without a compiler, or before an
-    update that only replaced its Python files."""
-    found = find_spec("randes_cli.core._fused")
-    if found is None or found.origin is None:
-        return None
-    try:
-        made = ctypes.CDLL(found.origin)
-        if made.randes_interface() != _INTERFACE:
-            return None
-    except (OSError, AttributeError):
-        return None
-    pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
-    made.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
-    made.randes_store.argtypes = [pointer, size, number, pointer]
-    made.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
-    made.randes_digest.argtypes = [ctypes.c_char_p, size, size, ctypes.c_char_p]
-    made.randes_digest.restype = None
-    made.randes_run.argtypes = [pointer, pointer, pointer]
-    made.randes_squares.argtypes = [pointer, pointer, pointer]
-    made.randes_read.argtypes = [pointer, pointer, pointer]
-    made.randes_cut.argtypes = [pointer, pointer, pointer, pointer]
-    made.randes_widen.argtypes = [pointer, number, pointer, size]
-    for function in (made.randes_store, made.randes_retrieve, made.randes_run):
-        function.restype = ctypes.c_int64
-    made.randes_widen.restype = None
-    return made
-
-
 def available() -> bool:
     """Whether `FusedKernel` can be used here."""
     return library() is not None
@@ -92,7 +58,7 @@ def processor(most: int = 0) -> int:
 
 
 def digest(data: bytes, piece: int) -> bytes:
-    """XXH3-128 as `run.c` makes it: of SHORTEST bytes or more, `piece` (of 64 bytes) at a time."""
+    """XXH3-128 as `run.c` makes it: `piece` (of 64 bytes) at a time."""
     compiled, made = library(), ctypes.create_string_buffer(16)
     if compiled is not None:
         compiled.randes_digest(data, len(data), piece, made)
@@ -128,16 +94,24 @@ class FusedKernel(NumpyKernel):
             sum=self._sum_at,
             raw=_address(self._raw),
         )
+        base, scratch, raw = self._rows_at[0], _address(self._scratch), _address(self._raw)
+        self._backer = Backer(compiled, elements, base, scratch, raw)
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         return self._runner.run(chunk, steps)
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        return self._runner.run_many(runs, steps)
+
+    def back(self, chunk: Chunk, how: Back) -> Came | None:
+        return self._backer.back(chunk, how)
 
     def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
         if raw is None or dtype not in ("BF16", "F16"):
             super().set_base(layer, raw, dtype, elements)
         else:
             to = self._rows_at[layer]
-            self._library.randes_widen(_address(raw), _DTYPES[dtype], to, elements)
+            self._library.randes_widen(_address(raw), DTYPES[dtype], to, elements)
 
     def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
         self._size = elements
@@ -149,7 +123,7 @@ class FusedKernel(NumpyKernel):
     def _take(self, window: Window) -> None:
         """Put a window where fused.c looks for it."""
         signs = self._signs
-        signs.kind, signs.bits = _SIGNS[window.signs], window.bits
+        signs.kind, signs.bits = SIGNS[window.signs], window.bits
         signs.first, signs.scale = window.first, window.scale
         if isinstance(window, SignRun):
             signs.rows, signs.cols = window.view
@@ -159,7 +133,7 @@ class FusedKernel(NumpyKernel):
 
     def add(self, layer: int, raw: Raw, dtype: str, signs: Window) -> Added:
         values, kind = raw, dtype
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             rows, cols = signs.shape
             widened, kind = self._delta[: rows * cols], "F32"
             widen(raw, dtype, widened)
@@ -167,7 +141,7 @@ class FusedKernel(NumpyKernel):
         self._take(signs)
         refused = self._library.randes_add(
             _address(values),
-            _DTYPES[kind],
+            DTYPES[kind],
             self._rows_at[layer],
             self._signs_at,
             self._sum_at,
@@ -183,12 +157,12 @@ class FusedKernel(NumpyKernel):
         return self._codes[: self._size * bits // 8], peak
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
-        if dtype not in ("BF16", "F32"):
+        if dtype not in DTYPES:
             return super().retrieve(codes, bits, signs, dtype, out)
-        return self._retrieve(codes, bits, signs, self._rows_at[0], _DTYPES[dtype], out)
+        return self._retrieve(codes, bits, signs, self._rows_at[0], DTYPES[dtype], out)
 
     def retrieve_onto(self, codes: Raw, bits: int, signs: Window, out: Raw) -> int:
-        kind = _ANY_F32 if abs(signs.scale) < NEVER_BEYOND else _DTYPES["F32"]
+        kind = _ANY_F32 if abs(signs.scale) < NEVER_BEYOND else DTYPES["F32"]
         return self._retrieve(codes, bits, signs, _address(out), kind, out)
 
     def _retrieve(

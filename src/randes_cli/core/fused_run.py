@@ -6,18 +6,23 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
+from randes_cli.core.arrays import Array, Bools
 from randes_cli.core.energy import Energy
-from randes_cli.specs import ITEM_SIZE, Signs
+from randes_cli.specs import Signs
 
-#: Bytes of a chunk below which its digest is made another way, which run.c leaves out.
+#: Bytes of an input whose digest may be of several pieces.
 SHORTEST = 241
 #: Elements that are computed at once, so that all of a strip stays in a core's own cache.
 _STRIP = 2**15
-_DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
-_SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
-_NOWHERE = (-1, 0)
+DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
+SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
+#: (descriptor, offset) of a chunk's first byte in a file.
+Place: TypeAlias = tuple[int, int]
+NOWHERE: Place = (-1, 0)
 
 
 class Kind(IntEnum):
@@ -27,6 +32,7 @@ class Kind(IntEnum):
     BEGIN = 1
     ADD = 2
     STORE = 3
+    NOTHING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +53,16 @@ class Step(NamedTuple):
     """One step that each strip of a chunk goes through; see run.c.
 
     Attributes:
-        place: (descriptor, offset) of the chunk's first byte in its file; None: all zeros.
-        to: likewise in a file that it is written to; None: nowhere.
+        place: where the chunk lies; None: all zeros.
+        to: where it is written to; None: nowhere.
         bits: those of signs, and `scale` what they multiply.
     """
 
     kind: Kind
-    place: tuple[int, int] | None
+    place: Place | None
     dtype: str
     layer: int = 0
-    to: tuple[int, int] | None = None
+    to: Place | None = None
     bits: bytes = b""
     scale: float = 0.0
 
@@ -69,13 +75,31 @@ class Made(NamedTuple):
     changed: bool
 
 
-def _named(words: str, kind: Any) -> list[tuple[str, Any]]:
+def named(words: str, kind: Any) -> list[tuple[str, Any]]:
+    """Fields of a structure, all of one kind."""
     return [(word, kind) for word in words.split()]
+
+
+def _columns(**words: str) -> Any:
+    return np.dtype([(word, kind) for kind, some in words.items() for word in some.split()])
+
+
+#: The records of run.c as columns: for many small chunks, of which none has a Python object.
+STEPS = _columns(i8="kind from at into to dtype layer", u8="bits", f8="scale")
+RUNS = _columns(
+    i8="first count cols rows view_cols strip kind steps most", u8="base scratch sum raw"
+)
+MADE = np.dtype(
+    [
+        *(("squares", "u8"), ("crossed", "i8"), ("rests", "u8"), ("changed", "u4")),
+        *(("beyond", "u4"), ("digest", "u1", (16,)), ("running", "u8", (17,))),
+    ]
+)
 
 
 class _Step(ctypes.Structure):
     _fields_ = (
-        *_named("kind from at into to dtype layer", ctypes.c_int64),
+        *named("kind from at into to dtype layer", ctypes.c_int64),
         ("bits", ctypes.c_char_p),
         ("scale", ctypes.c_double),
     )
@@ -95,8 +119,8 @@ class _Made(ctypes.Structure):
 
 class _Run(ctypes.Structure):
     _fields_ = (
-        *_named("first count cols rows view_cols strip kind steps most", ctypes.c_int64),
-        *_named("base scratch sum raw", ctypes.c_void_p),
+        *named("first count cols rows view_cols strip kind steps most", ctypes.c_int64),
+        *named("base scratch sum raw", ctypes.c_void_p),
     )
 
 
@@ -104,7 +128,7 @@ class Runner:
     """Runs chunks in a kernel's buffers, of `elements` (for each of its layers)."""
 
     def __init__(self, library: ctypes.CDLL, elements: int, **buffers: int) -> None:
-        self._function = library.randes_run
+        self._function, self._many = library.randes_run, library.randes_run_many
         self._run = _Run(strip=min(_STRIP, elements) // 64 * 64, most=2**15 - 1, **buffers)
         self._room = 0
 
@@ -118,7 +142,7 @@ class Runner:
             return None
         run.first, run.count, run.cols = chunk.first, chunk.count, chunk.cols
         run.rows, run.view_cols = chunk.view
-        run.kind, run.steps = _SIGNS[chunk.signs], len(steps)
+        run.kind, run.steps = SIGNS[chunk.signs], len(steps)
         packed = (_Step * len(steps))(*map(_packed, steps))
         made = (_Made * len(steps))()
         if self._function(ctypes.byref(run), packed, made):
@@ -128,16 +152,32 @@ class Runner:
             for m in made
         ]
 
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        """Run small chunks, each a row of `RUNS` and of `STEPS`: what each step made, by row.
+
+        And which chunks came to their end. Places of a row without a step have NOTHING.
+        """
+        run = self._run
+        if not run.strip:
+            return None
+        runs["strip"], runs["most"], runs["steps"] = run.strip, run.most, steps.shape[1]
+        for word in ("base", "scratch", "sum", "raw"):
+            runs[word] = getattr(run, word)
+        made, failed = np.zeros(steps.shape, MADE), np.empty(len(runs), np.int64)
+        places = [array.ctypes.data_as(ctypes.c_void_p) for array in (steps, made, failed)]
+        first = runs.ctypes.data_as(ctypes.c_void_p)
+        self._many(first, ctypes.c_int64(len(runs)), *places)
+        return made, np.asarray(failed == 0)
+
 
 def _fits(chunk: Chunk, step: Step) -> bool:
-    """Whether run.c knows a step's numbers, and makes digests of so many bytes."""
-    if step.kind in (Kind.BEGIN, Kind.STORE):
-        return chunk.count * int(step.dtype) // 8 >= SHORTEST
-    return step.dtype in _DTYPES and chunk.count * ITEM_SIZE[step.dtype] >= SHORTEST
+    """Whether run.c knows a step's numbers."""
+    sums = step.kind in (Kind.BEGIN, Kind.STORE)
+    return chunk.count > 0 and (sums or step.dtype in DTYPES)
 
 
 def _packed(step: Step) -> _Step:
     sums = step.kind in (Kind.BEGIN, Kind.STORE)
-    dtype = int(step.dtype) if sums else _DTYPES[step.dtype]
-    at, to = step.place or _NOWHERE, step.to or _NOWHERE
+    dtype = int(step.dtype) if sums else DTYPES[step.dtype]
+    at, to = step.place or NOWHERE, step.to or NOWHERE
     return _Step(step.kind, *at, *to, dtype, step.layer, step.bits, step.scale)

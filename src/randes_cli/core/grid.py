@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from math import frexp, log2, sqrt
 
+import numpy as np
+
+from randes_cli.core.arrays import F64
 from randes_cli.limits import LIMITS
 
 #: Units that the RMS of one task's delta spans at 16 bits: rounding lies 47 dB below it.
@@ -30,6 +33,19 @@ def step_exponent(rms: float, *, bits: int, capacity: int) -> int:
         return _clamp(round(log2(rms / UNITS_PER_RMS)))
     mantissa, exponent = frexp(HEADROOM_8_BIT * rms * sqrt(capacity) / LIMIT[8])
     return _clamp(exponent - (mantissa == 0.5))
+
+
+def steps_of(rms: F64, *, bits: int, capacity: int) -> F64:
+    """The steps of `step_exponent` for many tensors, for predictions; 1 where `rms` is 0."""
+    there = rms > 0
+    if bits == 16:
+        known = np.where(there, rms, 1.0) / UNITS_PER_RMS
+        exponents = np.rint(np.log2(known)).astype(np.int64)
+    else:
+        mantissas, found = np.frexp(HEADROOM_8_BIT * rms * sqrt(capacity) / LIMIT[8])
+        exponents = found.astype(np.int64) - (mantissas == 0.5)
+    made = np.ldexp(1.0, np.clip(exponents, *EXPONENT_RANGE))
+    return np.where(there, made, 1.0)
 
 
 def fits_8_bits(rms: float, peak: float, *, capacity: int) -> bool:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from randes_cli.core.arrays import F32, I32, Raw
-from randes_cli.core.convert import narrow, widen
+from randes_cli.core.arrays import F32, I32, Array, Bools, Raw
+from randes_cli.core.convert import NEVER_BEYOND, narrow, widen
 from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
 
 if TYPE_CHECKING:
+    from randes_cli.core.fused_back import Back, Came
     from randes_cli.core.fused_run import Chunk, Made, Step
 
 #: Floats of the scratch memory beyond a strip's: fused.c writes signs by eights.
@@ -31,8 +32,6 @@ _BLOCK = 512
 _WIDE = 2**13
 #: Below it float32 holds every integer: a sum that stays below was never rounded.
 _EXACT = 2.0**24
-#: 2^25 times less (the most of a sealed value) is below half a unit of float32's largest number.
-NEVER_BEYOND = 2.0 ** (103 - 25)
 #: Deltas of up to GRID_LIMIT that a float32 sum takes before it could pass _EXACT.
 _MOST_ADDED = 500
 
@@ -78,6 +77,12 @@ class Kernel(Protocol):
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         """Do a whole chunk, files included; None where this backend does not, or could not."""
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        """Do many small chunks, see `fused_run.Runner.run_many`; None where it does not."""
+
+    def back(self, chunk: Chunk, how: Back) -> Came | None:
+        """Retrieve a whole chunk, files included; None as of `run`."""
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
@@ -241,6 +246,12 @@ class NumpyKernel:
         return codes.view(np.uint8), peak
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return None
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        return None
+
+    def back(self, chunk: Chunk, how: Back) -> Came | None:
         return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:

@@ -23,6 +23,9 @@ _SIGMA = np.geomspace(2.0**-12, 2.0**20, 513)
 _HALVINGS, _FINE = 8, 30
 #: Large elements in a row that count as none.
 _LEAST = 1e-9
+#: Where a sum keeps more than all of itself, how many times that deltas of low rank get more of it
+#: than the others (measured at one bit, where it matters), and the mean below which one is sparse.
+_BESIDE, _SPARSE = 4.0, 0.5
 
 
 @lru_cache(maxsize=8)
@@ -92,6 +95,8 @@ class Mixture:
         total = energy.sum(axis=1, keepdims=True)
         self.part = np.divide(energy, total, out=np.zeros(energy.shape), where=total > 0)
         self.often, self.low, self.high = two_gaussians(*tails)
+        self._sparse = np.asarray(tails[0] < _SPARSE)
+        self._wide = np.clip(tails[0], 0, 1) * np.clip(tails[1] - 1, 0, 1) * (energy > 0)
         self._crowd = self.often * side[:, None]
         self._kept, self._length = _table(bits)
 
@@ -146,6 +151,22 @@ class Mixture:
         return light
 
     def fitted(self, kept: F64) -> F64:
+        """`supposed`, where the deltas of each sum were measured to keep together `kept`.
+
+        Scales follow the rows and columns of a delta of low rank, and what is left of it has
+        lighter tails than a Gaussian: then the sum keeps more than all of itself, that delta too,
+        and those beside it keep less. A sparse delta keeps no more than its own tails leave it.
+        """
+        made, alone = self._of_strength(kept), self.supposed()
+        over = _BESIDE * np.maximum(kept - 1, 0)[:, None]
+        wide = (self.part * self._wide).sum(axis=1, keepdims=True)
+        made = np.maximum(made + over * (self._wide - wide), 0)
+        mean = (self.part * alone).sum(axis=1)
+        again = np.divide(kept, mean, out=np.ones(len(kept)), where=mean > 0)
+        least: F64 = np.minimum(made, alone * again[:, None])
+        return np.where(self._sparse, least, made)
+
+    def _of_strength(self, kept: F64) -> F64:
         """`supposed`, of tails as strong as make the deltas of a sum keep together `kept`."""
         least, most, few = np.zeros(len(kept)), np.ones(len(kept)), self._few()
         for _ in range(_HALVINGS):

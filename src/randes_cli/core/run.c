@@ -1,19 +1,17 @@
 /* One chunk of a superposition as a run of strips: read, digested, added, stored and written here,
  * so that a thread asks for Python's lock once a chunk, and a strip stays in the core's cache. */
 
-#include "digest.h"
+#ifdef _WIN32
 #include "fused.h"
 
-#ifdef _WIN32
 EXPORT int64_t randes_run(void) { return -1; }
+EXPORT void randes_run_many(void) {}
 #else
-#include <sys/types.h>
-#include <unistd.h>
+#include "chunk.h"
 
 /* As in fused_run.py. BASE: read a layer of the base. BEGIN: a sum, from nothing or from stored
- * integers. ADD: a delta to it. STORE: write the sum. */
-enum { BASE, BEGIN, ADD, STORE };
-enum { DONE = 0, UNREADABLE = -1, UNFIT = -2, UNWRITTEN = -3 };
+ * integers. ADD: a delta to it. STORE: write the sum. NOTHING: a place that is left out. */
+enum { BASE, BEGIN, ADD, STORE, NOTHING };
 
 /* A step that every strip goes through. Its tensor's chunk lies at byte `at` of file `from` (-1:
  * all zeros), and goes to byte `to` of file `into` (-1: nowhere). `dtype` is that of the tensor;
@@ -41,31 +39,6 @@ typedef struct {
     uint8_t *raw;
 } Run;
 
-static int read_all(int file, uint8_t *out, int64_t size, int64_t at) {
-    while (size) {
-        ssize_t done = pread(file, out, (size_t)size, (off_t)at);
-        if (done <= 0) return UNREADABLE;
-        out += done, size -= done, at += done;
-    }
-    return DONE;
-}
-
-static int write_all(int file, const uint8_t *data, int64_t size, int64_t at) {
-    while (size) {
-        ssize_t done = pwrite(file, data, (size_t)size, (off_t)at);
-        if (done <= 0) return UNWRITTEN;
-        data += done, size -= done, at += done;
-    }
-    return DONE;
-}
-
-static void digest_strip(Made *made, const uint8_t *data, int64_t size, int last) {
-    if (last)
-        end_digest(&made->running, data, size, made->digest);
-    else
-        add_to_digest(&made->running, data, size);
-}
-
 static void take_in(Found *whole, const Found *part) {
     whole->squares += part->squares;
     whole->crossed += part->crossed;
@@ -81,14 +54,7 @@ static int add_elements(const Run *run, const Step *step, int64_t first, int64_t
     const int size = step->dtype == F32 ? 4 : 2;
     const float *base = run->base + step->layer * run->strip;
     for (int64_t done = 0; done < count;) {
-        int64_t row = (first + done) / run->cols, col = (first + done) % run->cols;
-        int64_t left = count - done, taken = left;
-        if (run->kind != TWO_SIDED) {
-            signs.rows = col || left < run->cols ? 1 : left / run->cols;
-            signs.cols = signs.rows > 1 || run->cols - col < left ? run->cols - col : left;
-            signs.first = run->kind == HANKEL ? row + col : col;
-            taken = signs.rows * signs.cols;
-        }
+        int64_t taken = take_signs(&signs, first + done, run->cols, count - done);
         Found part;
         if (randes_add(run->raw + done * size, (int)step->dtype, base + done, &signs,
                        (uint32_t *)run->sum + done, &part))
@@ -108,7 +74,7 @@ static int begin(const Run *run, const Step *step, Made *made, int64_t done, int
     int64_t size = step->dtype / 8;
     int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
     if (failed) return failed;
-    digest_strip(made, run->raw, count * size, last);
+    digest_strip(&made->running, run->raw, count * size, last, made->digest);
     for (int64_t at = 0; at < count; at++)
         run->sum[at] = size == 1 ? ((int8_t *)run->raw)[at] : ((int16_t *)run->raw)[at];
     return DONE;
@@ -119,7 +85,7 @@ static int store(const Run *run, const Step *step, Made *made, int64_t done, int
     int64_t size = step->dtype / 8;
     if (randes_store(run->sum, count, (int)step->dtype, run->raw) > run->most >> (16 - step->dtype))
         return UNFIT;
-    digest_strip(made, run->raw, count * size, last);
+    digest_strip(&made->running, run->raw, count * size, last, made->digest);
     return write_all((int)step->into, run->raw, count * size, step->to + done * size);
 }
 
@@ -133,7 +99,7 @@ static int read_base(const Run *run, const Step *step, Made *made, int64_t done,
     }
     int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
     if (failed) return failed;
-    digest_strip(made, run->raw, count * size, last);
+    digest_strip(&made->running, run->raw, count * size, last, made->digest);
     if (step->dtype == F32)
         memcpy(base, run->raw, (size_t)(count * size));
     else
@@ -147,13 +113,14 @@ static int add(const Run *run, const Step *step, Made *made, int64_t done, int64
     int64_t size = step->dtype == F32 ? 4 : 2;
     int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
     if (failed) return failed;
-    digest_strip(made, run->raw, count * size, last);
+    digest_strip(&made->running, run->raw, count * size, last, made->digest);
     return add_elements(run, step, run->first + done, count, &made->found);
 }
 
 /* Do all steps of all strips. Returns 0, or what kept it from the end: then nothing that was
  * written counts, and all of the chunk is done again by who can say why. */
 EXPORT int64_t randes_run(const Run *run, const Step *steps, Made *made) {
+    if (run->count > run->strip && run->count < SHORTEST) return UNFIT; /* its digest is of one piece */
     for (int64_t step = 0; step < run->steps; step++) {
         memset(&made[step].found, 0, sizeof made[step].found);
         begin_digest(&made[step].running);
@@ -166,10 +133,20 @@ EXPORT int64_t randes_run(const Run *run, const Step *steps, Made *made) {
             int failed = step->kind == BASE    ? read_base(run, step, here, done, count, last)
                          : step->kind == BEGIN ? begin(run, step, here, done, count, last)
                          : step->kind == ADD   ? add(run, step, here, done, count, last)
-                                               : store(run, step, here, done, count, last);
+                         : step->kind == STORE ? store(run, step, here, done, count, last)
+                                               : DONE;
             if (failed) return failed;
         }
     }
     return DONE;
+}
+
+/* Many small chunks, whose steps lie one after the other; `failed` is what became of each. */
+EXPORT void randes_run_many(const Run *runs, int64_t count, const Step *steps, Made *made,
+                            int64_t *failed) {
+    for (int64_t at = 0; at < count; at++) {
+        failed[at] = randes_run(runs + at, steps, made);
+        steps += runs[at].steps, made += runs[at].steps;
+    }
 }
 #endif

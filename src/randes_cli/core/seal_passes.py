@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core import fused_cut
-from randes_cli.core.agreement import Agreement
-from randes_cli.core.arrays import F32, I64, Raw
-from randes_cli.core.codes import decode, encode, multiply_scales, pack_codes
+from randes_cli.core.agreement import Agreement, part_of
+from randes_cli.core.arrays import F16, F32, I64, Raw
+from randes_cli.core.codes import decode, encode, inverse_scales, multiply_scales, pack_codes
 from randes_cli.core.levels import levels
+from randes_cli.core.share import Share
 
 Units: TypeAlias = NDArray[np.int16] | NDArray[np.int8]
 
@@ -30,6 +31,17 @@ class Scales:
     inverse: tuple[F32, F32]
     read: tuple[F32, F32]
     part: int
+
+    @classmethod
+    def of(cls, fitted: tuple[F16, F16], share: Share, bits: int) -> Scales:
+        """From what `fit_scales` found of rows and of columns."""
+        rows, columns = inverse_scales(*fitted, bits)
+        along, across = (scale.astype(np.float32) for scale in fitted)
+        return cls(
+            (rows, share.table(columns)),
+            (along, share.table(across)),
+            part_of(along, across, bits),
+        )
 
 
 def add_squares(units: Units, start: int, along: I64, table: I64) -> None:

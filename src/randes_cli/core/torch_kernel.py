@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.arrays import F32, Array, Bools, Raw
 from randes_cli.core.convert import BEYOND, LARGEST
 from randes_cli.core.energy import PART_BITS, Energy
+from randes_cli.core.fused_back import Back, Came
 from randes_cli.core.fused_run import Chunk, Made, Step
 from randes_cli.core.kernel import (
     GRID_LIMIT,
@@ -140,6 +141,12 @@ class TorchKernel:
         return view[:nbytes], peak
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return None
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        return None
+
+    def back(self, chunk: Chunk, how: Back) -> Came | None:
         return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:

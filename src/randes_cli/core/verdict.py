@@ -7,6 +7,10 @@ a like cosine, and what they kept of their fine-tuned selves' accuracy, say more
 Noise of other tasks (interference) and of few bits (rounding) make the same cosine and do not
 weigh the same: a delta of its own at 1 bit has 0.80, and lost as much as interference at 0.55. The
 bands are cut so that the ranges hold for both.
+
+The same noise hurts a model more the longer its delta is beside its base: deltas up to a sixth of
+their base's length were measured as near, from a quarter to three eighths as far (a decoder). Of
+longer ones nothing was; small decoders that recite, at 0.46, came back as gibberish.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ WHY = "docs/method.md, What to expect"
 _ALONE = 0.999
 #: Names that a line lists.
 _MOST_NAMES = 3
+#: Lengths beside the base up to which deltas are near, and up to which any were measured.
+NEAR, FAR = 0.2, 0.4
 
 
 class Verdict(NamedTuple):
@@ -40,6 +46,10 @@ class Verdict(NamedTuple):
     kept: tuple[float, float] | None = None
     far: tuple[float, float] | None = None
 
+    def range(self, length: float | None) -> tuple[float, float] | None:
+        """The shares that models kept whose deltas are as long; of near ones where it is None."""
+        return self.kept if length is None or length <= NEAR else self.far
+
 
 ALL = Verdict("all", 0.9, (0.99, 1.0), (0.99, 1.0))
 NEARLY_ALL = Verdict("nearly all", 0.6, (0.98, 1.0), (0.93, 0.98))
@@ -47,23 +57,38 @@ MOST = Verdict("most", 0.3, (0.96, 1.0), (0.77, 0.91))
 MUCH = Verdict("much", 0.15, (0.91, 1.0))
 PART = Verdict("part", 0.08, (0.83, 0.99))
 UNKNOWN = Verdict("an unknown share", -1.0)
+#: Of deltas longer than any that were measured.
+FAR_OUT = Verdict("an unmeasured share", -1.0)
 LOST = Verdict("nothing", -1.0)
 
 #: The best first.
 BANDS = (ALL, NEARLY_ALL, MOST, MUCH, PART, UNKNOWN)
+_ORDER = (*BANDS, FAR_OUT, LOST)
 
 
-def judge(cosine: float, *, decorrelates: bool = True, factors: bool = False) -> Verdict:
+def judge(
+    cosine: float,
+    length: float | None = None,
+    *,
+    decorrelates: bool = True,
+    factors: bool = False,
+) -> Verdict:
     """The verdict of a predicted cosine.
 
-    `decorrelates`: whether the transform flips every element by itself or by row and column; what
-    others leave of a cosine was measured to say nothing of accuracy. `factors`: whether factors of
-    low rank were superposed, whose product has about the square of their cosine.
+    `length`: the delta's beside its base's, where it is known. `decorrelates`: whether the
+    transform flips every element by itself or by row and column; what others leave of a cosine was
+    measured to say nothing of accuracy. `factors`: whether factors of low rank were superposed,
+    whose product has about the square of their cosine.
     """
-    if not decorrelates and cosine < _ALONE:
+    if cosine >= _ALONE:
+        return ALL
+    if not decorrelates:
         return UNKNOWN
     noise = cosine**2 if factors and cosine > 0 else cosine
-    return next((one for one in BANDS if noise >= one.least), UNKNOWN)
+    found = next((one for one in BANDS if noise >= one.least), UNKNOWN)
+    if found is UNKNOWN or length is None or length <= NEAR:
+        return found
+    return FAR_OUT if length > FAR or found.far is None else found
 
 
 def share(pair: tuple[float, float] | None) -> str:
@@ -80,16 +105,25 @@ def kept(task: TaskSummary) -> str:
 
 def by_word(word: str) -> Verdict:
     """The verdict that a task was given."""
-    return next(one for one in (*BANDS, LOST) if one.word == word)
+    return next(one for one in _ORDER if one.word == word)
 
 
 def expectation(tasks: Sequence[TaskSummary]) -> list[tuple[Verdict, str]]:
-    """What to expect of a bank's tasks: a sentence for each verdict, the best first."""
+    """What to expect of a bank's tasks: a sentence for each verdict, the best first.
+
+    Those with long deltas have sentences of their own.
+    """
     made = []
-    for verdict in (*BANDS, LOST):
-        found = [task for task in tasks if task.verdict == verdict.word]
-        if found:
-            made.append((verdict, _sentence(verdict, [task.name for task in found], len(tasks))))
+    for verdict in _ORDER:
+        for known, long in ((False, False), (True, False), (True, True)):
+            found = [
+                task
+                for task in tasks
+                if task.verdict == verdict.word
+                and (task.length is not None, _is_long(task)) == (known, long)
+            ]
+            if found:
+                made.append((verdict, _sentence(verdict, found, len(tasks))))
     return made
 
 
@@ -98,22 +132,55 @@ def sentences(tasks: Sequence[TaskSummary]) -> list[str]:
     return [sentence for _, sentence in expectation(tasks)]
 
 
-def _all(count: int) -> str:
-    return "both" if count == 2 else f"all {count}"
+def _is_long(task: TaskSummary) -> bool:
+    return task.length is not None and task.length > NEAR
 
 
-def _sentence(verdict: Verdict, names: Sequence[str], count: int) -> str:
-    if len(names) == count:
-        who = "the task keeps" if count == 1 else f"{_all(count)} tasks keep"
-    else:
-        some = f" ({', '.join(names)})" if len(names) <= _MOST_NAMES else ""
-        who = f"{len(names)} task{'s keep' if len(names) > 1 else ' keeps'}"
-        who = who.replace(" keep", f"{some} keep", 1)
-    text = f"{who} {verdict.word} of {'their' if len(names) > 1 else 'its'} accuracy"
+def _sentence(verdict: Verdict, tasks: Sequence[TaskSummary], count: int) -> str:
+    """What to expect of tasks of one verdict, of `count` in all."""
+    whose = "their" if len(tasks) > 1 else "its"
+    text = f"{_who([task.name for task in tasks], count)} {verdict.word} of {whose} accuracy"
     if verdict is LOST:
         return text
+    so = "so evaluate before you rely on it"
+    if verdict is FAR_OUT:
+        longest = max(task.length or 0.0 for task in tasks)
+        return (
+            f"{text}: no model with so long a delta ({longest:.2f} of its base's length) was "
+            f"measured at such noise, {so}"
+        )
     if verdict.kept is None:
-        return f"{text}: no model was measured at such noise, so evaluate before you rely on it"
+        return f"{text}: no model was measured at such noise, {so}"
+    if _is_long(tasks[0]):
+        return f"{text}: {share(verdict.far)} in measured cases with deltas as long"
+    text = f"{text}: {share(verdict.kept)} in measured cases"
+    if tasks[0].length is not None or verdict.far == verdict.kept:
+        return text
     more = "less" if verdict.far is None else share(verdict.far)
-    apart = "" if verdict.far == verdict.kept else f", {more} where deltas were long"
-    return f"{text}: {share(verdict.kept)} in measured cases{apart}"
+    return f"{text}, {more} where deltas were long"
+
+
+def _who(names: Sequence[str], count: int) -> str:
+    """Some or all of `count` tasks as the subject of a sentence, with its verb."""
+    if len(names) == count:
+        every = "both" if count == 2 else f"all {count}"
+        return "the task keeps" if count == 1 else f"{every} tasks keep"
+    some = f" ({', '.join(names)})" if len(names) <= _MOST_NAMES else ""
+    return f"{len(names)} tasks{some} keep" if len(names) > 1 else f"1 task{some} keeps"
+
+
+def approximate(tasks: Sequence[TaskSummary]) -> list[str]:
+    """Which predictions are approximate, and why: a line for each reason."""
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        for reason in filter(None, task.approximate.split("; ")):
+            found.setdefault(reason, []).append(task.name)
+    return [f"{_predictions(names, len(tasks))}: {reason}" for reason, names in found.items()]
+
+
+def _predictions(names: Sequence[str], count: int) -> str:
+    if len(names) == count:
+        return "the prediction is approximate" if count == 1 else "the predictions are approximate"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    some = ", ".join(names[:_MOST_NAMES])
+    return f"what is predicted of {some}{more} is approximate"

@@ -14,13 +14,16 @@ from randes_cli.files.disk import OutputFile, wrap_os_error
 from randes_cli.files.guard import check_steady, refuse_input
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.lock import output_lock
+from randes_cli.files.passing import passing_folder
 from randes_cli.files.system import FLAGS, NO_FOLLOW, NO_WAIT, POSIX, free_bytes, lock, set_mode
 from randes_cli.files.upload import check_upload, passing_place, upload
 from randes_cli.interrupts import unstoppable
+from randes_cli.workers import Progress, no_progress
 
 __all__ = [
     "OutputFile",
     "atomic_file",
+    "check_shared_space",
     "check_space",
     "check_target",
     "in_use",
@@ -30,7 +33,7 @@ __all__ = [
     "write_whole",
 ]
 
-_SUFFIX = ".randes-tmp"
+TEMPORARY = ".randes-tmp"
 
 
 def check_target(path: Place, *, force: bool) -> None:
@@ -69,13 +72,28 @@ def check_space(out: Place, need: int) -> None:
         free = free_bytes(folder)
     except OSError as error:
         raise wrap_os_error(error, folder, "asking for free space") from error
-    if free is not None and free < need:
-        raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
+    if free is None or free >= need:
+        return
+    if isinstance(out, RemotePath):
+        raise NoSpace(
+            f"{folder}: {need} bytes needed, {free} free; {out} is made there before it is "
+            "uploaded: name a folder with room in TMPDIR, or a smaller --max-shard-size"
+        )
+    raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
+
+
+def check_shared_space(out: Place, need: int) -> None:
+    """The same for what the workers of a cluster make; in a store each has its own shard at hand.
+
+    Whether there is room for that is asked where it is.
+    """
+    if isinstance(out, Path):
+        check_space(out, need)
 
 
 def _sibling(path: Path) -> Path:
     """A name for a temporary file beside `path`; `remove_stale` knows it."""
-    return path.parent / f".{path.name}.{os.urandom(6).hex()}{_SUFFIX}"
+    return path.parent / f".{path.name}.{os.urandom(6).hex()}{TEMPORARY}"
 
 
 @contextlib.contextmanager
@@ -84,7 +102,11 @@ def passing_name(path: Place) -> Iterator[Path]:
 
     For an output in a store it is among the temporary files here.
     """
-    made = _sibling(passing_place() / path.name if isinstance(path, RemotePath) else path)
+    if isinstance(path, RemotePath):
+        with passing_folder() as folder:
+            yield folder / f"new.{path.name}"
+        return
+    made = _sibling(path)
     try:
         yield made
     finally:
@@ -92,8 +114,11 @@ def passing_name(path: Place) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def in_use(passing: Path) -> Iterator[None]:
+def in_use(passing: Place) -> Iterator[None]:
     """Keep a passing file's lock, which tells who looks for what the dead left that it is used."""
+    if isinstance(passing, RemotePath):
+        yield
+        return
     fd = os.open(passing, os.O_RDWR | FLAGS)
     try:
         with contextlib.suppress(OSError):  # file systems without locks
@@ -108,7 +133,7 @@ def remove_stale(path: Path) -> None:
     prefix = f"{path.name.lstrip('.')}."
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
-            hidden = entry.name.startswith(".") and entry.name.endswith(_SUFFIX)
+            hidden = entry.name.startswith(".") and entry.name.endswith(TEMPORARY)
             if hidden and entry.name.lstrip(".").startswith(prefix):
                 _remove_unlocked(Path(entry.path))
 
@@ -147,7 +172,9 @@ def _keep_mode(fd: int, temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Place, *, force: bool) -> Iterator[OutputFile]:
+def atomic_file(
+    path: Place, *, force: bool, progress: Progress = no_progress
+) -> Iterator[OutputFile]:
     """A temporary file beside `path` that becomes `path` when the block ends well.
 
     The rename is the commit: before it nothing but the temporary file was touched, after it
@@ -162,7 +189,7 @@ def atomic_file(path: Place, *, force: bool) -> Iterator[OutputFile]:
         with passing_name(path) as here:
             with _temporary(here, force=True) as file:
                 yield file
-            upload(here, path, force=force)
+            upload(here, path, force=force, progress=progress)
         return
     with output_lock(path):
         remove_stale(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank_keys import (
@@ -16,8 +17,8 @@ from randes_cli.files.bank_keys import (
     cut_key,
     file_key,
     own_key,
-    parse_key,
     sealed_tensors,
+    sum_dtype,
     sum_key,
     sum_tensor,
 )
@@ -46,8 +47,8 @@ def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> No
         size = DIGEST_BYTES * sum(map(chunk_count, base.values()))
         expect(BASE_DIGESTS, "U8", (size,))
     summable = {name: tensor for name, tensor in base.items() if superposable(tensor)}
-    for found in tensors.values():
-        if parse_key(found.name).kind == "sum":
+    for key, found in tensors.items():
+        if key.startswith("sum/"):
             _check_sum(found, manifest, summable, expect)
     _check_units(manifest, tensors)
     _check_sums(manifest, summable, tensors)
@@ -106,25 +107,36 @@ def _check_sum(
 ) -> None:
     """Whether a superposition is of a group and a tensor of this bank, and as wide as it says."""
     name = found.name
-    _, group, tensor = parse_key(name)
-    base = summable.get(tensor)
-    if not (group.isascii() and group.isdigit() and group == str(int(group[:8]))):
-        raise BankDamaged(f"{name!r} is of no group of this bank")
-    if int(group) >= manifest.groups:
+    _, _, rest = name.partition("/")
+    owner, _, tensor = rest.partition("/")
+    base, group = summable.get(tensor), _group(owner)
+    if group is None or group >= manifest.groups:
         raise BankDamaged(f"{name!r} is of no group of this bank")
     if base is None:
         raise BankDamaged(f"{name!r} does not match the base")
     sealed = found.dtype == "U8"
-    share = share_of(base, int(group), manifest.shares)
-    wanted = sum_tensor(int(group), base, manifest.widths.get(tensor, manifest.bits), share)
-    if not sealed and wanted.shape != found.shape:
+    if not sealed and found.shape != _shape_of(base, group, manifest):
         raise BankDamaged(f"{name!r} does not match the base")
     if tensor not in manifest.steps:
         raise BankDamaged(f"manifest: steps[{tensor!r}] is missing")
-    if not sealed and wanted.dtype != found.dtype:
+    if not sealed and found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
         raise BankDamaged(f"{name!r} has another width than the manifest says")
     if sealed:
-        _check_seal(int(group), found, manifest, base, expect)
+        _check_seal(group, found, manifest, base, expect)
+
+
+@lru_cache
+def _group(owner: str) -> int | None:
+    """The group that a part of a name stands for."""
+    known = owner.isascii() and owner.isdigit() and owner == str(int(owner[:8]))
+    return int(owner) if known else None
+
+
+def _shape_of(base: TensorInfo, group: int, manifest: Manifest) -> tuple[int, ...]:
+    """The shape of a live superposition."""
+    if group not in manifest.shares:
+        return base.shape
+    return sum_tensor(group, base, manifest.bits, share_of(base, group, manifest.shares)).shape
 
 
 def _check_seal(
@@ -162,9 +174,9 @@ def _check_sums(
     for task in manifest.tasks:
         nothing = task.unchanged | task.absent | task.own.keys()
         absent[task.group] = absent.get(task.group, nothing) & nothing
-    for name in summable:
-        for group, names in absent.items():
-            if name not in names and sum_key(group, name) not in tensors:
+    for group, names in absent.items():
+        for name in summable:
+            if f"sum/{group}/{name}" not in tensors and name not in names:
                 raise BankDamaged(f"tensor {sum_key(group, name)!r} is missing")
 
 

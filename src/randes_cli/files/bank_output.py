@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import os
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from randes_cli.errors import MissingError, RandesError
-from randes_cli.files.atomic import OutputFile, atomic_file, passing_name
+from randes_cli.files.atomic import TEMPORARY, OutputFile, atomic_file, passing_name
 from randes_cli.files.bank_keys import MANIFEST
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.shards import shard_folder, shard_key
-from randes_cli.files.stored_shards import StoredShards
+from randes_cli.files.stored_shards import StoredShards, remove_stored
 from randes_cli.files.weight_file import open_weights
+from randes_cli.workers import Progress, no_progress
 
 
 class BankOutput:
@@ -38,6 +41,7 @@ class BankOutput:
 
     def reserve(self, size: int) -> None:
         """Take room for a bank of one file; shards take theirs when they begin."""
+        self.folder.total = size
         if self.most is None:
             self.index.reserve(size)
 
@@ -57,7 +61,9 @@ class BankOutput:
 
 
 @contextlib.contextmanager
-def bank_output(path: Place, *, force: bool, most: int | None) -> Iterator[BankOutput]:
+def bank_output(
+    path: Place, *, force: bool, most: int | None, progress: Progress = no_progress
+) -> Iterator[BankOutput]:
     """A bank that appears at `path` when the block ends well, by one rename; see `atomic_file`.
 
     Shards get their names before it, and those that no index names any more go after it (in a
@@ -66,7 +72,10 @@ def bank_output(path: Place, *, force: bool, most: int | None) -> Iterator[BankO
     made: BankOutput | None = None
     committed = False
     try:
-        with _shards(path) as folder, atomic_file(path, force=force) as index:
+        with (
+            _shards(path, progress) as folder,
+            _index(path, force, progress if most is None else no_progress) as index,
+        ):
             made = BankOutput(path, index, most, folder)
             yield made
         committed = True
@@ -75,15 +84,25 @@ def bank_output(path: Place, *, force: bool, most: int | None) -> Iterator[BankO
             made.end(committed=committed)
 
 
+def _index(path: Place, force: bool, progress: Progress) -> AbstractContextManager[OutputFile]:
+    """The file that takes the bank's name. What is renamed here takes no time to speak of."""
+    if isinstance(path, RemotePath):
+        return atomic_file(path, force=force, progress=progress)
+    return atomic_file(path, force=force)
+
+
 @contextlib.contextmanager
-def passing_bank(path: Place) -> Iterator[Path]:
-    """A name beside `path` (of one in a store: here) for a bank that goes when the block ends."""
-    with contextlib.ExitStack() as stack:
-        if isinstance(path, RemotePath):
-            live = stack.enter_context(passing_folder()) / path.name
-        else:
-            remove_passing(path)
-            live = stack.enter_context(passing_name(path))
+def passing_bank(path: Place) -> Iterator[Place]:
+    """A name beside `path`, for workers too, of a bank that goes when the block ends."""
+    if isinstance(path, RemotePath):
+        there = path.with_name(f".{path.name}.{os.urandom(6).hex()}{TEMPORARY}")
+        try:
+            yield there
+        finally:
+            remove_stored(there)
+        return
+    remove_passing(path)
+    with passing_name(path) as live:
         try:
             yield live
         finally:
@@ -96,7 +115,7 @@ def remove_passing(path: Path) -> None:
 
     The caller holds the lock of its name.
     """
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.randes-tmp.d"):
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}.d"):
         if not folder.with_suffix("").exists():
             prune(unnamed(folder, ()), folder)
 
@@ -112,13 +131,13 @@ def shard_maker(path: Place) -> Iterator[ShardFolder]:
 
 
 @contextlib.contextmanager
-def _shards(path: Place) -> Iterator[ShardFolder]:
+def _shards(path: Place, progress: Progress) -> Iterator[ShardFolder]:
     """Where shards are made."""
     if not isinstance(path, RemotePath):
         yield ShardFolder(path)
         return
     with passing_folder() as here:
-        yield StoredShards(path, here / path.name)
+        yield StoredShards(path, here / path.name, progress)
 
 
 def shard_names(path: Place) -> list[str] | None:

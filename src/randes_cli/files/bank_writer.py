@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from randes_cli.core.arrays import Raw
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import OutputFile
 from randes_cli.files.bank_index import readable, write_index
@@ -28,6 +27,7 @@ from randes_cli.files.shards import (
     part_of,
     shard_key,
 )
+from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.limits import MOST_HEADER
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 
@@ -74,7 +74,7 @@ class _File:
         self.made: str | None = None
 
 
-class BankWriter:
+class BankWriter(TensorSink):
     """Lays out and writes a new bank: into one file, or into shards and their index.
 
     `room` is the header's in one file. Where shards end follows from the order in which tensors
@@ -120,7 +120,7 @@ class BankWriter:
         """
         self.place(old.header.tensors[key])
         self._old = old if in_place else self._old
-        self._files[self._of[key]].container.set_digests(key, old.digests(key))
+        self.container_of(key).set_digests(key, old.digests(key))
 
     def close_shard(self) -> None:
         """Nothing more comes into the shard at hand."""
@@ -144,10 +144,6 @@ class BankWriter:
         """Files that the bank has so far, its index among them."""
         return len(self._files) + (self.out.most is not None)
 
-    def placed(self, key: str) -> bool:
-        """Whether the bank has this tensor."""
-        return key in self._of
-
     def address(self, key: str) -> tuple[int, int]:
         """Where a tensor lies: the number of its file, and the offset among its data."""
         number = self._of[key]
@@ -157,7 +153,9 @@ class BankWriter:
         """Whether a tensor's bytes are there already, in a shard that stays."""
         return self._files[self._of[key]].reused is not None
 
-    # Writing
+    def container_of(self, key: str) -> Container:
+        """The layout of the file that a tensor is in."""
+        return self._files[self._of[key]].container
 
     # What workers elsewhere make
 
@@ -186,6 +184,8 @@ class BankWriter:
             file.made = made
             self.out.folder.note(made)
 
+    # Writing
+
     @contextlib.contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
@@ -195,6 +195,19 @@ class BankWriter:
             return
         with self._begun(file).opened() as out:
             yield out, file.head + file.container.starts[key]
+
+    @contextlib.contextmanager
+    def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors, whose files stay open together."""
+        numbers = [self._of[key] for key in keys]
+        with contextlib.ExitStack() as opened:
+            outs = {}
+            for number in dict.fromkeys(numbers):
+                single = self.out.most is None
+                shard = None if single else self._begun(self._files[number]).opened()
+                outs[number] = opened.enter_context(shard) if shard else self.out.index
+            places = ((self._files[n], outs[n], key) for n, key in zip(numbers, keys, strict=True))
+            yield [(out, file.head + file.container.starts[key]) for file, out, key in places]
 
     def _begun(self, file: _File) -> NewShard:
         """The temporary file of a shard. One that may still grow has no header yet."""
@@ -212,29 +225,10 @@ class BankWriter:
             out.resize(size)
         return made
 
-    def write(self, key: str, start: int, data: object) -> None:
-        """Write bytes of a placed tensor from byte `start` of its data."""
-        with self.file_of(key) as (out, offset):
-            out.write_at(data, offset + start)
-
-    def read(self, key: str, start: int, out: Raw) -> None:
-        """Fill `out` with bytes of a tensor that were written."""
-        with self.file_of(key) as (file, offset):
-            file.read_at(out, offset + start)
-
-    def set_digest(self, key: str, chunk: int, value: bytes) -> None:
-        """Record the digest of one chunk."""
-        self._files[self._of[key]].container.set_digest(key, chunk, value)
-
     def add_whole(self, tensor: TensorInfo, data: bytes) -> None:
         """Place and write a tensor whose data are at hand."""
         self.place(tensor)
         self.write_whole(tensor, data)
-
-    def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
-        """Write a placed tensor whose data are at hand."""
-        self.write(tensor.name, 0, data)
-        self._files[self._of[tensor.name]].container.digest_whole(tensor, data)
 
     # Finishing
 

@@ -15,7 +15,7 @@ from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.files.location import Place, RemotePath, recorded_place
 from randes_cli.files.records import TaskRecord
-from randes_cli.files.shared import Retied, all_names
+from randes_cli.files.shared import all_names, retied
 from randes_cli.files.source import Source, ZeroBase, place_of
 from randes_cli.files.sources import Sources
 from randes_cli.files.store import look_up
@@ -37,7 +37,7 @@ class BankBase:
     @property
     def whole(self) -> Source:
         """The same under all names that its tensors have."""
-        return Retied(self, self.ties) if self.ties else self
+        return retied(self, self.ties)
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""

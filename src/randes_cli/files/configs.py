@@ -15,9 +15,7 @@ from typing import Any
 from randes_cli.files.header import parse_json
 from randes_cli.files.side_files import SideFile
 from randes_cli.fit import resized
-from randes_cli.specs import TensorInfo
-
-Tensors = Mapping[str, TensorInfo]
+from randes_cli.specs import Tensors
 
 _POSITIONS = re.compile(r"wpe|position")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")

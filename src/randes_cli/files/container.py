@@ -52,9 +52,9 @@ class Container:
         at = self._first[key] + DIGEST_BYTES * chunk
         self._digests[at : at + DIGEST_BYTES] = value
 
-    def set_digests(self, key: str, values: bytes) -> None:
-        """Record the digests of all chunks of a tensor, joined."""
-        at = self._first[key]
+    def set_digests(self, key: str, values: bytes, first: int = 0) -> None:
+        """Record the digests of chunks of a tensor from the first on, joined."""
+        at = self._first[key] + DIGEST_BYTES * first
         self._digests[at : at + len(values)] = values
 
     def digest_whole(self, tensor: TensorInfo, data: bytes) -> None:
@@ -63,6 +63,11 @@ class Container:
         for number, rect in enumerate(chunks(*tensor.matrix)):
             piece = data[rect.start * size : (rect.start + rect.elements) * size]
             self.set_digest(tensor.name, number, digest(piece))
+
+    def digests_of(self, tensor: TensorInfo) -> bytes:
+        """Those of all chunks of a tensor, joined."""
+        at = self._first[tensor.name]
+        return bytes(self._digests[at : at + DIGEST_BYTES * chunk_count(tensor)])
 
     @property
     def digests(self) -> bytes:

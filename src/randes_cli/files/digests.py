@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from math import prod
 
 import xxhash
 
@@ -25,10 +26,16 @@ def digest(data: object) -> bytes:
 
 def chunk_count(tensor: TensorInfo) -> int:
     """Number of chunks, and so of digests, of a tensor (`plan.chunks` lists them)."""
-    elements = tensor.elements
+    return _chunk_count(tensor.shape)
+
+
+@lru_cache(maxsize=2**12)
+def _chunk_count(shape: tuple[int, ...]) -> int:
+    """Models have many tensors of few shapes."""
+    elements = prod(shape)
     if elements <= CHUNK_ELEMENTS:
         return min(1, elements)
-    rows, cols = tensor.matrix
+    rows, cols = TensorInfo("", "U8", shape).matrix
     if cols > CHUNK_ELEMENTS:
         return rows * -(-cols // CHUNK_ELEMENTS)
     return -(-rows // (CHUNK_ELEMENTS // cols))

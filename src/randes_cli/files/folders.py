@@ -28,6 +28,7 @@ from randes_cli.files.weight_names import (
     is_index,
     kind_of,
     no_weights,
+    process_parts,
     shard_of_many,
     target_name,
     variants,
@@ -265,6 +266,11 @@ def _choose(folder: Path, found: list[Path]) -> tuple[Path, str]:
             )
         if len(tensors := [p for p in found if kind_of(p) == kind]) == 1:
             return tensors[0], ""
+        if parts := process_parts(tensors):
+            raise CheckpointError(
+                f"{folder}: has {len(parts)} parts of one model, one for each process "
+                f"({parts[0].name} …); join them with the program that wrote them"
+            )
         if tensors:
             some = ", ".join(path.name for path in tensors[:3])
             raise CheckpointError(f"{folder}: has {len(tensors)} weight files ({some}); name one")

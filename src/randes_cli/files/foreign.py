@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path
 
 from randes_cli.errors import CheckpointError
+from randes_cli.files.kinds import PICKLED
 
 #: Beginnings of pickles, protocols 2 to 5.
-_PICKLED = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _ZIP = b"PK\x03\x04"
 _MAGIC = (
     (b"\x93NUMPY", "a NumPy array (.npy)"),
@@ -42,7 +42,7 @@ def is_pickle(path: Path) -> bool:
     if head[257:262] == b"ustar":
         kind = "a NeMo archive" if path.suffix == ".nemo" else "a tar archive"
         raise CheckpointError(f"{path}: {kind}: unpack it, and {_GIVE}")
-    return head.startswith(_PICKLED)
+    return head.startswith(PICKLED)
 
 
 def _is_zipped_pickle(path: Path) -> bool:

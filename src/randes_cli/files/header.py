@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
 from operator import itemgetter
 from typing import Any
 
 from randes_cli.errors import CheckpointError, InputOutputError
+from randes_cli.files.plain_header import Rows, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import CONTROL, LONGEST_NAME, MOST_HEADER, is_text
 from randes_cli.specs import ITEM_SIZE, TensorInfo
@@ -91,18 +92,22 @@ _DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x2D for byte in range(256))
 _LONG_RUN = b"0" * (_MOST_DIGITS + 1)
 
 
+def _decoder(parse_int: Callable[[str], int]) -> json.JSONDecoder:
+    """A reader of strict JSON."""
+    return json.JSONDecoder(
+        object_pairs_hook=_unique,
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        parse_int=parse_int,
+    )
+
+
 def parse_json(data: bytes) -> Any:
     """Strict JSON: UTF-8, no key twice, no boundless number. Raises ValueError with the reason."""
     # A look at every integer would take as long as all the rest, so it is for odd files alone.
     look = _LONG_RUN in data.translate(_DIGITS)
     try:
-        made = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_whole if look else int,
-        )
+        made = _decoder(_whole if look else int).decode(data.decode("utf-8"))
         if _SURROGATE.search(data):
             json.dumps(made, ensure_ascii=False).encode()
         return made
@@ -164,29 +169,61 @@ def parse_header(data: bytes, *, file_size: int | None = None) -> Header:
     `file_size` None: of a file that is not at hand; it is as long as its tensors say.
     Raises ValueError with the reason.
     """
+    metadata, (tensors, starts, stops) = _plain(data) or _any(data)
+    size = 8 + len(data)
+    if starts != [0, *stops[:-1]][: len(starts)]:
+        pairs = zip(tensors, starts, [0, *stops], strict=False)
+        name = next(tensor.name for tensor, start, end in pairs if start != end)
+        raise ValueError(f"tensor {name[:200]!r}: its data overlap or leave a hole")
+    end = size + (stops[-1] if stops else 0)
+    if file_size is not None and end != file_size:
+        kind = "truncated" if end > file_size else "followed by other bytes"
+        raise ValueError(f"{kind}: {end} bytes declared, {file_size} there")
+    names = [tensor.name for tensor in tensors]
+    return Header(
+        dict(zip(names, tensors, strict=True)),
+        dict(zip(names, map(size.__add__, starts), strict=True)),
+        metadata,
+        size,
+        end,
+    )
+
+
+_METADATA = '{"__metadata__":'
+
+
+def _plain(data: bytes) -> tuple[dict[str, str], Rows] | None:
+    """Metadata and tensors of a header as writers make it; None where it is not quite so."""
+    if not data.isascii():
+        return None
+    text, metadata, end = data.decode("ascii"), dict[str, str](), 0
+    if text.startswith(_METADATA):
+        try:
+            found, end = _decoder(int).raw_decode(text, len(_METADATA) + (text[16:17] == " "))
+        except (ValueError, RecursionError):
+            return None
+        if not _is_metadata(found) or text[end : end + 1] != "," or _SURROGATE.search(data, 0, end):
+            return None
+        metadata = found
+    rows = plain_rows(text[end + 1 :].lstrip(" "), longest=_LONGEST_KEY)
+    return None if rows is None or text[:1] != "{" else (metadata, rows)
+
+
+def _any(data: bytes) -> tuple[dict[str, str], Rows]:
+    """The same of every header. Raises ValueError."""
     entries = parse_json(data)
     if not isinstance(entries, dict):
         raise ValueError("the header is not a JSON object")
     metadata = entries.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    if not _is_metadata(metadata):
         raise ValueError("__metadata__ is not a map of strings")
     rows = sorted((_entry(*item) for item in entries.items()), key=itemgetter(1, 2))
-    size = 8 + len(data)
-    position = 0
-    for tensor, start, stop in rows:
-        if start != position:
-            raise ValueError(f"tensor {tensor.name[:200]!r}: its data overlap or leave a hole")
-        position = stop
-    if file_size is not None and size + position != file_size:
-        kind = "truncated" if size + position > file_size else "followed by other bytes"
-        raise ValueError(f"{kind}: {size + position} bytes declared, {file_size} there")
-    return Header(
-        {tensor.name: tensor for tensor, _, _ in rows},
-        {tensor.name: size + start for tensor, start, _ in rows},
-        metadata,
-        size,
-        size + position,
-    )
+    tensors, starts, stops = ([row[column] for row in rows] for column in range(3))
+    return metadata, Rows(tensors, starts, stops)  # type: ignore[arg-type]
+
+
+def _is_metadata(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def header_length(prefix: bytes, *, file_size: int) -> int:

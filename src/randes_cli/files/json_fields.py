@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from randes_cli.core.grid import LIMIT
 from randes_cli.errors import BankDamaged
@@ -106,13 +106,12 @@ class Fields:
 
     def map(self, key: str, check: Callable[[object], T | None]) -> dict[str, T]:
         """An object whose values `check` takes; it gives None for a bad one."""
-        made = {}
-        for name, value in self.get(key, dict).items():
-            checked = check(value)
+        found = self.get(key, dict)
+        made = dict(zip(found, map(check, found.values()), strict=True))
+        for name, checked in made.items():
             if checked is None:
                 raise self.fail(f"{key}[{name[:100]!r}]", "is not valid")
-            made[name] = checked
-        return made
+        return cast("dict[str, T]", made)
 
     def list(self, key: str, check: Callable[[object], T | None]) -> list[T]:
         made = []
@@ -122,6 +121,10 @@ class Fields:
                 raise self.fail(f"{key}[{position}]", "is not valid")
             made.append(checked)
         return made
+
+
+_COUNT_END = 2**63
+_STEP = LIMITS["step"]
 
 
 def as_number(value: object, most: float) -> float | None:
@@ -146,7 +149,7 @@ def as_shape(value: object) -> tuple[int, ...] | None:
     if not isinstance(value, list) or len(value) > 64:
         return None
     for length in value:
-        if type(length) is not int or not 0 <= length < 2**63:
+        if type(length) is not int or not 0 <= length < _COUNT_END:
             return None
     return tuple(value)
 
@@ -176,7 +179,7 @@ def as_name_pair(value: object) -> tuple[str, str] | None:
 
 
 def as_exponent(value: object) -> int | None:
-    return value if LIMITS["step"].holds(value) and isinstance(value, int) else None
+    return value if type(value) is int and _STEP.least <= value <= _STEP.most else None
 
 
 def as_width(value: object) -> int | None:

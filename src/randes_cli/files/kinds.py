@@ -37,7 +37,7 @@ _TRAINING = re.compile(
 )
 _PY = re.compile(r"\w[\w-]*\.py")
 #: Beginnings of pickles (protocols 2 to 5) and of what a system would run.
-_PICKLED = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+PICKLED = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _RUNS = (b"#!", b"\x7fELF", b"MZ", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
 _ARCHIVES = (b"PK\x03\x04", b"\x89HDF", b"GGUF")
 #: Of a file that is no text to be sure, text alone.
@@ -78,7 +78,7 @@ def kind_of_content(name: str, content: bytes) -> str | None:
     A name that says data (``.npy``, ``.model``) may hold any bytes but a pickle, an archive of
     weights or a program; every other name stands for text.
     """
-    if content.startswith(_PICKLED):
+    if content.startswith(PICKLED):
         return PICKLE
     if content.startswith(_RUNS) and not is_code(name):
         return CODE
@@ -124,4 +124,4 @@ def _objects(content: bytes) -> bool:
 
 
 def _of_objects(header: bytes) -> bool:
-    return b"'|O'" in header or b"'O'" in header or header.startswith(_PICKLED)
+    return b"'|O'" in header or b"'O'" in header or header.startswith(PICKLED)

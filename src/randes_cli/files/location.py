@@ -117,14 +117,6 @@ def as_place(text: str) -> Place:
     return RemotePath(f"{scheme}://{rest}")
 
 
-def local_path(text: str) -> Path:
-    """A path here. Raises UsageError for an address: what is written there takes many files."""
-    place = as_place(text)
-    if isinstance(place, RemotePath):
-        raise UsageError(f"{place}: checkpoints are written here; name a folder, and copy it there")
-    return place
-
-
 def recorded_place(source: str) -> RemotePath | None:
     """The address that a manifest's source is, where it is one that randes follows."""
     found = _ADDRESS.fullmatch(source)

@@ -9,12 +9,10 @@ the record keeps the pair so that the task gets its own names back.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from randes_cli.core.arrays import Raw
-from randes_cli.files.source import Source, place_of
-from randes_cli.specs import TensorInfo
+from randes_cli.files.source import Renamed, Source
 
 #: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.
 _MOST_WORDS = 6
@@ -52,8 +50,25 @@ def _beginnings(name: str) -> Iterable[tuple[str, str]]:
             return
 
 
+def _parted(theirs: str, ours: str) -> tuple[str, str]:
+    """Two prefixes without the words that both end with: what really differs."""
+    left, right = theirs.split(".")[:-1], ours.split(".")[:-1]
+    while left and right and left[-1] == right[-1]:
+        left, right = left[:-1], right[:-1]
+    return ".".join(left), ".".join(right)
+
+
+def _is_wrapping(theirs: str, ours: str) -> bool:
+    """Whether prefixes may be of one module: not of two layers of one model."""
+    left, right = (part.rpartition(".")[2] for part in _parted(theirs, ours))
+    return not (left.isdigit() and right.isdigit())
+
+
 def guess_prefix(base: Collection[str], given: Collection[str]) -> tuple[str, str] | None:
-    """(prefix to take off, prefix to put on) that turns most given names into the base's."""
+    """(prefix to take off, prefix to put on) that turns most given names into the base's.
+
+    None where the base has two places that fit as well, by names and (of mappings) by shapes.
+    """
     endings: dict[str, set[str]] = {}
     for name in base:
         for prefix, rest in _beginnings(name):
@@ -66,9 +81,33 @@ def guess_prefix(base: Collection[str], given: Collection[str]) -> tuple[str, st
         for prefix, rest in _beginnings(name)
         if len(endings.get(rest, ())) <= _MOST_BEGINNINGS
         for ours in endings.get(rest, ())
+        if _is_wrapping(prefix, ours)
     )
     best = max(votes, key=lambda pair: (votes[pair], -sum(map(len, pair))), default=None)
-    return best if best and best[0] != best[1] else None
+    if best is None or best[0] == best[1]:
+        return None
+    alike = [pair for pair in votes if votes[pair] == votes[best]]
+    rivals = {_parted(*pair): pair for pair in alike if _parted(*pair)[0] == _parted(*best)[0]}
+    return best if len(rivals) < 2 else _of_shapes([best, *rivals.values()], base, given)
+
+
+def _of_shapes(
+    pairs: Sequence[tuple[str, str]], base: Collection[str], given: Collection[str]
+) -> tuple[str, str] | None:
+    """The pair of prefixes under which more shapes agree than under any that means another."""
+    if not isinstance(base, Mapping) or not isinstance(given, Mapping):
+        return None
+    count = {
+        (theirs, ours): sum(
+            getattr(base.get(ours + name[len(theirs) :]), "shape", None) == tensor.shape
+            for name, tensor in given.items()
+            if name.startswith(theirs)
+        )
+        for theirs, ours in pairs
+    }
+    best = max(pairs, key=lambda pair: count[pair])
+    rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
+    return best if all(count[pair] < count[best] for pair in rivals) else None
 
 
 def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
@@ -78,7 +117,7 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
     """
     wanted = set(base)
     alike = sum(name in wanted for name in given)
-    prefix = guess_prefix(wanted, given) if 2 * alike < len(given) else None
+    prefix = guess_prefix(base, given) if 2 * alike < len(given) else None
     if prefix is None:
         return Naming()
     theirs, ours = prefix
@@ -96,22 +135,9 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
     return Naming(prefix, mapped, frozenset(n for n in plain & wanted if n.startswith(ours)))
 
 
-class Renamed:
-    """A checkpoint read under the base's names."""
-
-    def __init__(self, inner: Source, names: Mapping[str, str]) -> None:
-        self._inner, self._names = inner, names
-        self.source, self.metadata = inner.source, inner.metadata
-        ours = {theirs: name for name, theirs in names.items()}
-        self.tensors = {
-            ours.get(name, name): TensorInfo(ours.get(name, name), tensor.dtype, tensor.shape)
-            for name, tensor in inner.tensors.items()
-        }
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
-        self._inner.read(self._names.get(name, name), start, out)
-
-    def place(self, name: str) -> tuple[int, int] | None:
-        """See `place_of`."""
-        return place_of(self._inner, self._names.get(name, name))
+def renamed(checkpoint: Source, names: Mapping[str, str]) -> Source:
+    """A checkpoint read under the base's names, each of which stands for one of its own."""
+    ours = {theirs: name for name, theirs in names.items()}
+    moved = {ours.get(name, name): tensor for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: tensor._replace(name=name) for name, tensor in moved.items()}
+    return Renamed(checkpoint, tensors, names)

@@ -1,30 +1,64 @@
-"""Folders that go when what is done in them has ended, however it ends."""
+"""Folders that go when what is done in them has ended, however it ends.
+
+One whose process was killed stays behind; the next that makes one removes it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.system import FLAGS, NO_FOLLOW, NO_WAIT, lock
 from randes_cli.files.upload import passing_place
 from randes_cli.interrupts import unstoppable
 
+_PREFIX = "randes-"
+#: In such a folder: locked while its process lives, and what is done in it.
+_LOCK, _INSIDE = "lock", "files"
+
 
 @unstoppable
-def _make(made: list[Path], place: str) -> None:
+def _make(made: list[Path], held: list[int], place: Path) -> None:
     try:
-        made.append(Path(tempfile.mkdtemp(prefix="randes-", dir=place)))
+        made.append(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place)))
+        (made[0] / _INSIDE).mkdir()
+        held.append(os.open(made[0] / f"new-{_LOCK}", os.O_RDWR | os.O_CREAT | FLAGS, 0o600))
     except OSError as error:
         raise wrap_os_error(error, place, "making a temporary folder") from error
+    with contextlib.suppress(OSError):  # a file system without locks: then nobody looks
+        lock(held[0], wait=False)
+        (made[0] / f"new-{_LOCK}").rename(made[0] / _LOCK)
 
 
 @unstoppable
-def _remove(made: list[Path]) -> None:
+def _remove(made: list[Path], held: list[int]) -> None:
     for folder in made:
         shutil.rmtree(folder, ignore_errors=True)
+    for fd in held:
+        os.close(fd)
+
+
+def _remove_dead(place: Path) -> None:
+    """Remove folders whose processes were killed."""
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False):
+                _remove_unlocked(Path(entry.path))
+
+
+def _remove_unlocked(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(folder / _LOCK, os.O_RDWR | NO_FOLLOW | NO_WAIT | FLAGS)
+        try:
+            lock(fd, wait=False)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(fd)
 
 
 @contextlib.contextmanager
@@ -34,8 +68,11 @@ def passing_folder() -> Iterator[Path]:
     Raises MissingError, NoSpace, InputOutputError.
     """
     made: list[Path] = []
+    held: list[int] = []
+    place = passing_place()
+    _remove_dead(place)
     try:
-        _make(made, str(passing_place()))
-        yield made[0].resolve()
+        _make(made, held, place)
+        yield (made[0] / _INSIDE).resolve()
     finally:
-        _remove(made)
+        _remove(made, held)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from randes_cli.errors import CheckpointError
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, TensorInfo
 
 #: Endings of tensor names that only quantised checkpoints have, and whose they are.
 _ENDINGS = {
@@ -38,6 +38,9 @@ _CODES = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "F8_E4M3", "F8_E5M2"
 _SCALE = re.compile(r"(^|_)scales?(_\w+)?$", re.IGNORECASE)
 #: Integers of models that are no weights: positions, look-up tables, masks.
 _NO_CODES = re.compile(r"ids?$|ind(ex|ices)$|mask$|buckets?$", re.IGNORECASE)
+_INTEGERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
+#: What keeps its figures in a module of its own beside the weight's (modelopt, Quark).
+_QUANTISER = re.compile(r"\.\w+_quantizer$")
 #: Parameters of models that are called scales and scale no weight.
 _NO_SCALE = ("logit_scale", "layer_scale")
 
@@ -55,6 +58,7 @@ def refuse_quantised(source: str, tensors: Mapping[str, TensorInfo]) -> None:
             codes.setdefault(name.rpartition(".")[0], name)
     for name in tensors:
         module, _, last = name.rpartition(".")
+        module = _QUANTISER.sub("", module)
         if module in codes and _SCALE.search(last) and last not in _NO_SCALE:
             raise CheckpointError(
                 f"{source}: tensors {codes[module]!r} ({tensors[codes[module]].dtype}) and "
@@ -70,6 +74,28 @@ def _refuse_names(source: str, names: Mapping[str, TensorInfo]) -> None:
                 raise CheckpointError(
                     f"{source}: tensor {name!r} belongs to quantised weights ({found}); {_REMEDY}"
                 )
+
+
+def refuse_codes(
+    source: str, base: Mapping[str, TensorInfo], task: Mapping[str, TensorInfo]
+) -> None:
+    """Raise CheckpointError when a task has integers in the place of the base's weights.
+
+    Under the weight's own name, or under others of its module, which lacks the weight.
+    """
+    weights = {n for n, t in base.items() if t.dtype in FLOAT_DTYPES and len(t.shape) > 1}
+    lost = {name.rpartition(".")[0]: name for name in weights if name not in task}
+    for name, tensor in task.items():
+        if tensor.dtype not in _INTEGERS or tensor.elements < 2:
+            continue
+        weight = name if name in weights and not _NO_CODES.search(name) else None
+        if name not in base:
+            weight = weight or lost.get(_QUANTISER.sub("", name.rpartition(".")[0]))
+        if weight is not None:
+            raise CheckpointError(
+                f"{source}: tensor {name!r} ({tensor.dtype}) is in the place of the base's "
+                f"{weight!r} ({base[weight].dtype}): quantised weights; {_REMEDY}"
+            )
 
 
 #: Keys under which a model's configuration says how its weights are quantised.

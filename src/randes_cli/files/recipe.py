@@ -8,8 +8,8 @@
       groups: 2
       bits: 2
 
-Options are named and written as on the command line. Paths are relative to the recipe. What is
-wrong is named with its line.
+Options are named and written as on the command line. Paths are relative to the recipe's folder, or
+else to the current one. What is wrong is named with its line.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Recipe:
 
     @classmethod
     def read(cls, path: StrPath) -> Recipe:
-        """The recipe in a YAML or JSON file, whose relative paths start in its folder.
+        """The recipe in a YAML or JSON file; its relative paths start in its folder, or else here.
 
         Raises MissingError, and UsageError naming the line.
         """
@@ -250,11 +250,15 @@ def _input(node: Node, name: str, source: str, folder: Path) -> TaskInput:
 
 
 def _place(node: Node, source: str, folder: Path) -> str:
-    """A source as seen from here: paths of a recipe start in its folder. Raises MissingError."""
+    """A source as seen from here: a path from the recipe's folder, or else from the current one.
+
+    Raises MissingError.
+    """
     path, _, number = source.rpartition("@")
     inside = folder / source
-    if inside.exists() or (number.isdigit() and (folder / path).exists()):
-        return str(inside)
+    for place in (folder, Path()):
+        if (place / source).exists() or (number.isdigit() and (place / path).exists()):
+            return str(place / source)
     with suppress(RandesError):  # a name in a folder that is here
         if "://" in source or parse_ref(source) is not None:
             return source

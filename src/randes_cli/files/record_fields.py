@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from randes_cli.files.header import is_name
 from randes_cli.files.json_fields import Fields, as_line, as_text, as_typed_shape
 from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
 from randes_cli.files.weight_names import SUFFIXES
-from randes_cli.specs import TensorInfo
-
-Tensors = Mapping[str, TensorInfo]
+from randes_cli.specs import TensorInfo, Tensors
 
 
 def known_names(fields: Fields, key: str, base: Tensors) -> list[str]:

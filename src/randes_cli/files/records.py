@@ -14,7 +14,6 @@ from typing import Any
 from randes_cli.errors import UsageError
 from randes_cli.files.json_fields import Fields, as_dtype, as_line, as_name_pair, as_shape, as_text
 from randes_cli.files.record_fields import (
-    Tensors,
     check_known,
     known_names,
     read_files,
@@ -25,7 +24,7 @@ from randes_cli.files.record_fields import (
 )
 from randes_cli.files.transform_record import seed_limit
 from randes_cli.limits import MOST_COEFFICIENT
-from randes_cli.specs import FLOAT_DTYPES, BaseStorage, TensorInfo, check_task_name
+from randes_cli.specs import FLOAT_DTYPES, BaseStorage, TensorInfo, Tensors, check_task_name
 
 
 @dataclass(frozen=True, slots=True)

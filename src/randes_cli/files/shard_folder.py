@@ -13,21 +13,20 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from randes_cli.errors import UsageError
+from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.disk import OutputFile, wrap_os_error
 from randes_cli.files.guard import refuse_input
 from randes_cli.files.shards import is_shard_file, shard_file
 from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at, set_mode
 from randes_cli.interrupts import unstoppable
 
-#: How temporary files are called; the dot keeps them from being taken for shards.
-_SUFFIX = ".randes-tmp"
 #: Bytes that are compared at a time.
 _PIECE = 2**20
 
 
 def is_temporary(name: str) -> bool:
     """Whether a file in a folder of shards is one that a writer left."""
-    return name.startswith(".") and name.endswith(_SUFFIX)
+    return name.startswith(".") and name.endswith(TEMPORARY)
 
 
 class NewShard:
@@ -78,7 +77,12 @@ class ShardFolder:
     """The folder beside an index, where new shards are made and then get their names.
 
     `prepared`: it is another's, who holds the lock of the bank, and was made ready.
+
+    Attributes:
+        total: bytes that all shards come to, about, for whoever tells of progress.
     """
+
+    total: int | None = None
 
     def __init__(self, bank: Path, *, prepared: bool = False) -> None:
         self.bank, self.path = bank, bank.with_name(f"{bank.name}.d")
@@ -93,7 +97,7 @@ class ShardFolder:
         try:
             self.prepare()
             self._count += 1
-            path = self.path / f".{self._count}.{os.urandom(6).hex()}{_SUFFIX}"
+            path = self.path / f".{self._count}.{os.urandom(6).hex()}{TEMPORARY}"
             made = NewShard(path, keep=len(self._new) < most_open())
         except OSError as error:
             raise wrap_os_error(error, self.path, "creating a shard") from error

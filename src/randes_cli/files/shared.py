@@ -14,8 +14,8 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.files.digests import fingerprint, hasher
 from randes_cli.files.guard import reads_far
-from randes_cli.files.source import Source, place_of
-from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.files.source import Renamed, Source
+from randes_cli.specs import ITEM_SIZE, TensorInfo, Tensors
 from randes_cli.workers import at_once
 
 #: Bytes from the middle of a tensor that tell most tensors apart.
@@ -24,7 +24,6 @@ _LOOK = 256
 _READ = 2**22
 
 Ties = Mapping[str, str]
-Tensors = Mapping[str, TensorInfo]
 
 
 def equal_tensors(source: Source) -> list[list[str]]:
@@ -103,37 +102,20 @@ def _kept(
     return next((name for name in lent if name not in taken), names[0])
 
 
-class Untied:
-    """A checkpoint under the names that are kept. `whole` is the checkpoint, `ties` the others."""
+class Untied(Renamed):
+    """A checkpoint under the names that are kept. `ties` are the others, `whole` is as it was."""
 
     def __init__(self, whole: Source, ties: Ties) -> None:
-        self.whole, self.ties = whole, ties
-        self.source, self.metadata = whole.source, whole.metadata
         lent = {kept: name for name, kept in ties.items() if kept not in whole.tensors}
-        self._read_as = lent
-        self.tensors = {name: t for name, t in whole.tensors.items() if name not in ties}
-        self.tensors |= {kept: whole.tensors[n]._replace(name=kept) for kept, n in lent.items()}
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
-        self.whole.read(self._read_as.get(name, name), start, out)
-
-    def place(self, name: str) -> tuple[int, int] | None:
-        """See `place_of`."""
-        return place_of(self.whole, self._read_as.get(name, name))
+        tensors = {name: t for name, t in whole.tensors.items() if name not in ties}
+        tensors |= {kept: whole.tensors[n]._replace(name=kept) for kept, n in lent.items()}
+        super().__init__(whole, tensors, lent)
+        self.whole, self.ties = whole, ties
 
 
-class Retied:
+def retied(kept: Source, ties: Ties) -> Source:
     """A source of kept tensors, under all names that they have."""
-
-    def __init__(self, kept: Source, ties: Ties) -> None:
-        self._kept, self._ties = kept, ties
-        self.source, self.metadata = kept.source, kept.metadata
-        self.tensors = all_names(kept.tensors, ties)
-
-    def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with the tensor's bytes from byte `start` of its data."""
-        self._kept.read(self._ties.get(name, name), start, out)
+    return Renamed(kept, all_names(kept.tensors, ties), ties) if ties else kept
 
 
 def all_names(kept: Tensors, ties: Ties) -> dict[str, TensorInfo]:

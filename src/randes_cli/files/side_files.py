@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import xxhash
 
@@ -19,6 +19,7 @@ from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
 from randes_cli.limits import CONTROL
+from randes_cli.specs import DEVICE_NAMES
 
 #: Largest side file, in bytes: the tokenizers of today stay below 40 MB.
 MOST_BYTES = 64 * 2**20
@@ -29,6 +30,8 @@ MOST_FILES, MOST_TOGETHER = 1000, 256 * 2**20
 #: Folders that a side file may be deep, and names that a list of what stays behind has.
 MOST_PARTS = 6
 MOST_LISTED = 1000
+#: Files of one kind in one folder that such a list names one by one.
+_MOST_ALIKE = 20
 #: Files that a line of notes names.
 _SAID = 12
 #: A folder without any of these gets the base's side files.
@@ -37,7 +40,6 @@ CONFIGS = ("config.json", "model_index.json", "adapter_config.json", "modules.js
 _ABOUT = re.compile(r"README.*|.*_results\.json|trainer_state\.json", re.IGNORECASE)
 
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 #: Folders of a trainer's output that are states of training or models of their own.
 STATES = re.compile(
     r"(checkpoint|global_step|step|epoch|pytorch_model_fsdp)[-_]?\d+", re.IGNORECASE
@@ -85,7 +87,7 @@ def is_safe_name(name: str) -> bool:
     """Whether a path of a folder is made of letters that mean nothing to any file system."""
     parts = name.split("/")
     return len(parts) <= MOST_PARTS and all(
-        PART.fullmatch(part) and not _DEVICES.fullmatch(part) and not part.endswith(".")
+        PART.fullmatch(part) and not DEVICE_NAMES.fullmatch(part) and not part.endswith(".")
         for part in parts
     )
 
@@ -211,18 +213,18 @@ def find_side_files(
 
 
 def _listed(left_out: Mapping[str, str]) -> dict[str, str]:
-    """The list, with folders of many such files as one entry each and not boundless."""
-    count: dict[str, int] = {}
-    for name in left_out:
-        folder = name.rstrip("/").rpartition("/")[0]
-        count[folder] = count.get(folder, 0) + 1
-    made: dict[str, str] = {}
+    """The list, with many files of one kind in one folder as one entry, and not boundless."""
+    alike: dict[tuple[str, str], list[str]] = {}
     for name, reason in left_out.items():
-        folder = name.rstrip("/").rpartition("/")[0]
-        if count[folder] <= 20:
-            made[name] = reason
+        folder, slash, file = name.rstrip("/").rpartition("/")
+        ending = "/" if name.endswith("/") else PurePosixPath(file).suffix
+        alike.setdefault((f"{folder}{slash}*{ending}", reason), []).append(name)
+    made: dict[str, str] = {}
+    for (pattern, reason), names in alike.items():
+        if len(names) <= _MOST_ALIKE or pattern in made:
+            made.update(dict.fromkeys(names, reason))
         else:
-            made.setdefault(f"{folder}/*", f"{count[folder]} files, such as {name}: {reason}")
+            made[pattern] = f"{len(names)} files, such as {names[0]}: {reason}"
     kept = dict(list(made.items())[:MOST_LISTED])
     if len(made) > len(kept):
         kept["…"] = f"{len(made) - len(kept)} more"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from randes_cli.core.arrays import F32, Raw
-from randes_cli.core.convert import widen
+from randes_cli.core.convert import values_of, widen
 from randes_cli.errors import CheckpointError
 from randes_cli.files.guard import reads_far
 from randes_cli.plan import Rect
@@ -65,6 +65,24 @@ class ZeroBase:
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with zeros."""
         out[:] = 0
+
+
+class Renamed:
+    """A source under other names: `theirs` has the inner name of each that is another."""
+
+    def __init__(
+        self, inner: Source, tensors: Mapping[str, TensorInfo], theirs: Mapping[str, str]
+    ) -> None:
+        self.inner, self.tensors, self._theirs = inner, tensors, theirs
+        self.source, self.metadata = inner.source, inner.metadata
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the tensor's bytes from byte `start` of its data."""
+        self.inner.read(self._theirs.get(name, name), start, out)
+
+    def place(self, name: str) -> tuple[int, int] | None:
+        """See `place_of`."""
+        return place_of(self.inner, self._theirs.get(name, name))
 
 
 def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
@@ -161,12 +179,7 @@ def _pieces(source: Source, name: str) -> Iterator[NDArray[np.floating[Any]]]:
     for first in range(0, tensor.elements, _KEPT):
         raw = np.empty(min(_KEPT, tensor.elements - first) * size, np.uint8)
         source.read(name, first * size, raw)
-        values = np.empty(len(raw) // size, np.float32)
-        if tensor.dtype == "F64":
-            yield raw.view(np.float64)
-        else:
-            widen(raw, tensor.dtype, values)
-            yield values
+        yield values_of(raw, tensor.dtype)
 
 
 def _what_is_not_finite(source: Source, name: str) -> str:

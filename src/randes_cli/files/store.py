@@ -152,6 +152,20 @@ def version(info: Mapping[str, Any]) -> Version:
     return int(info.get("size") or 0), tuple(marks)
 
 
+def names_in(folder: RemotePath) -> list[str]:
+    """Names of what lies in a folder of a store; none where there is no such folder."""
+    filesystem, inside = reach(folder)
+
+    def ask() -> list[str]:
+        filesystem.invalidate_cache(inside)
+        return [str(name).rstrip("/") for name in filesystem.ls(inside, detail=False)]
+
+    try:
+        return sorted(name.rpartition("/")[2] for name in patiently(folder, ask))
+    except MissingError:
+        return []
+
+
 def look_up(place: RemotePath) -> Mapping[str, Any] | None:
     """What a store says of a place now (size, type, marks); None where there is nothing."""
     filesystem, inside = reach(place)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from randes_cli.errors import RandesError
+from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.location import RemotePath
 from randes_cli.files.shard_folder import NewShard, ShardFolder
 from randes_cli.files.shards import is_shard_file, shard_file
-from randes_cli.files.store import look_up, patiently, reach, store_errors
-from randes_cli.files.upload import upload
+from randes_cli.files.store import look_up, names_in, reach, store_errors
+from randes_cli.files.upload import end_upload, unfinished, upload
+from randes_cli.workers import Progress, no_progress
 
 
 def shards_of(bank: RemotePath) -> RemotePath:
@@ -26,19 +29,21 @@ def shards_of(bank: RemotePath) -> RemotePath:
 class StoredShards(ShardFolder):
     """Shards under way to a store; `here` is a name for them among the temporary files."""
 
-    def __init__(self, bank: RemotePath, here: Path) -> None:
+    def __init__(self, bank: RemotePath, here: Path, progress: Progress = no_progress) -> None:
         super().__init__(here)
-        self._there = shards_of(bank)
+        self._there, self._progress = shards_of(bank), progress
         self._sent: list[RemotePath] = []
 
     def publish(self, new: NewShard, name: str) -> None:
         """Send a finished shard, unless the store has it already."""
         super().publish(new, name)
         made, target = self.path / shard_file(name), self._there / shard_file(name)
-        found = look_up(target)
-        if found is None or found.get("size") != made.stat().st_size:
-            upload(made, target, force=True)
+        found, size = look_up(target), made.stat().st_size
+        if found is None or found.get("size") != size:
+            upload(made, target, force=True, progress=self._progress, total=self.total)
             self._sent.append(target)
+        else:
+            self._progress("uploading", size, self.total or size)
         made.unlink()
 
     def note(self, name: str) -> None:
@@ -53,21 +58,67 @@ class StoredShards(ShardFolder):
             prune_stored([path for path in self._sent if path.name not in stay])
 
 
-def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[RemotePath]:
-    """The shards beside an index in a store that it does not name. Raises HubError."""
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What lies beside an index in a store and belongs to no bank: an object, or parts of one.
+
+    `upload`: of an upload that nobody has ended, its id.
+    """
+
+    place: RemotePath
+    upload: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name, for people."""
+        return self.place.name + (" (an upload that was not ended)" if self.upload else "")
+
+
+def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[Leftover]:
+    """Shards that an index in a store does not name, and what dead writers left. Raises HubError.
+
+    Those may still be at work: a store has no locks to tell by.
+    """
     folder, keep = shards_of(bank), set(map(shard_file, named))
-    filesystem, inside = reach(folder)
+    found = [folder / name for name in names_in(folder) if is_shard_file(name) and name not in keep]
+    passing = [name for name in names_in(bank.parent) if _is_passing(name, bank.name)]
+    for name in passing:
+        place = bank.parent / name
+        found += [place / one for one in names_in(place)] if name.endswith(".d") else [place]
+    heads = (bank, *(bank.parent / name for name in passing))
+    uploads = [
+        Leftover(place, begun)
+        for place, begun in unfinished(bank.parent)
+        if place in heads or place.parent in (folder, *heads)
+    ]
+    return [*map(Leftover, found), *uploads]
 
-    def find() -> list[str]:
-        filesystem.invalidate_cache(inside)
-        return [name.rpartition("/")[2] for name in filesystem.find(inside)]
 
-    found = sorted(set(patiently(folder, find)) - keep)
-    return [folder / name for name in found if is_shard_file(name)]
+def _is_passing(name: str, bank: str) -> bool:
+    """Whether a name is that of a passing bank, or of its shards' folder."""
+    made = name.removesuffix(".d")
+    return made.startswith(f".{bank}.") and made.endswith(TEMPORARY)
+
+
+def remove_stored(bank: RemotePath) -> None:
+    """Remove a bank, whole or not, that nobody reads."""
+    folder = shards_of(bank)
+    with contextlib.suppress(RandesError):
+        prune_stored([folder / name for name in names_in(folder)])
+        if look_up(bank) is not None:
+            prune_stored([bank])
+
+
+def prune_leftovers(found: Collection[Leftover]) -> int:
+    """Remove what no index names; bytes freed, but for those of uploads, which nobody tells."""
+    for one in found:
+        if one.upload is not None:
+            end_upload(one.place, one.upload)
+    return prune_stored([one.place for one in found if one.upload is None])
 
 
 def prune_stored(paths: Collection[RemotePath]) -> int:
-    """Remove shards that no index names; bytes freed."""
+    """Remove objects; bytes freed."""
     freed = 0
     for path in paths:
         with contextlib.suppress(RandesError):

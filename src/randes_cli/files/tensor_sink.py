@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
 from randes_cli.core.arrays import Raw
 from randes_cli.files.container import Container
@@ -17,26 +17,46 @@ from randes_cli.files.shards import SHARD_METADATA
 from randes_cli.specs import TensorInfo
 
 
-class TensorSink(Protocol):
+class TensorSink(ABC):
     """What jobs need of a bank under way. Calls may come from several threads."""
 
-    def has_bytes(self, key: str, /) -> bool:
+    @abstractmethod
+    def has_bytes(self, key: str) -> bool:
         """Whether a tensor's bytes are there already."""
 
-    def file_of(self, key: str, /) -> AbstractContextManager[tuple[OutputFile, int]]:
+    @abstractmethod
+    def file_of(self, key: str) -> AbstractContextManager[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
 
-    def write(self, key: str, start: int, data: object, /) -> None:
+    @abstractmethod
+    def files_of(self, keys: Sequence[str]) -> AbstractContextManager[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors, whose files stay open together."""
+
+    @abstractmethod
+    def container_of(self, key: str) -> Container:
+        """The layout of the file that a tensor is in."""
+
+    def write(self, key: str, start: int, data: object) -> None:
         """Write bytes of a placed tensor from byte `start` of its data."""
+        with self.file_of(key) as (out, offset):
+            out.write_at(data, offset + start)
 
-    def read(self, key: str, start: int, out: Raw, /) -> None:
+    def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
+        """Write a placed tensor whose data are at hand."""
+        self.write(tensor.name, 0, data)
+        self.container_of(tensor.name).digest_whole(tensor, data)
+
+    def read(self, key: str, start: int, out: Raw) -> None:
         """Fill `out` with bytes of a tensor that were written."""
+        with self.file_of(key) as (file, offset):
+            file.read_at(out, offset + start)
 
-    def set_digest(self, key: str, chunk: int, value: bytes, /) -> None:
+    def set_digest(self, key: str, chunk: int, value: bytes) -> None:
         """Record the digest of one chunk."""
+        self.container_of(key).set_digest(key, chunk, value)
 
 
-class ShardSink:
+class ShardSink(TensorSink):
     """One shard, made by whoever has all of its tensors.
 
     `closed`: nothing more comes into it, so that it can be finished.
@@ -50,14 +70,21 @@ class ShardSink:
         if closed:
             self.container.place_checks()
             self.header = self.container.header(SHARD_METADATA)
+        #: Offset in its file of what is first in the shard.
+        self.lead = len(self.header)
         self._new: NewShard | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file."""
+        return self.lead + self.container.size
 
     def begin(self) -> None:
         """Make its file."""
         self._new = self.folder.create()
         with self._new.opened() as out:
-            out.reserve(len(self.header) + self.container.size)
-            out.resize(len(self.header) + self.container.size)
+            out.reserve(self.size)
+            out.resize(self.size)
 
     @property
     def new(self) -> NewShard:
@@ -74,30 +101,21 @@ class ShardSink:
         """None is: it is made anew."""
         return False
 
+    def container_of(self, key: str) -> Container:
+        """Its own."""
+        return self.container
+
     @contextlib.contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
         with self.new.opened() as out:
-            yield out, len(self.header) + self.container.starts[key]
+            yield out, self.lead + self.container.starts[key]
 
-    def write(self, key: str, start: int, data: object) -> None:
-        """Write bytes of a placed tensor from byte `start` of its data."""
-        with self.file_of(key) as (out, offset):
-            out.write_at(data, offset + start)
-
-    def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
-        """Write a placed tensor whose data are at hand."""
-        self.write(tensor.name, 0, data)
-        self.container.digest_whole(tensor, data)
-
-    def read(self, key: str, start: int, out: Raw) -> None:
-        """Fill `out` with bytes of a tensor that were written."""
-        with self.file_of(key) as (file, offset):
-            file.read_at(out, offset + start)
-
-    def set_digest(self, key: str, chunk: int, value: bytes) -> None:
-        """Record the digest of one chunk."""
-        self.container.set_digest(key, chunk, value)
+    @contextlib.contextmanager
+    def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors."""
+        with self.new.opened() as out:
+            yield [(out, self.lead + self.container.starts[key]) for key in keys]
 
     def finish(self) -> str | Path:
         """Put the shard under its name; one that may still grow stays as it is, at this path."""
@@ -107,7 +125,6 @@ class ShardSink:
         name = checks[-DIGEST_BYTES:].hex()
         with self.new.opened() as out:
             out.write_at(self.header, 0)
-            size = len(self.header) + self.container.size
-            out.write_at(checks, size - len(checks))
+            out.write_at(checks, self.size - len(checks))
         self.folder.publish(self.new, name)
         return name

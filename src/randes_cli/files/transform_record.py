@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from randes_cli.files.json_fields import Fields
-from randes_cli.files.record_fields import Tensors, known_names
-from randes_cli.specs import Rest, Shuffle, Signs, Transform
+from randes_cli.files.record_fields import known_names
+from randes_cli.specs import Rest, Shuffle, Signs, Tensors, Transform
 
 
 def transform_json(transform: Transform) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.kinds import OTHER_WEIGHTS, kind_of_name
 from randes_cli.files.side_files import STATES
 
 SUFFIXES = (".safetensors", ".st")
@@ -33,6 +34,16 @@ _TRAINING = re.compile(
     r"(training_args|optimizer\w*|scheduler\w*|scaler|sampler\w*|random_states_\d+|rng_state\w*)"
     r"\.(bin|pt|pth|pkl)|\..*"
 )
+#: Parts of one model's tensors, one for each of several processes (Meta, vLLM, Megatron).
+_PROCESS = re.compile(r"consolidated\.\d+\.\w+|(.*[-_.])?((mp|tp|pp|model)_?)?rank[-_]?\d+.*")
+#: Folders that other programs write, and what to do with them.
+_OTHERS = {
+    "snapshots": "a model in the Hub's cache; name the folder below snapshots/",
+    "iter_*/mp_rank_*": "Megatron's parts; convert them to one Hugging Face checkpoint",
+    "mp_rank_*": "Megatron's parts; convert them to one Hugging Face checkpoint",
+    "weights/*.distcp": "a distributed checkpoint (NeMo); export it to Hugging Face's format",
+    "*.distcp": "a distributed checkpoint; make one model of it (torch.distributed.checkpoint)",
+}
 #: Files that only a folder of parts for many processes has, and what makes one model of them.
 _CONVERTERS = {
     "zero_to_fp32.py": "DeepSpeed's parts; make one model of them: python zero_to_fp32.py . out",
@@ -109,19 +120,30 @@ def component_of(name: str, components: Iterable[str]) -> str:
     return max(fits, key=len, default="")
 
 
+def process_parts(found: Iterable[Path]) -> list[Path]:
+    """Files that each hold a part of every tensor, for one of several processes."""
+    parts = [path for path in found if _PROCESS.fullmatch(path.name)]
+    return parts if len(parts) > 1 else []
+
+
 def no_weights(folder: Path) -> str:
     """What to say of a folder in which no weights lie."""
     for file, remedy in _CONVERTERS.items():
         places = [folder, *(path for path in entries(folder) if path.is_dir())]
         if any((place / file).is_file() for place in places):
             return f"holds {remedy}"
+    for pattern, what in _OTHERS.items():
+        if any(folder.glob(pattern)):
+            return f"holds {what}"
     inside = [path.name for path in entries(folder) if path.is_dir() and weight_files(path)]
     if inside:
         inside.sort(key=_numbers)
         kind = "checkpoints" if all(map(STATES.fullmatch, inside)) else "folders"
         some = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
         return f"no weights in this folder itself; it holds the {kind} {some}: name one of them"
-    return "no safetensors file in this folder"
+    others = [path.name for path in entries(folder) if kind_of_name(path.name) == OTHER_WEIGHTS]
+    some = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+    return "no safetensors file in this folder" + (f", but other weights ({some})" if some else "")
 
 
 def _numbers(name: str) -> list[int]:

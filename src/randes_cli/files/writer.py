@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -70,6 +70,10 @@ class CheckpointWriter:
         file.reserve(position)
         file.resize(position)
 
+    def place(self, name: str) -> tuple[OutputFile, int]:
+        """The file that a tensor is written to, and the offset of its first byte."""
+        return self._where[name]
+
     def write(self, name: str, start: int, data: object) -> None:
         """Write bytes of a tensor from byte `start` of its data."""
         file, offset = self._where[name]
@@ -107,12 +111,11 @@ def checkpoint_writer(
         yield writer
 
 
-def shards_of(path: Path) -> list[Path]:
-    """Files that look like shards of a checkpoint, whoever wrote them."""
+def shards_of(name: str, names: Iterable[str]) -> list[str]:
+    """Names that look like those of shards of a file of weights, whoever wrote them."""
+    path = Path(name)
     pattern = re.compile(rf"{re.escape(path.stem)}-\d{{5}}-of-\d{{5}}{re.escape(path.suffix)}")
-    if not path.parent.is_dir():
-        return []
-    return [p for p in sorted(path.parent.iterdir()) if pattern.fullmatch(p.name)]
+    return [one for one in names if pattern.fullmatch(one)]
 
 
 def _shard_name(path: Path, number: int, count: int) -> str:

@@ -48,7 +48,7 @@ def unpack(packed: torch.Tensor, bits: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.from_numpy(found).view(dtype)
 
 
-def values(
+def _values(
     stored: torch.Tensor, bits: int, columns: int, rows: slice, dtype: torch.dtype, scale: float
 ) -> torch.Tensor:
     """Some rows of a stored matrix of `columns`, times `scale`. Of codes, `rows` begins at a byte.
@@ -65,6 +65,34 @@ def values(
     count = -(-(last - first) // 8) * bits
     found = unpack(packed[:count], bits, dtype)[: last - first]
     return found.reshape(-1, columns)
+
+
+@torch.library.custom_op("randes_cli::codes_values", mutates_args=())
+def values(
+    stored: torch.Tensor,
+    bits: int,
+    columns: int,
+    first: int,
+    last: int,
+    dtype: torch.dtype,
+    scale: float,
+) -> torch.Tensor:
+    """Rows `first` to `last` as `_values` has them, as one operation for `torch.compile`."""
+    made = _values(stored, bits, columns, slice(first, last), dtype, scale)
+    return made if made.dtype != stored.dtype else made.clone()
+
+
+@values.register_fake
+def _shape_of_values(
+    stored: torch.Tensor,
+    bits: int,
+    columns: int,
+    first: int,
+    last: int,
+    dtype: torch.dtype,
+    scale: float,
+) -> torch.Tensor:
+    return stored.new_empty(last - first, columns, dtype=dtype)
 
 
 def _tiles(rows: int, columns: int, every: int, device: torch.device) -> Iterator[slice]:
@@ -93,7 +121,7 @@ def codes_product(
     width, made = -(-columns // every), []
     total = x.new_zeros(x.shape[0], columns)
     for tile in _tiles(rows, width, every, x.device):
-        part = values(stored, bits, width, tile, x.dtype, scale)
+        part = _values(stored, bits, width, tile, x.dtype, scale)
         if turned:
             total += _turned(x[:, tile], part, columns, every, group)
         elif every == 1:

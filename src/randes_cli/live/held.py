@@ -89,7 +89,13 @@ class Held:
         return blocks.whole(self._blocks(dtype), self.view, self.group)
 
     def _rows(self, rows: slice, dtype: torch.dtype) -> torch.Tensor:
-        return values(self.stored, self.bits, self._width, rows, dtype, self._scale)
+        return self._values(self.stored, rows, dtype)
+
+    def _values(self, stored: torch.Tensor, rows: slice, dtype: torch.dtype) -> torch.Tensor:
+        made: torch.Tensor = values(
+            stored, self.bits, self._width, rows.start, rows.stop, dtype, self._scale
+        )
+        return made
 
     def _blocks(self, dtype: torch.dtype) -> torch.Tensor:
         if self.dense:
@@ -118,8 +124,7 @@ class Held:
             kept = kept[: self.view[0] * nbytes].reshape(self.view[0], nbytes)[ids].reshape(-1)
         else:
             kept = kept[ids]
-        whole = slice(0, len(ids))
-        return values(kept, self.bits, self._width, whole, dtype, self._scale)
+        return self._values(kept, slice(0, len(ids)), dtype)
 
     def part(self, rows: slice, dtype: torch.dtype) -> Held:
         """Some of its rows (an expert's, say), as a superposition of their own."""

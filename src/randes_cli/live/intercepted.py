@@ -33,10 +33,3 @@ class Intercepted(torch.Tensor):
         if not cls.comes_first and any(others):
             return NotImplemented
         return cls.answer(func, args, dict(kwargs or {}))
-
-
-def plain(value: torch.Tensor) -> torch.Tensor:
-    """The same memory as a tensor that torch asks nothing of."""
-    with torch._C.DisableTorchFunctionSubclass():
-        found: torch.Tensor = value.as_subclass(torch.Tensor)
-    return found

@@ -73,6 +73,7 @@ PROPERTIES: dict[str, Callable[..., Any]] = {
     "device": lambda rows: rows.data.device,
     "requires_grad": lambda rows: False,
     "is_floating_point": lambda rows: rows.data.is_floating_point(),
+    "is_nested": lambda rows: False,
 }
 SHAPES: dict[str, Callable[..., Any]] = {
     "expand": _expand,

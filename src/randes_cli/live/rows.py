@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from randes_cli.errors import MismatchError
-from randes_cli.live.intercepted import Intercepted, plain
+from randes_cli.live.intercepted import Intercepted
 from randes_cli.live.row_shapes import PROPERTIES, SHAPES
 from randes_cli.live.spread import Spread, align
 
@@ -41,7 +41,7 @@ _PAIRWISE = frozenset(
 class Rows(Intercepted):
     """A `Spread` that passes for one row's parameter, where a model computes with it."""
 
-    lead: int
+    spread: Spread
 
     @classmethod
     def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -52,7 +52,8 @@ class Rows(Intercepted):
 def rows_of(data: torch.Tensor, lead: int) -> Rows:
     """Hide the `lead` first dimensions of a tensor."""
     made = data.as_subclass(Rows)
-    made.lead = lead
+    # Kept beside it, since a compiler cannot follow the way back from this class.
+    made.spread = Spread(data, lead)
     return made
 
 
@@ -67,7 +68,7 @@ def spread_of(value: Any) -> Any:
     """`Rows` as what `apply` takes."""
     if type(value) in (list, tuple):
         return type(value)(spread_of(inner) for inner in value)
-    return Spread(plain(value), value.lead) if isinstance(value, Rows) else value
+    return value.spread if isinstance(value, Rows) else value
 
 
 def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from randes_cli.core.verdict import WHY, kept, sentences
+from randes_cli.core.verdict import WHY, approximate, kept, sentences
 from randes_cli.errors import counted
 from randes_cli.files.hub_ref import recorded_ref
 from randes_cli.ops.describe import BankReport, TaskDetail
@@ -109,7 +109,8 @@ def _front_matter(report: BankReport, licence: str | None) -> str:
 
 def _expected(report: BankReport) -> str:
     """What to expect, in the words of every other place."""
-    return "\n".join(f"- {sentence}" for sentence in sentences(report.tasks)) or "No tasks."
+    told = [*sentences(report.tasks), *approximate(report.tasks)]
+    return "\n".join(f"- {sentence}" for sentence in told) or "No tasks."
 
 
 def _table(report: BankReport) -> str:

@@ -12,7 +12,7 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.prediction import Moments
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import own_key, parse_key
+from randes_cli.files.bank_keys import own_key
 from randes_cli.files.records import TaskRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
@@ -22,7 +22,7 @@ from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.room import room
 from randes_cli.stats.stored import stored_statistics
-from randes_cli.stats.summaries import predictable, summaries
+from randes_cli.stats.summaries import bank_summaries, predictable
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +191,14 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     grams = statistics.grams.sum(axis=0)
     cut = Breakdown(bank, statistics, by)
     found = cut.whole()
-    tasks = summaries(manifest, statistics)
+    tasks = bank_summaries(bank, statistics)
     lambdas = [task.coefficient for task in tasks]
     choices = alternatives(bank, statistics, found) if predictable(manifest) else ()
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     held: Counter[str] = Counter()
     for name, tensor in tensors.items():
-        held[parse_key(name).kind] += tensor.nbytes
+        held[name.partition("/")[0]] += tensor.nbytes
 
     return BankReport(
         bank=str(bank.path),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from randes_cli.errors import MismatchError, UsageError, without_login
+from randes_cli.errors import MismatchError, without_login
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.base import BankBase, bank_base
@@ -15,7 +15,9 @@ from randes_cli.files.guard import reading
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
+from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.compare import TypeDiff, content_fingerprint, type_diffs
+from randes_cli.ops.originals import Originals
 from randes_cli.read.retrieved import RetrievedTask
 from randes_cli.specs import OpenOptions, RunOptions
 from randes_cli.workers import Progress, no_progress
@@ -178,22 +180,19 @@ def diff_banks(
 @reading()
 def diff_bank_checkpoints(
     bank: BankFile,
-    checkpoints: Sequence[tuple[str, str]],
+    checkpoints: Originals,
     run: RunOptions,
     *,
     progress: Progress = no_progress,
 ) -> BankDiff:
-    """Whether a bank's tasks are these (task, checkpoint) pairs; its other tasks do not count."""
+    """Whether a bank's tasks are these checkpoints; its other tasks do not count."""
     tasks = {task.name: task for task in bank.manifest.tasks}
-    names = [name for name, _ in checkpoints]
-    if len(set(names)) != len(names):
-        raise UsageError("diff: names a task twice")
     added, kept, changed, types = [], [], {}, {}
-    for name, source in checkpoints:
+    for name, source in checkpoints.items():
         with ExitStack() as stack:
             leave = OpenOptions(allow_pickle=run.allow_pickle)
             leave = leave.recorded(tasks[name].pickle if name in tasks else None)
-            opened = stack.enter_context(Sources(leave).open(source))
+            opened = stack.enter_context(Sources(leave).open(as_source(source)))
             found = content_fingerprint(opened, run, progress=progress)
             if name not in tasks:
                 added.append(name)
@@ -206,7 +205,7 @@ def diff_bank_checkpoints(
                 kept.append(name)
     return BankDiff(
         a=str(bank.path),
-        b=without_login(", ".join(source for _, source in checkpoints)),
+        b=without_login(", ".join(map(as_source, checkpoints.values()))),
         added=tuple(added),
         changed=changed,
         kept=tuple(kept),
@@ -216,11 +215,11 @@ def diff_bank_checkpoints(
 
 @reading()
 def diff_checkpoints(
-    a: str,
-    b: str,
+    a: StrPath,
+    b: StrPath,
     run: RunOptions,
     *,
-    base: str | None = None,
+    base: StrPath | None = None,
     progress: Progress = no_progress,
 ) -> CheckpointDiff:
     """Compare two checkpoints, streamed; with `base`, their deltas from it.
@@ -228,6 +227,7 @@ def diff_checkpoints(
     Raises MismatchError where the base lacks a tensor that both have or has it in another
     shape, and what opening raises.
     """
+    a, b, base = as_source(a), as_source(b), None if base is None else as_source(base)
     with ExitStack() as stack:
         sources = Sources(OpenOptions(allow_pickle=run.allow_pickle))
         one, two = (stack.enter_context(sources.open(source)) for source in (a, b))

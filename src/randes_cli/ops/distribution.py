@@ -13,7 +13,8 @@ from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import bank_base
 from randes_cli.files.source import Source
-from randes_cli.ops.originals import Original, open_originals
+from randes_cli.limits import StrPath
+from randes_cli.ops.originals import Original, Originals, open_originals
 from randes_cli.plan import Rect, superposable
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.stats.stored import stored_statistics
@@ -69,13 +70,13 @@ def _matrices(tensors: Iterable[TensorInfo]) -> list[list[str]]:
 
 def measured_distribution(
     bank: BankFile,
-    originals: Sequence[tuple[str, str]],
+    originals: Originals,
     run: RunOptions,
     *,
-    base: str | None = None,
+    base: StrPath | None = None,
     progress: Progress = no_progress,
 ) -> Distribution:
-    """From the checkpoints of (task, source) pairs, streamed; `during` is the bank's own."""
+    """From the checkpoints of tasks, streamed; `during` is the bank's own."""
     tensors = bank.manifest.base.tensors
     found: list[tuple[list[float], list[float]]] = []
     with (

@@ -24,7 +24,7 @@ class TaskScore:
         retrieved: of the task as it comes out of the bank, at λ `coefficient`.
         original: of the checkpoint that was packed.
         base: of the base, with the tensors that the task keeps exactly (its classifier head).
-        normalised: retrieved / original, as in the paper's tables.
+        normalised: retrieved / original, as in the paper's tables; None unless that is above 0.
     """
 
     task: str
@@ -109,6 +109,6 @@ def evaluate(
         else:
             low = retrieved(0.0)[0]
         progress("evaluating", 1, 3 * len(records))
-        ratio = score / original if original else None
+        ratio = score / original if original is not None and original > 0 else None
         made.append(TaskScore(record.name, chosen, score, original, low, ratio))
     return EvaluateReport(str(where), size, tuple(made))

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from randes_cli.build.tasks import reopen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
-from randes_cli.files.base import BankBase, bank_base, bank_source
+from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
+from randes_cli.limits import StrPath
 from randes_cli.ops.compare import content_fingerprint, retrieved_and_true
+from randes_cli.ops.originals import Original, Originals, open_originals
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.specs import OpenOptions, RunOptions
+from randes_cli.specs import RunOptions
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import predict_bank, stored_statistics
 from randes_cli.workers import Progress, no_progress
@@ -62,62 +62,50 @@ class TaskCheck:
 @reading()
 def measure(
     bank: BankFile,
-    originals: Sequence[tuple[str, str]],
+    originals: Originals,
     run: RunOptions,
     *,
-    base: str | None = None,
-    coefficient: float | None = None,
-    opening: OpenOptions | None = None,
+    base: StrPath | None = None,
     progress: Progress = no_progress,
 ) -> tuple[TaskCheck, ...]:
-    """Retrieve tasks and compare them with their originals, (task, checkpoint) pairs, streamed."""
-    leave = opening or OpenOptions(allow_pickle=run.allow_pickle)
-    with bank_base(bank, base, allow_pickle=run.allow_pickle) as opened:
-        return tuple(
-            _measure_task(bank, opened, name, source, run, coefficient, leave, progress)
-            for name, source in originals
-        )
+    """Retrieve tasks and compare them with their originals, streamed.
+
+    Raises what `open_originals` raises, and MismatchError where an exact tensor differs.
+    """
+    with (
+        bank_base(bank, base, allow_pickle=run.allow_pickle) as opened,
+        open_originals(bank, opened, originals, allow_pickle=run.allow_pickle) as tasks,
+    ):
+        return tuple(_measure_task(bank, opened, one, run, progress) for one in tasks)
 
 
 def _measure_task(
-    bank: BankFile,
-    base: BankBase | None,
-    name: str,
-    source: str,
-    run: RunOptions,
-    coefficient: float | None,
-    opening: OpenOptions,
-    progress: Progress,
+    bank: BankFile, base: BankBase | None, original: Original, run: RunOptions, progress: Progress
 ) -> TaskCheck:
-    retrieval = Retrieval(bank, base, bank.task(name), coefficient=coefficient, run=run)
+    task, checkpoint = original.task, original.checkpoint
+    retrieval = Retrieval(bank, base, task, run=run)
     found: dict[str, dict[int, Overlap]] = {}
     unlike: set[str] = set()
-    with ExitStack() as stack:
-        leave = opening.recorded(bank.task(name).pickle)
-        original = reopen(stack, name, source, bank_source(bank, base), leave).source
-        if original.tensors != retrieval.tensors:
-            raise MismatchError(f"{source}: has other tensors than task {name}")
 
-        def work(kernel: Kernel, piece: Piece) -> int:
-            tensor = piece.tensor.name
-            if piece.own or not retrieval.superposed(tensor):
-                if not _same_bytes(retrieval, original, kernel, piece):
-                    unlike.add(tensor)
-            else:
-                pair = retrieved_and_true(retrieval, base, original, kernel, piece)
-                found.setdefault(tensor, {})[piece.chunk] = Overlap.of(*pair)
-            return piece.nbytes
+    def work(kernel: Kernel, piece: Piece) -> int:
+        tensor = piece.tensor.name
+        if piece.own or not retrieval.superposed(tensor):
+            if not _same_bytes(retrieval, checkpoint, kernel, piece):
+                unlike.add(tensor)
+        else:
+            pair = retrieved_and_true(retrieval, base, checkpoint, kernel, piece)
+            found.setdefault(tensor, {})[piece.chunk] = Overlap.of(*pair)
+        return piece.nbytes
 
-        retrieval.workers.run(
-            [piece for tensor in retrieval.tensors for piece in retrieval.pieces(tensor)],
-            work,
-            phase=f"measuring {name}",
-            total=sum(tensor.nbytes for tensor in retrieval.tensors.values()),
-            progress=progress,
-        )
-        _refuse_unlike(retrieval, unlike)
-        content = content_fingerprint(original, run, progress=progress)
-    same = content == retrieval.task.fingerprint
+    retrieval.workers.run(
+        [piece for tensor in retrieval.tensors for piece in retrieval.pieces(tensor)],
+        work,
+        phase=f"measuring {task.name}",
+        total=sum(tensor.nbytes for tensor in retrieval.tensors.values()),
+        progress=progress,
+    )
+    _refuse_unlike(retrieval, unlike)
+    same = content_fingerprint(checkpoint, run, progress=progress) == task.fingerprint
     return replace(_task_check(bank, retrieval, found), original=same)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -10,16 +10,20 @@ import numpy as np
 
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32
-from randes_cli.errors import MismatchError, UsageError
+from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_source
 from randes_cli.files.guard import check_steady
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source, read_values
 from randes_cli.fit import resized
+from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import Rect
 from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.specs import FLOAT_DTYPES, OpenOptions
+
+#: Checkpoints by task.
+Originals = Mapping[str, StrPath]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +56,21 @@ class Original:
 def open_originals(
     bank: BankFile,
     base: BankBase | None,
-    originals: Sequence[tuple[str, str]],
+    originals: Originals,
     *,
     allow_pickle: bool = False,
 ) -> Iterator[list[Original]]:
-    """The checkpoints of (task, source) pairs.
+    """The checkpoints of tasks.
 
-    Raises UsageError for a task named twice, MissingError for one that is not in the bank,
-    MismatchError for a checkpoint with other tensors than the task.
+    Raises MissingError for a task that is not in the bank, MismatchError for a checkpoint with
+    other tensors than the task.
     """
-    names = [name for name, _ in originals]
-    if len(set(names)) != len(names):
-        raise UsageError("--against: names a task twice")
     with ExitStack() as stack:
         made = []
-        for name, source in originals:
+        for name, source in originals.items():
             task = bank.task(name)
             leave = OpenOptions(allow_pickle=allow_pickle).recorded(task.pickle)
-            opened = reopen(stack, name, source, bank_source(bank, base), leave)
+            opened = reopen(stack, name, as_source(source), bank_source(bank, base), leave)
             checkpoint = opened.source
             if checkpoint.tensors != TaskTensors(bank, task).tensors:
                 raise MismatchError(f"{source}: has other tensors than task {name}")

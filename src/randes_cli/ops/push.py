@@ -11,7 +11,8 @@ from randes_cli.errors import HubError, UsageError, counted
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub_errors import endpoint, hub_errors
 from randes_cli.files.hub_ref import BANK_SUFFIX, SCHEME, parse_ref
-from randes_cli.limits import StrPath
+from randes_cli.files.location import RemotePath, as_place
+from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.card import MARKER, model_card
 from randes_cli.ops.describe import BankReport, describe
 from randes_cli.ops.licence import licence_of
@@ -70,7 +71,7 @@ def push(
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-    bank, name = Path(bank), _repository(repo)
+    bank, name = _local(bank, repo), _repository(repo)
     check_shard_size(max_shard_size)
     api = HfApi(library_name="randes")
     with BankFile(bank) as opened:
@@ -109,6 +110,22 @@ def push(
         license=license if ours else None,
         collection=place,
     )
+
+
+def _local(bank: StrPath, repo: str) -> Path:
+    """Where the bank lies here. Raises UsageError where it is, or is to go, to a store."""
+    place, there = as_place(as_source(bank)), as_place(repo)
+    if isinstance(there, RemotePath) and there.scheme != "hf":
+        raise UsageError(
+            f"{there}: push goes to the Hub, to a repository org/name; into a store a bank goes "
+            f"by: randes convert {place} -o {there}"
+        )
+    if isinstance(place, RemotePath):
+        raise UsageError(
+            f"{place}: push takes a bank of this machine; copy it here first: "
+            f"randes convert {place} -o {place.name or 'bank.randes'}"
+        )
+    return place
 
 
 def _repository(repo: str) -> str:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from randes_cli.build.convert import convert
+from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.bank import BankFile
 from randes_cli.files.shards import is_shard_file, most_bytes, shard_file, shard_folder
 
@@ -27,7 +28,7 @@ def bank_to_push(bank: Path, most: int | None) -> Iterator[Path]:
     if cut is None or cut == before:
         yield bank
         return
-    with TemporaryDirectory(dir=bank.parent, prefix=f".{bank.name}.", suffix=".randes-tmp") as made:
+    with TemporaryDirectory(dir=bank.parent, prefix=f".{bank.name}.", suffix=TEMPORARY) as made:
         copy = Path(made) / bank.name
         convert(bank, copy, max_shard_size=cut)
         yield copy

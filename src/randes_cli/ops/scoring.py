@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 from randes_cli.errors import MissingError, UsageError
@@ -27,13 +27,25 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 #: A line that is a score: a number, or NAME: number; a percent sign or a # comment change nothing.
 _SCORE = re.compile(rf"(?:([^\W\d][\w .()@/-]*?)\s*[:=]\s*)?({_NUMBER})\s*%?(?:\s#.*)?")
 
+#: Names, by how they end, of what is printed beside a score.
+_BESIDE = re.compile(
+    r"(.*[\W_])?(epochs?|steps?|sec(ond)?s?|time|runtime|elapsed|took|duration|std(err|dev)?|seed"
+    r"|samples?|examples?|memory|lr)",
+    re.IGNORECASE,
+)
+#: The same of measures that are better the lower.
+_LOWER = re.compile(
+    r"(.*[\W_])?(loss|nll|perplexity|ppl|[wct]er|r?mse|mae|err(or)?s?([\W_]rate)?|bp[bc]|fid|ece)",
+    re.IGNORECASE,
+)
+
 
 def read_score(text: str, metric: str | None = None) -> float:
     """The score that a command printed, from the last line that says anything.
 
     That is a number, ``NAME: number`` or a JSON object (which may begin lines before); of several
     numbers in it `metric` names the one. Raises UsageError, showing the line, for anything else:
-    a table's last number may be an error bar, an epoch or the seconds.
+    a table's last number may be an error bar, an epoch or the seconds, and a loss is no score.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
@@ -42,12 +54,12 @@ def read_score(text: str, metric: str | None = None) -> float:
     if found:
         if metric is not None and found[1] not in (None, metric):
             raise UsageError(f"printed {lines[-1][:200]!r}, and --metric is {metric}")
-        return _finite(found[2])
+        return _named(found[1], found[2], metric)
     fields = _numbers(_last_object(text))
     if metric is not None:
         fields = {k: v for k, v in fields.items() if k == metric or k.endswith(f".{metric}")}
     if len(fields) == 1:
-        return _finite(*fields.values())
+        return _named(*next(iter(fields.items())), metric)
     some = f"; it has {', '.join(fields)}: say --metric NAME" if len(fields) > 1 else ""
     none = f", which has no number {metric!r}" if metric is not None and not fields else ""
     raise UsageError(
@@ -56,10 +68,26 @@ def read_score(text: str, metric: str | None = None) -> float:
     )
 
 
+def _named(name: str | None, number: str | float, metric: str | None) -> float:
+    """A number of this name, if it may be a score. Raises UsageError where it is none."""
+    value = _finite(number)
+    if name is not None and metric is None and _BESIDE.fullmatch(name):
+        raise UsageError(f"printed {name[:80]} at last, which is no score (or say --metric NAME)")
+    if name is not None and value > 0 and _LOWER.fullmatch(name):
+        raise UsageError(
+            f"printed {name[:80]} at last, which is better the lower; a score is better the "
+            "higher: print its negative"
+        )
+    return value
+
+
 def _finite(number: str | float) -> float:
-    value = float(number)
+    try:
+        value = float(number)
+    except OverflowError:
+        value = inf
     if not isfinite(value):
-        raise UsageError(f"printed {number}, not a finite number")
+        raise UsageError(f"printed {str(number)[:40]}, not a finite number")
     return value
 
 

@@ -15,8 +15,9 @@ from randes_cli.errors import MismatchError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.source import Source
+from randes_cli.limits import StrPath
 from randes_cli.ops.compare import retrieved_and_true
-from randes_cli.ops.originals import open_originals
+from randes_cli.ops.originals import Originals, open_originals
 from randes_cli.plan import CHUNK_ELEMENTS
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
@@ -117,14 +118,14 @@ class _Measure:
 
 def interference(
     bank: BankFile,
-    originals: Sequence[tuple[str, str]],
+    originals: Originals,
     run: RunOptions,
     *,
     by: str = "type",
-    base: str | None = None,
+    base: StrPath | None = None,
     progress: Progress = no_progress,
 ) -> tuple[TaskInterference, ...]:
-    """Measure the (task, checkpoint) pairs; `by` is ``type`` or ``layer``. Streamed.
+    """Measure tasks against their checkpoints; `by` is ``type`` or ``layer``. Streamed.
 
     Raises MismatchError for a checkpoint with other tensors than its task, or another base.
     """

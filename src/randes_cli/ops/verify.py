@@ -6,12 +6,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite
+from randes_cli.core.verdict import approximate
 from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError, counted
 from randes_cli.files.bank import BankFile, possible_statistics
 from randes_cli.files.bank_keys import (
@@ -30,7 +32,7 @@ from randes_cli.files.location import Place, RemotePath, absolute
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.shard_folder import prune, unnamed
 from randes_cli.files.shards import Contents, shard_file, shard_folder
-from randes_cli.files.stored_shards import prune_stored, unnamed_stored
+from randes_cli.files.stored_shards import Leftover, prune_leftovers, unnamed_stored
 from randes_cli.ops.measure import TaskCheck, measure
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
@@ -60,6 +62,7 @@ class VerifyReport:
         hurt: tasks that cannot be retrieved whole, each with the damaged tensors it needs.
         whole: tasks that can.
         lost: tasks whose deltas do not come back, each with why and what to do.
+        approximate: lines that say which predictions are approximate, and why.
         against: measurements, where originals were given.
     """
 
@@ -74,6 +77,7 @@ class VerifyReport:
     shards: dict[str, str] = field(default_factory=dict)
     unnamed: tuple[str, ...] = ()
     pruned: int = 0
+    approximate: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -84,11 +88,6 @@ class VerifyReport:
     def strange(self) -> tuple[str, ...]:
         """Tasks measured against another checkpoint than the one that was packed."""
         return tuple(check.task for check in self.against if not check.original)
-
-
-def _lost(bank: BankFile) -> dict[str, str]:
-    found = summaries(bank.manifest, stored_statistics(bank))
-    return {task.name: task.lost for task in found if task.lost}
 
 
 def needed_keys(bank: BankFile, name: str) -> set[str]:
@@ -133,6 +132,8 @@ def verify(
         found = needed_keys(bank, task.name) & damaged
         if found:
             hurt[task.name] = tuple(sorted(found))
+    intact = not (damaged or problems)
+    tasks = summaries(bank.manifest, stored_statistics(bank)) if intact else ()
     return VerifyReport(
         bank=str(bank.path),
         quick=quick,
@@ -142,7 +143,8 @@ def verify(
         damaged=tuple(sorted(damaged)),
         hurt=hurt,
         whole=tuple(task.name for task in bank.manifest.tasks if task.name not in hurt),
-        lost={} if damaged or problems else _lost(bank),
+        lost={task.name: task.lost for task in tasks if task.lost},
+        approximate=tuple(approximate(tasks)),
     )
 
 
@@ -253,7 +255,7 @@ def _has_frame(bank: BankFile, number: int, contents: Contents) -> bool:
     return True
 
 
-def unnamed_files(bank: BankFile) -> Sequence[Place]:
+def unnamed_files(bank: BankFile) -> Sequence[Path | Leftover]:
     """Files among the shards of a bank (here or in a store) that its index does not name."""
     if isinstance(bank.path, RemotePath):
         return unnamed_stored(bank.path, bank.store.shards) if bank.store.shards else []
@@ -269,7 +271,7 @@ def prune_files(bank: Place) -> int:
     path = edited_bank(bank)
     with bank_lock(path, wait=0.0), BankFile(path, lenient=True) as file:
         if isinstance(path, RemotePath):
-            return prune_stored(unnamed_stored(path, file.store.shards))
+            return prune_leftovers(unnamed_stored(path, file.store.shards))
         return prune(unnamed(shard_folder(path), file.store.shards), shard_folder(path))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.configs import TORCH_NAMES, dtype_called, with_dtype
 from randes_cli.files.kinds import is_code
+from randes_cli.files.location import Place
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
 from randes_cli.files.weight_names import PICKLES, SUFFIXES, component_of
@@ -73,13 +74,21 @@ class Destination:
     side_files: Mapping[Path, str]
     notes: tuple[str, ...] = ()
 
-    def absolute(self) -> Destination:
-        """The same place, whatever folder somebody is in."""
+    def moved(self, move: Callable[[Path], Path]) -> Destination:
+        """The same place in another folder."""
         return Destination(
-            self.path.absolute(),
-            {name: path.absolute() for name, path in self.weights.items()},
-            {path.absolute(): content for path, content in self.side_files.items()},
+            move(self.path),
+            {name: move(path) for name, path in self.weights.items()},
+            {move(path): content for path, content in self.side_files.items()},
             self.notes,
+        )
+
+
+def check_name(out: Place) -> None:
+    """Refuse an output whose name is that of a file that is not written."""
+    if out.suffix in PICKLES and not (isinstance(out, Path) and out.is_dir()):
+        raise UsageError(
+            f"{out}: unpack writes safetensors; name a file {out.stem}.safetensors, or a folder"
         )
 
 
@@ -90,13 +99,8 @@ def destination(
 
     ``X.safetensors`` (or .st) is a bare file. Anything else is a folder: a single task that was
     named and came from a folder becomes that folder, another task ``X/<task>.safetensors`` or
-    ``X/<task>/``. Raises UsageError for a bare file of several tasks or of a pipeline, and for
-    the name of another kind of file.
+    ``X/<task>/``. Raises UsageError for a bare file of several tasks or of a pipeline.
     """
-    if out is not None and out.suffix in PICKLES and not out.is_dir():
-        raise UsageError(
-            f"{out}: unpack writes safetensors; name a file {out.stem}.safetensors, or a folder"
-        )
     if out is not None and names_a_file(out):
         if not single:
             raise UsageError(f"{out}: a file for one task; name a folder for several")

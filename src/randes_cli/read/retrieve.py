@@ -18,8 +18,9 @@ from randes_cli.files.digests import hasher
 from randes_cli.files.guard import reads_far
 from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_COEFFICIENT, check_number
-from randes_cli.plan import Rect, chunks
+from randes_cli.plan import Rect
 from randes_cli.read.coefficient import default_coefficient
+from randes_cli.read.compiled import retrieve_compiled
 from randes_cli.read.pieces import Piece, Read, StoredChunk
 from randes_cli.read.sealed import StepsReader
 from randes_cli.read.task_tensors import TaskTensors
@@ -66,7 +67,9 @@ class Retrieval(TaskTensors):
         self.verified: set[tuple[str, int]] | None = None
         self._reader: StepsReader | None = None
         if task.group in bank.manifest.sealed or task.group in bank.manifest.shares:
-            self._reader = StepsReader(bank, task.group, self._check_sealed)
+            self._reader = StepsReader(
+                bank, task.group, self._check_sealed, threads=self.workers.threads
+            )
 
     @property
     def untuned(self) -> bool:
@@ -119,20 +122,33 @@ class Retrieval(TaskTensors):
 
     def fill(self, kernel: Kernel, piece: Piece, out: Raw) -> None:
         """Write one piece's bytes to `out`. Raises BankDamaged."""
-        name = self.kept_name(piece.tensor.name)
-        if name != piece.tensor.name:
-            piece = replace(piece, tensor=piece.tensor._replace(name=name))
+        piece = self._as_kept(piece)
         if piece.own:
             self._fill_own(piece, out)
-        elif self.superposed(piece.tensor.name):
-            self._fill_superposed(kernel, piece, out)
-        else:
+        elif not self.superposed(piece.tensor.name):
             self._fill_base(piece, out)
+        elif not self._compiled(kernel, piece, out):
+            self._fill_superposed(kernel, piece, out)
+
+    def send(self, kernel: Kernel, piece: Piece, to: tuple[int, int]) -> bool:
+        """Write a piece to a place in an open file in one call; False where `fill` is to do it."""
+        piece = self._as_kept(piece)
+        exact = piece.own or not self.superposed(piece.tensor.name)
+        return not exact and self._compiled(kernel, piece, to)
+
+    def _as_kept(self, piece: Piece) -> Piece:
+        name = self.kept_name(piece.tensor.name)
+        if name == piece.tensor.name:
+            return piece
+        return replace(piece, tensor=piece.tensor._replace(name=name))
+
+    def checks(self, key: str, chunk: int) -> bool:
+        """Whether a chunk is not yet known to be sound."""
+        return self.verified is None or (key, chunk) not in self.verified
 
     def _chunk(self, read: Read, name: str, dtype: str, key: str, chunk: int) -> StoredChunk:
         """What reads a chunk, digesting it unless it is known to be sound."""
-        known = self.verified is not None and (key, chunk) in self.verified
-        return StoredChunk(read, name, dtype, None if known else hasher())
+        return StoredChunk(read, name, dtype, hasher() if self.checks(key, chunk) else None)
 
     def _count_saturated(self, values: int) -> None:
         """Count for all threads: `+=` alone reads the sum before it is ready to write it."""
@@ -145,7 +161,7 @@ class Retrieval(TaskTensors):
         dtype = self.bank.info(key).dtype
         chunk = self._chunk(self.bank.read_into, key, dtype, key, piece.chunk)
         self._read_exact(chunk, piece, out)
-        self._check_chunk(chunk, piece.rect, piece, key)
+        self._check_chunk(chunk.digest(piece.rect, piece.rect), piece, key)
 
     def _fill_base(self, piece: Piece, out: Raw) -> None:
         chunk = self._base_chunk(piece)
@@ -153,7 +169,7 @@ class Retrieval(TaskTensors):
             out[:] = 0
             return
         self._read_exact(chunk, piece, out)
-        self._check_base(chunk, piece)
+        self._check_base(chunk.digest(self.whole(piece), piece.rect), piece)
 
     def _read_exact(self, chunk: StoredChunk, piece: Piece, out: Raw) -> None:
         """Read a piece as it is stored, and convert it where the output has another dtype."""
@@ -173,8 +189,9 @@ class Retrieval(TaskTensors):
         dtype = self._named[name].dtype
         return self._chunk(self.base.read, name, dtype, base_key(name), piece.chunk)
 
-    def _check_base(self, chunk: StoredChunk, piece: Piece) -> None:
-        name, found = piece.tensor.name, chunk.digest(self._whole(piece), piece.rect)
+    def _check_base(self, found: bytes | None, piece: Piece) -> None:
+        """Compare a chunk's digest, where one was made."""
+        name = piece.tensor.name
         if self.base is None or found is None:
             return
         recorded = self.base.digest(name, piece.chunk)
@@ -185,14 +202,35 @@ class Retrieval(TaskTensors):
             )
         self._check(found, recorded, base_key(name), piece.chunk)
 
-    def _check_chunk(self, chunk: StoredChunk, whole: Rect, piece: Piece, key: str) -> None:
-        found = chunk.digest(whole, piece.rect)
+    def _check_chunk(self, found: bytes | None, piece: Piece, key: str) -> None:
+        """Likewise for a chunk of the bank."""
         if found is not None:
             self._check(found, self.bank.digest(key, piece.chunk), key, piece.chunk)
 
-    def _whole(self, piece: Piece) -> Rect:
-        """The base's chunk that a piece lies in."""
-        return chunks(*self._named[piece.tensor.name].matrix)[piece.chunk]
+    def _compiled(self, kernel: Kernel, piece: Piece, to: Raw | tuple[int, int]) -> bool:
+        """Retrieve a superposed piece in one call; whether that could be done."""
+        name, key = piece.tensor.name, self.sum_key(piece.tensor.name)
+        digests = self.checks(base_key(name), piece.chunk), self.checks(key, piece.chunk)
+        came = retrieve_compiled(
+            self,
+            self.base,
+            self._reader,
+            kernel,
+            piece,
+            to,
+            coefficient=self.coefficient,
+            digests=digests,
+            turned=self.turned.asks(name),
+        )
+        if came is None:
+            return False
+        if digests[0]:
+            self._check_base(came.base, piece)
+        if digests[1] and self.bank.info(key).dtype != "U8":  # what `reader` reads it also checks
+            self._check_chunk(came.sum, piece, key)
+        self._count_saturated(came.lost)
+        self.turned.took(name, mixed=came.mixed, negative=came.negative)
+        return True
 
     def _fill_superposed(self, kernel: Kernel, piece: Piece, out: Raw) -> None:
         unit, position = self.place(piece.tensor.name)
@@ -228,9 +266,9 @@ class Retrieval(TaskTensors):
             if positive:
                 self.turned.back(piece.tensor.name, target, piece.tensor.dtype)
         if base is not None:
-            self._check_base(base, piece)
+            self._check_base(base.digest(self.whole(piece), piece.rect), piece)
         if direct:  # what `reader` reads it also checks
-            self._check_chunk(sums, self._whole(piece), piece, key)
+            self._check_chunk(sums.digest(self.whole(piece), piece.rect), piece, key)
 
     def _base_strip(
         self,

@@ -5,34 +5,41 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.codes import decode
+from randes_cli.core.fused_back import Codes
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import read
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key, sum_key
 from randes_cli.files.digests import digest
-from randes_cli.plan import Rect, chunks, seal_matrix, share_of
+from randes_cli.plan import chunk_grid, seal_matrix, share_of
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: Called with the digest found, the one recorded and the tensor's key.
 Check = Callable[[bytes, bytes, str], None]
+#: A chunk: its tensor's key and its number.
+_Chunk: TypeAlias = tuple[str, int]
 
 
 class StepsReader:
     """The superpositions of one group that are sealed, or have a share of the elements.
 
-    One object serves all threads. Each chunk is read whole once, to compare its digest; scales
-    are kept.
+    One object serves all threads. Each chunk is read whole once, to compare its digest; the last
+    ones are kept, for pieces of a tensor end inside them. Scales are kept, too.
     """
 
-    def __init__(self, bank: BankFile, group: int, check: Check) -> None:
+    def __init__(self, bank: BankFile, group: int, check: Check, *, threads: int = 1) -> None:
         self._bank, self._group, self._check = bank, group, check
         self._scales: dict[str, tuple[F32, F32]] = {}
-        self._sound: set[tuple[str, int]] = set()
+        self._sound: set[_Chunk] = set()
+        self._kept: dict[_Chunk, Raw] = {}
+        self._most = threads + 1
+        self._gates: dict[_Chunk, threading.Lock] = {}
         self._lock, self._own = threading.Lock(), threading.local()
 
     def steps(self, tensor: TensorInfo, start: int, count: int) -> F32:
@@ -44,15 +51,20 @@ class StepsReader:
         first, last = share.place(start), share.place(start + count)
         key = sum_key(self._group, tensor.name)
         if self._bank.info(key).dtype == "U8":
-            bits, skipped = self._bank.manifest.sealed[self._group].bits, first % 8
-            packed, (rows, columns) = self._packed(key, first, last), self.scales(tensor)
-            scales = rows, share.table(columns)
+            codes, skipped = self.codes(tensor, first, last - first), first % 8
+            rows, columns = codes.scales
             values = self._memory(last - first + skipped)
-            read(packed, bits, first - skipped, scales, values)
+            read(codes.packed, codes.bits, codes.first, (rows, share.table(columns)), values)
             found = values[skipped:]
         else:
             found = self._live(key, first, last - first)
         return found if share.every == 1 else share.spread(found, start, count)
+
+    def codes(self, tensor: TensorInfo, start: int, count: int) -> Codes:
+        """The codes of stored elements `start` and on of a sealed superposition, and its scales."""
+        bits = self._bank.manifest.sealed[self._group].bits
+        packed = self._packed(sum_key(self._group, tensor.name), start, start + count, bits)
+        return Codes(packed, start // 8 * 8, bits, self.scales(tensor))
 
     def _memory(self, count: int) -> F32:
         """The thread's own memory for `count` values: new pages cost more than filling them."""
@@ -64,32 +76,19 @@ class StepsReader:
     def levels(self, tensor: TensorInfo) -> F32:
         """A whole sealed superposition before its scales, as stored: a matrix of its share."""
         shape = share_of(tensor, self._group, self._bank.manifest.shares).shape
-        return self._decoded(sum_key(self._group, tensor.name), 0, prod(shape)).reshape(shape)
-
-    def _decoded(self, key: str, start: int, count: int) -> F32:
-        packed = self._packed(key, start, start + count)
         bits = self._bank.manifest.sealed[self._group].bits
+        packed = self._packed(sum_key(self._group, tensor.name), 0, prod(shape), bits)
         values = np.empty(len(packed) // bits * 8, np.float32)
         decode(packed, bits, values)
-        found: F32 = values[start % 8 :][:count]
-        return found
+        return values[: prod(shape)].reshape(shape)
 
-    def _packed(self, key: str, start: int, stop: int) -> Raw:
+    def _packed(self, key: str, start: int, stop: int, bits: int) -> Raw:
         """The bytes, checked, that the codes of elements `start` to `stop` lie in."""
-        bits = self._bank.manifest.sealed[self._group].bits
-        first, last = start // 8, -(-stop // 8)
-        self._verify(key, first * bits, last * bits)
-        packed = np.empty((last - first) * bits, np.uint8)
-        self._bank.read_into(key, first * bits, packed)
-        return packed
+        return self._bytes(key, start // 8 * bits, -(-stop // 8) * bits)
 
     def _live(self, key: str, start: int, count: int) -> F32:
         size = ITEM_SIZE[self._bank.info(key).dtype]
-        raw = np.empty(count * size, np.uint8)
-        for number, rect in enumerate(chunks(*self._bank.info(key).matrix)):
-            if rect.start < start + count and start < rect.start + rect.elements:
-                self._verify_chunk(key, number, rect)
-        self._bank.read_into(key, start * size, raw)
+        raw = self._bytes(key, start * size, (start + count) * size)
         units: F32 = raw.view(code_dtype(8 * size)).astype(np.float32)
         return units
 
@@ -98,26 +97,52 @@ class StepsReader:
         found = self._scales.get(tensor.name)
         if found is None:
             key = scale_key(self._group, tensor.name)
-            self._verify(key, 0, self._bank.info(key).elements)
-            both = self._bank.read(key).view(np.float16).astype(np.float32)
+            both = self._bytes(key, 0, self._bank.info(key).nbytes).view(np.float16)
             if not np.isfinite(both).all():  # forged: no seal has such
                 self._check(b"NaN or infinite values", b"", key)
-            height = seal_matrix(tensor)[0]
-            found = self._scales[tensor.name] = both[:height], both[height:]
+            height, wide = seal_matrix(tensor)[0], both.astype(np.float32)
+            found = self._scales[tensor.name] = wide[:height], wide[height:]
         return found
 
-    def _verify(self, key: str, start: int, stop: int) -> None:
-        """Check the chunks of codes that bytes `start` to `stop` lie in."""
-        for number, rect in enumerate(chunks(*self._bank.info(key).matrix)):
-            if rect.start < stop and start < rect.start + rect.elements:
-                self._verify_chunk(key, number, rect)
+    def _bytes(self, key: str, start: int, stop: int) -> Raw:
+        """Bytes `start` to `stop` of a tensor, checked."""
+        info = self._bank.info(key)
+        size, parts = ITEM_SIZE[info.dtype], []
+        for number, rect in enumerate(chunk_grid(*info.matrix)):
+            first, last = rect.start * size, (rect.start + rect.elements) * size
+            if first < stop and start < last:
+                low, high = max(first, start), min(last, stop)
+                parts.append(self._part(key, number, (first, last), (low, high)))
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, np.uint8)
 
-    def _verify_chunk(self, key: str, number: int, rect: Rect) -> None:
+    def _part(self, key: str, number: int, chunk: tuple[int, int], part: tuple[int, int]) -> Raw:
+        """Bytes of one chunk; both are (first, after the last) in their tensor."""
+        whole = self._whole(key, number, *chunk)
+        if whole is not None:
+            return whole[part[0] - chunk[0] : part[1] - chunk[0]]
+        raw = np.empty(part[1] - part[0], np.uint8)  # it is known to be sound
+        self._bank.read_into(key, part[0], raw)
+        return raw
+
+    def _whole(self, key: str, number: int, first: int, last: int) -> Raw | None:
+        """A chunk that was not checked before, or is kept; None where it was, and is not."""
+        chunk = key, number
         with self._lock:
-            if (key, number) in self._sound:
-                return
-            size = ITEM_SIZE[self._bank.info(key).dtype]
-            raw = np.empty(rect.elements * size, np.uint8)
-            self._bank.read_into(key, rect.start * size, raw)
+            if chunk in self._sound:
+                return self._kept.get(chunk)
+            gate = self._gates.setdefault(chunk, threading.Lock())
+        with gate:
+            if chunk in self._sound:  # by another thread, which read it
+                return self._kept.get(chunk)
+            raw = np.empty(last - first, np.uint8)
+            self._bank.read_into(key, first, raw)
             self._check(digest(raw), self._bank.digest(key, number), key)
-            self._sound.add((key, number))
+            with self._lock:
+                self._sound.add(chunk)
+                self._kept[chunk] = raw
+                self._gates.pop(chunk)
+                if len(self._kept) > self._most:
+                    self._kept.pop(next(iter(self._kept)))
+        return raw

@@ -8,7 +8,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sum_key
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import all_names
-from randes_cli.plan import Unit, chunks, share_of
+from randes_cli.plan import Rect, Unit, chunk_grid, chunks, share_of
 from randes_cli.read.pieces import Piece
 from randes_cli.specs import FLOAT_DTYPES, TensorInfo
 
@@ -98,3 +98,7 @@ class TaskTensors:
     def sum_key(self, name: str) -> str:
         """The superposition that a tensor of the task lies in."""
         return sum_key(self.task.group, self.held(name).name)
+
+    def whole(self, piece: Piece) -> Rect:
+        """The base's chunk that a piece, named as it is kept, lies in."""
+        return chunk_grid(*self._named[piece.tensor.name].matrix)[piece.chunk]

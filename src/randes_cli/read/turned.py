@@ -47,6 +47,19 @@ class Turned:
             with self._lock:
                 self._negative.add(name)
 
+    def asks(self, name: str) -> bool:
+        """Whether it is still open what a tensor does."""
+        return name not in self._mixed
+
+    def took(self, name: str, *, mixed: bool, negative: bool) -> None:
+        """Take what was found of a piece: a base that is not all positive, an output that is not.
+
+        `mixed` of what was not asked for says nothing.
+        """
+        if mixed or negative:
+            with self._lock:
+                (self._mixed if mixed else self._negative).add(name)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors, by name."""

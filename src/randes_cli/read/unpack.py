@@ -9,24 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from randes_cli.cluster import Cluster
-from randes_cli.files.atomic import check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import absolute_source, local_path
+from randes_cli.files.location import absolute_source, as_place
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.read.originals import Originals
 from randes_cli.read.places import (
     Destination,
     UnpackOptions,
+    check_name,
     destination,
     names_a_file,
 )
 from randes_cli.read.unpacking import Unpacking, UnpackReport
+from randes_cli.read.way import Way, way_out
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -47,30 +49,35 @@ def unpack(
 ) -> list[UnpackReport]:
     """Write tasks (None: all) as ordinary safetensors checkpoints; one report a task.
 
-    `out` is a file ending in ``.safetensors``, or a folder (None: here). Every place is checked
-    before any is written.
-    Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace.
+    `out` is a file ending in ``.safetensors``, or a folder (None: here); an address: one in a
+    store, where a task's weights appear after all its other files. Every place is checked before
+    any is written.
+    Raises MissingError, UsageError (something is there), BankDamaged, MismatchError, NoSpace,
+    HubError.
     """
     options, run = options or UnpackOptions(), run or RunOptions()
-    out = None if out is None else local_path(as_source(out))
+    place = None if out is None else as_place(as_source(out))
     with ExitStack() as stack:
+        if place is not None:
+            check_name(place)
+        way = stack.enter_context(way_out(place))
         file = stack.enter_context(open_bank(as_source(bank)))
         file.require_tasks()
         names = [tasks] if isinstance(tasks, str) else tasks
         every = [task.name for task in file.manifest.tasks]
         chosen = [file.task(name) for name in dict.fromkeys(every if names is None else names)]
-        single = len(chosen) == 1 and (names is not None or names_a_file(out))
-        places = [destination(task, out, options, single=single) for task in chosen]
+        single = len(chosen) == 1 and (names is not None or names_a_file(way.root))
+        places = [destination(task, way.root, options, single=single) for task in chosen]
         opened = stack.enter_context(bank_base(file, base, allow_pickle=run.allow_pickle))
         jobs = [
-            Unpacking(file, opened, task, place, options, run)
-            for task, place in zip(chosen, places, strict=True)
+            Unpacking(file, opened, task, goes, options, run, way)
+            for task, goes in zip(chosen, places, strict=True)
         ]
         originals = Originals(file, base)
         for job in jobs:
             job.check(originals)
         if not dry_run:
-            check_space(_existing(out or Path()), sum(job.bytes for job in jobs))
+            way.check_space([job.bytes for job in jobs])
             if run.engine == "ray":
                 return _elsewhere(jobs, bank, base, options, run, progress)
             for job in jobs:
@@ -98,16 +105,24 @@ class _Recipe:
 
 def _unpack_one(
     opened: tuple[BankFile, BankBase | None, _Recipe],
-    task: tuple[str, Destination],
+    task: tuple[str, Destination, Way],
     progress: Progress,
 ) -> UnpackReport:
     """Write a task, in a worker: also over what a lost one may have written."""
     file, base, recipe = opened
     run = replace(recipe.run, threads=max(1, recipe.run.threads))
-    job = Unpacking(file, base, file.task(task[0]), task[1], recipe.options, run)
-    job.over = True
-    job.write(progress)
-    return job.report(False)
+    name, place, way = task
+    with way.anew() as ours:
+        goes = place if ours.root == way.root else place.moved(partial(_rooted, way, ours))
+        job = Unpacking(file, base, file.task(name), goes, recipe.options, run, ours)
+        job.over = True
+        job.write(progress)
+        return job.report(False)
+
+
+def _rooted(old: Way, new: Way, path: Path) -> Path:
+    """The same path below another root."""
+    return path if old.root is None or new.root is None else new.root / path.relative_to(old.root)
 
 
 def _elsewhere(
@@ -121,19 +136,14 @@ def _elsewhere(
     """Have the workers of a cluster write tasks, one each at a time."""
     named = None if base is None else absolute_source(as_source(base))
     recipe = _Recipe(absolute_source(as_source(bank)), named, options, run)
-    tasks = [(job.retrieval.task.name, job.place.absolute()) for job in jobs]
+    tasks = [
+        (job.retrieval.task.name, job.place.moved(Path.absolute), job.way.absolute())
+        for job in jobs
+    ]
     total, found = sum(job.bytes for job in jobs), dict[int, UnpackReport]()
     with Cluster(run) as cluster:
         held = cluster.hold(recipe)
         found.update(
             cluster.map(_unpack_one, held, tasks, phase="unpacking", total=total, progress=progress)
         )
-    return [
-        replace(found[n], path=str(job.place.path), files=tuple(map(str, job.files())))
-        for n, job in enumerate(jobs)
-    ]
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder above a path that is there."""
-    return next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path())
+    return [replace(found[n], path=job.path, files=job.named()) for n, job in enumerate(jobs)]

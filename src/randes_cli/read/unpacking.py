@@ -12,9 +12,6 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.atomic import (
-    check_target,
-)
 from randes_cli.files.bank import BankFile
 from randes_cli.files.base import BankBase
 from randes_cli.files.records import TaskRecord
@@ -36,7 +33,10 @@ from randes_cli.read.places import (
     write_side_files,
 )
 from randes_cli.read.retrieve import Retrieval
+from randes_cli.read.way import Way
 from randes_cli.specs import RunOptions
+from randes_cli.stats.approximate import stored_reason
+from randes_cli.stats.coefficients import stands_alone
 from randes_cli.workers import Progress, run_parallel
 
 
@@ -46,7 +46,8 @@ class UnpackReport:
 
     `path` is the file or folder that loads it; `files` are all its files, weights first;
     `left_out` are files of the packed folder that are not in the bank, each with the reason;
-    `turned` are tensors that are positive throughout in the base and came back partly negative.
+    `turned` are tensors that are positive throughout in the base and came back partly negative;
+    `approximate` says why what was predicted, from which its λ is, is approximate.
     """
 
     task: str
@@ -62,6 +63,7 @@ class UnpackReport:
     left_out: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     turned: tuple[str, ...] = ()
+    approximate: str = ""
 
 
 class Unpacking:
@@ -75,9 +77,10 @@ class Unpacking:
         place: Destination,
         options: UnpackOptions,
         run: RunOptions,
+        way: Way,
     ) -> None:
         self.bank, self.base = bank, base
-        self.place, self.options, self.over = place, options, options.force
+        self.place, self.options, self.over, self.way = place, options, options.force, way
         self.retrieval = Retrieval(
             bank,
             base,
@@ -99,6 +102,15 @@ class Unpacking:
             made += weight_files(path, tensors, shard_bytes=self._shard_bytes(path))
         return [*made, *self.place.side_files]
 
+    @property
+    def path(self) -> str:
+        """What loads the task in the end."""
+        return str(self.way.of(self.place.path))
+
+    def named(self) -> tuple[str, ...]:
+        """Every file, where it is in the end."""
+        return tuple(str(self.way.of(path)) for path in self.files())
+
     def _shard_bytes(self, path: Path) -> int | None:
         """The most bytes of one weight file: no limit where its library reads no shards."""
         layout = self.retrieval.task.layout
@@ -107,16 +119,19 @@ class Unpacking:
 
     def check(self, originals: Originals) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
-        files = self.files()
+        files, way = self.files(), self.way
         for path in files:
-            if path.parent.exists():
-                originals.refuse(path)
-                check_target(path, force=self.options.force)
+            originals.refuse(way.of(path))
+            way.check(path, force=self.options.force)
         for path in self.place.weights.values():
-            others = [path.with_name(index_name(path.name)), path, *shards_of(path)]
-            other = next((p for p in others if p not in files and p.exists()), None)
+            there = way.siblings(path)
+            others = [index_name(path.name), path.name, *shards_of(path.name, there)]
+            beside = (path.with_name(name) for name in others if name in there)
+            other = next((p for p in beside if p not in files), None)
             if other is not None:
-                raise UsageError(f"{other}: would be loaded beside or instead of the new weights")
+                raise UsageError(
+                    f"{way.of(other)}: would be loaded beside or instead of the new weights"
+                )
 
     def write(self, progress: Progress) -> None:
         """Write the weights and then side files, but commit the weights last.
@@ -128,6 +143,9 @@ class Unpacking:
             self.notes += write_side_files(
                 self.bank, self.place, force=self.over, dtype=self.options.dtype
             )
+        weights = len(self.files()) - len(self.place.side_files)
+        ordered = [*self.files()[weights:], *self.files()[:weights]]
+        self.way.send(ordered, force=self.over, progress=progress)
 
     @contextmanager
     def _writers(self) -> Iterator[dict[str, tuple[CheckpointWriter, str]]]:
@@ -161,11 +179,15 @@ class Unpacking:
 
         def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
             kernel, buffer = state
-            out = buffer[: piece.nbytes]
-            retrieval.fill(kernel, piece, out)
             writer, name = writers[piece.tensor.name]
-            writer.write(name, piece.start, out)
-            return len(out)
+            file, offset = writer.place(name)
+            if retrieval.send(kernel, piece, (file.fd, offset + piece.start)):
+                file.sent(piece.nbytes)
+            else:
+                out = buffer[: piece.nbytes]
+                retrieval.fill(kernel, piece, out)
+                writer.write(name, piece.start, out)
+            return piece.nbytes
 
         run_parallel(
             pieces,
@@ -193,7 +215,7 @@ class Unpacking:
             ]
         return UnpackReport(
             task=retrieval.task.name,
-            path=str(self.place.path),
+            path=self.path,
             dry_run=dry_run,
             bytes=self.bytes,
             tensors=len(retrieval.tensors),
@@ -201,8 +223,15 @@ class Unpacking:
             coefficient=retrieval.coefficient,
             saturated=retrieval.saturated,
             damaged=tuple(sorted(retrieval.damaged)),
-            files=tuple(map(str, self.files())),
+            files=self.named(),
             left_out=dict(retrieval.task.left_out),
             notes=tuple(self.notes),
             turned=retrieval.turned.names,
+            approximate=self._approximate(),
         )
+
+    def _approximate(self) -> str:
+        """Why λ is approximate, where it is neither given nor tuned; it needs no norms if alone."""
+        task, bank = self.retrieval.task, self.retrieval.bank
+        given = self.options.coefficient is not None or task.coefficient is not None
+        return "" if given or stands_alone(bank.manifest, task) else stored_reason(bank, task)

@@ -153,6 +153,7 @@ def _model(edition: Edition, served: Served) -> dict[str, Any]:
             "predicted_cosine": expected and expected.predicted_cosine,
             "expected": expected and expected.expected,
             "verdict": expected and expected.verdict,
+            "approximate": expected and expected.approximate,
         },
     }
 

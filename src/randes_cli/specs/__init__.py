@@ -2,6 +2,7 @@
 
 from randes_cli.specs.options import CHOOSERS as CHOOSERS
 from randes_cli.specs.options import CHOSEN as CHOSEN
+from randes_cli.specs.options import DEVICE_NAMES as DEVICE_NAMES
 from randes_cli.specs.options import DEVICES as DEVICES
 from randes_cli.specs.options import ENGINES as ENGINES
 from randes_cli.specs.options import EditOptions as EditOptions
@@ -20,6 +21,7 @@ from randes_cli.specs.tensors import FORMAT_VERSION as FORMAT_VERSION
 from randes_cli.specs.tensors import ITEM_SIZE as ITEM_SIZE
 from randes_cli.specs.tensors import Dtype as Dtype
 from randes_cli.specs.tensors import TensorInfo as TensorInfo
+from randes_cli.specs.tensors import Tensors as Tensors
 from randes_cli.specs.transform import PRESETS as PRESETS
 from randes_cli.specs.transform import SHARES as SHARES
 from randes_cli.specs.transform import BaseStorage as BaseStorage

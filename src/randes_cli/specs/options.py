@@ -213,7 +213,7 @@ class RunOptions:
 _TASK_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
 #: Names that Windows reserves for devices, whatever their suffix.
-_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+DEVICE_NAMES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
 def check_task_name(name: str) -> str:
@@ -229,12 +229,12 @@ def check_task_name(name: str) -> str:
 
 def _wrong_with(name: str) -> str | None:
     """What keeps a text from naming a task, in words; None where nothing does."""
-    if _TASK_NAME.fullmatch(name) and not _DEVICES.fullmatch(name) and not name.endswith("."):
+    if _TASK_NAME.fullmatch(name) and not DEVICE_NAMES.fullmatch(name) and not name.endswith("."):
         return None
     strange = _NO_NAME.search(name)
     if strange:
         return "a blank" if strange[0] == " " else repr(strange[0])
-    if _DEVICES.fullmatch(name):
+    if DEVICE_NAMES.fullmatch(name):
         return "a device of Windows"
     return f"{len(name)} characters" if len(name) > 100 or not name else "such a dot"
 

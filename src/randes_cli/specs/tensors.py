@@ -70,3 +70,7 @@ class TensorInfo(NamedTuple):
         if len(self.shape) < 2:
             return 1, self.elements
         return prod(self.shape[:-1]), self.shape[-1]
+
+
+#: Tensors by name.
+Tensors = Mapping[str, TensorInfo]

@@ -31,10 +31,9 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
     count, groups = len(manifest.tasks), manifest.groups
     held, names = 0, set[str]()
     for key, tensor in tensors.items():
-        kind, _, name = parse_key(key)
-        if kind in ("sum", "scale"):
+        if key.startswith(("sum/", "scale/")):
             held += tensor.nbytes
-            names.add(name)
+            names.add(parse_key(key).name)
     lengths = bank_lengths(manifest, statistics.known)
     outline = Outline(
         list(manifest.base.tensors.values()),

@@ -55,10 +55,10 @@ class Breakdown:
         self.statistics = statistics
         tensors = bank.manifest.base.tensors.values()
         self._found = predict_bank(bank.manifest, statistics)
-        self._cell_of = cells_of(norm_rows(tensors), statistics.cells)
+        names = norm_rows(tensors)
+        self._cell_of = cells_of(names, statistics.cells)
         #: Tensors that lie in no cell, and in each.
         self._rows_in = np.bincount(self._cell_of + 1)
-        names = norm_rows(tensors)
         sizes = [tensor.elements for tensor in tensors if superposable(tensor)]
         self._elements = np.array(sizes, np.int64)
         key = GROUPINGS[by]

@@ -11,7 +11,7 @@ import numpy as np
 
 from randes_cli.core.arrays import I64
 from randes_cli.core.cut import Cut
-from randes_cli.core.grid import step_exponent
+from randes_cli.core.grid import steps_of
 from randes_cli.core.prediction import Lengths, moments
 from randes_cli.core.quality import mean_kept, noise_of
 from randes_cli.core.stats import rounding_of
@@ -142,11 +142,8 @@ class Outline:
         sizes = np.array([tensor.elements for tensor in self._rows], np.float64)
         whole, bins = self.lengths.whole, self._bins[0]
         rms = np.sqrt(whole / sizes[:, None])
-        steps = [
-            2.0 ** step_exponent(most, bits=width, capacity=self.capacity) if most > 0 else 1.0
-            for most in rms.max(axis=1, initial=0.0).tolist()
-        ]
-        kept, rounded = rounding_of(rms / np.array(steps)[:, None])
+        steps = steps_of(rms.max(axis=1, initial=0.0), bits=width, capacity=self.capacity)
+        kept, rounded = rounding_of(rms / steps[:, None])
         changed = self.lengths.changed
         if len(self._rows) <= MOST_ROWS:
             made = whole * kept, whole * rounded

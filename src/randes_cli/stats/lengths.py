@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import FORGOTTEN, NORMS, ROUNDED, TAILS, cut_key
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import plan_units, seal_matrix, sealable, share_of, superposable
-from randes_cli.specs import Shuffle, TensorInfo, Transform
+from randes_cli.specs import FLOAT_DTYPES, Shuffle, TensorInfo, Transform
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Known:
         forgotten: ‖q‖² of forgotten deltas at every position, forgotten × tensors; None where
             nobody wrote them down.
         cut: ‖S‖², ⟨S, Q⟩ and ‖Q‖² of each superposable tensor, by sealed group.
+        measured: whether `rounded` is known; banks of before count as rounded to nothing.
     """
 
     norms: F64
@@ -35,6 +37,7 @@ class Known:
     tails: F64 | None = None
     forgotten: F64 | None = None
     cut: Mapping[int, F64] = field(default_factory=dict)
+    measured: bool = True
 
     def joined(self, norms: F64, rounded: F64, tails: F64) -> Known:
         """With the columns of more tasks."""
@@ -58,7 +61,7 @@ class Known:
 
 def norm_rows(base: Iterable[TensorInfo]) -> list[str]:
     """The tensors that the rows of ``stats/norms`` stand for."""
-    return [tensor.name for tensor in base if superposable(tensor)]
+    return [t.name for t in base if t.dtype in FLOAT_DTYPES and prod(t.shape) > 1]
 
 
 def cut_sides(base: Iterable[TensorInfo]) -> F64:
@@ -106,11 +109,14 @@ def sealed_bits(manifest: Manifest) -> dict[int, int]:
 
 def changed_rows(manifest: Manifest) -> Bools:
     """Which superposable tensors each task's superposition stands for, tensors × T."""
-    rows = {name: row for row, name in enumerate(norm_rows(manifest.base.tensors.values()))}
-    made = np.ones((len(rows), len(manifest.tasks)), np.bool_)
+    names = norm_rows(manifest.base.tensors.values())
+    made = np.ones((len(names), len(manifest.tasks)), np.bool_)
+    rows: dict[str, int] = {}
     for column, task in enumerate(manifest.tasks):
-        for names in (task.unchanged, task.absent, task.own):
-            made[[rows[name] for name in names if name in rows], column] = False
+        for found in (task.unchanged, task.absent, task.own):
+            if found and not rows:
+                rows = {name: row for row, name in enumerate(names)}
+            made[[rows[name] for name in found if name in rows], column] = False
     return made
 
 
@@ -171,4 +177,4 @@ def stored_lengths(bank: BankFile) -> Known:
     rounded = bank.floats(ROUNDED) if ROUNDED in bank else np.stack([norms, norms])
     cut = {group: bank.floats(cut_key(group)) for group in held if cut_key(group) in bank}
     tails, forgotten = (bank.floats(k) if k in bank else None for k in (TAILS, FORGOTTEN))
-    return Known(norms, rounded, tails, forgotten, cut)
+    return Known(norms, rounded, tails, forgotten, cut, ROUNDED in bank)

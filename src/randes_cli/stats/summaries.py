@@ -6,28 +6,50 @@ from collections.abc import Sequence
 
 from randes_cli.core.prediction import predict
 from randes_cli.core.quality import kept_of, noise_of
-from randes_cli.core.verdict import LOST, Verdict, judge
+from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
+from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest import Manifest
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import BaseStorage, Rest, Signs, Transform
+from randes_cli.stats.approximate import approximations
+from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import coefficients
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.lost import lost_tasks, lost_tensors, told_lost
 from randes_cli.stats.stored import Statistics
 
 
-def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, ...]:
-    """Every task of a bank with its predicted cosine and counts of tensors."""
+def bank_summaries(bank: BankFile, statistics: Statistics) -> tuple[TaskSummary, ...]:
+    """`summaries` of an open bank."""
+    return summaries(bank.manifest, statistics, bank_lengths_beside(bank, statistics))
+
+
+def summaries(
+    manifest: Manifest,
+    statistics: Statistics,
+    beside: Sequence[float | None] = (),
+    *,
+    dry_run: str = "",
+    sealing: bool = False,
+) -> tuple[TaskSummary, ...]:
+    """Every task of a bank with its predicted cosine and counts of tensors.
+
+    `beside` are the deltas' lengths beside the base's, where they are known; `dry_run` and
+    `sealing` are as for `approximations`.
+    """
+    beside = beside or [None] * len(manifest.tasks)
     lengths = bank_lengths(manifest, statistics.known)
     found = predict(lengths, statistics.met(manifest.base.tensors.values()))
     cosines, chosen = found.over().cosine.tolist(), coefficients(manifest, lengths)
     counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
     lost = told_lost(found, lengths, manifest.bits)
-    judged = verdicts(manifest, cosines, lost_tasks(found, lengths).tolist())
+    judged = verdicts(manifest, cosines, lost_tasks(found, lengths).tolist(), beside)
     kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
+    unsure = approximations(manifest, statistics, dry_run=dry_run, sealing=sealing)
     names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
+        told = None if kept is None or judged[place] is FAR_OUT else kept[place]
         exact = sum(name in names for name in {*task.unchanged, *task.own, *task.absent})
         made.append(
             TaskSummary(
@@ -46,21 +68,28 @@ def summaries(manifest: Manifest, statistics: Statistics) -> tuple[TaskSummary, 
                 lost=lost[place],
                 lost_tensors=counts[place],
                 verdict=judged[place].word,
-                expected=judged[place].kept,
-                kept=None if kept is None else kept[place].middle,
-                kept_low=None if kept is None else kept[place].low,
-                kept_high=None if kept is None else kept[place].high,
+                expected=judged[place].range(beside[place]),
+                length=beside[place],
+                approximate=unsure[place],
+                kept=told and told.middle,
+                kept_low=told and told.low,
+                kept_high=told and told.high,
             )
         )
     return tuple(made)
 
 
-def verdicts(manifest: Manifest, cosines: Sequence[float], lost: Sequence[bool]) -> list[Verdict]:
-    """What to expect of tasks with these predicted cosines."""
+def verdicts(
+    manifest: Manifest,
+    cosines: Sequence[float],
+    lost: Sequence[bool],
+    beside: Sequence[float | None],
+) -> list[Verdict]:
+    """What to expect of tasks with these predicted cosines and lengths beside the base."""
     apart, factors = decorrelates(manifest.transform), _factors(manifest)
     return [
-        LOST if gone else judge(cosine, decorrelates=apart, factors=factors)
-        for cosine, gone in zip(cosines, lost, strict=True)
+        LOST if gone else judge(cosine, length, decorrelates=apart, factors=factors)
+        for cosine, gone, length in zip(cosines, lost, beside, strict=True)
     ]
 
 

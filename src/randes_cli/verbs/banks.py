@@ -10,12 +10,12 @@ from randes_cli.errors import UsageError
 from randes_cli.files.sources import names_bank, open_bank, own_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import RunOptions
-from randes_cli.verbs.originals import Originals, pairs, text_of
 from randes_cli.workers import Progress, no_progress
 
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
+    from randes_cli.ops.originals import Originals
     from randes_cli.ops.spectra import TaskInterference
     from randes_cli.ops.verify import VerifyReport
     from randes_cli.stats.breakdown import GroupRow
@@ -65,8 +65,8 @@ def inspect(
             return found
         from randes_cli.ops.spectra import interference
 
-        named, how = pairs(against), run or RunOptions()
-        measured = interference(file, named, how, by=by, base=text_of(base), progress=progress)
+        how = run or RunOptions()
+        measured = interference(file, against, how, by=by, base=base, progress=progress)
         return replace(found, measured=measured)
 
 
@@ -98,7 +98,7 @@ def verify(
         found = replace(module.verify(file, run, quick=quick, progress=progress), pruned=freed)
         if not (found.sound and against):
             return found
-        measured = module.measure(file, pairs(against), run, base=text_of(base), progress=progress)
+        measured = module.measure(file, against, run, base=base, progress=progress)
         return replace(found, against=measured)
 
 
@@ -118,18 +118,15 @@ def diff(
     from randes_cli.ops import diff as module
 
     run = run or RunOptions()
-    first = as_source(a)
-    if not names_bank(first):
+    if not names_bank(as_source(a)):
         if isinstance(b, Mapping) or names_bank(as_source(b)):
             raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
-        return module.diff_checkpoints(
-            first, as_source(b), run, base=text_of(base), progress=progress
-        )
+        return module.diff_checkpoints(a, b, run, base=base, progress=progress)
     if base is not None:
         raise UsageError("--base serves two checkpoints only")
-    with open_bank(first) as bank:
+    with open_bank(as_source(a)) as bank:
         if isinstance(b, Mapping):
-            return module.diff_bank_checkpoints(bank, pairs(b), run, progress=progress)
+            return module.diff_bank_checkpoints(bank, b, run, progress=progress)
         if not names_bank(as_source(b)):
             raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
         with open_bank(as_source(b)) as other:

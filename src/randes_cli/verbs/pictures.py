@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ from randes_cli.files.location import Place, as_place
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import RunOptions
-from randes_cli.verbs.originals import Originals, pairs, text_of
 from randes_cli.workers import Progress, no_progress
 
 if TYPE_CHECKING:
     from randes_cli.ops.distribution import Distribution
+    from randes_cli.ops.originals import Originals
 
 #: What `plot` draws.
 PICTURES = ("cosine", "layers", "distribution", "size", "lambda")
@@ -120,15 +121,15 @@ def _distribution(
 
     if not against:
         return stored_distribution(file)
-    return measured_distribution(
-        file, pairs(against), run or RunOptions(), base=text_of(base), progress=progress
-    )
+    how = run or RunOptions()
+    return measured_distribution(file, against, how, base=base, progress=progress)
 
 
 def _figure(
     file: BankFile, kind: str, distribution: Callable[[], Distribution]
 ) -> Callable[[], Any]:
     """A function that draws; what it draws has been read."""
+    from randes_cli.core.verdict import sentences
     from randes_cli.ops.describe import describe
     from randes_cli.stats.curves import lambda_curves
     from randes_cli.views import figures
@@ -139,10 +140,9 @@ def _figure(
     report = describe(file)
     if kind == "lambda":
         curves, used = lambda_curves(file), {one.name: one.coefficient for one in report.tasks}
-        return lambda: figures.lambda_figure(curves, used)
-    if kind == "layers":
-        layers = describe(file, by="layer").rows
-        return lambda: figures.layers_figure(report.rows, layers)
-    if kind == "size":
-        return lambda: figures.size_figure(report)
-    return lambda: figures.cosine_figure(report)
+        draw = partial(figures.lambda_figure, curves, used)
+    elif kind == "layers":
+        draw = partial(figures.layers_figure, report.rows, describe(file, by="layer").rows)
+    else:
+        draw = partial(figures.size_figure if kind == "size" else figures.cosine_figure, report)
+    return lambda: figures.told(draw(), sentences(report.tasks))

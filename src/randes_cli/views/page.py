@@ -18,6 +18,7 @@ import numpy as np
 
 from randes_cli import __version__
 from randes_cli.core.arrays import F64
+from randes_cli.core.verdict import approximate
 from randes_cli.errors import counted, printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.ops.distribution import Distribution
@@ -107,6 +108,7 @@ def _facts(report: BankReport) -> list[tuple[str, str]]:
         pairs.append(("share of the elements", ", ".join(shares)))
     if report.forgotten:
         pairs.append(("forgotten", f"{counted(report.forgotten, 'task')} left as interference"))
+    pairs += [("approximate", words) for words in approximate(report.tasks)]
     return [(name, printable(value)) for name, value in pairs]
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from randes_cli.cli.render.choices import choice_table
 from randes_cli.cli.render.layout import shorten
 from randes_cli.cli.render.rows import task_lines, worst_first
-from randes_cli.cli.render.verdict import lost_lines, verdict_lines
+from randes_cli.cli.render.verdict import verdict_lines, warning_lines
 from randes_cli.errors import counted
 from randes_cli.reports import EditReport, PackReport
 from randes_cli.stats.room import room_words
@@ -24,7 +24,7 @@ def pack_notes(report: PackReport, *, full: bool = True) -> list[str]:
 
     What is said of several tasks is said once. Without `full` the first of many lines.
     """
-    made = [*report.notes, *task_notes(report), *lost_lines(report.tasks)]
+    made = [*report.notes, *task_notes(report), *warning_lines(report.tasks)]
     made += [f"{refused.name} cannot be packed: {refused.reason}" for refused in report.refused]
     if full or len(made) <= _MOST_NOTES:
         return made
@@ -39,10 +39,10 @@ def task_notes(report: PackReport | EditReport) -> list[str]:
     told += [
         (name, text) for name, kept in report.kept_exactly.items() for text in _kept_exactly(kept)
     ]
-    return _joined(told)
+    return joined(told)
 
 
-def _joined(told: Iterable[tuple[str, str]]) -> list[str]:
+def joined(told: Iterable[tuple[str, str]]) -> list[str]:
     """Lines ``TASKS: what is said``, from pairs of task and text."""
     names: dict[str, list[str]] = {}
     for name, text in told:
@@ -86,7 +86,7 @@ def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Tex
             )
         )
     made += room_line(report)
-    made += verdict_lines(report.tasks, width)
+    made += verdict_lines(report.tasks, report.alternatives, width)
     tasks = worst_first(report.tasks, full=full)
     made += [Text(), *task_lines(tasks, (), full=full, width=width)]
     if report.alternatives:

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from randes_cli.cli.render.layout import Column, bar, more, quality_style, shorten, table
-from randes_cli.core.verdict import kept
+from randes_cli.cli.render.layout import (
+    Column,
+    bar,
+    more,
+    quality_style,
+    shorten,
+    table,
+    verdict_style,
+)
+from randes_cli.core.verdict import by_word, kept
 from randes_cli.views.text import decimal
 
 if TYPE_CHECKING:
@@ -85,7 +93,7 @@ def task_lines(
     columns += [Column("group")] if several else []
     rows = []
     for place, task in enumerate(tasks if full else tasks[:MOST_TASKS]):
-        style = quality_style(task.predicted_cosine)
+        style = verdict_style(by_word(task.verdict))
         row: list[str | Text] = [
             task.name,
             str(task.index),

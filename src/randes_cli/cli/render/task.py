@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from randes_cli.cli.render.layout import Column, bar, fields, more, quality_style, table
+from randes_cli.cli.render.layout import Column, bar, fields, more, table, verdict_style
 from randes_cli.cli.render.rows import BAR, MOST_ROWS, group_lines
-from randes_cli.cli.render.verdict import expected_lines
+from randes_cli.cli.render.verdict import expected_lines, told_lost
+from randes_cli.core.verdict import by_word
 from randes_cli.errors import printable
 from randes_cli.views.text import human
 
@@ -43,7 +44,7 @@ def task_view(
     """One task: where it comes from, how near it will come back, what disturbs it and where."""
     place = next(n for n, task in enumerate(report.tasks) if task.name == name)
     task, detail = report.tasks[place], report.details[place]
-    style = quality_style(task.predicted_cosine)
+    style = verdict_style(by_word(task.verdict))
     cosine = Text.assemble(
         (f"{'predicted':10}", "bold"),
         (f"cosine {task.predicted_cosine:.3f} ", style),
@@ -66,7 +67,7 @@ def task_view(
         words = ", ".join(f"{name} ({reason})" for name, reason in task.left_out.items())
         pairs.append(("left out", printable(words)))
     made = [Text(task.name, "bold"), *fields([(f"{n:8}", v) for n, v in pairs], width), cosine]
-    made += expected_lines([task], width)
+    made += [*expected_lines([task], width), *told_lost([task], width)]
     if len(report.tasks) > 1:
         made += [Text(), *_neighbours(report, place, width, full=full)]
     if rows:

@@ -92,7 +92,7 @@ class MergedAdapter:
             tie = find_tie(self.tensors, self._configs.get(component), start)
             if tie is not None:
                 refuse_half(self.source, tie, self.tensors, base.tensors)
-        self.summary = f"merged {len(self._updates)} LoRA updates into the base"
+        self.summary = f"merged {counted(len(self._updates), 'LoRA update')} into the base"
         if self._rows:
             self.summary += (
                 f", replaced {counted(sum(len(r.places) for r in self._rows.values()), 'row')}"

@@ -1,0 +1,170 @@
+"""Work on one shard for several workers: runs of its tensors, or of the chunks of one.
+
+A worker writes its run into a file of its own; when all runs of a shard are there, their bytes are
+put together behind its header. Where runs end follows from sizes and the number of workers, and
+leaves no trace in the shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from randes_cli.build.span import WHOLE, Span
+from randes_cli.errors import InputOutputError
+from randes_cli.files.container import Container
+from randes_cli.files.digests import DIGEST_BYTES
+from randes_cli.files.shard_folder import NewShard, ShardFolder
+from randes_cli.files.tensor_sink import ShardSink
+from randes_cli.plan import chunks
+from randes_cli.specs import TensorInfo
+
+
+class Item(NamedTuple):
+    """A tensor that is made: bytes that are read for it, and chunks that can be made apart."""
+
+    tensor: TensorInfo
+    nbytes: int
+    chunks: int
+
+
+class Piece(NamedTuple):
+    """Consecutive tensors of a shard, or some chunks of one."""
+
+    keys: tuple[str, ...]
+    span: Span
+    nbytes: int
+
+
+def cut(items: Sequence[Item], most: int) -> list[Piece]:
+    """Pieces for which about `most` bytes are read each."""
+    made, keys, held = list[Piece](), list[str](), 0
+    for item in items:
+        count = min(item.chunks, -(-item.nbytes // most))
+        if keys and (held + item.nbytes > most or count > 1):
+            made.append(Piece(tuple(keys), WHOLE, held))
+            keys, held = [], 0
+        if count > 1:
+            made += _runs(item, count)
+        else:
+            keys.append(item.tensor.name)
+            held += item.nbytes
+    return [*made, Piece(tuple(keys), WHOLE, held)] if keys else made
+
+
+def _runs(item: Item, count: int) -> list[Piece]:
+    ends = [item.chunks * number // count for number in range(1, count)]
+    spans = zip([0, *ends], [*ends, None], strict=True)
+    return [
+        Piece((item.tensor.name,), Span(first, last), item.nbytes // count) for first, last in spans
+    ]
+
+
+class Place(NamedTuple):
+    """Bytes of a shard's data, from the first one to before the last."""
+
+    start: int
+    stop: int
+
+
+def place_of(piece: Piece, container: Container) -> Place:
+    """Where a piece lies in a shard in which all tensors are placed."""
+    tensors = {tensor.name: tensor for tensor in container.tensors}
+    first, last = piece.keys[0], piece.keys[-1]
+    start, stop = container.starts[first], container.starts[last] + tensors[last].nbytes
+    if piece.span == WHOLE:
+        return Place(start, stop)
+    tensor = tensors[first]
+    grid, size = chunks(*tensor.matrix), tensor.nbytes // max(1, tensor.elements)
+    if piece.span.last is not None:
+        stop = start + grid[piece.span.last].start * size
+    return Place(start + grid[piece.span.first].start * size, stop)
+
+
+class PieceSink(ShardSink):
+    """A piece of a shard: a file that has its bytes alone."""
+
+    def __init__(self, folder: ShardFolder, tensors: Sequence[TensorInfo], piece: Piece) -> None:
+        super().__init__(folder, tensors, closed=False)
+        self.piece, self.place = piece, place_of(piece, self.container)
+        self.lead = -self.place.start
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file."""
+        return self.place.stop - self.place.start
+
+    def found(self) -> dict[str, bytes]:
+        """The digests of its chunks, joined, by tensor."""
+        span = self.piece.span
+        start = DIGEST_BYTES * span.first
+        stop = None if span.last is None else DIGEST_BYTES * span.last
+        tensors = (tensor for tensor in self.container.tensors if tensor.name in self.piece.keys)
+        return {t.name: self.container.digests_of(t)[start:stop] for t in tensors}
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A shard whose pieces are there: files by place, and the digests of all its chunks."""
+
+    tensors: tuple[TensorInfo, ...]
+    closed: bool
+    files: Mapping[Place, Path]
+    digests: bytes
+
+
+class Pieces:
+    """The pieces of one shard as they come.
+
+    Attributes:
+        files: by place.
+        complete: whether all are there, and none turned out not to fit.
+    """
+
+    def __init__(self, tensors: Sequence[TensorInfo], closed: bool) -> None:
+        self.tensors, self.closed = tuple(tensors), closed
+        self.container = Container()
+        for tensor in tensors:
+            self.container.place(tensor)
+        self.files: dict[Place, Path] = {}
+        self._waits = 0
+
+    def wait(self) -> None:
+        """One more is to come."""
+        self._waits += 1
+
+    @property
+    def complete(self) -> bool:
+        return self._waits == 0
+
+    def come(self, piece: Piece, made: str | Path | None, digests: Mapping[str, bytes]) -> None:
+        """A piece is there; None: it does not fit."""
+        if made is None:
+            return
+        self._waits -= 1
+        self.files[place_of(piece, self.container)] = Path(made)
+        for key, values in digests.items():
+            self.container.set_digests(key, values, piece.span.first)
+
+    def assembly(self) -> Assembly:
+        """What puts them together."""
+        return Assembly(self.tensors, self.closed, self.files, self.container.digests)
+
+
+def assemble(folder: ShardFolder, work: Assembly) -> str | Path:
+    """Put a shard together; its name, or the path of one that is open."""
+    sink = ShardSink(folder, work.tensors, closed=work.closed)
+    sink.begin()
+    sink.container.digests = work.digests
+    with sink.new.opened() as out:
+        for place, path in work.files.items():
+            with NewShard(path, keep=False, there=True).opened() as piece:
+                try:
+                    out.copy_from(piece.fd, 0, place.stop - place.start, sink.lead + place.start)
+                except EOFError:
+                    raise InputOutputError(
+                        f"{path}: a worker's part of a shard ends early"
+                    ) from None
+    return sink.finish()

@@ -1,0 +1,52 @@
+/* What chunks that are done in one call share: files, digests, and the signs of pieces of a strip. */
+
+#ifndef RANDES_CHUNK_H
+#define RANDES_CHUNK_H
+
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "digest.h"
+#include "fused.h"
+
+enum { DONE = 0, UNREADABLE = -1, UNFIT = -2, UNWRITTEN = -3 };
+
+TEMPLATE int read_all(int file, uint8_t *out, int64_t size, int64_t at) {
+    while (size) {
+        ssize_t done = pread(file, out, (size_t)size, (off_t)at);
+        if (done <= 0) return UNREADABLE;
+        out += done, size -= done, at += done;
+    }
+    return DONE;
+}
+
+TEMPLATE int write_all(int file, const uint8_t *data, int64_t size, int64_t at) {
+    while (size) {
+        ssize_t done = pwrite(file, data, (size_t)size, (off_t)at);
+        if (done <= 0) return UNWRITTEN;
+        data += done, size -= done, at += done;
+    }
+    return DONE;
+}
+
+/* Add a strip to a running digest; the last one ends it. */
+TEMPLATE void digest_strip(Digest *running, const uint8_t *data, int64_t size, int last,
+                           uint8_t *digest) {
+    if (last)
+        end_digest(running, data, size, digest);
+    else
+        add_to_digest(running, data, size);
+}
+
+/* Take the signs of elements from `first` on of a matrix of `cols` columns, `left` at the most:
+ * those of whole rows, or of a part of one. Returns how many. */
+TEMPLATE int64_t take_signs(Signs *signs, int64_t first, int64_t cols, int64_t left) {
+    if (signs->kind == TWO_SIDED) return left;
+    int64_t row = first / cols, col = first % cols;
+    signs->rows = col || left < cols ? 1 : left / cols;
+    signs->cols = signs->rows > 1 || cols - col < left ? cols - col : left;
+    signs->first = signs->kind == HANKEL ? row + col : col;
+    return signs->rows * signs->cols;
+}
+
+#endif

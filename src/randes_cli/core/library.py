@@ -1,0 +1,41 @@
+"""The library of compiled passes, where the package was built with a compiler."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.util import find_spec
+
+#: As in fused.h.
+_INTERFACE = 8
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled passes; None where the package was built without a compiler, or before an
+    update that only replaced its Python files."""
+    found = find_spec("randes_cli.core._fused")
+    if found is None or found.origin is None:
+        return None
+    try:
+        made = ctypes.CDLL(found.origin)
+        if made.randes_interface() != _INTERFACE:
+            return None
+    except (OSError, AttributeError):
+        return None
+    pointer, size, number = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
+    made.randes_add.argtypes = [pointer, number, pointer, pointer, pointer, pointer]
+    made.randes_store.argtypes = [pointer, size, number, pointer]
+    made.randes_retrieve.argtypes = [pointer, number, pointer, pointer, number, pointer]
+    made.randes_digest.argtypes = [ctypes.c_char_p, size, size, ctypes.c_char_p]
+    made.randes_digest.restype = None
+    made.randes_run.argtypes = [pointer, pointer, pointer]
+    made.randes_back.argtypes = [pointer, pointer]
+    made.randes_squares.argtypes = [pointer, pointer, pointer]
+    made.randes_read.argtypes = [pointer, pointer, pointer]
+    made.randes_cut.argtypes = [pointer, pointer, pointer, pointer]
+    made.randes_widen.argtypes = [pointer, number, pointer, size]
+    for function in (made.randes_store, made.randes_retrieve, made.randes_run, made.randes_back):
+        function.restype = ctypes.c_int64
+    made.randes_widen.restype = None
+    return made

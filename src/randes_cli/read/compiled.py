@@ -1,0 +1,85 @@
+"""Pieces that compiled code retrieves whole: of banks that are open here, and nothing to explain.
+
+What it cannot do, or finds wrong, is left to `retrieve`: it makes the same bytes, and says why.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from randes_cli.core.arrays import Raw
+from randes_cli.core.fused_back import Back, Came, Codes
+from randes_cli.core.fused_run import Chunk, Place
+from randes_cli.core.kernel import Kernel
+from randes_cli.files.base import BankBase
+from randes_cli.files.source import place_of
+from randes_cli.plan import Rect
+from randes_cli.read.pieces import Piece
+from randes_cli.read.sealed import StepsReader
+from randes_cli.read.task_tensors import TaskTensors
+from randes_cli.specs import ITEM_SIZE
+
+
+def retrieve_compiled(
+    task: TaskTensors,
+    base: BankBase | None,
+    reader: StepsReader | None,
+    kernel: Kernel,
+    piece: Piece,
+    to: Raw | Place,
+    *,
+    coefficient: float,
+    digests: tuple[bool, bool],
+    turned: bool,
+) -> Came | None:
+    """Retrieve a superposed piece, named as it is kept, in one call; None where that cannot be.
+
+    Which `digests` (of the base's chunk, and of the sum's) are wanted, and whether signs are looked
+    at, are as of `Back`; what comes is to be checked.
+    """
+    name, rect = piece.tensor.name, piece.rect
+    place = _base(base, name, rect)
+    found = None if place is None else _sum(task, reader, name, rect)
+    if place is None or found is None or rect != task.whole(piece):
+        return None
+    unit, position = task.place(name)
+    how = Back(
+        place[0],
+        found,
+        to,
+        piece.tensor.dtype,
+        unit.flips(task.task.seed, position),
+        coefficient * 2.0 ** task.bank.manifest.steps[unit.names[position]],
+        digests,
+        turned,
+    )
+    return kernel.back(Chunk(rect.start, rect.elements, unit.cols, unit.view, unit.signs), how)
+
+
+#: Where the base's chunk lies, and its dtype, as of `Back`: in a tuple, for it may be None.
+_Base: TypeAlias = tuple[tuple[Place, str] | None]
+
+
+def _base(base: BankBase | None, name: str, rect: Rect) -> _Base | None:
+    """None where the base lies in no open file."""
+    if base is None:
+        return (None,)
+    place, dtype = place_of(base, name), base.tensors[name].dtype
+    if place is None:
+        return None
+    return (((place[0], place[1] + rect.start * ITEM_SIZE[dtype]), dtype),)
+
+
+def _sum(
+    task: TaskTensors, reader: StepsReader | None, name: str, rect: Rect
+) -> tuple[Place, int] | Codes | None:
+    """Where the superposition's chunk lies, and its bits, or its codes; None as of `_base`."""
+    key = task.sum_key(name)
+    if key not in task.bank or task.share(name).every > 1:
+        return None
+    dtype = task.bank.info(key).dtype
+    if dtype == "U8":
+        held = task.held(name)
+        return None if reader is None else reader.codes(held, rect.start, rect.elements)
+    place, size = task.bank.where(key), ITEM_SIZE[dtype]
+    return None if place is None else ((place[0], place[1] + rect.start * size), 8 * size)

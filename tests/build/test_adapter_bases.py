@@ -1,0 +1,64 @@
+"""An adapter and the base that it is merged into: that of its configuration, or it is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from randes_cli import TaskInput, add, pack
+from randes_cli.errors import MismatchError
+from randes_cli.files.bank import BankFile
+from randes_cli.ops.describe import describe
+from randes_cli.reports import TaskSummary
+from tests.checkpoints import random_state, save
+
+BASE = {"layers.0.q.weight": [16, 16], "layers.0.up.weight": [40, 16]}
+
+
+def put_adapter(folder: Path, module: str, claimed: str | None) -> TaskInput:
+    folder.mkdir(parents=True)
+    fields = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"]}
+    config = json.dumps({**fields, "base_model_name_or_path": claimed})
+    (folder / "adapter_config.json").write_text(config)
+    factors = {f"base_model.model.{module}.lora_A.weight": torch.ones(2, 16)}
+    factors[f"base_model.model.{module}.lora_B.weight"] = torch.ones(16, 2)
+    save_file(factors, folder / "adapter_model.safetensors")
+    return TaskInput(folder.name, str(folder))
+
+
+def claims(tasks: tuple[TaskSummary, ...]) -> list[str]:
+    return [note for task in tasks for note in task.notes if "trained on" in note]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "told"),
+    [
+        ("someone/other-7b", True),
+        ("someone/my-base", False),
+        ("/elsewhere/my-base/", False),
+        (None, False),
+    ],
+)
+def test_another_base_in_its_configuration_is_said(
+    claimed: str | None, told: bool, tmp_path: Path
+) -> None:
+    save(random_state(BASE), tmp_path / "my-base" / "model.safetensors")
+    one = put_adapter(tmp_path / "one", "layers.0.q", claimed)
+    report = pack(str(tmp_path / "my-base"), [one], tmp_path / "m.randes")
+    said = [f"its configuration says that it was trained on {claimed}"] if told else []
+    assert claims(report.tasks) == said
+    two = put_adapter(tmp_path / "two", "layers.0.q", claimed)
+    assert claims(add(tmp_path / "m.randes", [two]).after) == said
+    with BankFile(tmp_path / "m.randes") as bank:
+        assert len(describe(bank).tasks) == 2
+
+
+def test_an_update_of_a_layer_that_the_base_lacks_goes_into_no_other(tmp_path: Path) -> None:
+    save(random_state(BASE), tmp_path / "base" / "model.safetensors")
+    one = put_adapter(tmp_path / "one", "layers.9.q", None)
+    with pytest.raises(MismatchError, match=r"adapts layers\.9\.q, which the base .* lacks"):
+        pack(str(tmp_path / "base"), [one], tmp_path / "m.randes")

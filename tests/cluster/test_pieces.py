@@ -1,0 +1,155 @@
+"""One large shard is made by several workers, run by run, and no byte tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from randes_cli import add, pack, remove, seal, verify
+from randes_cli.build.pieces import Item, cut
+from randes_cli.build.span import Span
+from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput, TensorInfo, Transform
+from tests.cluster.conftest import RAY
+from tests.cluster.test_faults import large
+from tests.life.models import ONE
+from tests.shards.conftest import everything
+
+#: Bytes that nothing here reaches.
+WHOLE = 10**9
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tensors of several chunks: superposed ones, some of a type, a resized one, exact ones."""
+    folder = tmp_path_factory.mktemp("wide")
+    random = np.random.default_rng(7)
+    base = {f"h.{n}.w": random.standard_normal((1200, 1024), np.float32) for n in range(2)}
+    base["wte"] = random.standard_normal((2100, 1024), np.float32)
+    ids = np.arange(2**20 + 5)
+    save_file({**base, "ids": ids}, folder / "base.safetensors")
+    for number, name in enumerate(("a", "b", "c")):
+        moved = {
+            key: value + np.float32(0.01) * random.standard_normal(value.shape, np.float32)
+            for key, value in base.items()
+        }
+        moved["wte"] = np.concatenate([moved["wte"], moved["wte"]])[: 2000 + 1200 * number]
+        head = random.standard_normal((1100, 1024)).astype(np.float16)
+        save_file({**moved, "ids": ids + number, "head": head}, folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.fixture
+def small_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a megabyte for each worker, so that every tensor of several chunks is cut."""
+    monkeypatch.setattr("randes_cli.cluster.Cluster.share", lambda *_: 2**20)
+
+
+def tasks(folder: Path, *names: str) -> list[TaskInput]:
+    return [TaskInput(name, str(folder / f"{name}.safetensors")) for name in names]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        PackOptions(max_shard_size=WHOLE),
+        PackOptions(transform=Transform.from_preset("srsf"), bits=8),
+        PackOptions(max_shard_size=WHOLE, groups=2, share=2),
+    ],
+    ids=["one shard of each part", "one file, shuffled", "shares"],
+)
+def test_shards_in_pieces_are_those_of_one_machine(
+    cluster: Any, wide: Path, tmp_path: Path, small_share: None, chosen: PackOptions
+) -> None:
+    told: dict[str, int] = {}
+
+    def progress(phase: str, done: int, total: int) -> None:
+        told[phase] = told.get(phase, 0) + done
+
+    for run, name in ((ONE, "one.randes"), (RAY, "many.randes")):
+        bank = tmp_path / name
+        pack(wide / "base.safetensors", tasks(wide, "a", "b"), bank, chosen, run, progress=progress)
+        add(bank, tasks(wide, "c"), EditOptions(), run)
+        found = {"a": wide / "a.safetensors"}
+        remove(bank, ["a"], EditOptions(), run, checkpoints=found)
+    assert "joining on 2 workers" in told
+    assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
+    assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.d/.*"))
+
+
+def test_a_node_that_goes_with_its_piece_changes_nothing(
+    cluster: Any, tmp_path: Path, small_share: None
+) -> None:
+    inputs, node = large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    killed: list[str] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase.startswith("packing on") and not killed:
+            killed.append(phase)
+            cluster.remove_node(node, allow_graceful=False)
+
+    base, chosen = tmp_path / "base.safetensors", PackOptions(max_shard_size=WHOLE)
+    pack(base, inputs, tmp_path / "many.randes", chosen, RAY, progress=progress)
+    assert killed
+    pack(base, inputs, tmp_path / "one.randes", chosen, ONE)
+    assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
+    assert verify(tmp_path / "many.randes", run=ONE).unnamed == ()
+
+
+def test_steps_that_become_coarser_make_the_shard_anew(
+    cluster: Any, tmp_path: Path, small_share: None
+) -> None:
+    """A row that no sample looks at has deltas beyond the step's range."""
+    random = np.random.default_rng(3)
+    base = {f"h.{n}": random.standard_normal((1200, 1024), np.float32) for n in range(2)}
+    save_file(base, tmp_path / "base.safetensors")
+    moved = {k: v + 1e-5 * random.standard_normal(v.shape, np.float32) for k, v in base.items()}
+    moved["h.1"][700, 3] += 900.0
+    save_file(moved, tmp_path / "a.safetensors")
+    chosen = PackOptions(max_shard_size=WHOLE)
+    told = set()
+
+    def progress(phase: str, done: int, total: int) -> None:
+        told.add(phase.partition(" on ")[0])
+
+    for run, name in ((ONE, "one.randes"), (RAY, "many.randes")):
+        out = tmp_path / name
+        pack(
+            tmp_path / "base.safetensors", tasks(tmp_path, "a"), out, chosen, run, progress=progress
+        )
+    assert {"coarser steps", "joining"} <= told
+    assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
+    assert not list(tmp_path.glob("*.d/.*"))
+
+
+@pytest.mark.parametrize("run", [ONE, RAY], ids=["threads", "ray"])
+def test_what_was_made_in_pieces_is_sealed(
+    cluster: Any, wide: Path, tmp_path: Path, small_share: None, run: RunOptions
+) -> None:
+    bank = tmp_path / "x.randes"
+    pack(wide / "base.safetensors", tasks(wide, "a"), bank, PackOptions(max_shard_size=WHOLE), RAY)
+    seal(bank, tmp_path / "s.randes", 2, run)
+    assert verify(tmp_path / "s.randes", run=run).sound
+
+
+def test_runs_hold_every_chunk_once_and_about_as_many_bytes() -> None:
+    items = [
+        Item(TensorInfo("a", "F32", (1,)), 5, 1),
+        Item(TensorInfo("b", "F32", (1,)), 100, 7),
+        Item(TensorInfo("c", "F32", (1,)), 3, 1),
+        Item(TensorInfo("d", "F32", (1,)), 400, 1),
+        Item(TensorInfo("e", "F32", (1,)), 1, 1),
+    ]
+    found = [(piece.keys, piece.span) for piece in cut(items, 40)]
+    assert found == [
+        (("a",), Span()),
+        (("b",), Span(0, 2)),
+        (("b",), Span(2, 4)),
+        (("b",), Span(4, None)),
+        (("c",), Span()),
+        (("d",), Span()),
+        (("e",), Span()),
+    ]

@@ -1,0 +1,154 @@
+"""A cluster and a bucket: workers read ranges and send shards, with the bytes of local work."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from randes_cli import HubError, add, pack, remove, seal, unpack, verify
+from randes_cli.read.places import UnpackOptions
+from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
+from tests.cluster.conftest import RAY, in_shards
+from tests.cluster.test_faults import large
+from tests.life.models import ONE
+from tests.store_server import ACCESS, SECRET, Store
+
+
+@pytest.fixture
+def far(cluster: Any, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The family in a bucket, and in the working folder."""
+    store.put_folder(folder)
+    store.forget()
+    monkeypatch.chdir(folder)
+    return store
+
+
+def stored(store: Store) -> dict[str, bytes]:
+    """What is in the bucket and is no checkpoint."""
+    return {name: store.get(name) for name in store.names() if not name.endswith("st.safetensors")}
+
+
+def banks(store: Store) -> dict[str, bytes]:
+    return {name: data for name, data in stored(store).items() if ".randes" in name}
+
+
+def here() -> dict[str, bytes]:
+    found = (path for path in Path().rglob("*") if path.is_file() and ".randes" in str(path))
+    return {path.as_posix(): path.read_bytes() for path in found}
+
+
+def packed(far: Store, run: RunOptions, at: str, chosen: PackOptions, out: str) -> None:
+    names = ("whole", "sparse", "half")
+    tasks = [TaskInput(name, f"{at}{name}.safetensors") for name in names]
+    pack(f"{at}base.safetensors", tasks, f"{at}{out}", chosen, run)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [in_shards(), in_shards(None), in_shards(bits=3)],
+    ids=["shards", "one file", "3 bits"],
+)
+def test_a_bank_in_a_bucket_is_the_one_made_here(far: Store, chosen: PackOptions) -> None:
+    packed(far, ONE, "", chosen, "x.randes")
+    packed(far, RAY, far.at() + "/", chosen, "x.randes")
+    assert banks(far) == here()
+    assert not far.uploads()
+
+
+def test_edits_seals_and_unpacks_in_a_bucket_are_those_made_here(far: Store) -> None:
+    for run, at in ((ONE, ""), (RAY, far.at() + "/")):
+        packed(far, run, at, in_shards(), "x.randes")
+        add(f"{at}x.randes", [TaskInput("single", f"{at}single.safetensors")], EditOptions(), run)
+        remove(f"{at}x.randes", ["half"], EditOptions(), run)
+        seal(f"{at}x.randes", f"{at}s.randes", 4, run)
+        seal(f"{at}x.randes", f"{at}one.randes", 2, run, max_shard_size=10**9)
+        unpack(f"{at}x.randes", None, f"{at}out", UnpackOptions(), run)
+    assert verify(far.at("x.randes"), run=RAY, prune=True).sound
+    assert banks(far) == here()
+    out = {path.as_posix(): path.read_bytes() for path in Path("out").rglob("*.*")}
+    assert {name: far.get(name) for name in out} == out
+
+
+def test_a_node_that_goes_midway_changes_nothing(
+    cluster: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, node = large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    monkeypatch.chdir(tmp_path)
+    killed: list[str] = []
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if phase.startswith("packing on") and not killed:
+            killed.append(phase)
+            cluster.remove_node(node, allow_graceful=False)
+
+    chosen = PackOptions(max_shard_size=2_000_000)
+    pack("base.safetensors", tasks, store.at("x.randes"), chosen, RAY, progress=progress)
+    assert killed
+    pack("base.safetensors", tasks, "x.randes", chosen, ONE)
+    assert verify(store.at("x.randes"), run=ONE, prune=True).sound
+    assert banks(store) == here()
+
+
+def test_what_a_killed_driver_leaves_in_a_bucket_is_named_and_removed(
+    cluster: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = large(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    pack("base.safetensors", tasks[:1], store.at("x.randes"), PackOptions(), ONE)
+    before = banks(store)
+    words = ["pack", "base.safetensors", "a.safetensors", "b.safetensors", "-q", "--force"]
+    words += ["-o", store.at("x.randes"), "--engine", "ray", "--address", cluster.address]
+    driver = subprocess.Popen([sys.executable, "-m", "randes_cli", *words])
+    until = time.monotonic() + 60
+    while driver.poll() is None and time.monotonic() < until:
+        if len(store.names()) > len(before) + 2:
+            driver.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    assert driver.wait() == -signal.SIGKILL
+    _until_still(store)
+    assert before.items() <= banks(store).items() and len(banks(store)) > len(before)
+    begun = store.begin("x.randes.d/part")
+    told = verify(store.at("x.randes"), run=ONE, prune=True)
+    assert told.sound and told.pruned
+    assert banks(store) == before and not store.uploads() and begun
+
+
+def _until_still(store: Store) -> None:
+    """Workers whose driver is gone are ended by Ray, after what they are at."""
+    seen, until = -1, time.monotonic() + 30
+    while seen != len(store.names()) and time.monotonic() < until:
+        seen = len(store.names())
+        time.sleep(1.0)
+
+
+def test_a_store_that_stumbles_is_asked_again_by_workers(far: Store) -> None:
+    packed(far, ONE, "", in_shards(), "x.randes")
+    for part, status, code, method in (
+        ("whole", 500, "InternalError", "GET"),
+        ("half", 503, "SlowDown", "GET"),
+        ("sparse", 0, "reset", "GET"),
+        ("x.randes.d", 503, "SlowDown", "PUT"),
+        ("x.randes.d", 0, "reset", "PUT"),
+    ):
+        far.fail(part, status, code, times=1, method=method)
+    packed(far, RAY, far.at() + "/", in_shards(), "x.randes")
+    assert banks(far) == here() and not any(fault.times for fault in far.faults)
+
+
+@pytest.mark.parametrize(("part", "method"), [("whole", "GET"), ("x.randes.d", "PUT")])
+def test_credentials_that_expire_in_a_worker_end_in_one_sentence(
+    far: Store, part: str, method: str
+) -> None:
+    far.fail(part, 403, "ExpiredToken", method=method)
+    with pytest.raises(HubError, match=r"^s3://.*: the store refused it \(ExpiredToken") as found:
+        packed(far, RAY, far.at() + "/", in_shards(), "x.randes")
+    assert SECRET not in str(found.value) and ACCESS not in str(found.value)
+    far.forget()
+    assert banks(far) == {}
