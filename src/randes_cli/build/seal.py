@@ -46,7 +46,7 @@ from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, stored_statistics
-from randes_cli.stats.summaries import bank_summaries, summaries
+from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
 
 R = TypeVar("R")
@@ -293,4 +293,5 @@ class _Sealing:
             bytes_after=size,
             before=bank_summaries(self.old, stored_statistics(self.old)),
             after=summaries(manifest, after, bank_lengths_beside(self.old, after), sealing=dry_run),
+            kept=kept_on_average(manifest, after.known),
         )
