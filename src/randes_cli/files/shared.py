@@ -14,7 +14,7 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.files.digests import fingerprint, hasher
 from randes_cli.files.guard import reads_far
-from randes_cli.files.source import Renamed, Source
+from randes_cli.files.source import Renamed, Source, place_of
 from randes_cli.files.system import piece_at
 from randes_cli.specs import ITEM_SIZE, TensorInfo, Tensors
 from randes_cli.workers import at_once
