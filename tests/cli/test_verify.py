@@ -78,3 +78,10 @@ def test_a_checkpoint_that_was_not_packed_is_measured_and_told_by_its_fingerprin
     found = randes("verify", bank, *against, "--json")
     assert (found.code, found.json["sound"], found.json["measured"]) == (1, True, True)
     assert [check["original"] for check in found.json["against"]] == [False, True]
+
+
+def test_with_json_a_sound_bank_says_nothing_else(
+    bank: Path, randes: Callable[..., Result]
+) -> None:
+    done = randes("verify", bank, "--json")
+    assert done.json["sound"] and done.err == ""
