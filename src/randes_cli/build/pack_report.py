@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
 from randes_cli.build.layout import as_sealed_to
@@ -14,7 +12,8 @@ from randes_cli.build.preview import sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.twins import twins
-from randes_cli.core.prediction import Lengths
+from randes_cli.core.prediction import Lengths, moments
+from randes_cli.core.quality import mean_kept, noise_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.plan import tensor_bytes
@@ -23,10 +22,10 @@ from randes_cli.specs import BaseStorage, Transform
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
-from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
+from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, present, weigh_all
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.room import room
-from randes_cli.stats.summaries import predictable, summaries
+from randes_cli.stats.summaries import mean_cosine, predictable, summaries
 
 
 def pack_report(
@@ -48,7 +47,8 @@ def pack_report(
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
     alike = twins(built, build.draft.coming, dry_run=dry_run)
     told = predictable(manifest)
-    choices = _alternatives(build, built, sealed_size, lengths, bits) if told else ()
+    cosine = mean_cosine(predicted)
+    choices = _alternatives(build, built, sealed_size, lengths, bits, cosine) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)
@@ -80,8 +80,19 @@ def pack_report(
     )
 
 
+def tried_choice(one: Alternative, built: Built, seal_bits: int | None) -> Alternative:
+    """A choice with what a dry run of it showed."""
+    manifest, statistics = built.manifest, built.statistics
+    if seal_bits is not None:
+        manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
+    lengths = bank_lengths(manifest, statistics.known)
+    found = moments(lengths, statistics.met(manifest.base.tensors.values()))
+    kept, cosine = mean_kept(noise_of(lengths)), float(found.cosine.mean())
+    return replace(present(one, built.bytes, kept, cosine), present=one.present)
+
+
 def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
-    return adapter_advice(float(np.mean([task.predicted_cosine for task in predicted])))
+    return adapter_advice(mean_cosine(predicted))
 
 
 def as_sealed(
@@ -109,7 +120,7 @@ def _targets_note(transform: Transform) -> list[str]:
 
 
 def _alternatives(
-    build: Build, built: Built, size: int, lengths: Lengths, bits: int
+    build: Build, built: Built, size: int, lengths: Lengths, bits: int, cosine: float
 ) -> tuple[Alternative, ...]:
     """What other bits, groups and shares would weigh and give back; the best to the byte."""
     draft, groups = build.draft, build.draft.start.groups
@@ -124,10 +135,9 @@ def _alternatives(
     )
     here = groups, bits, draft.start.shares.get(0, 1)
     outline = outline.with_size(*here, size)
+    kept = mean_kept(noise_of(lengths))
     found = marked(
-        replace(one, bank_bytes=size, present=True)
-        if (one.groups, one.bits, one.share) == here
-        else one
+        present(one, size, kept, cosine) if (one.groups, one.bits, one.share) == here else one
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )
     return _exact_where_shown(build, built, found)
