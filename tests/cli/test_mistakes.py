@@ -50,7 +50,11 @@ Run = Callable[..., Result]
         ("verify .", 3, ".: a folder; the bank in it is bank.randes"),
         ("remove . a", 3, ".: a folder; the bank in it is bank.randes"),
         ("seal bank.randes -o x --bits 2 --fit 1.1", 2, "--fit 1.1 would choose: say one of them"),
-        ("pack base.safetensors a.safetensors -o x --device gpu", 2, "choose from cpu, cpu-torch"),
+        (
+            "pack base.safetensors a.safetensors -o x --device gpu",
+            2,
+            "choose from auto, cpu, cpu-torch",
+        ),
     ],
 )
 def test_mistakes_are_one_line_that_says_what_to_do(
