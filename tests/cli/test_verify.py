@@ -1,8 +1,11 @@
+"""randes verify"""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file, save_file
 
 from randes_cli.files.bank import BankFile
@@ -85,3 +88,12 @@ def test_with_json_a_sound_bank_says_nothing_else(
 ) -> None:
     done = randes("verify", bank, "--json")
     assert done.json["sound"] and done.err == ""
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_two_originals_of_one_task_are_refused(
+    command: str, family: Path, bank: Path, randes: Callable[..., Result]
+) -> None:
+    twice = [f"--against=a={family / name}.safetensors" for name in "ab"]
+    result = randes(command, bank, *twice)
+    assert (result.code, result.err) == (2, "randes: --against: names a task twice\n")
