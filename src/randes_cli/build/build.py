@@ -28,9 +28,10 @@ from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_shared_space, check_space, check_target
 from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
-from randes_cli.files.bank_writer import BankWriter, header_room
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
+from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord, TaskRecord
@@ -114,7 +115,8 @@ class Build:
         self.stands = stand_ins(new, draft.coming) if few and not supposed else {}
         looked = [] if supposed else [unit for unit in new if unit not in self.stands]
         found: dict[Unit, Spread] = {}
-        gather_spreads(self.base, draft.coming, looked, found.__setitem__, self.progress)
+        ahead, use = self.run.networked, found.__setitem__
+        gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
         for unit in new:
             spread = found.get(self.stands.get(unit, unit))
             steps.sampled(unit, spread or supposed_spread(draft.coming, unit))
@@ -248,7 +250,8 @@ class Build:
             lengths,
             () if self.supposed else self.steps.exponents(),
             self.progress,
-            self.stands,
+            stands=self.stands,
+            ahead=self.run.networked,
         )
 
     def _manifest(self, tally: Tally) -> Manifest:
