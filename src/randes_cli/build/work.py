@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -54,6 +54,19 @@ class Work:
         return sums + sum(one.nbytes for one in both)
 
 
+class Watch(Protocol):
+    """Who does something with superpositions as soon as they are whole. Calls come from threads."""
+
+    def takes(self, key: str, /) -> bool:
+        """Whether it takes a superposition, which then has no digests."""
+
+    def begin(self, jobs: Sequence[Job], /) -> None:
+        """These jobs are to come."""
+
+    def done(self, job: Job, /) -> None:
+        """A job has written its part of its sums, those that fit."""
+
+
 class Bench:
     """Does work: from a base and an old bank, into a sink, for a tally."""
 
@@ -65,19 +78,25 @@ class Bench:
         tally: Tally,
         workers: Workers,
         progress: Progress,
+        watch: Watch | None = None,
     ) -> None:
         self.base, self.old, self.sink, self.tally = base, old, sink, tally
-        self.workers, self.progress = workers, progress
+        self.workers, self.progress, self.watch = workers, progress, watch
 
     def do(self, work: Work, phase: str, *, write_base: bool = False) -> None:
         """Do it, with all threads."""
         files = Files(self.base, self.old, self.sink, self.tally, write_base)
         shared = list(_shared(work.units))
+        if self.watch is not None:
+            shared = [one for one in shared if not self.watch.takes(one[0])]
         self._check_shared(shared)
 
         def one(kernel: Kernel, job: AnyJob) -> int:
             if isinstance(job, Job):
-                return run_job(files, kernel, self.workers.strip(job.unit.layers), job)
+                done = run_job(files, kernel, self.workers.strip(job.unit.layers), job)
+                if self.watch is not None:
+                    self.watch.done(job)
+                return done
             if isinstance(job, Exact):
                 return run_exact(job, files.writer, files.tally)
             return job.into(files.writer)

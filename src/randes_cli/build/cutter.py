@@ -1,0 +1,211 @@
+"""Superpositions that are cut as soon as they are complete, one unit at a time.
+
+Jobs write a unit's sums to a spool file, as they would to a live bank. When its last chunk is there
+their squares are, too, so that scales are fitted and all is cut, and the file is free again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from randes_cli.build.cutting import (
+    SPAN,
+    Squares,
+    Sum,
+    add_to,
+    fitted_to,
+    no_squares,
+    scale_bytes,
+    write_codes,
+)
+from randes_cli.build.jobs import Job
+from randes_cli.build.sealed_layout import SealedLayout
+from randes_cli.build.tally import Tally
+from randes_cli.core.agreement import Agreement
+from randes_cli.core.kernel import code_dtype
+from randes_cli.core.seal_passes import Scales, Units
+from randes_cli.files.bank_keys import sum_key
+from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.container import Container
+from randes_cli.files.disk import OutputFile
+from randes_cli.files.spool import Spool, SpoolFile
+from randes_cli.files.tensor_sink import TensorSink
+from randes_cli.plan import Unit
+
+#: Elements that are read back and cut at once: a multiple of eight, and few enough for the cache.
+_PIECE = 2**18
+
+
+@dataclass
+class _Open:
+    """A unit under way: its spool file, where each sum lies there, its squares.
+
+    `left` are the spans that are still to be cut.
+    """
+
+    file: SpoolFile
+    sums: dict[str, Sum]
+    bits: int
+    starts: dict[str, int]
+    size: int
+    squares: dict[str, Squares]
+    left: int = 0
+    scales: dict[str, Scales] = field(default_factory=dict)
+
+    def read(self, key: str, start: int, count: int) -> Units:
+        """Stored elements `start` and on."""
+        size = self.bits // 8
+        raw = np.empty(count * size, np.uint8)
+        self.file.read_at(raw, self.starts[key] + start * size)
+        units: Units = raw.view(code_dtype(self.bits))
+        return units
+
+
+class Cutter(TensorSink):
+    """A sink for jobs that keeps from the bank the sums that are cut.
+
+    Attributes:
+        found: of each sum that is cut, by key, how its codes agree with it, and the part that
+            values count in.
+    """
+
+    def __init__(
+        self,
+        writer: BankWriter,
+        layout: SealedLayout,
+        spool: Spool,
+        tally: Tally,
+        width: Callable[[Unit], int],
+    ) -> None:
+        self.writer, self.layout, self.spool, self.tally = writer, layout, spool, tally
+        self.width = width
+        self.found: dict[str, tuple[Agreement, int]] = {}
+        self._cut = {one.key: one for one in layout.sums}
+        self._unit_of = layout.draft.unit_of
+        self._jobs: Counter[Unit] = Counter()
+        self._open: dict[Unit, _Open] = {}
+        self._spans = deque[tuple[_Open, Sum, int]]()
+        self._lock = threading.Lock()
+
+    def takes(self, key: str) -> bool:
+        """Whether a superposition is cut."""
+        return key in self._cut
+
+    # As a sink
+
+    def has_bytes(self, key: str) -> bool:
+        """None has: all is made anew."""
+        return False
+
+    @contextmanager
+    def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
+        """The file that a tensor is written to, and the offset of its first byte there."""
+        one = self._cut.get(key)
+        if one is None:
+            with self.writer.file_of(key) as found:
+                yield found
+        else:
+            opened = self._opened(self._unit_of[one.tensor.name])
+            yield opened.file, opened.starts[key]
+
+    def container_of(self, key: str) -> Container:
+        """The layout of the file that a tensor is in."""
+        return self.writer.container_of(key)
+
+    def set_digest(self, key: str, chunk: int, value: bytes) -> None:
+        """Record the digest of one chunk: of a sum that is cut nobody asks for it."""
+        if key not in self._cut:
+            super().set_digest(key, chunk, value)
+
+    def _opened(self, unit: Unit) -> _Open:
+        """The file of a unit, taken when its first sum is written."""
+        with self._lock:
+            found = self._open.get(unit)
+            if found is None:
+                found = self._open[unit] = self._begun(unit)
+            return found
+
+    def _begun(self, unit: Unit) -> _Open:
+        bits, starts, at = self.width(unit), dict[str, int](), 0
+        keys = (sum_key(group, name) for group in self.layout.groups for name in unit.names)
+        sums = {key: self._cut[key] for key in keys if key in self._cut}
+        for key, one in sums.items():
+            starts[key] = at
+            at += one.elements * bits // 8
+        squares = {key: no_squares(one.share) for key, one in sums.items()}
+        return _Open(self.spool.take(), sums, bits, starts, at, squares)
+
+    # As jobs are done
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """These jobs are to come."""
+        self._jobs = Counter(job.unit for job in jobs)
+
+    def done(self, job: Job) -> None:
+        """A job has written its part of the sums; help to cut those that are complete."""
+        opened = self._open.get(job.unit)
+        if opened is not None:
+            self._measure(opened, job)
+        with self._lock:
+            self._jobs[job.unit] -= 1
+            opened = None if self._jobs[job.unit] else self._open.pop(job.unit, None)
+        if opened is not None:
+            self._complete(job.unit, opened)
+        while (span := self._next_span()) is not None:
+            self._write_span(*span)
+
+    def _measure(self, opened: _Open, job: Job) -> None:
+        """Add up the squares of a job's part of each sum."""
+        inside = job.rect.above(job.unit.rows)
+        if inside is None or job.unit in self.tally.peaks:
+            return
+        for part, position in job.sums():
+            key = sum_key(part.group, job.unit.names[position])
+            one = opened.sums.get(key)
+            if one is None:
+                continue
+            start = part.share.place(inside.start)
+            stop = part.share.place(inside.start + inside.elements)
+            for at in range(start, stop, _PIECE):
+                units = opened.read(key, at, min(_PIECE, stop - at))
+                add_to(opened.squares[key], units, at, self._lock)
+
+    def _complete(self, unit: Unit, opened: _Open) -> None:
+        """Fit the scales of a unit's sums, and have them cut; one that overflowed comes again."""
+        if unit in self.tally.peaks:
+            self.spool.give(opened.file, opened.size)
+            return
+        spans = []
+        for key, one in opened.sums.items():
+            squares, bits = opened.squares[key], self.layout.bits
+            fitted = fitted_to(squares, one.share, bits)
+            scales = opened.scales[key] = Scales.of(fitted, one.share, bits)
+            self.found[key] = Agreement(sum(squares[0].tolist())), scales.part
+            self.writer.write_whole(self.layout.pair(one)[0], scale_bytes(*fitted))
+            spans += [(opened, one, start) for start in range(0, one.elements, SPAN)]
+        opened.left = len(spans)
+        with self._lock:
+            self._spans += spans
+
+    def _next_span(self) -> tuple[_Open, Sum, int] | None:
+        with self._lock:
+            return self._spans.popleft() if self._spans else None
+
+    def _write_span(self, opened: _Open, one: Sum, start: int) -> None:
+        stop, key = min(start + SPAN, one.elements), one.key
+        pieces = (opened.read(key, at, min(_PIECE, stop - at)) for at in range(start, stop, _PIECE))
+        bits, scales = self.layout.bits, opened.scales[key]
+        near = write_codes(self.writer, key, start, bits, pieces, scales)
+        with self._lock:
+            agreement, part = self.found[key]
+            self.found[key] = agreement.joined(near), part
+            opened.left -= 1
+            free = not opened.left
+        if free:
+            self.spool.give(opened.file, opened.size)
