@@ -7,17 +7,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from randes_cli.build.build import Build, Built
+from randes_cli.build.direct import write_sealed
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit
 from randes_cli.build.pack_draft import PackRecipe, pack_draft, pack_recipe
-from randes_cli.build.pack_report import as_sealed, pack_report
+from randes_cli.build.pack_report import as_sealed, pack_report, sealed_report
 from randes_cli.build.preview import preview
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
 from randes_cli.cluster import Cluster
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_target, in_use, passing_name
+from randes_cli.files.atomic import check_target, in_use
 from randes_cli.files.bank_output import passing_bank
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, as_place
@@ -107,7 +108,7 @@ def _packed(
 
     Raises TooLarge in place of writing a bank of more than `limit` bytes.
     """
-    seal_bits, most = None, options.max_shard_size
+    seal_bits = None
     if options.bits is not None and options.bits < 8:
         seal_bits, options = options.bits, replace(options, bits=16)
     with ExitStack() as stack:
@@ -127,26 +128,43 @@ def _packed(
             return _written(inputs, out, options, run, force, progress, recipe, limit=limit)
         if run.engine == "ray":
             stack.enter_context(Cluster(run))  # one for both steps
-        with (passing_bank if run.engine == "ray" else passing_name)(out) as live:
-            report = _written(inputs, live, options, run, force, progress, recipe, seal_bits, out)
-            with in_use(live):
-                sealed = seal_locked(
-                    live,
-                    out,
-                    seal_bits,
-                    run,
-                    force=force,
-                    most=most,
-                    limit=limit,
-                    progress=progress,
-                )
-            return replace(
-                report,
-                bank=str(out),
-                bank_bytes=sealed.bytes_after,
-                tasks=as_sealed(report.tasks, sealed.after),
-                alternatives=resized(report.alternatives, sealed.bytes_after),
+            there = out, options, run, force, progress, recipe, seal_bits, limit
+            return _sealed_on_cluster(inputs, *there)
+        build = _build(inputs, out, options, run, force, progress)
+
+        def report(live: Built, sealed: Built) -> PackReport:
+            check_limit(sealed.bytes, limit)
+            return sealed_report(inputs, build, live, sealed, seal_bits)
+
+        return write_sealed(build, seal_bits, report)
+
+
+def _sealed_on_cluster(
+    inputs: Inputs,
+    out: Place,
+    options: PackOptions,
+    run: RunOptions,
+    force: bool,
+    progress: Progress,
+    recipe: PackRecipe,
+    bits: int,
+    limit: int | None,
+) -> PackReport:
+    """Have the workers of a cluster write a live bank in shards, and then cut that."""
+    with passing_bank(out) as live:
+        report = _written(inputs, live, options, run, force, progress, recipe, bits, out)
+        most = options.max_shard_size
+        with in_use(live):
+            sealed = seal_locked(
+                live, out, bits, run, force=force, most=most, limit=limit, progress=progress
             )
+        return replace(
+            report,
+            bank=str(out),
+            bank_bytes=sealed.bytes_after,
+            tasks=as_sealed(report.tasks, sealed.after),
+            alternatives=resized(report.alternatives, sealed.bytes_after),
+        )
 
 
 def _written(

@@ -23,7 +23,14 @@ from randes_cli.specs import BaseStorage, Transform
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
-from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, weigh_all
+from randes_cli.stats.frontier import (
+    Outline,
+    frontier,
+    group_choices,
+    marked,
+    resized,
+    weigh_all,
+)
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.room import room
 from randes_cli.stats.summaries import predictable, summaries
@@ -98,6 +105,23 @@ def as_sealed(
             notes=read[task.index].notes,
         )
         for task in sealed
+    )
+
+
+def sealed_report(
+    inputs: Inputs, build: Build, live: Built, sealed: Built, bits: int
+) -> PackReport:
+    """The report of a bank that was sealed as it was packed: its tasks as measured while it was.
+
+    What else it could be is predicted from the bank as it would be live.
+    """
+    report = pack_report(inputs, build, live, bits, dry_run=False)
+    base = None if reads_far() else build.draft.base
+    beside = lengths_beside(sealed.manifest, sealed.statistics, base)
+    return replace(
+        report,
+        tasks=as_sealed(report.tasks, summaries(sealed.manifest, sealed.statistics, beside)),
+        alternatives=resized(report.alternatives, sealed.bytes),
     )
 
 

@@ -102,6 +102,8 @@ class Bench:
             return job.into(files.writer)
 
         jobs = [job for u in work.units for job in unit_jobs(u.unit, u.parts, u.only, u.span)]
+        if self.watch is not None:
+            self.watch.begin(jobs)
         self.workers.run(
             mixed(jobs, [*work.exact, *work.copies]),
             one,
