@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.direct import write_sealed
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit
-from randes_cli.build.pack_draft import PackRecipe, pack_draft, pack_recipe
+from randes_cli.build.pack_draft import pack_draft, pack_recipe
 from randes_cli.build.pack_report import as_sealed, pack_report, sealed_report
 from randes_cli.build.preview import preview
 from randes_cli.build.seal import seal_locked
@@ -64,13 +65,49 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
+    order = _Order(base, tasks, out, options, run, force, dry_run, progress)
     how = _packed if options.fit is None and options.keep is None else _fitted
     while True:
         try:
-            return how(base, tasks, out, options, run, force, dry_run, progress)
+            return how(order)
         except _KeptExactly as again:
-            exact = options.transform.exact | again.names
-            options = replace(options, transform=replace(options.transform, exact=exact))
+            exact = order.options.transform.exact | again.names
+            transform = replace(order.options.transform, exact=exact)
+            order = order.asking(transform=transform)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What `pack` is asked for.
+
+    Attributes:
+        limit: bytes of the largest bank that is written; None knows no limit.
+    """
+
+    base: str | None
+    tasks: Sequence[TaskInput]
+    out: Place
+    options: PackOptions
+    run: RunOptions
+    force: bool
+    dry_run: bool
+    progress: Progress
+    limit: int | None = None
+
+    @property
+    def cut(self) -> int | None:
+        """The bits that the sums are cut to in the end; None where they stay integers."""
+        bits = self.options.bits
+        return bits if bits is not None and bits < 8 else None
+
+    @property
+    def live(self) -> PackOptions:
+        """The options of a bank whose sums are not cut yet."""
+        return self.options if self.cut is None else replace(self.options, bits=16)
+
+    def asking(self, **options: Any) -> _Order:
+        """The same with other options."""
+        return replace(self, options=replace(self.options, **options))
 
 
 class _KeptExactly(Exception):
@@ -93,70 +130,61 @@ def _finite(base: Source) -> Iterator[None]:
         raise _KeptExactly(names) from error
 
 
-def _packed(
-    base: str | None,
-    tasks: Sequence[TaskInput],
-    out: Place,
-    options: PackOptions,
-    run: RunOptions,
-    force: bool,
-    dry_run: bool,
-    progress: Progress,
-    limit: int | None = None,
-) -> PackReport:
+def _packed(order: _Order) -> PackReport:
     """`pack` with these very bits and groups.
 
-    Raises TooLarge in place of writing a bank of more than `limit` bytes.
+    Raises TooLarge in place of writing a bank beyond the limit.
     """
-    seal_bits = None
-    if options.bits is not None and options.bits < 8:
-        seal_bits, options = options.bits, replace(options, bits=16)
+    out, run, cut = order.out, order.run, order.cut
     with ExitStack() as stack:
-        if not dry_run:
+        if not order.dry_run:
             stack.enter_context(bank_lock(out, wait=0.0, edits=False))
-        keep_going = dry_run and len(tasks) > 1
-        inputs = open_inputs(stack, base, tasks, options, keep_going=keep_going, fetch=not dry_run)
-        if seal_bits is not None:
-            _check_sealable(inputs, seal_bits)
+        inputs = open_inputs(
+            stack,
+            order.base,
+            order.tasks,
+            order.live,
+            keep_going=order.dry_run and len(order.tasks) > 1,
+            fetch=not order.dry_run,
+        )
+        if cut is not None:
+            _check_sealable(inputs, cut)
         stack.enter_context(_finite(inputs.base.source))
-        if dry_run:
-            build = _build(inputs, out, options, run, force, progress)
-            return pack_report(inputs, build, preview(build, seal_bits), seal_bits, dry_run=True)
-        check_target(out, force=force)  # now that its inputs are known
-        recipe = pack_recipe(base, tasks, options)
-        if seal_bits is None:
-            return _written(inputs, out, options, run, force, progress, recipe, limit=limit)
-        if run.engine == "ray":
-            stack.enter_context(Cluster(run))  # one for both steps
-            there = out, options, run, force, progress, recipe, seal_bits, limit
-            return _sealed_on_cluster(inputs, *there)
-        build = _build(inputs, out, options, run, force, progress)
-
-        def report(live: Built, sealed: Built) -> PackReport:
-            check_limit(sealed.bytes, limit)
-            return sealed_report(inputs, build, live, sealed, seal_bits)
-
-        return write_sealed(build, seal_bits, report)
+        if order.dry_run:
+            build = _build(order, inputs, out)
+            return pack_report(inputs, build, preview(build, cut), cut, dry_run=True)
+        check_target(out, force=order.force)  # now that its inputs are known
+        if cut is None:
+            return _written(order, inputs, out)
+        return (_cut_on_cluster if run.engine == "ray" else _cut)(order, inputs, cut)
 
 
-def _sealed_on_cluster(
-    inputs: Inputs,
-    out: Place,
-    options: PackOptions,
-    run: RunOptions,
-    force: bool,
-    progress: Progress,
-    recipe: PackRecipe,
-    bits: int,
-    limit: int | None,
-) -> PackReport:
-    """Have the workers of a cluster write a live bank in shards, and then cut that."""
-    with passing_bank(out) as live:
-        report = _written(inputs, live, options, run, force, progress, recipe, bits, out)
-        most = options.max_shard_size
+def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
+    """Write a bank whose sums are cut as soon as each is complete."""
+    build = _build(order, inputs, order.out)
+
+    def report(live: Built, sealed: Built) -> PackReport:
+        check_limit(sealed.bytes, order.limit)
+        return sealed_report(inputs, build, live, sealed, bits)
+
+    return write_sealed(build, bits, report)
+
+
+def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
+    """Have the workers of a cluster write a live bank in shards, and then cut its sums."""
+    out, run = order.out, order.run
+    with Cluster(run), passing_bank(out) as live:  # one for both steps
+        report = _written(order, inputs, live)
         with in_use(live):
             sealed = seal_locked(
-                live, out, bits, run, force=force, most=most, limit=limit, progress=progress
+                live,
+                out,
+                bits,
+                run,
+                force=order.force,
+                most=order.options.max_shard_size,
+                limit=order.limit,
+                progress=order.progress,
             )
         return replace(
             report,
@@ -167,27 +195,17 @@ def _sealed_on_cluster(
         )
 
 
-def _written(
-    inputs: Inputs,
-    out: Place,
-    options: PackOptions,
-    run: RunOptions,
-    force: bool,
-    progress: Progress,
-    recipe: PackRecipe,
-    seal_bits: int | None = None,
-    home: Place | None = None,
-    limit: int | None = None,
-) -> PackReport:
-    """Write a live bank, and report it as it is or will be sealed (then at `home`)."""
-    build = _build(inputs, out, options, run, force, progress, home)
-    build.recipe = recipe
-    if seal_bits is not None:
+def _written(order: _Order, inputs: Inputs, path: Place) -> PackReport:
+    """Write a live bank, and report it as it is or will be cut."""
+    build = _build(order, inputs, path)
+    build.recipe = pack_recipe(order.base, order.tasks, order.live)
+    if order.cut is not None:
         build.most, build.passing = 0, True
 
     def report(built: Built) -> PackReport:
-        check_limit(built.bytes, limit)
-        return pack_report(inputs, build, built, seal_bits, dry_run=False)
+        if order.cut is None:
+            check_limit(built.bytes, order.limit)
+        return pack_report(inputs, build, built, order.cut, dry_run=False)
 
     return build.write(report)
 
@@ -201,17 +219,10 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
         )
 
 
-def _build(
-    inputs: Inputs,
-    out: Place,
-    options: PackOptions,
-    run: RunOptions,
-    force: bool,
-    progress: Progress,
-    home: Place | None = None,
-) -> Build:
+def _build(order: _Order, inputs: Inputs, path: Place) -> Build:
     """The build of a new bank, its steps chosen: it adds every task to an empty one."""
-    draft = pack_draft(inputs, home or out, options)
+    options = order.live
+    draft = pack_draft(inputs, order.out, options)
     steps = Steps(
         given_steps(inputs.units, options.steps, options.widths, draft.start.bits),
         bits=draft.start.bits,
@@ -219,54 +230,45 @@ def _build(
         fixed=False,
     )
     build = Build(
-        out,
+        path,
         draft,
         steps,
-        run,
-        progress,
+        order.run,
+        order.progress,
         phase="packing",
-        force=force,
+        force=order.force,
         most=options.max_shard_size,
-        home=home,
+        home=order.out,
     )
     build.sample(supposed=inputs.away)
     return build
 
 
-def _fitted(
-    base: str | None,
-    tasks: Sequence[TaskInput],
-    out: Place,
-    options: PackOptions,
-    run: RunOptions,
-    force: bool,
-    dry_run: bool,
-    progress: Progress,
-) -> PackReport:
+def _fitted(order: _Order) -> PackReport:
     """`pack` with the bits, groups and share that are predicted best for what is asked.
 
     A bank that would come to more than it may is not written: the next best choice is.
     """
-    if any(task.group is not None for task in tasks):
+    if any(task.group is not None for task in order.tasks):
         raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
-    plain = replace(options, fit=None, keep=None, bits=16, groups=1, share=1)
-    report = _packed(base, tasks, out, plain, run, True, True, no_progress)
-    choices, limit = report.alternatives, None
+    fit, keep = order.options.fit, order.options.keep
+    order = order.asking(fit=None, keep=None, bits=16, groups=1, share=1)
+    report = _packed(replace(order, force=True, dry_run=True, progress=no_progress))
+    choices = report.alternatives
     if not choices:
         raise UsageError(
             "--fit and --keep need a prediction, and of this transform or of adapters as they are "
             "nothing was measured: say --bits and --groups"
         )
-    if options.fit is not None:
-        limit = parse_limit(options.fit, report.base_bytes)
+    limit = None if fit is None else parse_limit(fit, report.base_bytes)
     while True:
         if limit is None:
-            best = smallest_keeping(choices, parse_keep(str(options.keep)))
+            best = smallest_keeping(choices, parse_keep(str(keep)))
         else:
             best = best_fit(choices, limit)
-        chosen = replace(plain, bits=best.bits, groups=best.groups, share=best.share)
+        chosen = order.asking(bits=best.bits, groups=best.groups, share=best.share)
         try:
-            made = _packed(base, tasks, out, chosen, run, force, dry_run, progress, limit)
+            made = _packed(replace(chosen, limit=limit))
             check_limit(made.bank_bytes, limit)
             return made
         except TooLarge as found:
