@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def files(bank: Path) -> dict[str, bytes]:
 
 def both(
     folder: Path,
-    base: Path | None,
+    source: Path | None,
     tasks: Sequence[str],
     bits: int,
     run: RunOptions | None = None,
@@ -45,7 +46,6 @@ def both(
 ) -> tuple[PackReport, SealReport]:
     """Pack at once, and live and then sealed; the bytes are compared, and reports returned."""
     live, sealed, made = (folder / f"{name}.randes" for name in ("live", "sealed", "made"))
-    source = None if base is None else str(base)
     pack(source, tasks, live, PackOptions(bits=16, **options), RunOptions(threads=1))
     after = seal(live, sealed, bits, max_shard_size=most)
     chosen = PackOptions(bits=bits, max_shard_size=most, **options)
@@ -94,7 +94,7 @@ def test_threads_strips_and_device_do_not_matter(run: RunOptions, tmp_path: Path
     both(tmp_path, *saved(tmp_path, states), 3, run, groups=2)
 
 
-@pytest.mark.parametrize("share", [1, 2, 3])
+@pytest.mark.parametrize("share", [1, 2, 8])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_groups_and_shares_in_other_dtypes(dtype: torch.dtype, share: int, tmp_path: Path) -> None:
     states = model(tmp_path, dtype, 4)
@@ -110,7 +110,20 @@ def test_a_base_outside_and_sharded_inputs(tmp_path: Path) -> None:
     states = model(tmp_path)
     folders = [save_sharded(state, tmp_path / f"m{n}") for n, state in enumerate(states)]
     tasks = [f"t{n}={path}" for n, path in enumerate(folders[1:])]
-    both(tmp_path, folders[0], tasks, 2, base=BaseStorage.reference)
+    both(tmp_path, folders[0], tasks, 2, base_storage=BaseStorage.reference)
+
+
+def test_adapters_that_stay_adapters(tmp_path: Path) -> None:
+    factors = {"A": [32, 128], "B": [128, 32]}
+    shapes = {f"base_model.model.l.q.lora_{one}.weight": shape for one, shape in factors.items()}
+    config = {"peft_type": "LORA", "r": 32, "lora_alpha": 32, "target_modules": ["q"]}
+    tasks = []
+    for seed in range(3):
+        folder = tmp_path / f"a{seed}"
+        save(random_state(shapes, seed=seed), folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        tasks.append(f"t{seed}={folder}")
+    both(tmp_path, None, tasks, 4)
 
 
 def test_changes_that_no_sample_shows_and_those_beyond_their_step(tmp_path: Path) -> None:
