@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -201,3 +202,14 @@ def test_an_existing_picture_is_replaced_by_force_only(
     assert picture.read_text() == "mine"
     assert randes("plot", bank, "-o", picture, "--force").code == 0
     assert picture.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "distribution"])
+def test_a_picture_says_what_to_expect_in_the_words_of_inspect(
+    bank: Path, randes: Callable[..., Result], tmp_path: Path, kind: str
+) -> None:
+    words = randes("inspect", bank, "--json").json["expect"]
+    picture = tmp_path / "x.svg"
+    assert randes("plot", bank, "--kind", kind, "-o", picture).code == 0
+    drawn = " ".join(re.findall(r"<!-- (.*?) -->", picture.read_text("utf-8")))
+    assert words and all(sentence in drawn for sentence in words)

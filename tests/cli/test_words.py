@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from randes_cli.errors import UsageError
 from randes_cli.specs import check_task_name
@@ -51,3 +54,23 @@ def test_a_sealed_bank_says_its_bits_and_no_other_and_one_bit_is_not_bits(
     text = page.read_text("utf-8")
     assert "group 0 at 1 bit<" in text and "1 task left as interference" in text
     assert "16 bits" not in text
+
+
+def test_one_screen_has_one_figure_of_what_a_bank_keeps(family: Path, randes: Run) -> None:
+    base = load_file(family / "base.safetensors")
+    random = np.random.default_rng(0)
+    for name, scale in (("s", 0.001), ("m", 0.02), ("l", 0.06)):
+        made = {
+            key: value + scale * random.standard_normal(value.shape).astype("f4")
+            if value.dtype.kind == "f"
+            else value
+            for key, value in base.items()
+        }
+        save_file(made, family / f"{name}.safetensors")
+    tasks = [family / f"{name}.safetensors" for name in ("s", "m", "l", "a")]
+    words = ["pack", family / "base.safetensors", *tasks, "-o", family / "x.randes"]
+    packed = randes(*words, "--groups", 3).out
+    for text in (packed, randes("inspect", family / "x.randes").out):
+        told = re.search(r"predicted to keep ([\d.]+) % of the gain", text)
+        row = re.search(r"^\*.*?([\d.]+)%", text, re.MULTILINE)
+        assert told and row and told[1] == row[1], text

@@ -13,7 +13,7 @@ import xxhash
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import narrow
 from randes_cli.core.fused_kernel import FusedKernel, available, digest, processor
-from randes_cli.core.fused_run import SHORTEST, Chunk, Kind, Step
+from randes_cli.core.fused_run import Chunk, Kind, Step
 from randes_cli.core.kernel import Kernel, NumpyKernel
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.specs import ITEM_SIZE, Signs
@@ -34,8 +34,8 @@ def level(request: pytest.FixtureRequest) -> Iterator[int]:
 
 def test_digests_are_those_of_xxhash(level: int) -> None:
     data = os.urandom(9000)
-    for size in [*range(SHORTEST, 1400), 2047, 2048, 2049, 4096, 8999, 9000]:
-        for piece in (64, 1024, 4096):
+    for size in [*range(1, 1400), 2047, 2048, 2049, 4096, 8999, 9000]:
+        for piece in (64, 1024, 4096) if size > 240 else (size,):
             assert digest(data[:size], piece) == xxhash.xxh3_128_digest(data[:size]), (level, size)
 
 

@@ -167,10 +167,16 @@ def test_files_over_a_limit_are_left_out_and_said(
     assert left_out["d.txt"].startswith("more than 1 files")
 
 
-def test_a_folder_of_many_such_files_is_one_entry(tmp_path: Path) -> None:
+def test_a_folder_of_many_such_files_is_one_entry_and_hides_no_others(tmp_path: Path) -> None:
     put(tmp_path, {f"images/{number}.png": b"x" for number in range(30)})
+    put(tmp_path, {f"rng_state_{number}.pth": b"x" for number in range(21)})
+    put(tmp_path, {"images/head.bin": b"x", "head.pth": b"x", "head.pkl": b"x"})
     assert find_side_files(tmp_path, [], code=False)[1] == {
-        "images/*": "30 files, such as images/0.png: no text"
+        "images/*.png": "30 files, such as images/0.png: no text",
+        "images/head.bin": "other weights",
+        "*.pth": "21 files, such as rng_state_0.pth: state of a training run",
+        "head.pth": "other weights",
+        "head.pkl": "a pickle",
     }
 
 

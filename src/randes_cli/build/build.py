@@ -203,7 +203,7 @@ class Build:
         draft, writer, tally = self.draft, passes.writer, passes.tally
         tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
-        lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally.energies)
+        lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally)
         statistics = self.statistics(lengths)
         kept = statistics.data()
         for key, data in kept.items():

@@ -25,6 +25,7 @@ from randes_cli.build.cutting import (
     write_codes,
 )
 from randes_cli.build.jobs import Job
+from randes_cli.build.many import Many
 from randes_cli.build.sealed_layout import SealedLayout
 from randes_cli.build.tally import Tally
 from randes_cli.core.agreement import Agreement
@@ -44,14 +45,14 @@ _PIECE = 2**18
 
 @dataclass
 class _Open:
-    """A unit under way: its spool file, where each sum lies there, its squares.
+    """A unit under way, or many small ones: a spool file, where sums lie there, and their squares.
 
     `left` are the spans that are still to be cut.
     """
 
     file: SpoolFile
     sums: dict[str, Sum]
-    bits: int
+    bits: dict[str, int]
     starts: dict[str, int]
     size: int
     squares: dict[str, Squares]
@@ -60,10 +61,10 @@ class _Open:
 
     def read(self, key: str, start: int, count: int) -> Units:
         """Stored elements `start` and on."""
-        size = self.bits // 8
+        size = self.bits[key] // 8
         raw = np.empty(count * size, np.uint8)
         self.file.read_at(raw, self.starts[key] + start * size)
-        units: Units = raw.view(code_dtype(self.bits))
+        units: Units = raw.view(code_dtype(self.bits[key]))
         return units
 
 
@@ -88,8 +89,10 @@ class Cutter(TensorSink):
         self.found: dict[str, tuple[Agreement, int]] = {}
         self._cut = {one.key: one for one in layout.sums}
         self._unit_of = layout.draft.unit_of
-        self._jobs: Counter[Unit] = Counter()
-        self._open: dict[Unit, _Open] = {}
+        self._bundles: list[Sequence[Unit]] = []
+        self._bundle_of: dict[Unit, int] = {}
+        self._left: Counter[int] = Counter()
+        self._open: dict[int, _Open] = {}
         self._spans = deque[tuple[_Open, Sum, int]]()
         self._lock = threading.Lock()
 
@@ -106,13 +109,22 @@ class Cutter(TensorSink):
     @contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
-        one = self._cut.get(key)
-        if one is None:
-            with self.writer.file_of(key) as found:
-                yield found
-        else:
-            opened = self._opened(self._unit_of[one.tensor.name])
-            yield opened.file, opened.starts[key]
+        if key in self._cut:
+            yield self._place(key)
+            return
+        with self.writer.file_of(key) as found:
+            yield found
+
+    @contextmanager
+    def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors, whose files stay open together."""
+        with self.writer.files_of([key for key in keys if key not in self._cut]) as found:
+            left = iter(found)
+            yield [self._place(key) if key in self._cut else next(left) for key in keys]
+
+    def _place(self, key: str) -> tuple[OutputFile, int]:
+        opened = self._opened(self._unit_of[self._cut[key].tensor.name])
+        return opened.file, opened.starts[key]
 
     def container_of(self, key: str) -> Container:
         """The layout of the file that a tensor is in."""
@@ -125,65 +137,78 @@ class Cutter(TensorSink):
 
     def _opened(self, unit: Unit) -> _Open:
         """The file of a unit, taken when its first sum is written."""
+        number = self._bundle_of[unit]
         with self._lock:
-            found = self._open.get(unit)
+            found = self._open.get(number)
             if found is None:
-                found = self._open[unit] = self._begun(unit)
+                found = self._open[number] = self._begun(self._bundles[number])
             return found
 
-    def _begun(self, unit: Unit) -> _Open:
-        bits, starts, at = self.width(unit), dict[str, int](), 0
-        keys = (sum_key(group, name) for group in self.layout.groups for name in unit.names)
-        sums = {key: self._cut[key] for key in keys if key in self._cut}
-        for key, one in sums.items():
-            starts[key] = at
-            at += one.elements * bits // 8
+    def _begun(self, units: Sequence[Unit]) -> _Open:
+        sums, bits, starts, at = dict[str, Sum](), dict[str, int](), dict[str, int](), 0
+        for unit in units:
+            for key in (sum_key(group, n) for group in self.layout.groups for n in unit.names):
+                if key in self._cut:
+                    one, width = self._cut[key], self.width(unit)
+                    sums[key], bits[key], starts[key] = one, width, at
+                    at += one.elements * width // 8
         squares = {key: no_squares(one.share) for key, one in sums.items()}
         return _Open(self.spool.take(), sums, bits, starts, at, squares)
 
     # As jobs are done
 
-    def begin(self, jobs: Sequence[Job]) -> None:
+    def begin(self, jobs: Sequence[Job | Many]) -> None:
         """These jobs are to come."""
-        self._jobs = Counter(job.unit for job in jobs)
+        self._bundles, self._bundle_of, self._left = [], {}, Counter()
+        for job in jobs:
+            units = job.units if isinstance(job, Many) else [job.unit]
+            if units[0] not in self._bundle_of:
+                self._bundle_of |= dict.fromkeys(units, len(self._bundles))
+                self._bundles.append(units)
+            self._left[self._bundle_of[units[0]]] += 1
 
-    def done(self, job: Job) -> None:
+    def done(self, job: Job | Many) -> None:
         """A job has written its part of the sums; help to cut those that are complete."""
-        opened = self._open.get(job.unit)
-        if opened is not None:
-            self._measure(opened, job)
+        units = job.units if isinstance(job, Many) else [job.unit]
+        number = self._bundle_of[units[0]]
+        opened = self._open.get(number)
+        if opened is not None and isinstance(job, Many):
+            for key, one in opened.sums.items():
+                self._measure(opened, key, 0, one.elements)
+        elif opened is not None and isinstance(job, Job):
+            self._measure_job(opened, job)
         with self._lock:
-            self._jobs[job.unit] -= 1
-            opened = None if self._jobs[job.unit] else self._open.pop(job.unit, None)
+            self._left[number] -= 1
+            opened = None if self._left[number] else self._open.pop(number, None)
         if opened is not None:
-            self._complete(job.unit, opened)
+            self._complete(opened)
         while (span := self._next_span()) is not None:
             self._write_span(*span)
 
-    def _measure(self, opened: _Open, job: Job) -> None:
+    def _measure_job(self, opened: _Open, job: Job) -> None:
         """Add up the squares of a job's part of each sum."""
         inside = job.rect.above(job.unit.rows)
         if inside is None or job.unit in self.tally.peaks:
             return
         for part, position in job.sums():
             key = sum_key(part.group, job.unit.names[position])
-            one = opened.sums.get(key)
-            if one is None:
-                continue
-            start = part.share.place(inside.start)
-            stop = part.share.place(inside.start + inside.elements)
-            for at in range(start, stop, _PIECE):
-                units = opened.read(key, at, min(_PIECE, stop - at))
-                add_to(opened.squares[key], units, at, self._lock)
+            if key in opened.sums:
+                share = opened.sums[key].share
+                ends = inside.start, inside.start + inside.elements
+                self._measure(opened, key, *map(share.place, ends))
 
-    def _complete(self, unit: Unit, opened: _Open) -> None:
-        """Fit the scales of a unit's sums, and have them cut; one that overflowed comes again."""
-        if unit in self.tally.peaks:
-            self.spool.give(opened.file, opened.size)
-            return
-        spans = []
+    def _measure(self, opened: _Open, key: str, start: int, stop: int) -> None:
+        for at in range(start, stop, _PIECE):
+            units = opened.read(key, at, min(_PIECE, stop - at))
+            add_to(opened.squares[key], units, at, self._lock)
+
+    def _complete(self, opened: _Open) -> None:
+        """Fit the scales of sums, and have them cut; those that overflowed come again."""
+        spans, bits = list[tuple[_Open, Sum, int]](), self.layout.bits
         for key, one in opened.sums.items():
-            squares, bits = opened.squares[key], self.layout.bits
+            if self._unit_of[one.tensor.name] in self.tally.peaks:
+                continue
+            squares = opened.squares[key]
             fitted = fitted_to(squares, one.share, bits)
             scales = opened.scales[key] = Scales.of(fitted, one.share, bits)
             self.found[key] = Agreement(sum(squares[0].tolist())), scales.part
@@ -192,6 +217,8 @@ class Cutter(TensorSink):
         opened.left = len(spans)
         with self._lock:
             self._spans += spans
+        if not spans:
+            self.spool.give(opened.file, opened.size)
 
     def _next_span(self) -> tuple[_Open, Sum, int] | None:
         with self._lock:

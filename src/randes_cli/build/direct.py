@@ -6,7 +6,7 @@ in a pass of its own: tensors that no sample showed to change, exact ones that m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TypeVar
@@ -14,7 +14,7 @@ from typing import TypeVar
 from randes_cli.build.build import Build, Built
 from randes_cli.build.cutter import Cutter
 from randes_cli.build.cutting import moments_of
-from randes_cli.build.fill import base_outside, check_bytes, embeds
+from randes_cli.build.fill import base_outside, check_bytes, differs, embeds
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
 from randes_cli.build.sealed_layout import SealedLayout
@@ -72,7 +72,7 @@ def _laid_out(build: Build, bits: int) -> tuple[SealedLayout, Tally]:
     late = [unit for unit in draft.units if unit in tally.largest]
     for unit in late:
         steps.late(unit, tally.largest[unit])
-    differ = [one for one in twins if (one.owner, one.name) in tally.changed]
+    differ = [one for one in twins if differs(tally, one)]
     return SealedLayout(draft, steps, build.cells, bits, late, differ), tally
 
 
@@ -80,7 +80,7 @@ def _run(build: Build, passes: Passes, looked: Tally) -> None:
     """Superpose and cut what changes, and write what is exact. Raises TooNarrow, Altered."""
     draft, ready = build.draft, build.steps.ready
     units = [unit for unit in draft.units if unit in ready and unit in draft.entered]
-    exact = [one for one in draft.exact if not one.twin or (one.owner, one.name) in looked.changed]
+    exact = [one for one in draft.exact if not one.twin or differs(looked, one)]
     exact += base_outside(passes, units)
     passes.run(units, exact, build.phase, write_base=embeds(passes))
     passes.settle()
@@ -123,6 +123,9 @@ class _Nowhere(TensorSink):
 
     def file_of(self, key: str) -> AbstractContextManager[tuple[OutputFile, int]]:
         raise AssertionError(key)
+
+    def files_of(self, keys: Sequence[str]) -> AbstractContextManager[list[tuple[OutputFile, int]]]:
+        raise AssertionError(keys)
 
     def container_of(self, key: str) -> Container:
         raise AssertionError(key)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from randes_cli.build.exact import Exact
 from randes_cli.build.passes import Passes
+from randes_cli.build.tally import Tally
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.shared import content_fingerprint
@@ -64,10 +65,11 @@ def check_bytes(passes: Passes) -> None:
     if base is None:
         return
     for one in passes.draft.coming:
+        changed = tally.changed.get(one.index, set())
         names = [
             name
             for name, tensor in one.fit.superposed.items()
-            if (one.index, name) not in tally.changed and base.tensors[name] == tensor
+            if name not in changed and base.tensors[name] == tensor
         ]
         ours, theirs = tally.joined(one.index, names), tally.joined("base", names)
         altered = [name for name in names if ours[name] != theirs[name]]
@@ -168,12 +170,16 @@ def _add_late(passes: Passes) -> None:
         for unit in late:
             if group in draft.entered[unit]:
                 _place_sum(passes, group, unit)
-    differ = [one for one in draft.exact if one.twin and (one.owner, one.name) in tally.changed]
+    differ = [one for one in draft.exact if one.twin and differs(tally, one)]
     for one in differ:
         passes.writer.place(one.kept)
     if late or differ:
         passes.run(late, differ, "sparse changes")
         passes.settle()
+
+
+def differs(tally: Tally, one: Exact) -> bool:
+    return isinstance(one.owner, int) and one.name in tally.changed.get(one.owner, ())
 
 
 def _check_leaving(passes: Passes) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Steps
+from randes_cli.build.tally import Tally
 from randes_cli.core.arrays import F64, Bools
-from randes_cli.core.energy import Energy
+from randes_cli.core.energy import Energy, many_lengths
 from randes_cli.core.kernel import delta_energy
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
@@ -87,18 +88,23 @@ def gather_lengths(
     base: Sequence[TensorInfo],
     indices: Sequence[int],
     exponents: Mapping[Unit, int],
-    energies: Mapping[tuple[int, str], Mapping[int, Energy]],
+    tally: Tally,
 ) -> Measured:
-    """Lengths by superposable tensor of the base and task.
-
-    `energies` are the sums over the deltas by task's index, tensor and chunk.
-    """
+    """Lengths by superposable tensor of the base and task, from the sums of a tally."""
     exponent = {name: e for unit, e in exponents.items() for name in unit.names}
     rows = {name: row for row, name in enumerate(norm_rows(base))}
     columns = {index: column for column, index in enumerate(indices)}
     norms = np.zeros((len(rows), len(indices)))
     rounded = np.zeros((2, *norms.shape))
-    for (index, name), chunks in energies.items():
+    for sums in tally.many:
+        if sums.owner in columns:
+            at = [rows[name] for name in sums.names]
+            steps = np.array([exponent[name] for name in sums.names])
+            whole, kept, square = many_lengths(sums.squares, sums.crossed, sums.rests, steps)
+            norms[at, columns[sums.owner]] = whole
+            rounded[0, at, columns[sums.owner]] = kept
+            rounded[1, at, columns[sums.owner]] = square
+    for (index, name), chunks in tally.energies.items():
         if index not in columns:
             continue
         total, step = Energy(), exponent[name]

@@ -94,8 +94,10 @@ class Passes:
         base, old = self.base, self.draft.old
         if old is None or not isinstance(base, BankBase):
             return
-        for (owner, name), found in self.tally.digests.items():
-            if owner != "base" or all(base.digest(name, n) == v for n, v in found.items()):
+        chunks = {n: f for (owner, n), f in self.tally.digests.items() if owner == "base"}
+        whole = {name: {0: value} for name, value in self.tally.whole.get("base", {}).items()}
+        for name, found in {**whole, **chunks}.items():
+            if all(base.digest(name, n) == v for n, v in found.items()):
                 continue
             if base.outside is not None:
                 raise MismatchError(

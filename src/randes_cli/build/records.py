@@ -68,7 +68,7 @@ def task_record(
 ) -> TaskRecord:
     """The record of a task whose tensors have all been read."""
     tensors, index = participant.source.tensors, participant.index
-    changed = {name for name in tensors if (index, name) in tally.changed}
+    changed = tally.changed.get(index, set())
     found = content_fingerprint(participant.source, tally.joined(index, tensors))
     return _record(base, participant, changed, found, source)
 

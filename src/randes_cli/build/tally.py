@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
+from randes_cli.core.arrays import Array
 from randes_cli.core.energy import Energy
 from randes_cli.plan import Unit
 
 #: Whose tensor it is: a participant's index, or the base.
 Owner: TypeAlias = int | Literal["base"]
+
+
+class ManySums(NamedTuple):
+    """Sums over the deltas of many small tensors of one participant, as `Energy` has them."""
+
+    owner: int
+    names: Sequence[str]
+    squares: Array
+    crossed: Array
+    rests: Array
+
+
 #: What a tally holds: see its attributes.
 TallyParts: TypeAlias = tuple[
     dict[tuple[int, str], dict[int, Energy]],
-    set[tuple[int, str]],
+    dict[int, set[str]],
     dict[Unit, int],
     dict[Unit, float],
     dict[tuple[Owner, str], dict[int, bytes]],
+    dict[Owner, dict[str, bytes]],
+    list[ManySums],
 ]
 
 
@@ -26,29 +41,45 @@ class Tally:
 
     Attributes:
         energies: sums over the deltas in steps, by participant, tensor and chunk.
-        changed: (participant, tensor) pairs with any delta at all.
+        changed: tensors with any delta at all, by participant.
         peaks: largest magnitude in steps that did not fit, by unit.
         largest: largest |delta| of units without a step.
         digests: chunk digests, by owner, tensor and chunk.
+        whole: digests of tensors of one chunk each, by owner and tensor: of many small ones.
+        many: sums over the deltas of such, one list after the other.
     """
 
     def __init__(self) -> None:
         self.energies: dict[tuple[int, str], dict[int, Energy]] = {}
-        self.changed: set[tuple[int, str]] = set()
+        self.changed: dict[int, set[str]] = {}
         self.peaks: dict[Unit, int] = {}
         self.largest: dict[Unit, float] = {}
         self.digests: dict[tuple[Owner, str], dict[int, bytes]] = {}
+        self.whole: dict[Owner, dict[str, bytes]] = {}
+        self.many: list[ManySums] = []
         self._lock = threading.Lock()
 
     def differs(self, pairs: Iterable[tuple[int, str]]) -> None:
         """These tensors of participants are not the base's."""
         with self._lock:
-            self.changed.update(pairs)
+            for index, name in pairs:
+                self.changed.setdefault(index, set()).add(name)
 
     def digested(self, owner: Owner, name: str, chunk: int, value: bytes) -> None:
         """A chunk of an input was read whole."""
         with self._lock:
             self.digests.setdefault((owner, name), {})[chunk] = value
+
+    def took(self, owner: Owner, names: Sequence[str], digests: Sequence[bytes]) -> None:
+        """Small tensors of an input were read whole."""
+        with self._lock:
+            self.whole.setdefault(owner, {}).update(zip(names, digests, strict=True))
+
+    def summed_many(self, sums: ManySums, changed: Iterable[str]) -> None:
+        """Small tensors of a participant were superposed, some of them with a delta."""
+        with self._lock:
+            self.many.append(sums)
+            self.changed.setdefault(sums.owner, set()).update(changed)
 
     def overflowed(self, unit: Unit, peak: int) -> None:
         """A superposition passed its range: it is not written whole."""
@@ -68,17 +99,22 @@ class Tally:
 
     def parts(self) -> TallyParts:
         """All that was found, as it travels."""
-        return self.energies, self.changed, self.peaks, self.largest, self.digests
+        found = self.energies, self.changed, self.peaks, self.largest, self.digests
+        return *found, self.whole, self.many
 
     def take_in(self, parts: TallyParts) -> None:
         """Add what another tally found; what both did is the same."""
-        energies, changed, peaks, largest, digests = parts
+        energies, changed, peaks, largest, digests, whole, many = parts
         with self._lock:
             for key, chunks in energies.items():
                 self.energies.setdefault(key, {}).update(chunks)
             for owner, found in digests.items():
                 self.digests.setdefault(owner, {}).update(found)
-            self.changed.update(changed)
+            for index, names in changed.items():
+                self.changed.setdefault(index, set()).update(names)
+            for some, contents in whole.items():
+                self.whole.setdefault(some, {}).update(contents)
+            self.many += many
         for unit, peak in peaks.items():
             self.overflowed(unit, peak)
         for unit, size in largest.items():
@@ -91,7 +127,11 @@ class Tally:
 
     def joined(self, owner: Owner, names: Iterable[str]) -> dict[str, bytes]:
         """Each tensor's chunk digests, joined."""
-        return {
-            name: b"".join(v for _, v in sorted(self.digests.get((owner, name), {}).items()))
-            for name in names
-        }
+        whole, made = self.whole.get(owner, {}), dict[str, bytes]()
+        for name in names:
+            chunks = self.digests.get((owner, name))
+            if chunks is None:
+                made[name] = whole.get(name, b"")
+            else:
+                made[name] = b"".join(value for _, value in sorted(chunks.items()))
+        return made

@@ -11,6 +11,7 @@ import numpy as np
 from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
 from randes_cli.build.jobs import Files, Job, Part, Places, unit_bytes, unit_jobs
+from randes_cli.build.many import Many, is_small, many_jobs, run_many
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
@@ -23,7 +24,7 @@ from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import Unit, chunks
 from randes_cli.workers import Progress, Workers
 
-AnyJob: TypeAlias = Job | Exact | Copy
+AnyJob: TypeAlias = Job | Many | Exact | Copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,10 @@ class Watch(Protocol):
     def takes(self, key: str, /) -> bool:
         """Whether it takes a superposition, which then has no digests."""
 
-    def begin(self, jobs: Sequence[Job], /) -> None:
+    def begin(self, jobs: Sequence[Job | Many], /) -> None:
         """These jobs are to come."""
 
-    def done(self, job: Job, /) -> None:
+    def done(self, job: Job | Many, /) -> None:
         """A job has written its part of its sums, those that fit."""
 
 
@@ -92,16 +93,19 @@ class Bench:
         self._check_shared(shared)
 
         def one(kernel: Kernel, job: AnyJob) -> int:
-            if isinstance(job, Job):
-                done = run_job(files, kernel, self.workers.strip(job.unit.layers), job)
-                if self.watch is not None:
-                    self.watch.done(job)
-                return done
             if isinstance(job, Exact):
                 return run_exact(job, files.writer, files.tally)
-            return job.into(files.writer)
+            if isinstance(job, Copy):
+                return job.into(files.writer)
+            if isinstance(job, Many):
+                done = run_many(files, kernel, self.workers.strip(), job)
+            else:
+                done = run_job(files, kernel, self.workers.strip(job.unit.layers), job)
+            if self.watch is not None:
+                self.watch.done(job)
+            return done
 
-        jobs = [job for u in work.units for job in unit_jobs(u.unit, u.parts, u.only, u.span)]
+        jobs = _jobs(work.units)
         if self.watch is not None:
             self.watch.begin(jobs)
         self.workers.run(
@@ -148,6 +152,20 @@ def _shared(units: Sequence[UnitWork]) -> Iterator[_Shared]:
                 made = one.only is None or (part.group, position) in one.only
                 if made and part.share.every > 1 and part.step is not None:
                     yield sum_key(part.group, name), part.share.shape, part.step.bits, part.kept
+
+
+def _jobs(units: Sequence[UnitWork]) -> list[Job | Many]:
+    """The jobs of units: small ones many at a time, and then the others."""
+    small = [
+        one
+        for one in units
+        if one.only is None and one.span == WHOLE and is_small(one.unit, one.parts)
+    ]
+    few = {id(one) for one in small}
+    made: list[Job | Many] = [*many_jobs([(one.unit, one.parts) for one in small])]
+    for one in units:
+        made += unit_jobs(one.unit, one.parts, one.only, one.span) if id(one) not in few else ()
+    return made
 
 
 def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:

@@ -150,17 +150,109 @@ static uint64_t folded(uint64_t left, uint64_t right) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static uint64_t merged(const uint64_t *lanes, const uint8_t *key, uint64_t made) {
-    for (int pair = 0; pair < LANES / 2; pair++)
-        made += folded(lanes[2 * pair] ^ word(key + 16 * pair),
-                       lanes[2 * pair + 1] ^ word(key + 16 * pair + 8));
+static uint64_t stirred(uint64_t made) {
     made ^= made >> 37;
     made *= 0x165667919E3779F9u;
     return made ^ made >> 32;
 }
 
+static uint64_t merged(const uint64_t *lanes, const uint8_t *key, uint64_t made) {
+    for (int pair = 0; pair < LANES / 2; pair++)
+        made += folded(lanes[2 * pair] ^ word(key + 16 * pair),
+                       lanes[2 * pair + 1] ^ word(key + 16 * pair + 8));
+    return stirred(made);
+}
+
+static void write_digest(uint64_t low, uint64_t high, uint8_t *out) {
+    for (int byte = 0; byte < 8; byte++) {
+        out[byte] = (uint8_t)(high >> (56 - 8 * byte));
+        out[8 + byte] = (uint8_t)(low >> (56 - 8 * byte));
+    }
+}
+
+/* Inputs shorter than SHORTEST bytes, as section "XXH3 algorithm (for small inputs)" has them. */
+
+TEMPLATE uint32_t half(const uint8_t *bytes) {
+    uint32_t made;
+    memcpy(&made, bytes, sizeof made);
+    return made;
+}
+
+static uint64_t stirred_as_before(uint64_t made) {
+    made = (made ^ made >> 33) * P64_2;
+    made = (made ^ made >> 29) * P64_3;
+    return made ^ made >> 32;
+}
+
+static void up_to_3(const uint8_t *data, uint64_t size, uint8_t *out) {
+    uint32_t all = (uint32_t)data[0] << 16 | (uint32_t)data[size / 2] << 24 | data[size - 1];
+    all |= (uint32_t)size << 8;
+    uint32_t turned = all >> 24 | (all >> 8 & 0xFF00u) | (all << 8 & 0xFF0000u) | all << 24;
+    turned = turned << 13 | turned >> 19;
+    write_digest(stirred_as_before(all ^ (uint64_t)(half(secret) ^ half(secret + 4))),
+                 stirred_as_before(turned ^ (uint64_t)(half(secret + 8) ^ half(secret + 12))), out);
+}
+
+static void up_to_8(const uint8_t *data, uint64_t size, uint8_t *out) {
+    uint64_t both = half(data) + ((uint64_t)half(data + size - 4) << 32);
+    unsigned __int128 product = both ^ word(secret + 16) ^ word(secret + 24);
+    product *= P64_1 + (size << 2);
+    uint64_t low = (uint64_t)product, high = (uint64_t)(product >> 64) + (low << 1);
+    low ^= high >> 3;
+    low = (low ^ low >> 35) * 0x9FB21C651E98DF25u;
+    write_digest(low ^ low >> 28, stirred(high), out);
+}
+
+static void up_to_16(const uint8_t *data, uint64_t size, uint8_t *out) {
+    uint64_t first = word(data), last = word(data + size - 8);
+    unsigned __int128 product = first ^ last ^ word(secret + 32) ^ word(secret + 40);
+    product *= P64_1;
+    uint64_t low = (uint64_t)product + ((size - 1) << 54);
+    last ^= word(secret + 48) ^ word(secret + 56);
+    uint64_t high = (uint64_t)(product >> 64) + last + (last & 0xFFFFFFFFu) * (P32_2 - 1);
+    low ^= __builtin_bswap64(high);
+    product = (unsigned __int128)low * P64_2;
+    high = (uint64_t)(product >> 64) + high * P64_2;
+    write_digest(stirred((uint64_t)product), stirred(high), out);
+}
+
+static void mix_pair(uint64_t *sums, const uint8_t *left, const uint8_t *right, const uint8_t *key) {
+    sums[0] += folded(word(left) ^ word(key), word(left + 8) ^ word(key + 8));
+    sums[0] ^= word(right) + word(right + 8);
+    sums[1] += folded(word(right) ^ word(key + 16), word(right + 8) ^ word(key + 24));
+    sums[1] ^= word(left) + word(left + 8);
+}
+
+static void up_to_240(const uint8_t *data, uint64_t size, uint8_t *out) {
+    uint64_t sums[2] = {size * P64_1, 0};
+    if (size <= 128) {
+        for (int pair = (int)(size - 1) / 32; pair >= 0; pair--)
+            mix_pair(sums, data + 16 * pair, data + size - 16 * (pair + 1), secret + 32 * pair);
+    } else {
+        for (uint64_t at = 0; at < 128; at += 32)
+            mix_pair(sums, data + at, data + at + 16, secret + at);
+        sums[0] = stirred(sums[0]), sums[1] = stirred(sums[1]);
+        for (uint64_t at = 128; at + 32 <= size; at += 32)
+            mix_pair(sums, data + at, data + at + 16, secret + 3 + at - 128);
+        mix_pair(sums, data + size - 16, data + size - 32, secret + 136 - 17 - 16);
+    }
+    uint64_t high = sums[0] * P64_1 + sums[1] * P64_4 + size * P64_2;
+    write_digest(stirred(sums[0] + sums[1]), 0 - stirred(high), out);
+}
+
+static void short_digest(const uint8_t *data, uint64_t size, uint8_t *out) {
+    if (size <= 3) up_to_3(data, size, out);
+    else if (size <= 8) up_to_8(data, size, out);
+    else if (size <= 16) up_to_16(data, size, out);
+    else up_to_240(data, size, out);
+}
+
 void end_digest(Digest *digest, const void *data, ptrdiff_t size, uint8_t *out) {
     uint8_t last[STRIPE];
+    if (!digest->total && size < SHORTEST) {
+        short_digest(data, (uint64_t)size, out);
+        return;
+    }
     mix(digest, data, (size - 1) / STRIPE);
     ptrdiff_t held = size < STRIPE ? STRIPE - size : 0;
     memcpy(last, digest->before + STRIPE - held, (size_t)held);
@@ -168,14 +260,10 @@ void end_digest(Digest *digest, const void *data, ptrdiff_t size, uint8_t *out) 
     mix_stripe(digest->lanes, last, secret + SECRET - STRIPE - 7);
     uint64_t total = digest->total + (uint64_t)size;
     uint64_t low = merged(digest->lanes, secret + 11, total * P64_1);
-    uint64_t high = merged(digest->lanes, secret + SECRET - STRIPE - 11, ~(total * P64_2));
-    for (int byte = 0; byte < 8; byte++) {
-        out[byte] = (uint8_t)(high >> (56 - 8 * byte));
-        out[8 + byte] = (uint8_t)(low >> (56 - 8 * byte));
-    }
+    write_digest(low, merged(digest->lanes, secret + SECRET - STRIPE - 11, ~(total * P64_2)), out);
 }
 
-/* The digest of one input of SHORTEST bytes or more, in pieces of `piece` (a multiple of STRIPE). */
+/* The digest of one input of a byte or more, in pieces of `piece` (a multiple of STRIPE). */
 EXPORT void randes_digest(const uint8_t *data, ptrdiff_t size, ptrdiff_t piece, uint8_t *out) {
     Digest digest;
     begin_digest(&digest);

@@ -5,6 +5,10 @@ from __future__ import annotations
 from math import ldexp
 from typing import NamedTuple
 
+import numpy as np
+
+from randes_cli.core.arrays import F64, I64, Array
+
 #: Parts of a step that what rounding leaves of an element is counted in: 2 to this power.
 PART_BITS = 16
 
@@ -37,3 +41,22 @@ class Energy(NamedTuple):
     def rounded(self, exponent: int) -> float:
         """‖q · step‖²: what is added to the superposition."""
         return ldexp(float(self.squares), 2 * exponent)
+
+
+def many_lengths(squares: Array, crossed: Array, rests: Array, exponents: I64) -> F64:
+    """`whole`, `kept` and `rounded` of many energies, 3 × that."""
+    first, middle, last = (column.astype(np.int64) for column in (squares, crossed, rests))
+    parts = (first << 2 * PART_BITS) + (middle << PART_BITS + 1) + last
+    made = np.stack(
+        [
+            np.ldexp(parts.astype(np.float64), 2 * (exponents - PART_BITS)),
+            np.ldexp(((first << PART_BITS) + middle).astype(np.float64), 2 * exponents - PART_BITS),
+            np.ldexp(first.astype(np.float64), 2 * exponents),
+        ]
+    )
+    # Where a sum may pass 2^63, Python's integers do it.
+    large = (squares >> 30 > 0) | (np.abs(middle) >> 44 > 0) | (rests >> 60 > 0)
+    for at in np.flatnonzero(large).tolist():
+        one, e = Energy(int(squares[at]), int(crossed[at]), int(rests[at])), int(exponents[at])
+        made[:, at] = one.whole(e), one.kept(e), one.rounded(e)
+    return made

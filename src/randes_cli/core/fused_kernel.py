@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from randes_cli.core.arrays import Array, Raw
+from randes_cli.core.arrays import Array, Bools, Raw
 from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_back import Back, Backer, Came
@@ -58,7 +58,7 @@ def processor(most: int = 0) -> int:
 
 
 def digest(data: bytes, piece: int) -> bytes:
-    """XXH3-128 as `run.c` makes it: of SHORTEST bytes or more, `piece` (of 64 bytes) at a time."""
+    """XXH3-128 as `run.c` makes it: `piece` (of 64 bytes) at a time."""
     compiled, made = library(), ctypes.create_string_buffer(16)
     if compiled is not None:
         compiled.randes_digest(data, len(data), piece, made)
@@ -99,6 +99,9 @@ class FusedKernel(NumpyKernel):
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         return self._runner.run(chunk, steps)
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        return self._runner.run_many(runs, steps)
 
     def back(self, chunk: Chunk, how: Back) -> Came | None:
         return self._backer.back(chunk, how)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias
 
-from randes_cli.core.energy import Energy
-from randes_cli.specs import ITEM_SIZE, Signs
+import numpy as np
 
-#: Bytes of a chunk below which its digest is made another way, which run.c leaves out.
+from randes_cli.core.arrays import Array, Bools
+from randes_cli.core.energy import Energy
+from randes_cli.specs import Signs
+
+#: Bytes of an input whose digest may be of several pieces.
 SHORTEST = 241
 #: Elements that are computed at once, so that all of a strip stays in a core's own cache.
 _STRIP = 2**15
@@ -29,6 +32,7 @@ class Kind(IntEnum):
     BEGIN = 1
     ADD = 2
     STORE = 3
+    NOTHING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,23 @@ def named(words: str, kind: Any) -> list[tuple[str, Any]]:
     return [(word, kind) for word in words.split()]
 
 
+def _columns(**words: str) -> Any:
+    return np.dtype([(word, kind) for kind, some in words.items() for word in some.split()])
+
+
+#: The records of run.c as columns: for many small chunks, of which none has a Python object.
+STEPS = _columns(i8="kind from at into to dtype layer", u8="bits", f8="scale")
+RUNS = _columns(
+    i8="first count cols rows view_cols strip kind steps most", u8="base scratch sum raw"
+)
+MADE = np.dtype(
+    [
+        *(("squares", "u8"), ("crossed", "i8"), ("rests", "u8"), ("changed", "u4")),
+        *(("beyond", "u4"), ("digest", "u1", (16,)), ("running", "u8", (17,))),
+    ]
+)
+
+
 class _Step(ctypes.Structure):
     _fields_ = (
         *named("kind from at into to dtype layer", ctypes.c_int64),
@@ -107,7 +128,7 @@ class Runner:
     """Runs chunks in a kernel's buffers, of `elements` (for each of its layers)."""
 
     def __init__(self, library: ctypes.CDLL, elements: int, **buffers: int) -> None:
-        self._function = library.randes_run
+        self._function, self._many = library.randes_run, library.randes_run_many
         self._run = _Run(strip=min(_STRIP, elements) // 64 * 64, most=2**15 - 1, **buffers)
         self._room = 0
 
@@ -131,12 +152,28 @@ class Runner:
             for m in made
         ]
 
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        """Run small chunks, each a row of `RUNS` and of `STEPS`: what each step made, by row.
+
+        And which chunks came to their end. Places of a row without a step have NOTHING.
+        """
+        run = self._run
+        if not run.strip:
+            return None
+        runs["strip"], runs["most"], runs["steps"] = run.strip, run.most, steps.shape[1]
+        for word in ("base", "scratch", "sum", "raw"):
+            runs[word] = getattr(run, word)
+        made, failed = np.zeros(steps.shape, MADE), np.empty(len(runs), np.int64)
+        places = [array.ctypes.data_as(ctypes.c_void_p) for array in (steps, made, failed)]
+        first = runs.ctypes.data_as(ctypes.c_void_p)
+        self._many(first, ctypes.c_int64(len(runs)), *places)
+        return made, np.asarray(failed == 0)
+
 
 def _fits(chunk: Chunk, step: Step) -> bool:
-    """Whether run.c knows a step's numbers, and makes digests of so many bytes."""
-    if step.kind in (Kind.BEGIN, Kind.STORE):
-        return chunk.count * int(step.dtype) // 8 >= SHORTEST
-    return step.dtype in DTYPES and chunk.count * ITEM_SIZE[step.dtype] >= SHORTEST
+    """Whether run.c knows a step's numbers."""
+    sums = step.kind in (Kind.BEGIN, Kind.STORE)
+    return chunk.count > 0 and (sums or step.dtype in DTYPES)
 
 
 def _packed(step: Step) -> _Step:

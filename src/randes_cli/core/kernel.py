@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from randes_cli.core.arrays import F32, I32, Raw
+from randes_cli.core.arrays import F32, I32, Array, Bools, Raw
 from randes_cli.core.convert import NEVER_BEYOND, narrow, widen
 from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.signs import Window
@@ -77,6 +77,9 @@ class Kernel(Protocol):
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         """Do a whole chunk, files included; None where this backend does not, or could not."""
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
+        """Do many small chunks, see `fused_run.Runner.run_many`; None where it does not."""
 
     def back(self, chunk: Chunk, how: Back) -> Came | None:
         """Retrieve a whole chunk, files included; None as of `run`."""
@@ -243,6 +246,9 @@ class NumpyKernel:
         return codes.view(np.uint8), peak
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return None
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
         return None
 
     def back(self, chunk: Chunk, how: Back) -> Came | None:

@@ -5,12 +5,13 @@
 #include "fused.h"
 
 EXPORT int64_t randes_run(void) { return -1; }
+EXPORT void randes_run_many(void) {}
 #else
 #include "chunk.h"
 
 /* As in fused_run.py. BASE: read a layer of the base. BEGIN: a sum, from nothing or from stored
- * integers. ADD: a delta to it. STORE: write the sum. */
-enum { BASE, BEGIN, ADD, STORE };
+ * integers. ADD: a delta to it. STORE: write the sum. NOTHING: a place that is left out. */
+enum { BASE, BEGIN, ADD, STORE, NOTHING };
 
 /* A step that every strip goes through. Its tensor's chunk lies at byte `at` of file `from` (-1:
  * all zeros), and goes to byte `to` of file `into` (-1: nowhere). `dtype` is that of the tensor;
@@ -119,6 +120,7 @@ static int add(const Run *run, const Step *step, Made *made, int64_t done, int64
 /* Do all steps of all strips. Returns 0, or what kept it from the end: then nothing that was
  * written counts, and all of the chunk is done again by who can say why. */
 EXPORT int64_t randes_run(const Run *run, const Step *steps, Made *made) {
+    if (run->count > run->strip && run->count < SHORTEST) return UNFIT; /* its digest is of one piece */
     for (int64_t step = 0; step < run->steps; step++) {
         memset(&made[step].found, 0, sizeof made[step].found);
         begin_digest(&made[step].running);
@@ -131,10 +133,20 @@ EXPORT int64_t randes_run(const Run *run, const Step *steps, Made *made) {
             int failed = step->kind == BASE    ? read_base(run, step, here, done, count, last)
                          : step->kind == BEGIN ? begin(run, step, here, done, count, last)
                          : step->kind == ADD   ? add(run, step, here, done, count, last)
-                                               : store(run, step, here, done, count, last);
+                         : step->kind == STORE ? store(run, step, here, done, count, last)
+                                               : DONE;
             if (failed) return failed;
         }
     }
     return DONE;
+}
+
+/* Many small chunks, whose steps lie one after the other; `failed` is what became of each. */
+EXPORT void randes_run_many(const Run *runs, int64_t count, const Step *steps, Made *made,
+                            int64_t *failed) {
+    for (int64_t at = 0; at < count; at++) {
+        failed[at] = randes_run(runs + at, steps, made);
+        steps += runs[at].steps, made += runs[at].steps;
+    }
 }
 #endif

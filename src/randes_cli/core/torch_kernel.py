@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.arrays import F32, Array, Bools, Raw
 from randes_cli.core.convert import BEYOND, LARGEST
 from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.fused_back import Back, Came
@@ -141,6 +141,9 @@ class TorchKernel:
         return view[:nbytes], peak
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
+        return None
+
+    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
         return None
 
     def back(self, chunk: Chunk, how: Back) -> Came | None:

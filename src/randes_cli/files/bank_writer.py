@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +195,19 @@ class BankWriter(TensorSink):
             return
         with self._begun(file).opened() as out:
             yield out, file.head + file.container.starts[key]
+
+    @contextlib.contextmanager
+    def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors, whose files stay open together."""
+        numbers = [self._of[key] for key in keys]
+        with contextlib.ExitStack() as opened:
+            outs = {}
+            for number in dict.fromkeys(numbers):
+                single = self.out.most is None
+                shard = None if single else self._begun(self._files[number]).opened()
+                outs[number] = opened.enter_context(shard) if shard else self.out.index
+            places = ((self._files[n], outs[n], key) for n, key in zip(numbers, keys, strict=True))
+            yield [(out, file.head + file.container.starts[key]) for file, out, key in places]
 
     def _begun(self, file: _File) -> NewShard:
         """The temporary file of a shard. One that may still grow has no header yet."""

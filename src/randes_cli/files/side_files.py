@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import xxhash
 
@@ -30,6 +30,8 @@ MOST_FILES, MOST_TOGETHER = 1000, 256 * 2**20
 #: Folders that a side file may be deep, and names that a list of what stays behind has.
 MOST_PARTS = 6
 MOST_LISTED = 1000
+#: Files of one kind in one folder that such a list names one by one.
+_MOST_ALIKE = 20
 #: Files that a line of notes names.
 _SAID = 12
 #: A folder without any of these gets the base's side files.
@@ -211,18 +213,18 @@ def find_side_files(
 
 
 def _listed(left_out: Mapping[str, str]) -> dict[str, str]:
-    """The list, with folders of many such files as one entry each and not boundless."""
-    count: dict[str, int] = {}
-    for name in left_out:
-        folder = name.rstrip("/").rpartition("/")[0]
-        count[folder] = count.get(folder, 0) + 1
-    made: dict[str, str] = {}
+    """The list, with many files of one kind in one folder as one entry, and not boundless."""
+    alike: dict[tuple[str, str], list[str]] = {}
     for name, reason in left_out.items():
-        folder = name.rstrip("/").rpartition("/")[0]
-        if count[folder] <= 20:
-            made[name] = reason
+        folder, slash, file = name.rstrip("/").rpartition("/")
+        ending = "/" if name.endswith("/") else PurePosixPath(file).suffix
+        alike.setdefault((f"{folder}{slash}*{ending}", reason), []).append(name)
+    made: dict[str, str] = {}
+    for (pattern, reason), names in alike.items():
+        if len(names) <= _MOST_ALIKE or pattern in made:
+            made.update(dict.fromkeys(names, reason))
         else:
-            made.setdefault(f"{folder}/*", f"{count[folder]} files, such as {name}: {reason}")
+            made[pattern] = f"{len(names)} files, such as {names[0]}: {reason}"
     kept = dict(list(made.items())[:MOST_LISTED])
     if len(made) > len(kept):
         kept["…"] = f"{len(made) - len(kept)} more"

@@ -29,6 +29,10 @@ class TensorSink(ABC):
         """The file that a tensor is written to, and the offset of its first byte there."""
 
     @abstractmethod
+    def files_of(self, keys: Sequence[str]) -> AbstractContextManager[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors, whose files stay open together."""
+
+    @abstractmethod
     def container_of(self, key: str) -> Container:
         """The layout of the file that a tensor is in."""
 
@@ -106,6 +110,12 @@ class ShardSink(TensorSink):
         """The file that a tensor is written to, and the offset of its first byte there."""
         with self.new.opened() as out:
             yield out, self.lead + self.container.starts[key]
+
+    @contextlib.contextmanager
+    def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors."""
+        with self.new.opened() as out:
+            yield [(out, self.lead + self.container.starts[key]) for key in keys]
 
     def finish(self) -> str | Path:
         """Put the shard under its name; one that may still grow stays as it is, at this path."""

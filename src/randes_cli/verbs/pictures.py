@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,7 @@ def _figure(
     file: BankFile, kind: str, distribution: Callable[[], Distribution]
 ) -> Callable[[], Any]:
     """A function that draws; what it draws has been read."""
+    from randes_cli.core.verdict import sentences
     from randes_cli.ops.describe import describe
     from randes_cli.stats.curves import lambda_curves
     from randes_cli.views import figures
@@ -138,10 +140,9 @@ def _figure(
     report = describe(file)
     if kind == "lambda":
         curves, used = lambda_curves(file), {one.name: one.coefficient for one in report.tasks}
-        return lambda: figures.lambda_figure(curves, used)
-    if kind == "layers":
-        layers = describe(file, by="layer").rows
-        return lambda: figures.layers_figure(report.rows, layers)
-    if kind == "size":
-        return lambda: figures.size_figure(report)
-    return lambda: figures.cosine_figure(report)
+        draw = partial(figures.lambda_figure, curves, used)
+    elif kind == "layers":
+        draw = partial(figures.layers_figure, report.rows, describe(file, by="layer").rows)
+    else:
+        draw = partial(figures.size_figure if kind == "size" else figures.cosine_figure, report)
+    return lambda: figures.told(draw(), sentences(report.tasks))

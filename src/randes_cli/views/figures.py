@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Layout = Literal["constrained", "compressed"]
 
 FORMATS = ("svg", "png", "pdf")
+#: Letters of the smallest print that an inch holds.
+_LETTERS = 15
 #: Groups that the picture of layers has room for; those with the most energy are kept.
 MOST_GROUPS = 40
 
@@ -75,6 +78,15 @@ def subplots(
 
     figure = Figure(figsize=(width, height), layout=layout)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def told(figure: Figure, sentences: Sequence[str]) -> Figure:
+    """A figure with what to expect of the tasks below it, in the words of every other view."""
+    room = int(figure.get_figwidth() * _LETTERS)
+    lines = [line for one in sentences for line in wrap(label(one, 1000), room)]
+    figure.set_figheight(figure.get_figheight() + 0.1 + 0.15 * len(lines))
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", size=8, color=SOFT)
+    return figure
 
 
 def render(make: Callable[[], Figure], kind: str) -> bytes:

@@ -11,9 +11,10 @@ from rich.text import Text
 from randes_cli.cli.render.choices import choice_table
 from randes_cli.cli.render.heat import heatmaps
 from randes_cli.cli.render.layout import fields, more, shorten
+from randes_cli.cli.render.packed import joined
 from randes_cli.cli.render.rows import MOST_ROWS, group_lines, task_lines, task_order
 from randes_cli.cli.render.verdict import told_lost, verdict_lines
-from randes_cli.errors import counted, printable
+from randes_cli.errors import counted
 from randes_cli.stats.room import room_words
 from randes_cli.views.text import human, times
 
@@ -94,14 +95,14 @@ def _header(report: BankReport, width: int) -> list[Text]:
 
 def _left_out(report: BankReport, width: int, *, full: bool) -> list[Text]:
     """The files of the tasks' folders that are not in the bank."""
-    lines = [
-        f"  {task.name}: {name} ({reason})"
+    lines = joined(
+        (task.name, f"{name} ({reason})")
         for task in report.tasks
         for name, reason in task.left_out.items()
-    ]
+    )
     shown = lines if full else lines[:MOST_ROWS]
     made = [Text("left out when it was packed", "bold")] if lines else []
-    made += [Text(shorten(printable(line), width)) for line in shown]
+    made += [Text(shorten(f"  {line}", width)) for line in shown]
     return made if len(shown) == len(lines) else [*made, more(len(lines) - len(shown))]
 
 
@@ -139,7 +140,7 @@ def bank_view(
     parts = [
         [
             *_header(report, width),
-            *verdict_lines(report.tasks, width),
+            *verdict_lines(report.tasks, report.alternatives, width),
             *told_lost(report.tasks, width),
         ]
     ]

@@ -27,9 +27,11 @@ _HEADS = (
 
 def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) -> list[Text]:
     """Bytes and predicted share of the gain of the best choices; ``*`` marks the bank at hand."""
+    best = frontier(choices)
+    room = max((len(human(one.bank_bytes)) for one in best), default=0)
     rows: list[list[str | Text]] = [
         [
-            ("*" if one.present else " ") + human(one.bank_bytes),
+            ("*" if one.present else " ") + human(one.bank_bytes).rjust(room),
             f"{one.bank_bytes / max(1, base_bytes):.3f}",
             str(one.bits),
             str(one.groups),
@@ -37,7 +39,7 @@ def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) ->
             f"{one.kept:.1%}",
             f"{one.kept_low:.1%} to {one.kept_high:.1%}",
         ]
-        for one in frontier(choices)
+        for one in best
     ]
     columns = [Column(head, drop=drop) for head, drop in _HEADS]
     heading = Text("what other banks would keep of the gain, predicted (* this one)", "bold")

@@ -39,10 +39,10 @@ def task_notes(report: PackReport | EditReport) -> list[str]:
     told += [
         (name, text) for name, kept in report.kept_exactly.items() for text in _kept_exactly(kept)
     ]
-    return _joined(told)
+    return joined(told)
 
 
-def _joined(told: Iterable[tuple[str, str]]) -> list[str]:
+def joined(told: Iterable[tuple[str, str]]) -> list[str]:
     """Lines ``TASKS: what is said``, from pairs of task and text."""
     names: dict[str, list[str]] = {}
     for name, text in told:
@@ -86,7 +86,7 @@ def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Tex
             )
         )
     made += room_line(report)
-    made += verdict_lines(report.tasks, width)
+    made += verdict_lines(report.tasks, report.alternatives, width)
     tasks = worst_first(report.tasks, full=full)
     made += [Text(), *task_lines(tasks, (), full=full, width=width)]
     if report.alternatives:

@@ -14,7 +14,7 @@ from randes_cli.core.verdict import MOST, WHY, approximate, by_word, expectation
 from randes_cli.errors import counted, printable
 
 if TYPE_CHECKING:
-    from randes_cli.reports import TaskSummary
+    from randes_cli.reports import Alternative, TaskSummary
 
 #: Tasks of which it is said that they do not come back.
 _MOST_LOST = 10
@@ -30,11 +30,17 @@ def warning_lines(tasks: Sequence[TaskSummary]) -> list[str]:
     return [*lost_lines(tasks), *approximate(tasks)]
 
 
-def verdict_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
-    """What to expect of these tasks, and from which prediction."""
+def verdict_lines(
+    tasks: Sequence[TaskSummary], alternatives: Sequence[Alternative], width: int
+) -> list[Text]:
+    """What to expect of these tasks, and from which prediction.
+
+    Of the bank as a whole `alternatives` has the figures, so that a screen has one of each.
+    """
     if not tasks:
         return [Text("no tasks")]
-    dim = [Text(part, "dim") for part in _wrapped(_prediction(tasks), width)]
+    here = next((one for one in alternatives if one.present), None)
+    dim = [Text(part, "dim") for part in _wrapped(_prediction(tasks, here), width)]
     return expected_lines(tasks, width) + dim
 
 
@@ -57,7 +63,7 @@ def told_lost(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
     return [Text(part, "yellow") for line in lines for part in _wrapped(line, width)]
 
 
-def _prediction(tasks: Sequence[TaskSummary]) -> str:
+def _prediction(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
     """The cosines that the words are made from, and where that is explained."""
     cosines = [task.predicted_cosine for task in tasks]
     if len(tasks) == 1:
@@ -66,18 +72,20 @@ def _prediction(tasks: Sequence[TaskSummary]) -> str:
         worst = min(tasks, key=lambda task: task.predicted_cosine)
         text = f"predicted cosine {fmean(cosines):.3f} on average, least "
         text += f"{worst.predicted_cosine:.3f} ({worst.name})"
-    text = f"{_gain(tasks)}{text}"
+    text = f"{_gain(tasks, here)}{text}"
     worse = any(by_word(task.verdict).least < MOST.least for task in tasks)
     advice = "; more groups, or fewer tasks in each, would help" if worse else ""
     return f"{text}{advice}; why: {WHY}"
 
 
-def _gain(tasks: Sequence[TaskSummary]) -> str:
+def _gain(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
     """What is predicted to be kept of what fine-tuning gained, where that can be told."""
     found = [(t.kept, t.kept_low, t.kept_high) for t in tasks]
     if any(None in one for one in found):
         return ""
     middle, low, high = (fmean(one[n] or 0.0 for one in found) for n in range(3))
+    if here is not None:
+        middle, low, high = here.kept, here.kept_low, here.kept_high
     return f"predicted to keep {100 * middle:.1f} % of the gain ({share((low, high))} by family); "
 
 

@@ -1,0 +1,225 @@
+"""Many small units of a pass at a time: their steps are columns, and one call does them all.
+
+A job of its own costs Python half a millisecond, and a tensor of a few kilobytes next to nothing.
+What is not as plain as this (a share, a resized tensor, a file elsewhere, values that do not fit)
+is done by `strips`, job by job, with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from randes_cli.build.jobs import Files, Part, unit_jobs
+from randes_cli.build.participants import Participant
+from randes_cli.build.strips import run_job
+from randes_cli.build.tally import ManySums, Owner
+from randes_cli.core.arrays import I64, Array, Bools
+from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
+from randes_cli.core.kernel import Kernel
+from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.disk import OutputFile
+from randes_cli.files.source import Source, place_of
+from randes_cli.plan import Unit
+from randes_cli.specs import ITEM_SIZE
+
+#: Elements of a unit that is small, and units and elements of one call.
+_SMALL, _UNITS, _ELEMENTS = 2**14, 2**10, 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Small units with the same superpositions and participants: a part of each for each group."""
+
+    units: list[Unit]
+    parts: list[tuple[Part, ...]]
+
+
+def is_small(unit: Unit, parts: Sequence[Part]) -> bool:
+    """Whether a unit may be done with others."""
+    return (
+        unit.layers == 1
+        and 0 < unit.rows * unit.cols <= _SMALL
+        and all(part.step is not None and part.share.every == 1 for part in parts)
+    )
+
+
+def many_jobs(chosen: Sequence[tuple[Unit, tuple[Part, ...]]]) -> Iterator[Many]:
+    """Small units, as many together as one call does."""
+    alike: dict[object, list[tuple[Unit, tuple[Part, ...]]]] = {}
+    for unit, parts in chosen:
+        who = tuple((p.group, p.kept, tuple(one.index for one in p.members)) for p in parts)
+        alike.setdefault((who, unit.signs), []).append((unit, parts))
+    for found in alike.values():
+        made, room = Many([], []), 0
+        for unit, parts in found:
+            if len(made.units) == _UNITS or room + unit.rows * unit.cols > _ELEMENTS:
+                yield made
+                made, room = Many([], []), 0
+            made.units.append(unit)
+            made.parts.append(parts)
+            room += unit.rows * unit.cols
+        yield made
+
+
+def run_many(files: Files, kernel: Kernel, strip: int, many: Many) -> int:
+    """Do them; return the input bytes that were read. Raises what `run_job` raises."""
+    run = _Run(files, many)
+    done = run.do(kernel)
+    read = int(run.nbytes[done].sum())
+    for at in np.flatnonzero(~done).tolist():
+        for job in unit_jobs(many.units[at], many.parts[at]):
+            read += run_job(files, kernel, strip, job)
+    return read
+
+
+class _Run:
+    """One call: a row a unit, a column a step."""
+
+    def __init__(self, files: Files, many: Many) -> None:
+        self.files, self.many = files, many
+        self.names = [unit.names[0] for unit in many.units]
+        self.width = 1 + sum(2 + len(part.members) for part in many.parts[0])
+        self.steps = np.zeros((len(self.names), self.width), STEPS)
+        self.steps["from"] = self.steps["into"] = -1
+        self.elements = np.array([u.rows * u.cols for u in many.units], np.int64)
+        self.fits = np.ones(len(self.names), bool)
+        self.nbytes = np.zeros(len(self.names), np.int64)
+        self._bits: list[bytes] = []
+        self._written: list[OutputFile] = []
+
+    def do(self, kernel: Kernel) -> Bools:
+        """Which units came to their end; what is told of them is told."""
+        with ExitStack() as opened:
+            self._base(opened)
+            for number, column, _ in self._groups():
+                self._group(number, column, opened)
+            held = np.frombuffer(b"".join(self._bits) or b"\0", np.uint8)
+            self.steps["bits"] += np.uint64(held.__array_interface__["data"][0])
+            found = kernel.run_many(self._runs(), self.steps) if self.fits.any() else None
+            if found is None:
+                return np.zeros(len(self.names), bool)
+            for out in dict.fromkeys(self._written):
+                out.sent(int(self.nbytes.sum()) // max(1, self.width))
+        made, ended = found
+        done: Bools = ended & self.fits
+        self._tell(made, np.flatnonzero(done))
+        return done
+
+    def _groups(self) -> Iterator[tuple[int, int, Part]]:
+        """Each superposition's number, first column, and a part that stands for all units'."""
+        column = 1
+        for number, part in enumerate(self.many.parts[0]):
+            yield number, column, part
+            column += 2 + len(part.members)
+
+    # Steps
+
+    def _runs(self) -> Array:
+        units, runs = self.many.units, np.zeros(len(self.names), RUNS)
+        runs["count"], runs["cols"] = self.elements, [unit.cols for unit in units]
+        runs["rows"], runs["view_cols"] = np.array([unit.view for unit in units]).T
+        runs["kind"] = SIGNS[units[0].signs]
+        runs["count"][~self.fits] = 0
+        return runs
+
+    def _source(self, column: int, source: Source) -> None:
+        """Where a column's tensors lie; units whose tensor is elsewhere are left out."""
+        steps = self.steps[:, column]
+        nowhere = (-1, 0)
+        places = [place_of(source, name) or nowhere for name in self.names]
+        steps["from"], steps["at"] = np.array(places, np.int64).T
+        dtypes = [source.tensors[name].dtype for name in self.names]
+        steps["dtype"] = [DTYPES.get(dtype, -1) for dtype in dtypes]
+        self.fits &= (steps["from"] >= 0) & (steps["dtype"] >= 0)
+        self.nbytes += self.elements * np.array([ITEM_SIZE[dtype] for dtype in dtypes], np.int64)
+
+    def _target(self, column: int, keys: Sequence[str], opened: ExitStack) -> None:
+        """Where a column's results go."""
+        places = opened.enter_context(self.files.writer.files_of(keys))
+        steps = self.steps[:, column]
+        steps["into"], steps["to"] = [out.fd for out, _ in places], [at for _, at in places]
+        self._written += dict.fromkeys(out for out, _ in places)
+
+    def _base(self, opened: ExitStack) -> None:
+        self.steps["kind"][:, 0] = Kind.BASE
+        if self.files.base is None:
+            return
+        self._source(0, self.files.base)
+        if self.files.write_base:
+            self._target(0, [base_key(name) for name in self.names], opened)
+
+    def _group(self, number: int, column: int, opened: ExitStack) -> None:
+        """The steps of one superposition of every unit."""
+        parts = [parts[number] for parts in self.many.parts]
+        grids = [part.step for part in parts if part.step is not None]
+        keys, bits = [sum_key(parts[0].group, n) for n in self.names], [g.bits for g in grids]
+        begin, last = self.steps[:, column], column + 1 + len(parts[0].members)
+        begin["kind"], begin["dtype"] = Kind.BEGIN, bits
+        if parts[0].kept and self.files.old is not None:
+            places = [self.files.old.where(key) or (-2, 0) for key in keys]
+            begin["from"], begin["at"] = np.array(places, np.int64).T
+            self.fits &= begin["from"] >= 0
+        exponents = np.array([grid.exponent for grid in grids], np.int64)
+        for at, member in enumerate(parts[0].members, column + 1):
+            self._delta(at, member, exponents)
+        self.steps["kind"][:, last], self.steps["dtype"][:, last] = Kind.STORE, bits
+        self._target(last, keys, opened)
+
+    def _delta(self, column: int, member: Participant, exponents: I64) -> None:
+        found = [member.fit.superposed.get(name) for name in self.names]
+        alike = np.array([0 if t is None else t.elements for t in found], np.int64)
+        self.fits &= alike == self.elements
+        self._source(column, member.source)
+        steps = self.steps[:, column]
+        steps["kind"], steps["scale"] = Kind.ADD, member.sign * np.ldexp(1.0, -exponents)
+        flips = [unit.flips(member.seed, 0) for unit in self.many.units]
+        sizes = np.array([len(bits) for bits in flips], np.int64)
+        first = sum(map(len, self._bits))
+        steps["bits"] = (first + np.cumsum(sizes) - sizes).astype(np.uint64)
+        self._bits.append(b"".join(flips))
+
+    # What was found
+
+    def _tell(self, made: Array, done: I64) -> None:
+        """Tell the tally and the writer what the units came to that are done."""
+        names = [self.names[at] for at in done.tolist()]
+        if self.files.base is not None:
+            digests = self._read("base", 0, made, done, names)
+            for name, value in zip(names, digests, strict=True):
+                if self.files.write_base:
+                    self.files.writer.set_digest(base_key(name), 0, value)
+        for _, column, part in self._groups():
+            keys = [sum_key(part.group, name) for name in names]
+            self._check_old(keys, part, _digests(made[done, column]))
+            for at, member in enumerate(part.members, column + 1):
+                self._read(member.index, at, made, done, names)
+                rows = made[done, at]
+                sums = (rows[word].copy() for word in ("squares", "crossed", "rests"))
+                changed = [names[n] for n in np.flatnonzero(rows["changed"]).tolist()]
+                self.files.tally.summed_many(ManySums(member.index, names, *sums), changed)
+            last = column + 1 + len(part.members)
+            for key, value in zip(keys, _digests(made[done, last]), strict=True):
+                self.files.writer.set_digest(key, 0, value)
+
+    def _read(
+        self, owner: Owner, column: int, made: Array, done: I64, names: Sequence[str]
+    ) -> list[bytes]:
+        digests = _digests(made[done, column])
+        self.files.tally.took(owner, names, digests)
+        return digests
+
+    def _check_old(self, keys: Sequence[str], part: Part, digests: Sequence[bytes]) -> None:
+        old = self.files.old
+        for key, value in zip(keys, digests, strict=True):
+            if part.kept and old is not None and value != old.digest(key, 0):
+                raise old.damaged(key)
+
+
+def _digests(made: Array) -> list[bytes]:
+    """The digests of a column's steps."""
+    whole = np.ascontiguousarray(made["digest"]).tobytes()
+    return [whole[at : at + 16] for at in range(0, len(whole), 16)]
