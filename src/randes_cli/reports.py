@@ -146,7 +146,8 @@ class EditReport:
 class SealReport:
     """What `seal` did, or with a dry run would do. Sizes are bytes.
 
-    `groups` are those that were cut to `bits`.
+    `groups` are those that were cut to `bits`; `kept` is the predicted share of the gain, mean over
+    the tasks: its low end, middle and high end by family; None where none can be told.
     """
 
     bank: str
@@ -157,6 +158,7 @@ class SealReport:
     bytes_after: int
     before: tuple[TaskSummary, ...]
     after: tuple[TaskSummary, ...]
+    kept: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
+"""randes verify"""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file, save_file
 
 from randes_cli.files.bank import BankFile
@@ -78,3 +81,12 @@ def test_a_checkpoint_that_was_not_packed_is_measured_and_told_by_its_fingerprin
     found = randes("verify", bank, *against, "--json")
     assert (found.code, found.json["sound"], found.json["measured"]) == (1, True, True)
     assert [check["original"] for check in found.json["against"]] == [False, True]
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_two_originals_of_one_task_are_refused(
+    command: str, family: Path, bank: Path, randes: Callable[..., Result]
+) -> None:
+    twice = [f"--against=a={family / name}.safetensors" for name in "ab"]
+    result = randes(command, bank, *twice)
+    assert (result.code, result.err) == (2, "randes: --against: names a task twice\n")

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from randes_cli import HubError, NoSpace, UsageError, convert, pack, unpack
+from randes_cli import (
+    EditOptions,
+    HubError,
+    NoSpace,
+    PackOptions,
+    RunOptions,
+    TaskInput,
+    UsageError,
+    add,
+    convert,
+    pack,
+    seal,
+    unpack,
+    verify,
+)
 from randes_cli.cli.main import run
+from randes_cli.files.upload import upload
 from randes_cli.read.places import UnpackOptions
 from tests.checkpoints import perturbed, random_state, save
 from tests.store_server import Store
@@ -151,14 +167,54 @@ def test_uploads_tell_every_byte(store: Store, here: Path, monkeypatch: pytest.M
     size = Path("x.randes").stat().st_size
     assert len(sent) > 3 and sum(done for done, _ in sent) == size == sent[0][1]
     told.clear()
-    convert("x.randes", store.at("y.randes"), max_shard_size=100_000, progress=progress)
+    at, most = store.at("y.randes"), PackOptions(max_shard_size=100_000)
+    pack("base.safetensors", ["cars"], at, most, progress=progress)
     sent = [(done, total) for phase, done, total in told if phase == "uploading"]
-    shards = sum(len(data) for data in stored(store, "y.randes.d/").values())
-    assert sum(done for done, _ in sent) == shards
+    assert sent and sum(done for done, _ in sent) <= sum(map(len, stored(store, "y.").values()))
     told.clear()
     unpack("x.randes", "cars", store.at("cars"), progress=progress)
     sent = [(done, total) for phase, done, total in told if phase == "uploading"]
     assert sum(done for done, _ in sent) == sum(map(len, stored(store, "cars/").values()))
+
+
+def test_shards_make_room_as_soon_as_they_are_whole(
+    store: Store, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a bank that is cut while it is copied or sealed, few shards are here at a time."""
+    most, sizes = 20_000, list[int]()
+    monkeypatch.setenv("TMPDIR", str(here / "spool"))
+    (here / "spool").mkdir()
+
+    def watched(*arguments: Any, **more: Any) -> None:
+        spool = (path for path in (here / "spool").rglob("*") if path.is_file())
+        sizes.append(sum(path.stat().st_size for path in spool))
+        upload(*arguments, **more)
+
+    monkeypatch.setattr("randes_cli.files.stored_shards.upload", watched)
+    single = tuple(f"w.{n}" for n in range(14))
+    state = random_state({name: [40, 64] for name in single})
+    save(state, Path("many.safetensors"))
+    save(perturbed(state, seed=1), Path("one.safetensors"))
+    chosen, run = PackOptions(max_shard_size=most), RunOptions(threads=1)
+    pack("many.safetensors", ["one.safetensors"], "m.randes", chosen, run)
+    size = sum(map(len, files(here / "m.randes.d").values()))
+    for work in (
+        lambda: convert("m.randes", store.at("m.randes")),
+        lambda: seal("m.randes", store.at("s.randes"), 8, run),
+    ):
+        sizes.clear()
+        work()
+        assert len(sizes) > 10 and max(sizes) < 3 * most < size / 3
+    pack("many.safetensors", ["one.safetensors"], store.at("p.randes"), chosen, run)
+    seal("m.randes", "s.randes", 8, run)
+    assert stored(store, "m.randes") == stored(store, "p.randes")
+    assert stored(store, "s.randes.d/") == files(here / "s.randes.d")
+    assert stored(store, "m.randes.d/") == files(here / "m.randes.d")
+    edits = EditOptions()
+    add(store.at("p.randes"), [TaskInput("two", "one.safetensors")], edits, run)
+    add("m.randes", [TaskInput("two", "one.safetensors")], edits, run)
+    assert verify(store.at("p.randes"), run=run, prune=True).sound
+    assert stored(store, "p.randes.d/") == files(here / "m.randes.d")
 
 
 def test_a_bank_goes_from_store_to_store_as_it_is(

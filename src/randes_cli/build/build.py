@@ -30,7 +30,7 @@ from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
 from randes_cli.files.bank_writer import BankWriter, header_room
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
-from randes_cli.files.location import Place
+from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.shards import most_bytes
@@ -185,13 +185,21 @@ class Build:
         old = self.draft.old
         return most_bytes(self.most, self.estimate(), old.most if old else None)
 
+    def _sent_early(self, path: Place, most: int | None) -> int:
+        """Bytes of shards of a new base that need no room here: in a store, layer by layer."""
+        shuffled = any(unit.layers > 1 for unit in self.draft.units)
+        if most is None or shuffled or self.draft.old or not isinstance(path, RemotePath):
+            return 0
+        return max(0, tensor_bytes(self.draft.base_tensors()) - 4 * most)
+
     @contextmanager
     def _new_bank(self, path: Place, most: int | None) -> Iterator[BankOutput]:
         """The bank that takes its name, once there is room for it."""
         size, old = self.estimate(), self.draft.old
         more = sum(tensor_bytes(p.source.tensors.values()) for p in self.draft.coming if old)
         stays = old.base_bytes if old and most == old.most and path == old.path else 0
-        (check_space if self.crew is None else check_shared_space)(path, size + more - stays)
+        check_here = check_space if self.crew is None else check_shared_space
+        check_here(path, size + more - stays - self._sent_early(path, most))
         with bank_output(path, force=self.force, most=most, progress=self.progress) as out:
             out.reserve(size)
             yield out

@@ -94,10 +94,10 @@ def _copied(
     old: BankFile, path: Place, most: int | None, force: bool, progress: Progress
 ) -> Iterator[BankWriter]:
     """The same bank under way at another place, all but its manifest."""
-    check_space(path, old.size)
+    check_space(path, old.size, most)
     with bank_output(path, force=force, most=most, progress=progress) as out:
         out.reserve(old.size)
-        writer = BankWriter(out, single_room(old))
+        writer = BankWriter(out, single_room(old), lasting=True)
         copy_tensors(writer, old, content_keys(old), progress)
         yield writer
 

@@ -29,9 +29,10 @@ _READ = 2**20
 
 
 class Chunk(NamedTuple):
-    """A chunk of a tensor that stays: of which tensor, how long, and its recorded digest."""
+    """A chunk of a tensor that stays: of which tensor, which, how long, its recorded digest."""
 
     key: str
+    number: int
     nbytes: int
     digest: bytes
 
@@ -63,7 +64,10 @@ class Copy:
         if writer.has_bytes(key):
             return self.nbytes
         with writer.file_of(key) as (out, offset):
-            return self._into(out, offset + self.start)
+            size = self._into(out, offset + self.start)
+        for one in self.chunks:
+            writer.arrived(one.key, (one.number,))
+        return size
 
     def _into(self, out: OutputFile, place: int) -> int:
         size, key = self.nbytes, self.chunks[0].key
@@ -128,7 +132,7 @@ def _copies(
         size, at = tensor.nbytes // max(1, tensor.elements), 0
         for number, rect in enumerate(chunks(*tensor.matrix)):
             recorded = digests[DIGEST_BYTES * number : DIGEST_BYTES * (number + 1)]
-            chunk = Chunk(key, rect.elements * size, recorded)
+            chunk = Chunk(key, number, rect.elements * size, recorded)
             if not span.holds(number):
                 at += chunk.nbytes
                 continue
@@ -184,9 +188,10 @@ def rewrite_manifest(path: Place, change: Callable[[Manifest], Manifest]) -> int
     """
     with BankFile(path) as old:
         most = most_bytes(None, old.size, old.most)
-        check_space(path, old.size)
+        check_space(path, old.size, most)
         with bank_output(path, force=True, most=most) as out:
             out.reserve(old.size)
-            writer = BankWriter(out, header_room([*old.store.as_single(), *closing_tensors()]))
+            room = header_room([*old.store.as_single(), *closing_tensors()])
+            writer = BankWriter(out, room, lasting=True)
             copy_tensors(writer, old, content_keys(old), no_progress)
             return writer.finish(change(old.manifest))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -129,6 +129,10 @@ class Cutter(TensorSink):
     def container_of(self, key: str) -> Container:
         """The layout of the file that a tensor is in."""
         return self.writer.container_of(key)
+
+    def arrived(self, key: str, chunks: Iterable[int]) -> None:
+        """Chunks are written, and their digests are known."""
+        self.writer.arrived(key, chunks)
 
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
         """Record the digest of one chunk: of a sum that is cut nobody asks for it."""

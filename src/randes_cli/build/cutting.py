@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
+from randes_cli.build.span import WHOLE, Span
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, F64, I64
 from randes_cli.core.codes import fit_scales
@@ -220,9 +221,14 @@ class Cutting:
 
     # Second pass: codes
 
-    def cut(self, writer: TensorSink) -> None:
-        """Write the codes of all elements, a job for each span of them."""
-        jobs = [(one, start) for one in self.sums for start in range(0, one.elements, SPAN)]
+    def cut(self, writer: TensorSink, only: Span = WHOLE) -> None:
+        """Write the codes of all elements, a job for each span of them; `only` these chunks."""
+        jobs = [
+            (one, start)
+            for one in self.sums
+            for start in range(0, one.elements, SPAN)
+            if only.holds(start // SPAN * self.bits)
+        ]
 
         def work(job: tuple[Sum, int]) -> int:
             one, start = job

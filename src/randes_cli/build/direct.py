@@ -6,7 +6,7 @@ in a pass of its own: tensors that no sample showed to change, exact ones that m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TypeVar
@@ -128,4 +128,7 @@ class _Nowhere(TensorSink):
         raise AssertionError(keys)
 
     def container_of(self, key: str) -> Container:
+        raise AssertionError(key)
+
+    def arrived(self, key: str, chunks: Iterable[int]) -> None:
         raise AssertionError(key)

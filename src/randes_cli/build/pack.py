@@ -12,7 +12,7 @@ from randes_cli.build.direct import write_sealed
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit
 from randes_cli.build.pack_draft import pack_draft, pack_recipe
-from randes_cli.build.pack_report import as_sealed, pack_report, sealed_report
+from randes_cli.build.pack_report import as_sealed, pack_report, sealed_report, tried_choice
 from randes_cli.build.preview import preview
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
@@ -28,10 +28,16 @@ from randes_cli.files.source import NotFinite, Source, infinite_tensors
 from randes_cli.files.words import TaskInputs, task_inputs
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
-from randes_cli.reports import PackReport
+from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
-from randes_cli.stats.alternatives import best_fit, parse_keep, parse_limit, smallest_keeping
-from randes_cli.stats.frontier import resized
+from randes_cli.stats.alternatives import (
+    as_options,
+    best_fit,
+    corrected,
+    parse_keep,
+    parse_limit,
+    smallest_keeping,
+)
 from randes_cli.workers import Progress, no_progress
 
 
@@ -186,13 +192,8 @@ def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
                 limit=order.limit,
                 progress=order.progress,
             )
-        return replace(
-            report,
-            bank=str(out),
-            bank_bytes=sealed.bytes_after,
-            tasks=as_sealed(report.tasks, sealed.after),
-            alternatives=resized(report.alternatives, sealed.bytes_after),
-        )
+        made = as_sealed(report, sealed.bytes_after, sealed.after, sealed.kept)
+        return replace(made, bank=str(out))
 
 
 def _written(order: _Order, inputs: Inputs, path: Place) -> PackReport:
@@ -244,10 +245,23 @@ def _build(order: _Order, inputs: Inputs, path: Place) -> Build:
     return build
 
 
+def _tried(order: _Order, one: Alternative) -> Alternative:
+    """A choice as samples show it, packed with these options."""
+    with ExitStack() as stack:
+        several = len(order.tasks) > 1
+        inputs = open_inputs(
+            stack, order.base, order.tasks, order.live, keep_going=several, fetch=False
+        )
+        stack.enter_context(_finite(inputs.base.source))
+        build = _build(order, inputs, order.out)
+        return tried_choice(one, preview(build, order.cut), order.cut)
+
+
 def _fitted(order: _Order) -> PackReport:
     """`pack` with the bits, groups and share that are predicted best for what is asked.
 
-    A bank that would come to more than it may is not written: the next best choice is.
+    What is chosen from a table is first tried on samples, and chosen again where that tells less
+    of it. A bank that would come to more than it may is not written: the next best choice is.
     """
     if any(task.group is not None for task in order.tasks):
         raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
@@ -261,17 +275,23 @@ def _fitted(order: _Order) -> PackReport:
             "nothing was measured: say --bits and --groups"
         )
     limit = None if fit is None else parse_limit(fit, report.base_bytes)
+    tried: set[Alternative] = set()
     while True:
         if limit is None:
             best = smallest_keeping(choices, parse_keep(str(keep)))
         else:
             best = best_fit(choices, limit)
         chosen = order.asking(bits=best.bits, groups=best.groups, share=best.share)
+        if best not in tried:
+            trial = replace(chosen, force=True, dry_run=True, progress=no_progress)
+            choices = corrected(choices, best, _tried(trial, best))
+            tried.update(one for one in choices if as_options(one) == as_options(best))
+            continue
         try:
             made = _packed(replace(chosen, limit=limit))
             check_limit(made.bank_bytes, limit)
             return made
         except TooLarge as found:
-            choices = tuple(
-                replace(one, bank_bytes=found.size) if one is best else one for one in choices
-            )
+            smaller = replace(best, bank_bytes=found.size)
+            tried.add(smaller)
+            choices = tuple(smaller if one is best else one for one in choices)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs
@@ -14,7 +12,8 @@ from randes_cli.build.preview import sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.twins import twins
-from randes_cli.core.prediction import Lengths
+from randes_cli.core.prediction import Lengths, moments
+from randes_cli.core.quality import Kept, mean_kept, noise_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.plan import tensor_bytes
@@ -28,12 +27,13 @@ from randes_cli.stats.frontier import (
     frontier,
     group_choices,
     marked,
+    present,
     resized,
     weigh_all,
 )
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.room import room
-from randes_cli.stats.summaries import predictable, summaries
+from randes_cli.stats.summaries import kept_on_average, mean_cosine, predictable, summaries
 
 
 def pack_report(
@@ -55,7 +55,8 @@ def pack_report(
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
     alike = twins(built, build.draft.coming, dry_run=dry_run)
     told = predictable(manifest)
-    choices = _alternatives(build, built, sealed_size, lengths, bits) if told else ()
+    cosine = mean_cosine(predicted)
+    choices = _alternatives(build, built, sealed_size, lengths, bits, cosine) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)
@@ -87,16 +88,30 @@ def pack_report(
     )
 
 
+def tried_choice(one: Alternative, built: Built, seal_bits: int | None) -> Alternative:
+    """A choice with what a dry run of it showed."""
+    manifest, statistics = built.manifest, built.statistics
+    if seal_bits is not None:
+        manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
+    lengths = bank_lengths(manifest, statistics.known)
+    found = moments(lengths, statistics.met(manifest.base.tensors.values()))
+    kept, cosine = mean_kept(noise_of(lengths)), float(found.cosine.mean())
+    return replace(present(one, built.bytes, kept, cosine), present=one.present)
+
+
 def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
-    return adapter_advice(float(np.mean([task.predicted_cosine for task in predicted])))
+    return adapter_advice(mean_cosine(predicted))
 
 
 def as_sealed(
-    packed: Sequence[TaskSummary], sealed: Iterable[TaskSummary]
-) -> tuple[TaskSummary, ...]:
-    """The tasks of a bank that was packed and then sealed, as measured while it was."""
-    read = {task.index: task for task in packed}
-    return tuple(
+    report: PackReport,
+    size: int,
+    after: Sequence[TaskSummary],
+    kept: tuple[float, float, float] | None,
+) -> PackReport:
+    """The report of a bank that was packed and then sealed, as its tasks were measured then."""
+    read = {task.index: task for task in report.tasks}
+    tasks = tuple(
         replace(
             task,
             read_bytes=read[task.index].read_bytes,
@@ -104,8 +119,10 @@ def as_sealed(
             left_out=read[task.index].left_out,
             notes=read[task.index].notes,
         )
-        for task in sealed
+        for task in after
     )
+    whole = resized(report.alternatives, size, kept and Kept(*kept), mean_cosine(after))
+    return replace(report, bank_bytes=size, tasks=tasks, alternatives=whole)
 
 
 def sealed_report(
@@ -118,11 +135,9 @@ def sealed_report(
     report = pack_report(inputs, build, live, bits, dry_run=False)
     base = None if reads_far() else build.draft.base
     beside = lengths_beside(sealed.manifest, sealed.statistics, base)
-    return replace(
-        report,
-        tasks=as_sealed(report.tasks, summaries(sealed.manifest, sealed.statistics, beside)),
-        alternatives=resized(report.alternatives, sealed.bytes),
-    )
+    after = summaries(sealed.manifest, sealed.statistics, beside)
+    kept = kept_on_average(sealed.manifest, sealed.statistics.known)
+    return as_sealed(report, sealed.bytes, after, kept)
 
 
 def _targets_note(transform: Transform) -> list[str]:
@@ -133,7 +148,7 @@ def _targets_note(transform: Transform) -> list[str]:
 
 
 def _alternatives(
-    build: Build, built: Built, size: int, lengths: Lengths, bits: int
+    build: Build, built: Built, size: int, lengths: Lengths, bits: int, cosine: float
 ) -> tuple[Alternative, ...]:
     """What other bits, groups and shares would weigh and give back; the best to the byte."""
     draft, groups = build.draft, build.draft.start.groups
@@ -148,10 +163,9 @@ def _alternatives(
     )
     here = groups, bits, draft.start.shares.get(0, 1)
     outline = outline.with_size(*here, size)
+    kept = mean_kept(noise_of(lengths))
     found = marked(
-        replace(one, bank_bytes=size, present=True)
-        if (one.groups, one.bits, one.share) == here
-        else one
+        present(one, size, kept, cosine) if (one.groups, one.bits, one.share) == here else one
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )
     return _exact_where_shown(build, built, found)

@@ -44,7 +44,7 @@ from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, stored_statistics
-from randes_cli.stats.summaries import bank_summaries, summaries
+from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
 
 R = TypeVar("R")
@@ -195,7 +195,7 @@ class _Sealing:
             return self._report(target, *self._sealed(self._moments()), written, dry_run=False)
 
         if self.cutting.run.engine == "threads":
-            check_space(target, size)
+            check_space(target, size, most)
             self.cutting.measure()
             return self._write(target, most, force, size, report)
         with Cluster(self.cutting.run) as cluster:
@@ -222,7 +222,7 @@ class _Sealing:
         progress = self.cutting.progress
         with bank_output(target, force=force, most=most, progress=progress) as out:
             out.reserve(size)
-            writer = BankWriter(out, header_room(self.candidates))
+            writer = BankWriter(out, header_room(self.candidates), lasting=True)
             if crew is None:
                 copy_tensors(writer, self.old, self.kept, self.cutting.progress)
             else:
@@ -286,4 +286,5 @@ class _Sealing:
             bytes_after=size,
             before=bank_summaries(self.old, stored_statistics(self.old)),
             after=summaries(manifest, after, bank_lengths_beside(self.old, after), sealing=dry_run),
+            kept=kept_on_average(manifest, after.known),
         )

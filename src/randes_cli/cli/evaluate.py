@@ -64,7 +64,7 @@ def evaluate(
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
-    device: o.Device = "cpu",
+    device: o.Device = "auto",
     force: o.Force = False,
     json: o.Json = False,
     quiet: o.Quiet = False,

@@ -50,7 +50,7 @@ def pack(
     engine: o.Engine = "threads",
     address: o.Address = None,
     max_memory: o.MaxMemory = None,
-    device: o.Device = "cpu",
+    device: o.Device = "auto",
     dry_run: o.DryRun = False,
     force: o.Force = False,
     full: o.Full = False,

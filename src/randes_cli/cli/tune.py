@@ -32,7 +32,7 @@ def tune(
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,
     max_memory: o.MaxMemory = None,
-    device: o.Device = "cpu",
+    device: o.Device = "auto",
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,

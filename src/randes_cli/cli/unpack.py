@@ -96,7 +96,7 @@ def unpack(
     engine: o.Engine = "threads",
     address: o.Address = None,
     max_memory: o.MaxMemory = None,
-    device: o.Device = "cpu",
+    device: o.Device = "auto",
     dry_run: o.DryRun = False,
     force: o.Force = False,
     json: o.Json = False,

@@ -12,7 +12,7 @@ _LEAST_SHARD = 1000
 def run_options(
     threads: int,
     max_memory: str | None,
-    device: str = "cpu",
+    device: str = "auto",
     *,
     allow_pickle: bool = False,
     engine: str = "threads",

@@ -10,7 +10,7 @@ from randes_cli.specs import DEVICES
 
 def make_kernel(device: str, *, elements: int, layers: int) -> Kernel:
     """A kernel with buffers for strips of `elements` of up to `layers` layers."""
-    if device == "cpu":
+    if device in ("auto", "cpu"):  # measured with an H200: docs/performance.md
         return (FusedKernel if available() else NumpyKernel)(elements, layers)
     if device not in DEVICES:
         raise UsageError(f"unknown device {device!r}; choose from {', '.join(DEVICES)}")

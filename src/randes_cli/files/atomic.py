@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 TEMPORARY = ".randes-tmp"
+#: Shards of a bank that are here at a time where they go into a store, at the most.
+_AT_HAND = 4
 
 
 def check_target(path: Place, *, force: bool) -> None:
@@ -61,11 +63,14 @@ def check_target(path: Place, *, force: bool) -> None:
     refuse_input(path)
 
 
-def check_space(out: Place, need: int) -> None:
+def check_space(out: Place, need: int, most: int | None = None) -> None:
     """Raise NoSpace where less than `need` bytes are free for an output.
 
-    What goes into a store is made here first, in the folder of temporary files.
+    What goes into a store is made here first, in the folder of temporary files: a bank in shards
+    of `most` bytes takes the room of a few, for they go one after the other.
     """
+    if isinstance(out, RemotePath) and most is not None:
+        need = min(need, _AT_HAND * most)
     folder = passing_place() if isinstance(out, RemotePath) else out
     folder = folder if folder.is_dir() else folder.parent
     try:

@@ -16,6 +16,7 @@ from randes_cli.files.bank_output import BankOutput
 from randes_cli.files.bank_store import BankStore
 from randes_cli.files.container import FRAME, Container, room_of
 from randes_cli.files.digests import DIGEST_BYTES
+from randes_cli.files.due import Due
 from randes_cli.files.entries import Entries
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.shard_folder import NewShard
@@ -63,7 +64,7 @@ class _File:
         head: bytes before its data; 0 while a shard may still grow.
         header: its first bytes, once nothing more comes into it (not those of an index).
         reused: the old shard that it turned out to be.
-        made: its name, where a worker has made it.
+        made: its name, where a worker has made it, or it was sent already.
     """
 
     def __init__(self, head: int = 0) -> None:
@@ -79,10 +80,13 @@ class BankWriter(TensorSink):
 
     `room` is the header's in one file. Where shards end follows from the order in which tensors
     are placed; a shard that consists of an old one's tensors, all taken over, is that old one.
+    Shards that go elsewhere are sent as soon as they are whole: those of superpositions only if
+    `lasting`, where what was written once is not written again.
     """
 
-    def __init__(self, out: BankOutput, room: int) -> None:
-        self.out, self.room = out, room
+    def __init__(self, out: BankOutput, room: int, *, lasting: bool = False) -> None:
+        self.out, self.room, self._lasting = out, room, lasting
+        self._due = Due() if out.folder.sends and out.most is not None else None
         if out.most is None and room - 8 > MOST_HEADER:
             raise UsageError(
                 f"{out.path}: a header of {room} bytes, of which safetensors allows "
@@ -102,6 +106,8 @@ class BankWriter(TensorSink):
             self._make_room(tensor, self.out.most)
         self._files[-1].container.place(tensor)
         self._of[tensor.name] = len(self._files) - 1
+        if self._due is not None:
+            self._due.expect(len(self._files) - 1, tensor)
 
     def _make_room(self, tensor: TensorInfo, most: int) -> None:
         """Begin a shard where another part of the bank begins, or this one would be too large."""
@@ -132,6 +138,15 @@ class BankWriter(TensorSink):
         if file.new is None:
             file.head = len(file.header)
             file.reused = self._same_as_old(file)
+        stays = self._part.startswith("sum/") and not self._lasting
+        if self._due is not None and file.head and file.reused is None and not stays:
+            self._due.close(len(self._files) - 1)
+
+    def arrived(self, key: str, chunks: Iterable[int]) -> None:
+        """Chunks are written, and their digests are known: a shard that is whole is sent."""
+        number = self._of[key]
+        if self._due is not None and self._due.come(number, key, chunks):
+            self._finish_shard(self._files[number], early=True)
 
     def _same_as_old(self, file: _File) -> str | None:
         """The shard of the bank that this one replaces that is byte for byte this one."""
@@ -261,7 +276,7 @@ class BankWriter(TensorSink):
         parts.append((MANIFEST, text))
         return total + write_index(self.out.index, Container(), parts, metadata)
 
-    def _finish_shard(self, file: _File) -> tuple[str, bytes, int]:
+    def _finish_shard(self, file: _File, *, early: bool = False) -> tuple[str, bytes, int]:
         """Name a shard; what the index says of it, and its bytes."""
         header = file.header or b""
         checks = file.container.checks(header)
@@ -276,7 +291,8 @@ class BankWriter(TensorSink):
                 out.write_at(header, 0)
                 out.write_at(checks, size - len(checks))
                 out.resize(size)
-            self.out.folder.publish(new, name)
+            self.out.folder.publish(new, name, early=early)
+            file.made = name
         return name, header + checks, size
 
     def _behind_header(self, spool: NewShard, file: _File, header: bytes) -> NewShard:

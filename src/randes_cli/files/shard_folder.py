@@ -80,9 +80,11 @@ class ShardFolder:
 
     Attributes:
         total: bytes that all shards come to, about, for whoever tells of progress.
+        sends: whether shards go elsewhere, and make room here as soon as they are whole.
     """
 
     total: int | None = None
+    sends = False
 
     def __init__(self, bank: Path, *, prepared: bool = False) -> None:
         self.bank, self.path = bank, bank.with_name(f"{bank.name}.d")
@@ -116,8 +118,11 @@ class ShardFolder:
             self._created = True
         remove_temporary(self.path)
 
-    def publish(self, new: NewShard, name: str) -> None:
-        """Give a finished shard its name. Where the same bytes have it already, they stay."""
+    def publish(self, new: NewShard, name: str, *, early: bool = False) -> None:
+        """Give a finished shard its name. Where the same bytes have it already, they stay.
+
+        `early`: while others are made.
+        """
         target = self.path / shard_file(name)
         try:
             with new.opened() as out:

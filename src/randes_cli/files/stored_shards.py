@@ -27,23 +27,30 @@ def shards_of(bank: RemotePath) -> RemotePath:
 
 
 class StoredShards(ShardFolder):
-    """Shards under way to a store; `here` is a name for them among the temporary files."""
+    """Shards under way to a store; `here` is a name for them among the temporary files.
+
+    Of those that are sent while others are made, that work's progress tells.
+    """
+
+    sends = True
 
     def __init__(self, bank: RemotePath, here: Path, progress: Progress = no_progress) -> None:
         super().__init__(here)
         self._there, self._progress = shards_of(bank), progress
         self._sent: list[RemotePath] = []
 
-    def publish(self, new: NewShard, name: str) -> None:
+    def publish(self, new: NewShard, name: str, *, early: bool = False) -> None:
         """Send a finished shard, unless the store has it already."""
         super().publish(new, name)
         made, target = self.path / shard_file(name), self._there / shard_file(name)
         found, size = look_up(target), made.stat().st_size
+        progress = no_progress if early else self._progress
+        self.total = max(0, (self.total or size) - size * early)
         if found is None or found.get("size") != size:
-            upload(made, target, force=True, progress=self._progress, total=self.total)
+            upload(made, target, force=True, progress=progress, total=self.total)
             self._sent.append(target)
         else:
-            self._progress("uploading", size, self.total or size)
+            progress("uploading", size, self.total)
         made.unlink()
 
     def note(self, name: str) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from randes_cli.core.arrays import Raw
 from randes_cli.files.container import Container
-from randes_cli.files.digests import DIGEST_BYTES
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.shard_folder import NewShard, ShardFolder
 from randes_cli.files.shards import SHARD_METADATA
@@ -45,6 +45,7 @@ class TensorSink(ABC):
         """Write a placed tensor whose data are at hand."""
         self.write(tensor.name, 0, data)
         self.container_of(tensor.name).digest_whole(tensor, data)
+        self.arrived(tensor.name, range(chunk_count(tensor)))
 
     def read(self, key: str, start: int, out: Raw) -> None:
         """Fill `out` with bytes of a tensor that were written."""
@@ -54,6 +55,11 @@ class TensorSink(ABC):
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
         """Record the digest of one chunk."""
         self.container_of(key).set_digest(key, chunk, value)
+        self.arrived(key, (chunk,))
+
+    @abstractmethod
+    def arrived(self, key: str, chunks: Iterable[int]) -> None:
+        """Chunks are written, and their digests are known."""
 
 
 class ShardSink(TensorSink):
@@ -100,6 +106,9 @@ class ShardSink(TensorSink):
     def has_bytes(self, key: str) -> bool:
         """None is: it is made anew."""
         return False
+
+    def arrived(self, key: str, chunks: Iterable[int]) -> None:
+        """Nobody waits for them: the shard is finished when its worker has done."""
 
     def container_of(self, key: str) -> Container:
         """Its own."""

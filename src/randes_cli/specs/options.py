@@ -166,8 +166,8 @@ class PackOptions:
         put(self, base_storage=choose("--base", BaseStorage, self.base_storage))
 
 
-#: Where a job may compute.
-DEVICES = ("cpu", "cpu-torch", "cuda", "mps")
+#: Where a job may compute; `auto` is where that is soonest done.
+DEVICES = ("auto", "cpu", "cpu-torch", "cuda", "mps")
 #: Who may do a job.
 ENGINES = ("threads", "ray")
 
@@ -180,7 +180,8 @@ class RunOptions:
         threads: worker threads (0: one per core).
         max_memory: bytes that buffers may take together (None: 128 MiB).
         strip_elements: elements of one strip (None: the planner chooses).
-        device: "cpu" (NumPy), "cpu-torch", "cuda" or "mps".
+        device: "auto", "cpu", "cpu-torch", "cuda" or "mps". "auto" is the CPU, whatever else
+            there is: what is read from a disk is done there before a GPU has been started.
         allow_pickle: read a base outside and originals from pickles, too, as `OpenOptions` says.
         engine: "threads" of this process, or "ray": workers of a Ray cluster, of `threads` each.
         address: of the cluster (None: one of this machine's processors, or RAY_ADDRESS).
@@ -189,7 +190,7 @@ class RunOptions:
     threads: int = 0
     max_memory: int | None = None
     strip_elements: int | None = None
-    device: str = "cpu"
+    device: str = "auto"
     allow_pickle: bool = False
     engine: str = "threads"
     address: str | None = None

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from shlex import quote
 
 from randes_cli.core.prediction import Moments
-from randes_cli.core.quality import Kept, mean_kept, noise_of, wanted
+from randes_cli.core.quality import mean_kept, noise_of, wanted
 from randes_cli.errors import UsageError
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.writer import parse_size
 from randes_cli.reports import Alternative
-from randes_cli.stats.frontier import DIGITS, Outline, group_choices, marked, weigh_all
+from randes_cli.stats.frontier import DIGITS, Outline, group_choices, marked, present, weigh_all
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.stored import Statistics
 
@@ -50,19 +51,12 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
     kept = mean_kept(noise_of(lengths))
     cosine = float(found.cosine.mean()) if count else 1.0
 
-    def here(one: Alternative) -> Alternative:
-        return Alternative(groups, one.bits, bank.size, cosine, True, one.share, *_in_order(kept))
-
     return marked(
-        here(one)
+        present(one, bank.size, kept, cosine)
         if one.groups == groups and sealed == {one.bits} and shares == {one.share}
         else one
         for one in weigh_all(outline, group_choices(count, groups))
     )
-
-
-def _in_order(kept: Kept) -> tuple[float, float, float]:
-    return kept.middle, kept.low, kept.high
 
 
 def parse_limit(text: str, base_bytes: int) -> int:
@@ -72,6 +66,25 @@ def parse_limit(text: str, base_bytes: int) -> int:
     except ValueError:
         return parse_size(text)
     return int(number * base_bytes) if 0 < number < _MOST_RATIO else parse_size(text)
+
+
+def corrected(
+    choices: Sequence[Alternative], best: Alternative, found: Alternative
+) -> tuple[Alternative, ...]:
+    """The choices with one of them as a trial `found` it; others as narrow lose as much more."""
+    more = (1.0 - found.kept) / (1.0 - best.kept) if best.kept < 1 else 1.0
+
+    def again(one: Alternative) -> Alternative:
+        if one is best:
+            return found
+        if (one.bits, one.share) != (best.bits, best.share) or more <= 1:
+            return one
+        kept, low, high = (
+            1 - min(1, more * (1 - k)) for k in (one.kept, one.kept_low, one.kept_high)
+        )
+        return replace(one, kept=kept, kept_low=low, kept_high=high)
+
+    return tuple(map(again, choices))
 
 
 def best_fit(choices: Sequence[Alternative], limit: int) -> Alternative:
@@ -98,7 +111,7 @@ def parse_keep(text: str) -> float:
         number = -1.0
     if not 0 < number <= 1:
         raise UsageError(f"--keep takes a share of the gain, as 99% or 0.99, not {text!r}")
-    return number
+    return round(number, 12)  # 99.9 / 100 is a little more than 0.999
 
 
 def smallest_keeping(choices: Sequence[Alternative], share: float) -> Alternative:

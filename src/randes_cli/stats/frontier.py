@@ -13,7 +13,7 @@ from randes_cli.core.arrays import I64
 from randes_cli.core.cut import Cut
 from randes_cli.core.grid import steps_of
 from randes_cli.core.prediction import Lengths, moments
-from randes_cli.core.quality import mean_kept, noise_of
+from randes_cli.core.quality import Kept, mean_kept, noise_of
 from randes_cli.core.stats import rounding_of
 from randes_cli.files.bank_keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
@@ -187,9 +187,26 @@ def marked(choices: Iterable[Alternative]) -> tuple[Alternative, ...]:
     return tuple(made)
 
 
-def resized(choices: Iterable[Alternative], size: int) -> tuple[Alternative, ...]:
-    """The choices, the bank at hand of the size that it came to have."""
-    return marked(replace(one, bank_bytes=size) if one.present else one for one in choices)
+def resized(
+    choices: Iterable[Alternative], size: int, kept: Kept | None, cosine: float
+) -> tuple[Alternative, ...]:
+    """The choices, the bank at hand as it came to be."""
+    return marked(
+        present(one, size, kept, cosine) if one.present and kept else one for one in choices
+    )
+
+
+def present(one: Alternative, size: int, kept: Kept, cosine: float) -> Alternative:
+    """A choice as the bank at hand, of which is known what its tasks keep."""
+    return replace(
+        one,
+        bank_bytes=size,
+        predicted_cosine=cosine,
+        present=True,
+        kept=kept.middle,
+        kept_low=kept.low,
+        kept_high=kept.high,
+    )
 
 
 def _size(one: Alternative) -> tuple[int, float, int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from randes_cli.core.prediction import predict
-from randes_cli.core.quality import kept_of, noise_of
+from randes_cli.core.quality import Kept, kept_of, mean_kept, noise_of
 from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
 from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest import Manifest
@@ -14,7 +16,7 @@ from randes_cli.specs import BaseStorage, Rest, Signs, Transform
 from randes_cli.stats.approximate import approximations
 from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import coefficients
-from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.lengths import Known, bank_lengths
 from randes_cli.stats.lost import lost_tasks, lost_tensors, told_lost
 from randes_cli.stats.stored import Statistics
 
@@ -77,6 +79,16 @@ def summaries(
             )
         )
     return tuple(made)
+
+
+def mean_cosine(tasks: Sequence[TaskSummary]) -> float:
+    """The predicted cosine on average; 1 without a task."""
+    return float(np.mean([task.predicted_cosine for task in tasks])) if tasks else 1.0
+
+
+def kept_on_average(manifest: Manifest, known: Known) -> Kept | None:
+    """The predicted share of the gain, mean over the tasks; None where none can be told."""
+    return mean_kept(noise_of(bank_lengths(manifest, known))) if predictable(manifest) else None
 
 
 def verdicts(
