@@ -22,9 +22,10 @@ from randes_cli.build.tally import Tally
 from randes_cli.build.work import Bench, UnitWork, Work
 from randes_cli.files.atomic import check_space
 from randes_cli.files.bank_output import bank_output
-from randes_cli.files.bank_writer import BankWriter, header_room
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.container import Container
 from randes_cli.files.disk import OutputFile
+from randes_cli.files.header_room import header_room
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.spool import spool_for
 from randes_cli.files.tensor_sink import TensorSink
