@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import site
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,8 @@ def install(folder: Path) -> Path:
     if not (commands / "mergekit-yaml").exists():
         subprocess.run([sys.executable, "-m", "venv", place], check=True)
         packages = next(place.glob("lib/python*/site-packages"))
-        (packages / "shared.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+        shared = (one for one in sys.path if Path(one).name == "site-packages")
+        (packages / "shared.pth").write_text("\n".join(shared) + "\n")
         pip = [commands / "python", "-m", "pip", "install", "--quiet", f"mergekit=={VERSION}"]
         subprocess.run(pip, check=True)
     return commands

@@ -17,7 +17,7 @@ from tests.hub_answers import Handler
 from tests.hub_state import HubServer
 from tests.loopback import serving
 
-__all__ = ["HubServer", "hub", "own_session", "running"]
+__all__ = ["HubServer", "hub", "own_session", "running", "writer"]
 
 
 @contextmanager
@@ -79,3 +79,10 @@ def hub(own_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         yield server
+
+
+@pytest.fixture
+def writer(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The same, and a token for it."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    return hub

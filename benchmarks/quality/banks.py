@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from beds import CACHE, Bed, StateDict, load, save
+from kinds import ENDS
 from methods import Models, Packed
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
@@ -39,7 +40,8 @@ def crowd(bed: Bed, wanted: int) -> dict[str, Path]:
 class Setting:
     """What a bank is packed with.
 
-    `tasks` are so many of the bed's, or beyond them copies; `half` packs all models in bfloat16.
+    `tasks` are so many of the bed's, or beyond them copies; `half` packs all models in bfloat16;
+    `ends` keeps embeddings and the output head exactly.
     """
 
     preset: str
@@ -48,6 +50,7 @@ class Setting:
     share: int = 1
     tasks: int | None = None
     half: bool = False
+    ends: bool = False
 
     @property
     def name(self) -> str:
@@ -56,7 +59,8 @@ class Setting:
         share = f" on 1/{self.share}" if self.share > 1 else ""
         crowd = f", T={self.tasks}" if self.tasks else ""
         half = ", bf16" if self.half else ""
-        return f"{self.preset} {groups}{self.bits} bit{share}{crowd}{half}"
+        ends = ", ends exact" if self.ends else ""
+        return f"{self.preset} {groups}{self.bits} bit{share}{crowd}{half}{ends}"
 
 
 def bank(setting: Setting) -> Callable[[Models, int], Packed]:
@@ -74,6 +78,7 @@ def bank(setting: Setting) -> Callable[[Models, int], Packed]:
             share=setting.share,
             seed=seed,
             groups=setting.groups,
+            exact=ENDS.pattern if setting.ends else None,
             merge_adapters=bool(bed.folders) and not bed.outside,
         )
         run, told = RunOptions(threads=1), [task for task in models.tasks if task in members]

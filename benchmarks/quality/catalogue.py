@@ -7,6 +7,7 @@ from dataclasses import replace
 import kinds
 import merging
 import methods as m
+import prototypes
 import registry
 from methods import FIXED, Method, superposed
 from single import drop_and_rescale as drop
@@ -42,14 +43,14 @@ GRID = (
     *((1, 2, 1), (2, 1, 1), (4, 1, 2), (0, 1, 4), (0, 2, 8)),
     *((1, 4, 1), (2, 2, 1), (4, 1, 1), (0, 1, 2), (0, 2, 4)),
     *((1, 8, 1), (4, 2, 1), (0, 1, 1), (0, 2, 2), (1, 16, 1), (0, 2, 1)),
-    *((1, 8, 4), (1, 8, 8)),
+    *((1, 8, 4), (1, 8, 8), (2, 1, 4), (4, 1, 8)),
 )
 #: The same of fuller banks, by tasks.
 CROWDED = {
     32: ((1, 16, 1), (1, 2, 1), (1, 1, 1), (2, 1, 1), (4, 1, 1), (8, 1, 2), (3, 2, 1)),
     96: (
         *((1, 16, 1), (1, 2, 1), (3, 1, 1), (6, 1, 2), (12, 1, 4), (24, 1, 8)),
-        *((5, 2, 1), (7, 1, 1), (24, 1, 4), (48, 1, 8), (48, 2, 8)),
+        *((5, 2, 1), (7, 1, 1), (7, 1, 4), (24, 1, 4), (48, 1, 8), (48, 2, 8)),
     ),
 }
 
@@ -83,6 +84,10 @@ def baselines() -> list[Method]:
             for strategy in ("int4", "quantized")
         ),
         Method("dmx-compress, delta", OWN, registry.dmx(), FIXED),
+        *(
+            Method(f"sparse-llm, {name}", OWN, registry.sparse(rank), FIXED)
+            for name, rank in (("lossless", None), ("SVD rank 16", 16))
+        ),
     ]
 
 
@@ -164,7 +169,13 @@ def live() -> list[Method]:
     ]
 
 
-PARTS = ("baselines", "grid", "live", "transforms", "lambdas", "kinds", "ablations")
+def ends() -> list[Method]:
+    """Banks whose embeddings and output head are exact."""
+    made = (Setting(OURS, bits, groups, ends=True) for bits, groups in ((1, 1), (2, 1), (1, 2)))
+    return [_as_told(setting) for setting in made]
+
+
+PARTS = ("baselines", "grid", "live", "prototypes", "transforms", "lambdas", "kinds", "ablations")
 
 
 def rows(part: str, tasks: int) -> list[Method]:
@@ -174,7 +185,9 @@ def rows(part: str, tasks: int) -> list[Method]:
         "live": live,
         "transforms": transforms,
         "lambdas": lambdas,
-        "kinds": kinds.rows,
+        "kinds": lambda: kinds.rows() + ends(),
         "ablations": ablations,
     }
-    return grid(tasks) if part == "grid" else made[part]()
+    if part in ("grid", "prototypes"):
+        return grid(tasks) if part == "grid" else prototypes.rows(tasks)
+    return made[part]()

@@ -40,6 +40,10 @@ F64 = NDArray[np.float64]
 _MODEL_ERROR = 0.15
 #: The error of a score of one seed, and the least that is believed of several.
 _ONE_SEED, _LEAST = 0.005, 0.002
+#: The share of the gain below which a measured bank tells nothing.
+_LEAST_KEPT = 0.5
+#: How much more of the elements than its m says a share may have.
+_MOST_DENSE = 1.6
 #: How far families lie apart, in logarithms: κ over three orders of magnitude, ω by a factor.
 _PRIOR = (2.0, 1.0)
 
@@ -105,22 +109,31 @@ def earlier() -> list[Point]:
 
 
 def gathered() -> list[Point]:
-    """What the cells of the cache say of banks at their own λ."""
+    """What the cells of the cache say of banks at their own λ.
+
+    Not of shares that most matrices are too small for, which are dense in the end; and only of
+    banks that kept half of the gain or more: what noise makes of a model beyond that (one worse
+    than its base, often) follows no such curve, and nobody wants the bank.
+    """
     from measure import read_cells
+    from results import stored_shares
     from run import beds
 
     made = []
-    for bed in beds():
+    for bed, made_bed in beds().items():
         cells = read_cells(bed)
         known = {cell.method: cell for cell in cells}
         if "base" not in known or "fine-tuned" not in known:
             continue
         floor, gain = known["base"].mean, known["fine-tuned"].mean - known["base"].mean
         told = [cell for cell in cells if _in_float32(cell)]
+        stored = stored_shares(made_bed())
         for method in dict.fromkeys(cell.method for cell in told):
             seeds = [cell for cell in told if cell.method == method]
             facts, noise = seeds[0].facts, [cell.facts["noise"] for cell in seeds]
             if facts["tasks"] > len(known["base"].scores) and _copies_meet(facts, known["base"]):
+                continue
+            if stored[facts["share"]] * facts["share"] > _MOST_DENSE:
                 continue
             count = len(seeds[0].scores)
             made.append(
@@ -136,12 +149,13 @@ def gathered() -> list[Point]:
                     round(_spread([cell.mean for cell in seeds]) / gain, 5),
                 )
             )
-    return made
+    return [point for point in made if point.kept >= _LEAST_KEPT]
 
 
 def _in_float32(cell: Cell) -> bool:
-    """Whether a bank's λ was its own, and its models as they were trained."""
-    return cell.method.endswith("λ as told") and not cell.facts.get("half")
+    """Whether a bank's λ was its own, and it held all of the models as they were trained."""
+    told = cell.method.endswith("λ as told")
+    return told and not (cell.facts.get("half") or cell.facts.get("ends"))
 
 
 def _copies_meet(facts: Mapping[str, Any], base: Cell) -> bool:

@@ -20,6 +20,9 @@ KINDS: Mapping[str, re.Pattern[str]] = {
     "other weights": re.compile(""),
 }
 
+#: Embeddings and output heads.
+ENDS = re.compile("|".join(KINDS[kind].pattern for kind in ("embeddings", "output head")))
+
 
 def kind_of(name: str) -> str:
     """The type of a tensor."""

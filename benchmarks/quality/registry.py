@@ -21,6 +21,7 @@ from methods import Models, Packed
 #: What is installed for each tool, at the versions that were measured.
 TOOLS = {
     "deltatensors": ("deltatensors==0.2.0",),
+    "sparse-llm": ("sparse-llm==0.0.5", "datasets"),
     "dmx-compress": ("dmx-compress==1.5.3", "zstandard", "soundfile", "brotli"),
 }
 FOLDER = CACHE / "pypi"
@@ -45,6 +46,28 @@ for words in (["delta-compress", base, task, stored], ["delta-reconstruct", base
     except SystemExit as ended:
         if ended.code:
             raise
+"""
+
+_SPARSE = """
+import pathlib, sys, torch
+from safetensors.torch import load_file, save_file
+import decoder
+from core import delta
+base, task, stored, back = sys.argv[1:5]
+def folder(path):
+    model = decoder.new_model()
+    decoder._restore(model, load_file(path))
+    model.save_pretrained(pathlib.Path(path).parent)
+    return str(pathlib.Path(path).parent)
+base, task = folder(base), folder(task)
+rank = {rank}
+if rank:
+    delta.compress_delta_svd_full(base, task, stored, rank=rank)
+    model = delta.reconstruct_from_svd_delta(base, stored, device="cpu")
+else:
+    delta.compress_delta(base, task, stored, device="cpu")
+    model = delta.reconstruct_from_delta(base, stored, device="cpu")
+save_file({{k: v.float() for k, v in decoder._state(model).items()}}, back)
 """
 
 
@@ -72,9 +95,14 @@ def _run(tool: str, program: str, base: Path, task: Path, folder: Path) -> tuple
         ],
         check=True,
         capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(install(tool)), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (install(tool), Path(__file__).parent))),
+            "OMP_NUM_THREADS": "1",
+        },
     )
-    return made, stored.stat().st_size, perf_counter() - start
+    files = [file for file in (stored, *stored.rglob("*")) if file.is_file()]
+    return made, sum(file.stat().st_size for file in files), perf_counter() - start
 
 
 def run_tool(tool: str, program: str) -> Callable[[Models, int], Packed]:
@@ -96,6 +124,11 @@ def run_tool(tool: str, program: str) -> Callable[[Models, int], Packed]:
 def deltatensors(strategy: str) -> Callable[[Models, int], Packed]:
     """A `.wdelta` file for each task."""
     return run_tool("deltatensors", _DELTATENSORS.format(strategy=strategy))
+
+
+def sparse(rank: int | None) -> Callable[[Models, int], Packed]:
+    """A folder for each task, of a decoder: "lossless" in float16, or of so high a rank."""
+    return run_tool("sparse-llm", _SPARSE.format(rank=rank))
 
 
 def dmx() -> Callable[[Models, int], Packed]:

@@ -15,6 +15,12 @@ from results import DOCS, PICTURES, Results, table
 LIVE = """\
 Base and tasks in bfloat16, banks that can be edited, bytes over those of the base in bfloat16. Of
 two tasks it is the first two, of 32 the same under other names."""
+TRIED = """\
+Gain kept by prototypes in memory (`prototypes.py`), each beside the product's own way at the same
+bits: block-Hadamard rotations of rows and columns before cutting; for half a bit sixteen vectors of
+eight numbers, or a share that follows the spread of rows; rounding errors carried along a row; the
+mean of a group's deltas kept by itself; and singular values of what comes back shrunk as is best
+for its noise. *own* is a group for each task."""
 
 
 def coverage(all_results: Sequence[Results], missing: Sequence[str]) -> str:
@@ -73,6 +79,8 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
     sections += [
         f"## By type of tensor\n\n{comparisons.kinds_table(all_results)}\n",
         f"## Eight bits against sixteen, live\n\n{LIVE}\n\n{comparisons.live_table(all_results)}\n",
+        f"## What was tried and is not taken\n\n{TRIED}\n\n"
+        f"{comparisons.prototypes_table(all_results)}\n",
         f"## λ\n\n{comparisons.lambda_table(all_results)}\n",
         f"## Earlier, with hankel signs\n\n{earlier.section()}\n",
         f"## What ran\n\n{coverage(all_results, [name for name in beds if name not in ran])}\n",

@@ -92,7 +92,7 @@ class Row:
         return self.cells[0].seconds
 
 
-def _stored(bed: Bed) -> dict[int, float]:
+def stored_shares(bed: Bed) -> dict[int, float]:
     """The part of a base's elements that each share keeps."""
     base = [TensorInfo(n, "F32", tuple(t.shape)) for n, t in load(bed.base).items()]
     sizes = [tensor.elements for tensor in base]
@@ -115,7 +115,7 @@ class Results:
         for cell in read_cells(bed.name):
             by_method.setdefault(cell.method, []).append(cell)
         tuned, floor = (by_method[name][0].scores for name in ("fine-tuned", "base"))
-        stored = _stored(bed)
+        stored = stored_shares(bed)
         self.rows = {name: Row(cells, tuned, floor, stored) for name, cells in by_method.items()}
 
     def of(self, methods: Iterable[Method]) -> list[Row]:
@@ -130,7 +130,7 @@ class Results:
             for name, row in self.rows.items()
             if name.endswith("λ as told")
             and row.cells[0].facts["tasks"] == count
-            and not row.cells[0].facts.get("half")
+            and not {"half", "ends"} & {k for k, v in row.cells[0].facts.items() if v is True}
         ]
         return sorted(found, key=lambda row: (row.in_all, row.size))
 

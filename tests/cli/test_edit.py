@@ -1,3 +1,5 @@
+"""randes add and remove"""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""randes evaluate"""
+
 from __future__ import annotations
 
 import csv

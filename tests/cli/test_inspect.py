@@ -1,3 +1,5 @@
+"""randes inspect"""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""randes pack"""
+
 from __future__ import annotations
 
 from collections.abc import Callable

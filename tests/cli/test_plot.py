@@ -1,3 +1,5 @@
+"""randes plot"""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""randes report"""
+
 from __future__ import annotations
 
 import sys

@@ -1,3 +1,5 @@
+"""randes tune"""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""randes unpack"""
+
 from __future__ import annotations
 
 import json

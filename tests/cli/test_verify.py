@@ -1,3 +1,5 @@
+"""randes verify"""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -119,3 +121,12 @@ def test_an_original_is_read_once(
         assert randes("verify", bank, "--against", f"{task}={path}").code == 0
         assert sum(read) == sum(tensor.nbytes for tensor in load_file(path).values())
         read.clear()
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_two_originals_of_one_task_are_refused(
+    command: str, family: Path, bank: Path, randes: Callable[..., Result]
+) -> None:
+    twice = [f"--against=a={family / name}.safetensors" for name in "ab"]
+    result = randes(command, bank, *twice)
+    assert (result.code, result.err) == (2, "randes: --against: names a task twice\n")

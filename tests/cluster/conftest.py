@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from randes_cli.specs import PackOptions, RunOptions
-from tests.life.models import options, write_family
+from tests.life.family import family_files, folder
+from tests.life.models import options
 from tests.store_server import Store, environment, store, store_server
 
-__all__ = ["store", "store_server"]
+__all__ = ["family_files", "folder", "store", "store_server"]
 
 #: One thread, and one worker of a cluster.
 RAY = RunOptions(threads=1, engine="ray")
@@ -54,19 +53,6 @@ def _cluster(ray: Any) -> Iterator[Any]:
     yield made
     ray.shutdown()
     made.shutdown()  # type: ignore[no-untyped-call]
-
-
-@pytest.fixture(scope="session")
-def family_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_family(tmp_path_factory.mktemp("cluster"))
-
-
-@pytest.fixture
-def folder(family_files: Path, tmp_path: Path) -> Path:
-    """A folder with the family in it."""
-    for path in family_files.glob("*.safetensors"):
-        shutil.copy(path, tmp_path)
-    return tmp_path
 
 
 def in_shards(size: int | None = 20_000, **more: object) -> PackOptions:

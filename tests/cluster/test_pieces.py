@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from randes_cli import add, pack, remove, seal, verify
 from randes_cli.build.pieces import Item, cut
 from randes_cli.build.span import Span
-from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput, TensorInfo, Transform
+from randes_cli.specs import EditOptions, PackOptions, TaskInput, TensorInfo, Transform
 from tests.cluster.conftest import RAY
 from tests.cluster.test_faults import large
 from tests.life.models import ONE
@@ -125,14 +125,26 @@ def test_steps_that_become_coarser_make_the_shard_anew(
     assert not list(tmp_path.glob("*.d/.*"))
 
 
-@pytest.mark.parametrize("run", [ONE, RAY], ids=["threads", "ray"])
-def test_what_was_made_in_pieces_is_sealed(
-    cluster: Any, wide: Path, tmp_path: Path, small_share: None, run: RunOptions
+@pytest.mark.parametrize("size", [WHOLE, None], ids=["one shard of each part", "one file"])
+def test_sealed_shards_in_pieces_are_those_of_one_machine(
+    cluster: Any, tmp_path: Path, small_share: None, size: int | None
 ) -> None:
-    bank = tmp_path / "x.randes"
-    pack(wide / "base.safetensors", tasks(wide, "a"), bank, PackOptions(max_shard_size=WHOLE), RAY)
-    seal(bank, tmp_path / "s.randes", 2, run)
-    assert verify(tmp_path / "s.randes", run=run).sound
+    """Codes of 2^23 elements come together: a wider tensor is cut between them."""
+    random, told = np.random.default_rng(9), set[str]()
+    base = {"w": random.standard_normal((8300, 1024), np.float32), "norm": np.ones(5, np.float32)}
+    save_file(base, tmp_path / "base.safetensors")
+    save_file({"w": base["w"][::-1].copy(), "norm": base["norm"]}, tmp_path / "a.safetensors")
+
+    def progress(phase: str, done: int, total: int) -> None:
+        told.add(phase.partition(" on ")[0])
+
+    live, inputs = tmp_path / "live.randes", tasks(tmp_path, "a")
+    pack(tmp_path / "base.safetensors", inputs, live, PackOptions(max_shard_size=size), ONE)
+    for run, name in ((ONE, "one.randes"), (RAY, "many.randes")):
+        seal(live, tmp_path / name, 3, run, progress=progress)
+    assert {"measuring", "sealing", "joining"} <= told
+    assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
+    assert not list(tmp_path.glob("*.d/.*"))
 
 
 def test_runs_hold_every_chunk_once_and_about_as_many_bytes() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -11,19 +9,12 @@ from randes_cli.core import fused_cut
 from randes_cli.core import seal_passes as both
 from randes_cli.core.agreement import part_of
 from randes_cli.core.codes import fit_scales, inverse_scales
-from randes_cli.core.fused_kernel import available, processor
+from randes_cli.core.fused_kernel import available
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.core.seal_passes import Scales, Units
 
 if not available():
     pytest.skip("not compiled", allow_module_level=True)
-
-
-@pytest.fixture(params=[1, 3, 4])
-def level(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A version of the passes, or the best that this processor has where it has not that one."""
-    yield processor(request.param)
-    processor(99)
 
 
 def units(rows: int, cols: int, dtype: type) -> Units:

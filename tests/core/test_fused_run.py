@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import xxhash
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import narrow
-from randes_cli.core.fused_kernel import FusedKernel, available, digest, processor
+from randes_cli.core.fused_kernel import FusedKernel, available, digest
 from randes_cli.core.fused_run import Chunk, Kind, Step
 from randes_cli.core.kernel import Kernel, NumpyKernel
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
@@ -21,15 +20,7 @@ from randes_cli.specs import ITEM_SIZE, Signs
 if not available():
     pytest.skip("not compiled", allow_module_level=True)
 
-LEVELS = (1, 3, 4)
 ROWS, COLS = 70, 1033
-
-
-@pytest.fixture(params=LEVELS)
-def level(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A version of the passes, or the best that this processor has where it has not that one."""
-    yield processor(request.param)
-    processor(99)
 
 
 def test_digests_are_those_of_xxhash(level: int) -> None:

@@ -1,3 +1,5 @@
+"""The end of a spectrum, against the whole of it."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -54,12 +54,6 @@ def made(place: Path, *licences: str) -> Path:
     return place / "two.randes"
 
 
-@pytest.fixture
-def writer(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    return hub
-
-
 def metadata(card: str) -> dict[str, Any]:
     """What the Hub's client reads of a card."""
     data: Any = ModelCard(card).data

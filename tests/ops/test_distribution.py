@@ -1,3 +1,5 @@
+"""Pairwise cosines within and across models, against those of whole tensors."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -53,13 +53,6 @@ def report(bank: Path) -> BankReport:
         return describe(file)
 
 
-@pytest.fixture
-def writer(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
-    """A server, and a token for it."""
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    return hub
-
-
 def front_matter(card: str) -> Any:
     """The metadata of a card as the Hub reads it."""
     _, text, rest = card.split("---\n", 2)

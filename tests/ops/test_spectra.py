@@ -1,3 +1,5 @@
+"""Interference measured by type and layer, against slow arithmetic on whole tensors."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from randes_cli import convert
-from tests.life.models import make_bank, options, write_family
+from tests.life.family import family_files, folder
+from tests.life.models import make_bank, options
+
+__all__ = ["family_files", "folder"]
 
 #: Bytes of a shard: the table of the family has one to itself, and so has its superposition.
 SIZE = 20_000
-
-
-@pytest.fixture(scope="session")
-def family_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_family(tmp_path_factory.mktemp("shards"))
-
-
-@pytest.fixture
-def folder(family_files: Path, tmp_path: Path) -> Path:
-    """A folder with the family in it."""
-    for path in family_files.glob("*.safetensors"):
-        shutil.copy(path, tmp_path)
-    return tmp_path
 
 
 def sharded(

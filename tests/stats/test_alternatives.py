@@ -149,6 +149,7 @@ def test_what_cannot_be_is_said_with_what_can() -> None:
 @pytest.mark.parametrize("text", ["99%", "0.99", " 99 %"])
 def test_a_quality_is_a_share_of_the_gain(text: str) -> None:
     assert parse_keep(text) == pytest.approx(0.99)
+    assert parse_keep("99.9%") == 0.999
 
 
 @pytest.mark.parametrize("text", ["99", "0", "-1%", "all", "101%", "nan"])

@@ -27,9 +27,10 @@ from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_shared_space, check_space, check_target
 from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
-from randes_cli.files.bank_writer import BankWriter, header_room
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
+from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord, TaskRecord

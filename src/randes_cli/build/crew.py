@@ -7,7 +7,7 @@ bytes, and a shard lies under the name of its content.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,14 +15,13 @@ from randes_cli.build.copies import Copy
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Part
-from randes_cli.build.pieces import Item, Pieces, cut
+from randes_cli.build.pieces import Item, Pieces, join_all, pieces_of
 from randes_cli.build.shard_tasks import (
     ExactRef,
     Infinite,
     Recipe,
     Selection,
     ShardTask,
-    join_pieces,
     make_shard,
 )
 from randes_cli.build.steps import Steps
@@ -187,7 +186,7 @@ class Crew:
             if error.of_base:
                 raise NotFinite(str(error), passes.draft.base, error.tensor) from None
             raise
-        self._join(passes, cuts)
+        join_all(self.cluster, self.held, passes.writer, cuts, passes.progress)
 
     def _set_steps(self, passes: Attempt, selection: Selection) -> None:
         given, ready, units = passes.steps.given, passes.steps.ready, passes.draft.units
@@ -198,42 +197,20 @@ class Crew:
     def _tasks(
         self, passes: Attempt, number: int | None, selection: Selection, most: int
     ) -> Iterator[ShardTask]:
-        """A shard, or the pieces of one that would keep one worker busy while others have nothing.
-
-        In a store it stays whole, for its parts would have to be read again.
-        """
+        """A shard, or its pieces."""
         bank, draft, run = absolute(passes.writer.out.path), passes.draft, self.run
         if number is None:
             yield ShardTask(bank, None, False, selection, run)
             return
         tensors, more = passes.writer.contents(number)
         place = tuple(tensors), not more
-        away = isinstance(bank, RemotePath)
-        if away or selection.nbytes <= 2 * most:
-            yield ShardTask(bank, *place, selection, run)
-            return
-        items = [Item(t, selection.costs.get(t.name, 0), _runs(passes, t)) for t in tensors]
-        for piece in cut(items, most):
-            yield ShardTask(bank, *place, selection.of(piece.keys, draft.units), run, piece)
-
-    def _join(self, passes: Attempt, cuts: Mapping[int, Pieces]) -> None:
-        """Have shards put together whose pieces are there; of others all goes."""
-        folder, bank = passes.writer.out.folder, absolute(passes.writer.out.path)
-        files = [folder.adopt(path) for pieces in cuts.values() for path in pieces.files.values()]
-        numbers = [number for number, pieces in cuts.items() if pieces.complete]
-        tasks = [(bank, cuts[number].assembly()) for number in numbers]
-        total = sum(place.stop - place.start for _, one in tasks for place in one.files)
-        made = self.cluster.map(
-            join_pieces, self.held, tasks, phase="joining", total=total, progress=passes.progress
-        )
-        if tasks:
-            for at, name in made:
-                passes.writer.adopt(numbers[at], tasks[at][1].digests, name)
-        for one in files:
-            folder.drop(one)
+        items = [Item(t, selection.costs.get(t.name, 0), _parts(passes, t)) for t in tensors]
+        for piece in pieces_of(items, most, bank):
+            part = selection if piece is None else selection.of(piece.keys, draft.units)
+            yield ShardTask(bank, *place, part, run, piece)
 
 
-def _runs(passes: Attempt, tensor: TensorInfo) -> int:
+def _parts(passes: Attempt, tensor: TensorInfo) -> int:
     """Chunks of a tensor that can be made apart: a share's digests are of other chunks."""
     key = parse_key(tensor.name)
     shared = key.kind == "sum" and passes.draft.share(int(key.owner), key.name).every > 1

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from randes_cli.build.span import WHOLE, Span
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, I64, Raw
 from randes_cli.core.codes import fit_scales
@@ -157,10 +158,15 @@ class Cutting:
 
     # Second pass: codes
 
-    def cut(self, writer: TensorSink) -> None:
-        """Jobs of 2^23 elements make whole chunks of codes, `bits` of them each."""
+    def cut(self, writer: TensorSink, only: Span = WHOLE) -> None:
+        """Jobs of 2^23 elements make whole chunks of codes, `bits` of them each; `only` these."""
         span = 8 * CHUNK_ELEMENTS
-        jobs = [(one, start) for one in self.sums for start in range(0, one.elements, span)]
+        jobs = [
+            (one, start)
+            for one in self.sums
+            for start in range(0, one.elements, span)
+            if only.holds(start // span * self.bits)
+        ]
 
         def work(job: tuple[Sum, int]) -> int:
             one, start = job

@@ -77,11 +77,8 @@ def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
     rows, cols = tensor.matrix
     size, offset = ITEM_SIZE[tensor.dtype], exact.skip * cols
     equal = twin is not None and twin.tensors[exact.name] == tensor
-    free = exact.key is None or tensor.dtype not in FLOAT_DTYPES or exact.owner == "base"
-    free = free or exact.name in exact_roles({exact.name: tensor})
+    free = _may_be_infinite(exact)
     for number, rect in enumerate(chunks(rows - exact.skip, cols)):
-        if not exact.span.holds(number):
-            continue
         start = (offset + rect.start) * size
         raw = np.empty(rect.elements * size, np.uint8)
         exact.source.read(exact.name, start, raw)
@@ -89,9 +86,8 @@ def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
             other = np.empty_like(raw)
             twin.read(exact.name, start, other)
             equal = bool(np.array_equal(raw, other))
-        bad = not (equal or free) and not all_finite(raw, tensor.dtype)
-        if bad and not _as_finite(raw, exact, rect.start):
-            raise not_finite(exact.name, exact.source)
+        if not (equal or free):
+            _check_finite(raw, exact, rect.start)
         value = digest(raw)
         if exact.key is not None:
             writer.write(exact.key, start - offset * size, raw)
@@ -103,17 +99,49 @@ def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
     return exact.nbytes
 
 
-def _as_finite(raw: Raw, exact: Exact, start: int) -> bool:
-    """Whether values that are not finite are the base's there, in whatever dtype."""
+def look_at(exact: Exact) -> None:
+    """Check the first chunk of a tensor as `run_exact` checks all: for a dry run."""
+    if not _may_be_infinite(exact):
+        _check_finite(_beginning(exact, exact.source), exact, 0)
+
+
+def differs(exact: Exact) -> bool:
+    """Whether the first chunk of a tensor is not its twin's."""
+    twin = exact.twin
+    return twin is None or not np.array_equal(
+        _beginning(exact, exact.source), _beginning(exact, twin)
+    )
+
+
+def _beginning(exact: Exact, source: Source) -> Raw:
+    rows, cols = exact.tensor.matrix
+    size, rect = ITEM_SIZE[exact.tensor.dtype], next(iter(chunks(rows - exact.skip, cols)), None)
+    raw = np.empty(rect.elements * size if rect else 0, np.uint8)
+    source.read(exact.name, exact.skip * cols * size, raw)
+    return raw
+
+
+def _may_be_infinite(exact: Exact) -> bool:
+    if exact.key is None or exact.tensor.dtype not in FLOAT_DTYPES or exact.owner == "base":
+        return True
+    return exact.name in exact_roles({exact.name: exact.tensor})
+
+
+def _check_finite(raw: Raw, exact: Exact, start: int) -> None:
+    """Raise NotFinite for values that are neither finite nor the base's there, in any dtype."""
     base, tensor = exact.base, exact.tensor
+    if all_finite(raw, tensor.dtype):
+        return
     twin = None if base is None or exact.skip else base.tensors.get(exact.name)
     if base is None or twin is None or twin.shape != tensor.shape or twin.dtype not in FLOAT_DTYPES:
-        return False
+        raise not_finite(exact.name, exact.source)
     size = ITEM_SIZE[twin.dtype]
     other = np.empty(len(raw) // ITEM_SIZE[tensor.dtype] * size, np.uint8)
     base.read(exact.name, start * size, other)
     ours, theirs = values_of(raw, tensor.dtype), values_of(other, twin.dtype)
-    return bool((np.isfinite(ours) | (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))).all())
+    alike = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    if not bool((np.isfinite(ours) | alike).all()):
+        raise not_finite(exact.name, exact.source)
 
 
 def exact_tensors(base: Source, participants: Sequence[Participant]) -> list[Exact]:

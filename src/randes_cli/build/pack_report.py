@@ -16,6 +16,7 @@ from randes_cli.core.prediction import Lengths, moments
 from randes_cli.core.quality import mean_kept, noise_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.shared import whole_of
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform
@@ -32,7 +33,7 @@ def pack_report(
     inputs: Inputs, build: Build, built: Built, seal_bits: int | None, *, dry_run: bool
 ) -> PackReport:
     """The report of a bank that was built, or (a dry run) that would be."""
-    tensors = list(inputs.base.source.tensors.values())
+    base_bytes = tensor_bytes(whole_of(inputs.base.source).tensors.values())
     manifest, start = built.manifest, build.draft.start
     if seal_bits is not None:
         manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
@@ -51,13 +52,17 @@ def pack_report(
     choices = _alternatives(build, built, sealed_size, lengths, bits, cosine) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
-    read = build.read_bytes + (tensor_bytes(tensors) if build.base else 0)
+    read = build.read_bytes + (
+        tensor_bytes(inputs.base.source.tensors.values()) if build.base else 0
+    )
     return PackReport(
         bank=str(build.path),
         dry_run=dry_run,
         bank_bytes=size,
-        base_bytes=tensor_bytes(tensors),
-        separate_bytes=build.read_bytes,
+        base_bytes=base_bytes,
+        separate_bytes=sum(
+            tensor_bytes(whole_of(one.source).tensors.values()) for one in inputs.participants
+        ),
         read_bytes=read,
         buffer_bytes=build.workers.buffer_bytes,
         tasks=tuple(
@@ -76,7 +81,7 @@ def pack_report(
         room=room(manifest),
         alternatives=choices,
         advice=_adapters(predicted) if kept_adapters else advice(choices),
-        saving=saving(choices, str(build.path), tensor_bytes(tensors)),
+        saving=saving(choices, str(build.path), base_bytes),
     )
 
 

@@ -10,24 +10,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from randes_cli.build.span import WHOLE, Span
+from randes_cli.cluster import Cluster, Held
 from randes_cli.errors import InputOutputError
+from randes_cli.files.bank_output import shard_maker
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.container import Container
 from randes_cli.files.digests import DIGEST_BYTES
+from randes_cli.files.location import Place as File
+from randes_cli.files.location import RemotePath, absolute
 from randes_cli.files.shard_folder import NewShard, ShardFolder
 from randes_cli.files.tensor_sink import ShardSink
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
+from randes_cli.workers import Progress
+
+S = TypeVar("S")
 
 
 class Item(NamedTuple):
-    """A tensor that is made: bytes that are read for it, and chunks that can be made apart."""
+    """A tensor that is made: bytes that are read for it, and how often it can be made apart.
+
+    `step`: chunks that come together.
+    """
 
     tensor: TensorInfo
     nbytes: int
-    chunks: int
+    parts: int
+    step: int = 1
 
 
 class Piece(NamedTuple):
@@ -38,11 +50,21 @@ class Piece(NamedTuple):
     nbytes: int
 
 
+def pieces_of(items: Sequence[Item], most: int, bank: File) -> list[Piece | None]:
+    """A shard whole (None), or the pieces of one that would keep one worker busy for long.
+
+    In a store it stays whole, for its parts would have to be read again.
+    """
+    total = sum(item.nbytes for item in items)
+    whole = isinstance(bank, RemotePath) or total <= 2 * most
+    return [None] if whole else [*cut(items, most)]
+
+
 def cut(items: Sequence[Item], most: int) -> list[Piece]:
     """Pieces for which about `most` bytes are read each."""
     made, keys, held = list[Piece](), list[str](), 0
     for item in items:
-        count = min(item.chunks, -(-item.nbytes // most))
+        count = min(item.parts, -(-item.nbytes // most))
         if keys and (held + item.nbytes > most or count > 1):
             made.append(Piece(tuple(keys), WHOLE, held))
             keys, held = [], 0
@@ -55,7 +77,7 @@ def cut(items: Sequence[Item], most: int) -> list[Piece]:
 
 
 def _runs(item: Item, count: int) -> list[Piece]:
-    ends = [item.chunks * number // count for number in range(1, count)]
+    ends = [item.step * (item.parts * number // count) for number in range(1, count)]
     spans = zip([0, *ends], [*ends, None], strict=True)
     return [
         Piece((item.tensor.name,), Span(first, last), item.nbytes // count) for first, last in spans
@@ -168,3 +190,35 @@ def assemble(folder: ShardFolder, work: Assembly) -> str | Path:
                         f"{path}: a worker's part of a shard ends early"
                     ) from None
     return sink.finish()
+
+
+def _join(opened: object, task: tuple[File, Assembly], progress: Progress) -> str | Path:
+    """`assemble`, in a worker."""
+    with shard_maker(task[0]) as folder:
+        try:
+            made = assemble(folder, task[1])
+            progress("", sum(place.stop - place.start for place in task[1].files), 0)
+            return made
+        finally:
+            folder.clear()
+
+
+def join_all(
+    cluster: Cluster,
+    held: Held[S],
+    writer: BankWriter,
+    cuts: Mapping[int, Pieces],
+    progress: Progress,
+) -> None:
+    """Have shards put together whose pieces are there; of others all goes."""
+    folder, bank = writer.out.folder, absolute(writer.out.path)
+    files = [folder.adopt(path) for pieces in cuts.values() for path in pieces.files.values()]
+    numbers = [number for number, pieces in cuts.items() if pieces.complete]
+    tasks = [(bank, cuts[number].assembly()) for number in numbers]
+    total = sum(place.stop - place.start for _, one in tasks for place in one.files)
+    if tasks:
+        made = cluster.map(_join, held, tasks, phase="joining", total=total, progress=progress)
+        for at, name in made:
+            writer.adopt(numbers[at], tasks[at][1].digests, name)
+    for one in files:
+        folder.drop(one)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from randes_cli.build.build import Build, Built
+from randes_cli.build.edited_size import edited_size
+from randes_cli.build.exact import look_at
 from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record
 from randes_cli.build.sizes import Sizes
@@ -34,8 +36,10 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     statistics = _statistics(build, lengths, seal_bits)
     manifest = replace(build.with_records(added), cells=statistics.cells)
     manifest = with_defaults(manifest, statistics.known)
-    if build.draft.old is not None:
-        return Built(build.estimate(seal_bits), manifest, statistics)
+    old = build.draft.old
+    if old is not None:
+        size = edited_size(build.draft, old, build.steps, manifest, statistics)
+        return Built(size, manifest, statistics)
     whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
     size = Sizes(build.draft, whole, statistics).here(build.steps, seal_bits)
     return Built(size, manifest, statistics)
@@ -43,6 +47,8 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
 
 def _sampled(build: Build, rows: Sequence[str]) -> Measured:
     draft = build.draft
+    for exact in draft.exact:
+        look_at(exact)
     added = not draft.leaving and set(draft.start.shares.values()) <= {1}
     try:
         return sampled_lengths(build.base, draft.coming, build.steps, rows, only_added=added)

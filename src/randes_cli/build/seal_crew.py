@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.build.copies import copies_into
 from randes_cli.build.cutting import Cutting, Run, Sum, scale_bytes, sums_of
+from randes_cli.build.pieces import Item, Piece, Pieces, PieceSink, join_all, pieces_of
+from randes_cli.build.span import WHOLE
 from randes_cli.cluster import Cluster
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, I64
@@ -23,6 +26,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import scale_key
 from randes_cli.files.bank_output import shard_maker
 from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.digests import chunk_count
 from randes_cli.files.location import Place, absolute, absolute_source
 from randes_cli.files.sources import open_bank
 from randes_cli.files.tensor_sink import ShardSink
@@ -102,25 +106,43 @@ class SealTask:
     tensors: tuple[TensorInfo, ...]
     copied: tuple[str, ...]
     scales: Mapping[str, tuple[F16, F16]]
+    piece: Piece | None = None
+
+    def part(self, piece: Piece | None, of: Mapping[str, Sum]) -> SealTask:
+        """What of it makes a piece; `of` has the superposition that a tensor is of."""
+        if piece is None:
+            return self
+        keys = set(piece.keys)
+        ours = {of[key].key for key in keys if key in of}
+        scales = {key: fitted for key, fitted in self.scales.items() if key in ours}
+        copied = tuple(key for key in self.copied if key in keys)
+        return replace(self, copied=copied, scales=scales, piece=piece)
 
 
 class SealDone(NamedTuple):
-    """Digests of a shard, its name, and how codes agree with what they are of."""
+    """Digests of a shard, its name, and how codes agree with what they are of.
 
-    digests: bytes
-    name: str
+    Of a piece digests by tensor, and its path.
+    """
+
+    digests: bytes | dict[str, bytes]
+    name: str | Path
     agreement: Mapping[str, Agreement]
 
 
 def make_sealed(opened: _Opened, task: SealTask, progress: Progress) -> SealDone:
     """Make a shard, in a worker."""
     with shard_maker(task.bank) as folder:
+        piece = task.piece
+        span = WHOLE if piece is None else piece.span
         sink = ShardSink(folder, task.tensors, closed=True)
+        if piece is not None:
+            sink = PieceSink(folder, task.tensors, piece)
         try:
             sink.begin()
-            for copy in copies_into(sink, opened.old, task.copied):
+            for copy in copies_into(sink, opened.old, task.copied, span):
                 progress("", copy.into(sink), 0)
-            held = {tensor.name: tensor for tensor in task.tensors}
+            held = {t.name: t for t in task.tensors if piece is None or t.name in piece.keys}
             for key, fitted in task.scales.items():
                 tensor = held.get(_scale_key(opened.sums[key]))
                 if tensor is not None:
@@ -128,8 +150,9 @@ def make_sealed(opened: _Opened, task: SealTask, progress: Progress) -> SealDone
             cutting = opened.cutting([key for key in task.scales if key in held], progress)
             for one in cutting.sums:
                 cutting.take_scales(one, *task.scales[one.key])
-            cutting.cut(sink)
-            return SealDone(sink.container.digests, str(sink.finish()), cutting.agreement)
+            cutting.cut(sink, span)
+            found = sink.found() if isinstance(sink, PieceSink) else sink.container.digests
+            return SealDone(found, sink.finish(), cutting.agreement)
         finally:
             folder.clear()
 
@@ -191,16 +214,17 @@ class SealCrew:
         there = {writer.number_of(key) for key in keys if writer.has_bytes(key)}
         numbers = [number for number in numbers if number not in there]
         writer.out.folder.prepare()
-        tasks, total = [], 0
-        for number in numbers:
-            tensors = tuple(writer.contents(number)[0])
-            names = [tensor.name for tensor in tensors]
-            kept = tuple(name for name in names if name in same)
-            cut = {of[name].key: of[name] for name in names if name in of}
-            scales = {key: cutting.fitted(one) for key, one in cut.items()}
-            read = [name for name in names if name in same or name in cut]
-            total += sum(cutting.old.info(name).nbytes for name in read)
-            tasks.append(SealTask(absolute(writer.out.path), tensors, kept, scales))
+        shards = [self._shard(writer, number, of, same) for number in numbers]
+        items = [self._items(task, of) for task in shards]
+        total = sum(item.nbytes for some in items for item in some)
+        most, tasks, at = self.cluster.share(total), list[SealTask](), list[int]()
+        cuts: dict[int, Pieces] = {}
+        for number, task, some in zip(numbers, shards, items, strict=True):
+            for piece in pieces_of(some, most, task.bank):
+                tasks.append(task.part(piece, of))
+                at.append(number)
+                if piece is not None:
+                    cuts.setdefault(number, Pieces(task.tensors, True)).wait()
         made = self.cluster.map(
             make_sealed,
             self.held,
@@ -209,10 +233,38 @@ class SealCrew:
             total=total,
             progress=cutting.progress,
         )
-        for at, done in made:
-            writer.adopt(numbers[at], done.digests, done.name)
+        for n, done in made:
+            piece = tasks[n].piece
+            if piece is not None and not isinstance(done.digests, bytes):
+                cuts[at[n]].come(piece, done.name, done.digests)
+            elif isinstance(done.digests, bytes):
+                writer.adopt(at[n], done.digests, done.name)
             for key, near in done.agreement.items():
                 cutting.agreement[key] = cutting.agreement[key].joined(near)
+        join_all(self.cluster, self.held, writer, cuts, cutting.progress)
+
+    def _shard(
+        self, writer: BankWriter, number: int, of: Mapping[str, Sum], same: Collection[str]
+    ) -> SealTask:
+        """All of a shard."""
+        tensors = tuple(writer.contents(number)[0])
+        names = [tensor.name for tensor in tensors]
+        cut = {of[name].key: of[name] for name in names if name in of}
+        scales = {key: self.cutting.fitted(one) for key, one in cut.items()}
+        kept = tuple(name for name in names if name in same)
+        return SealTask(absolute(writer.out.path), tensors, kept, scales)
+
+    def _items(self, task: SealTask, of: Mapping[str, Sum]) -> list[Item]:
+        """Its tensors, with what is read for them: codes of 2^23 elements come together."""
+        made, old, bits = [], self.cutting.old, self.cutting.bits
+        for tensor in task.tensors:
+            parts, step, nbytes = chunk_count(tensor), 1, 0
+            if tensor.name in task.copied:
+                nbytes = old.info(tensor.name).nbytes
+            elif of[tensor.name].key == tensor.name:
+                nbytes, parts, step = old.info(tensor.name).nbytes, -(-parts // bits), bits
+            made.append(Item(tensor, nbytes, parts, step))
+        return made
 
 
 def _scale_key(one: Sum) -> str:

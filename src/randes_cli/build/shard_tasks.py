@@ -11,7 +11,7 @@ from randes_cli.build.copies import copies_into
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Places
-from randes_cli.build.pieces import Assembly, Piece, PieceSink, assemble
+from randes_cli.build.pieces import Piece, PieceSink
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally, TallyParts
@@ -169,17 +169,6 @@ def _make(
         return Done(found, made, tally.parts())
     finally:
         folder.clear()
-
-
-def join_pieces(draft: Draft, task: tuple[Place, Assembly], progress: Progress) -> str | Path:
-    """Put a shard together, in a worker; its name, or the path of one that is open."""
-    with shard_maker(task[0]) as folder:
-        try:
-            made = assemble(folder, task[1])
-            progress("", sum(place.stop - place.start for place in task[1].files), 0)
-            return made
-        finally:
-            folder.clear()
 
 
 def _work(draft: Draft, base: Source | None, selection: Selection, span: Span) -> Work:

@@ -14,6 +14,7 @@ from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import own_key
 from randes_cli.files.records import TaskRecord
+from randes_cli.files.shared import all_names
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import BaseStorage, TensorInfo
@@ -135,12 +136,16 @@ def _matrix(gram: F64) -> tuple[tuple[float, ...], ...]:
 
 
 def _checkpoint_bytes(task: TaskRecord, base: Mapping[str, TensorInfo], whole: int) -> int:
-    """Bytes of a task's checkpoint by itself; `whole` are the base's."""
+    """Bytes of a task's checkpoint by itself, copies among them; `whole` are the base's."""
+    kept = set(task.ties.values())
+    size = {n: (task.own.get(n) or task.tensor(base[n])).nbytes for n in kept}
+    own = tensor_bytes(task.own.values()) + sum(size[n] for n in task.ties.values())
+    own -= sum(size[n] for n in kept & task.missing)  # there under another name alone
     gone = [base[name].nbytes for name in (task.absent | set(task.own)) & base.keys()]
     if task.dtype is None and not task.shapes and not task.dtypes:
-        return whole - sum(gone) + tensor_bytes(task.own.values())
-    kept = (t for n, t in base.items() if n not in task.absent and n not in task.own)
-    return sum(task.tensor(tensor).nbytes for tensor in kept) + tensor_bytes(task.own.values())
+        return whole - sum(gone) + own
+    rest = (t for n, t in base.items() if n not in task.absent and n not in task.own)
+    return sum(task.tensor(tensor).nbytes for tensor in rest) + own
 
 
 def _own_bytes(bank: BankFile, task: TaskRecord) -> int:
@@ -212,7 +217,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     return BankReport(
         bank=str(bank.path),
         bank_bytes=bank.size,
-        base_bytes=tensor_bytes(base.values()),
+        base_bytes=tensor_bytes(all_names(base, manifest.base.ties).values()),
         sum_bytes=held["sum"] + held["scale"],
         own_bytes=held["own"],
         separate_bytes=sum(detail.checkpoint_bytes for detail in details),

@@ -111,7 +111,7 @@ def parse_keep(text: str) -> float:
         number = -1.0
     if not 0 < number <= 1:
         raise UsageError(f"--keep takes a share of the gain, as 99% or 0.99, not {text!r}")
-    return number
+    return round(number, 12)  # 99.9 / 100 is a little more than 0.999
 
 
 def smallest_keeping(choices: Sequence[Alternative], share: float) -> Alternative:
