@@ -123,6 +123,13 @@ def test_an_original_is_read_once(
         read.clear()
 
 
+def test_with_json_a_sound_bank_says_nothing_else(
+    bank: Path, randes: Callable[..., Result]
+) -> None:
+    done = randes("verify", bank, "--json")
+    assert done.json["sound"] and done.err == ""
+
+
 @pytest.mark.parametrize("command", ["verify", "inspect"])
 def test_two_originals_of_one_task_are_refused(
     command: str, family: Path, bank: Path, randes: Callable[..., Result]

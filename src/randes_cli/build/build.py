@@ -110,7 +110,8 @@ class Build:
 
         new = [unit for unit in draft.entered if unit not in known]
         if not supposed:
-            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress)
+            ahead = self.run.networked
+            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress, ahead=ahead)
         for unit in new if supposed else ():
             steps.sampled(unit, supposed_spread(draft.coming, unit))
 
@@ -243,6 +244,7 @@ class Build:
             lengths,
             () if self.supposed else self.steps.exponents(),
             self.progress,
+            ahead=self.run.networked,
         )
 
     def _manifest(self, tally: Tally) -> Manifest:
