@@ -16,7 +16,7 @@ from randes_cli.core.levels import SEAL_BITS, levels
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.streams import random_bytes
-from randes_cli.files import bank_keys, bank_writer, shards
+from randes_cli.files import bank_keys, header_room, shards
 from randes_cli.files.bank import BankFile
 from randes_cli.files.digests import digest
 from randes_cli.files.manifest import FEATURES, decode, encode
@@ -154,7 +154,7 @@ def test_names_of_tensors_are_those_of_the_code() -> None:
         bank_keys.CHECKS,
         "align/<n>",
     }
-    assert str(bank_writer.METADATA).replace("'", '"') in DOCUMENT
+    assert str(header_room.METADATA).replace("'", '"') in DOCUMENT
     assert str(shards.SHARD_METADATA).replace("'", '"') in DOCUMENT
     assert {row[0].strip("`") for row in rows_of("15. A bank in shards")[2:6]} == {
         shards.SHARDS,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randes_cli.core.kernel import NumpyKernel
+from randes_cli.core.kernels import strip_elements, strip_memory
 from randes_cli.errors import MismatchError
 from randes_cli.files.digests import chunk_count
 from randes_cli.fit import fit_task, resized
@@ -20,8 +21,6 @@ from randes_cli.plan import (
     is_target,
     plan_units,
     sample_runs,
-    strip_elements,
-    strip_memory,
 )
 from randes_cli.specs import Shuffle, Signs, TensorInfo, Transform
 from tests.checkpoints import Packer, random_state

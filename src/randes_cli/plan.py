@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
-from randes_cli.core.kernel import SPARE
 from randes_cli.core.roles import exact_roles
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import group_by_type, layer_order
@@ -23,11 +22,6 @@ from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Tra
 
 #: Elements of one chunk, the piece of a tensor that has a digest of its own.
 CHUNK_ELEMENTS = 2**20
-#: Elements of one strip unless memory or the caller says otherwise: large enough that threads
-#: compute longer than they wait for Python's lock, small enough for a core's share of the cache.
-STRIP_ELEMENTS = 2**19
-#: Bytes that one thread's buffers may take unless --max-memory says otherwise.
-THREAD_MEMORY = 48 * 2**20
 #: (elements, runs) of the sample of a tensor that its step is chosen on, and of the one that
 #: Gram matrices sum over.
 STEP_SAMPLE = (2**16, 16)
@@ -278,26 +272,6 @@ def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Un
             if name not in units:
                 unit(name, [name], Signs.none, Shuffle.none)
     return {name: units[name] for name in tensors if name in units}
-
-
-def strip_elements(
-    layers: int,
-    *,
-    max_memory: int | None,
-    threads: int,
-    chosen: int | None,
-    most: int = STRIP_ELEMENTS,
-) -> int:
-    """Elements of one strip of a unit with `layers` layers, within the memory of a thread."""
-    if chosen is not None:
-        return max(1, chosen)
-    budget = (max_memory // max(1, threads)) if max_memory else THREAD_MEMORY
-    return max(256, min(most, (budget - 4 * SPARE) // (22 + 4 * layers)))
-
-
-def strip_memory(layers: int, elements: int) -> int:
-    """Bytes of one thread's buffers for strips of `elements` of up to `layers` layers."""
-    return elements * (22 + 4 * layers) + 4 * SPARE
 
 
 def tensor_bytes(tensors: Iterable[TensorInfo]) -> int:

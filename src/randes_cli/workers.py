@@ -11,14 +11,11 @@ from contextvars import copy_context
 from typing import Protocol, TypeVar
 
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.kernels import make_kernel
+from randes_cli.core.kernels import STRIP_ELEMENTS, make_kernel, strip_elements, strip_memory
 from randes_cli.plan import (
     CHUNK_ELEMENTS,
-    STRIP_ELEMENTS,
     Rect,
     chunks,
-    strip_elements,
-    strip_memory,
     tensor_bytes,
 )
 from randes_cli.specs import RunOptions, TensorInfo

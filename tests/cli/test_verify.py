@@ -83,6 +83,13 @@ def test_a_checkpoint_that_was_not_packed_is_measured_and_told_by_its_fingerprin
     assert [check["original"] for check in found.json["against"]] == [False, True]
 
 
+def test_with_json_a_sound_bank_says_nothing_else(
+    bank: Path, randes: Callable[..., Result]
+) -> None:
+    done = randes("verify", bank, "--json")
+    assert done.json["sound"] and done.err == ""
+
+
 @pytest.mark.parametrize("command", ["verify", "inspect"])
 def test_two_originals_of_one_task_are_refused(
     command: str, family: Path, bank: Path, randes: Callable[..., Result]

@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 from randes_cli.build.pack import pack
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST
-from randes_cli.files.bank_writer import METADATA
 from randes_cli.files.base import bank_base
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
+from randes_cli.files.header_room import METADATA
 from randes_cli.files.manifest import encode
 from randes_cli.ops.verify import verify
 from randes_cli.plan import chunks

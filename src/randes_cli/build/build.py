@@ -27,9 +27,10 @@ from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_shared_space, check_space, check_target
 from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
-from randes_cli.files.bank_writer import BankWriter, header_room
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
+from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import BaseRecord, TaskRecord
@@ -109,7 +110,8 @@ class Build:
 
         new = [unit for unit in draft.entered if unit not in known]
         if not supposed:
-            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress)
+            ahead = self.run.networked
+            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress, ahead=ahead)
         for unit in new if supposed else ():
             steps.sampled(unit, supposed_spread(draft.coming, unit))
 
@@ -242,6 +244,7 @@ class Build:
             lengths,
             () if self.supposed else self.steps.exponents(),
             self.progress,
+            ahead=self.run.networked,
         )
 
     def _manifest(self, tally: Tally) -> Manifest:

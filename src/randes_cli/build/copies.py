@@ -13,8 +13,9 @@ from randes_cli.files.atomic import OutputFile, check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_output import bank_output
-from randes_cli.files.bank_writer import BankWriter, header_room
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, hasher
+from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.shards import most_bytes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from randes_cli.files.bank_keys import MANIFEST
-from randes_cli.files.bank_writer import header_room
 from randes_cli.files.entries import Entries
+from randes_cli.files.header_room import header_room
 from randes_cli.files.manifest import Manifest, encode
 from randes_cli.files.seal_record import SealRecord
 from randes_cli.plan import superposable

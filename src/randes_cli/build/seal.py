@@ -29,8 +29,9 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import cut_key, sealed_tensors
 from randes_cli.files.bank_output import bank_output, passing_bank
-from randes_cli.files.bank_writer import BankWriter, header_room
+from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.guard import one_command
+from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest

@@ -21,8 +21,8 @@ from randes_cli.build.steps import Steps
 from randes_cli.core.arrays import I64, Bools
 from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import MANIFEST, cut_key, sealed_tensors, sum_tensor
-from randes_cli.files.bank_writer import room_of_entries
 from randes_cli.files.entries import Entries, name_bytes
+from randes_cli.files.header_room import room_of_entries
 from randes_cli.files.manifest import Manifest, encode
 from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative

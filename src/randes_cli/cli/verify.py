@@ -64,7 +64,7 @@ def verify(
         _show(report, quiet=quiet)
         if against and not measured:
             say("not measured against the originals: the bank is damaged", quiet=quiet)
-    note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
+    note(clock.sentence(report.bytes_checked, 0), quiet=quiet or json)
     if not report.sound:
         where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
         raise BankDamaged(

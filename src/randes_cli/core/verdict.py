@@ -151,7 +151,7 @@ def _sentence(verdict: Verdict, tasks: Sequence[TaskSummary], count: int) -> str
         )
     if verdict.kept is None:
         return f"{text}: no model was measured at such noise, {so}"
-    if _is_long(tasks[0]):
+    if _is_long(tasks[0]) and verdict.far != verdict.kept:
         return f"{text}: {share(verdict.far)} in measured cases with deltas as long"
     text = f"{text}: {share(verdict.kept)} in measured cases"
     if tasks[0].length is not None or verdict.far == verdict.kept:

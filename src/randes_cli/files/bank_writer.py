@@ -17,7 +17,7 @@ from randes_cli.files.bank_store import BankStore
 from randes_cli.files.container import FRAME, Container, room_of
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.due import Due
-from randes_cli.files.entries import Entries
+from randes_cli.files.header_room import METADATA
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.shard_folder import NewShard
 from randes_cli.files.shards import (
@@ -30,31 +30,7 @@ from randes_cli.files.shards import (
 )
 from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.limits import MOST_HEADER
-from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
-
-#: What the header of a new bank says of it.
-METADATA = {"format": FORMAT_NAME, "version": str(FORMAT_VERSION)}
-
-
-def header_room(candidates: Iterable[TensorInfo]) -> int:
-    """Bytes before the data of a bank in one file: enough for all of these tensors.
-
-    The header comes first, and data are written before the last tensor is known.
-    """
-    candidates = list(candidates)
-    keys = [parse_key(t.name) for t in candidates if t.name.startswith("sum/")]
-    return room_of_entries(Entries.of(candidates), len({key.owner for key in keys}))
-
-
-def room_of_entries(candidates: Entries, groups: int) -> int:
-    """`header_room` of tensors, which have superpositions of so many groups."""
-    count, total = len(candidates.text), int(candidates.nbytes.sum()) + 2**40
-    digits = 2 * len(str(total)) + 2
-    padding = '"align/":{"dtype":"U8","shape":[7],"data_offsets":[,]},'
-    entry = len(padding) + len(str(count)) + digits
-    spare = (8 + 2 * max(0, groups - 1)) * entry
-    most = candidates.header_bytes(METADATA) + count * digits + spare
-    return -(-most // 8) * 8
+from randes_cli.specs import TensorInfo
 
 
 class _File:
