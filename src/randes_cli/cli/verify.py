@@ -9,8 +9,8 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
-from randes_cli.cli.words import originals, run_options
-from randes_cli.errors import BankDamaged, CheckFailed, counted
+from randes_cli.cli.words import check_originals, originals, run_options
+from randes_cli.errors import BankDamaged, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,11 +70,7 @@ def verify(
         raise BankDamaged(
             f"{bank}: {counted(len(report.damaged), 'damaged tensor')}{where}; restore a copy"
         )
-    if report.strange:
-        raise CheckFailed(
-            f"{bank}: sound, but --against has other checkpoints than were packed as "
-            f"{', '.join(report.strange)} (their fingerprints differ)"
-        )
+    check_originals(f"{bank}: sound, but", report.strange)
 
 
 def _show(report: VerifyReport, *, quiet: bool) -> None:
