@@ -167,7 +167,7 @@ def _packed(order: _Order) -> PackReport:
 
 def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
     """Write a bank whose sums are cut as soon as each is complete."""
-    build = _build(order, inputs, order.out)
+    build = _build(order, inputs, order.out, ahead=False)
 
     def report(live: Built, sealed: Built) -> PackReport:
         check_limit(sealed.bytes, order.limit)
