@@ -4,8 +4,8 @@
     python docs/make_guide.py BANK         first keep the statistics of another bank
 
 The guide's bank is that of examples/digits. Kept is the bank itself with zeros for the values of
-base and superposition: its header, manifest and statistics are all that the commands here read,
-and the rest compresses to nothing.
+the superposition, and for each of the base's tensors its root mean square: header, manifest,
+statistics and lengths are all that the commands here read, and the rest compresses to nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from randes_cli.cli.main import run
 from randes_cli.files.bank import BankFile
@@ -34,13 +36,17 @@ _PICTURE = re.compile(r"```sh\n(randes [^\n]+ -o (images/[\w-]+\.svg))\n```")
 
 
 def keep(bank: Path) -> bytes:
-    """A bank's file with zeros for base and superpositions, compressed."""
+    """A bank's file, compressed: zeros for superpositions, one value for each base tensor."""
     data = bytearray(bank.read_bytes())
     with BankFile(bank) as file:
         for key, tensor in file.header.tensors.items():
-            if key.startswith(("base/", "sum/")):
-                start = file.header.starts[key]
+            start = file.header.starts[key]
+            values = data[start : start + tensor.nbytes]
+            if key.startswith("sum/"):
                 data[start : start + tensor.nbytes] = bytes(tensor.nbytes)
+            elif key.startswith("base/") and tensor.dtype == "F32" and tensor.elements:
+                mean = np.sqrt(np.square(np.frombuffer(values, "<f4"), dtype="f8").mean())
+                data[start : start + tensor.nbytes] = np.float32(mean).tobytes() * tensor.elements
     return lzma.compress(bytes(data), preset=9)
 
 
@@ -69,6 +75,9 @@ def make(folder: Path) -> tuple[str, dict[str, bytes]]:
     """The guide with fresh outputs, and its pictures by name; `folder` is scratch."""
     (folder / NAME).write_bytes(lzma.decompress(KEPT.read_bytes()))
     (folder / "images").mkdir()
+    with BankFile(folder / NAME) as file:  # the models lie beside it, as far as commands look
+        for model in (file.manifest.base, *file.manifest.tasks):
+            (folder / model.source).touch()
     text = GUIDE.read_text("utf-8")
     pictures = {}
     for line, name in _PICTURE.findall(text):

@@ -123,7 +123,8 @@ class EditReport:
     checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so
     many tasks), `kept`, or None where none came. `kept_exactly` is as `pack` reports it, of the
     tasks that came; in `after` these have what was read of them, and notes. `room` is as `pack`
-    reports it, of the bank as edited; `notes` say which tasks that came are one with another.
+    reports it, of the bank as edited; `notes` say which tasks that came are one with another,
+    and which a replacement only added.
     """
 
     bank: str

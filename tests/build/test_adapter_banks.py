@@ -17,6 +17,7 @@ from randes_cli.build.pack import pack
 from randes_cli.cli.render.packed import adapter_line
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank import BankFile
+from randes_cli.ops.describe import describe
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput
@@ -105,6 +106,12 @@ def test_a_bank_of_adapters_says_what_noise_in_both_factors_does(tmp_path: Path)
     assert 0.4 < cosine < 0.6
     assert report.advice is not None
     assert "--merge-adapters" in report.advice
+    assert {task.verdict for task in report.tasks} == {"an unknown share"}
+    assert not report.alternatives  # nor does --fit know what factors keep
+    with BankFile(tmp_path / "four.randes") as bank:
+        told = describe(bank)
+    assert told.ratio_to_base is None
+    assert told.base_name == "a base that the adapters do not name"
     alone = pack(None, tasks[:1], tmp_path / "one.randes")
     assert alone.advice is None
 

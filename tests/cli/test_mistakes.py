@@ -18,6 +18,11 @@ Run = Callable[..., Result]
     [
         ("pakc", 2, "No such command 'pakc'. Did you mean 'pack'"),
         ("help", 2, "No such command 'help' (randes --help lists them)"),
+        ("extract bank.randes", 2, "No such command 'extract': randes unpack does that"),
+        ("ls bank.randes", 2, "No such command 'ls': randes inspect does that"),
+        ("verify bank.randes a", 2, "a: more than verify takes; say it as: randes verify b"),
+        ("inspect bank.randes a b", 2, "b: more than inspect takes; say it as: randes inspect b"),
+        ("add a.safetensors bank.randes", 3, "a checkpoint, not a bank (the bank comes first;"),
         ("pack", 2, "Missing option '--output' / '-o': the bank to write"),
         ("inspect", 2, "Missing argument 'BANK': the bank: a file, an address or a Hub id"),
         ("pack -o x", 2, "name the base and the models fine-tuned from it, or --from RECIPE"),
@@ -45,7 +50,11 @@ Run = Callable[..., Result]
         ("verify .", 3, ".: a folder; the bank in it is bank.randes"),
         ("remove . a", 3, ".: a folder; the bank in it is bank.randes"),
         ("seal bank.randes -o x --bits 2 --fit 1.1", 2, "--fit 1.1 would choose: say one of them"),
-        ("pack base.safetensors a.safetensors -o x --device gpu", 2, "choose from cpu, cpu-torch"),
+        (
+            "pack base.safetensors a.safetensors -o x --device gpu",
+            2,
+            "choose from auto, cpu, cpu-torch",
+        ),
     ],
 )
 def test_mistakes_are_one_line_that_says_what_to_do(
@@ -75,7 +84,8 @@ def test_a_folder_in_place_of_a_bank_is_told_by_what_is_in_it(
         shutil.copy(bank, f"many/{name}.randes")
     assert randes("convert", bank, "-o", "cut.randes", "--max-shard-size", "20kB", "-q").code == 0
     told = {
-        "model": "the folder of a checkpoint, not a bank (randes pack makes banks)",
+        "model": "the folder of a checkpoint, not a bank (the bank comes first; randes pack makes "
+        "one)",
         "empty": "a folder, and no bank is in it",
         "many": "a folder of 2 banks; name one of them: many/x.randes, many/y.randes",
         "cut.randes.d": "the folder of a bank's shards; name the bank, cut.randes",

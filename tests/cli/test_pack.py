@@ -51,6 +51,16 @@ def test_every_preset_packs_and_unpacks(
     }
 
 
+def test_a_dry_run_ends_as_the_run_would_where_a_task_cannot_be_packed(
+    family: Path, randes: Callable[..., Result]
+) -> None:
+    (family / "none.safetensors").write_bytes(b"x")
+    names = [family / f"{name}.safetensors" for name in ("base", "a", "none")]
+    for more in (["--dry-run", "--json"], []):
+        result = randes("pack", *names, "-o", family / "x.randes", *more)
+        assert (result.code, "none.safetensors" in result.out + result.err) == (3, True)
+
+
 def test_a_dry_run_writes_nothing_and_predicts(family: Path, randes: Callable[..., Result]) -> None:
     out = family / "dry.randes"
     words = [family / f"{name}.safetensors" for name in ("base", "a", "b")]

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from randes_cli.core.arrays import Raw
 from randes_cli.files.bank import BankFile
+from randes_cli.ops.watched import Watched
 from tests.cli.conftest import Result
 
 
@@ -81,6 +83,51 @@ def test_a_checkpoint_that_was_not_packed_is_measured_and_told_by_its_fingerprin
     found = randes("verify", bank, *against, "--json")
     assert (found.code, found.json["sound"], found.json["measured"]) == (1, True, True)
     assert [check["original"] for check in found.json["against"]] == [False, True]
+
+
+def test_every_command_that_reads_originals_tells_one_that_was_not_packed(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    changed = load_file(family / "a.safetensors")
+    changed["wte.weight"] = changed["wte.weight"] + 0.01
+    save_file(changed, family / "another.safetensors", metadata={"format": "pt"})
+    commands = (
+        ["verify", bank],
+        ["inspect", bank],
+        ["report", bank, "-o", family / "page.html", "--force"],
+        ["plot", bank, "-o", family / "d.svg", "--kind", "distribution", "--force"],
+    )
+    for words in commands:
+        right = randes(*words, "--against", f"a={family / 'a.safetensors'}", "--json")
+        wrong = randes(*words, "--against", f"a={family / 'another.safetensors'}", "--json")
+        assert (right.code, wrong.code) == (0, 1)
+        assert "other checkpoints than were packed as a " in wrong.err
+    assert right.json["strange"] == [] and wrong.json["strange"] == ["a"]
+
+
+def test_an_original_is_read_once(
+    bank: Path, family: Path, monkeypatch: pytest.MonkeyPatch, randes: Callable[..., Result]
+) -> None:
+    read: list[int] = []
+    inner = Watched.read
+
+    def counted(self: Watched, name: str, start: int, out: Raw) -> None:
+        read.append(len(out))
+        inner(self, name, start, out)
+
+    monkeypatch.setattr(Watched, "read", counted)
+    for task in "ab":
+        path = family / f"{task}.safetensors"
+        assert randes("verify", bank, "--against", f"{task}={path}").code == 0
+        assert sum(read) == sum(tensor.nbytes for tensor in load_file(path).values())
+        read.clear()
+
+
+def test_with_json_a_sound_bank_says_nothing_else(
+    bank: Path, randes: Callable[..., Result]
+) -> None:
+    done = randes("verify", bank, "--json")
+    assert done.json["sound"] and done.err == ""
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect"])

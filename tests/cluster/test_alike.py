@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ def test_the_number_of_workers_leaves_no_trace(cluster: Any, folder: Path, worke
     finally:
         cluster.remove_node(node)
     assert everything(many) == everything(packed(folder, ONE, in_shards(5_000), "one.randes"))
+
+
+def test_samples_that_are_read_ahead_are_the_same(cluster: Any, folder: Path) -> None:
+    run = replace(RAY, address=cluster.address)
+    assert run.networked and not RAY.networked and not ONE.networked
+    many = packed(folder, run, in_shards(), "many.randes")
+    assert everything(many) == everything(packed(folder, ONE, in_shards(), "one.randes"))
 
 
 @pytest.mark.parametrize("size", [20_000, None], ids=["shards", "one file"])

@@ -85,11 +85,11 @@ def test_no_range_is_wider_than_what_was_measured() -> None:
         assert min(inside) - 2 * NOISE <= verdict.kept[0] and max(inside) > verdict.kept[1] - 0.01
 
 
-def test_what_others_leave_of_a_cosine_says_nothing_and_factors_are_squared() -> None:
+def test_what_others_leave_of_a_cosine_says_nothing_and_of_factors_nothing_was_measured() -> None:
     assert judge(0.9, decorrelates=False) is UNKNOWN
     assert judge(1.0, decorrelates=False).word == "all"
-    assert judge(0.354, factors=True) is judge(0.354**2)
-    assert judge(-0.5, factors=True) is UNKNOWN
+    assert judge(0.95, factors=True) is judge(-0.5, factors=True) is UNKNOWN
+    assert judge(1.0, factors=True).word == "all"
 
 
 @pytest.mark.parametrize(

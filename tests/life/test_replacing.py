@@ -93,6 +93,9 @@ def test_a_replacement_is_one_commit_that_reads_each_byte_about_once(
     monkeypatch.setattr("randes_cli.files.bank_output.atomic_file", counted)
     report = add(bank, _inputs(folder, {"whole": "half", "new": "sparse"}), run=ONE, replace=True)
     assert commits == [bank]
+    assert report.notes == (
+        "new: no task of this name to replace, so it is added beside the others",
+    )
     sizes = [Path(source(folder, name)).stat().st_size for name in ("whole", "half", "sparse")]
     assert sum(sizes) - 4096 < report.read_bytes < sum(sizes)
     assert [(task.name, task.index) for task in report.after] == [

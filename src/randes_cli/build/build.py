@@ -110,7 +110,8 @@ class Build:
 
         new = [unit for unit in draft.entered if unit not in known]
         if not supposed:
-            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress)
+            ahead = self.run.networked
+            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress, ahead=ahead)
         for unit in new if supposed else ():
             steps.sampled(unit, supposed_spread(draft.coming, unit))
 
@@ -151,22 +152,30 @@ class Build:
 
     def _write(self, path: Place, most: int | None, report: Callable[[Built], R]) -> R:
         """Write the bank to a place, in shards or not."""
+
+        def attempt() -> R:
+            with self._new_bank(path, most) as out:
+                room = header_room(self.draft.candidates(self.steps, self.cells))
+                passes = self.passes(BankWriter(out, room))
+                passes.crew = self.crew and self.crew.afresh()
+                fill(passes, self.phase)
+                check_bytes(passes)
+                manifest, statistics = self.gathered(passes)
+                return report(Built(passes.writer.finish(manifest), manifest, statistics))
+
+        return self.retried(attempt)
+
+    def passes(self, writer: BankWriter) -> Passes:
+        """The passes of one attempt."""
+        return Passes(
+            self.path, self.draft, self.steps, self.base, writer, self.workers, self.progress
+        )
+
+    def retried(self, attempt: Callable[[], R]) -> R:
+        """What an attempt returns once nothing of it was found that calls for another."""
         while True:
             try:
-                with self._new_bank(path, most) as out:
-                    passes = Passes(
-                        self.path,
-                        self.draft,
-                        self.steps,
-                        self.base,
-                        BankWriter(out, header_room(self.draft.candidates(self.steps, self.cells))),
-                        self.workers,
-                        self.progress,
-                    )
-                    passes.crew = self.crew and self.crew.afresh()
-                    fill(passes, self.phase)
-                    check_bytes(passes)
-                    return report(self._finish(passes))
+                return attempt()
             except TooNarrow as retry:
                 self.steps.widen(retry.units)
             except Altered as retry:
@@ -199,7 +208,8 @@ class Build:
 
     # Finishing
 
-    def _finish(self, passes: Passes) -> Built:
+    def gathered(self, passes: Passes) -> tuple[Manifest, Statistics]:
+        """Write what all passes have shown, but for the manifest, which is returned."""
         draft, writer, tally = self.draft, passes.writer, passes.tally
         tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
@@ -216,8 +226,7 @@ class Build:
         else:
             passes.take_over([key for key in draft.kept_statistics() if key not in kept])
         passes.copy_waiting()
-        manifest = with_defaults(manifest, statistics.known)
-        return Built(writer.finish(manifest), manifest, statistics)
+        return with_defaults(manifest, statistics.known), statistics
 
     def _finish_new(self, passes: Passes) -> BaseRecord:
         """Add what a new bank has of its base, and its files; returns the base's record."""
@@ -243,6 +252,7 @@ class Build:
             lengths,
             () if self.supposed else self.steps.exponents(),
             self.progress,
+            ahead=self.run.networked,
         )
 
     def _manifest(self, tally: Tally) -> Manifest:

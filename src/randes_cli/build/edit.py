@@ -6,7 +6,7 @@ until the new one takes its name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -66,6 +66,8 @@ def add(
         check_names([*(TaskInput(task.name, task.source) for task in left), *tasks])
         names_gone = tuple(task.name for task in gone)
         edit.apply(Change(names_gone, checkpoints or {}, forget, tuple(tasks)))
+        if replace:
+            edit.notes = [_not_replaced(edit.old, name) for name in _beside(tasks, names_gone)]
         return edit.report("adding")
 
 
@@ -93,6 +95,17 @@ def remove(
     with _edit(bank, options, run, progress) as edit:
         edit.apply(Change(tuple(names), checkpoints or {}, forget))
         return edit.report("removing")
+
+
+def _beside(tasks: Sequence[TaskInput], gone: Collection[str]) -> list[str]:
+    return [task.name for task in tasks if task.name not in gone]
+
+
+def _not_replaced(bank: BankFile, name: str) -> str:
+    """What is said of a task that a replacement only adds."""
+    near = nearest(name, [task.name for task in bank.manifest.tasks])
+    meant = f" (nearest: {near})" if near else ""
+    return f"{name}: no task of this name to replace{meant}, so it is added beside the others"
 
 
 def _nothing_to_replace(bank: BankFile, name: str) -> MissingError:

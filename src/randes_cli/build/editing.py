@@ -99,6 +99,7 @@ class Edit:
         self.progress = progress
         self.start: Manifest = old.manifest
         self.stored = stored_statistics(old)
+        self.notes: list[str] = []
         self.before = bank_summaries(old, self.stored)
         self.units = list(dict.fromkeys(old.units.values()))
         self.base: Source | None = None
@@ -279,7 +280,7 @@ class Edit:
                 merged=merged,
                 room=room(built.manifest),
                 kept_exactly={one.name: dict(one.fit.exact) for one in self.coming},
-                notes=tuple(twins(built, self.coming, dry_run=options.dry_run)),
+                notes=(*self.notes, *twins(built, self.coming, dry_run=options.dry_run)),
             )
 
         return report(preview(build)) if options.dry_run else build.write(report)

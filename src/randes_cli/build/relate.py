@@ -90,11 +90,14 @@ def relate(
     lengths: Measured,
     units: Iterable[Unit],
     progress: Progress,
+    *,
+    ahead: bool = False,
 ) -> Statistics:
     """The statistics of a bank with the tasks that a draft adds and without those that go.
 
     `stored` are those of its old bank, `cells` what the new Gram matrices cover at the finest;
-    `lengths` are those of the new tasks' deltas, `units` what has or gets a superposition.
+    `lengths` are those of the new tasks' deltas, `units` what has or gets a superposition;
+    `ahead` as in `gather_grams`.
     """
     if len(cells) < len(stored.cells):
         stored = merge_cells(stored, cells)
@@ -106,8 +109,9 @@ def relate(
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
         rows = norm_rows(draft.base.tensors.values())
+        every, first = [*tasks, *draft.coming], len(tasks)
         found, sampled = gather_grams(
-            base, [*tasks, *draft.coming], units, stored.cells, rows, progress, len(tasks)
+            base, every, units, stored.cells, rows, progress, first, ahead=ahead
         )
     exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)

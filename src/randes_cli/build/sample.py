@@ -41,9 +41,14 @@ def gather_spreads(
     units: Sequence[Unit],
     use: Callable[[Unit, Spread], None],
     progress: Progress,
+    *,
+    ahead: bool = False,
 ) -> None:
-    """RMS and peak of the participants' deltas on the step sample of every unit, in order."""
-    far, sums = reads_far(), dict[Unit, _Sums]()
+    """RMS and peak of the participants' deltas on the step sample of every unit, in order.
+
+    `ahead`: reads wait for a network, and several are asked for at a time.
+    """
+    far, sums = ahead or reads_far(), dict[Unit, _Sums]()
 
     def look(one: Unit | list[Spot]) -> tuple[Sequence[Spot], Spreads]:
         if isinstance(one, Unit):
@@ -177,6 +182,8 @@ def gather_grams(
     rows: Sequence[str],
     progress: Progress,
     first: int = 0,
+    *,
+    ahead: bool = False,
 ) -> tuple[F64, F64]:
     """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and transformed.
 
@@ -204,7 +211,7 @@ def gather_grams(
         _add_in_order(made[:, 0], at, plain)
         _add_in_order(made[:, 1], at, transformed * same)
 
-    far = reads_far()
+    far = ahead or reads_far()
     jobs = list(small_lists(_by_type(units), tasks, GRAM_SAMPLE[0], far=far))
     run_in_order(jobs, look, keep, far=far, phase="comparing", progress=progress)
     return made, tails

@@ -12,7 +12,7 @@ from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, plain, print_json, print_lines, progress_bar
 from randes_cli.cli.panels import SPEAKS
-from randes_cli.cli.words import originals, run_options
+from randes_cli.cli.words import check_originals, originals, run_options
 from randes_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def inspect(
         _print_report(found, task, measured=bool(against))
     else:
         _show(found, task, None if sort is None else sort.value, full=full, quiet=quiet)
+    strange = [one.task for one in found.measured if not one.original]
+    check_originals(f"{bank}: measured, but", strange)
 
 
 def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from randes_cli.cli.examples import EXAMPLES
 from randes_cli.files.nearest import nearest
+
+#: What other tools call what a command does.
+_OTHER_WORDS = {
+    "pack": ("create", "build", "make", "compress", "merge", "new", "init"),
+    "unpack": ("extract", "get", "export", "retrieve", "decompress", "restore"),
+    "inspect": ("list", "ls", "info", "show", "describe", "stats"),
+    "add": ("append", "insert", "update"),
+    "remove": ("rm", "delete", "del", "drop"),
+    "verify": ("check", "test", "validate", "fsck"),
+    "push": ("upload", "publish"),
+    "diff": ("compare", "cmp"),
+    "seal": ("quantize", "quantise", "shrink"),
+    "convert": ("shard", "split", "join", "copy"),
+    "evaluate": ("eval", "score", "bench"),
+    "report": ("html",),
+    "plot": ("draw", "chart"),
+    "serve": ("run", "server", "start"),
+}
 
 
 def said(error: Exception, arguments: Sequence[str]) -> str | None:
@@ -22,9 +42,30 @@ def said(error: Exception, arguments: Sequence[str]) -> str | None:
         return _no_choice(parameter, choices, arguments)
     if kind == "BadParameter" and (text := _no_number(parameter, arguments)):
         return text
-    if kind == "UsageError" and "No such command" in show() and "Did you mean" not in show():
-        return f"{show().rstrip('.')} (randes --help lists them)"
-    return str(show())
+    return _words(str(show()), arguments[0]) if kind == "UsageError" else str(show())
+
+
+def _words(text: str, command: str) -> str:
+    """What is wrong with words that are no options."""
+    if "No such command" in text:
+        return _no_command(text, command)
+    return _too_many(text, command) if "unexpected extra argument" in text else text
+
+
+def _no_command(text: str, given: str) -> str:
+    """What is there in place of a command that is not."""
+    meant = next((name for name, words in _OTHER_WORDS.items() if given.lower() in words), None)
+    if meant is not None:
+        return f"No such command {given!r}: randes {meant} does that"
+    return text if "Did you mean" in text else f"{text.rstrip('.')} (randes --help lists them)"
+
+
+def _too_many(text: str, command: str) -> str:
+    """Words that a command has no use for, and a line of those that it takes."""
+    found = re.search(r"\((?!s\))(.*)\)", text)
+    words = found[1] if found else "an argument"
+    example = EXAMPLES.get(command, (f"randes {command} --help",))[-1]
+    return f"{words}: more than {command} takes; say it as: {example}"
 
 
 def _choices(parameter: Any) -> list[str]:

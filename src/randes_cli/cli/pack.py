@@ -84,6 +84,8 @@ def pack(
         after=[text for text in (report.advice, report.saving) if text],
         expect=sentences(report.tasks),
     )
+    if report.refused:  # as the run would end
+        raise typer.Exit(report.refused[0].exit_code)
 
 
 def given(context: typer.Context) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, progress_bar
-from randes_cli.cli.words import originals, run_options
+from randes_cli.cli.words import check_originals, originals, run_options
 
 
 class Kind(str, Enum):
@@ -64,4 +64,12 @@ def plot(
             progress=progress,
         )
     if json:
-        print_json({"picture": made.path, "kind": kind.value, "bytes": made.bytes})
+        print_json(
+            {
+                "picture": made.path,
+                "kind": kind.value,
+                "bytes": made.bytes,
+                "strange": made.strange,
+            }
+        )
+    check_originals(f"{made.path}: written, but", made.strange)

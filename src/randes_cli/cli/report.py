@@ -8,7 +8,7 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, progress_bar
-from randes_cli.cli.words import originals, run_options
+from randes_cli.cli.words import check_originals, originals, run_options
 
 
 def report(
@@ -40,4 +40,5 @@ def report(
             progress=progress,
         )
     if json:
-        print_json({"report": made.path, "bytes": made.bytes})
+        print_json({"report": made.path, "bytes": made.bytes, "strange": made.strange})
+    check_originals(f"{made.path}: written, but", made.strange)

@@ -9,8 +9,8 @@ import typer
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
-from randes_cli.cli.words import originals, run_options
-from randes_cli.errors import BankDamaged, CheckFailed, counted
+from randes_cli.cli.words import check_originals, originals, run_options
+from randes_cli.errors import BankDamaged, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,17 +64,13 @@ def verify(
         _show(report, quiet=quiet)
         if against and not measured:
             say("not measured against the originals: the bank is damaged", quiet=quiet)
-    note(clock.sentence(report.bytes_checked, 0), quiet=quiet)
+    note(clock.sentence(report.bytes_checked, 0), quiet=quiet or json)
     if not report.sound:
         where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
         raise BankDamaged(
             f"{bank}: {counted(len(report.damaged), 'damaged tensor')}{where}; restore a copy"
         )
-    if report.strange:
-        raise CheckFailed(
-            f"{bank}: sound, but --against has other checkpoints than were packed as "
-            f"{', '.join(report.strange)} (their fingerprints differ)"
-        )
+    check_originals(f"{bank}: sound, but", report.strange)
 
 
 def _show(report: VerifyReport, *, quiet: bool) -> None:

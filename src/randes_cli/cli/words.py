@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from randes_cli.errors import UsageError, counted
+from collections.abc import Iterable
+
+from randes_cli.errors import CheckFailed, UsageError, counted
 from randes_cli.specs import OpenOptions, RunOptions
 
 #: Bytes below which nobody wants a file of a shard: the header alone has as many.
@@ -79,3 +81,13 @@ def named_checkpoints(texts: list[str], option: str) -> list[tuple[str, str]]:
             raise UsageError(f"{option} {text!r}: say NAME=CHECKPOINT")
         made.append((name, source))
     return made
+
+
+def check_originals(what: str, strange: Iterable[str]) -> None:
+    """Raise CheckFailed where --against had other checkpoints than were packed as some tasks."""
+    names = ", ".join(strange)
+    if names:
+        raise CheckFailed(
+            f"{what} --against has other checkpoints than were packed as {names} (their "
+            "fingerprints differ)"
+        )

@@ -61,6 +61,16 @@ _ENDS: Mapping[str, re.Pattern[str]] = {
 }
 
 
+#: Statistics of a data set that inputs and actions are normalised by (robotics, time series), and
+#: the modules that hold them.
+_FIGURES = frozenset(
+    ("mean", "std", "stddev", "var", "min", "max", "count", "scale", "offset", "q01", "q99")
+)
+_NORMALISER = re.compile(
+    r"(?:.*\.)?(?:(?:\w+_)?(?:un)?normali[sz]e\w*|\w*scaler|(?:obs|ret|value)_rms|buffer_\w+)(?:\..*)?"
+)
+
+
 def exact_roles(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     """The statistics and constants among tensors, by name, each with what it is."""
     found = ((name, _role(tensor, tensors)) for name, tensor in tensors.items())
@@ -76,7 +86,16 @@ def _role(tensor: TensorInfo, names: Collection[str]) -> str | None:
         return NORM if f"{tensor.name[:-1]}u" in names else None
     if leaf in ("weight", "bias") and _of_frozen_norm(tensor.name, names):
         return CONSTANT
-    return _by_leaf(leaf) or _by_end(".".join(parts[-2:]))
+    found = _by_leaf(leaf) or _by_end(".".join(parts[-2:]))
+    return found or (STATISTICS if _of_data(tensor.name.lower()) else None)
+
+
+def _of_data(name: str) -> bool:
+    """Whether a tensor is a figure of a data set: of a scale, where a table of them says so."""
+    module, _, leaf = name.rpartition(".")
+    if leaf not in _FIGURES or (leaf in ("scale", "offset") and "params_dict" not in module):
+        return False
+    return bool(_NORMALISER.fullmatch(module))
 
 
 def _of_frozen_norm(name: str, names: Collection[str]) -> bool:

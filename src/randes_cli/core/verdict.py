@@ -77,15 +77,14 @@ def judge(
 
     `length`: the delta's beside its base's, where it is known. `decorrelates`: whether the
     transform flips every element by itself or by row and column; what others leave of a cosine was
-    measured to say nothing of accuracy. `factors`: whether factors of low rank were superposed,
-    whose product has about the square of their cosine.
+    measured to say nothing of accuracy. `factors`: whether factors of low rank were superposed, of
+    which no models were measured either: noise in both does more than in one merged delta.
     """
     if cosine >= _ALONE:
         return ALL
-    if not decorrelates:
+    if factors or not decorrelates:
         return UNKNOWN
-    noise = cosine**2 if factors and cosine > 0 else cosine
-    found = next((one for one in BANDS if noise >= one.least), UNKNOWN)
+    found = next((one for one in BANDS if cosine >= one.least), UNKNOWN)
     if found is UNKNOWN or length is None or length <= NEAR:
         return found
     return FAR_OUT if length > FAR or found.far is None else found
@@ -151,7 +150,7 @@ def _sentence(verdict: Verdict, tasks: Sequence[TaskSummary], count: int) -> str
         )
     if verdict.kept is None:
         return f"{text}: no model was measured at such noise, {so}"
-    if _is_long(tasks[0]):
+    if _is_long(tasks[0]) and verdict.far != verdict.kept:
         return f"{text}: {share(verdict.far)} in measured cases with deltas as long"
     text = f"{text}: {share(verdict.kept)} in measured cases"
     if tasks[0].length is not None or verdict.far == verdict.kept:

@@ -24,7 +24,7 @@ from randes_cli.errors import (
 )
 from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
-from randes_cli.files.bank_place import at, refuse_folder
+from randes_cli.files.bank_place import BANK_FIRST, at, refuse_folder
 from randes_cli.files.bank_store import is_sound, open_store
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.guard import unwatch, watch
@@ -117,7 +117,7 @@ class BankFile:
         if kind != FORMAT_NAME:
             if MANIFEST in header.tensors and CHECKS in header.tensors:
                 raise BankDamaged("its header does not say format: randes any more")
-            raise CheckpointError(f"{self.path}: a checkpoint, not a bank (no format: randes)")
+            raise CheckpointError(f"{self.path}: a checkpoint, not a bank ({BANK_FIRST})")
         version = header.metadata.get("version", "")
         if version.isascii() and version.isdigit() and int(version[:9]) > FORMAT_VERSION:
             raise NewerFormat(f"a bank of version {version[:9]}; upgrade randes")

@@ -12,6 +12,8 @@ from randes_cli.files.weight_names import entries, weight_files
 
 E = TypeVar("E", bound=RandesError)
 
+#: What to say where a checkpoint is named in place of a bank.
+BANK_FIRST = "the bank comes first; randes pack makes one"
 #: Names that a line lists.
 _MOST_NAMES = 5
 
@@ -41,5 +43,5 @@ def _folder(path: Path) -> str:
         some = ", ".join(banks[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
         return f"a folder of {counted(len(banks), 'bank')}; name one of them: {some}"
     if weight_files(path):
-        return "the folder of a checkpoint, not a bank (randes pack makes banks)"
+        return f"the folder of a checkpoint, not a bank ({BANK_FIRST})"
     return "a folder, and no bank is in it"

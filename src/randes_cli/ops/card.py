@@ -74,7 +74,7 @@ of all the models' changes to it, from which `randes` gives any of them back.
 
 {_table(report)}
 
-- base: {_code(report.base_source)}, {_size(report.base_bytes)}, {report.base_tensors} tensors
+- base: {_code(report.base_name)}, {_size(report.base_bytes)}, {report.base_tensors} tensors
 - transform: {_code(report.transform)} (shuffle {report.shuffle}, signs {report.signs}), targets \
 {_code(report.targets)}{live}, seed {report.seed}
 {_outside(report)}
@@ -145,7 +145,7 @@ def _outside(report: BankReport) -> str:
         return ""
     return (
         "\nThe base is **not** in the file: to unpack, have it at hand "
-        f"({_code(report.base_source)}, or say `--base PATH`).\n"
+        f"({_code(report.base_name)}, or say `--base PATH`).\n"
     )
 
 

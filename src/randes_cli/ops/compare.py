@@ -12,9 +12,9 @@ from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.core.shuffle import layer_type
-from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.source import Source, read_values
-from randes_cli.plan import Rect, chunks
+from randes_cli.ops.watched import Watched
+from randes_cli.plan import Rect
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions
@@ -60,20 +60,7 @@ def retrieved_and_true(
 
 def content_fingerprint(source: Source, run: RunOptions, *, progress: Progress) -> str:
     """The fingerprint of a checkpoint's content, reading every byte once."""
-    found: dict[tuple[str, int], bytes] = {}
-
-    def work(name: str, number: int, rect: Rect) -> int:
-        raw = _read(source, name, rect)
-        found[name, number] = digest(raw)
-        return len(raw)
-
-    tensors = source.tensors.values()
-    run_chunks(tensors, work, run, phase=f"reading {source.source}", progress=progress)
-    joined = {
-        tensor.name: b"".join(found[tensor.name, n] for n in range(len(chunks(*tensor.matrix))))
-        for tensor in tensors
-    }
-    return fingerprint(source.tensors, joined)
+    return Watched(source).fingerprint(run, progress)
 
 
 def _read(source: Source, name: str, rect: Rect) -> Raw:

@@ -17,7 +17,7 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import all_names
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import BaseStorage, TensorInfo
 from randes_cli.stats.alternatives import alternatives, saving, unsure
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
@@ -108,8 +108,17 @@ class BankReport:
 
     @property
     def ratio_to_base(self) -> float | None:
-        """Bank bytes for each byte of the base; None for a base of no bytes."""
-        return self.bank_bytes / self.base_bytes if self.base_bytes else None
+        """Bank bytes for each byte of the base; None for a base of no bytes, and for adapters.
+
+        What adapters that stay adapters are superposed from is no model, but zeros in their shapes.
+        """
+        known = self.base_bytes and self.base_storage != BaseStorage.zero.value
+        return self.bank_bytes / self.base_bytes if known else None
+
+    @property
+    def base_name(self) -> str:
+        """What to call the base."""
+        return self.base_source or "a base that the adapters do not name"
 
     @property
     def ratio_to_separate(self) -> float | None:

@@ -35,12 +35,14 @@ class Distribution:
         during: the same two as they meet in retrieval; empty where not known.
         within: two layers of one type of one model; empty without the originals.
         measured: whether it comes from checkpoints rather than stored statistics.
+        strange: tasks whose checkpoint is not the one that was packed, by its fingerprint.
     """
 
     across: tuple[float, ...]
     during: tuple[float, ...]
     within: tuple[float, ...]
     measured: bool
+    strange: tuple[str, ...] = ()
 
 
 def _pairs(gram: F64) -> list[float]:
@@ -97,11 +99,11 @@ def measured_distribution(
             total=sum(tensors[n].nbytes for names in groups for n in names) * len(tasks),
             progress=progress,
         )
+        strange = tuple(one.task.name for one in tasks if not one.is_packed(run, progress))
     across = sorted(value for pair in found for value in pair[0])
     within = sorted(value for pair in found for value in pair[1])
-    return Distribution(
-        tuple(across), stored_distribution(bank).during, tuple(within), measured=True
-    )
+    during = stored_distribution(bank).during
+    return Distribution(tuple(across), during, tuple(within), measured=True, strange=strange)
 
 
 def _compare(

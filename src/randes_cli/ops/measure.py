@@ -15,7 +15,7 @@ from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.limits import StrPath
-from randes_cli.ops.compare import content_fingerprint, retrieved_and_true
+from randes_cli.ops.compare import retrieved_and_true
 from randes_cli.ops.originals import Original, Originals, open_originals
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
@@ -105,8 +105,8 @@ def _measure_task(
         progress=progress,
     )
     _refuse_unlike(retrieval, unlike)
-    same = content_fingerprint(checkpoint, run, progress=progress) == task.fingerprint
-    return replace(_task_check(bank, retrieval, found), original=same)
+    check = _task_check(bank, retrieval, found)
+    return replace(check, original=original.is_packed(run, progress))
 
 
 def _same_bytes(retrieval: Retrieval, original: Source, kernel: Kernel, piece: Piece) -> bool:

@@ -18,9 +18,11 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source, read_values
 from randes_cli.fit import resized
 from randes_cli.limits import StrPath, as_source
+from randes_cli.ops.watched import Watched
 from randes_cli.plan import Rect
 from randes_cli.read.task_tensors import TaskTensors
-from randes_cli.specs import FLOAT_DTYPES, OpenOptions
+from randes_cli.specs import FLOAT_DTYPES, OpenOptions, RunOptions
+from randes_cli.workers import Progress
 
 #: Checkpoints by task.
 Originals = Mapping[str, StrPath]
@@ -31,7 +33,11 @@ class Original:
     """A task's record and the checkpoint that it was packed from."""
 
     task: TaskRecord
-    checkpoint: Source
+    checkpoint: Watched
+
+    def is_packed(self, run: RunOptions, progress: Progress) -> bool:
+        """Whether it is the one that was packed, by its fingerprint; reads what was not read."""
+        return self.checkpoint.fingerprint(run, progress) == self.task.fingerprint
 
     def delta(self, base: Source | None, name: str, rect: Rect) -> F32 | None:
         """Θ_i − Θ_0 on a rectangle, zeros past a shorter task's rows; None where it has none."""
@@ -71,7 +77,7 @@ def open_originals(
             task = bank.task(name)
             leave = OpenOptions(allow_pickle=allow_pickle).recorded(task.pickle)
             opened = reopen(stack, name, as_source(source), bank_source(bank, base), leave)
-            checkpoint = opened.source
+            checkpoint = Watched(opened.source)
             if checkpoint.tensors != TaskTensors(bank, task).tensors:
                 raise MismatchError(f"{source}: has other tensors than task {name}")
             made.append(Original(task, checkpoint))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,11 +58,16 @@ class InterferenceRow:
 
 @dataclass(frozen=True, slots=True)
 class TaskInterference:
-    """One task measured against its original: all of it, and by type or layer."""
+    """One task measured against its original: all of it, and by type or layer.
+
+    Attributes:
+        original: whether the checkpoint is the one that was packed, by its fingerprint.
+    """
 
     task: str
     whole: InterferenceRow
     rows: tuple[InterferenceRow, ...]
+    original: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,8 @@ def interference(
             retrieval = Retrieval(bank, opened, one.task, coefficient=1.0, run=run)
             measure = _Measure(retrieval, opened, one.checkpoint)
             found = _run(measure, progress)
-            made.append(_task(cut, retrieval, by, found))
+            same = one.is_packed(run, progress)
+            made.append(replace(_task(cut, retrieval, by, found), original=same))
         return tuple(made)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -194,6 +195,11 @@ class RunOptions:
     allow_pickle: bool = False
     engine: str = "threads"
     address: str | None = None
+
+    @property
+    def networked(self) -> bool:
+        """Whether other machines work too, on storage that all of them share: its reads wait."""
+        return self.engine == "ray" and bool(self.address or os.environ.get("RAY_ADDRESS"))
 
     def __post_init__(self) -> None:
         Limit(0, 2**31 - 1).check("--threads", self.threads)

@@ -28,10 +28,14 @@ PICTURES = ("cosine", "layers", "distribution", "size", "lambda")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that was written, and its size in bytes."""
+    """A file that was written, and its size in bytes.
+
+    `strange` are tasks whose checkpoint, given with `against`, is not the one that was packed.
+    """
 
     path: str
     bytes: int
+    strange: tuple[str, ...] = ()
 
 
 @one_command()
@@ -59,7 +63,7 @@ def report(
         found = _distribution(file, against, base, run, progress)
         layers = describe(file, by="layer").rows
         page = report_page(PageData(describe(file), layers, lambda_curves(file), found))
-    return _write(path, page.encode(), force)
+    return _write(path, page.encode(), force, found)
 
 
 @one_command()
@@ -90,8 +94,11 @@ def plot(
         raise UsageError("--against serves --kind distribution only")
     path = _target(bank, out, against, base, force)
     with open_bank(as_source(bank)) as file:
-        make = _figure(file, kind, lambda: _distribution(file, against, base, run, progress))
-    return _write(path, render(make, suffix), force)
+        found = None
+        if kind == "distribution":
+            found = _distribution(file, against, base, run, progress)
+        make = _figure(file, kind, found)
+    return _write(path, render(make, suffix), force, found)
 
 
 def _target(
@@ -104,9 +111,9 @@ def _target(
     return path
 
 
-def _write(path: Place, data: bytes, force: bool) -> Written:
+def _write(path: Place, data: bytes, force: bool, found: Distribution | None) -> Written:
     write_whole(path, data, force=force)
-    return Written(str(path), len(data))
+    return Written(str(path), len(data), () if found is None else found.strange)
 
 
 def _distribution(
@@ -125,17 +132,14 @@ def _distribution(
     return measured_distribution(file, against, how, base=base, progress=progress)
 
 
-def _figure(
-    file: BankFile, kind: str, distribution: Callable[[], Distribution]
-) -> Callable[[], Any]:
+def _figure(file: BankFile, kind: str, found: Distribution | None) -> Callable[[], Any]:
     """A function that draws; what it draws has been read."""
     from randes_cli.core.verdict import sentences
     from randes_cli.ops.describe import describe
     from randes_cli.stats.curves import lambda_curves
     from randes_cli.views import figures
 
-    if kind == "distribution":
-        found = distribution()
+    if found is not None:
         return lambda: figures.distribution_figure(found)
     report = describe(file)
     if kind == "lambda":

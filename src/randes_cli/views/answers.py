@@ -59,9 +59,11 @@ def _task(task: TaskSummary) -> TaskAnswer:
 def _what(report: BankReport) -> str:
     count = len(report.tasks)
     models = "No models are left" if not count else "One model" if count == 1 else f"{count} models"
-    size = f"{human(report.bank_bytes)}: {times(report.ratio_to_base, 2)} the base"
+    size = human(report.bank_bytes)
+    if report.ratio_to_base is not None:
+        size += f": {times(report.ratio_to_base, 2)} the base"
     apart = f", in place of {human(report.separate_bytes)} of checkpoints" if count else ""
-    return f"{models} of {printable(report.base_source)} in {size}{apart}."
+    return f"{models} of {printable(report.base_name)} in {size}{apart}."
 
 
 def _steps(report: BankReport, curves: Curves) -> list[Step]:

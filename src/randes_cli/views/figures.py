@@ -202,7 +202,8 @@ def size_figure(report: BankReport) -> Figure:
     figure, axes = subplots(10 if both else 5, 4.2, 1 + both)
     panels.sizes(axes[0], report)
     axes[0].set_title(
-        f"{times(report.ratio_to_separate, 2)} separate, {times(report.ratio_to_base, 2)} base"
+        f"{times(report.ratio_to_separate, 2)} separate"
+        + (f", {times(report.ratio_to_base, 2)} base" if report.ratio_to_base else "")
     )
     if both:
         panels.choices(axes[1], report.alternatives)

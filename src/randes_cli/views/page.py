@@ -76,7 +76,7 @@ def _cards(report: BankReport) -> list[dict[str, str]]:
         (times(report.ratio_to_separate, 3), "separate checkpoints"),
         (str(len(report.tasks)), "task" if len(report.tasks) == 1 else "tasks"),
     ]
-    return [{"value": value, "name": name} for value, name in cards]
+    return [{"value": value, "name": name} for value, name in cards if value != "-"]
 
 
 def _facts(report: BankReport) -> list[tuple[str, str]]:
@@ -86,8 +86,7 @@ def _facts(report: BankReport) -> list[tuple[str, str]]:
     pairs = [
         (
             "base",
-            f"{report.base_source} ({counted(report.base_tensors, 'tensor')}, "
-            f"{report.base_storage})",
+            f"{report.base_name} ({counted(report.base_tensors, 'tensor')}, {report.base_storage})",
         ),
         ("content", report.base_fingerprint),
         (

@@ -66,12 +66,13 @@ def _groups(report: BankReport) -> list[tuple[str, str]]:
 def _header(report: BankReport, width: int) -> list[Text]:
     count = len(report.tasks)
     where = {"embed": "inside", "reference": "outside the bank", "zero": "all zeros"}
-    size = human(report.bank_bytes)
+    size, ratio = human(report.bank_bytes), report.ratio_to_base
+    beside = "" if ratio is None else f"{times(ratio, 2)} the base, "
     name = shorten(report.bank, width - len(size) - 2)
     pairs = [
         (
             "base",
-            f"{report.base_source} · {counted(report.base_tensors, 'tensor')} · "
+            f"{report.base_name} · {counted(report.base_tensors, 'tensor')} · "
             f"{human(report.base_bytes)}, {where.get(report.base_storage, report.base_storage)}",
         ),
         ("tasks", f"{count} · {human(report.separate_bytes)} as separate checkpoints"),
@@ -84,8 +85,7 @@ def _header(report: BankReport, width: int) -> list[Text]:
         ),
         (
             "ratio",
-            f"{times(report.ratio_to_base, 2)} the base, {times(report.ratio_to_separate, 3)} the "
-            "separate checkpoints",
+            f"{beside}{times(report.ratio_to_separate, 3)} the separate checkpoints",
         ),
     ]
     if report.forgotten:

@@ -69,9 +69,11 @@ def _kept_exactly(tensors: dict[str, str]) -> list[str]:
 def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Text]:
     """What was packed, or would be."""
     verb = "would take" if report.dry_run else "takes"
-    ratio = report.bank_bytes / max(1, report.base_bytes)
+    ratio = f"{report.bank_bytes / max(1, report.base_bytes):.2f} × the base, "
+    if report.adapters == "kept":
+        ratio = ""  # their base is zeros in the shapes of factors
     rest = (
-        f" {verb} {human(report.bank_bytes)}: {ratio:.2f} × the base, "
+        f" {verb} {human(report.bank_bytes)}: {ratio}"
         f"{report.bank_bytes / max(1, report.separate_bytes):.2f} × the "
         f"{_checkpoints(len(report.tasks))}"
     )
