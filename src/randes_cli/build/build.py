@@ -7,7 +7,7 @@ integers, and one commit puts it in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -21,8 +21,9 @@ from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import relate
-from randes_cli.build.sample import gather_spreads, supposed_spread
+from randes_cli.build.sample import Spread, gather_spreads, supposed_spread
 from randes_cli.build.shard_tasks import Recipe
+from randes_cli.build.stand_ins import stand_ins
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
@@ -38,7 +39,7 @@ from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
-from randes_cli.plan import tensor_bytes
+from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.forgotten import remembered
@@ -94,14 +95,16 @@ class Build:
         count = len(draft.start.tasks) + len(draft.coming)
         self.cells = choose_cells(draft.units, tensors, count)
         self.supposed = False
+        self.stands: Mapping[Unit, Unit] = {}
         self.stored = stored or empty_statistics(tensors, self.cells)
 
     # Choosing steps
 
-    def sample(self, *, supposed: bool = False) -> None:
+    def sample(self, *, supposed: bool = False, few: bool = False) -> None:
         """Sample the units that enter the bank, or come back to it.
 
-        With `supposed` their data are not at hand: all tasks are taken to be alike.
+        With `supposed` their data are not at hand: all tasks are taken to be alike. With `few` a
+        bank is only looked at ahead: where there are very many deltas, see `stand_ins`.
         """
         draft, steps = self.draft, self.steps
         self.supposed = supposed
@@ -110,11 +113,14 @@ class Build:
         known = set(standing)
 
         new = [unit for unit in draft.entered if unit not in known]
-        if not supposed:
-            ahead = self.run.networked
-            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress, ahead=ahead)
-        for unit in new if supposed else ():
-            steps.sampled(unit, supposed_spread(draft.coming, unit))
+        self.stands = stand_ins(new, draft.coming) if few and not supposed else {}
+        looked = [] if supposed else [unit for unit in new if unit not in self.stands]
+        found: dict[Unit, Spread] = {}
+        ahead, use = self.run.networked, found.__setitem__
+        gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
+        for unit in new:
+            spread = found.get(self.stands.get(unit, unit))
+            steps.sampled(unit, spread or supposed_spread(draft.coming, unit))
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
@@ -153,22 +159,30 @@ class Build:
 
     def _write(self, path: Place, most: int | None, report: Callable[[Built], R]) -> R:
         """Write the bank to a place, in shards or not."""
+
+        def attempt() -> R:
+            with self._new_bank(path, most) as out:
+                room = header_room(self.draft.candidates(self.steps, self.cells))
+                passes = self.passes(BankWriter(out, room))
+                passes.crew = self.crew and self.crew.afresh()
+                fill(passes, self.phase)
+                check_bytes(passes)
+                manifest, statistics = self.gathered(passes)
+                return report(Built(passes.writer.finish(manifest), manifest, statistics))
+
+        return self.retried(attempt)
+
+    def passes(self, writer: BankWriter) -> Passes:
+        """The passes of one attempt."""
+        return Passes(
+            self.path, self.draft, self.steps, self.base, writer, self.workers, self.progress
+        )
+
+    def retried(self, attempt: Callable[[], R]) -> R:
+        """What an attempt returns once nothing of it was found that calls for another."""
         while True:
             try:
-                with self._new_bank(path, most) as out:
-                    passes = Passes(
-                        self.path,
-                        self.draft,
-                        self.steps,
-                        self.base,
-                        BankWriter(out, header_room(self.draft.candidates(self.steps, self.cells))),
-                        self.workers,
-                        self.progress,
-                    )
-                    passes.crew = self.crew and self.crew.afresh()
-                    fill(passes, self.phase)
-                    check_bytes(passes)
-                    return report(self._finish(passes))
+                return attempt()
             except TooNarrow as retry:
                 self.steps.widen(retry.units)
             except Altered as retry:
@@ -201,7 +215,8 @@ class Build:
 
     # Finishing
 
-    def _finish(self, passes: Passes) -> Built:
+    def gathered(self, passes: Passes) -> tuple[Manifest, Statistics]:
+        """Write what all passes have shown, but for the manifest, which is returned."""
         draft, writer, tally = self.draft, passes.writer, passes.tally
         tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
@@ -218,8 +233,7 @@ class Build:
         else:
             passes.take_over([key for key in draft.kept_statistics() if key not in kept])
         passes.copy_waiting()
-        manifest = with_defaults(manifest, statistics.known)
-        return Built(writer.finish(manifest), manifest, statistics)
+        return with_defaults(manifest, statistics.known), statistics
 
     def _finish_new(self, passes: Passes) -> BaseRecord:
         """Add what a new bank has of its base, and its files; returns the base's record."""
@@ -245,6 +259,7 @@ class Build:
             lengths,
             () if self.supposed else self.steps.exponents(),
             self.progress,
+            stands=self.stands,
             ahead=self.run.networked,
         )
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.core.agreement import Agreement
-from randes_cli.core.arrays import F16, I64, Raw
+from randes_cli.core.arrays import F16, F64, I64
 from randes_cli.core.codes import fit_scales
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
 from randes_cli.core.share import Share
 from randes_cli.files.bank import BankFile
+from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import sum_key
 from randes_cli.files.digests import digest
 from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.stats.lengths import norm_rows
 from randes_cli.workers import Progress, run_jobs, thread_count
 
 J = TypeVar("J")
@@ -73,6 +75,76 @@ def scale_bytes(rows: F16, columns: F16) -> bytes:
     return np.concatenate([rows, columns]).astype("<f2").tobytes()
 
 
+#: Elements that are cut at once: they make whole chunks of codes, as many as these have bits.
+SPAN = 8 * CHUNK_ELEMENTS
+#: Sums of squares by row, and by residue of rows and column of the share.
+Squares: TypeAlias = tuple[I64, I64]
+
+
+def no_squares(share: Share) -> Squares:
+    """Those of no element."""
+    return np.zeros(share.rows, np.int64), np.zeros((share.every, share.shape[1]), np.int64)
+
+
+def add_to(squares: Squares, units: Units, start: int, lock: threading.Lock) -> None:
+    """Add the squares of stored elements `start` and on to those of their rows and columns."""
+    along, table = squares
+    cols = table.shape[1]
+    first, last = start // cols, -(-(start + len(units)) // cols)
+    ours = np.zeros(last - first, np.int64), np.zeros_like(table)
+    add_squares(units, start, *ours)
+    with lock:
+        along[first:last] += ours[0]
+        table += ours[1]
+
+
+def fitted_to(squares: Squares, share: Share, bits: int) -> tuple[F16, F16]:
+    """The scales of rows and columns."""
+    along, table = squares
+    return fit_scales(along, share.columns(table), bits, share)
+
+
+def write_codes(
+    sink: TensorSink, key: str, start: int, bits: int, pieces: Iterable[Units], scales: Scales
+) -> Agreement:
+    """Cut and write a span: consecutive pieces, of multiples of eight elements but for the last.
+
+    Returns how they agree with what their codes are read as.
+    """
+    near, made, place = Agreement(), [], start
+    for units in pieces:
+        codes, found = cut(units, place, bits, scales)
+        near = near.joined(found)
+        made.append(codes)
+        place += len(units)
+    whole = np.concatenate(made)
+    sink.write(key, start // 8 * bits, whole)
+    first = start // SPAN * bits
+    for at in range(0, len(whole), CHUNK_ELEMENTS):
+        value = digest(whole[at : at + CHUNK_ELEMENTS])
+        sink.set_digest(key, first + at // CHUNK_ELEMENTS, value)
+    return near
+
+
+def moments_of(
+    base: Mapping[str, TensorInfo],
+    steps: Mapping[str, int],
+    groups: Iterable[int],
+    found: Iterable[tuple[Sum, Agreement, int]],
+) -> dict[int, F64]:
+    """What became of each group's superpositions, as ``stats/sealed/<group>`` has it.
+
+    `found` are agreements, and the part that their values count in.
+    """
+    rows = norm_rows(base.values())
+    row = {name: n for n, name in enumerate(rows)}
+    made = {group: np.zeros(cut_shape(len(rows))) for group in groups}
+    for one, agreement, part in found:
+        name = one.tensor.name
+        made[one.group][:, row[name]] = agreement.moments(steps[name], part)
+    return made
+
+
 class Cutting:
     """Superpositions of a bank that are cut to `bits`.
 
@@ -86,7 +158,7 @@ class Cutting:
         self.old, self.sums, self.bits, self.progress = old, sums, bits, progress
         self.run = run
         self.threads = thread_count(run.threads, old.manifest.base.tensors.values())
-        self.squares: dict[str, tuple[I64, I64]] = {}
+        self.squares: dict[str, Squares] = {}
         self.scales: dict[str, Scales] = {}
         self.agreement: dict[str, Agreement] = {}
         self.lock = threading.Lock()
@@ -107,8 +179,7 @@ class Cutting:
     def begin(self) -> None:
         """No element has been seen yet."""
         for one in self.sums:
-            table = np.zeros((one.share.every, one.share.shape[1]), np.int64)
-            self.squares[one.key] = np.zeros(one.share.rows, np.int64), table
+            self.squares[one.key] = no_squares(one.share)
 
     def add_up(self, runs: Iterable[Run]) -> None:
         """Add the squares of elements to those of their rows and columns."""
@@ -131,19 +202,11 @@ class Cutting:
         self.agreement[one.key] = Agreement()
 
     def fitted(self, one: Sum) -> tuple[F16, F16]:
-        along, table = self.squares[one.key]
-        return fit_scales(along, one.share.columns(table), self.bits, one.share)
+        return fitted_to(self.squares[one.key], one.share, self.bits)
 
     def _measure_chunk(self, one: Sum, number: int, rect: Rect) -> int:
         """Add the squares of a chunk's elements to those of its rows and columns."""
-        along, table = self.squares[one.key]
-        cols = one.share.shape[1]
-        first, last = rect.start // cols, -(-(rect.start + rect.elements) // cols)
-        ours = np.zeros(last - first, np.int64), np.zeros_like(table)
-        add_squares(self._units(one, number, rect), rect.start, *ours)
-        with self.lock:
-            along[first:last] += ours[0]
-            table += ours[1]
+        add_to(self.squares[one.key], self._units(one, number, rect), rect.start, self.lock)
         return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
 
     def _units(self, one: Sum, number: int, rect: Rect) -> Units:
@@ -159,40 +222,24 @@ class Cutting:
     # Second pass: codes
 
     def cut(self, writer: TensorSink, only: Span = WHOLE) -> None:
-        """Jobs of 2^23 elements make whole chunks of codes, `bits` of them each; `only` these."""
-        span = 8 * CHUNK_ELEMENTS
+        """Write the codes of all elements, a job for each span of them; `only` these chunks."""
         jobs = [
             (one, start)
             for one in self.sums
-            for start in range(0, one.elements, span)
-            if only.holds(start // span * self.bits)
+            for start in range(0, one.elements, SPAN)
+            if only.holds(start // SPAN * self.bits)
         ]
 
         def work(job: tuple[Sum, int]) -> int:
             one, start = job
-            count = min(span, one.elements - start)
-            codes = np.concatenate(self._codes(one, start, count))
-            writer.write(one.key, start // 8 * self.bits, codes)
-            first = start // span * self.bits
-            for place in range(0, len(codes), CHUNK_ELEMENTS):
-                value = digest(codes[place : place + CHUNK_ELEMENTS])
-                writer.set_digest(one.key, first + place // CHUNK_ELEMENTS, value)
+            count = min(SPAN, one.elements - start)
+            pieces = _in_eights(self._span(one, start, count))
+            near = write_codes(writer, one.key, start, self.bits, pieces, self.scales[one.key])
+            with self.lock:
+                self.agreement[one.key] = self.agreement[one.key].joined(near)
             return count * ITEM_SIZE[self.old.info(one.key).dtype]
 
         self._parallel(jobs, work, "sealing", self.nbytes)
-
-    def _codes(self, one: Sum, start: int, count: int) -> list[Raw]:
-        """The codes of elements `start` (a multiple of eight) and on."""
-        scales, near = self.scales[one.key], Agreement()
-        made, place = [], start
-        for units in _in_eights(self._span(one, start, count)):
-            codes, found = cut(units, place, self.bits, scales)
-            near = near.joined(found)
-            made.append(codes)
-            place += len(units)
-        with self.lock:
-            self.agreement[one.key] = self.agreement[one.key].joined(near)
-        return made
 
     def _span(self, one: Sum, start: int, count: int) -> Iterator[Units]:
         """Elements `start` to `start + count` of a live superposition, in consecutive pieces.

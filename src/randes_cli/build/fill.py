@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from randes_cli.build.exact import Exact
 from randes_cli.build.passes import Passes
 from randes_cli.build.tally import Tally
@@ -32,9 +34,9 @@ def fill(passes: Passes, phase: str) -> None:
     exact = [one.only_read() if one.twin else one for one in draft.exact]
     passes.run(
         draft.units if draft.old is None else _changing(passes),
-        [*exact, *_base_outside_units(passes), *_only_read(passes)],
+        [*exact, *base_outside(passes, draft.units), *_only_read(passes)],
         phase,
-        write_base=_embeds(passes),
+        write_base=embeds(passes),
     )
     passes.settle()
     _add_late(passes)
@@ -54,7 +56,7 @@ def _may_be_late(passes: Passes) -> bool:
     return looked_through or any(one.twin for one in draft.exact)
 
 
-def _embeds(passes: Passes) -> bool:
+def embeds(passes: Passes) -> bool:
     """Whether a base is written into the bank."""
     draft = passes.draft
     return draft.old is None and draft.start.base.storage is BaseStorage.embed
@@ -98,16 +100,16 @@ def _changing(passes: Passes) -> list[Unit]:
     ]
 
 
-def _base_outside_units(passes: Passes) -> list[Exact]:
-    """Reads (and writes) of a new bank's base tensors that no job reads."""
+def base_outside(passes: Passes, units: Iterable[Unit]) -> list[Exact]:
+    """Reads (and writes) of a new bank's base tensors that no job of these units reads."""
     base, draft = passes.base, passes.draft
     if draft.old is not None or base is None:
         return []
-    written = _embeds(passes)
+    written, read = embeds(passes), {name for unit in units for name in unit.names}
     return [
         Exact(base, name, base_key(name) if written else None, "base")
         for name in base.tensors
-        if name not in draft.unit_of
+        if name not in read
     ]
 
 
@@ -132,7 +134,7 @@ def _add_late(passes: Passes) -> None:
         for unit in late:
             if group in draft.entered[unit]:
                 _place_sum(passes, group, unit)
-    differ = [one for one in draft.exact if one.twin and _differs(tally, one)]
+    differ = [one for one in draft.exact if one.twin and differs(tally, one)]
     for one in differ:
         passes.writer.place(one.kept)
     if late or differ:
@@ -140,7 +142,7 @@ def _add_late(passes: Passes) -> None:
         passes.settle()
 
 
-def _differs(tally: Tally, one: Exact) -> bool:
+def differs(tally: Tally, one: Exact) -> bool:
     return isinstance(one.owner, int) and one.name in tally.changed.get(one.owner, ())
 
 

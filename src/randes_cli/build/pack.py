@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from randes_cli.build.build import Build, Built
+from randes_cli.build.direct import write_sealed
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit
 from randes_cli.build.pack_draft import pack_draft, pack_recipe
-from randes_cli.build.pack_report import as_sealed, pack_report, tried_choice
+from randes_cli.build.pack_report import as_sealed, pack_report, sealed_report, tried_choice
 from randes_cli.build.preview import preview
 from randes_cli.build.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
 from randes_cli.cluster import Cluster
-from randes_cli.core.quality import Kept
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_target, in_use, passing_name
+from randes_cli.files.atomic import check_target, in_use
 from randes_cli.files.bank_output import passing_bank
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, as_place
@@ -38,8 +38,6 @@ from randes_cli.stats.alternatives import (
     parse_limit,
     smallest_keeping,
 )
-from randes_cli.stats.frontier import resized
-from randes_cli.stats.summaries import mean_cosine
 from randes_cli.workers import Progress, no_progress
 
 
@@ -159,43 +157,48 @@ def _packed(order: _Order) -> PackReport:
             _check_sealable(inputs, cut)
         stack.enter_context(_finite(inputs.base.source))
         if order.dry_run:
-            build = _build(order, inputs, out)
+            build = _build(order, inputs, out, ahead=True)
             return pack_report(inputs, build, preview(build, cut), cut, dry_run=True)
         check_target(out, force=order.force)  # now that its inputs are known
         if cut is None:
             return _written(order, inputs, out)
-        if run.engine == "ray":
-            stack.enter_context(Cluster(run))  # one for both steps
-        with (passing_bank if run.engine == "ray" else passing_name)(out) as live:
-            report = _written(order, inputs, live)
-            with in_use(live):
-                sealed = seal_locked(
-                    live,
-                    out,
-                    cut,
-                    run,
-                    force=order.force,
-                    most=order.options.max_shard_size,
-                    limit=order.limit,
-                    progress=order.progress,
-                )
-            return replace(
-                report,
-                bank=str(out),
-                bank_bytes=sealed.bytes_after,
-                tasks=as_sealed(report.tasks, sealed.after),
-                alternatives=resized(
-                    report.alternatives,
-                    sealed.bytes_after,
-                    sealed.kept and Kept(*sealed.kept),
-                    mean_cosine(sealed.after),
-                ),
+        return (_cut_on_cluster if run.engine == "ray" else _cut)(order, inputs, cut)
+
+
+def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
+    """Write a bank whose sums are cut as soon as each is complete."""
+    build = _build(order, inputs, order.out, ahead=False)
+
+    def report(live: Built, sealed: Built) -> PackReport:
+        check_limit(sealed.bytes, order.limit)
+        return sealed_report(inputs, build, live, sealed, bits)
+
+    return write_sealed(build, bits, report)
+
+
+def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
+    """Have the workers of a cluster write a live bank in shards, and then cut its sums."""
+    out, run = order.out, order.run
+    with Cluster(run), passing_bank(out) as live:  # one for both steps
+        report = _written(order, inputs, live)
+        with in_use(live):
+            sealed = seal_locked(
+                live,
+                out,
+                bits,
+                run,
+                force=order.force,
+                most=order.options.max_shard_size,
+                limit=order.limit,
+                progress=order.progress,
             )
+        made = as_sealed(report, sealed.bytes_after, sealed.after, sealed.kept)
+        return replace(made, bank=str(out))
 
 
 def _written(order: _Order, inputs: Inputs, path: Place) -> PackReport:
     """Write a live bank, and report it as it is or will be cut."""
-    build = _build(order, inputs, path)
+    build = _build(order, inputs, path, ahead=False)
     build.recipe = pack_recipe(order.base, order.tasks, order.live)
     if order.cut is not None:
         build.most, build.passing = 0, True
@@ -217,8 +220,11 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
         )
 
 
-def _build(order: _Order, inputs: Inputs, path: Place) -> Build:
-    """The build of a new bank, its steps chosen: it adds every task to an empty one."""
+def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
+    """The build of a new bank, its steps chosen: it adds every task to an empty one.
+
+    `ahead`: it is only looked at, and not written.
+    """
     options = order.live
     draft = pack_draft(inputs, order.out, options)
     steps = Steps(
@@ -238,7 +244,7 @@ def _build(order: _Order, inputs: Inputs, path: Place) -> Build:
         most=options.max_shard_size,
         home=order.out,
     )
-    build.sample(supposed=inputs.away)
+    build.sample(supposed=inputs.away, few=ahead)
     return build
 
 
@@ -250,7 +256,7 @@ def _tried(order: _Order, one: Alternative) -> Alternative:
             stack, order.base, order.tasks, order.live, keep_going=several, fetch=False
         )
         stack.enter_context(_finite(inputs.base.source))
-        build = _build(order, inputs, order.out)
+        build = _build(order, inputs, order.out, ahead=True)
         return tried_choice(one, preview(build, order.cut), order.cut)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from randes_cli.build.build import Build, Built
@@ -11,9 +11,10 @@ from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.preview import sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.sizes import Sizes
+from randes_cli.build.stand_ins import stand_in_note
 from randes_cli.build.twins import twins
 from randes_cli.core.prediction import Lengths, moments
-from randes_cli.core.quality import mean_kept, noise_of
+from randes_cli.core.quality import Kept, mean_kept, noise_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.shared import whole_of
@@ -23,10 +24,18 @@ from randes_cli.specs import BaseStorage, Transform
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
-from randes_cli.stats.frontier import Outline, frontier, group_choices, marked, present, weigh_all
+from randes_cli.stats.frontier import (
+    Outline,
+    frontier,
+    group_choices,
+    marked,
+    present,
+    resized,
+    weigh_all,
+)
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.room import room
-from randes_cli.stats.summaries import mean_cosine, predictable, summaries
+from randes_cli.stats.summaries import kept_on_average, mean_cosine, predictable, summaries
 
 
 def pack_report(
@@ -70,7 +79,7 @@ def pack_report(
             for participant, one in zip(build.draft.coming, predicted, strict=True)
         ),
         kept_exactly={p.name: dict(p.fit.exact) for p in build.draft.coming},
-        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *alike),
+        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *_few(build), *alike),
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
@@ -101,11 +110,14 @@ def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
 
 
 def as_sealed(
-    packed: Sequence[TaskSummary], sealed: Iterable[TaskSummary]
-) -> tuple[TaskSummary, ...]:
-    """The tasks of a bank that was packed and then sealed, as measured while it was."""
-    read = {task.index: task for task in packed}
-    return tuple(
+    report: PackReport,
+    size: int,
+    after: Sequence[TaskSummary],
+    kept: tuple[float, float, float] | None,
+) -> PackReport:
+    """The report of a bank that was packed and then sealed, as its tasks were measured then."""
+    read = {task.index: task for task in report.tasks}
+    tasks = tuple(
         replace(
             task,
             read_bytes=read[task.index].read_bytes,
@@ -113,8 +125,29 @@ def as_sealed(
             left_out=read[task.index].left_out,
             notes=read[task.index].notes,
         )
-        for task in sealed
+        for task in after
     )
+    whole = resized(report.alternatives, size, kept and Kept(*kept), mean_cosine(after))
+    return replace(report, bank_bytes=size, tasks=tasks, alternatives=whole)
+
+
+def sealed_report(
+    inputs: Inputs, build: Build, live: Built, sealed: Built, bits: int
+) -> PackReport:
+    """The report of a bank that was sealed as it was packed: its tasks as measured while it was.
+
+    What else it could be is predicted from the bank as it would be live.
+    """
+    report = pack_report(inputs, build, live, bits, dry_run=False)
+    base = None if reads_far() else build.draft.base
+    beside = lengths_beside(sealed.manifest, sealed.statistics, base)
+    after = summaries(sealed.manifest, sealed.statistics, beside)
+    kept = kept_on_average(sealed.manifest, sealed.statistics.known)
+    return as_sealed(report, sealed.bytes, after, kept)
+
+
+def _few(build: Build) -> list[str]:
+    return stand_in_note(build.stands, build.draft.units)
 
 
 def _targets_note(transform: Transform) -> list[str]:

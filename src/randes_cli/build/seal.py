@@ -13,11 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from randes_cli.build.convert import joined
 from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors, place_copies
-from randes_cli.build.cutting import Cutting, Sum, scale_bytes, sums_of
+from randes_cli.build.cutting import Cutting, Sum, moments_of, scale_bytes, sums_of
 from randes_cli.build.layout import bank_size, check_limit
 from randes_cli.build.seal_crew import SealCrew
 from randes_cli.cluster import Cluster
@@ -264,15 +262,10 @@ class _Sealing:
 
     def _moments(self) -> dict[int, F64]:
         """What became of each group's superpositions, as ``stats/sealed/<group>`` has it."""
-        rows = norm_rows(self.old.manifest.base.tensors.values())
-        row, steps = {name: n for n, name in enumerate(rows)}, self.old.manifest.steps
-        made = {group: np.zeros(cut_shape(len(rows))) for group in self.groups}
-        for one in self.sums:
-            found = self.cutting.agreement[one.key]
-            part = self.cutting.scales[one.key].part
-            moments = found.moments(steps[one.tensor.name], part)
-            made[one.group][:, row[one.tensor.name]] = moments
-        return made
+        manifest, cutting = self.old.manifest, self.cutting
+        parts = {key: scales.part for key, scales in cutting.scales.items()}
+        found = [(one, cutting.agreement[one.key], parts[one.key]) for one in self.sums]
+        return moments_of(manifest.base.tensors, manifest.steps, self.groups, found)
 
     def _sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
         """The bank's manifest and statistics once its groups are sealed."""

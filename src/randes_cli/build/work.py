@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -55,6 +55,19 @@ class Work:
         return sums + sum(one.nbytes for one in both)
 
 
+class Watch(Protocol):
+    """Who does something with superpositions as soon as they are whole. Calls come from threads."""
+
+    def takes(self, key: str, /) -> bool:
+        """Whether it takes a superposition, which then has no digests."""
+
+    def begin(self, jobs: Sequence[Job | Many], /) -> None:
+        """These jobs are to come."""
+
+    def done(self, job: Job | Many, /) -> None:
+        """A job has written its part of its sums, those that fit."""
+
+
 class Bench:
     """Does work: from a base and an old bank, into a sink, for a tally."""
 
@@ -66,27 +79,37 @@ class Bench:
         tally: Tally,
         workers: Workers,
         progress: Progress,
+        watch: Watch | None = None,
     ) -> None:
         self.base, self.old, self.sink, self.tally = base, old, sink, tally
-        self.workers, self.progress = workers, progress
+        self.workers, self.progress, self.watch = workers, progress, watch
 
     def do(self, work: Work, phase: str, *, write_base: bool = False) -> None:
         """Do it, with all threads."""
         files = Files(self.base, self.old, self.sink, self.tally, write_base)
         shared = list(_shared(work.units))
+        if self.watch is not None:
+            shared = [one for one in shared if not self.watch.takes(one[0])]
         self._check_shared(shared)
 
         def one(kernel: Kernel, job: AnyJob) -> int:
-            if isinstance(job, Many):
-                return run_many(files, kernel, self.workers.strip(), job)
-            if isinstance(job, Job):
-                return run_job(files, kernel, self.workers.strip(job.unit.layers), job)
             if isinstance(job, Exact):
                 return run_exact(job, files.writer, files.tally)
-            return job.into(files.writer)
+            if isinstance(job, Copy):
+                return job.into(files.writer)
+            if isinstance(job, Many):
+                done = run_many(files, kernel, self.workers.strip(), job)
+            else:
+                done = run_job(files, kernel, self.workers.strip(job.unit.layers), job)
+            if self.watch is not None:
+                self.watch.done(job)
+            return done
 
+        jobs = _jobs(work.units)
+        if self.watch is not None:
+            self.watch.begin(jobs)
         self.workers.run(
-            mixed(_jobs(work.units), [*work.exact, *work.copies]),
+            mixed(jobs, [*work.exact, *work.copies]),
             one,
             phase=phase,
             total=work.nbytes(self.base),
@@ -131,7 +154,7 @@ def _shared(units: Sequence[UnitWork]) -> Iterator[_Shared]:
                     yield sum_key(part.group, name), part.share.shape, part.step.bits, part.kept
 
 
-def _jobs(units: Sequence[UnitWork]) -> list[AnyJob]:
+def _jobs(units: Sequence[UnitWork]) -> list[Job | Many]:
     """The jobs of units: small ones many at a time, and then the others."""
     small = [
         one
@@ -139,7 +162,7 @@ def _jobs(units: Sequence[UnitWork]) -> list[AnyJob]:
         if one.only is None and one.span == WHOLE and is_small(one.unit, one.parts)
     ]
     few = {id(one) for one in small}
-    made: list[AnyJob] = [*many_jobs([(one.unit, one.parts) for one in small])]
+    made: list[Job | Many] = [*many_jobs([(one.unit, one.parts) for one in small])]
     for one in units:
         made += unit_jobs(one.unit, one.parts, one.only, one.span) if id(one) not in few else ()
     return made

@@ -217,8 +217,9 @@ class BankWriter(TensorSink):
         return made
 
     def add_whole(self, tensor: TensorInfo, data: bytes) -> None:
-        """Place and write a tensor whose data are at hand."""
-        self.place(tensor)
+        """Write a tensor whose data are at hand; where it has no place yet, it gets the next."""
+        if tensor.name not in self._of:
+            self.place(tensor)
         self.write_whole(tensor, data)
 
     # Finishing
