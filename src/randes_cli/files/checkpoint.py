@@ -74,7 +74,8 @@ class Checkpoint:
         self.notes = notes
         self.held = ExitStack()
         self.tensors: dict[str, TensorInfo] = {}
-        self._where: dict[str, tuple[WeightFile, int]] = {}
+        #: What holds a tensor, and its name there, where that is not the only file and its own.
+        self._where: dict[str, tuple[WeightFile, str]] = {}
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
         for file in files:
             component = components[file.path] if components else ""
@@ -90,7 +91,8 @@ class Checkpoint:
                         f"{LONGEST_NAME}, has control characters or is no text"
                     )
                 self.tensors[name] = tensor._replace(name=name) if component else tensor
-                self._where[name] = file, file.header.starts[inner]
+                if len(files) > 1 or component:
+                    self._where[name] = file, inner
         watch(self)
 
     @property
@@ -104,12 +106,16 @@ class Checkpoint:
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
-        file, offset = self._where[name]
+        file, offset = self._place(name)
         file.read_at(offset + start, out)
+
+    def _place(self, name: str) -> tuple[WeightFile, int]:
+        file, inner = self._where.get(name) or (self.files[0], name)
+        return file, file.header.starts[inner]
 
     def place(self, name: str) -> tuple[int, int] | None:
         """See `place_of`."""
-        file, offset = self._where[name]
+        file, offset = self._place(name)
         return (file.fd, offset) if isinstance(file, TensorFile) else None
 
     def close(self) -> None:
