@@ -158,6 +158,19 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
             raise CheckpointError(f"{path}: does not name tensor {name!r} that {file} has")
 
 
+def _metadata_notes(files: Sequence[WeightFile]) -> list[str]:
+    """What to say of header metadata that only the first file's have room for."""
+    kept = dict(files[0].header.metadata) if files else {}
+    made = []
+    for file in files[1:]:
+        lost = [k for k, v in file.header.metadata.items() if k != "format" and kept.get(k) != v]
+        if lost:
+            some = ", ".join(map(repr, lost[:3])) + (" …" if len(lost) > 3 else "")
+            where = f"{file.path.parent.name}/{file.path.name}"
+            made.append(f"{where}: its header's metadata stay behind ({some})")
+    return made
+
+
 def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:
     """The weight files of what a path names, by component; none is opened.
 
@@ -203,6 +216,7 @@ def open_checkpoint(
             components.update((file.path, part.component) for file in opened)
             files += opened
             notes += part.notes
+        notes += _metadata_notes(files)
         side_files: dict[str, SideFile] = {}
         others = dict(left_out or {})
         if folder and not options.safetensors_only:
