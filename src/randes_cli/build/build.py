@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
+from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
-from randes_cli.build.fill import Altered, add_files, check_bytes, fill
+from randes_cli.build.fill import add_files, fill
 from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
@@ -26,7 +28,7 @@ from randes_cli.build.stand_ins import stand_ins
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
-from randes_cli.files.atomic import check_shared_space, check_space, check_target
+from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import zero_digests
@@ -206,8 +208,8 @@ class Build:
         size, old = self.estimate(), self.draft.old
         more = sum(tensor_bytes(p.source.tensors.values()) for p in self.draft.coming if old)
         stays = old.base_bytes if old and most == old.most and path == old.path else 0
-        check_here = check_space if self.crew is None else check_shared_space
-        check_here(path, size + more - stays - self._sent_early(path, most))
+        if self.crew is None or isinstance(path, Path):  # in a store each worker asks for its own
+            check_space(path, size + more - stays - self._sent_early(path, most))
         with bank_output(path, force=self.force, most=most, progress=self.progress) as out:
             out.reserve(size)
             yield out

@@ -22,7 +22,6 @@ from randes_cli.workers import Progress, no_progress
 __all__ = [
     "OutputFile",
     "atomic_file",
-    "check_shared_space",
     "check_space",
     "check_target",
     "in_use",
@@ -84,15 +83,6 @@ def check_space(out: Place, need: int, most: int | None = None) -> None:
             "uploaded: name a folder with room in TMPDIR, or a smaller --max-shard-size"
         )
     raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
-
-
-def check_shared_space(out: Place, need: int) -> None:
-    """The same for what the workers of a cluster make; in a store each has its own shard at hand.
-
-    Whether there is room for that is asked where it is.
-    """
-    if isinstance(out, Path):
-        check_space(out, need)
 
 
 def _sibling(path: Path) -> Path:
