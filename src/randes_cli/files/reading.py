@@ -10,6 +10,7 @@ from randes_cli.core.arrays import F32, I64, Raw
 from randes_cli.core.convert import widen
 from randes_cli.files.source import Source, place_of
 from randes_cli.files.system import read_at
+from randes_cli.files.weight_file import read_error
 from randes_cli.specs import ITEM_SIZE
 
 #: Bytes between two tensors that are read sooner than skipped, and bytes of one such read.
@@ -38,14 +39,21 @@ def read_rows(source: Source, names: Sequence[str], nbytes: int) -> Raw:
     made = np.empty((len(names), nbytes), np.uint8)
     places = [place_of(source, name) for name in names]
     known = [place for place in places if place is not None]
-    if len(known) < len(names) or not nbytes or not _read_places(np.array(known, np.int64), made):
+    if (
+        len(known) < len(names)
+        or not nbytes
+        or not _read_places(np.array(known, np.int64), made, source.source)
+    ):
         for row, name in enumerate(names):
             source.read(name, 0, made[row])
     return made
 
 
-def _read_places(places: I64, out: Raw) -> bool:
-    """Fill rows from (descriptor, offset) pairs; False where a file has no such bytes."""
+def _read_places(places: I64, out: Raw, name: str) -> bool:
+    """Fill rows from (descriptor, offset) pairs; False where a file has no such bytes.
+
+    Raises what a read that fails is called, of a source with this name.
+    """
     nbytes = out.shape[1]
     order = np.lexsort((places[:, 1], places[:, 0]))
     ends = places[order] + (0, nbytes)
@@ -54,7 +62,7 @@ def _read_places(places: I64, out: Raw) -> bool:
     for rows in np.split(order, cuts):
         most = max(1, _AT_ONCE // max(1, _stride(places[rows, 1], nbytes)))
         for start in range(0, len(rows), most):
-            if not _read_run(places, rows[start : start + most], out):
+            if not _read_run(places, rows[start : start + most], out, name):
                 return False
     return True
 
@@ -64,7 +72,7 @@ def _stride(offsets: I64, nbytes: int) -> int:
     return int(offsets[-1] - offsets[0]) // max(1, len(offsets) - 1) or nbytes
 
 
-def _read_run(places: I64, rows: I64, out: Raw) -> bool:
+def _read_run(places: I64, rows: I64, out: Raw, name: str) -> bool:
     """Fill rows of tensors that lie near each other in a file, in its order, with one read."""
     nbytes = out.shape[1]
     file, first = places[rows[0]].tolist()
@@ -73,7 +81,7 @@ def _read_run(places: I64, rows: I64, out: Raw) -> bool:
     try:
         if read_at(file, whole.data, first) != len(whole):
             return False
-    except OSError:
-        return False
+    except OSError as error:
+        raise read_error(error, name) from error
     out[rows] = np.lib.stride_tricks.sliding_window_view(whole, nbytes)[offsets]
     return True

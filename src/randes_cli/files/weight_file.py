@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import CheckpointError, InputOutputError
+from randes_cli.errors import CheckpointError, InputOutputError, RandesError
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header, read_header
@@ -51,10 +51,14 @@ def read_fully(fd: int, path: Path, offset: int, out: Raw) -> None:
                 raise CheckpointError(f"{path}: truncated while it was read")
             view, offset = view[done:], offset + done
     except OSError as error:
-        reason = InputOutputError(f"{path}: {error.strerror} while reading")
-        raise (
-            reason if error.errno == errno.EIO else wrap_os_error(error, path, "reading")
-        ) from error
+        raise read_error(error, path) from error
+
+
+def read_error(error: OSError, path: Path | str) -> RandesError:
+    """The error for a read that the system refused."""
+    if error.errno == errno.EIO:
+        return InputOutputError(f"{path}: {error.strerror} while reading")
+    return wrap_os_error(error, path, "reading")
 
 
 class TensorFile:
