@@ -100,7 +100,7 @@ def timed(words: list[str]) -> tuple[float, float, float]:
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{words}: {process.returncode}")
+        raise SystemExit(f"{words[-1]}: ended with {process.returncode}")
     return used.ru_utime + used.ru_stime, time.monotonic() - began, used.ru_maxrss * 1024.0
 
 
@@ -109,7 +109,12 @@ def steps(folder: Path, tasks: list[Path], python: str) -> Iterator[tuple[str, l
     randes = [python, "-m", "randes_cli"]
     base = str(folder / "base.safetensors")
     named = [base, *map(str, tasks), "--base", "reference"]
+    bank = str(folder / "bank.randes")
     yield "dry run of pack", [*randes, "pack", *named, "-o", str(folder / "x.randes"), "--dry-run"]
+    script = str(Path(__file__).with_name("size_bank.py"))
+    yield "index and manifest", [python, script, bank, base, *map(str, tasks)]
+    yield "inspect", [*randes, "inspect", bank]
+    yield "dry run of unpack", [*randes, "unpack", bank, "--task", "task0", "--dry-run"]
 
 
 def main() -> None:
@@ -132,7 +137,7 @@ def main() -> None:
         print(f"{model}: {len(made):,} tensors, {len(tasks)} tasks")
         for what, words in steps(folder, tasks, sys.executable):
             cpu, wall, peak = timed(words)
-            print(f"  {what}: {cpu:.1f} s of CPU, {wall:.1f} s, {peak / 1e6:.0f} MB")
+            print(f"  {what}: {cpu:.1f} s of CPU, {wall:.1f} s, {peak / 1e6:.0f} MB", flush=True)
         shutil.rmtree(folder)
 
 

@@ -7,25 +7,28 @@ integers, and one commit puts it in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
+from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
-from randes_cli.build.fill import Altered, add_files, check_bytes, fill
+from randes_cli.build.fill import add_files, fill
 from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import relate
-from randes_cli.build.sample import gather_spreads, supposed_spread
+from randes_cli.build.sample import Spread, gather_spreads, supposed_spread
 from randes_cli.build.shard_tasks import Recipe
+from randes_cli.build.stand_ins import stand_ins
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.cluster import Cluster
-from randes_cli.files.atomic import check_shared_space, check_space, check_target
+from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import zero_digests
@@ -37,7 +40,7 @@ from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
-from randes_cli.plan import tensor_bytes
+from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.forgotten import remembered
@@ -93,14 +96,16 @@ class Build:
         count = len(draft.start.tasks) + len(draft.coming)
         self.cells = choose_cells(draft.units, tensors, count)
         self.supposed = False
+        self.stands: Mapping[Unit, Unit] = {}
         self.stored = stored or empty_statistics(tensors, self.cells)
 
     # Choosing steps
 
-    def sample(self, *, supposed: bool = False) -> None:
+    def sample(self, *, supposed: bool = False, few: bool = False) -> None:
         """Sample the units that enter the bank, or come back to it.
 
-        With `supposed` their data are not at hand: all tasks are taken to be alike.
+        With `supposed` their data are not at hand: all tasks are taken to be alike. With `few` a
+        bank is only looked at ahead: where there are very many deltas, see `stand_ins`.
         """
         draft, steps = self.draft, self.steps
         self.supposed = supposed
@@ -109,11 +114,14 @@ class Build:
         known = set(standing)
 
         new = [unit for unit in draft.entered if unit not in known]
-        if not supposed:
-            ahead = self.run.networked
-            gather_spreads(self.base, draft.coming, new, steps.sampled, self.progress, ahead=ahead)
-        for unit in new if supposed else ():
-            steps.sampled(unit, supposed_spread(draft.coming, unit))
+        self.stands = stand_ins(new, draft.coming) if few and not supposed else {}
+        looked = [] if supposed else [unit for unit in new if unit not in self.stands]
+        found: dict[Unit, Spread] = {}
+        ahead, use = self.run.networked, found.__setitem__
+        gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
+        for unit in new:
+            spread = found.get(self.stands.get(unit, unit))
+            steps.sampled(unit, spread or supposed_spread(draft.coming, unit))
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
@@ -200,8 +208,8 @@ class Build:
         size, old = self.estimate(), self.draft.old
         more = sum(tensor_bytes(p.source.tensors.values()) for p in self.draft.coming if old)
         stays = old.base_bytes if old and most == old.most and path == old.path else 0
-        check_here = check_space if self.crew is None else check_shared_space
-        check_here(path, size + more - stays - self._sent_early(path, most))
+        if self.crew is None or isinstance(path, Path):  # in a store each worker asks for its own
+            check_space(path, size + more - stays - self._sent_early(path, most))
         with bank_output(path, force=self.force, most=most, progress=self.progress) as out:
             out.reserve(size)
             yield out
@@ -252,6 +260,7 @@ class Build:
             lengths,
             () if self.supposed else self.steps.exponents(),
             self.progress,
+            stands=self.stands,
             ahead=self.run.networked,
         )
 

@@ -79,6 +79,8 @@ def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
     equal = twin is not None and twin.tensors[exact.name] == tensor
     free = _may_be_infinite(exact)
     for number, rect in enumerate(chunks(rows - exact.skip, cols)):
+        if not exact.span.holds(number):
+            continue
         start = (offset + rect.start) * size
         raw = np.empty(rect.elements * size, np.uint8)
         exact.source.read(exact.name, start, raw)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.build.participants import Participant
+from randes_cli.build.stand_ins import fill_rows
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.core.arrays import F64, Bools
@@ -55,16 +57,20 @@ def sampled_lengths(
     rows: Sequence[str],
     *,
     only_added: bool,
+    stands: Mapping[Unit, Unit] = MappingProxyType({}),
 ) -> Measured:
     """Lengths on the step sample, scaled to whole tensors; `rows` are the tensors' names.
 
-    A step that the sample shows to be too fine counts as raised, as packing raises it.
+    A step that the sample shows to be too fine counts as raised, as packing raises it. For
+    `stands` see `stand_ins`.
     Raises BeyondGrid or Overflowing where the sample shows that no step will do.
     """
     norms = np.zeros((len(rows), len(participants)))
     rounded = np.zeros((2, *norms.shape))
     place = {name: row for row, name in enumerate(rows)}
     for unit, exponent in steps.exponents().items():
+        if unit in stands:
+            continue
         sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
         found = [
             (place[name], who, delta)
@@ -81,6 +87,8 @@ def sampled_lengths(
             energy = delta_energy(delta, step)
             norms[row, who] = factor * energy.whole(step)
             rounded[:, row, who] = factor * energy.kept(step), factor * energy.rounded(step)
+    fill_rows(norms, place, stands)
+    fill_rows(rounded, place, stands)
     return Measured(norms, rounded)
 
 

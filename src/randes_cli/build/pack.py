@@ -157,7 +157,7 @@ def _packed(order: _Order) -> PackReport:
             _check_sealable(inputs, cut)
         stack.enter_context(_finite(inputs.base.source))
         if order.dry_run:
-            build = _build(order, inputs, out)
+            build = _build(order, inputs, out, ahead=True)
             return pack_report(inputs, build, preview(build, cut), cut, dry_run=True)
         check_target(out, force=order.force)  # now that its inputs are known
         if cut is None:
@@ -167,7 +167,7 @@ def _packed(order: _Order) -> PackReport:
 
 def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
     """Write a bank whose sums are cut as soon as each is complete."""
-    build = _build(order, inputs, order.out)
+    build = _build(order, inputs, order.out, ahead=False)
 
     def report(live: Built, sealed: Built) -> PackReport:
         check_limit(sealed.bytes, order.limit)
@@ -198,7 +198,7 @@ def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
 
 def _written(order: _Order, inputs: Inputs, path: Place) -> PackReport:
     """Write a live bank, and report it as it is or will be cut."""
-    build = _build(order, inputs, path)
+    build = _build(order, inputs, path, ahead=False)
     build.recipe = pack_recipe(order.base, order.tasks, order.live)
     if order.cut is not None:
         build.most, build.passing = 0, True
@@ -220,8 +220,11 @@ def _check_sealable(inputs: Inputs, bits: int) -> None:
         )
 
 
-def _build(order: _Order, inputs: Inputs, path: Place) -> Build:
-    """The build of a new bank, its steps chosen: it adds every task to an empty one."""
+def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
+    """The build of a new bank, its steps chosen: it adds every task to an empty one.
+
+    `ahead`: it is only looked at, and not written.
+    """
     options = order.live
     draft = pack_draft(inputs, order.out, options)
     steps = Steps(
@@ -241,7 +244,7 @@ def _build(order: _Order, inputs: Inputs, path: Place) -> Build:
         most=options.max_shard_size,
         home=order.out,
     )
-    build.sample(supposed=inputs.away)
+    build.sample(supposed=inputs.away, few=ahead)
     return build
 
 
@@ -253,7 +256,7 @@ def _tried(order: _Order, one: Alternative) -> Alternative:
             stack, order.base, order.tasks, order.live, keep_going=several, fetch=False
         )
         stack.enter_context(_finite(inputs.base.source))
-        build = _build(order, inputs, order.out)
+        build = _build(order, inputs, order.out, ahead=True)
         return tried_choice(one, preview(build, order.cut), order.cut)
 
 

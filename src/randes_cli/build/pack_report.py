@@ -11,6 +11,7 @@ from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.preview import sampled
 from randes_cli.build.records import task_summary
 from randes_cli.build.sizes import Sizes
+from randes_cli.build.stand_ins import stand_in_note
 from randes_cli.build.twins import twins
 from randes_cli.core.prediction import Lengths, moments
 from randes_cli.core.quality import Kept, mean_kept, noise_of
@@ -78,7 +79,7 @@ def pack_report(
             for participant, one in zip(build.draft.coming, predicted, strict=True)
         ),
         kept_exactly={p.name: dict(p.fit.exact) for p in build.draft.coming},
-        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *alike),
+        notes=(*inputs.base.notes, *_targets_note(inputs.transform), *_few(build), *alike),
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,
         bits=bits,
@@ -143,6 +144,10 @@ def sealed_report(
     after = summaries(sealed.manifest, sealed.statistics, beside)
     kept = kept_on_average(sealed.manifest, sealed.statistics.known)
     return as_sealed(report, sealed.bytes, after, kept)
+
+
+def _few(build: Build) -> list[str]:
+    return stand_in_note(build.stands, build.draft.units)
 
 
 def _targets_note(transform: Transform) -> list[str]:

@@ -11,6 +11,7 @@ from randes_cli.build.exact import look_at
 from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record
 from randes_cli.build.sizes import Sizes
+from randes_cli.build.stand_ins import fill_rows
 from randes_cli.build.steps import BeyondGrid, Overflowing, no_room
 from randes_cli.build.trial import sampled_cuts
 from randes_cli.stats.approximate import SAMPLED, SUPPOSED
@@ -51,7 +52,9 @@ def _sampled(build: Build, rows: Sequence[str]) -> Measured:
         look_at(exact)
     added = not draft.leaving and set(draft.start.shares.values()) <= {1}
     try:
-        return sampled_lengths(build.base, draft.coming, build.steps, rows, only_added=added)
+        return sampled_lengths(
+            build.base, draft.coming, build.steps, rows, only_added=added, stands=build.stands
+        )
     except (BeyondGrid, Overflowing) as error:
         base = draft.base.source if draft.old is None else None
         raise no_room(error, build.path, base) from None
@@ -66,11 +69,14 @@ def _statistics(build: Build, lengths: Measured, seal_bits: int | None) -> Stati
         build.base,
         base,
         build.draft.coming,
-        build.steps.exponents(),
+        {u: e for u, e in build.steps.exponents().items() if u not in build.stands},
         norm_rows(list(base.values())),
         seal_bits,
         build.draft.start.shares,
     )
+    place = {name: row for row, name in enumerate(norm_rows(list(base.values())))}
+    for found in cuts.values():
+        fill_rows(found[..., None], place, build.stands)
     return replace(made, known=replace(made.known, cut=cuts))
 
 

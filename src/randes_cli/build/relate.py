@@ -6,9 +6,10 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -92,12 +93,13 @@ def relate(
     progress: Progress,
     *,
     ahead: bool = False,
+    stands: Mapping[Unit, Unit] = MappingProxyType({}),
 ) -> Statistics:
     """The statistics of a bank with the tasks that a draft adds and without those that go.
 
     `stored` are those of its old bank, `cells` what the new Gram matrices cover at the finest;
     `lengths` are those of the new tasks' deltas, `units` what has or gets a superposition;
-    `ahead` as in `gather_grams`.
+    `ahead` as in `gather_grams`, `stands` as `stand_ins` has it.
     """
     if len(cells) < len(stored.cells):
         stored = merge_cells(stored, cells)
@@ -111,7 +113,15 @@ def relate(
         rows = norm_rows(draft.base.tensors.values())
         every, first = [*tasks, *draft.coming], len(tasks)
         found, sampled = gather_grams(
-            base, every, units, stored.cells, rows, progress, first, ahead=ahead
+            base,
+            every,
+            units,
+            stored.cells,
+            rows,
+            progress,
+            first,
+            ahead=ahead,
+            stands=stands,
         )
     exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)

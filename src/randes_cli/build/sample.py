@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import frexp, ldexp, sqrt
+from types import MappingProxyType
 
 import numpy as np
 
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.build.small import GRID_BITS, Spot, Spreads, small_grams, small_lists, spreads
+from randes_cli.build.stand_ins import followers
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.shuffle import layer_type
 from randes_cli.core.tails import means
@@ -184,6 +186,7 @@ def gather_grams(
     first: int = 0,
     *,
     ahead: bool = False,
+    stands: Mapping[Unit, Unit] = MappingProxyType({}),
 ) -> tuple[F64, F64]:
     """Gram matrices by cell, cells × 2 × T × T: deltas as they are, and transformed.
 
@@ -204,17 +207,32 @@ def gather_grams(
             return list(one.names), gram(base, participants, one, first)
         return [spot.name for spot in one], small_grams(base, participants, one, first)
 
-    def keep(_: object, found: tuple[list[str], tuple[F64, F64, F64]]) -> None:
+    def keep(one: Unit | list[Spot], found: tuple[list[str], tuple[F64, F64, F64]]) -> None:
         names, (plain, transformed, ends) = found
-        tails[:, [row_of[name] for name in names]] = ends[:, :, first:]
+        terms, names = _with_followers(one, names, alike)
+        tails[:, [row_of[name] for name in names]] = ends[:, terms, first:]
         at = [where[name] for name in names]
-        _add_in_order(made[:, 0], at, plain)
-        _add_in_order(made[:, 1], at, transformed * same)
+        _add_in_order(made[:, 0], at, plain[terms])
+        _add_in_order(made[:, 1], at, (transformed * same)[terms])
 
-    far = ahead or reads_far()
-    jobs = list(small_lists(_by_type(units), tasks, GRAM_SAMPLE[0], far=far))
+    far, alike = ahead or reads_far(), followers(stands)
+    looked = [unit for unit in units if unit not in stands]
+    jobs = list(small_lists(_by_type(looked), tasks, GRAM_SAMPLE[0], far=far))
     run_in_order(jobs, look, keep, far=far, phase="comparing", progress=progress)
     return made, tails
+
+
+def _with_followers(
+    one: Unit | list[Spot], names: list[str], alike: Mapping[Unit, Sequence[Unit]]
+) -> tuple[list[int], list[str]]:
+    """Which term is added for which tensor: each one's own, and those that it stands for."""
+    terms, made = list(range(len(names))), list(names)
+    spots = [Spot(one, n) for n in range(one.layers)] if isinstance(one, Unit) else one
+    for term, (unit, position) in enumerate(spots if alike else ()):
+        others = alike.get(unit, ())
+        terms += [term] * len(others)
+        made += [other.names[position] for other in others]
+    return terms, made
 
 
 def _by_type(units: Iterable[Unit]) -> list[Unit]:

@@ -22,7 +22,7 @@ from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_shared_space, check_space, check_target
+from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import cut_key, sealed_tensors
@@ -203,7 +203,8 @@ class _Sealing:
             crew = SealCrew(cluster, self.bank, self.cutting, self.groups)
             crew.measure()
             if most is not None:
-                check_shared_space(target, size)
+                if isinstance(target, Path):  # in a store each worker asks for its own
+                    check_space(target, size)
                 return self._write(target, most, force, size, report, crew)
             check_target(target, force=force)
             with passing_bank(target) as live:

@@ -6,7 +6,9 @@ k; so eight codes fill k bytes. The last eight are filled up with zeros.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from randes_cli.core.arrays import F16, F32, I64, Array, Raw
 from randes_cli.core.levels import gain, levels, thresholds
 from randes_cli.core.share import Share
+
+T = TypeVar("T", np.float32, np.int64)
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -119,23 +123,32 @@ def fit_scales(
     return np.minimum(along, _LARGEST).astype(np.float16), across.astype(np.float16)
 
 
-def multiply_scales(values: F32, start: int, rows: F32, table: F32) -> None:
-    """Multiply `values`, elements `start` and on of a matrix, by the scales of their places.
+def blocks(values: NDArray[T], start: int, cols: int) -> Iterator[tuple[int, int, NDArray[T]]]:
+    """Elements `start` and on of a matrix as blocks of it, each with its first row and column.
 
-    Row i has the column scales table[i mod len(table)]: one row of them, or those of a share.
+    Whole rows are together; a row that begins or ends outside is by itself.
     """
-    every, cols = table.shape
     place = 0
     while place < len(values):
         row, col = divmod(start + place, cols)
         height = 0 if col else (len(values) - place) // cols
         width = cols if height else min(cols - col, len(values) - place)
         block = values[place : place + max(1, height) * width].reshape(-1, width)
+        yield row, col, block
+        place += block.size
+
+
+def multiply_scales(values: F32, start: int, rows: F32, table: F32) -> None:
+    """Multiply `values`, elements `start` and on of a matrix, by the scales of their places.
+
+    Row i has the column scales table[i mod len(table)]: one row of them, or those of a share.
+    """
+    every, cols = table.shape
+    for row, col, block in blocks(values, start, cols):
         for down in range(min(every, len(block))):
             part, columns = block[down::every], table[(row + down) % every]
-            np.multiply(part, columns[col : col + width], out=part)
+            np.multiply(part, columns[col : col + block.shape[1]], out=part)
         np.multiply(block, rows[row : row + len(block), None], out=block)
-        place += block.size
 
 
 def inverse_scales(rows: F16, columns: F16, bits: int) -> tuple[F32, F32]:

@@ -130,7 +130,6 @@ class Runner:
     def __init__(self, library: ctypes.CDLL, elements: int, **buffers: int) -> None:
         self._function, self._many = library.randes_run, library.randes_run_many
         self._run = _Run(strip=min(_STRIP, elements) // 64 * 64, most=2**15 - 1, **buffers)
-        self._room = 0
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         """What each step found; None where anything kept the chunk from its end.

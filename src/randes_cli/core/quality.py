@@ -34,21 +34,21 @@ class Family(NamedTuple):
 
 
 #: q and d.
-POWER, DROPPED = 1.19, 0.54
+POWER, DROPPED = 1.2, 0.54
 
 #: κ and ω by family of models.
 FAMILIES: Mapping[str, Family] = {
     "decoder": Family(0.02, 0.074),
-    "decoder, 6.4M": Family(0.028, 0.14),
+    "decoder, 6.4M": Family(0.027, 0.14),
     "decoder, 85M": Family(0.0018, 0.035),
-    "decoder-far": Family(0.039, 0.11),
-    "digits": Family(0.00047, 0.07),
-    "digits-conv": Family(0.00069, 0.089),
-    "digits-large": Family(0.00034, 0.056),
-    "encoder": Family(0.0021, 0.11),
-    "encoder, prototype": Family(0.00017, 0.078),
+    "decoder-far": Family(0.038, 0.12),
+    "digits": Family(0.00045, 0.07),
+    "digits-conv": Family(0.00066, 0.089),
+    "digits-large": Family(0.00033, 0.056),
+    "encoder": Family(0.0021, 0.1),
+    "encoder, prototype": Family(0.00017, 0.077),
     "encoder-lora": Family(0.012, 0.08),
-    "encoder-near": Family(0.0006, 0.061),
+    "encoder-near": Family(0.00057, 0.061),
 }
 
 

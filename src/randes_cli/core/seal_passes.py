@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from randes_cli.core import fused_cut
 from randes_cli.core.agreement import Agreement, part_of
 from randes_cli.core.arrays import F16, F32, I64, Raw
-from randes_cli.core.codes import decode, encode, inverse_scales, multiply_scales, pack_codes
+from randes_cli.core.codes import (
+    blocks,
+    decode,
+    encode,
+    inverse_scales,
+    multiply_scales,
+    pack_codes,
+)
 from randes_cli.core.levels import levels
 from randes_cli.core.share import Share
 
@@ -60,17 +67,12 @@ def add_squares(units: Units, start: int, along: I64, table: I64) -> None:
 
 
 def _add_squares(squares: I64, start: int, first: int, along: I64, table: I64) -> None:
-    place, (every, cols) = 0, table.shape
-    while place < len(squares):
-        row, col = divmod(start + place, cols)
-        height = 0 if col else (len(squares) - place) // cols
-        width = cols if height else min(cols - col, len(squares) - place)
-        part = squares[place : place + max(1, height) * width].reshape(-1, width)
-        along[row - first : row - first + len(part)] += part.sum(axis=1)
-        for down in range(min(every, len(part))):
-            sums = part[down::every].sum(axis=0)
-            table[(row + down) % every, col : col + width] += sums
-        place += part.size
+    every, cols = table.shape
+    for row, col, block in blocks(squares, start, cols):
+        along[row - first : row - first + len(block)] += block.sum(axis=1)
+        for down in range(min(every, len(block))):
+            sums = block[down::every].sum(axis=0)
+            table[(row + down) % every, col : col + len(sums)] += sums
 
 
 def cut(units: Units, start: int, bits: int, scales: Scales) -> tuple[Raw, Agreement]:

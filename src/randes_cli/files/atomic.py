@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
-from randes_cli.files.disk import OutputFile, wrap_os_error
+from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
 from randes_cli.files.guard import check_steady, refuse_input
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.lock import output_lock
@@ -23,7 +22,6 @@ from randes_cli.workers import Progress, no_progress
 __all__ = [
     "OutputFile",
     "atomic_file",
-    "check_shared_space",
     "check_space",
     "check_target",
     "in_use",
@@ -85,15 +83,6 @@ def check_space(out: Place, need: int, most: int | None = None) -> None:
             "uploaded: name a folder with room in TMPDIR, or a smaller --max-shard-size"
         )
     raise NoSpace(f"{folder}: {need} bytes needed, {free} free")
-
-
-def check_shared_space(out: Place, need: int) -> None:
-    """The same for what the workers of a cluster make; in a store each has its own shard at hand.
-
-    Whether there is room for that is asked where it is.
-    """
-    if isinstance(out, Path):
-        check_space(out, need)
 
 
 def _sibling(path: Path) -> Path:
@@ -248,19 +237,11 @@ def write_whole(path: Place, data: bytes, *, force: bool) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a rename last. Some systems cannot sync a folder, or not one that is unreadable."""
+    """Make a rename last; see `sync_folder`."""
     try:
-        fd = os.open(path.parent, os.O_RDONLY | FLAGS)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
+        sync_folder(path.parent)
     except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise InputOutputError(
-                f"{path}: written and in place, but the folder was not synced "
-                f"({error.strerror}): a power failure may bring the old file back"
-            ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        raise InputOutputError(
+            f"{path}: written and in place, but the folder was not synced "
+            f"({error.strerror}): a power failure may bring the old file back"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -154,3 +155,19 @@ def _copy_range(source: int, target: int, count: int, start: int, offset: int) -
     data = bytearray(min(count, 2**20))
     done = system.read_at(source, memoryview(data), start)
     return system.write_at(target, memoryview(data)[:done], offset)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder last, where the system can. Raises OSError where it fails to."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | system.FLAGS)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(fd)

@@ -6,7 +6,6 @@ Whoever writes there holds the lock of the bank: temporary files that are found 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Collection, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import TEMPORARY
-from randes_cli.files.disk import OutputFile, wrap_os_error
+from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
 from randes_cli.files.guard import refuse_input
 from randes_cli.files.shards import is_shard_file, shard_file
 from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at, set_mode
@@ -225,22 +224,6 @@ def _same_bytes(fd: int, path: Path) -> bool:
         return False
     finally:
         os.close(other)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder last, where the system can. Raises OSError where it fails to."""
-    try:
-        fd = os.open(folder, os.O_RDONLY | FLAGS)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(fd)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -40,6 +41,13 @@ def read_at(fd: int, view: memoryview, offset: int) -> int:
             data = os.read(fd, len(view))
     view[: len(data)] = data
     return len(data)
+
+
+def piece_at(fd: int, count: int, offset: int) -> bytes:
+    """Bytes from `offset` of a file: fewer than `count` where they cannot be had in one call."""
+    with suppress(OSError):
+        return os.pread(fd, count, offset) if hasattr(os, "pread") else b""
+    return b""
 
 
 def write_at(fd: int, view: memoryview, offset: int) -> int:
