@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, MissingError
@@ -73,7 +73,7 @@ class Checkpoint:
         self.left_out: Mapping[str, str] = left_out or {}
         self.notes = notes
         self.held = ExitStack()
-        self.tensors: dict[str, TensorInfo] = {}
+        made: dict[str, TensorInfo] = {}
         #: What holds a tensor, and its name there, where that is not the only file and its own.
         self._where: dict[str, tuple[WeightFile, str]] = {}
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
@@ -83,16 +83,19 @@ class Checkpoint:
             refuse_quantised(str(file.path), file.header.tensors)
             for inner, tensor in file.header.tensors.items():
                 name = f"{component}/{inner}" if component else inner
-                if name in self.tensors:
+                if name in made:
                     raise CheckpointError(f"{file.path}: tensor {name!r} is in two shards")
                 if not is_name(name):
                     raise CheckpointError(
                         f"{file.path}: tensor {name[:60]!r}: its name is longer than "
                         f"{LONGEST_NAME}, has control characters or is no text"
                     )
-                self.tensors[name] = tensor._replace(name=name) if component else tensor
                 if len(files) > 1 or component:
+                    made[name] = tensor._replace(name=name) if component else tensor
                     self._where[name] = file, inner
+        if not made and files:  # one file, under its own names: their table is the header's
+            made = cast("dict[str, TensorInfo]", files[0].header.tensors)
+        self.tensors = made
         watch(self)
 
     @property
