@@ -13,6 +13,7 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.files.digests import fingerprint, hasher
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Renamed, Source, place_of
 from randes_cli.files.system import piece_at
@@ -56,7 +57,11 @@ def _middle(source: Source, name: str) -> bytes:
     count = min(tensor.elements, _LOOK // size)
     place = place_of(source, name)
     if place is not None:
-        found = piece_at(place[0], count * size, place[1] + (tensor.elements - count) // 2 * size)
+        start = place[1] + (tensor.elements - count) // 2 * size
+        try:
+            found = piece_at(place[0], count * size, start)
+        except OSError as error:
+            raise wrap_os_error(error, source.source, "reading") from error
         if len(found) == count * size:
             return found
     raw = np.empty(count * size, np.uint8)

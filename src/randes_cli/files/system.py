@@ -9,7 +9,6 @@ import errno
 import os
 import shutil
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -45,9 +44,7 @@ def read_at(fd: int, view: memoryview, offset: int) -> int:
 
 def piece_at(fd: int, count: int, offset: int) -> bytes:
     """Bytes from `offset` of a file: fewer than `count` where they cannot be had in one call."""
-    with suppress(OSError):
-        return os.pread(fd, count, offset) if hasattr(os, "pread") else b""
-    return b""
+    return os.pread(fd, count, offset) if hasattr(os, "pread") else b""
 
 
 def write_at(fd: int, view: memoryview, offset: int) -> int:
