@@ -98,7 +98,7 @@ def fit_task(
     missing = tuple(name for name in base if name not in task)
     extra = tuple(name for name in task if name not in base)
     return TaskFit(
-        superposed,
+        superposed if exact else task,
         exact,
         missing,
         matched / max(1, tensor_bytes(base.values())),

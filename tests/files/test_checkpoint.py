@@ -178,3 +178,13 @@ def test_a_file_cut_while_it_is_read_is_truncated_not_a_crash(tmp_path: Path) ->
         raw = np.empty(opened.tensors[name].nbytes, np.uint8)
         with pytest.raises(CheckpointError, match="truncated while it was read"):
             opened.read(name, 0, raw)
+
+
+def test_metadata_of_a_second_component_are_said_to_stay_behind(tmp_path: Path) -> None:
+    save(state(), tmp_path / "model.safetensors", {"format": "pt", "mine": "1"})
+    for name, metadata in (("2_Dense", {"format": "pt"}), ("3_Sparse", {"tied.weight": "weight"})):
+        save(state(), tmp_path / name / "model.safetensors", metadata)
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        said = [note for note in checkpoint.notes if "metadata" in note]
+    wanted = "3_Sparse/model.safetensors: its header's metadata stay behind ('tied.weight')"
+    assert said == [wanted]

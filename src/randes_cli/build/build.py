@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
-from randes_cli.build.fill import Altered, add_files, check_bytes, fill
+from randes_cli.build.fill import add_files, fill
 from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record

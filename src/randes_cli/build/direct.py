@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TypeVar
 
+from randes_cli.build.altered import check_bytes
 from randes_cli.build.build import Build, Built
 from randes_cli.build.cutter import Cutter
 from randes_cli.build.cutting import moments_of
-from randes_cli.build.fill import base_outside, check_bytes, differs, embeds
+from randes_cli.build.fill import base_outside, differs, embeds
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
 from randes_cli.build.sealed_layout import SealedLayout

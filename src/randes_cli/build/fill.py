@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from randes_cli.build.exact import Exact
 from randes_cli.build.passes import Passes
@@ -41,42 +41,6 @@ def fill(passes: Passes, phase: str) -> None:
     passes.settle()
     _add_late(passes)
     _check_leaving(passes)
-
-
-class Altered(Exception):
-    """Tensors of participants have the base's values in float32, and yet other bytes.
-
-    Attributes:
-        names: by participant's index.
-    """
-
-    def __init__(self, names: Mapping[int, list[str]]) -> None:
-        super().__init__(names)
-        self.names = names
-
-
-def check_bytes(passes: Passes) -> None:
-    """Raise Altered where a tensor would count as unchanged that is not the base's to the byte.
-
-    −0 in place of 0 is such a difference, and one of F64 below float32.
-    """
-    base, tally = passes.base, passes.tally
-    found: dict[int, list[str]] = {}
-    if base is None:
-        return
-    for one in passes.draft.coming:
-        changed = tally.changed.get(one.index, set())
-        names = [
-            name
-            for name, tensor in one.fit.superposed.items()
-            if name not in changed and base.tensors[name] == tensor
-        ]
-        ours, theirs = tally.joined(one.index, names), tally.joined("base", names)
-        altered = [name for name in names if ours[name] != theirs[name]]
-        if altered:
-            found[one.index] = altered
-    if found:
-        raise Altered(found)
 
 
 def add_files(passes: Passes) -> None:

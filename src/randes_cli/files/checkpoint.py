@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, MissingError
@@ -73,7 +73,7 @@ class Checkpoint:
         self.left_out: Mapping[str, str] = left_out or {}
         self.notes = notes
         self.held = ExitStack()
-        self.tensors: dict[str, TensorInfo] = {}
+        made: dict[str, TensorInfo] = {}
         #: What holds a tensor, and its name there, where that is not the only file and its own.
         self._where: dict[str, tuple[WeightFile, str]] = {}
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
@@ -83,16 +83,19 @@ class Checkpoint:
             refuse_quantised(str(file.path), file.header.tensors)
             for inner, tensor in file.header.tensors.items():
                 name = f"{component}/{inner}" if component else inner
-                if name in self.tensors:
+                if name in made:
                     raise CheckpointError(f"{file.path}: tensor {name!r} is in two shards")
                 if not is_name(name):
                     raise CheckpointError(
                         f"{file.path}: tensor {name[:60]!r}: its name is longer than "
                         f"{LONGEST_NAME}, has control characters or is no text"
                     )
-                self.tensors[name] = tensor._replace(name=name) if component else tensor
                 if len(files) > 1 or component:
+                    made[name] = tensor._replace(name=name) if component else tensor
                     self._where[name] = file, inner
+        if not made and files:  # one file, under its own names: their table is the header's
+            made = cast("dict[str, TensorInfo]", files[0].header.tensors)
+        self.tensors = made
         watch(self)
 
     @property
@@ -155,6 +158,19 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
             raise CheckpointError(f"{path}: does not name tensor {name!r} that {file} has")
 
 
+def _metadata_notes(files: Sequence[WeightFile]) -> list[str]:
+    """What to say of header metadata that only the first file's have room for."""
+    kept = dict(files[0].header.metadata) if files else {}
+    made = []
+    for file in files[1:]:
+        lost = [k for k, v in file.header.metadata.items() if k != "format" and kept.get(k) != v]
+        if lost:
+            some = ", ".join(map(repr, lost[:3])) + (" …" if len(lost) > 3 else "")
+            where = f"{file.path.parent.name}/{file.path.name}"
+            made.append(f"{where}: its header's metadata stay behind ({some})")
+    return made
+
+
 def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]:
     """The weight files of what a path names, by component; none is opened.
 
@@ -200,6 +216,7 @@ def open_checkpoint(
             components.update((file.path, part.component) for file in opened)
             files += opened
             notes += part.notes
+        notes += _metadata_notes(files)
         side_files: dict[str, SideFile] = {}
         others = dict(left_out or {})
         if folder and not options.safetensors_only:

@@ -1,0 +1,84 @@
+"""Whether what counts as unchanged comes back to the byte, as a bank promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from randes_cli.build.participants import Participant
+from randes_cli.build.passes import Passes
+from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.convert import narrow, values_of
+from randes_cli.files.digests import zero_digests
+from randes_cli.files.source import Source
+from randes_cli.plan import chunks
+from randes_cli.specs import ITEM_SIZE
+
+
+class Altered(Exception):
+    """Tensors of participants have the base's values in float32, and yet other bytes.
+
+    Attributes:
+        names: by participant's index.
+    """
+
+    def __init__(self, names: Mapping[int, list[str]]) -> None:
+        super().__init__(names)
+        self.names = names
+
+
+def check_bytes(passes: Passes) -> None:
+    """Raise Altered where a tensor would count as unchanged that does not come back to the byte.
+
+    −0 in place of 0 is such a difference, and one of F64 below float32. Digests tell, where a
+    tensor is as the base's in dtype and shape; of the others both are read again.
+    """
+    found = {one.index: names for one in passes.draft.coming if (names := _altered(passes, one))}
+    if found:
+        raise Altered(found)
+
+
+def _altered(passes: Passes, one: Participant) -> list[str]:
+    base, tally = passes.base, passes.tally
+    changed = tally.changed.get(one.index, set())
+    same = {name: t for name, t in one.fit.superposed.items() if name not in changed}
+    ours = tally.joined(one.index, same)
+    if base is None:  # of zeros
+        zeros = zero_digests(same)
+        return [name for name in same if ours[name] != zeros[name]]
+    theirs = tally.joined("base", same)
+    made = []
+    for name, tensor in same.items():
+        if base.tensors[name] == tensor:
+            differs = ours[name] != theirs[name]
+        else:
+            differs = not _comes_back(base, one.source, name)
+        if differs:
+            made.append(name)
+    return made
+
+
+def _comes_back(base: Source, task: Source, name: str) -> bool:
+    """Whether the rows that both have are the base's, brought to the task's dtype."""
+    tensor, twin = task.tensors[name], base.tensors[name]
+    rows, cols = min(tensor.matrix[0], twin.matrix[0]), tensor.matrix[1]
+    for rect in chunks(rows, cols):
+        theirs = _read(base, name, rect.start, rect.elements)
+        made = _read(task, name, rect.start, rect.elements)
+        if tensor.dtype == twin.dtype:
+            back = theirs
+        else:
+            values: F32 = values_of(theirs, twin.dtype).astype(np.float32)
+            back = np.empty_like(made)
+            narrow(values, tensor.dtype, back)
+        if not np.array_equal(back, made):
+            return False
+    return True
+
+
+def _read(source: Source, name: str, start: int, elements: int) -> Raw:
+    size = ITEM_SIZE[source.tensors[name].dtype]
+    raw = np.empty(elements * size, np.uint8)
+    source.read(name, start * size, raw)
+    return raw
