@@ -43,8 +43,10 @@ def base_inside(bank: BankFile) -> Source | None:
 
 
 def bank_lengths_beside(bank: BankFile, statistics: Statistics) -> list[float | None]:
-    """`lengths_beside` of an open bank."""
-    return lengths_beside(bank.manifest, statistics, base_inside(bank))
+    """`lengths_beside` of an open bank, unknown where its base cannot be read."""
+    with suppress(RandesError, OSError):
+        return lengths_beside(bank.manifest, statistics, base_inside(bank))
+    return [None] * len(bank.manifest.tasks)
 
 
 def lengths_beside(
@@ -54,6 +56,7 @@ def lengths_beside(
 
     None where that cannot be told: without a base at hand, of one outside the bank (which may be
     gone when it is asked for again) or of zeros, and of tasks that changed none of these matrices.
+    Raises what reading the base does.
     """
     tasks = len(manifest.tasks)
     if base is None or not tasks or manifest.base.storage is not BaseStorage.embed:
@@ -61,10 +64,8 @@ def lengths_beside(
     norms = statistics.known.norms
     chosen = list(_most_changed(manifest, norms))
     names = norm_rows(manifest.base.tensors.values())
-    with suppress(RandesError, OSError):
-        found = np.array([_energy(base, names[row]) for row in chosen], np.float64)
-        return _ratios(norms[chosen], found)
-    return [None] * tasks
+    found = np.array([_energy(base, names[row]) for row in chosen], np.float64)
+    return _ratios(norms[chosen], found)
 
 
 def _most_changed(manifest: Manifest, norms: F64) -> Iterator[int]:
