@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from randes_cli import TaskInput, add, pack
 from randes_cli.errors import MismatchError
@@ -61,4 +61,23 @@ def test_an_update_of_a_layer_that_the_base_lacks_goes_into_no_other(tmp_path: P
     save(random_state(BASE), tmp_path / "base" / "model.safetensors")
     one = put_adapter(tmp_path / "one", "layers.9.q", None)
     with pytest.raises(MismatchError, match=r"adapts layers\.9\.q, which the base .* lacks"):
+        pack(str(tmp_path / "base"), [one], tmp_path / "m.randes")
+
+
+@pytest.mark.parametrize(
+    ("saved", "shape"),
+    [
+        ("model.layers.0.q.bias", (16,)),  # its weight is there under another name
+        ("model.text.embed_tokens.weight", (9, 16)),
+    ],
+)
+def test_what_the_base_has_under_another_name_is_not_saved_beside_it(
+    saved: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    base = {**BASE, "text.model.embed_tokens.weight": [9, 16]}
+    save(random_state(base), tmp_path / "base" / "model.safetensors")
+    one = put_adapter(tmp_path / "one", "layers.0.q", None)
+    file = tmp_path / "one" / "adapter_model.safetensors"
+    save_file({**load_file(file), f"base_model.model.{saved}": torch.ones(shape)}, file)
+    with pytest.raises(MismatchError, match=f"saves '{saved}', which the base .* lacks"):
         pack(str(tmp_path / "base"), [one], tmp_path / "m.randes")

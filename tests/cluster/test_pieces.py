@@ -89,7 +89,7 @@ def test_a_node_that_goes_with_its_piece_changes_nothing(
     def progress(phase: str, done: int, total: int) -> None:
         if phase.startswith("packing on") and not killed:
             killed.append(phase)
-            cluster.remove_node(node, allow_graceful=False)
+            cluster.remove_node(node)
 
     base, chosen = tmp_path / "base.safetensors", PackOptions(max_shard_size=WHOLE)
     pack(base, inputs, tmp_path / "many.randes", chosen, RAY, progress=progress)

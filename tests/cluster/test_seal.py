@@ -83,7 +83,7 @@ def test_a_node_that_goes_midway_changes_nothing(cluster: Any, tmp_path: Path) -
 
     def progress(phase: str, done: int, total: int) -> None:
         if phase.startswith("sealing on") and phase not in told:
-            cluster.remove_node(node, allow_graceful=False)
+            cluster.remove_node(node)
         told.append(phase)
 
     seal(live, tmp_path / "many.randes", 4, RAY, progress=progress)

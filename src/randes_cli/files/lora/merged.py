@@ -33,6 +33,7 @@ from randes_cli.files.lora.ties import (
     is_tied,
     one_tensor,
     refuse_half,
+    refuse_misplaced,
     refuse_shared,
 )
 from randes_cli.files.lora.view import BASE_LAYER, Part, Update, View
@@ -150,6 +151,7 @@ class MergedAdapter:
         for name, inner in found.saved.items():
             known = name in self._base.tensors and name.partition("/")[1]
             saved[name if known else part.rename(name)] = inner
+        refuse_misplaced(self.source, saved, self._base)
         self._saved.update(saved)
         twins = {name: self._twin(name) for name in self._copied}
         part.with_saved({**{n: t for n, t in twins.items() if t}, **self._own(saved)})

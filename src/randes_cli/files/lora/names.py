@@ -18,8 +18,8 @@ _DIFFUSERS = re.compile(r"(.+?)\.(?:lora|lora_linear_layer)\.(down|up)\.(weight|
 _MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(\.weight)?")
 _TOKENS = re.compile(r"(.+?)(\.token_adapter)?\.trainable_tokens_delta")
 _PROCESSOR = re.compile(r"(.+?)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
-#: What a saved module replaces: PEFT writes it down with all biases, and never uses it.
-_REPLACED = ".original_module."
+#: What a saved module or trained tokens replace: PEFT writes it with all biases, and never uses it.
+_REPLACED = (".original_module.", ".token_adapter.base_layer.")
 _KOHYA_FACTOR = re.compile(r"lora_(up|down|mid)\.weight$")
 #: Other formats, by what only their names have; the first that fits names the adapter.
 _FOREIGN = {
@@ -154,7 +154,7 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
             made.tokens[rows[1]] = name
         elif inner.endswith(_ALPHA):
             made.alphas[inner.removesuffix(_ALPHA)] = name
-        elif _REPLACED not in inner:
+        elif not any(part in inner for part in _REPLACED):
             made.saved[plain_name(inner)] = name
     if not made.pairs and not made.tokens:
         raise CheckpointError(f"{source}: an adapter without LoRA factors")

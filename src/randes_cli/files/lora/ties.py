@@ -60,6 +60,10 @@ class Tie:
     head: str
 
 
+#: Embeddings and heads, which no adapter adds beside those of its base.
+_SHARED = re.compile(r"(embed\w*|wte|shared|lm_head)\.weight$")
+
+
 def find_tie(
     base: Mapping[str, TensorInfo], config: Mapping[str, Any] | None, start: str
 ) -> Tie | None:
@@ -158,3 +162,20 @@ def one_tensor(source: Source, first: str, second: str) -> bool:
         if not np.array_equal(left[:count], right[:count]):
             return False
     return True
+
+
+def refuse_misplaced(source: str, saved: Collection[str], base: Source) -> None:
+    """Raise MismatchError for what an adapter saves where the base has it under another name.
+
+    A head may be new; a bias without its weight, or an embedding beside another, is not.
+    """
+    ends = {".".join(name.rsplit(".", 2)[-2:]) for name in base.tensors}
+    for name in saved:
+        module, _, leaf = name.rpartition(".")
+        alone = leaf == "bias" and f"{module}.weight" not in saved
+        twice = _SHARED.search(name) and ".".join(name.rsplit(".", 2)[-2:]) in ends
+        if name not in base.tensors and (alone or twice):
+            raise MismatchError(
+                f"{source}: saves {name!r}, which the base {base.source} lacks (has it other names "
+                "there?); merge it with PEFT and give the full checkpoint"
+            )
