@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from randes_cli import PackOptions, TaskInput, pack
+from randes_cli import TaskInput, pack
 from randes_cli.build.seal import seal
 from randes_cli.cli.main import run
 from randes_cli.files.bank import BankFile
@@ -21,7 +21,6 @@ from tests.hostile.small import (
     forge,
     forged_manifest,
     make_small_bank,
-    sound,
 )
 
 HUGE: dict[str, tuple[Callable[[Any], object], str]] = {
@@ -151,26 +150,3 @@ def test_forged_values_that_are_no_numbers_are_said_and_not_written(
     if key.startswith("scale"):
         assert run(["verify", str(path)]) == 6
         assert key in capsys.readouterr().out
-
-
-def test_the_passing_bank_of_few_bits_is_there_until_it_is_sealed(
-    wide: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What looks for files that dead writers left must not take it for one."""
-    from randes_cli.build.copies import copy_tensors
-    from randes_cli.files.atomic import remove_stale
-
-    seen = []
-    real = copy_tensors
-
-    def copying(*arguments: Any) -> None:
-        old = arguments[1]
-        remove_stale(wide / "new.randes")
-        seen.append(old.path.exists())
-        real(*arguments)
-
-    monkeypatch.setattr("randes_cli.build.seal.copy_tensors", copying)
-    inputs = [TaskInput(name, wide / f"{name}.st") for name in "ab"]
-    pack(wide / "base.st", inputs, wide / "new.randes", PackOptions(bits=2), ONE)
-    assert seen == [True] and sound(wide / "new.randes")
-    assert not [path for path in wide.iterdir() if path.name.startswith(".")]

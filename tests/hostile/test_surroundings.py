@@ -122,7 +122,7 @@ def test_an_output_that_is_a_folder_or_a_device_is_refused(
         (["unpack", str(bank), "--task", "a", "-o", str(folder)], 2, "--force"),
         ([*words, "-o", str(folder / ("n" * 255))], 74, "File name too long"),
         (["add", str(folder / "no" / "b.randes"), str(folder / "a.safetensors")], 5, "not found"),
-        (["verify", str(folder)], 3, "not a regular file"),
+        (["verify", str(folder)], 3, "a folder; the bank in it is"),
         (["verify", "/dev/zero"], 3, "not a regular file"),
         (["verify", str(folder / ("n" * 300))], 74, "File name too long"),
     ]
