@@ -46,6 +46,8 @@ def run_compiled(run: JobRun) -> bool:
             tape = _Tape(run, opened)
         except _Elsewhere:
             return False
+        if tape.written:  # one file, but for a bank in shards: an error may name another one
+            opened.enter_context(tape.written[0][0].written_by())
         found = run.kernel.run(chunk, tape.steps)
         if found is None:
             return False

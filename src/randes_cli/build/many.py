@@ -99,6 +99,8 @@ class _Run:
                 self._group(number, column, opened)
             held = np.frombuffer(b"".join(self._bits) or b"\0", np.uint8)
             self.steps["bits"] += np.uint64(held.__array_interface__["data"][0])
+            if self._written:
+                opened.enter_context(self._written[0].written_by())
             found = kernel.run_many(self._runs(), self.steps) if self.fits.any() else None
             if found is None:
                 return np.zeros(len(self.names), bool)

@@ -9,7 +9,16 @@ from typing import NamedTuple
 from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import NEVER_BEYOND
 from randes_cli.core.fused_cut import read_with
-from randes_cli.core.fused_run import DTYPES, NOWHERE, SHORTEST, SIGNS, Chunk, Place, named
+from randes_cli.core.fused_run import (
+    DTYPES,
+    NOWHERE,
+    SHORTEST,
+    SIGNS,
+    Chunk,
+    Place,
+    named,
+    refuse_unwritten,
+)
 from randes_cli.specs import ITEM_SIZE
 
 #: Elements that are computed, and written, at once.
@@ -97,7 +106,10 @@ class Backer:
         self._back.made = raw + 4 * elements
 
     def back(self, chunk: Chunk, how: Back) -> Came | None:
-        """Retrieve a chunk; None where anything kept it from its end. Then nothing counts."""
+        """Retrieve a chunk; None where anything kept it from its end. Then nothing counts.
+
+        Raises OSError where a write failed.
+        """
         record, made = self._back, _Came()
         if not record.strip or not _fits(chunk, how):
             return None
@@ -119,6 +131,7 @@ class Backer:
         record.wanted = sum(bit for asked, bit in wanted if asked)
         failed = self._function(ctypes.byref(record), ctypes.byref(made))
         del cut  # until here the record pointed to it
+        refuse_unwritten(failed)
         if failed:
             return None
         ends = bytes(made.base), bytes(made.sum)

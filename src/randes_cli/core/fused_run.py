@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -124,6 +125,17 @@ class _Run(ctypes.Structure):
     )
 
 
+#: As in chunk.h.
+_UNWRITTEN = -1000
+
+
+def refuse_unwritten(failed: int) -> None:
+    """Raise OSError where a call ended with a write that failed."""
+    if failed <= _UNWRITTEN:
+        number = _UNWRITTEN - failed
+        raise OSError(number, os.strerror(number))
+
+
 class Runner:
     """Runs chunks in a kernel's buffers, of `elements` (for each of its layers)."""
 
@@ -135,6 +147,7 @@ class Runner:
         """What each step found; None where anything kept the chunk from its end.
 
         Then nothing counts that was written, and the chunk is to be done again step by step.
+        Raises OSError where a write failed.
         """
         run = self._run
         if not run.strip or not all(_fits(chunk, step) for step in steps):
@@ -144,7 +157,9 @@ class Runner:
         run.kind, run.steps = SIGNS[chunk.signs], len(steps)
         packed = (_Step * len(steps))(*map(_packed, steps))
         made = (_Made * len(steps))()
-        if self._function(ctypes.byref(run), packed, made):
+        failed = self._function(ctypes.byref(run), packed, made)
+        refuse_unwritten(failed)
+        if failed:
             return None
         return [
             Made(bytes(m.digest), Energy(m.squares, m.crossed, m.rests), bool(m.changed))
@@ -154,7 +169,8 @@ class Runner:
     def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
         """Run small chunks, each a row of `RUNS` and of `STEPS`: what each step made, by row.
 
-        And which chunks came to their end. Places of a row without a step have NOTHING.
+        And which chunks came to their end. Places of a row without a step have NOTHING. Raises
+        OSError where a write failed.
         """
         run = self._run
         if not run.strip:
@@ -166,6 +182,7 @@ class Runner:
         places = [array.ctypes.data_as(ctypes.c_void_p) for array in (steps, made, failed)]
         first = runs.ctypes.data_as(ctypes.c_void_p)
         self._many(first, ctypes.c_int64(len(runs)), *places)
+        refuse_unwritten(int(failed.min(initial=0)))
         return made, np.asarray(failed == 0)
 
 

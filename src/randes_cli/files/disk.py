@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -75,6 +75,14 @@ class OutputFile:
         self.path = path
         self._unsent = 0
 
+    @contextlib.contextmanager
+    def written_by(self) -> Iterator[None]:
+        """A block in which something else writes to the file: what it raises names the file."""
+        try:
+            yield
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "writing") from error
+
     def sent(self, count: int) -> None:
         """So many bytes were written: the disk is kept busy from the start.
 
@@ -96,12 +104,10 @@ class OutputFile:
         """Write all of a bytes-like object at `offset`."""
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
         count = len(view)
-        try:
+        with self.written_by():
             while len(view):
                 done = system.write_at(self.fd, view[:_WRITE_AT_ONCE], offset)
                 view, offset = view[done:], offset + done
-        except OSError as error:
-            raise wrap_os_error(error, self.path, "writing") from error
         self.sent(count)
 
     def read_at(self, out: Raw, offset: int) -> None:

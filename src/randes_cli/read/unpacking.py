@@ -181,7 +181,9 @@ class Unpacking:
             kernel, buffer = state
             writer, name = writers[piece.tensor.name]
             file, offset = writer.place(name)
-            if retrieval.send(kernel, piece, (file.fd, offset + piece.start)):
+            with file.written_by():
+                sent = retrieval.send(kernel, piece, (file.fd, offset + piece.start))
+            if sent:
                 file.sent(piece.nbytes)
             else:
                 out = buffer[: piece.nbytes]
