@@ -75,7 +75,7 @@ def test_shards_in_pieces_are_those_of_one_machine(
         add(bank, tasks(wide, "c"), EditOptions(), run)
         found = {"a": wide / "a.safetensors"}
         remove(bank, ["a"], EditOptions(), run, checkpoints=found)
-    assert "joining on 2 workers" in told
+    assert any(phase.startswith("joining on ") for phase in told)
     assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
     assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.d/.*"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -132,8 +131,7 @@ _UNWRITTEN = -1000
 def refuse_unwritten(failed: int) -> None:
     """Raise OSError where a call ended with a write that failed."""
     if failed <= _UNWRITTEN:
-        number = _UNWRITTEN - failed
-        raise OSError(number, os.strerror(number))
+        raise OSError(_UNWRITTEN - failed, "")  # in words where the file is known
 
 
 class Runner:

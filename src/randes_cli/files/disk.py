@@ -20,7 +20,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
     """The randes error that tells what the system refused, on which file."""
-    reason = error.strerror or str(error)
+    reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
     if error.errno in _FULL:
         return NoSpace(f"{path}: no space left while {doing} ({reason}); nothing was changed")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
