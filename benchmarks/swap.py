@@ -1,4 +1,7 @@
-"""Seconds that `Bank.load_into` takes for CLIP-shaped image encoders; prints JSON."""
+"""Milliseconds of `Bank.load_into` for CLIP-shaped image encoders, beside a copy; prints JSON.
+
+From banks of 16 and 2 bits, in float32 and bfloat16; `Pool` swaps on a CPU so, too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from randes_cli import Bank, RunOptions, TaskInput, pack
+from randes_cli import Bank, PackOptions, RunOptions, TaskInput, pack
 
 #: name: (width, layers, patch, tokens, projection) of a vision transformer.
 ENCODERS = {"CLIP ViT-B/32": (768, 12, 32, 50, 512), "CLIP ViT-L/14": (1024, 24, 14, 257, 768)}
@@ -41,28 +44,30 @@ def shapes(name: str) -> dict[str, tuple[int, ...]]:
     return made
 
 
-def make_bank(name: str, folder: Path) -> Path:
-    """A bank of two tasks over random float32 weights."""
-    bank = folder / f"{name.replace('/', '-').replace(' ', '-')}.randes"
+def make_bank(name: str, folder: Path, dtype: torch.dtype, bits: int) -> Path:
+    """A bank of two tasks over random weights."""
+    kind = f"{name} {dtype} {bits}".replace("/", "-").replace(" ", "-")
+    bank = folder / f"{kind}.randes"
     if bank.exists():
         return bank
     source = torch.Generator().manual_seed(0)
     base = {n: 0.03 * torch.randn(s, generator=source) for n, s in shapes(name).items()}
     paths = {task: folder / f"swap-{task}.safetensors" for task in ("base", "a", "b")}
-    save_file(base, paths["base"])
+    save_file({n: t.to(dtype) for n, t in base.items()}, paths["base"])
     for task in ("a", "b"):
         noise = {n: 3e-4 * torch.randn(t.shape, generator=source) for n, t in base.items()}
-        save_file({n: base[n] + noise[n] for n in base}, paths[task])
-    pack(str(paths["base"]), [TaskInput(t, str(paths[t])) for t in ("a", "b")], bank)
+        save_file({n: (base[n] + noise[n]).to(dtype) for n in base}, paths[task])
+    tasks = [TaskInput(t, str(paths[t])) for t in ("a", "b")]
+    pack(str(paths["base"]), tasks, bank, PackOptions(bits=bits))
     for path in paths.values():
         path.unlink()
     return bank
 
 
-def plain_loop(module: torch.nn.Module, sums: dict[str, torch.Tensor]) -> None:
-    """What retrieval costs with everything in memory: base plus signed float32 superposition."""
+def copied(module: torch.nn.Module, others: dict[str, torch.Tensor]) -> None:
+    """What a swap takes where each task lies in memory whole."""
     for name, parameter in module.named_parameters():
-        torch.addcmul(parameter, sums[name], sums[name], value=1e-9, out=parameter)
+        parameter.copy_(others[name])
 
 
 def seconds(work: list[float]) -> float:
@@ -70,34 +75,41 @@ def seconds(work: list[float]) -> float:
     return sorted(work)[len(work) // 2]
 
 
-def measure(name: str, folder: Path, threads: int, repeats: int) -> dict[str, float]:
-    """Milliseconds of the first swap, of later ones, and of the loop in memory."""
+def measure(
+    name: str, folder: Path, dtype: torch.dtype, bits: int, threads: int, repeats: int
+) -> dict[str, float]:
+    """Milliseconds of the first swap, of later ones, and of a copy."""
     torch.set_num_threads(threads)
     module = torch.nn.Module()
     for parameter, shape in shapes(name).items():
-        module.register_parameter(parameter, torch.nn.Parameter(torch.zeros(shape)))
-    swaps, loops = [], []
-    sums = {n: torch.ones_like(p) for n, p in module.named_parameters()}
-    with (
-        Bank.open(make_bank(name, folder), run=RunOptions(threads=threads)) as bank,
-        torch.no_grad(),
-    ):
+        value = torch.nn.Parameter(torch.zeros(shape, dtype=dtype), requires_grad=False)
+        module.register_parameter(parameter, value)
+    swaps, copies = [], []
+    others = {n: torch.ones_like(p) for n, p in module.named_parameters()}
+    path = make_bank(name, folder, dtype, bits)
+    with Bank.open(path, run=RunOptions(threads=threads)) as bank:
         for turn in range(repeats):
             start = time.perf_counter()
             bank.load_into(module, "ab"[turn % 2])
             swaps.append(1000 * (time.perf_counter() - start))
             start = time.perf_counter()
-            plain_loop(module, sums)
-            loops.append(1000 * (time.perf_counter() - start))
-    parameters = sum(p.numel() for p in module.parameters())
+            copied(module, others)
+            copies.append(1000 * (time.perf_counter() - start))
     return {
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in module.parameters()),
         "first": swaps[0],
         "swap": seconds(swaps[2:]),
-        "loop": seconds(loops[2:]),
+        "copy": seconds(copies[2:]),
     }
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    print(json.dumps({name: measure(name, where, 2, 15) for name in ENCODERS}))
+    found = {
+        name: {
+            f"{str(dtype)[6:]}, {bits} bits": measure(name, Path(sys.argv[1]), dtype, bits, 2, 15)
+            for dtype in (torch.float32, torch.bfloat16)
+            for bits in (16, 2)
+        }
+        for name in ENCODERS
+    }
+    print(json.dumps(found))
