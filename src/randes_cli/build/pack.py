@@ -57,9 +57,9 @@ def pack(
 
     `tasks` are records, paths (named after themselves, or ``NAME=PATH``), or paths by name.
     LoRA adapters are merged into the base. They stay adapters without one, and with
-    `options.adapters`; then the first of `tasks` may be their base. Every byte of the
-    inputs is read once, but for a fixed sample of about one part in fifty. A dry run lists the
-    tasks that cannot be packed in its report; it raises only when none can.
+    `options.adapters`; then the first of `tasks` may be their base. Every input byte is read
+    once, but for a sample of about one part in fifty and tensors that seem unchanged. A dry run
+    lists the tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
     options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
