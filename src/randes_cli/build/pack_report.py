@@ -73,7 +73,7 @@ def pack_report(
             tensor_bytes(whole_of(one.source).tensors.values()) for one in inputs.participants
         ),
         read_bytes=read,
-        buffer_bytes=build.workers.buffer_bytes,
+        buffer_bytes=build.workers.buffer_bytes + (build.waiting_bytes if sealing else 0),
         tasks=tuple(
             task_summary(participant, one)
             for participant, one in zip(build.draft.coming, predicted, strict=True)
