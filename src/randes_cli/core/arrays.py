@@ -18,3 +18,9 @@ I64: TypeAlias = NDArray[np.int64]
 U64: TypeAlias = NDArray[np.uint64]
 Bools: TypeAlias = NDArray[np.bool_]
 Array: TypeAlias = NDArray[Any]
+
+
+def address(array: Array) -> int:
+    """Where its first element lies, for compiled code."""
+    found: int = array.__array_interface__["data"][0]
+    return found
