@@ -11,17 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from randes_cli.server import failures, reading
+from randes_cli.server import reading
 from randes_cli.server.asking import Asking, add_answers
-from randes_cli.server.bodies import (
-    ChatBody,
-    ClassifyBody,
-    CompletionBody,
-    EmbeddingBody,
-)
+from randes_cli.server.bodies import ChatBody, ClassifyBody, CompletionBody, EmbeddingBody
 from randes_cli.server.edition import Edition, Served
 from randes_cli.server.engine import Engine
-from randes_cli.server.errors import Refused
+from randes_cli.server.errors import Refused, answer_failures
 from randes_cli.server.guard import Guard, Limits
 from randes_cli.server.kinds import Kind
 from randes_cli.server.metrics import Counted, Metrics
@@ -170,7 +165,7 @@ def application(api: Api, limits: Limits) -> ASGIApp:
     app.get("/", response_model=None)(page)
     app.get("/health", response_model=None)(api.health)
     app.get("/metrics", response_model=None)(api.page_of_metrics)
-    failures.install(app)
+    answer_failures(app)
     guarded: ASGIApp = Guard(Counted(app, api.metrics), limits)
     if limits.origins:
         guarded = CORSMiddleware(
