@@ -74,7 +74,6 @@ def verify(
 
 
 def _show(report: VerifyReport, *, quiet: bool) -> None:
-    """What was found, in lines."""
     from randes_cli.cli.render.tables import check_table
 
     for check in report.against:

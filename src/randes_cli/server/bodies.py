@@ -96,7 +96,6 @@ class Continuing(Body):
 
     @property
     def stops(self) -> list[str]:
-        """The stops as a list."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
 
 
@@ -182,12 +181,10 @@ class CompletionBody(Continuing):
 
     @property
     def told(self) -> int | None:
-        """How many of the likeliest tokens to tell of."""
         return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Each prompt, as text or tokens."""
         return inputs(self.prompt)
 
 
@@ -227,7 +224,6 @@ class ClassifyBody(Body):
 
 
 def inputs(given: Any) -> list[Any]:
-    """One input or several, as a list of inputs."""
     if not isinstance(given, list):
         return [given]
     return [given] if isinstance(given[0], int) else list(given)

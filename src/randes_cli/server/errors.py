@@ -54,12 +54,10 @@ def trace(error: BaseException) -> str:
 
 
 def error_body(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
     return {"error": {"message": message, "type": kind_of(status), "param": param, "code": code}}
 
 
 def kind_of(status: int) -> str:
-    """OpenAI's word for a kind of error."""
     named = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     return named.get(status, "server_error" if status >= 500 else "invalid_request_error")
 

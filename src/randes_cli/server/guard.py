@@ -43,7 +43,6 @@ class Guard:
         self.app, self.limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

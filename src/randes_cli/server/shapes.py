@@ -53,7 +53,6 @@ class Shape:
         return {**made, "usage": usage} if counted else made
 
     def opening(self, number: int) -> dict[str, Any] | None:
-        """What a stream of an answer begins with."""
         return None
 
     def choice(
