@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
+from randes_cli.cli.panels import switch
 from randes_cli.cli.words import check_originals, originals, run_options
 from randes_cli.errors import BankDamaged, counted
 
@@ -20,13 +19,14 @@ if TYPE_CHECKING:
 def verify(
     bank: o.BankName,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Check header, manifest and statistics only.")
+        bool, switch(None, "Check header, manifest and statistics only.", "--quick")
     ] = False,
     prune: Annotated[
         bool,
-        typer.Option(
+        switch(
+            None,
+            "Remove files among the shards that the bank does not name (a killed edit's).",
             "--prune",
-            help="Remove files among the shards that the bank does not name (a killed edit's).",
         ),
     ] = False,
     older_than: Annotated[

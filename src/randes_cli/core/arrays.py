@@ -17,3 +17,9 @@ I32: TypeAlias = NDArray[np.int32]
 I64: TypeAlias = NDArray[np.int64]
 Bools: TypeAlias = NDArray[np.bool_]
 Array: TypeAlias = NDArray[Any]
+
+
+def address(array: Array) -> int:
+    """Where its first element lies, for compiled code."""
+    found: int = array.__array_interface__["data"][0]
+    return found

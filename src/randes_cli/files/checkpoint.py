@@ -179,7 +179,7 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
     if not path.exists():
         raise MissingError(f"{path}: not found{meant_beside(path)}")
     if path.is_dir():
-        return folder_parts(path, allow_pickle=options.allow_pickle)
+        return folder_parts(path, options)
     return [file_part(path, allow_pickle=options.allow_pickle)]
 
 
@@ -222,7 +222,7 @@ def open_checkpoint(
         if folder and not options.safetensors_only:
             used = {file for part in parts for file in part.files()}
             side_files, found = find_side_files(
-                path, used, code=options.trust_remote_code_files, sizes=sizes
+                path, used, code=options.trust_remote_code_files, apart=options.apart, sizes=sizes
             )
             others |= found
             notes += left_out_note(others)
