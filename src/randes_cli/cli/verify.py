@@ -7,7 +7,7 @@ from typing import Annotated
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
-from randes_cli.cli.panels import switch
+from randes_cli.cli.panels import option, switch
 from randes_cli.cli.words import check_originals, originals, run_options
 from randes_cli.errors import BankDamaged, counted
 
@@ -31,12 +31,11 @@ def verify(
     ] = False,
     older_than: Annotated[
         int | None,
-        typer.Option(
+        option(
+            None,
+            "HOURS",
+            "In a store, prune what is older than this (24): another may be writing there now.",
             "--older-than",
-            metavar="HOURS",
-            help="In a store, prune what is older than this: another may be writing there now. "
-            "[default: 24]",
-            show_default=False,
         ),
     ] = None,
     against: o.Against = None,
