@@ -220,9 +220,14 @@ def seal_matrix(tensor: TensorInfo) -> tuple[int, int]:
 
 def sealable(tensor: TensorInfo) -> bool:
     """Whether its scales take at most one bit an element; vectors and thin matrices stay live."""
-    if len(tensor.shape) < 2 or not superposable(tensor):
-        return False
-    return 16 * sum(seal_matrix(tensor)) <= tensor.elements
+    return tensor.dtype in FLOAT_DTYPES and _takes_scales(tensor.shape, 1)
+
+
+@lru_cache(maxsize=1024)
+def _takes_scales(shape: tuple[int, ...], every: int) -> bool:
+    """Whether those of one element in `every` take at most one bit of each of these."""
+    rows, cols = _squarest(shape)
+    return len(shape) > 1 and 1 < rows * cols >= 16 * every * (rows + cols)
 
 
 def share_of(tensor: TensorInfo, group: int, shares: Mapping[int, int]) -> Share:
@@ -233,8 +238,7 @@ def share_of(tensor: TensorInfo, group: int, shares: Mapping[int, int]) -> Share
     """
     rows, cols = seal_matrix(tensor)
     every = shares.get(group, 1)
-    small = 16 * every * (rows + cols) > rows * cols
-    return Share(rows, cols, 1 if small else every, group)
+    return Share(rows, cols, every if _takes_scales(tensor.shape, every) else 1, group)
 
 
 def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:

@@ -253,6 +253,11 @@ class Workers:
         """Bytes of all threads' kernels."""
         return self.threads * strip_memory(self._layers, self._elements)
 
+    def beside(self, most: int) -> int:
+        """Bytes that may be held beside them: `most`, or what --max-memory leaves."""
+        asked = self._run.max_memory
+        return most if asked is None else max(0, asked - self.buffer_bytes)
+
     def run(
         self,
         jobs: Sequence[J],

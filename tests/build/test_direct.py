@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from randes_cli import PackOptions, RunOptions, Transform, pack, seal
-from randes_cli.build import direct
+from randes_cli.build import build, direct
 from randes_cli.files import spool
 from randes_cli.reports import PackReport, SealReport
 from randes_cli.specs import BaseStorage
@@ -94,6 +94,29 @@ def test_threads_strips_and_device_do_not_matter(run: RunOptions, tmp_path: Path
     both(tmp_path, *saved(tmp_path, states), 3, run, groups=2)
 
 
+@pytest.mark.parametrize("room", [0, 2 * 64 * 96 + 700, 2**25])
+@pytest.mark.parametrize("transform", ["hankel", "srsf"])
+def test_where_sums_wait_does_not_matter(
+    room: int, transform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "WAITING", room)
+    shapes = {**SHAPES, "layers.3.weight": [64, 96], "wide.weight": [70, 16_000]}
+    base = random_state(shapes)
+    states = [base, *(perturbed(base, seed=seed) for seed in range(3))]
+    run, shuffled = RunOptions(threads=2), Transform.from_preset(transform)
+    both(tmp_path, *saved(tmp_path, states), 2, run, groups=2, transform=shuffled)
+
+
+def test_the_plan_knows_the_memory_that_sums_wait_in(tmp_path: Path) -> None:
+    given = saved(tmp_path, model(tmp_path))
+    buffers = {}
+    for bits in (16, 2):
+        out, run = tmp_path / "bank.randes", RunOptions(threads=1)
+        buffers[bits] = pack(*given, out, PackOptions(bits=bits), run, force=True).buffer_bytes
+    sums = 2 * (301 * 64 + 3 * 64 * 96 + 32 * 144 + 64 + 1400)
+    assert sums <= buffers[2] - buffers[16] <= sums + 64 * len(SHAPES)
+
+
 @pytest.mark.parametrize("share", [1, 2, 8])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_groups_and_shares_in_other_dtypes(dtype: torch.dtype, share: int, tmp_path: Path) -> None:
@@ -174,6 +197,7 @@ def test_spool_files_are_used_again_and_large_ones_give_their_room_back(
     monkeypatch.setattr(spool, "SpoolFile", Counted)
     monkeypatch.setattr(spool.Spool, "give", counted)
     monkeypatch.setattr(spool, "_KEPT", 2 * 64 * 96)
+    monkeypatch.setattr(build, "WAITING", 0)
     both(tmp_path, *saved(tmp_path, model(tmp_path)), 2, RunOptions(threads=2))
     assert 1 <= len(made) <= 3
     assert max(sizes) <= 2 * 64 * 96

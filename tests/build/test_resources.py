@@ -40,10 +40,14 @@ def inputs(folder: Path, rows: int) -> tuple[str, list[TaskInput]]:
 
 
 def pack_inputs(
-    folder: Path, given: tuple[str, list[TaskInput]], run: RunOptions, transform: str
+    folder: Path,
+    given: tuple[str, list[TaskInput]],
+    run: RunOptions,
+    transform: str,
+    bits: int = 16,
 ) -> PackReport:
     base, tasks = given
-    options = PackOptions(transform=Transform.from_preset(transform))
+    options = PackOptions(transform=Transform.from_preset(transform), bits=bits)
     return pack(base, tasks, folder / "bank.randes", options, run, force=True)
 
 
@@ -57,6 +61,17 @@ def test_packing_holds_no_more_than_the_plans_buffers(
     run = RunOptions(threads=threads, max_memory=most)
     report = pack_inputs(tmp_path, given, run, transform)
     held = peak(lambda: pack_inputs(tmp_path, given, run, transform))
+    assert held <= report.buffer_bytes + BESIDE
+    if most is not None:
+        assert report.buffer_bytes <= most
+
+
+@pytest.mark.parametrize("most", [None, 2**21, 2**24])
+def test_sums_that_wait_to_be_cut_are_among_them(tmp_path: Path, most: int | None) -> None:
+    given = inputs(tmp_path, 2048)
+    run = RunOptions(threads=2, max_memory=most)
+    report = pack_inputs(tmp_path, given, run, "hankel", 2)
+    held = peak(lambda: pack_inputs(tmp_path, given, run, "hankel", 2))
     assert held <= report.buffer_bytes + BESIDE
     if most is not None:
         assert report.buffer_bytes <= most

@@ -93,6 +93,36 @@ def test_a_chunk_in_one_call_is_what_numpy_makes_of_it(
     os.close(fd)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_sum_that_stays_in_memory_has_its_squares(bits: int, level: int, tmp_path: Path) -> None:
+    raw = values(0, "F32", 1.0)
+    path = tmp_path / "data"
+    path.write_bytes(raw.tobytes())
+    fd, first, cols = os.open(path, os.O_RDWR), 1500, 601  # a view whose rows are others
+    count, kernel = ROWS * COLS - first, FusedKernel(ROWS * COLS, 1)
+    chunk = Chunk(first, count, COLS, (-(-ROWS * COLS // cols), cols), Signs.none)
+    rows = -(-(first + count) // cols) - first // cols
+    codes = [np.zeros(count * bits // 8, np.uint8) for _ in range(2)]
+    found = [(np.zeros(rows, np.int64), np.zeros((1, cols), np.int64)) for _ in range(2)]
+    add = Step(Kind.ADD, (fd, 4 * first), "F32", scale=2.0 ** (bits - 11))
+    places: list[Raw | tuple[int, int]] = [codes[0], (fd, len(raw))]
+    for to, squares in zip(places, found, strict=True):
+        store = Step(Kind.STORE, None, str(bits), to=to, squares=squares)
+        begin = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, str(bits))]
+        assert kernel.run(chunk, [*begin, add, store]) is not None, level
+    codes[1][:] = np.frombuffer(os.pread(fd, len(codes[1]), len(raw)), np.uint8)
+    os.close(fd)
+    units = codes[0].view(np.int8 if bits == 8 else np.int16).astype(np.int64)
+    whole = np.zeros((first // cols + rows) * cols, np.int64)
+    whole[first : first + count] = units**2
+    matrix = whole.reshape(-1, cols)[first // cols :]
+    assert units.any()
+    assert (codes[0] == codes[1]).all()
+    for along, across in found:
+        assert along.tolist() == matrix.sum(axis=1).tolist()
+        assert across[0].tolist() == matrix.sum(axis=0).tolist()
+
+
 def test_what_does_not_fit_its_grid_is_left_to_who_can_say_so(level: int, tmp_path: Path) -> None:
     raw = values(0, "F32", 1.0)
     path = tmp_path / "data"

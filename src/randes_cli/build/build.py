@@ -27,6 +27,7 @@ from randes_cli.build.shard_tasks import Recipe
 from randes_cli.build.stand_ins import stand_ins
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
+from randes_cli.build.waiting import ALIGNED, WAITING
 from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
@@ -129,6 +130,12 @@ class Build:
             return self.draft.old.size
         sums = self.draft.new_sums(self.steps.ready, self.steps)
         return self.draft.estimate(sums, self.cells, seal_bits)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Memory for sums that wait to be cut."""
+        sums = list(self.draft.new_sums(self.steps.ready, self.steps))
+        return min(self.workers.beside(WAITING), tensor_bytes(sums) + ALIGNED * len(sums))
 
     @property
     def read_bytes(self) -> int:

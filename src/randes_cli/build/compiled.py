@@ -122,9 +122,6 @@ class _Tape:
         def note_old(made: Made) -> None:
             run.old_sums[key] = Known(made.digest)
 
-        def note_new(made: Made) -> None:
-            run.sums[key] = Known(made.digest)
-
         kept = old.where(key) if old is not None and part.kept else (-1, 0)
         if kept is None:
             raise _Elsewhere
@@ -134,7 +131,30 @@ class _Tape:
             at = kept[0], kept[1] + run.job.rect.start * grid.bits // 8
             self._add(Step(Kind.BEGIN, at, width), note_old)
         self._deltas(part, position, grid)
-        self._add(Step(Kind.STORE, None, width, to=self._target(key, grid.bits)), note_new)
+        self._store(key, grid)
+
+    def _store(self, key: str, grid: Grid) -> None:
+        """Where a sum goes: one that waits to be cut has no digest, but squares."""
+        run, rect = self.run, self.run.job.rect
+        waiting = run.files.waiting(key)
+        step = Step(Kind.STORE, None, str(grid.bits))
+        if waiting is None:
+
+            def note_new(made: Made) -> None:
+                run.sums[key] = Known(made.digest)
+
+            self._add(step._replace(to=self._target(key, grid.bits)), note_new)
+            return
+        squares, memory = waiting.room_for(rect), waiting.memory
+
+        def note_squares(made: Made) -> None:
+            waiting.take(rect.start, squares)
+            waiting.measured.add(rect.start)
+
+        size = grid.bits // 8
+        part = None if memory is None else memory[rect.start * size :]
+        to = self._target(key, grid.bits) if part is None else part
+        self._add(step._replace(to=to, squares=squares), note_squares)
 
     def _deltas(self, part: Part, position: int, grid: Grid) -> None:
         run = self.run

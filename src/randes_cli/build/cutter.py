@@ -1,7 +1,8 @@
 """Superpositions that are cut as soon as they are complete, one unit at a time.
 
-Jobs write a unit's sums to a spool file, as they would to a live bank. When its last chunk is there
-their squares are, too, so that scales are fitted and all is cut, and the file is free again.
+Jobs write a unit's sums to memory where there is room, or to a spool file, as they would to a live
+bank. When its last chunk is there their squares are, too, so that scales are fitted and all is cut,
+and the room is free again.
 """
 
 from __future__ import annotations
@@ -10,62 +11,22 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-import numpy as np
-
-from randes_cli.build.cutting import (
-    SPAN,
-    Squares,
-    Sum,
-    add_to,
-    fitted_to,
-    no_squares,
-    scale_bytes,
-    write_codes,
-)
+from randes_cli.build.cutting import SPAN, fitted_to, scale_bytes, write_codes
 from randes_cli.build.jobs import Job
 from randes_cli.build.many import Many
 from randes_cli.build.sealed_layout import SealedLayout
 from randes_cli.build.tally import Tally
+from randes_cli.build.waiting import Arena, Bundle, Waiting
 from randes_cli.core.agreement import Agreement
-from randes_cli.core.kernel import code_dtype
-from randes_cli.core.seal_passes import Scales, Units
+from randes_cli.core.seal_passes import Scales
 from randes_cli.files.bank_keys import sum_key
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.container import Container
 from randes_cli.files.disk import OutputFile
-from randes_cli.files.spool import Spool, SpoolFile
+from randes_cli.files.spool import Spool
 from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import Unit
-
-#: Elements that are read back and cut at once: a multiple of eight, and few enough for the cache.
-_PIECE = 2**18
-
-
-@dataclass
-class _Open:
-    """A unit under way, or many small ones: a spool file, where sums lie there, and their squares.
-
-    `left` are the spans that are still to be cut.
-    """
-
-    file: SpoolFile
-    sums: dict[str, Sum]
-    bits: dict[str, int]
-    starts: dict[str, int]
-    size: int
-    squares: dict[str, Squares]
-    left: int = 0
-    scales: dict[str, Scales] = field(default_factory=dict)
-
-    def read(self, key: str, start: int, count: int) -> Units:
-        """Stored elements `start` and on."""
-        size = self.bits[key] // 8
-        raw = np.empty(count * size, np.uint8)
-        self.file.read_at(raw, self.starts[key] + start * size)
-        units: Units = raw.view(code_dtype(self.bits[key]))
-        return units
 
 
 class Cutter(TensorSink):
@@ -80,11 +41,13 @@ class Cutter(TensorSink):
         self,
         writer: BankWriter,
         layout: SealedLayout,
+        arena: Arena,
         spool: Spool,
         tally: Tally,
         width: Callable[[Unit], int],
     ) -> None:
-        self.writer, self.layout, self.spool, self.tally = writer, layout, spool, tally
+        self.writer, self.layout, self.tally = writer, layout, tally
+        self.arena, self.spool = arena, spool
         self.width = width
         self.found: dict[str, tuple[Agreement, int]] = {}
         self._cut = {one.key: one for one in layout.sums}
@@ -92,8 +55,8 @@ class Cutter(TensorSink):
         self._bundles: list[Sequence[Unit]] = []
         self._bundle_of: dict[Unit, int] = {}
         self._left: Counter[int] = Counter()
-        self._open: dict[int, _Open] = {}
-        self._spans = deque[tuple[_Open, Sum, int]]()
+        self._open: dict[int, Bundle] = {}
+        self._spans = deque[tuple[Bundle, Waiting, int]]()
         self._lock = threading.Lock()
 
     def takes(self, key: str) -> bool:
@@ -123,8 +86,24 @@ class Cutter(TensorSink):
             yield [self._place(key) if key in self._cut else next(left) for key in keys]
 
     def _place(self, key: str) -> tuple[OutputFile, int]:
-        opened = self._opened(self._unit_of[self._cut[key].tensor.name])
-        return opened.file, opened.starts[key]
+        waiting = self._waiting(key)
+        if not isinstance(waiting.place, OutputFile):
+            raise AssertionError(key)
+        return waiting.place, waiting.start
+
+    def waiting(self, key: str) -> Waiting | None:
+        """A superposition that waits to be cut."""
+        return self._waiting(key) if key in self._cut else None
+
+    def write(self, key: str, start: int, data: object) -> None:
+        """Write bytes of a placed tensor from byte `start` of its data."""
+        waiting = self.waiting(key)
+        memory = None if waiting is None else waiting.memory
+        if memory is None:
+            super().write(key, start, data)
+            return
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        memory.data[start : start + len(view)] = view
 
     def container_of(self, key: str) -> Container:
         """The layout of the file that a tensor is in."""
@@ -139,25 +118,23 @@ class Cutter(TensorSink):
         if key not in self._cut:
             super().set_digest(key, chunk, value)
 
-    def _opened(self, unit: Unit) -> _Open:
-        """The file of a unit, taken when its first sum is written."""
-        number = self._bundle_of[unit]
+    def _waiting(self, key: str) -> Waiting:
+        """One of the sums of a unit: room for them is taken when the first is written."""
+        number = self._bundle_of[self._unit_of[self._cut[key].tensor.name]]
         with self._lock:
             found = self._open.get(number)
             if found is None:
                 found = self._open[number] = self._begun(self._bundles[number])
-            return found
+            return found.sums[key]
 
-    def _begun(self, units: Sequence[Unit]) -> _Open:
-        sums, bits, starts, at = dict[str, Sum](), dict[str, int](), dict[str, int](), 0
-        for unit in units:
-            for key in (sum_key(group, n) for group in self.layout.groups for n in unit.names):
-                if key in self._cut:
-                    one, width = self._cut[key], self.width(unit)
-                    sums[key], bits[key], starts[key] = one, width, at
-                    at += one.elements * width // 8
-        squares = {key: no_squares(one.share) for key, one in sums.items()}
-        return _Open(self.spool.take(), sums, bits, starts, at, squares)
+    def _begun(self, units: Sequence[Unit]) -> Bundle:
+        sums = [
+            (self._cut[key], self.width(unit))
+            for unit in units
+            for key in (sum_key(group, n) for group in self.layout.groups for n in unit.names)
+            if key in self._cut
+        ]
+        return Bundle.begun(sums, self.arena, self.spool)
 
     # As jobs are done
 
@@ -177,10 +154,10 @@ class Cutter(TensorSink):
         number = self._bundle_of[units[0]]
         opened = self._open.get(number)
         if opened is not None and isinstance(job, Many):
-            for key, one in opened.sums.items():
-                self._measure(opened, key, 0, one.elements)
+            for one in opened.sums.values():
+                one.measure(0, one.sum.elements)
         elif opened is not None and isinstance(job, Job):
-            self._measure_job(opened, job)
+            self._measure(opened, job)
         with self._lock:
             self._left[number] -= 1
             opened = None if self._left[number] else self._open.pop(number, None)
@@ -189,54 +166,48 @@ class Cutter(TensorSink):
         while (span := self._next_span()) is not None:
             self._write_span(*span)
 
-    def _measure_job(self, opened: _Open, job: Job) -> None:
-        """Add up the squares of a job's part of each sum."""
+    def _measure(self, opened: Bundle, job: Job) -> None:
+        """Add up the squares of a job's part of each sum, where that is not done."""
         inside = job.rect.above(job.unit.rows)
         if inside is None or job.unit in self.tally.peaks:
             return
         for part, position in job.sums():
-            key = sum_key(part.group, job.unit.names[position])
-            if key in opened.sums:
-                share = opened.sums[key].share
+            one = opened.sums.get(sum_key(part.group, job.unit.names[position]))
+            if one is not None and inside.start not in one.measured:
                 ends = inside.start, inside.start + inside.elements
-                self._measure(opened, key, *map(share.place, ends))
+                one.measure(*map(one.sum.share.place, ends))
 
-    def _measure(self, opened: _Open, key: str, start: int, stop: int) -> None:
-        for at in range(start, stop, _PIECE):
-            units = opened.read(key, at, min(_PIECE, stop - at))
-            add_to(opened.squares[key], units, at, self._lock)
-
-    def _complete(self, opened: _Open) -> None:
+    def _complete(self, opened: Bundle) -> None:
         """Fit the scales of sums, and have them cut; those that overflowed come again."""
-        spans, bits = list[tuple[_Open, Sum, int]](), self.layout.bits
+        spans, bits = list[tuple[Bundle, Waiting, int]](), self.layout.bits
         for key, one in opened.sums.items():
-            if self._unit_of[one.tensor.name] in self.tally.peaks:
+            if self._unit_of[one.sum.tensor.name] in self.tally.peaks:
                 continue
-            squares = opened.squares[key]
-            fitted = fitted_to(squares, one.share, bits)
-            scales = opened.scales[key] = Scales.of(fitted, one.share, bits)
-            self.found[key] = Agreement(sum(squares[0].tolist())), scales.part
-            self.writer.write_whole(self.layout.pair(one)[0], scale_bytes(*fitted))
-            spans += [(opened, one, start) for start in range(0, one.elements, SPAN)]
+            fitted = fitted_to(one.squares, one.sum.share, bits)
+            one.scales = Scales.of(fitted, one.sum.share, bits)
+            self.found[key] = Agreement(sum(one.squares[0].tolist())), one.scales.part
+            self.writer.write_whole(self.layout.pair(one.sum)[0], scale_bytes(*fitted))
+            spans += [(opened, one, start) for start in range(0, one.sum.elements, SPAN)]
         opened.left = len(spans)
         with self._lock:
             self._spans += spans
         if not spans:
-            self.spool.give(opened.file, opened.size)
+            opened.end(self.arena, self.spool)
 
-    def _next_span(self) -> tuple[_Open, Sum, int] | None:
+    def _next_span(self) -> tuple[Bundle, Waiting, int] | None:
         with self._lock:
             return self._spans.popleft() if self._spans else None
 
-    def _write_span(self, opened: _Open, one: Sum, start: int) -> None:
-        stop, key = min(start + SPAN, one.elements), one.key
-        pieces = (opened.read(key, at, min(_PIECE, stop - at)) for at in range(start, stop, _PIECE))
-        bits, scales = self.layout.bits, opened.scales[key]
-        near = write_codes(self.writer, key, start, bits, pieces, scales)
+    def _write_span(self, opened: Bundle, one: Waiting, start: int) -> None:
+        key, bits, scales = one.sum.key, self.layout.bits, one.scales
+        if scales is None:
+            raise AssertionError(key)
+        pieces = one.pieces(start, min(start + SPAN, one.sum.elements))
+        near = write_codes(self.writer, key, start, bits, (units for _, units in pieces), scales)
         with self._lock:
             agreement, part = self.found[key]
             self.found[key] = agreement.joined(near), part
             opened.left -= 1
             free = not opened.left
         if free:
-            self.spool.give(opened.file, opened.size)
+            opened.end(self.arena, self.spool)

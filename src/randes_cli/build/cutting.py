@@ -86,16 +86,25 @@ def no_squares(share: Share) -> Squares:
     return np.zeros(share.rows, np.int64), np.zeros((share.every, share.shape[1]), np.int64)
 
 
-def add_to(squares: Squares, units: Units, start: int, lock: threading.Lock) -> None:
-    """Add the squares of stored elements `start` and on to those of their rows and columns."""
-    along, table = squares
-    cols = table.shape[1]
-    first, last = start // cols, -(-(start + len(units)) // cols)
-    ours = np.zeros(last - first, np.int64), np.zeros_like(table)
-    add_squares(units, start, *ours)
-    with lock:
-        along[first:last] += ours[0]
-        table += ours[1]
+def no_part(squares: Squares, start: int, count: int) -> Squares:
+    """As `no_squares`, for `count` elements from `start` on: of rows from theirs on."""
+    cols = squares[1].shape[1]
+    rows = -(-(start + count) // cols) - start // cols
+    return np.zeros(rows, np.int64), np.zeros_like(squares[1])
+
+
+def add_part(squares: Squares, start: int, part: Squares) -> None:
+    """Add those of elements `start` and on."""
+    first = start // squares[1].shape[1]
+    squares[0][first : first + len(part[0])] += part[0]
+    squares[1][:] += part[1]
+
+
+def squares_of(squares: Squares, units: Units, start: int) -> Squares:
+    """Those of stored elements `start` and on, to be added to `squares` with `add_part`."""
+    part = no_part(squares, start, len(units))
+    add_squares(units, start, *part)
+    return part
 
 
 def fitted_to(squares: Squares, share: Share, bits: int) -> tuple[F16, F16]:
@@ -206,7 +215,10 @@ class Cutting:
 
     def _measure_chunk(self, one: Sum, number: int, rect: Rect) -> int:
         """Add the squares of a chunk's elements to those of its rows and columns."""
-        add_to(self.squares[one.key], self._units(one, number, rect), rect.start, self.lock)
+        squares = self.squares[one.key]
+        part = squares_of(squares, self._units(one, number, rect), rect.start)
+        with self.lock:
+            add_part(squares, rect.start, part)
         return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
 
     def _units(self, one: Sum, number: int, rect: Rect) -> Units:

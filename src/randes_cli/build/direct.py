@@ -20,6 +20,7 @@ from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
 from randes_cli.build.sealed_layout import SealedLayout
 from randes_cli.build.tally import Tally
+from randes_cli.build.waiting import Arena
 from randes_cli.build.work import Bench, UnitWork, Work
 from randes_cli.files.atomic import check_space
 from randes_cli.files.bank_output import bank_output
@@ -54,7 +55,8 @@ def _attempt(build: Build, bits: int, report: Callable[[Built, Built], R]) -> R:
         out.reserve(size)
         passes = build.passes(BankWriter(out, header_room(layout.candidates)))
         passes.tally.take_in(looked.parts())
-        cutter = Cutter(passes.writer, layout, spool, passes.tally, build.steps.width)
+        arena = Arena(build.waiting_bytes)
+        cutter = Cutter(passes.writer, layout, arena, spool, passes.tally, build.steps.width)
         passes.bench.sink, passes.bench.watch = cutter, cutter
         layout.place(passes.writer)
         _run(build, passes, looked)

@@ -116,7 +116,8 @@ def open_inputs(
     """
     if options.groups > 1:
         check_groups(tasks, options.groups)
-    sources = Sources(options.opening)
+    named = [task.source for task in tasks] + ([base] if base else [])
+    sources = Sources(options.opening, named)
     if not fetch:
         made = _open_inputs(stack, base, tasks, options, sources, False, keep_going=keep_going)
         waiting = sources.bytes_to_download()

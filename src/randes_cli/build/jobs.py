@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -10,6 +10,7 @@ from randes_cli.build.participants import Participant
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
+from randes_cli.build.waiting import Waiting
 from randes_cli.core.arrays import Raw
 from randes_cli.core.energy import Energy
 from randes_cli.core.kernel import Kernel
@@ -93,6 +94,10 @@ def unit_bytes(unit: Unit, parts: Sequence[Part], base: Source | None) -> int:
     return ours + sum(tensor_bytes(p.tensors_of(unit)) for part in parts for p in part.members)
 
 
+def nothing_waits(key: str) -> None:
+    """Every superposition is written to the bank."""
+
+
 @dataclass(frozen=True)
 class Files:
     """What a pass reads and writes. One object serves all threads.
@@ -101,6 +106,7 @@ class Files:
         base: None where it is all zeros.
         old: the bank that kept superpositions begin with.
         write_base: whether the base's strips are written into the bank as they are read.
+        waiting: superpositions that wait to be cut.
     """
 
     base: Source | None
@@ -108,6 +114,7 @@ class Files:
     writer: TensorSink
     tally: Tally
     write_base: bool
+    waiting: Callable[[str], Waiting | None] = nothing_waits
 
 
 class Running(Protocol):

@@ -17,7 +17,7 @@ from randes_cli.build.jobs import Files, Part, unit_jobs
 from randes_cli.build.participants import Participant
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import ManySums, Owner
-from randes_cli.core.arrays import I64, Array, Bools
+from randes_cli.core.arrays import I64, Array, Bools, address
 from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank_keys import base_key, sum_key
@@ -98,7 +98,7 @@ class _Run:
             for number, column, _ in self._groups():
                 self._group(number, column, opened)
             held = np.frombuffer(b"".join(self._bits) or b"\0", np.uint8)
-            self.steps["bits"] += np.uint64(held.__array_interface__["data"][0])
+            self.steps["bits"] += np.uint64(address(held))
             if self._written:
                 opened.enter_context(self._written[0].written_by())
             found = kernel.run_many(self._runs(), self.steps) if self.fits.any() else None
@@ -141,9 +141,13 @@ class _Run:
 
     def _target(self, column: int, keys: Sequence[str], opened: ExitStack) -> None:
         """Where a column's results go."""
-        places = opened.enter_context(self.files.writer.files_of(keys))
-        steps = self.steps[:, column]
-        steps["into"], steps["to"] = [out.fd for out, _ in places], [at for _, at in places]
+        files, steps = self.files, self.steps[:, column]
+        held = [None if one is None else one.memory for one in map(files.waiting, keys)]
+        steps["memory"] = [0 if memory is None else address(memory) for memory in held]
+        filed = [at for at, memory in enumerate(held) if memory is None]
+        places = opened.enter_context(files.writer.files_of([keys[at] for at in filed]))
+        steps["into"][filed] = [out.fd for out, _ in places]
+        steps["to"][filed] = [at for _, at in places]
         self._written += dict.fromkeys(out for out, _ in places)
 
     def _base(self, opened: ExitStack) -> None:

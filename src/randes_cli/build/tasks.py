@@ -59,8 +59,9 @@ def fit_to(
 
     Raises MismatchError when it has too little in common with the base.
     """
-    _refuse_placeholders(base, task)
-    refuse_codes(task.source, base.tensors, task.tensors)
+    if task.tensors is not base.tensors:
+        _refuse_placeholders(base, task)
+        refuse_codes(task.source, base.tensors, task.tensors)
     shared = {name: f"the base has it as {kept}" for name, kept in ties_of(base).items()}
     fit = fit_task(base.tensors, task.tensors, names, {**shared, **reasons})
     part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART

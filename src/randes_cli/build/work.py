@@ -10,11 +10,12 @@ import numpy as np
 
 from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
-from randes_cli.build.jobs import Files, Job, Part, Places, unit_bytes, unit_jobs
+from randes_cli.build.jobs import Files, Job, Part, Places, nothing_waits, unit_bytes, unit_jobs
 from randes_cli.build.many import Many, is_small, many_jobs, run_many
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
+from randes_cli.build.waiting import Waiting
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import sum_key
@@ -61,6 +62,9 @@ class Watch(Protocol):
     def takes(self, key: str, /) -> bool:
         """Whether it takes a superposition, which then has no digests."""
 
+    def waiting(self, key: str, /) -> Waiting | None:
+        """One that it takes."""
+
     def begin(self, jobs: Sequence[Job | Many], /) -> None:
         """These jobs are to come."""
 
@@ -86,7 +90,8 @@ class Bench:
 
     def do(self, work: Work, phase: str, *, write_base: bool = False) -> None:
         """Do it, with all threads."""
-        files = Files(self.base, self.old, self.sink, self.tally, write_base)
+        waiting = nothing_waits if self.watch is None else self.watch.waiting
+        files = Files(self.base, self.old, self.sink, self.tally, write_base, waiting)
         shared = list(_shared(work.units))
         if self.watch is not None:
             shared = [one for one in shared if not self.watch.takes(one[0])]

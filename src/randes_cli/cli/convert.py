@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import options as o
 from randes_cli.cli.output import human
+from randes_cli.cli.panels import switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import shard_size
 
 
 def convert(
     bank: o.BankName,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", metavar="BANK", help="The bank to write.", show_default=False
-        ),
-    ],
+    out: o.NewBank,
     max_shard_size: o.MaxShardSize = None,
     single_file: Annotated[
-        bool, typer.Option("--single-file", help="Write the bank as one file.")
+        bool, switch(None, "Write the bank as one file.", "--single-file")
     ] = False,
     dry_run: o.DryRun = False,
     force: o.Force = False,

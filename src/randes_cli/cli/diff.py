@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, print_lines, progress_bar
+from randes_cli.cli.panels import argument, option
 from randes_cli.cli.words import by_task, run_options
 from randes_cli.errors import CheckFailed, UsageError
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A bank or a checkpoint.")],
+    a: Annotated[str, argument("A", "A bank or a checkpoint.")],
     b: Annotated[
         list[str],
-        typer.Argument(
-            metavar="B...",
-            help="Another bank; a checkpoint; or [NAME=]CHECKPOINT of tasks of bank A.",
-            show_default=False,
-        ),
+        argument("B...", "Another bank; a checkpoint; or [NAME=]CHECKPOINT of tasks of bank A."),
     ],
     base: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH",
-            help="Compare two checkpoints' deltas from this base.",
-            show_default=False,
-        ),
+        o.Word, option(None, "PATH", "Compare two checkpoints' deltas from this base.")
     ] = None,
     allow_pickle: o.AllowPickle = False,
     threads: o.Threads = 0,

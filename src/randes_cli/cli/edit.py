@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from randes_cli.cli import complete
 from randes_cli.cli import options as o
-from randes_cli.cli.panels import GOES_IN
+from randes_cli.cli.panels import GOES_IN, argument, option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import open_options, run_options, shard_size
 from randes_cli.errors import UsageError
@@ -18,44 +16,30 @@ if TYPE_CHECKING:
     from randes_cli.reports import EditReport
 
 Checkpoint = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[NAME=]PATH",
-        help="The checkpoint of a task that goes, if it moved.",
-        show_default=False,
-        rich_help_panel=GOES_IN,
-        autocompletion=complete.named,
+    o.Words,
+    option(
+        GOES_IN,
+        "[NAME=]PATH",
+        "The checkpoint of a task that goes, if it moved.",
+        offer=complete.named,
     ),
 ]
 Forget = Annotated[
     bool,
-    typer.Option(
+    switch(
+        None,
+        "Drop only the record of what goes: its delta stays as interference for the others, and "
+        "who kept the seed can still retrieve it.",
         "--forget",
-        help="Drop only the record of what goes: its delta stays as interference for the others, "
-        "and who kept the seed can still retrieve it.",
     ),
 ]
 Coming = Annotated[
     list[str],
-    typer.Argument(
-        metavar="[NAME=]TASK[@GROUP]...",
-        help="Fine-tuned models to add.",
-        show_default=False,
-        autocompletion=complete.grouped,
-    ),
+    argument("[NAME=]TASK[@GROUP]...", "Fine-tuned models to add.", complete.grouped),
 ]
-Going = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[TASK]...",
-        help="Tasks to remove.",
-        show_default=False,
-        autocompletion=complete.tasks,
-    ),
-]
+Going = Annotated[o.Words, argument("[TASK]...", "Tasks to remove.", complete.tasks)]
 Replace = Annotated[
-    bool,
-    typer.Option("--replace", help="A task takes the place of the one of its name."),
+    bool, switch(None, "A task takes the place of the one of its name.", "--replace")
 ]
 
 

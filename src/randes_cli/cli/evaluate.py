@@ -5,50 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import complete, environment
 from randes_cli.cli import options as o
 from randes_cli.cli.output import plain
-from randes_cli.cli.panels import COMES_OUT, GOES_IN
+from randes_cli.cli.panels import COMES_OUT, GOES_IN, option
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import by_task, named_checkpoints, run_options
 from randes_cli.errors import UsageError
 
 Original = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=PATH",
-        help="A task's original checkpoint, if it moved; repeatable.",
-        show_default=False,
-        rich_help_panel=GOES_IN,
-        autocompletion=complete.named,
+    o.Words,
+    option(
+        GOES_IN,
+        "NAME=PATH",
+        "A task's original checkpoint, if it moved; repeatable.",
+        offer=complete.named,
     ),
 ]
 Coefficient = Annotated[
-    float | None,
-    typer.Option(
-        "--lambda", metavar="X", help="λ in place of each task's own.", show_default=False
-    ),
+    float | None, option(None, "X", "λ in place of each task's own.", "--lambda")
 ]
-Csv = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Write the table as CSV.",
-        show_default=False,
-        rich_help_panel=COMES_OUT,
-    ),
-]
-Markdown = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Write the table as Markdown.",
-        show_default=False,
-        rich_help_panel=COMES_OUT,
-    ),
-]
+Csv = Annotated[Path | None, option(COMES_OUT, "PATH", "Write the table as CSV.")]
+Markdown = Annotated[Path | None, option(COMES_OUT, "PATH", "Write the table as Markdown.")]
 
 
 def evaluate(

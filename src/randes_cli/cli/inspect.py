@@ -6,12 +6,10 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, plain, print_json, print_lines, progress_bar
-from randes_cli.cli.panels import SPEAKS
+from randes_cli.cli.panels import SPEAKS, argument, option, switch
 from randes_cli.cli.words import check_originals, originals, run_options
 from randes_cli.errors import UsageError
 
@@ -36,35 +34,25 @@ class Sort(str, Enum):
     NAME = "name"
 
 
-Name = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[TASK]",
-        help="A task to show alone.",
-        show_default=False,
-        autocompletion=complete.tasks,
-    ),
-]
-Grouping = Annotated[By, typer.Option(metavar="HOW", help="Group tensors by type or by layer.")]
+Name = Annotated[o.Word, argument("[TASK]", "A task to show alone.", complete.tasks)]
+Grouping = Annotated[By, option(None, "HOW", "Group tensors by type or by layer.")]
 Order = Annotated[
     Sort | None,
-    typer.Option(
-        metavar="HOW",
-        help="Order of tasks and groups: index, quality, energy, size or name; by themselves "
-        "tasks come by index, groups with the most interference first.",
-        show_default=False,
+    option(
+        None,
+        "HOW",
+        "Order of tasks and groups: index, quality, energy, size or name; by themselves tasks "
+        "come by index, groups with the most interference first.",
     ),
 ]
-AsManifest = Annotated[
-    bool, typer.Option("--manifest", help="Print the JSON manifest.", rich_help_panel=SPEAKS)
-]
+AsManifest = Annotated[bool, switch(SPEAKS, "Print the JSON manifest.", "--manifest")]
 AsRecipe = Annotated[
     bool,
-    typer.Option(
+    switch(
+        SPEAKS,
+        "Print the recipe that the bank was made from, to be saved in this folder, for pack "
+        "--from; with --full its steps, too.",
         "--recipe",
-        help="Print the recipe that the bank was made from, to be saved in this folder, for "
-        "pack --from; with --full its steps, too.",
-        rich_help_panel=SPEAKS,
     ),
 ]
 

@@ -34,7 +34,12 @@ class LightGroup(TyperGroup):
 
 
 def _shown_plainly(parameter: Any) -> Any:
-    """Have the help show what a value is called, and of a switch and of a named one no type."""
+    """Have the help show what a value is called, and of a switch and of a named one no type.
+
+    Nor that a value is None by default, as older typers do.
+    """
+    if parameter.default is None:
+        parameter.show_default = False
     if hasattr(parameter, "display_type_rich"):  # typer from 0.29 on
         name = None if parameter.param_type_name == "argument" else parameter.metavar
         parameter.display_type_rich = lambda ctx: name

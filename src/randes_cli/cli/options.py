@@ -4,253 +4,143 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import complete
-from randes_cli.cli.panels import COMES_OUT, GOES_IN, MADE, RUNS, SPEAKS
+from randes_cli.cli.panels import (
+    COMES_OUT,
+    GOES_IN,
+    MADE,
+    RUNS,
+    SPEAKS,
+    argument,
+    option,
+    switch,
+)
 from randes_cli.specs import DEVICES, ENGINES
 
+Word = str | None
+Words = list[str] | None
+_TASK = ("--task", "-t")
+OUTPUT = ("--output", "-o")
+
+NewBank = Annotated[str, option(None, "BANK", "The bank to write.", *OUTPUT)]
+
 BankName = Annotated[
-    str,
-    typer.Argument(
-        metavar="BANK",
-        help="The bank: a file, an address or a Hub id.",
-        show_default=False,
-        autocompletion=complete.banks,
-    ),
+    str, argument("BANK", "The bank: a file, an address or a Hub id.", complete.banks)
 ]
 OwnBank = Annotated[
-    str,
-    typer.Argument(
-        metavar="BANK",
-        help="The bank to change: a file, or an address.",
-        show_default=False,
-        autocompletion=complete.banks,
-    ),
+    str, argument("BANK", "The bank to change: a file, or an address.", complete.banks)
 ]
 Tasks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--task",
-        "-t",
-        metavar="NAME",
-        help="A task (all by default); repeatable.",
-        show_default=False,
-        autocompletion=complete.tasks,
-    ),
+    Words,
+    option(None, "NAME", "A task (all by default); repeatable.", *_TASK, offer=complete.tasks),
 ]
 NamedTasks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--task",
-        "-t",
-        metavar="NAME",
-        help="The same, as an option; repeatable.",
-        show_default=False,
-        autocompletion=complete.tasks,
-    ),
+    Words,
+    option(None, "NAME", "The same, as an option; repeatable.", *_TASK, offer=complete.tasks),
 ]
 OneTask = Annotated[
-    str | None,
-    typer.Option(
-        "--task",
-        "-t",
-        metavar="NAME",
-        help="The same, as an option.",
-        show_default=False,
-        autocompletion=complete.tasks,
-    ),
+    Word, option(None, "NAME", "The same, as an option.", *_TASK, offer=complete.tasks)
 ]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=SPEAKS),
-]
+Json = Annotated[bool, switch(SPEAKS, "Print one JSON object on stdout.", "--json")]
 Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet",
-        "-q",
-        help="No progress, no talk; what writes says nothing.",
-        rich_help_panel=SPEAKS,
-    ),
+    bool, switch(SPEAKS, "No progress, no talk; what writes says nothing.", "--quiet", "-q")
 ]
-Debug = Annotated[
-    bool,
-    typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=SPEAKS),
-]
-Full = Annotated[
-    bool,
-    typer.Option("--full", help="Show every row, column and note.", rich_help_panel=SPEAKS),
-]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=RUNS)
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would be done.", rich_help_panel=RUNS)
-]
+Debug = Annotated[bool, switch(SPEAKS, "Show the traceback of an error.", "--debug")]
+Full = Annotated[bool, switch(SPEAKS, "Show every row, column and note.", "--full")]
+Force = Annotated[bool, switch(RUNS, "Replace what is there.", "--force")]
+DryRun = Annotated[bool, switch(RUNS, "Only say what would be done.", "--dry-run")]
 Threads = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        metavar="N",
-        help="Worker threads (0: one per core).",
-        show_default=False,
-        rich_help_panel=RUNS,
-    ),
+    int, option(RUNS, "N", "Worker threads (0: one per core).", min=0, show_default=False)
 ]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Most memory for buffers, as 256MiB.",
-        show_default=False,
-        rich_help_panel=RUNS,
-    ),
-]
+MaxMemory = Annotated[Word, option(RUNS, "SIZE", "Most memory for buffers, as 256MiB.")]
 Device = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        help="Where to compute: auto (the CPU, which is faster for what a disk holds), cpu, "
-        "cpu-torch, cuda or mps. Same bytes on all.",
-        rich_help_panel=RUNS,
-        autocompletion=complete.words_of(*DEVICES),
+    option(
+        RUNS,
+        "NAME",
+        "Where to compute: auto (the CPU, which is faster for what a disk holds), cpu, cpu-torch, "
+        "cuda or mps. Same bytes on all.",
+        offer=complete.words_of(*DEVICES),
     ),
 ]
 Engine = Annotated[
     str,
-    typer.Option(
-        "--engine",
-        metavar="NAME",
-        help="Who works: threads of this process, or ray: workers of a cluster, --threads each. "
-        "Same bytes.",
-        rich_help_panel=RUNS,
-        autocompletion=complete.words_of(*ENGINES),
+    option(
+        RUNS,
+        "NAME",
+        "Who works: threads of this process, or ray: workers of a cluster, --threads each. Same "
+        "bytes.",
+        offer=complete.words_of(*ENGINES),
     ),
 ]
 Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        metavar="auto|HOST",
-        help="The Ray cluster: the one that runs here, or HOST:PORT (default: this machine).",
-        show_default=False,
-        rich_help_panel=RUNS,
+    Word,
+    option(
+        RUNS,
+        "auto|HOST",
+        "The Ray cluster: the one that runs here, or HOST:PORT (default: this machine).",
     ),
 ]
 Wait = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS",
-        help="How long to wait while another process edits the bank.",
-        rich_help_panel=RUNS,
-    ),
+    float, option(RUNS, "SECONDS", "How long to wait while another process edits the bank.")
 ]
 MaxShardSize = Annotated[
-    str | None,
-    typer.Option(
-        "--max-shard-size",
-        metavar="SIZE",
-        help="Write the bank as an index and shards beside it, of at most so many bytes, as 5GB "
-        "(banks above 50 GB are anyway).",
-        show_default=False,
-        rich_help_panel=MADE,
+    Word,
+    option(
+        MADE,
+        "SIZE",
+        "Write the bank as an index and shards beside it, of at most so many bytes, as 5GB (banks "
+        "above 50 GB are anyway).",
     ),
 ]
 MergeAdapters = Annotated[
     bool,
-    typer.Option(
+    switch(
+        GOES_IN,
+        "LoRA adapters become full models, base + scaling·B·A (as they do with a base).",
         "--merge-adapters",
-        help="LoRA adapters become full models, base + scaling·B·A (as they do with a base).",
-        rich_help_panel=GOES_IN,
     ),
 ]
 AllowPickle = Annotated[
     bool,
-    typer.Option(
-        "--allow-pickle",
-        help="Read pickles (.bin, .pt …), weights only: no code runs.",
-        rich_help_panel=GOES_IN,
-    ),
+    switch(GOES_IN, "Read pickles (.bin, .pt …), weights only: no code runs.", "--allow-pickle"),
 ]
 WeightsKey = Annotated[
-    str | None,
-    typer.Option(
-        "--weights-key",
-        metavar="KEY",
-        help="Where in a pickle the weights are, as model_ema.",
-        show_default=False,
-        rich_help_panel=GOES_IN,
-    ),
+    Word, option(GOES_IN, "KEY", "Where in a pickle the weights are, as model_ema.")
 ]
-TrustCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code-files",
-        help="Let Python files of a folder travel along.",
-        rich_help_panel=GOES_IN,
-    ),
-]
-SafetensorsOnly = Annotated[
-    bool,
-    typer.Option(
-        "--safetensors-only",
-        help="Weights alone: no config, no tokenizer.",
-        rich_help_panel=GOES_IN,
-    ),
-]
-CodeOut = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code-files",
-        help="Write a folder's Python files, too.",
-        rich_help_panel=COMES_OUT,
-    ),
-]
-WeightsOut = Annotated[
-    bool,
-    typer.Option(
-        "--safetensors-only",
-        help="Weights alone: no config, no tokenizer.",
-        rich_help_panel=COMES_OUT,
-    ),
-]
+_CODE = "--trust-remote-code-files"
+TrustCode = Annotated[bool, switch(GOES_IN, "Let Python files of a folder travel along.", _CODE)]
+CodeOut = Annotated[bool, switch(COMES_OUT, "Write a folder's Python files, too.", _CODE)]
+_ALONE = ("Weights alone: no config, no tokenizer.", "--safetensors-only")
+SafetensorsOnly = Annotated[bool, switch(GOES_IN, *_ALONE)]
+WeightsOut = Annotated[bool, switch(COMES_OUT, *_ALONE)]
 BaseOption = Annotated[
-    str | None,
-    typer.Option(
-        "--base",
-        metavar="PATH",
-        help="The base, where it lies outside and moved.",
-        show_default=False,
-        rich_help_panel=GOES_IN,
-    ),
+    Word, option(GOES_IN, "PATH", "The base, where it lies outside and moved.", "--base")
 ]
 Against = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=PATH",
-        help="An original checkpoint of a task to measure against; repeatable.",
-        show_default=False,
-        rich_help_panel=GOES_IN,
-        autocompletion=complete.named,
+    Words,
+    option(
+        GOES_IN,
+        "NAME=PATH",
+        "An original checkpoint of a task to measure against; repeatable.",
+        offer=complete.named,
     ),
 ]
 Evaluation = Annotated[
     str,
-    typer.Option(
+    option(
+        None,
+        "CMD",
+        "Prints a score, higher being better, for {checkpoint} and {task}: its last line is a "
+        "number, NAME: number, or JSON.",
         "--evaluate",
-        metavar="CMD",
-        help="Prints a score, higher being better, for {checkpoint} and {task}: its last line is "
-        "a number, NAME: number, or JSON.",
-        show_default=False,
     ),
 ]
 Metric = Annotated[
-    str | None,
-    typer.Option(
-        "--metric",
-        metavar="NAME",
-        help="Which number is the score, where the command prints JSON with several.",
-        show_default=False,
+    Word,
+    option(
+        None,
+        "NAME",
+        "Which number is the score, where the command prints JSON with several.",
     ),
 ]

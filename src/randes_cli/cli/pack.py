@@ -20,7 +20,7 @@ from randes_cli.specs import CHOOSERS, CHOSEN, Rest, TaskInput, check_groups
 
 def pack(
     context: typer.Context,
-    out: m.Out,
+    out: o.NewBank,
     base: m.Base = None,
     tasks: m.Inputs = None,
     recipe: m.From = None,

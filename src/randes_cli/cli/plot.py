@@ -5,10 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, progress_bar
+from randes_cli.cli.panels import option
 from randes_cli.cli.words import check_originals, originals, run_options
 
 
@@ -24,21 +23,10 @@ class Kind(str, Enum):
 
 def plot(
     bank: o.BankName,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="The picture: a .svg, .png or .pdf file.",
-            show_default=False,
-        ),
-    ],
+    out: Annotated[str, option(None, "PATH", "The picture: a .svg, .png or .pdf file.", *o.OUTPUT)],
     kind: Annotated[
         Kind,
-        typer.Option(
-            metavar="KIND", help="What to show: cosine, layers, distribution, size or lambda."
-        ),
+        option(None, "KIND", "What to show: cosine, layers, distribution, size or lambda."),
     ] = Kind.COSINE,
     against: o.Against = None,
     base: o.BaseOption = None,

@@ -4,42 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import options as o
 from randes_cli.cli.output import note, print_json, say
+from randes_cli.cli.panels import argument, option, switch
 from randes_cli.cli.words import shard_size
 
-Bank = Annotated[str, typer.Argument(metavar="BANK", help="The bank.", show_default=False)]
-Repo = Annotated[
-    str, typer.Argument(metavar="REPO", help="Where to: org/name.", show_default=False)
-]
-Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
-Revision = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="A branch, made if missing (default: main).", show_default=False
-    ),
-]
-Message = Annotated[
-    str | None,
-    typer.Option("--message", "-m", metavar="TEXT", help="Commit message.", show_default=False),
-]
+Bank = Annotated[str, argument("BANK", "The bank.")]
+Repo = Annotated[str, argument("REPO", "Where to: org/name.")]
+Private = Annotated[bool, switch(None, "Make a new repository private.", "--private")]
+Revision = Annotated[o.Word, option(None, "NAME", "A branch, made if missing (default: main).")]
+Message = Annotated[o.Word, option(None, "TEXT", "Commit message.", "--message", "-m")]
 License = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ID",
-        help="Licence of the card, as apache-2.0 (default: what the models' cards say, or the "
-        "base's).",
-        show_default=False,
+    o.Word,
+    option(
+        None,
+        "ID",
+        "Licence of the card, as apache-2.0 (default: what the models' cards say, or the base's).",
     ),
 ]
 Collection = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TITLE",
-        help="Put the bank into this collection of the owner's, made if missing; or a slug.",
-        show_default=False,
+    o.Word,
+    option(
+        None,
+        "TITLE",
+        "Put the bank into this collection of the owner's, made if missing; or a slug.",
     ),
 ]
 

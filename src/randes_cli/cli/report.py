@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import options as o
 from randes_cli.cli.output import print_json, progress_bar
+from randes_cli.cli.panels import option
 from randes_cli.cli.words import check_originals, originals, run_options
 
 
 def report(
     bank: o.BankName,
-    out: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="PATH", help="The HTML file.", show_default=False),
-    ],
+    out: Annotated[str, option(None, "PATH", "The HTML file.", *o.OUTPUT)],
     against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,

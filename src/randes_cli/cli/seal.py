@@ -4,41 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.output import human
-from randes_cli.cli.panels import MADE
+from randes_cli.cli.panels import MADE, option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError
 
 Bits = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        help="Bits of a superposed element: 8, 4, 3, 2 or 1.",
-        show_default=False,
-        rich_help_panel=MADE,
-        autocompletion=complete.words_of("8", "4", "3", "2", "1"),
+    option(
+        MADE,
+        "N",
+        "Bits of a superposed element: 8, 4, 3, 2 or 1.",
+        offer=complete.words_of("8", "4", "3", "2", "1"),
     ),
 ]
 Fit = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="The most bits for a bank within 500MB, or 1.1 times the base.",
-        show_default=False,
-        rich_help_panel=MADE,
-    ),
+    o.Word,
+    option(MADE, "SIZE", "The most bits for a bank within 500MB, or 1.1 times the base."),
 ]
-Out = Annotated[
-    str | None,
-    typer.Option("--output", "-o", metavar="BANK", help="The bank to write.", show_default=False),
-]
+Out = Annotated[o.Word, option(None, "BANK", "The bank to write.", *o.OUTPUT)]
 InPlace = Annotated[
-    bool, typer.Option("--in-place", help="Replace the bank itself; this cannot be undone.")
+    bool, switch(None, "Replace the bank itself; this cannot be undone.", "--in-place")
 ]
 
 

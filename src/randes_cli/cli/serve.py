@@ -7,12 +7,11 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import human, note, print_json, say
+from randes_cli.cli.panels import SPEAKS, option, switch
 
 if TYPE_CHECKING:
     from randes_cli.server.service import Service
@@ -21,50 +20,43 @@ if TYPE_CHECKING:
 ASKS, COMPUTES, ROOM = "Who may ask", "Computing", "Room and time"
 
 
-def _option(panel: str, metavar: str, help: str, *names: str, **more: Any) -> Any:
-    return typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
-
-
-Words = list[str] | None
-Host = Annotated[str, _option(ASKS, "ADDRESS", "Where to listen.")]
-Port = Annotated[int, _option(ASKS, "N", "0 takes any.", min=0, max=65535)]
+Host = Annotated[str, option(ASKS, "ADDRESS", "Where to listen.")]
+Port = Annotated[int, option(ASKS, "N", "0 takes any.", min=0, max=65535)]
 ApiKey = Annotated[
-    str | None, _option(ASKS, "KEY", "Clients must show it; whoever lists processes sees it, too.")
+    o.Word, option(ASKS, "KEY", "Clients must show it; whoever lists processes sees it, too.")
 ]
 ApiKeyFile = Annotated[
-    Path | None, _option(ASKS, "PATH", "A file with the key (or set RANDES_API_KEY).")
+    Path | None, option(ASKS, "PATH", "A file with the key (or set RANDES_API_KEY).")
 ]
 AllowHost = Annotated[
-    Words, _option(ASKS, "NAME", "A name that the server is asked by; repeatable.")
+    o.Words, option(ASKS, "NAME", "A name that the server is asked by; repeatable.")
 ]
 AllowOrigin = Annotated[
-    Words, _option(ASKS, "URL", "A site whose pages may ask (CORS); repeatable.")
+    o.Words, option(ASKS, "URL", "A site whose pages may ask (CORS); repeatable.")
 ]
 Task = Annotated[
-    Words, _option(COMPUTES, "NAME", "A task to serve (default: all); repeatable.", "--task", "-t")
+    o.Words, option(COMPUTES, "NAME", "A task to serve (default: all); repeatable.", "--task", "-t")
 ]
-Device = Annotated[str, _option(COMPUTES, "NAME", "Where, as torch calls it.")]
+Device = Annotated[str, option(COMPUTES, "NAME", "Where, as torch calls it.")]
 Dtype = Annotated[
-    str | None, _option(COMPUTES, "NAME", "Of the model, as bfloat16 (default: the base's).")
+    o.Word, option(COMPUTES, "NAME", "Of the model, as bfloat16 (default: the base's).")
 ]
 Hold = Annotated[
-    str, _option(COMPUTES, "HOW", "Superpositions as matrices (dense) or as stored (codes).")
+    str, option(COMPUTES, "HOW", "Superpositions as matrices (dense) or as stored (codes).")
 ]
 Coefficient = Annotated[
-    float | None, _option(COMPUTES, "λ", "λ in place of each task's own.", "--lambda")
+    float | None, option(COMPUTES, "λ", "λ in place of each task's own.", "--lambda")
 ]
-Rows = Annotated[int, _option(ROOM, "N", "Answers in one batch.", min=1)]
-Cells = Annotated[int, _option(ROOM, "N", "Tokens of keys and values in one batch.", min=64)]
-Chunk = Annotated[int, _option(ROOM, "N", "Tokens of prompts in one step.", min=1)]
-Waiting = Annotated[int, _option(ROOM, "N", "Answers that may wait; beyond, 429.", min=1)]
-BodyLimit = Annotated[str, _option(ROOM, "SIZE", "Largest request; beyond, 413.")]
+Rows = Annotated[int, option(ROOM, "N", "Answers in one batch.", min=1)]
+Cells = Annotated[int, option(ROOM, "N", "Tokens of keys and values in one batch.", min=64)]
+Chunk = Annotated[int, option(ROOM, "N", "Tokens of prompts in one step.", min=1)]
+Waiting = Annotated[int, option(ROOM, "N", "Answers that may wait; beyond, 429.", min=1)]
+BodyLimit = Annotated[str, option(ROOM, "SIZE", "Largest request; beyond, 413.")]
 Timeout = Annotated[
-    float, _option(ROOM, "SECONDS", "For a request to arrive, and a client to read.", min=0.1)
+    float, option(ROOM, "SECONDS", "For a request to arrive, and a client to read.", min=0.1)
 ]
-Drain = Annotated[float, _option(ROOM, "SECONDS", "For answers to end in after SIGTERM.", min=0)]
-LogPrompts = Annotated[
-    bool, typer.Option("--log-prompts", help="Log requests whole.", rich_help_panel=o.SPEAKS)
-]
+Drain = Annotated[float, option(ROOM, "SECONDS", "For answers to end in after SIGTERM.", min=0)]
+LogPrompts = Annotated[bool, switch(SPEAKS, "Log requests whole.", "--log-prompts")]
 
 
 def serve(

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from randes_cli.cli import environment
 from randes_cli.cli import options as o
+from randes_cli.cli.panels import option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import run_options
 from randes_cli.errors import counted
 
-Grid = Annotated[
-    str, typer.Option(metavar="VALUES", help="Values of λ to try: FIRST:LAST:STEP, or A,B,C.")
-]
-Uniform = Annotated[bool, typer.Option("--uniform", help="One λ for all: the best on average.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
+Grid = Annotated[str, option(None, "VALUES", "Values of λ to try: FIRST:LAST:STEP, or A,B,C.")]
+Uniform = Annotated[bool, switch(None, "One λ for all: the best on average.", "--uniform")]
+Resume = Annotated[bool, switch(None, "Go on where an interrupted run stopped.", "--resume")]
 
 
 def tune(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.output import human, say
-from randes_cli.cli.panels import COMES_OUT
+from randes_cli.cli.panels import COMES_OUT, argument, option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError, counted
@@ -18,63 +16,32 @@ from randes_cli.errors import UsageError, counted
 if TYPE_CHECKING:
     from randes_cli.read.unpack import UnpackReport
 
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[TASK]...",
-        help="Tasks to write.",
-        show_default=False,
-        autocompletion=complete.tasks,
-    ),
-]
-Everything = Annotated[bool, typer.Option("--all", help="Write every task.")]
+Names = Annotated[o.Words, argument("[TASK]...", "Tasks to write.", complete.tasks)]
+Everything = Annotated[bool, switch(None, "Write every task.", "--all")]
 Out = Annotated[
-    str | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="PATH",
-        help="A .safetensors file, or a folder, here or in a store (default: here).",
-        show_default=False,
-        rich_help_panel=COMES_OUT,
+    o.Word,
+    option(
+        COMES_OUT,
+        "PATH",
+        "A .safetensors file, or a folder, here or in a store (default: here).",
+        *o.OUTPUT,
     ),
 ]
 Coefficient = Annotated[
-    float | None,
-    typer.Option(
-        "--lambda",
-        metavar="X",
-        help="λ in place of the task's own.",
-        show_default=False,
-        rich_help_panel=COMES_OUT,
-    ),
+    float | None, option(COMES_OUT, "X", "λ in place of the task's own.", "--lambda")
 ]
 DtypeName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Dtype of all floating-point tensors, as BF16 or bfloat16.",
-        show_default=False,
-        rich_help_panel=COMES_OUT,
-        autocompletion=complete.words_of("float32", "float16", "bfloat16", "float64"),
+    o.Word,
+    option(
+        COMES_OUT,
+        "NAME",
+        "Dtype of all floating-point tensors, as BF16 or bfloat16.",
+        offer=complete.words_of("float32", "float16", "bfloat16", "float64"),
     ),
 ]
-ShardSize = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Most bytes of one output file, as 5GB.",
-        show_default=False,
-        rich_help_panel=COMES_OUT,
-    ),
-]
+ShardSize = Annotated[o.Word, option(COMES_OUT, "SIZE", "Most bytes of one output file, as 5GB.")]
 Saturate = Annotated[
-    bool,
-    typer.Option(
-        "--saturate",
-        help="Clip values beyond the dtype's range, and count.",
-        rich_help_panel=COMES_OUT,
-    ),
+    bool, switch(COMES_OUT, "Clip values beyond the dtype's range, and count.", "--saturate")
 ]
 
 

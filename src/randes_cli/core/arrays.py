@@ -15,5 +15,12 @@ F64: TypeAlias = NDArray[np.float64]
 I8: TypeAlias = NDArray[np.int8]
 I32: TypeAlias = NDArray[np.int32]
 I64: TypeAlias = NDArray[np.int64]
+U64: TypeAlias = NDArray[np.uint64]
 Bools: TypeAlias = NDArray[np.bool_]
 Array: TypeAlias = NDArray[Any]
+
+
+def address(array: Array) -> int:
+    """Where its first element lies, for compiled code."""
+    found: int = array.__array_interface__["data"][0]
+    return found

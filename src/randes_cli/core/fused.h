@@ -48,7 +48,7 @@ EXPORT int randes_processor(int most);
 
 /* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
  * compiled from older text is left alone. */
-enum { INTERFACE = 8 };
+enum { INTERFACE = 9 };
 enum { F32, BF16, F16, ANY_F32 };
 enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 
@@ -138,6 +138,17 @@ TEMPLATE void find_part(const Signs *signs, Part *part) {
     }
     if (!part->columns) part->columns = spread(signs, signs->rows, signs->cols);
     part->pattern = part->columns + col;
+}
+
+/* Take the signs of elements from `first` on of a matrix of `cols` columns, `left` at the most:
+ * those of whole rows, or of a part of one. Returns how many. */
+TEMPLATE int64_t take_signs(Signs *signs, int64_t first, int64_t cols, int64_t left) {
+    if (signs->kind == TWO_SIDED) return left;
+    int64_t row = first / cols, col = first % cols;
+    signs->rows = col || left < cols ? 1 : left / cols;
+    signs->cols = signs->rows > 1 || cols - col < left ? cols - col : left;
+    signs->first = signs->kind == HANKEL ? row + col : col;
+    return signs->rows * signs->cols;
 }
 
 /* Sums over q, the integers that were added, and p, what rounding left of each, in parts of a step:

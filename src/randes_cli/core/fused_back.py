@@ -6,7 +6,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.arrays import F32, Raw, address
 from randes_cli.core.convert import NEVER_BEYOND
 from randes_cli.core.fused_cut import read_with
 from randes_cli.core.fused_run import (
@@ -122,9 +122,7 @@ class Backer:
         if how.dtype == "F32" and abs(how.scale) < NEVER_BEYOND:
             record.dtype = _ANY_F32
         cut = _take_sum(record, how.sum)
-        to, memory = (
-            (NOWHERE, _address(how.to)) if not isinstance(how.to, tuple) else (how.to, None)
-        )
+        to, memory = (NOWHERE, address(how.to)) if not isinstance(how.to, tuple) else (how.to, None)
         record.into, record.to = to
         record.out = memory
         wanted = zip((*how.digests, how.turned), (_BASE_DIGEST, _SUM_DIGEST, _TURNED), strict=True)
@@ -145,7 +143,7 @@ def _take_sum(record: _Back, found: tuple[Place, int] | Codes) -> object:
         return None
     cut = read_with(found.bits, found.scales)
     record.sum, record.sum_at = NOWHERE
-    record.packed, record.packed_first = _address(found.packed), found.first
+    record.packed, record.packed_first = address(found.packed), found.first
     record.cut = ctypes.addressof(cut)
     return cut
 
@@ -161,8 +159,3 @@ def _fits(chunk: Chunk, how: Back) -> bool:
     if how.digests[1] and not isinstance(how.sum, Codes):
         sizes.append(how.sum[1] // 8)
     return all(chunk.count * size >= SHORTEST for size in sizes)
-
-
-def _address(array: Raw) -> int:
-    found: int = array.__array_interface__["data"][0]
-    return found

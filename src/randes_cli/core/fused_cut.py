@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from randes_cli.core.agreement import Agreement
-from randes_cli.core.arrays import F32, I64, Array, Raw
+from randes_cli.core.arrays import F32, I64, Array, Raw, address
 from randes_cli.core.codes import fine, limits_of, packed_bytes
 from randes_cli.core.levels import levels
 from randes_cli.core.library import library
@@ -35,13 +35,8 @@ class _Agreement(ctypes.Structure):
     _fields_ = (("crossed", ctypes.c_int64), ("lengths", ctypes.c_int64))
 
 
-def _address(array: Array) -> int:
-    found: int = array.__array_interface__["data"][0]
-    return found
-
-
 def _piece(units: Any, start: int, every: int, cols: int) -> _Piece:
-    return _Piece(_address(units), 8 * units.itemsize, len(units), start, cols, every)
+    return _Piece(address(units), 8 * units.itemsize, len(units), start, cols, every)
 
 
 def add_squares(units: Any, start: int, along: I64, table: I64) -> bool:
@@ -53,7 +48,7 @@ def add_squares(units: Any, start: int, along: I64, table: I64) -> bool:
     if compiled is None:
         return False
     piece = _piece(units, start, *table.shape)
-    compiled.randes_squares(ctypes.byref(piece), _address(along), _address(table))
+    compiled.randes_squares(ctypes.byref(piece), address(along), address(table))
     return True
 
 
@@ -79,18 +74,18 @@ def cut(
     if compiled is None:
         return None
     piece = _piece(units, start, *inverse[1].shape)
-    scales = map(_address, (*inverse, *read, *_constants(bits)))
+    scales = map(address, (*inverse, *read, *_constants(bits)))
     how = _Cut(bits, *scales, 2.0**-part)
     out, found = np.empty(packed_bytes(len(units), bits), np.uint8), _Agreement()
-    compiled.randes_cut(ctypes.byref(piece), ctypes.byref(how), _address(out), ctypes.byref(found))
+    compiled.randes_cut(ctypes.byref(piece), ctypes.byref(how), address(out), ctypes.byref(found))
     return out, Agreement(0, found.crossed, found.lengths)
 
 
 def read_with(bits: int, scales: tuple[F32, F32]) -> ctypes.Structure:
     """How codes are read, as cut.h has it. It points to the scales: they must stay."""
     rows, table = scales
-    made = _Cut(bits=bits, read_rows=_address(rows), read_table=_address(table))
-    made.levels = _address(_constants(bits)[1])
+    made = _Cut(bits=bits, read_rows=address(rows), read_table=address(table))
+    made.levels = address(_constants(bits)[1])
     return made
 
 
@@ -103,7 +98,7 @@ def read(packed: Raw, bits: int, start: int, scales: tuple[F32, F32], out: F32) 
     if compiled is None:
         return False
     rows, table = scales
-    piece = _Piece(_address(packed), 8, len(out), start, *reversed(table.shape))
+    piece = _Piece(address(packed), 8, len(out), start, *reversed(table.shape))
     how = read_with(bits, (rows, table))
-    compiled.randes_read(ctypes.byref(piece), ctypes.byref(how), _address(out))
+    compiled.randes_read(ctypes.byref(piece), ctypes.byref(how), address(out))
     return True

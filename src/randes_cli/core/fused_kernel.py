@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from randes_cli.core.arrays import Array, Bools, Raw
+from randes_cli.core.arrays import Array, Bools, Raw, address
 from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_back import Back, Backer, Came
@@ -65,11 +65,6 @@ def digest(data: bytes, piece: int) -> bytes:
     return made.raw
 
 
-def _address(array: Array) -> int:
-    found: int = array.__array_interface__["data"][0]
-    return found
-
-
 class FusedKernel(NumpyKernel):
     """As NumpyKernel, whose rare passes it keeps; sums are 32-bit integers from the start."""
 
@@ -80,21 +75,21 @@ class FusedKernel(NumpyKernel):
             raise RuntimeError("fused.c was not compiled")
         self._library = compiled
         self._totals = self._sum.view(np.int32)
-        self._rows_at = [_address(row) for row in self._base]
-        self._sum_at, self._codes_at = _address(self._sum), _address(self._codes)
-        self._signs = _Signs(scratch=_address(self._scratch))
+        self._rows_at = [address(row) for row in self._base]
+        self._sum_at, self._codes_at = address(self._sum), address(self._codes)
+        self._signs = _Signs(scratch=address(self._scratch))
         self._signs_at = ctypes.addressof(self._signs)
         self._found = _Found()
         self._found_at = ctypes.addressof(self._found)
         self._runner = Runner(
             compiled,
             elements,
-            base=_address(self._base),
-            scratch=_address(self._scratch),
+            base=address(self._base),
+            scratch=address(self._scratch),
             sum=self._sum_at,
-            raw=_address(self._raw),
+            raw=address(self._raw),
         )
-        base, scratch, raw = self._rows_at[0], _address(self._scratch), _address(self._raw)
+        base, scratch, raw = self._rows_at[0], address(self._scratch), address(self._raw)
         self._backer = Backer(compiled, elements, base, scratch, raw)
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
@@ -111,7 +106,7 @@ class FusedKernel(NumpyKernel):
             super().set_base(layer, raw, dtype, elements)
         else:
             to = self._rows_at[layer]
-            self._library.randes_widen(_address(raw), DTYPES[dtype], to, elements)
+            self._library.randes_widen(address(raw), DTYPES[dtype], to, elements)
 
     def begin(self, elements: int, codes: Raw | None, bits: int) -> None:
         self._size = elements
@@ -140,7 +135,7 @@ class FusedKernel(NumpyKernel):
             values = widened.view(np.uint8)
         self._take(signs)
         refused = self._library.randes_add(
-            _address(values),
+            address(values),
             DTYPES[kind],
             self._rows_at[layer],
             self._signs_at,
@@ -163,13 +158,13 @@ class FusedKernel(NumpyKernel):
 
     def retrieve_onto(self, codes: Raw, bits: int, signs: Window, out: Raw) -> int:
         kind = _ANY_F32 if abs(signs.scale) < NEVER_BEYOND else DTYPES["F32"]
-        return self._retrieve(codes, bits, signs, _address(out), kind, out)
+        return self._retrieve(codes, bits, signs, address(out), kind, out)
 
     def _retrieve(
         self, codes: Raw, bits: int, signs: Window, base: int, kind: int, out: Raw
     ) -> int:
         self._take(signs)
         lost: int = self._library.randes_retrieve(
-            _address(codes), bits, self._signs_at, base, kind, _address(out)
+            address(codes), bits, self._signs_at, base, kind, address(out)
         )
         return lost

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from randes_cli.core.arrays import Array, Bools
+from randes_cli.core.arrays import I64, Array, Bools, Raw, address
 from randes_cli.core.energy import Energy
 from randes_cli.specs import Signs
 
@@ -54,17 +54,20 @@ class Step(NamedTuple):
 
     Attributes:
         place: where the chunk lies; None: all zeros.
-        to: where it is written to; None: nowhere.
+        to: where it is written to, a file or memory (then it has no digest); None: nowhere.
         bits: those of signs, and `scale` what they multiply.
+        squares: of a sum: what the squares of its rows, from the chunk's first one on, and of its
+            columns, in the view, are added to.
     """
 
     kind: Kind
     place: Place | None
     dtype: str
     layer: int = 0
-    to: Place | None = None
+    to: Place | Raw | None = None
     bits: bytes = b""
     scale: float = 0.0
+    squares: tuple[I64, I64] | None = None
 
 
 class Made(NamedTuple):
@@ -85,7 +88,7 @@ def _columns(**words: str) -> Any:
 
 
 #: The records of run.c as columns: for many small chunks, of which none has a Python object.
-STEPS = _columns(i8="kind from at into to dtype layer", u8="bits", f8="scale")
+STEPS = _columns(i8="kind from at into to dtype layer", u8="bits memory along across", f8="scale")
 RUNS = _columns(
     i8="first count cols rows view_cols strip kind steps most", u8="base scratch sum raw"
 )
@@ -101,6 +104,7 @@ class _Step(ctypes.Structure):
     _fields_ = (
         *named("kind from at into to dtype layer", ctypes.c_int64),
         ("bits", ctypes.c_char_p),
+        *named("memory along across", ctypes.c_void_p),
         ("scale", ctypes.c_double),
     )
 
@@ -193,5 +197,11 @@ def _fits(chunk: Chunk, step: Step) -> bool:
 def _packed(step: Step) -> _Step:
     sums = step.kind in (Kind.BEGIN, Kind.STORE)
     dtype = int(step.dtype) if sums else DTYPES[step.dtype]
-    at, to = step.place or NOWHERE, step.to or NOWHERE
-    return _Step(step.kind, *at, *to, dtype, step.layer, step.bits, step.scale)
+    at, to, memory = step.place or NOWHERE, NOWHERE, None
+    if isinstance(step.to, tuple):
+        to = step.to
+    elif step.to is not None:
+        memory = address(step.to)
+    squares = map(address, step.squares) if step.squares else (None, None)
+    beside = memory, *squares, step.scale
+    return _Step(step.kind, *at, *to, dtype, step.layer, step.bits, *beside)

@@ -8,6 +8,7 @@ EXPORT int64_t randes_run(void) { return -1; }
 EXPORT void randes_run_many(void) {}
 #else
 #include "chunk.h"
+#include "cut.h"
 
 /* As in fused_run.py. BASE: read a layer of the base. BEGIN: a sum, from nothing or from stored
  * integers. ADD: a delta to it. STORE: write the sum. NOTHING: a place that is left out. */
@@ -15,10 +16,14 @@ enum { BASE, BEGIN, ADD, STORE, NOTHING };
 
 /* A step that every strip goes through. Its tensor's chunk lies at byte `at` of file `from` (-1:
  * all zeros), and goes to byte `to` of file `into` (-1: nowhere). `dtype` is that of the tensor;
- * of a sum its bits. */
+ * of a sum its bits. A sum goes to `memory` where that is given, without a digest; its squares are
+ * added to `along` (of rows, from the chunk's first one on) and `across` (of columns, of the view)
+ * where these are. */
 typedef struct {
     int64_t kind, from, at, into, to, dtype, layer;
     const uint8_t *bits;
+    uint8_t *memory;
+    uint64_t *along, *across;
     double scale;
 } Step;
 
@@ -82,11 +87,17 @@ static int begin(const Run *run, const Step *step, Made *made, int64_t done, int
 
 static int store(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
                  int last) {
-    int64_t size = step->dtype / 8;
-    if (randes_store(run->sum, count, (int)step->dtype, run->raw) > run->most >> (16 - step->dtype))
+    int64_t size = step->dtype / 8, first = run->first + done, cols = run->view_cols;
+    uint8_t *units = step->memory ? step->memory + done * size : run->raw;
+    if (randes_store(run->sum, count, (int)step->dtype, units) > run->most >> (16 - step->dtype))
         return UNFIT;
-    digest_strip(&made->running, run->raw, count * size, last, made->digest);
-    return write_all((int)step->into, run->raw, count * size, step->to + done * size);
+    if (step->along) {
+        Piece piece = {units, step->dtype, count, first, cols, 1};
+        randes_squares(&piece, step->along + (first / cols - run->first / cols), step->across);
+    }
+    if (step->memory) return DONE;
+    digest_strip(&made->running, units, count * size, last, made->digest);
+    return write_all((int)step->into, units, count * size, step->to + done * size);
 }
 
 static int read_base(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,

@@ -7,23 +7,27 @@ bit-equal. Tensors that are one number all over are equal by chance, and are lef
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
+import xxhash
 
-from randes_cli.core.arrays import Raw
+from randes_cli.core.arrays import U64, Raw
 from randes_cli.files.digests import fingerprint, hasher
 from randes_cli.files.guard import reads_far
+from randes_cli.files.reading import read_rows
 from randes_cli.files.source import Renamed, Source, place_of
 from randes_cli.files.system import piece_at
 from randes_cli.files.weight_file import read_error
-from randes_cli.specs import ITEM_SIZE, TensorInfo, Tensors
+from randes_cli.specs import ITEM_SIZE, TensorInfo, Tensors, once
 from randes_cli.workers import at_once
 
 #: Bytes from the middle of a tensor that tell most tensors apart.
 _LOOK = 256
 #: Bytes that are read at a time of those that it does not.
 _READ = 2**22
+#: Bytes of tensors of which neighbours are looked at together, and how many of them.
+_SMALL, _TOGETHER = 2**14, 2**12
 
 Ties = Mapping[str, str]
 
@@ -33,22 +37,61 @@ def equal_tensors(source: Source) -> list[list[str]]:
 
     Only tensors that look alike in the middle are read whole.
     """
-    found: dict[object, list[str]] = {}
-    for name, tensor in source.tensors.items():
-        if tensor.elements > 1:
-            found.setdefault((tensor.dtype, tensor.shape), []).append(name)
-    alike: dict[object, list[str]] = {}
-    looked = [(kind, name) for kind, names in found.items() if len(names) > 1 for name in names]
-    middles = at_once(lambda one: _middle(source, one[1]), looked, far=reads_far())
-    for (kind, name), middle in zip(looked, middles, strict=True):
-        alike.setdefault((kind, middle), []).append(name)
     made: dict[object, list[str]] = {}
-    for kind, names in alike.items():
-        for name in names if len(names) > 1 else ():
-            content = _digest(source, name)
-            if content is not None:
-                made.setdefault((kind, content), []).append(name)
+    for kind, names in once(_same_kinds, source.tensors).items():
+        for alike in _look_alike(names, _middles(source, names)):
+            for name in alike:
+                content = _digest(source, name)
+                if content is not None:
+                    made.setdefault((kind, alike[0], content), []).append(name)
     return [names for names in made.values() if len(names) > 1]
+
+
+def _same_kinds(tensors: Tensors) -> dict[tuple[str, tuple[int, ...]], list[str]]:
+    """Names by dtype and shape, of tensors of more than one element that are not alone."""
+    found: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, dtype, shape in tensors.values():
+        found.setdefault((dtype, shape), []).append(name)
+    return {
+        kind: names
+        for kind, names in found.items()
+        if len(names) > 1 and TensorInfo("", *kind).elements > 1
+    }
+
+
+def _look_alike(names: Sequence[str], looks: U64) -> Iterator[list[str]]:
+    """Names with the same look, two or more together."""
+    _, kinds, counts = np.unique(looks, return_inverse=True, return_counts=True)
+    groups: dict[int, list[str]] = {}
+    for place in np.flatnonzero(counts[kinds] > 1).tolist():
+        groups.setdefault(int(kinds[place]), []).append(names[place])
+    yield from groups.values()
+
+
+def _middles(source: Source, names: Sequence[str]) -> U64:
+    """A number of the bytes in the middle of each of these tensors, which are of one kind."""
+    tensor = source.tensors[names[0]]
+    if reads_far() or tensor.nbytes > _SMALL:
+        found = at_once(lambda name: _middle(source, name), names, far=reads_far())
+        return np.fromiter(map(xxhash.xxh3_64_intdigest, found), np.uint64, len(names))
+    size = ITEM_SIZE[tensor.dtype]
+    count = min(tensor.elements, _LOOK // size)
+    start = (tensor.elements - count) // 2 * size
+    made = np.empty(len(names), np.uint64)
+    for first in range(0, len(names), _TOGETHER):
+        some = names[first : first + _TOGETHER]
+        rows = read_rows(source, some, count * size, start)
+        made[first : first + len(some)] = _sums(rows)
+    return made
+
+
+def _sums(rows: Raw) -> U64:
+    """A number of each row's bytes: rows with other bytes rarely have the same."""
+    words = np.zeros((len(rows), -(-rows.shape[1] // 8)), np.uint64)
+    words.view(np.uint8)[:, : rows.shape[1]] = rows
+    factors = np.random.default_rng(0).integers(1, 2**63, words.shape[1], np.uint64)
+    made: U64 = (words * (2 * factors + 1)).sum(axis=1, dtype=np.uint64)
+    return made
 
 
 def _middle(source: Source, name: str) -> bytes:

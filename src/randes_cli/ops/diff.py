@@ -190,8 +190,8 @@ def diff_bank_checkpoints(
     added, kept, changed, types = [], [], {}, {}
     for name, source in checkpoints.items():
         with ExitStack() as stack:
-            leave = OpenOptions(allow_pickle=run.allow_pickle)
-            leave = leave.recorded(tasks[name].pickle if name in tasks else None)
+            leave, task = OpenOptions(allow_pickle=run.allow_pickle), tasks.get(name)
+            leave = leave if task is None else leave.recorded(task.pickle, task.layout)
             opened = stack.enter_context(Sources(leave).open(as_source(source)))
             found = content_fingerprint(opened, run, progress=progress)
             if name not in tasks:

@@ -10,7 +10,8 @@ from randes_cli.core.verdict import sentences
 from randes_cli.errors import HubError, UsageError, counted
 from randes_cli.files.bank import BankFile
 from randes_cli.files.hub_errors import endpoint, hub_errors
-from randes_cli.files.hub_ref import BANK_SUFFIX, SCHEME, parse_ref
+from randes_cli.files.hub_ref import SCHEME, parse_ref
+from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.location import RemotePath, as_place
 from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.card import MARKER, model_card
