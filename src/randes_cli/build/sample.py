@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from randes_cli.build.looks import deltas_of
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.build.small import GRID_BITS, Spot, Spreads, small_grams, small_lists, spreads
 from randes_cli.build.stand_ins import followers
@@ -96,8 +97,7 @@ def _spreads(base: Source | None, participants: Sequence[Participant], unit: Uni
     squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(unit.layers)
     sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
     for position, name in enumerate(unit.names):
-        for task, participant in enumerate(participants):
-            delta = participant.delta(sample, name)
+        for task, delta in enumerate(deltas_of(sample, participants, name)):
             if delta is None or not delta.size:
                 continue
             peak = max(float(delta.max()), -float(delta.min()))
@@ -120,7 +120,8 @@ def _on_grid(delta: F32, out: F64) -> float:
     """Write a delta in units of a grid of its own, rounded to integers; return the unit."""
     peak = max(float(delta.max()), -float(delta.min())) if delta.size else 0.0
     exponent = frexp(peak)[1] - GRID_BITS
-    np.rint(np.ldexp(delta, -exponent, dtype=np.float64), out=out)
+    np.multiply(delta, ldexp(1.0, -exponent), out=out, dtype=np.float64)
+    np.rint(out, out=out)
     return ldexp(1.0, exponent)
 
 
@@ -154,16 +155,18 @@ def gram(
     for position, name in enumerate(unit.names):
         here, there = np.zeros((2, tasks, sample.elements))
         scales = np.zeros((2, tasks))
-        for who, participant in enumerate(participants):
-            moved = unit.names[orders[who][position]]
-            delta = participant.delta(sample, name)
+        for who, delta in enumerate(deltas_of(sample, participants, name)):
+            participant, moved = participants[who], unit.names[orders[who][position]]
             if delta is not None:
                 scales[0, who] = _on_grid(delta, here[who])
                 if who >= first:
                     tails[:, position, who] = means(here[who], scales[0, who])
-            delta = delta if moved == name else participant.delta(sample, moved)
-            if delta is not None:
-                scales[1, who] = _on_grid(delta, there[who])
+            if moved == name:
+                there[who], scales[1, who] = here[who], scales[0, who]
+            else:
+                other = next(deltas_of(sample, [participant], moved))
+                scales[1, who] = 0.0 if other is None else _on_grid(other, there[who])
+            if scales[1, who]:
                 there[who] *= _signs(unit, unit.flips(participant.seed, position), sample.runs)
         plain[position] = _products(here, scales[0], first)
         met[position] = _products(there, scales[1], first)

@@ -23,7 +23,7 @@ def means(units: F64, scale: float) -> tuple[float, float, float, float]:
     coarse = np.rint(units / 2**_COARSE).astype(np.int64)
     squares = coarse * coarse
     fourth = float(int(np.dot(squares, squares))) * 2.0 ** (4 * _COARSE)
-    first, second = float(np.abs(units).sum()), float(np.dot(units, units))
+    first, second = float(np.abs(units).sum()), float(np.einsum("n,n->", units, units))
     return (
         first * scale / count,
         second * scale**2 / count,
