@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
@@ -101,6 +102,16 @@ class Store:
     def delete(self, name: str) -> None:
         """Remove an object."""
         _client(self.url).delete_object(Bucket=self.bucket, Key=name)
+
+    def age(self, name: str, hours: float) -> None:
+        """Have an object be there for so long."""
+        from moto.s3.models import s3_backends
+
+        for account in s3_backends.values():
+            for backend in account.values():
+                if self.bucket in backend.buckets:
+                    found = backend.get_object(self.bucket, name)
+                    found.last_modified -= timedelta(hours=hours)
 
     def names(self) -> list[str]:
         """All objects of the bucket."""

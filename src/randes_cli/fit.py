@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from randes_cli.core.roles import exact_roles
 from randes_cli.plan import superposable, tensor_bytes
-from randes_cli.specs import FLOAT_DTYPES, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, TensorInfo, once
 
 #: A task that shares less of the base's bytes by name and shape does not belong to it, unless
 #: as much of its own bytes has a counterpart (its head was removed, say) and it covers at least
@@ -66,6 +66,10 @@ def _other(tensor: TensorInfo) -> str:
     return "outside the targets" if superposable(tensor) else "integer or scalar"
 
 
+def _has_bytes(tensors: Mapping[str, TensorInfo]) -> bool:
+    return tensor_bytes(tensors.values()) > 0
+
+
 def fit_task(
     base: Mapping[str, TensorInfo],
     task: Mapping[str, TensorInfo],
@@ -76,7 +80,13 @@ def fit_task(
 
     `reasons` say why tensors are kept exactly of which names and shapes tell nothing.
     """
-    eligible, roles = set(superposed_names), exact_roles(task)
+    eligible, roles = set(superposed_names), once(exact_roles, task)
+    if task is base:  # one table, as of fine-tunes with their base's very header
+        left = (tensor for name, tensor in task.items() if name not in eligible)
+        why = {t.name: roles.get(t.name) or reasons.get(t.name) or _other(t) for t in left}
+        share = float(once(_has_bytes, base))
+        whole = {name: t for name, t in task.items() if name not in why} if why else task
+        return TaskFit(whole, why, (), share, share)
     superposed, exact = {}, {}
     matched, covered = 0, 0
     for name, tensor in task.items():

@@ -53,6 +53,7 @@ LIMITS: Mapping[str, Limit] = {
     "capacity": Limit(1, 2**31),
     "every": Limit(1, 2**63 - 1),
     "step": Limit(-126, 100),
+    "older_than": Limit(0, 10**6),
 }
 #: Bytes of the longest header, which is the limit of the safetensors format itself, and of the
 #: longest manifest: ten times that of 100,000 tensors and 20 tasks.

@@ -50,3 +50,45 @@ def test_an_added_delta_beyond_the_range_of_its_sum(
             add(bank, packer.inputs({"b": far}), EditOptions(dry_run=dry), ONE)
         said.append(words(error.value))
     assert said[0] == said[1] and bank.read_bytes() == before
+
+
+def family() -> tuple[State, dict[str, State]]:
+    """A base and tasks with tensors of their own, some of which are one; all have `own`."""
+    base = random_state({**SHAPES, "embed.weight": [48, 32]}, seed=1)
+    own = torch.arange(50)
+    moved, grown = perturbed(base, seed=1), torch.cat([base["embed.weight"], base["w"][:3]])
+    one = {**moved, "own": own}
+    made = {
+        "a": one,
+        "b": one,
+        "c": {**one, "own": own + 1},
+        "d": moved,
+        "e": {**base, "own": own},
+        "f": {**base, "own": own},
+        "g": base,
+        "h": {**one, "embed.weight": grown},
+        "i": {**one, "embed.weight": torch.cat([base["embed.weight"], base["w"][3:6]])},
+        "j": {**one, "embed.weight": grown},
+    }
+    return base, made
+
+
+def told(notes: tuple[str, ...]) -> set[str]:
+    """What notes say of tasks that are one, without how they know."""
+    return {re.sub(", (to the byte|by a sample of each tensor)$", "", note) for note in notes}
+
+
+def test_a_dry_run_says_which_tasks_are_one_also_of_those_that_keep_tensors(packer: Packer) -> None:
+    base, tasks = family()
+    named = packer.inputs(tasks)
+    bank = packer.pack(base, {name: tasks[name] for name in "aeh"})
+    source, whole = packer.folder / "base.safetensors", packer.folder / "whole.randes"
+    some = [task for task in named if task.name in "bcdfgij"]
+    said = [
+        pack(source, named, whole, run=ONE, dry_run=True).notes,
+        pack(source, named, whole, run=ONE).notes,
+        add(bank, some, EditOptions(dry_run=True), ONE).notes,
+        add(bank, some, EditOptions(), ONE).notes,
+    ]
+    ones = {f"{pair}: one checkpoint" for pair in ("a, b", "e, f", "h, j")}
+    assert list(map(told, said)) == [{*ones, "g: the base itself"}] * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from randes_cli import add
 from randes_cli.files.names import guess_prefix, match_names
 from tests.checkpoints import Packer, perturbed, random_state, retrieve
 
@@ -53,3 +54,15 @@ def test_a_task_of_another_prefix_is_packed_and_comes_back_under_its_own_names(
     alone = retrieve(packer.pack(base, {"renamed": plain, "plain": plain}), "renamed")
     for name, value in alone.items():
         assert bool((found[theirs + name.removeprefix(ours)] == value).all())
+
+
+def test_what_is_kept_exactly_is_told_under_the_task_s_own_names(packer: Packer) -> None:
+    base = random_state({f"enc.{part}.x.weight": [8, 4 if part == "d" else 80] for part in "abcd"})
+    task = {f"model.{name}": value for name, value in perturbed(base, seed=1).items()}
+    task["model.enc.d.x.weight"] = task["model.enc.d.x.weight"][:4].clone()
+    task["head.y.weight"] = task["model.enc.a.x.weight"] + 1
+    expected = {"model.enc.d.x.weight", "head.y.weight"}
+    bank = packer.pack(base, {"plain": perturbed(base, seed=2), "t": task})
+    assert set(packer.reports[-1].kept_exactly["t"]) == expected
+    (again,) = packer.inputs({"again": task})
+    assert set(add(bank, [again]).kept_exactly["again"]) == expected

@@ -88,7 +88,7 @@ def test_a_folder_in_place_of_a_bank_is_told_by_what_is_in_it(
         "one)",
         "empty": "a folder, and no bank is in it",
         "many": "a folder of 2 banks; name one of them: many/x.randes, many/y.randes",
-        "cut.randes.d": "the folder of a bank's shards; name the bank, cut.randes",
+        "cut.randes.d": "the folder of a bank's shards; the bank is cut.randes",
     }
     for name, said in told.items():
         for verb in (["inspect"], ["add", "c.safetensors"], ["push", "org/name"]):

@@ -67,7 +67,7 @@ def test_edits_seals_and_unpacks_in_a_bucket_are_those_made_here(far: Store) -> 
         seal(f"{at}x.randes", f"{at}s.randes", 4, run)
         seal(f"{at}x.randes", f"{at}one.randes", 2, run, max_shard_size=10**9)
         unpack(f"{at}x.randes", None, f"{at}out", UnpackOptions(), run)
-    assert verify(far.at("x.randes"), run=RAY, prune=True).sound
+    assert verify(far.at("x.randes"), run=RAY, prune=True, older_than=0).sound
     assert banks(far) == here()
     out = {path.as_posix(): path.read_bytes() for path in Path("out").rglob("*.*")}
     assert {name: far.get(name) for name in out} == out
@@ -89,7 +89,7 @@ def test_a_node_that_goes_midway_changes_nothing(
     pack("base.safetensors", tasks, store.at("x.randes"), chosen, RAY, progress=progress)
     assert killed
     pack("base.safetensors", tasks, "x.randes", chosen, ONE)
-    assert verify(store.at("x.randes"), run=ONE, prune=True).sound
+    assert verify(store.at("x.randes"), run=ONE, prune=True, older_than=0).sound
     assert banks(store) == here()
 
 
@@ -113,7 +113,7 @@ def test_what_a_killed_driver_leaves_in_a_bucket_is_named_and_removed(
     _until_still(store)
     assert before.items() <= banks(store).items() and len(banks(store)) > len(before)
     begun = store.begin("x.randes.d/part")
-    told = verify(store.at("x.randes"), run=ONE, prune=True)
+    told = verify(store.at("x.randes"), run=ONE, prune=True, older_than=0)
     assert told.sound and told.pruned
     assert banks(store) == before and not store.uploads() and begun
 

@@ -174,7 +174,7 @@ def test_a_file_cut_while_it_is_read_is_truncated_not_a_crash(tmp_path: Path) ->
     with open_checkpoint(str(path)) as opened:
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - 4)
-        name = next(reversed(opened.tensors))
+        name = next(reversed(list(opened.tensors)))
         raw = np.empty(opened.tensors[name].nbytes, np.uint8)
         with pytest.raises(CheckpointError, match="truncated while it was read"):
             opened.read(name, 0, raw)

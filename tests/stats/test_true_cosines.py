@@ -80,10 +80,10 @@ class Models:
 
 
 def came_back(bank: Path, name: str, tasks: dict[str, State], base: State) -> float:
-    """The cosine of a task's delta with what its bank gives back at λ = 1."""
+    """The cosine of a task's delta with what its bank gives back, at its own λ."""
     true = delta(tasks[name], base)
     changed = {name: value for name, value in true.items() if value.any()}
-    back = delta(retrieve(bank, name, coefficient=1.0), base)
+    back = delta(retrieve(bank, name), base)
     there = any(value.any() for value in (back[name] for name in changed))
     return cosine(changed, back) if changed and there else float(not changed)
 
@@ -195,3 +195,22 @@ def test_a_sparse_delta_alone_is_predicted_as_it_comes_back_at_one_bit(tmp_path:
     said, found = predicted(bank)["a"], came_back(bank, "a", tasks, base)
     assert said == pytest.approx(found, abs=0.005) and found < 0.6
     assert packer.reports[-1].tasks[0].predicted_cosine == said
+
+
+def test_a_task_that_comes_back_as_the_base_has_cosine_0_whatever_points_its_way(
+    tmp_path: Path,
+) -> None:
+    models = Models(np.random.default_rng(4), 0.0)
+    base, far = models.whole(), models.whole()
+    near = {name: value.clone() for name, value in base.items()}
+    for name, value in models.common.items():
+        far[name] += torch.from_numpy(value.astype(np.float32))
+        near[name] += torch.from_numpy(1e-4 * value.astype(np.float32))  # rounds to nothing
+    packer, tasks = Packer(tmp_path), {"far": far, "near": near}
+    bank = packer.pack(base, tasks, "ta")
+    (lost,) = (one for one in packer.reports[-1].tasks if one.coefficient == 0)
+    assert lost.name == "near" and lost.predicted_cosine == 0 and "0.000" in lost.lost
+    assert came_back(bank, "near", tasks, base) == 0 and predicted(bank)["near"] == 0
+    originals = {"near": tmp_path / "near.safetensors"}
+    (found,) = verify(bank, against=originals, run=ONE).against
+    assert (found.cosine, found.predicted) == (0, 0)

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from randes_cli import HubError, PackOptions, TaskInput, add, convert, pack, remove, unpack, verify
+from randes_cli import (
+    HubError,
+    PackOptions,
+    TaskInput,
+    UsageError,
+    add,
+    convert,
+    pack,
+    remove,
+    unpack,
+    verify,
+)
 from randes_cli.cli.main import run
 from tests.checkpoints import perturbed, random_state, save
 from tests.store_server import Store
@@ -68,13 +79,66 @@ def test_edits_send_what_changed_and_leave_the_rest_to_prune(store: Store, here:
     sent = {one.path.partition("/")[2].partition("/")[2] for one in store.asked("", "PUT")}
     assert base and not base & sent
     assert files().items() < stored(store).items()
-    assert run(["verify", store.at("x.randes"), "--prune", "-q"]) == 0
+    assert run(["verify", store.at("x.randes"), "--prune", "--older-than", "0", "-q"]) == 0
     assert stored(store) == files()
     for at in ("", store.at() + "/"):
         remove(at + "x.randes", ["svhn"])
     assert verify(store.at("x.randes")).unnamed
-    assert run(["verify", store.at("x.randes"), "--prune", "-q"]) == 0
+    assert run(["verify", store.at("x.randes"), "--prune", "--older-than", "0", "-q"]) == 0
     assert stored(store) == files()
+
+
+def test_what_another_may_be_writing_is_not_pruned(
+    store: Store, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.put_folder(here)
+    pack_both(store, "cars", "dtd")
+    before = stored(store)
+    packed = store.at("x.randes")
+    name = next(name for name in before if name != "x.randes")
+    for letter, hours in ("a", 25), ("b", 23):
+        store.put(f"x.randes.d/{letter * 32}.safetensors", before[name])
+        store.age(f"x.randes.d/{letter * 32}.safetensors", hours)
+    assert "2 files beside the index" in said("verify", packed, capsys)
+    told = said("verify", packed, capsys, "--prune")
+    assert "1 file beside the index that it does not name: too young to go" in told
+    young = f"x.randes.d/{'b' * 32}.safetensors"
+    assert stored(store) == {**before, young: before[name]}
+    assert not verify(packed, prune=True, older_than=22).unnamed
+    assert stored(store) == before
+
+
+def said(verb: str, bank: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert run([verb, bank, *words]) == 0
+    return "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ({"older_than": 3}, "--older-than serves --prune"),
+        ({"older_than": 3, "prune": True}, "the bank's lock tells"),
+        ({"older_than": -1, "prune": True}, "between 0 and"),
+    ],
+)
+def test_an_age_that_serves_nothing_is_refused(here: Path, words: dict[str, int], why: str) -> None:
+    pack("base.safetensors", inputs("", "cars"), "y.randes", OPTIONS)
+    with pytest.raises(UsageError, match=why):
+        verify("y.randes", **words)  # type: ignore[arg-type]
+
+
+def test_a_shard_that_is_old_is_sent_again_so_that_nobody_prunes_it_meanwhile(
+    store: Store, here: Path
+) -> None:
+    store.put_folder(here)
+    pack_both(store, "cars")
+    shards = sorted(name for name in stored(store) if name != "x.randes")
+    store.age(shards[0], 20)
+    store.forget()
+    at = store.at() + "/"
+    pack(at + "base.safetensors", inputs(at, "cars"), at + "x.randes", OPTIONS, force=True)
+    sent = {one.path.split("/", 2)[2] for one in store.asked("", "PUT")}
+    assert sent == {shards[0], "x.randes"}
 
 
 def test_a_bank_is_converted_on_its_way(store: Store, here: Path) -> None:

@@ -44,7 +44,7 @@ from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
 from randes_cli.stats.coefficients import with_defaults
-from randes_cli.stats.forgotten import remembered
+from randes_cli.stats.lengths import remembered
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers
 

@@ -74,7 +74,7 @@ def add(
 @one_command()
 def remove(
     bank: StrPath,
-    names: Sequence[str],
+    names: str | Sequence[str],
     options: EditOptions | None = None,
     run: RunOptions | None = None,
     *,
@@ -90,6 +90,7 @@ def remove(
     Raises MissingError (no such task, no checkpoint), MismatchError (a checkpoint with another
     fingerprint), BankLocked, BankDamaged, NoSpace.
     """
+    names = [names] if isinstance(names, str) else names
     if len(set(names)) != len(names) or not names:
         raise UsageError("name each task to remove once")
     with _edit(bank, options, run, progress) as edit:

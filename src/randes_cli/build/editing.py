@@ -173,7 +173,7 @@ class Edit:
                 f"{self.old.path}: removing {record.name} needs its checkpoint, and "
                 f"{record.source!r} is not beside the bank; say --checkpoint PATH, or --forget"
             )
-        leave = self.options.opening.recorded(record.pickle)
+        leave = self.options.opening.recorded(record.pickle, record.layout)
         opened = reopen(self.stack, record.name, path, self.source(), leave)
         opened = opened.under(record.ties)
         tensors = opened.source.tensors
@@ -279,8 +279,8 @@ class Edit:
                 adapters="kept" if kept else "merged" if merged else None,
                 merged=merged,
                 room=room(built.manifest),
-                kept_exactly={one.name: dict(one.fit.exact) for one in self.coming},
-                notes=(*self.notes, *twins(built, self.coming, dry_run=options.dry_run)),
+                kept_exactly={one.name: one.kept_exactly() for one in self.coming},
+                notes=(*self.notes, *twins(built, build.draft, dry_run=options.dry_run)),
             )
 
         return report(preview(build)) if options.dry_run else build.write(report)

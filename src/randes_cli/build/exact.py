@@ -115,6 +115,11 @@ def differs(exact: Exact) -> bool:
     )
 
 
+def first_digest(exact: Exact) -> bytes:
+    """The digest of the first chunk of what is kept of a tensor."""
+    return digest(_beginning(exact, exact.source))
+
+
 def _beginning(exact: Exact, source: Source) -> Raw:
     rows, cols = exact.tensor.matrix
     size, rect = ITEM_SIZE[exact.tensor.dtype], next(iter(chunks(rows - exact.skip, cols)), None)

@@ -55,7 +55,7 @@ def pack_report(
     predicted = summaries(manifest, built.statistics, beside, dry_run=unsure, sealing=sealing)
     size, bits = built.bytes, seal_bits or start.bits
     sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
-    alike = twins(built, build.draft.coming, dry_run=dry_run)
+    alike = [] if build.supposed else twins(built, build.draft, dry_run=dry_run)
     told = predictable(manifest)
     cosine = mean_cosine(predicted)
     choices = _alternatives(build, built, sealed_size, lengths, bits, cosine) if told else ()
@@ -78,7 +78,7 @@ def pack_report(
             task_summary(participant, one)
             for participant, one in zip(build.draft.coming, predicted, strict=True)
         ),
-        kept_exactly={p.name: dict(p.fit.exact) for p in build.draft.coming},
+        kept_exactly={one.name: one.kept_exactly() for one in build.draft.coming},
         notes=(*inputs.base.notes, *_targets_note(inputs.transform), *_few(build), *alike),
         refused=inputs.refused,
         download_bytes=inputs.download_bytes,

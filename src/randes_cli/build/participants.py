@@ -87,6 +87,11 @@ class Participant:
         exact = {**self.fit.exact, **dict.fromkeys(names, _BYTES)}
         return replace(self, fit=replace(self.fit, superposed=left, exact=exact))
 
+    def kept_exactly(self) -> dict[str, str]:
+        """What it keeps exactly, under its own names, and why."""
+        theirs = self.opened.naming.names or {}
+        return {theirs.get(name, name): why for name, why in self.fit.exact.items()}
+
     def meets(self, unit: Unit) -> bool:
         """Whether any of its tensors is superposed in a unit."""
         return any(name in self.fit.superposed for name in unit.names)

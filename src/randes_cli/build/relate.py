@@ -73,7 +73,8 @@ def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) ->
     if path is None or (ref is not None and not is_cached(ref)):  # not worth gigabytes
         return echo
     try:
-        opened = reopen(stack, task.name, path, draft.base, OpenOptions().recorded(task.pickle))
+        leave = OpenOptions().recorded(task.pickle, task.layout)
+        opened = reopen(stack, task.name, path, draft.base, leave)
     except RandesError:
         return echo
     if opened.source.tensors != TaskTensors(bank, task).tensors:

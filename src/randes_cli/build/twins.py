@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.build.build import Built
-from randes_cli.build.participants import Participant
+from randes_cli.build.draft import Draft
+from randes_cli.build.exact import differs, exact_tensors, first_digest
 from randes_cli.build.records import NO_FINGERPRINT
 from randes_cli.core.arrays import F64
+from randes_cli.files.bank_keys import own_key
+from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.manifest import Manifest
+from randes_cli.specs import TensorInfo
 
 #: Names in a line about several tasks.
 _MOST_NAMES = 3
 
 
-def twins(built: Built, coming: Sequence[Participant], *, dry_run: bool) -> list[str]:
+def twins(built: Built, draft: Draft, *, dry_run: bool) -> list[str]:
     """Lines on the tasks that come which are one with another of the bank, or with the base.
 
     A build knows by fingerprints. A dry run reads no checkpoint whole: it says what looks so, by
-    the samples of every tensor; its tasks that may differ in what is kept exactly it leaves out.
+    the samples of every tensor, and the beginnings of what is kept exactly.
     """
-    manifest, ours = built.manifest, {one.index for one in coming}
+    manifest, ours = built.manifest, {one.index for one in draft.coming}
     if not dry_run:
         return _told(manifest, _by_fingerprint(manifest), ours, "{}, to the byte")
-    plain = {one.index for one in coming if not one.fit.exact}
-    plain |= {task.index for task in manifest.tasks if task.index not in ours and not task.own}
-    found = _by_sample(built, plain)
+    beside = _beside_deltas(manifest, draft)
+    as_base = _Beside(None, {}, {}, frozenset(), manifest.base.ties, {})
+    found = _by_sample(built, beside, as_base)
     return _told(manifest, found, ours, "{}, by a sample of each tensor")
+
+
+class _Beside(NamedTuple):
+    """What a task has besides deltas: dtypes, shapes, names, and what it keeps exactly."""
+
+    dtype: str | None
+    dtypes: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+    missing: frozenset[str]
+    ties: Mapping[str, str]
+    kept: Mapping[str, tuple[TensorInfo, bytes]]
+
+
+def _beside_deltas(manifest: Manifest, draft: Draft) -> dict[int, _Beside]:
+    """By index; of exact tensors, and rows past the base's, the digests of their first chunks."""
+    kept: dict[int, dict[str, tuple[TensorInfo, bytes]]] = {}
+    old = () if draft.old is None else draft.old.manifest.tasks
+    for task in old:
+        kept[task.index] = {
+            name: (draft.old.info(key)._replace(name=name), draft.old.digests(key)[:DIGEST_BYTES])
+            for name in (*task.own, *task.shapes)
+            if draft.old is not None and (key := own_key(task.name, name)) in draft.old
+        }
+    for one in draft.coming:
+        found = (exact for exact in exact_tensors(draft.base, [one]) if differs(exact))
+        kept[one.index] = {
+            exact.name: (exact.kept._replace(name=exact.name), first_digest(exact))
+            for exact in found
+        }
+    return {
+        task.index: _Beside(
+            task.dtype, task.dtypes, task.shapes, task.missing, task.ties, kept[task.index]
+        )
+        for task in manifest.tasks
+    }
 
 
 def _by_fingerprint(manifest: Manifest) -> list[tuple[bool, list[int]]]:
@@ -40,23 +80,25 @@ def _by_fingerprint(manifest: Manifest) -> list[tuple[bool, list[int]]]:
     return [(print_ == manifest.base.fingerprint, found) for print_, found in alike.items()]
 
 
-def _by_sample(built: Built, plain: set[int]) -> list[tuple[bool, list[int]]]:
+def _by_sample(
+    built: Built, beside: Mapping[int, _Beside], as_base: _Beside
+) -> list[tuple[bool, list[int]]]:
     """The same by the deltas' Gram matrices: one sample, if all their products are equal.
 
     They are exact sums of integers (`build.sample.gram`), so equal samples give equal numbers; the
     other way round three equal numbers are two equal deltas.
     """
     statistics = built.statistics
-    places = [n for n, index in enumerate(statistics.indices) if index in plain]
-    grams = statistics.grams[:, 0]
+    indices, grams = statistics.indices, statistics.grams[:, 0]
     changed = statistics.known.norms.sum(axis=0) > 0
-    same = [statistics.indices[n] for n in places if not changed[n]]
+    same = [i for n, i in enumerate(indices) if not changed[n] and beside[i] == as_base]
     made = [(True, same)]
-    left = [n for n in places if changed[n]]
+    left = [n for n, index in enumerate(indices) if index not in same]
     while left:
         first = left[0]
-        alike = [n for n in left if n == first or _equal(grams, first, n)]
-        made.append((False, [statistics.indices[n] for n in alike]))
+        like = [n for n in left if beside[indices[n]] == beside[indices[first]]]
+        alike = [n for n in like if n == first or _equal(grams, first, n)]
+        made.append((False, [indices[n] for n in alike]))
         left = [n for n in left if n not in alike]
     return made
 
@@ -64,7 +106,7 @@ def _by_sample(built: Built, plain: set[int]) -> list[tuple[bool, list[int]]]:
 def _equal(grams: F64, one: int, two: int) -> bool:
     own = grams[:, one, one]
     twin, met = grams[:, two, two], grams[:, one, two]
-    return bool(own.any()) and np.array_equal(own, twin) and np.array_equal(own, met)
+    return np.array_equal(own, twin) and np.array_equal(own, met)
 
 
 def _told(

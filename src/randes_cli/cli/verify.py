@@ -7,7 +7,7 @@ from typing import Annotated
 
 from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
-from randes_cli.cli.panels import switch
+from randes_cli.cli.panels import option, switch
 from randes_cli.cli.words import check_originals, originals, run_options
 from randes_cli.errors import BankDamaged, counted
 
@@ -29,6 +29,15 @@ def verify(
             "--prune",
         ),
     ] = False,
+    older_than: Annotated[
+        int | None,
+        option(
+            None,
+            "HOURS",
+            "In a store, prune what is older than this (24): another may be writing there now.",
+            "--older-than",
+        ),
+    ] = None,
     against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,
@@ -48,6 +57,7 @@ def verify(
             bank,
             quick=quick,
             prune=prune,
+            older_than=older_than,
             against=originals(against),
             base=base,
             run=run_options(
@@ -61,7 +71,7 @@ def verify(
             report, sound=report.sound, measured=measured, **clock.facts(report.bytes_checked, 0)
         )
     else:
-        _show(report, quiet=quiet)
+        _show(report, pruned=prune, quiet=quiet)
         if against and not measured:
             say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet or json)
@@ -73,8 +83,7 @@ def verify(
     check_originals(f"{bank}: sound, but", report.strange)
 
 
-def _show(report: VerifyReport, *, quiet: bool) -> None:
-    """What was found, in lines."""
+def _show(report: VerifyReport, *, pruned: bool, quiet: bool) -> None:
     from randes_cli.cli.render.tables import check_table
 
     for check in report.against:
@@ -83,14 +92,18 @@ def _show(report: VerifyReport, *, quiet: bool) -> None:
         say(f"{report.bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
     for file, words in report.shards.items():
         say(f"shard {file}: {words}", quiet=quiet)
-    if report.unnamed:
-        say(
-            f"{counted(len(report.unnamed), 'file')} beside the index that it does not name; "
-            "randes verify --prune removes them",
-            quiet=quiet,
-        )
     if report.pruned:
         say(f"{human(report.pruned)} removed that the index does not name", quiet=quiet)
+    if report.unnamed:
+        left = f"{counted(len(report.unnamed), 'file')} beside the index that it does not name"
+        what = "randes verify --prune removes them"
+        if pruned:
+            what = (
+                "too young to go, for another may be writing them now; --older-than 0 removes them"
+            )
+        elif "://" in report.bank:
+            what += " when they are a day old"
+        say(f"{left}: {what}", quiet=quiet)
     for name, words in report.lost.items():
         say(f"{name}: {words}", quiet=quiet)
     for words in report.approximate:

@@ -12,7 +12,7 @@ rounding noise beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -52,7 +52,6 @@ class Lengths:
     others: Mapping[int, F64] = field(default_factory=dict)
 
     def members(self, group: int) -> I64:
-        """The tasks of a group."""
         return np.flatnonzero(np.asarray(self.groups, np.int64) == group)
 
     def placed(self, values: F64, tasks: I64) -> F64:
@@ -155,6 +154,11 @@ class Prediction:
         """cos(Δ_i, Δ̂_i) by tensor and task; 1 where a task changed nothing."""
         one = Moments(self.own, self.kept, self.dot, self.length, self.changed)
         return one.cosine
+
+    def at(self, coefficients: Sequence[float]) -> Prediction:
+        """What comes back with these λ, one a task: no delta at all where that is 0."""
+        there = np.asarray(coefficients) != 0
+        return replace(self, dot=self.dot * there, length=self.length * there)
 
     def over(self, rows: I64 | slice = slice(None)) -> Moments:
         """The moments of every task over some tensors."""

@@ -13,6 +13,7 @@ from randes_cli.files.lora.config import is_diffusers, read_config, refuse_forei
 from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse
 from randes_cli.files.lora.view import BASE_LAYER, Part
 from randes_cli.files.source import Source, ZeroBase
+from randes_cli.specs import Tensors, once
 
 #: The file of a PEFT adapter.
 _PEFT_FILE = "adapter_model.safetensors"
@@ -22,8 +23,12 @@ def is_adapter(source: Source) -> bool:
     """Whether a checkpoint holds an adapter and not a model: most of its tensors are factors."""
     if getattr(source, "layout", {}).get("") == _PEFT_FILE:
         return True
-    factors = sum(map(is_factor, source.tensors))
-    return 2 * factors >= len(source.tensors) > 0 or foreign(source.tensors) is not None
+    return once(_of_adapter, source.tensors)
+
+
+def _of_adapter(tensors: Tensors) -> bool:
+    factors = sum(map(is_factor, tensors))
+    return 2 * factors >= len(tensors) > 0 or foreign(tensors) is not None
 
 
 def adapter_base(first: Checkpoint) -> ZeroBase:

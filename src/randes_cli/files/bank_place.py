@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from randes_cli.errors import CheckpointError, RandesError, counted, printable
+from randes_cli.files.bank_folder import bank_of_shards, is_shard_folder
 from randes_cli.files.location import Place
 from randes_cli.files.weight_names import entries, weight_files
 
@@ -32,9 +33,8 @@ def refuse_folder(path: Place) -> None:
 
 
 def _folder(path: Path) -> str:
-    index = path.absolute().with_suffix("")
-    if path.suffix == ".d" and index.is_file():
-        return f"the folder of a bank's shards; name the bank, {path.with_suffix('')}"
+    if is_shard_folder(path):
+        return bank_of_shards(path)
     banks = [str(path / one.name) for one in entries(path) if one.suffix == ".randes"]
     if len(banks) == 1:
         return f"a folder; the bank in it is {banks[0]}"

@@ -118,7 +118,7 @@ def open_base(
             f"{bank.path}: its base {record.source!r} is outside the bank and not found; "
             "say --base PATH"
         )
-    opening = OpenOptions(allow_pickle=allow_pickle).recorded(record.pickle)
+    opening = OpenOptions(allow_pickle=allow_pickle).recorded(record.pickle, record.layout)
     outside = Sources(opening).open(path)
     if outside.tensors != all_names(record.tensors, record.ties):
         outside.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError, MissingError
@@ -20,7 +20,7 @@ from randes_cli.files.shards import SHARD_METADATA
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.files.weight_file import TensorFile, WeightFile
 from randes_cli.limits import LONGEST_NAME
-from randes_cli.specs import FORMAT_NAME, OpenOptions, TensorInfo
+from randes_cli.specs import FORMAT_NAME, OpenOptions, Table, TensorInfo, Tensors, once
 
 DEFAULT_OPTIONS = OpenOptions()
 
@@ -73,30 +73,30 @@ class Checkpoint:
         self.left_out: Mapping[str, str] = left_out or {}
         self.notes = notes
         self.held = ExitStack()
-        made: dict[str, TensorInfo] = {}
         #: What holds a tensor, and its name there, where that is not the only file and its own.
         self._where: dict[str, tuple[WeightFile, str]] = {}
         self.metadata: Mapping[str, str] = files[0].header.metadata if files else {}
+        self.tensors = self._joined(files, components or {})
+        watch(self)
+
+    def _joined(self, files: Sequence[WeightFile], components: Mapping[Place, str]) -> Tensors:
+        """The tensors of all files; those of one file under its own names are its header's."""
+        made: dict[str, TensorInfo] = {}
         for file in files:
-            component = components[file.path] if components else ""
+            component, tensors = components.get(file.path, ""), file.header.tensors
             refuse_bank(file)
-            refuse_quantised(str(file.path), file.header.tensors)
-            for inner, tensor in file.header.tensors.items():
+            refuse_quantised(str(file.path), tensors)
+            if len(files) == 1 and not component:
+                _refuse_name(file, once(_no_name, tensors))
+                return tensors
+            for inner, tensor in tensors.items():
                 name = f"{component}/{inner}" if component else inner
                 if name in made:
                     raise CheckpointError(f"{file.path}: tensor {name!r} is in two shards")
-                if not is_name(name):
-                    raise CheckpointError(
-                        f"{file.path}: tensor {name[:60]!r}: its name is longer than "
-                        f"{LONGEST_NAME}, has control characters or is no text"
-                    )
-                if len(files) > 1 or component:
-                    made[name] = tensor._replace(name=name) if component else tensor
-                    self._where[name] = file, inner
-        if not made and files:  # one file, under its own names: their table is the header's
-            made = cast("dict[str, TensorInfo]", files[0].header.tensors)
-        self.tensors = made
-        watch(self)
+                _refuse_name(file, None if is_name(name) else name)
+                made[name] = tensor._replace(name=name) if component else tensor
+                self._where[name] = file, inner
+        return Table(made)
 
     @property
     def pickle(self) -> str | None:
@@ -133,6 +133,19 @@ class Checkpoint:
         for file in self.files:
             file.close()
         self.held.__exit__(*exception)
+
+
+def _no_name(tensors: Tensors) -> str | None:
+    """The first name that no tensor may have."""
+    return next((name for name in tensors if not is_name(name)), None)
+
+
+def _refuse_name(file: WeightFile, name: str | None) -> None:
+    if name is not None:
+        raise CheckpointError(
+            f"{file.path}: tensor {name[:60]!r}: its name is longer than "
+            f"{LONGEST_NAME}, has control characters or is no text"
+        )
 
 
 def _open_file(path: Path, options: OpenOptions) -> WeightFile:
@@ -179,7 +192,7 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
     if not path.exists():
         raise MissingError(f"{path}: not found{meant_beside(path)}")
     if path.is_dir():
-        return folder_parts(path, allow_pickle=options.allow_pickle)
+        return folder_parts(path, options)
     return [file_part(path, allow_pickle=options.allow_pickle)]
 
 
@@ -222,7 +235,7 @@ def open_checkpoint(
         if folder and not options.safetensors_only:
             used = {file for part in parts for file in part.files()}
             side_files, found = find_side_files(
-                path, used, code=options.trust_remote_code_files, sizes=sizes
+                path, used, code=options.trust_remote_code_files, apart=options.apart, sizes=sizes
             )
             others |= found
             notes += left_out_note(others)

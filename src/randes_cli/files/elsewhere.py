@@ -119,7 +119,8 @@ def find_model(there: Elsewhere, root: Path, options: OpenOptions = DEFAULT_OPTI
         return Found(weights)
     used = {file for part in parts for file in part.files()}
     code = options.trust_remote_code_files
-    found, left_out = find_side_files(path, used, code=code, sizes=there.inside())
+    sizes = there.inside()
+    found, left_out = find_side_files(path, used, code=code, apart=options.apart, sizes=sizes)
     names = tuple((path / name).relative_to(root).as_posix() for name in found)
     return Found(weights, names, left_out)
 

@@ -6,13 +6,14 @@ Nothing here opens a weight file; what is wrong with a folder is said before any
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.bank_folder import UNPACK, bank_of_shards, is_shard_folder
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
 from randes_cli.files.quantised import refuse_quantised_config
@@ -34,6 +35,7 @@ from randes_cli.files.weight_names import (
     variants,
     weight_files,
 )
+from randes_cli.specs import OpenOptions
 
 _ADAPTERS = ("adapter_model", "pytorch_lora_weights", "adapters.safetensors")
 _CONVERT = (
@@ -126,25 +128,29 @@ def file_part(path: Path, *, allow_pickle: bool, component: str = "", target: st
     return Part(component, tuple(path.parent / n for n in names), (path, weights), target)
 
 
-def folder_parts(folder: Path, *, allow_pickle: bool) -> list[Part]:
+def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
     """The weights of a folder: those of the model itself, and of each component below it.
 
     A sub-folder with weights is a component whether an index names it or not; checkpoints of a
     training run and adapters that lie in a model's folder are none.
     """
+    if is_shard_folder(folder):
+        raise CheckpointError(f"{folder}: {bank_of_shards(folder)} ({UNPACK})")
     named = _pipeline(folder)
     components = [name for name in named or [] if name and weight_files(folder / name)]
     root = [""] if named is None or _has_root(folder, named) else []
-    below = [name for name in _below(folder) if name not in components] if root or named else []
+    below = _below(folder, options.apart) if root or named else []
+    below = [name for name in below if name not in components]
     if named is None and not weight_files(folder):
         raise CheckpointError(f"{folder}: {no_weights(folder)}")
     parts = [
-        _model_part(folder, component, allow_pickle=allow_pickle)
+        _model_part(folder, component, allow_pickle=options.allow_pickle)
         for component in [*root, *components, *below]
+        if options.components is None or component in options.components
     ]
     if not parts:
         raise CheckpointError(f"{folder}: none of its components has weights")
-    if below and named is None:
+    if below and named is None and options.components is None:
         some = ", ".join(f"{name}/" for name in below[:8])
         text = f"the weights in {some}{' …' if len(below) > 8 else ''} are read as components, too"
         first = parts[0]
@@ -182,10 +188,10 @@ def _pipeline(folder: Path) -> list[str] | None:
     return [name for name in safe if (folder / name).is_dir()]
 
 
-def _below(folder: Path) -> list[str]:
+def _below(folder: Path, apart: Collection[str]) -> list[str]:
     """Sub-folders with safetensors weights of a model's part."""
     found: dict[str, bool] = {}
-    for path, reason in walk(folder):
+    for path, reason in walk(folder, apart):
         if path.parent == folder or reason or not path.name.endswith(SUFFIXES):
             continue
         name = path.parent.relative_to(folder).as_posix()

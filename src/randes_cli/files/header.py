@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from math import isfinite, prod
 from operator import itemgetter
 from typing import Any
+from weakref import WeakValueDictionary
 
 from randes_cli.errors import CheckpointError, InputOutputError
 from randes_cli.files.plain_header import Rows, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import CONTROL, LONGEST_NAME, MOST_HEADER, is_text
-from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.specs import ITEM_SIZE, Table, TensorInfo
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -34,9 +36,9 @@ _OTHER_FILES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Header:
-    """A checked header.
+    """A checked header. Files with the same one share it, for as long as one of them is open.
 
     Attributes:
         tensors: by name, in the order of their data.
@@ -163,12 +165,24 @@ def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
     return TensorInfo(name, dtype, tuple(shape)), start, stop
 
 
+#: Headers in use, by the digest of their JSON: fine-tunes of one base have one as a rule.
+_IN_USE: WeakValueDictionary[bytes, Header] = WeakValueDictionary()
+
+
 def parse_header(data: bytes, *, file_size: int | None = None) -> Header:
     """Check the JSON of a header and that its tensors tile the rest of the file exactly.
 
     `file_size` None: of a file that is not at hand; it is as long as its tensors say.
     Raises ValueError with the reason.
     """
+    key = hashlib.sha256(data).digest()
+    known = _IN_USE.get(key)
+    if known is None or file_size not in (None, known.file_size):
+        known = _IN_USE[key] = _parsed(data, file_size)
+    return known
+
+
+def _parsed(data: bytes, file_size: int | None) -> Header:
     metadata, (tensors, starts, stops) = _plain(data) or _any(data)
     size = 8 + len(data)
     if starts != [0, *stops[:-1]][: len(starts)]:
@@ -179,14 +193,9 @@ def parse_header(data: bytes, *, file_size: int | None = None) -> Header:
     if file_size is not None and end != file_size:
         kind = "truncated" if end > file_size else "followed by other bytes"
         raise ValueError(f"{kind}: {end} bytes declared, {file_size} there")
-    names = [tensor.name for tensor in tensors]
-    return Header(
-        dict(zip(names, tensors, strict=True)),
-        dict(zip(names, map(size.__add__, starts), strict=True)),
-        metadata,
-        size,
-        end,
-    )
+    table = Table({tensor.name: tensor for tensor in tensors})
+    places = dict(zip(table, map(size.__add__, starts), strict=True))
+    return Header(table, places, metadata, size, end)
 
 
 _METADATA = '{"__metadata__":'

@@ -26,7 +26,8 @@ from randes_cli.files.hub_cache import (
     stays_inside,
 )
 from randes_cli.files.hub_errors import endpoint, hub_call, hub_errors, not_cached
-from randes_cli.files.hub_ref import BANK_SUFFIX, COMMIT, HubRef
+from randes_cli.files.hub_ref import COMMIT, HubRef
+from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.remote import Fetch, RangedBytes, RemoteFile
 from randes_cli.files.shard_files import MissingShard, ShardFile
 from randes_cli.files.shards import shard_file

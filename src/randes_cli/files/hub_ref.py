@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from randes_cli.errors import MissingError, UsageError
+from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.nearest import meant_beside
 
 SCHEME = "hf://"
-BANK_SUFFIX = ".randes"
 #: A revision that can never mean anything else.
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = (".safetensors", ".st", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")

@@ -18,6 +18,8 @@ _WEIGHTS = (
     *(".ot", ".onnx", ".onnx_data", ".gguf", ".ggml", ".tflite", ".pb", ".mlmodel", ".nemo"),
     *(".distcp", ".pt2", ".engine", ".tar"),
 )
+#: A bank's own file.
+BANK_SUFFIX = ".randes"
 _PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
 _CODE = (
     *(".py", ".pyc", ".pyi", ".sh", ".bash", ".zsh", ".fish", ".bat", ".cmd", ".ps1", ".js"),
@@ -66,6 +68,7 @@ def kind_of_name(name: str) -> str | None:
         (_PICKLES, PICKLE),
         (_CODE, CODE),
         (_PICTURES, "no text"),
+        ((BANK_SUFFIX,), "a bank"),
     ):
         if file.endswith(suffixes):
             return reason

@@ -115,6 +115,8 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
 
     None where names would have to change and two would become one.
     """
+    if given is base:
+        return Naming()
     wanted = set(base)
     alike = sum(name in wanted for name in given)
     prefix = guess_prefix(base, given) if 2 * alike < len(given) else None

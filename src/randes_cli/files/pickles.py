@@ -19,7 +19,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.errors import CheckpointError
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header
-from randes_cli.specs import DTYPES, TensorInfo
+from randes_cli.specs import DTYPES, Table, TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ class PickleFile:
             self._data.append(_as_bytes(tensor))
             position += info.nbytes
         starts = dict(zip(tensors, self._starts, strict=True))
-        self.header = Header(tensors, starts, {}, 0, position)
+        self.header = Header(Table(tensors), starts, {}, 0, position)
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`, which lies in the tensor that it is meant for."""

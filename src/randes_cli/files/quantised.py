@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from randes_cli.errors import CheckpointError
-from randes_cli.specs import FLOAT_DTYPES, TensorInfo
+from randes_cli.specs import FLOAT_DTYPES, TensorInfo, Tensors, once
 
 #: Endings of tensor names that only quantised checkpoints have, and whose they are.
 _ENDINGS = {
@@ -45,35 +45,43 @@ _QUANTISER = re.compile(r"\.\w+_quantizer$")
 _NO_SCALE = ("logit_scale", "layer_scale")
 
 
-def refuse_quantised(source: str, tensors: Mapping[str, TensorInfo]) -> None:
+def refuse_quantised(source: str, tensors: Tensors) -> None:
     """Raise CheckpointError when tensors are those of quantised weights.
 
     By names that only one kind of them has; else a matrix of integers (or fp8) with scales in
     the same module, whoever wrote it.
     """
-    _refuse_names(source, tensors)
+    found = once(_named_so, tensors) or once(_scaled, tensors)
+    if found is not None:
+        raise CheckpointError(f"{source}: {found}; {_REMEDY}")
+
+
+def _scaled(tensors: Tensors) -> str | None:
+    """Integers and their scales in one module, in words."""
     codes: dict[str, str] = {}
     for name, tensor in tensors.items():
         if tensor.dtype in _CODES and len(tensor.shape) > 1 and not _NO_CODES.search(name):
             codes.setdefault(name.rpartition(".")[0], name)
-    for name in tensors:
+    for name in tensors if codes else ():
         module, _, last = name.rpartition(".")
         module = _QUANTISER.sub("", module)
         if module in codes and _SCALE.search(last) and last not in _NO_SCALE:
-            raise CheckpointError(
-                f"{source}: tensors {codes[module]!r} ({tensors[codes[module]].dtype}) and "
-                f"{name!r} belong to quantised weights (integers with scales); {_REMEDY}"
+            return (
+                f"tensors {codes[module]!r} ({tensors[codes[module]].dtype}) and "
+                f"{name!r} belong to quantised weights (integers with scales)"
             )
+    return None
 
 
-def _refuse_names(source: str, names: Mapping[str, TensorInfo]) -> None:
-    for name in names:
-        for ending, kind in _ENDINGS.items():
-            if name.endswith(ending) or ".quant_state." in name:
-                found = kind if name.endswith(ending) else "bitsandbytes 4-bit"
-                raise CheckpointError(
-                    f"{source}: tensor {name!r} belongs to quantised weights ({found}); {_REMEDY}"
-                )
+def _named_so(tensors: Tensors) -> str | None:
+    """A tensor that only quantised weights have, in words."""
+    endings = tuple(_ENDINGS)
+    for name in tensors:
+        if name.endswith(endings) or ".quant_state." in name:
+            kinds = (kind for ending, kind in _ENDINGS.items() if name.endswith(ending))
+            kind = next(kinds, "bitsandbytes 4-bit")
+            return f"tensor {name!r} belongs to quantised weights ({kind})"
+    return None
 
 
 def refuse_codes(

@@ -34,18 +34,16 @@ def read_values_of(source: Source, names: Sequence[str], elements: int) -> F32:
     return values
 
 
-def read_rows(source: Source, names: Sequence[str], nbytes: int) -> Raw:
-    """The bytes of tensors of `nbytes` each, one a row."""
+def read_rows(source: Source, names: Sequence[str], nbytes: int, start: int = 0) -> Raw:
+    """`nbytes` bytes of every tensor from `start` of its data, one a row."""
     made = np.empty((len(names), nbytes), np.uint8)
     places = [place_of(source, name) for name in names]
     known = [place for place in places if place is not None]
-    if (
-        len(known) < len(names)
-        or not nbytes
-        or not _read_places(np.array(known, np.int64), made, source.source)
-    ):
+    offsets = np.array([(file, at + start) for file, at in known], np.int64)
+    near = len(known) == len(names) and nbytes > 0
+    if not (near and _read_places(offsets, made, source.source)):
         for row, name in enumerate(names):
-            source.read(name, 0, made[row])
+            source.read(name, start, made[row])
     return made
 
 

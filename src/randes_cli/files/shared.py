@@ -7,48 +7,97 @@ bit-equal. Tensors that are one number all over are equal by chance, and are lef
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import xxhash
 
-from randes_cli.core.arrays import Raw
+from randes_cli.core.arrays import U64, Raw
 from randes_cli.files.digests import fingerprint, hasher
 from randes_cli.files.guard import reads_far
+from randes_cli.files.reading import read_rows
 from randes_cli.files.source import Renamed, Source, place_of
 from randes_cli.files.system import piece_at
 from randes_cli.files.weight_file import read_error
-from randes_cli.specs import ITEM_SIZE, TensorInfo, Tensors
+from randes_cli.specs import ITEM_SIZE, TensorInfo, Tensors, once
 from randes_cli.workers import at_once
 
 #: Bytes from the middle of a tensor that tell most tensors apart.
 _LOOK = 256
 #: Bytes that are read at a time of those that it does not.
 _READ = 2**22
+#: Bytes of tensors of which neighbours are looked at together, and how many of them.
+_SMALL, _TOGETHER = 2**14, 2**12
+
+#: Tasks that give a copy a value of its own for it to be superposed: for one alone an exact
+#: tensor takes less than another copy in the base and a superposition.
+_PARTED = 2
 
 Ties = Mapping[str, str]
+#: Names of tensors with equal bytes, those of one class together.
+Classes = Sequence[Sequence[str]]
 
 
-def equal_tensors(source: Source) -> list[list[str]]:
+def equal_tensors(source: Source) -> Classes:
     """Names of tensors with equal dtype, shape and bytes, two or more together.
 
     Only tensors that look alike in the middle are read whole.
     """
-    found: dict[object, list[str]] = {}
-    for name, tensor in source.tensors.items():
-        if tensor.elements > 1:
-            found.setdefault((tensor.dtype, tensor.shape), []).append(name)
-    alike: dict[object, list[str]] = {}
-    looked = [(kind, name) for kind, names in found.items() if len(names) > 1 for name in names]
-    middles = at_once(lambda one: _middle(source, one[1]), looked, far=reads_far())
-    for (kind, name), middle in zip(looked, middles, strict=True):
-        alike.setdefault((kind, middle), []).append(name)
     made: dict[object, list[str]] = {}
-    for kind, names in alike.items():
-        for name in names if len(names) > 1 else ():
-            content = _digest(source, name)
-            if content is not None:
-                made.setdefault((kind, content), []).append(name)
+    for kind, names in once(_same_kinds, source.tensors).items():
+        for alike in _look_alike(names, _middles(source, names)):
+            for name in alike:
+                content = _digest(source, name)
+                if content is not None:
+                    made.setdefault((kind, alike[0], content), []).append(name)
     return [names for names in made.values() if len(names) > 1]
+
+
+def _same_kinds(tensors: Tensors) -> dict[tuple[str, tuple[int, ...]], list[str]]:
+    """Names by dtype and shape, of tensors of more than one element that are not alone."""
+    found: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, dtype, shape in tensors.values():
+        found.setdefault((dtype, shape), []).append(name)
+    return {
+        kind: names
+        for kind, names in found.items()
+        if len(names) > 1 and TensorInfo("", *kind).elements > 1
+    }
+
+
+def _look_alike(names: Sequence[str], looks: U64) -> Iterator[list[str]]:
+    """Names with the same look, two or more together."""
+    _, kinds, counts = np.unique(looks, return_inverse=True, return_counts=True)
+    groups: dict[int, list[str]] = {}
+    for place in np.flatnonzero(counts[kinds] > 1).tolist():
+        groups.setdefault(int(kinds[place]), []).append(names[place])
+    yield from groups.values()
+
+
+def _middles(source: Source, names: Sequence[str]) -> U64:
+    """A number of the bytes in the middle of each of these tensors, which are of one kind."""
+    tensor = source.tensors[names[0]]
+    if reads_far() or tensor.nbytes > _SMALL:
+        found = at_once(lambda name: _middle(source, name), names, far=reads_far())
+        return np.fromiter(map(xxhash.xxh3_64_intdigest, found), np.uint64, len(names))
+    size = ITEM_SIZE[tensor.dtype]
+    count = min(tensor.elements, _LOOK // size)
+    start = (tensor.elements - count) // 2 * size
+    made = np.empty(len(names), np.uint64)
+    for first in range(0, len(names), _TOGETHER):
+        some = names[first : first + _TOGETHER]
+        rows = read_rows(source, some, count * size, start)
+        made[first : first + len(some)] = _sums(rows)
+    return made
+
+
+def _sums(rows: Raw) -> U64:
+    """A number of each row's bytes: rows with other bytes rarely have the same."""
+    words = np.zeros((len(rows), -(-rows.shape[1] // 8)), np.uint64)
+    words.view(np.uint8)[:, : rows.shape[1]] = rows
+    factors = np.random.default_rng(0).integers(1, 2**63, words.shape[1], np.uint64)
+    made: U64 = (words * (2 * factors + 1)).sum(axis=1, dtype=np.uint64)
+    return made
 
 
 def _middle(source: Source, name: str) -> bytes:
@@ -84,19 +133,52 @@ def _digest(source: Source, name: str) -> bytes | None:
     return None if constant else running.digest()
 
 
-def find_ties(source: Source, base: Tensors, base_ties: Ties) -> dict[str, str]:
+def ties_of_base(alike: Classes, tasks: Sequence[tuple[Source, Classes]]) -> dict[str, str]:
+    """The other names of a base's tensors, each with the one that it is kept under.
+
+    `alike` are the base's classes. Of a class the tasks may part some (a ControlNet that starts
+    from a UNet, an average beside its model, experts made of one layer): those are kept apart.
+    """
+    made: dict[str, str] = {}
+    numbers = [(source, _numbered(classes)) for source, classes in tasks]
+    for names in alike:
+        leaders: list[str] = []
+        for name in names:
+            near = (leader for leader in leaders if _parting(leader, name, numbers) < _PARTED)
+            leader = next(near, None)
+            if leader is None:
+                leaders.append(name)
+            else:
+                made[name] = leader
+    return made
+
+
+def _numbered(classes: Classes) -> dict[str, int]:
+    return {name: number for number, names in enumerate(classes) for name in names}
+
+
+def _parting(one: str, other: str, tasks: Iterable[tuple[Source, Mapping[str, int]]]) -> int:
+    """How many tasks have two tensors, and not as one."""
+    return sum(
+        one in source.tensors and other in source.tensors
+        for source, number in tasks
+        if one not in number or number[one] != number.get(other)
+    )
+
+
+def find_ties(source: Source, base: Tensors, base_ties: Ties, alike: Classes) -> dict[str, str]:
     """The kept name of every tensor of a checkpoint that comes back as a copy of another.
 
-    `base` are the base's kept tensors, `base_ties` its other names. A class is kept under a name
-    that the base keeps (in its order), so that it is superposed; also where the checkpoint itself
-    has only another name of that tensor. A class that the base lacks is kept under its first name.
+    `base` are the base's kept tensors, `base_ties` its other names, `alike` the checkpoint's
+    `equal_tensors`. A class is kept under a name that the base keeps (in its order), so that it is
+    superposed; also where the checkpoint itself has only another name of that tensor. A class that
+    the base lacks is kept under its first name.
     """
-    classes = equal_tensors(source)
-    met = {name for names in classes for name in names}
-    classes += [[name] for name in base_ties if name in source.tensors and name not in met]
+    met = {name for names in alike for name in names}
+    lone = [[name] for name in base_ties if name in source.tensors and name not in met]
     order = {name: place for place, name in enumerate(base)}
     made: dict[str, str] = {}
-    for names in classes:
+    for names in [*alike, *lone]:
         kept = _kept(names, order, base_ties, {*source.tensors, *made.values()})
         made.update({name: kept for name in names if name != kept})
     return made

@@ -16,6 +16,7 @@ import xxhash
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.bank_folder import is_shard_folder
 from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
 from randes_cli.limits import CONTROL
@@ -108,8 +109,10 @@ def stays_in(path: Path, root: Path) -> bool:
     )
 
 
-def walk(root: Path) -> Iterator[tuple[Path, str | None]]:
+def walk(root: Path, apart: Collection[str] = ()) -> Iterator[tuple[Path, str | None]]:
     """What is in a folder, nearest first: files, and with a reason what is not looked into.
+
+    `apart` are sub-folders that are models of their own.
 
     Raises a wrapped OSError.
     """
@@ -121,7 +124,7 @@ def walk(root: Path) -> Iterator[tuple[Path, str | None]]:
         except OSError as error:
             raise wrap_os_error(error, folder, "listing") from error
         for path in entries:
-            reason = _not_entered(path, root) if path.is_dir() else None
+            reason = _not_entered(path, root, apart) if path.is_dir() else None
             if path.name.startswith("."):
                 yield path, "hidden"
             elif not path.is_dir() or reason:
@@ -130,7 +133,7 @@ def walk(root: Path) -> Iterator[tuple[Path, str | None]]:
                 waiting.append(path)
 
 
-def _not_entered(folder: Path, root: Path) -> str | None:
+def _not_entered(folder: Path, root: Path, apart: Collection[str]) -> str | None:
     """Why a folder below a model's is not looked into."""
     if folder.is_symlink():
         return "a link to a folder"
@@ -138,8 +141,12 @@ def _not_entered(folder: Path, root: Path) -> str | None:
         return "a checkpoint of its own, or the state of a training run"
     if folder.name == "__pycache__":
         return CODE
-    deep = len(folder.relative_to(root).parts) >= MOST_PARTS
-    return "too deep" if deep else None
+    if is_shard_folder(folder):
+        return "the shards of a bank"
+    inside = folder.relative_to(root)
+    if inside.as_posix() in apart:
+        return "named beside it, as a model of its own"
+    return "too deep" if len(inside.parts) >= MOST_PARTS else None
 
 
 class _Collecting:
@@ -198,15 +205,20 @@ def shown(name: str) -> str:
 
 
 def find_side_files(
-    root: Path, weights: Collection[Path], *, code: bool, sizes: Mapping[str, int] | None = None
+    root: Path,
+    weights: Collection[Path],
+    *,
+    code: bool,
+    apart: Collection[str] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, SideFile], dict[str, str]]:
     """The side files of a folder by name, and the reason for each other file that it has.
 
-    `weights` are the files that were read as the model. With `sizes` the files lie elsewhere, and
-    those that are empty here are judged by name and size alone.
+    `weights` are the files that were read as the model, `apart` as in `walk`. With `sizes` the
+    files lie elsewhere, and those that are empty here are judged by name and size alone.
     """
     found = _Collecting(root, code, sizes)
-    for path, reason in walk(root):
+    for path, reason in walk(root, apart):
         if path not in weights:
             found.look(path, reason)
     return found.files, _listed(found.left_out)

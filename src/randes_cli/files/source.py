@@ -85,6 +85,14 @@ class Renamed:
         return place_of(self.inner, self._theirs.get(name, name))
 
 
+def read_raw(source: Source, name: str, start: int, elements: int) -> Raw:
+    """The bytes of `elements` of a tensor from element `start` on."""
+    size = ITEM_SIZE[source.tensors[name].dtype]
+    raw = np.empty(elements * size, np.uint8)
+    source.read(name, start * size, raw)
+    return raw
+
+
 def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
     """The float32 values of `runs`, one after the other; zeros below the tensor's last row."""
     tensor = source.tensors[name]
@@ -175,10 +183,8 @@ def _is_infinite(source: Source, name: str) -> bool:
 def _pieces(source: Source, name: str) -> Iterator[NDArray[np.floating[Any]]]:
     """A tensor's values: as they are stored where that is F64, else in float32."""
     tensor = source.tensors[name]
-    size = ITEM_SIZE[tensor.dtype]
     for first in range(0, tensor.elements, _KEPT):
-        raw = np.empty(min(_KEPT, tensor.elements - first) * size, np.uint8)
-        source.read(name, first * size, raw)
+        raw = read_raw(source, name, first, min(_KEPT, tensor.elements - first))
         yield values_of(raw, tensor.dtype)
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from randes_cli.errors import UsageError
+from randes_cli.errors import RandesError, UsageError
 from randes_cli.files.bank import BankFile, is_bank
 from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
-from randes_cli.files.hub_ref import HubRef, parse_ref
+from randes_cli.files.hub_ref import SCHEME, HubRef, parse_ref
 from randes_cli.files.location import Place, RemotePath, as_place
+from randes_cli.files.weight_names import PICKLES, SUFFIXES
 from randes_cli.specs import OpenOptions
 
 if TYPE_CHECKING:  # loaded where something is on the Hub
     from randes_cli.files.hub import HubModel
+
+
+#: Endings of files that are named as checkpoints.
+_FILES = (*SUFFIXES, *PICKLES, ".json")
 
 
 def on_hub(text: str) -> bool:
@@ -61,13 +69,48 @@ def own_bank(text: str) -> Place:
     return as_place(text)
 
 
-class Sources:
-    """The checkpoints of one job. A model of the Hub is resolved once, to one commit."""
+def _apart(sources: Iterable[str]) -> dict[str, set[str]]:
+    """Of sources that are folders: their sub-folders that others are, or lie in."""
+    owners: dict[PurePath, list[str]] = {}
+    for text in sources:
+        with suppress(RandesError):  # what is wrong with it is said where it is opened
+            owners.setdefault(_folder_of(text), []).append(text)
+    made: dict[str, set[str]] = {}
+    for folder in owners:
+        for above in folder.parents:
+            for text in owners.get(above, ()):
+                made.setdefault(text, set()).add(folder.relative_to(above).as_posix())
+    return made
 
-    def __init__(self, options: OpenOptions = DEFAULT_OPTIONS) -> None:
-        self.options = options
+
+def _folder_of(text: str) -> PurePath:
+    """The folder that a source is, or that its file is in, whatever it is called."""
+    ref = parse_ref(text)
+    place = as_place(text) if ref is None else None
+    if isinstance(place, Path):
+        whole = place.resolve()
+        return whole if whole.is_dir() else whole.parent
+    where = PurePosixPath(str(place))
+    if ref is not None:
+        where = PurePosixPath(SCHEME, f"{ref.repo}@{ref.revision}", ref.path)
+    return where.parent if where.suffix in _FILES else where
+
+
+class Sources:
+    """The checkpoints of one job. A model of the Hub is resolved once, to one commit.
+
+    Of those named `together` none is a part of another whose folder it lies in.
+    """
+
+    def __init__(
+        self, options: OpenOptions = DEFAULT_OPTIONS, together: Iterable[str] = ()
+    ) -> None:
+        self._given, self._apart = options, _apart(together)
         self._refs: dict[str, HubRef | None] = {}
         self._models: dict[str, HubModel] = {}
+
+    def _options(self, text: str) -> OpenOptions:
+        return replace(self._given, apart=frozenset(self._apart.get(text, ())))
 
     def _ref(self, text: str) -> HubRef | None:
         if text not in self._refs:
@@ -83,7 +126,7 @@ class Sources:
         if ref is not None and text not in self._models:
             from randes_cli.files.hub import open_hub
 
-            self._models[text] = open_hub(ref, self.options)
+            self._models[text] = open_hub(ref, self._options(text))
         return self._models.get(text)
 
     def look(self, text: str) -> Checkpoint:
@@ -93,7 +136,7 @@ class Sources:
             return self._open(text)
         from randes_cli.files.hub import remote_checkpoint
 
-        return remote_checkpoint(model, self.options)
+        return remote_checkpoint(model, self._options(text))
 
     def open(self, text: str) -> Checkpoint:
         """Open a checkpoint, from the Hub after it was fetched. Its `source` names the commit.
@@ -107,7 +150,7 @@ class Sources:
 
         fetched, left_out = fetch(model), model.left_out
         return open_checkpoint(
-            str(fetched.path), self.options, called=fetched.source, left_out=left_out
+            str(fetched.path), self._options(text), called=fetched.source, left_out=left_out
         )
 
     def _open(self, text: str) -> Checkpoint:
@@ -115,8 +158,8 @@ class Sources:
         if isinstance(place, RemotePath):
             from randes_cli.files.stored import open_stored
 
-            return open_stored(place, self.options)
-        return open_checkpoint(text if place == Path(text) else str(place), self.options)
+            return open_stored(place, self._options(text))
+        return open_checkpoint(text if place == Path(text) else str(place), self._options(text))
 
     def bytes_to_download(self) -> int:
         """Bytes that `open` would move of the models that were looked at."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from randes_cli.errors import HubError, MissingError, RandesError, UsageError
@@ -152,18 +153,30 @@ def version(info: Mapping[str, Any]) -> Version:
     return int(info.get("size") or 0), tuple(marks)
 
 
-def names_in(folder: RemotePath) -> list[str]:
-    """Names of what lies in a folder of a store; none where there is no such folder."""
+def last_write(info: Mapping[str, Any]) -> datetime | None:
+    """When a file got its content, by the store's clock; None where the store does not say."""
+    for name in _TIMES:
+        found = info.get(name)
+        if isinstance(found, datetime):
+            return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+    return None
+
+
+def files_in(folder: RemotePath) -> dict[str, Mapping[str, Any]]:
+    """What lies in a folder of a store, by name; nothing where there is no such folder."""
     filesystem, inside = reach(folder)
 
-    def ask() -> list[str]:
+    def ask() -> list[Mapping[str, Any]]:
         filesystem.invalidate_cache(inside)
-        return [str(name).rstrip("/") for name in filesystem.ls(inside, detail=False)]
+        found: list[Mapping[str, Any]] = filesystem.ls(inside, detail=True)
+        return found
 
     try:
-        return sorted(name.rpartition("/")[2] for name in patiently(folder, ask))
+        found = patiently(folder, ask)
     except MissingError:
-        return []
+        return {}
+    made = {str(one["name"]).rstrip("/").rpartition("/")[2]: one for one in found}
+    return {name: made[name] for name in sorted(made)}
 
 
 def look_up(place: RemotePath) -> Mapping[str, Any] | None:

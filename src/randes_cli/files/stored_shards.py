@@ -7,18 +7,23 @@ may be at it. `verify --prune` removes what nobody names any more.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from randes_cli.errors import RandesError
 from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.location import RemotePath
 from randes_cli.files.shard_folder import NewShard, ShardFolder
 from randes_cli.files.shards import is_shard_file, shard_file
-from randes_cli.files.store import look_up, names_in, reach, store_errors
+from randes_cli.files.store import files_in, last_write, look_up, reach, store_errors
 from randes_cli.files.upload import end_upload, unfinished, upload
 from randes_cli.workers import Progress, no_progress
+
+#: Hours that a leftover in a store is let lie: another writer may be about to name it.
+PRUNE_HOURS = 24
 
 
 def shards_of(bank: RemotePath) -> RemotePath:
@@ -40,13 +45,16 @@ class StoredShards(ShardFolder):
         self._sent: list[RemotePath] = []
 
     def publish(self, new: NewShard, name: str, *, early: bool = False) -> None:
-        """Send a finished shard, unless the store has it already."""
+        """Send a finished shard, unless the store has it already.
+
+        One that is old there is sent again: `prune_leftovers` may take it for a leftover.
+        """
         super().publish(new, name)
         made, target = self.path / shard_file(name), self._there / shard_file(name)
         found, size = look_up(target), made.stat().st_size
         progress = no_progress if early else self._progress
         self.total = max(0, (self.total or size) - size * early)
-        if found is None or found.get("size") != size:
+        if found is None or found.get("size") != size or _is_old(target, found):
             upload(made, target, force=True, progress=progress, total=self.total)
             self._sent.append(target)
         else:
@@ -69,16 +77,23 @@ class StoredShards(ShardFolder):
 class Leftover:
     """What lies beside an index in a store and belongs to no bank: an object, or parts of one.
 
-    `upload`: of an upload that nobody has ended, its id.
+    `upload`: of an upload that nobody has ended, its id. `since`: when it came (None: not told).
     """
 
     place: RemotePath
+    since: datetime | None
     upload: str | None = None
 
     @property
     def name(self) -> str:
         """Its name, for people."""
         return self.place.name + (" (an upload that was not ended)" if self.upload else "")
+
+    def is_older(self, hours: int) -> bool:
+        """Whether it came longer ago than so many hours. Of what is not told, only by none."""
+        if not hours or self.since is None:
+            return not hours
+        return datetime.now(timezone.utc) - self.since > timedelta(hours=hours)
 
 
 def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[Leftover]:
@@ -87,18 +102,31 @@ def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[Leftover]:
     Those may still be at work: a store has no locks to tell by.
     """
     folder, keep = shards_of(bank), set(map(shard_file, named))
-    found = [folder / name for name in names_in(folder) if is_shard_file(name) and name not in keep]
-    passing = [name for name in names_in(bank.parent) if _is_passing(name, bank.name)]
+    shards = files_in(folder)
+    found = [_left(folder, shards, n) for n in shards if is_shard_file(n) and n not in keep]
+    beside = files_in(bank.parent)
+    passing = [name for name in beside if _is_passing(name, bank.name)]
     for name in passing:
         place = bank.parent / name
-        found += [place / one for one in names_in(place)] if name.endswith(".d") else [place]
+        inside = files_in(place) if name.endswith(".d") else {}
+        found += [_left(place, inside, one) for one in inside]
+        found += [] if name.endswith(".d") else [_left(bank.parent, beside, name)]
     heads = (bank, *(bank.parent / name for name in passing))
     uploads = [
-        Leftover(place, begun)
-        for place, begun in unfinished(bank.parent)
+        Leftover(place, since, begun)
+        for place, begun, since in unfinished(bank.parent)
         if place in heads or place.parent in (folder, *heads)
     ]
-    return [*map(Leftover, found), *uploads]
+    return [*found, *uploads]
+
+
+def _left(folder: RemotePath, found: Mapping[str, Mapping[str, Any]], name: str) -> Leftover:
+    return Leftover(folder / name, last_write(found[name]))
+
+
+def _is_old(place: RemotePath, found: Mapping[str, Any]) -> bool:
+    """Whether a shard may go as a leftover before the bank that is to name it is there."""
+    return Leftover(place, last_write(found)).is_older(PRUNE_HOURS // 2)
 
 
 def _is_passing(name: str, bank: str) -> bool:
@@ -111,7 +139,7 @@ def remove_stored(bank: RemotePath) -> None:
     """Remove a bank, whole or not, that nobody reads."""
     folder = shards_of(bank)
     with contextlib.suppress(RandesError):
-        prune_stored([folder / name for name in names_in(folder)])
+        prune_stored([folder / name for name in files_in(folder)])
         if look_up(bank) is not None:
             prune_stored([bank])
 

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,8 @@ def _send(
         raise
 
 
-def unfinished(folder: RemotePath) -> list[tuple[RemotePath, str]]:
-    """Uploads in parts below a folder of S3 that were begun and not ended, and their ids.
+def unfinished(folder: RemotePath) -> list[tuple[RemotePath, str, datetime | None]]:
+    """Uploads in parts below a folder of S3 that were begun and not ended: ids, and when.
 
     A process that is killed leaves some, which no reader sees and the store charges for. None
     where the store does not say (work-alikes, or no right to ask).
@@ -193,7 +194,7 @@ def unfinished(folder: RemotePath) -> list[tuple[RemotePath, str]]:
         return []
     root = RemotePath(f"{folder.scheme}://{bucket}")
     return [
-        (RemotePath(f"{root.url}/{one['Key']}"), str(one["UploadId"]))
+        (RemotePath(f"{root.url}/{one['Key']}"), str(one["UploadId"]), one.get("Initiated"))
         for one in told.get("Uploads") or ()
     ]
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from randes_cli.files.atomic import wrap_os_error
-from randes_cli.files.kinds import OTHER_WEIGHTS, kind_of_name
+from randes_cli.files.bank_folder import UNPACK
+from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, kind_of_name
 from randes_cli.files.side_files import STATES
 
 SUFFIXES = (".safetensors", ".st")
@@ -135,6 +136,10 @@ def no_weights(folder: Path) -> str:
     for pattern, what in _OTHERS.items():
         if any(folder.glob(pattern)):
             return f"holds {what}"
+    banks = [str(path) for path in entries(folder) if path.suffix == BANK_SUFFIX]
+    if banks:
+        some = ", ".join(banks[:3]) + (" …" if len(banks) > 3 else "")
+        return f"no weights in this folder, but the bank {some} ({UNPACK})"
     inside = [path.name for path in entries(folder) if path.is_dir() and weight_files(path)]
     if inside:
         inside.sort(key=_numbers)

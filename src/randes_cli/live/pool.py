@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from randes_cli.api import Bank
+from randes_cli.core.fused_swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, slots_of, start
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Parts
 from randes_cli.live.resident import Resident
+from randes_cli.live.swaps import Job, Swaps
 from randes_cli.workers import thread_count
-
-Job = tuple[Slot, Parts]
 
 
 class Pool:
@@ -35,9 +35,10 @@ class Pool:
     then holds what `unpack` writes, bit for bit in the task's own dtype. Banks of any transform
     will do.
 
-    With `resident` (None: where the model is on another device than the CPU) the base and the
-    superpositions stay on the model's device, as the bank stores them, and a swap computes there:
-    by one kernel a tensor where Triton is, by torch's operations elsewhere.
+    The base and the superpositions stay on the model's device, as the bank stores them, and a swap
+    computes there: on a CPU by compiled code, elsewhere by one kernel a tensor where Triton is, and
+    by torch's operations. With `resident=False` the bank is read for every swap instead: slower,
+    but nothing lies in memory beside the model. (None: so too where a CPU has no compiled code.)
 
     Attributes:
         model: the model, which may be run inside a `use` block alone.
@@ -59,10 +60,13 @@ class Pool:
         self._bank = bank if isinstance(bank, Bank) else Bank.open(bank, base=base)
         self.model, self.current, self.swaps = model, None, 0
         self._slots = slots_of(model)
+        self._threads = thread_count(self._bank.run.threads)
         devices = {slot.tensor.device for slot in self._slots}
         if resident is None:
-            resident = all(device.type != "cpu" for device in devices)
+            resident = known("F32") or all(device.type != "cpu" for device in devices)
         self._residents = {d: Resident(self._bank, d) for d in devices if resident}
+        here = self._residents.get(torch.device("cpu"))
+        self._swaps = Swaps(here, threads=self._threads) if here and known("F32") else None
         self._component, self._coefficient = component, coefficient
         self._jobs: dict[str, tuple[Whole, list[Job]]] = {}
         self._condition = threading.Condition()
@@ -174,8 +178,10 @@ class Pool:
 
     def _write(self, task: str) -> None:
         whole, jobs = self._jobs[task]
-        with ThreadPoolExecutor(thread_count(self._bank.run.threads)) as threads:
-            list(threads.map(lambda job: self._put(whole, *job), jobs))
+        left = jobs if self._swaps is None else self._swaps.write(task, whole, jobs)
+        if left:
+            with ThreadPoolExecutor(self._threads) as threads:
+                list(threads.map(lambda job: self._put(whole, *job), left))
 
     def _put(self, whole: Whole, slot: Slot, parts: Parts) -> None:
         """Write one parameter, from what is on its device where that can be."""

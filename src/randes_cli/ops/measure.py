@@ -134,6 +134,7 @@ def _task_check(
     column = statistics.indices.index(retrieval.task.index)
     rows = {name: row for row, name in enumerate(norm_rows(tensors))}
     prediction = predict_bank(bank.manifest, statistics)
+    prediction = prediction.at([retrieval.coefficient] * len(statistics.indices))
 
     def predicted(name: str) -> float:
         return float(prediction.over(np.array([rows[retrieval.kept_name(name)]])).cosine[column])

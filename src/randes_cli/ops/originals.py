@@ -75,7 +75,7 @@ def open_originals(
         made = []
         for name, source in originals.items():
             task = bank.task(name)
-            leave = OpenOptions(allow_pickle=allow_pickle).recorded(task.pickle)
+            leave = OpenOptions(allow_pickle=allow_pickle).recorded(task.pickle, task.layout)
             opened = reopen(stack, name, as_source(source), bank_source(bank, base), leave)
             checkpoint = Watched(opened.source)
             if checkpoint.tensors != TaskTensors(bank, task).tensors:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -28,12 +27,10 @@ from randes_cli.files.bank_keys import (
     sum_key,
 )
 from randes_cli.files.digests import digest
-from randes_cli.files.location import Place, RemotePath, absolute
-from randes_cli.files.lock import bank_lock, edited_bank
-from randes_cli.files.shard_folder import prune, unnamed
-from randes_cli.files.shards import Contents, shard_file, shard_folder
-from randes_cli.files.stored_shards import Leftover, prune_leftovers, unnamed_stored
+from randes_cli.files.location import Place, absolute
+from randes_cli.files.shards import Contents, shard_file
 from randes_cli.ops.measure import TaskCheck, measure
+from randes_cli.ops.prune import unnamed_files
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
@@ -41,7 +38,7 @@ from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
-__all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "prune_files", "verify"]
+__all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "verify"]
 
 #: Bytes, about, that a worker of a cluster checks at a time.
 _PART = 2**30
@@ -190,7 +187,6 @@ class _Recipe:
 
     @contextmanager
     def opened(self) -> Iterator[BankFile]:
-        """Open it."""
         with BankFile(self.path, lenient=True) as bank:
             yield bank
 
@@ -198,7 +194,6 @@ class _Recipe:
 def _check_part(
     bank: BankFile, task: tuple[Sequence[str], RunOptions], progress: Progress
 ) -> set[str]:
-    """Check some tensors, in a worker."""
     keys, run = task
     total = sum(bank.info(key).nbytes for key in keys)
     return check_keys(bank, keys, replace(run, threads=max(1, run.threads)), total, progress)
@@ -253,26 +248,6 @@ def _has_frame(bank: BankFile, number: int, contents: Contents) -> bool:
         if raw.tobytes() != data:
             return False
     return True
-
-
-def unnamed_files(bank: BankFile) -> Sequence[Path | Leftover]:
-    """Files among the shards of a bank (here or in a store) that its index does not name."""
-    if isinstance(bank.path, RemotePath):
-        return unnamed_stored(bank.path, bank.store.shards) if bank.store.shards else []
-    return [] if bank.far else unnamed(shard_folder(bank.path), bank.store.shards)
-
-
-def prune_files(bank: Place) -> int:
-    """Remove files among a bank's shards that its index does not name; the bytes freed.
-
-    Holds the write lock meanwhile: an edit under way has files there that no index names yet.
-    Raises BankLocked, and what opening the bank raises.
-    """
-    path = edited_bank(bank)
-    with bank_lock(path, wait=0.0), BankFile(path, lenient=True) as file:
-        if isinstance(path, RemotePath):
-            return prune_leftovers(unnamed_stored(path, file.store.shards))
-        return prune(unnamed(shard_folder(path), file.store.shards), shard_folder(path))
 
 
 def _possible(info: TensorInfo, raw: Raw) -> bool:

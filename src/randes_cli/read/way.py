@@ -11,7 +11,7 @@ from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
-from randes_cli.files.store import look_up, names_in
+from randes_cli.files.store import files_in, look_up
 from randes_cli.files.stored_shards import prune_stored
 from randes_cli.files.upload import check_writable, upload
 from randes_cli.workers import Progress
@@ -37,7 +37,7 @@ class Way:
         """Names of the files in the folder that a file goes to."""
         folder = self.of(path).parent
         if isinstance(folder, RemotePath):
-            return names_in(folder)
+            return list(files_in(folder))
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else ()
 
     def check(self, path: Path, *, force: bool) -> None:

@@ -20,8 +20,10 @@ from randes_cli.specs.tensors import FORMAT_NAME as FORMAT_NAME
 from randes_cli.specs.tensors import FORMAT_VERSION as FORMAT_VERSION
 from randes_cli.specs.tensors import ITEM_SIZE as ITEM_SIZE
 from randes_cli.specs.tensors import Dtype as Dtype
+from randes_cli.specs.tensors import Table as Table
 from randes_cli.specs.tensors import TensorInfo as TensorInfo
 from randes_cli.specs.tensors import Tensors as Tensors
+from randes_cli.specs.tensors import once as once
 from randes_cli.specs.transform import PRESETS as PRESETS
 from randes_cli.specs.transform import SHARES as SHARES
 from randes_cli.specs.transform import BaseStorage as BaseStorage

@@ -36,18 +36,26 @@ class OpenOptions:
         trust_remote_code_files: carry a folder's Python files along.
         safetensors_only: carry no side files (config, tokenizer) at all.
         weights_key: where in a pickle the tensors are (``model_ema``), where it has several.
+        components: the components of a folder to read (None: all); what a bank recorded of one.
+        apart: sub-folders that are models of their own, and no components.
     """
 
     allow_pickle: bool = False
     trust_remote_code_files: bool = False
     safetensors_only: bool = False
     weights_key: str | None = None
+    components: frozenset[str] | None = None
+    apart: frozenset[str] = frozenset()
 
-    def recorded(self, pickle: str | None) -> OpenOptions:
-        """The same for a source that a bank recorded: a pickle may be read as it was then."""
+    def recorded(self, pickle: str | None, layout: Collection[str]) -> OpenOptions:
+        """The same for a source that a bank recorded: it may be read as it was then.
+
+        A pickle, and of a folder the components that it had.
+        """
+        made = replace(self, components=frozenset(layout) or None)
         if pickle is None:
-            return self
-        return replace(self, allow_pickle=True, weights_key=pickle or self.weights_key)
+            return made
+        return replace(made, allow_pickle=True, weights_key=pickle or self.weights_key)
 
 
 @dataclass(frozen=True, slots=True)

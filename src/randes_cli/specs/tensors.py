@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 FORMAT_NAME = "randes"
 FORMAT_VERSION = 2
@@ -74,3 +74,30 @@ class TensorInfo(NamedTuple):
 
 #: Tensors by name.
 Tensors = Mapping[str, TensorInfo]
+
+T = TypeVar("T")
+
+
+class Table(dict[str, TensorInfo]):
+    """Tensors by name that nobody changes any more: what is found out about them is kept.
+
+    Checkpoints with one header have one table (`files.header`), whatever their number.
+    """
+
+    __slots__ = ("_found",)
+
+    def __init__(self, tensors: Tensors) -> None:
+        super().__init__(tensors)
+        self._found: dict[Callable[[Tensors], Any], Any] = {}
+
+    def once(self, find: Callable[[Tensors], T]) -> T:
+        """What a function finds, asked for the first time."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        found: T = self._found[find]
+        return found
+
+
+def once(find: Callable[[Tensors], T], tensors: Tensors) -> T:
+    """What a function finds out about tensors; of a table it is asked once."""
+    return tensors.once(find) if isinstance(tensors, Table) else find(tensors)

@@ -41,8 +41,9 @@ def summaries(
     """
     beside = beside or [None] * len(manifest.tasks)
     lengths = bank_lengths(manifest, statistics.known)
-    found = predict(lengths, statistics.met(manifest.base.tensors.values()))
-    cosines, chosen = found.over().cosine.tolist(), coefficients(manifest, lengths)
+    chosen = coefficients(manifest, lengths)
+    found = predict(lengths, statistics.met(manifest.base.tensors.values())).at(chosen)
+    cosines = found.over().cosine.tolist()
     counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
     lost = told_lost(found, lengths, manifest.bits)
     judged = verdicts(manifest, cosines, lost_tasks(found, lengths).tolist(), beside)

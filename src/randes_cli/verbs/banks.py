@@ -75,6 +75,7 @@ def verify(
     *,
     quick: bool = False,
     prune: bool = False,
+    older_than: int | None = None,
     against: Originals | None = None,
     base: StrPath | None = None,
     run: RunOptions | None = None,
@@ -86,14 +87,21 @@ def verify(
     With `against` (and a sound bank) tasks are retrieved and compared with their originals;
     `strange` of the report names those whose checkpoint is not the one that was packed.
     With `prune` the files among its shards that its index does not name are removed (an edit that
-    was killed leaves some).
+    was killed leaves some); in a store, where another may be writing, only those that are
+    `older_than` so many hours (24 unless said).
     Raises MissingError; BankDamaged where not even the header, the manifest and the digests can
     be read; with `prune` BankLocked.
     """
     from randes_cli.ops import verify as module
 
     run = run or RunOptions()
-    freed = module.prune_files(own_bank(as_source(bank))) if prune else 0
+    freed = 0
+    if prune or older_than is not None:
+        from randes_cli.ops.prune import check_age, prune_files
+
+        own = own_bank(as_source(bank))
+        check_age(older_than, own, prune=prune)
+        freed = prune_files(own, older_than)
     with open_bank(as_source(bank), lenient=True) as file:
         found = replace(module.verify(file, run, quick=quick, progress=progress), pruned=freed)
         if not (found.sound and against):
