@@ -22,7 +22,7 @@ from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.names import Naming, match_names, renamed
 from randes_cli.files.quantised import refuse_codes
-from randes_cli.files.shared import find_ties, ties_of, whole_of
+from randes_cli.files.shared import Classes, equal_tensors, find_ties, ties_of, whole_of
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
@@ -231,7 +231,8 @@ def open_coming(
 
     def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = kept_once(open_task(task, checkpoint, base, Origin()), base, here=here)
+        opened = open_task(task, checkpoint, base, Origin())
+        opened = kept_once(opened, base, equal_tensors(opened.source) if here else None)
         return opened, fit_to(base, opened.source, names, dict.fromkeys(asked, AS_BANK))
 
     if sources.on_hub(task.source):
@@ -240,7 +241,8 @@ def open_coming(
     return checked(stack, sources.open, here=True)
 
 
-def kept_once(opened: OpenTask, base: Source, *, here: bool) -> OpenTask:
-    """A task under the names that a bank keeps; as it is where its data are not `here`."""
-    ties = find_ties(opened.source, base.tensors, ties_of(base)) if here else {}
-    return opened.under(ties)
+def kept_once(opened: OpenTask, base: Source, alike: Classes | None) -> OpenTask:
+    """A task under the names that a bank keeps; as it is where its equal tensors are unknown."""
+    if alike is None:
+        return opened
+    return opened.under(find_ties(opened.source, base.tensors, ties_of(base), alike))

@@ -7,7 +7,7 @@ bit-equal. Tensors that are one number all over are equal by chance, and are lef
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import xxhash
@@ -29,10 +29,16 @@ _READ = 2**22
 #: Bytes of tensors of which neighbours are looked at together, and how many of them.
 _SMALL, _TOGETHER = 2**14, 2**12
 
+#: Tasks that give a copy a value of its own for it to be superposed: for one alone an exact
+#: tensor takes less than another copy in the base and a superposition.
+_PARTED = 2
+
 Ties = Mapping[str, str]
+#: Names of tensors with equal bytes, those of one class together.
+Classes = Sequence[Sequence[str]]
 
 
-def equal_tensors(source: Source) -> list[list[str]]:
+def equal_tensors(source: Source) -> Classes:
     """Names of tensors with equal dtype, shape and bytes, two or more together.
 
     Only tensors that look alike in the middle are read whole.
@@ -127,19 +133,52 @@ def _digest(source: Source, name: str) -> bytes | None:
     return None if constant else running.digest()
 
 
-def find_ties(source: Source, base: Tensors, base_ties: Ties) -> dict[str, str]:
+def ties_of_base(alike: Classes, tasks: Sequence[tuple[Source, Classes]]) -> dict[str, str]:
+    """The other names of a base's tensors, each with the one that it is kept under.
+
+    `alike` are the base's classes. Of a class the tasks may part some (a ControlNet that starts
+    from a UNet, an average beside its model, experts made of one layer): those are kept apart.
+    """
+    made: dict[str, str] = {}
+    numbers = [(source, _numbered(classes)) for source, classes in tasks]
+    for names in alike:
+        leaders: list[str] = []
+        for name in names:
+            near = (leader for leader in leaders if _parting(leader, name, numbers) < _PARTED)
+            leader = next(near, None)
+            if leader is None:
+                leaders.append(name)
+            else:
+                made[name] = leader
+    return made
+
+
+def _numbered(classes: Classes) -> dict[str, int]:
+    return {name: number for number, names in enumerate(classes) for name in names}
+
+
+def _parting(one: str, other: str, tasks: Iterable[tuple[Source, Mapping[str, int]]]) -> int:
+    """How many tasks have two tensors, and not as one."""
+    return sum(
+        one in source.tensors and other in source.tensors
+        for source, number in tasks
+        if one not in number or number[one] != number.get(other)
+    )
+
+
+def find_ties(source: Source, base: Tensors, base_ties: Ties, alike: Classes) -> dict[str, str]:
     """The kept name of every tensor of a checkpoint that comes back as a copy of another.
 
-    `base` are the base's kept tensors, `base_ties` its other names. A class is kept under a name
-    that the base keeps (in its order), so that it is superposed; also where the checkpoint itself
-    has only another name of that tensor. A class that the base lacks is kept under its first name.
+    `base` are the base's kept tensors, `base_ties` its other names, `alike` the checkpoint's
+    `equal_tensors`. A class is kept under a name that the base keeps (in its order), so that it is
+    superposed; also where the checkpoint itself has only another name of that tensor. A class that
+    the base lacks is kept under its first name.
     """
-    classes = equal_tensors(source)
-    met = {name for names in classes for name in names}
-    classes += [[name] for name in base_ties if name in source.tensors and name not in met]
+    met = {name for names in alike for name in names}
+    lone = [[name] for name in base_ties if name in source.tensors and name not in met]
     order = {name: place for place, name in enumerate(base)}
     made: dict[str, str] = {}
-    for names in classes:
+    for names in [*alike, *lone]:
         kept = _kept(names, order, base_ties, {*source.tensors, *made.values()})
         made.update({name: kept for name in names if name != kept})
     return made
