@@ -52,7 +52,6 @@ class Lengths:
     others: Mapping[int, F64] = field(default_factory=dict)
 
     def members(self, group: int) -> I64:
-        """The tasks of a group."""
         return np.flatnonzero(np.asarray(self.groups, np.int64) == group)
 
     def placed(self, values: F64, tasks: I64) -> F64:
