@@ -16,6 +16,18 @@ from randes_cli.specs import Signs
 _NARROW = 48
 
 
+def sign_bytes(signs: Signs, rows: int, cols: int) -> int:
+    """Bytes of the packed bits of `sign_bits`."""
+    if signs is Signs.none or rows * cols == 0:
+        return 0
+    counts = {
+        Signs.column: cols,
+        Signs.hankel: rows + cols - 1,
+        Signs.two_sided: rows + cols,
+    }
+    return -(-counts[signs] // 8)
+
+
 def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> bytes:
     """The packed bits v that decide the signs of one rows × cols tensor, 1 meaning −1.
 
@@ -23,14 +35,8 @@ def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> byt
     ``hankel``: rows + cols − 1 bits, element (i, j) flips by v[i + j].
     ``two-sided``: rows + cols bits, element (i, j) flips by v[i] and by v[rows + j].
     """
-    if signs is Signs.none or rows * cols == 0:
-        return b""
-    counts = {
-        Signs.column: cols,
-        Signs.hankel: rows + cols - 1,
-        Signs.two_sided: rows + cols,
-    }
-    return random_bytes("signs", seed, tensor, -(-counts[signs] // 8))
+    count = sign_bytes(signs, rows, cols)
+    return random_bytes("signs", seed, tensor, count) if count else b""
 
 
 def sign_vector(bits: bytes, start: int, count: int) -> F32:

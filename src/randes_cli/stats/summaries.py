@@ -42,7 +42,7 @@ def summaries(
     beside = beside or [None] * len(manifest.tasks)
     lengths = bank_lengths(manifest, statistics.known)
     chosen = coefficients(manifest, lengths)
-    found = predict(lengths, statistics.met(manifest.base.tensors.values())).at(chosen)
+    found = predict(lengths, statistics.met(manifest.base.tensors)).at(chosen)
     cosines = found.over().cosine.tolist()
     counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
     lost = told_lost(found, lengths, manifest.bits)
