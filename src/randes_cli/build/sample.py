@@ -85,14 +85,12 @@ class _Sums:
         self.squares, self.counts, self.peak = [0.0] * tasks, [0] * tasks, 0.0
 
     def add(self, squares: Sequence[float], counts: Sequence[int], peak: float) -> None:
-        """One more layer."""
         self.peak = max(self.peak, peak)
         for task, (square, count) in enumerate(zip(squares, counts, strict=True)):
             self.squares[task] += square
             self.counts[task] += count
 
     def spread(self) -> Spread:
-        """Of all of them."""
         pairs = zip(self.squares, self.counts, strict=True)
         means = [total / count if count else 0.0 for total, count in pairs]
         return Spread(sqrt(max(means, default=0.0)), self.peak, tuple(means))

@@ -140,20 +140,8 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What `Moments` adds up, by tensor and task; zero where a task changed nothing."""
-
-    own: F64
-    kept: F64
-    dot: F64
-    length: F64
-    changed: Bools
-
-    @property
-    def cosine(self) -> F64:
-        """cos(Δ_i, Δ̂_i) by tensor and task; 1 where a task changed nothing."""
-        one = Moments(self.own, self.kept, self.dot, self.length, self.changed)
-        return one.cosine
+class Prediction(Moments):
+    """The same by tensor and task, tensors × T; zero where a task changed nothing."""
 
     def at(self, coefficients: Sequence[float]) -> Prediction:
         """What comes back with these λ, one a task: no delta at all where that is 0."""

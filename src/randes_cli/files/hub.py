@@ -61,7 +61,6 @@ class HubModel:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The files that hold the tensors."""
         return self.found.weights
 
     @property
@@ -76,7 +75,6 @@ class HubModel:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weight files."""
         return sum(self.sizes[name] for name in self.weights)
 
     def bytes_to_download(self) -> int:
@@ -90,7 +88,6 @@ class HubModel:
 
     @cached_property
     def files(self) -> Any:
-        """The client's file system."""
         from huggingface_hub import HfFileSystem, constants
 
         return HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)

@@ -19,7 +19,6 @@ def _repository_folder(repo: str) -> Path:
 
 
 def snapshot_folder(repo: str, commit: str) -> Path:
-    """Where the files of a commit are, or would be."""
     return _repository_folder(repo) / "snapshots" / commit
 
 

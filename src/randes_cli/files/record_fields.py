@@ -13,7 +13,6 @@ from randes_cli.specs import TensorInfo, Tensors
 
 
 def known_names(fields: Fields, key: str, base: Tensors) -> list[str]:
-    """A list of names of the base."""
     return check_known(fields, key, fields.list(key, as_text), base)
 
 

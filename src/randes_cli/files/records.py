@@ -49,7 +49,6 @@ class BaseRecord:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Its object in a manifest."""
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -150,7 +149,6 @@ class TaskRecord:
         return TensorInfo(base.name, dtype, self.shapes.get(base.name, base.shape))
 
     def to_json(self) -> dict[str, Any]:
-        """Its object in a manifest."""
         made: dict[str, Any] = {
             "name": self.name,
             "index": self.index,

@@ -67,7 +67,6 @@ class SideFile:
         return data
 
     def with_data(self, data: bytes) -> SideFile:
-        """The same file with another content."""
         return SideFile(self.path, content_digest(data), len(data), data)
 
 

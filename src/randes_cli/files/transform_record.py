@@ -10,7 +10,6 @@ from randes_cli.specs import Rest, Shuffle, Signs, Tensors, Transform
 
 
 def transform_json(transform: Transform) -> dict[str, Any]:
-    """A transform's object in a manifest."""
     made: dict[str, Any] = {
         "shuffle": transform.shuffle.value,
         "signs": transform.signs.value,

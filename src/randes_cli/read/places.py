@@ -75,7 +75,6 @@ class Destination:
     notes: tuple[str, ...] = ()
 
     def moved(self, move: Callable[[Path], Path]) -> Destination:
-        """The same place in another folder."""
         return Destination(
             move(self.path),
             {name: move(path) for name, path in self.weights.items()},
