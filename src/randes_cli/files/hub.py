@@ -101,13 +101,12 @@ class HubModel:
         from huggingface_hub import hf_hub_download
 
         repo, commit = self.ref.repo, self.commit
-        if self.cached(name) is None:
-            hub_call(
-                lambda: hf_hub_download(repo, name, revision=commit, library_name="randes"),
-                f"{self.ref}: {name}",
-                repo,
-            )
-        shutil.copyfile(snapshot_folder(repo, commit) / name, target)
+        found = self.cached(name) or hub_call(
+            lambda: hf_hub_download(repo, name, revision=commit, library_name="randes"),
+            f"{self.ref}: {name}",
+            repo,
+        )
+        shutil.copyfile(found, target)
 
     def open_file(self, name: str) -> WeightFile:
         """Open a safetensors file: the cached one, or the one that is there."""
