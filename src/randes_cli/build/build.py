@@ -120,16 +120,14 @@ class Build:
         found: dict[Unit, Spread] = {}
         ahead, use = self.run.networked, found.__setitem__
         gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
-        for unit in new:
-            spread = found.get(self.stands.get(unit, unit))
-            steps.sampled(unit, spread or supposed_spread(draft.coming, unit))
+        pairs = ((unit, found.get(self.stands.get(unit, unit))) for unit in new)
+        steps.sampled({u: found or supposed_spread() for u, found in pairs})
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
         if self.draft.old is not None:
             return self.draft.old.size
-        sums = self.draft.new_sums(self.steps.ready, self.steps)
-        return self.draft.estimate(sums, self.cells, seal_bits)
+        return self.draft.estimate(self.steps, self.cells, seal_bits)
 
     @property
     def waiting_bytes(self) -> int:

@@ -37,12 +37,10 @@ class Spread:
     Attributes:
         rms: the largest root mean square of one participant's delta.
         peak: the largest magnitude.
-        squares: mean square of each participant's delta, for predictions before packing.
     """
 
     rms: float
     peak: float
-    squares: tuple[float, ...]
 
 
 def gather_spreads(
@@ -93,7 +91,7 @@ class _Sums:
     def spread(self) -> Spread:
         pairs = zip(self.squares, self.counts, strict=True)
         means = [total / count if count else 0.0 for total, count in pairs]
-        return Spread(sqrt(max(means, default=0.0)), self.peak, tuple(means))
+        return Spread(sqrt(max(means, default=0.0)), self.peak)
 
 
 def _spreads(base: Source | None, participants: Sequence[Participant], unit: Unit) -> Spreads:
@@ -113,13 +111,9 @@ def _spreads(base: Source | None, participants: Sequence[Participant], unit: Uni
     return Spreads(squares, counts, peaks)
 
 
-def supposed_spread(participants: Sequence[Participant], unit: Unit) -> Spread:
+def supposed_spread() -> Spread:
     """What to expect of a unit whose data are not at hand: that all participants are alike."""
-    squares = (
-        1.0 if any(name in participant.fit.superposed for name in unit.names) else 0.0
-        for participant in participants
-    )
-    return Spread(1.0, 1.0, tuple(squares))
+    return Spread(1.0, 1.0)
 
 
 def gram(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.arrays import F32, I64, Raw
 from randes_cli.core.convert import values_of, widen
 from randes_cli.errors import CheckpointError
 from randes_cli.files.guard import reads_far
@@ -55,6 +55,16 @@ def place_of(source: Source | None, name: str) -> tuple[int, int] | None:
     return found
 
 
+def places_of(source: Source, names: Sequence[str]) -> I64:
+    """`place_of` of many tensors, one a row; (−1, 0) of those that lie elsewhere."""
+    known = getattr(source, "places", None)
+    found: I64 | None = None if known is None else known(names)
+    if found is not None:
+        return found
+    places = [place_of(source, name) or (-1, 0) for name in names]
+    return np.array(places, np.int64).reshape(-1, 2)
+
+
 class ZeroBase:
     """A base of zeros: what the factors of a bank of adapters are superposed from."""
 
@@ -81,6 +91,10 @@ class Renamed:
 
     def place(self, name: str) -> tuple[int, int] | None:
         return place_of(self.inner, self._theirs.get(name, name))
+
+    def places(self, names: Sequence[str]) -> I64:
+        """See `places_of`."""
+        return places_of(self.inner, [self._theirs.get(name, name) for name in names])
 
 
 def read_raw(source: Source, name: str, start: int, elements: int) -> Raw:
