@@ -101,7 +101,8 @@ class _Run:
             self.steps["bits"] += np.uint64(address(held))
             if self._written:
                 opened.enter_context(self._written[0].written_by())
-            found = kernel.run_many(self._runs(), self.steps) if self.fits.any() else None
+            runner = kernel.runner if self.fits.any() else None
+            found = runner.run_many(self._runs(), self.steps) if runner else None
             if found is None:
                 return np.zeros(len(self.names), bool)
             for out in dict.fromkeys(self._written):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,7 +91,7 @@ def _shape_of_values(
     first: int,
     last: int,
     dtype: torch.dtype,
-    scale: float,
+    *_: Any,
 ) -> torch.Tensor:
     return stored.new_empty(last - first, columns, dtype=dtype)
 
@@ -141,14 +142,6 @@ def _turned(
 
 @codes_product.register_fake
 def _shape_of_product(
-    x: torch.Tensor,
-    stored: torch.Tensor,
-    rows: int,
-    columns: int,
-    bits: int,
-    every: int,
-    group: int,
-    scale: float,
-    turned: bool,
+    x: torch.Tensor, stored: torch.Tensor, rows: int, columns: int, *more: Any
 ) -> torch.Tensor:
-    return x.new_empty(x.shape[0], columns if turned else rows)
+    return x.new_empty(x.shape[0], columns if more[-1] else rows)
