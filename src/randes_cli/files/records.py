@@ -21,8 +21,8 @@ from randes_cli.files.record_fields import (
     read_left_out,
     read_tensors,
     read_ties,
+    seed_limit,
 )
-from randes_cli.files.transform_record import seed_limit
 from randes_cli.limits import MOST_COEFFICIENT
 from randes_cli.specs import FLOAT_DTYPES, BaseStorage, TensorInfo, Tensors, check_task_name
 

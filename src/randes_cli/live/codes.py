@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from randes_cli.core.levels import levels
+from randes_cli.core.codes import table_of
 from randes_cli.live import blocks
 
 #: Elements of a tile on a CPU: what stays in a cache. A device takes the whole.
@@ -24,10 +24,7 @@ _TILE = 2**18
 @lru_cache(maxsize=32)
 def _table(bits: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The levels of each byte (of each twelve bits of 3-bit codes), a row each."""
-    width = 12 if bits == 3 else 8
-    words = np.arange(2**width)[:, None] >> np.arange(0, width, bits)[None]
-    values = np.asarray(levels(bits), np.float32)[words & (2**bits - 1)]
-    return torch.from_numpy(values).to(device, dtype)
+    return torch.from_numpy(table_of(bits)).to(device, dtype)
 
 
 def _words(packed: torch.Tensor, bits: int) -> torch.Tensor:

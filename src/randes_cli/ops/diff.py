@@ -18,8 +18,7 @@ from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.compare import TypeDiff, type_diffs
-from randes_cli.ops.originals import Originals
-from randes_cli.ops.watched import Watched
+from randes_cli.ops.originals import Originals, Watched
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import OpenOptions, RunOptions, TensorInfo
