@@ -225,6 +225,5 @@ class _Run:
 
 
 def _digests(made: Array) -> list[bytes]:
-    """The digests of a column's steps."""
     whole = np.ascontiguousarray(made["digest"]).tobytes()
     return [whole[at : at + 16] for at in range(0, len(whole), 16)]

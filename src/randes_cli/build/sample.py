@@ -153,7 +153,6 @@ def gram(
 
 
 def signs_on(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
-    """The signs of all runs of a sample together."""
     windows = (unit.window(flips, rect, 1.0) for rect in runs)
     return np.concatenate([window.values().reshape(-1) for window in windows])
 

@@ -45,7 +45,6 @@ def _remove(made: list[Path], held: list[int]) -> None:
 
 
 def _remove_dead(place: Path) -> None:
-    """Remove folders whose processes were killed."""
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False):
