@@ -22,7 +22,7 @@ from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.disk import OutputFile
-from randes_cli.files.source import Source, place_of
+from randes_cli.files.source import Source, places_of
 from randes_cli.plan import Unit
 from randes_cli.specs import ITEM_SIZE
 
@@ -131,9 +131,7 @@ class _Run:
     def _source(self, column: int, source: Source) -> None:
         """Where a column's tensors lie; units whose tensor is elsewhere are left out."""
         steps = self.steps[:, column]
-        nowhere = (-1, 0)
-        places = [place_of(source, name) or nowhere for name in self.names]
-        steps["from"], steps["at"] = np.array(places, np.int64).T
+        steps["from"], steps["at"] = places_of(source, self.names).T
         dtypes = [source.tensors[name].dtype for name in self.names]
         steps["dtype"] = [DTYPES.get(dtype, -1) for dtype in dtypes]
         self.fits &= (steps["from"] >= 0) & (steps["dtype"] >= 0)

@@ -47,7 +47,6 @@ class _Found(ctypes.Structure):
 
 
 def available() -> bool:
-    """Whether `FusedKernel` can be used here."""
     return library() is not None
 
 

@@ -77,12 +77,15 @@ class Kernel(Protocol):
 
     def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
         """Do a whole chunk, files included; None where this backend does not, or could not."""
+        return None
 
     def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
         """Do many small chunks, see `fused_run.Runner.run_many`; None where it does not."""
+        return None
 
     def back(self, chunk: Chunk, how: Back) -> Came | None:
         """Retrieve a whole chunk, files included; None as of `run`."""
+        return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.
@@ -156,7 +159,7 @@ def _wide_squares(units: F32) -> int | None:
     return int(np.dot(wide, wide))
 
 
-class NumpyKernel:
+class NumpyKernel(Kernel):
     """The CPU backend: buffers for one strip of up to `elements`, of up to `layers` layers."""
 
     def __init__(self, elements: int, layers: int) -> None:
@@ -244,15 +247,6 @@ class NumpyKernel:
         if peak <= GRID_LIMIT:
             np.copyto(codes, total, casting="unsafe")
         return codes.view(np.uint8), peak
-
-    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
-        return None
-
-    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
-        return None
-
-    def back(self, chunk: Chunk, how: Back) -> Came | None:
-        return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)

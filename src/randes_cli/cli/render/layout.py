@@ -69,7 +69,6 @@ def quality_style(cosine: float) -> str:
 
 
 def verdict_style(verdict: Verdict) -> str:
-    """The colour of what to expect."""
     if verdict in (ALL, NEARLY_ALL, MOST):
         return GOOD
     return MIDDLING if verdict is MUCH else POOR

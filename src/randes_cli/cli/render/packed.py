@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from randes_cli.cli.render.choices import choice_table
 from randes_cli.cli.render.layout import shorten
-from randes_cli.cli.render.rows import task_lines, worst_first
+from randes_cli.cli.render.rows import choice_table, task_lines, worst_first
 from randes_cli.cli.render.verdict import verdict_lines, warning_lines
 from randes_cli.errors import counted
 from randes_cli.reports import EditReport, PackReport
