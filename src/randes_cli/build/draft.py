@@ -65,7 +65,6 @@ class Draft:
 
     @cached_property
     def unit_of(self) -> dict[str, Unit]:
-        """The unit of every superposed tensor."""
         return {name: unit for unit in self.units for name in unit.names}
 
     @cached_property
@@ -193,7 +192,6 @@ class Draft:
         return [(group, unit) for group in self._live for unit in units]
 
     def sums(self, place: Place, bits: int) -> list[TensorInfo]:
-        """The tensors of one superposition."""
         group, unit = place
         tensors, share = self.base.tensors, self.share(group, unit.names[0])
         return [sum_tensor(group, tensors[name], bits, share) for name in unit.names]
@@ -210,7 +208,6 @@ class Draft:
         return [TensorInfo(key, "F64", shape) for key, shape in shapes.items()]
 
     def base_digests(self) -> TensorInfo:
-        """The digests of a base that lies outside."""
         size = DIGEST_BYTES * sum(map(chunk_count, self.base.tensors.values()))
         return TensorInfo(BASE_DIGESTS, "U8", (size,))
 

@@ -63,7 +63,6 @@ class Exact:
         return (rows - self.skip) * cols * ITEM_SIZE[self.tensor.dtype]
 
     def only_read(self) -> Exact:
-        """The same, but nothing is written."""
         return replace(self, key=None)
 
 

@@ -156,7 +156,6 @@ def _alike(spots: Sequence[Spot]) -> Iterator[tuple[list[int], Unit]]:
 
 
 def _moved(spots: Sequence[Spot], one: Deltas) -> list[str]:
-    """The tensors of a participant that lie at these places."""
     orders: dict[Unit, list[int]] = {}
     made = []
     for unit, position in spots:

@@ -50,7 +50,6 @@ class Known:
         )
 
     def of(self, columns: Sequence[int]) -> Known:
-        """Of some tasks alone."""
         return replace(
             self,
             norms=np.ascontiguousarray(self.norms[:, columns]),
@@ -115,7 +114,6 @@ def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
 
 
 def sealed_bits(manifest: Manifest) -> dict[int, int]:
-    """Bits of the sealed groups."""
     return {group: seal.bits for group, seal in manifest.sealed.items()}
 
 
