@@ -10,7 +10,7 @@ from randes_cli.core.arrays import Raw, address
 from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_back import Backer
-from randes_cli.core.fused_run import DTYPES, SIGNS, Found, Runner
+from randes_cli.core.fused_run import DTYPES, FOUND, SIGNS, Runner
 from randes_cli.core.kernel import Added, NumpyKernel, code_dtype
 from randes_cli.core.library import library
 from randes_cli.core.signs import SignRun, Window
@@ -31,6 +31,10 @@ class _Signs(ctypes.Structure):
         ("scale", ctypes.c_float),
         ("kind", ctypes.c_int32),
     )
+
+
+class _Found(ctypes.Structure):
+    _fields_ = FOUND
 
 
 def available() -> bool:
@@ -68,7 +72,7 @@ class FusedKernel(NumpyKernel):
         self._sum_at, self._codes_at = address(self._sum), address(self._codes)
         self._signs = _Signs(scratch=address(self._scratch))
         self._signs_at = ctypes.addressof(self._signs)
-        self._found = Found()
+        self._found = _Found()
         self._found_at = ctypes.addressof(self._found)
         self.runner = Runner(
             compiled,

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -92,20 +92,19 @@ class _Step(ctypes.Structure):
     )
 
 
-class Found(ctypes.Structure):
-    """The sums of a delta, as in fused.h."""
-
-    _fields_: ClassVar[Any] = (
-        ("squares", ctypes.c_uint64),
-        ("crossed", ctypes.c_int64),
-        ("rests", ctypes.c_uint64),
-        ("changed", ctypes.c_uint32),
-        ("beyond", ctypes.c_uint32),
-    )
+#: The sums of a delta, as in fused.h.
+FOUND = (
+    ("squares", ctypes.c_uint64),
+    ("crossed", ctypes.c_int64),
+    ("rests", ctypes.c_uint64),
+    ("changed", ctypes.c_uint32),
+    ("beyond", ctypes.c_uint32),
+)
 
 
-class _Made(Found):
+class _Made(ctypes.Structure):
     _fields_ = (
+        *FOUND,
         ("digest", ctypes.c_uint8 * 16),
         ("running", ctypes.c_uint64 * 17),
     )
