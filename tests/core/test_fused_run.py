@@ -13,6 +13,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import narrow
 from randes_cli.core.fused_kernel import FusedKernel, available, digest
 from randes_cli.core.fused_run import Chunk, Kind, Step
+from randes_cli.core.fused_sample import Lies, read_deltas
 from randes_cli.core.kernel import Kernel, NumpyKernel
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
 from randes_cli.specs import ITEM_SIZE, Signs
@@ -139,3 +140,20 @@ def test_what_does_not_fit_its_grid_is_left_to_who_can_say_so(level: int, tmp_pa
     assert add(2.0**12) is None
     assert add(2.0**4, at=4) is None  # the file ends early
     os.close(fd)
+
+
+def test_a_sample_that_ends_early_or_is_of_another_dtype_is_left_to_others(
+    tmp_path: Path,
+) -> None:
+    numbers = np.arange(100, dtype=np.float32)
+    path = tmp_path / "data"
+    path.write_bytes(numbers.tobytes())
+    with path.open("rb") as file:
+        lies = [Lies((file.fileno(), at), "F32") for at in (0, 40, 44)]
+        runs, zero = [(0, 10), (50, 40)], Lies(None, "F32")
+        found = read_deltas(runs, zero, lies[:2])
+        assert found is not None
+        chosen = np.concatenate([numbers[:10], numbers[50:90]])
+        assert found.tolist() == [chosen.tolist(), (chosen + 10).tolist()]
+        assert read_deltas(runs, lies[0], lies) is None
+        assert read_deltas(runs, zero, [lies[0]._replace(dtype="F64")]) is None

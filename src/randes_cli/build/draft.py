@@ -72,9 +72,11 @@ class Draft:
     @cached_property
     def entered(self) -> dict[Unit, list[int]]:
         """The groups whose superposition of a unit tasks enter, of the units that any does."""
-        made = {}
+        made, alike = {}, dict[int, tuple[Participant, set[int]]]()
+        for one in self.coming:  # fine-tunes of one base have the same tensors, as a rule
+            alike.setdefault(id(one.fit.superposed), (one, set()))[1].add(one.group)
         for unit in self.units:
-            groups = sorted({p.group for p in self.coming if p.meets(unit)})
+            groups = sorted(set().union(*(some for one, some in alike.values() if one.meets(unit))))
             if groups:
                 made[unit] = groups
         return made

@@ -61,12 +61,10 @@ class Pool:
         self.model, self.current, self.swaps = model, None, 0
         self._slots = slots_of(model)
         self._threads = thread_count(self._bank.run.threads)
-        devices = {slot.tensor.device for slot in self._slots}
-        if resident is None:
-            resident = known("F32") or all(device.type != "cpu" for device in devices)
-        self._residents = {d: Resident(self._bank, d) for d in devices if resident}
-        here = self._residents.get(torch.device("cpu"))
+        self._keeps, self._residents = resident, dict[torch.device, Resident | None]()
+        here = self._resident(torch.device("cpu"))
         self._swaps = Swaps(here, threads=self._threads) if here and known("F32") else None
+        self._versions, self._closed = list[int](), False
         self._component, self._coefficient = component, coefficient
         self._jobs: dict[str, tuple[Whole, list[Job]]] = {}
         self._condition = threading.Condition()
@@ -75,6 +73,24 @@ class Pool:
         self._hook = model.register_forward_pre_hook(self._refuse)
 
     current: str | None
+
+    def _resident(self, device: torch.device) -> Resident | None:
+        """What stays on a device, if anything is to."""
+        if device not in self._residents:
+            keeps = known("F32") if device.type == "cpu" else True
+            keeps = keeps if self._keeps is None else self._keeps
+            self._residents[device] = Resident(self._bank, device) if keeps else None
+        return self._residents[device]
+
+    def _look(self) -> None:
+        """Notice parameters that the model has anew, or that somebody else wrote to."""
+        if not all(holds(*place) is slot.tensor for slot in self._slots for place in slot.places):
+            self._slots, self._jobs, self.current = slots_of(self.model), {}, None
+        elif not (self._users or self._swapping) and self._versions != versions(self._slots):
+            self.current = None
+
+    def __reduce__(self) -> Any:
+        raise UsageError("a model in a pool is neither copied nor saved: close the pool first")
 
     def _refuse(self, module: torch.nn.Module, inputs: Any) -> None:
         if self._broken:
@@ -93,6 +109,10 @@ class Pool:
         after `timeout` seconds of waiting; BankDamaged in a swap, after which the model
         refuses to run until a task was swapped in whole.
         """
+        with self._condition:
+            if self._closed:
+                raise UsageError("the pool is closed")
+            self._look()
         self._plan(task)
         self._enter(task, timeout)
         try:
@@ -143,7 +163,7 @@ class Pool:
         if failed is not None:
             self._broken = f"the swap to {task} failed ({failed})"
             raise failed
-        self._broken, self.current = "", task
+        self._broken, self.current, self._versions = "", task, versions(self._slots)
         self.swaps += 1
 
     def _plan(self, task: str) -> None:
@@ -185,7 +205,7 @@ class Pool:
 
     def _put(self, whole: Whole, slot: Slot, parts: Parts) -> None:
         """Write one parameter, from what is on its device where that can be."""
-        resident, target = self._residents.get(slot.tensor.device), slot.tensor.detach()
+        resident, target = self._resident(slot.tensor.device), slot.tensor.detach()
         whole_one = len(parts) == 1 and not parts[0].place and not parts[0].turned
         if resident is None or not (whole_one and resident.write(whole, parts[0].name, target)):
             _put(whole, slot, parts)
@@ -193,6 +213,7 @@ class Pool:
     def close(self) -> None:
         """Let the model go as it is, and close the bank where the pool opened it."""
         self._hook.remove()
+        self._closed = True
         if self._mine:
             self._bank.close()
 
@@ -201,6 +222,18 @@ class Pool:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def holds(module: torch.nn.Module, attribute: str) -> torch.Tensor | None:
+    """What a module has as a parameter or buffer."""
+    store: Any = module._parameters if attribute in module._parameters else module._buffers
+    found: torch.Tensor | None = store.get(attribute)
+    return found
+
+
+def versions(slots: Sequence[Slot]) -> list[int]:
+    """How often torch wrote to each."""
+    return [0 if slot.tensor.is_inference() else slot.tensor._version for slot in slots]
 
 
 def _check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> None:

@@ -20,6 +20,7 @@ Job = tuple[Slot, Parts]
 class _Made(NamedTuple):
     """What is ready of a task: jobs by number, of those that could be done in their memory."""
 
+    jobs: Sequence[Job]
     fitting: tuple[bool, ...]
     taken: tuple[int, ...]
     swap: Swap
@@ -37,7 +38,7 @@ class Swaps:
         places = [_places(whole, *job) for job in jobs]
         fitting = tuple(bool(found) for found in places)
         made = self._made.get(task)
-        if made is None or made.fitting != fitting:
+        if made is None or made.jobs is not jobs or made.fitting != fitting:
             made = self._made[task] = self._make(whole, jobs, fitting)
         to = [place for number in made.taken for place in places[number]]
         made.swap.write(to, threads=self._threads)
@@ -54,7 +55,7 @@ class Swaps:
         with ThreadPoolExecutor(self._threads) as threads:
             found = list(threads.map(sources, range(len(jobs))))
         taken = tuple(number for number, made in enumerate(found) if made)
-        return _Made(fitting, taken, Swap([s for made in found for s in made or ()]))
+        return _Made(jobs, fitting, taken, Swap([s for made in found for s in made or ()]))
 
 
 def _places(whole: Whole, slot: Slot, parts: Parts) -> list[int]:
