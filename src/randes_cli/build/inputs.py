@@ -178,7 +178,8 @@ def _open_inputs(
     for one, alike in named:
         with refusals.of(one.task):
             kept = kept_once(one, found.source, alike)
-            made.append((kept, fit_to(found.source, kept.source, names, reasons)))
+            fit = fit_to(found.source, kept.source, names, reasons, one.naming.component)
+            made.append((kept, fit))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)
 

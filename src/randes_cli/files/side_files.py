@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from randes_cli.errors import CheckpointError
-from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.bank_folder import is_shard_folder
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
 from randes_cli.limits import CONTROL
@@ -67,7 +67,6 @@ class SideFile:
         return data
 
     def with_data(self, data: bytes) -> SideFile:
-        """The same file with another content."""
         return SideFile(self.path, content_digest(data), len(data), data)
 
 
@@ -189,7 +188,6 @@ class _Collecting:
         return kind or self._too_much(name, path)
 
     def _too_much(self, name: str, path: Path) -> str | None:
-        """Whether a file passes a limit."""
         size = self._size(name, path)
         most = MOST_BYTES if is_known_data(name) else MOST_UNKNOWN
         if size > most:
