@@ -6,7 +6,7 @@ from itertools import repeat
 
 import pytest
 
-from randes_cli.core.streams import random_bytes, random_many
+from randes_cli.core.signs import random_bytes, random_many
 
 VECTORS = [
     ("signs", 42, "layers.0.weight", "dd0ee5c0b73b34ca2b9e1e734557b9d4"),

@@ -14,8 +14,7 @@ import numpy as np
 
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, Array, Bools
-from randes_cli.core.signs import many_signs
-from randes_cli.core.streams import random_many
+from randes_cli.core.signs import many_signs, random_many
 from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source

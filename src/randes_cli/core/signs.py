@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from hashlib import shake_256
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.core.arrays import F32
-from randes_cli.core.streams import random_bytes
 from randes_cli.specs import Signs
 
 #: Columns below which a pattern is written out: NumPy walks an overlapping view row by row.
@@ -182,3 +182,20 @@ class SignRun(NamedTuple):
 
 #: What kernels take.
 Window = SignWindow | SignRun
+
+
+def random_bytes(kind: str, seed: int, name: str, count: int) -> bytes:
+    """First `count` bytes of SHAKE-256 of ``randes/1|<kind>|<seed>|<name>`` in UTF-8.
+
+    `kind` is ``signs`` (name: the tensor's) or ``shuffle`` (name: the layer type's).
+    """
+    return shake_256(f"randes/1|{kind}|{seed}|{name}".encode()).digest(count)
+
+
+def random_many(kind: str, seed: int, names: Iterable[str], counts: Iterable[int]) -> list[bytes]:
+    """`random_bytes` of many names, of each so many."""
+    start = f"randes/1|{kind}|{seed}|"
+    return [
+        shake_256((start + name).encode()).digest(count) if count else b""
+        for name, count in zip(names, counts)  # noqa: B905 - counts may be endless
+    ]
