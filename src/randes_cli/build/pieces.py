@@ -153,7 +153,6 @@ class Pieces:
         self._waits = 0
 
     def wait(self) -> None:
-        """One more is to come."""
         self._waits += 1
 
     @property

@@ -65,7 +65,6 @@ class Container:
             self.set_digest(tensor.name, number, digest(piece))
 
     def digests_of(self, tensor: TensorInfo) -> bytes:
-        """Those of all chunks of a tensor, joined."""
         at = self._first[tensor.name]
         return bytes(self._digests[at : at + DIGEST_BYTES * chunk_count(tensor)])
 
