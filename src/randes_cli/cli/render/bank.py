@@ -16,7 +16,7 @@ from randes_cli.cli.render.rows import MOST_ROWS, group_lines, task_lines, task_
 from randes_cli.cli.render.verdict import told_lost, verdict_lines
 from randes_cli.errors import counted
 from randes_cli.stats.room import room_words
-from randes_cli.views.text import human, times
+from randes_cli.views.text import PLACES, human, times
 
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport
@@ -65,7 +65,6 @@ def _groups(report: BankReport) -> list[tuple[str, str]]:
 
 def _header(report: BankReport, width: int) -> list[Text]:
     count = len(report.tasks)
-    where = {"embed": "inside", "reference": "outside the bank", "zero": "all zeros"}
     size, ratio = human(report.bank_bytes), report.ratio_to_base
     beside = "" if ratio is None else f"{times(ratio, 2)} the base, "
     name = shorten(report.bank, width - len(size) - 2)
@@ -73,7 +72,7 @@ def _header(report: BankReport, width: int) -> list[Text]:
         (
             "base",
             f"{report.base_name} · {counted(report.base_tensors, 'tensor')} · "
-            f"{human(report.base_bytes)}, {where.get(report.base_storage, report.base_storage)}",
+            f"{human(report.base_bytes)}, {PLACES[report.base_storage]}",
         ),
         ("tasks", f"{count} · {human(report.separate_bytes)} as separate checkpoints"),
         ("transform", _transform(report)),
