@@ -1,6 +1,7 @@
-"""Milliseconds of `Bank.load_into` for CLIP-shaped image encoders, beside a copy; prints JSON.
+"""Milliseconds of swaps of CLIP-shaped image encoders, beside a copy of one; prints JSON.
 
-From banks of 16 and 2 bits, in float32 and bfloat16; `Pool` swaps on a CPU so, too.
+By `Pool`, from memory, and by `Bank.load_into`, which reads the bank each time; from banks of 16, 8
+and 2 bits, in float32 and bfloat16.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import torch
 from safetensors.torch import save_file
 
-from randes_cli import Bank, PackOptions, RunOptions, TaskInput, pack
+from randes_cli import Bank, PackOptions, Pool, RunOptions, TaskInput, pack
 
 #: name: (width, layers, patch, tokens, projection) of a vision transformer.
 ENCODERS = {"CLIP ViT-B/32": (768, 12, 32, 50, 512), "CLIP ViT-L/14": (1024, 24, 14, 257, 768)}
@@ -70,37 +73,42 @@ def copied(module: torch.nn.Module, others: dict[str, torch.Tensor]) -> None:
         parameter.copy_(others[name])
 
 
-def seconds(work: list[float]) -> float:
-    """The median."""
-    return sorted(work)[len(work) // 2]
+def timed(work: Callable[[str], object], repeats: int) -> list[float]:
+    """Milliseconds of the first turn, and the median of the later ones."""
+    taken = []
+    for turn in range(repeats):
+        time.sleep(0.01)  # torch's threads look for more work for a while after a copy
+        start = time.perf_counter()
+        work("ab"[turn % 2])
+        taken.append(1000 * (time.perf_counter() - start))
+    return [taken[0], median(taken[2:])]
 
 
 def measure(
     name: str, folder: Path, dtype: torch.dtype, bits: int, threads: int, repeats: int
-) -> dict[str, float]:
-    """Milliseconds of the first swap, of later ones, and of a copy."""
+) -> dict[str, list[float]]:
+    """Milliseconds of the first and of later turns, of each way and of a copy."""
     torch.set_num_threads(threads)
     module = torch.nn.Module()
     for parameter, shape in shapes(name).items():
         value = torch.nn.Parameter(torch.zeros(shape, dtype=dtype), requires_grad=False)
         module.register_parameter(parameter, value)
-    swaps, copies = [], []
     others = {n: torch.ones_like(p) for n, p in module.named_parameters()}
-    path = make_bank(name, folder, dtype, bits)
-    with Bank.open(path, run=RunOptions(threads=threads)) as bank:
-        for turn in range(repeats):
-            start = time.perf_counter()
-            bank.load_into(module, "ab"[turn % 2])
-            swaps.append(1000 * (time.perf_counter() - start))
-            start = time.perf_counter()
-            copied(module, others)
-            copies.append(1000 * (time.perf_counter() - start))
-    return {
-        "parameters": sum(p.numel() for p in module.parameters()),
-        "first": swaps[0],
-        "swap": seconds(swaps[2:]),
-        "copy": seconds(copies[2:]),
-    }
+    run = RunOptions(threads=threads)
+    with (
+        Bank.open(make_bank(name, folder, dtype, bits), run=run) as bank,
+        Pool(bank, module) as pool,
+    ):
+
+        def use(task: str) -> None:
+            with pool.use(task):
+                pass
+
+        return {
+            "copy": timed(lambda _: copied(module, others), repeats),
+            "Pool": timed(use, repeats),
+            "load_into": timed(lambda task: bank.load_into(module, task), repeats),
+        }
 
 
 if __name__ == "__main__":
@@ -108,7 +116,7 @@ if __name__ == "__main__":
         name: {
             f"{str(dtype)[6:]}, {bits} bits": measure(name, Path(sys.argv[1]), dtype, bits, 2, 15)
             for dtype in (torch.float32, torch.bfloat16)
-            for bits in (16, 2)
+            for bits in (16, 8, 2)
         }
         for name in ENCODERS
     }

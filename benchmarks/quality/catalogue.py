@@ -26,6 +26,12 @@ LIVE = (2, None, 32)
 #: Tasks in one bank beyond the bed's own, and the λ that are tried with them.
 CROWDS = (16, 32, 64, 96)
 TRIED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+#: (groups, bits, share, tasks) of more banks that every λ is tried with: other kinds of noise.
+NOISES = (
+    *((1, 1, 1, None), (1, 1, 4, None), (0, 1, 1, None), (1, 16, 1, 32), (1, 1, 1, 32)),
+    *((3, 2, 1, 32), (3, 1, 1, 96), (7, 1, 4, 96), (1, 1, 1, 96)),
+    *((1, 1, 2, None), (2, 1, 4, None)),
+)
 
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"
 SHARES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -44,6 +50,7 @@ GRID = (
     *((1, 4, 1), (2, 2, 1), (4, 1, 1), (0, 1, 2), (0, 2, 4)),
     *((1, 8, 1), (4, 2, 1), (0, 1, 1), (0, 2, 2), (1, 16, 1), (0, 2, 1)),
     *((1, 8, 4), (1, 8, 8), (2, 1, 4), (4, 1, 8)),
+    *((0, 1, 8), (4, 2, 8), (4, 3, 8), (4, 4, 8)),
 )
 #: The same of fuller banks, by tasks.
 CROWDED = {
@@ -51,6 +58,7 @@ CROWDED = {
     96: (
         *((1, 16, 1), (1, 2, 1), (3, 1, 1), (6, 1, 2), (12, 1, 4), (24, 1, 8)),
         *((5, 2, 1), (7, 1, 1), (7, 1, 4), (24, 1, 4), (48, 1, 8), (48, 2, 8)),
+        *((2, 1, 1), (5, 1, 4)),
     ),
 }
 
@@ -151,11 +159,14 @@ def ablations() -> list[Method]:
     return list(wanted.values())
 
 
-def lambdas() -> list[Method]:
-    """Fuller and fuller banks of one group at 2 bits, every λ tried."""
+def lambdas(tasks: int = 8) -> list[Method]:
+    """Fuller and fuller banks of one group at 2 bits, then others; every λ tried."""
+    made = [Setting(OURS, 2, tasks=count) for count in (None, *CROWDS)]
+    made += [
+        Setting(OURS, bits, groups or tasks, share, count) for groups, bits, share, count in NOISES
+    ]
     return [
-        Method(f"λ of {one.name}", "λ", bank(one), TRIED, seeds=True, curve=True)
-        for one in (Setting(OURS, 2, tasks=count) for count in (None, *CROWDS))
+        Method(f"λ of {one.name}", "λ", bank(one), TRIED, seeds=True, curve=True) for one in made
     ]
 
 
@@ -184,10 +195,8 @@ def rows(part: str, tasks: int) -> list[Method]:
         "baselines": baselines,
         "live": live,
         "transforms": transforms,
-        "lambdas": lambdas,
         "kinds": lambda: kinds.rows() + ends(),
         "ablations": ablations,
     }
-    if part in ("grid", "prototypes"):
-        return grid(tasks) if part == "grid" else prototypes.rows(tasks)
-    return made[part]()
+    sized = {"grid": grid, "lambdas": lambdas, "prototypes": prototypes.rows}
+    return sized[part](tasks) if part in sized else made[part]()

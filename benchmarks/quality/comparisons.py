@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import mean
 
 import catalogue
+import fit_lambda
 import kinds
 import numpy as np
 import plots
@@ -15,59 +15,11 @@ from results import PICTURES, Results, Row, percent, picture, table, with_spread
 
 from randes_cli.core.quality import FAMILIES, family_kept
 from randes_cli.core.quality import Noise as Told
+from randes_cli.core.stats import default_coefficient
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What was aimed for, of the share of the gain over the base (or of the accuracy).
-
-    `bits` are those of all groups together, `size` bytes over the base's in float32, at most.
-    """
-
-    words: str
-    beds: Sequence[str]
-    share: float
-    bits: float | None = None
-    size: float | None = None
-    tasks: int | None = None
-    accuracy: bool = False
-
-
-VISION = ("digits", "digits-conv")
-EVERY = (*VISION, "encoder", "decoder")
-GOALS = (
-    Goal("its own tasks, 4 bits in all: ≥ 99 % of the gain", EVERY, 0.99, bits=4),
-    Goal("its own tasks, 2 bits in all: ≥ 99.5 % of the accuracy", EVERY, 0.995, 2, accuracy=True),
-    Goal("its own tasks, half a bit in all: ≥ 99.5 % of the gain", EVERY[:3], 0.995, bits=0.5),
-    Goal("96 tasks: ≥ 99 % of the gain in ≤ 1.12 ×", ("encoder",), 0.99, size=1.12, tasks=96),
-)
-
-
-def goals(by_name: Mapping[str, Results]) -> str:
-    """Met or missed, by the best bank within the bits or bytes, at the λ that it has untuned."""
-    body = []
-    for goal in GOALS:
-        for bed in goal.beds:
-            results = by_name.get(bed)
-            rows = [
-                row
-                for row in (results.told(goal.tasks) if results else [])
-                if (goal.bits is None or row.in_all <= 1.02 * goal.bits)
-                and (goal.size is None or row.size <= goal.size)
-            ]
-            if not rows:
-                body.append((goal.words, bed, "not run", "", "", "", ""))
-                continue
-            best = max(rows, key=lambda row: row.normalised if goal.accuracy else row.gain)
-            value = best.normalised if goal.accuracy else best.gain
-            met = "met" if value >= goal.share else "**missed**"
-            size = f"{best.size:.3f} ×"
-            body.append((goal.words, bed, _short(best), *with_spread(best), size, met))
-    head = ("goal", "bed", "best bank", "accuracy kept", "gain kept", "bytes / base", "")
-    return table(head, body)
-
-
-def _short(row: Row) -> str:
+def short_name(row: Row) -> str:
+    """As tables call a bank of the default transform at the λ it is told."""
     return row.name.removesuffix(", λ as told").removeprefix("two-sided ")
 
 
@@ -77,7 +29,8 @@ def _predicted(bed: str, row: Row) -> str:
         return ""
     noise = row.cells[0].facts["noise"]
     parts = {key: np.array(noise[key][: len(row.cells[0].scores)]) for key in noise}
-    return percent(float(family_kept(FAMILIES[bed], Told(**parts)).mean()))
+    told = Told(**parts)
+    return percent(float(family_kept(FAMILIES[bed], told, told.told).mean()))
 
 
 def told_table(results: Results, tasks: int | None = None) -> str:
@@ -90,7 +43,7 @@ def told_table(results: Results, tasks: int | None = None) -> str:
         head,
         (
             (
-                _short(row),
+                short_name(row),
                 f"{row.in_all:.3g}",
                 f"{row.size:.3f}",
                 *with_spread(row),
@@ -158,7 +111,7 @@ def size_picture(results: Results) -> str:
     for row in [*results.of(catalogue.baselines()), *results.told()]:
         if row.name not in ("base", "fine-tuned") and row.gain > 0:
             family = families.setdefault(row.cells[0].family, {})
-            family[_short(row)] = (row.size, row.gain)
+            family[short_name(row)] = (row.size, row.gain)
     path = PICTURES / f"{results.bed.name}-bytes.svg"
     plots.cloud(path, families, "bytes on disk / base in float32", "share of the gain kept")
     return picture(path, "Gain against bytes")
@@ -187,24 +140,43 @@ def kinds_table(all_results: Sequence[Results]) -> str:
     return table(head, body) if body else "Not run.\n"
 
 
-def lambda_table(all_results: Sequence[Results]) -> str:
-    """λ by tasks in a group, at 2 bits: the validation score at each, the best in bold."""
-    knobs = ("1.0", "0.9", "0.8", "0.7", "0.6", "0.5")
+def lambda_table() -> str:
+    """The share of the gain that is kept, on the validation part, by λ; the best in bold."""
+    knobs = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
     body = []
-    for results in all_results:
-        rows = [row for name, row in results.rows.items() if name.startswith("λ of ")]
-        for row in sorted(rows, key=lambda row: row.cells[0].facts["tasks"]):
-            curve = row.cells[0].curve
-            most = max(curve.values())
-            shown = [curve.get(knob) for knob in knobs]
-            bold = ["**" if value == most else "" for value in shown]
-            texts = [
-                "" if value is None else f"{mark}{value:.3f}{mark}"
-                for mark, value in zip(bold, shown, strict=True)
-            ]
-            noise = row.cells[0].facts["noise"]
-            energy = mean(noise["others"]) + mean(noise["rounding"])
-            count = str(row.cells[0].facts["tasks"])
-            body.append((results.bed.title, count, f"{energy:.0f}", *texts))
-    head = ("bed", "tasks in the group", "noise", *(f"λ = {knob}" for knob in knobs))
-    return table(head, body) if body else "Not run.\n"
+    for curve in sorted(fit_lambda.read(), key=lambda one: (one.family, -mean(one.cosines))):
+        most = max(curve.kept.values())
+        bold = {value: "**" if kept == most else "" for value, kept in curve.kept.items()}
+        texts = [
+            f"{bold[knob]}{percent(curve.kept[knob])}{bold[knob]}" if knob in curve.kept else ""
+            for knob in knobs
+        ]
+        noise = mean(cosine**-2 for cosine in curve.cosines)
+        told = mean(map(default_coefficient, curve.cosines))
+        body.append((curve.family, curve.bank, f"{noise:.0f}", f"{told:.2f}", *texts))
+    head = ("family", "bank", "1 / cos²", "told", *(f"λ = {knob}" for knob in knobs))
+    return table(head, body)
+
+
+def rules_table() -> str:
+    """What rules for λ give away of the gain, beside the best λ of each bank."""
+    every = fit_lambda.read()
+    sets = (every, fit_lambda.worth_having(every))
+    rules: dict[str, fit_lambda.Rule] = {"1": lambda _: 1.0, "8 cos": default_coefficient}
+    body = [
+        (f"λ = {name}", *(cell for one in sets for cell in (_lost(fit_lambda.cost(one, rule)), "")))
+        for name, rule in rules.items()
+    ]
+    for words, exponent in fit_lambda.EXPONENTS.items():
+        cells = []
+        for one in sets:
+            up_to, apart = fit_lambda.fit(one, exponent), fit_lambda.held_out(one, exponent)
+            lost = _lost(fit_lambda.cost(one, fit_lambda.rule(up_to, exponent)))
+            cells += [f"{lost} (n = {up_to})", _lost(mean(apart.values()))]
+        body.append((f"min(1, (n cos²)^{words})", *cells))
+    head = ("rule", "all banks", "families held out", "banks that keep half", "families held out")
+    return table(head, body)
+
+
+def _lost(share: float) -> str:
+    return f"{100 * share:.2f} %"

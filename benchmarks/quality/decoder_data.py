@@ -19,6 +19,7 @@ from torch import Tensor
 MOST, RUN, HELD_OUT = 3_000_000, 2048, 0.1
 WINDOW = 96
 STANDARD = Path(sysconfig.get_paths()["stdlib"])
+MANUALS = Path("/usr/share/man")
 
 
 def _folder(package: str) -> Path:
@@ -104,10 +105,23 @@ def tables() -> bytes:
     return b"\n".join([plain, *packed])[:MOST]
 
 
+def manuals() -> bytes:
+    """Manual pages of the system that are not in English."""
+    parts, size = [], 0
+    for path in sorted(MANUALS.glob("*/man[1-8]/*.gz")):
+        if size < MOST and not path.is_symlink():
+            parts.append(gzip.decompress(path.read_bytes())[:20_000])
+            size += len(parts[-1])
+    if size < MOST / 10:
+        raise SystemExit(f"this bed needs manual pages in several languages below {MANUALS}")
+    return b"\n".join(parts)[:MOST]
+
+
 DOMAINS: dict[str, Callable[[], bytes]] = {
     domain.__name__: domain
     for domain in (licences, headers, stubs, sounds, characters, emoji, tables)
 }
+EIGHT = {**DOMAINS, "manuals": manuals}
 
 
 @cache
@@ -124,21 +138,27 @@ def _text(domain: str) -> bytes:
     """A domain as it was when it was first wanted: packages come and go, and what is held out of
     a text must stay so while models and cells are made of it.
     """
+    makers = {**EIGHT, "general": general, "everything": everything, "of-eight": of_eight}
     kept = CACHE / "decoder-text" / domain
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         unfinished = kept.with_suffix(".unfinished")
-        unfinished.write_bytes({**DOMAINS, "general": general, "everything": everything}[domain]())
+        unfinished.write_bytes(makers[domain]())
         unfinished.replace(kept)
     return kept.read_bytes()
 
 
-def everything() -> bytes:
+def everything(domains: Iterable[str] = DOMAINS) -> bytes:
     """A little of each domain and as much again of what the base knows, nothing held out."""
     share = 250_000
-    parts = [split(domain)[0][:share] for domain in DOMAINS]
-    parts.append(split("general")[0][: len(DOMAINS) * share])
+    parts = [split(domain)[0][:share] for domain in domains]
+    parts.append(split("general")[0][: len(parts) * share])
     return torch.cat(parts).numpy().tobytes()
+
+
+def of_eight() -> bytes:
+    """The same of all eight domains."""
+    return everything(EIGHT)
 
 
 def windows(stream: Tensor, count: int, generator: torch.Generator) -> Tensor:

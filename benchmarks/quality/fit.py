@@ -13,7 +13,7 @@ import argparse
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import gcd
 from pathlib import Path
@@ -40,8 +40,10 @@ F64 = NDArray[np.float64]
 _MODEL_ERROR = 0.15
 #: The error of a score of one seed, and the least that is believed of several.
 _ONE_SEED, _LEAST = 0.005, 0.002
-#: The share of the gain below which a measured bank tells nothing.
-_LEAST_KEPT = 0.5
+#: Noise beyond which the best λ keeps a good deal more than 1: what was tuned tells nothing there.
+_TUNED_BEYOND = 16
+#: How much more a prediction counts that is too good than one that is too bad.
+_FLATTERED = 2.0
 #: How much more of the elements than its m says a share may have.
 _MOST_DENSE = 1.6
 #: How far families lie apart, in logarithms: κ over three orders of magnitude, ω by a factor.
@@ -53,8 +55,10 @@ class Point:
     """One choice on one bed: its noise, in energies of a task's delta, and what was kept.
 
     Attributes:
+        kept: below 0 where the model was worse than its base.
         spread: of `kept`, for the number of examples and seeds that it was measured with.
         source: where the figure is from.
+        coefficient: λ, mean over the tasks.
     """
 
     family: str
@@ -69,6 +73,7 @@ class Point:
     following: float
     kept: float
     spread: float
+    coefficient: float
 
     @property
     def noise(self) -> Noise:
@@ -89,31 +94,27 @@ def nominal(tasks: int, groups: int, bits: int, share: int) -> dict[str, float]:
 
 
 def earlier() -> list[Point]:
-    """Figures of which no bank is at hand, with the noise that such banks have."""
+    """Figures of which no bank is at hand, with the noise that such banks have, at λ = 1.
+
+    Those at the best λ are left out where there is so much noise that another one is better.
+    """
     made = []
     for row in csv.DictReader(EARLIER.open(encoding="utf-8")):
-        sizes = [int(row[key]) for key in ("tasks", "groups", "bits", "share")]
-        measured = float(row["kept"]), float(row["spread"])
         names = ("tasks", "groups", "bits", "share")
-        made.append(
-            Point(
-                row["family"],
-                row["source"],
-                **dict(zip(names, sizes, strict=True)),
-                **nominal(*sizes),
-                kept=measured[0],
-                spread=measured[1],
-            )
-        )
+        sizes = dict(zip(names, (int(row[key]) for key in names), strict=True))
+        noise = nominal(**sizes)
+        if row["tuned"] == "yes" and noise["others"] + noise["rounding"] > _TUNED_BEYOND:
+            continue
+        measured = {key: float(row[key]) for key in ("kept", "spread")}
+        figures = {**sizes, **noise, **measured, "coefficient": 1.0}
+        made.append(Point(row["family"], row["source"], **figures))  # type: ignore[arg-type]
     return made
 
 
 def gathered() -> list[Point]:
-    """What the cells of the cache say of banks at their own λ.
+    """What the cells of the cache say of banks at their own λ, however little they kept.
 
-    Not of shares that most matrices are too small for, which are dense in the end; and only of
-    banks that kept half of the gain or more: what noise makes of a model beyond that (one worse
-    than its base, often) follows no such curve, and nobody wants the bank.
+    Not of shares that most matrices are too small for, which are dense in the end.
     """
     from measure import read_cells
     from results import stored_shares
@@ -147,9 +148,10 @@ def gathered() -> list[Point]:
                     ),
                     round(mean((cell.mean - floor) / gain for cell in seeds), 5),
                     round(_spread([cell.mean for cell in seeds]) / gain, 5),
+                    round(mean(cell.knob for cell in seeds), 4),
                 )
             )
-    return [point for point in made if point.kept >= _LEAST_KEPT]
+    return made
 
 
 def _in_float32(cell: Cell) -> bool:
@@ -181,16 +183,31 @@ class Fitted:
 
     power: float
     dropped: float
+    worse: float
     families: Mapping[str, Family]
 
-    def kept(self, points: Iterable[Point]) -> list[float]:
+    def kept(self, points: Sequence[Point]) -> list[float]:
         """What these coefficients predict."""
-        return [float(np.exp(-self._lost(self.families[p.family], p))) for p in points]
+        found = [self.families[point.family] for point in points]
+        pairs = np.array([(family.noise, family.following) for family in found]).T
+        told: list[float] = _told(points, self.power, self.dropped, self.worse, *pairs).tolist()
+        return [max(0.0, value) for value in told]
 
-    def _lost(self, family: Family, point: Point) -> float:
-        noise = point.others + self.dropped * point.dropped + point.rounding
-        lost = family.noise * max(noise, 0.0) ** self.power
-        return lost + family.following * point.following
+
+def _told(
+    points: Sequence[Point], power: float, dropped: float, worse: float, noise: F64, following: F64
+) -> F64:
+    """The formula of `core/quality.py`, below 0 as well."""
+    others, lost, rounding, follows, told = (
+        np.array([getattr(point, key) for point in points])
+        for key in ("others", "dropped", "rounding", "following", "coefficient")
+    )
+    whole = (others + dropped * lost + rounding) * told**2
+    cost = noise * whole**power + following * follows
+    left = 1 + (1 + worse) * np.expm1(-cost / (1 + worse))
+    # A shrunken delta keeps less of a gain, and costs no less where there is none.
+    kept: F64 = np.where(left > 0, left * told * (2 - told), left)
+    return kept
 
 
 def fit(points: Sequence[Point]) -> Fitted:
@@ -199,28 +216,25 @@ def fit(points: Sequence[Point]) -> Fitted:
 
     names = sorted({point.family for point in points})
     of = np.array([names.index(point.family) for point in points])
-    others, dropped, rounding, following, kept, spread = (
-        np.array([getattr(point, key) for point in points])
-        for key in ("others", "dropped", "rounding", "following", "kept", "spread")
-    )
+    kept = np.array([point.kept for point in points])
+    spread = np.array([point.spread for point in points])
     sigma = np.sqrt(spread**2 + (_MODEL_ERROR * np.maximum(1 - kept, 0.0)) ** 2)
 
     def residuals(values: F64) -> F64:
-        power, part = np.exp(values[:2])
-        families = values[2:].reshape(2, -1)
-        noise = np.exp(families[0])[of] * (others + part * dropped + rounding) ** power
-        told = np.exp(-(noise + np.exp(families[1])[of] * following))
+        families = values[3:].reshape(2, -1)
+        told = _told(points, *np.exp(values[:3]).tolist(), *np.exp(families)[:, of])
         apart = (families - families.mean(axis=1, keepdims=True)) / np.array(_PRIOR)[:, None]
-        return np.concatenate([(told - kept) / sigma, apart.ravel()])
+        off = (told - kept) / sigma
+        return np.concatenate([np.where(off > 0, _FLATTERED * off, off), apart.ravel()])
 
-    start = np.log([1.2, 0.4, *[0.003] * len(names), *[0.03] * len(names)])
+    start = np.log([1.2, 0.4, 1.0, *[0.003] * len(names), *[0.03] * len(names)])
     found = np.exp(least_squares(residuals, start, loss="soft_l1").x)
-    pairs = found[2:].reshape(2, -1).T.tolist()
+    pairs = found[3:].reshape(2, -1).T.tolist()
     families = {
         name: Family(*(float(f"{v:.2g}") for v in pair))
         for name, pair in zip(names, pairs, strict=True)
     }
-    return Fitted(round(float(found[0]), 2), round(float(found[1]), 2), families)
+    return Fitted(*(round(float(value), 2) for value in found[:3]), families)
 
 
 def block(fitted: Fitted) -> str:
@@ -230,7 +244,8 @@ def block(fitted: Fitted) -> str:
         for name, family in fitted.families.items()
     )
     return (
-        f"#: q and d.\nPOWER, DROPPED = {fitted.power!r}, {fitted.dropped!r}\n\n"
+        "#: q, d and w.\n"
+        f"POWER, DROPPED, WORSE = {fitted.power!r}, {fitted.dropped!r}, {fitted.worse!r}\n\n"
         "#: κ and ω by family of models.\n"
         f"FAMILIES: Mapping[str, Family] = {{\n{rows}}}\n"
     )
@@ -248,9 +263,10 @@ def main() -> None:
     fitted = fit(points)
     for point, told in zip(points, fitted.kept(points), strict=True):
         sizes = f"T={point.tasks} {point.groups} x {point.bits} bit on 1/{point.share}"
-        print(f"{point.family:16} {sizes:28} kept {point.kept:.4f} predicted {told:.4f}")
+        shown = f"{point.family:16} {sizes:28} λ {point.coefficient:<6.3g}"
+        print(f"{shown} kept {point.kept:.4f} predicted {told:.4f}")
     text = PRODUCT.read_text("utf-8")
-    text = re.sub(r"#: q and d\..*?\n}\n", lambda _: block(fitted), text, flags=re.DOTALL)
+    text = re.sub(r"#: q, d and w\..*?\n}\n", lambda _: block(fitted), text, flags=re.DOTALL)
     PRODUCT.write_text(text, "utf-8")
     print(block(fitted))
 

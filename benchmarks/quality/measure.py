@@ -65,14 +65,15 @@ def _validate(bed: Bed, packed: Packed, tasks: list[str], knob: float) -> float:
 def search(bed: Bed, packed: Packed, method: Method, tasks: list[str]) -> dict[float, float]:
     """Validation mean by knob, from the first on; nothing where no knob is to be tried.
 
-    Unless the whole curve is wanted, stops at the first knob that comes out below the best.
+    Unless the whole curve is wanted, as of λ, stops at the first knob that comes out below the
+    best.
     """
     curve: dict[float, float] = {}
     for knob in method.knobs:
         if len(method.knobs) == 1:
             return {knob: 0.0}
         curve[knob] = _validate(bed, packed, tasks, knob)
-        whole = method.curve and bed.curves
+        whole = method.curve and (bed.curves or method.family == "λ")
         if not whole and curve[knob] < max(curve.values()):
             break
     return curve

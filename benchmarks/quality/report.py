@@ -9,12 +9,17 @@ from pathlib import Path
 import catalogue
 import comparisons
 import earlier
+import goals
 from beds import CACHE, Bed
 from results import DOCS, PICTURES, Results, table
 
 LIVE = """\
 Base and tasks in bfloat16, banks that can be edited, bytes over those of the base in bfloat16. Of
 two tasks it is the first two, of 32 the same under other names."""
+LAMBDA = """\
+What a rule gives away of the gain beside the best λ of each bank: mean over banks, then over
+families; *families held out*: n fitted to the others (`fit_lambda.py`). Below it the curves, of the
+share of the gain on the validation part, one seed."""
 TRIED = """\
 Gain kept by prototypes in memory (`prototypes.py`), each beside the product's own way at the same
 bits: block-Hadamard rotations of rows and columns before cutting; for half a bit sixteen vectors of
@@ -64,7 +69,7 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
     }
     sections = [
         f"# Results\n\n{words['found']}",
-        f"## Goals\n\n{comparisons.goals(by_name)}\n",
+        f"## Goals\n\n{goals.goals(by_name)}\n",
         words["introduction"],
     ]
     for results in all_results:
@@ -81,7 +86,7 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
         f"## Eight bits against sixteen, live\n\n{LIVE}\n\n{comparisons.live_table(all_results)}\n",
         f"## What was tried and is not taken\n\n{TRIED}\n\n"
         f"{comparisons.prototypes_table(all_results)}\n",
-        f"## λ\n\n{comparisons.lambda_table(all_results)}\n",
+        f"## λ\n\n{LAMBDA}\n\n{comparisons.rules_table()}\n\n{comparisons.lambda_table()}\n",
         f"## Earlier, with hankel signs\n\n{earlier.section()}\n",
         f"## What ran\n\n{coverage(all_results, [name for name in beds if name not in ran])}\n",
     ]

@@ -34,6 +34,7 @@ def beds() -> dict[str, Callable[[], Bed]]:
         "encoder-near": encoder.near_bed,
         "decoder": decoder.bed,
         "decoder-far": decoder.far_bed,
+        "decoder-medium": decoder.medium_bed,
         "decoder-large": decoder.large_bed,
         "encoder-lora": encoder_lora.merged_bed,
         "encoder-adapters": encoder_lora.adapter_bed,

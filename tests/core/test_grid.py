@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import log2, sqrt
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from randes_cli.core.grid import (
     fits_8_bits,
     raised_exponent,
     step_exponent,
+    step_exponents,
 )
 
 
@@ -57,5 +59,13 @@ def test_a_raised_step_ends_at_the_range() -> None:
 
 
 def test_normal_deltas_fit_8_bits_and_heavy_tails_do_not() -> None:
-    assert fits_8_bits(1.0, 4.5, capacity=16)
-    assert not fits_8_bits(1.0, 40.0, capacity=16)
+    rms, peaks = np.ones(2), np.array([4.5, 40.0])
+    assert fits_8_bits(rms, peaks, capacity=16).tolist() == [True, False]
+
+
+@given(st.lists(st.floats(1e-38, 1e38), min_size=1), st.sampled_from([8, 16]), st.integers(1, 999))
+def test_the_steps_of_many_tensors_are_those_of_each(
+    rms: list[float], bits: int, most: int
+) -> None:
+    found = step_exponents(np.array(rms), bits=bits, capacity=most)
+    assert found.tolist() == [step_exponent(one, bits=bits, capacity=most) for one in rms]

@@ -29,7 +29,7 @@ def delta(source: np.random.Generator, kind: str) -> F64:
 
 def tails_of(value: F64) -> F64:
     unit = float(np.abs(value).max()) / 2**18
-    found = means(np.rint(value / unit), unit)
+    found = means(np.rint(value / unit)[None], np.array([unit]))[:, 0]
     return tails(np.array(found)[:, None], np.array([np.mean(value**2)]))[:, 0]
 
 

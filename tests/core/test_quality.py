@@ -13,6 +13,7 @@ from randes_cli.core.cut import Cut
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.prediction import Lengths
 from randes_cli.core.quality import Family, Noise, family_kept, kept_of, mean_kept, noise_of, wanted
+from randes_cli.core.stats import default_coefficient
 
 TENSORS, TASKS, SIZE = 3, 4, 4000
 
@@ -104,7 +105,9 @@ def test_what_a_task_left_alone_is_kept_whole() -> None:
 
 def test_families_are_told_by_their_middle_and_range() -> None:
     noise = Noise(*(np.array([value]) for value in (7.0, 0.0, 1.0, 0.1, 1.0)))
-    told = sorted(float(family_kept(family, noise)[0]) for family in quality.FAMILIES.values())
+    told = sorted(
+        float(family_kept(family, noise, noise.told)[0]) for family in quality.FAMILIES.values()
+    )
     (kept,) = kept_of(noise)
     assert (kept.low, kept.high) == (told[0], told[-1])
     assert kept.middle == pytest.approx(np.median(told))
@@ -120,10 +123,11 @@ def test_the_coefficient_that_families_want_falls_with_the_noise_and_they_part()
         for family in quality.FAMILIES.values():
             tried = {}
             for place in range(30, 101, 5):
-                value = place / 100
+                value, most = place / 100, 1 + quality.WORSE
                 lost = family.noise * (energy * value**2) ** quality.POWER
-                tried[value] = np.exp(-lost) * value * (2 - value)
-            best.append(max(tried, key=lambda value: tried[value]))
+                left = max(0.0, most * np.exp(-lost / most) - quality.WORSE)
+                tried[value] = left * value * (2 - value)
+            best.append(max(tried, key=lambda value: (tried[value], value)))
         assert wanted(noise) == (min(best), max(best))
     assert wanted(Noise(zero, zero, zero, zero, np.ones(2))) == (1.0, 1.0)
 
@@ -132,5 +136,26 @@ def test_rounding_that_follows_the_weights_weighs_more_than_as_much_interference
     rounding = Noise(*(np.array([value]) for value in (0.0, 0.0, 0.57, 0.57, 1.0)))
     others = Noise(*(np.array([value]) for value in (0.57, 0.0, 0.0, 0.0, 1.0)))
     assert kept_of(rounding)[0].middle < kept_of(others)[0].middle
-    one = Family(0.01, 0.1)
-    assert family_kept(one, rounding) < family_kept(one, others)
+    one, whole = Family(0.01, 0.1), np.ones(1)
+    assert family_kept(one, rounding, whole) < family_kept(one, others, whole)
+
+
+def test_what_is_told_supposes_the_coefficient_that_a_task_is_told() -> None:
+    energy = np.array([0.0, 7.0, 95.0])
+    zero, one = np.zeros(3), np.ones(3)
+    noise = Noise(energy, zero, zero, zero, one)
+    told = [default_coefficient((value + 1) ** -0.5) for value in energy]
+    assert noise.told == pytest.approx(told, abs=0.005)
+    assert told[2] < 1
+    assert noise.kept().tolist() == [
+        family_kept(family, noise, noise.told).tolist() for family in quality.FAMILIES.values()
+    ]
+
+
+def test_noise_without_end_leaves_nothing_and_no_less() -> None:
+    zero, one = np.zeros(1), np.ones(1)
+    for energy in (1e4, 1e6, 1e30):
+        noise = Noise(np.array([energy]), zero, zero, zero, one)
+        assert [family_kept(f, noise, one).tolist() for f in quality.FAMILIES.values()] == [
+            [0.0]
+        ] * len(quality.FAMILIES)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
+from safetensors.torch import save_file
 
 import randes_cli
-from randes_cli import Bank, Pool
+from randes_cli import Bank, Pool, TaskInput, pack
 from randes_cli.errors import BankDamaged
 from randes_cli.read.retrieve import Retrieval
 from tests.checkpoints import PRESET_NAMES
@@ -22,12 +23,57 @@ from tests.models import Made, llama
 
 
 def assert_swaps(bank: Path, tasks: tuple[str, ...] = ("sun", "cars", "sun")) -> Any:
+    """By compiled code, and by torch's operations, as on a device."""
     model = randes_cli.transformers.from_bank(bank)
-    with Pool(bank, model, resident=True) as pool:
-        for task in tasks:
-            with pool.use(task):
-                assert_same(model, randes_cli.transformers.from_bank(bank, task))
+    wanted = {task: randes_cli.transformers.from_bank(bank, task) for task in tasks}
+    for compiled in (True, False):
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            if not compiled:
+                patch.setattr("randes_cli.live.pool.known", lambda dtype: False)
+            for parameter in model.parameters():
+                parameter.zero_()
+            with Pool(bank, model, resident=True) as pool:
+                for task in tasks:
+                    with pool.use(task):
+                        assert_same(model, wanted[task])
     return model
+
+
+@pytest.mark.parametrize(
+    ("transform", "bits", "shape"),
+    [
+        ("two-sided", 16, (300, 1000)),
+        ("two-sided", 2, (40, 5000)),
+        ("two-sided", 8, (1, 140_000)),
+        ("hankel", 8, (301, 1003)),
+        ("hankel", 16, (7, 40_000)),
+        ("rsf", 3, (33, 9001)),
+        ("srsf", 1, (301, 1003)),
+        ("ta", 4, (5000, 33)),
+    ],
+)
+def test_matrices_of_many_parts_and_ragged_rows(
+    tmp_path: Path, transform: str, bits: int, shape: tuple[int, int]
+) -> None:
+    source = torch.Generator().manual_seed(1)
+    module = torch.nn.Linear(shape[1], shape[0], bias=False)
+    base = {"weight": torch.randn(shape, generator=source)}
+    given = {}
+    for task in ("cars", "sun"):
+        given[task] = {"weight": base["weight"] + 0.01 * torch.randn(shape, generator=source)}
+    for name, tensors in {"base": base, **given}.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    bank = tmp_path / "b.randes"
+    pack(
+        str(tmp_path / "base.safetensors"),
+        [TaskInput(task, str(tmp_path / f"{task}.safetensors")) for task in given],
+        bank,
+        options(transform, bits=bits),
+    )
+    with Pool(bank, module) as pool, Bank.open(bank) as opened:
+        for task in ("cars", "sun", "cars"):
+            with pool.use(task):
+                assert torch.equal(module.weight, opened.retrieve(task)["weight"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -87,6 +133,7 @@ def test_the_kernel_writes_the_same_bits(
         before(*given, **more)
 
     monkeypatch.setattr("randes_cli.live.resident.kernels_for", lambda device: True)
+    monkeypatch.setattr("randes_cli.live.pool.known", lambda dtype: False)
     monkeypatch.setattr("randes_cli.live.pool.thread_count", lambda given: 1)  # the interpreter's
     monkeypatch.setattr(kernels, "swap", counted)
     assert_swaps(bank, ("sun",))

@@ -8,12 +8,11 @@ import numpy as np
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.passes import Passes
-from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.arrays import F32
 from randes_cli.core.convert import narrow, values_of
 from randes_cli.files.digests import zero_digests
-from randes_cli.files.source import Source
+from randes_cli.files.source import Source, read_raw
 from randes_cli.plan import chunks
-from randes_cli.specs import ITEM_SIZE
 
 
 class Altered(Exception):
@@ -64,8 +63,8 @@ def _comes_back(base: Source, task: Source, name: str) -> bool:
     tensor, twin = task.tensors[name], base.tensors[name]
     rows, cols = min(tensor.matrix[0], twin.matrix[0]), tensor.matrix[1]
     for rect in chunks(rows, cols):
-        theirs = _read(base, name, rect.start, rect.elements)
-        made = _read(task, name, rect.start, rect.elements)
+        theirs = read_raw(base, name, rect.start, rect.elements)
+        made = read_raw(task, name, rect.start, rect.elements)
         if tensor.dtype == twin.dtype:
             back = theirs
         else:
@@ -75,10 +74,3 @@ def _comes_back(base: Source, task: Source, name: str) -> bool:
         if not np.array_equal(back, made):
             return False
     return True
-
-
-def _read(source: Source, name: str, start: int, elements: int) -> Raw:
-    size = ITEM_SIZE[source.tensors[name].dtype]
-    raw = np.empty(elements * size, np.uint8)
-    source.read(name, start * size, raw)
-    return raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,15 +67,16 @@ class Draft:
 
     @cached_property
     def unit_of(self) -> dict[str, Unit]:
-        """The unit of every superposed tensor."""
         return {name: unit for unit in self.units for name in unit.names}
 
     @cached_property
     def entered(self) -> dict[Unit, list[int]]:
         """The groups whose superposition of a unit tasks enter, of the units that any does."""
-        made = {}
+        made, alike = {}, dict[int, tuple[Participant, set[int]]]()
+        for one in self.coming:  # fine-tunes of one base have the same tensors, as a rule
+            alike.setdefault(id(one.fit.superposed), (one, set()))[1].add(one.group)
         for unit in self.units:
-            groups = sorted({p.group for p in self.coming if p.meets(unit)})
+            groups = sorted(set().union(*(some for one, some in alike.values() if one.meets(unit))))
             if groups:
                 made[unit] = groups
         return made
@@ -160,7 +162,6 @@ class Draft:
         return [(group, unit) for group in self._live for unit in units]
 
     def sums(self, place: Place, bits: int) -> list[TensorInfo]:
-        """The tensors of one superposition."""
         group, unit = place
         tensors, share = self.base.tensors, self.share(group, unit.names[0])
         return [sum_tensor(group, tensors[name], bits, share) for name in unit.names]
@@ -177,7 +178,6 @@ class Draft:
         return [TensorInfo(key, "F64", shape) for key, shape in shapes.items()]
 
     def base_digests(self) -> TensorInfo:
-        """The digests of a base that lies outside."""
         size = DIGEST_BYTES * sum(map(chunk_count, self.base.tensors.values()))
         return TensorInfo(BASE_DIGESTS, "U8", (size,))
 
@@ -236,7 +236,7 @@ class Draft:
                     made += self.sums((group, unit), 16)
             made += files
             made += [self._forgotten()] if self.start.forgotten else []
-        exact = exact_tensors(self.base, [*self.coming, *self.leaving])
+        exact = [*self.exact, *(exact_tensors(self.base, self.leaving) if self.leaving else ())]
         return [*made, *(one.kept for one in exact), *closing_tensors()]
 
     def _forgotten(self) -> TensorInfo:
@@ -257,21 +257,28 @@ class Draft:
                 if group in self.entered.get(unit, ()):
                     yield from self.sums((group, unit), steps.width(unit))
 
-    def estimate(
-        self, sums: Iterable[TensorInfo], cells: Cells, seal_bits: int | None = None
-    ) -> int:
-        """Bytes of a new bank with these sums, at most but for the manifest's and digests' few."""
+    def estimate(self, steps: Steps, cells: Cells, seal_bits: int | None = None) -> int:
+        """Bytes of a new bank with the sums that have steps, about, at the most."""
         made = [*self._fixed(cells), *(tensor for tensor, _ in self.new_files())]
         made += (one.kept for one in self.exact)
         text = 300 * len(self.base.tensors) + 2**10 * len(self.coming) + 2**12
-        return tensor_bytes(made) + tensor_bytes(self._sealed(sums, seal_bits)) + text
+        return tensor_bytes(made) + self._sum_bytes(steps, seal_bits) + text
 
-    def _sealed(self, sums: Iterable[TensorInfo], bits: int | None) -> Iterator[TensorInfo]:
-        """Superpositions as the bank keeps them in the end."""
-        for tensor in sums:
-            _, group, name = parse_key(tensor.name)
-            if bits is not None and sealable(self.base.tensors[name]):
-                share = self.share(int(group), name)
-                yield from sealed_tensors(int(group), self.base.tensors[name], bits, share)
-            else:
-                yield tensor
+    def _sum_bytes(self, steps: Steps, seal_bits: int | None) -> int:
+        """Bytes of the sums of a new bank as it keeps them in the end."""
+        kinds, total = Counter[tuple[tuple[int, ...], str, int, tuple[int, ...]]](), 0
+        for unit, groups in self.entered.items():
+            if unit in steps.ready:
+                for name in unit.names:
+                    _, dtype, shape = self.base.tensors[name]
+                    kinds[(*groups,), dtype, steps.width(unit), shape] += 1
+        for (entered, dtype, bits, shape), count in kinds.items():
+            tensor = TensorInfo("", dtype, shape)
+            for group in entered:
+                share = share_of(tensor, group, self.start.shares)
+                if seal_bits is not None and sealable(tensor):
+                    sealed = sealed_tensors(group, tensor, seal_bits, share)
+                    total += count * tensor_bytes(sealed)
+                else:
+                    total += count * sum_tensor(group, tensor, bits, share).nbytes
+        return total

@@ -12,7 +12,7 @@ from randes_cli.errors import RandesError, UsageError
 from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts
 from randes_cli.files.checkpoint import Checkpoint
 from randes_cli.files.lora.config import base_model
-from randes_cli.files.shared import find_ties, untied
+from randes_cli.files.shared import Classes, equal_tensors, ties_of_base, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
@@ -49,6 +49,12 @@ class OpenBase:
     notes: tuple[str, ...]
     storage: BaseStorage
     claimed: str = ""
+
+    def kept_once(self, tasks: Sequence[tuple[OpenTask, Classes | None]]) -> OpenBase:
+        """The same under the names that a bank of these tasks keeps its tensors under."""
+        alike = equal_tensors(self.source)
+        known = [(one.source, classes) for one, classes in tasks if classes is not None]
+        return replace(self, source=untied(self.source, ties_of_base(alike, known)))
 
 
 @dataclass(frozen=True)
@@ -155,8 +161,13 @@ def _open_inputs(
             opened.append((task, stack.enter_context(opener(task.source))))
     refusals.list(len(opened))
     found = _open_base(stack, base, opened, options, opener)
+    named: list[tuple[OpenTask, Classes | None]] = []
+    for task, checkpoint in opened:
+        with refusals.of(task):
+            one = open_task(task, checkpoint, found.source, found.beside)
+            named.append((one, equal_tensors(one.source) if here(task.source) else None))
     if base is not None and here(base):
-        found = replace(found, source=untied(found.source, find_ties(found.source, {}, {})))
+        found = found.kept_once(named)
     tensors = list(found.source.tensors.values())
     transform = choose_targets(tensors, choose_exact(tensors, options.transform, options.exact))
     units = plan_units(tensors, transform)
@@ -164,11 +175,11 @@ def _open_inputs(
     reasons = dict.fromkeys(transform.exact, ASKED)
     reasons.update(dict.fromkeys(options.transform.exact, _NOT_FINITE))
     made: list[tuple[OpenTask, TaskFit]] = []
-    for task, checkpoint in opened:
-        with refusals.of(task):
-            one = open_task(task, checkpoint, found.source, found.beside)
-            one = kept_once(one, found.source, here=here(task.source))
-            made.append((one, fit_to(found.source, one.source, names, reasons)))
+    for one, alike in named:
+        with refusals.of(one.task):
+            kept = kept_once(one, found.source, alike)
+            fit = fit_to(found.source, kept.source, names, reasons, one.naming.component)
+            made.append((kept, fit))
     refused = refusals.list(len(made))
     return Inputs(found, transform, units, _numbered(made, options), refused)
 

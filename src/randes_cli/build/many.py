@@ -22,7 +22,7 @@ from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.disk import OutputFile
-from randes_cli.files.source import Source, place_of
+from randes_cli.files.source import Source, places_of
 from randes_cli.plan import Unit
 from randes_cli.specs import ITEM_SIZE
 
@@ -101,7 +101,8 @@ class _Run:
             self.steps["bits"] += np.uint64(address(held))
             if self._written:
                 opened.enter_context(self._written[0].written_by())
-            found = kernel.run_many(self._runs(), self.steps) if self.fits.any() else None
+            runner = kernel.runner if self.fits.any() else None
+            found = runner.run_many(self._runs(), self.steps) if runner else None
             if found is None:
                 return np.zeros(len(self.names), bool)
             for out in dict.fromkeys(self._written):
@@ -131,9 +132,7 @@ class _Run:
     def _source(self, column: int, source: Source) -> None:
         """Where a column's tensors lie; units whose tensor is elsewhere are left out."""
         steps = self.steps[:, column]
-        nowhere = (-1, 0)
-        places = [place_of(source, name) or nowhere for name in self.names]
-        steps["from"], steps["at"] = np.array(places, np.int64).T
+        steps["from"], steps["at"] = places_of(source, self.names).T
         dtypes = [source.tensors[name].dtype for name in self.names]
         steps["dtype"] = [DTYPES.get(dtype, -1) for dtype in dtypes]
         self.fits &= (steps["from"] >= 0) & (steps["dtype"] >= 0)
@@ -226,6 +225,5 @@ class _Run:
 
 
 def _digests(made: Array) -> list[bytes]:
-    """The digests of a column's steps."""
     whole = np.ascontiguousarray(made["digest"]).tobytes()
     return [whole[at : at + 16] for at in range(0, len(whole), 16)]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import frexp, ldexp, sqrt
+from math import sqrt
 from types import MappingProxyType
 
 import numpy as np
 
+from randes_cli.build.looks import deltas_of
 from randes_cli.build.participants import Deltas, Participant
-from randes_cli.build.small import GRID_BITS, Spot, Spreads, small_grams, small_lists, spreads
+from randes_cli.build.small import (
+    Spot,
+    Spreads,
+    on_grid,
+    products,
+    small_grams,
+    small_lists,
+    spreads,
+)
 from randes_cli.build.stand_ins import followers
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.shuffle import layer_type
@@ -29,12 +38,10 @@ class Spread:
     Attributes:
         rms: the largest root mean square of one participant's delta.
         peak: the largest magnitude.
-        squares: mean square of each participant's delta, for predictions before packing.
     """
 
     rms: float
     peak: float
-    squares: tuple[float, ...]
 
 
 def gather_spreads(
@@ -77,17 +84,15 @@ class _Sums:
         self.squares, self.counts, self.peak = [0.0] * tasks, [0] * tasks, 0.0
 
     def add(self, squares: Sequence[float], counts: Sequence[int], peak: float) -> None:
-        """One more layer."""
         self.peak = max(self.peak, peak)
         for task, (square, count) in enumerate(zip(squares, counts, strict=True)):
             self.squares[task] += square
             self.counts[task] += count
 
     def spread(self) -> Spread:
-        """Of all of them."""
         pairs = zip(self.squares, self.counts, strict=True)
         means = [total / count if count else 0.0 for total, count in pairs]
-        return Spread(sqrt(max(means, default=0.0)), self.peak, tuple(means))
+        return Spread(sqrt(max(means, default=0.0)), self.peak)
 
 
 def _spreads(base: Source | None, participants: Sequence[Participant], unit: Unit) -> Spreads:
@@ -96,8 +101,7 @@ def _spreads(base: Source | None, participants: Sequence[Participant], unit: Uni
     squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(unit.layers)
     sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
     for position, name in enumerate(unit.names):
-        for task, participant in enumerate(participants):
-            delta = participant.delta(sample, name)
+        for task, delta in enumerate(deltas_of(sample, participants, name)):
             if delta is None or not delta.size:
                 continue
             peak = max(float(delta.max()), -float(delta.min()))
@@ -107,31 +111,9 @@ def _spreads(base: Source | None, participants: Sequence[Participant], unit: Uni
     return Spreads(squares, counts, peaks)
 
 
-def supposed_spread(participants: Sequence[Participant], unit: Unit) -> Spread:
+def supposed_spread() -> Spread:
     """What to expect of a unit whose data are not at hand: that all participants are alike."""
-    squares = (
-        1.0 if any(name in participant.fit.superposed for name in unit.names) else 0.0
-        for participant in participants
-    )
-    return Spread(1.0, 1.0, tuple(squares))
-
-
-def _on_grid(delta: F32, out: F64) -> float:
-    """Write a delta in units of a grid of its own, rounded to integers; return the unit."""
-    peak = max(float(delta.max()), -float(delta.min())) if delta.size else 0.0
-    exponent = frexp(peak)[1] - GRID_BITS
-    np.rint(np.ldexp(delta, -exponent, dtype=np.float64), out=out)
-    return ldexp(1.0, exponent)
-
-
-def _products(units: F64, scale: F64, first: int) -> F64:
-    """The T × T products of T × n integers in units of `scale`; see `gram` for `first`."""
-    made = np.zeros((len(units), len(units)))
-    made[first:] = units[first:] @ units.T
-    made[:first, first:] = made[first:, :first].T
-    old = np.arange(first)
-    made[old, old] = np.einsum("ij,ij->i", units[:first], units[:first])
-    return made * np.outer(scale, scale)
+    return Spread(1.0, 1.0)
 
 
 def gram(
@@ -150,28 +132,28 @@ def gram(
     tails = np.zeros((4, unit.layers, tasks))
     orders = [unit.order(participant.seed, participant.index) for participant in participants]
     sample = Sample(base, sample_runs(unit.rows, unit.cols, GRAM_SAMPLE))
-    factor = unit.rows * unit.cols / max(1, sample.elements)
+    factor, there_is = unit.rows * unit.cols / max(1, sample.elements), np.ones(1, bool)
     for position, name in enumerate(unit.names):
         here, there = np.zeros((2, tasks, sample.elements))
         scales = np.zeros((2, tasks))
-        for who, participant in enumerate(participants):
-            moved = unit.names[orders[who][position]]
-            delta = participant.delta(sample, name)
+        for who, delta in enumerate(deltas_of(sample, participants, name)):
+            participant, moved = participants[who], unit.names[orders[who][position]]
             if delta is not None:
-                scales[0, who] = _on_grid(delta, here[who])
+                scales[0, who] = on_grid(delta[None], there_is, here[who, None])[0]
                 if who >= first:
-                    tails[:, position, who] = means(here[who], scales[0, who])
-            delta = delta if moved == name else participant.delta(sample, moved)
-            if delta is not None:
-                scales[1, who] = _on_grid(delta, there[who])
-                there[who] *= _signs(unit, unit.flips(participant.seed, position), sample.runs)
-        plain[position] = _products(here, scales[0], first)
-        met[position] = _products(there, scales[1], first)
+                    tails[:, position, who] = means(here[who, None], scales[:1, who])[:, 0]
+            if moved == name:
+                there[who], scales[1, who] = here[who], scales[0, who]
+            elif (other := next(deltas_of(sample, [participant], moved))) is not None:
+                scales[1, who] = on_grid(other[None], there_is, there[who, None])[0]
+            if scales[1, who]:
+                there[who] *= signs_on(unit, unit.flips(participant.seed, position), sample.runs)
+        plain[position] = products(here[None], scales[:1], first)[0]
+        met[position] = products(there[None], scales[1:], first)[0]
     return plain * factor, met * factor, tails
 
 
-def _signs(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
-    """The signs of all runs of a sample together."""
+def signs_on(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
     windows = (unit.window(flips, rect, 1.0) for rect in runs)
     return np.concatenate([window.values().reshape(-1) for window in windows])
 

@@ -17,17 +17,18 @@ from randes_cli.build.copies import closing_tensors
 from randes_cli.build.draft import Draft
 from randes_cli.build.layout import as_sealed_to, default_capacity
 from randes_cli.build.records import NO_FINGERPRINT
-from randes_cli.build.steps import Steps
+from randes_cli.build.steps import Grids, Steps
 from randes_cli.core.arrays import I64, Bools
 from randes_cli.files.bank_checks import cut_shape
 from randes_cli.files.bank_keys import MANIFEST, cut_key, sealed_tensors, sum_tensor
-from randes_cli.files.entries import Entries, name_bytes
+from randes_cli.files.entries import Entries, digits_of, name_bytes
 from randes_cli.files.header_room import room_of_entries
 from randes_cli.files.manifest import Manifest, encode
 from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo
-from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.coefficients import alone_in, with_defaults
+from randes_cli.stats.frontier import MOST_ROWS
 from randes_cli.stats.stored import Statistics
 
 #: Tensors that every bank of a draft has: the base's, what is kept exactly, what is written last,
@@ -57,8 +58,8 @@ class Sizes:
         self._superposable = sum(map(superposable, base))
         self._sealable = np.array([sealable(shell) for shell in self._shells], bool)
         self._fixed = self._fixed_parts()
-        self._known: tuple[Steps, Bools, Bools] | None = None
-        self._beside = len(encode(manifest)) - len(encode(_shell(manifest)))
+        long = replace(manifest, steps={}, widths={})
+        self._beside = len(encode(long)) - len(encode(_shell(manifest)))
 
     def _met(self, superposed: Mapping[str, object], base: Sequence[TensorInfo]) -> Bools:
         """Which rows are of units in which a task has a superposed tensor."""
@@ -68,7 +69,7 @@ class Sizes:
         return units[self._unit]
 
     def _fixed_parts(self) -> _Fixed:
-        draft, cells = self.draft, self.statistics.cells
+        draft, cells = self.draft, self.manifest.cells
         exact = [one.kept for one in draft.exact if one.twin is None]
         exact += [one.kept for one in draft.exact if one.twin is not None]
         outside = draft.start.base.storage is BaseStorage.reference
@@ -82,7 +83,14 @@ class Sizes:
 
     def here(self, steps: Steps, seal_bits: int | None) -> int:
         """Bytes of the bank as it is packed, to the byte if samples showed what has changed."""
-        return self._size(self.draft, steps, self.manifest, seal_bits)
+        grids, manifest = (
+            steps.grids(self.draft.units, steps.bits, steps.capacity),
+            self.manifest,
+        )
+        if seal_bits is not None:
+            sealed = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
+            manifest = with_defaults(sealed, self.statistics.known)
+        return self._size(self.draft, grids, manifest, seal_bits)
 
     def of(self, steps: Steps, one: Alternative) -> int:
         """Bytes of the bank that the same tasks make with other bits, groups and shares."""
@@ -96,26 +104,36 @@ class Sizes:
         start = replace(draft.start, bits=live_bits, groups=one.groups, capacity=capacity)
         start = start.with_shares(dict.fromkeys(range(one.groups), one.share))
         other = replace(draft, start=start, coming=coming)
-        width = steps.again(live_bits, capacity)
-        table, widths = width.tables(draft.units)
+        grids = steps.grids(draft.units, live_bits, capacity)
         tasks = [replace(task, group=task.index % one.groups) for task in self.manifest.tasks]
         made = replace(
             start.with_tasks(tasks),
-            steps=table,
-            widths=widths,
             cells=self.manifest.cells,
             next_index=self.manifest.next_index,
             estimated=self.manifest.estimated,
             base=replace(start.base, fingerprint=NO_FINGERPRINT),
         )
-        made = with_defaults(made, self.statistics.known)
-        return self._size(other, width, made, seal_bits)
+        if seal_bits is not None:
+            made = made.with_sealed(as_sealed_to(made, seal_bits))
+        return self._size(other, grids, self._with_lambdas(made), seal_bits)
 
-    def _size(self, draft: Draft, steps: Steps, manifest: Manifest, seal_bits: int | None) -> int:
+    def _with_lambdas(self, manifest: Manifest) -> Manifest:
+        """With the default λ of every task; of very many tensors that of the bank as it is.
+
+        They are digits in a text, and a prediction of 90,000 tensors takes seconds.
+        """
+        if self._superposable <= MOST_ROWS:
+            return with_defaults(manifest, self.statistics.known)
+        groups = [task.group for task in manifest.tasks]
+        alone = alone_in(groups, manifest.forgotten, manifest.sealed)
+        tasks = (replace(t, default=1.0) if t.group in alone else t for t in manifest.tasks)
+        return replace(manifest, tasks=tuple(tasks))
+
+    def _size(self, draft: Draft, grids: Grids, manifest: Manifest, seal_bits: int | None) -> int:
         first, exact, last, candidates = self._fixed
         closing = Entries.of(closing_tensors())
         entered = self._entered(draft)
-        ready, wide = self._states(steps)
+        ready, wide = grids.ready[self._unit], grids.bits[self._unit] == 16
         if seal_bits is None:
             sums = [self._live(draft, g, np.flatnonzero(m & ready), wide) for g, m in entered]
             made = [first, *sums, exact, last]
@@ -123,12 +141,12 @@ class Sizes:
             room = [first, last, *every, candidates, closing]
             held = sum(bool(m.any()) for _, m in entered)
         else:
-            sealed = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
-            manifest = with_defaults(sealed, self.statistics.known)
             made = self._sealed(draft, [(g, m & ready) for g, m in entered], wide, seal_bits)
             room = [*made, closing]
             held = sum(bool((m & ready).any()) for _, m in entered)
-        text = TensorInfo(MANIFEST, "U8", (len(encode(_shell(manifest))) + self._beside,))
+        tables = self._table_bytes(grids, manifest.bits)
+        size = len(encode(_shell(manifest))) + self._beside + tables
+        text = TensorInfo(MANIFEST, "U8", (size,))
         whole = Entries.joined([*made, Entries.of([text])])
         return room_of_entries(Entries.joined(room), held) + whole.layout_bytes()
 
@@ -139,14 +157,18 @@ class Sizes:
             made[participant.group] = made.get(participant.group, False) | meets
         return sorted(made.items(), key=itemgetter(0))
 
-    def _states(self, steps: Steps) -> tuple[Bools, Bools]:
-        """At which places there is a step, and at which sums have 16 bits."""
-        if self._known is None or self._known[0] is not steps:
-            units = self.draft.units
-            ready = np.array([unit in steps.ready for unit in units], bool)
-            wide = np.array([steps.width(unit) == 16 for unit in units], bool)
-            self._known = steps, ready[self._unit], wide[self._unit]
-        return self._known[1:]
+    def _table_bytes(self, grids: Grids, bits: int) -> int:
+        """Bytes that the manifest's steps take, and widths other than `bits`."""
+        made = 0
+        for there, values in (
+            (grids.ready, grids.exponents),
+            (grids.ready & (grids.bits != bits), grids.bits),
+        ):
+            at = np.flatnonzero(there[self._unit])
+            found, names = values[self._unit[at]], self._names[self._rows[at]]
+            digits = digits_of(np.abs(found)) + (found < 0)
+            made += int((names + digits + len('"":,')).sum()) - (len(at) > 0)
+        return made
 
     # Superpositions
 
@@ -192,4 +214,5 @@ class Sizes:
 
 def _shell(manifest: Manifest) -> Manifest:
     """A manifest without what is the same for all choices, and long."""
-    return replace(manifest, base=replace(manifest.base, tensors={}), cells=())
+    base = replace(manifest.base, tensors={})
+    return replace(manifest, base=base, cells=(), steps={}, widths={})

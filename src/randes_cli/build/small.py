@@ -14,7 +14,7 @@ import numpy as np
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, Array, Bools
 from randes_cli.core.signs import many_signs
-from randes_cli.core.tails import many_means
+from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import Rect, Unit
@@ -101,18 +101,18 @@ def small_grams(
         scales = np.zeros((2, len(at), tasks))
         for who, one in enumerate(participants):
             delta, has = deltas(base, zero, one, names, unit)
-            scales[0, :, who] = _on_grid(delta, has, here[:, who])
+            scales[0, :, who] = on_grid(delta, has, here[:, who])
             if who >= first:
-                tails[:, at, who] = many_means(here[:, who], scales[0, :, who]) * has
+                tails[:, at, who] = means(here[:, who], scales[0, :, who]) * has
             moved = _moved(alike, one)
             if moved == names:
                 there[:, who], scales[1, :, who] = here[:, who], scales[0, :, who]
             else:
                 delta, has = deltas(base, _base_values(base, moved, unit), one, moved, unit)
-                scales[1, :, who] = _on_grid(delta, has, there[:, who])
+                scales[1, :, who] = on_grid(delta, has, there[:, who])
             there[:, who] *= _signs(alike, one)
-        plain[at] = _products(here, scales[0], first)
-        met[at] = _products(there, scales[1], first)
+        plain[at] = products(here, scales[0], first)
+        met[at] = products(there, scales[1], first)
     return plain, met, tails
 
 
@@ -154,7 +154,6 @@ def _alike(spots: Sequence[Spot]) -> Iterator[tuple[list[int], Unit]]:
 
 
 def _moved(spots: Sequence[Spot], one: Deltas) -> list[str]:
-    """The tensors of a participant that lie at these places."""
     orders: dict[Unit, list[int]] = {}
     made = []
     for unit, position in spots:
@@ -178,16 +177,17 @@ def _signs(spots: Sequence[Spot], one: Deltas) -> F32:
 GRID_BITS = 18
 
 
-def _on_grid(delta: F32, there: Bools, out: F64) -> F64:
+def on_grid(delta: F32, there: Bools, out: F64) -> F64:
     """Write deltas in units of grids of their own, rounded to integers; return the units."""
-    peaks = np.abs(delta).max(axis=1).astype(np.float64)
+    peaks = np.abs(delta).max(axis=1, initial=0).astype(np.float64)
     exponents = np.frexp(peaks)[1] - GRID_BITS
-    np.rint(np.ldexp(delta.astype(np.float64), -exponents[:, None]), out=out)
+    np.multiply(delta, np.ldexp(1.0, -exponents)[:, None], out=out, dtype=np.float64)
+    np.rint(out, out=out)
     made: F64 = np.ldexp(1.0, exponents) * there
     return made
 
 
-def _products(units: F64, scale: F64, first: int) -> F64:
+def products(units: F64, scale: F64, first: int) -> F64:
     """The T × T products of places × T × n integers in units of `scale`; see `sample.gram`."""
     made = np.zeros((len(units), units.shape[1], units.shape[1]))
     made[:, first:] = units[:, first:] @ units.transpose(0, 2, 1)

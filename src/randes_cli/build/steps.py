@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from randes_cli.build.sample import Spread
-from randes_cli.core.grid import LIMIT, fits_8_bits, raised_exponent, step_exponent
+from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.grid import (
+    LIMIT,
+    fits_8_bits,
+    raised_exponent,
+    step_exponent,
+    step_exponents,
+)
 from randes_cli.core.kernel import GRID_LIMIT
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.location import Place
@@ -22,6 +31,30 @@ class Step(NamedTuple):
 
     exponent: int
     bits: int
+
+
+class Grids(NamedTuple):
+    """The steps of units as columns, one row each; what has none is 16 bits wide.
+
+    Attributes:
+        ready: whether there is a step.
+        exponents: of the steps, 0 where there is none.
+        bits: of the superpositions.
+    """
+
+    ready: Bools
+    exponents: I64
+    bits: I64
+
+
+def measured_grids(rms: F64, peaks: F64, *, bits: int, capacity: int) -> Grids:
+    """The steps of units whose samples have these RMS and peaks; none where nothing changed."""
+    ready = rms > 0
+    there = np.where(ready, rms, 1.0)
+    narrow = ready & (bits == 8) & fits_8_bits(there, peaks, capacity=capacity)
+    eight = step_exponents(there, bits=8, capacity=capacity)
+    exponents = np.where(narrow, eight, step_exponents(there, bits=16, capacity=capacity))
+    return Grids(ready, np.where(ready, exponents, 0), np.where(narrow, 8, 16))
 
 
 class BeyondGrid(Exception):
@@ -75,14 +108,19 @@ class Steps:
         self.ready: dict[Unit, Step] = {}
         self.spreads: dict[Unit, Spread] = {}
 
-    def again(self, bits: int, capacity: int) -> Steps:
-        """The steps that the same samples give at another width or capacity."""
+    def grids(self, units: Sequence[Unit], bits: int, capacity: int) -> Grids:
+        """The steps of units, or those that the same samples give at another width or capacity."""
         if (bits, capacity) == (self.bits, self.capacity):
-            return self
-        made = Steps({}, bits=bits, capacity=capacity, fixed=self.fixed)
-        for unit, spread in self.spreads.items():
-            made.sampled(unit, spread)
-        return made
+            steps = [self.ready.get(unit) for unit in units]
+            ready = np.array([step is not None for step in steps], bool)
+            exponents = np.array([step.exponent if step else 0 for step in steps], np.int64)
+            return Grids(ready, exponents, np.array([*map(self.width, units)], np.int64))
+        return self._measured_of([self.spreads.get(unit) for unit in units], bits, capacity)
+
+    def _measured_of(self, spreads: Sequence[Spread | None], bits: int, capacity: int) -> Grids:
+        rms = np.array([spread.rms if spread else 0.0 for spread in spreads])
+        peaks = np.array([spread.peak if spread else 0.0 for spread in spreads])
+        return measured_grids(rms, peaks, bits=bits, capacity=capacity)
 
     @property
     def known(self) -> dict[Unit, Step]:
@@ -90,7 +128,6 @@ class Steps:
         return {**self.given, **self.ready}
 
     def exponents(self) -> dict[Unit, int]:
-        """Exponents of the known steps."""
         return {unit: step.exponent for unit, step in self.known.items()}
 
     def width(self, unit: Unit) -> int:
@@ -102,17 +139,18 @@ class Steps:
         """These are in the old bank and stay as they are."""
         self.ready.update((unit, self.given[unit]) for unit in units)
 
-    def sampled(self, unit: Unit, spread: Spread) -> None:
-        """Take the sample of a unit that enters the bank; one without a change gets no step yet.
+    def sampled(self, found: Mapping[Unit, Spread]) -> None:
+        """Take the samples of units that enter the bank; one without a change gets no step yet.
 
         A unit that comes back keeps the step that it had, so that its bytes come back too.
         """
-        self.spreads[unit] = spread
-        if spread.rms > 0:
-            narrow = self.bits == 8 and fits_8_bits(spread.rms, spread.peak, capacity=self.capacity)
-            self.ready[unit] = self.given.get(unit) or self._measured(
-                spread.rms, 8 if narrow else 16
-            )
+        self.spreads.update(found)
+        grids = self._measured_of([*found.values()], self.bits, self.capacity)
+        alike: dict[tuple[int, int], Step] = {}
+        for unit, ready, *grid in zip(found, *(column.tolist() for column in grids), strict=True):
+            if ready:
+                step = alike.setdefault(tuple(grid), Step(*grid))
+                self.ready[unit] = self.given.get(unit) or step
 
     def late(self, unit: Unit, largest: float) -> None:
         """Give a step to a unit of which only the whole pass showed a change."""

@@ -20,13 +20,14 @@ from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.names import Naming, match_names, renamed
+from randes_cli.files.names import Naming, as_component, components_like, match_names, renamed
 from randes_cli.files.quantised import refuse_codes
-from randes_cli.files.shared import find_ties, ties_of, whole_of
+from randes_cli.files.shared import Classes, equal_tensors, find_ties, ties_of, whole_of
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
 from randes_cli.fit import AS_BANK, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
+from randes_cli.plan import tensor_bytes
 from randes_cli.specs import (
     OpenOptions,
     TaskInput,
@@ -54,9 +55,11 @@ def fit_to(
     task: Source,
     names: Collection[str],
     reasons: Mapping[str, str],
+    component: str = "",
 ) -> TaskFit:
     """What becomes of a task's tensors; `names` are the units', `reasons` as of `fit_task`.
 
+    `component` is the beginning of the base's names of which the task has all, if it is one.
     Raises MismatchError when it has too little in common with the base.
     """
     if task.tensors is not base.tensors:
@@ -64,11 +67,15 @@ def fit_to(
         refuse_codes(task.source, base.tensors, task.tensors)
     shared = {name: f"the base has it as {kept}" for name, kept in ties_of(base).items()}
     fit = fit_task(base.tensors, task.tensors, names, {**shared, **reasons})
-    part = fit.covered >= LEAST_MATCH and fit.matched >= LEAST_PART
-    if fit.matched >= LEAST_MATCH or part:
+    matched = fit.matched
+    if component:
+        ours = (tensor for name, tensor in base.tensors.items() if name.startswith(component))
+        matched *= tensor_bytes(base.tensors.values()) / max(1, tensor_bytes(ours))
+    part = fit.covered >= LEAST_MATCH and matched >= LEAST_PART
+    if matched >= LEAST_MATCH or part:
         return fit
     raise MismatchError(
-        f"{task.source}: matches only {fit.matched:.1%} of the base's bytes by name and shape "
+        f"{task.source}: matches only {matched:.1%} of the base's bytes by name and shape "
         f"({_difference(base, task, fit)}); is it of another base?"
     )
 
@@ -98,8 +105,23 @@ def _difference(base: Source, task: Source, fit: TaskFit) -> str:
     return "; ".join([*said, *reshaped[:3]])
 
 
-def named_like(base: Source, checkpoint: Source) -> tuple[Source, Naming, tuple[str, ...]]:
-    """A checkpoint under the base's names, how they were mapped, and what to say of it."""
+def named_like(
+    base: Source, checkpoint: Source, components: Collection[str] = ()
+) -> tuple[Source, Naming, tuple[str, ...]]:
+    """A checkpoint under the base's names, how they were mapped, and what to say of it.
+
+    `components` are the base's: a checkpoint may be one of them alone.
+    """
+    part = components_like(base.tensors, checkpoint.tensors, components)
+    if len(part) > 1:
+        raise MismatchError(
+            f"{checkpoint.source}: fits several components of the base alike; name as the base "
+            f"the folder of the one that it is from ({' or '.join(part)})"
+        )
+    if part:
+        alone = as_component(part[0], base.tensors, checkpoint.tensors)
+        note = f"is the base's {part[0]}/ alone, and comes back as that; the rest is the base's"
+        return renamed(checkpoint, alone.names or {}), alone, (note,)
     naming = match_names(base.tensors, checkpoint.tensors)
     if naming is None:
         raise MismatchError(
@@ -131,11 +153,11 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
     elif is_adapter(checkpoint):
         called = base.bank.manifest.base.source if isinstance(base, BankBase) else base.source
         return _merged(task, checkpoint, whole, beside, called)
-    source, naming, mapped = named_like(whole, checkpoint)
+    source, naming, mapped = named_like(whole, checkpoint, beside.layout)
     notes = (*checkpoint.notes, *mapped)
     files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
     if checkpoint.layout:
-        files, borrowed = files_for(files, beside.side_files)
+        files, borrowed = files_for(files, _files_of(naming, beside.side_files))
         if borrowed:
             files, changed = match_configs(files, whole.tensors, source.tensors)
             notes += ("has no config: gets the base's side files", *changed)
@@ -145,6 +167,12 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
         notes += left_out_note(more)
     origin = Origin(checkpoint.layout, files, left_out, checkpoint.pickle)
     return OpenTask(task, source, naming, origin, notes)
+
+
+def _files_of(naming: Naming, files: Mapping[str, SideFile]) -> Mapping[str, SideFile]:
+    """The base's side files, or where a task is one component of it that one's."""
+    ours = naming.component
+    return {n.removeprefix(ours): file for n, file in files.items() if n.startswith(ours)}
 
 
 def _merged(
@@ -196,7 +224,6 @@ def _bank_origin(bank: BankFile) -> Origin:
 
 
 def _configs(files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
-    """The base's configurations by component."""
     made: dict[str, Mapping[str, Any]] = {}
     for name, side_file in files.items():
         component, _, file = name.rpartition("/")
@@ -231,8 +258,10 @@ def open_coming(
 
     def checked(stack: ExitStack, opener: Opener, *, here: bool) -> tuple[OpenTask, TaskFit]:
         checkpoint = stack.enter_context(opener(task.source))
-        opened = kept_once(open_task(task, checkpoint, base, Origin()), base, here=here)
-        return opened, fit_to(base, opened.source, names, dict.fromkeys(asked, AS_BANK))
+        opened = open_task(task, checkpoint, base, Origin())
+        opened = kept_once(opened, base, equal_tensors(opened.source) if here else None)
+        reasons = dict.fromkeys(asked, AS_BANK)
+        return opened, fit_to(base, opened.source, names, reasons, opened.naming.component)
 
     if sources.on_hub(task.source):
         with ExitStack() as passing:
@@ -240,7 +269,8 @@ def open_coming(
     return checked(stack, sources.open, here=True)
 
 
-def kept_once(opened: OpenTask, base: Source, *, here: bool) -> OpenTask:
-    """A task under the names that a bank keeps; as it is where its data are not `here`."""
-    ties = find_ties(opened.source, base.tensors, ties_of(base)) if here else {}
-    return opened.under(ties)
+def kept_once(opened: OpenTask, base: Source, alike: Classes | None) -> OpenTask:
+    """A task under the names that a bank keeps; as it is where its equal tensors are unknown."""
+    if alike is None:
+        return opened
+    return opened.under(find_ties(opened.source, base.tensors, ties_of(base), alike))

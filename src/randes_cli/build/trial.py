@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from randes_cli.build.participants import Participant
+from randes_cli.build.sample import signs_on
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.codes import fit_scales
@@ -75,18 +76,15 @@ class _Trial:
             delta = one.delta(self.sample, self.unit.names[order[position]])
             if delta is not None and delta.any():
                 flips = self.unit.flips(one.seed, position)
-                signed.setdefault(one.group, []).append(delta * self._signs(flips))
+                signed.setdefault(one.group, []).append(
+                    delta * signs_on(self.unit, flips, self.sample.runs)
+                )
         return {
             group: self._moments(found, self._share(tensor, group, shares))
             for group, found in signed.items()
         }
 
-    def _signs(self, flips: bytes) -> F32:
-        windows = (self.unit.window(flips, rect, 1.0) for rect in self.sample.runs)
-        return np.concatenate([window.values().reshape(-1) for window in windows])
-
     def _share(self, tensor: TensorInfo, group: int, shares: Mapping[int, int]) -> Share:
-        """The share of a group on the sample, seen as a matrix."""
         whole, most = share_of(tensor, group, shares), self.sample.elements
         if most == tensor.elements:
             return whole

@@ -102,7 +102,6 @@ def inspect(
 
 
 def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:
-    """A bank's manifest, or the recipe that it was made from."""
     from randes_cli.files.sources import open_bank
 
     with open_bank(bank) as file:
@@ -116,7 +115,6 @@ def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:
 
 
 def _print_report(found: Inspection, task: str | None, *, measured: bool) -> None:
-    """All that was found, as JSON."""
     from randes_cli.core.verdict import sentences
 
     report = found.report
@@ -133,9 +131,7 @@ def _print_report(found: Inspection, task: str | None, *, measured: bool) -> Non
 def _show(
     found: Inspection, task: str | None, sort: str | None, *, full: bool, quiet: bool
 ) -> None:
-    """All that was found, for people."""
-    from randes_cli.cli.render.bank import bank_view
-    from randes_cli.cli.render.task import task_view
+    from randes_cli.cli.render.bank import bank_view, task_view
 
     report = found.report
     if task is None:

@@ -156,7 +156,6 @@ def _work() -> int:
 
 @unstoppable
 def main() -> NoReturn:
-    """The console script."""
     install()
     code = 70
     with contextlib.suppress(Stopped):

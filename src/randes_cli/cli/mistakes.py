@@ -101,7 +101,6 @@ def _no_number(parameter: Any, arguments: Sequence[str]) -> str | None:
 
 
 def _given(options: Sequence[str], arguments: Sequence[str]) -> str | None:
-    """The value that stands after an option."""
     for place, word in enumerate(arguments):
         name, equals, value = word.partition("=")
         if name in options:

@@ -78,7 +78,6 @@ def _without_controls(line: Text) -> Text:
 
 
 def say(text: str, *, quiet: bool = False) -> None:
-    """One line of data."""
     if not quiet:
         print(printable(text))
 

@@ -48,7 +48,6 @@ def _cells(score: TaskScore) -> list[str]:
 
 
 def score_table(report: EvaluateReport, width: int) -> list[Text]:
-    """Each task's scores, and their means."""
     columns = [Column(name, name=name == "task") for name in _COLUMNS]
     rows: list[list[str | Text]] = []
     for score in (*report.tasks, report.mean):

@@ -128,7 +128,6 @@ def serve(
 
 
 def _tell(service: Service, *, json: bool, quiet: bool) -> None:
-    """Where the server is, what it serves, and what it does not."""
     edition = service.engine.current
     memory = edition.memory
     if json:
@@ -175,7 +174,6 @@ def _key(given: str | None, file: Path | None) -> bytes | None:
 
 
 def _log(*, quiet: bool) -> None:
-    """What the server tells, a line each, on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("randes.serve")

@@ -101,14 +101,12 @@ def unpack(
 
 
 def _line(report: UnpackReport) -> str:
-    """Where a task went."""
     extra = f", {counted(report.saturated, 'value')} clipped" if report.saturated else ""
     extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
     return f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}"
 
 
 def _notes(report: UnpackReport) -> Iterator[str]:
-    """What a person should know of a task that was written."""
     if report.turned:
         yield f"{report.task}: {_turned(report.turned)}"
     for text in report.notes:

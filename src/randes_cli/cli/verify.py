@@ -84,7 +84,6 @@ def verify(
 
 
 def _show(report: VerifyReport, *, pruned: bool, quiet: bool) -> None:
-    """What was found, in lines."""
     from randes_cli.cli.render.tables import check_table
 
     for check in report.against:

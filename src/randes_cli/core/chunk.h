@@ -1,4 +1,4 @@
-/* What chunks that are done in one call share: files, digests, and the signs of pieces of a strip. */
+/* What chunks that are done in one call share: files and digests. */
 
 #ifndef RANDES_CHUNK_H
 #define RANDES_CHUNK_H
@@ -39,17 +39,6 @@ TEMPLATE void digest_strip(Digest *running, const uint8_t *data, int64_t size, i
         end_digest(running, data, size, digest);
     else
         add_to_digest(running, data, size);
-}
-
-/* Take the signs of elements from `first` on of a matrix of `cols` columns, `left` at the most:
- * those of whole rows, or of a part of one. Returns how many. */
-TEMPLATE int64_t take_signs(Signs *signs, int64_t first, int64_t cols, int64_t left) {
-    if (signs->kind == TWO_SIDED) return left;
-    int64_t row = first / cols, col = first % cols;
-    signs->rows = col || left < cols ? 1 : left / cols;
-    signs->cols = signs->rows > 1 || cols - col < left ? cols - col : left;
-    signs->first = signs->kind == HANKEL ? row + col : col;
-    return signs->rows * signs->cols;
 }
 
 #endif

@@ -140,6 +140,17 @@ TEMPLATE void find_part(const Signs *signs, Part *part) {
     part->pattern = part->columns + col;
 }
 
+/* Take the signs of elements from `first` on of a matrix of `cols` columns, `left` at the most:
+ * those of whole rows, or of a part of one. Returns how many. */
+TEMPLATE int64_t take_signs(Signs *signs, int64_t first, int64_t cols, int64_t left) {
+    if (signs->kind == TWO_SIDED) return left;
+    int64_t row = first / cols, col = first % cols;
+    signs->rows = col || left < cols ? 1 : left / cols;
+    signs->cols = signs->rows > 1 || cols - col < left ? cols - col : left;
+    signs->first = signs->kind == HANKEL ? row + col : col;
+    return signs->rows * signs->cols;
+}
+
 /* Sums over q, the integers that were added, and p, what rounding left of each, in parts of a step:
  * of q * q, of q * p and of p * p. */
 typedef struct {

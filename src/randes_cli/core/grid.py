@@ -6,7 +6,7 @@ from math import frexp, log2, sqrt
 
 import numpy as np
 
-from randes_cli.core.arrays import F64
+from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.limits import LIMITS
 
 #: Units that the RMS of one task's delta spans at 16 bits: rounding lies 47 dB below it.
@@ -35,6 +35,18 @@ def step_exponent(rms: float, *, bits: int, capacity: int) -> int:
     return _clamp(exponent - (mantissa == 0.5))
 
 
+def step_exponents(rms: F64, *, bits: int, capacity: int) -> I64:
+    """`step_exponent` of many tensors, the same to the bit; `rms` are above 0."""
+    if bits == 16:
+        found = [round(log2(one / UNITS_PER_RMS)) for one in rms.tolist()]
+        exponents = np.array(found, np.int64)
+    else:
+        mantissas, raised = np.frexp(HEADROOM_8_BIT * rms * sqrt(capacity) / LIMIT[8])
+        exponents = raised.astype(np.int64) - (mantissas == 0.5)
+    made: I64 = np.clip(exponents, *EXPONENT_RANGE)
+    return made
+
+
 def steps_of(rms: F64, *, bits: int, capacity: int) -> F64:
     """The steps of `step_exponent` for many tensors, for predictions; 1 where `rms` is 0."""
     there = rms > 0
@@ -48,14 +60,14 @@ def steps_of(rms: F64, *, bits: int, capacity: int) -> F64:
     return np.where(there, made, 1.0)
 
 
-def fits_8_bits(rms: float, peak: float, *, capacity: int) -> bool:
+def fits_8_bits(rms: F64, peak: F64, *, capacity: int) -> Bools:
     """Whether sampled deltas of this RMS and largest magnitude suit an 8-bit superposition.
 
     Heavy tails (embeddings) do not: their largest element, half as large again in the rows that
     the sample left out, on top of 4.5 standard deviations of the others, passes the range.
     """
-    step = 2.0 ** step_exponent(rms, bits=8, capacity=capacity)
-    return 1.5 * peak + 4.5 * rms * sqrt(capacity) <= LIMIT[8] * step
+    steps = np.ldexp(1.0, step_exponents(rms, bits=8, capacity=capacity))
+    return np.asarray(1.5 * peak + 4.5 * rms * sqrt(capacity) <= LIMIT[8] * steps)
 
 
 def raised_exponent(exponent: int, peak: int) -> int:

@@ -44,7 +44,6 @@ class Overlap:
 
     @property
     def finite(self) -> bool:
-        """Whether all values were finite."""
         return isfinite(self.dot) and isfinite(self.one + self.two) and isfinite(self.apart)
 
     @property

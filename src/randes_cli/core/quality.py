@@ -5,12 +5,14 @@ a layer, and so does the rounding of a sum of many deltas; the rounding of a del
 nearly, does not, for it follows the weights. So the two weigh differently, and a cosine, which adds
 them up, ranks choices wrongly. The share of the gain that is kept is
 
-    a (2 − a) exp(−(κ N^q + ω F)),    N = others + d · dropped + rounding,
+    a (2 − a) (1 − (1 + w) (1 − exp(−L / (1 + w)))),
+    L = κ (λ² N)^q + ω F,    N = others + d · dropped + rounding,
 
-a being how much of the delta comes back along itself (1 but where it falls through the grid), F as
-in `Noise.following`,
-with κ and ω of a family of models, q and d the same for all: fitted to measured banks by
-`benchmarks/quality/fit.py`, which writes the numbers below. A new bank belongs to none of the
+F as in `Noise.following`, a being λ times how much of the delta comes back along itself (1 but
+where it falls through the grid), with κ and ω of a family of models, the rest the same for all:
+fitted to measured banks by `benchmarks/quality/fit.py`, which writes the numbers below. Noise takes
+more than the gain from a model, until it knows nothing: what is left of the gain tends to −w, and
+where it is below 0 (a model worse than its base) none is kept. A new bank belongs to none of the
 families, so it is told the middle of their predictions and the least and the largest.
 """
 
@@ -24,6 +26,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, I64
 from randes_cli.core.prediction import Lengths
+from randes_cli.core.stats import MOST_NOISE
 
 
 class Family(NamedTuple):
@@ -33,22 +36,22 @@ class Family(NamedTuple):
     following: float
 
 
-#: q and d.
-POWER, DROPPED = 1.2, 0.54
+#: q, d and w.
+POWER, DROPPED, WORSE = 1.18, 0.53, 2.35
 
 #: κ and ω by family of models.
 FAMILIES: Mapping[str, Family] = {
-    "decoder": Family(0.02, 0.074),
-    "decoder, 6.4M": Family(0.027, 0.14),
-    "decoder, 85M": Family(0.0018, 0.035),
-    "decoder-far": Family(0.038, 0.12),
-    "digits": Family(0.00045, 0.07),
-    "digits-conv": Family(0.00066, 0.089),
-    "digits-large": Family(0.00033, 0.056),
-    "encoder": Family(0.0021, 0.1),
-    "encoder, prototype": Family(0.00017, 0.077),
-    "encoder-lora": Family(0.012, 0.08),
-    "encoder-near": Family(0.00057, 0.061),
+    "decoder": Family(0.021, 0.086),
+    "decoder, 6.4M": Family(0.028, 0.14),
+    "decoder, 85M": Family(0.0021, 0.035),
+    "decoder-far": Family(0.04, 0.11),
+    "digits": Family(0.00054, 0.071),
+    "digits-conv": Family(0.00087, 0.096),
+    "digits-large": Family(0.00045, 0.056),
+    "encoder": Family(0.0026, 0.13),
+    "encoder, prototype": Family(0.00021, 0.083),
+    "encoder-lora": Family(0.016, 0.089),
+    "encoder-near": Family(0.00048, 0.063),
 }
 
 
@@ -85,16 +88,30 @@ class Noise:
         """N: the noise that averages out."""
         return self.others + DROPPED * self.dropped + self.rounding
 
+    @property
+    def told(self) -> F64:
+        """λ of tasks that nobody tuned (`default_coefficient`, not rounded)."""
+        energy = self.others + self.dropped + self.rounding + 2.0 * self.along - 1.0
+        cosines = np.divide(
+            self.along, np.sqrt(np.maximum(energy, 0.0)), out=np.ones_like(energy), where=energy > 0
+        )
+        told: F64 = np.minimum(1.0, np.sqrt(MOST_NOISE) * np.maximum(cosines, 0.0))
+        return told
+
     def kept(self) -> F64:
-        """The share kept by each task (T) in each family: families × T."""
-        return np.array([family_kept(family, self) for family in FAMILIES.values()])
+        """The share kept by each task (T) in each family at λ as told: families × T."""
+        told = self.told
+        return np.array([family_kept(family, self, told) for family in FAMILIES.values()])
 
 
-def family_kept(family: Family, noise: Noise) -> F64:
-    """The share of the gain that tasks keep in one family."""
-    lost = family.noise * np.maximum(noise.whole, 0.0) ** POWER
-    kept: F64 = np.exp(-(lost + family.following * noise.following))
-    return kept * noise.along * (2.0 - noise.along)
+def family_kept(family: Family, noise: Noise, coefficients: F64) -> F64:
+    """The share of the gain that tasks keep in one family at these λ."""
+    lost = family.noise * (np.maximum(noise.whole, 0.0) * coefficients**2) ** POWER
+    most = 1.0 + WORSE
+    left = 1.0 + most * np.expm1(-(lost + family.following * noise.following) / most)
+    along = coefficients * noise.along
+    kept: F64 = np.maximum(left, 0.0) * along * (2.0 - along)
+    return kept
 
 
 def noise_of(lengths: Lengths) -> Noise:
@@ -179,13 +196,11 @@ _LAMBDAS = np.arange(0.3, 1.001, 0.05)
 def wanted(noise: Noise) -> tuple[float, float]:
     """The least and the largest λ, over the families, at which the tasks keep most on average.
 
-    λ scales noise energies by λ² and the delta by λ, of whose gain λ (2 − λ) is left.
+    Of λ at which as much is kept, or nothing, the largest counts.
     """
-    energy = np.maximum(noise.whole, 0.0)[:, None] * _LAMBDAS**2
-    left = _LAMBDAS * (2.0 - _LAMBDAS)
+    every = np.repeat(_LAMBDAS[:, None], len(noise.others), axis=1)
     found = []
     for family in FAMILIES.values():
-        kept = np.exp(-family.noise * energy**POWER) * left
-        means = kept.mean(axis=0) if len(kept) else left
-        found.append(float(_LAMBDAS[int(means.argmax())]))
+        means = np.array([family_kept(family, noise, value).sum() for value in every])
+        found.append(float(_LAMBDAS[len(means) - 1 - int(means[::-1].argmax())]))
     return round(min(found), 2), round(max(found), 2)

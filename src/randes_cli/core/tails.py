@@ -14,39 +14,20 @@ _COARSE = 6
 _ALIKE = 2.0
 
 
-def means(units: F64, scale: float) -> tuple[float, float, float, float]:
-    """Means of |x|, x² and x⁴ over a sample, and its size; x are integers below 2^18 in `scale`.
+def means(units: F64, scales: F64) -> F64:
+    """Means of |x|, x² and x⁴ over samples, and their size: 4 × samples, of which each is a row.
 
-    x⁴ is of x rounded to 2^6 units, so that all sums are of integers and exact.
+    x are integers below 2^18 in `scales`; x⁴ is of x rounded to 2^6 units, so that all sums are of
+    integers and exact.
     """
-    count = max(1, units.size)
-    coarse = np.rint(units / 2**_COARSE).astype(np.int64)
-    squares = coarse * coarse
-    fourth = float(int(np.dot(squares, squares))) * 2.0 ** (4 * _COARSE)
-    first, second = float(np.abs(units).sum()), float(np.dot(units, units))
-    return (
-        first * scale / count,
-        second * scale**2 / count,
-        fourth * scale**4 / count,
-        float(units.size),
-    )
-
-
-def many_means(units: F64, scale: F64) -> F64:
-    """`means` of many samples of one size, a sample a row: 4 × samples."""
     count = max(1, units.shape[1])
     coarse = np.rint(units / 2**_COARSE).astype(np.int64)
     squares = coarse * coarse
     fourth = np.einsum("kn,kn->k", squares, squares).astype(np.float64) * 2.0 ** (4 * _COARSE)
     first, second = np.abs(units).sum(axis=1), np.einsum("kn,kn->k", units, units)
-    square = scale * scale
+    square, size = scales * scales, np.full(len(units), float(units.shape[1]))
     return np.stack(
-        [
-            first * scale / count,
-            second * square / count,
-            fourth * (square * square) / count,
-            np.full(len(units), float(units.shape[1])),
-        ]
+        [first * scales / count, second * square / count, fourth * square**2 / count, size]
     )
 
 

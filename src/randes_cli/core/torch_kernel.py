@@ -6,23 +6,15 @@ read overlaps the copy of the last one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from randes_cli.core.arrays import F32, Array, Bools, Raw
+from randes_cli.core.arrays import F32, Raw
 from randes_cli.core.convert import BEYOND, LARGEST
 from randes_cli.core.energy import PART_BITS, Energy
-from randes_cli.core.fused_back import Back, Came
-from randes_cli.core.fused_run import Chunk, Made, Step
-from randes_cli.core.kernel import (
-    GRID_LIMIT,
-    Added,
-    NonFinite,
-    Overflow,
-)
+from randes_cli.core.kernel import GRID_LIMIT, Added, Kernel, NonFinite, Overflow
 from randes_cli.core.signs import SignRun, Window
 from randes_cli.errors import UsageError
 from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE
@@ -42,7 +34,7 @@ def _refuse_absent(device: str) -> None:
         raise UsageError(f"--device {device}: torch {torch.__version__} sees none here")
 
 
-class TorchKernel:
+class TorchKernel(Kernel):
     """See `kernel.Kernel`. `device` is a torch device name."""
 
     def __init__(self, device: str, elements: int, layers: int) -> None:
@@ -139,15 +131,6 @@ class TorchKernel:
         nbytes = self._size * bits // 8
         memory[:nbytes].view(_CODES[bits]).copy_(total.to(_CODES[bits]))
         return view[:nbytes], peak
-
-    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
-        return None
-
-    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
-        return None
-
-    def back(self, chunk: Chunk, how: Back) -> Came | None:
-        return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         delta = self._signed(codes, bits, signs)

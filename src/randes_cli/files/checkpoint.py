@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from randes_cli.core.arrays import Raw
+import numpy as np
+
+from randes_cli.core.arrays import I64, Raw
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.folders import Part, file_part, folder_parts, refuse_pickle
 from randes_cli.files.foreign import is_pickle
@@ -117,12 +119,18 @@ class Checkpoint:
         return file, file.header.starts[inner]
 
     def place(self, name: str) -> tuple[int, int] | None:
-        """See `place_of`."""
         file, offset = self._place(name)
         return (file.fd, offset) if isinstance(file, TensorFile) else None
 
+    def places(self, names: Sequence[str]) -> I64 | None:
+        """See `places_of`; None where it is to ask for one after the other."""
+        if self._where or not isinstance(self.files[0], TensorFile):
+            return None
+        made = np.full((len(names), 2), self.files[0].fd, np.int64)
+        made[:, 1] = [*map(self.files[0].header.starts.__getitem__, names)]
+        return made
+
     def close(self) -> None:
-        """Close the files."""
         self.__exit__(None, None, None)
 
     def __enter__(self) -> Checkpoint:

@@ -57,7 +57,7 @@ class Entries(NamedTuple):
     def header_bytes(self, metadata: Mapping[str, str]) -> int:
         """The length of `encode_header` of these tensors."""
         ends = np.cumsum(self.nbytes)
-        digits = _digits(ends) + _digits(ends - self.nbytes)
+        digits = digits_of(ends) + digits_of(ends - self.nbytes)
         count = len(ends)
         text = 2 + int(self.text.sum() + digits.sum()) + max(0, count - 1)
         if metadata:
@@ -96,6 +96,6 @@ def _kind(dtype: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     return text, tensor.nbytes, ITEM_SIZE[dtype], chunk_count(tensor)
 
 
-def _digits(numbers: I64) -> I64:
+def digits_of(numbers: I64) -> I64:
     """How many digits each number has."""
     return 1 + np.searchsorted(_POWERS, numbers, side="right")

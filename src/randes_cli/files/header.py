@@ -258,10 +258,7 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
 
 def _read(fd: int, count: int, offset: int) -> bytes:
     data, done = bytearray(count), 0
-    while done < count:
-        more = read_at(fd, memoryview(data)[done:], offset + done)
-        if not more:
-            break
+    while done < count and (more := read_at(fd, memoryview(data)[done:], offset + done)):
         done += more
     return bytes(data[:done])
 
@@ -278,6 +275,9 @@ def read_header(fd: int, name: str) -> Header:
         raise InputOutputError(f"{name}: {error.strerror} while reading the header") from error
 
 
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def encode_header(
     tensors: Iterable[TensorInfo], metadata: Mapping[str, str], *, length: int | None = None
 ) -> bytes:
@@ -285,15 +285,15 @@ def encode_header(
 
     The JSON is padded with spaces to `length`, or to the next multiple of 8.
     """
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    position = 0
-    for tensor in tensors:
-        entries[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [position, position + tensor.nbytes],
-        }
-        position += tensor.nbytes
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    entries = [f'"__metadata__":{_compact(dict(metadata))}'] if metadata else []
+    position, kinds = 0, dict[tuple[str, tuple[int, ...]], tuple[str, int]]()
+    for name, dtype, shape in tensors:
+        if (dtype, shape) not in kinds:
+            frame = f':{{"dtype":"{dtype}","shape":{_compact([*shape])},"data_offsets":['
+            kinds[dtype, shape] = frame, TensorInfo("", dtype, shape).nbytes
+        frame, nbytes = kinds[dtype, shape]
+        entries.append(f"{_compact(name)}{frame}{position},{position + nbytes}]}}")
+        position += nbytes
+    text = f"{{{','.join(entries)}}}".encode()
     padded = text.ljust(-(-len(text) // 8) * 8 if length is None else length)
     return len(padded).to_bytes(8, "little") + padded

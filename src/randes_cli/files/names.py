@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from randes_cli.files.source import Renamed, Source
+from randes_cli.specs import Tensors
 
 #: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.
 _MOST_WORDS = 6
@@ -35,6 +36,11 @@ class Naming:
     prefix: tuple[str, str] = ("", "")
     names: Mapping[str, str] | None = None
     unprefixed: frozenset[str] = frozenset()
+
+    @property
+    def component(self) -> str:
+        """The beginning of the names of the base's component that the checkpoint is, if any."""
+        return self.prefix[1] if self.prefix[1].endswith("/") else ""
 
 
 def _beginnings(name: str) -> Iterable[tuple[str, str]]:
@@ -108,6 +114,29 @@ def _of_shapes(
     best = max(pairs, key=lambda pair: count[pair])
     rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
     return best if all(count[pair] < count[best] for pair in rivals) else None
+
+
+def components_like(base: Tensors, given: Tensors, components: Iterable[str]) -> list[str]:
+    """The components of a base that a checkpoint may be one of: most of its tensors are there.
+
+    By names and shapes, then by what the component has besides; several where they fit as well.
+    """
+    if 2 * sum(name in base for name in given) >= len(given):
+        return []
+    fits: dict[str, tuple[int, int]] = {}
+    for component in filter(None, components):
+        start = f"{component}/"
+        inside = {n.removeprefix(start): t for n, t in base.items() if n.startswith(start)}
+        alike = (n for n, t in given.items() if n in inside and inside[n].shape == t.shape)
+        fits[component] = sum(1 for _ in alike), -len(inside)
+    best = max(fits.values(), default=(0, 0))
+    return [one for one, fit in fits.items() if fit == best and 2 * best[0] > len(given)]
+
+
+def as_component(component: str, base: Collection[str], given: Iterable[str]) -> Naming:
+    """The naming of a checkpoint that is one component of the base."""
+    mapped = {f"{component}/{name}": name for name in given if f"{component}/{name}" in base}
+    return Naming(("", f"{component}/"), mapped)
 
 
 def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:

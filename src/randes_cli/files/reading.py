@@ -8,7 +8,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F32, I64, Raw
 from randes_cli.core.convert import widen
-from randes_cli.files.source import Source, place_of
+from randes_cli.files.source import Source, places_of
 from randes_cli.files.system import read_at
 from randes_cli.files.weight_file import read_error
 from randes_cli.specs import ITEM_SIZE
@@ -37,11 +37,10 @@ def read_values_of(source: Source, names: Sequence[str], elements: int) -> F32:
 def read_rows(source: Source, names: Sequence[str], nbytes: int, start: int = 0) -> Raw:
     """`nbytes` bytes of every tensor from `start` of its data, one a row."""
     made = np.empty((len(names), nbytes), np.uint8)
-    places = [place_of(source, name) for name in names]
-    known = [place for place in places if place is not None]
-    offsets = np.array([(file, at + start) for file, at in known], np.int64)
-    near = len(known) == len(names) and nbytes > 0
-    if not (near and _read_places(offsets, made, source.source)):
+    places = places_of(source, names)
+    here = nbytes > 0 and bool((places[:, 0] >= 0).all())
+    places[:, 1] += start
+    if not (here and _read_places(places, made, source.source)):
         for row, name in enumerate(names):
             source.read(name, start, made[row])
     return made

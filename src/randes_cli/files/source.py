@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from randes_cli.core.arrays import F32, Raw
+from randes_cli.core.arrays import F32, I64, Raw
 from randes_cli.core.convert import values_of, widen
 from randes_cli.errors import CheckpointError
 from randes_cli.files.guard import reads_far
@@ -55,6 +55,16 @@ def place_of(source: Source | None, name: str) -> tuple[int, int] | None:
     return found
 
 
+def places_of(source: Source, names: Sequence[str]) -> I64:
+    """`place_of` of many tensors, one a row; (−1, 0) of those that lie elsewhere."""
+    known = getattr(source, "places", None)
+    found: I64 | None = None if known is None else known(names)
+    if found is not None:
+        return found
+    places = [place_of(source, name) or (-1, 0) for name in names]
+    return np.array(places, np.int64).reshape(-1, 2)
+
+
 class ZeroBase:
     """A base of zeros: what the factors of a bank of adapters are superposed from."""
 
@@ -63,7 +73,6 @@ class ZeroBase:
         self.metadata: Mapping[str, str] = {}
 
     def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with zeros."""
         out[:] = 0
 
 
@@ -81,8 +90,19 @@ class Renamed:
         self.inner.read(self._theirs.get(name, name), start, out)
 
     def place(self, name: str) -> tuple[int, int] | None:
-        """See `place_of`."""
         return place_of(self.inner, self._theirs.get(name, name))
+
+    def places(self, names: Sequence[str]) -> I64:
+        """See `places_of`."""
+        return places_of(self.inner, [self._theirs.get(name, name) for name in names])
+
+
+def read_raw(source: Source, name: str, start: int, elements: int) -> Raw:
+    """The bytes of `elements` of a tensor from element `start` on."""
+    size = ITEM_SIZE[source.tensors[name].dtype]
+    raw = np.empty(elements * size, np.uint8)
+    source.read(name, start * size, raw)
+    return raw
 
 
 def read_values(source: Source, name: str, runs: Sequence[Rect]) -> F32:
@@ -119,7 +139,6 @@ def near_pieces(pieces: Sequence[tuple[int, Raw]], gap: int) -> list[list[tuple[
 
 
 def _read_together(source: Source, name: str, pieces: Sequence[tuple[int, Raw]]) -> None:
-    """Fill pieces with one read."""
     (first, out), (last, tail) = pieces[0], pieces[-1]
     if len(pieces) == 1:
         source.read(name, first, out)
@@ -175,10 +194,8 @@ def _is_infinite(source: Source, name: str) -> bool:
 def _pieces(source: Source, name: str) -> Iterator[NDArray[np.floating[Any]]]:
     """A tensor's values: as they are stored where that is F64, else in float32."""
     tensor = source.tensors[name]
-    size = ITEM_SIZE[tensor.dtype]
     for first in range(0, tensor.elements, _KEPT):
-        raw = np.empty(min(_KEPT, tensor.elements - first) * size, np.uint8)
-        source.read(name, first * size, raw)
+        raw = read_raw(source, name, first, min(_KEPT, tensor.elements - first))
         yield values_of(raw, tensor.dtype)
 
 

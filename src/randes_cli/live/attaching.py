@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import torch
 
 from randes_cli.api import Bank
-from randes_cli.errors import MismatchError, MissingError
+from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.grouping import block_of
 from randes_cli.live.held import Held
 from randes_cli.live.lazy import Whole
+from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.names import Part, Parts, parameter_parts
+from randes_cli.live.unfit import refuse_packed
 from randes_cli.live.weight import MOST_TABLE, Weight
 from randes_cli.plan import seal_matrix
 from randes_cli.read.places import by_component
@@ -54,12 +56,14 @@ class Reading:
 
 
 def slots_of(module: torch.nn.Module) -> list[Slot]:
-    """Parameters and persistent buffers, each once."""
+    """Parameters and persistent buffers, each once. Raises UsageError where tasks are attached."""
     state = module.state_dict(keep_vars=True)
     found: dict[int, tuple[torch.Tensor, list[tuple[torch.nn.Module, str]], list[str]]] = {}
     for prefix, inner in module.named_modules():
         for attribute, tensor in [*inner._parameters.items(), *inner._buffers.items()]:
             name = f"{prefix}.{attribute}" if prefix else attribute
+            if isinstance(tensor, Mixed):
+                raise UsageError(f"{name}: the model has tasks attached; detach them first")
             if tensor is not None and name in state:
                 entry = found.setdefault(id(tensor), (tensor, [], []))
                 entry[1].append((inner, attribute))
@@ -85,6 +89,7 @@ def start(
         name: tuple(Part(shapes[p.name][0], p.place, p.turned) for p in given)
         for name, given in parts.items()
     }
+    refuse_packed(module, {inner: name for inner, (name, _) in shapes.items()}, renamed, wholes)
     return Reading(bank, tuple(tasks), tuple(wholes), renamed, dense, strict)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -137,6 +138,7 @@ class MixedModel:
         self.lacking = tuple(reading.lacking)
         self.by_task = tuple(w.name for w in self._weights() if not w.at_once)
         self._current, self._slots, self._layers = current, slots, layers
+        self._running, self._detached = threading.RLock(), False
 
     @contextmanager
     def tasks(self, names: Sequence[Any] | torch.Tensor) -> Iterator[torch.nn.Module]:
@@ -144,15 +146,22 @@ class MixedModel:
 
         For a task for each token, give a list of names for each row, or a tensor of numbers
         [rows, tokens] (places in `names`; −1 is the base). Rows that become several, as beams
-        do, keep their task. Raises MissingError for an unknown name, with the nearest.
+        do, keep their task. A block of another thread waits for the end of this one.
+        Raises MissingError for an unknown name, with the nearest.
         """
-        device = next(self.model.parameters()).device
-        before = self._current.selection
-        self._current.selection = Selection.of(self._numbers(names), device)
-        try:
-            yield self.model
-        finally:
-            self._current.selection = before
+        device, numbers = next(self.model.parameters()).device, self._numbers(names)
+        with self._running:
+            if self._detached:
+                raise UsageError("the tasks were detached: the model answers as the base")
+            before = self._current.selection
+            self._current.selection = Selection.of(numbers, device)
+            try:
+                yield self.model
+            finally:
+                self._current.selection = before
+
+    def __reduce__(self) -> Any:
+        raise UsageError("an attached model is neither copied nor saved: detach, or attach anew")
 
     def _numbers(self, names: Sequence[Any] | torch.Tensor) -> Any:
         count = len(self.names)
@@ -200,6 +209,9 @@ class MixedModel:
 
     def detach(self) -> torch.nn.Module:
         """Give the model back as it was, with the base's values."""
+        if self._detached:
+            return self.model
+        self._detached = True
         for slot in self._slots:
             _replace(slot, slot.tensor)
         for layer in self._layers:

@@ -22,9 +22,9 @@ from randes_cli.live.weight import Weight
 #: What may be asked outside a block that names tasks: the base's values.
 _OUTSIDE = frozenset(
     (
-        *("detach", "clone", "numpy", "tolist", "contiguous", "equal", "allclose", "copy_"),
-        *("cpu", "to", "float", "isfinite", "all"),
-        *("__repr__", "__format__", "__deepcopy__", "__reduce_ex__"),
+        *("detach", "clone", "numpy", "tolist", "contiguous", "equal", "allclose"),
+        *("cpu", "to", "float", "isfinite", "all", "__repr__", "__format__"),
+        *("half", "double", "bfloat16", "cuda", "xpu"),  # where they change nothing
     )
 )
 #: What tells of a tensor without its values, beside what begins with one of `_QUESTIONS`.
@@ -40,6 +40,8 @@ _QUESTIONS = ("is_", "_is_", "has_")
 _VALUES = frozenset(("T", "mT", "H", "mH", "data", "real", "imag"))
 
 
+_FREEZE: Any = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
+
 #: Operations that are computed for all tasks at once; `operations` fills it.
 HANDLERS: dict[Any, Callable[..., Any]] = {}
 
@@ -51,6 +53,12 @@ class Mixed(Intercepted, torch.nn.Parameter):
     current: Current
     comes_first = True
 
+    def __deepcopy__(self, memo: Any) -> Mixed:
+        raise UsageError(f"{self.weight.name}: has tasks attached, and is not copied; detach them")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise UsageError(f"{self.weight.name}: has tasks attached, and is not saved; detach them")
+
     @classmethod
     def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         handler, given = HANDLERS.get(func), kwargs
@@ -58,10 +66,10 @@ class Mixed(Intercepted, torch.nn.Parameter):
             mixed = _first(args, given)
             selection = mixed.current.selection
             if selection is None:
-                raise _unnamed(mixed)
+                raise _unnamed(mixed, name_of(func))
             return handler(selection, *args, **given)
         name = name_of(func)
-        if _about(name, func):
+        if _about(name, func) or (func == _FREEZE and not args[1]):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **given)
         return _otherwise(func, name, args, given)
@@ -143,9 +151,10 @@ def _whole(args: Sequence[Any], task: int) -> list[Any]:
     ]
 
 
-def _unnamed(mixed: Mixed) -> UsageError:
+def _unnamed(mixed: Mixed, name: str) -> UsageError:
     return UsageError(
-        f"{mixed.weight.name}: no tasks are named; run the model inside `with mixed.tasks([...]):`"
+        f"{mixed.weight.name}: no tasks are named (for {name}); run the model inside `with "
+        "mixed.tasks([...]):`, or detach the tasks to change it"
     )
 
 
@@ -157,8 +166,12 @@ def _outside(
     mixed: Mixed,
 ) -> Any:
     """The base's values, for what does not compute an answer from them."""
-    if name not in _OUTSIDE and func.__name__ != "__get__":
-        raise _unnamed(mixed)
+    if name == "copy_" and args and args[0] is mixed:
+        raise UsageError(
+            f"{mixed.weight.name}: cannot be written to while tasks are attached; detach them first"
+        )
+    if name not in (*_OUTSIDE, "copy_") and func.__name__ != "__get__":
+        raise _unnamed(mixed, name)
     with torch._C.DisableTorchFunctionSubclass():
         made = func(*args, **given)
     if isinstance(made, torch.Tensor) and (made.dtype, made.device) != (mixed.dtype, mixed.device):

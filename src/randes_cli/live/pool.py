@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from randes_cli.api import Bank
+from randes_cli.core.fused_swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, slots_of, start
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Parts
 from randes_cli.live.resident import Resident
+from randes_cli.live.swaps import Job, Swaps
 from randes_cli.workers import thread_count
-
-Job = tuple[Slot, Parts]
 
 
 class Pool:
@@ -35,9 +35,10 @@ class Pool:
     then holds what `unpack` writes, bit for bit in the task's own dtype. Banks of any transform
     will do.
 
-    With `resident` (None: where the model is on another device than the CPU) the base and the
-    superpositions stay on the model's device, as the bank stores them, and a swap computes there:
-    by one kernel a tensor where Triton is, by torch's operations elsewhere.
+    The base and the superpositions stay on the model's device, as the bank stores them, and a swap
+    computes there: on a CPU by compiled code, elsewhere by one kernel a tensor where Triton is, and
+    by torch's operations. With `resident=False` the bank is read for every swap instead: slower,
+    but nothing lies in memory beside the model. (None: so too where a CPU has no compiled code.)
 
     Attributes:
         model: the model, which may be run inside a `use` block alone.
@@ -59,10 +60,11 @@ class Pool:
         self._bank = bank if isinstance(bank, Bank) else Bank.open(bank, base=base)
         self.model, self.current, self.swaps = model, None, 0
         self._slots = slots_of(model)
-        devices = {slot.tensor.device for slot in self._slots}
-        if resident is None:
-            resident = all(device.type != "cpu" for device in devices)
-        self._residents = {d: Resident(self._bank, d) for d in devices if resident}
+        self._threads = thread_count(self._bank.run.threads)
+        self._keeps, self._residents = resident, dict[torch.device, Resident | None]()
+        here = self._resident(torch.device("cpu"))
+        self._swaps = Swaps(here, threads=self._threads) if here and known("F32") else None
+        self._versions, self._closed = list[int](), False
         self._component, self._coefficient = component, coefficient
         self._jobs: dict[str, tuple[Whole, list[Job]]] = {}
         self._condition = threading.Condition()
@@ -71,6 +73,24 @@ class Pool:
         self._hook = model.register_forward_pre_hook(self._refuse)
 
     current: str | None
+
+    def _resident(self, device: torch.device) -> Resident | None:
+        """What stays on a device, if anything is to."""
+        if device not in self._residents:
+            keeps = known("F32") if device.type == "cpu" else True
+            keeps = keeps if self._keeps is None else self._keeps
+            self._residents[device] = Resident(self._bank, device) if keeps else None
+        return self._residents[device]
+
+    def _look(self) -> None:
+        """Notice parameters that the model has anew, or that somebody else wrote to."""
+        if not all(holds(*place) is slot.tensor for slot in self._slots for place in slot.places):
+            self._slots, self._jobs, self.current = slots_of(self.model), {}, None
+        elif not (self._users or self._swapping) and self._versions != versions(self._slots):
+            self.current = None
+
+    def __reduce__(self) -> Any:
+        raise UsageError("a model in a pool is neither copied nor saved: close the pool first")
 
     def _refuse(self, module: torch.nn.Module, inputs: Any) -> None:
         if self._broken:
@@ -89,6 +109,10 @@ class Pool:
         after `timeout` seconds of waiting; BankDamaged in a swap, after which the model
         refuses to run until a task was swapped in whole.
         """
+        with self._condition:
+            if self._closed:
+                raise UsageError("the pool is closed")
+            self._look()
         self._plan(task)
         self._enter(task, timeout)
         try:
@@ -139,7 +163,7 @@ class Pool:
         if failed is not None:
             self._broken = f"the swap to {task} failed ({failed})"
             raise failed
-        self._broken, self.current = "", task
+        self._broken, self.current, self._versions = "", task, versions(self._slots)
         self.swaps += 1
 
     def _plan(self, task: str) -> None:
@@ -174,12 +198,14 @@ class Pool:
 
     def _write(self, task: str) -> None:
         whole, jobs = self._jobs[task]
-        with ThreadPoolExecutor(thread_count(self._bank.run.threads)) as threads:
-            list(threads.map(lambda job: self._put(whole, *job), jobs))
+        left = jobs if self._swaps is None else self._swaps.write(task, whole, jobs)
+        if left:
+            with ThreadPoolExecutor(self._threads) as threads:
+                list(threads.map(lambda job: self._put(whole, *job), left))
 
     def _put(self, whole: Whole, slot: Slot, parts: Parts) -> None:
         """Write one parameter, from what is on its device where that can be."""
-        resident, target = self._residents.get(slot.tensor.device), slot.tensor.detach()
+        resident, target = self._resident(slot.tensor.device), slot.tensor.detach()
         whole_one = len(parts) == 1 and not parts[0].place and not parts[0].turned
         if resident is None or not (whole_one and resident.write(whole, parts[0].name, target)):
             _put(whole, slot, parts)
@@ -187,6 +213,7 @@ class Pool:
     def close(self) -> None:
         """Let the model go as it is, and close the bank where the pool opened it."""
         self._hook.remove()
+        self._closed = True
         if self._mine:
             self._bank.close()
 
@@ -195,6 +222,18 @@ class Pool:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def holds(module: torch.nn.Module, attribute: str) -> torch.Tensor | None:
+    """What a module has as a parameter or buffer."""
+    store: Any = module._parameters if attribute in module._parameters else module._buffers
+    found: torch.Tensor | None = store.get(attribute)
+    return found
+
+
+def versions(slots: Sequence[Slot]) -> list[int]:
+    """How often torch wrote to each."""
+    return [0 if slot.tensor.is_inference() else slot.tensor._version for slot in slots]
 
 
 def _check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> None:

@@ -7,13 +7,14 @@ times ±λ · step, plus the base, rounded once to the task's dtype; beyond its 
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from randes_cli.api import Bank
 from randes_cli.core.convert import BEYOND, LARGEST
+from randes_cli.core.fused_swap import Source, Sum, known
 from randes_cli.core.share import Share
 from randes_cli.core.signs import sign_vector
 from randes_cli.live import blocks
@@ -22,7 +23,7 @@ from randes_cli.live.lazy import Whole
 from randes_cli.live.stack import kernels_for
 from randes_cli.plan import Unit
 from randes_cli.read.factors import superposition
-from randes_cli.read.load import as_torch, torch_dtypes
+from randes_cli.read.load import torch_dtypes
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import Signs
 
@@ -37,6 +38,7 @@ class Resident:
         self._device = device
         self._base = Whole(bank.retrieval(None))
         self._kept: dict[str, torch.Tensor] = {}
+        self._gates: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     @property
@@ -50,35 +52,82 @@ class Resident:
         False, and nothing written, for what only the bank's reader knows: exact tensors, extra
         rows, rare dtypes. Raises BankDamaged.
         """
-        retrieval, kept = whole.retrieval, whole.retrieval.kept_name(name)
-        info = retrieval.tensors[name]
-        base = self._base.retrieval.tensors.get(kept)
-        if kept in retrieval.task.own or base is None or base.shape != info.shape:
+        if not self._has(whole, name):
             return False
-        if info.dtype not in _KNOWN or base.dtype not in _KNOWN:
-            return False
+        retrieval = whole.retrieval
         if not retrieval.superposed(name):
-            if base.dtype != info.dtype:
-                return False
-            target.copy_(self._base_tensor(kept))
+            target.copy_(self._base_tensor(retrieval.kept_name(name)))
         elif not self._by_kernel(whole, name, target):
             target.copy_(self._retrieved(whole, name))
         return True
 
-    def _keep(self, key: str, make: Any) -> torch.Tensor:
+    def _has(self, whole: Whole, name: str) -> bool:
+        """Whether a tensor of a task is made of what lies here alone."""
+        retrieval, kept = whole.retrieval, whole.retrieval.kept_name(name)
+        info, base = retrieval.tensors[name], self._base.retrieval.tensors.get(kept)
+        if kept in retrieval.task.own or base is None or base.shape != info.shape:
+            return False
+        if info.dtype not in _KNOWN or base.dtype not in _KNOWN:
+            return False
+        return retrieval.superposed(name) or base.dtype == info.dtype
+
+    def source(self, whole: Whole, name: str) -> Source | None:
+        """A tensor of a task as compiled code makes it in memory; None where it does not."""
+        if not (self._has(whole, name) and self._device.type == "cpu"):
+            return None
+        retrieval, info = whole.retrieval, whole.retrieval.tensors[name]
+        unit, _ = retrieval.place(name)
+        added = retrieval.superposed(name)
+        if not known(info.dtype) or (added and retrieval.share(name).every > 1):
+            return None
+        base = self._base_tensor(retrieval.kept_name(name))
+        return Source(
+            info.elements,
+            unit.cols,
+            unit.view,
+            base.data_ptr(),
+            self._base.retrieval.tensors[retrieval.kept_name(name)].dtype,
+            info.dtype,
+            self._sum(retrieval, name) if added else None,
+        )
+
+    def _sum(self, retrieval: Retrieval, name: str) -> Sum:
+        stored, bits = self._stored(retrieval, name)
+        unit, position = retrieval.place(name)
+        scales = None
+        if bits:
+            rows, columns = retrieval.reader.scales(retrieval.held(name))
+            scales = rows, columns[None]
+        return Sum(
+            stored.data_ptr(),
+            bits or 8 * stored.element_size(),
+            scales,
+            unit.signs,
+            unit.flips(retrieval.task.seed, position),
+            _scale(retrieval, name),
+        )
+
+    def _keep(self, key: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Read once, whatever the number of threads that ask."""
         found = self._kept.get(key)
         if found is None:
             with self._lock:
+                gate = self._gates.setdefault(key, threading.Lock())
+            with gate:
                 found = self._kept.get(key)
                 if found is None:
-                    found = self._kept[key] = make().to(self._device)
+                    found = self._kept[key] = make().contiguous().to(self._device)
         return found
 
     def _base_tensor(self, name: str) -> torch.Tensor:
         info = self._base.retrieval.tensors[name]
-        read = self._base.retrieval.read
-        return self._keep(f"base/{name}", lambda: as_torch(read(name), info.dtype, info.shape))
+
+        def read() -> torch.Tensor:
+            made = torch.empty(info.shape, dtype=torch_dtypes()[info.dtype])
+            self._base.retrieval.write(name, made.view(-1).view(torch.uint8).numpy())
+            return made
+
+        return self._keep(f"base/{name}", read)
 
     def _stored(self, retrieval: Retrieval, name: str) -> tuple[torch.Tensor, int]:
         """A superposition as the bank stores it, and its bits (0: integers)."""

@@ -12,12 +12,11 @@ from randes_cli.core.convert import widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.core.shuffle import layer_type
-from randes_cli.files.source import Source, read_values
-from randes_cli.ops.watched import Watched
+from randes_cli.files.source import Source, read_raw, read_values
 from randes_cli.plan import Rect
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, RunOptions
+from randes_cli.specs import FLOAT_DTYPES, RunOptions
 from randes_cli.workers import Progress, run_chunks
 
 
@@ -58,18 +57,6 @@ def retrieved_and_true(
     return true - zero, back - zero
 
 
-def content_fingerprint(source: Source, run: RunOptions, *, progress: Progress) -> str:
-    """The fingerprint of a checkpoint's content, reading every byte once."""
-    return Watched(source).fingerprint(run, progress)
-
-
-def _read(source: Source, name: str, rect: Rect) -> Raw:
-    size = ITEM_SIZE[source.tensors[name].dtype]
-    raw = np.empty(rect.elements * size, np.uint8)
-    source.read(name, rect.start * size, raw)
-    return raw
-
-
 @dataclass(frozen=True, slots=True)
 class _Part:
     """What was found of one chunk."""
@@ -90,9 +77,9 @@ def type_diffs(
     found: dict[str, dict[int, _Part]] = {name: {} for name in names}
 
     def work(name: str, number: int, rect: Rect) -> int:
-        sides = _read(a, name, rect), _read(b, name, rect)
-        found[name][number] = _part(a, b, base, name, rect, sides)
-        return sum(map(len, sides))
+        one, two = (read_raw(side, name, rect.start, rect.elements) for side in (a, b))
+        found[name][number] = _part(a, b, base, name, rect, (one, two))
+        return len(one) + len(two)
 
     run_chunks(
         [a.tensors[name] for name in names],

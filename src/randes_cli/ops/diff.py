@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from randes_cli.errors import MismatchError, without_login
+from randes_cli.core.arrays import Raw
+from randes_cli.errors import MismatchError, UsageError, without_login
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.base import BankBase, bank_base
@@ -16,10 +17,11 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.limits import StrPath, as_source
-from randes_cli.ops.compare import TypeDiff, content_fingerprint, type_diffs
-from randes_cli.ops.originals import Originals
-from randes_cli.read.retrieved import RetrievedTask
-from randes_cli.specs import OpenOptions, RunOptions
+from randes_cli.ops.compare import TypeDiff, type_diffs
+from randes_cli.ops.originals import Originals, Watched
+from randes_cli.read.pieces import Piece
+from randes_cli.read.retrieve import Retrieval
+from randes_cli.specs import OpenOptions, RunOptions, TensorInfo
 from randes_cli.workers import Progress, no_progress
 
 
@@ -193,7 +195,7 @@ def diff_bank_checkpoints(
             leave, task = OpenOptions(allow_pickle=run.allow_pickle), tasks.get(name)
             leave = leave if task is None else leave.recorded(task.pickle, task.layout)
             opened = stack.enter_context(Sources(leave).open(as_source(source)))
-            found = content_fingerprint(opened, run, progress=progress)
+            found = Watched(opened).fingerprint(run, progress)
             if name not in tasks:
                 added.append(name)
             elif tasks[name].fingerprint != found:
@@ -250,3 +252,28 @@ def diff_checkpoints(
             retyped={name: pair for name, pair in dtypes.items() if pair[0] != pair[1]},
             types=type_diffs(one, two, zero, alike, run, progress),
         )
+
+
+class RetrievedTask:
+    """What `unpack` would write of a task; reads are of whole pieces (see `Retrieval.pieces`)."""
+
+    def __init__(self, bank: BankFile, base: BankBase | None, name: str, run: RunOptions) -> None:
+        self._retrieval = Retrieval(bank, base, bank.task(name), run=run)
+        self.source = f"{bank.path}: {name}"
+        self.tensors: Mapping[str, TensorInfo] = self._retrieval.tensors
+        self.metadata: Mapping[str, str] = {}
+        self._pieces: dict[str, dict[int, Piece]] = {}
+
+    def read(self, name: str, start: int, out: Raw) -> None:
+        """Fill `out` with the piece that begins at byte `start` of the tensor's data."""
+        if name not in self._pieces:
+            self._pieces[name] = {piece.start: piece for piece in self._retrieval.pieces(name)}
+        piece = self._pieces[name].get(start)
+        if piece is None or len(out) != piece.nbytes:
+            raise UsageError(f"{self.source}: tensor {name!r} is read in whole pieces")
+        self._retrieval.fill(self._retrieval.workers.own_kernel(), piece, out)
+
+    def comparable(self, name: str, other: TensorInfo | None) -> bool:
+        """Whether a tensor is superposed or the base's, with the shape of the other side's."""
+        same = other is not None and other.shape == self.tensors[name].shape
+        return same and not any(piece.own for piece in self._retrieval.pieces(name))

@@ -229,16 +229,13 @@ class _Notes:
         return repr(point[1]) in self._scores.get(point[0], {})
 
     def add(self, name: str, coefficient: float, score: float) -> None:
-        """Keep one score."""
         self._scores.setdefault(name, {})[repr(coefficient)] = score
         text = json.dumps({**self._head, "scores": self._scores}, indent=1)
         write_whole(self._path, text.encode(), force=True)
 
     def curve(self, name: str, grid: tuple[float, ...]) -> Curve:
-        """The scores of a task over the grid."""
         return tuple((point, self._scores[name][repr(point)]) for point in grid)
 
     def remove(self) -> None:
-        """The run is over."""
         with contextlib.suppress(OSError):
             self._path.unlink()

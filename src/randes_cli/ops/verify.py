@@ -187,7 +187,6 @@ class _Recipe:
 
     @contextmanager
     def opened(self) -> Iterator[BankFile]:
-        """Open it."""
         with BankFile(self.path, lenient=True) as bank:
             yield bank
 
@@ -195,7 +194,6 @@ class _Recipe:
 def _check_part(
     bank: BankFile, task: tuple[Sequence[str], RunOptions], progress: Progress
 ) -> set[str]:
-    """Check some tensors, in a worker."""
     keys, run = task
     total = sum(bank.info(key).nbytes for key in keys)
     return check_keys(bank, keys, replace(run, threads=max(1, run.threads)), total, progress)

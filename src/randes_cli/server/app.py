@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import logging
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp
 
-from randes_cli.server import failures, reading
+from randes_cli.server import reading
 from randes_cli.server.asking import Asking, add_answers
-from randes_cli.server.bodies import (
-    ChatBody,
-    ClassifyBody,
-    CompletionBody,
-    EmbeddingBody,
-)
+from randes_cli.server.bodies import ChatBody, ClassifyBody, CompletionBody, EmbeddingBody
 from randes_cli.server.edition import Edition, Served
 from randes_cli.server.engine import Engine
-from randes_cli.server.errors import Refused
+from randes_cli.server.errors import Refused, answer_failures
 from randes_cli.server.guard import Guard, Limits
 from randes_cli.server.kinds import Kind
 from randes_cli.server.metrics import Counted, Metrics
-from randes_cli.server.page import page
 from randes_cli.server.shapes import Chat, Shape
 from randes_cli.server.streams import EventStream, whole_answer
 from randes_cli.server.watch import Watch
@@ -42,7 +40,6 @@ class Api:
         self.metrics.watch(engine)
 
     async def chat(self, body: ChatBody, request: Request) -> Response:
-        """An answer to a conversation."""
         edition = self.engine.current
         served = self._served(edition, body.model, Kind.generate, request)
         messages = [message.plain() for message in body.messages]
@@ -52,7 +49,6 @@ class Api:
         return await self._answer(asking, body, request, Chat(served, edition.fingerprint))
 
     async def complete(self, body: CompletionBody, request: Request) -> Response:
-        """What follows a text, or several."""
         edition = self.engine.current
         served = self._served(edition, body.model, Kind.generate, request)
         asking = Asking(self.engine, served)
@@ -89,12 +85,10 @@ class Api:
         )
 
     async def embed(self, body: EmbeddingBody, request: Request) -> Response:
-        """A vector for each text."""
         served = self._served(self.engine.current, body.model, Kind.embed, request)
         return await reading.embeddings(self.engine, served, body, request, self.metrics)
 
     async def classify(self, body: ClassifyBody, request: Request) -> Response:
-        """A label for each text."""
         served = self._served(self.engine.current, body.model, Kind.classify, request)
         return await reading.classes(self.engine, served, body, request, self.metrics)
 
@@ -112,7 +106,6 @@ class Api:
         return served
 
     async def models(self) -> dict[str, Any]:
-        """All models."""
         edition = self.engine.current
         return {
             "object": "list",
@@ -121,12 +114,10 @@ class Api:
         }
 
     async def model(self, name: str) -> dict[str, Any]:
-        """One model."""
         edition = self.engine.current
         return _model(edition, edition.find(name))
 
     async def health(self) -> Response:
-        """Whether requests are answered."""
         if self.engine.stopping:
             return JSONResponse({"status": "stopping"}, 503)
         return JSONResponse({"status": "ok", "reload": "failed" if self.watch.trouble else "ok"})
@@ -159,7 +150,6 @@ def _model(edition: Edition, served: Served) -> dict[str, Any]:
 
 
 def application(api: Api, limits: Limits) -> ASGIApp:
-    """The whole application, guarded."""
     app = FastAPI(title="randes", openapi_url=None, docs_url=None, redoc_url=None)
     app.post("/v1/chat/completions", response_model=None)(api.chat)
     app.post("/v1/completions", response_model=None)(api.complete)
@@ -170,7 +160,7 @@ def application(api: Api, limits: Limits) -> ASGIApp:
     app.get("/", response_model=None)(page)
     app.get("/health", response_model=None)(api.health)
     app.get("/metrics", response_model=None)(api.page_of_metrics)
-    failures.install(app)
+    answer_failures(app)
     guarded: ASGIApp = Guard(Counted(app, api.metrics), limits)
     if limits.origins:
         guarded = CORSMiddleware(
@@ -180,3 +170,43 @@ def application(api: Api, limits: Limits) -> ASGIApp:
             allow_headers=["authorization", "content-type"],
         )
     return guarded
+
+
+@cache
+def _parts() -> tuple[str, str]:
+    """The page, and the policy that lets its own style and script run and nothing else."""
+    folder = files("randes_cli.server")
+    page, style, script = (
+        (folder / f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
+    )
+    page = page.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
+    policy = [
+        "default-src 'none'",
+        f"style-src '{_digest(style)}'",
+        f"script-src '{_digest(script)}'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return page, "; ".join(policy)
+
+
+def _digest(text: str) -> str:
+    made = hashlib.sha256(text.encode()).digest()
+    return "sha256-" + base64.b64encode(made).decode()
+
+
+async def page() -> Response:
+    """The page. It tells nothing of the bank: it asks for that itself, with the key if need be."""
+    text, policy = _parts()
+    return HTMLResponse(
+        text,
+        headers={
+            "content-security-policy": policy,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cache-control": "no-cache",
+        },
+    )

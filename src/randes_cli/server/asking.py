@@ -158,6 +158,5 @@ def check_tokens(served: Served, ids: Sequence[int], field: str) -> None:
 
 
 async def hung_up(request: Request) -> None:
-    """Return when the client has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

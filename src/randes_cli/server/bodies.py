@@ -24,10 +24,14 @@ Texts = Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
 TokenLists = Annotated[list[Tokens], Field(min_length=1, max_length=MOST_INPUTS)]
 
 
-class Body(BaseModel):
-    """What all requests have; `user` and the like are taken and not used."""
+class Strict(BaseModel):
+    """An object with these fields alone, and of these very types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Body(Strict):
+    """What all requests have; `user` and the like are taken and not used."""
 
     model: Annotated[str, Field(min_length=1)]
     user: str | None = None
@@ -37,10 +41,8 @@ class Body(BaseModel):
     service_tier: Literal["auto", "default"] | None = None
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Strict):
     """What a stream tells beside its text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -94,7 +96,6 @@ class Continuing(Body):
 
     @property
     def stops(self) -> list[str]:
-        """The stops as a list."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or [])
 
 
@@ -119,19 +120,15 @@ _NOT_CARRIED_OUT: dict[str, tuple[Any, ...]] = {
 }
 
 
-class Part(BaseModel):
+class Part(Strict):
     """A part of a message; there are none but texts."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: Text
 
 
-class Message(BaseModel):
+class Message(Strict):
     """One turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[Part], Field(min_length=1)]
@@ -184,12 +181,10 @@ class CompletionBody(Continuing):
 
     @property
     def told(self) -> int | None:
-        """How many of the likeliest tokens to tell of."""
         return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Each prompt, as text or tokens."""
         return inputs(self.prompt)
 
 
@@ -208,10 +203,8 @@ class EmbeddingBody(Body):
             raise ValueError("vectors come whole: these models were not trained to be cut")
 
 
-class Pair(BaseModel):
+class Pair(Strict):
     """Two texts that are judged together."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     text: Text
     text_pair: Text | None = None
@@ -231,7 +224,6 @@ class ClassifyBody(Body):
 
 
 def inputs(given: Any) -> list[Any]:
-    """One input or several, as a list of inputs."""
     if not isinstance(given, list):
         return [given]
     return [given] if isinstance(given[0], int) else list(given)

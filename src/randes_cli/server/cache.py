@@ -31,7 +31,6 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append columns; all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys = self._appended("keys", self.keys, key_states)
@@ -51,7 +50,6 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def empty() -> Any:
-    """A cache of no rows yet."""
     return transformers.Cache(layer_class_to_replicate=GrowingLayer)
 
 

@@ -31,7 +31,6 @@ class Encoding:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to do."""
         return bool(self.waiting)
 
     @property
@@ -40,7 +39,6 @@ class Encoding:
         return 0
 
     def take(self, reading: Reading) -> None:
-        """Have a text wait for its turn."""
         self.waiting.append(reading)
 
     def step(self) -> None:
@@ -67,7 +65,6 @@ class Encoding:
             reading.tell(Result(values))
 
     def fail(self, message: str) -> None:
-        """End everything in an error."""
         self._tell_all(self.waiting, Failed(message))
         self.waiting.clear()
 

@@ -38,7 +38,6 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="randes-engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to compute."""
         self._thread.start()
 
     def submit(self, lane: Lane, jobs: Sequence[Job]) -> None:
@@ -62,12 +61,10 @@ class Engine:
             job.gone = True
 
     def replace(self, edition: Edition) -> None:
-        """Have new requests begin with another edition."""
         self.current = edition
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait."""
         return len(self._inbox) + sum(len(lane.waiting) for lane in list(self._lanes.values()))
 
     @property
@@ -77,7 +74,6 @@ class Engine:
 
     @property
     def stopping(self) -> bool:
-        """Whether no more jobs are taken."""
         return self._stopping
 
     def stop(self) -> None:

@@ -1,13 +1,21 @@
-"""What a request may be refused with, in the words of OpenAI's interface."""
+"""What a request may be refused with and what goes wrong, in the words of OpenAI's interface."""
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
 from randes_cli.errors import printable
+
+log = logging.getLogger("randes.serve")
 
 
 class Refused(Exception):
@@ -46,11 +54,53 @@ def trace(error: BaseException) -> str:
 
 
 def error_body(status: int, message: str, param: str | None, code: str | None) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
     return {"error": {"message": message, "type": kind_of(status), "param": param, "code": code}}
 
 
 def kind_of(status: int) -> str:
-    """OpenAI's word for a kind of error."""
     named = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     return named.get(status, "server_error" if status >= 500 else "invalid_request_error")
+
+
+def answer_failures(app: FastAPI) -> None:
+    """Have an application answer all its failures in this shape."""
+    app.exception_handler(Refused)(_refused)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_http)
+    app.exception_handler(Exception)(_fault)
+
+
+async def _refused(request: Request, refused: Refused) -> Response:
+    return JSONResponse(refused.body(), refused.status, refused.headers)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    """The first field that is off. What it held is not said again: it may be a prompt."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part != "body"]
+    name = first.get("ctx", {}).get("field") or (_field(place) or None)
+    what = "is not a field of this request" if first["type"] == "extra_forbidden" else first["msg"]
+    message = printable(f"{name or 'the body'}: {what}"[:500])
+    return JSONResponse(error_body(422, message, name, first["type"]), 422)
+
+
+def _field(place: list[str]) -> str:
+    """A field's name, with numbers of lists; what pydantic adds of types is left out."""
+    made = ""
+    for part in place[:6]:
+        if part.isdigit():
+            made += f"[{part}]"
+        elif part.isidentifier() and part not in ("str", "int", "float", "list", "dict"):
+            made += f".{part}" if made else part
+    return made[:100]
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    status = 422 if error.status_code == 400 else error.status_code  # 400: no JSON in the body
+    return JSONResponse(error_body(status, str(error.detail), None, None), status, error.headers)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    log.error("a request failed: %s", trace(error))
+    message = f"the server failed ({type(error).__name__})"
+    return JSONResponse(error_body(500, message, None, None), 500)

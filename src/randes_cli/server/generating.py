@@ -105,7 +105,6 @@ class Generating:
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to do."""
         return bool(self.waiting or self.joining or self.running)
 
     @property
@@ -114,7 +113,6 @@ class Generating:
         return sum(len(batch.rows) for batch in (self.joining, self.running) if batch)
 
     def take(self, answer: Answer) -> None:
-        """Have an answer wait for its place."""
         self.waiting.append(answer)
 
     def step(self) -> None:
@@ -129,7 +127,6 @@ class Generating:
             self._guarded("running", self._decode)
 
     def fail(self, message: str) -> None:
-        """End everything in an error."""
         for answer in [*self.waiting, *_rows(self.joining), *_rows(self.running)]:
             answer.tell(Failed(message))
         self.waiting.clear()

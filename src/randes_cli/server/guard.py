@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from randes_cli.server.errors import Refused
@@ -43,7 +43,6 @@ class Guard:
         self.app, self.limits = app, limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -52,7 +51,9 @@ class Guard:
             self._check(scope["path"], headers)
             body = await self._body(scope, headers, receive)
         except Refused as refused:
-            await _answer(send, refused)
+            # With it the connection ends, whatever else the client meant to send.
+            headers = {"connection": "close", **refused.headers}
+            await JSONResponse(refused.body(), refused.status, headers)(scope, receive, send)
             return
         if body is not None:
             await self.app(scope, _replayed(body, receive), send)
@@ -125,17 +126,3 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive_again
-
-
-async def _answer(send: Send, refused: Refused) -> None:
-    """A refusal; the connection ends with it, whatever else the client meant to send."""
-    body = json.dumps(refused.body()).encode()
-    named = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        **refused.headers,
-    }
-    headers = [(k.lower().encode(), v.encode()) for k, v in named.items()]
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

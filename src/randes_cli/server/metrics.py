@@ -59,7 +59,6 @@ class Metrics:
         self._tokens.labels(model, "answer").inc(answer)
 
     def page(self) -> bytes:
-        """All of them, as Prometheus reads it."""
         return generate_latest(self.registry)
 
 
@@ -70,7 +69,6 @@ class Counted:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

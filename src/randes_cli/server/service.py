@@ -69,7 +69,6 @@ class Connection(H11Protocol):
         self.loop.call_later(self._seconds, self._look)
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
         self._since = self.loop.time()
         super().on_response_complete()
 

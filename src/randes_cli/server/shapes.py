@@ -52,36 +52,19 @@ class Shape:
         made = {**self._head(self.chunk_object), "choices": list(choices)}
         return {**made, "usage": usage} if counted else made
 
-    def choice(
-        self, number: int, text: str, tokens: Sequence[Choice] | None, reason: str
-    ) -> dict[str, Any]:
-        """One answer, whole."""
-        return self._choice(number, text, tokens, reason, 0)
-
-    def piece(
-        self,
-        number: int,
-        text: str,
-        tokens: Sequence[Choice] | None,
-        reason: str | None,
-        offset: int,
-    ) -> dict[str, Any]:
-        """A piece of one answer, at an offset in its text."""
-        return self._choice(number, text, tokens, reason, offset)
-
     def opening(self, number: int) -> dict[str, Any] | None:
-        """What a stream of an answer begins with."""
         return None
 
-    def _choice(
+    def choice(
         self,
         number: int,
         text: str,
         tokens: Sequence[Choice] | None,
         reason: str | None,
-        offset: int,
+        offset: int | None = None,
     ) -> dict[str, Any]:
-        logprobs = None if tokens is None else self._logprobs(tokens, offset)
+        """One answer whole, or a piece of one, at an offset in its text."""
+        logprobs = None if tokens is None else self._logprobs(tokens, offset or 0)
         return {"index": number, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
     def _logprobs(self, tokens: Sequence[Choice], offset: int) -> dict[str, Any]:
@@ -109,31 +92,18 @@ class Chat(Shape):
     chunk_object = "chat.completion.chunk"
 
     def choice(
-        self, number: int, text: str, tokens: Sequence[Choice] | None, reason: str
-    ) -> dict[str, Any]:
-        """One answer, whole."""
-        return {
-            "index": number,
-            "message": {"role": "assistant", "content": text, "refusal": None},
-            "logprobs": self._content(tokens),
-            "finish_reason": reason,
-        }
-
-    def piece(
         self,
         number: int,
         text: str,
         tokens: Sequence[Choice] | None,
         reason: str | None,
-        offset: int,
+        offset: int | None = None,
     ) -> dict[str, Any]:
-        """A piece of one answer."""
-        return {
-            "index": number,
-            "delta": {"content": text} if reason is None else {},
-            "logprobs": self._content(tokens),
-            "finish_reason": reason,
-        }
+        said: dict[str, Any] = {"delta": {"content": text} if reason is None else {}}
+        if offset is None:
+            said = {"message": {"role": "assistant", "content": text, "refusal": None}}
+        logprobs = self._content(tokens)
+        return {"index": number, **said, "logprobs": logprobs, "finish_reason": reason}
 
     def opening(self, number: int) -> dict[str, Any] | None:
         """Whose turn it is."""

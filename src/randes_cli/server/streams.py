@@ -138,7 +138,9 @@ class EventStream(Response):
             elif isinstance(event, Done):
                 tokens += event.tokens
                 empty: list[Choice] | None = [] if self._logprobs else None
-                last = shape.piece(told.number, "", empty, event.reason, self._offsets[told.number])
+                last = shape.choice(
+                    told.number, "", empty, event.reason, self._offsets[told.number]
+                )
                 yield shape.chunk([last], None, counted=self._counted)
         self._metrics.tokens(self._asking.served.name, self._asking.prompt_tokens, tokens)
         if self._counted:
@@ -148,6 +150,6 @@ class EventStream(Response):
 
     def _piece(self, number: int, event: Piece) -> dict[str, Any]:
         tokens = event.choices if self._logprobs else None
-        choice = self._shape.piece(number, event.text, tokens, None, self._offsets[number])
+        choice = self._shape.choice(number, event.text, tokens, None, self._offsets[number])
         self._offsets[number] += len(event.text)
         return self._shape.chunk([choice], None, counted=self._counted)

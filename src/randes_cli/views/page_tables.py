@@ -39,7 +39,6 @@ class Table:
 
     @cached_property
     def names(self) -> set[int]:
-        """The columns of words."""
         every = range(len(self.heads))
         return {n for n in every if all(row[n].value is None for row in self.rows)}
 

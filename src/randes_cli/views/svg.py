@@ -70,7 +70,6 @@ def _themed(svg: str) -> str:
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there."""
     try:
         settings()
     except UsageError:

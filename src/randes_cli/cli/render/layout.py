@@ -32,7 +32,6 @@ def shorten(text: str, width: int) -> str:
 
 
 def _end_of(text: str, width: int) -> str:
-    """As much of a text's end as `width` cells hold."""
     end = text[-width:] if width > 0 else ""
     while cell_len(end) > width:
         end = end[1:]
@@ -69,7 +68,6 @@ def quality_style(cosine: float) -> str:
 
 
 def verdict_style(verdict: Verdict) -> str:
-    """The colour of what to expect."""
     if verdict in (ALL, NEARLY_ALL, MOST):
         return GOOD
     return MIDDLING if verdict is MUCH else POOR

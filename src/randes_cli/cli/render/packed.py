@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from randes_cli.cli.render.choices import choice_table
 from randes_cli.cli.render.layout import shorten
-from randes_cli.cli.render.rows import task_lines, worst_first
+from randes_cli.cli.render.rows import choice_table, task_lines, worst_first
 from randes_cli.cli.render.verdict import verdict_lines, warning_lines
 from randes_cli.errors import counted
 from randes_cli.reports import EditReport, PackReport
@@ -55,7 +54,6 @@ def joined(told: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _kept_exactly(tensors: dict[str, str]) -> list[str]:
-    """The tensors that a task keeps exactly, by reason."""
     reasons: dict[str, list[str]] = {}
     for tensor, reason in tensors.items():
         reasons.setdefault(reason, []).append(tensor)

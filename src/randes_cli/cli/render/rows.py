@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from randes_cli.cli.output import human
 from randes_cli.cli.render.layout import (
     Column,
     bar,
@@ -17,12 +18,14 @@ from randes_cli.cli.render.layout import (
     verdict_style,
 )
 from randes_cli.core.verdict import by_word, kept
+from randes_cli.stats.frontier import frontier
 from randes_cli.views.text import decimal
 
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport, TaskDetail
-    from randes_cli.reports import TaskSummary
+    from randes_cli.reports import Alternative, TaskSummary
     from randes_cli.stats.breakdown import GroupRow
+
 
 #: Rows that a table has without --full.
 MOST_TASKS, MOST_ROWS = 20, 12
@@ -48,7 +51,6 @@ def task_order(report: BankReport, sort: str | None, *, full: bool) -> list[int]
 
 
 def usual_order(tasks: Sequence[TaskSummary], *, full: bool) -> str:
-    """How tasks are sorted where nobody says."""
     return "index" if full or len(tasks) <= MOST_TASKS else "quality"
 
 
@@ -154,3 +156,35 @@ def group_lines(
     title = f"predicted by {'layer' if by == 'layer' else 'type'}, {by_words}"
     made = [Text(title, "bold"), *table(columns, cells, width)]
     return made if full or len(found) <= MOST_ROWS else [*made, more(len(found) - MOST_ROWS)]
+
+
+#: Titles, and which column goes first on a narrow terminal.
+_HEADS = (
+    ("x base", 2),
+    ("bits", 0),
+    ("groups", 0),
+    ("elements", 0),
+    ("gain kept", 0),
+    ("in measured families", 1),
+)
+
+
+def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) -> list[Text]:
+    """Bytes and predicted share of the gain of the best choices; ``*`` marks the bank at hand."""
+    best = frontier(choices)
+    room = max((len(human(one.bank_bytes)) for one in best), default=0)
+    rows: list[list[str | Text]] = [
+        [
+            ("*" if one.present else " ") + human(one.bank_bytes).rjust(room),
+            f"{one.bank_bytes / max(1, base_bytes):.3f}",
+            str(one.bits),
+            str(one.groups),
+            f"1/{one.share}" if one.share > 1 else "all",
+            f"{one.kept:.1%}",
+            f"{one.kept_low:.1%} to {one.kept_high:.1%}",
+        ]
+        for one in best
+    ]
+    columns = [Column(head, drop=drop) for head, drop in _HEADS]
+    heading = Text("what other banks would keep of the gain, predicted (* this one)", "bold")
+    return [heading, *table([Column("bank", name=True), *columns], rows, width)]

@@ -42,7 +42,6 @@ def edit_table(report: EditReport | SealReport, width: int) -> list[Text]:
 
 
 def check_table(check: TaskCheck, width: int) -> list[Text]:
-    """A task measured against its original."""
     rows = [
         [one.name, f"{one.cosine:.4f}", f"{one.predicted:.4f}", f"{one.error:.4f}"]
         for one in check.tensors
@@ -132,7 +131,6 @@ def _type_lines(types: Sequence[TypeDiff], width: int, *, deltas: bool) -> list[
 
 
 def bank_diff_view(found: BankDiff, width: int) -> list[Text]:
-    """Two banks, or a bank and checkpoints."""
     made = [Text(shorten(f"A {found.a}", width)), Text(shorten(f"B {found.b}", width))]
     made += _pairs("setting", found.settings, width)
     made += _listed("tasks only in A", found.removed, width)
@@ -160,7 +158,6 @@ def _in_room(names: Sequence[str], room: int) -> str:
 
 
 def checkpoint_diff_view(found: CheckpointDiff, width: int) -> list[Text]:
-    """Two checkpoints."""
     made = [Text(shorten(f"A {found.a}", width)), Text(shorten(f"B {found.b}", width))]
     made += _listed("tensors only in A", found.removed, width)
     made += _listed("tensors only in B", found.added, width)

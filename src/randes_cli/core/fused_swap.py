@@ -1,0 +1,113 @@
+"""Tensors of a task from a base and sums that lie in memory as they are stored: see `swap.c`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from randes_cli.core.arrays import F32, Array
+from randes_cli.core.convert import NEVER_BEYOND
+from randes_cli.core.fused_cut import read_with
+from randes_cli.core.fused_run import DTYPES, SIGNS
+from randes_cli.core.library import library
+from randes_cli.specs import Signs
+
+_ANY_F32 = 3
+#: As in swap.c: elements that a thread takes at a time.
+_PART = 64 * 2048
+_NUMBERS = ("count", "cols", "rows", "view_cols", "kind", "base_dtype", "dtype", "sum_bits")
+_PLACES = ("base", "sum", "cut", "bits", "out")
+_RECORD = np.dtype(
+    [
+        *((name, np.int64) for name in _NUMBERS),
+        *((name, np.uintp) for name in _PLACES),
+        ("scale", np.float64),
+    ]
+)
+
+
+class Sum(NamedTuple):
+    """A superposition: the address of integers of `bits`, or of codes to be read with `scales`.
+
+    `scales` are those of rows and a table of columns; `signs` are of `flips`, times `scale`.
+    """
+
+    at: int
+    bits: int
+    scales: tuple[F32, F32] | None
+    signs: Signs
+    flips: bytes
+    scale: float
+
+
+class Source(NamedTuple):
+    """A tensor of `size` elements: the address of its base, and what is added to it.
+
+    With None it is the base, of its dtype. `cols` are those of the matrix that signs are of,
+    `view` the one of scales and two-sided signs.
+    """
+
+    size: int
+    cols: int
+    view: tuple[int, int]
+    base: int
+    base_dtype: str
+    dtype: str
+    sum: Sum | None
+
+
+def known(dtype: str) -> bool:
+    """Whether tensors of a dtype are swapped so here."""
+    return dtype in DTYPES and hasattr(library(), "randes_swap")
+
+
+class Swap:
+    """Writes the same tensors of a task again and again. What they point to must stay."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._records = np.zeros(len(sources), _RECORD)
+        self._kept: list[object] = []
+        for number, source in enumerate(sources):
+            self._take(self._records[number : number + 1], source)
+        self._ends = np.cumsum(-(-self._records["count"] // _PART))
+
+    def _take(self, record: Array, source: Source) -> None:
+        record["count"], record["cols"], record["base"] = source.size, source.cols, source.base
+        record["rows"], record["view_cols"] = source.view
+        record["base_dtype"], record["dtype"] = DTYPES[source.base_dtype], DTYPES[source.dtype]
+        if source.sum is None:
+            return
+        at, bits, scales, signs, flips, scale = source.sum
+        record["sum"], record["sum_bits"], record["kind"] = at, bits, SIGNS[signs]
+        record["scale"] = scale
+        if source.dtype == "F32" and abs(scale) < NEVER_BEYOND:
+            record["dtype"] = _ANY_F32
+        self._kept.append(flips)
+        record["bits"] = np.frombuffer(flips, np.uint8).ctypes.data if flips else 0
+        if scales is not None:
+            cut = read_with(bits, scales)
+            self._kept += [cut, scales]
+            record["cut"] = ctypes.addressof(cut)
+
+    def write(self, to: Sequence[int], *, threads: int) -> None:
+        """Write every tensor whole to an address of its own."""
+        self._records["out"] = to
+        following = np.zeros(1, np.int64)
+
+        def work(_: int) -> None:
+            library().randes_swap(  # type: ignore[union-attr]
+                ctypes.c_void_p(self._records.ctypes.data),
+                ctypes.c_void_p(self._ends.ctypes.data),
+                ctypes.c_int64(len(self._records)),
+                ctypes.c_void_p(following.ctypes.data),
+            )
+
+        with ThreadPoolExecutor(max(1, threads - 1)) as pool:
+            others = [pool.submit(work, n) for n in range(1, threads)]
+            work(0)
+            for other in others:
+                other.result()

@@ -1,0 +1,74 @@
+"""Swaps on a CPU from a bank that lies in memory: compiled code writes all tensors of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+
+from randes_cli.core.fused_swap import Source, Swap
+from randes_cli.live.attaching import Slot
+from randes_cli.live.lazy import Whole
+from randes_cli.live.names import Part, Parts
+from randes_cli.live.resident import Resident
+
+Job = tuple[Slot, Parts]
+
+
+class _Made(NamedTuple):
+    """What is ready of a task: jobs by number, of those that could be done in their memory."""
+
+    jobs: Sequence[Job]
+    fitting: tuple[bool, ...]
+    taken: tuple[int, ...]
+    swap: Swap
+
+
+class Swaps:
+    """What compiled code writes of each task; the rest is for who asks."""
+
+    def __init__(self, resident: Resident, *, threads: int) -> None:
+        self._resident, self._threads = resident, threads
+        self._made: dict[str, _Made] = {}
+
+    def write(self, task: str, whole: Whole, jobs: Sequence[Job]) -> list[Job]:
+        """Write the parameters that can be, and return the others. Raises BankDamaged."""
+        places = [_places(whole, *job) for job in jobs]
+        fitting = tuple(bool(found) for found in places)
+        made = self._made.get(task)
+        if made is None or made.jobs is not jobs or made.fitting != fitting:
+            made = self._made[task] = self._make(whole, jobs, fitting)
+        to = [place for number in made.taken for place in places[number]]
+        made.swap.write(to, threads=self._threads)
+        taken = set(made.taken)
+        return [job for number, job in enumerate(jobs) if number not in taken]
+
+    def _make(self, whole: Whole, jobs: Sequence[Job], fitting: tuple[bool, ...]) -> _Made:
+        def sources(number: int) -> list[Source] | None:
+            if not fitting[number]:
+                return None
+            found = [self._resident.source(whole, part.name) for part in jobs[number][1]]
+            return [source for source in found if source] if all(found) else None
+
+        with ThreadPoolExecutor(self._threads) as threads:
+            found = list(threads.map(sources, range(len(jobs))))
+        taken = tuple(number for number, made in enumerate(found) if made)
+        return _Made(jobs, fitting, taken, Swap([s for made in found for s in made or ()]))
+
+
+def _places(whole: Whole, slot: Slot, parts: Parts) -> list[int]:
+    """Where the tensors of a parameter lie in memory as the task has them; else []."""
+    found = [_place(whole, slot.tensor, part) for part in parts]
+    return [place for place in found if place] if all(found) else []
+
+
+def _place(whole: Whole, tensor: torch.Tensor, part: Part) -> int:
+    """0 where a tensor has no place of its very form."""
+    info = whole.retrieval.tensors[part.name]
+    target = tensor.detach()[part.place] if part.place else tensor
+    same = target.dtype == whole.dtype(part.name) and target.numel() == info.elements
+    if part.turned or target.device.type != "cpu" or not (same and target.is_contiguous()):
+        return 0
+    return target.data_ptr()

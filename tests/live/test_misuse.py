@@ -1,0 +1,199 @@
+"""What else people do with a model that has tasks attached, or is in a pool: right, or refused."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import randes_cli
+from randes_cli import MixedModel, Pool
+from randes_cli.errors import MismatchError, RandesError, UsageError
+from tests.live.many import alone, attached, bank_of
+from tests.live.test_from_bank import assert_same
+from tests.models import llama
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bank_of(llama, tmp_path_factory.mktemp("bank"))
+
+
+def ids(rows: int = 1) -> torch.Tensor:
+    return llama()[1]["input_ids"][:1].repeat(rows, 1)
+
+
+@pytest.mark.parametrize(
+    ("do", "error", "said"),
+    [
+        (lambda m: m.model.to(torch.bfloat16), UsageError, "cannot change dtype or device"),
+        (lambda m: m.model.half(), UsageError, "cannot change dtype or device"),
+        (lambda m: m.model.double(), UsageError, "cannot change dtype or device"),
+        (lambda m: m.model.to("meta"), UsageError, "cannot change dtype or device"),
+        (lambda m: copy.deepcopy(m.model), UsageError, "is not copied; detach"),
+        (lambda m: pickle.dumps(m.model), UsageError, "is not saved; detach"),
+        (pickle.dumps, UsageError, "neither copied nor saved"),
+        (copy.deepcopy, UsageError, "neither copied nor saved"),
+        (lambda m: randes_cli.attach(m.model, m.path), UsageError, "has tasks attached"),
+        (lambda m: Pool(m.path, m.model), UsageError, "has tasks attached"),
+        (lambda m: m.model.resize_token_embeddings(120), RandesError, "detach the tasks to change"),
+        (lambda m: m.model.lm_head.weight.copy_(1), UsageError, "cannot be written to"),
+    ],
+    ids=[
+        *("bfloat16", "half", "double", "meta", "deepcopy", "pickle", "pickle-mixed"),
+        *("deepcopy-mixed", "attach", "pool", "resize", "write"),
+    ],
+)
+def test_what_would_lose_the_tasks_is_refused_and_changes_nothing(
+    bank: Path, do: Callable[[Any], Any], error: type[Exception], said: str
+) -> None:
+    mixed: Any = attached(bank)
+    mixed.path = bank
+    with pytest.raises(error, match=said):
+        do(mixed)
+    assert_answers(mixed, bank)
+
+
+def assert_answers(mixed: MixedModel, bank: Path) -> None:
+    asked = ["sun", None, "cars"]
+    with torch.no_grad(), mixed.tasks(asked) as model:
+        found = model(input_ids=ids(3)).logits
+    for row, task in enumerate(asked):
+        wanted = alone(bank, [task])[task](input_ids=ids()).logits[0]
+        assert (found[row] - wanted).abs().max() < 1e-5
+
+
+def test_an_attached_model_is_saved_as_the_base_that_it_was(bank: Path, tmp_path: Path) -> None:
+    mixed: Any = attached(bank)
+    mixed.model.save_pretrained(tmp_path)
+    torch.save(mixed.model.state_dict(), tmp_path / "state.pt")
+    base = randes_cli.transformers.from_bank(bank).state_dict()
+    for found in (load_file(tmp_path / "model.safetensors"), torch.load(tmp_path / "state.pt")):
+        assert found.keys() == base.keys()
+        assert all(torch.equal(found[name], base[name]) for name in base)
+
+
+def test_threads_with_tasks_of_their_own_get_their_own_answers(bank: Path) -> None:
+    mixed, wanted, wrong = attached(bank), {}, list[str]()
+    for task, model in alone(bank, ["cars", "sun"]).items():
+        wanted[task] = model(input_ids=ids()).logits.detach()
+
+    def work(task: str) -> None:
+        for _ in range(5):
+            with torch.no_grad(), mixed.tasks([task]) as model:
+                found = model(input_ids=ids()).logits
+            if (found - wanted[task]).abs().max() > 1e-5:
+                wrong.append(task)
+
+    threads = [threading.Thread(target=work, args=(("cars", "sun")[n % 2],)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_model_that_was_detached_names_no_tasks(bank: Path) -> None:
+    mixed = attached(bank)
+    assert_same(mixed.detach(), randes_cli.transformers.from_bank(bank))
+    mixed.detach()
+    with pytest.raises(UsageError, match="were detached"), mixed.tasks(["cars"]):
+        pass
+
+
+def test_an_adapter_on_top_is_added_to_every_rows_task(bank: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    def adapted(model: Any) -> Any:
+        torch.manual_seed(1)
+        made: Any = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+        return made
+
+    mixed = attached(bank)
+    top = adapted(mixed.model)
+    with torch.no_grad(), mixed.tasks(["sun", "cars"]):
+        found = top(input_ids=ids(2)).logits
+    for row, task in enumerate(("sun", "cars")):
+        wanted = adapted(alone(bank, [task])[task])(input_ids=ids()).logits[0]
+        assert (found[row] - wanted).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("way", ["assign", "replace", "write", "cast"])
+def test_a_pool_writes_to_the_parameters_that_the_model_has_now(bank: Path, way: str) -> None:
+    model: Any = randes_cli.transformers.from_bank(bank)
+    with Pool(bank, model) as pool:
+        with pool.use("cars"):
+            pass
+        if way == "assign":
+            state = {n: t.clone() for n, t in model.state_dict().items()}
+            model.load_state_dict(state, assign=True)
+        elif way == "replace":
+            model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
+        elif way == "write":
+            with torch.no_grad():
+                model.lm_head.weight.zero_()
+        else:
+            model.to(torch.bfloat16)
+        for task in ("cars", "sun"):
+            with pool.use(task):
+                wanted: Any = randes_cli.transformers.from_bank(bank, task, dtype=model.dtype)
+                for name, found in model.named_parameters():
+                    assert torch.equal(found, wanted.get_parameter(name))
+
+
+def test_a_pool_that_is_closed_or_copied_says_so(bank: Path) -> None:
+    model = randes_cli.transformers.from_bank(bank)
+    pool = Pool(bank, model)
+    with pytest.raises(UsageError, match="neither copied nor saved: close the pool"):
+        copy.deepcopy(model)
+    pool.close()
+    copy.deepcopy(model)
+    with pytest.raises(UsageError, match="the pool is closed"), pool.use("cars"):
+        pass
+
+
+def _integers(model: Any) -> None:
+    weight = model.model.layers[0].mlp.up_proj.weight
+    whole = torch.zeros_like(weight, dtype=torch.int8)
+    model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(whole, requires_grad=False)
+
+
+def _packed(model: Any) -> None:
+    layer = model.model.layers[1].self_attn.q_proj
+    layer.packed = layer.weight.data
+    del layer.weight
+
+
+def _away(model: Any) -> None:
+    model.lm_head.to("meta")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_integers, r"up_proj.weight is torch.float32 in the bank and torch.int8 in the model"),
+        (_packed, r"q_proj.weight: the model's Linear has no such parameter"),
+        (_away, r"lm_head.weight of the model is on the meta device"),
+    ],
+)
+def test_models_that_keep_their_weights_otherwise_are_refused(
+    bank: Path, change: Callable[[Any], None], said: str
+) -> None:
+    model = randes_cli.transformers.from_bank(bank)
+    change(model)
+    before = {n: p.clone() for n, p in model.named_parameters() if not p.is_meta}
+    with pytest.raises(MismatchError, match=said):
+        randes_cli.attach(model, bank)
+    with Pool(bank, model) as pool, pytest.raises(MismatchError, match=said), pool.use("sun"):
+        pass
+    assert all(torch.equal(dict(model.named_parameters())[n], p) for n, p in before.items())

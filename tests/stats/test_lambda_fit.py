@@ -1,0 +1,54 @@
+"""The rule of the default λ is the one that the stored measurements give."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from statistics import mean
+from types import ModuleType
+
+import pytest
+
+from randes_cli.core.stats import MOST_NOISE, default_coefficient
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality" / "fit_lambda.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("lambda_fit", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_multiple_of_the_cosine_is_fitted_to_the_stored_curves(script: ModuleType) -> None:
+    found = script.fit(script.worth_having(script.read()), script.TAKEN)
+    assert found == MOST_NOISE
+    told = script.rule(found, script.TAKEN)
+    for cosine in (0.0, 0.03, 0.08, 0.12, 0.2, 1.0):
+        assert default_coefficient(cosine) == pytest.approx(told(cosine), abs=0.005)
+
+
+def test_no_rule_that_other_families_give_costs_a_family_less_on_average(
+    script: ModuleType,
+) -> None:
+    everything = script.read()
+    for curves in (everything, script.worth_having(everything)):
+        here = script.cost(curves, default_coefficient)
+        for exponent in script.EXPONENTS.values():
+            assert mean(script.held_out(curves, exponent).values()) > here
+        assert script.cost(curves, lambda _: 1.0) > 1.3 * here
+
+
+def test_what_a_rule_costs_is_read_from_the_curve_and_nothing_is_less_than_nothing(
+    script: ModuleType,
+) -> None:
+    curve = script.Curve("any", "bank", (0.2, 0.4), {1.0: -0.5, 0.5: 0.6, 0.75: 0.5})
+    assert curve.cost(lambda _: 0.75) == pytest.approx(0.1)
+    assert curve.cost(lambda cosine: 1 - cosine) == pytest.approx(0.6 - 0.52)
+    assert curve.cost(lambda _: 1.0) == pytest.approx(0.6)
+    assert curve.cost(lambda _: 0.25) == pytest.approx(0.0)
