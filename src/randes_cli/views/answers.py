@@ -84,11 +84,11 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
         steps.append(Step("Other bits and groups bring more back: see Choices below."))
     found = sealing(report.alternatives)
     if found is not None:
-        here, best = found
+        was, best = found
         words = (
-            f"Save {human(here.bank_bytes - best.bank_bytes)}, by a copy that is read-only: "
+            f"Save {human(was.bank_bytes - best.bank_bytes)}, by a copy that is read-only: "
             f"{human(best.bank_bytes)}, predicted to keep {best.kept:.1%} of the gain, not "
-            f"{here.kept:.1%}:"
+            f"{was.kept:.1%}:"
         )
         steps.append(Step(words, printable(found.command(PurePath(report.bank).name))))
     return [*steps[:4], Step("Take a model out:", f"randes unpack {bank} {name} -o {name}")]

@@ -127,7 +127,7 @@ def _interference(report: BankReport, draw: bool) -> Part:
     places = _shown(report)
     names = [report.tasks[place].name for place in places]
     room = 0.07 * max(len(label(name, panels.HEAT_LETTERS)) for name in names)
-    side = max(WIDE, 0.34 * min(len(names), panels.MOST_NUMBERS)) + room
+    side = max(0.7 * WIDE, 0.34 * min(len(names), panels.MOST_NUMBERS)) + room
     images = []
     for key, title, matrix in (
         ("before", "as they are", before),
