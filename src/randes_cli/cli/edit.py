@@ -12,6 +12,7 @@ from randes_cli.cli.panels import GOES_IN, argument, option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import open_options, run_options, shard_size
 from randes_cli.errors import UsageError, counted
+from randes_cli.views.text import human
 
 if TYPE_CHECKING:
     from randes_cli.reports import EditReport
@@ -175,8 +176,6 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
 
 def _sizes(report: EditReport) -> str:
     """What a bank came to, or would come to."""
-    from randes_cli.cli.output import human
-
     would = "would take " if report.dry_run else ""
     tasks = counted(len(report.after), "task")
     sizes = f"{human(report.bytes_before)} → {human(report.bytes_after)}"
