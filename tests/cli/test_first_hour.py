@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ from fcntl import ioctl
 from html import unescape
 from pathlib import Path
 from termios import TIOCSWINSZ
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,3 +111,27 @@ def test_a_link_in_the_bank_s_folder_is_recorded_as_it_is_called_there(
 def test_a_store_without_an_account_says_where_to_log_in() -> None:
     found = translate(ValueError("unable to connect to account"), RemotePath("az://b/x"))
     assert "the store refused it (ValueError: unable" in str(found) and "az login" in str(found)
+
+
+def test_of_many_tensors_verify_shows_those_that_come_back_worst(
+    tmp_path: Path, randes: Run
+) -> None:
+    random = np.random.default_rng(0)
+    base = {f"h.{n}.w": random.standard_normal((16, 16), np.float32) for n in range(30)}
+    save_file(base, tmp_path / "base.safetensors")
+    moved = {k: v + 0.1 * random.standard_normal(v.shape, np.float32) for k, v in base.items()}
+    for name in "ab":
+        save_file(moved, tmp_path / f"{name}.safetensors")
+    paths = [tmp_path / f"{name}.safetensors" for name in ("base", "a", "b")]
+    assert randes("pack", *paths, "-o", tmp_path / "x.randes").code == 0
+    words = ("verify", tmp_path / "x.randes", "--against", f"a={paths[1]}")
+    cosines = {one["name"]: one["cosine"] for one in _checked(randes(*words, "--json").out)}
+    lines = randes(*words).out.splitlines()
+    shown = [line.split()[0] for line in lines if line.startswith("h.")]
+    assert shown == sorted(cosines, key=cosines.__getitem__)[:20]
+    assert "… 10 more, which come back better (--json lists all)" in lines
+
+
+def _checked(text: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(text)["against"][0]["tensors"]
+    return found

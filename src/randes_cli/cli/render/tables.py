@@ -42,14 +42,19 @@ def edit_table(report: EditReport | SealReport, width: int) -> list[Text]:
 
 
 def check_table(check: TaskCheck, width: int) -> list[Text]:
+    """A task measured against its original; of many tensors those that come back worst."""
+    left, shown = len(check.tensors) - _MOST_NAMES, check.tensors
+    if left > 0:
+        shown = tuple(sorted(shown, key=lambda one: one.cosine)[:_MOST_NAMES])
     rows = [
-        [one.name, f"{one.cosine:.4f}", f"{one.predicted:.4f}", f"{one.error:.4f}"]
-        for one in check.tensors
+        [one.name, f"{one.cosine:.4f}", f"{one.predicted:.4f}", f"{one.error:.4f}"] for one in shown
     ]
     rows.insert(0, ["all", f"{check.cosine:.4f}", f"{check.predicted:.4f}", f"{check.error:.4f}"])
     columns = [Column(f"task {check.task}", name=True)]
     columns += [Column(title) for title in ("cosine", "predicted", "relative error")]
-    return table(columns, rows, width)
+    made = table(columns, rows, width)
+    words = f"… {left:,} more, which come back better (--json lists all)"
+    return [*made, Text(words, "dim")] if left > 0 else made
 
 
 def interference_table(found: TaskInterference, width: int) -> list[Text]:
