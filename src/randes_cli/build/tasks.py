@@ -36,9 +36,7 @@ from randes_cli.specs import (
 
 CONFIG = "config.json"
 #: Words that wrappers of modules put into names (torch.compile, FSDP, checkpointing, PEFT).
-_WRAPPER = re.compile(
-    r"_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer|module"
-)
+_WRAPPER = re.compile(r"_orig_mod|_(fsdp|checkpoint)_wrapped_module|base_layer|module")
 Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
@@ -109,8 +108,6 @@ def parse_json(data: bytes) -> Any:
     """Strict JSON: UTF-8, no key twice, no boundless number. Raises ValueError with the reason."""
     # A look at every integer would take as long as all the rest, so it is for odd files alone.
     look = _LONG_RUN in data.translate(_DIGITS)
-    if data.startswith(BOM_UTF8):
-        raise ValueError("begins with a byte order mark, which JSON has not: save it without")
     try:
         made = _decoder(_whole if look else int).decode(data.decode("utf-8"))
         if _SURROGATE.search(data):
