@@ -114,6 +114,10 @@ def prepare_sealed(b: Bench) -> Command:
     return randes("seal", b.bank, "--bits", 2, "-o", b.sealed, "--quiet", "--force")
 
 
+#: What jobs start from, by file.
+PREPARED = {"bank.randes": prepare_bank, "sealed.randes": prepare_sealed}
+
+
 def _copied_bank(b: Bench) -> Command:
     return f"cp {shlex.quote(str(b.bank))} {shlex.quote(str(b.edited))}"
 

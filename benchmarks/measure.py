@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -11,14 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+#: As a user has it: modules are compiled once, and not by each command.
+_ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+_PRESSURE = Path("/proc/pressure/cpu")
+
 
 @dataclass(frozen=True)
 class Taken:
-    """Wall seconds, CPU seconds (user and system), and the most anonymous memory in MB."""
+    """Wall seconds, CPU seconds (user and system), and the most anonymous memory in MB.
+
+    `waited`: seconds in which some process, ours or another's, waited for a core (0 where the
+    system does not tell).
+    """
 
     seconds: float
     cpu: float
     anonymous: float
+    waited: float
 
 
 def measure(command: Sequence[str] | str, log: Path) -> Taken:
@@ -27,10 +37,14 @@ def measure(command: Sequence[str] | str, log: Path) -> Taken:
     Anonymous memory is polled every 10 ms from the process itself (0 where the system does not
     tell), so a shell's children do not count. Raises RuntimeError when the command fails.
     """
-    start, before = time.perf_counter(), os.times()
+    start, before, waited = time.perf_counter(), os.times(), _waited()
     with log.open("wb") as talk:
         process = subprocess.Popen(
-            command, shell=isinstance(command, str), stdout=talk, stderr=subprocess.STDOUT
+            command,
+            shell=isinstance(command, str),
+            stdout=talk,
+            stderr=subprocess.STDOUT,
+            env=_ENVIRONMENT,
         )
         most = 0
         while process.poll() is None:
@@ -42,7 +56,15 @@ def measure(command: Sequence[str] | str, log: Path) -> Taken:
     cpu = (after.children_user - before.children_user) + (
         after.children_system - before.children_system
     )
-    return Taken(seconds, cpu, most / 1e6)
+    return Taken(seconds, cpu, most / 1e6, _waited() - waited)
+
+
+def _waited() -> float:
+    try:
+        found = re.search(r"some .*total=(\d+)", _PRESSURE.read_text())
+    except OSError:
+        found = None
+    return int(found[1]) / 1e6 if found else 0.0
 
 
 def _anonymous(pid: int) -> int:
@@ -59,6 +81,7 @@ def median(runs: Sequence[Taken]) -> Taken:
         statistics.median(run.seconds for run in runs),
         statistics.median(run.cpu for run in runs),
         max(run.anonymous for run in runs),
+        statistics.median(run.waited for run in runs),
     )
 
 

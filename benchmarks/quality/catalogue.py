@@ -30,6 +30,7 @@ TRIED = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 NOISES = (
     *((1, 1, 1, None), (1, 1, 4, None), (0, 1, 1, None), (1, 16, 1, 32), (1, 1, 1, 32)),
     *((3, 2, 1, 32), (3, 1, 1, 96), (7, 1, 4, 96), (1, 1, 1, 96)),
+    *((1, 1, 2, None), (2, 1, 4, None)),
 )
 
 MERGING, COMPRESSION, OWN, RANDES = "merging", "compression", "own delta", "randes"

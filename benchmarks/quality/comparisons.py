@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import mean
 
 import catalogue
@@ -19,57 +18,8 @@ from randes_cli.core.quality import Noise as Told
 from randes_cli.core.stats import default_coefficient
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What was aimed for, of the share of the gain over the base (or of the accuracy).
-
-    `bits` are those of all groups together, `size` bytes over the base's in float32, at most.
-    """
-
-    words: str
-    beds: Sequence[str]
-    share: float
-    bits: float | None = None
-    size: float | None = None
-    tasks: int | None = None
-    accuracy: bool = False
-
-
-VISION = ("digits", "digits-conv")
-EVERY = (*VISION, "encoder", "decoder")
-GOALS = (
-    Goal("its own tasks, 4 bits in all: ≥ 99 % of the gain", EVERY, 0.99, bits=4),
-    Goal("its own tasks, 2 bits in all: ≥ 99.5 % of the accuracy", EVERY, 0.995, 2, accuracy=True),
-    Goal("its own tasks, half a bit in all: ≥ 99.5 % of the gain", EVERY[:3], 0.995, bits=0.5),
-    Goal("96 tasks: ≥ 99 % of the gain in ≤ 1.12 ×", ("encoder",), 0.99, size=1.12, tasks=96),
-)
-
-
-def goals(by_name: Mapping[str, Results]) -> str:
-    """Met or missed, by the best bank within the bits or bytes, at the λ that it has untuned."""
-    body = []
-    for goal in GOALS:
-        for bed in goal.beds:
-            results = by_name.get(bed)
-            rows = [
-                row
-                for row in (results.told(goal.tasks) if results else [])
-                if (goal.bits is None or row.in_all <= 1.02 * goal.bits)
-                and (goal.size is None or row.size <= goal.size)
-            ]
-            if not rows:
-                body.append((goal.words, bed, "not run", "", "", "", ""))
-                continue
-            best = max(rows, key=lambda row: row.normalised if goal.accuracy else row.gain)
-            value = best.normalised if goal.accuracy else best.gain
-            met = "met" if value >= goal.share else "**missed**"
-            size = f"{best.size:.3f} ×"
-            body.append((goal.words, bed, _short(best), *with_spread(best), size, met))
-    head = ("goal", "bed", "best bank", "accuracy kept", "gain kept", "bytes / base", "")
-    return table(head, body)
-
-
-def _short(row: Row) -> str:
+def short_name(row: Row) -> str:
+    """As tables call a bank of the default transform at the λ it is told."""
     return row.name.removesuffix(", λ as told").removeprefix("two-sided ")
 
 
@@ -93,7 +43,7 @@ def told_table(results: Results, tasks: int | None = None) -> str:
         head,
         (
             (
-                _short(row),
+                short_name(row),
                 f"{row.in_all:.3g}",
                 f"{row.size:.3f}",
                 *with_spread(row),
@@ -161,7 +111,7 @@ def size_picture(results: Results) -> str:
     for row in [*results.of(catalogue.baselines()), *results.told()]:
         if row.name not in ("base", "fine-tuned") and row.gain > 0:
             family = families.setdefault(row.cells[0].family, {})
-            family[_short(row)] = (row.size, row.gain)
+            family[short_name(row)] = (row.size, row.gain)
     path = PICTURES / f"{results.bed.name}-bytes.svg"
     plots.cloud(path, families, "bytes on disk / base in float32", "share of the gain kept")
     return picture(path, "Gain against bytes")

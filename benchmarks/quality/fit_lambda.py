@@ -131,10 +131,12 @@ def gathered() -> list[Curve]:
         base = load(bed.base)
         floor = mean(bed.evaluate(base, task, VALIDATION) for task in bed.tasks)
         whole = mean(bed.evaluate(load(at), task, VALIDATION) for task, at in bed.tasks.items())
-        for cell in cells:
-            kept = {float(v): (s - floor) / (whole - floor) for v, s in cell.curve.items()}
-            cosines = _cosines(cell.facts["noise"])
-            bank = cell.method.removeprefix("λ of two-sided ")
+        for method in dict.fromkeys(cell.method for cell in cells):
+            seeds = [cell for cell in cells if cell.method == method]
+            scores = {v: mean(cell.curve[v] for cell in seeds) for v in seeds[0].curve}
+            kept = {float(v): (s - floor) / (whole - floor) for v, s in scores.items()}
+            cosines = _cosines(seeds[0].facts["noise"])
+            bank = method.removeprefix("λ of two-sided ")
             made.append(Curve(name, bank, cosines, {v: round(s, 4) for v, s in kept.items()}))
     return [*made, Curve("decoder, 85M", "16 bit", (8**-0.5,), _LARGE)]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import catalogue
 import comparisons
 import earlier
+import goals
 from beds import CACHE, Bed
 from results import DOCS, PICTURES, Results, table
 
@@ -68,7 +69,7 @@ def write(beds: Mapping[str, Callable[[], Bed]]) -> Path:
     }
     sections = [
         f"# Results\n\n{words['found']}",
-        f"## Goals\n\n{comparisons.goals(by_name)}\n",
+        f"## Goals\n\n{goals.goals(by_name)}\n",
         words["introduction"],
     ]
     for results in all_results:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from randes_cli.core.roles import exact_roles
 from randes_cli.plan import superposable, tensor_bytes
-from randes_cli.specs import FLOAT_DTYPES, TensorInfo, once
+from randes_cli.specs import FLOAT_DTYPES, TensorInfo, once, table_bytes
 
 #: A task that shares less of the base's bytes by name and shape does not belong to it, unless
 #: as much of its own bytes has a counterpart (its head was removed, say) and it covers at least
@@ -69,7 +69,7 @@ def _other(tensor: TensorInfo, twin: TensorInfo) -> str:
 
 
 def _has_bytes(tensors: Mapping[str, TensorInfo]) -> bool:
-    return tensor_bytes(tensors.values()) > 0
+    return table_bytes(tensors) > 0
 
 
 def fit_task(

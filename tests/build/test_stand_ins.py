@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from randes_cli import PackOptions, Transform, pack
-from randes_cli.build import stand_ins
+from randes_cli.build import build, stand_ins
 from randes_cli.build.inputs import open_inputs
+from randes_cli.plan import Unit
 from randes_cli.specs import TaskInput
+from randes_cli.stats import stored
+from randes_cli.stats.stored import Cells
 from tests.checkpoints import layered_shapes, perturbed, random_state, save
 
 
@@ -41,6 +45,31 @@ def test_a_part_of_the_tensors_predicts_what_all_do(
         assert other.predicted_cosine == pytest.approx(one.predicted_cosine, abs=0.02)
         assert other.missing == one.missing
     assert some.bank_bytes == pytest.approx(whole.bank_bytes, rel=0.02)
+
+
+def test_gram_matrices_of_stand_ins_alone_predict_what_one_of_each_tensor_does(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_ins, "_MOST", 60_000)
+    monkeypatch.setattr(stored, "GRAM_SHARE", 1.0)
+    out, tasks = models[0].with_name("bank.randes"), [str(path) for path in models[1:]]
+    kept = list[int]()
+
+    def joined(cells: Cells, stands: Mapping[Unit, Unit]) -> Cells:
+        made = stand_ins.joined_cells(cells, stands)
+        kept.append(len(made))
+        assert len(made) == len(cells) - sum(unit.layers for unit in stands)
+        assert sorted(n for _, names in made for n in names) == sorted(n for n, _ in cells)
+        return made
+
+    monkeypatch.setattr(build, "joined_cells", joined)
+    few = pack(models[0], tasks, out, dry_run=True)
+    monkeypatch.setattr(build, "joined_cells", lambda cells, _: cells)
+    every = pack(models[0], tasks, out, dry_run=True)
+    assert kept
+    assert few.bank_bytes == every.bank_bytes
+    for one, other in zip(few.tasks, every.tasks, strict=True):
+        assert one.predicted_cosine == pytest.approx(other.predicted_cosine, rel=1e-12)
 
 
 def test_packing_itself_samples_all(models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from randes_cli.core import prediction
 from randes_cli.core.cut import Cut
 from randes_cli.core.prediction import (
     MOST_ERROR,
@@ -176,3 +177,38 @@ def test_where_layers_are_shuffled_each_meets_what_lies_at_its_position() -> Non
         true, back = moved[task][there].ravel(), total[there].ravel()
         cosine = true @ back / np.linalg.norm(true) / np.linalg.norm(back)
         assert found.over().cosine[task] == pytest.approx(cosine)
+
+
+def _cell_by_cell(lengths: Lengths, grams: Grams) -> tuple[np.ndarray, np.ndarray]:
+    """What `_crossed` says, of one cell after the other."""
+    norms = np.sqrt(lengths.whole)
+    weights = np.divide(lengths.kept, norms, out=np.zeros_like(norms), where=norms > 0)
+    dots = np.zeros_like(norms)
+    for cell in range(len(grams.met)):
+        rows = grams.cell_of == cell
+        most = norms[rows].T @ norms[rows]
+        cosines = np.divide(grams.met[cell], most, out=np.zeros_like(most), where=most > 0)
+        np.fill_diagonal(cosines, 0.0)
+        dots[rows] = weights[rows] @ np.clip(cosines, -1.0, 1.0)
+    return norms * dots, (weights * dots).sum(axis=1)
+
+
+@pytest.mark.parametrize("room", [1, 60, 2**18])
+def test_cells_of_one_tensor_together_say_what_each_says(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction, "_ROOM", room)
+    rng = np.random.default_rng(5)
+    tensors, tasks = 40, 4
+    whole = rng.random((tensors, tasks)) * (rng.random((tensors, tasks)) > 0.2)
+    changed = np.asarray(whole > 0)
+    known = Lengths(whole, whole * 0.9, whole, changed, [0] * tasks)
+    cell_of = np.where(np.arange(tensors) % 3 > 0, 30 - np.arange(tensors) % 7, np.arange(tensors))
+    cell_of[rng.random(tensors) < 0.1] = -1
+    met = rng.standard_normal((tensors, tasks, tasks)) * 0.1
+    found = Grams(met + met.transpose(0, 2, 1), cell_of)
+    members = np.arange(tasks)
+    for one, other in zip(
+        prediction._crossed(known, found, members), _cell_by_cell(known, found), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)

@@ -74,8 +74,7 @@ def words_of_jobs(folder: Path) -> dict[str, list[str]]:
     score = "echo 0.5 # {checkpoint}"
     return {
         "pack": ["pack", source(folder, "base"), one, "-o", str(folder / "new.randes")],
-        "replace": ["pack", source(folder, "base"), one, "-o", bank, "--force"],
-        "cut": ["pack", source(folder, "base"), one, "-o", bank, "--force", "--bits", "2"],
+        "replace": ["pack", source(folder, "base"), one, "-o", bank, "--force", "--bits", "2"],
         "add": ["add", bank, source(folder, "half")],
         "remove": ["remove", bank, "--task", "whole"],
         "forget": ["remove", bank, "--task", "whole", "--forget"],

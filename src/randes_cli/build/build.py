@@ -24,7 +24,7 @@ from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import relate
 from randes_cli.build.sample import Spread, gather_spreads, supposed_spread
 from randes_cli.build.shard_tasks import Recipe
-from randes_cli.build.stand_ins import stand_ins
+from randes_cli.build.stand_ins import joined_cells, stand_ins
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.build.waiting import ALIGNED, WAITING
@@ -42,7 +42,7 @@ from randes_cli.files.shards import most_bytes
 from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
-from randes_cli.specs import BaseStorage, RunOptions, TensorInfo
+from randes_cli.specs import BaseStorage, RunOptions, TensorInfo, table_bytes
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import remembered
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
@@ -116,6 +116,9 @@ class Build:
 
         new = [unit for unit in draft.entered if unit not in known]
         self.stands = stand_ins(new, draft.coming) if few and not supposed else {}
+        if self.stands and draft.old is None:
+            tensors = list(draft.base.tensors.values())
+            self.stored = empty_statistics(tensors, joined_cells(self.cells, self.stands))
         looked = [] if supposed else [unit for unit in new if unit not in self.stands]
         found: dict[Unit, Spread] = {}
         ahead, use = self.run.networked, found.__setitem__
@@ -139,7 +142,7 @@ class Build:
     def read_bytes(self) -> int:
         """Bytes of the tensors of the tasks that come or leave."""
         both = [*self.draft.coming, *self.draft.leaving]
-        return sum(tensor_bytes(one.source.tensors.values()) for one in both)
+        return sum(table_bytes(one.source.tensors) for one in both)
 
     # Writing
 
@@ -211,7 +214,7 @@ class Build:
     def _new_bank(self, path: Place, most: int | None) -> Iterator[BankOutput]:
         """The bank that takes its name, once there is room for it."""
         size, old = self.estimate(), self.draft.old
-        more = sum(tensor_bytes(p.source.tensors.values()) for p in self.draft.coming if old)
+        more = sum(table_bytes(p.source.tensors) for p in self.draft.coming if old)
         stays = old.base_bytes if old and most == old.most and path == old.path else 0
         if self.crew is None or isinstance(path, Path):  # in a store each worker asks for its own
             check_space(path, size + more - stays - self._sent_early(path, most))

@@ -51,7 +51,6 @@ class Copy:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are copied."""
         return sum(chunk.nbytes for chunk in self.chunks)
 
     def into(self, writer: TensorSink) -> int:

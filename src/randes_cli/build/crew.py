@@ -8,7 +8,7 @@ bytes, and a shard lies under the name of its content.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from randes_cli.build.copies import Copy
@@ -51,6 +51,18 @@ class Attempt(Protocol):
     progress: Progress
 
 
+@dataclass(slots=True)
+class _Sorted:
+    """Work by where it is done: `here`, by workers that write nothing, or a shard of `chosen`."""
+
+    here: Work = field(default_factory=Work)
+    loose: Selection = field(default_factory=Selection)
+    chosen: dict[int, Selection] = field(default_factory=dict)
+
+    def of(self, number: int) -> Selection:
+        return self.chosen.setdefault(number, Selection())
+
+
 class Crew:
     """The driver's side: cuts passes into tasks, and takes in what comes of them."""
 
@@ -70,27 +82,16 @@ class Crew:
         A shard that has begun here is finished here. One that must be made anew (steps became
         coarser) is made anew whole.
         """
-        left, loose, chosen = Work(), Selection(), dict[int, Selection]()
-        self._sort(passes, work, left, loose, chosen, write_base=write_base)
-        for number, selection in chosen.items():
+        found = self._sort(passes, work, write_base=write_base)
+        for number, selection in found.chosen.items():
             self._shards.setdefault(number, Selection()).join(selection)
-        tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in chosen]
-        tasks += [(None, part) for part in _batches(loose)]
+        tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in found.chosen]
+        tasks += [(None, part) for part in _batches(found.loose)]
         self._do(passes, tasks, phase)
-        return left
+        return found.here
 
-    def _sort(
-        self,
-        passes: Attempt,
-        work: Work,
-        left: Work,
-        loose: Selection,
-        chosen: dict[int, Selection],
-        *,
-        write_base: bool,
-    ) -> None:
-        """Work by the shard that it is written to: elsewhere, or here; or to none."""
-        writer, draft = passes.writer, passes.draft
+    def _sort(self, passes: Attempt, work: Work, *, write_base: bool) -> _Sorted:
+        writer, draft, made = passes.writer, passes.draft, _Sorted()
         exact = list(work.exact)
         if write_base and passes.base is not None:
             there = {one.name for one in exact if one.owner == "base"}
@@ -102,42 +103,33 @@ class Crew:
             ]
         for one in exact:
             if one.key is None:
-                _add_exact(loose, passes, one)
+                _add_exact(made.loose, passes, one)
             elif _stays(passes, at := writer.number_of(one.key)):
-                left.exact.append(one)
+                made.here.exact.append(one)
             else:
-                _add_exact(chosen.setdefault(at, Selection()), passes, one)
+                _add_exact(made.of(at), passes, one)
         for copy in work.copies:
-            self._sort_copy(passes, copy, left, chosen)
+            self._sort_copy(passes, copy, made)
         numbers = {unit: number for number, unit in enumerate(draft.units)}
         for unit_work in work.units:
-            self._sort_unit(passes, unit_work, numbers[unit_work.unit], left, loose, chosen)
+            self._sort_unit(passes, unit_work, numbers[unit_work.unit], made)
+        return made
 
-    def _sort_copy(
-        self, passes: Attempt, copy: Copy, left: Work, chosen: dict[int, Selection]
-    ) -> None:
+    def _sort_copy(self, passes: Attempt, copy: Copy, made: _Sorted) -> None:
         writer = passes.writer
         for key in dict.fromkeys(chunk.key for chunk in copy.chunks):
             number = writer.number_of(key)
             if writer.has_bytes(key):
                 continue
             if _stays(passes, number):
-                left.copies.append(copy)
+                made.here.copies.append(copy)
                 return
-            found = chosen.setdefault(number, Selection())
+            found = made.of(number)
             if key not in found.copies:
                 found.copies[key] = None
                 found.cost(key, passes.draft.old.info(key).nbytes if passes.draft.old else 0)
 
-    def _sort_unit(
-        self,
-        passes: Attempt,
-        work: UnitWork,
-        number: int,
-        left: Work,
-        loose: Selection,
-        chosen: dict[int, Selection],
-    ) -> None:
+    def _sort_unit(self, passes: Attempt, work: UnitWork, number: int, made: _Sorted) -> None:
         writer, unit = passes.writer, work.unit
         here: set[tuple[int, int]] = set()
         for part in work.parts:
@@ -145,15 +137,15 @@ class Crew:
                 place = frozenset({(part.group, position)})
                 nbytes = _bytes_of(passes, part, name)
                 if part.step is None:
-                    loose.add(number, place, nbytes)
+                    made.loose.add(number, place, nbytes)
                     continue
                 at = writer.number_of(key := sum_key(part.group, name))
                 if _stays(passes, at):
                     here |= place
                 else:
-                    chosen.setdefault(at, Selection()).add(number, place, nbytes, key)
+                    made.of(at).add(number, place, nbytes, key)
         if here:
-            left.units.append(replace(work, only=frozenset(here)))
+            made.here.units.append(replace(work, only=frozenset(here)))
 
     def _do(self, passes: Attempt, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
         """Have workers do tasks, and take in what they found."""

@@ -106,7 +106,6 @@ class Cutter(TensorSink):
         memory.data[start : start + len(view)] = view
 
     def container_of(self, key: str) -> Container:
-        """The layout of the file that a tensor is in."""
         return self.writer.container_of(key)
 
     def arrived(self, key: str, chunks: Iterable[int]) -> None:

@@ -67,15 +67,16 @@ class Draft:
 
     @cached_property
     def unit_of(self) -> dict[str, Unit]:
-        """The unit of every superposed tensor."""
         return {name: unit for unit in self.units for name in unit.names}
 
     @cached_property
     def entered(self) -> dict[Unit, list[int]]:
         """The groups whose superposition of a unit tasks enter, of the units that any does."""
-        made = {}
+        made, alike = {}, dict[int, tuple[Participant, set[int]]]()
+        for one in self.coming:  # fine-tunes of one base have the same tensors, as a rule
+            alike.setdefault(id(one.fit.superposed), (one, set()))[1].add(one.group)
         for unit in self.units:
-            groups = sorted({p.group for p in self.coming if p.meets(unit)})
+            groups = sorted(set().union(*(some for one, some in alike.values() if one.meets(unit))))
             if groups:
                 made[unit] = groups
         return made
@@ -161,7 +162,6 @@ class Draft:
         return [(group, unit) for group in self._live for unit in units]
 
     def sums(self, place: Place, bits: int) -> list[TensorInfo]:
-        """The tensors of one superposition."""
         group, unit = place
         tensors, share = self.base.tensors, self.share(group, unit.names[0])
         return [sum_tensor(group, tensors[name], bits, share) for name in unit.names]
@@ -178,7 +178,6 @@ class Draft:
         return [TensorInfo(key, "F64", shape) for key, shape in shapes.items()]
 
     def base_digests(self) -> TensorInfo:
-        """The digests of a base that lies outside."""
         size = DIGEST_BYTES * sum(map(chunk_count, self.base.tensors.values()))
         return TensorInfo(BASE_DIGESTS, "U8", (size,))
 

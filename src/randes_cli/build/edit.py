@@ -103,14 +103,12 @@ def _beside(tasks: Sequence[TaskInput], gone: Collection[str]) -> list[str]:
 
 
 def _not_replaced(bank: BankFile, name: str) -> str:
-    """What is said of a task that a replacement only adds."""
     near = nearest(name, [task.name for task in bank.manifest.tasks])
     meant = f" (nearest: {near})" if near else ""
     return f"{name}: no task of this name to replace{meant}, so it is added beside the others"
 
 
 def _nothing_to_replace(bank: BankFile, name: str) -> MissingError:
-    """The error of a replacement that would only add."""
     near = nearest(name, [task.name for task in bank.manifest.tasks])
     meant = f" (nearest: {near})" if near else ""
     return MissingError(

@@ -63,7 +63,6 @@ class Exact:
         return (rows - self.skip) * cols * ITEM_SIZE[self.tensor.dtype]
 
     def only_read(self) -> Exact:
-        """The same, but nothing is written."""
         return replace(self, key=None)
 
 
@@ -159,7 +158,8 @@ def exact_tensors(base: Source, participants: Sequence[Participant]) -> list[Exa
         for name in one.fit.exact:
             twin = base if base.tensors.get(name) == source.tensors[name] else None
             made.append(Exact(source, name, own_key(one.name, name), one.index, 0, twin, base))
-        for name, tensor in one.fit.superposed.items():
+        alike = one.fit.superposed is base.tensors
+        for name, tensor in () if alike else one.fit.superposed.items():
             rows = base.tensors[name].matrix[0]
             if tensor.matrix[0] > rows:
                 made.append(Exact(source, name, own_key(one.name, name), None, rows))

@@ -101,7 +101,8 @@ class _Run:
             self.steps["bits"] += np.uint64(address(held))
             if self._written:
                 opened.enter_context(self._written[0].written_by())
-            found = kernel.run_many(self._runs(), self.steps) if self.fits.any() else None
+            runner = kernel.runner if self.fits.any() else None
+            found = runner.run_many(self._runs(), self.steps) if runner else None
             if found is None:
                 return np.zeros(len(self.names), bool)
             for out in dict.fromkeys(self._written):
@@ -224,6 +225,5 @@ class _Run:
 
 
 def _digests(made: Array) -> list[bytes]:
-    """The digests of a column's steps."""
     whole = np.ascontiguousarray(made["digest"]).tobytes()
     return [whole[at : at + 16] for at in range(0, len(whole), 16)]

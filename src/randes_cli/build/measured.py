@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from randes_cli.build.looks import deltas_of
 from randes_cli.build.participants import Participant
 from randes_cli.build.stand_ins import fill_rows
 from randes_cli.build.steps import Steps
@@ -75,8 +76,8 @@ def sampled_lengths(
         found = [
             (place[name], who, delta)
             for name in unit.names
-            for who, participant in enumerate(participants)
-            if (delta := participant.delta(sample, name)) is not None and delta.any()
+            for who, delta in enumerate(deltas_of(sample, participants, name))
+            if delta is not None and delta.any()
         ]
         peak = int(
             max((float(np.abs(delta).max()) for *_, delta in found), default=0.0) / 2.0**exponent

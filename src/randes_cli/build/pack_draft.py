@@ -29,7 +29,6 @@ class PackRecipe:
 
     @contextmanager
     def opened(self) -> Iterator[Draft]:
-        """Open the inputs."""
         with ExitStack() as stack:
             inputs = open_inputs(
                 stack, self.base, self.tasks, self.options, keep_going=False, fetch=True

@@ -18,9 +18,8 @@ from randes_cli.core.quality import Kept, mean_kept, noise_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.shared import whole_of
-from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, PackReport, TaskSummary
-from randes_cli.specs import BaseStorage, Transform
+from randes_cli.specs import BaseStorage, Transform, table_bytes
 from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
@@ -42,12 +41,13 @@ def pack_report(
     inputs: Inputs, build: Build, built: Built, seal_bits: int | None, *, dry_run: bool
 ) -> PackReport:
     """The report of a bank that was built, or (a dry run) that would be."""
-    base_bytes = tensor_bytes(whole_of(inputs.base.source).tensors.values())
+    base_bytes = table_bytes(whole_of(inputs.base.source).tensors)
     manifest, start = built.manifest, build.draft.start
-    if seal_bits is not None:
-        manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
     known = built.statistics.known
-    manifest, lengths = with_defaults(manifest, known), bank_lengths(manifest, known)
+    if seal_bits is not None:
+        sealed = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
+        manifest = with_defaults(sealed, known)
+    lengths = bank_lengths(manifest, known)
     base = None if build.supposed or reads_far() else build.draft.base
     beside = lengths_beside(manifest, built.statistics, base)
     unsure = sampled(build) if dry_run else ""
@@ -61,16 +61,14 @@ def pack_report(
     choices = _alternatives(build, built, sealed_size, lengths, bits, cosine) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
-    read = build.read_bytes + (
-        tensor_bytes(inputs.base.source.tensors.values()) if build.base else 0
-    )
+    read = build.read_bytes + (table_bytes(inputs.base.source.tensors) if build.base else 0)
     return PackReport(
         bank=str(build.path),
         dry_run=dry_run,
         bank_bytes=size,
         base_bytes=base_bytes,
         separate_bytes=sum(
-            tensor_bytes(whole_of(one.source).tensors.values()) for one in inputs.participants
+            table_bytes(whole_of(one.source).tensors) for one in inputs.participants
         ),
         read_bytes=read,
         buffer_bytes=build.workers.buffer_bytes + (build.waiting_bytes if sealing else 0),

@@ -115,7 +115,6 @@ class PieceSink(ShardSink):
 
     @property
     def size(self) -> int:
-        """Bytes of its file."""
         return self.place.stop - self.place.start
 
     def found(self) -> dict[str, bytes]:
@@ -171,7 +170,6 @@ class Pieces:
             self.container.set_digests(key, values, piece.span.first)
 
     def assembly(self) -> Assembly:
-        """What puts them together."""
         return Assembly(self.tensors, self.closed, self.files, self.container.digests)
 
 

@@ -40,9 +40,10 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
         for one, there in zip(coming, lengths.changed.T, strict=True)
     ]
     statistics = _statistics(build, lengths, seal_bits)
-    manifest = replace(build.with_records(added), cells=statistics.cells)
-    manifest = with_defaults(manifest, statistics.known)
     old = build.draft.old
+    cells = statistics.cells if old is not None else tuple(build.cells)
+    manifest = replace(build.with_records(added), cells=cells)
+    manifest = with_defaults(manifest, statistics.known)
     if old is not None:
         size = edited_size(build.draft, old, build.steps, manifest, statistics)
         return Built(size, manifest, statistics)

@@ -17,9 +17,8 @@ from randes_cli.files.location import Place, RemotePath, as_place
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import content_fingerprint, ties_of, whole_of
 from randes_cli.limits import CONTROL, LONGEST_NAME
-from randes_cli.plan import tensor_bytes
 from randes_cli.reports import TaskSummary
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import TensorInfo, table_bytes
 
 #: In place of the fingerprint of what has not been read.
 NO_FINGERPRINT = "0" * 32
@@ -97,7 +96,7 @@ def _record(
         and (name in fit.superposed or base[name].shape == tensor.shape)
     }
     own = {n: tensors[n] for n in fit.exact if n not in same}
-    shared = {n: t for n, t in tensors.items() if n not in own}
+    shared = {n: t for n, t in tensors.items() if n not in own} if tensors is not base else {}
     lent = tensors.keys() - whole_of(participant.source).tensors.keys()
     dtype = None
     if any(tensor.dtype != base[name].dtype for name, tensor in shared.items()):
@@ -130,7 +129,7 @@ def task_summary(participant: Participant, found: TaskSummary) -> TaskSummary:
     """A task as `pack` reports it: what its bank says of it, and what was read."""
     return replace(
         found,
-        read_bytes=tensor_bytes(participant.source.tensors.values()),
+        read_bytes=table_bytes(participant.source.tensors),
         side_files=len(participant.opened.beside.side_files),
         left_out=dict(participant.opened.beside.left_out),
         notes=participant.opened.notes,

@@ -168,7 +168,6 @@ def _same_sample(stored: F64, found: F64, task: int, deltas: Deltas) -> bool:
 
 
 def _share_all(found: F64, exact: Sequence[bool], tasks: Sequence[Deltas], draft: Draft) -> None:
-    """`_share_out` in every group."""
     forgotten = draft.old.manifest.forgotten if draft.old else ()
     old = len(tasks)
     for group in range(draft.start.groups if old else 0):

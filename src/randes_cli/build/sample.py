@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from randes_cli.build.looks import deltas_of
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.build.small import (
     Spot,
@@ -83,14 +84,12 @@ class _Sums:
         self.squares, self.counts, self.peak = [0.0] * tasks, [0] * tasks, 0.0
 
     def add(self, squares: Sequence[float], counts: Sequence[int], peak: float) -> None:
-        """One more layer."""
         self.peak = max(self.peak, peak)
         for task, (square, count) in enumerate(zip(squares, counts, strict=True)):
             self.squares[task] += square
             self.counts[task] += count
 
     def spread(self) -> Spread:
-        """Of all of them."""
         pairs = zip(self.squares, self.counts, strict=True)
         means = [total / count if count else 0.0 for total, count in pairs]
         return Spread(sqrt(max(means, default=0.0)), self.peak)
@@ -102,8 +101,7 @@ def _spreads(base: Source | None, participants: Sequence[Participant], unit: Uni
     squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(unit.layers)
     sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
     for position, name in enumerate(unit.names):
-        for task, participant in enumerate(participants):
-            delta = participant.delta(sample, name)
+        for task, delta in enumerate(deltas_of(sample, participants, name)):
             if delta is None or not delta.size:
                 continue
             peak = max(float(delta.max()), -float(delta.min()))
@@ -138,16 +136,17 @@ def gram(
     for position, name in enumerate(unit.names):
         here, there = np.zeros((2, tasks, sample.elements))
         scales = np.zeros((2, tasks))
-        for who, participant in enumerate(participants):
-            moved = unit.names[orders[who][position]]
-            delta = participant.delta(sample, name)
+        for who, delta in enumerate(deltas_of(sample, participants, name)):
+            participant, moved = participants[who], unit.names[orders[who][position]]
             if delta is not None:
                 scales[0, who] = on_grid(delta[None], there_is, here[who, None])[0]
                 if who >= first:
                     tails[:, position, who] = means(here[who, None], scales[:1, who])[:, 0]
-            delta = delta if moved == name else participant.delta(sample, moved)
-            if delta is not None:
-                scales[1, who] = on_grid(delta[None], there_is, there[who, None])[0]
+            if moved == name:
+                there[who], scales[1, who] = here[who], scales[0, who]
+            elif (other := next(deltas_of(sample, [participant], moved))) is not None:
+                scales[1, who] = on_grid(other[None], there_is, there[who, None])[0]
+            if scales[1, who]:
                 there[who] *= signs_on(unit, unit.flips(participant.seed, position), sample.runs)
         plain[position] = products(here[None], scales[:1], first)[0]
         met[position] = products(there[None], scales[1:], first)[0]
@@ -155,7 +154,6 @@ def gram(
 
 
 def signs_on(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
-    """The signs of all runs of a sample together."""
     windows = (unit.window(flips, rect, 1.0) for rect in runs)
     return np.concatenate([window.values().reshape(-1) for window in windows])
 

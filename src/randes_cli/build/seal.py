@@ -37,9 +37,9 @@ from randes_cli.files.seal_record import SealRecord
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
-from randes_cli.plan import sealable, tensor_bytes
+from randes_cli.plan import sealable
 from randes_cli.reports import SealReport
-from randes_cli.specs import RunOptions, TensorInfo, check_shard_size
+from randes_cli.specs import RunOptions, TensorInfo, check_shard_size, table_bytes
 from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
@@ -139,7 +139,7 @@ def fit_bits(bank: StrPath, limit: str | None) -> int:
     Raises UsageError where none is.
     """
     with open_bank(as_source(bank)) as file:
-        base = tensor_bytes(file.manifest.base.tensors.values())
+        base = table_bytes(file.manifest.base.tensors)
     most = parse_limit(limit or "", base)
     for bits in sorted(SEAL_BITS, reverse=True):
         size = seal(bank, bank, bits, dry_run=True).bytes_after

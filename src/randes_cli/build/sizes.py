@@ -27,7 +27,8 @@ from randes_cli.files.manifest import Manifest, encode
 from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo
-from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.coefficients import alone_in, with_defaults
+from randes_cli.stats.frontier import MOST_ROWS
 from randes_cli.stats.stored import Statistics
 
 #: Tensors that every bank of a draft has: the base's, what is kept exactly, what is written last,
@@ -68,7 +69,7 @@ class Sizes:
         return units[self._unit]
 
     def _fixed_parts(self) -> _Fixed:
-        draft, cells = self.draft, self.statistics.cells
+        draft, cells = self.draft, self.manifest.cells
         exact = [one.kept for one in draft.exact if one.twin is None]
         exact += [one.kept for one in draft.exact if one.twin is not None]
         outside = draft.start.base.storage is BaseStorage.reference
@@ -82,8 +83,14 @@ class Sizes:
 
     def here(self, steps: Steps, seal_bits: int | None) -> int:
         """Bytes of the bank as it is packed, to the byte if samples showed what has changed."""
-        grids = steps.grids(self.draft.units, steps.bits, steps.capacity)
-        return self._size(self.draft, grids, self.manifest, seal_bits)
+        grids, manifest = (
+            steps.grids(self.draft.units, steps.bits, steps.capacity),
+            self.manifest,
+        )
+        if seal_bits is not None:
+            sealed = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
+            manifest = with_defaults(sealed, self.statistics.known)
+        return self._size(self.draft, grids, manifest, seal_bits)
 
     def of(self, steps: Steps, one: Alternative) -> int:
         """Bytes of the bank that the same tasks make with other bits, groups and shares."""
@@ -106,8 +113,21 @@ class Sizes:
             estimated=self.manifest.estimated,
             base=replace(start.base, fingerprint=NO_FINGERPRINT),
         )
-        made = with_defaults(made, self.statistics.known)
-        return self._size(other, grids, made, seal_bits)
+        if seal_bits is not None:
+            made = made.with_sealed(as_sealed_to(made, seal_bits))
+        return self._size(other, grids, self._with_lambdas(made), seal_bits)
+
+    def _with_lambdas(self, manifest: Manifest) -> Manifest:
+        """With the default λ of every task; of very many tensors that of the bank as it is.
+
+        They are digits in a text, and a prediction of 90,000 tensors takes seconds.
+        """
+        if self._superposable <= MOST_ROWS:
+            return with_defaults(manifest, self.statistics.known)
+        groups = [task.group for task in manifest.tasks]
+        alone = alone_in(groups, manifest.forgotten, manifest.sealed)
+        tasks = (replace(t, default=1.0) if t.group in alone else t for t in manifest.tasks)
+        return replace(manifest, tasks=tuple(tasks))
 
     def _size(self, draft: Draft, grids: Grids, manifest: Manifest, seal_bits: int | None) -> int:
         first, exact, last, candidates = self._fixed
@@ -121,8 +141,6 @@ class Sizes:
             room = [first, last, *every, candidates, closing]
             held = sum(bool(m.any()) for _, m in entered)
         else:
-            sealed = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
-            manifest = with_defaults(sealed, self.statistics.known)
             made = self._sealed(draft, [(g, m & ready) for g, m in entered], wide, seal_bits)
             room = [*made, closing]
             held = sum(bool((m & ready).any()) for _, m in entered)

@@ -154,7 +154,6 @@ def _alike(spots: Sequence[Spot]) -> Iterator[tuple[list[int], Unit]]:
 
 
 def _moved(spots: Sequence[Spot], one: Deltas) -> list[str]:
-    """The tensors of a participant that lie at these places."""
     orders: dict[Unit, list[int]] = {}
     made = []
     for unit, position in spots:
@@ -182,7 +181,8 @@ def on_grid(delta: F32, there: Bools, out: F64) -> F64:
     """Write deltas in units of grids of their own, rounded to integers; return the units."""
     peaks = np.abs(delta).max(axis=1, initial=0).astype(np.float64)
     exponents = np.frexp(peaks)[1] - GRID_BITS
-    np.rint(np.ldexp(delta, -exponents[:, None], dtype=np.float64), out=out)
+    np.multiply(delta, np.ldexp(1.0, -exponents)[:, None], out=out, dtype=np.float64)
+    np.rint(out, out=out)
     made: F64 = np.ldexp(1.0, exponents) * there
     return made
 

@@ -7,11 +7,13 @@ deltas to sample, and 20 of 90,000 tensors have 1.8 million.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from randes_cli.build.participants import Participant
 from randes_cli.core.arrays import F64
 from randes_cli.core.shuffle import layer_type
 from randes_cli.plan import STEP_SAMPLE, Unit
+from randes_cli.stats.stored import Cells
 
 #: Elements of all deltas that a dry run samples, about; of one kind never fewer than so many units.
 _MOST, _LEAST = 2**29, 3
@@ -44,11 +46,25 @@ def stand_ins(units: Sequence[Unit], tasks: Sequence[Participant]) -> dict[Unit,
 
 
 def followers(stands: Mapping[Unit, Unit]) -> dict[Unit, list[Unit]]:
-    """The units that each one stands for."""
     made: dict[Unit, list[Unit]] = {}
     for unit, other in stands.items():
         made.setdefault(other, []).append(unit)
     return made
+
+
+def joined_cells(cells: Cells, stands: Mapping[Unit, Unit]) -> Cells:
+    """Cells of single tensors, those of what is not sampled joined to their stand-ins'.
+
+    What is predicted is the same, for such a cell is the stand-in's Gram matrix several times.
+    """
+    if any(len(names) > 1 for _, names in cells):
+        return cells
+    pairs = (zip(unit.names, other.names, strict=True) for unit, other in stands.items())
+    first = dict(chain.from_iterable(pairs))
+    made: dict[str, list[str]] = {}
+    for _, (name,) in cells:
+        made.setdefault(first.get(name, name), []).append(name)
+    return [(name, tuple(names)) for name, names in made.items()]
 
 
 def fill_rows(values: F64, place: Mapping[str, int], stands: Mapping[Unit, Unit]) -> None:
@@ -64,7 +80,6 @@ def fill_rows(values: F64, place: Mapping[str, int], stands: Mapping[Unit, Unit]
 
 
 def stand_in_note(stands: Mapping[Unit, Unit], units: Sequence[Unit]) -> list[str]:
-    """What a dry run says of it."""
     if not stands:
         return []
     names = sum(unit.layers for unit in units)

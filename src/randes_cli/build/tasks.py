@@ -240,7 +240,6 @@ def _bank_origin(bank: BankFile) -> Origin:
 
 
 def _configs(files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
-    """The base's configurations by component."""
     made: dict[str, Mapping[str, Any]] = {}
     for name, side_file in files.items():
         component, _, file = name.rpartition("/")

@@ -89,7 +89,6 @@ class Bench:
         self.workers, self.progress, self.watch = workers, progress, watch
 
     def do(self, work: Work, phase: str, *, write_base: bool = False) -> None:
-        """Do it, with all threads."""
         waiting = nothing_waits if self.watch is None else self.watch.waiting
         files = Files(self.base, self.old, self.sink, self.tally, write_base, waiting)
         shared = list(_shared(work.units))

@@ -189,7 +189,6 @@ class Runner:
 
 
 def _fits(chunk: Chunk, step: Step) -> bool:
-    """Whether run.c knows a step's numbers."""
     sums = step.kind in (Kind.BEGIN, Kind.STORE)
     return chunk.count > 0 and (sums or step.dtype in DTYPES)
 

@@ -31,11 +31,12 @@ def library() -> ctypes.CDLL | None:
     made.randes_digest.restype = None
     made.randes_run.argtypes = [pointer, pointer, pointer]
     made.randes_back.argtypes = [pointer, pointer]
+    made.randes_deltas.argtypes = [pointer, pointer, pointer, ctypes.c_int64, pointer]
     made.randes_squares.argtypes = [pointer, pointer, pointer]
     made.randes_read.argtypes = [pointer, pointer, pointer]
     made.randes_cut.argtypes = [pointer, pointer, pointer, pointer]
     made.randes_widen.argtypes = [pointer, number, pointer, size]
-    for function in (made.randes_store, made.randes_retrieve, made.randes_run, made.randes_back):
-        function.restype = ctypes.c_int64
+    for name in ("store", "retrieve", "run", "back", "deltas"):
+        getattr(made, f"randes_{name}").restype = ctypes.c_int64
     made.randes_widen.restype = None
     return made

@@ -11,7 +11,7 @@ rounding noise beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +19,8 @@ import numpy as np
 from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.cut import Cut
 
+#: Numbers of Gram matrices that are looked at together.
+_ROOM = 2**18
 #: What is left of an energy when it counts as none.
 _CANCELLED = 1e-12
 #: The largest relative error that is told: of a delta whose very length is below every grid.
@@ -140,20 +142,8 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What `Moments` adds up, by tensor and task; zero where a task changed nothing."""
-
-    own: F64
-    kept: F64
-    dot: F64
-    length: F64
-    changed: Bools
-
-    @property
-    def cosine(self) -> F64:
-        """cos(Δ_i, Δ̂_i) by tensor and task; 1 where a task changed nothing."""
-        one = Moments(self.own, self.kept, self.dot, self.length, self.changed)
-        return one.cosine
+class Prediction(Moments):
+    """The same by tensor and task, tensors × T; zero where a task changed nothing."""
 
     def at(self, coefficients: Sequence[float]) -> Prediction:
         """What comes back with these λ, one a task: no delta at all where that is 0."""
@@ -205,21 +195,35 @@ def _crossed(lengths: Lengths, grams: Grams, members: I64) -> tuple[F64, F64]:
     norms, kept = np.sqrt(whole), lengths.placed(lengths.kept, members)
     weights = np.divide(kept, norms, out=np.zeros_like(kept), where=norms > 0)
     dots = np.zeros_like(norms)
-    for cell in np.flatnonzero(np.bincount(grams.cell_of[grams.cell_of >= 0])).tolist():
-        rows = grams.cell_of == cell
-        cosines = _pair_cosines(grams.met[cell], members, norms[rows])
+    for cells, rows in _by_cell(grams.cell_of, _ROOM // max(1, len(members)) ** 2):
+        cosines = _pair_cosines(grams.met[cells], members, norms[rows])
         dots[rows] = weights[rows] @ cosines
     return norms * dots, (weights * dots).sum(axis=1)
 
 
+def _by_cell(cell_of: I64, most: int) -> Iterator[tuple[I64, I64]]:
+    """Cells, and the tensors of each: cells × tensors. Of cells of one tensor `most` together."""
+    order = np.argsort(cell_of, kind="stable")
+    order = order[cell_of[order] >= 0]
+    cells, first, counts = np.unique(cell_of[order], return_index=True, return_counts=True)
+    alone = np.flatnonzero(counts == 1)
+    for start in range(0, len(alone), max(1, most)):
+        at = alone[start : start + max(1, most)]
+        yield cells[at], order[first[at], None]
+    for at in np.flatnonzero(counts > 1).tolist():
+        yield cells[at : at + 1], order[None, first[at] : first[at] + counts[at]]
+
+
 def _pair_cosines(met: F64, members: I64, norms: F64) -> F64:
-    """cos(O_i Δ_i, O_j Δ_j) of the pairs of different tasks of a cell; `norms` are tensors × T."""
-    everyone = len(members) == len(met)
-    made = met.copy() if everyone else met[np.ix_(members, members)]
-    most = norms.T @ norms
+    """cos(O_i Δ_i, O_j Δ_j) of the pairs of different tasks, cells × T × T.
+
+    `met` are their Gram matrices, `norms` cells × tensors × T.
+    """
+    made = np.ascontiguousarray(met[:, members[:, None], members])
+    most = norms.transpose(0, 2, 1) @ norms
     np.divide(made, most, out=made, where=most > 0)
     made[most <= 0] = 0.0
-    np.fill_diagonal(made, 0.0)
+    made[:, np.arange(len(members)), np.arange(len(members))] = 0.0
     return np.clip(made, -1.0, 1.0, out=made)
 
 

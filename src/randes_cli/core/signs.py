@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,15 @@ def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> byt
 def sign_vector(bits: bytes, start: int, count: int) -> F32:
     """±1 for `count` bits from bit `start` on; 1 means −1."""
     packed = np.frombuffer(bits, np.uint8)[start // 8 : (start + count + 7) // 8]
-    flips = np.unpackbits(packed, bitorder="little")[start % 8 : start % 8 + count]
+    made: F32 = _eights()[packed].reshape(-1)[start % 8 : start % 8 + count]
+    return made
+
+
+@cache
+def _eights() -> F32:
+    """The signs of the eight bits of every byte."""
+    every = np.arange(256, dtype=np.uint8)[:, None]
+    flips = np.unpackbits(every, axis=1, bitorder="little")
     made: F32 = np.where(flips, np.float32(-1), np.float32(1))
     return made
 

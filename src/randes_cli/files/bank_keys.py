@@ -90,5 +90,4 @@ def file_key(content: str) -> str:
 
 
 def sum_dtype(bits: int) -> str:
-    """The dtype of a superposition."""
     return "I16" if bits == 16 else "I8"

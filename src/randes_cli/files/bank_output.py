@@ -132,7 +132,6 @@ def shard_maker(path: Place) -> Iterator[ShardFolder]:
 
 @contextlib.contextmanager
 def _shards(path: Place, progress: Progress) -> Iterator[ShardFolder]:
-    """Where shards are made."""
     if not isinstance(path, RemotePath):
         yield ShardFolder(path)
         return

@@ -77,7 +77,6 @@ class BankWriter(TensorSink):
     # Laying out
 
     def place(self, tensor: TensorInfo) -> None:
-        """Give a tensor the next place."""
         if self.out.most is not None:
             self._make_room(tensor, self.out.most)
         self._files[-1].container.place(tensor)
@@ -145,13 +144,11 @@ class BankWriter(TensorSink):
         return self._files[self._of[key]].reused is not None
 
     def container_of(self, key: str) -> Container:
-        """The layout of the file that a tensor is in."""
         return self._files[self._of[key]].container
 
     # What workers elsewhere make
 
     def number_of(self, key: str) -> int:
-        """The number of the file that a tensor is in."""
         return self._of[key]
 
     def is_here(self, number: int) -> bool:

@@ -48,7 +48,6 @@ class Container:
             self._digests += bytes(DIGEST_BYTES * chunk_count(tensor))
 
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
-        """Record the digest of one chunk."""
         at = self._first[key] + DIGEST_BYTES * chunk
         self._digests[at : at + DIGEST_BYTES] = value
 
@@ -71,7 +70,6 @@ class Container:
 
     @property
     def digests(self) -> bytes:
-        """The digests of all chunks so far."""
         return bytes(self._digests)
 
     @digests.setter

@@ -97,7 +97,6 @@ def _asked(manifest: Manifest) -> str | None:
 
 
 def _options(manifest: Manifest, *, full: bool) -> dict[str, Any]:
-    """What differs from the defaults."""
     transform, default = manifest.transform, PackOptions()
     preset = Transform.from_preset(transform.preset or "two-sided")
     made: dict[str, Any] = {

@@ -21,8 +21,8 @@ from randes_cli.files.record_fields import (
     read_left_out,
     read_tensors,
     read_ties,
+    seed_limit,
 )
-from randes_cli.files.transform_record import seed_limit
 from randes_cli.limits import MOST_COEFFICIENT
 from randes_cli.specs import FLOAT_DTYPES, BaseStorage, TensorInfo, Tensors, check_task_name
 
@@ -49,7 +49,6 @@ class BaseRecord:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Its object in a manifest."""
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -150,7 +149,6 @@ class TaskRecord:
         return TensorInfo(base.name, dtype, self.shapes.get(base.name, base.shape))
 
     def to_json(self) -> dict[str, Any]:
-        """Its object in a manifest."""
         made: dict[str, Any] = {
             "name": self.name,
             "index": self.index,

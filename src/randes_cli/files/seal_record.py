@@ -22,7 +22,6 @@ class SealRecord:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Its object in a manifest."""
         return {"bits": self.bits, "layout": self.layout, **self.extra}
 
     @classmethod

@@ -8,6 +8,7 @@ bit-equal. Tensors that are one number all over are equal by chance, and are lef
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 
 import numpy as np
 import xxhash
@@ -16,7 +17,7 @@ from randes_cli.core.arrays import U64, Raw
 from randes_cli.files.digests import fingerprint, hasher
 from randes_cli.files.guard import reads_far
 from randes_cli.files.reading import read_rows
-from randes_cli.files.source import Renamed, Source, place_of
+from randes_cli.files.source import Renamed, Source, places_of
 from randes_cli.files.system import piece_at
 from randes_cli.files.weight_file import read_error
 from randes_cli.specs import ITEM_SIZE, TensorInfo, Tensors, once
@@ -28,6 +29,7 @@ _LOOK = 256
 _READ = 2**22
 #: Bytes of tensors of which neighbours are looked at together, and how many of them.
 _SMALL, _TOGETHER = 2**14, 2**12
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 #: Tasks that give a copy a value of its own for it to be superposed: for one alone an exact
 #: tensor takes less than another copy in the base and a superposition.
@@ -77,17 +79,16 @@ def _look_alike(names: Sequence[str], looks: U64) -> Iterator[list[str]]:
 def _middles(source: Source, names: Sequence[str]) -> U64:
     """A number of the bytes in the middle of each of these tensors, which are of one kind."""
     tensor = source.tensors[names[0]]
-    if reads_far() or tensor.nbytes > _SMALL:
-        found = at_once(lambda name: _middle(source, name), names, far=reads_far())
-        return np.fromiter(map(xxhash.xxh3_64_intdigest, found), np.uint64, len(names))
     size = ITEM_SIZE[tensor.dtype]
     count = min(tensor.elements, _LOOK // size)
-    start = (tensor.elements - count) // 2 * size
+    start, nbytes = (tensor.elements - count) // 2 * size, count * size
+    if reads_far() or tensor.nbytes > _SMALL:
+        numbers = map(xxhash.xxh3_64_intdigest, _pieces(source, names, start, nbytes))
+        return np.fromiter(numbers, np.uint64, len(names))
     made = np.empty(len(names), np.uint64)
     for first in range(0, len(names), _TOGETHER):
         some = names[first : first + _TOGETHER]
-        rows = read_rows(source, some, count * size, start)
-        made[first : first + len(some)] = _sums(rows)
+        made[first : first + len(some)] = _sums(read_rows(source, some, nbytes, start))
     return made
 
 
@@ -95,27 +96,29 @@ def _sums(rows: Raw) -> U64:
     """A number of each row's bytes: rows with other bytes rarely have the same."""
     words = np.zeros((len(rows), -(-rows.shape[1] // 8)), np.uint64)
     words.view(np.uint8)[:, : rows.shape[1]] = rows
-    factors = np.random.default_rng(0).integers(1, 2**63, words.shape[1], np.uint64)
-    made: U64 = (words * (2 * factors + 1)).sum(axis=1, dtype=np.uint64)
+    factors = _ODD * (2 * np.arange(words.shape[1], dtype=np.uint64) + 1)
+    made: U64 = (words * factors).sum(axis=1, dtype=np.uint64)
     return made
 
 
-def _middle(source: Source, name: str) -> bytes:
-    tensor = source.tensors[name]
-    size = ITEM_SIZE[tensor.dtype]
-    count = min(tensor.elements, _LOOK // size)
-    place = place_of(source, name)
-    if place is not None:
-        start = place[1] + (tensor.elements - count) // 2 * size
-        try:
-            found = piece_at(place[0], count * size, start)
-        except OSError as error:
-            raise read_error(error, source.source) from error
-        if len(found) == count * size:
-            return found
-    raw = np.empty(count * size, np.uint8)
-    source.read(name, (tensor.elements - count) // 2 * size, raw)
-    return raw.tobytes()
+def _pieces(source: Source, names: Sequence[str], start: int, nbytes: int) -> Iterable[bytes]:
+    """`nbytes` bytes of each of these tensors from `start` of its data."""
+
+    def read(name: str) -> bytes:
+        raw = np.empty(nbytes, np.uint8)
+        source.read(name, start, raw)
+        return raw.tobytes()
+
+    files, places = places_of(source, names).T
+    if reads_far() or bool((files < 0).any()):
+        yield from at_once(read, names, far=reads_far())
+        return
+    found = map(piece_at, files.tolist(), repeat(nbytes), (places + start).tolist())
+    try:
+        for name, piece in zip(names, found, strict=True):
+            yield piece if len(piece) == nbytes else read(name)
+    except OSError as error:
+        raise read_error(error, source.source) from error
 
 
 def _digest(source: Source, name: str) -> bytes | None:

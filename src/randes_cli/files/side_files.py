@@ -67,7 +67,6 @@ class SideFile:
         return data
 
     def with_data(self, data: bytes) -> SideFile:
-        """The same file with another content."""
         return SideFile(self.path, content_digest(data), len(data), data)
 
 
@@ -198,7 +197,6 @@ class _Collecting:
         return kind or self._too_much(name, path)
 
     def _too_much(self, name: str, path: Path) -> str | None:
-        """Whether a file passes a limit."""
         size = self._size(name, path)
         most = MOST_BYTES if is_known_data(name) else MOST_UNKNOWN
         if size > most:

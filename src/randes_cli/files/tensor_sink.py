@@ -82,7 +82,6 @@ class ShardSink(TensorSink):
 
     @property
     def size(self) -> int:
-        """Bytes of its file."""
         return self.lead + self.container.size
 
     def begin(self) -> None:
@@ -94,7 +93,6 @@ class ShardSink(TensorSink):
 
     @property
     def new(self) -> NewShard:
-        """Its file."""
         if self._new is None:
             raise AssertionError("a shard that was not begun")
         return self._new
@@ -111,7 +109,6 @@ class ShardSink(TensorSink):
         """Nobody waits for them: the shard is finished when its worker has done."""
 
     def container_of(self, key: str) -> Container:
-        """Its own."""
         return self.container
 
     @contextlib.contextmanager
@@ -122,7 +119,6 @@ class ShardSink(TensorSink):
 
     @contextlib.contextmanager
     def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
-        """`file_of` of several tensors."""
         with self.new.opened() as out:
             yield [(out, self.lead + self.container.starts[key]) for key in keys]
 

@@ -92,7 +92,6 @@ def _finite(number: str | float) -> float:
 
 
 def _last_object(text: str) -> object:
-    """The JSON object that a text ends with, or None."""
     lines = text.rstrip().splitlines()
     for start in range(len(lines) - 1, -1, -1):
         if lines[start].lstrip().startswith("{"):

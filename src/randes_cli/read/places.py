@@ -75,7 +75,6 @@ class Destination:
     notes: tuple[str, ...] = ()
 
     def moved(self, move: Callable[[Path], Path]) -> Destination:
-        """The same place in another folder."""
         return Destination(
             move(self.path),
             {name: move(path) for name, path in self.weights.items()},
@@ -159,7 +158,6 @@ def write_side_files(
 
 
 def _side_file(bank: BankFile, content: str) -> bytes:
-    """A side file's bytes. Raises BankDamaged."""
     data = bank.read_whole(file_key(content)).tobytes()
     if content_digest(data) != content:
         raise BankDamaged(f"{bank.path}: tensor {file_key(content)!r} is damaged")

@@ -190,7 +190,6 @@ class Retrieval(TaskTensors):
         return self._chunk(self.base.read, name, dtype, base_key(name), piece.chunk)
 
     def _check_base(self, found: bytes | None, piece: Piece) -> None:
-        """Compare a chunk's digest, where one was made."""
         name = piece.tensor.name
         if self.base is None or found is None:
             return
@@ -203,7 +202,6 @@ class Retrieval(TaskTensors):
         self._check(found, recorded, base_key(name), piece.chunk)
 
     def _check_chunk(self, found: bytes | None, piece: Piece, key: str) -> None:
-        """Likewise for a chunk of the bank."""
         if found is not None:
             self._check(found, self.bank.digest(key, piece.chunk), key, piece.chunk)
 

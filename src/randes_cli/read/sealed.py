@@ -93,7 +93,6 @@ class StepsReader:
         return units
 
     def scales(self, tensor: TensorInfo) -> tuple[F32, F32]:
-        """The scales of its rows and of its columns."""
         found = self._scales.get(tensor.name)
         if found is None:
             key = scale_key(self._group, tensor.name)

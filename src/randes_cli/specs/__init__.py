@@ -24,6 +24,8 @@ from randes_cli.specs.tensors import Table as Table
 from randes_cli.specs.tensors import TensorInfo as TensorInfo
 from randes_cli.specs.tensors import Tensors as Tensors
 from randes_cli.specs.tensors import once as once
+from randes_cli.specs.tensors import per_kind as per_kind
+from randes_cli.specs.tensors import table_bytes as table_bytes
 from randes_cli.specs.transform import PRESETS as PRESETS
 from randes_cli.specs.transform import SHARES as SHARES
 from randes_cli.specs.transform import BaseStorage as BaseStorage

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 FORMAT_NAME = "randes"
@@ -101,3 +102,24 @@ class Table(dict[str, TensorInfo]):
 def once(find: Callable[[Tensors], T], tensors: Tensors) -> T:
     """What a function finds out about tensors; of a table it is asked once."""
     return tensors.once(find) if isinstance(tensors, Table) else find(tensors)
+
+
+def per_kind(find: Callable[[TensorInfo], T], tensors: Iterable[TensorInfo]) -> list[T]:
+    """What dtype and shape alone tell of every tensor: it is found once for each kind."""
+    known: dict[tuple[str, tuple[int, ...]], T] = {}
+    made = []
+    for tensor in tensors:
+        kind = tensor[1:]
+        if kind not in known:
+            known[kind] = find(tensor)
+        made.append(known[kind])
+    return made
+
+
+def table_bytes(tensors: Tensors) -> int:
+    """Bytes that the data of tensors by name take together."""
+    return once(_table_bytes, tensors)
+
+
+def _table_bytes(tensors: Tensors) -> int:
+    return sum(per_kind(attrgetter("nbytes"), tensors.values()))

@@ -79,7 +79,6 @@ class Breakdown:
         return self._found.over(rows), grams
 
     def whole(self) -> Moments:
-        """Of every task over all its tensors."""
         return self._found.over()
 
     def row(self, name: str) -> GroupRow:

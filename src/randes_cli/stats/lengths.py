@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from itertools import compress
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import FORGOTTEN, NORMS, ROUNDED, TAILS, cut_key
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import plan_units, seal_matrix, sealable, share_of, superposable
-from randes_cli.specs import FLOAT_DTYPES, Shuffle, TensorInfo, Transform
+from randes_cli.specs import Shuffle, TensorInfo, Transform, per_kind
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ class Known:
         )
 
     def of(self, columns: Sequence[int]) -> Known:
-        """Of some tasks alone."""
         return replace(
             self,
             norms=np.ascontiguousarray(self.norms[:, columns]),
@@ -61,21 +60,29 @@ class Known:
 
 def norm_rows(base: Iterable[TensorInfo]) -> list[str]:
     """The tensors that the rows of ``stats/norms`` stand for."""
-    return [t.name for t in base if t.dtype in FLOAT_DTYPES and prod(t.shape) > 1]
+    base = list(base)
+    return [*compress((t.name for t in base), per_kind(superposable, base))]
 
 
 def cut_sides(base: Iterable[TensorInfo]) -> F64:
     """The shorter side of each superposable tensor that sealing cuts, 0 where it stays live."""
-    tensors = [tensor for tensor in base if superposable(tensor)]
-    sides = [min(seal_matrix(tensor)) if sealable(tensor) else 0 for tensor in tensors]
-    return np.array(sides, np.float64)
+    sides = per_kind(_cut_side, base)
+    return np.array([side for side in sides if side is not None], np.float64)
+
+
+def _cut_side(tensor: TensorInfo) -> int | None:
+    if not superposable(tensor):
+        return None
+    return min(seal_matrix(tensor)) if sealable(tensor) else 0
 
 
 def shared_rows(base: Iterable[TensorInfo], every: int) -> F64:
     """The m of each superposable tensor in a group that stores one element in `every`."""
-    tensors = [tensor for tensor in base if superposable(tensor)]
-    found = {tensor.shape: share_of(tensor, 0, {0: every}).every for tensor in tensors}
-    return np.array([found[tensor.shape] for tensor in tensors], np.float64)
+
+    def found(tensor: TensorInfo) -> int:
+        return share_of(tensor, 0, {0: every}).every if superposable(tensor) else 0
+
+    return np.array([one for one in per_kind(found, base) if one], np.float64)
 
 
 def supposed_cuts(
@@ -103,7 +110,6 @@ def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
 
 
 def sealed_bits(manifest: Manifest) -> dict[int, int]:
-    """Bits of the sealed groups."""
     return {group: seal.bits for group, seal in manifest.sealed.items()}
 
 

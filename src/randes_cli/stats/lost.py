@@ -38,7 +38,6 @@ def lost_tensors(found: Prediction, lengths: Lengths) -> Bools:
 
 
 def lost_tasks(found: Prediction, lengths: Lengths) -> Bools:
-    """Which tasks do not come back at all."""
     whole = found.over()
     return _lost(whole.cosine, moments(lengths).cosine, whole.changed, lengths.groups)
 

@@ -85,7 +85,6 @@ class Statistics:
 
 
 def stored_statistics(bank: BankFile) -> Statistics:
-    """The statistics that a bank holds."""
     manifest = bank.manifest
     return Statistics(
         tuple(task.index for task in manifest.tasks),
@@ -97,14 +96,12 @@ def stored_statistics(bank: BankFile) -> Statistics:
 
 
 def empty_statistics(base: Sequence[TensorInfo], cells: Cells) -> Statistics:
-    """The statistics of a bank without tasks."""
     norms, grams = np.zeros((len(norm_rows(base)), 0)), np.zeros((len(cells), 2, 0, 0))
     known = Known(norms, np.stack([norms, norms]), np.stack([norms, norms]))
     return Statistics((), known, grams, tuple(cells), frozenset())
 
 
 def drop_tasks(statistics: Statistics, gone: set[int]) -> Statistics:
-    """The statistics without some tasks."""
     if not gone:
         return statistics  # Gram matrices of 90,000 tensors are not copied for nothing
     keep = [n for n, index in enumerate(statistics.indices) if index not in gone]

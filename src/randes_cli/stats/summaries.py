@@ -22,7 +22,6 @@ from randes_cli.stats.stored import Statistics
 
 
 def bank_summaries(bank: BankFile, statistics: Statistics) -> tuple[TaskSummary, ...]:
-    """`summaries` of an open bank."""
     return summaries(bank.manifest, statistics, bank_lengths_beside(bank, statistics))
 
 

@@ -83,7 +83,6 @@ class LoraConfig:
         return alpha / sqrt(rank) if self.rslora else alpha / rank
 
     def expected_rank(self, module: str) -> int | None:
-        """The rank that the configuration gives a module."""
         return self.rank_pattern.get(_pattern_key(self.rank_pattern, module), self.rank)
 
     def parameter_of(self, module: str) -> list[str]:

@@ -1,0 +1,49 @@
+"""Deltas on samples: of several tasks in one call, where that is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from randes_cli.build.participants import Deltas, Participant
+from randes_cli.core.arrays import F32
+from randes_cli.core.fused_sample import Lies, read_deltas
+from randes_cli.files.source import Sample, Source, place_of
+from randes_cli.specs import TensorInfo
+
+#: Elements that are held together.
+_TOGETHER = 2**20
+
+
+def deltas_of(sample: Sample, participants: Sequence[Deltas], name: str) -> Iterator[F32 | None]:
+    """What `delta` of each participant is, one after the other. Raises what it raises."""
+    at_once = max(1, _TOGETHER // max(1, sample.elements))
+    for first in range(0, len(participants), at_once):
+        some = participants[first : first + at_once]
+        places = [_delta_lies(sample, one, name) for one in some]
+        found = _read(sample, name, [lies for lies in places if lies is not None])
+        rows = iter(()) if found is None else iter(found)
+        for one, lies in zip(some, places, strict=True):
+            alone = found is None or lies is None
+            yield one.delta(sample, name) if alone else next(rows)
+
+
+def _read(sample: Sample, name: str, places: Sequence[Lies]) -> F32 | None:
+    source = sample.source
+    base = Lies(None, "F32") if source is None else _lies(source, source.tensors[name])
+    if not places or base is None:
+        return None
+    return read_deltas([(rect.start, rect.elements) for rect in sample.runs], base, places)
+
+
+def _delta_lies(sample: Sample, one: Deltas, name: str) -> Lies | None:
+    """Where a participant's tensor lies; None where it has none, or rows are missing there."""
+    tensor = one.fit.superposed.get(name) if isinstance(one, Participant) else None
+    if not isinstance(one, Participant) or tensor is None:
+        return None
+    rows = max((rect.row1 for rect in sample.runs), default=0)
+    return _lies(one.source, tensor) if rows <= tensor.matrix[0] else None
+
+
+def _lies(source: Source, tensor: TensorInfo) -> Lies | None:
+    place = place_of(source, tensor.name)
+    return None if place is None else Lies(place, tensor.dtype)
