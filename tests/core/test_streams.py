@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from randes_cli.core.streams import random_bytes
+from randes_cli.core.signs import random_bytes
 
 VECTORS = [
     ("signs", 42, "layers.0.weight", "dd0ee5c0b73b34ca2b9e1e734557b9d4"),

@@ -96,7 +96,7 @@ def _as_ours(error: Exception) -> RandesError | None:
     if isinstance(error, ImportError):
         return OutOfResources(f"cannot be loaded (memory, or the installation): {error}")
     if isinstance(error, OSError):
-        from randes_cli.files.atomic import wrap_os_error
+        from randes_cli.files.disk import wrap_os_error
 
         place = str(error.filename or "standard output")
         doing = "writing" if error.filename else "printing"

@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 
     from randes_cli.workers import Progress
 
-__all__ = [
-    "Clock",
-    "console",
-    "human",
-    "note",
-    "plain",
-    "print_json",
-    "print_lines",
-    "progress_bar",
-    "say",
-]
-
 _WIDTH = 100
 
 

@@ -10,7 +10,7 @@ from randes_cli.core.arrays import Raw, address
 from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_back import Backer
-from randes_cli.core.fused_run import DTYPES, SIGNS, Runner
+from randes_cli.core.fused_run import DTYPES, FOUND, SIGNS, Runner
 from randes_cli.core.kernel import Added, NumpyKernel, code_dtype
 from randes_cli.core.library import library
 from randes_cli.core.signs import SignRun, Window
@@ -34,15 +34,7 @@ class _Signs(ctypes.Structure):
 
 
 class _Found(ctypes.Structure):
-    """As in fused.c."""
-
-    _fields_ = (
-        ("squares", ctypes.c_uint64),
-        ("crossed", ctypes.c_int64),
-        ("rests", ctypes.c_uint64),
-        ("changed", ctypes.c_uint32),
-        ("beyond", ctypes.c_uint32),
-    )
+    _fields_ = FOUND
 
 
 def available() -> bool:

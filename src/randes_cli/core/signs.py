@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from hashlib import shake_256
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.core.arrays import F32
-from randes_cli.core.streams import random_bytes
 from randes_cli.specs import Signs
 
 #: Columns below which a pattern is written out: NumPy walks an overlapping view row by row.
@@ -176,3 +176,11 @@ class SignRun(NamedTuple):
 
 #: What kernels take.
 Window = SignWindow | SignRun
+
+
+def random_bytes(kind: str, seed: int, name: str, count: int) -> bytes:
+    """First `count` bytes of SHAKE-256 of ``randes/1|<kind>|<seed>|<name>`` in UTF-8.
+
+    `kind` is ``signs`` (name: the tensor's) or ``shuffle`` (name: the layer type's).
+    """
+    return shake_256(f"randes/1|{kind}|{seed}|{name}".encode()).digest(count)

@@ -20,18 +20,6 @@ from randes_cli.files.upload import check_upload, passing_place, upload
 from randes_cli.interrupts import unstoppable
 from randes_cli.workers import Progress, no_progress
 
-__all__ = [
-    "OutputFile",
-    "atomic_file",
-    "check_space",
-    "check_target",
-    "in_use",
-    "passing_name",
-    "remove_stale",
-    "wrap_os_error",
-    "write_whole",
-]
-
 TEMPORARY = ".randes-tmp"
 #: Shards of a bank that are here at a time where they go into a store, at the most.
 _AT_HAND = 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.atomic import OutputFile
 from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.container import Container
+from randes_cli.files.disk import OutputFile
 from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest, decode, encode
 from randes_cli.limits import MOST_MANIFEST

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from randes_cli.errors import MissingError, RandesError
-from randes_cli.files.atomic import TEMPORARY, OutputFile, atomic_file, passing_name
+from randes_cli.files.atomic import TEMPORARY, atomic_file, passing_name
 from randes_cli.files.bank_keys import MANIFEST
+from randes_cli.files.disk import OutputFile
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import CheckpointError
-from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.bank_folder import UNPACK, bank_of_shards, is_shard_folder
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
 from randes_cli.files.quantised import refuse_quantised_config

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.atomic import (
-    atomic_file,
-    wrap_os_error,
-)
+from randes_cli.files.atomic import atomic_file
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.configs import TORCH_NAMES, dtype_called, with_dtype
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.kinds import is_code
 from randes_cli.files.location import Place
 from randes_cli.files.records import TaskRecord
