@@ -56,7 +56,8 @@ class Stack:
         shared = x.shape[0] == 1 and selection.rows > 1
         if shared or count > MOST_ROWS or count % len(selection.host):
             return None
-        slots = selection.slots(count, tuple(group.tasks for group in self.groups))
+        groups = tuple(group.tasks for group in self.groups)
+        slots = selection.slots(count, groups, x.device)
         flat = x.reshape(count, -1)
         if not len(slots.rows):
             return torch.nn.functional.linear(x, base)
