@@ -183,7 +183,6 @@ class Build:
         return self.retried(attempt)
 
     def passes(self, writer: BankWriter) -> Passes:
-        """The passes of one attempt."""
         return Passes(
             self.path, self.draft, self.steps, self.base, writer, self.workers, self.progress
         )

@@ -176,7 +176,6 @@ class Cutting:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that one pass reads."""
         return sum(self.old.info(one.key).nbytes for one in self.sums)
 
     def measure(self) -> None:

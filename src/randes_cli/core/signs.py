@@ -90,7 +90,6 @@ class SignWindow(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the block."""
         return self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
 
     @property

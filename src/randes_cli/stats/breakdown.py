@@ -81,7 +81,6 @@ class Breakdown:
         return self._found.over()
 
     def row(self, name: str) -> GroupRow:
-        """One group over all tasks."""
         rows = self.rows[name]
         found, grams = self.moments(name)
         there = found.changed
