@@ -3,17 +3,22 @@
     python benchmarks/gpu.py [--layers 32] [--device cuda] [--command]
 
 Matrices are random, of a 7B Llama in bf16. Checked: a swap by kernel has the bits of torch's
-operations, a mixed step is near plain torch. Timed, as CUDA graphs: a swap beside a copy of the
-base; a step of 16 and 64 rows of different tasks, at several bits, in one group and in eight,
-beside one model and beside superpositions in bf16; prefill. `--command` times `pack`, `unpack`
-and `load_into` with ``--device cpu`` and ``cuda``, whose files must be equal. Without a GPU it says
-so and does nothing; ``TRITON_INTERPRET=1 … --device cpu --layers 0`` runs the checks.
+operations, a mixed step is near plain torch, and so are small models from a bank. Timed, as CUDA
+graphs: a swap beside a copy of the base; a step of 16 and 64 rows of different tasks, at several
+bits, in one group and in eight, beside one model and beside superpositions in bf16; prefill; and
+`Pool` and `attach` as Python runs them. `--command` times `pack`, `unpack` and `load_into` with
+``--device cpu`` and ``cuda``, whose files must be equal. Each part is a process of its own: one
+that fails is told, and the others run. Without a GPU it says so and does nothing;
+``TRITON_INTERPRET=1 … --device cpu --layers 0`` runs the checks.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -22,14 +27,19 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.core.convert import BEYOND, LARGEST
+from randes_cli.core.fused_run import SIGNS
+from randes_cli.core.signs import many_signs
 from randes_cli.live import kernels, stack
 from randes_cli.live.codes import unpack
 from randes_cli.live.group import Group
 from randes_cli.live.held import Held, made_dense
 from randes_cli.live.selection import Selection
+from randes_cli.specs import Signs
 
 SHAPES = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
 BITS = (16, 8, 4, 2, 1)
+#: All parts together.
+MOST_SECONDS = 570
 
 
 def timed(run: Callable[[], Any], device: str, rounds: int = 9) -> float:
@@ -120,35 +130,26 @@ def check_swaps(device: str, dtype: torch.dtype) -> None:
     """A swap by kernel has the bits of torch's operations."""
     name = {torch.bfloat16: "BF16", torch.float16: "F16"}[dtype]
     for bits in (0, 1, 2, 3, 4, 8):
-        for kind in ("none", "hankel", "two-sided"):
+        for kind in (Signs.none, Signs.column, Signs.hankel, Signs.two_sided):
             base, scale = weights([(96, 256)], device, dtype)[0], 2.0**-9 * 0.7
             one = group((96, 256), bits or 16, range(1), 1, base)
-            wide = base.float()
             rows, columns = (torch.rand(size, device=device) for size in (96, 256))
-            signs = {
-                "none": None,
-                "hankel": (_signs(351, wide), None),
-                "two-sided": (_signs(256, wide), _signs(96, wide)),
-            }[kind]
-            out = torch.empty_like(base)
-            beyond, largest = BEYOND[name], LARGEST[name]
+            flips = torch.randint(0, 256, (45,), dtype=torch.uint8)
             scales = (rows, columns) if bits else None
+            out = torch.empty_like(base)
             kernels.swap(
-                base, one.held.stored, scales, signs, out, bits=bits, scale=scale,
-                largest=largest, beyond=beyond,
+                base, one.held.stored, scales, (SIGNS[kind], flips.to(device)), out, bits=bits,
+                scale=scale, beyond=BEYOND[name], largest=LARGEST[name],
             )  # fmt: skip
             values = one.held.stored.float()
             if bits:
                 levels = unpack(one.held.stored, bits, torch.float32).reshape(96, 256)
                 values = levels * columns * rows[:, None]
-            if kind == "hankel":
-                values = values * (signs[0] * scale).as_strided((96, 256), (1, 1))
-            elif kind == "two-sided":
-                values = values * signs[0] * (signs[1] * scale)[:, None]
-            else:
-                values = values * scale
-            equal = torch.equal(out, (values + wide).to(dtype))
-            print(f"check swap  {bits:2} bits, {kind}: {'ok' if equal else 'WRONG'}")
+            packed = flips.numpy().tobytes()
+            signs = many_signs(kind, [packed], (96, 256), (96, 256)).reshape(-1)
+            signed = torch.from_numpy(signs).to(device).expand(96 * 256).reshape(96, 256) * scale
+            equal = torch.equal(out, (values * signed + base.float()).to(dtype))
+            print(f"check swap  {bits:2} bits, {kind.value}: {'ok' if equal else 'WRONG'}")
             assert equal
 
 
@@ -164,15 +165,18 @@ def time_swaps(bases: list[torch.Tensor], device: str) -> None:
     print(f"copy of the base: {one_copy:.2f} ms")
     for bits in BITS:
         parts = [group((b.shape[0], b.shape[1]), bits, range(1), 1, b) for b in bases]
-        sides = [
-            tuple(torch.ones(size, device=device) for size in (b.shape[1], b.shape[0]))
-            for b in bases
-        ]
+        sides = [tuple(torch.ones(size, device=device) for size in b.shape) for b in bases]
+        flips = torch.zeros(4096, dtype=torch.uint8, device=device)
 
-        def swap(parts: list[Group] = parts, sides: list[Any] = sides, bits: int = bits) -> None:
+        def swap(
+            parts: list[Group] = parts,
+            sides: list[Any] = sides,
+            bits: int = bits,
+            flips: torch.Tensor = flips,
+        ) -> None:
             for one, part, side, base in zip(out, parts, sides, bases, strict=True):
                 kernels.swap(
-                    base, part.held.stored, (side[1], side[0]) if bits < 16 else None, side, one,
+                    base, part.held.stored, side if bits < 16 else None, (3, flips), one,
                     bits=0 if bits == 16 else bits, scale=1e-3, largest=LARGEST["BF16"],
                     beyond=BEYOND["BF16"],
                 )  # fmt: skip
@@ -237,34 +241,55 @@ def time_prefill(bases: list[torch.Tensor], device: str) -> None:
         print(f"prefill, {way}: {timed(run, device) / alone:.2f} × one model", flush=True)
 
 
+def run_part(part: str, device: str, layers: int) -> None:
+    """One check, or one thing timed."""
+    if device != "cuda":
+        stack.kernels_for = lambda device: "TRITON_INTERPRET" in os.environ
+    dtype = torch.bfloat16 if device == "cuda" else torch.float16
+    torch.manual_seed(0)
+    timings = {"swaps": time_swaps, "steps": time_steps, "prefill": time_prefill}
+    if part in timings:
+        timings[part](weights(SHAPES * layers, device, dtype), device)
+    elif part == "commands":
+        from device_commands import time_commands
+
+        time_commands(device)
+    elif part in ("check models", "models"):
+        from gpu_models import check_models, time_models
+
+        (check_models if part == "check models" else time_models)(device)
+    else:
+        {"check steps": check_steps, "check swaps": check_swaps}[part](device, dtype)
+
+
 def main() -> None:
-    """Check, time, print."""
+    """Check, time, print; 1 where a part failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--command", action="store_true")
+    parser.add_argument("--part", help="this one alone, in this process")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device here: nothing was run")
         return
-    if given.device != "cuda":
-        stack.kernels_for = lambda device: "TRITON_INTERPRET" in os.environ
-    dtype = torch.bfloat16 if given.device == "cuda" else torch.float16
-    torch.manual_seed(0)
-    check_steps(given.device, dtype)
-    check_swaps(given.device, dtype)
-    if given.layers:
-        print(torch.cuda.get_device_name())
-        bases = weights(SHAPES * given.layers, given.device, dtype)
-        time_swaps(bases, given.device)
-        time_steps(bases, given.device)
-        time_prefill(bases, given.device)
-        del bases
-    if given.command:
-        from device_commands import time_commands
-
-        torch.cuda.empty_cache()
-        time_commands(given.device)
+    if given.part:
+        run_part(given.part, given.device, given.layers)
+        return
+    timed = ("swaps", "steps", "prefill", "models") if given.layers else ()
+    parts = ("check swaps", "check steps", "check models", *timed)
+    end, failed = time.monotonic() + MOST_SECONDS, []
+    for part in (*parts, *(("commands",) if given.command else ())):
+        line = [sys.executable, __file__, "--part", part, "--layers", str(given.layers)]
+        start = time.monotonic()
+        try:
+            line += ["--device", given.device]
+            done = subprocess.run(line, timeout=max(1.0, end - start), check=False).returncode
+        except subprocess.TimeoutExpired:
+            done = -1
+        print(f"== {part}: {time.monotonic() - start:.0f} s, {'ok' if not done else 'FAILED'}")
+        failed += [part] if done else []
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from randes_cli.core.grid import EXPONENT_RANGE, LIMIT
 from randes_cli.core.levels import SEAL_BITS, levels
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.streams import random_bytes
+from randes_cli.core.signs import random_bytes
 from randes_cli.files import bank_keys, header_room, shards
 from randes_cli.files.bank import BankFile
 from randes_cli.files.digests import digest

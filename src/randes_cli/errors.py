@@ -20,24 +20,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = [
-    "BankDamaged",
-    "BankLocked",
-    "CheckFailed",
-    "CheckpointError",
-    "HubError",
-    "InputOutputError",
-    "MismatchError",
-    "MissingError",
-    "NewerFormat",
-    "NoSpace",
-    "OutOfResources",
-    "RandesError",
-    "UsageError",
-    "printable",
-    "without_login",
-]
-
 #: What stands between an address' scheme and its host: a name, with or without a secret (which may
 #: hold slashes), or a token. The container of an abfs:// address is none.
 _SECRET = re.compile(r"(?<=://)[^/@:\s]*:(?!\d{1,5}(?:/|\s|$))[^@\s\"']*@")

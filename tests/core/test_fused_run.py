@@ -81,7 +81,7 @@ def test_a_chunk_in_one_call_is_what_numpy_makes_of_it(
         at += len(raw)
     steps.append(Step(Kind.STORE, None, "16", to=(fd, 2 * end)))
     kernel = FusedKernel(ROWS * COLS, 1)
-    made = kernel.run(Chunk(0, ROWS * COLS, COLS, (ROWS, COLS), signs), steps)
+    made = kernel.runner.run(Chunk(0, ROWS * COLS, COLS, (ROWS, COLS), signs), steps)
     assert made is not None, level
     codes, *found = slow(signs, dtypes, inputs, scale)
     assert os.pread(fd, 2 * ROWS * COLS, 2 * end) == codes
@@ -110,7 +110,7 @@ def test_a_sum_that_stays_in_memory_has_its_squares(bits: int, level: int, tmp_p
     for to, squares in zip(places, found, strict=True):
         store = Step(Kind.STORE, None, str(bits), to=to, squares=squares)
         begin = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, str(bits))]
-        assert kernel.run(chunk, [*begin, add, store]) is not None, level
+        assert kernel.runner.run(chunk, [*begin, add, store]) is not None, level
     codes[1][:] = np.frombuffer(os.pread(fd, len(codes[1]), len(raw)), np.uint8)
     os.close(fd)
     units = codes[0].view(np.int8 if bits == 8 else np.int16).astype(np.int64)
@@ -134,7 +134,7 @@ def test_what_does_not_fit_its_grid_is_left_to_who_can_say_so(level: int, tmp_pa
 
     def add(scale: float, at: int = 0) -> object:
         steps = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, "16")]
-        return kernel.run(chunk, [*steps, Step(Kind.ADD, (fd, at), "F32", scale=scale)])
+        return kernel.runner.run(chunk, [*steps, Step(Kind.ADD, (fd, at), "F32", scale=scale)])
 
     assert add(2.0**4) is not None, level
     assert add(2.0**12) is None

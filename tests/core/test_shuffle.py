@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randes_cli.core.shuffle import group_by_type, layer_numbers, layer_order, layer_type
-from randes_cli.core.streams import random_bytes
+from randes_cli.core.signs import random_bytes
 from randes_cli.specs import Shuffle, TensorInfo
 
 LAYERS = [

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.core.signs import SignRun, SignWindow, sign_bits
-from randes_cli.core.streams import random_bytes
+from randes_cli.core.signs import SignRun, SignWindow, random_bytes, sign_bits
 from randes_cli.specs import Signs
 
 

@@ -53,7 +53,7 @@ def test_products_and_rows(size: tuple[int, int], every: int, bits: int, way: st
             x = torch.randn(*shape, size[1], generator=source)
             assert_near(held.product(x), x @ wanted.T)
             x = torch.randn(*shape, size[0], generator=source)
-            assert_near(held.product_turned(x), x @ wanted)
+            assert_near(held.product(x, turned=True), x @ wanted)
             ids = torch.randint(0, size[0], shape, generator=source)
             assert torch.equal(held.rows(ids, torch.float32), wanted[ids])
         for rows in (slice(0, 4), slice(3, 7), slice(size[0] // 2, size[0])):
@@ -73,7 +73,7 @@ def test_a_product_by_tiles_is_that_of_the_whole(
     x = torch.randn(3, 37)
     assert_near(held.product(x), x @ wanted.T)
     x = torch.randn(3, 203)
-    assert_near(held.product_turned(x), x @ wanted)
+    assert_near(held.product(x, turned=True), x @ wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

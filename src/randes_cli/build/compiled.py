@@ -48,7 +48,8 @@ def run_compiled(run: JobRun) -> bool:
             return False
         if tape.written:  # one file, but for a bank in shards: an error may name another one
             opened.enter_context(tape.written[0][0].written_by())
-        found = run.kernel.run(chunk, tape.steps)
+        runner = run.kernel.runner
+        found = runner.run(chunk, tape.steps) if runner else None
         if found is None:
             return False
         for out, count in tape.written:

@@ -71,7 +71,6 @@ def convert(
 def _write(
     old: BankFile, path: Place, asked: int, force: bool, progress: Progress
 ) -> tuple[int, int]:
-    """Write the bank; its bytes, and the number of its files."""
     with _copied(old, path, asked or None, force, progress) as writer:
         return writer.finish(old.manifest), writer.files
 

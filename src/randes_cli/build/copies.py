@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.build.span import WHOLE, Span
-from randes_cli.files.atomic import OutputFile, check_space
+from randes_cli.files.atomic import check_space
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_output import bank_output
 from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, hasher
+from randes_cli.files.disk import OutputFile
 from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place
 from randes_cli.files.manifest import Manifest
@@ -51,7 +52,6 @@ class Copy:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are copied."""
         return sum(chunk.nbytes for chunk in self.chunks)
 
     def into(self, writer: TensorSink) -> int:

@@ -8,7 +8,7 @@ bytes, and a shard lies under the name of its content.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from randes_cli.build.copies import Copy
@@ -33,6 +33,7 @@ from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import chunk_count
 from randes_cli.files.location import RemotePath, absolute
 from randes_cli.files.source import NotFinite, Source
+from randes_cli.plan import chunks
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress
 
@@ -49,6 +50,18 @@ class Attempt(Protocol):
     writer: BankWriter
     tally: Tally
     progress: Progress
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """Work by where it is done: `here`, by workers that write nothing, or a shard of `chosen`."""
+
+    here: Work = field(default_factory=Work)
+    loose: Selection = field(default_factory=Selection)
+    chosen: dict[int, Selection] = field(default_factory=dict)
+
+    def of(self, number: int) -> Selection:
+        return self.chosen.setdefault(number, Selection())
 
 
 class Crew:
@@ -70,27 +83,16 @@ class Crew:
         A shard that has begun here is finished here. One that must be made anew (steps became
         coarser) is made anew whole.
         """
-        left, loose, chosen = Work(), Selection(), dict[int, Selection]()
-        self._sort(passes, work, left, loose, chosen, write_base=write_base)
-        for number, selection in chosen.items():
+        found = self._sort(passes, work, write_base=write_base)
+        for number, selection in found.chosen.items():
             self._shards.setdefault(number, Selection()).join(selection)
-        tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in chosen]
-        tasks += [(None, part) for part in _batches(loose)]
+        tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in found.chosen]
+        tasks += [(None, part) for part in _batches(found.loose)]
         self._do(passes, tasks, phase)
-        return left
+        return found.here
 
-    def _sort(
-        self,
-        passes: Attempt,
-        work: Work,
-        left: Work,
-        loose: Selection,
-        chosen: dict[int, Selection],
-        *,
-        write_base: bool,
-    ) -> None:
-        """Work by the shard that it is written to: elsewhere, or here; or to none."""
-        writer, draft = passes.writer, passes.draft
+    def _sort(self, passes: Attempt, work: Work, *, write_base: bool) -> _Sorted:
+        writer, draft, made = passes.writer, passes.draft, _Sorted()
         exact = list(work.exact)
         if write_base and passes.base is not None:
             there = {one.name for one in exact if one.owner == "base"}
@@ -102,42 +104,33 @@ class Crew:
             ]
         for one in exact:
             if one.key is None:
-                _add_exact(loose, passes, one)
+                _add_exact(made.loose, passes, one)
             elif _stays(passes, at := writer.number_of(one.key)):
-                left.exact.append(one)
+                made.here.exact.append(one)
             else:
-                _add_exact(chosen.setdefault(at, Selection()), passes, one)
+                _add_exact(made.of(at), passes, one)
         for copy in work.copies:
-            self._sort_copy(passes, copy, left, chosen)
+            self._sort_copy(passes, copy, made)
         numbers = {unit: number for number, unit in enumerate(draft.units)}
         for unit_work in work.units:
-            self._sort_unit(passes, unit_work, numbers[unit_work.unit], left, loose, chosen)
+            self._sort_unit(passes, unit_work, numbers[unit_work.unit], made)
+        return made
 
-    def _sort_copy(
-        self, passes: Attempt, copy: Copy, left: Work, chosen: dict[int, Selection]
-    ) -> None:
+    def _sort_copy(self, passes: Attempt, copy: Copy, made: _Sorted) -> None:
         writer = passes.writer
         for key in dict.fromkeys(chunk.key for chunk in copy.chunks):
             number = writer.number_of(key)
             if writer.has_bytes(key):
                 continue
             if _stays(passes, number):
-                left.copies.append(copy)
+                made.here.copies.append(copy)
                 return
-            found = chosen.setdefault(number, Selection())
+            found = made.of(number)
             if key not in found.copies:
                 found.copies[key] = None
                 found.cost(key, passes.draft.old.info(key).nbytes if passes.draft.old else 0)
 
-    def _sort_unit(
-        self,
-        passes: Attempt,
-        work: UnitWork,
-        number: int,
-        left: Work,
-        loose: Selection,
-        chosen: dict[int, Selection],
-    ) -> None:
+    def _sort_unit(self, passes: Attempt, work: UnitWork, number: int, made: _Sorted) -> None:
         writer, unit = passes.writer, work.unit
         here: set[tuple[int, int]] = set()
         for part in work.parts:
@@ -145,15 +138,15 @@ class Crew:
                 place = frozenset({(part.group, position)})
                 nbytes = _bytes_of(passes, part, name)
                 if part.step is None:
-                    loose.add(number, place, nbytes)
+                    made.loose.add(number, place, nbytes)
                     continue
                 at = writer.number_of(key := sum_key(part.group, name))
                 if _stays(passes, at):
                     here |= place
                 else:
-                    chosen.setdefault(at, Selection()).add(number, place, nbytes, key)
+                    made.of(at).add(number, place, nbytes, key)
         if here:
-            left.units.append(replace(work, only=frozenset(here)))
+            made.here.units.append(replace(work, only=frozenset(here)))
 
     def _do(self, passes: Attempt, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
         """Have workers do tasks, and take in what they found."""
@@ -204,17 +197,23 @@ class Crew:
             return
         tensors, more = passes.writer.contents(number)
         place = tuple(tensors), not more
-        items = [Item(t, selection.costs.get(t.name, 0), _parts(passes, t)) for t in tensors]
+        items = [_item(passes, tensor, selection) for tensor in tensors]
         for piece in pieces_of(items, most, bank):
             part = selection if piece is None else selection.of(piece.keys, draft.units)
             yield ShardTask(bank, *place, part, run, piece)
 
 
-def _parts(passes: Attempt, tensor: TensorInfo) -> int:
-    """Chunks of a tensor that can be made apart: a share's digests are of other chunks."""
-    key = parse_key(tensor.name)
-    shared = key.kind == "sum" and passes.draft.share(int(key.owner), key.name).every > 1
-    return 1 if shared else chunk_count(tensor)
+def _item(passes: Attempt, tensor: TensorInfo, selection: Selection) -> Item:
+    """A tensor, with the chunks of it that can be made apart.
+
+    Of a share that is summed they are those of its matrix, which jobs go by.
+    """
+    key, nbytes = parse_key(tensor.name), selection.costs.get(tensor.name, 0)
+    summed = key.kind == "sum" and tensor.name not in selection.copies
+    share = passes.draft.share(int(key.owner), key.name) if summed else None
+    if share is None or share.every == 1:
+        return Item(tensor, nbytes, chunk_count(tensor))
+    return Item(tensor, nbytes, len(chunks(share.rows, share.cols)), share=share)
 
 
 def _stays(passes: Attempt, number: int) -> bool:

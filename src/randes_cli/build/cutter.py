@@ -60,7 +60,6 @@ class Cutter(TensorSink):
         self._lock = threading.Lock()
 
     def takes(self, key: str) -> bool:
-        """Whether a superposition is cut."""
         return key in self._cut
 
     # As a sink
@@ -106,7 +105,6 @@ class Cutter(TensorSink):
         memory.data[start : start + len(view)] = view
 
     def container_of(self, key: str) -> Container:
-        """The layout of the file that a tensor is in."""
         return self.writer.container_of(key)
 
     def arrived(self, key: str, chunks: Iterable[int]) -> None:
@@ -139,7 +137,6 @@ class Cutter(TensorSink):
     # As jobs are done
 
     def begin(self, jobs: Sequence[Job | Many]) -> None:
-        """These jobs are to come."""
         self._bundles, self._bundle_of, self._left = [], {}, Counter()
         for job in jobs:
             units = job.units if isinstance(job, Many) else [job.unit]

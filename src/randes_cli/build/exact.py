@@ -58,12 +58,10 @@ class Exact:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the source that are read."""
         rows, cols = self.tensor.matrix
         return (rows - self.skip) * cols * ITEM_SIZE[self.tensor.dtype]
 
     def only_read(self) -> Exact:
-        """The same, but nothing is written."""
         return replace(self, key=None)
 
 

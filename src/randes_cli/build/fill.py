@@ -57,7 +57,6 @@ def _may_be_late(passes: Passes) -> bool:
 
 
 def embeds(passes: Passes) -> bool:
-    """Whether a base is written into the bank."""
     draft = passes.draft
     return draft.old is None and draft.start.base.storage is BaseStorage.embed
 
@@ -90,7 +89,6 @@ def _place_sum(passes: Passes, group: int, unit: Unit) -> None:
 
 
 def _changing(passes: Passes) -> list[Unit]:
-    """The units whose superpositions change."""
     draft = passes.draft
     return [
         unit
@@ -147,7 +145,6 @@ def differs(tally: Tally, one: Exact) -> bool:
 
 
 def _check_leaving(passes: Passes) -> None:
-    """Whether what was taken out is what had been put in."""
     recorded = {task.index: task.fingerprint for task in passes.draft.gone}
     for one in passes.draft.leaving:
         digests = passes.tally.joined(one.index, one.source.tensors)

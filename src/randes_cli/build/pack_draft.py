@@ -29,7 +29,6 @@ class PackRecipe:
 
     @contextmanager
     def opened(self) -> Iterator[Draft]:
-        """Open the inputs."""
         with ExitStack() as stack:
             inputs = open_inputs(
                 stack, self.base, self.tasks, self.options, keep_going=False, fetch=True
@@ -61,7 +60,7 @@ def pack_draft(inputs: Inputs, out: Place, options: PackOptions) -> Draft:
             "",
             base.storage,
             base.source.metadata,
-            dict(base.source.tensors),
+            base.source.tensors,
             {name: file.digest for name, file in base.beside.side_files.items()},
             base.beside.layout,
             base.beside.left_out,

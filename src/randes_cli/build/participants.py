@@ -97,7 +97,6 @@ class Participant:
         return any(name in self.fit.superposed for name in unit.names)
 
     def tensors_of(self, unit: Unit) -> list[TensorInfo]:
-        """Its tensors that are superposed in a unit."""
         found = map(self.fit.superposed.get, unit.names)
         return [tensor for tensor in found if tensor is not None]
 

@@ -84,14 +84,12 @@ class _Sums:
         self.squares, self.counts, self.peak = [0.0] * tasks, [0] * tasks, 0.0
 
     def add(self, squares: Sequence[float], counts: Sequence[int], peak: float) -> None:
-        """One more layer."""
         self.peak = max(self.peak, peak)
         for task, (square, count) in enumerate(zip(squares, counts, strict=True)):
             self.squares[task] += square
             self.counts[task] += count
 
     def spread(self) -> Spread:
-        """Of all of them."""
         pairs = zip(self.squares, self.counts, strict=True)
         means = [total / count if count else 0.0 for total, count in pairs]
         return Spread(sqrt(max(means, default=0.0)), self.peak)
@@ -156,7 +154,6 @@ def gram(
 
 
 def signs_on(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
-    """The signs of all runs of a sample together."""
     windows = (unit.window(flips, rect, 1.0) for rect in runs)
     return np.concatenate([window.values().reshape(-1) for window in windows])
 

@@ -33,7 +33,7 @@ from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.manifest import Manifest
-from randes_cli.files.seal_record import SealRecord
+from randes_cli.files.records import SealRecord
 from randes_cli.files.shards import most_bytes
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
@@ -258,7 +258,7 @@ class _Sealing:
             writer.write_whole(self._tensors(one)[0], data)
 
     def _measured(self, group: int) -> TensorInfo:
-        rows = norm_rows(self.old.manifest.base.tensors.values())
+        rows = norm_rows(self.old.manifest.base.tensors)
         return TensorInfo(cut_key(group), "F64", cut_shape(len(rows)))
 
     def _moments(self) -> dict[int, F64]:

@@ -85,7 +85,6 @@ class _Squares(NamedTuple):
 
 
 def measure_parts(opened: _Opened, parts: tuple[_Part, ...], progress: Progress) -> list[_Squares]:
-    """Measure parts of superpositions, in a worker."""
     cutting = opened.cutting(dict.fromkeys(part.key for part in parts), progress)
     cutting.begin()
     cutting.add_up([Run(opened.sums[part.key], part.first, part.last) for part in parts])
@@ -131,7 +130,6 @@ class SealDone(NamedTuple):
 
 
 def make_sealed(opened: _Opened, task: SealTask, progress: Progress) -> SealDone:
-    """Make a shard, in a worker."""
     with shard_maker(task.bank) as folder:
         piece = task.piece
         span = WHOLE if piece is None else piece.span
@@ -246,7 +244,6 @@ class SealCrew:
     def _shard(
         self, writer: BankWriter, number: int, of: Mapping[str, Sum], same: Collection[str]
     ) -> SealTask:
-        """All of a shard."""
         tensors = tuple(writer.contents(number)[0])
         names = [tensor.name for tensor in tensors]
         cut = {of[name].key: of[name] for name in names if name in of}

@@ -67,7 +67,6 @@ class Selection:
             self.costs[key] = self.costs.get(key, 0) + nbytes
 
     def join(self, other: Selection) -> None:
-        """Take in another's work."""
         self.units.update(other.units)
         self.exact.update(other.exact)
         self.copies.update(other.copies)

@@ -12,7 +12,6 @@ class Span(NamedTuple):
     last: int | None = None
 
     def holds(self, chunk: int) -> bool:
-        """Whether a chunk is one of them."""
         return self.first <= chunk and (self.last is None or chunk < self.last)
 
 

@@ -46,7 +46,6 @@ def stand_ins(units: Sequence[Unit], tasks: Sequence[Participant]) -> dict[Unit,
 
 
 def followers(stands: Mapping[Unit, Unit]) -> dict[Unit, list[Unit]]:
-    """The units that each one stands for."""
     made: dict[Unit, list[Unit]] = {}
     for unit, other in stands.items():
         made.setdefault(other, []).append(unit)
@@ -81,7 +80,6 @@ def fill_rows(values: F64, place: Mapping[str, int], stands: Mapping[Unit, Unit]
 
 
 def stand_in_note(stands: Mapping[Unit, Unit], units: Sequence[Unit]) -> list[str]:
-    """What a dry run says of it."""
     if not stands:
         return []
     names = sum(unit.layers for unit in units)

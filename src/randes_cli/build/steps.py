@@ -128,7 +128,6 @@ class Steps:
         return {**self.given, **self.ready}
 
     def exponents(self) -> dict[Unit, int]:
-        """Exponents of the known steps."""
         return {unit: step.exponent for unit, step in self.known.items()}
 
     def width(self, unit: Unit) -> int:

@@ -85,7 +85,6 @@ class _Trial:
         }
 
     def _share(self, tensor: TensorInfo, group: int, shares: Mapping[int, int]) -> Share:
-        """The share of a group on the sample, seen as a matrix."""
         whole, most = share_of(tensor, group, shares), self.sample.elements
         if most == tensor.elements:
             return whole

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import human
 from randes_cli.cli.panels import switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import shard_size
+from randes_cli.views.text import human
 
 
 def convert(

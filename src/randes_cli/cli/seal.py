@@ -6,11 +6,11 @@ from typing import Annotated
 
 from randes_cli.cli import complete
 from randes_cli.cli import options as o
-from randes_cli.cli.output import human
 from randes_cli.cli.panels import MADE, option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError
+from randes_cli.views.text import human
 
 Bits = Annotated[
     int | None,

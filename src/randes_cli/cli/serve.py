@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import human, note, print_json, say
+from randes_cli.cli.output import note, print_json, say
 from randes_cli.cli.panels import SPEAKS, option, switch
+from randes_cli.views.text import human
 
 if TYPE_CHECKING:
     from randes_cli.server.service import Service
@@ -153,7 +154,7 @@ def _require_extra() -> None:
 def _key(given: str | None, file: Path | None) -> bytes | None:
     """The key that clients must show: of the command line, a file, or the environment."""
     from randes_cli.errors import UsageError
-    from randes_cli.files.atomic import wrap_os_error
+    from randes_cli.files.disk import wrap_os_error
 
     if given is not None and file is not None:
         raise UsageError("say --api-key or --api-key-file, not both")

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from randes_cli.cli import complete
 from randes_cli.cli import options as o
-from randes_cli.cli.output import human, say
+from randes_cli.cli.output import say
 from randes_cli.cli.panels import COMES_OUT, argument, option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError, counted
+from randes_cli.views.text import human
 
 if TYPE_CHECKING:
     from randes_cli.read.unpack import UnpackReport

@@ -6,10 +6,11 @@ from functools import partial
 from typing import Annotated
 
 from randes_cli.cli import options as o
-from randes_cli.cli.output import Clock, human, note, print_json, print_lines, progress_bar, say
+from randes_cli.cli.output import Clock, note, print_json, print_lines, progress_bar, say
 from randes_cli.cli.panels import option, switch
 from randes_cli.cli.words import check_originals, originals, run_options
 from randes_cli.errors import BankDamaged, counted
+from randes_cli.views.text import human
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

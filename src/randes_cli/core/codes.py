@@ -23,7 +23,6 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 def packed_bytes(elements: int, bits: int) -> int:
-    """Bytes of the codes of `elements` values."""
     return -(-elements // 8) * bits
 
 
@@ -80,7 +79,7 @@ def pack_codes(codes: Raw, bits: int) -> Raw:
 
 
 @lru_cache(maxsize=8)
-def _table(bits: int) -> F32:
+def table_of(bits: int) -> F32:
     """One row of levels for each byte (for each twelve bits of 3-bit codes)."""
     width = 12 if bits == 3 else 8
     words = np.arange(2**width)[:, None]
@@ -90,7 +89,7 @@ def _table(bits: int) -> F32:
 
 def decode(packed: Raw, bits: int, out: F32) -> None:
     """Write the levels of packed codes to `out`: 8 values for every `bits` bytes."""
-    table = _table(bits)
+    table = table_of(bits)
     rows: Array = packed
     if bits == 3:
         low, middle, high = (packed[place::3].astype(np.uint16) for place in range(3))

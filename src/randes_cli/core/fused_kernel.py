@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 
 import numpy as np
 
-from randes_cli.core.arrays import Array, Bools, Raw, address
+from randes_cli.core.arrays import Raw, address
 from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
-from randes_cli.core.fused_back import Back, Backer, Came
-from randes_cli.core.fused_run import DTYPES, SIGNS, Chunk, Made, Runner, Step
+from randes_cli.core.fused_back import Backer
+from randes_cli.core.fused_run import DTYPES, FOUND, SIGNS, Runner
 from randes_cli.core.kernel import Added, NumpyKernel, code_dtype
 from randes_cli.core.library import library
 from randes_cli.core.signs import SignRun, Window
@@ -35,15 +34,7 @@ class _Signs(ctypes.Structure):
 
 
 class _Found(ctypes.Structure):
-    """As in fused.c."""
-
-    _fields_ = (
-        ("squares", ctypes.c_uint64),
-        ("crossed", ctypes.c_int64),
-        ("rests", ctypes.c_uint64),
-        ("changed", ctypes.c_uint32),
-        ("beyond", ctypes.c_uint32),
-    )
+    _fields_ = FOUND
 
 
 def available() -> bool:
@@ -67,6 +58,9 @@ def digest(data: bytes, piece: int) -> bytes:
 class FusedKernel(NumpyKernel):
     """As NumpyKernel, whose rare passes it keeps; sums are 32-bit integers from the start."""
 
+    runner: Runner
+    backer: Backer
+
     def __init__(self, elements: int, layers: int) -> None:
         super().__init__(elements, layers)
         compiled = library()
@@ -80,7 +74,7 @@ class FusedKernel(NumpyKernel):
         self._signs_at = ctypes.addressof(self._signs)
         self._found = _Found()
         self._found_at = ctypes.addressof(self._found)
-        self._runner = Runner(
+        self.runner = Runner(
             compiled,
             elements,
             base=address(self._base),
@@ -89,16 +83,7 @@ class FusedKernel(NumpyKernel):
             raw=address(self._raw),
         )
         base, scratch, raw = self._rows_at[0], address(self._scratch), address(self._raw)
-        self._backer = Backer(compiled, elements, base, scratch, raw)
-
-    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
-        return self._runner.run(chunk, steps)
-
-    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
-        return self._runner.run_many(runs, steps)
-
-    def back(self, chunk: Chunk, how: Back) -> Came | None:
-        return self._backer.back(chunk, how)
+        self.backer = Backer(compiled, elements, base, scratch, raw)
 
     def set_base(self, layer: int, raw: Raw | None, dtype: str, elements: int) -> None:
         if raw is None or dtype not in ("BF16", "F16"):

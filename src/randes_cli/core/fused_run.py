@@ -83,23 +83,6 @@ def named(words: str, kind: Any) -> list[tuple[str, Any]]:
     return [(word, kind) for word in words.split()]
 
 
-def _columns(**words: str) -> Any:
-    return np.dtype([(word, kind) for kind, some in words.items() for word in some.split()])
-
-
-#: The records of run.c as columns: for many small chunks, of which none has a Python object.
-STEPS = _columns(i8="kind from at into to dtype layer", u8="bits memory along across", f8="scale")
-RUNS = _columns(
-    i8="first count cols rows view_cols strip kind steps most", u8="base scratch sum raw"
-)
-MADE = np.dtype(
-    [
-        *(("squares", "u8"), ("crossed", "i8"), ("rests", "u8"), ("changed", "u4")),
-        *(("beyond", "u4"), ("digest", "u1", (16,)), ("running", "u8", (17,))),
-    ]
-)
-
-
 class _Step(ctypes.Structure):
     _fields_ = (
         *named("kind from at into to dtype layer", ctypes.c_int64),
@@ -109,13 +92,19 @@ class _Step(ctypes.Structure):
     )
 
 
+#: The sums of a delta, as in fused.h.
+FOUND = (
+    ("squares", ctypes.c_uint64),
+    ("crossed", ctypes.c_int64),
+    ("rests", ctypes.c_uint64),
+    ("changed", ctypes.c_uint32),
+    ("beyond", ctypes.c_uint32),
+)
+
+
 class _Made(ctypes.Structure):
     _fields_ = (
-        ("squares", ctypes.c_uint64),
-        ("crossed", ctypes.c_int64),
-        ("rests", ctypes.c_uint64),
-        ("changed", ctypes.c_uint32),
-        ("beyond", ctypes.c_uint32),
+        *FOUND,
         ("digest", ctypes.c_uint8 * 16),
         ("running", ctypes.c_uint64 * 17),
     )
@@ -127,6 +116,15 @@ class _Run(ctypes.Structure):
         *named("base scratch sum raw", ctypes.c_void_p),
     )
 
+
+#: The records of run.c as columns: for many small chunks, of which none has a Python object.
+STEPS = np.dtype(
+    [
+        *named("kind from at into to dtype layer", "i8"),
+        *(*named("bits memory along across", "u8"), ("scale", "f8")),
+    ]
+)
+RUNS, MADE = np.dtype(_Run), np.dtype(_Made)
 
 #: As in chunk.h.
 _UNWRITTEN = -1000
@@ -189,7 +187,6 @@ class Runner:
 
 
 def _fits(chunk: Chunk, step: Step) -> bool:
-    """Whether run.c knows a step's numbers."""
     sums = step.kind in (Kind.BEGIN, Kind.STORE)
     return chunk.count > 0 and (sums or step.dtype in DTYPES)
 

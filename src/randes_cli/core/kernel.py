@@ -7,20 +7,20 @@ nearest even integer, and everything after it is integer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from randes_cli.core.arrays import F32, I32, Array, Bools, Raw
+from randes_cli.core.arrays import F32, I32, Raw
 from randes_cli.core.convert import NEVER_BEYOND, narrow, widen
 from randes_cli.core.energy import PART_BITS, Energy
 from randes_cli.core.signs import Window
 from randes_cli.specs import ITEM_SIZE
 
 if TYPE_CHECKING:
-    from randes_cli.core.fused_back import Back, Came
-    from randes_cli.core.fused_run import Chunk, Made, Step
+    from randes_cli.core.fused_back import Backer
+    from randes_cli.core.fused_run import Runner
 
 #: Floats of the scratch memory beyond a strip's: fused.c writes signs by eights.
 SPARE = 16
@@ -53,9 +53,12 @@ class Kernel(Protocol):
 
     Attributes:
         elements: those of the longest strip that it has room for.
+        runner, backer: what does whole chunks, files included, where that is compiled.
     """
 
     elements: int
+    runner: Runner | None = None
+    backer: Backer | None = None
 
     def buffer(self, nbytes: int) -> Raw:
         """Host memory to read the next tensor's strip into; valid until the next call."""
@@ -74,18 +77,6 @@ class Kernel(Protocol):
 
     def finish(self, bits: int) -> tuple[Raw, int]:
         """The strip's integers as stored, and their largest magnitude (valid up to the limit)."""
-
-    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
-        """Do a whole chunk, files included; None where this backend does not, or could not."""
-        return None
-
-    def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
-        """Do many small chunks, see `fused_run.Runner.run_many`; None where it does not."""
-        return None
-
-    def back(self, chunk: Chunk, how: Back) -> Came | None:
-        """Retrieve a whole chunk, files included; None as of `run`."""
-        return None
 
     def retrieve(self, codes: Raw, bits: int, signs: Window, dtype: str, out: Raw) -> int:
         """Θ_0 + signs · codes as `dtype` into `out`; `signs` is ±λ·step. Returns saturations.

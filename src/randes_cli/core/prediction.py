@@ -52,6 +52,7 @@ class Lengths:
     cuts: Mapping[int, Cut] = field(default_factory=dict)
     tails: F64 | None = None
     others: Mapping[int, F64] = field(default_factory=dict)
+    _known: dict[int, tuple[F64, F64]] = field(default_factory=dict, init=False, compare=False)
 
     def members(self, group: int) -> I64:
         return np.flatnonzero(np.asarray(self.groups, np.int64) == group)
@@ -77,8 +78,15 @@ class Lengths:
     def read(self, group: int, members: I64, crossed: F64 | float = 0.0) -> tuple[F64, F64]:
         """⟨x, Q(S)⟩ / ⟨x, S⟩ of every delta x of a group, at its positions, and ‖Q(S)‖² there.
 
-        `crossed` is what products of different deltas add to ‖S‖².
+        `crossed` is what products of different deltas add to ‖S‖². Never write to what is returned.
         """
+        if not isinstance(crossed, float):
+            return self._read(group, members, crossed)
+        if group not in self._known:
+            self._known[group] = self._read(group, members, crossed)
+        return self._known[group]
+
+    def _read(self, group: int, members: I64, crossed: F64 | float) -> tuple[F64, F64]:
         whole, cut = _added(self.sum_energy(group, members), crossed), self.cuts.get(group)
         if cut is None:
             return np.ones((len(whole), len(members))), whole
@@ -142,20 +150,8 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What `Moments` adds up, by tensor and task; zero where a task changed nothing."""
-
-    own: F64
-    kept: F64
-    dot: F64
-    length: F64
-    changed: Bools
-
-    @property
-    def cosine(self) -> F64:
-        """cos(Δ_i, Δ̂_i) by tensor and task; 1 where a task changed nothing."""
-        one = Moments(self.own, self.kept, self.dot, self.length, self.changed)
-        return one.cosine
+class Prediction(Moments):
+    """The same by tensor and task, tensors × T; zero where a task changed nothing."""
 
     def at(self, coefficients: Sequence[float]) -> Prediction:
         """What comes back with these λ, one a task: no delta at all where that is 0."""

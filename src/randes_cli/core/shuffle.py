@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from randes_cli.core.streams import random_bytes
+from randes_cli.core.signs import random_bytes
 from randes_cli.specs import Shuffle, TensorInfo
 
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")

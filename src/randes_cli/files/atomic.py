@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, UsageError
@@ -14,22 +15,10 @@ from randes_cli.files.guard import check_steady, refuse_input
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.lock import output_lock
 from randes_cli.files.passing import passing_folder
-from randes_cli.files.system import FLAGS, NO_FOLLOW, NO_WAIT, POSIX, free_bytes, lock, set_mode
+from randes_cli.files.system import FLAGS, POSIX, free_bytes, if_dead, lock, set_mode
 from randes_cli.files.upload import check_upload, passing_place, upload
 from randes_cli.interrupts import unstoppable
 from randes_cli.workers import Progress, no_progress
-
-__all__ = [
-    "OutputFile",
-    "atomic_file",
-    "check_space",
-    "check_target",
-    "in_use",
-    "passing_name",
-    "remove_stale",
-    "wrap_os_error",
-    "write_whole",
-]
 
 TEMPORARY = ".randes-tmp"
 #: Shards of a bank that are here at a time where they go into a store, at the most.
@@ -129,17 +118,7 @@ def remove_stale(path: Path) -> None:
         for entry in entries:
             hidden = entry.name.startswith(".") and entry.name.endswith(TEMPORARY)
             if hidden and entry.name.lstrip(".").startswith(prefix):
-                _remove_unlocked(Path(entry.path))
-
-
-def _remove_unlocked(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDWR | NO_FOLLOW | NO_WAIT | FLAGS)
-        try:
-            lock(fd, wait=False)
-            os.unlink(path)
-        finally:
-            os.close(fd)
+                if_dead(Path(entry.path), partial(os.unlink, entry.path))
 
 
 @unstoppable

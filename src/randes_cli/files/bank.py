@@ -133,7 +133,6 @@ class BankFile:
 
     @property
     def far(self) -> bool:
-        """Whether the bank lies on the Hub or in a store."""
         return not isinstance(self.file, TensorFile)
 
     @property
@@ -180,7 +179,6 @@ class BankFile:
         return key in self.header.tensors
 
     def info(self, key: str) -> TensorInfo:
-        """Dtype and shape of a tensor of the file."""
         return self.header.tensors[key]
 
     def read_into(self, key: str, start: int, out: Raw) -> None:
@@ -218,7 +216,6 @@ class BankFile:
         return BankDamaged(f"{self.path}: tensor {key!r}{where} is damaged (see: randes verify)")
 
     def digest(self, key: str, chunk: int) -> bytes:
-        """The recorded digest of one chunk."""
         return self.store.digest(key, chunk)
 
     def digests(self, key: str) -> bytes:
@@ -254,7 +251,6 @@ class BankFile:
         return self.path if self.file.changed() else None
 
     def close(self) -> None:
-        """Close the files."""
         unwatch(self)
         self.store.close()
 

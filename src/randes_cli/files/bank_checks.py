@@ -133,7 +133,6 @@ def _group(owner: str) -> int | None:
 
 
 def _shape_of(base: TensorInfo, group: int, manifest: Manifest) -> tuple[int, ...]:
-    """The shape of a live superposition."""
     if group not in manifest.shares:
         return base.shape
     return sum_tensor(group, base, manifest.bits, share_of(base, group, manifest.shares)).shape

@@ -112,7 +112,6 @@ class BankStore:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
         return sum(one.header.file_size for one in self._contents)
 
     @property
@@ -145,7 +144,6 @@ class BankStore:
             self._read_file(offset + start, out)
 
     def read_shard(self, number: int, offset: int, out: Raw) -> None:
-        """Fill `out` from `offset` of a shard."""
         try:
             self._opened[number].read_at(offset, out)
         except CheckpointError as error:
@@ -185,7 +183,6 @@ class BankStore:
         return self._contents[self._of.get(key, 0)].digests(key)
 
     def digest(self, key: str, chunk: int) -> bytes:
-        """The recorded digest of one chunk."""
         contents = self._contents[self._of.get(key, 0)]
         start = contents.first[key] + DIGEST_BYTES * chunk
         return contents.checks[start : start + DIGEST_BYTES]
@@ -219,7 +216,6 @@ class BankStore:
         return made.tensors
 
     def close(self) -> None:
-        """Close all files."""
         self.file.close()
         for shard in self._opened:
             shard.close()

@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import OutputFile
-from randes_cli.files.bank_index import readable, write_index
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
-from randes_cli.files.bank_output import BankOutput
+from randes_cli.files.bank_output import BankOutput, readable, write_index
 from randes_cli.files.bank_store import BankStore
-from randes_cli.files.container import FRAME, Container, room_of
+from randes_cli.files.container import FRAME, Container, Due, room_of
 from randes_cli.files.digests import DIGEST_BYTES
-from randes_cli.files.due import Due
+from randes_cli.files.disk import OutputFile
 from randes_cli.files.header_room import METADATA
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.shard_folder import NewShard
@@ -77,7 +75,6 @@ class BankWriter(TensorSink):
     # Laying out
 
     def place(self, tensor: TensorInfo) -> None:
-        """Give a tensor the next place."""
         if self.out.most is not None:
             self._make_room(tensor, self.out.most)
         self._files[-1].container.place(tensor)
@@ -145,13 +142,11 @@ class BankWriter(TensorSink):
         return self._files[self._of[key]].reused is not None
 
     def container_of(self, key: str) -> Container:
-        """The layout of the file that a tensor is in."""
         return self._files[self._of[key]].container
 
     # What workers elsewhere make
 
     def number_of(self, key: str) -> int:
-        """The number of the file that a tensor is in."""
         return self._of[key]
 
     def is_here(self, number: int) -> bool:

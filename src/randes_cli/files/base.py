@@ -47,13 +47,11 @@ class BankBase:
             self.outside.read(name, start, out)
 
     def place(self, name: str) -> tuple[int, int] | None:
-        """See `place_of`."""
         if self.outside is None:
             return self.bank.where(base_key(name))
         return place_of(self.outside, name)
 
     def digest(self, name: str, chunk: int) -> bytes:
-        """The recorded digest of one chunk."""
         return self._digests[name][DIGEST_BYTES * chunk : DIGEST_BYTES * (chunk + 1)]
 
     def close(self) -> None:

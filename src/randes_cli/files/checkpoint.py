@@ -119,7 +119,6 @@ class Checkpoint:
         return file, file.header.starts[inner]
 
     def place(self, name: str) -> tuple[int, int] | None:
-        """See `place_of`."""
         file, offset = self._place(name)
         return (file.fd, offset) if isinstance(file, TensorFile) else None
 
@@ -132,7 +131,6 @@ class Checkpoint:
         return made
 
     def close(self) -> None:
-        """Close the files."""
         self.__exit__(None, None, None)
 
     def __enter__(self) -> Checkpoint:

@@ -156,7 +156,6 @@ def _inside(tensors: Tensors, prefix: str) -> Tensors:
 
 
 def _changes(before: bytes, after: bytes) -> str:
-    """The fields that differ, in words."""
     old, new = parse_json(before), parse_json(after)
     said = []
     for key, value in new.items():

@@ -138,7 +138,6 @@ class OutputFile:
             raise wrap_os_error(error, self.path, "copying") from error
 
     def resize(self, size: int) -> None:
-        """Set the file's length."""
         try:
             os.ftruncate(self.fd, size)
         except OSError as error:

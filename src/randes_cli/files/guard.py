@@ -25,7 +25,6 @@ class Stamp(NamedTuple):
 
 
 def stamp(found: os.stat_result) -> Stamp:
-    """The stamp of a file."""
     return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
@@ -207,7 +206,6 @@ class SteadyFiles:
 
 
 def is_still(path: Path, before: Stamp) -> bool:
-    """Whether a file is what it was."""
     with contextlib.suppress(OSError):
         return stamp(path.stat()) == before
     return False

@@ -61,7 +61,6 @@ class HubModel:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The files that hold the tensors."""
         return self.found.weights
 
     @property
@@ -76,7 +75,6 @@ class HubModel:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weight files."""
         return sum(self.sizes[name] for name in self.weights)
 
     def bytes_to_download(self) -> int:
@@ -90,7 +88,6 @@ class HubModel:
 
     @cached_property
     def files(self) -> Any:
-        """The client's file system."""
         from huggingface_hub import HfFileSystem, constants
 
         return HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
@@ -104,13 +101,12 @@ class HubModel:
         from huggingface_hub import hf_hub_download
 
         repo, commit = self.ref.repo, self.commit
-        if self.cached(name) is None:
-            hub_call(
-                lambda: hf_hub_download(repo, name, revision=commit, library_name="randes"),
-                f"{self.ref}: {name}",
-                repo,
-            )
-        shutil.copyfile(snapshot_folder(repo, commit) / name, target)
+        found = self.cached(name) or hub_call(
+            lambda: hf_hub_download(repo, name, revision=commit, library_name="randes"),
+            f"{self.ref}: {name}",
+            repo,
+        )
+        shutil.copyfile(found, target)
 
     def open_file(self, name: str) -> WeightFile:
         """Open a safetensors file: the cached one, or the one that is there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from randes_cli.files.hub_errors import not_cached
+from randes_cli.files.hub_errors import hub_errors, not_cached
 from randes_cli.files.hub_ref import COMMIT, HubRef
 
 
@@ -19,12 +19,10 @@ def _repository_folder(repo: str) -> Path:
 
 
 def snapshot_folder(repo: str, commit: str) -> Path:
-    """Where the files of a commit are, or would be."""
     return _repository_folder(repo) / "snapshots" / commit
 
 
 def cached_file(repo: str, commit: str, name: str) -> Path | None:
-    """Where the cache has a file of a commit."""
     path = snapshot_folder(repo, commit) / name
     return path if path.is_file() else None
 
@@ -36,19 +34,16 @@ def stays_inside(name: str) -> bool:
 
 def resolve_cached(ref: HubRef) -> tuple[str, dict[str, int]]:
     """The commit that the cache holds for a revision, and the files that it has of it."""
-    commit = revision = ref.revision or "main"
-    if not stays_inside(revision):
+    from huggingface_hub import snapshot_download
+
+    if not stays_inside(ref.revision or "main"):
         raise not_cached(str(ref))
-    if not COMMIT.fullmatch(revision):
-        try:
-            commit = (_repository_folder(ref.repo) / "refs" / revision).read_text().strip()
-        except OSError:
-            raise not_cached(str(ref)) from None
-    root = snapshot_folder(ref.repo, commit)
-    files = [path for path in root.rglob("*") if path.is_file()]
+    with hub_errors(str(ref), ref.repo):
+        root = Path(snapshot_download(ref.repo, revision=ref.revision, local_files_only=True))
+    files = {p.relative_to(root).as_posix(): p.stat() for p in root.rglob("*") if p.is_file()}
     if not files:
         raise not_cached(str(ref))
-    return commit, {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
+    return root.name, {name: found.st_size for name, found in files.items()}
 
 
 def remember(repo: str, revision: str, commit: str) -> None:

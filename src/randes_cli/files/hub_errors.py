@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from randes_cli.errors import HubError, RandesError, UsageError, without_login
-from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.disk import wrap_os_error
 
 T = TypeVar("T")
 

@@ -56,17 +56,14 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """The last part."""
         return self._inside.name
 
     @property
     def stem(self) -> str:
-        """The last part without its ending."""
         return self._inside.stem
 
     @property
     def suffix(self) -> str:
-        """The ending of the last part, with its dot."""
         return self._inside.suffix
 
     @property

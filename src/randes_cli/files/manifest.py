@@ -24,9 +24,8 @@ from randes_cli.files.json_fields import (
     as_text,
     as_width,
 )
-from randes_cli.files.records import BaseRecord, TaskRecord
-from randes_cli.files.seal_record import SealRecord
-from randes_cli.files.transform_record import read_transform, seed_limit, transform_json
+from randes_cli.files.record_fields import read_transform, seed_limit, transform_json
+from randes_cli.files.records import BaseRecord, SealRecord, TaskRecord
 from randes_cli.limits import CONTROL
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, SHARES, Transform
 

@@ -10,10 +10,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from randes_cli.files.disk import wrap_os_error
-from randes_cli.files.system import FLAGS, NO_FOLLOW, NO_WAIT, lock
+from randes_cli.files.system import FLAGS, if_dead, lock
 from randes_cli.files.upload import passing_place
 from randes_cli.interrupts import unstoppable
 
@@ -44,21 +45,11 @@ def _remove(made: list[Path], held: list[int]) -> None:
 
 
 def _remove_dead(place: Path) -> None:
-    """Remove folders whose processes were killed."""
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False):
-                _remove_unlocked(Path(entry.path))
-
-
-def _remove_unlocked(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        fd = os.open(folder / _LOCK, os.O_RDWR | NO_FOLLOW | NO_WAIT | FLAGS)
-        try:
-            lock(fd, wait=False)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(fd)
+                folder = Path(entry.path)
+                if_dead(folder / _LOCK, partial(shutil.rmtree, folder, ignore_errors=True))
 
 
 @contextlib.contextmanager

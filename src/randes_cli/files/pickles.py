@@ -65,11 +65,9 @@ class PickleFile:
         np.copyto(out, self._data[number][start : start + len(out)])
 
     def changed(self) -> bool:
-        """Whether it is another file by now."""
         return not is_still(self.path, self.stamp)
 
     def close(self) -> None:
-        """Let go of the file."""
         self._data.clear()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import MissingError, RandesError, UsageError
-from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.hub_ref import parse_ref
 from randes_cli.files.nearest import meant_beside, nearest
 from randes_cli.files.recipe_text import Node, parse

@@ -97,7 +97,6 @@ def _asked(manifest: Manifest) -> str | None:
 
 
 def _options(manifest: Manifest, *, full: bool) -> dict[str, Any]:
-    """What differs from the defaults."""
     transform, default = manifest.transform, PackOptions()
     preset = Transform.from_preset(transform.preset or "two-sided")
     made: dict[str, Any] = {
@@ -168,5 +167,5 @@ def _not_said(manifest: Manifest, *, full: bool) -> list[str]:
     if len(keys) > 1:
         made.append("pickles had their weights under different keys: a recipe has one for all")
     if not full:
-        made.append("of a bank that was added to, inspect --recipe --full has the steps, too")
+        made.append("if the bank was added to, inspect --recipe --full has the steps, too")
     return made

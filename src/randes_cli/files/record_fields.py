@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Any
 
 from randes_cli.files.header import is_name
 from randes_cli.files.json_fields import Fields, as_line, as_text, as_typed_shape
 from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
 from randes_cli.files.weight_names import SUFFIXES
-from randes_cli.specs import TensorInfo, Tensors
+from randes_cli.specs import Rest, Shuffle, Signs, Table, TensorInfo, Tensors, Transform
 
 
 def known_names(fields: Fields, key: str, base: Tensors) -> list[str]:
-    """A list of names of the base."""
     return check_known(fields, key, fields.list(key, as_text), base)
 
 
@@ -56,12 +56,12 @@ def _content(value: object) -> str | None:
     return value if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) else None
 
 
-def read_tensors(fields: Fields, key: str) -> dict[str, TensorInfo]:
+def read_tensors(fields: Fields, key: str) -> Table:
     typed = fields.map(key, as_typed_shape)
     for name in typed:
         if not is_name(name):
             raise fields.fail(f"{key}[{name[:100]!r}]", "is too long or has control characters")
-    return {name: TensorInfo(name, dtype, shape) for name, (dtype, shape) in typed.items()}
+    return Table({name: TensorInfo(name, *kind) for name, kind in typed.items()})
 
 
 def read_ties(fields: Fields, kept: Tensors, held: Tensors) -> dict[str, str]:
@@ -73,3 +73,43 @@ def read_ties(fields: Fields, kept: Tensors, held: Tensors) -> dict[str, str]:
         if leader not in kept:
             raise fields.fail("ties", f"names {leader[:100]!r}, which is not kept")
     return ties
+
+
+def transform_json(transform: Transform) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "shuffle": transform.shuffle.value,
+        "signs": transform.signs.value,
+        "targets": transform.targets,
+        "every": transform.every,
+        "rest": transform.rest.value,
+    }
+    if transform.matched is not None:
+        made["matched"] = sorted(transform.matched)
+    if transform.exact:
+        made["exact"] = sorted(transform.exact)
+    return {**made, **transform.extra}
+
+
+def seed_limit(version: int) -> str:
+    """Which limit holds for seeds in a version of the format."""
+    return "seed" if version > 1 else "seed of version 1"
+
+
+def read_transform(fields: Fields, base: Tensors, version: int) -> Transform:
+    """The transform; a pattern in ``targets`` is only shown, ``matched`` is what counts."""
+    targets = fields.line("targets")
+    matched = None if targets == "all" else frozenset(known_names(fields, "matched", base))
+    signs = fields.choice("signs", Signs)
+    if signs is Signs.two_sided and version < 2:
+        raise fields.fail("signs", "is not of version 1")
+    return Transform(
+        shuffle=fields.choice("shuffle", Shuffle),
+        signs=signs,
+        targets=targets,
+        every=fields.limited("every"),
+        rest=fields.choice("rest", Rest),
+        matched=matched,
+        exact=frozenset(known_names(fields, "exact", base) if "exact" in fields.value else ()),
+        any_digits=version < 2,
+        extra=fields.rest(),
+    )

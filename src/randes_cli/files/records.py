@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+from randes_cli.core.levels import SEAL_BITS
 from randes_cli.errors import UsageError
 from randes_cli.files.json_fields import Fields, as_dtype, as_line, as_name_pair, as_shape, as_text
 from randes_cli.files.record_fields import (
@@ -21,8 +22,8 @@ from randes_cli.files.record_fields import (
     read_left_out,
     read_tensors,
     read_ties,
+    seed_limit,
 )
-from randes_cli.files.transform_record import seed_limit
 from randes_cli.limits import MOST_COEFFICIENT
 from randes_cli.specs import FLOAT_DTYPES, BaseStorage, TensorInfo, Tensors, check_task_name
 
@@ -49,7 +50,6 @@ class BaseRecord:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Its object in a manifest."""
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -150,7 +150,6 @@ class TaskRecord:
         return TensorInfo(base.name, dtype, self.shapes.get(base.name, base.shape))
 
     def to_json(self) -> dict[str, Any]:
-        """Its object in a manifest."""
         made: dict[str, Any] = {
             "name": self.name,
             "index": self.index,
@@ -266,3 +265,29 @@ def _check_conversions(fields: Fields, task: TaskRecord, base: Tensors) -> None:
             continue
         if dtype not in FLOAT_DTYPES or tensor.dtype not in FLOAT_DTYPES:
             raise fields.fail(f"dtypes[{name[:100]!r}]", f"is {dtype}, the base's {tensor.dtype}")
+
+
+#: How the codes and scales of a sealed group lie in the bank; `docs/sealed.md` has the bytes.
+SEAL_LAYOUT = "levels/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SealRecord:
+    """A group whose superposition was cut to `bits`; it is read-only."""
+
+    bits: int
+    layout: str = SEAL_LAYOUT
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"bits": self.bits, "layout": self.layout, **self.extra}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> SealRecord:
+        """Read and check its object. Raises BankDamaged naming the field."""
+        bits, layout = fields.get("bits", int), fields.line("layout")
+        if bits not in SEAL_BITS:
+            raise fields.fail("bits", f"is {str(bits)[:30]}")
+        if layout != SEAL_LAYOUT:
+            raise fields.fail("layout", f"is {layout[:60]!r}, which this version does not know")
+        return cls(bits, layout, fields.rest())

@@ -53,7 +53,6 @@ class RangedBytes:
             part[:] = np.frombuffer(found, np.uint8)
 
     def changed(self) -> bool:
-        """Whether it is another file by now."""
         return False
 
     def close(self) -> None:

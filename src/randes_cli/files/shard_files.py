@@ -60,7 +60,6 @@ class LocalShard:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
-        """The open file."""
         if self._fd >= 0:
             yield self._fd
             return
@@ -81,7 +80,6 @@ class LocalShard:
             read_fully(fd, self.path, offset, out)
 
     def close(self) -> None:
-        """Close it."""
         fd, self._fd = self._fd, -1
         with contextlib.suppress(OSError):
             if fd >= 0:

@@ -65,7 +65,6 @@ class NewShard:
 
     @unstoppable
     def close(self) -> None:
-        """Close it."""
         fd, self._out.fd = self._out.fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):  # its data were synced, or are not wanted
@@ -166,12 +165,10 @@ class ShardFolder:
         return new.path
 
     def clear(self) -> None:
-        """Remove what has no name yet."""
         for new in list(self._new.values()):
             self.drop(new)
 
     def drop(self, new: NewShard) -> None:
-        """Remove a shard that gets no name."""
         new.close()
         _unlink(new.path)
         self._new.pop(new.path, None)

@@ -49,12 +49,10 @@ def shard_folder(bank: Path) -> Path:
 
 
 def shard_file(name: str) -> str:
-    """The file name of a shard."""
     return f"{name}.safetensors"
 
 
 def is_shard_file(name: str) -> bool:
-    """Whether a file in a folder of shards is named as one."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -92,7 +90,6 @@ class Layout:
     most: int
 
     def encode(self) -> bytes:
-        """As the index has it."""
         return json.dumps({"room": self.room, "most": self.most}, separators=(",", ":")).encode()
 
     @classmethod

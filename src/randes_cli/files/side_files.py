@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from randes_cli.errors import CheckpointError
-from randes_cli.files.atomic import wrap_os_error
 from randes_cli.files.bank_folder import is_shard_folder
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
 from randes_cli.limits import CONTROL
@@ -67,7 +67,6 @@ class SideFile:
         return data
 
     def with_data(self, data: bytes) -> SideFile:
-        """The same file with another content."""
         return SideFile(self.path, content_digest(data), len(data), data)
 
 
@@ -172,6 +171,15 @@ class _Collecting:
                 return
         self.left_out[shown(name) + ("/" if path.is_dir() else "")] = reason
 
+    def drop_case_twins(self) -> None:
+        """Leave out names that many systems could not tell from another: small letters stay."""
+        kept: dict[str, str] = {}
+        for name in sorted(self.files, key=lambda name: (name != name.lower(), name)):
+            other = kept.setdefault(name.lower(), name)
+            if other != name:
+                del self.files[name]
+                self.left_out[name] = f"differs from {other} in case alone"
+
     def _size(self, name: str, path: Path) -> int:
         return path.stat().st_size if self.sizes is None else self.sizes[name]
 
@@ -189,7 +197,6 @@ class _Collecting:
         return kind or self._too_much(name, path)
 
     def _too_much(self, name: str, path: Path) -> str | None:
-        """Whether a file passes a limit."""
         size = self._size(name, path)
         most = MOST_BYTES if is_known_data(name) else MOST_UNKNOWN
         if size > most:
@@ -221,6 +228,7 @@ def find_side_files(
     for path, reason in walk(root, apart):
         if path not in weights:
             found.look(path, reason)
+    found.drop_case_twins()
     return found.files, _listed(found.left_out)
 
 

@@ -73,7 +73,6 @@ class ZeroBase:
         self.metadata: Mapping[str, str] = {}
 
     def read(self, name: str, start: int, out: Raw) -> None:
-        """Fill `out` with zeros."""
         out[:] = 0
 
 
@@ -91,7 +90,6 @@ class Renamed:
         self.inner.read(self._theirs.get(name, name), start, out)
 
     def place(self, name: str) -> tuple[int, int] | None:
-        """See `place_of`."""
         return place_of(self.inner, self._theirs.get(name, name))
 
     def places(self, names: Sequence[str]) -> I64:
@@ -141,7 +139,6 @@ def near_pieces(pieces: Sequence[tuple[int, Raw]], gap: int) -> list[list[tuple[
 
 
 def _read_together(source: Source, name: str, pieces: Sequence[tuple[int, Raw]]) -> None:
-    """Fill pieces with one read."""
     (first, out), (last, tail) = pieces[0], pieces[-1]
     if len(pieces) == 1:
         source.read(name, first, out)

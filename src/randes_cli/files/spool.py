@@ -62,7 +62,6 @@ class Spool:
             self._free.append(file)
 
     def close(self) -> None:
-        """Close the files that nobody uses."""
         for file in self._free:
             file.close()
         self._free = []

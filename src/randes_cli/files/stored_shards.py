@@ -27,7 +27,6 @@ PRUNE_HOURS = 24
 
 
 def shards_of(bank: RemotePath) -> RemotePath:
-    """Where the shards of a bank in a store lie."""
     return bank.with_name(f"{bank.name}.d")
 
 
@@ -62,7 +61,6 @@ class StoredShards(ShardFolder):
         made.unlink()
 
     def note(self, name: str) -> None:
-        """A worker sent a shard."""
         self._sent.append(self._there / shard_file(name))
 
     def discard(self, kept: Collection[str] | None) -> None:

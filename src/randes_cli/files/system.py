@@ -5,10 +5,12 @@ Where a call is missing (Windows has few of them) another does the same, more sl
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 try:
@@ -61,6 +63,17 @@ def lock(fd: int, *, wait: bool) -> None:
     if fcntl is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def if_dead(locked: Path, then: Callable[[], object]) -> None:
+    """Do something where a file's lock is free: whoever held it has died. What fails is left."""
+    with contextlib.suppress(OSError):
+        fd = os.open(locked, os.O_RDWR | NO_FOLLOW | NO_WAIT | FLAGS)
+        try:
+            lock(fd, wait=False)
+            then()
+        finally:
+            os.close(fd)
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
+
 from randes_cli.core.arrays import Raw
 from randes_cli.files.container import Container
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.shard_folder import NewShard, ShardFolder
 from randes_cli.files.shards import SHARD_METADATA
+from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 
 
@@ -52,6 +55,14 @@ class TensorSink(ABC):
         with self.file_of(key) as (file, offset):
             file.read_at(out, offset + start)
 
+    def digest_written(self, tensor: TensorInfo) -> None:
+        """Record the digests of a tensor whose data were written, and are read again for it."""
+        size = tensor.nbytes // max(1, tensor.elements)
+        for number, rect in enumerate(chunks(*tensor.matrix)):
+            raw = np.empty(rect.elements * size, np.uint8)
+            self.read(tensor.name, rect.start * size, raw)
+            self.set_digest(tensor.name, number, digest(raw))
+
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
         """Record the digest of one chunk."""
         self.container_of(key).set_digest(key, chunk, value)
@@ -82,7 +93,6 @@ class ShardSink(TensorSink):
 
     @property
     def size(self) -> int:
-        """Bytes of its file."""
         return self.lead + self.container.size
 
     def begin(self) -> None:
@@ -94,7 +104,6 @@ class ShardSink(TensorSink):
 
     @property
     def new(self) -> NewShard:
-        """Its file."""
         if self._new is None:
             raise AssertionError("a shard that was not begun")
         return self._new
@@ -111,7 +120,6 @@ class ShardSink(TensorSink):
         """Nobody waits for them: the shard is finished when its worker has done."""
 
     def container_of(self, key: str) -> Container:
-        """Its own."""
         return self.container
 
     @contextlib.contextmanager
@@ -122,7 +130,6 @@ class ShardSink(TensorSink):
 
     @contextlib.contextmanager
     def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
-        """`file_of` of several tensors."""
         with self.new.opened() as out:
             yield [(out, self.lead + self.container.starts[key]) for key in keys]
 

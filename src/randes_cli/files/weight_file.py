@@ -88,11 +88,9 @@ class TensorFile:
         read_fully(self.fd, self.path, offset, out)
 
     def changed(self) -> bool:
-        """Whether it is another file by now."""
         return not is_still(self.path, self.stamp)
 
     def close(self) -> None:
-        """Close the file; further reads fail."""
         fd, self.fd = self.fd, -1  # closed again, the number may be somebody else's
         with suppress(OSError):  # nothing was written
             if fd >= 0:

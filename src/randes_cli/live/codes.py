@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from randes_cli.core.levels import levels
+from randes_cli.core.codes import table_of
 from randes_cli.live import blocks
 
 #: Elements of a tile on a CPU: what stays in a cache. A device takes the whole.
@@ -23,10 +24,7 @@ _TILE = 2**18
 @lru_cache(maxsize=32)
 def _table(bits: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """The levels of each byte (of each twelve bits of 3-bit codes), a row each."""
-    width = 12 if bits == 3 else 8
-    words = np.arange(2**width)[:, None] >> np.arange(0, width, bits)[None]
-    values = np.asarray(levels(bits), np.float32)[words & (2**bits - 1)]
-    return torch.from_numpy(values).to(device, dtype)
+    return torch.from_numpy(table_of(bits)).to(device, dtype)
 
 
 def _words(packed: torch.Tensor, bits: int) -> torch.Tensor:
@@ -90,7 +88,7 @@ def _shape_of_values(
     first: int,
     last: int,
     dtype: torch.dtype,
-    scale: float,
+    *_: Any,
 ) -> torch.Tensor:
     return stored.new_empty(last - first, columns, dtype=dtype)
 
@@ -141,14 +139,6 @@ def _turned(
 
 @codes_product.register_fake
 def _shape_of_product(
-    x: torch.Tensor,
-    stored: torch.Tensor,
-    rows: int,
-    columns: int,
-    bits: int,
-    every: int,
-    group: int,
-    scale: float,
-    turned: bool,
+    x: torch.Tensor, stored: torch.Tensor, rows: int, columns: int, *more: Any
 ) -> torch.Tensor:
-    return x.new_empty(x.shape[0], columns if turned else rows)
+    return x.new_empty(x.shape[0], columns if more[-1] else rows)

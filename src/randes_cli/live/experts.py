@@ -153,17 +153,13 @@ def _add(
         at = slice(expert * rows, (expert + 1) * rows)
         down, across = group.down[tasks][..., at], group.across[tasks]
         held = group.held.part(at, x.dtype)
-        if turned:
-            made += held.product_turned(x * down) * across
-        else:
-            made += held.product(x * across) * down
+        before, after = (down, across) if turned else (across, down)
+        made += held.product(x * before, turned=turned) * after
         return
     number, first, second = place
     if number != expert:
         return
     out, inside = (second, first) if turned else (first, second)
     # A weight whose rows are inputs, or that was exchanged on its way in (not both).
-    if turned != swapped:
-        made[:, out] += group.product_turned(x[:, inside], tasks)
-    else:
-        made[:, out] += group.product(x[:, inside], tasks)
+    product = group.product_turned if turned != swapped else group.product
+    made[:, out] += product(x[:, inside], tasks)

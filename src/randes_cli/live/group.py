@@ -35,7 +35,7 @@ class Group:
     def product_turned(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """b ∘ ((x ∘ a) S) for a weight whose rows are inputs."""
         down, across = self._sides(index, x.dim())
-        return self.held.product_turned(x * down) * across
+        return self.held.product(x * down, turned=True) * across
 
     def _sides(self, index: torch.Tensor | int, dims: int) -> tuple[torch.Tensor, torch.Tensor]:
         if isinstance(index, int):

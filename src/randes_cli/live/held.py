@@ -54,33 +54,22 @@ class Held:
     def _scale(self) -> float:
         return 1.0 if self.bits else 2.0**-self.exponent
 
-    def product(self, x: torch.Tensor) -> torch.Tensor:
-        """x Sᵀ: [..., C] → [..., R]."""
+    def product(self, x: torch.Tensor, *, turned: bool = False) -> torch.Tensor:
+        """x Sᵀ: [..., C] → [..., R]; x S where `turned`: [..., R] → [..., C]."""
         if self.dense and self.every == 1:
-            return F.linear(x, self.stored)
-        flat = x.reshape(-1, x.shape[-1])
+            return torch.matmul(x, self.stored) if turned else F.linear(x, self.stored)
+        flat, size = x.reshape(-1, x.shape[-1]), self.view[turned]
+        made: torch.Tensor
         if self.dense:
-            made = blocks.product(flat, self.stored, self.view[0], self.group)
+            made = (blocks.product_turned if turned else blocks.product)(
+                flat, self.stored, size, self.group
+            )
         else:
-            made = self._codes(flat, turned=False)
-        return made.reshape(*x.shape[:-1], self.view[0])
-
-    def product_turned(self, x: torch.Tensor) -> torch.Tensor:
-        """x S: [..., R] → [..., C]."""
-        if self.dense and self.every == 1:
-            return torch.matmul(x, self.stored)
-        flat = x.reshape(-1, x.shape[-1])
-        if self.dense:
-            made = blocks.product_turned(flat, self.stored, self.view[1], self.group)
-        else:
-            made = self._codes(flat, turned=True)
-        return made.reshape(*x.shape[:-1], self.view[1])
-
-    def _codes(self, x: torch.Tensor, *, turned: bool) -> torch.Tensor:
-        made: torch.Tensor = codes_product(
-            x, self.stored, *self.view, self.bits, self.every, self.group, self._scale, turned
-        )
-        return made
+            made = codes_product(
+                *(flat, self.stored, *self.view, self.bits, self.every, self.group),
+                *(self._scale, turned),
+            )
+        return made.reshape(*x.shape[:-1], size)
 
     def matrix(self, dtype: torch.dtype) -> torch.Tensor:
         """The whole of S."""

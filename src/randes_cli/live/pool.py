@@ -198,10 +198,26 @@ class Pool:
 
     def _write(self, task: str) -> None:
         whole, jobs = self._jobs[task]
+        self._wait()  # for what users asked of a device, on any stream
         left = jobs if self._swaps is None else self._swaps.write(task, whole, jobs)
+        left = [job for job in left if not self._at_once(whole, *job)]
         if left:
             with ThreadPoolExecutor(self._threads) as threads:
                 list(threads.map(lambda job: self._put(whole, *job), left))
+        self._wait()
+
+    def _wait(self) -> None:
+        """Until devices have done all that they were asked for."""
+        for device in {slot.tensor.device for slot in self._slots}:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+    def _at_once(self, whole: Whole, slot: Slot, parts: Parts) -> bool:
+        """Whether a parameter was written by a kernel that was ready for it."""
+        resident = self._residents.get(slot.tensor.device)
+        if resident is None or len(parts) != 1 or parts[0].place or parts[0].turned:
+            return False
+        return resident.at_once(whole, parts[0].name, slot.tensor.detach())
 
     def _put(self, whole: Whole, slot: Slot, parts: Parts) -> None:
         """Write one parameter, from what is on its device where that can be."""

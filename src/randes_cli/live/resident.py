@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from randes_cli.api import Bank
 from randes_cli.core.convert import BEYOND, LARGEST
+from randes_cli.core.fused_run import SIGNS
 from randes_cli.core.fused_swap import Source, Sum, known
 from randes_cli.core.share import Share
 from randes_cli.core.signs import sign_vector
@@ -27,6 +29,11 @@ from randes_cli.read.load import torch_dtypes
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import Signs
 
+_Vectors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+#: What the kernel writes one tensor from, beside its target.
+_Launch: TypeAlias = tuple[
+    torch.Tensor, torch.Tensor, _Vectors | None, tuple[int, torch.Tensor] | None, dict[str, Any]
+]
 #: What torch rounds to as the CPU does.
 _KNOWN = ("F32", "F16", "BF16")
 
@@ -39,7 +46,8 @@ class Resident:
         self._base = Whole(bank.retrieval(None))
         self._kept: dict[str, torch.Tensor] = {}
         self._gates: dict[str, threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._lock, self._launching = threading.Lock(), threading.Lock()
+        self._ready: dict[tuple[Whole, str], _Launch] = {}
 
     @property
     def nbytes(self) -> int:
@@ -176,32 +184,46 @@ class Resident:
             return values
         return blocks.whole(blocks.as_blocks(values, share.every), view, share.group)
 
+    def at_once(self, whole: Whole, name: str, target: torch.Tensor) -> bool:
+        """Write by the kernel what is ready for it; False where `write` is to make it so."""
+        given, info = self._ready.get((whole, name)), whole.retrieval.tensors[name]
+        plain = target.is_contiguous() and target.dtype == torch_dtypes()[info.dtype]
+        if given is None or not plain or target.numel() != info.elements:
+            return False
+        from randes_cli.live import kernels
+
+        base, stored, scales, signs, form = given
+        with self._launching:
+            kernels.swap(base, stored, scales, signs, target.view(base.shape), **form)
+        return True
+
     def _by_kernel(self, whole: Whole, name: str, target: torch.Tensor) -> bool:
         """Write it by one kernel, in place; False where that is not for one."""
         retrieval, info = whole.retrieval, whole.retrieval.tensors[name]
         unit, position = retrieval.place(name)
         matrix = unit.view if unit.signs is Signs.two_sided else (unit.rows, unit.cols)
-        plain = target.is_contiguous() and target.dtype == torch_dtypes()[info.dtype]
-        if not (kernels_for(self._device) and plain and retrieval.share(name).every == 1):
+        if not kernels_for(self._device) or retrieval.share(name).every > 1:
             return False
         from randes_cli.live import kernels
 
         stored, bits = self._stored(retrieval, name)
         if matrix != unit.view or not kernels.fits(unit.view[1], 1, bits):
             return False
-        flips = unit.flips(retrieval.task.seed, position)
-        kernels.swap(
-            self._base_tensor(retrieval.kept_name(name)).reshape(matrix),
+        flips = np.frombuffer(unit.flips(retrieval.task.seed, position), np.uint8)
+        signs = SIGNS[unit.signs], torch.tensor(flips, device=self._device)
+        self._ready[whole, name] = (
+            self._base_tensor(retrieval.kept_name(name)).view(matrix),
             stored,
             self._scales(retrieval, name) if bits else None,
-            _sign_vectors(unit, flips, self._device),
-            target.reshape(matrix),
-            bits=bits,
-            scale=_scale(retrieval, name),
-            largest=LARGEST[info.dtype],
-            beyond=BEYOND[info.dtype],
+            signs if len(flips) else None,
+            {
+                "bits": bits,
+                "scale": _scale(retrieval, name),
+                "largest": LARGEST[info.dtype],
+                "beyond": BEYOND[info.dtype],
+            },
         )
-        return True
+        return self.at_once(whole, name, target)
 
 
 def _scale(retrieval: Retrieval, name: str) -> float:

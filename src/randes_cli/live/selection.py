@@ -86,9 +86,9 @@ class Selection:
         found: torch.Tensor = self.known[key]
         return found
 
-    def slots(self, count: int, groups: tuple[frozenset[int], ...]) -> Slots:
+    def slots(self, count: int, groups: tuple[frozenset[int], ...], device: torch.device) -> Slots:
         """Of `count` rows (or tokens) those of the tasks of each group."""
-        key = (count, groups)
+        key = (count, groups, device)
         if key not in self.known:
             parts = [self._positions(count, sorted(group)) for group in groups]
             owners = torch.tensor(self.host).repeat_interleave(count // len(self.host))
@@ -96,7 +96,7 @@ class Selection:
             rows, starts = torch.cat(parts), sizes.cumsum(0).to(torch.int32)
             of = torch.arange(len(groups)).repeat_interleave(sizes[1:])
             made = (rows, of, owners[rows], starts)
-            self.known[key] = Slots(*(part.to(self.index.device) for part in made))
+            self.known[key] = Slots(*(part.to(device) for part in made))
         found: Slots = self.known[key]
         return found
 

@@ -56,7 +56,8 @@ class Stack:
         shared = x.shape[0] == 1 and selection.rows > 1
         if shared or count > MOST_ROWS or count % len(selection.host):
             return None
-        slots = selection.slots(count, tuple(group.tasks for group in self.groups))
+        groups = tuple(group.tasks for group in self.groups)
+        slots = selection.slots(count, groups, x.device)
         flat = x.reshape(count, -1)
         if not len(slots.rows):
             return torch.nn.functional.linear(x, base)
@@ -94,21 +95,7 @@ def mixed_linear(
 
 
 @mixed_linear.register_fake
-def _shape(
-    x: torch.Tensor,
-    base: torch.Tensor,
-    stored: torch.Tensor,
-    across: torch.Tensor,
-    down: torch.Tensor,
-    scales: torch.Tensor,
-    residues: torch.Tensor,
-    rows: torch.Tensor,
-    groups: torch.Tensor,
-    tasks: torch.Tensor,
-    starts: torch.Tensor,
-    bits: int,
-    every: int,
-) -> torch.Tensor:
+def _shape(x: torch.Tensor, base: torch.Tensor, *_: object) -> torch.Tensor:
     return x.new_empty(len(x), len(base))
 
 

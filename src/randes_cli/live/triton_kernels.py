@@ -32,6 +32,13 @@ def codes(stored, table, at, mask, q, bits: tl.constexpr):
 
 
 @triton.jit
+def signs_of(bits, place, mask):
+    """±1 by packed bits, as `core.signs` has them: 1 means −1."""
+    byte = tl.load(bits + (place >> 3), mask, 0).to(tl.int32)
+    return 1.0 - 2.0 * ((byte >> (place & 7).to(tl.int32)) & 1).to(tl.float32)
+
+
+@triton.jit
 def products(
     x,
     base,
@@ -84,7 +91,7 @@ def products(
         group, residue = (part - 1) // every, (part - 1) % every
         first_slot, last_slot = tl.load(starts + group), tl.load(starts + group + 1)
         n = first_slot + chunk * batch_block + tl.arange(0, batch_block)
-        if first_slot + chunk * batch_block < last_slot:
+        if (first_slot + chunk * batch_block < last_slot) & (tile * row_block * every < rows):
             i = (tile * row_block + tl.arange(0, row_block)) * every + residue
             partner = tl.load(residues + group * every + residue)
             line = stored + group.to(tl.int64) * size
@@ -115,7 +122,6 @@ def swap(
     rows,
     columns,
     signs,
-    down,
     out,
     scale,
     largest,
@@ -130,19 +136,23 @@ def swap(
     unit_block: tl.constexpr,
 ):
     """out = Θ₀ + (level · column · row) · scale · signs, rounded as the CPU rounds it."""
-    i = (tl.program_id(0) * row_block + tl.arange(0, row_block))[:, None].to(tl.int64)
-    k = (tl.program_id(1) * unit_block + tl.arange(0, unit_block))[None]
     units = width // per
+    tiles = tl.cdiv(units, unit_block)
+    across, along = tl.program_id(0) % tiles, tl.program_id(0) // tiles
+    i = (along * row_block + tl.arange(0, row_block))[:, None].to(tl.int64)
+    k = (across * unit_block + tl.arange(0, unit_block))[None]
     there = (i < height) & (k < units)
     for q in tl.static_range(per):
         j = k * per + q
         value = codes(stored, table, (i * units + k) * unit, there, q, bits)
         if bits > 0:
             value = value * tl.load(columns + j, there, 0.0) * tl.load(rows + i, there, 0.0)
-        if kind == 1:  # hankel
-            sign = tl.load(signs + i + j, there, 0.0)
-        elif kind == 2:  # of columns and of rows
-            sign = tl.load(signs + j, there, 0.0) * tl.load(down + i, there, 0.0)
+        if kind == 1:  # of columns
+            sign = signs_of(signs, j, j < width)
+        elif kind == 2:  # hankel
+            sign = signs_of(signs, i + j, there)
+        elif kind == 3:  # of rows, then of columns
+            sign = signs_of(signs, i, i < height) * signs_of(signs, height + j, j < width)
         else:
             sign = 1.0
         kept = tl.load(base + i * width + j, there, 0.0).to(tl.float32)

@@ -13,7 +13,6 @@ from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.core.shuffle import layer_type
 from randes_cli.files.source import Source, read_raw, read_values
-from randes_cli.ops.watched import Watched
 from randes_cli.plan import Rect
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
@@ -56,11 +55,6 @@ def retrieved_and_true(
         return true, back
     zero = read_values(base, retrieval.kept_name(name), runs)
     return true - zero, back - zero
-
-
-def content_fingerprint(source: Source, run: RunOptions, *, progress: Progress) -> str:
-    """The fingerprint of a checkpoint's content, reading every byte once."""
-    return Watched(source).fingerprint(run, progress)
 
 
 @dataclass(frozen=True, slots=True)

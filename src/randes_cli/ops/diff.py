@@ -17,8 +17,8 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.limits import StrPath, as_source
-from randes_cli.ops.compare import TypeDiff, content_fingerprint, type_diffs
-from randes_cli.ops.originals import Originals
+from randes_cli.ops.compare import TypeDiff, type_diffs
+from randes_cli.ops.originals import Originals, Watched
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import OpenOptions, RunOptions, TensorInfo
@@ -195,7 +195,7 @@ def diff_bank_checkpoints(
             leave, task = OpenOptions(allow_pickle=run.allow_pickle), tasks.get(name)
             leave = leave if task is None else leave.recorded(task.pickle, task.layout)
             opened = stack.enter_context(Sources(leave).open(as_source(source)))
-            found = content_fingerprint(opened, run, progress=progress)
+            found = Watched(opened).fingerprint(run, progress)
             if name not in tasks:
                 added.append(name)
             elif tasks[name].fingerprint != found:

@@ -13,7 +13,7 @@ from math import inf, isfinite
 from pathlib import Path
 
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.files.atomic import wrap_os_error
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.passing import passing_folder
 from randes_cli.limits import MOST_SCORE, StrPath
 from randes_cli.read.places import UnpackOptions
@@ -92,7 +92,6 @@ def _finite(number: str | float) -> float:
 
 
 def _last_object(text: str) -> object:
-    """The JSON object that a text ends with, or None."""
     lines = text.rstrip().splitlines()
     for start in range(len(lines) - 1, -1, -1):
         if lines[start].lstrip().startswith("{"):

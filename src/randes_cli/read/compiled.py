@@ -53,7 +53,8 @@ def retrieve_compiled(
         digests,
         turned,
     )
-    return kernel.back(Chunk(rect.start, rect.elements, unit.cols, unit.view, unit.signs), how)
+    chunk = Chunk(rect.start, rect.elements, unit.cols, unit.view, unit.signs)
+    return kernel.backer.back(chunk, how) if kernel.backer else None
 
 
 #: Where the base's chunk lies, and its dtype, as of `Back`: in a tuple, for it may be None.

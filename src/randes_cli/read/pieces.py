@@ -34,7 +34,6 @@ class Piece:
 
     @property
     def nbytes(self) -> int:
-        """Its bytes in the output tensor."""
         return self.rect.elements * ITEM_SIZE[self.tensor.dtype]
 
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.atomic import (
-    atomic_file,
-    wrap_os_error,
-)
+from randes_cli.files.atomic import atomic_file
 from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import file_key
 from randes_cli.files.configs import TORCH_NAMES, dtype_called, with_dtype
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.kinds import is_code
 from randes_cli.files.location import Place
 from randes_cli.files.records import TaskRecord
@@ -75,7 +73,6 @@ class Destination:
     notes: tuple[str, ...] = ()
 
     def moved(self, move: Callable[[Path], Path]) -> Destination:
-        """The same place in another folder."""
         return Destination(
             move(self.path),
             {name: move(path) for name, path in self.weights.items()},
@@ -159,7 +156,6 @@ def write_side_files(
 
 
 def _side_file(bank: BankFile, content: str) -> bytes:
-    """A side file's bytes. Raises BankDamaged."""
     data = bank.read_whole(file_key(content)).tobytes()
     if content_digest(data) != content:
         raise BankDamaged(f"{bank.path}: tensor {file_key(content)!r} is damaged")

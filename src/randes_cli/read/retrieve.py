@@ -67,9 +67,7 @@ class Retrieval(TaskTensors):
         self.verified: set[tuple[str, int]] | None = None
         self._reader: StepsReader | None = None
         if task.group in bank.manifest.sealed or task.group in bank.manifest.shares:
-            self._reader = StepsReader(
-                bank, task.group, self._check_sealed, threads=self.workers.threads
-            )
+            self._reader = StepsReader(bank, task.group, self._check, threads=self.workers.threads)
 
     @property
     def untuned(self) -> bool:
@@ -95,10 +93,7 @@ class Retrieval(TaskTensors):
             raise BankDamaged(f"{self.bank.path}: group {self.task.group} is not sealed")
         return self._reader
 
-    def _check_sealed(self, found: bytes, recorded: bytes, key: str) -> None:
-        self._check(found, recorded, key, -1)
-
-    def _check(self, found: bytes, recorded: bytes, key: str, chunk: int) -> None:
+    def _check(self, found: bytes, recorded: bytes, key: str, chunk: int = -1) -> None:
         if found != recorded:
             if not self.force:
                 raise BankDamaged(
@@ -190,7 +185,6 @@ class Retrieval(TaskTensors):
         return self._chunk(self.base.read, name, dtype, base_key(name), piece.chunk)
 
     def _check_base(self, found: bytes | None, piece: Piece) -> None:
-        """Compare a chunk's digest, where one was made."""
         name = piece.tensor.name
         if self.base is None or found is None:
             return
@@ -203,7 +197,6 @@ class Retrieval(TaskTensors):
         self._check(found, recorded, base_key(name), piece.chunk)
 
     def _check_chunk(self, found: bytes | None, piece: Piece, key: str) -> None:
-        """Likewise for a chunk of the bank."""
         if found is not None:
             self._check(found, self.bank.digest(key, piece.chunk), key, piece.chunk)
 

@@ -93,7 +93,6 @@ class StepsReader:
         return units
 
     def scales(self, tensor: TensorInfo) -> tuple[F32, F32]:
-        """The scales of its rows and of its columns."""
         found = self._scales.get(tensor.name)
         if found is None:
             key = scale_key(self._group, tensor.name)
@@ -105,7 +104,6 @@ class StepsReader:
         return found
 
     def _bytes(self, key: str, start: int, stop: int) -> Raw:
-        """Bytes `start` to `stop` of a tensor, checked."""
         info = self._bank.info(key)
         size, parts = ITEM_SIZE[info.dtype], []
         for number, rect in enumerate(chunk_grid(*info.matrix)):

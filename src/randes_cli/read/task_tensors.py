@@ -42,7 +42,6 @@ class TaskTensors:
         return TensorInfo(tensor.name, self._dtype, tensor.shape)
 
     def pieces(self, name: str) -> list[Piece]:
-        """The pieces of one output tensor, in order."""
         tensor, name = self.tensors[name], self.kept_name(name)
         rows, cols = tensor.matrix
         if name in self.task.own:

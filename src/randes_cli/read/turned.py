@@ -62,5 +62,4 @@ class Turned:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tensors, by name."""
         return tuple(sorted(self._negative - self._mixed))

@@ -96,7 +96,6 @@ class _Recipe:
 
     @contextmanager
     def opened(self) -> Iterator[tuple[BankFile, BankBase | None, _Recipe]]:
-        """Open both."""
         with ExitStack() as stack:
             file = stack.enter_context(open_bank(self.bank))
             leave = self.run.allow_pickle

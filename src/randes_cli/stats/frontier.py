@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from randes_cli.core.arrays import I64
+from randes_cli.core.arrays import F64, I64
 from randes_cli.core.cut import Cut
 from randes_cli.core.grid import steps_of
 from randes_cli.core.prediction import Lengths, moments
@@ -73,10 +73,18 @@ class Outline:
         """Bytes of the bank, but for some that names and offsets take in its header."""
         used = min(groups, len(self.indices))
         each = sum(count * _sum_bytes(tensor, bits, share) for tensor, count in self._kinds)
-        moments = 24 * len(self._rows) if bits < 8 else 0
-        twice = sum(len(one.name) + _ENTRY for one in self.summed if bits < 8 and sealable(one))
-        entries = sum(len(one.name) + _ENTRY for one in self.summed) + twice
-        return self.rest + used * (each + moments + entries)
+        beside = self._entries + (24 * len(self._rows) + self._more_entries if bits < 8 else 0)
+        return self.rest + used * (each + beside)
+
+    @cached_property
+    def _entries(self) -> int:
+        """Bytes of a header that the sums of one group take."""
+        return sum(len(one.name) + _ENTRY for one in self.summed)
+
+    @cached_property
+    def _more_entries(self) -> int:
+        """Those of scales, where they are cut."""
+        return sum(len(one.name) + _ENTRY for one in self.summed if sealable(one))
 
     def shares(self) -> Iterator[int]:
         """The shares that make a difference to some tensor."""
@@ -123,11 +131,20 @@ class Outline:
     def _with(self, groups: int, bits: int, share: int) -> Lengths:
         dealt = tuple(index % groups for index in self.indices)
         wide = self._at_8 if bits == 8 else self._at_16
-        ones, tensors = dict.fromkeys(dealt), self._bins[1]
-        every = np.array([float(share_of(t, 0, {0: share}).every) for t in tensors])
-        sides = np.array([min(seal_matrix(t)) if sealable(t) else 0 for t in tensors], np.float64)
-        cut = Cut.supposed(every, bits if bits < 8 else None, sides)
-        return replace(wide, groups=dealt, cuts=dict.fromkeys(ones, cut))
+        cut = Cut.supposed(self._every(share), bits if bits < 8 else None, self._sides)
+        return replace(wide, groups=dealt, cuts=dict.fromkeys(dict.fromkeys(dealt), cut))
+
+    def _every(self, share: int) -> F64:
+        """What a share comes to for a tensor of each bin."""
+        kinds = {(t.dtype, t.shape): t for t in self._bins[1]}
+        found = {kind: float(share_of(t, 0, {0: share}).every) for kind, t in kinds.items()}
+        return np.array([found[t.dtype, t.shape] for t in self._bins[1]])
+
+    @cached_property
+    def _sides(self) -> F64:
+        """The shorter side of a tensor of each bin where it can be cut, else 0."""
+        tensors = self._bins[1]
+        return np.array([min(seal_matrix(t)) if sealable(t) else 0 for t in tensors], np.float64)
 
     @cached_property
     def _at_8(self) -> Lengths:

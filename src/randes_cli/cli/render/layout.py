@@ -32,7 +32,6 @@ def shorten(text: str, width: int) -> str:
 
 
 def _end_of(text: str, width: int) -> str:
-    """As much of a text's end as `width` cells hold."""
     end = text[-width:] if width > 0 else ""
     while cell_len(end) > width:
         end = end[1:]

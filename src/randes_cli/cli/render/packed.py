@@ -54,7 +54,6 @@ def joined(told: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _kept_exactly(tensors: dict[str, str]) -> list[str]:
-    """The tensors that a task keeps exactly, by reason."""
     reasons: dict[str, list[str]] = {}
     for tensor, reason in tensors.items():
         reasons.setdefault(reason, []).append(tensor)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from randes_cli.cli.output import human
 from randes_cli.cli.render.layout import (
     Column,
     bar,
@@ -19,7 +18,7 @@ from randes_cli.cli.render.layout import (
 )
 from randes_cli.core.verdict import by_word, kept
 from randes_cli.stats.frontier import frontier
-from randes_cli.views.text import decimal
+from randes_cli.views.text import decimal, human
 
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport, TaskDetail

@@ -169,7 +169,6 @@ def plain_name(name: str) -> str:
 
 
 def has_components(modules: Iterable[str]) -> bool:
-    """Whether modules name their component first, as diffusers has it."""
     return all(map(_COMPONENT.match, modules))
 
 

@@ -49,7 +49,6 @@ def _check(view: View, pairs: Mapping[str, Pair]) -> None:
 
 
 def _weight(view: View, module: str) -> str | None:
-    """The base's tensor that a module's weight is, or None."""
     plain = module.replace(BASE_LAYER, "")
     for leaf in ("weight", "in_proj_weight"):
         name = view.part.rename(f"{plain}.{leaf}")
