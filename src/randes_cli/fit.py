@@ -62,8 +62,10 @@ ASKED = "as asked (--exact)"
 AS_BANK = "as the bank keeps it"
 
 
-def _other(tensor: TensorInfo) -> str:
-    return "outside the targets" if superposable(tensor) else "integer or scalar"
+def _other(tensor: TensorInfo, twin: TensorInfo) -> str:
+    if not superposable(tensor):
+        return "integer or scalar" if tensor.dtype != "C64" else "complex numbers"
+    return "outside the targets" if superposable(twin) else f"the base's are {twin.dtype}"
 
 
 def _has_bytes(tensors: Mapping[str, TensorInfo]) -> bool:
@@ -83,7 +85,7 @@ def fit_task(
     eligible, roles = set(superposed_names), once(exact_roles, task)
     if task is base:  # one table, as of fine-tunes with their base's very header
         left = (tensor for name, tensor in task.items() if name not in eligible)
-        why = {t.name: roles.get(t.name) or reasons.get(t.name) or _other(t) for t in left}
+        why = {t.name: roles.get(t.name) or reasons.get(t.name) or _other(t, t) for t in left}
         share = float(once(_has_bytes, base))
         whole = {name: t for name, t in task.items() if name not in why} if why else task
         return TaskFit(whole, why, (), share, share)
@@ -104,7 +106,7 @@ def fit_task(
         elif name in eligible and tensor.dtype in FLOAT_DTYPES:
             superposed[name] = tensor
         else:
-            exact[name] = roles.get(name) or reasons.get(name) or _other(tensor)
+            exact[name] = roles.get(name) or reasons.get(name) or _other(tensor, twin)
     missing = tuple(name for name in base if name not in task)
     extra = tuple(name for name in task if name not in base)
     return TaskFit(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from randes_cli import add
+from randes_cli.errors import MismatchError
 from randes_cli.files.names import guess_prefix, match_names
 from tests.checkpoints import Packer, perturbed, random_state, retrieve
 
@@ -66,3 +68,29 @@ def test_what_is_kept_exactly_is_told_under_the_task_s_own_names(packer: Packer)
     assert set(packer.reports[-1].kept_exactly["t"]) == expected
     (again,) = packer.inputs({"again": task})
     assert set(add(bank, [again]).kept_exactly["again"]) == expected
+
+
+@pytest.mark.parametrize(
+    "word", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"]
+)
+def test_a_wrapper_s_word_inside_names_is_told_where_nothing_matches(
+    word: str, packer: Packer
+) -> None:
+    base = random_state({f"enc.layers.{n}.x.weight": [8, 8] for n in range(3)})
+    task = {
+        name.replace(".x", f".{word}.x"): value for name, value in perturbed(base, seed=1).items()
+    }
+    said = rf"'enc\.layers\.0\.{word}\.x\.weight' has {word} of a wrapper inside"
+    with pytest.raises(MismatchError, match=said):
+        packer.pack(base, {"t": task})
+
+
+def test_the_reason_why_a_tensor_is_kept_exactly_is_the_true_one(packer: Packer) -> None:
+    base = random_state({"a.weight": [40, 40], "b.weight": [40, 40]})
+    base |= {"n": torch.arange(6), "c": torch.ones(3, dtype=torch.complex64)}
+    task = {**perturbed(base, seed=1), "n": torch.rand(6), "c": base["c"] * 2}
+    packer.pack(base, {"t": task})
+    assert packer.reports[-1].kept_exactly["t"] == {
+        "n": "the base's are I64",
+        "c": "complex numbers",
+    }

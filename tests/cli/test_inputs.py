@@ -113,9 +113,13 @@ def test_other_addresses_are_of_stores(address: str) -> None:
         ("s3://KEY:se/cret@b/x", r"^s3://b/x: holds a login"),
     ],
 )
-def test_addresses_that_cannot_be_read_say_why(address: str, said: str) -> None:
+def test_addresses_that_cannot_be_read_say_why(
+    monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
     from randes_cli.files.sources import Sources
 
+    for package in ("gcsfs", "adlfs"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match=said):
         Sources().open(address)
 

@@ -10,8 +10,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from randes_cli import add, pack, remove, seal, verify
-from randes_cli.build.pieces import Item, cut
+from randes_cli.build.jobs import Part
+from randes_cli.build.pieces import Item, cut, place_of
 from randes_cli.build.span import Span
+from randes_cli.build.steps import Step
+from randes_cli.build.work import Shared
+from randes_cli.core.share import Share
+from randes_cli.files.container import Container
+from randes_cli.plan import chunks
 from randes_cli.specs import EditOptions, PackOptions, TaskInput, TensorInfo, Transform
 from tests.cluster.conftest import RAY
 from tests.cluster.test_faults import large
@@ -165,3 +171,22 @@ def test_runs_hold_every_chunk_once_and_about_as_many_bytes() -> None:
         (("d",), Span()),
         (("e",), Span()),
     ]
+
+
+@pytest.mark.parametrize("every", [2, 4, 8])
+def test_pieces_of_a_share_meet_and_together_check_every_chunk_of_it(every: int) -> None:
+    """Its chunks are not those of the matrix, by which it is cut: ends lie within rows."""
+    share = Share(5000, 1023, every, 1)
+    tensor = TensorInfo("sum/1/w", "I16", share.shape)
+    count = len(chunks(5000, 1023))
+    pieces = cut([Item(tensor, 10**9, count, share=share)], 2 * 10**8)
+    assert len(pieces) > 3 and all(piece.share == share for piece in pieces)
+    container = Container()
+    container.place(tensor)
+    places = [place_of(piece, container) for piece in pieces]
+    assert [place.start for place in places] == [0, *(place.stop for place in places[:-1])]
+    assert places[-1].stop == tensor.nbytes
+    part = Part(1, (), Step(-10, 16), True, share)
+    checked = [n for piece in pieces for n, _ in Shared(tensor, part, piece.span).chunks()]
+    assert set(checked) == set(range(len(chunks(*share.shape))))
+    assert len(checked) <= len(chunks(*share.shape)) + len(pieces)

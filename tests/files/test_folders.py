@@ -283,3 +283,9 @@ def test_a_folder_of_another_program_is_called_what_it_is(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     refused(tmp_path, said)
+
+
+def test_a_byte_order_mark_before_json_is_called_so(tmp_path: Path) -> None:
+    put(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf{}")
+    refused(tmp_path, "config.json: begins with a byte order mark")

@@ -215,3 +215,17 @@ def test_a_task_without_a_config_gets_the_bases_files_and_keeps_its_own() -> Non
     own = {"config.json": ours}
     assert files_for(own, base) == (own, False)
     assert files_for({}, {}) == ({}, False)
+
+
+def test_of_names_that_differ_in_case_alone_one_travels_and_the_others_are_named(
+    tmp_path: Path,
+) -> None:
+    for name in ("config.json", "Config.json", "CONFIG.JSON", "A/x.txt", "a/X.txt", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f'"{name}"')
+    found, left_out = find_side_files(tmp_path, [], code=False)
+    assert set(found) == {"config.json", "A/x.txt", "README.md"}
+    assert left_out == {
+        **dict.fromkeys(("CONFIG.JSON", "Config.json"), "differs from config.json in case alone"),
+        "a/X.txt": "differs from A/x.txt in case alone",
+    }

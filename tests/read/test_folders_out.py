@@ -193,3 +193,19 @@ def test_a_dry_run_writes_nothing_and_names_every_file(bank: Path, tmp_path: Pat
     unpack(bank, None, tmp_path / "out", PLAIN, RUN)
     said = [Path(file) for report in reports for file in report.files]
     assert sorted(said) == sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file())
+
+
+def test_other_files_in_the_folder_that_is_written_to_are_told_of(
+    bank: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("adapter_config.json", ".hidden", "tokenizer.json"):
+        (out / name).write_text("{}")
+    (done,) = unpack(bank, "plain", out, UnpackOptions(force=True), RUN)
+    said = f"{out} has other files, too (adapter_config.json), beside what was written"
+    assert said in done.notes
+    for one in unpack(bank, None, out, PLAIN, RUN):  # each in a folder of its own
+        assert not any("other files" in note for note in one.notes)
+    (again,) = unpack(bank, "plain", tmp_path / "fresh", PLAIN, RUN)
+    assert not any("other files" in note for note in again.notes)

@@ -33,6 +33,7 @@ from randes_cli.files.bank_writer import BankWriter
 from randes_cli.files.digests import chunk_count
 from randes_cli.files.location import RemotePath, absolute
 from randes_cli.files.source import NotFinite, Source
+from randes_cli.plan import chunks
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress
 
@@ -196,17 +197,23 @@ class Crew:
             return
         tensors, more = passes.writer.contents(number)
         place = tuple(tensors), not more
-        items = [Item(t, selection.costs.get(t.name, 0), _parts(passes, t)) for t in tensors]
+        items = [_item(passes, tensor, selection) for tensor in tensors]
         for piece in pieces_of(items, most, bank):
             part = selection if piece is None else selection.of(piece.keys, draft.units)
             yield ShardTask(bank, *place, part, run, piece)
 
 
-def _parts(passes: Attempt, tensor: TensorInfo) -> int:
-    """Chunks of a tensor that can be made apart: a share's digests are of other chunks."""
-    key = parse_key(tensor.name)
-    shared = key.kind == "sum" and passes.draft.share(int(key.owner), key.name).every > 1
-    return 1 if shared else chunk_count(tensor)
+def _item(passes: Attempt, tensor: TensorInfo, selection: Selection) -> Item:
+    """A tensor, with the chunks of it that can be made apart.
+
+    Of a share that is summed they are those of its matrix, which jobs go by.
+    """
+    key, nbytes = parse_key(tensor.name), selection.costs.get(tensor.name, 0)
+    summed = key.kind == "sum" and tensor.name not in selection.copies
+    share = passes.draft.share(int(key.owner), key.name) if summed else None
+    if share is None or share.every == 1:
+        return Item(tensor, nbytes, chunk_count(tensor))
+    return Item(tensor, nbytes, len(chunks(share.rows, share.cols)), share=share)
 
 
 def _stays(passes: Attempt, number: int) -> bool:

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.cluster import Cluster, Held
+from randes_cli.core.share import Share
 from randes_cli.errors import InputOutputError
 from randes_cli.files.bank_output import shard_maker
 from randes_cli.files.bank_writer import BankWriter
@@ -33,13 +34,14 @@ S = TypeVar("S")
 class Item(NamedTuple):
     """A tensor that is made: bytes that are read for it, and how often it can be made apart.
 
-    `step`: chunks that come together.
+    `step`: chunks that come together. `share`: it is one of a matrix, whose chunks are meant.
     """
 
     tensor: TensorInfo
     nbytes: int
     parts: int
     step: int = 1
+    share: Share | None = None
 
 
 class Piece(NamedTuple):
@@ -48,6 +50,7 @@ class Piece(NamedTuple):
     keys: tuple[str, ...]
     span: Span
     nbytes: int
+    share: Share | None = None
 
 
 def pieces_of(items: Sequence[Item], most: int, bank: File) -> list[Piece | None]:
@@ -80,7 +83,8 @@ def _runs(item: Item, count: int) -> list[Piece]:
     ends = [item.step * (item.parts * number // count) for number in range(1, count)]
     spans = zip([0, *ends], [*ends, None], strict=True)
     return [
-        Piece((item.tensor.name,), Span(first, last), item.nbytes // count) for first, last in spans
+        Piece((item.tensor.name,), Span(first, last), item.nbytes // count, item.share)
+        for first, last in spans
     ]
 
 
@@ -98,11 +102,17 @@ def place_of(piece: Piece, container: Container) -> Place:
     start, stop = container.starts[first], container.starts[last] + tensors[last].nbytes
     if piece.span == WHOLE:
         return Place(start, stop)
-    tensor = tensors[first]
-    grid, size = chunks(*tensor.matrix), tensor.nbytes // max(1, tensor.elements)
+    tensor, share = tensors[first], piece.share
+    matrix = tensor.matrix if share is None else (share.rows, share.cols)
+    grid, size = chunks(*matrix), tensor.nbytes // max(1, tensor.elements)
+
+    def offset(chunk: int) -> int:
+        element = grid[chunk].start
+        return size * (element if share is None else share.place(element))
+
     if piece.span.last is not None:
-        stop = start + grid[piece.span.last].start * size
-    return Place(start + grid[piece.span.first].start * size, stop)
+        stop = start + offset(piece.span.last)
+    return Place(start + offset(piece.span.first), stop)
 
 
 class PieceSink(ShardSink):
@@ -118,7 +128,9 @@ class PieceSink(ShardSink):
         return self.place.stop - self.place.start
 
     def found(self) -> dict[str, bytes]:
-        """The digests of its chunks, joined, by tensor."""
+        """The digests of its chunks, joined, by tensor; of a part of a share none are known."""
+        if self.piece.share is not None:
+            return {}
         span = self.piece.span
         start = DIGEST_BYTES * span.first
         stop = None if span.last is None else DIGEST_BYTES * span.last
@@ -128,12 +140,16 @@ class PieceSink(ShardSink):
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A shard whose pieces are there: files by place, and the digests of all its chunks."""
+    """A shard whose pieces are there: files by place, and the digests of all its chunks.
+
+    `rest`: tensors whose digests are still to be made, for their chunks are not those of pieces.
+    """
 
     tensors: tuple[TensorInfo, ...]
     closed: bool
     files: Mapping[Place, Path]
     digests: bytes
+    rest: tuple[str, ...]
 
 
 class Pieces:
@@ -151,9 +167,9 @@ class Pieces:
             self.container.place(tensor)
         self.files: dict[Place, Path] = {}
         self._waits = 0
+        self._rest: dict[str, None] = {}
 
     def wait(self) -> None:
-        """One more is to come."""
         self._waits += 1
 
     @property
@@ -166,15 +182,25 @@ class Pieces:
             return
         self._waits -= 1
         self.files[place_of(piece, self.container)] = Path(made)
+        self._rest.update(dict.fromkeys(piece.keys if piece.share is not None else ()))
         for key, values in digests.items():
             self.container.set_digests(key, values, piece.span.first)
 
     def assembly(self) -> Assembly:
-        return Assembly(self.tensors, self.closed, self.files, self.container.digests)
+        """What puts them together."""
+        digests = self.container.digests
+        return Assembly(self.tensors, self.closed, self.files, digests, tuple(self._rest))
 
 
-def assemble(folder: ShardFolder, work: Assembly) -> str | Path:
-    """Put a shard together; its name, or the path of one that is open."""
+class Assembled(NamedTuple):
+    """A shard that was put together: its digests, and its name or the path of one that is open."""
+
+    digests: bytes
+    made: str | Path
+
+
+def assemble(folder: ShardFolder, work: Assembly) -> Assembled:
+    """Put a shard together."""
     sink = ShardSink(folder, work.tensors, closed=work.closed)
     sink.begin()
     sink.container.digests = work.digests
@@ -187,10 +213,13 @@ def assemble(folder: ShardFolder, work: Assembly) -> str | Path:
                     raise InputOutputError(
                         f"{path}: a worker's part of a shard ends early"
                     ) from None
-    return sink.finish()
+    for tensor in work.tensors:
+        if tensor.name in work.rest:
+            sink.digest_written(tensor)
+    return Assembled(sink.container.digests, sink.finish())
 
 
-def _join(opened: object, task: tuple[File, Assembly], progress: Progress) -> str | Path:
+def _join(opened: object, task: tuple[File, Assembly], progress: Progress) -> Assembled:
     """`assemble`, in a worker."""
     with shard_maker(task[0]) as folder:
         try:
@@ -216,7 +245,7 @@ def join_all(
     total = sum(place.stop - place.start for _, one in tasks for place in one.files)
     if tasks:
         made = cluster.map(_join, held, tasks, phase="joining", total=total, progress=progress)
-        for at, name in made:
-            writer.adopt(numbers[at], tasks[at][1].digests, name)
+        for at, done in made:
+            writer.adopt(numbers[at], done.digests, done.made)
     for one in files:
         folder.drop(one)

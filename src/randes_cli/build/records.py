@@ -29,8 +29,9 @@ def recorded_source(source: str, bank: Place) -> str:
 
     The id of a model on the Hub stays as it is. Of a path (there or gone) the part below the
     bank's folder, else its last part: a bank's bytes, and what it tells strangers, do not depend
-    on outer folders. Nor do they on the locale: names of files are bytes, read as UTF-8. An
-    address is the part below the bank's folder, too, or else whole, but without its secrets.
+    on outer folders, nor on where a link there leads. Nor do they on the locale: names of files
+    are bytes, read as UTF-8. An address is the part below the bank's folder, too, or else whole,
+    but without its secrets.
     """
     place = as_place(source)
     if isinstance(place, RemotePath):
@@ -39,12 +40,14 @@ def recorded_source(source: str, bank: Place) -> str:
     path = Path(source)
     if is_model_id(source) and not path.exists():
         return _line(source)
-    path = path.resolve()
+    named = path.resolve() if ".." in path.parts else Path(os.path.abspath(path))  # noqa: PTH100
     if isinstance(bank, RemotePath):
-        return _line(path.name)
-    folder = bank.parent.resolve()
-    inside = path.is_relative_to(folder) and path != folder
-    return _line(path.relative_to(folder).as_posix() if inside else path.name)
+        return _line(named.name)
+    folders = [Path(os.path.abspath(bank.parent)), bank.parent.resolve()]  # noqa: PTH100
+    for one, folder in [(named, folders[0]), (named, folders[1]), (path.resolve(), folders[1])]:
+        if one.is_relative_to(folder) and one != folder:
+            return _line(one.relative_to(folder).as_posix())
+    return _line(named.name)
 
 
 def recorded_words(claimed: str) -> str:

@@ -35,6 +35,8 @@ from randes_cli.specs import (
 )
 
 CONFIG = "config.json"
+#: Words that wrappers of modules put into names (torch.compile, FSDP, checkpointing, PEFT).
+_WRAPPER = re.compile(r"_orig_mod|_(fsdp|checkpoint)_wrapped_module|base_layer|module")
 Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
@@ -102,7 +104,21 @@ def _difference(base: Source, task: Source, fit: TaskFit) -> str:
         for name, tensor in task.tensors.items()
         if name in base.tensors and base.tensors[name].shape != tensor.shape
     ]
-    return "; ".join([*said, *reshaped[:3]])
+    return "; ".join([*said, *reshaped[:3], *_wrapped(base, task)])
+
+
+def _wrapped(base: Source, task: Source) -> list[str]:
+    """What to say of names with a wrapper's word inside, without which they are the base's."""
+    inside: dict[str, str] = {}
+    for name in task.tensors:
+        word = next(filter(None, map(_WRAPPER.fullmatch, name.split("."))), None)
+        plain = ".".join(part for part in name.split(".") if not _WRAPPER.fullmatch(part))
+        if word is not None and name not in base.tensors and plain in base.tensors:
+            inside.setdefault(word[0], name)
+    return [
+        f"{name!r} has {word} of a wrapper inside: save the model without it"
+        for word, name in inside.items()
+    ]
 
 
 def named_like(

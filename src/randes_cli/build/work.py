@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from randes_cli.files.bank_keys import sum_key
 from randes_cli.files.digests import digest
 from randes_cli.files.source import Source
 from randes_cli.files.tensor_sink import TensorSink
-from randes_cli.plan import Unit, chunks
+from randes_cli.plan import Rect, Unit, chunks
+from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, Workers, mixed
 
 AnyJob: TypeAlias = Job | Many | Exact | Copy
@@ -50,7 +51,6 @@ class Work:
     copies: list[Copy] = field(default_factory=list)
 
     def nbytes(self, base: Source | None) -> int:
-        """Bytes that are read for it."""
         both: list[Exact | Copy] = [*self.exact, *self.copies]
         sums = sum(unit_bytes(one.unit, one.parts, base) for one in self.units)
         return sums + sum(one.nbytes for one in both)
@@ -93,7 +93,7 @@ class Bench:
         files = Files(self.base, self.old, self.sink, self.tally, write_base, waiting)
         shared = list(_shared(work.units))
         if self.watch is not None:
-            shared = [one for one in shared if not self.watch.takes(one[0])]
+            shared = [one for one in shared if not self.watch.takes(one.tensor.name)]
         self._check_shared(shared)
 
         def one(kernel: Kernel, job: AnyJob) -> int:
@@ -122,41 +122,56 @@ class Bench:
         )
         self._digest_shared(shared)
 
-    def _check_shared(self, shared: Sequence[_Shared]) -> None:
+    def _check_shared(self, shared: Sequence[Shared]) -> None:
         """Whether the old sums that shares build on are those written.
 
         Chunks of a share are not those of the base, which jobs go by: they are read by
         themselves, before the jobs and (`_digest_shared`) after them.
         """
-        for key, shape, bits, kept in shared:
-            if self.old is None or not kept:
+        for one in shared:
+            if self.old is None or not one.part.kept:
                 continue
-            for number, rect in enumerate(chunks(*shape)):
-                raw = np.empty(rect.elements * bits // 8, np.uint8)
-                self.old.read_into(key, rect.start * bits // 8, raw)
-                if digest(raw) != self.old.digest(key, number):
-                    raise self.old.damaged(key)
+            size = one.tensor.nbytes // max(1, one.tensor.elements)
+            for number, rect in one.chunks():
+                raw = np.empty(rect.elements * size, np.uint8)
+                self.old.read_into(one.tensor.name, rect.start * size, raw)
+                if digest(raw) != self.old.digest(one.tensor.name, number):
+                    raise self.old.damaged(one.tensor.name)
 
-    def _digest_shared(self, shared: Sequence[_Shared]) -> None:
-        for key, shape, bits, _ in shared:
-            for number, rect in enumerate(chunks(*shape)):
-                raw = np.empty(rect.elements * bits // 8, np.uint8)
-                self.sink.read(key, rect.start * bits // 8, raw)
-                self.sink.set_digest(key, number, digest(raw))
-
-
-#: The superposition of a share: key, shape as stored, bits, whether it goes on from the old one.
-_Shared: TypeAlias = tuple[str, tuple[int, int], int, bool]
+    def _digest_shared(self, shared: Sequence[Shared]) -> None:
+        """Of a part of a share whoever puts the parts together makes them."""
+        for one in shared:
+            if one.span == WHOLE:
+                self.sink.digest_written(one.tensor)
 
 
-def _shared(units: Sequence[UnitWork]) -> Iterator[_Shared]:
+class Shared(NamedTuple):
+    """The superposition of a share, as stored, or some chunks of its matrix."""
+
+    tensor: TensorInfo
+    part: Part
+    span: Span
+
+    def chunks(self) -> Iterator[tuple[int, Rect]]:
+        """The chunks, as stored, that it has a part in."""
+        share = self.part.share
+        grid, last = chunks(share.rows, share.cols), self.span.last
+        start = share.place(grid[self.span.first].start)
+        stop = self.tensor.elements if last is None else share.place(grid[last].start)
+        for number, rect in enumerate(chunks(*share.shape)):
+            if rect.start < stop and start < rect.start + rect.elements:
+                yield number, rect
+
+
+def _shared(units: Sequence[UnitWork]) -> Iterator[Shared]:
     """The superpositions of shares that are made."""
     for one in units:
         for part in one.parts:
             for position, name in enumerate(one.unit.names):
                 made = one.only is None or (part.group, position) in one.only
                 if made and part.share.every > 1 and part.step is not None:
-                    yield sum_key(part.group, name), part.share.shape, part.step.bits, part.kept
+                    key, dtype = sum_key(part.group, name), f"I{part.step.bits}"
+                    yield Shared(TensorInfo(key, dtype, part.share.shape), part, one.span)
 
 
 def _jobs(units: Sequence[UnitWork]) -> list[Job | Many]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated
 
 from randes_cli.cli import complete
@@ -10,7 +11,8 @@ from randes_cli.cli import options as o
 from randes_cli.cli.panels import GOES_IN, argument, option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import open_options, run_options, shard_size
-from randes_cli.errors import UsageError
+from randes_cli.errors import UsageError, counted
+from randes_cli.views.text import human
 
 if TYPE_CHECKING:
     from randes_cli.reports import EditReport
@@ -166,10 +168,19 @@ def _teller() -> Callable[[Talk, EditReport, Iterable[str]], None]:
             read=report.read_bytes,
             written=report.bytes_after,
             before=[*report.notes, *task_notes(report)],
-            after=[*warning_lines(report.after), *([words] if names else [])],
+            after=[*warning_lines(report.after), *([words] if names else []), _sizes(report)],
         )
 
     return tell
+
+
+def _sizes(report: EditReport) -> str:
+    """What a bank came to, or would come to."""
+    would = "would take " if report.dry_run else ""
+    tasks = counted(len(report.after), "task")
+    sizes = f"{human(report.bytes_before)} → {human(report.bytes_after)}"
+    more = f"; reads {human(report.read_bytes)}" if report.dry_run else ""
+    return f"{PurePath(report.bank).name}: {would}{sizes}, {tasks}{more}"
 
 
 def _pairs(task: list[str], checkpoint: list[str]) -> dict[str, str]:

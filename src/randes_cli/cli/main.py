@@ -28,7 +28,17 @@ _LEAST_MEMORY = 3 * 2**26
 def _say(text: str) -> None:
     """Print an error's line; where nobody can read it, the exit code tells."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"randes: {' '.join(text.split())}", file=sys.stderr)
+        print(_for_people(f"randes: {' '.join(text.split())}"), file=sys.stderr)
+
+
+def _for_people(text: str) -> str:
+    """A line as the terminal that it goes to has room for it, where there is memory for that."""
+    try:
+        from randes_cli.cli.output import broken
+
+        return broken(text)
+    except (MemoryError, ImportError, OSError):
+        return text
 
 
 def run(arguments: list[str]) -> int:

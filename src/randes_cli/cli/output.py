@@ -73,10 +73,10 @@ def note(text: str, *, quiet: bool) -> None:
     """One line of talk; a terminal breaks it between words."""
     if not quiet:
         with contextlib.suppress(OSError):
-            print(_broken(printable(text)), file=sys.stderr)
+            print(broken(printable(text)), file=sys.stderr)
 
 
-def _broken(text: str) -> str:
+def broken(text: str) -> str:
     """A text in lines of the terminal's width, where there is one; no word is broken."""
     try:
         width = os.get_terminal_size(sys.stderr.fileno()).columns

@@ -6,6 +6,7 @@ Nothing here opens a weight file; what is wrong with a folder is said before any
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +72,13 @@ def read_json(path: Path) -> Any:
     """A JSON file of a checkpoint. Raises CheckpointError naming it."""
     note_input(path)
     try:
-        return parse_json(path.read_bytes())
+        data = path.read_bytes()
+        return parse_json(data)
     except OSError as error:
         raise wrap_os_error(error, path, "reading") from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        why = "begins with a byte order mark: save it without" if data[:3] == BOM_UTF8 else error
+        raise CheckpointError(f"{path}: {why}") from None
 
 
 def _read_index(path: Path) -> dict[str, str]:

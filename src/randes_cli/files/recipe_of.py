@@ -167,5 +167,5 @@ def _not_said(manifest: Manifest, *, full: bool) -> list[str]:
     if len(keys) > 1:
         made.append("pickles had their weights under different keys: a recipe has one for all")
     if not full:
-        made.append("of a bank that was added to, inspect --recipe --full has the steps, too")
+        made.append("if the bank was added to, inspect --recipe --full has the steps, too")
     return made

@@ -45,7 +45,8 @@ class Node:
     def text(self, what: str) -> str:
         """A plain value as it was written. Raises UsageError for another."""
         if isinstance(self.value, (dict, list)) or not self.written:
-            raise self.error(f"{what}: a path or a Hub id is wanted here")
+            named = ", or the tasks as NAME: PATH" if what == "a task" else ""
+            raise self.error(f"{what}: a path or a Hub id is wanted here{named}")
         return self.written
 
     def shown(self) -> str:

@@ -171,6 +171,15 @@ class _Collecting:
                 return
         self.left_out[shown(name) + ("/" if path.is_dir() else "")] = reason
 
+    def drop_case_twins(self) -> None:
+        """Leave out names that many systems could not tell from another: small letters stay."""
+        kept: dict[str, str] = {}
+        for name in sorted(self.files, key=lambda name: (name != name.lower(), name)):
+            other = kept.setdefault(name.lower(), name)
+            if other != name:
+                del self.files[name]
+                self.left_out[name] = f"differs from {other} in case alone"
+
     def _size(self, name: str, path: Path) -> int:
         return path.stat().st_size if self.sizes is None else self.sizes[name]
 
@@ -219,6 +228,7 @@ def find_side_files(
     for path, reason in walk(root, apart):
         if path not in weights:
             found.look(path, reason)
+    found.drop_case_twins()
     return found.files, _listed(found.left_out)
 
 

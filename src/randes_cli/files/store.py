@@ -17,18 +17,19 @@ from randes_cli.files.location import OBJECT_STORES, WEB, RemotePath, Version
 
 T = TypeVar("T")
 
+_AZURE = ("az", "abfs", "abfss", "adl")
 #: The extra that brings what reaches a store.
 _EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
     **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
-    **dict.fromkeys(("az", "abfs", "abfss", "adl"), ("adlfs", "azure")),
+    **dict.fromkeys(_AZURE, ("adlfs", "azure")),
     **dict.fromkeys(WEB, ("aiohttp", "http")),
 }
 #: Where the tools of a store have its credentials.
 _LOGINS = {
     **dict.fromkeys(("s3", "s3a"), "AWS_PROFILE, AWS_ACCESS_KEY_ID …, or aws sso login"),
     **dict.fromkeys(("gs", "gcs"), "gcloud auth application-default login"),
-    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "az login, or AZURE_STORAGE_…"),
+    **dict.fromkeys(_AZURE, "az login, or AZURE_STORAGE_…"),
 }
 #: Seconds between tries where a store's own client does not try again.
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
@@ -78,6 +79,7 @@ def translate(error: BaseException, place: RemotePath) -> RandesError:
     if type(error).__name__ == "FileExpired":
         return replaced(place)
     refused = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403)
+    refused |= isinstance(error, ValueError) and place.scheme in _AZURE  # no account, no login
     if refused or "Credential" in type(error).__name__:
         where = _LOGINS.get(place.scheme)
         login = f"; log in where its own tools do ({where})" if where else ""

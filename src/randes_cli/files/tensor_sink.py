@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
+
 from randes_cli.core.arrays import Raw
 from randes_cli.files.container import Container
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.shard_folder import NewShard, ShardFolder
 from randes_cli.files.shards import SHARD_METADATA
+from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 
 
@@ -51,6 +54,14 @@ class TensorSink(ABC):
         """Fill `out` with bytes of a tensor that were written."""
         with self.file_of(key) as (file, offset):
             file.read_at(out, offset + start)
+
+    def digest_written(self, tensor: TensorInfo) -> None:
+        """Record the digests of a tensor whose data were written, and are read again for it."""
+        size = tensor.nbytes // max(1, tensor.elements)
+        for number, rect in enumerate(chunks(*tensor.matrix)):
+            raw = np.empty(rect.elements * size, np.uint8)
+            self.read(tensor.name, rect.start * size, raw)
+            self.set_digest(tensor.name, number, digest(raw))
 
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
         """Record the digest of one chunk."""

@@ -120,6 +120,7 @@ class Unpacking:
     def check(self, originals: Originals) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
         files, way = self.files(), self.way
+        self.notes += self._others(files)
         for path in files:
             originals.refuse(way.of(path))
             way.check(path, force=self.options.force)
@@ -132,6 +133,16 @@ class Unpacking:
                 raise UsageError(
                     f"{way.of(other)}: would be loaded beside or instead of the new weights"
                 )
+
+    def _others(self, files: list[Path]) -> list[str]:
+        """What to say of other files in the folder that is to load as the task."""
+        if not self.retrieval.task.layout or self.place.path in files:
+            return []
+        there = self.way.siblings(self.place.path / "x")
+        ours = {path.relative_to(self.place.path).parts[0] for path in files}
+        others = [name for name in there if name not in ours and not name.startswith(".")]
+        some = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        return [f"{self.path} has other files, too ({some}), beside what was written"] * bool(some)
 
     def write(self, progress: Progress) -> None:
         """Write the weights and then side files, but commit the weights last.

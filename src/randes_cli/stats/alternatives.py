@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from shlex import quote
+from typing import NamedTuple
 
 from randes_cli.core.prediction import Moments
 from randes_cli.core.quality import mean_kept, noise_of, wanted
@@ -13,6 +15,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.writer import parse_size
 from randes_cli.reports import Alternative
+from randes_cli.specs import per_kind
 from randes_cli.stats.frontier import DIGITS, Outline, group_choices, marked, present, weigh_all
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.stored import Statistics
@@ -31,9 +34,9 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
     manifest, tensors = bank.manifest, bank.header.tensors
     count, groups = len(manifest.tasks), manifest.groups
     held, names = 0, set[str]()
-    for key, tensor in tensors.items():
+    for key, size in zip(tensors, per_kind(attrgetter("nbytes"), tensors.values()), strict=True):
         if key.startswith(("sum/", "scale/")):
-            held += tensor.nbytes
+            held += size
             names.add(parse_key(key).name)
     lengths = bank_lengths(manifest, statistics.known)
     outline = Outline(
@@ -170,8 +173,20 @@ def unsure(bank: BankFile, statistics: Statistics) -> str | None:
     )
 
 
-def saving(choices: Sequence[Alternative], bank: str, base_bytes: int) -> str | None:
-    """A sentence where sealing would save bytes and lose next to nothing, with the command."""
+class Sealing(NamedTuple):
+    """A sealing that saves bytes and loses next to nothing: the bank as it is, and as it was."""
+
+    here: Alternative
+    best: Alternative
+
+    def command(self, bank: str) -> str:
+        """What makes it."""
+        small = f"{bank.removesuffix('.randes')}-{self.best.bits}bit.randes"
+        return f"randes seal {quote(bank)} --bits {self.best.bits} -o {quote(small)}"
+
+
+def sealing(choices: Sequence[Alternative]) -> Sealing | None:
+    """The smallest of those, if there is any."""
     here = next((one for one in choices if one.present), None)
     if here is None or here.bits < 8:
         return None
@@ -185,13 +200,18 @@ def saving(choices: Sequence[Alternative], bank: str, base_bytes: int) -> str | 
     ]
     if not sealed:
         return None
-    best = min(sealed, key=lambda one: one.bank_bytes)
-    ratios = [one.bank_bytes / max(1, base_bytes) for one in (best, here)]
-    small = f"{bank.removesuffix('.randes')}-{best.bits}bit.randes"
+    return Sealing(here, min(sealed, key=lambda one: one.bank_bytes))
+
+
+def saving(choices: Sequence[Alternative], bank: str, base_bytes: int) -> str | None:
+    """A sentence of `sealing`, with the command."""
+    found = sealing(choices)
+    if found is None:
+        return None
+    small, large = (one.bank_bytes / max(1, base_bytes) for one in (found.best, found.here))
     return (
-        f"randes seal {quote(bank)} --bits {best.bits} -o {quote(small)} would make it "
-        f"{ratios[0]:.2f} x the base, not {ratios[1]:.2f} x, and read-only; predicted to keep "
-        f"{best.kept:.1%} of the gain, not {here.kept:.1%}"
+        f"{found.command(bank)} would make it {small:.2f} x the base, not {large:.2f} x, and "
+        f"read-only; predicted to keep {found.best.kept:.1%} of the gain, not {found.here.kept:.1%}"
     )
 
 

@@ -11,6 +11,7 @@ from randes_cli.core.verdict import ALL, MOST, NEARLY_ALL, by_word, kept, senten
 from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.reports import TaskSummary
+from randes_cli.stats.alternatives import sealing
 from randes_cli.stats.curves import Curves
 from randes_cli.views.text import human, times
 
@@ -81,8 +82,15 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
     here = next((one.kept for one in report.alternatives if one.present), 1.0)
     if poor and any(one.kept > here for one in report.alternatives):
         steps.append(Step("Other bits and groups bring more back: see Choices below."))
-    if report.saving:
-        steps.append(Step(f"{printable(report.saving)}."))
+    found = sealing(report.alternatives)
+    if found is not None:
+        was, best = found
+        words = (
+            f"Save {human(was.bank_bytes - best.bank_bytes)}, by a copy that is read-only: "
+            f"{human(best.bank_bytes)}, predicted to keep {best.kept:.1%} of the gain, not "
+            f"{was.kept:.1%}:"
+        )
+        steps.append(Step(words, printable(found.command(PurePath(report.bank).name))))
     return [*steps[:4], Step("Take a model out:", f"randes unpack {bank} {name} -o {name}")]
 
 

@@ -125,7 +125,7 @@ def cosine_figure(report: BankReport) -> Figure:
         raise MissingError("cosines are of two tasks or more")
     before, during, limit = cosine_matrices(report)
     names = [task.name for task in report.tasks]
-    room = 0.075 * max(len(label(name)) for name in names)
+    room = 0.075 * max(len(label(name, panels.HEAT_LETTERS)) for name in names)
     side = min(9.0, max(3.0, 0.4 * count))
     figure, axes = subplots(2 * side + room + 0.6, side + room + 0.5, 2, layout="compressed")
     pair = ((before, "before"), (during, "during retrieval"))
@@ -170,7 +170,7 @@ def layers_figure(types: Sequence[GroupRow], layers: Sequence[GroupRow]) -> Figu
         axis.set_title(f"predicted retrieval cosine by {by}{more}")
         if known:
             beside = figure.add_subplot(grid[line, 1])
-            panels.overlaps(beside, rows)
+            panels.overlaps(beside, rows, left=False)
             names = beside.get_legend_handles_labels()
     if names is not None:
         figure.legend(*names, loc="outside upper right", ncols=2)

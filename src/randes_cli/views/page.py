@@ -30,7 +30,7 @@ from randes_cli.views.answers import answer
 from randes_cli.views.figures import cosine_matrices, kept_groups, mean_magnitude
 from randes_cli.views.page_tables import Table, choice_table, group_table, task_table
 from randes_cli.views.svg import Picture, can_draw, picture
-from randes_cli.views.text import human, label, times
+from randes_cli.views.text import PLACES, human, label, times
 
 #: Tasks in the matrices of cosines; those most like another are kept.
 MOST_TASKS = 200
@@ -86,7 +86,8 @@ def _facts(report: BankReport) -> list[tuple[str, str]]:
     pairs = [
         (
             "base",
-            f"{report.base_name} ({counted(report.base_tensors, 'tensor')}, {report.base_storage})",
+            f"{report.base_name} ({counted(report.base_tensors, 'tensor')}, "
+            f"{PLACES[report.base_storage]})",
         ),
         ("content", report.base_fingerprint),
         (
@@ -125,8 +126,8 @@ def _interference(report: BankReport, draw: bool) -> Part:
     before, during, limit = cosine_matrices(report)
     places = _shown(report)
     names = [report.tasks[place].name for place in places]
-    room = 0.07 * max(len(label(name)) for name in names)
-    side = max(WIDE, 0.34 * min(len(names), panels.MOST_NUMBERS)) + room
+    room = 0.07 * max(len(label(name, panels.HEAT_LETTERS)) for name in names)
+    side = max(0.7 * WIDE, 0.34 * min(len(names), panels.MOST_NUMBERS)) + room
     images = []
     for key, title, matrix in (
         ("before", "as they are", before),

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 #: Tasks up to which a heatmap's cells carry numbers, and a λ curve its task's name.
 MOST_NUMBERS, MOST_LEGEND = 12, 14
-#: Names at the edges of a heatmap.
-MOST_LABELS = 40
+#: Names at the edges of a heatmap, and letters of one: a longer one makes all print small.
+MOST_LABELS, HEAT_LETTERS = 40, 24
 _MARKS = "osv^DPX*<>ph"
 
 
@@ -55,7 +55,8 @@ def heat(axis: Any, names: Sequence[str], matrix: F64, limit: float, *, left: bo
     count = len(names)
     axis.imshow(heat_image(matrix, limit), interpolation="none", aspect="equal")
     every = -(-count // MOST_LABELS)
-    shown, places = [label(name) for name in names][::every], range(0, count, every)
+    shown = [label(name, HEAT_LETTERS) for name in names][::every]
+    places = range(0, count, every)
     size, small = 8 if count <= 24 else 6, 8 if count <= 8 else 6.5
     axis.set_xticks(places, shown, rotation=90, size=size)
     axis.set_yticks(places, shown if left else [], size=size)
@@ -83,18 +84,21 @@ def cosines(axis: Any, rows: Sequence[GroupRow]) -> None:
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(0, 1)
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("cosine of a retrieved delta with its original")
+    axis.set_xlabel("cosine with the original delta")
 
 
-def overlaps(axis: Any, rows: Sequence[GroupRow]) -> None:
-    """Mean magnitude of the tasks' cosines in each group of tensors, before and in retrieval."""
+def overlaps(axis: Any, rows: Sequence[GroupRow], *, left: bool = True) -> None:
+    """Mean magnitude of the tasks' cosines in each group of tensors, before and in retrieval.
+
+    `left` names the rows.
+    """
     known = [(p, r.before, r.during) for p, r in enumerate(rows) if r.before is not None]
     for place, before, during in known:
         axis.plot([before, during], [place, place], color=GREY, lw=1, zorder=1)
     places, first, second = zip(*known, strict=True)
     axis.scatter(first, places, color=VERMILION, s=22, label="before", zorder=2)
     axis.scatter(second, places, color=GREEN, s=22, marker="s", label="during", zorder=3)
-    axis.set_yticks(range(len(rows)), [])
+    axis.set_yticks(range(len(rows)), [label(row.name) for row in rows] if left else [], size=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlim(left=0)
     axis.grid(axis="y", visible=False)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Where a base is, by the word that a manifest has for it.
+PLACES = {"embed": "inside", "reference": "outside the bank", "zero": "all zeros"}
+
 
 def decimal(value: float, digits: int) -> str:
     """A number with so many digits, and no sign where they are all zero."""

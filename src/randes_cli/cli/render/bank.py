@@ -23,7 +23,7 @@ from randes_cli.cli.render.verdict import expected_lines, told_lost, verdict_lin
 from randes_cli.core.verdict import by_word
 from randes_cli.errors import counted, printable
 from randes_cli.stats.room import room_words
-from randes_cli.views.text import human, times
+from randes_cli.views.text import PLACES, human, times
 
 if TYPE_CHECKING:
     from randes_cli.ops.describe import BankReport
@@ -64,7 +64,6 @@ def _groups(report: BankReport) -> list[tuple[str, str]]:
 
 def _header(report: BankReport, width: int) -> list[Text]:
     count = len(report.tasks)
-    where = {"embed": "inside", "reference": "outside the bank", "zero": "all zeros"}
     size, ratio = human(report.bank_bytes), report.ratio_to_base
     beside = "" if ratio is None else f"{times(ratio, 2)} the base, "
     name = shorten(report.bank, width - len(size) - 2)
@@ -72,7 +71,7 @@ def _header(report: BankReport, width: int) -> list[Text]:
         (
             "base",
             f"{report.base_name} · {counted(report.base_tensors, 'tensor')} · "
-            f"{human(report.base_bytes)}, {where.get(report.base_storage, report.base_storage)}",
+            f"{human(report.base_bytes)}, {PLACES[report.base_storage]}",
         ),
         ("tasks", f"{count} · {human(report.separate_bytes)} as separate checkpoints"),
         ("transform", _transform(report)),

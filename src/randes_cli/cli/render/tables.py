@@ -9,7 +9,7 @@ from rich.text import Text
 
 from randes_cli.cli.render.layout import Column, shorten, table
 from randes_cli.core.verdict import kept
-from randes_cli.errors import counted
+from randes_cli.errors import counted, printable
 from randes_cli.views.text import decimal
 
 #: Names that a list shows.
@@ -37,20 +37,24 @@ def edit_table(report: EditReport | SealReport, width: int) -> list[Text]:
         for name in dict.fromkeys([*before, *after])
     ]
     columns = [Column("task", name=True)]
-    columns += [Column(f"predicted cosine {when}") for when in ("before", "after")]
-    columns += [Column("keeps", drop=1)]
+    columns += [Column("predicted cosine"), Column("after"), Column("keeps")]
     return table(columns, rows, width)
 
 
 def check_table(check: TaskCheck, width: int) -> list[Text]:
+    """A task measured against its original; of many tensors those that come back worst."""
+    left, shown = len(check.tensors) - _MOST_NAMES, check.tensors
+    if left > 0:
+        shown = tuple(sorted(shown, key=lambda one: one.cosine)[:_MOST_NAMES])
     rows = [
-        [one.name, f"{one.cosine:.4f}", f"{one.predicted:.4f}", f"{one.error:.4f}"]
-        for one in check.tensors
+        [one.name, f"{one.cosine:.4f}", f"{one.predicted:.4f}", f"{one.error:.4f}"] for one in shown
     ]
     rows.insert(0, ["all", f"{check.cosine:.4f}", f"{check.predicted:.4f}", f"{check.error:.4f}"])
     columns = [Column(f"task {check.task}", name=True)]
     columns += [Column(title) for title in ("cosine", "predicted", "relative error")]
-    return table(columns, rows, width)
+    made = table(columns, rows, width)
+    words = f"… {left:,} more, which come back better (--json lists all)"
+    return [*made, Text(words, "dim")] if left > 0 else made
 
 
 def interference_table(found: TaskInterference, width: int) -> list[Text]:
@@ -146,9 +150,16 @@ def bank_diff_view(found: BankDiff, width: int) -> list[Text]:
         made += [Text(), Text(shorten(f"{task}, as retrieved from A", width), "bold")]
         made += _type_lines(types, width, deltas=True)
     made += _listed("tensors that differ", found.tensors, width)
-    same = ", ".join(found.kept[:_MOST_NAMES]) + (" …" if len(found.kept) > _MOST_NAMES else "")
-    words = f"alike: {counted(len(found.kept), 'task')}" + (f" ({same})" if same else "")
-    return [*made, Text(), Text(shorten(words, width))]
+    words = f"alike: {counted(len(found.kept), 'task')}"
+    return [*made, Text(), Text(f"{words}{_in_room(found.kept, width - len(words) - 3)}")]
+
+
+def _in_room(names: Sequence[str], room: int) -> str:
+    """As many names, in brackets, as there is room for."""
+    shown = list(map(printable, names))
+    while shown and len(", ".join(shown)) + (4 if len(shown) < len(names) else 0) > room:
+        shown.pop()
+    return f" ({', '.join(shown)}{', …' if len(shown) < len(names) else ''})" if shown else ""
 
 
 def checkpoint_diff_view(found: CheckpointDiff, width: int) -> list[Text]:

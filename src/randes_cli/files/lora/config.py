@@ -41,6 +41,8 @@ _REFUSED = (
 _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
 #: Kinds of PEFT's adapters that can be merged.
 _KINDS = ("LORA", "TRAINABLE_TOKENS")
+#: Kinds that add prompts, or choose by the input: they are no change of weights.
+_UNMERGED = re.compile(r"PROMPT|P_TUNING|PREFIX|CPT|CARTRIDGE|XLORA|POLY", re.IGNORECASE)
 #: A longer pattern is none.
 _MOST_LETTERS = 1000
 #: A repetition of a repetition, which can take for ever to match.
@@ -115,9 +117,11 @@ def read_config(adapter: Checkpoint) -> dict[str, Any]:
         raise CheckpointError(f"{adapter.source}: an mlx adapter; only PEFT's LoRA is supported")
     kind = str(found.get("peft_type"))
     if kind.upper() not in _KINDS:
+        remedy = "merge it with PEFT and give the full checkpoint"
+        if _UNMERGED.search(kind):
+            remedy = "it works on a model's inputs, so no checkpoint can hold it"
         raise CheckpointError(
-            f"{adapter.source}: a {kind[:40]!r} adapter; only LoRA is supported "
-            "(merge it with PEFT and give the full checkpoint)"
+            f"{adapter.source}: a {kind[:40]!r} adapter; only LoRA is supported ({remedy})"
         )
     return found
 

@@ -1,0 +1,129 @@
+"""Nodes and drivers lost in the jobs other than `pack` and `seal`: the same bytes, or none.
+
+(Those two are in `test_faults` and `test_seal`; what a worker without memory or disk ends in is the
+same for all, and in `test_faults`.)
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from randes_cli import add, pack, remove, unpack, verify
+from randes_cli.read.places import UnpackOptions
+from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
+from randes_cli.workers import Progress, no_progress
+from tests.cluster.conftest import RAY
+from tests.cluster.test_faults import large
+from tests.life.models import ONE
+from tests.shards.conftest import everything
+
+SHARDS = PackOptions(max_shard_size=1_000_000)
+#: What a job comes to, to be compared.
+Job = Callable[[Path, RunOptions, Progress], object]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, and a bank in shards of two tasks, with a third beside it."""
+    folder = tmp_path_factory.mktemp("lost")
+    tasks = large(folder)
+    pack(folder / "base.safetensors", tasks, folder / "x.randes", SHARDS, ONE)
+    return folder
+
+
+@pytest.fixture
+def twice(made: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Two copies of the folder."""
+    return tuple(shutil.copytree(made, tmp_path / name) for name in ("one", "many"))  # type: ignore[return-value]
+
+
+def adding(folder: Path, run: RunOptions, progress: Progress) -> object:
+    task = TaskInput("more", str(folder / "a.safetensors"))
+    add(folder / "x.randes", [task], EditOptions(), run, progress=progress)
+    return everything(folder / "x.randes")
+
+
+def removing(folder: Path, run: RunOptions, progress: Progress) -> object:
+    remove(folder / "x.randes", ["b"], EditOptions(), run, progress=progress)
+    return everything(folder / "x.randes")
+
+
+def unpacking(folder: Path, run: RunOptions, progress: Progress) -> object:
+    options = UnpackOptions(shard_bytes=2_000_000, force=True)
+    unpack(folder / "x.randes", None, folder / "out", options, run, progress=progress)
+    return files(folder / "out")
+
+
+def verifying(folder: Path, run: RunOptions, progress: Progress) -> object:
+    report = verify(folder / "x.randes", run=run, progress=progress)
+    return report.sound, report.bytes_checked, report.whole
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a folder has, but for locks and what is on its way."""
+    found = (path for path in folder.rglob("[!.]*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("job", [adding, removing, unpacking, verifying])
+def test_a_node_that_goes_midway_changes_nothing(
+    cluster: Any, twice: tuple[Path, Path], job: Job
+) -> None:
+    node, killed = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20), list[str]()
+
+    def progress(phase: str, done: int, total: int) -> None:
+        if " on " in phase and not killed:
+            killed.append(phase)
+            cluster.remove_node(node, allow_graceful=False)
+
+    one, many = twice
+    assert job(many, RAY, progress) == job(one, ONE, no_progress)
+    assert killed and not list(many.rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "job", "seen"),
+    [
+        (["add", "x.randes", "more=a.safetensors"], adding, "x.randes.d"),
+        (["remove", "x.randes", "b"], removing, "x.randes.d"),
+        (["unpack", "x.randes", "--all", "-o", "out"], unpacking, "out"),
+    ],
+    ids=["add", "remove", "unpack"],
+)
+def test_a_driver_that_is_killed_leaves_what_was_there(
+    cluster: Any, twice: tuple[Path, Path], words: list[str], job: Job, seen: str
+) -> None:
+    one, many = twice
+    before = everything(many / "x.randes")
+    command = [sys.executable, "-m", "randes_cli", *words, "-q", "--engine", "ray"]
+    driver = subprocess.Popen([*command, "--address", cluster.address], cwd=many)
+    count = len(list((many / seen).rglob("*")))
+    for _ in _until(lambda: driver.poll() is not None):
+        if len(list((many / seen).rglob("*"))) > count:
+            driver.send_signal(signal.SIGKILL)
+            break
+    assert driver.wait() == -signal.SIGKILL
+    index, shards = everything(many / "x.randes")
+    assert index == before[0] and before[1].items() <= shards.items()
+    done = job(one, ONE, no_progress)
+    if job is unpacking:
+        assert files(many / "out").items() <= files(one / "out").items()
+    assert verify(many / "x.randes", run=ONE, prune=True).sound
+    assert job(many, RAY, no_progress) == done
+
+
+def _until(ended: Callable[[], bool]) -> Iterator[None]:
+    """Looks, again and again, for a minute at most."""
+    until = time.monotonic() + 60
+    while not ended() and time.monotonic() < until:
+        yield
+        time.sleep(0.005)
