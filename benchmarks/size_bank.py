@@ -17,6 +17,7 @@ from randes_cli.build import build, pack
 from randes_cli.build.passes import Passes
 from randes_cli.files.disk import OutputFile
 from randes_cli.plan import Unit
+from randes_cli.stats.stored import empty_statistics
 
 
 def without_data() -> None:
@@ -25,6 +26,8 @@ def without_data() -> None:
 
     def few(self: build.Build, *, supposed: bool = False, few: bool = False) -> None:
         sample(self, supposed=supposed, few=True)
+        tensors = list(self.draft.base.tensors.values())
+        self.stored = empty_statistics(tensors, self.cells)  # a bank has cells of all tensors
 
     def run(self: Passes, units: Sequence[Unit], *rest: Any, **more: Any) -> None:
         for one in self.draft.coming:

@@ -16,7 +16,7 @@ from math import prod
 from randes_cli.core.roles import exact_roles
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import group_by_type, layer_order
-from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
+from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits, sign_bytes
 from randes_cli.errors import UsageError
 from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
 
@@ -136,6 +136,12 @@ class Unit:
         return layer_order(
             self.shuffle, seed=seed, index=index, layer_kind=self.kind, layers=self.layers
         )
+
+    @property
+    def flip_bytes(self) -> int:
+        """Bytes of `flips` at any position."""
+        rows, cols = self.view if self.signs is Signs.two_sided else (self.rows, self.cols)
+        return sign_bytes(self.signs, rows, cols)
 
     def flips(self, seed: int, position: int) -> bytes:
         """The packed sign bits of the task with this seed at a position."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 
 from randes_cli import EditOptions, PackOptions, RunOptions, Transform, pack
 from randes_cli.build import many, work
+from randes_cli.build.draft import Draft
 from randes_cli.build.edit import add, remove
+from randes_cli.build.jobs import Part
 from randes_cli.core.energy import Energy, many_lengths
 from randes_cli.errors import CheckpointError
 from randes_cli.specs import Shuffle
@@ -90,6 +93,31 @@ def test_together_and_one_after_the_other_make_the_same_bytes(
     (tmp_path / "bank.randes").unlink()
     monkeypatch.setattr(work, "is_small", lambda unit, parts: False)
     assert _banks(paths, tmp_path / "bank.randes", options) == together
+
+
+@pytest.mark.parametrize("bits", [16, 8, 2])
+def test_tasks_with_the_same_tensors_are_planned_together_with_the_same_bytes(
+    bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = _model(0)
+    tasks = [{n: v + 0.01 * _model(s)[n].view_as(v) for n, v in base.items()} for s in (2, 4, 6)]
+    tasks[1]["layers.0.a"] = base["layers.0.a"]
+    paths = [str(save(one, tmp_path / f"t{n}.safetensors")) for n, one in enumerate([base, *tasks])]
+    options = PackOptions(bits=bits, groups=2)
+    found: list[object] = []
+    made = Draft._new_parts
+
+    def new_parts(self: Draft, *rest: Any) -> tuple[Part, ...]:
+        found.append(made(self, *rest))
+        return made(self, *rest)
+
+    monkeypatch.setattr(Draft, "_new_parts", new_parts)
+    pack(paths[0], paths[1:], tmp_path / "together.randes", options)
+    assert len(found) > len({id(parts) for parts in found}) > 1
+    monkeypatch.setattr(Draft, "_alike", None)
+    pack(paths[0], paths[1:], tmp_path / "each.randes", options)
+    both = [tmp_path / f"{name}.randes" for name in ("together", "each")]
+    assert both[0].read_bytes() == both[1].read_bytes()
 
 
 def test_a_value_that_is_not_finite_is_named_among_many(tmp_path: Path) -> None:

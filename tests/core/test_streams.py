@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import pytest
 
-from randes_cli.core.signs import random_bytes
+from randes_cli.core.signs import random_bytes, random_many
 
 VECTORS = [
     ("signs", 42, "layers.0.weight", "dd0ee5c0b73b34ca2b9e1e734557b9d4"),
@@ -30,3 +32,14 @@ def test_a_longer_stream_begins_with_the_shorter_one() -> None:
 def test_no_two_of_kind_seed_and_name_share_a_stream() -> None:
     names = [(kind, seed, name) for kind, seed, name, _ in VECTORS]
     assert len({random_bytes(*name, 8) for name in names}) == len(names)
+
+
+def test_many_streams_are_those_of_each_name() -> None:
+    names, counts = ["w", "层.weight", "", "w"], [5, 33, 1, 0]
+    each = [
+        random_bytes("signs", 7, n, c) if c else b"" for n, c in zip(names, counts, strict=True)
+    ]
+    assert random_many("signs", 7, names, counts) == each
+    assert random_many("shuffle", 7, names[:2], repeat(9)) == [
+        random_bytes("shuffle", 7, name, 9) for name in names[:2]
+    ]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.files import header
+from randes_cli.files import header, plain_header
 from randes_cli.files.header import parse_header
 from randes_cli.specs import ITEM_SIZE
 
@@ -36,11 +36,24 @@ def _entries(tensors: Any, metadata: Any, order: Any) -> dict[str, Any]:
     return mixed if metadata is None else {"__metadata__": metadata, **mixed}
 
 
+#: What is looked at together: every entry by itself, some, all.
+_PIECES = [1, 150, 2**20]
+
+
+def _plainly(text: bytes, piece: int) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_header, "_PIECE", piece)
+        return header._plain(text)
+
+
+@pytest.mark.parametrize("piece", _PIECES)
 @given(_TENSORS, _METADATA, st.sampled_from([(",", ":"), (", ", ": ")]), st.data())
-def test_both_readers_agree(tensors: Any, metadata: Any, separators: Any, order: Any) -> None:
+def test_both_readers_agree(
+    piece: int, tensors: Any, metadata: Any, separators: Any, order: Any
+) -> None:
     text = json.dumps(_entries(tensors, metadata, order), separators=separators).encode()
     slow = header._any(text)
-    plain = header._plain(text + b"   ")
+    plain = _plainly(text + b"   ", piece)
     if plain is not None:
         assert plain[0] == slow[0]
         assert [list(column) for column in plain[1]] == [list(column) for column in slow[1]]
@@ -83,11 +96,12 @@ def test_what_is_not_sound_is_refused_by_name(old: str, new: str, reason: str) -
         parse_header(broken.encode())
 
 
-def test_a_change_of_any_byte_is_read_as_json_reads_it() -> None:
+@pytest.mark.parametrize("piece", _PIECES)
+def test_a_change_of_any_byte_is_read_as_json_reads_it(piece: int) -> None:
     for place in range(len(_SOUND)):
         for byte in '{}[]",:x0 ':
             text = (_SOUND[:place] + byte + _SOUND[place + 1 :]).encode()
-            plain = header._plain(text)
+            plain = _plainly(text, piece)
             if plain is not None:
                 slow = header._any(text)
                 assert plain[0] == slow[0]

@@ -18,7 +18,7 @@ from randes_cli.build.edit import add, remove
 from randes_cli.build.seal import seal
 from randes_cli.cli.main import run
 from randes_cli.errors import MismatchError, RandesError, UsageError
-from randes_cli.files import bank_index, bank_writer
+from randes_cli.files import bank_output, bank_writer
 from randes_cli.files.bank import BankFile
 from randes_cli.files.manifest import encode
 from randes_cli.specs import EditOptions, Rest, Shuffle, Signs
@@ -189,7 +189,7 @@ def test_more_names_than_a_header_holds_are_refused_before_a_byte(
     with pytest.raises(UsageError, match="a header of"):
         pack(family / "base.safetensors", [task(family, "a")], family / "o.randes", run=ONE)
     monkeypatch.undo()
-    monkeypatch.setattr(bank_index, "MOST_MANIFEST", 300)
+    monkeypatch.setattr(bank_output, "MOST_MANIFEST", 300)
     with pytest.raises(UsageError, match="a manifest of more than"):
         pack(family / "base.safetensors", [task(family, "a")], family / "o.randes", run=ONE)
     assert not (family / "o.randes").exists()
@@ -201,7 +201,7 @@ def test_what_the_reader_refuses_is_never_committed(
     """Whatever slips past the options is met by the reader's own decoder."""
     real = encode
     monkeypatch.setattr(
-        bank_index, "encode", lambda manifest: real(manifest).replace(b'"bits":16', b'"bits":12')
+        bank_output, "encode", lambda manifest: real(manifest).replace(b'"bits":16', b'"bits":12')
     )
     with pytest.raises(UsageError, match="could not be read again: manifest: bits is 12"):
         pack(family / "base.safetensors", [task(family, "a")], family / "o.randes", run=ONE)

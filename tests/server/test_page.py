@@ -164,7 +164,7 @@ def test_hostile_names_labels_and_answers_are_words_in_the_text(
     with serving(bank, tasks=("task-0",)) as service:
         edition = service.engine.current
         served = replace(edition.models["task-0"], name=EVIL)
-        service.engine.replace(replace(edition, models={EVIL: served}))
+        service.engine.current = replace(edition, models={EVIL: served})
         is_open(tab, service)
         tab.run(f"document.getElementById('text').value = {EVIL!r}")
         tab.click("#go")

@@ -17,6 +17,7 @@ from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
 from randes_cli.build.draft import Draft
+from randes_cli.build.estimate import estimate
 from randes_cli.build.fill import add_files, fill
 from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
@@ -130,7 +131,7 @@ class Build:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
         if self.draft.old is not None:
             return self.draft.old.size
-        return self.draft.estimate(self.steps, self.cells, seal_bits)
+        return estimate(self.draft, self.steps, self.cells, seal_bits)
 
     @property
     def waiting_bytes(self) -> int:
@@ -182,7 +183,6 @@ class Build:
         return self.retried(attempt)
 
     def passes(self, writer: BankWriter) -> Passes:
-        """The passes of one attempt."""
         return Passes(
             self.path, self.draft, self.steps, self.base, writer, self.workers, self.progress
         )

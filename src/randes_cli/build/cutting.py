@@ -145,7 +145,7 @@ def moments_of(
 
     `found` are agreements, and the part that their values count in.
     """
-    rows = norm_rows(base.values())
+    rows = norm_rows(base)
     row = {name: n for n, name in enumerate(rows)}
     made = {group: np.zeros(cut_shape(len(rows))) for group in groups}
     for one, agreement, part in found:
@@ -176,7 +176,6 @@ class Cutting:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that one pass reads."""
         return sum(self.old.info(one.key).nbytes for one in self.sums)
 
     def measure(self) -> None:

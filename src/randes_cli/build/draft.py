@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,6 @@ from randes_cli.files.bank_keys import (
     file_key,
     own_key,
     parse_key,
-    sealed_tensors,
     sum_key,
     sum_tensor,
 )
@@ -33,7 +31,7 @@ from randes_cli.files.manifest import Manifest
 from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
-from randes_cli.plan import Unit, sealable, share_of, superposable, tensor_bytes
+from randes_cli.plan import Unit, share_of, superposable
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 from randes_cli.stats.stored import Cells
 
@@ -130,6 +128,8 @@ class Draft:
         `step` is for those that tasks enter (None: they are looked through), `given` the
         recorded one for those that tasks only leave.
         """
+        if self._alike is not None:
+            return self._new_parts(unit, step, self._alike)
         groups: dict[int, list[Participant]] = {}
         for one in [*self.coming, *self.leaving]:
             stays = one.sign > 0 or (one.group, unit) in self.kept
@@ -146,6 +146,36 @@ class Draft:
             )
             for group, members in sorted(groups.items())
         )
+
+    @cached_property
+    def _alike(self) -> dict[int, tuple[Participant, ...]] | None:
+        """The tasks by group of a new bank all of whose tasks have the same tensors."""
+        kinds = {id(one.fit.superposed) for one in self.coming}
+        if self.old is not None or self.leaving or len(kinds) > 1:
+            return None
+        groups: dict[int, list[Participant]] = {}
+        for one in self.coming:
+            groups.setdefault(one.group, []).append(one)
+        return {group: tuple(members) for group, members in sorted(groups.items())}
+
+    @cached_property
+    def _known_parts(self) -> dict[object, tuple[Part, ...]]:
+        """What `_new_parts` made so far: models have many tensors of few shapes and steps."""
+        return {}
+
+    def _new_parts(
+        self, unit: Unit, step: Step | None, groups: Mapping[int, tuple[Participant, ...]]
+    ) -> tuple[Part, ...]:
+        """`parts` where all tasks have the same tensors."""
+        if unit not in self.entered:
+            return ()
+        key = step, self.base.tensors[unit.names[0]].shape
+        if key not in self._known_parts:
+            self._known_parts[key] = tuple(
+                Part(group, members, step, False, self.share(group, unit.names[0]))
+                for group, members in groups.items()
+            )
+        return self._known_parts[key]
 
     # Tensors, in the order of the file
 
@@ -227,7 +257,7 @@ class Draft:
         """Every tensor that the bank may have, for the header's room."""
         files = [tensor for tensor, _ in self.new_files()]
         if self.old is None:
-            made = [*self._fixed(cells), *files, *self.new_sums(self.units, steps)]
+            made = [*self.fixed(cells), *files, *self.new_sums(self.units, steps)]
         else:
             made = self.old.store.as_single()
             freed = self.old.manifest.sealed.keys() - self.start.sealed.keys()
@@ -243,7 +273,7 @@ class Draft:
         rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
         return TensorInfo(FORGOTTEN, "F64", (len(self.start.forgotten), rows))
 
-    def _fixed(self, cells: Cells) -> list[TensorInfo]:
+    def fixed(self, cells: Cells) -> list[TensorInfo]:
         """What a new bank has whatever its tasks change."""
         outside = self.start.base.storage is BaseStorage.reference
         digests = [self.base_digests()] if outside else []
@@ -256,29 +286,3 @@ class Draft:
             for unit in units:
                 if group in self.entered.get(unit, ()):
                     yield from self.sums((group, unit), steps.width(unit))
-
-    def estimate(self, steps: Steps, cells: Cells, seal_bits: int | None = None) -> int:
-        """Bytes of a new bank with the sums that have steps, about, at the most."""
-        made = [*self._fixed(cells), *(tensor for tensor, _ in self.new_files())]
-        made += (one.kept for one in self.exact)
-        text = 300 * len(self.base.tensors) + 2**10 * len(self.coming) + 2**12
-        return tensor_bytes(made) + self._sum_bytes(steps, seal_bits) + text
-
-    def _sum_bytes(self, steps: Steps, seal_bits: int | None) -> int:
-        """Bytes of the sums of a new bank as it keeps them in the end."""
-        kinds, total = Counter[tuple[tuple[int, ...], str, int, tuple[int, ...]]](), 0
-        for unit, groups in self.entered.items():
-            if unit in steps.ready:
-                for name in unit.names:
-                    _, dtype, shape = self.base.tensors[name]
-                    kinds[(*groups,), dtype, steps.width(unit), shape] += 1
-        for (entered, dtype, bits, shape), count in kinds.items():
-            tensor = TensorInfo("", dtype, shape)
-            for group in entered:
-                share = share_of(tensor, group, self.start.shares)
-                if seal_bits is not None and sealable(tensor):
-                    sealed = sealed_tensors(group, tensor, seal_bits, share)
-                    total += count * tensor_bytes(sealed)
-                else:
-                    total += count * sum_tensor(group, tensor, bits, share).nbytes
-        return total

@@ -6,7 +6,7 @@ until the new one takes its name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -61,13 +61,21 @@ def add(
                 "NAME=PATH adds it beside"
             )
         if replace and not gone:
-            raise _nothing_to_replace(edit.old, tasks[0].name)
+            name, near = tasks[0].name, _nearest(edit.old, tasks[0].name)
+            raise MissingError(
+                f"{edit.old.path}: no task {name!r} to replace{near}; add it without --replace"
+            )
         left = [t for t in edit.old.manifest.tasks if t.name not in names]
         check_names([*(TaskInput(task.name, task.source) for task in left), *tasks])
         names_gone = tuple(task.name for task in gone)
         edit.apply(Change(names_gone, checkpoints or {}, forget, tuple(tasks)))
         if replace:
-            edit.notes = [_not_replaced(edit.old, name) for name in _beside(tasks, names_gone)]
+            edit.notes = [
+                f"{one.name}: no task of this name to replace{_nearest(edit.old, one.name)}, so it "
+                "is added beside the others"
+                for one in tasks
+                if one.name not in names_gone
+            ]
         return edit.report("adding")
 
 
@@ -98,22 +106,9 @@ def remove(
         return edit.report("removing")
 
 
-def _beside(tasks: Sequence[TaskInput], gone: Collection[str]) -> list[str]:
-    return [task.name for task in tasks if task.name not in gone]
-
-
-def _not_replaced(bank: BankFile, name: str) -> str:
+def _nearest(bank: BankFile, name: str) -> str:
     near = nearest(name, [task.name for task in bank.manifest.tasks])
-    meant = f" (nearest: {near})" if near else ""
-    return f"{name}: no task of this name to replace{meant}, so it is added beside the others"
-
-
-def _nothing_to_replace(bank: BankFile, name: str) -> MissingError:
-    near = nearest(name, [task.name for task in bank.manifest.tasks])
-    meant = f" (nearest: {near})" if near else ""
-    return MissingError(
-        f"{bank.path}: no task {name!r} to replace{meant}; add it without --replace"
-    )
+    return f" (nearest: {near})" if near else ""
 
 
 @contextmanager

@@ -231,7 +231,6 @@ class Edit:
         return min(live, key=lambda group: (held[group], group))
 
     def draft(self) -> Draft:
-        """What the new bank is made of."""
         base = self.base or bank_source(self.old, None)
         files = {f.digest: f for p in self.coming for f in p.opened.beside.side_files.values()}
         return Draft(

@@ -58,7 +58,6 @@ class Exact:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the source that are read."""
         rows, cols = self.tensor.matrix
         return (rows - self.skip) * cols * ITEM_SIZE[self.tensor.dtype]
 

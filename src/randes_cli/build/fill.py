@@ -145,7 +145,6 @@ def differs(tally: Tally, one: Exact) -> bool:
 
 
 def _check_leaving(passes: Passes) -> None:
-    """Whether what was taken out is what had been put in."""
     recorded = {task.index: task.fingerprint for task in passes.draft.gone}
     for one in passes.draft.leaving:
         digests = passes.tally.joined(one.index, one.source.tensors)

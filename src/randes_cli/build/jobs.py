@@ -182,7 +182,6 @@ class JobRun:
             self.kernel.set_base(layer, raw, tensor.dtype, inside.elements)
 
     def flips(self, member: Participant, position: int) -> bytes:
-        """The sign bits of a participant at a position."""
         key = member.index, position
         if key not in self._flips:
             self._flips[key] = self.unit.flips(member.seed, position)

@@ -20,6 +20,7 @@ from randes_cli.build.tally import ManySums, Owner
 from randes_cli.core.arrays import I64, Array, Bools, address
 from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
+from randes_cli.core.signs import random_many
 from randes_cli.files.bank_keys import base_key, sum_key
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.source import Source, places_of
@@ -181,8 +182,8 @@ class _Run:
         self._source(column, member.source)
         steps = self.steps[:, column]
         steps["kind"], steps["scale"] = Kind.ADD, member.sign * np.ldexp(1.0, -exponents)
-        flips = [unit.flips(member.seed, 0) for unit in self.many.units]
-        sizes = np.array([len(bits) for bits in flips], np.int64)
+        sizes = np.array([unit.flip_bytes for unit in self.many.units], np.int64)
+        flips = random_many("signs", member.seed, self.names, sizes.tolist())
         first = sum(map(len, self._bits))
         steps["bits"] = (first + np.cumsum(sizes) - sizes).astype(np.uint64)
         self._bits.append(b"".join(flips))

@@ -43,7 +43,7 @@ def supposed_lengths(
     base: Mapping[str, TensorInfo], participants: Sequence[Participant]
 ) -> Measured:
     """All participants alike, in all their tensors: nothing of their data is at hand."""
-    rows = norm_rows(list(base.values()))
+    rows = norm_rows(base)
     norms = np.zeros((len(rows), len(participants)))
     for row, name in enumerate(rows):
         there = [name in participant.fit.superposed for participant in participants]

@@ -112,7 +112,6 @@ class _Order:
         return self.options if self.cut is None else replace(self.options, bits=16)
 
     def asking(self, **options: Any) -> _Order:
-        """The same with other options."""
         return replace(self, options=replace(self.options, **options))
 
 

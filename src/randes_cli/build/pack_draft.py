@@ -60,7 +60,7 @@ def pack_draft(inputs: Inputs, out: Place, options: PackOptions) -> Draft:
             "",
             base.storage,
             base.source.metadata,
-            dict(base.source.tensors),
+            base.source.tensors,
             {name: file.digest for name, file in base.beside.side_files.items()},
             base.beside.layout,
             base.beside.left_out,

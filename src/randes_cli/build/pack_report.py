@@ -98,7 +98,7 @@ def tried_choice(one: Alternative, built: Built, seal_bits: int | None) -> Alter
     if seal_bits is not None:
         manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
     lengths = bank_lengths(manifest, statistics.known)
-    found = moments(lengths, statistics.met(manifest.base.tensors.values()))
+    found = moments(lengths, statistics.met(manifest.base.tensors))
     kept, cosine = mean_kept(noise_of(lengths)), float(found.cosine.mean())
     return replace(present(one, built.bytes, kept, cosine), present=one.present)
 

@@ -170,7 +170,6 @@ class Pieces:
         self._rest: dict[str, None] = {}
 
     def wait(self) -> None:
-        """One more is to come."""
         self._waits += 1
 
     @property

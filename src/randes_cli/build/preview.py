@@ -28,7 +28,7 @@ from randes_cli.stats.stored import Statistics
 def preview(build: Build, seal_bits: int | None = None) -> Built:
     """What `build.write` would make, and where `seal_bits` is given what sealing would measure."""
     start, coming, base = build.draft.start, build.draft.coming, build.draft.base.tensors
-    rows = norm_rows(list(base.values()))
+    rows = norm_rows(base)
     lengths = supposed_lengths(base, coming) if build.supposed else _sampled(build, rows)
     added = [
         supposed_record(
@@ -76,11 +76,11 @@ def _statistics(build: Build, lengths: Measured, seal_bits: int | None) -> Stati
         base,
         build.draft.coming,
         {u: e for u, e in build.steps.exponents().items() if u not in build.stands},
-        norm_rows(list(base.values())),
+        norm_rows(base),
         seal_bits,
         build.draft.start.shares,
     )
-    place = {name: row for row, name in enumerate(norm_rows(list(base.values())))}
+    place = {name: row for row, name in enumerate(norm_rows(base))}
     for found in cuts.values():
         fill_rows(found[..., None], place, build.stands)
     return replace(made, known=replace(made.known, cut=cuts))

@@ -111,7 +111,7 @@ def relate(
             for task in draft.old.manifest.tasks:
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
-        rows = norm_rows(draft.base.tensors.values())
+        rows = norm_rows(draft.base.tensors)
         every, first = [*tasks, *draft.coming], len(tasks)
         found, sampled = gather_grams(
             base,
@@ -155,7 +155,7 @@ def _joined(
 def _tails(draft: Draft, sampled: F64, norms: F64) -> F64:
     """The tails of the coming deltas by superposable tensor, zeros of what is not sampled."""
     base = draft.base.tensors
-    sizes = [max(1, base[name].elements) for name in norm_rows(base.values())]
+    sizes = [max(1, base[name].elements) for name in norm_rows(base)]
     made = tails(sampled, norms / np.array(sizes, np.float64)[:, None])
     return np.asarray(made * (sampled[3] > 0))
 

@@ -258,7 +258,7 @@ class _Sealing:
             writer.write_whole(self._tensors(one)[0], data)
 
     def _measured(self, group: int) -> TensorInfo:
-        rows = norm_rows(self.old.manifest.base.tensors.values())
+        rows = norm_rows(self.old.manifest.base.tensors)
         return TensorInfo(cut_key(group), "F64", cut_shape(len(rows)))
 
     def _moments(self) -> dict[int, F64]:

@@ -7,13 +7,14 @@ looked at is a list of places (a unit and a position in it), and those of one sh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, Array, Bools
-from randes_cli.core.signs import many_signs
+from randes_cli.core.signs import many_signs, random_many
 from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source
@@ -169,7 +170,8 @@ def _moved(spots: Sequence[Spot], one: Deltas) -> list[str]:
 def _signs(spots: Sequence[Spot], one: Deltas) -> F32:
     """±1 for every element of every place, places × elements."""
     unit = spots[0].unit
-    bits = [spot.unit.flips(one.seed, spot.position) for spot in spots]
+    names = [spot.name for spot in spots]
+    bits = random_many("signs", one.seed, names, repeat(unit.flip_bytes))
     return many_signs(unit.signs, bits, (unit.rows, unit.cols), unit.view)
 
 

@@ -51,7 +51,6 @@ class Work:
     copies: list[Copy] = field(default_factory=list)
 
     def nbytes(self, base: Source | None) -> int:
-        """Bytes that are read for it."""
         both: list[Exact | Copy] = [*self.exact, *self.copies]
         sums = sum(unit_bytes(one.unit, one.parts, base) for one in self.units)
         return sums + sum(one.nbytes for one in both)

@@ -23,7 +23,6 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 def packed_bytes(elements: int, bits: int) -> int:
-    """Bytes of the codes of `elements` values."""
     return -(-elements // 8) * bits
 
 

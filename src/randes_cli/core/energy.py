@@ -25,7 +25,6 @@ class Energy(NamedTuple):
     rests: int = 0
 
     def plus(self, other: Energy) -> Energy:
-        """Of both deltas together."""
         return Energy(*(a + b for a, b in zip(self, other, strict=True)))
 
     def whole(self, exponent: int) -> float:

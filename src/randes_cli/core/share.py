@@ -34,7 +34,6 @@ class Share(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns as stored."""
         return self.rows, -(-self.cols // self.every)
 
     def column(self, row: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from hashlib import shake_256
 from typing import NamedTuple
@@ -16,6 +16,18 @@ from randes_cli.specs import Signs
 _NARROW = 48
 
 
+def sign_bytes(signs: Signs, rows: int, cols: int) -> int:
+    """Bytes of the packed bits of `sign_bits`."""
+    if signs is Signs.none or rows * cols == 0:
+        return 0
+    counts = {
+        Signs.column: cols,
+        Signs.hankel: rows + cols - 1,
+        Signs.two_sided: rows + cols,
+    }
+    return -(-counts[signs] // 8)
+
+
 def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> bytes:
     """The packed bits v that decide the signs of one rows × cols tensor, 1 meaning −1.
 
@@ -23,14 +35,8 @@ def sign_bits(signs: Signs, seed: int, tensor: str, rows: int, cols: int) -> byt
     ``hankel``: rows + cols − 1 bits, element (i, j) flips by v[i + j].
     ``two-sided``: rows + cols bits, element (i, j) flips by v[i] and by v[rows + j].
     """
-    if signs is Signs.none or rows * cols == 0:
-        return b""
-    counts = {
-        Signs.column: cols,
-        Signs.hankel: rows + cols - 1,
-        Signs.two_sided: rows + cols,
-    }
-    return random_bytes("signs", seed, tensor, -(-counts[signs] // 8))
+    count = sign_bytes(signs, rows, cols)
+    return random_bytes("signs", seed, tensor, count) if count else b""
 
 
 def sign_vector(bits: bytes, start: int, count: int) -> F32:
@@ -84,7 +90,6 @@ class SignWindow(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the block."""
         return self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
 
     @property
@@ -184,3 +189,12 @@ def random_bytes(kind: str, seed: int, name: str, count: int) -> bytes:
     `kind` is ``signs`` (name: the tensor's) or ``shuffle`` (name: the layer type's).
     """
     return shake_256(f"randes/1|{kind}|{seed}|{name}".encode()).digest(count)
+
+
+def random_many(kind: str, seed: int, names: Iterable[str], counts: Iterable[int]) -> list[bytes]:
+    """`random_bytes` of many names, of each so many."""
+    start = f"randes/1|{kind}|{seed}|"
+    return [
+        shake_256((start + name).encode()).digest(count) if count else b""
+        for name, count in zip(names, counts)  # noqa: B905 - counts may be endless
+    ]

@@ -65,7 +65,6 @@ def cut_key(group: int) -> str:
 
 
 def sum_tensor(group: int, tensor: TensorInfo, bits: int, share: Share) -> TensorInfo:
-    """A live superposition, as a bank stores it."""
     shape = tensor.shape if share.every == 1 else share.shape
     return TensorInfo(sum_key(group, tensor.name), sum_dtype(bits), shape)
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from randes_cli.errors import MissingError, RandesError
+from randes_cli.errors import BankDamaged, MissingError, RandesError, UsageError
 from randes_cli.files.atomic import TEMPORARY, atomic_file, passing_name
+from randes_cli.files.bank_checks import check_agreement
 from randes_cli.files.bank_keys import MANIFEST
+from randes_cli.files.container import Container
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.manifest import Manifest, decode, encode
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.shards import shard_folder, shard_key
 from randes_cli.files.stored_shards import StoredShards, remove_stored
 from randes_cli.files.weight_file import open_weights
+from randes_cli.limits import MOST_MANIFEST
+from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, no_progress
 
 
@@ -156,3 +161,46 @@ def shard_names(path: Place) -> list[str] | None:
     prefix = shard_key("")
     names = [key for key in file.header.tensors if key.startswith(prefix)]
     return [key.removeprefix(prefix) for key in names if MANIFEST in file.header.tensors]
+
+
+def readable(path: Place, manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> bytes:
+    """The manifest's bytes, which a reader takes and finds in agreement with the tensors."""
+    try:
+        text = encode(manifest)
+        read = decode(text)
+    except (BankDamaged, UnicodeEncodeError) as error:
+        reason = f"{path}: not written, for it could not be read again: {error}"
+        raise UsageError(reason) from None
+    if len(text) > MOST_MANIFEST:
+        raise UsageError(f"{path}: a manifest of more than {MOST_MANIFEST} bytes")
+    check_agreement(read, tensors)
+    return text
+
+
+def write_index(
+    out: OutputFile,
+    container: Container,
+    parts: Sequence[tuple[str, bytes]],
+    metadata: dict[str, str],
+    room: int | None = None,
+) -> int:
+    """Write these last tensors, digests and the header, of `room` bytes where that is reserved.
+
+    Returns the file's bytes.
+    """
+    for key, data in parts:
+        tensor = TensorInfo(key, "U8", (len(data),))
+        container.place(tensor)
+        container.digest_whole(tensor, data)
+    container.place_checks()
+    header = container.header(metadata, size=room)
+    if room is not None and len(header) != room:
+        raise AssertionError("the header outgrew its reserve")
+    for key, data in parts:
+        out.write_at(data, len(header) + container.starts[key])
+    checks = container.checks(header)
+    size = len(header) + container.size
+    out.write_at(checks, size - len(checks))
+    out.write_at(header, 0)
+    out.resize(size)
+    return size

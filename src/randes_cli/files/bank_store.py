@@ -144,7 +144,6 @@ class BankStore:
             self._read_file(offset + start, out)
 
     def read_shard(self, number: int, offset: int, out: Raw) -> None:
-        """Fill `out` from `offset` of a shard."""
         try:
             self._opened[number].read_at(offset, out)
         except CheckpointError as error:

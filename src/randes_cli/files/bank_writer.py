@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from randes_cli.errors import UsageError
-from randes_cli.files.bank_index import readable, write_index
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
-from randes_cli.files.bank_output import BankOutput
+from randes_cli.files.bank_output import BankOutput, readable, write_index
 from randes_cli.files.bank_store import BankStore
-from randes_cli.files.container import FRAME, Container, room_of
+from randes_cli.files.container import FRAME, Container, Due, room_of
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.disk import OutputFile
-from randes_cli.files.due import Due
 from randes_cli.files.header_room import METADATA
 from randes_cli.files.manifest import Manifest
 from randes_cli.files.shard_folder import NewShard

@@ -6,7 +6,8 @@ A bank in one file, the index of a bank in shards, and a shard are all such a fi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 
 from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
@@ -64,7 +65,6 @@ class Container:
             self.set_digest(tensor.name, number, digest(piece))
 
     def digests_of(self, tensor: TensorInfo) -> bytes:
-        """Those of all chunks of a tensor, joined."""
         at = self._first[tensor.name]
         return bytes(self._digests[at : at + DIGEST_BYTES * chunk_count(tensor)])
 
@@ -96,3 +96,35 @@ def room_of(tensor: TensorInfo) -> int:
     text = f'{json.dumps(tensor.name, ensure_ascii=False)}:{{"dtype":"{tensor.dtype}","shape":['
     entry = len(text.encode()) + len(shape) + len('],"data_offsets":[,]},') + 2 * _DIGITS
     return tensor.nbytes + entry + DIGEST_BYTES * chunk_count(tensor) + 2**7
+
+
+class Due:
+    """What is to come, by shard and tensor. Calls may come from several threads."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, dict[str, set[int]]] = {}
+        self._closed: set[int] = set()
+        self._lock = threading.Lock()
+
+    def expect(self, shard: int, tensor: TensorInfo) -> None:
+        """A shard waits for a tensor."""
+        with self._lock:
+            chunks = set(range(chunk_count(tensor)))
+            self._chunks.setdefault(shard, {}).update({tensor.name: chunks} if chunks else {})
+
+    def close(self, shard: int) -> None:
+        """A shard waits for no more than it does now."""
+        with self._lock:
+            self._closed.add(shard)
+
+    def come(self, shard: int, key: str, chunks: Iterable[int]) -> bool:
+        """Chunks are there; whether a closed shard is whole with them, said once."""
+        with self._lock:
+            waits = self._chunks.get(shard, {})
+            waits.get(key, set()).difference_update(chunks)
+            if waits.get(key) == set():
+                del waits[key]
+            whole = not waits and shard in self._closed
+            if whole:
+                self._closed.discard(shard)
+            return whole

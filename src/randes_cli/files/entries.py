@@ -35,7 +35,6 @@ class Entries(NamedTuple):
 
     @classmethod
     def of(cls, tensors: Iterable[TensorInfo]) -> Entries:
-        """The columns of some tensors."""
         rows = [(name_bytes(t.name), _kind(t.dtype, t.shape)) for t in tensors]
         kinds = np.array([kind for _, kind in rows], np.int64).reshape(-1, 4)
         kinds[:, 0] += np.array([name for name, _ in rows], np.int64)
@@ -51,7 +50,6 @@ class Entries(NamedTuple):
         return self._replace(text=self.text + more)
 
     def at(self, rows: I64) -> Entries:
-        """Those at some places."""
         return Entries(*(column[rows] for column in self))
 
     def header_bytes(self, metadata: Mapping[str, str]) -> int:

@@ -23,7 +23,6 @@ def snapshot_folder(repo: str, commit: str) -> Path:
 
 
 def cached_file(repo: str, commit: str, name: str) -> Path | None:
-    """Where the cache has a file of a commit."""
     path = snapshot_folder(repo, commit) / name
     return path if path.is_file() else None
 

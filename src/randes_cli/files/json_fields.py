@@ -108,9 +108,9 @@ class Fields:
         """An object whose values `check` takes; it gives None for a bad one."""
         found = self.get(key, dict)
         made = dict(zip(found, map(check, found.values()), strict=True))
-        for name, checked in made.items():
-            if checked is None:
-                raise self.fail(f"{key}[{name[:100]!r}]", "is not valid")
+        if None in made.values():
+            name = next(name for name, checked in made.items() if checked is None)
+            raise self.fail(f"{key}[{name[:100]!r}]", "is not valid")
         return cast("dict[str, T]", made)
 
     def list(self, key: str, check: Callable[[object], T | None]) -> list[T]:

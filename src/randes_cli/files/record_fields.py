@@ -10,7 +10,7 @@ from randes_cli.files.header import is_name
 from randes_cli.files.json_fields import Fields, as_line, as_text, as_typed_shape
 from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
 from randes_cli.files.weight_names import SUFFIXES
-from randes_cli.specs import Rest, Shuffle, Signs, TensorInfo, Tensors, Transform
+from randes_cli.specs import Rest, Shuffle, Signs, Table, TensorInfo, Tensors, Transform
 
 
 def known_names(fields: Fields, key: str, base: Tensors) -> list[str]:
@@ -56,12 +56,12 @@ def _content(value: object) -> str | None:
     return value if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) else None
 
 
-def read_tensors(fields: Fields, key: str) -> dict[str, TensorInfo]:
+def read_tensors(fields: Fields, key: str) -> Table:
     typed = fields.map(key, as_typed_shape)
     for name in typed:
         if not is_name(name):
             raise fields.fail(f"{key}[{name[:100]!r}]", "is too long or has control characters")
-    return {name: TensorInfo(name, dtype, shape) for name, (dtype, shape) in typed.items()}
+    return Table({name: TensorInfo(name, *kind) for name, kind in typed.items()})
 
 
 def read_ties(fields: Fields, kept: Tensors, held: Tensors) -> dict[str, str]:

@@ -8,6 +8,7 @@ bit-equal. Tensors that are one number all over are equal by chance, and are lef
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
@@ -20,7 +21,7 @@ from randes_cli.files.reading import read_rows
 from randes_cli.files.source import Renamed, Source, places_of
 from randes_cli.files.system import piece_at
 from randes_cli.files.weight_file import read_error
-from randes_cli.specs import ITEM_SIZE, TensorInfo, Tensors, once
+from randes_cli.specs import ITEM_SIZE, Table, TensorInfo, Tensors, once
 from randes_cli.workers import at_once
 
 #: Bytes from the middle of a tensor that tell most tensors apart.
@@ -198,14 +199,25 @@ def _kept(
     return next((name for name in lent if name not in taken), names[0])
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of tensors with ties: one table for checkpoints with one header and the same."""
+
+    ties: tuple[tuple[str, str], ...]
+
+    def __call__(self, tensors: Tensors) -> Table:
+        others = dict(self.ties)
+        kept = {name: tensor for name, tensor in tensors.items() if name not in others}
+        lent = {kept: name for name, kept in self.ties if kept not in tensors}
+        return Table(kept | {name: tensors[n]._replace(name=name) for name, n in lent.items()})
+
+
 class Untied(Renamed):
     """A checkpoint under the names that are kept. `ties` are the others, `whole` is as it was."""
 
     def __init__(self, whole: Source, ties: Ties) -> None:
         lent = {kept: name for name, kept in ties.items() if kept not in whole.tensors}
-        tensors = {name: t for name, t in whole.tensors.items() if name not in ties}
-        tensors |= {kept: whole.tensors[n]._replace(name=kept) for kept, n in lent.items()}
-        super().__init__(whole, tensors, lent)
+        super().__init__(whole, once(_Kept(tuple(ties.items())), whole.tensors), lent)
         self.whole, self.ties = whole, ties
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.live.intercepted import Intercepted
-from randes_cli.live.rows import apply, name_of, spread_of
+from randes_cli.live.rows import Intercepted, apply, name_of, spread_of
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.spread import Spread
 from randes_cli.live.weight import Weight

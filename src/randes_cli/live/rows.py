@@ -7,13 +7,12 @@ here is an error: an operation that took the rows for something else would answe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 
 from randes_cli.errors import MismatchError
-from randes_cli.live.intercepted import Intercepted
 from randes_cli.live.row_shapes import PROPERTIES, SHAPES
 from randes_cli.live.spread import Spread, align
 
@@ -36,6 +35,33 @@ _PAIRWISE = frozenset(
         *("__rpow__", "__truediv__", "__rtruediv__", "__iadd__", "__isub__", "__imul__"),
     )
 )
+
+
+class Intercepted(torch.Tensor):
+    """A tensor whose class says what every operation on it gives.
+
+    Where an operation meets tensors of two such classes, the one that `comes_first` answers.
+    """
+
+    comes_first: ClassVar[bool] = False
+
+    @classmethod
+    def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """What `func` gives where some of its arguments are of this class."""
+        raise NotImplementedError
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        others = (kind for kind in types if issubclass(kind, Intercepted) and kind.comes_first)
+        if not cls.comes_first and any(others):
+            return NotImplemented
+        return cls.answer(func, args, dict(kwargs or {}))
 
 
 class Rows(Intercepted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from randes_cli.files.records import TaskRecord
 from randes_cli.files.shared import all_names
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
-from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.specs import BaseStorage, TensorInfo, per_kind
 from randes_cli.stats.alternatives import alternatives, saving, unsure
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
@@ -211,8 +212,8 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     held: Counter[str] = Counter()
-    for name, tensor in tensors.items():
-        held[name.partition("/")[0]] += tensor.nbytes
+    for name, size in zip(tensors, per_kind(attrgetter("nbytes"), tensors.values()), strict=True):
+        held[name.partition("/")[0]] += size
 
     return BankReport(
         bank=str(bank.path),

@@ -67,9 +67,7 @@ class Retrieval(TaskTensors):
         self.verified: set[tuple[str, int]] | None = None
         self._reader: StepsReader | None = None
         if task.group in bank.manifest.sealed or task.group in bank.manifest.shares:
-            self._reader = StepsReader(
-                bank, task.group, self._check_sealed, threads=self.workers.threads
-            )
+            self._reader = StepsReader(bank, task.group, self._check, threads=self.workers.threads)
 
     @property
     def untuned(self) -> bool:
@@ -95,10 +93,7 @@ class Retrieval(TaskTensors):
             raise BankDamaged(f"{self.bank.path}: group {self.task.group} is not sealed")
         return self._reader
 
-    def _check_sealed(self, found: bytes, recorded: bytes, key: str) -> None:
-        self._check(found, recorded, key, -1)
-
-    def _check(self, found: bytes, recorded: bytes, key: str, chunk: int) -> None:
+    def _check(self, found: bytes, recorded: bytes, key: str, chunk: int = -1) -> None:
         if found != recorded:
             if not self.force:
                 raise BankDamaged(

@@ -104,7 +104,6 @@ class StepsReader:
         return found
 
     def _bytes(self, key: str, start: int, stop: int) -> Raw:
-        """Bytes `start` to `stop` of a tensor, checked."""
         info = self._bank.info(key)
         size, parts = ITEM_SIZE[info.dtype], []
         for number, rect in enumerate(chunk_grid(*info.matrix)):

@@ -38,9 +38,6 @@ class Encoding:
         """How many texts are under way between steps: none."""
         return 0
 
-    def take(self, reading: Reading) -> None:
-        self.waiting.append(reading)
-
     def step(self) -> None:
         """Read as many of the texts that wait, in their order, as a batch holds."""
         chosen: list[Reading] = []

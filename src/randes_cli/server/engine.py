@@ -27,6 +27,7 @@ class Engine:
         current: what new requests begin with. A job keeps the model that it was given, so
             whatever replaces this touches no job under way; a model goes when its last job has.
         most: how many jobs may wait.
+        stopping: whether no more jobs are taken.
     """
 
     def __init__(self, edition: Edition, most: int) -> None:
@@ -34,7 +35,7 @@ class Engine:
         self._condition = threading.Condition()
         self._inbox: deque[tuple[Lane, Job]] = deque()
         self._lanes: dict[int, Lane] = {}
-        self._stopping = False
+        self.stopping = False
         self._thread = threading.Thread(target=self._run, name="randes-engine", daemon=True)
 
     def start(self) -> None:
@@ -43,7 +44,7 @@ class Engine:
     def submit(self, lane: Lane, jobs: Sequence[Job]) -> None:
         """Have jobs wait for their turn, all or none. Raises Refused where too many do."""
         with self._condition:
-            if self._stopping:
+            if self.stopping:
                 raise Refused(503, "the server is stopping")
             if self.waiting + len(jobs) > self.most:
                 raise Refused(
@@ -55,14 +56,6 @@ class Engine:
             self._inbox.extend((lane, job) for job in jobs)
             self._condition.notify()
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """Nobody waits for these any more: their places are free with the next step."""
-        for job in jobs:
-            job.gone = True
-
-    def replace(self, edition: Edition) -> None:
-        self.current = edition
-
     @property
     def waiting(self) -> int:
         return len(self._inbox) + sum(len(lane.waiting) for lane in list(self._lanes.values()))
@@ -72,24 +65,20 @@ class Engine:
         """How many answers are under way."""
         return sum(lane.rows for lane in list(self._lanes.values()))
 
-    @property
-    def stopping(self) -> bool:
-        return self._stopping
-
     def stop(self) -> None:
         """End what is under way in errors, and the thread."""
         with self._condition:
-            self._stopping = True
+            self.stopping = True
             self._condition.notify()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not (self._inbox or self._lanes or self._stopping):
+                while not (self._inbox or self._lanes or self.stopping):
                     self._condition.wait()
                 self._take_in()
-                if self._stopping:
+                if self.stopping:
                     break
             self._step()
         for lane in self._lanes.values():
@@ -116,6 +105,6 @@ class Engine:
 
 def _give(lane: Any, job: Job) -> None:
     if isinstance(job, Answer if isinstance(lane, Generating) else Reading):
-        lane.take(job)
+        lane.waiting.append(job)
     else:
         job.tell(Failed("asked of a model of another kind"))

@@ -112,9 +112,6 @@ class Generating:
         """How many answers are under way."""
         return sum(len(batch.rows) for batch in (self.joining, self.running) if batch)
 
-    def take(self, answer: Answer) -> None:
-        self.waiting.append(answer)
-
     def step(self) -> None:
         """One chunk of prompts, and one token for every running answer."""
         self._drop_gone()

@@ -36,7 +36,6 @@ class TextReader:
         return self._certain()
 
     def finish(self) -> str:
-        """The rest, whatever it is."""
         if not self.stopped and self._read < len(self._ids):
             self._take(self._decode(self._ids[self._start :]))
         made = self._certain()

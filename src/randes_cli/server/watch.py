@@ -63,7 +63,7 @@ class Watch:
             log.exception("a new bank could not be opened")
             self._refuse(f"{type(error).__name__}: {error}")
         else:
-            self._engine.replace(edition)
+            self._engine.current = edition
             self.trouble, self.taken = "", self.taken + 1
             log.info(
                 "took up the new bank with %d models in %.1f s",

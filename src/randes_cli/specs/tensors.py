@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from math import prod
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -50,6 +51,12 @@ ITEM_SIZE: Mapping[str, int] = {name: dtype.size for name, dtype in DTYPES.items
 FLOAT_DTYPES = frozenset(name for name, dtype in DTYPES.items() if dtype.floating)
 
 
+@lru_cache(maxsize=2**12)
+def _nbytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Models have many tensors of few kinds."""
+    return prod(shape) * ITEM_SIZE[dtype]
+
+
 class TensorInfo(NamedTuple):
     """Name, dtype (safetensors spelling) and shape of one tensor."""
 
@@ -63,7 +70,7 @@ class TensorInfo(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return self.elements * ITEM_SIZE[self.dtype]
+        return _nbytes(self.dtype, self.shape)
 
     @property
     def matrix(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from shlex import quote
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import parse_key
 from randes_cli.files.writer import parse_size
 from randes_cli.reports import Alternative
+from randes_cli.specs import per_kind
 from randes_cli.stats.frontier import DIGITS, Outline, group_choices, marked, present, weigh_all
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.stored import Statistics
@@ -32,9 +34,9 @@ def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tupl
     manifest, tensors = bank.manifest, bank.header.tensors
     count, groups = len(manifest.tasks), manifest.groups
     held, names = 0, set[str]()
-    for key, tensor in tensors.items():
+    for key, size in zip(tensors, per_kind(attrgetter("nbytes"), tensors.values()), strict=True):
         if key.startswith(("sum/", "scale/")):
-            held += tensor.nbytes
+            held += size
             names.add(parse_key(key).name)
     lengths = bank_lengths(manifest, statistics.known)
     outline = Outline(

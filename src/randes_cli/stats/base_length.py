@@ -63,7 +63,7 @@ def lengths_beside(
         return [None] * tasks
     norms = statistics.known.norms
     chosen = list(_most_changed(manifest, norms))
-    names = norm_rows(manifest.base.tensors.values())
+    names = norm_rows(manifest.base.tensors)
     found = np.array([_energy(base, names[row]) for row in chosen], np.float64)
     return _ratios(norms[chosen], found)
 
@@ -71,7 +71,7 @@ def lengths_beside(
 def _most_changed(manifest: Manifest, norms: F64) -> Iterator[int]:
     """Rows of the matrices that have most of the deltas' energy."""
     tensors = manifest.base.tensors
-    matrix = [len(tensors[name].shape) >= 2 for name in norm_rows(tensors.values())]
+    matrix = [len(tensors[name].shape) >= 2 for name in norm_rows(tensors)]
     energy = np.where(matrix, norms.sum(axis=1), 0.0)
     for row in np.argsort(-energy, kind="stable")[:_MATRICES].tolist():
         if energy[row] > 0:

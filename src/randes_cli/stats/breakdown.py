@@ -12,7 +12,6 @@ from randes_cli.core.prediction import Moments
 from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank import BankFile
-from randes_cli.plan import superposable
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, cells_of, predict_bank
 
@@ -53,13 +52,13 @@ class Breakdown:
 
     def __init__(self, bank: BankFile, statistics: Statistics, by: str) -> None:
         self.statistics = statistics
-        tensors = bank.manifest.base.tensors.values()
+        tensors = bank.manifest.base.tensors
         self._found = predict_bank(bank.manifest, statistics)
         names = norm_rows(tensors)
         self._cell_of = cells_of(names, statistics.cells)
         #: Tensors that lie in no cell, and in each.
         self._rows_in = np.bincount(self._cell_of + 1)
-        sizes = [tensor.elements for tensor in tensors if superposable(tensor)]
+        sizes = [tensors[name].elements for name in names]
         self._elements = np.array(sizes, np.int64)
         key = GROUPINGS[by]
         rows: dict[str, list[int]] = {}
@@ -82,7 +81,6 @@ class Breakdown:
         return self._found.over()
 
     def row(self, name: str) -> GroupRow:
-        """One group over all tasks."""
         rows = self.rows[name]
         found, grams = self.moments(name)
         there = found.changed

@@ -15,7 +15,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import FORGOTTEN, NORMS, ROUNDED, TAILS, cut_key
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import plan_units, seal_matrix, sealable, share_of, superposable
-from randes_cli.specs import Shuffle, TensorInfo, Transform, per_kind
+from randes_cli.specs import Shuffle, TensorInfo, Tensors, Transform, once, per_kind
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,13 @@ class Known:
         )
 
 
-def norm_rows(base: Iterable[TensorInfo]) -> list[str]:
+def norm_rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
     """The tensors that the rows of ``stats/norms`` stand for."""
-    base = list(base)
+    return once(_rows, base) if isinstance(base, Mapping) else _rows(base)
+
+
+def _rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
+    base = list(base.values() if isinstance(base, Mapping) else base)
     return [*compress((t.name for t in base), per_kind(superposable, base))]
 
 
@@ -115,7 +119,7 @@ def sealed_bits(manifest: Manifest) -> dict[int, int]:
 
 def changed_rows(manifest: Manifest) -> Bools:
     """Which superposable tensors each task's superposition stands for, tensors × T."""
-    names = norm_rows(manifest.base.tensors.values())
+    names = norm_rows(manifest.base.tensors)
     made = np.ones((len(names), len(manifest.tasks)), np.bool_)
     rows: dict[str, int] = {}
     for column, task in enumerate(manifest.tasks):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from randes_cli.files.bank import BankFile
 from randes_cli.files.bank_keys import FORGOTTEN, GRAM, NORMS, ROUNDED, TAILS
 from randes_cli.files.manifest import Manifest
 from randes_cli.plan import Unit, tensor_bytes
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import TensorInfo, Tensors
 from randes_cli.stats.lengths import Known, bank_lengths, norm_rows, stored_lengths
 
 Cells = Sequence[tuple[str, tuple[str, ...]]]
@@ -44,13 +45,13 @@ def choose_cells(units: Sequence[Unit], base: Sequence[TensorInfo], tasks: int) 
 def cells_of(names: Sequence[str], cells: Cells) -> I64:
     """The number of each tensor's cell, −1 for none."""
     cell = {name: number for number, (_, members) in enumerate(cells) for name in members}
-    return np.fromiter((cell.get(name, -1) for name in names), np.int64, len(names))
+    return np.fromiter(map(cell.get, names, repeat(-1)), np.int64, len(names))
 
 
 def predict_bank(manifest: Manifest, statistics: Statistics) -> Prediction:
     """The prediction of every tensor of every task of a bank."""
     lengths = bank_lengths(manifest, statistics.known)
-    return predict(lengths, statistics.met(manifest.base.tensors.values()))
+    return predict(lengths, statistics.met(manifest.base.tensors))
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Statistics:
         made.update({key: data for key, data in later.items() if data is not None})
         return {**made, GRAM: self.grams}
 
-    def met(self, base: Iterable[TensorInfo]) -> Grams:
+    def met(self, base: Tensors) -> Grams:
         """The Gram matrices of the deltas as they meet."""
         return Grams(self.grams[:, 1], cells_of(norm_rows(base), self.cells))
 
