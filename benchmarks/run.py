@@ -257,11 +257,10 @@ def report(found: dict[str, Any]) -> str:
             slope = exponent(rows, key, figure, start)
             if slope is not None:
                 lines.append(f"\n{figure} of pack beyond {start:.2f} s grow as {key}^{slope:.2f}")
-    for name, swap in found.get("swap", {}).items():
-        lines.append(
-            f"\n{name}, {swap['parameters'] / 1e6:.1f}M float32: load_into {swap['swap']:.0f} ms "
-            f"(first {swap['first']:.0f} ms), a fused torch loop in memory {swap['loop']:.0f} ms"
-        )
+    for name, kinds in found.get("swap", {}).items():
+        for kind, ways in kinds.items():
+            taken = ", ".join(f"{way} {later:.0f} ms" for way, (_, later) in ways.items())
+            lines.append(f"\n{name}, {kind}: {taken}")
     return "\n".join(lines) + "\n"
 
 

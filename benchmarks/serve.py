@@ -128,7 +128,7 @@ def apart(bank: Path, tasks: int, names: Sequence[str]) -> Way:
 def swapped(bank: Path, tasks: int, names: Sequence[str]) -> Way:
     """One model that becomes each task in turn."""
     model = randes_cli.transformers.from_bank(bank, names[0])
-    pool = randes_cli.Pool(bank, model)
+    pool = randes_cli.Pool(bank, model, resident=False)
 
     def run() -> None:
         for number, name in enumerate(names[:tasks]):

@@ -94,9 +94,18 @@ def write(shapes: Shapes, path: Path, first: bytes) -> None:
 
 
 def timed(words: list[str]) -> tuple[float, float, float]:
-    """CPU seconds, wall seconds and peak bytes of a command."""
+    """CPU seconds, wall seconds and peak bytes of a command.
+
+    NumPy's products stay on one thread, as `randes` has it: size_bank.py is no command of it, and
+    two threads that share a small product wait for each other's core.
+    """
     began = time.monotonic()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        words,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

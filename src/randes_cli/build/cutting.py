@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
+from randes_cli.build.copies import Copy
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, F64, I64
@@ -26,7 +27,7 @@ from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.lengths import norm_rows
-from randes_cli.workers import Progress, run_jobs, thread_count
+from randes_cli.workers import Progress, mixed, run_jobs, thread_count
 
 J = TypeVar("J")
 
@@ -232,8 +233,11 @@ class Cutting:
 
     # Second pass: codes
 
-    def cut(self, writer: TensorSink, only: Span = WHOLE) -> None:
-        """Write the codes of all elements, a job for each span of them; `only` these chunks."""
+    def cut(self, writer: TensorSink, only: Span = WHOLE, copies: Sequence[Copy] = ()) -> None:
+        """Write the codes of all elements, a job for each span of them; `only` these chunks.
+
+        Among them `copies` are made.
+        """
         jobs = [
             (one, start)
             for one in self.sums
@@ -241,7 +245,9 @@ class Cutting:
             if only.holds(start // SPAN * self.bits)
         ]
 
-        def work(job: tuple[Sum, int]) -> int:
+        def work(job: tuple[Sum, int] | Copy) -> int:
+            if isinstance(job, Copy):
+                return job.into(writer)
             one, start = job
             count = min(SPAN, one.elements - start)
             pieces = _in_eights(self._span(one, start, count))
@@ -250,7 +256,8 @@ class Cutting:
                 self.agreement[one.key] = self.agreement[one.key].joined(near)
             return count * ITEM_SIZE[self.old.info(one.key).dtype]
 
-        self._parallel(jobs, work, "sealing", self.nbytes)
+        total = self.nbytes + sum(copy.nbytes for copy in copies)
+        self._parallel(mixed(jobs, copies), work, "sealing", total)
 
     def _span(self, one: Sum, start: int, count: int) -> Iterator[Units]:
         """Elements `start` to `start + count` of a live superposition, in consecutive pieces.

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from randes_cli.build.convert import joined
-from randes_cli.build.copies import closing_tensors, content_keys, copy_tensors, place_copies
+from randes_cli.build.copies import (
+    Copy,
+    closing_tensors,
+    content_keys,
+    copy_tensors,
+    place_copies,
+)
 from randes_cli.build.cutting import Cutting, Sum, moments_of, scale_bytes, sums_of
 from randes_cli.build.layout import bank_size, check_limit
 from randes_cli.build.seal_crew import SealCrew
@@ -225,10 +231,11 @@ class _Sealing:
         with bank_output(target, force=force, most=most, progress=progress) as out:
             out.reserve(size)
             writer = BankWriter(out, header_room(self.candidates), lasting=True)
-            if crew is None:
+            copies = list[Copy]()
+            if crew is None and (self.old.far or not isinstance(target, Path)):
                 copy_tensors(writer, self.old, self.kept, self.cutting.progress)
             else:
-                place_copies(writer, self.old, self.kept)
+                copies = place_copies(writer, self.old, self.kept)
                 writer.close_shard()
             for number in (0, 1):  # scales, then codes
                 for one in self.sums:
@@ -236,7 +243,7 @@ class _Sealing:
             writer.close_shard()
             if crew is None:
                 self._write_scales(writer)
-                self.cutting.cut(writer)
+                self.cutting.cut(writer, copies=copies)
             else:
                 crew.make(writer, self.kept)
             manifest, statistics = self._sealed(self._moments())

@@ -24,7 +24,7 @@ from randes_cli.files.source import Source
 from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import Rect, Unit, chunks
 from randes_cli.specs import TensorInfo
-from randes_cli.workers import Progress, Workers
+from randes_cli.workers import Progress, Workers, mixed
 
 AnyJob: TypeAlias = Job | Many | Exact | Copy
 
@@ -112,8 +112,9 @@ class Bench:
         jobs = _jobs(work.units)
         if self.watch is not None:
             self.watch.begin(jobs)
+        copies: list[Exact | Copy] = [*work.exact, *work.copies]
         self.workers.run(
-            mixed(jobs, [*work.exact, *work.copies]),
+            mixed(jobs, copies),
             one,
             phase=phase,
             total=work.nbytes(self.base),
@@ -185,15 +186,3 @@ def _jobs(units: Sequence[UnitWork]) -> list[Job | Many]:
     for one in units:
         made += unit_jobs(one.unit, one.parts, one.only, one.span) if id(one) not in few else ()
     return made
-
-
-def mixed(jobs: Sequence[AnyJob], copies: Sequence[AnyJob]) -> list[AnyJob]:
-    """Both in their order, evenly among each other.
-
-    Copies wait for the one file that all threads write to, jobs wait for the processor: among
-    each other they use both at once.
-    """
-    places: list[tuple[float, AnyJob]] = []
-    for kind in (jobs, copies):
-        places += [((at + 0.5) / len(kind), one) for at, one in enumerate(kind)]
-    return [one for _, one in sorted(places, key=lambda place: place[0])]

@@ -37,21 +37,22 @@ class Family(NamedTuple):
 
 
 #: q, d and w.
-POWER, DROPPED, WORSE = 1.18, 0.53, 2.35
+POWER, DROPPED, WORSE = 1.19, 0.5, 2.35
 
 #: κ and ω by family of models.
 FAMILIES: Mapping[str, Family] = {
-    "decoder": Family(0.021, 0.086),
-    "decoder, 6.4M": Family(0.028, 0.14),
+    "decoder": Family(0.021, 0.088),
+    "decoder, 6.4M": Family(0.028, 0.15),
     "decoder, 85M": Family(0.0021, 0.035),
     "decoder-far": Family(0.04, 0.11),
+    "decoder-medium": Family(0.015, 0.11),
     "digits": Family(0.00054, 0.071),
     "digits-conv": Family(0.00087, 0.096),
-    "digits-large": Family(0.00045, 0.056),
+    "digits-large": Family(0.00046, 0.056),
     "encoder": Family(0.0026, 0.13),
-    "encoder, prototype": Family(0.00021, 0.083),
-    "encoder-lora": Family(0.016, 0.089),
-    "encoder-near": Family(0.00048, 0.063),
+    "encoder, prototype": Family(0.00021, 0.086),
+    "encoder-lora": Family(0.016, 0.093),
+    "encoder-near": Family(0.00051, 0.065),
 }
 
 
