@@ -73,22 +73,24 @@ def test_what_all_tasks_part_is_no_copy_in_the_bank(bits: int, tmp_path: Path) -
     judge(bank)
 
 
-def test_names_that_only_one_task_parts_are_kept_exactly_by_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("few", [1, 2])
+def test_names_that_few_tasks_part_are_kept_exactly_by_them(few: int, tmp_path: Path) -> None:
     base = copies("ema", "unet")
     tied = {f"t{n}": trained(base, n, together=("ema", "unet")) for n in range(2)}
-    bank = packed(tmp_path, base, {**tied, "apart": trained(base, 7)})
+    apart = {f"apart{n}": trained(base, 7 + n) for n in range(few)}
+    bank = packed(tmp_path, base, {**tied, **apart})
     with BankFile(bank) as file:
         own = {task.name: set(task.own) for task in file.manifest.tasks}
         names = {name for name in base if name.startswith("unet")}
         assert set(file.manifest.base.ties) == {*names, "ema.head.w"}
     kept = names - {"unet.head.w"}
-    assert own == {"t0": set(), "t1": set(), "apart": kept}
+    assert own == {"t0": set(), "t1": set(), **dict.fromkeys(apart, kept)}
     judge(bank)
 
 
 def test_a_task_that_keeps_the_copies_together_joins_those_that_part_them(tmp_path: Path) -> None:
     base = copies("ema", "unet")
-    tasks = {f"t{n}": trained(base, n) for n in range(2)}
+    tasks = {f"t{n}": trained(base, n) for n in range(3)}
     tasks["tied"] = trained(base, 5, together=("ema", "unet"))
     bank = packed(tmp_path, base, tasks, 16)
     more = {"more": trained(base, 8), "both": trained(base, 9, together=("ema", "unet"))}
@@ -108,7 +110,7 @@ def test_a_task_that_keeps_the_copies_together_joins_those_that_part_them(tmp_pa
 
 def test_a_task_whose_copies_are_one_matches_a_base_that_keeps_them_apart(tmp_path: Path) -> None:
     base = copies("ctrl", "ema", "unet")
-    bank = packed(tmp_path, base, {f"t{n}": trained(base, n) for n in range(2)})
+    bank = packed(tmp_path, base, {f"t{n}": trained(base, n) for n in range(3)})
     one = trained(base, 5, together=("ctrl", "ema", "unet"))
     save_file({**one, "own.w": one["rest.w"] * 2}, tmp_path / "one.safetensors")
     add(bank, [tmp_path / "one.safetensors"], run=ONE)

@@ -32,9 +32,9 @@ _READ = 2**22
 _SMALL, _TOGETHER = 2**14, 2**12
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
-#: Tasks that give a copy a value of its own for it to be superposed: for one alone an exact
-#: tensor takes less than another copy in the base and a superposition.
-_PARTED = 2
+#: Tasks that give a copy a value of its own for it to be superposed: exact tensors of one take
+#: less than another copy in the base and a superposition, of two a third more, without noise.
+_PARTED = 3
 
 Ties = Mapping[str, str]
 #: Names of tensors with equal bytes, those of one class together.
