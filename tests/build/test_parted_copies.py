@@ -104,3 +104,14 @@ def test_a_task_that_keeps_the_copies_together_joins_those_that_part_them(tmp_pa
                 same = [np.array_equal(x[f"ema.{rest}"], x[f"unet.{rest}"]) for x in (back, arrays)]
                 assert same[0] == same[1], (name, rest)
     judge(bank)
+
+
+def test_a_task_whose_copies_are_one_matches_a_base_that_keeps_them_apart(tmp_path: Path) -> None:
+    base = copies("ctrl", "ema", "unet")
+    bank = packed(tmp_path, base, {f"t{n}": trained(base, n) for n in range(2)})
+    one = trained(base, 5, together=("ctrl", "ema", "unet"))
+    save_file({**one, "own.w": one["rest.w"] * 2}, tmp_path / "one.safetensors")
+    add(bank, [tmp_path / "one.safetensors"], run=ONE)
+    with BankFile(bank) as file:
+        assert set(file.manifest.tasks[-1].own) == {"own.w"}
+    judge(bank)

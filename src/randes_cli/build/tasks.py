@@ -69,13 +69,18 @@ def fit_to(
         refuse_codes(task.source, base.tensors, task.tensors)
     shared = {name: f"the base has it as {kept}" for name, kept in ties_of(base).items()}
     fit = fit_task(base.tensors, task.tensors, names, {**shared, **reasons})
-    matched = fit.matched
-    if component:
-        ours = (tensor for name, tensor in base.tensors.items() if name.startswith(component))
-        matched *= tensor_bytes(base.tensors.values()) / max(1, tensor_bytes(ours))
-    part = fit.covered >= LEAST_MATCH and matched >= LEAST_PART
-    if matched >= LEAST_MATCH or part:
-        return fit
+    pairs = [(base.tensors, fit)]
+    if ties_of(base) or ties_of(task):  # by the names that they have, too
+        whole = whole_of(base).tensors
+        pairs.append((whole, fit_task(whole, whole_of(task).tensors, ())))
+    matched = 0.0
+    for tensors, one in pairs:
+        ours = (tensor for name, tensor in tensors.items() if name.startswith(component))
+        share = tensor_bytes(tensors.values()) / max(1, tensor_bytes(ours)) if component else 1.0
+        matched = max(matched, one.matched * share)
+        part = one.covered >= LEAST_MATCH and one.matched * share >= LEAST_PART
+        if matched >= LEAST_MATCH or part:
+            return fit
     raise MismatchError(
         f"{task.source}: matches only {matched:.1%} of the base's bytes by name and shape "
         f"({_difference(base, task, fit)}); is it of another base?"
