@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
 from randes_cli.build.crew import Crew
@@ -233,7 +235,8 @@ class Build:
         statistics = self.statistics(lengths)
         kept = statistics.data()
         for key, data in kept.items():
-            writer.add_whole(TensorInfo(key, "F64", data.shape), data.tobytes())
+            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)  # 0.6 GB are not copied
+            writer.add_whole(TensorInfo(key, "F64", data.shape), raw if raw.size else b"")
         manifest = replace(
             self._manifest(tally), cells=statistics.cells, estimated=statistics.estimated
         )

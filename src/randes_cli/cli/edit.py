@@ -10,7 +10,7 @@ from randes_cli.cli import complete
 from randes_cli.cli import options as o
 from randes_cli.cli.panels import GOES_IN, argument, option, switch
 from randes_cli.cli.talk import Talk
-from randes_cli.cli.words import open_options, run_options, shard_size
+from randes_cli.cli.words import no_task_said, open_options, run_options, shard_size
 from randes_cli.errors import UsageError, counted
 from randes_cli.views.text import human
 
@@ -121,7 +121,7 @@ def remove(
     talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()
     chosen = [*(names or []), *(task or [])]
     if not chosen:
-        raise UsageError("say --task NAME (or NAME alone, several too)")
+        raise no_task_said(bank)
     with talk.progress() as progress:
         report = run(
             own_bank(bank),

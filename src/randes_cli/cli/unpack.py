@@ -10,7 +10,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import say
 from randes_cli.cli.panels import COMES_OUT, argument, option, switch
 from randes_cli.cli.talk import Talk
-from randes_cli.cli.words import run_options, shard_size
+from randes_cli.cli.words import no_task_said, run_options, shard_size
 from randes_cli.errors import UsageError, counted
 from randes_cli.views.text import human
 
@@ -76,8 +76,10 @@ def unpack(
     from randes_cli.read.places import UnpackOptions
 
     chosen = [*(names or []), *(task or [])]
-    if bool(chosen) == everything:
-        raise UsageError("say --task NAME (or NAME alone, several too), or --all")
+    if chosen and everything:
+        raise UsageError("--all writes every task: name none beside it")
+    if not chosen and not everything:
+        raise no_task_said(bank, ", or --all")
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     options = UnpackOptions(
         coefficient=coefficient,

@@ -91,3 +91,12 @@ def check_originals(what: str, strange: Iterable[str]) -> None:
             f"{what} --against has other checkpoints than were packed as {names} (their "
             "fingerprints differ)"
         )
+
+
+def no_task_said(bank: str, more: str = "") -> UsageError:
+    """What to say where no task is named: how, and which tasks the bank has."""
+    from randes_cli.files.sources import open_bank
+
+    with open_bank(bank) as opened:
+        has = opened.some_tasks()
+    return UsageError(f"say --task NAME (or NAME alone, several too){more}; {bank} has {has}")

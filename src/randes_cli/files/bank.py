@@ -168,12 +168,15 @@ class BankFile:
         for task in self.manifest.tasks:
             if task.name == name:
                 return task
-        names = [task.name for task in self.manifest.tasks]
-        near = get_close_matches(name, names, n=3)
+        near = get_close_matches(name, [task.name for task in self.manifest.tasks], n=3)
         meant = f" (did you mean {' or '.join(near)}?)" if near else ""
-        some = ", ".join(names[:10]) or "none"
+        raise MissingError(f"{self.path}: no task {name!r}{meant}; it has {self.some_tasks()}")
+
+    def some_tasks(self) -> str:
+        """The names of its first ten tasks, and how many more there are."""
+        names = [task.name for task in self.manifest.tasks]
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        raise MissingError(f"{self.path}: no task {name!r}{meant}; it has {some}{more}")
+        return (", ".join(names[:10]) or "none") + more
 
     def __contains__(self, key: str) -> bool:
         return key in self.header.tensors

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from randes_cli.core.arrays import Raw
 from randes_cli.errors import UsageError
 from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.bank_output import BankOutput, readable, write_index
@@ -211,7 +212,7 @@ class BankWriter(TensorSink):
             out.resize(size)
         return made
 
-    def add_whole(self, tensor: TensorInfo, data: bytes) -> None:
+    def add_whole(self, tensor: TensorInfo, data: bytes | Raw) -> None:
         """Write a tensor whose data are at hand; where it has no place yet, it gets the next."""
         if tensor.name not in self._of:
             self.place(tensor)

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 
+from randes_cli.core.arrays import Raw
 from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
@@ -57,7 +58,7 @@ class Container:
         at = self._first[key] + DIGEST_BYTES * first
         self._digests[at : at + len(values)] = values
 
-    def digest_whole(self, tensor: TensorInfo, data: bytes) -> None:
+    def digest_whole(self, tensor: TensorInfo, data: bytes | Raw) -> None:
         """Record the digests of a tensor whose data are at hand."""
         size = len(data) // max(1, tensor.elements)
         for number, rect in enumerate(chunks(*tensor.matrix)):

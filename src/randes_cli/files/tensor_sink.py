@@ -44,7 +44,7 @@ class TensorSink(ABC):
         with self.file_of(key) as (out, offset):
             out.write_at(data, offset + start)
 
-    def write_whole(self, tensor: TensorInfo, data: bytes) -> None:
+    def write_whole(self, tensor: TensorInfo, data: bytes | Raw) -> None:
         """Write a placed tensor whose data are at hand."""
         self.write(tensor.name, 0, data)
         self.container_of(tensor.name).digest_whole(tensor, data)
