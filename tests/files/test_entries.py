@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from randes_cli.files.bank_keys import CHECKS
 from randes_cli.files.container import Container
 from randes_cli.files.entries import Entries, name_bytes
 from randes_cli.files.header import encode_header
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 _NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
-    lambda name: name != "__metadata__"  # a header has it for itself
+    lambda name: name not in ("__metadata__", CHECKS)  # a header, a file has it for itself
 )
 _SHAPES = st.lists(st.integers(0, 2**21), max_size=3).map(tuple)
 _TENSORS = st.lists(
