@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from randes_cli.cli.main import run
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 
 DOCS = Path(__file__).parent
 GUIDE, KEPT, NAME = DOCS / "guide.md", DOCS / "images" / "digits-statistics.xz", "digits.randes"

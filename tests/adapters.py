@@ -10,7 +10,7 @@ import torch
 import transformers as tf
 
 from randes_cli.core.convert import numpy_dtype
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
 
 Arrays = dict[str, np.ndarray[Any, Any]]

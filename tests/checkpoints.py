@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.reports import PackReport
 from tests.independent.judge import judge
 

@@ -16,10 +16,11 @@ from randes_cli.core.levels import SEAL_BITS, levels
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import layer_order
 from randes_cli.core.signs import random_bytes
-from randes_cli.files import bank_keys, header_room, shards
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank import header_room, shards
+from randes_cli.files.bank import keys as bank_keys
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.manifest import FEATURES, decode, encode
 from randes_cli.files.digests import digest
-from randes_cli.files.manifest import FEATURES, decode, encode
 from randes_cli.limits import (
     LIMITS,
     LONGEST_NAME,

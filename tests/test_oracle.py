@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from randes_cli import PackOptions, Transform
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import Rest
 from tests.checkpoints import (
     PRESET_NAMES,

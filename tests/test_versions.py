@@ -19,9 +19,9 @@ from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, seal
 from randes_cli.build.edit import add, remove
 from randes_cli.core.shuffle import layer_type
 from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.manifest import decode, encode
 from randes_cli.files.digests import digest
-from randes_cli.files.manifest import decode, encode
 from randes_cli.limits import LIMITS
 from randes_cli.ops.verify import verify
 from randes_cli.plan import plan_units

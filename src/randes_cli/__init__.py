@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from randes_cli.build.edit import add as add
     from randes_cli.build.edit import remove as remove
     from randes_cli.build.pack import pack as pack
-    from randes_cli.build.seal import seal as seal
+    from randes_cli.build.seal.seal import seal as seal
     from randes_cli.errors import BankDamaged as BankDamaged
     from randes_cli.errors import BankLocked as BankLocked
     from randes_cli.errors import CheckFailed as CheckFailed
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from randes_cli.errors import OutOfResources as OutOfResources
     from randes_cli.errors import RandesError as RandesError
     from randes_cli.errors import UsageError as UsageError
-    from randes_cli.files.recipe import Recipe as Recipe
-    from randes_cli.files.records import TaskRecord as TaskRecord
+    from randes_cli.files.bank.records import TaskRecord as TaskRecord
+    from randes_cli.files.recipe.recipe import Recipe as Recipe
     from randes_cli.live.mixed import MixedModel as MixedModel
     from randes_cli.live.mixed import attach as attach
     from randes_cli.live.pool import Pool as Pool
@@ -82,11 +82,11 @@ _NAMES = {
     "build.convert": "convert",
     "build.edit": "add remove",
     "build.pack": "pack",
-    "build.seal": "seal",
+    "build.seal.seal": "seal",
     "errors": "BankDamaged BankLocked CheckFailed CheckpointError HubError InputOutputError "
     "MismatchError MissingError NewerFormat NoSpace OutOfResources RandesError UsageError",
-    "files.recipe": "Recipe",
-    "files.records": "TaskRecord",
+    "files.recipe.recipe": "Recipe",
+    "files.bank.records": "TaskRecord",
     "live.mixed": "MixedModel attach",
     "live.pool": "Pool",
     "ops.describe": "BankReport",

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from randes_cli.core.kernel import Kernel
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase, base_task, open_base
-from randes_cli.files.records import TaskRecord
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.read.load import LoadReport, as_torch, load_into

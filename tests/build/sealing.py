@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from randes_cli import PackOptions, RunOptions, TaskInput, pack
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.checkpoints import perturbed, random_state, save
 
 ONE = RunOptions(threads=1)

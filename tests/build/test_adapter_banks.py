@@ -16,7 +16,7 @@ from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.cli.render.packed import adapter_line
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack

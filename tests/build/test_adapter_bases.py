@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from randes_cli import TaskInput, add, pack
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import TaskSummary
 from tests.checkpoints import random_state, save

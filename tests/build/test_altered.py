@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from randes_cli import PackOptions, RunOptions, pack, remove
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import EditOptions
 from tests.build.test_adapter_banks import inputs, save_adapter
 from tests.checkpoints import Packer, State, same_bits, save

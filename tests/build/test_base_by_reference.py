@@ -6,7 +6,7 @@ import pytest
 
 from randes_cli import Bank, PackOptions
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import BaseStorage
 from tests.checkpoints import (
     Packer,

@@ -10,7 +10,7 @@ import torch
 
 from randes_cli import PackOptions, RunOptions, add, pack, remove, unpack
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.read.places import UnpackOptions
 from tests.checkpoints import State, perturbed, random_state, retrieve, save
 from tests.independent.judge import judge

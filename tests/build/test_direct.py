@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from randes_cli import PackOptions, RunOptions, Transform, pack, seal
-from randes_cli.build import build, direct
+from randes_cli.build import build
+from randes_cli.build.seal import direct
 from randes_cli.files import spool
 from randes_cli.reports import PackReport, SealReport
 from randes_cli.specs import BaseStorage

@@ -13,7 +13,7 @@ import torch
 
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import open_base
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.retrieve import Retrieval

@@ -11,8 +11,8 @@ import torch
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
 from randes_cli.build.edit import add, remove
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.words import task_input
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.recipe.words import task_input
 from randes_cli.ops.describe import describe
 from randes_cli.ops.verify import measure
 from randes_cli.specs import EditOptions

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from randes_cli.build.pack import pack
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import OpenOptions, PackOptions, Rest, TaskInput, Transform

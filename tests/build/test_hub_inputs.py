@@ -14,9 +14,9 @@ from safetensors.numpy import save
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.errors import HubError, MismatchError, MissingError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import open_base
-from randes_cli.files.hub_ref import recorded_ref
+from randes_cli.files.hub.ref import recorded_ref
 from randes_cli.files.sources import local_bank, open_bank
 from randes_cli.ops.push import push
 from randes_cli.specs import BaseStorage, PackOptions, TaskInput

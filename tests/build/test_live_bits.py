@@ -9,9 +9,9 @@ import torch
 
 from randes_cli import Bank, PackOptions, PackReport, RunOptions, TaskInput, pack
 from randes_cli.build.edit import add, remove
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage

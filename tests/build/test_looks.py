@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from randes_cli.build import looks
 from randes_cli.build.inputs import open_inputs
-from randes_cli.build.looks import deltas_of
+from randes_cli.build.samples import looks
+from randes_cli.build.samples.looks import deltas_of
 from randes_cli.core.arrays import F32
 from randes_cli.errors import CheckpointError
 from randes_cli.files.source import Sample

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from randes_cli import PackOptions, TaskInput, Transform, pack
 from randes_cli.errors import CheckpointError, UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import ITEM_SIZE, BaseStorage, Rest
 from tests.checkpoints import (
     PRESET_NAMES,

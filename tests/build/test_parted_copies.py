@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, add, pack, verify
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.independent.judge import judge
 
 Arrays = dict[str, np.ndarray]

@@ -7,7 +7,7 @@ import torch
 
 from randes_cli import add
 from randes_cli.errors import MismatchError
-from randes_cli.files.names import guess_prefix, match_names
+from randes_cli.files.checkpoint.names import guess_prefix, match_names
 from tests.checkpoints import Packer, perturbed, random_state, retrieve
 
 PAIRS = {

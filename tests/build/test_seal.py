@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.build.seal import _Sealing, seal
+from randes_cli.build.seal.seal import _Sealing, seal
 from randes_cli.core.codes import encode, fit_scales, inverse_scales, multiply_scales, pack_codes
 from randes_cli.core.levels import DISTORTION, SEAL_BITS, levels
 from randes_cli.errors import BankDamaged, NewerFormat
-from randes_cli.files import manifest
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import cut_key, scale_key, sum_key
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.bank import manifest
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import cut_key, scale_key, sum_key
+from randes_cli.files.bank.writer import BankWriter
 from randes_cli.ops.verify import measure, verify
 from randes_cli.plan import seal_matrix, sealable
 from randes_cli.specs import TensorInfo

@@ -8,9 +8,9 @@ import pytest
 
 from randes_cli import Bank, PackOptions, TaskInput
 from randes_cli.build.edit import add, remove
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import measure, verify
 from randes_cli.specs import EditOptions
 from tests.build.sealing import ONE, packed, sums

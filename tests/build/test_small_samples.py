@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from randes_cli.build.inputs import Inputs, open_inputs
-from randes_cli.build.sample import gather_grams, gather_spreads, gram
-from randes_cli.build.small import small_grams, small_lists
+from randes_cli.build.samples.sample import gather_grams, gather_spreads, gram
+from randes_cli.build.samples.small import small_grams, small_lists
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Unit
 from randes_cli.specs import PackOptions, TaskInput, Transform
 from randes_cli.workers import no_progress

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from randes_cli import PackOptions, TaskInput, Transform, pack
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 
 
 def test_a_bank_records_the_names_that_a_pattern_matched(tmp_path: Path) -> None:

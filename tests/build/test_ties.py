@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
-from randes_cli.build.seal import seal
-from randes_cli.files.bank import BankFile
+from randes_cli.build.seal.seal import seal
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import measure, verify
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack

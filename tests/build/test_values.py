@@ -10,7 +10,7 @@ import torch
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, add, pack, remove
 from randes_cli.errors import CheckpointError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.ops.verify import measure
 from randes_cli.specs import EditOptions

@@ -10,7 +10,7 @@ import pytest
 
 from randes_cli import PackOptions, TaskInput, pack
 from randes_cli.errors import UsageError
-from randes_cli.files.recipe import Recipe
+from randes_cli.files.recipe.recipe import Recipe
 from tests.cli.conftest import Result
 
 Run = Callable[..., Result]

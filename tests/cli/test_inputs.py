@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from randes_cli import Bank
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.files.hub_ref import HubRef, parse_ref
+from randes_cli.files.hub.ref import HubRef, parse_ref
 from randes_cli.files.location import as_place
 from tests.cli.conftest import Result
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from randes_cli.cli.main import run
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.stats.stored import WHOLE, predict_bank, stored_statistics
 from randes_cli.views.page import MOST_TASKS

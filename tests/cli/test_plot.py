@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from randes_cli import MissingError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import BankReport, describe
 from randes_cli.ops.distribution import stored_distribution
 from randes_cli.stats.curves import Curves, lambda_curves

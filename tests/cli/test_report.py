@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.ops.distribution import stored_distribution
 from randes_cli.stats.curves import lambda_curves

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from randes_cli import Bank, TaskInput
 from randes_cli.build.edit import add, remove
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.scoring import read_score
 from randes_cli.ops.tune import TuneOptions, parse_grid, tune
 from randes_cli.specs import EditOptions

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from randes_cli.core.arrays import Raw
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.originals import Watched
 from tests.cli.conftest import Result
 

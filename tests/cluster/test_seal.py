@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from randes_cli import seal, verify
 from randes_cli.build.pack import pack
 from randes_cli.errors import BankDamaged
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import PackOptions, TaskInput
 from tests.cluster.conftest import RAY, in_shards
 from tests.independent.judge import judge

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import verify
 from tests.life.models import ONE, make_bank, put, sums, take, write_family
 

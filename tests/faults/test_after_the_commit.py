@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.cli.main import run
 from randes_cli.errors import BankDamaged
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.life.models import make_bank, source, write_family
 
 #: Every command that writes, with `{B}` a bank of ``single`` and ``half`` beside its checkpoints.

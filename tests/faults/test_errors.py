@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from randes_cli import TuneOptions, tune
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.errors import BankLocked, InputOutputError, NoSpace, UsageError
 from randes_cli.files import atomic
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.lock import bank_lock
 from randes_cli.ops.verify import verify
 from randes_cli.specs import RunOptions

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import verify
 from randes_cli.specs import RunOptions
 from tests.faults.conftest import Scene

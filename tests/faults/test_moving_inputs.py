@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from randes_cli import PackOptions, TaskInput, evaluate, pack
 from randes_cli.build.edit import add, remove
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.diff import diff_checkpoints
 from randes_cli.ops.verify import measure
 from randes_cli.workers import Progress

@@ -11,7 +11,7 @@ import pytest
 
 from randes_cli.cli.main import run
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.lock import bank_lock
 from tests.life.models import make_bank, source, write_family
 
@@ -136,7 +136,7 @@ def test_an_edit_that_comes_while_a_bank_is_replaced_is_told_to_wait(
     case: str, bank: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`add` must not say 0 where what it added goes with the old bank."""
-    from randes_cli.files.bank_writer import BankWriter
+    from randes_cli.files.bank.writer import BankWriter
 
     other = bank.with_name("other.randes")
     shutil.copy(bank, other)

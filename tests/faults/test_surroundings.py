@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from randes_cli.api import Bank
 from randes_cli.cli.main import run
 from randes_cli.errors import BankDamaged, MismatchError, printable
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.life.models import make_bank, source, write_family
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from randes_cli.api import Bank
 from randes_cli.build.edit import add, remove
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import verify
 from randes_cli.specs import EditOptions, TaskInput
 from tests.life.models import ONE, packed_afresh, source, sums, take

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from randes_cli.errors import CheckpointError
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 
 
 def put(path: Path, *names: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from randes_cli.errors import RandesError
-from randes_cli.files.hub_ref import HubRef
+from randes_cli.files.hub.ref import HubRef
 
 if TYPE_CHECKING:
     from tests.hub_server import HubServer

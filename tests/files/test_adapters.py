@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from randes_cli.core.convert import numpy_dtype
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
 from tests.adapters import llama, merged, t5
 

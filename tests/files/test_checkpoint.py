@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from randes_cli.errors import CheckpointError, MissingError
-from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from tests.checkpoints import State, random_state, same_bits, save, save_sharded
 
 

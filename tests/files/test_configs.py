@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from randes_cli.files.configs import dtype_called, match_configs, with_dtype
+from randes_cli.files.checkpoint.configs import dtype_called, match_configs, with_dtype
 from randes_cli.files.side_files import SideFile, content_digest
 from randes_cli.specs import TensorInfo
 

@@ -16,9 +16,9 @@ from peft import LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.adapters import require_alike
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.lora.unmerged import require_alike
 from randes_cli.files.source import ZeroBase
 from tests.build.test_adapters_against_peft import gpt2, llama
 

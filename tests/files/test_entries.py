@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.files.bank_keys import CHECKS
-from randes_cli.files.container import Container
-from randes_cli.files.entries import Entries, name_bytes
+from randes_cli.files.bank.container import Container
+from randes_cli.files.bank.entries import Entries, name_bytes
+from randes_cli.files.bank.keys import CHECKS
 from randes_cli.files.header import encode_header
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from randes_cli.errors import MissingError
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from tests.files.folders import put, refused
 
 

@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import save
 
 from randes_cli.errors import CheckpointError, RandesError
-from randes_cli.files.checkpoint import open_checkpoint
-from randes_cli.files.hub import fetch, open_hub, remote_checkpoint
-from randes_cli.files.hub_ref import HubRef
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
+from randes_cli.files.hub.ref import HubRef
+from randes_cli.files.hub.repository import fetch, open_hub, remote_checkpoint
 from randes_cli.fit import fit_task
 from randes_cli.specs import TensorInfo
 from tests.files.hub_models import CONFIG, ID, REF, WHOLE, sharded, weights

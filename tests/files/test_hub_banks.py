@@ -11,8 +11,8 @@ import pytest
 from randes_cli.build.pack import pack
 from randes_cli.errors import CheckpointError, HubError
 from randes_cli.files.header import encode_header
-from randes_cli.files.hub import fetch, open_hub_bank, open_remote_bank
-from randes_cli.files.hub_ref import HubRef
+from randes_cli.files.hub.ref import HubRef
+from randes_cli.files.hub.repository import fetch, open_hub_bank, open_remote_bank
 from randes_cli.ops.describe import describe
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TaskInput
@@ -43,7 +43,7 @@ def _unjudged(task: TaskSummary) -> TaskSummary:
 
 
 def test_a_bank_is_described_from_a_few_ranges(hub: HubServer, bank: Path) -> None:
-    from randes_cli.files.bank import BankFile
+    from randes_cli.files.bank.file import BankFile
 
     commit = hub.add(ID, {"two.randes": bank.read_bytes(), "README.md": b"x"})
     with open_remote_bank(REF) as remote, BankFile(bank) as local:

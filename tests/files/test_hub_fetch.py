@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from randes_cli.errors import CheckpointError, HubError
-from randes_cli.files.checkpoint import open_checkpoint
-from randes_cli.files.hub import fetch, open_hub, remote_checkpoint
-from randes_cli.files.hub_ref import HubRef
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
+from randes_cli.files.hub.ref import HubRef
+from randes_cli.files.hub.repository import fetch, open_hub, remote_checkpoint
 from randes_cli.specs import OpenOptions, TensorInfo
 from tests.files.hub_models import CONFIG, ID, REF, WHOLE, said, sharded, weights
 
@@ -154,8 +154,8 @@ def test_the_environment_reaches_the_client_of_a_new_process(
 ) -> None:
     commit = hub.add(ID, {"model.safetensors": WHOLE})
     script = (
-        "from randes_cli.files.hub import fetch, open_hub; "
-        "from randes_cli.files.hub_ref import HubRef; "
+        "from randes_cli.files.hub.repository import fetch, open_hub; "
+        "from randes_cli.files.hub.ref import HubRef; "
         f"print(fetch(open_hub(HubRef('{ID}'))).source)"
     )
     settings = {**os.environ, **hub.environment(tmp_path / "other"), "HF_TOKEN": "hf_mine"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from randes_cli.errors import UsageError
-from randes_cli.files.hub_ref import HubRef, parse_ref, recorded_ref
+from randes_cli.files.hub.ref import HubRef, parse_ref, recorded_ref
 from tests.files.hub_models import ID, REF
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def test_only_a_source_with_a_whole_commit_is_a_recorded_model() -> None:
 
 def test_nothing_of_the_client_is_imported_to_read_a_name() -> None:
     script = (
-        "import sys; from randes_cli.files.hub import open_hub; "
+        "import sys; from randes_cli.files.hub.repository import open_hub; "
         "from randes_cli.ops.push import push; "
         "sys.exit('huggingface_hub' in sys.modules)"
     )

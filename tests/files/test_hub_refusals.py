@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from randes_cli.errors import HubError
-from randes_cli.files.hub import fetch, open_hub, remote_checkpoint
-from randes_cli.files.hub_ref import HubRef
+from randes_cli.files.hub.ref import HubRef
+from randes_cli.files.hub.repository import fetch, open_hub, remote_checkpoint
 from tests.files.hub_models import ID, REF, WHOLE, said
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def test_a_token_in_the_address_of_the_hub_is_shown_nowhere(
 
     from randes_cli.cli.main import run
     from randes_cli.errors import without_login
-    from randes_cli.files.hub_errors import endpoint
+    from randes_cli.files.hub.errors import endpoint
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://user:hf_secret@127.0.0.1:9")
     for words in (["inspect", ID], ["inspect", ID, "--debug"], ["unpack", ID, "-t", "a"]):

@@ -21,9 +21,9 @@ from peft import (
 from safetensors.torch import load_file, save_file
 
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.adapters import is_adapter
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.lora.unmerged import is_adapter
 from tests.adapters import Arrays, merged, randomize
 from tests.models import unet
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from randes_cli.errors import BankDamaged, NewerFormat
-from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import decode
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.manifest import decode
 from tests.bank_example import example_bank
 
 Change = Callable[[dict[str, Any]], object]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from randes_cli.errors import BankDamaged
-from randes_cli.files.manifest import Manifest, decode, encode
-from randes_cli.files.records import BaseRecord, TaskRecord
+from randes_cli.files.bank.manifest import Manifest, decode, encode
+from randes_cli.files.bank.records import BaseRecord, TaskRecord
 from randes_cli.specs import BaseStorage, TensorInfo, Transform
 
 CONTENT = "0" * 32

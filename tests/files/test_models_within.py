@@ -10,8 +10,8 @@ import pytest
 
 from randes_cli import PackOptions, RunOptions, add, diff, inspect, pack, remove, unpack
 from randes_cli.errors import CheckpointError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.read.places import UnpackOptions
 from randes_cli.specs import BaseStorage
 from tests.checkpoints import State, perturbed, retrieve, save, small_model

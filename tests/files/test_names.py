@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from randes_cli.files.names import Naming, match_names
-from randes_cli.files.records import TaskRecord
+from randes_cli.files.bank.records import TaskRecord
+from randes_cli.files.checkpoint.names import Naming, match_names
 from randes_cli.specs import TensorInfo
 
 LAYERS = [f"layers.{n}.{part}.weight" for n in range(4) for part in ("attn.q", "mlp.up", "norm")]

@@ -14,7 +14,7 @@ import torch
 
 from randes_cli.core.convert import numpy_dtype
 from randes_cli.errors import CheckpointError
-from randes_cli.files.checkpoint import Checkpoint, open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from randes_cli.specs import OpenOptions
 
 ALLOWED = OpenOptions(allow_pickle=True)

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from randes_cli.errors import CheckpointError
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from tests.checkpoints import Packer, perturbed, random_state
 from tests.files.folders import put, refused
 

@@ -9,7 +9,7 @@ import pytest
 
 from randes_cli import PackOptions, Recipe, TaskInput, Transform
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.files.recipe import OPTIONS, options_of
+from randes_cli.files.recipe.recipe import OPTIONS, options_of
 from randes_cli.specs import BaseStorage, OpenOptions, Rest, Shuffle, Signs
 
 WHOLE = """\

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from randes_cli.build.tasks import fit_to
 from randes_cli.errors import CheckpointError
-from randes_cli.files import shared
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.checkpoint import shared
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.files.header import encode_header, parse_header
 from randes_cli.files.source import ZeroBase
 from randes_cli.fit import fit_task

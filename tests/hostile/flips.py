@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from randes_cli.errors import BankDamaged, NewerFormat
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import verify
 from randes_cli.specs import RunOptions
 from tests.hostile.small import retrieved

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import RandesError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.ops.verify import verify
 from randes_cli.plan import tensor_bytes

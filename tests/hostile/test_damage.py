@@ -12,10 +12,10 @@ import pytest
 from randes_cli import TuneOptions, tune
 from randes_cli.build.copies import rewrite_manifest
 from randes_cli.build.edit import remove
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.cli.main import run
 from randes_cli.errors import BankDamaged, RandesError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import verify
 from randes_cli.specs import RunOptions
 from tests.hostile.flips import flip_bytes, is_found

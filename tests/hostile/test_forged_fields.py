@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from randes_cli import TaskInput, pack
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.cli.main import run
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.hostile.small import (
     ONE,
     contents,

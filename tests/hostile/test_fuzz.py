@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from randes_cli.errors import BankDamaged, NewerFormat
+from randes_cli.files.bank.manifest import decode
 from randes_cli.files.header import parse_header
-from randes_cli.files.manifest import decode
 from tests.hostile.fuzz import Fuzzer
 
 

@@ -220,7 +220,7 @@ def test_a_header_of_a_newer_version_is_refused_by_name(
 
 def test_what_is_unknown_and_optional_survives_an_edit(small: Path, tmp_path: Path) -> None:
     from randes_cli.build.edit import remove
-    from randes_cli.files.bank import BankFile
+    from randes_cli.files.bank.file import BankFile
     from randes_cli.specs import RunOptions
 
     path = forged_manifest(small, tmp_path / "noted.randes", _set("note", {"by": ["me", 1.5]}))

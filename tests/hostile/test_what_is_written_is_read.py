@@ -15,12 +15,13 @@ from safetensors.numpy import save_file
 
 from randes_cli import PackOptions, RunOptions, TaskInput, Transform, TuneOptions, pack, tune
 from randes_cli.build.edit import add, remove
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.cli.main import run
 from randes_cli.errors import MismatchError, RandesError, UsageError
-from randes_cli.files import bank_output, bank_writer
-from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import encode
+from randes_cli.files.bank import output as bank_output
+from randes_cli.files.bank import writer as bank_writer
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.manifest import encode
 from randes_cli.specs import EditOptions, Rest, Shuffle, Signs
 from tests.hostile.small import (
     ONE,

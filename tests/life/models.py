@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput, Transform
 
 State = dict[str, NDArray[np.generic]]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.atomic import atomic_file
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import measure, verify
 from randes_cli.specs import EditOptions, PackOptions, TaskInput
 from randes_cli.stats.stored import stored_statistics
@@ -90,7 +90,7 @@ def test_a_replacement_is_one_commit_that_reads_each_byte_about_once(
         commits.append(path)
         return atomic_file(path, force=force)
 
-    monkeypatch.setattr("randes_cli.files.bank_output.atomic_file", counted)
+    monkeypatch.setattr("randes_cli.files.bank.output.atomic_file", counted)
     report = add(bank, _inputs(folder, {"whole": "half", "new": "sparse"}), run=ONE, replace=True)
     assert commits == [bank]
     assert report.notes == (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import BaseStorage
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries

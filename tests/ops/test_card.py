@@ -17,7 +17,7 @@ from randes_cli.build.pack import pack
 from randes_cli.cli.main import run
 from randes_cli.core.verdict import sentences
 from randes_cli.errors import HubError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.card import model_card
 from randes_cli.ops.describe import BankReport, describe
 from randes_cli.ops.push import push

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from randes_cli import TaskInput, pack
 from randes_cli.errors import MissingError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops import distribution
 from randes_cli.ops.distribution import measured_distribution, stored_distribution
 from randes_cli.specs import RunOptions

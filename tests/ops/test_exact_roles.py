@@ -11,7 +11,7 @@ import torch
 from randes_cli import EditOptions, PackOptions, RunOptions, TaskInput, Transform
 from randes_cli.build.edit import add, remove
 from randes_cli.cli.main import run
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import measure
 from tests.checkpoints import Packer, generator, perturbed, random_state, retrieve, same_bits, save
 

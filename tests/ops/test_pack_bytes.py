@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import BaseStorage
 from tests.checkpoints import (
     PRESET_NAMES,

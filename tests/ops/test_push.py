@@ -15,9 +15,9 @@ from randes_cli.build.convert import convert
 from randes_cli.build.edit import remove
 from randes_cli.build.pack import pack
 from randes_cli.errors import CheckpointError, HubError, UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.hub import fetch, open_hub_bank, open_remote_bank
-from randes_cli.files.hub_ref import HubRef
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.hub.ref import HubRef
+from randes_cli.files.hub.repository import fetch, open_hub_bank, open_remote_bank
 from randes_cli.ops.card import MARKER, model_card
 from randes_cli.ops.describe import BankReport, describe
 from randes_cli.ops.push import push

@@ -13,8 +13,8 @@ from randes_cli import Bank, PackOptions, RunOptions, TaskInput, Transform, seal
 from randes_cli.build.edit import add, remove
 from randes_cli.cli.main import run
 from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import decode
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.manifest import decode
 from randes_cli.ops.verify import verify
 from randes_cli.plan import share_of
 from randes_cli.read.factors import factors_of, superposition

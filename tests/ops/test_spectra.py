@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from randes_cli import Bank, TaskInput, Transform, pack
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops import spectra as module
 from randes_cli.ops.spectra import interference
 from randes_cli.specs import BaseStorage, PackOptions, RunOptions

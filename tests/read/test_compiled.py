@@ -14,7 +14,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.core.fused_kernel import FusedKernel, available
 from randes_cli.core.kernel import NumpyKernel
 from randes_cli.core.signs import SignWindow
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import bank_base
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import Signs

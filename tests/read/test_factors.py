@@ -10,7 +10,7 @@ import torch
 
 from randes_cli import PackOptions, RunOptions, Transform
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import open_base
 from randes_cli.read.factors import factors, factors_of, superposition
 from randes_cli.read.retrieve import Retrieval

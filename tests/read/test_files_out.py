@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from randes_cli.build.edit import add
 from randes_cli.build.pack import pack
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.checkpoint import open_checkpoint
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
 from randes_cli.ops.describe import describe
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack

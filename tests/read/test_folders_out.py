@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import file_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import file_key
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import OpenOptions, PackOptions, TaskInput

@@ -8,7 +8,7 @@ import pytest
 
 from randes_cli.build.pack import pack
 from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from tests.read.folders import RUN, folder

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from randes_cli import TuneOptions, convert, remove, seal, tune
 from randes_cli.build.edit import add
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.specs import BaseStorage, EditOptions, TaskInput
 from tests.independent.judge import judge
 from tests.life.models import NAMES, ONE, make_bank, options, put, source, take
@@ -150,7 +150,7 @@ def test_a_bank_in_shards_keeps_its_cut_and_can_get_another(folder: Path) -> Non
 def test_a_bank_above_the_largest_file_of_the_hub_is_written_in_shards(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("randes_cli.files.shards.LARGEST_FILE", 100_000)
+    monkeypatch.setattr("randes_cli.files.bank.shards.LARGEST_FILE", 100_000)
     bank = make_bank(folder, NAMES)
     assert len(shards(bank)) > 2
     convert(bank, folder / "one.randes", single_file=True)

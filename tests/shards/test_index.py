@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from randes_cli import BankDamaged, CheckpointError, NewerFormat, verify
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.independent.bad import joined, parts
 from tests.life.models import ONE
 
@@ -52,6 +52,6 @@ def test_the_layout_of_a_forged_index_is_refused(bank: Path, room: str) -> None:
 def test_a_reader_of_before_refuses_the_feature_by_name(
     bank: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("randes_cli.files.manifest.FEATURES", frozenset({"superposition"}))
+    monkeypatch.setattr("randes_cli.files.bank.manifest.FEATURES", frozenset({"superposition"}))
     with pytest.raises(NewerFormat, match="'shards'"):
         BankFile(bank)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
-from randes_cli.build.seal import fit_bits, seal
+from randes_cli.build.seal.seal import fit_bits, seal
 from randes_cli.cli.main import run
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import Alternative, PackReport
 from randes_cli.stats.alternatives import (

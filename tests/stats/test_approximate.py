@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from randes_cli import PackOptions, RunOptions, add, pack, remove, unpack, verify
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.cli.main import run
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.specs import EditOptions
 from tests.checkpoints import Packer, save

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from randes_cli import PackOptions, RunOptions, pack
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import TaskInput

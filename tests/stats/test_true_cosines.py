@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from randes_cli import PackOptions, RunOptions, TaskInput, Transform, add, pack, verify
-from randes_cli.build.seal import seal
-from randes_cli.files.bank import BankFile
+from randes_cli.build.seal.seal import seal
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import TaskSummary
 from tests.checkpoints import Packer, State, cosine, delta, retrieve, save

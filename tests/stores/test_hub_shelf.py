@@ -9,7 +9,7 @@ import torch
 
 from randes_cli import Bank, HubError, PackOptions, TaskInput, convert, pack, unpack
 from randes_cli.cli.main import run
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.checkpoints import perturbed, random_state, save
 from tests.hub_server import HubServer, hub, own_session
 

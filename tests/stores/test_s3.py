@@ -23,7 +23,7 @@ from randes_cli import (
     verify,
 )
 from randes_cli.cli.main import run
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.checkpoints import perturbed, random_state, save
 from tests.store_server import Store
 from tests.stores.bucket import TASKS, inputs

@@ -190,7 +190,7 @@ def test_shards_make_room_as_soon_as_they_are_whole(
         sizes.append(sum(path.stat().st_size for path in spool))
         upload(*arguments, **more)
 
-    monkeypatch.setattr("randes_cli.files.stored_shards.upload", watched)
+    monkeypatch.setattr("randes_cli.files.bank.stored_shards.upload", watched)
     single = tuple(f"w.{n}" for n in range(14))
     state = random_state({name: [40, 64] for name in single})
     save(state, Path("many.safetensors"))

@@ -8,7 +8,7 @@ import pytest
 
 from randes_cli import HubError, MissingError, RandesError, TaskInput, pack, remove, unpack
 from randes_cli.cli.main import run
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from tests.checkpoints import perturbed, random_state, save
 from tests.web_server import Web, web
 

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.verify import verify
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
-from randes_cli.build.seal import seal
+from randes_cli.build.seal.seal import seal
 from randes_cli.errors import RandesError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.shards import shard_file
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.shards import shard_file
 from randes_cli.ops.verify import verify
 from randes_cli.specs import PackOptions, TaskInput
 from tests.faults.failing import CALLS, CODES

@@ -17,7 +17,8 @@ import numpy as np
 
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
-from randes_cli.build.crew import Crew
+from randes_cli.build.crew.crew import Crew
+from randes_cli.build.crew.shard_tasks import Recipe
 from randes_cli.build.draft import Draft
 from randes_cli.build.estimate import estimate
 from randes_cli.build.fill import add_files, fill
@@ -25,24 +26,23 @@ from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import relate
-from randes_cli.build.sample import Spread, gather_spreads, supposed_spread
-from randes_cli.build.shard_tasks import Recipe
-from randes_cli.build.stand_ins import joined_cells, stand_ins
+from randes_cli.build.samples.sample import Spread, gather_spreads, supposed_spread
+from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
+from randes_cli.build.seal.waiting import ALIGNED, WAITING
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
-from randes_cli.build.waiting import ALIGNED, WAITING
 from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_space, check_target
-from randes_cli.files.bank_output import BankOutput, bank_output, passing_bank
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.bank.header_room import header_room
+from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.bank.output import BankOutput, bank_output, passing_bank
+from randes_cli.files.bank.records import BaseRecord, TaskRecord
+from randes_cli.files.bank.shards import most_bytes
+from randes_cli.files.bank.writer import BankWriter
+from randes_cli.files.checkpoint.shared import content_fingerprint
 from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
-from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import BaseRecord, TaskRecord
-from randes_cli.files.shards import most_bytes
-from randes_cli.files.shared import content_fingerprint
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo, table_bytes

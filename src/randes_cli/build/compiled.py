@@ -12,7 +12,7 @@ from randes_cli.build.jobs import JobRun, Part
 from randes_cli.build.steps import Step as Grid
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_run import Chunk, Kind, Made, Step
-from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.bank.keys import base_key, sum_key
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.source import Source, place_of
 from randes_cli.specs import ITEM_SIZE, TensorInfo

@@ -13,12 +13,12 @@ from typing import TypeVar
 from randes_cli.build.copies import content_keys, copy_tensors
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_output import bank_output
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.header_room import METADATA
+from randes_cli.files.bank.output import bank_output
+from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
 from randes_cli.files.header import encode_header
-from randes_cli.files.header_room import METADATA
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.sources import open_bank

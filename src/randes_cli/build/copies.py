@@ -10,17 +10,17 @@ import numpy as np
 
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.files.atomic import check_space
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS, MANIFEST, parse_key
-from randes_cli.files.bank_output import bank_output
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.header_room import header_room
+from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
+from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.bank.output import bank_output
+from randes_cli.files.bank.shards import most_bytes
+from randes_cli.files.bank.tensor_sink import ShardSink, TensorSink
+from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, hasher
 from randes_cli.files.disk import OutputFile
-from randes_cli.files.header_room import header_room
 from randes_cli.files.location import Place
-from randes_cli.files.manifest import Manifest
-from randes_cli.files.shards import most_bytes
-from randes_cli.files.tensor_sink import ShardSink, TensorSink
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, no_progress, run_jobs, thread_count

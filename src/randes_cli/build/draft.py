@@ -12,9 +12,9 @@ from randes_cli.build.jobs import Part
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step, Steps
 from randes_cli.core.share import Share
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_checks import statistics_shapes
-from randes_cli.files.bank_keys import (
+from randes_cli.files.bank.checks import statistics_shapes
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import (
     BASE_DIGESTS,
     CUTS,
     FORGOTTEN,
@@ -26,9 +26,9 @@ from randes_cli.files.bank_keys import (
     sum_key,
     sum_tensor,
 )
+from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
-from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import TaskRecord
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.plan import Unit, share_of, superposable

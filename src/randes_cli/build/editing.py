@@ -19,12 +19,12 @@ from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
 from randes_cli.build.twins import twins
 from randes_cli.errors import MismatchError, MissingError, UsageError, counted
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import bank_base, bank_source, find_recorded
 from randes_cli.files.location import Place, absolute, absolute_source
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.fit import fit_task
 from randes_cli.limits import LIMITS, StrPath, as_source

@@ -6,7 +6,7 @@ from collections import Counter
 
 from randes_cli.build.draft import Draft
 from randes_cli.build.steps import Steps
-from randes_cli.files.bank_keys import sealed_tensors, sum_tensor
+from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.plan import sealable, share_of, tensor_bytes
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.stored import Cells

@@ -14,10 +14,10 @@ from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite, values_of
 from randes_cli.core.roles import exact_roles
-from randes_cli.files.bank_keys import own_key
+from randes_cli.files.bank.keys import own_key
+from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import digest
 from randes_cli.files.source import Source, not_finite
-from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import chunks
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, TensorInfo
 

@@ -8,8 +8,8 @@ from randes_cli.build.exact import Exact
 from randes_cli.build.passes import Passes
 from randes_cli.build.tally import Tally
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank_keys import base_key, sum_key
-from randes_cli.files.shared import content_fingerprint
+from randes_cli.files.bank.keys import base_key, sum_key
+from randes_cli.files.checkpoint.shared import content_fingerprint
 from randes_cli.plan import Unit
 from randes_cli.specs import BaseStorage
 

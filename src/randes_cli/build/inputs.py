@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from randes_cli.build.participants import OpenTask, Origin, Participant
 from randes_cli.build.tasks import Opener, fit_to, kept_once, open_task
 from randes_cli.errors import RandesError, UsageError
-from randes_cli.files.adapters import adapter_base, is_adapter, require_adapts
-from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.checkpoint.checkpoint import Checkpoint
+from randes_cli.files.checkpoint.shared import Classes, equal_tensors, ties_of_base, untied
 from randes_cli.files.lora.config import base_model
-from randes_cli.files.shared import Classes, equal_tensors, ties_of_base, untied
+from randes_cli.files.lora.unmerged import adapter_base, is_adapter, require_adapts
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from randes_cli.build.participants import Participant
+from randes_cli.build.seal.waiting import Waiting
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
-from randes_cli.build.waiting import Waiting
 from randes_cli.core.arrays import Raw
 from randes_cli.core.energy import Energy
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.share import Share
 from randes_cli.core.signs import Window
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import base_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import base_key
+from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import hasher
 from randes_cli.files.source import Source
-from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import Rect, Unit, chunks, tensor_bytes
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 

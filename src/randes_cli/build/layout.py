@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from randes_cli.files.bank_keys import MANIFEST
-from randes_cli.files.entries import Entries
-from randes_cli.files.header_room import header_room
-from randes_cli.files.manifest import Manifest, encode
-from randes_cli.files.records import SealRecord
+from randes_cli.files.bank.entries import Entries
+from randes_cli.files.bank.header_room import header_room
+from randes_cli.files.bank.keys import MANIFEST
+from randes_cli.files.bank.manifest import Manifest, encode
+from randes_cli.files.bank.records import SealRecord
 from randes_cli.plan import superposable
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 

@@ -21,7 +21,7 @@ from randes_cli.core.arrays import I64, Array, Bools, address
 from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.signs import random_many
-from randes_cli.files.bank_keys import base_key, sum_key
+from randes_cli.files.bank.keys import base_key, sum_key
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.source import Source, places_of
 from randes_cli.plan import Unit

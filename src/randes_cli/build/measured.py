@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.build.looks import deltas_of
 from randes_cli.build.participants import Participant
-from randes_cli.build.stand_ins import fill_rows
+from randes_cli.build.samples.looks import deltas_of
+from randes_cli.build.samples.stand_ins import fill_rows
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.core.arrays import F64, Bools

@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from randes_cli.build.build import Build, Built
-from randes_cli.build.direct import write_sealed
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit
 from randes_cli.build.pack_draft import pack_draft, pack_recipe
 from randes_cli.build.pack_report import as_sealed, pack_report, sealed_report, tried_choice
 from randes_cli.build.preview import preview
-from randes_cli.build.seal import seal_locked
+from randes_cli.build.seal.direct import write_sealed
+from randes_cli.build.seal.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
 from randes_cli.cluster import Cluster
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use
-from randes_cli.files.bank_output import passing_bank
+from randes_cli.files.bank.output import passing_bank
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
+from randes_cli.files.recipe.words import TaskInputs, task_inputs
 from randes_cli.files.source import NotFinite, Source, infinite_tensors
-from randes_cli.files.words import TaskInputs, task_inputs
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import Alternative, PackReport

@@ -12,10 +12,10 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.inputs import Inputs, open_inputs
 from randes_cli.build.layout import default_bits, default_capacity
 from randes_cli.build.records import recorded_source, recorded_words
+from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.bank.records import BaseRecord
+from randes_cli.files.checkpoint.shared import ties_of
 from randes_cli.files.location import Place, absolute_source
-from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import BaseRecord
-from randes_cli.files.shared import ties_of
 from randes_cli.specs import PackOptions, TaskInput
 
 

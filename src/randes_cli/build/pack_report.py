@@ -10,14 +10,14 @@ from randes_cli.build.inputs import Inputs
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.preview import sampled
 from randes_cli.build.records import task_summary
+from randes_cli.build.samples.stand_ins import stand_in_note
 from randes_cli.build.sizes import Sizes
-from randes_cli.build.stand_ins import stand_in_note
 from randes_cli.build.twins import twins
 from randes_cli.core.prediction import Lengths, moments
 from randes_cli.core.quality import Kept, mean_kept, noise_of
+from randes_cli.files.checkpoint.shared import whole_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.shared import whole_of
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform, table_bytes
 from randes_cli.stats.alternatives import adapter_advice, advice, saving

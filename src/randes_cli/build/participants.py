@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from randes_cli.core.arrays import F32
-from randes_cli.files.names import Naming
-from randes_cli.files.shared import Ties, untied
+from randes_cli.files.checkpoint.names import Naming
+from randes_cli.files.checkpoint.shared import Ties, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
 from randes_cli.fit import TaskFit

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from randes_cli.build.copies import Copy, place_copies
-from randes_cli.build.crew import Crew
+from randes_cli.build.crew.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Job
@@ -14,8 +14,8 @@ from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.tally import Tally
 from randes_cli.build.work import Bench, UnitWork, Work
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.bank_keys import base_key
-from randes_cli.files.bank_writer import BankWriter
+from randes_cli.files.bank.keys import base_key
+from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.base import BankBase
 from randes_cli.files.location import Place
 from randes_cli.files.source import Source

@@ -10,14 +10,14 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.exact import differs, look_at
 from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record
+from randes_cli.build.samples.stand_ins import fill_rows
 from randes_cli.build.sizes import Sizes
-from randes_cli.build.stand_ins import fill_rows
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.trial import sampled_cuts
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import MANIFEST, parse_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import MANIFEST, parse_key
+from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
-from randes_cli.files.manifest import Manifest, encode
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.approximate import SAMPLED, SUPPOSED
 from randes_cli.stats.coefficients import with_defaults

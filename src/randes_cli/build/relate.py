@@ -16,16 +16,16 @@ import numpy as np
 from randes_cli.build.draft import Draft
 from randes_cli.build.measured import Measured
 from randes_cli.build.participants import Deltas, Participant
-from randes_cli.build.sample import gather_grams
+from randes_cli.build.samples.sample import gather_grams
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.tails import tails
 from randes_cli.errors import RandesError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import find_recorded
-from randes_cli.files.hub import is_cached
-from randes_cli.files.hub_ref import recorded_ref
-from randes_cli.files.records import TaskRecord
+from randes_cli.files.hub.ref import recorded_ref
+from randes_cli.files.hub.repository import is_cached
 from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit

@@ -19,11 +19,11 @@ from randes_cli.build.layout import as_sealed_to, default_capacity
 from randes_cli.build.records import NO_FINGERPRINT
 from randes_cli.build.steps import Grids, Steps
 from randes_cli.core.arrays import I64, Bools
-from randes_cli.files.bank_checks import cut_shape
-from randes_cli.files.bank_keys import MANIFEST, cut_key, sealed_tensors, sum_tensor
-from randes_cli.files.entries import Entries, digits_of, name_bytes
-from randes_cli.files.header_room import room_of_entries
-from randes_cli.files.manifest import Manifest, encode
+from randes_cli.files.bank.checks import cut_shape
+from randes_cli.files.bank.entries import Entries, digits_of, name_bytes
+from randes_cli.files.bank.header_room import room_of_entries
+from randes_cli.files.bank.keys import MANIFEST, cut_key, sealed_tensors, sum_tensor
+from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo

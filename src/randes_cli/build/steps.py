@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.build.sample import Spread
+from randes_cli.build.samples.sample import Spread
 from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.grid import (
     LIMIT,

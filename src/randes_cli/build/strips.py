@@ -15,7 +15,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.core.energy import Energy
 from randes_cli.core.grid import LIMIT
 from randes_cli.core.kernel import Kernel, NonFinite, Overflow, code_dtype
-from randes_cli.files.bank_keys import sum_key
+from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.source import not_finite
 from randes_cli.plan import Rect
 from randes_cli.specs import ITEM_SIZE, TensorInfo

@@ -10,19 +10,26 @@ from typing import Any
 
 from randes_cli.build.participants import OpenTask, Origin
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.adapters import is_adapter, require_alike
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import file_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import file_key
 from randes_cli.files.base import BankBase
-from randes_cli.files.checkpoint import Checkpoint
-from randes_cli.files.configs import match_configs
+from randes_cli.files.checkpoint.checkpoint import Checkpoint
+from randes_cli.files.checkpoint.configs import match_configs
+from randes_cli.files.checkpoint.names import (
+    Naming,
+    as_component,
+    components_like,
+    match_names,
+    renamed,
+    wrapped,
+)
+from randes_cli.files.checkpoint.quantised import refuse_codes
+from randes_cli.files.checkpoint.shared import Classes, equal_tensors, find_ties, ties_of, whole_of
 from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.names import Naming, as_component, components_like, match_names, renamed
-from randes_cli.files.quantised import refuse_codes
-from randes_cli.files.shared import Classes, equal_tensors, find_ties, ties_of, whole_of
+from randes_cli.files.lora.unmerged import is_adapter, require_alike
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
@@ -35,8 +42,6 @@ from randes_cli.specs import (
 )
 
 CONFIG = "config.json"
-#: Words that wrappers of modules put into names (torch.compile, FSDP, checkpointing, PEFT).
-_WRAPPER = re.compile(r"_orig_mod|_(fsdp|checkpoint)_wrapped_module|base_layer|module")
 Opener = Callable[[str], AbstractContextManager[Checkpoint]]
 
 
@@ -109,21 +114,7 @@ def _difference(base: Source, task: Source, fit: TaskFit) -> str:
         for name, tensor in task.tensors.items()
         if name in base.tensors and base.tensors[name].shape != tensor.shape
     ]
-    return "; ".join([*said, *reshaped[:3], *_wrapped(base, task)])
-
-
-def _wrapped(base: Source, task: Source) -> list[str]:
-    """What to say of names with a wrapper's word inside, without which they are the base's."""
-    inside: dict[str, str] = {}
-    for name in task.tensors:
-        word = next(filter(None, map(_WRAPPER.fullmatch, name.split("."))), None)
-        plain = ".".join(part for part in name.split(".") if not _WRAPPER.fullmatch(part))
-        if word is not None and name not in base.tensors and plain in base.tensors:
-            inside.setdefault(word[0], name)
-    return [
-        f"{name!r} has {word} of a wrapper inside: save the model without it"
-        for word, name in inside.items()
-    ]
+    return "; ".join([*said, *reshaped[:3], *wrapped(base.tensors, task.tensors)])
 
 
 def named_like(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from randes_cli.build.participants import Participant
-from randes_cli.build.sample import signs_on
+from randes_cli.build.samples.sample import signs_on
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.codes import fit_scales
@@ -15,7 +15,7 @@ from randes_cli.core.grid import raised_exponent
 from randes_cli.core.kernel import GRID_LIMIT
 from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
 from randes_cli.core.share import Share
-from randes_cli.files.bank_checks import cut_shape
+from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs, seal_matrix, sealable, share_of
 from randes_cli.specs import TensorInfo

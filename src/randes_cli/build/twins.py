@@ -12,9 +12,9 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.exact import differs, exact_tensors, first_digest
 from randes_cli.build.records import NO_FINGERPRINT
 from randes_cli.core.arrays import F64
-from randes_cli.files.bank_keys import own_key
+from randes_cli.files.bank.keys import own_key
+from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import DIGEST_BYTES
-from randes_cli.files.manifest import Manifest
 from randes_cli.specs import TensorInfo
 
 #: Names in a line about several tasks.

@@ -12,16 +12,16 @@ from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
 from randes_cli.build.jobs import Files, Job, Part, Places, nothing_waits, unit_bytes, unit_jobs
 from randes_cli.build.many import Many, is_small, many_jobs, run_many
+from randes_cli.build.seal.waiting import Waiting
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
-from randes_cli.build.waiting import Waiting
 from randes_cli.core.kernel import Kernel
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import sum_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import sum_key
+from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import digest
 from randes_cli.files.source import Source
-from randes_cli.files.tensor_sink import TensorSink
 from randes_cli.plan import Rect, Unit, chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, Workers, mixed

@@ -49,8 +49,8 @@ def diff(
 
 def _other(a: str, b: list[str]) -> str | dict[str, str]:
     """What a bank or a checkpoint is compared with: one other, or originals by task."""
+    from randes_cli.files.recipe.words import task_input
     from randes_cli.files.sources import names_bank
-    from randes_cli.files.words import task_input
 
     if len(b) == 1 and (names_bank(b[0]) or not names_bank(a)):
         return b[0]

@@ -71,8 +71,8 @@ def add(
 ) -> None:
     """Add tasks to a bank; the others stay as they are."""
     from randes_cli import add as run
+    from randes_cli.files.recipe.words import task_input
     from randes_cli.files.sources import own_bank
-    from randes_cli.files.words import task_input
     from randes_cli.specs import EditOptions
 
     talk, tell = Talk(json=json, quiet=quiet, dry_run=dry_run), _teller()

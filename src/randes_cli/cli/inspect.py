@@ -109,7 +109,7 @@ def _print_manifest(bank: str, *, recipe: bool, full: bool) -> None:
     if not recipe:
         print_json(found.to_json())
         return
-    from randes_cli.files.recipe_of import recipe_text
+    from randes_cli.files.recipe.of import recipe_text
 
     print(recipe_text(found, place, full=full), end="")
 

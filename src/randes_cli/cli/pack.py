@@ -62,7 +62,7 @@ def pack(
     from randes_cli import pack as run
     from randes_cli.cli.render.packed import pack_notes, pack_table
     from randes_cli.core.verdict import sentences
-    from randes_cli.files.recipe import options_of
+    from randes_cli.files.recipe.recipe import options_of
 
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source, inputs, words = _what(base, tasks, recipe, given(context))
@@ -90,7 +90,7 @@ def pack(
 
 def given(context: typer.Context) -> dict[str, Any]:
     """The options of a recipe that stand on the command line, by their names there."""
-    from randes_cli.files.recipe import OPTIONS
+    from randes_cli.files.recipe.recipe import OPTIONS
 
     made = {}
     for parameter in context.command.params:
@@ -108,8 +108,8 @@ def _what(
     base: str | None, tasks: list[str] | None, recipe: Path | None, words: dict[str, Any]
 ) -> tuple[str | None, tuple[TaskInput, ...], dict[str, Any]]:
     """Base, tasks and option words, from the command line or from a recipe."""
-    from randes_cli.files.recipe import Recipe
-    from randes_cli.files.words import task_input
+    from randes_cli.files.recipe.recipe import Recipe
+    from randes_cli.files.recipe.words import task_input
 
     if recipe is not None:
         if base is not None:

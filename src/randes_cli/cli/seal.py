@@ -50,7 +50,7 @@ def seal(
 ) -> None:
     """Cut superpositions to few bits: a much smaller bank whose present tasks cannot change."""
     from randes_cli import seal as run
-    from randes_cli.build.seal import fit_bits
+    from randes_cli.build.seal.seal import fit_bits
     from randes_cli.cli.render.tables import edit_table
     from randes_cli.cli.render.verdict import warning_lines
     from randes_cli.files.sources import own_bank

@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import MismatchError, MissingError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import base_key
-from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import base_key
+from randes_cli.files.bank.records import TaskRecord
+from randes_cli.files.checkpoint.checkpoint import Checkpoint
+from randes_cli.files.checkpoint.shared import all_names, retied
 from randes_cli.files.digests import DIGEST_BYTES
-from randes_cli.files.hub_ref import recorded_ref
+from randes_cli.files.hub.ref import recorded_ref
 from randes_cli.files.location import Place, RemotePath, recorded_place
-from randes_cli.files.records import TaskRecord
-from randes_cli.files.shared import all_names, retied
 from randes_cli.files.source import Source, ZeroBase, place_of
 from randes_cli.files.sources import Sources
 from randes_cli.files.store import look_up

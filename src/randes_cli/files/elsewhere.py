@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from randes_cli.errors import HubError, RandesError
-from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, find_parts, open_checkpoint
+from randes_cli.files.checkpoint.checkpoint import (
+    DEFAULT_OPTIONS,
+    Checkpoint,
+    find_parts,
+    open_checkpoint,
+)
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.side_files import STATES, find_side_files
 from randes_cli.files.weight_file import WeightFile

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from randes_cli.errors import CheckpointError
-from randes_cli.files.bank_folder import is_shard_folder
+from randes_cli.files.bank.folder import is_shard_folder
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name

@@ -9,15 +9,15 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from randes_cli.errors import RandesError, UsageError
-from randes_cli.files.bank import BankFile, is_bank
-from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
-from randes_cli.files.hub_ref import SCHEME, HubRef, parse_ref
+from randes_cli.files.bank.file import BankFile, is_bank
+from randes_cli.files.checkpoint.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
+from randes_cli.files.hub.ref import SCHEME, HubRef, parse_ref
 from randes_cli.files.location import Place, RemotePath, as_place
 from randes_cli.files.weight_names import PICKLES, SUFFIXES
 from randes_cli.specs import OpenOptions
 
 if TYPE_CHECKING:  # loaded where something is on the Hub
-    from randes_cli.files.hub import HubModel
+    from randes_cli.files.hub.repository import HubModel
 
 
 #: Endings of files that are named as checkpoints.
@@ -37,7 +37,7 @@ def open_bank(text: str, *, lenient: bool = False) -> BankFile:
     ref = parse_ref(text)
     if ref is None:
         return BankFile(as_place(text), lenient=lenient)
-    from randes_cli.files.hub import open_remote_bank
+    from randes_cli.files.hub.repository import open_remote_bank
 
     return open_remote_bank(ref, lenient=lenient)
 
@@ -47,7 +47,7 @@ def names_bank(text: str) -> bool:
     ref = parse_ref(text)
     if ref is None:
         return is_bank(as_place(text))
-    from randes_cli.files.hub import has_bank
+    from randes_cli.files.hub.repository import has_bank
 
     return has_bank(ref)
 
@@ -57,7 +57,7 @@ def local_bank(text: str) -> Place:
     ref = parse_ref(text)
     if ref is None:
         return as_place(text)
-    from randes_cli.files.hub import fetch, open_hub_bank
+    from randes_cli.files.hub.repository import fetch, open_hub_bank
 
     return fetch(open_hub_bank(ref)).path
 
@@ -124,7 +124,7 @@ class Sources:
     def _model(self, text: str) -> HubModel | None:
         ref = self._ref(text)
         if ref is not None and text not in self._models:
-            from randes_cli.files.hub import open_hub
+            from randes_cli.files.hub.repository import open_hub
 
             self._models[text] = open_hub(ref, self._options(text))
         return self._models.get(text)
@@ -134,7 +134,7 @@ class Sources:
         model = self._model(text)
         if model is None:
             return self._open(text)
-        from randes_cli.files.hub import remote_checkpoint
+        from randes_cli.files.hub.repository import remote_checkpoint
 
         return remote_checkpoint(model, self._options(text))
 
@@ -146,7 +146,7 @@ class Sources:
         model = self._model(text)
         if model is None:
             return self._open(text)
-        from randes_cli.files.hub import fetch
+        from randes_cli.files.hub.repository import fetch
 
         fetched, left_out = fetch(model), model.left_out
         return open_checkpoint(

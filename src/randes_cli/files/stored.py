@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from randes_cli.errors import CheckpointError, MissingError
-from randes_cli.files.checkpoint import DEFAULT_OPTIONS, Checkpoint
+from randes_cli.files.checkpoint.checkpoint import DEFAULT_OPTIONS, Checkpoint
+from randes_cli.files.checkpoint.folders import weight_map
 from randes_cli.files.elsewhere import Elsewhere, open_elsewhere
-from randes_cli.files.folders import weight_map
 from randes_cli.files.header import parse_json
-from randes_cli.files.hub_cache import stays_inside
+from randes_cli.files.hub.cache import stays_inside
 from randes_cli.files.location import RemotePath
 from randes_cli.files.store import look_up, patiently, reach
 from randes_cli.files.weight_file import open_weights

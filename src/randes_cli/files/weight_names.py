@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from randes_cli.files.bank_folder import UNPACK
+from randes_cli.files.bank.folder import UNPACK
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, kind_of_name
 from randes_cli.files.side_files import STATES

@@ -12,7 +12,7 @@ import transformers
 
 from randes_cli.api import Bank
 from randes_cli.errors import MissingError, UsageError
-from randes_cli.files.folders import read_json
+from randes_cli.files.checkpoint.folders import read_json
 from randes_cli.live import transformers as text
 from randes_cli.live.lazy import Lazy, Whole, lazy_components, opened, side_folder
 from randes_cli.live.meta import Devices, build_on_meta, materialise

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from randes_cli.files.bank_keys import sum_key
+from randes_cli.files.bank.keys import sum_key
 from randes_cli.live import blocks
 from randes_cli.live.codes import codes_product, values
 from randes_cli.plan import seal_matrix

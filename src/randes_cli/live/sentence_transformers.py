@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from randes_cli.api import Bank
 from randes_cli.errors import MissingError
-from randes_cli.files.folders import read_json
+from randes_cli.files.checkpoint.folders import read_json
 from randes_cli.live.lazy import Lazy, Whole, lazy_components, opened, side_folder
 from randes_cli.live.transformers import build
 

@@ -10,7 +10,7 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MissingError
-from randes_cli.files.folders import read_json
+from randes_cli.files.checkpoint.folders import read_json
 from randes_cli.live.lazy import Whole, lazy_components, opened, side_folder
 from randes_cli.live.meta import Devices, build_on_meta, materialise
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from randes_cli.core.verdict import WHY, approximate, kept, sentences
 from randes_cli.errors import RandesError, counted
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import file_key
-from randes_cli.files.hub_errors import hub_errors
-from randes_cli.files.hub_ref import recorded_ref
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import file_key
+from randes_cli.files.hub.errors import hub_errors
+from randes_cli.files.hub.ref import recorded_ref
 from randes_cli.ops.describe import BankReport, TaskDetail
 from randes_cli.reports import TaskSummary
 

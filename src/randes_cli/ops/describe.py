@@ -12,10 +12,10 @@ import numpy as np
 from randes_cli.core.arrays import F64
 from randes_cli.core.prediction import Moments
 from randes_cli.core.stats import cosines
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import own_key
-from randes_cli.files.records import TaskRecord
-from randes_cli.files.shared import all_names
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import own_key
+from randes_cli.files.bank.records import TaskRecord
+from randes_cli.files.checkpoint.shared import all_names
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import BaseStorage, TensorInfo, per_kind

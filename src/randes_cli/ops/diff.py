@@ -9,11 +9,11 @@ from typing import Any
 
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import MismatchError, UsageError, without_login
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import parse_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import parse_key
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.guard import reading
-from randes_cli.files.records import TaskRecord
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
 from randes_cli.limits import StrPath, as_source

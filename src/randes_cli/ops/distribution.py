@@ -10,7 +10,7 @@ import numpy as np
 from randes_cli.core.arrays import F64
 from randes_cli.core.shuffle import group_by_type
 from randes_cli.core.stats import cosines
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import bank_base
 from randes_cli.files.source import Source
 from randes_cli.limits import StrPath

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.lock import bank_lock, edited_bank
-from randes_cli.files.shard_folder import prune, unnamed
-from randes_cli.files.shards import shard_folder
-from randes_cli.files.stored_shards import (
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.shard_folder import prune, unnamed
+from randes_cli.files.bank.shards import shard_folder
+from randes_cli.files.bank.stored_shards import (
     PRUNE_HOURS,
     Leftover,
     prune_leftovers,
     unnamed_stored,
 )
+from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.limits import LIMITS
 
 

@@ -13,12 +13,12 @@ from randes_cli.build.convert import convert
 from randes_cli.core.verdict import sentences
 from randes_cli.errors import HubError, UsageError, counted
 from randes_cli.files.atomic import TEMPORARY
-from randes_cli.files.bank import BankFile
-from randes_cli.files.hub_errors import endpoint, hub_errors
-from randes_cli.files.hub_ref import SCHEME, parse_ref
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.shards import is_shard_file, most_bytes, shard_file, shard_folder
+from randes_cli.files.hub.errors import endpoint, hub_errors
+from randes_cli.files.hub.ref import SCHEME, parse_ref
 from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.location import RemotePath, as_place
-from randes_cli.files.shards import is_shard_file, most_bytes, shard_file, shard_folder
 from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.card import MARKER, licence_of, model_card
 from randes_cli.ops.describe import BankReport, describe

@@ -12,7 +12,7 @@ from randes_cli.core.kernel import Kernel
 from randes_cli.core.overlap import Overlap
 from randes_cli.core.spectrum import largest_singular, random_bound
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.source import Source
 from randes_cli.limits import StrPath

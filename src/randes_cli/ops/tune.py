@@ -13,13 +13,13 @@ from typing import Any
 from randes_cli.build.copies import rewrite_manifest
 from randes_cli.errors import MismatchError, UsageError, counted
 from randes_cli.files.atomic import write_whole
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import CHECKS
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import CHECKS
+from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
-from randes_cli.files.manifest import Manifest
 from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, as_source, check_number
 from randes_cli.ops.scoring import Evaluate, score_retrieved
 from randes_cli.specs import RunOptions

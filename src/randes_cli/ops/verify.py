@@ -14,8 +14,8 @@ from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite
 from randes_cli.core.verdict import approximate
 from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError, counted
-from randes_cli.files.bank import BankFile, possible_statistics
-from randes_cli.files.bank_keys import (
+from randes_cli.files.bank.file import BankFile, possible_statistics
+from randes_cli.files.bank.keys import (
     CHECKS,
     NORMS,
     ROUNDED,
@@ -26,9 +26,9 @@ from randes_cli.files.bank_keys import (
     scale_key,
     sum_key,
 )
+from randes_cli.files.bank.shards import Contents, shard_file
 from randes_cli.files.digests import digest
 from randes_cli.files.location import Place, absolute
-from randes_cli.files.shards import Contents, shard_file
 from randes_cli.ops.measure import TaskCheck, measure
 from randes_cli.ops.prune import unnamed_files
 from randes_cli.plan import chunks

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from randes_cli.errors import BankDamaged
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import NORMS, ROUNDED
-from randes_cli.files.records import TaskRecord
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import NORMS, ROUNDED
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.stats.coefficients import default_lambda
 
 

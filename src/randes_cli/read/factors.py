@@ -20,7 +20,7 @@ from randes_cli.core.kernel import code_dtype
 from randes_cli.core.share import Share
 from randes_cli.core.signs import sign_vector
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.plan import Unit
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, Signs

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path, PurePath
 
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.records import BaseRecord, TaskRecord
 from randes_cli.files.location import Place, RemotePath, as_place, recorded_place
-from randes_cli.files.records import BaseRecord, TaskRecord
 from randes_cli.files.store import look_up
 from randes_cli.limits import StrPath, as_source
 

@@ -11,12 +11,12 @@ from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite, narrow, widen
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import BankDamaged, MismatchError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import base_key, own_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import base_key, own_key
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase
 from randes_cli.files.digests import hasher
 from randes_cli.files.guard import reads_far
-from randes_cli.files.records import TaskRecord
 from randes_cli.limits import MOST_COEFFICIENT, check_number
 from randes_cli.plan import Rect
 from randes_cli.read.coefficient import default_coefficient

@@ -14,8 +14,8 @@ from randes_cli.core.codes import decode
 from randes_cli.core.fused_back import Codes
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import read
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import scale_key, sum_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import scale_key, sum_key
 from randes_cli.files.digests import digest
 from randes_cli.plan import chunk_grid, seal_matrix, share_of
 from randes_cli.specs import ITEM_SIZE, TensorInfo

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import sum_key
-from randes_cli.files.records import TaskRecord
-from randes_cli.files.shared import all_names
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import sum_key
+from randes_cli.files.bank.records import TaskRecord
+from randes_cli.files.checkpoint.shared import all_names
 from randes_cli.plan import Rect, Unit, chunk_grid, chunks, share_of
 from randes_cli.read.pieces import Piece
 from randes_cli.specs import FLOAT_DTYPES, TensorInfo

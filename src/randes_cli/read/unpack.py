@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from randes_cli.cluster import Cluster
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import BankBase, bank_base
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import absolute_source, as_place

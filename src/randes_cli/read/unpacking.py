@@ -12,9 +12,9 @@ import numpy as np
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase
-from randes_cli.files.records import TaskRecord
 from randes_cli.files.weight_names import index_name, takes_shards
 from randes_cli.files.writer import (
     CheckpointWriter,

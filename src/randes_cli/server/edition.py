@@ -16,7 +16,7 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.files.bank_keys import MANIFEST
+from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest
 from randes_cli.live import transformers as live

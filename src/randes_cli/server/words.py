@@ -12,7 +12,7 @@ from jinja2.exceptions import TemplateError
 
 from randes_cli.api import Bank
 from randes_cli.errors import BankDamaged
-from randes_cli.files.bank_keys import file_key
+from randes_cli.files.bank.keys import file_key
 from randes_cli.files.side_files import content_digest
 from randes_cli.server.errors import Refused
 

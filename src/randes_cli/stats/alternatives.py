@@ -11,8 +11,8 @@ from typing import NamedTuple
 from randes_cli.core.prediction import Moments
 from randes_cli.core.quality import mean_kept, noise_of, wanted
 from randes_cli.errors import UsageError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import parse_key
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import parse_key
 from randes_cli.files.writer import parse_size
 from randes_cli.reports import Alternative
 from randes_cli.specs import per_kind

@@ -8,10 +8,10 @@ import numpy as np
 
 from randes_cli.core.arrays import F64
 from randes_cli.core.prediction import Lengths
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import FORGOTTEN, ROUNDED, cut_key
-from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import TaskRecord
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import FORGOTTEN, ROUNDED, cut_key
+from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.stored import Statistics
 

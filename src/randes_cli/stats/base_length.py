@@ -9,9 +9,9 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, Raw
 from randes_cli.errors import RandesError
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import base_key
-from randes_cli.files.manifest import Manifest
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import base_key
+from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.source import Source, read_values
 from randes_cli.plan import sample_runs
 from randes_cli.specs import BaseStorage, TensorInfo

@@ -11,7 +11,7 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.prediction import Moments
 from randes_cli.core.shuffle import layer_numbers, layer_type
 from randes_cli.core.stats import cosines
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, cells_of, predict_bank
 

@@ -11,9 +11,9 @@ import numpy as np
 from randes_cli.core.cut import Cut
 from randes_cli.core.prediction import Lengths, moments, task_cosine
 from randes_cli.core.stats import default_coefficient
-from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import Manifest
-from randes_cli.files.records import TaskRecord
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.bank.records import TaskRecord
 from randes_cli.stats.lengths import Known, bank_lengths, stored_lengths
 
 

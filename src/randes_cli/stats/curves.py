@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.stats.breakdown import Breakdown
 from randes_cli.stats.stored import stored_statistics
 

@@ -15,7 +15,7 @@ from randes_cli.core.grid import steps_of
 from randes_cli.core.prediction import Lengths, moments
 from randes_cli.core.quality import Kept, mean_kept, noise_of
 from randes_cli.core.stats import rounding_of
-from randes_cli.files.bank_keys import sealed_tensors, sum_tensor
+from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative

@@ -11,9 +11,9 @@ import numpy as np
 from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.cut import Cut
 from randes_cli.core.prediction import Lengths
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import FORGOTTEN, NORMS, ROUNDED, TAILS, cut_key
-from randes_cli.files.manifest import Manifest
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import FORGOTTEN, NORMS, ROUNDED, TAILS, cut_key
+from randes_cli.files.bank.manifest import Manifest
 from randes_cli.plan import plan_units, seal_matrix, sealable, share_of, superposable
 from randes_cli.specs import Shuffle, TensorInfo, Tensors, Transform, once, per_kind
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from randes_cli.errors import counted
-from randes_cli.files.manifest import Manifest
+from randes_cli.files.bank.manifest import Manifest
 
 
 def room(manifest: Manifest) -> int | None:

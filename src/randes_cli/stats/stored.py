@@ -11,9 +11,9 @@ import numpy as np
 from randes_cli.core.arrays import F64, I64
 from randes_cli.core.prediction import Grams, Prediction, predict
 from randes_cli.core.shuffle import layer_type
-from randes_cli.files.bank import BankFile
-from randes_cli.files.bank_keys import FORGOTTEN, GRAM, NORMS, ROUNDED, TAILS
-from randes_cli.files.manifest import Manifest
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import FORGOTTEN, GRAM, NORMS, ROUNDED, TAILS
+from randes_cli.files.bank.manifest import Manifest
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import TensorInfo, Tensors
 from randes_cli.stats.lengths import Known, bank_lengths, norm_rows, stored_lengths

@@ -11,8 +11,8 @@ from randes_cli.core.prediction import Lengths, Prediction, moments, predict
 from randes_cli.core.quality import Kept, kept_of, mean_kept, noise_of
 from randes_cli.core.stats import is_lost
 from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
-from randes_cli.files.bank import BankFile
-from randes_cli.files.manifest import Manifest
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.manifest import Manifest
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import BaseStorage, Rest, Signs, Transform
 from randes_cli.stats.approximate import approximations

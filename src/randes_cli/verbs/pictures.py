@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, write_whole
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.guard import note_sources, one_command
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.sources import open_bank

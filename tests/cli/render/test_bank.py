@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from randes_cli import TaskInput, Transform, pack
 from randes_cli.cli.render.bank import bank_view, task_view
-from randes_cli.files.bank import BankFile
+from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import BankReport, describe, describe_task
 from randes_cli.specs import PackOptions
 

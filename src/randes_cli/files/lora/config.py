@@ -9,8 +9,8 @@ from math import isfinite, sqrt
 from typing import Any
 
 from randes_cli.errors import CheckpointError
-from randes_cli.files.checkpoint import Checkpoint
-from randes_cli.files.folders import read_json
+from randes_cli.files.checkpoint.checkpoint import Checkpoint
+from randes_cli.files.checkpoint.folders import read_json
 from randes_cli.files.header import parse_json
 from randes_cli.files.lora.names import (
     DIFFUSERS_FILE,

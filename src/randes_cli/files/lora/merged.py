@@ -14,7 +14,7 @@ import numpy as np
 from randes_cli.core.arrays import F64, Raw
 from randes_cli.core.lora import Gains, LowRank, add_to, as_float64, store, updated
 from randes_cli.errors import CheckpointError, MismatchError, counted
-from randes_cli.files.checkpoint import Checkpoint
+from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.lora.config import (
     LoraConfig,
     component_config,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from randes_cli.errors import CheckpointError, MismatchError
+from randes_cli.files.checkpoint.names import match_names
 from randes_cli.files.lora.config import LoraConfig
-from randes_cli.files.names import match_names
 from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
 

@@ -1,0 +1,1 @@
+"""A build spread over the machines of a cluster."""

@@ -1,0 +1,252 @@
+"""A pass spread over the machines of a cluster: each worker makes whole shards.
+
+The driver plans, and says by names what each shard holds; a worker opens the same inputs and has
+the same plan. What it makes depends on nothing else, so work that is done twice gives the same
+bytes, and a shard lies under the name of its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from randes_cli.build.copies import Copy
+from randes_cli.build.crew.pieces import Item, Pieces, join_all, pieces_of
+from randes_cli.build.crew.shard_tasks import (
+    ExactRef,
+    Infinite,
+    Recipe,
+    Selection,
+    ShardTask,
+    make_shard,
+)
+from randes_cli.build.draft import Draft
+from randes_cli.build.exact import Exact
+from randes_cli.build.jobs import Part
+from randes_cli.build.steps import Steps
+from randes_cli.build.tally import Owner, Tally
+from randes_cli.build.work import UnitWork, Work
+from randes_cli.cluster import Cluster
+from randes_cli.files.bank.keys import base_key, parse_key, sum_key
+from randes_cli.files.bank.writer import BankWriter
+from randes_cli.files.digests import chunk_count
+from randes_cli.files.location import RemotePath, absolute
+from randes_cli.files.source import NotFinite, Source
+from randes_cli.plan import chunks
+from randes_cli.specs import RunOptions, TensorInfo
+from randes_cli.workers import Progress
+
+#: Bytes of input, about, that one task reads which writes nothing.
+_READ = 2**30
+
+
+class Attempt(Protocol):
+    """An attempt to write a bank: see `Passes`."""
+
+    draft: Draft
+    steps: Steps
+    base: Source | None
+    writer: BankWriter
+    tally: Tally
+    progress: Progress
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """Work by where it is done: `here`, by workers that write nothing, or a shard of `chosen`."""
+
+    here: Work = field(default_factory=Work)
+    loose: Selection = field(default_factory=Selection)
+    chosen: dict[int, Selection] = field(default_factory=dict)
+
+    def of(self, number: int) -> Selection:
+        return self.chosen.setdefault(number, Selection())
+
+
+class Crew:
+    """The driver's side: cuts passes into tasks, and takes in what comes of them."""
+
+    def __init__(self, cluster: Cluster, recipe: Recipe, run: RunOptions) -> None:
+        self.cluster, self.run = cluster, run
+        self.held = cluster.hold(recipe)
+        self._shards: dict[int, Selection] = {}
+
+    def afresh(self) -> Crew:
+        """The same for another attempt, which has other shards."""
+        self._shards = {}
+        return self
+
+    def send(self, passes: Attempt, work: Work, phase: str, *, write_base: bool) -> Work:
+        """Have workers do what they can; returns what is to be done here.
+
+        A shard that has begun here is finished here. One that must be made anew (steps became
+        coarser) is made anew whole.
+        """
+        found = self._sort(passes, work, write_base=write_base)
+        for number, selection in found.chosen.items():
+            self._shards.setdefault(number, Selection()).join(selection)
+        tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in found.chosen]
+        tasks += [(None, part) for part in _batches(found.loose)]
+        self._do(passes, tasks, phase)
+        return found.here
+
+    def _sort(self, passes: Attempt, work: Work, *, write_base: bool) -> _Sorted:
+        writer, draft, made = passes.writer, passes.draft, _Sorted()
+        exact = list(work.exact)
+        if write_base and passes.base is not None:
+            there = {one.name for one in exact if one.owner == "base"}
+            names = [tensor.name for tensor in draft.base.tensors.values()]
+            exact += [
+                Exact(passes.base, name, base_key(name), "base")
+                for name in names
+                if name not in there
+            ]
+        for one in exact:
+            if one.key is None:
+                _add_exact(made.loose, passes, one)
+            elif _stays(passes, at := writer.number_of(one.key)):
+                made.here.exact.append(one)
+            else:
+                _add_exact(made.of(at), passes, one)
+        for copy in work.copies:
+            self._sort_copy(passes, copy, made)
+        numbers = {unit: number for number, unit in enumerate(draft.units)}
+        for unit_work in work.units:
+            self._sort_unit(passes, unit_work, numbers[unit_work.unit], made)
+        return made
+
+    def _sort_copy(self, passes: Attempt, copy: Copy, made: _Sorted) -> None:
+        writer = passes.writer
+        for key in dict.fromkeys(chunk.key for chunk in copy.chunks):
+            number = writer.number_of(key)
+            if writer.has_bytes(key):
+                continue
+            if _stays(passes, number):
+                made.here.copies.append(copy)
+                return
+            found = made.of(number)
+            if key not in found.copies:
+                found.copies[key] = None
+                found.cost(key, passes.draft.old.info(key).nbytes if passes.draft.old else 0)
+
+    def _sort_unit(self, passes: Attempt, work: UnitWork, number: int, made: _Sorted) -> None:
+        writer, unit = passes.writer, work.unit
+        here: set[tuple[int, int]] = set()
+        for part in work.parts:
+            for position, name in enumerate(unit.names):
+                place = frozenset({(part.group, position)})
+                nbytes = _bytes_of(passes, part, name)
+                if part.step is None:
+                    made.loose.add(number, place, nbytes)
+                    continue
+                at = writer.number_of(key := sum_key(part.group, name))
+                if _stays(passes, at):
+                    here |= place
+                else:
+                    made.of(at).add(number, place, nbytes, key)
+        if here:
+            made.here.units.append(replace(work, only=frozenset(here)))
+
+    def _do(self, passes: Attempt, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
+        """Have workers do tasks, and take in what they found."""
+        passes.writer.out.folder.prepare()
+        total = sum(selection.nbytes for _, selection in tasks)
+        most = self.cluster.share(total)
+        made, cuts = list[ShardTask](), dict[int, Pieces]()
+        of: list[int | None] = []
+        for number, selection in tasks:
+            self._set_steps(passes, selection)
+            for task in self._tasks(passes, number, selection, most):
+                of.append(number)
+                made.append(task)
+                if number is not None and task.piece is not None:
+                    cuts.setdefault(number, Pieces(task.tensors or (), task.closed)).wait()
+        results = self.cluster.map(
+            make_shard, self.held, made, phase=phase, total=total, progress=passes.progress
+        )
+        try:
+            for at, done in results:
+                number, piece = of[at], made[at].piece
+                passes.tally.take_in(done.tally)
+                if number is None:
+                    continue
+                if piece is not None and not isinstance(done.digests, bytes):
+                    cuts[number].come(piece, done.made, done.digests)
+                elif done.made is not None and isinstance(done.digests, bytes):
+                    passes.writer.adopt(number, done.digests, done.made)
+        except Infinite as error:
+            if error.of_base:
+                raise NotFinite(str(error), passes.draft.base, error.tensor) from None
+            raise
+        join_all(self.cluster, self.held, passes.writer, cuts, passes.progress)
+
+    def _set_steps(self, passes: Attempt, selection: Selection) -> None:
+        given, ready, units = passes.steps.given, passes.steps.ready, passes.draft.units
+        selection.steps = {
+            at: (ready.get(units[at]), given.get(units[at])) for at in selection.units
+        }
+
+    def _tasks(
+        self, passes: Attempt, number: int | None, selection: Selection, most: int
+    ) -> Iterator[ShardTask]:
+        """A shard, or its pieces."""
+        bank, draft, run = absolute(passes.writer.out.path), passes.draft, self.run
+        if number is None:
+            yield ShardTask(bank, None, False, selection, run)
+            return
+        tensors, more = passes.writer.contents(number)
+        place = tuple(tensors), not more
+        items = [_item(passes, tensor, selection) for tensor in tensors]
+        for piece in pieces_of(items, most, bank):
+            part = selection if piece is None else selection.of(piece.keys, draft.units)
+            yield ShardTask(bank, *place, part, run, piece)
+
+
+def _item(passes: Attempt, tensor: TensorInfo, selection: Selection) -> Item:
+    """A tensor, with the chunks of it that can be made apart.
+
+    Of a share that is summed they are those of its matrix, which jobs go by.
+    """
+    key, nbytes = parse_key(tensor.name), selection.costs.get(tensor.name, 0)
+    summed = key.kind == "sum" and tensor.name not in selection.copies
+    share = passes.draft.share(int(key.owner), key.name) if summed else None
+    if share is None or share.every == 1:
+        return Item(tensor, nbytes, chunk_count(tensor))
+    return Item(tensor, nbytes, len(chunks(share.rows, share.cols)), share=share)
+
+
+def _stays(passes: Attempt, number: int) -> bool:
+    """Whether a shard is made here: it has begun to, or may still grow and has no place to wait."""
+    writer = passes.writer
+    away = isinstance(writer.out.path, RemotePath)
+    return writer.is_here(number) or (away and writer.contents(number)[1])
+
+
+def _bytes_of(passes: Attempt, part: Part, name: str) -> int:
+    """Bytes that are read, about, for a superposition of a tensor."""
+    ours = 0 if passes.base is None else passes.base.tensors[name].nbytes
+    theirs = (member.fit.superposed.get(name) for member in part.members)
+    return ours + sum(tensor.nbytes for tensor in theirs if tensor is not None)
+
+
+def _add_exact(selection: Selection, passes: Attempt, one: Exact) -> None:
+    members = [*passes.draft.coming, *passes.draft.leaving]
+    source: Owner = next((p.index for p in members if p.source is one.source), "base")
+    ref = ExactRef(source, one.name, one.key, one.owner, one.skip, one.twin is not None)
+    selection.exact[source, one.name, one.key] = ref
+    selection.cost(one.key, one.nbytes)
+
+
+def _batches(loose: Selection) -> Iterator[Selection]:
+    """What writes nothing, in tasks of about as many bytes."""
+    count = max(1, -(-loose.nbytes // _READ))
+    made = [Selection() for _ in range(count)]
+    for at, (unit, places) in enumerate(loose.units.items()):
+        made[at % count].add(unit, places, 0)
+    for at, (key, ref) in enumerate(loose.exact.items()):
+        made[at % count].exact[key] = ref
+    for part in made:
+        part.nbytes = loose.nbytes // count
+        if part.units or part.exact:
+            yield part

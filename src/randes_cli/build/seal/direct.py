@@ -1,0 +1,138 @@
+"""A new bank whose groups are sealed as they are packed: the bytes of a live bank that is sealed.
+
+Where a tensor lies must be known before the first is written. What could change that is looked for
+in a pass of its own: tensors that no sample showed to change, exact ones that may be the base's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TypeVar
+
+from randes_cli.build.altered import check_bytes
+from randes_cli.build.build import Build, Built
+from randes_cli.build.fill import base_outside, differs, embeds
+from randes_cli.build.layout import as_sealed_to
+from randes_cli.build.passes import Passes
+from randes_cli.build.seal.cutter import Cutter
+from randes_cli.build.seal.cutting import moments_of
+from randes_cli.build.seal.layout import SealedLayout
+from randes_cli.build.seal.waiting import Arena
+from randes_cli.build.tally import Tally
+from randes_cli.build.work import Bench, UnitWork, Work
+from randes_cli.files.atomic import check_space
+from randes_cli.files.bank.container import Container
+from randes_cli.files.bank.header_room import header_room
+from randes_cli.files.bank.output import bank_output
+from randes_cli.files.bank.shards import most_bytes
+from randes_cli.files.bank.tensor_sink import TensorSink
+from randes_cli.files.bank.writer import BankWriter
+from randes_cli.files.disk import OutputFile
+from randes_cli.files.spool import spool_for
+from randes_cli.stats.coefficients import with_defaults
+
+R = TypeVar("R")
+
+
+def write_sealed(build: Build, bits: int, report: Callable[[Built, Built], R]) -> R:
+    """Write a new bank with every group cut to `bits`, and return what `report` says of it.
+
+    It is called before the commit, with the bank as it would be live, and as it is. Raises what
+    `Build.write` raises.
+    """
+    return build.retried(lambda: _attempt(build, bits, report))
+
+
+def _attempt(build: Build, bits: int, report: Callable[[Built, Built], R]) -> R:
+    layout, looked = _laid_out(build, bits)
+    size = build.estimate(bits)
+    most = most_bytes(build.most, size)
+    check_space(build.path, size + _spooled(build, layout))
+    where = bank_output(build.path, force=build.force, most=most, progress=build.progress)
+    with where as out, spool_for(build.path) as spool:
+        out.reserve(size)
+        passes = build.passes(BankWriter(out, header_room(layout.candidates)))
+        passes.tally.take_in(looked.parts())
+        arena = Arena(build.waiting_bytes)
+        cutter = Cutter(passes.writer, layout, arena, spool, passes.tally, build.steps.width)
+        passes.bench.sink, passes.bench.watch = cutter, cutter
+        layout.place(passes.writer)
+        _run(build, passes, looked)
+        return report(*_finished(build, passes, layout, cutter))
+
+
+def _laid_out(build: Build, bits: int) -> tuple[SealedLayout, Tally]:
+    """Where all goes, and what was found on the way to know that."""
+    draft, steps, tally = build.draft, build.steps, Tally()
+    waiting = [unit for unit in draft.entered if unit not in steps.ready]
+    twins = [one for one in draft.exact if one.twin]
+    if waiting or twins:
+        bench = Bench(build.base, None, _Nowhere(), tally, build.workers, build.progress)
+        parts = [draft.parts(unit, None, steps.given.get(unit)) for unit in waiting]
+        looks = [UnitWork(unit, some) for unit, some in zip(waiting, parts, strict=True)]
+        bench.do(Work(looks, [one.only_read() for one in twins]), "looking through")
+    late = [unit for unit in draft.units if unit in tally.largest]
+    for unit in late:
+        steps.late(unit, tally.largest[unit])
+    differ = [one for one in twins if differs(tally, one)]
+    return SealedLayout(draft, steps, build.cells, bits, late, differ), tally
+
+
+def _run(build: Build, passes: Passes, looked: Tally) -> None:
+    """Superpose and cut what changes, and write what is exact. Raises TooNarrow, Altered."""
+    draft, ready = build.draft, build.steps.ready
+    units = [unit for unit in draft.units if unit in ready and unit in draft.entered]
+    exact = [one for one in draft.exact if not one.twin or differs(looked, one)]
+    exact += base_outside(passes, units)
+    passes.run(units, exact, build.phase, write_base=embeds(passes))
+    passes.settle()
+    check_bytes(passes)
+
+
+def _finished(
+    build: Build, passes: Passes, layout: SealedLayout, cutter: Cutter
+) -> tuple[Built, Built]:
+    """Write what follows from all; the bank as it would be live, and as it is."""
+    manifest, statistics = build.gathered(passes)
+    found = [(one, *cutter.found[one.key]) for one in layout.sums]
+    base = build.draft.base.tensors
+    moments = moments_of(base, manifest.steps, layout.groups, found)
+    known = replace(statistics.known, cut=moments)
+    sealed = manifest.with_sealed(as_sealed_to(manifest, layout.bits))
+    sealed = with_defaults(sealed, known)
+    for tensor, group in zip(layout.measured, layout.groups, strict=True):
+        passes.writer.add_whole(tensor, moments[group].astype("<f8").tobytes())
+    size = passes.writer.finish(sealed)
+    after = replace(statistics, known=known)
+    return Built(size, manifest, statistics), Built(size, sealed, after)
+
+
+def _spooled(build: Build, layout: SealedLayout) -> int:
+    """Bytes that sums take on their way to codes, at the most: units' of each thread, and one's."""
+    sizes: dict[str, int] = {}
+    for one in layout.sums:
+        unit = build.draft.unit_of[one.tensor.name]
+        size = one.elements * build.steps.width(unit) // 8
+        sizes[unit.names[0]] = sizes.get(unit.names[0], 0) + size
+    return sum(sorted(sizes.values())[-build.workers.threads - 1 :])
+
+
+class _Nowhere(TensorSink):
+    """The sink of jobs that only look."""
+
+    def has_bytes(self, key: str) -> bool:
+        raise AssertionError(key)
+
+    def file_of(self, key: str) -> AbstractContextManager[tuple[OutputFile, int]]:
+        raise AssertionError(key)
+
+    def files_of(self, keys: Sequence[str]) -> AbstractContextManager[list[tuple[OutputFile, int]]]:
+        raise AssertionError(keys)
+
+    def container_of(self, key: str) -> Container:
+        raise AssertionError(key)
+
+    def arrived(self, key: str, chunks: Iterable[int]) -> None:
+        raise AssertionError(key)

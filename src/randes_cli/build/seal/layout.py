@@ -1,0 +1,108 @@
+"""What a new bank holds whose groups are sealed as they are packed, in the order of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from randes_cli.build.copies import closing_tensors
+from randes_cli.build.draft import Draft
+from randes_cli.build.exact import Exact
+from randes_cli.build.seal.cutting import Sum
+from randes_cli.build.steps import Steps
+from randes_cli.files.bank.checks import cut_shape
+from randes_cli.files.bank.keys import cut_key, sealed_tensors, sum_key
+from randes_cli.files.bank.writer import BankWriter
+from randes_cli.plan import Unit, chunks, sealable, superposable
+from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.stats.stored import Cells
+
+
+class SealedLayout:
+    """As sealing the live bank of a draft would leave it.
+
+    `late` are units that only a look through all of their deltas showed to change, `differ` the
+    exact tensors that turned out to differ from the base's; the steps of both are known.
+
+    Attributes:
+        groups: those that hold a task.
+        kept: what a live bank has, too: base, small sums, exact tensors, statistics, files.
+        sums: those that are cut.
+    """
+
+    def __init__(
+        self,
+        draft: Draft,
+        steps: Steps,
+        cells: Cells,
+        bits: int,
+        late: Sequence[Unit],
+        differ: Sequence[Exact],
+    ) -> None:
+        self.draft, self.bits = draft, bits
+        self.groups = sorted({participant.group for participant in draft.coming})
+        sums = self._live(steps, set(late))
+        exact = [one.kept for one in draft.exact if one.twin is None]
+        later = [
+            tensor
+            for group in range(draft.start.groups if late else 0)
+            for unit in late
+            if group in draft.entered[unit]
+            for tensor in draft.sums((group, unit), steps.width(unit))
+        ]
+        live = [*sums, *exact, *later, *(one.kept for one in differ)]
+        self.sums = self._cut({tensor.name: tensor for tensor in live})
+        gone = {one.key for one in self.sums}
+        kept = [tensor for tensor in live if tensor.name not in gone]
+        self.kept = [*draft.base_tensors(), *kept, *self._last(cells)]
+
+    def _live(self, steps: Steps, late: set[Unit]) -> list[TensorInfo]:
+        """The superpositions that are placed before any is computed."""
+        draft = self.draft
+        return [
+            tensor
+            for group, unit in draft.places(steps)
+            if unit in steps.ready and unit not in late and group in draft.entered.get(unit, ())
+            for tensor in draft.sums((group, unit), steps.width(unit))
+        ]
+
+    def _cut(self, live: dict[str, TensorInfo]) -> list[Sum]:
+        """Group by group, in the order of the base: see `sums_of`."""
+        return [
+            Sum(group, tensor, self.draft.share(group, name), chunks(*live[key].matrix))
+            for group in self.groups
+            for name, tensor in self.draft.base.tensors.items()
+            if (key := sum_key(group, name)) in live and sealable(tensor)
+        ]
+
+    def _last(self, cells: Cells) -> list[TensorInfo]:
+        """What is written when all else is known, or was known before."""
+        outside = self.draft.start.base.storage is BaseStorage.reference
+        digests = [self.draft.base_digests()] if outside else []
+        files = [tensor for tensor, _ in self.draft.new_files()]
+        return [*self.draft.statistics(cells), *digests, *files]
+
+    def pair(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
+        """Scales and codes of a superposition."""
+        return sealed_tensors(one.group, one.tensor, self.bits, one.share)
+
+    @property
+    def measured(self) -> list[TensorInfo]:
+        """What sealing says of each group."""
+        rows = sum(map(superposable, self.draft.base.tensors.values()))
+        return [TensorInfo(cut_key(group), "F64", cut_shape(rows)) for group in self.groups]
+
+    @property
+    def candidates(self) -> list[TensorInfo]:
+        """Tensors that the header has room for, in the order of a seal."""
+        made = [tensor for one in self.sums for tensor in self.pair(one)]
+        return [*self.kept, *made, *self.measured, *closing_tensors()]
+
+    def place(self, writer: BankWriter) -> None:
+        """Place all but what sealing says."""
+        for tensor in self.kept:
+            writer.place(tensor)
+        writer.close_shard()
+        for number in (0, 1):  # scales, then codes
+            for one in self.sums:
+                writer.place(self.pair(one)[number])
+        writer.close_shard()

@@ -1,0 +1,299 @@
+"""`seal`: a bank whose superpositions are cut to few bits, read-only and much smaller.
+
+Two passes over the live sums, and none over checkpoints: exact sums of squares of rows and
+columns decide the scales, then every value becomes a code. Both are functions of the bank's
+integers alone, so the bytes do not depend on threads, strips or the machine. Each pass checks
+the digests of what it reads: a bank that changes between them is damaged, not sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from randes_cli.build.convert import joined
+from randes_cli.build.copies import (
+    Copy,
+    closing_tensors,
+    content_keys,
+    copy_tensors,
+    place_copies,
+)
+from randes_cli.build.layout import bank_size, check_limit
+from randes_cli.build.seal.crew import SealCrew
+from randes_cli.build.seal.cutting import Cutting, Sum, moments_of, scale_bytes, sums_of
+from randes_cli.cluster import Cluster
+from randes_cli.core.arrays import F64
+from randes_cli.core.levels import SEAL_BITS
+from randes_cli.errors import UsageError
+from randes_cli.files.atomic import check_space, check_target
+from randes_cli.files.bank.checks import cut_shape
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.header_room import header_room
+from randes_cli.files.bank.keys import cut_key, sealed_tensors
+from randes_cli.files.bank.manifest import Manifest
+from randes_cli.files.bank.output import bank_output, passing_bank
+from randes_cli.files.bank.records import SealRecord
+from randes_cli.files.bank.shards import most_bytes
+from randes_cli.files.bank.writer import BankWriter
+from randes_cli.files.guard import one_command
+from randes_cli.files.location import Place, as_place
+from randes_cli.files.lock import bank_lock, edited_bank
+from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath, as_source
+from randes_cli.plan import sealable
+from randes_cli.reports import SealReport
+from randes_cli.specs import RunOptions, TensorInfo, check_shard_size, table_bytes
+from randes_cli.stats.alternatives import parse_limit
+from randes_cli.stats.base_length import bank_lengths_beside
+from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.lengths import norm_rows
+from randes_cli.stats.stored import Statistics, stored_statistics
+from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
+from randes_cli.workers import Progress, no_progress
+
+R = TypeVar("R")
+
+
+def check_seal_bits(bits: int) -> int:
+    """Return `bits` when a superposition can be sealed to them; raise UsageError else."""
+    if bits not in SEAL_BITS:
+        raise UsageError(f"--bits must be one of {', '.join(map(str, SEAL_BITS))}, not {bits}")
+    return bits
+
+
+def live_groups(manifest: Manifest) -> list[int]:
+    """The groups that can still change."""
+    return [group for group in range(manifest.groups) if group not in manifest.sealed]
+
+
+@one_command()
+def seal(
+    bank: StrPath,
+    out: StrPath | None,
+    bits: int,
+    run: RunOptions | None = None,
+    *,
+    force: bool = False,
+    wait: float = 0.0,
+    dry_run: bool = False,
+    max_shard_size: int | None = None,
+    progress: Progress = no_progress,
+) -> SealReport:
+    """Write to `out` (None: in place) the bank with its live groups cut to `bits` an element.
+
+    Groups that are sealed already stay as they are. Tensors too small for scales of their own
+    (vectors) stay live sums of a read-only group. `max_shard_size` is in bytes (None: in shards or
+    not as the bank is).
+    Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
+    """
+    run, target = run or RunOptions(), as_place(as_source(bank if out is None else out))
+    itself = out is None or _same_place(target, bank)
+    target = edited_bank(target) if itself else target
+    check_seal_bits(bits)
+    check_shard_size(max_shard_size)
+    source = target if itself else bank
+    if dry_run:
+        return seal_locked(source, target, bits, run, dry_run=True, progress=progress)
+    if out is not None:
+        check_target(target, force=force)
+    with bank_lock(target, wait=wait, edits=itself):
+        return seal_locked(
+            source,
+            target,
+            bits,
+            run,
+            force=force or out is None,
+            most=max_shard_size,
+            progress=progress,
+        )
+
+
+def _same_place(target: Place, bank: StrPath) -> bool:
+    other = as_place(as_source(bank))
+    if isinstance(target, Path) and isinstance(other, Path):
+        target, other = target.resolve(), other.resolve()
+    return bool(target == other)
+
+
+def seal_locked(
+    bank: StrPath,
+    target: Place,
+    bits: int,
+    run: RunOptions,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    most: int | None = None,
+    limit: int | None = None,
+    progress: Progress = no_progress,
+) -> SealReport:
+    """`seal`, where the caller holds the lock of `target`.
+
+    Raises TooLarge in place of writing a bank of more than `limit` bytes.
+    """
+    with open_bank(as_source(bank)) as old:
+        sealing = _Sealing(as_source(bank), old, bits, run, progress, most)
+        return sealing.run(target, force=force, dry_run=dry_run, limit=limit)
+
+
+def fit_bits(bank: StrPath, limit: str | None) -> int:
+    """The most bits with which a sealed bank is within `limit` (see `parse_limit`).
+
+    Raises UsageError where none is.
+    """
+    with open_bank(as_source(bank)) as file:
+        base = table_bytes(file.manifest.base.tensors)
+    most = parse_limit(limit or "", base)
+    for bits in sorted(SEAL_BITS, reverse=True):
+        size = seal(bank, bank, bits, dry_run=True).bytes_after
+        if size <= most:
+            return bits
+    raise UsageError(f"{bank}: --fit {limit}: even one bit takes {size} bytes, more than {most}")
+
+
+class _Sealing:
+    """One sealing under way; `bank` is what the caller named."""
+
+    def __init__(
+        self,
+        bank: str,
+        old: BankFile,
+        bits: int,
+        run: RunOptions,
+        progress: Progress,
+        most: int | None,
+    ) -> None:
+        self.bank, self.old, self.bits, self.most = bank, old, bits, most
+        manifest = old.manifest
+        named = manifest.base.tensors
+        self.groups = live_groups(manifest)
+        held = {task.group for task in manifest.tasks} | {g for _, g in manifest.forgotten}
+        self.groups = [group for group in self.groups if group in held]
+        if not held:
+            old.require_tasks()
+        if not self.groups:
+            raise UsageError(f"{old.path}: every group is sealed already; pack anew to change bits")
+        self.sums = sums_of(old, self.groups)
+        if not any(map(sealable, named.values())):
+            raise UsageError(f"{old.path}: no tensor is wide enough for the scales that seals need")
+        self.cutting = Cutting(old, self.sums, bits, run, progress)
+        gone = {one.key for one in self.sums} | set(map(cut_key, self.groups))
+        self.kept = [key for key in content_keys(old) if key not in gone]
+        self.measured = [self._measured(group) for group in self.groups]
+        made = [tensor for one in self.sums for tensor in self._tensors(one)]
+        kept = map(old.info, self.kept)
+        self.candidates = [*kept, *made, *self.measured, *closing_tensors()]
+
+    def run(
+        self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
+    ) -> SealReport:
+        supposed, statistics = self._sealed()
+        size = bank_size(self.candidates, self._layout(), supposed)
+        if dry_run:
+            return self._report(target, supposed, statistics, size, dry_run=True)
+        check_limit(size, limit)
+        most = most_bytes(self.most, size, self.old.most)
+
+        def report(written: int) -> SealReport:
+            check_limit(written, limit)
+            return self._report(target, *self._sealed(self._moments()), written, dry_run=False)
+
+        if self.cutting.run.engine == "threads":
+            check_space(target, size, most)
+            self.cutting.measure()
+            return self._write(target, most, force, size, report)
+        with Cluster(self.cutting.run) as cluster:
+            crew = SealCrew(cluster, self.bank, self.cutting, self.groups)
+            crew.measure()
+            if most is not None:
+                if isinstance(target, Path):  # in a store each worker asks for its own
+                    check_space(target, size)
+                return self._write(target, most, force, size, report, crew)
+            check_target(target, force=force)
+            with passing_bank(target) as live:
+                self._write(live, cluster.share(size), False, size, int, crew)
+                return joined(live, target, force, self.cutting.progress, report)
+
+    def _write(
+        self,
+        target: Place,
+        most: int | None,
+        force: bool,
+        size: int,
+        report: Callable[[int], R],
+        crew: SealCrew | None = None,
+    ) -> R:
+        """Write the bank with scales that are known; `report` is called before the commit."""
+        progress = self.cutting.progress
+        with bank_output(target, force=force, most=most, progress=progress) as out:
+            out.reserve(size)
+            writer = BankWriter(out, header_room(self.candidates), lasting=True)
+            copies = list[Copy]()
+            if crew is None and (self.old.far or not isinstance(target, Path)):
+                copy_tensors(writer, self.old, self.kept, self.cutting.progress)
+            else:
+                copies = place_copies(writer, self.old, self.kept)
+                writer.close_shard()
+            for number in (0, 1):  # scales, then codes
+                for one in self.sums:
+                    writer.place(self._tensors(one)[number])
+            writer.close_shard()
+            if crew is None:
+                self._write_scales(writer)
+                self.cutting.cut(writer, copies=copies)
+            else:
+                crew.make(writer, self.kept)
+            manifest, statistics = self._sealed(self._moments())
+            for tensor, group in zip(self.measured, self.groups, strict=True):
+                writer.add_whole(tensor, statistics.known.cut[group].astype("<f8").tobytes())
+            return report(writer.finish(manifest))
+
+    def _tensors(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
+        return sealed_tensors(one.group, one.tensor, self.bits, one.share)
+
+    def _layout(self) -> list[TensorInfo]:
+        """The tensors of the sealed bank in the order of the file, but for the last."""
+        scales, codes = zip(*map(self._tensors, self.sums), strict=True) if self.sums else ((), ())
+        return [*map(self.old.info, self.kept), *scales, *codes, *self.measured]
+
+    def _write_scales(self, writer: BankWriter) -> None:
+        for one in self.sums:
+            data = scale_bytes(*self.cutting.fitted(one))
+            writer.write_whole(self._tensors(one)[0], data)
+
+    def _measured(self, group: int) -> TensorInfo:
+        rows = norm_rows(self.old.manifest.base.tensors)
+        return TensorInfo(cut_key(group), "F64", cut_shape(len(rows)))
+
+    def _moments(self) -> dict[int, F64]:
+        """What became of each group's superpositions, as ``stats/sealed/<group>`` has it."""
+        manifest, cutting = self.old.manifest, self.cutting
+        parts = {key: scales.part for key, scales in cutting.scales.items()}
+        found = [(one, cutting.agreement[one.key], parts[one.key]) for one in self.sums]
+        return moments_of(manifest.base.tensors, manifest.steps, self.groups, found)
+
+    def _sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
+        """The bank's manifest and statistics once its groups are sealed."""
+        old, stored = self.old.manifest, stored_statistics(self.old)
+        known = replace(stored.known, cut={**stored.known.cut, **(cut or {})})
+        sealed = {**old.sealed, **{group: SealRecord(self.bits) for group in self.groups}}
+        manifest = with_defaults(old.with_sealed(sealed), known)
+        return manifest, replace(stored, known=known)
+
+    def _report(
+        self, target: Place, manifest: Manifest, after: Statistics, size: int, *, dry_run: bool
+    ) -> SealReport:
+        return SealReport(
+            bank=str(target),
+            dry_run=dry_run,
+            bits=self.bits,
+            groups=tuple(self.groups),
+            bytes_before=self.old.size,
+            bytes_after=size,
+            before=bank_summaries(self.old, stored_statistics(self.old)),
+            after=summaries(manifest, after, bank_lengths_beside(self.old, after), sealing=dry_run),
+            kept=kept_on_average(manifest, after.known),
+        )

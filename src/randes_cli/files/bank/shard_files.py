@@ -1,0 +1,167 @@
+"""The shards of a bank on this machine's disks: opened beside its index, and kept open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from randes_cli.core.arrays import Raw
+from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError
+from randes_cli.files.bank.shards import shard_file, shard_folder
+from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.guard import note_input
+from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.system import FLAGS, NO_WAIT, most_open
+from randes_cli.files.weight_file import read_fully
+from randes_cli.interrupts import unstoppable
+
+
+class ShardFile(Protocol):
+    """An open shard. Reads may come from several threads."""
+
+    def read_at(self, offset: int, out: Raw, /) -> None:
+        """Fill `out` from `offset`."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+#: Opens the shard of a name and of so many bytes.
+OpenShard = Callable[[str, int], ShardFile]
+
+
+class LocalShard:
+    """A shard beside its index. It stays open where there is room for that.
+
+    While it is open nobody can take it away: an edit that removes it removes a name alone.
+    """
+
+    def __init__(self, path: Path, size: int, *, keep: bool) -> None:
+        self.path, self._fd = path, -1
+        self._hold(size, keep=keep)
+        note_input(path)
+
+    @unstoppable
+    def _hold(self, size: int, *, keep: bool) -> None:
+        fd = os.open(self.path, os.O_RDONLY | FLAGS | NO_WAIT)
+        found = os.fstat(fd)
+        sound = stat.S_ISREG(found.st_mode) and found.st_size == size
+        if sound and keep:
+            self._fd = fd
+            return
+        os.close(fd)
+        if not sound:
+            what = "is cut short" if stat.S_ISREG(found.st_mode) else "is no regular file"
+            raise BankDamaged(f"{self.path}: this shard of the bank {what}; restore a copy")
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        if self._fd >= 0:
+            yield self._fd
+            return
+        try:
+            fd = os.open(self.path, os.O_RDONLY | FLAGS | NO_WAIT)
+        except FileNotFoundError:
+            raise gone(self.path) from None
+        except OSError as error:
+            raise wrap_os_error(error, self.path, "opening") from error
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def read_at(self, offset: int, out: Raw) -> None:
+        """Fill `out` from `offset`. Raises CheckpointError where it ends early."""
+        with self.opened() as fd:
+            read_fully(fd, self.path, offset, out)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        with contextlib.suppress(OSError):
+            if fd >= 0:
+                os.close(fd)
+
+
+class MissingShard:
+    """In the place of a shard that is not there, or is no shard; it says so when it is read."""
+
+    def __init__(self, problem: BankDamaged | InputOutputError) -> None:
+        self.problem = problem
+
+    def read_at(self, offset: int, out: Raw) -> None:
+        """Raises BankDamaged, or InputOutputError."""
+        raise self.problem
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def gone(path: Path) -> BankDamaged:
+    """The error for a shard that went after the bank was opened."""
+    return BankDamaged(
+        f"{path}: this shard of the bank is gone (an edit meanwhile? open the bank again)"
+    )
+
+
+def open_shards(bank: Place) -> OpenShard:
+    """Opens the shards of an index, here or in a store."""
+    if not isinstance(bank, RemotePath):
+        return local_shards(bank)
+    from randes_cli.files.remote import StoredShard
+
+    folder = bank.with_name(f"{bank.name}.d")
+    return lambda name, _: StoredShard(folder / shard_file(name))
+
+
+def local_shards(bank: Path) -> OpenShard:
+    """Opens the shards beside an index; one that is missing answers when it is read."""
+    folder, room = shard_folder(bank), most_open()
+    count = 0
+
+    def open_shard(name: str, size: int) -> ShardFile:
+        nonlocal count
+        count += 1
+        path = folder / shard_file(name)
+        try:
+            return LocalShard(path, size, keep=count <= room)
+        except FileNotFoundError:
+            return MissingShard(_missing(bank, folder, path))
+        except NotADirectoryError:
+            return MissingShard(_missing(bank, folder, path))
+        except BankDamaged as error:
+            return MissingShard(error)
+        except OSError as error:
+            problem = wrap_os_error(error, path, "opening")
+            return MissingShard(InputOutputError(str(problem)))
+
+    return open_shard
+
+
+def _missing(bank: Path, folder: Path, path: Path) -> BankDamaged:
+    if not folder.is_dir():
+        return BankDamaged(
+            f"{bank}: its shards are missing: there is no folder {folder} "
+            "(an index is moved and renamed together with it)"
+        )
+    return BankDamaged(f"{bank}: its shard {folder.name}/{path.name} is missing; restore a copy")
+
+
+def problem_of(shard: ShardFile) -> BankDamaged | InputOutputError | None:
+    """Why a shard cannot be read, where that is known."""
+    return shard.problem if isinstance(shard, MissingShard) else None
+
+
+def copy_shard(shard: ShardFile, start: int, write: Callable[[int, int], None]) -> bool:
+    """Have `write` copy from an open file's number; False where the shard is none of this disk."""
+    if not isinstance(shard, LocalShard):
+        return False
+    with shard.opened() as fd:
+        try:
+            write(fd, start)
+        except EOFError:
+            raise CheckpointError(f"{shard.path}: truncated while it was read") from None
+    return True

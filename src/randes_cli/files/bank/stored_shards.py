@@ -1,0 +1,163 @@
+"""The shards of a bank that goes to a store: made here one at a time, and sent when they are whole.
+
+They are there before the index that names them, and what the index before it named stays: a reader
+may be at it. `verify --prune` removes what nobody names any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from randes_cli.errors import RandesError
+from randes_cli.files.atomic import TEMPORARY
+from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
+from randes_cli.files.bank.shards import is_shard_file, shard_file
+from randes_cli.files.location import RemotePath
+from randes_cli.files.store import files_in, last_write, look_up, reach, store_errors
+from randes_cli.files.upload import end_upload, unfinished, upload
+from randes_cli.workers import Progress, no_progress
+
+#: Hours that a leftover in a store is let lie: another writer may be about to name it.
+PRUNE_HOURS = 24
+
+
+def shards_of(bank: RemotePath) -> RemotePath:
+    return bank.with_name(f"{bank.name}.d")
+
+
+class StoredShards(ShardFolder):
+    """Shards under way to a store; `here` is a name for them among the temporary files.
+
+    Of those that are sent while others are made, that work's progress tells.
+    """
+
+    sends = True
+
+    def __init__(self, bank: RemotePath, here: Path, progress: Progress = no_progress) -> None:
+        super().__init__(here)
+        self._there, self._progress = shards_of(bank), progress
+        self._sent: list[RemotePath] = []
+
+    def publish(self, new: NewShard, name: str, *, early: bool = False) -> None:
+        """Send a finished shard, unless the store has it already.
+
+        One that is old there is sent again: `prune_leftovers` may take it for a leftover.
+        """
+        super().publish(new, name)
+        made, target = self.path / shard_file(name), self._there / shard_file(name)
+        found, size = look_up(target), made.stat().st_size
+        progress = no_progress if early else self._progress
+        self.total = max(0, (self.total or size) - size * early)
+        if found is None or found.get("size") != size or _is_old(target, found):
+            upload(made, target, force=True, progress=progress, total=self.total)
+            self._sent.append(target)
+        else:
+            progress("uploading", size, self.total)
+        made.unlink()
+
+    def note(self, name: str) -> None:
+        self._sent.append(self._there / shard_file(name))
+
+    def discard(self, kept: Collection[str] | None) -> None:
+        """Remove what did not become part of a bank: all but the shards `kept` (None: all do)."""
+        super().discard(kept)
+        if kept is not None:
+            stay = set(map(shard_file, kept))
+            prune_stored([path for path in self._sent if path.name not in stay])
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """What lies beside an index in a store and belongs to no bank: an object, or parts of one.
+
+    `upload`: of an upload that nobody has ended, its id. `since`: when it came (None: not told).
+    """
+
+    place: RemotePath
+    since: datetime | None
+    upload: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name, for people."""
+        return self.place.name + (" (an upload that was not ended)" if self.upload else "")
+
+    def is_older(self, hours: int) -> bool:
+        """Whether it came longer ago than so many hours. Of what is not told, only by none."""
+        if not hours or self.since is None:
+            return not hours
+        return datetime.now(timezone.utc) - self.since > timedelta(hours=hours)
+
+
+def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[Leftover]:
+    """Shards that an index in a store does not name, and what dead writers left. Raises HubError.
+
+    Those may still be at work: a store has no locks to tell by.
+    """
+    folder, keep = shards_of(bank), set(map(shard_file, named))
+    shards = files_in(folder)
+    found = [_left(folder, shards, n) for n in shards if is_shard_file(n) and n not in keep]
+    beside = files_in(bank.parent)
+    passing = [name for name in beside if _is_passing(name, bank.name)]
+    for name in passing:
+        place = bank.parent / name
+        inside = files_in(place) if name.endswith(".d") else {}
+        found += [_left(place, inside, one) for one in inside]
+        found += [] if name.endswith(".d") else [_left(bank.parent, beside, name)]
+    heads = (bank, *(bank.parent / name for name in passing))
+    uploads = [
+        Leftover(place, since, begun)
+        for place, begun, since in unfinished(bank.parent)
+        if place in heads or place.parent in (folder, *heads)
+    ]
+    return [*found, *uploads]
+
+
+def _left(folder: RemotePath, found: Mapping[str, Mapping[str, Any]], name: str) -> Leftover:
+    return Leftover(folder / name, last_write(found[name]))
+
+
+def _is_old(place: RemotePath, found: Mapping[str, Any]) -> bool:
+    """Whether a shard may go as a leftover before the bank that is to name it is there."""
+    return Leftover(place, last_write(found)).is_older(PRUNE_HOURS // 2)
+
+
+def _is_passing(name: str, bank: str) -> bool:
+    """Whether a name is that of a passing bank, or of its shards' folder."""
+    made = name.removesuffix(".d")
+    return made.startswith(f".{bank}.") and made.endswith(TEMPORARY)
+
+
+def remove_stored(bank: RemotePath) -> None:
+    """Remove a bank, whole or not, that nobody reads."""
+    folder = shards_of(bank)
+    with contextlib.suppress(RandesError):
+        prune_stored([folder / name for name in files_in(folder)])
+        if look_up(bank) is not None:
+            prune_stored([bank])
+
+
+def prune_leftovers(found: Collection[Leftover]) -> int:
+    """Remove what no index names; bytes freed, but for those of uploads, which nobody tells."""
+    for one in found:
+        if one.upload is not None:
+            end_upload(one.place, one.upload)
+    return prune_stored([one.place for one in found if one.upload is None])
+
+
+def prune_stored(paths: Collection[RemotePath]) -> int:
+    """Remove objects; bytes freed."""
+    freed = 0
+    for path in paths:
+        with contextlib.suppress(RandesError):
+            found = look_up(path)
+            filesystem, inside = reach(path)
+            with store_errors(path):
+                filesystem.rm_file(inside)
+            freed += int((found or {}).get("size") or 0)
+    return freed

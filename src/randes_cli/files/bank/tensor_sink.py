@@ -1,0 +1,146 @@
+"""Where tensors of a bank under way are written: all of it, or one shard in a worker."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+
+from randes_cli.core.arrays import Raw
+from randes_cli.files.bank.container import Container
+from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
+from randes_cli.files.bank.shards import SHARD_METADATA
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
+from randes_cli.files.disk import OutputFile
+from randes_cli.plan import chunks
+from randes_cli.specs import TensorInfo
+
+
+class TensorSink(ABC):
+    """What jobs need of a bank under way. Calls may come from several threads."""
+
+    @abstractmethod
+    def has_bytes(self, key: str) -> bool:
+        """Whether a tensor's bytes are there already."""
+
+    @abstractmethod
+    def file_of(self, key: str) -> AbstractContextManager[tuple[OutputFile, int]]:
+        """The file that a tensor is written to, and the offset of its first byte there."""
+
+    @abstractmethod
+    def files_of(self, keys: Sequence[str]) -> AbstractContextManager[list[tuple[OutputFile, int]]]:
+        """`file_of` of several tensors, whose files stay open together."""
+
+    @abstractmethod
+    def container_of(self, key: str) -> Container:
+        """The layout of the file that a tensor is in."""
+
+    def write(self, key: str, start: int, data: object) -> None:
+        """Write bytes of a placed tensor from byte `start` of its data."""
+        with self.file_of(key) as (out, offset):
+            out.write_at(data, offset + start)
+
+    def write_whole(self, tensor: TensorInfo, data: bytes | Raw) -> None:
+        """Write a placed tensor whose data are at hand."""
+        self.write(tensor.name, 0, data)
+        self.container_of(tensor.name).digest_whole(tensor, data)
+        self.arrived(tensor.name, range(chunk_count(tensor)))
+
+    def read(self, key: str, start: int, out: Raw) -> None:
+        """Fill `out` with bytes of a tensor that were written."""
+        with self.file_of(key) as (file, offset):
+            file.read_at(out, offset + start)
+
+    def digest_written(self, tensor: TensorInfo) -> None:
+        """Record the digests of a tensor whose data were written, and are read again for it."""
+        size = tensor.nbytes // max(1, tensor.elements)
+        for number, rect in enumerate(chunks(*tensor.matrix)):
+            raw = np.empty(rect.elements * size, np.uint8)
+            self.read(tensor.name, rect.start * size, raw)
+            self.set_digest(tensor.name, number, digest(raw))
+
+    def set_digest(self, key: str, chunk: int, value: bytes) -> None:
+        """Record the digest of one chunk."""
+        self.container_of(key).set_digest(key, chunk, value)
+        self.arrived(key, (chunk,))
+
+    @abstractmethod
+    def arrived(self, key: str, chunks: Iterable[int]) -> None:
+        """Chunks are written, and their digests are known."""
+
+
+class ShardSink(TensorSink):
+    """One shard, made by whoever has all of its tensors.
+
+    `closed`: nothing more comes into it, so that it can be finished.
+    """
+
+    def __init__(self, folder: ShardFolder, tensors: Sequence[TensorInfo], *, closed: bool) -> None:
+        self.folder, self.container = folder, Container()
+        for tensor in tensors:
+            self.container.place(tensor)
+        self.header = b""
+        if closed:
+            self.container.place_checks()
+            self.header = self.container.header(SHARD_METADATA)
+        #: Offset in its file of what is first in the shard.
+        self.lead = len(self.header)
+        self._new: NewShard | None = None
+
+    @property
+    def size(self) -> int:
+        return self.lead + self.container.size
+
+    def begin(self) -> None:
+        """Make its file."""
+        self._new = self.folder.create()
+        with self._new.opened() as out:
+            out.reserve(self.size)
+            out.resize(self.size)
+
+    @property
+    def new(self) -> NewShard:
+        if self._new is None:
+            raise AssertionError("a shard that was not begun")
+        return self._new
+
+    def address(self, key: str) -> tuple[int, int]:
+        """The number of its only file, and a tensor's offset among its data."""
+        return 0, self.container.starts[key]
+
+    def has_bytes(self, key: str) -> bool:
+        """None is: it is made anew."""
+        return False
+
+    def arrived(self, key: str, chunks: Iterable[int]) -> None:
+        """Nobody waits for them: the shard is finished when its worker has done."""
+
+    def container_of(self, key: str) -> Container:
+        return self.container
+
+    @contextlib.contextmanager
+    def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
+        """The file that a tensor is written to, and the offset of its first byte there."""
+        with self.new.opened() as out:
+            yield out, self.lead + self.container.starts[key]
+
+    @contextlib.contextmanager
+    def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
+        with self.new.opened() as out:
+            yield [(out, self.lead + self.container.starts[key]) for key in keys]
+
+    def finish(self) -> str | Path:
+        """Put the shard under its name; one that may still grow stays as it is, at this path."""
+        if not self.header:
+            return self.folder.leave(self.new)
+        checks = self.container.checks(self.header)
+        name = checks[-DIGEST_BYTES:].hex()
+        with self.new.opened() as out:
+            out.write_at(self.header, 0)
+            out.write_at(checks, self.size - len(checks))
+        self.folder.publish(self.new, name)
+        return name

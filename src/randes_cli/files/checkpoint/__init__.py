@@ -1,0 +1,1 @@
+"""Checkpoints as people have them: files and folders of weights."""

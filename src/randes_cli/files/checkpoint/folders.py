@@ -1,0 +1,288 @@
+"""Finds the weights in a folder: one file, shards, variants, or the components of a pipeline.
+
+Nothing here opens a weight file; what is wrong with a folder is said before any is read.
+"""
+
+from __future__ import annotations
+
+import re
+from codecs import BOM_UTF8
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from randes_cli.errors import CheckpointError
+from randes_cli.files.bank.folder import UNPACK, bank_of_shards, is_shard_folder
+from randes_cli.files.checkpoint.quantised import refuse_quantised_config
+from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.guard import note_input
+from randes_cli.files.header import parse_json
+from randes_cli.files.side_files import PART, is_safe_name, stays_in, walk
+from randes_cli.files.weight_names import (
+    INDEX,
+    PICKLES,
+    SHARD,
+    STEMS,
+    SUFFIXES,
+    entries,
+    index_of,
+    is_index,
+    kind_of,
+    no_weights,
+    process_parts,
+    shard_of_many,
+    target_name,
+    variants,
+    weight_files,
+)
+from randes_cli.specs import OpenOptions
+
+_ADAPTERS = ("adapter_model", "pytorch_lora_weights", "adapters.safetensors")
+_CONVERT = (
+    "convert it to safetensors (load it where you trust it, then save_pretrained), "
+    "or say --allow-pickle: weights only are read, and no code of the file runs"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The weight files of one component.
+
+    Attributes:
+        component: sub-folder of a pipeline, or "" where the folder is one model.
+        paths: the files that hold its tensors.
+        index: the index file that names the shards, and its weight_map; None for one file.
+        target: where it comes back, from the folder's root: its own name, shards as one file.
+        notes: what was chosen among several, in words.
+    """
+
+    component: str
+    paths: tuple[Path, ...]
+    index: tuple[Path, Mapping[str, str]] | None
+    target: str
+    notes: tuple[str, ...] = ()
+
+    def files(self) -> set[Path]:
+        """The weight files and their index."""
+        return {*self.paths, *([self.index[0]] if self.index else [])}
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a checkpoint. Raises CheckpointError naming it."""
+    note_input(path)
+    try:
+        data = path.read_bytes()
+        return parse_json(data)
+    except OSError as error:
+        raise wrap_os_error(error, path, "reading") from error
+    except ValueError as error:
+        why = "begins with a byte order mark: save it without" if data[:3] == BOM_UTF8 else error
+        raise CheckpointError(f"{path}: {why}") from None
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """The weight_map of a sharded checkpoint, with file names checked."""
+    return weight_map(read_json(path), str(path))
+
+
+def weight_map(index: Any, path: str) -> dict[str, str]:
+    """The weight_map of an index of shards, checked; `path` is what messages call the index."""
+    weights = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weights, dict) or not weights:
+        raise CheckpointError(f"{path}: has no weight_map")
+    made = {}
+    for name, file in weights.items():
+        plain = file.removeprefix("./") if isinstance(file, str) else ""
+        if plain in ("", ".", "..") or set(plain) & set("/\\\0:"):
+            raise CheckpointError(f"{path}: weight_map[{name!r}]: bad file name {str(file)!r}")
+        made[name] = plain
+    return made
+
+
+def refuse_pickle(path: Path, *, allow: bool) -> None:
+    """Raise CheckpointError for a pickle where the user did not allow pickles."""
+    if not allow:
+        raise CheckpointError(f"{path}: pickled weights; {_CONVERT}")
+
+
+def file_part(path: Path, *, allow_pickle: bool, component: str = "", target: str = "") -> Part:
+    """The part that a weight file or an index stands for."""
+    kind = path.name.rpartition(".index")[0] if is_index(path.name) else path.name
+    if kind.endswith(PICKLES):
+        refuse_pickle(path, allow=allow_pickle)
+    if path.name.endswith(".gguf"):
+        raise CheckpointError(
+            f"{path}: a GGUF file: quantised weights; give the original safetensors checkpoint"
+        )
+    if not is_index(path.name):
+        shard = SHARD.fullmatch(path.name)
+        if shard is not None and int(shard["count"]) > 1:
+            raise CheckpointError(
+                f"{path}: one of {int(shard['count'])} shards; name the folder, "
+                f"or {index_of(shard)}"
+            )
+        return Part(component, (path,), None, target)
+    weights = _read_index(path)
+    names = sorted(set(weights.values()))
+    for name in names:
+        if not (path.parent / name).exists():
+            raise CheckpointError(f"{path}: shard {name} is missing")
+    return Part(component, tuple(path.parent / n for n in names), (path, weights), target)
+
+
+def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
+    """The weights of a folder: those of the model itself, and of each component below it.
+
+    A sub-folder with weights is a component whether an index names it or not; checkpoints of a
+    training run and adapters that lie in a model's folder are none.
+    """
+    if is_shard_folder(folder):
+        raise CheckpointError(f"{folder}: {bank_of_shards(folder)} ({UNPACK})")
+    named = _pipeline(folder)
+    components = [name for name in named or [] if name and weight_files(folder / name)]
+    root = [""] if named is None or _has_root(folder, named) else []
+    below = _below(folder, options.apart) if root or named else []
+    below = [name for name in below if name not in components]
+    if named is None and not weight_files(folder):
+        raise CheckpointError(f"{folder}: {no_weights(folder)}")
+    parts = [
+        _model_part(folder, component, allow_pickle=options.allow_pickle)
+        for component in [*root, *components, *below]
+        if options.components is None or component in options.components
+    ]
+    if not parts:
+        raise CheckpointError(f"{folder}: none of its components has weights")
+    if below and named is None and options.components is None:
+        some = ", ".join(f"{name}/" for name in below[:8])
+        text = f"the weights in {some}{' …' if len(below) > 8 else ''} are read as components, too"
+        first = parts[0]
+        parts[0] = Part(
+            first.component, first.paths, first.index, first.target, (*first.notes, text)
+        )
+    return parts
+
+
+def _has_root(folder: Path, named: list[str]) -> bool:
+    """Whether the root of a folder with an index of components is one of them itself.
+
+    A router of sentence-transformers keeps all its weights in sub-folders.
+    """
+    if "" not in named:
+        return False
+    return bool(weight_files(folder)) or not (folder / "router_config.json").is_file()
+
+
+def _pipeline(folder: Path) -> list[str] | None:
+    """Component folders of a diffusers pipeline or a sentence-transformers model, or None."""
+    names: list[str] = []
+    if (folder / "model_index.json").is_file():
+        index = read_json(folder / "model_index.json")
+        if isinstance(index, dict):
+            names = [name for name in index if not name.startswith("_")]
+    elif (folder / "modules.json").is_file():
+        modules = read_json(folder / "modules.json")
+        if isinstance(modules, list):
+            paths = [module.get("path") for module in modules if isinstance(module, dict)]
+            names = [path.rstrip("/") for path in paths if isinstance(path, str)]
+    else:
+        return None
+    safe = [name for name in names if not name or is_safe_name(name)]
+    return [name for name in safe if (folder / name).is_dir()]
+
+
+def _below(folder: Path, apart: Collection[str]) -> list[str]:
+    """Sub-folders with safetensors weights of a model's part."""
+    found: dict[str, bool] = {}
+    for path, reason in walk(folder, apart):
+        if path.parent == folder or reason or not path.name.endswith(SUFFIXES):
+            continue
+        name = path.parent.relative_to(folder).as_posix()
+        adapter = path.name.startswith(_ADAPTERS)
+        found[name] = found.get(name, False) or adapter
+    return [name for name, adapter in found.items() if not adapter and is_safe_name(name)]
+
+
+def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
+    folder = root / component
+    for name in ("config.json", "quantize_config.json", "hf_quant_config.json"):
+        if (folder / name).is_file():
+            refuse_quantised_config(str(folder), name, read_json(folder / name))
+    path, note = _choose(folder, weight_files(folder))
+    file = target_name(path)
+    if not PART.fullmatch(file):
+        note, file = f"{path.name} comes back as model.safetensors", "model.safetensors"
+    target = f"{component}/{file}" if component else file
+    part = file_part(path, allow_pickle=allow_pickle, component=component, target=target)
+    _refuse_others(folder, part)
+    for weights in part.files():
+        if not stays_in(weights, root):
+            raise CheckpointError(
+                f"{weights}: a link that leads out of {root}; name the file itself, or copy it"
+            )
+    notes = (f"{component + ': ' if component else ''}{note}",) if note else ()
+    return Part(part.component, part.paths, part.index, part.target, notes)
+
+
+def _refuse_others(folder: Path, part: Part) -> None:
+    """Raise where more of the same model lies beside its weights, so that the choice is a guess."""
+    used = {path.name for path in part.paths}
+    stem = target_name(part.index[0] if part.index else part.paths[0]).rpartition(".")[0]
+    for path in entries(folder):
+        shard = SHARD.fullmatch(path.name)
+        if path.name in used or not path.name.endswith(SUFFIXES):
+            continue
+        if shard is not None and part.index is not None and shard["stem"] == stem:
+            raise CheckpointError(
+                f"{path}: a shard that {part.index[0].name} does not name; of another save? "
+                "remove it"
+            )
+        if re.fullmatch(rf"{re.escape(stem)}_\d+", path.stem):
+            raise CheckpointError(
+                f"{path}: weights of a second model beside {stem}{path.suffix}; name the file "
+                "that you mean"
+            )
+
+
+def _choose(folder: Path, found: list[Path]) -> tuple[Path, str]:
+    """The weight file or index to read, and what to say of the choice.
+
+    A whole file before shards, as transformers has it; safetensors before pickles; what has
+    no variant before what has one.
+    """
+    names = {path.name: path for path in found}
+    for kind in ("safetensors", "bin"):
+        for stem in STEMS:
+            for name in (f"{stem}.{kind}", f"{stem}.{kind}{INDEX}"):
+                if name in names:
+                    both = not name.endswith(INDEX) and name + INDEX in names
+                    note = f"read {name} and not the shards beside it, as transformers does"
+                    return names[name], note if both else ""
+        lost = [shard for p in found if kind_of(p) == kind if (shard := shard_of_many(p))]
+        if lost:
+            raise CheckpointError(
+                f"{folder}: has {len(lost)} of {int(lost[0]['count'])} shards "
+                f"({lost[0].string} …) and no index ({index_of(lost[0])}): get the index, or "
+                "save the model anew"
+            )
+        several = variants(found, kind)
+        if len(several) == 1:
+            ((variant, path),) = several.items()
+            return path, f"only the variant {variant} is there: read {path.name}"
+        if several:
+            raise CheckpointError(
+                f"{folder}: has the variants {', '.join(sorted(several))}; name one file"
+            )
+        if len(tensors := [p for p in found if kind_of(p) == kind]) == 1:
+            return tensors[0], ""
+        if parts := process_parts(tensors):
+            raise CheckpointError(
+                f"{folder}: has {len(parts)} parts of one model, one for each process "
+                f"({parts[0].name} …); join them with the program that wrote them"
+            )
+        if tensors:
+            some = ", ".join(path.name for path in tensors[:3])
+            raise CheckpointError(f"{folder}: has {len(tensors)} weight files ({some}); name one")
+    if found:
+        return found[0], ""
+    raise CheckpointError(f"{folder}: {no_weights(folder)}")

@@ -1,0 +1,1 @@
+"""Models and banks on the Hub."""

@@ -1,0 +1,1 @@
+"""Recipes: what a bank is made from, as a file."""
