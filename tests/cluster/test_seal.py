@@ -87,7 +87,7 @@ def test_a_node_that_goes_midway_changes_nothing(cluster: Any, tmp_path: Path) -
         told.append(phase)
 
     seal(live, tmp_path / "many.randes", 4, RAY, progress=progress)
-    assert {phase.partition(" on ")[0] for phase in told} == {"measuring", "sealing"}
+    assert {"measuring", "sealing"} <= {phase.partition(" on ")[0] for phase in told}
     seal(live, tmp_path / "one.randes", 4, ONE)
     assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
 

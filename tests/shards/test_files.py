@@ -177,7 +177,7 @@ def test_more_shards_than_open_files_are_opened_as_they_are_read(
 ) -> None:
     assert most_open() >= 4
     for module in ("shard_files", "shard_folder"):
-        monkeypatch.setattr(f"randes_cli.files.{module}.most_open", lambda: 2)
+        monkeypatch.setattr(f"randes_cli.files.bank.{module}.most_open", lambda: 2)
     many = sharded(folder, "whole", size=1)
     assert len(shards(many)) > 10
     with Bank.open(many) as opened:
