@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.scripts import script
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_guide", DOCS / "make_guide.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/make_guide.py")
 
 
 def words(picture: bytes) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
 import re
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 import randes_cli
 from randes_cli import errors
 from tests.checkpoints import Packer, perturbed, random_state, retrieve
+from tests.scripts import script
 
 ROOT = Path(__file__).parents[1]
 CLIENT = Path(__file__).with_name("client.py")
@@ -118,10 +118,7 @@ def test_a_client_passes_mypy_and_pyright_as_strictly_as_they_can(tmp_path: Path
 
 
 def test_the_python_document_is_what_docstrings_say() -> None:
-    spec = importlib.util.spec_from_file_location("make_python", ROOT / "docs" / "make_python.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("docs/make_python.py")
     assert (ROOT / "docs" / "python.md").read_text("utf-8") == module.page(), "run: make docs"
 
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from statistics import mean
 from types import ModuleType
 
 import pytest
 
 from randes_cli.core.stats import MOST_NOISE, default_coefficient
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality" / "fit_lambda.py"
+from tests import scripts
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lambda_fit", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return scripts.script("benchmarks/quality/fit_lambda.py")
 
 
 def test_the_multiple_of_the_cosine_is_fitted_to_the_stored_curves(script: ModuleType) -> None:

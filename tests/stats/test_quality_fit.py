@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,18 +9,12 @@ import numpy as np
 import pytest
 
 from randes_cli.core import quality
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "quality" / "fit.py"
+from tests import scripts
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("quality_fit", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return scripts.script("benchmarks/quality/fit.py")
 
 
 def product(script: ModuleType) -> Any:

@@ -85,7 +85,7 @@ def _by_sample(
 ) -> list[tuple[bool, list[int]]]:
     """The same by the deltas' Gram matrices: one sample, if all their products are equal.
 
-    They are exact sums of integers (`build.sample.gram`), so equal samples give equal numbers; the
+    They are exact sums of integers (`samples.sample`), so equal samples give equal numbers; the
     other way round three equal numbers are two equal deltas.
     """
     statistics = built.statistics
