@@ -270,7 +270,7 @@ class Cluster:
             if isinstance(cause, MemoryError):
                 raise OutOfResources("a worker has not enough memory; say --max-memory") from None
             if isinstance(cause, OSError):
-                kind = NoSpace if cause.errno in (errno.ENOSPC, errno.EDQUOT) else InputOutputError
+                kind = NoSpace if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else InputOutputError
                 raise kind(f"a worker: {cause.strerror or cause}; nothing was changed") from None
             raise cause from error
         except found.OutOfMemoryError:
