@@ -70,8 +70,9 @@ class Sizes:
 
     def _fixed_parts(self) -> _Fixed:
         draft, cells = self.draft, self.manifest.cells
+        own = {(task.index, name) for task in self.manifest.tasks for name in task.own}
         exact = [one.kept for one in draft.exact if one.twin is None]
-        exact += [one.kept for one in draft.exact if one.twin is not None]
+        exact += [one.kept for one in draft.exact if one.twin and (one.owner, one.name) in own]
         outside = draft.start.base.storage is BaseStorage.reference
         last = [*draft.statistics(cells), *([draft.base_digests()] if outside else [])]
         last += [tensor for tensor, _ in draft.new_files()]

@@ -26,7 +26,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, I64
 from randes_cli.core.prediction import Lengths
-from randes_cli.core.stats import MOST_NOISE
+from randes_cli.core.stats import MOST_NOISE, is_lost, near
 
 
 class Family(NamedTuple):
@@ -64,6 +64,10 @@ class Kept(NamedTuple):
     high: float
 
 
+#: Of a task whose delta is lost.
+NOTHING = Kept(0.0, 0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Noise:
     """What every task comes back with, in energies of its own delta: vectors of T values.
@@ -76,6 +80,7 @@ class Noise:
             being the rounding of a sum in its energies and p the task's part in the sum's. (Of
             the powers that were tried these fit best.)
         along: how much of the delta comes back along itself, 0 to 1.
+        tasks: those of its group that changed something; None where no delta counts as lost.
     """
 
     others: F64
@@ -83,6 +88,7 @@ class Noise:
     rounding: F64
     following: F64
     along: F64
+    tasks: F64 | None = None
 
     @property
     def whole(self) -> F64:
@@ -90,19 +96,28 @@ class Noise:
         return self.others + DROPPED * self.dropped + self.rounding
 
     @property
+    def cosine(self) -> F64:
+        """Of what comes back with the delta."""
+        energy = self.others + self.dropped + self.rounding + 2.0 * self.along - 1.0
+        scale = np.sqrt(np.maximum(energy, 0.0))
+        return np.divide(self.along, scale, out=np.ones_like(energy), where=energy > 0)
+
+    @property
     def told(self) -> F64:
         """λ of tasks that nobody tuned (`default_coefficient`, not rounded)."""
-        energy = self.others + self.dropped + self.rounding + 2.0 * self.along - 1.0
-        cosines = np.divide(
-            self.along, np.sqrt(np.maximum(energy, 0.0)), out=np.ones_like(energy), where=energy > 0
-        )
-        told: F64 = np.minimum(1.0, np.sqrt(MOST_NOISE) * np.maximum(cosines, 0.0))
+        told: F64 = np.minimum(1.0, np.sqrt(MOST_NOISE) * np.maximum(self.cosine, 0.0))
         return told
 
     def kept(self) -> F64:
-        """The share kept by each task (T) in each family at λ as told: families × T."""
+        """The share kept by each task (T) in each family at λ as told: families × T.
+
+        Nothing of a delta that is lost: no bank was measured so far from what its tasks share.
+        """
         told = self.told
-        return np.array([family_kept(family, self, told) for family in FAMILIES.values()])
+        found = np.array([family_kept(family, self, told) for family in FAMILIES.values()])
+        if self.tasks is not None:
+            found[:, is_lost(self.cosine, self.tasks)] = 0.0
+        return found
 
 
 def family_kept(family: Family, noise: Noise, coefficients: F64) -> F64:
@@ -131,7 +146,8 @@ def noise_of(lengths: Lengths) -> Noise:
         sums, own, out=np.zeros_like(sums), where=own > 0
     )
     along = np.divide(along, own, out=np.ones_like(own), where=own > 0)
-    return Noise(others, dropped, rounding, following, np.clip(along, 0.0, 1.0))
+    tasks = near(changed.any(axis=0), lengths.groups)
+    return Noise(others, dropped, rounding, following, np.clip(along, 0.0, 1.0), tasks)
 
 
 def _along(lengths: Lengths) -> F64:
