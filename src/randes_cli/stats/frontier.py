@@ -65,9 +65,7 @@ class Outline:
         cosine = float(moments(lengths).cosine.mean()) if self.indices else 1.0
         kept = mean_kept(noise_of(lengths))
         size = self.bank_bytes(groups, bits, share)
-        return Alternative(
-            groups, bits, size, cosine, False, share, kept.middle, kept.low, kept.high
-        )
+        return Alternative(groups, bits, size, cosine, False, share, kept.mean, kept.low, kept.high)
 
     def bank_bytes(self, groups: int, bits: int, share: int) -> int:
         """Bytes of the bank, but for some that names and offsets take in its header."""
@@ -220,7 +218,7 @@ def present(one: Alternative, size: int, kept: Kept, cosine: float) -> Alternati
         bank_bytes=size,
         predicted_cosine=cosine,
         present=True,
-        kept=kept.middle,
+        kept=kept.mean,
         kept_low=kept.low,
         kept_high=kept.high,
     )

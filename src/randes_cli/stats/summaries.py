@@ -75,7 +75,7 @@ def summaries(
                 expected=judged[place].range(beside[place]),
                 length=beside[place],
                 approximate=unsure[place],
-                kept=told and told.middle,
+                kept=told and told.mean,
                 kept_low=told and told.low,
                 kept_high=told and told.high,
             )
