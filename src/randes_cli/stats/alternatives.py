@@ -15,8 +15,9 @@ from randes_cli.files.bank.keys import parse_key
 from randes_cli.files.writer import parse_size
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import per_kind
-from randes_cli.stats.frontier import DIGITS, Outline, group_choices, marked, present, weigh_all
+from randes_cli.stats.frontier import DIGITS, group_choices, marked, present, weigh_all
 from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.outline import Outline
 from randes_cli.stats.stored import Statistics
 from randes_cli.stats.summaries import mean_cosine
 
@@ -48,6 +49,9 @@ def alternatives(
         [task.index for task in manifest.tasks],
         manifest.capacity,
         bank.size - held,
+        frozenset(name for name in names if manifest.widths.get(name) == 16)
+        if manifest.bits == 8
+        else frozenset(),
     )
     sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
     shares = {manifest.shares.get(group, 1) for group in range(groups)}
