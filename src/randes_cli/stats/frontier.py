@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64
+from randes_cli.core.columns import columns
 from randes_cli.core.cut import Cut
 from randes_cli.core.grid import steps_of
 from randes_cli.core.prediction import Lengths, moments
@@ -19,7 +20,7 @@ from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
-from randes_cli.specs import SHARES, TensorInfo
+from randes_cli.specs import SHARES, TensorInfo, Tensors
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
@@ -40,16 +41,16 @@ class Outline:
     """What size and quality depend on.
 
     Attributes:
-        base: all tensors of the base, whose superposable ones are the rows of `norms`.
-        summed: those that have a superposition.
+        base: all tensors of the base, whose superposable ones are the rows of `lengths`.
+        summed: the names of those that have a superposition.
         lengths: the deltas' lengths by tensor and task, as they were measured.
         indices: the tasks' indices.
         capacity: tasks that steps of 8 bits have room for.
         rest: bytes of the bank without superpositions and what the file says of them.
     """
 
-    base: Sequence[TensorInfo]
-    summed: Sequence[TensorInfo]
+    base: Tensors
+    summed: Collection[str]
     lengths: Lengths
     indices: Sequence[int]
     capacity: int
@@ -77,14 +78,24 @@ class Outline:
         return self.rest + used * (each + beside)
 
     @cached_property
+    def _there(self) -> I64:
+        """The numbers of `summed`, in the base's order."""
+        return np.unique(columns(self.base).at(self.summed))
+
+    @cached_property
     def _entries(self) -> int:
         """Bytes of a header that the sums of one group take."""
-        return sum(len(one.name) + _ENTRY for one in self.summed)
+        return int(self._texts.sum())
 
     @cached_property
     def _more_entries(self) -> int:
         """Those of scales, where they are cut."""
-        return sum(len(one.name) + _ENTRY for one in self.summed if sealable(one))
+        return int(self._texts[columns(self.base).where(sealable)[self._there]].sum())
+
+    @cached_property
+    def _texts(self) -> I64:
+        """Bytes of the entry of each sum."""
+        return np.fromiter(map(len, self.base), np.int64, len(self.base))[self._there] + _ENTRY
 
     def shares(self) -> Iterator[int]:
         """The shares that make a difference to some tensor."""
@@ -101,32 +112,30 @@ class Outline:
     @cached_property
     def _kinds(self) -> list[tuple[TensorInfo, int]]:
         """One of the `summed` of each dtype and shape, and how many there are."""
-        found = Counter((tensor.dtype, tensor.shape) for tensor in self.summed)
-        return [(TensorInfo("", *kind), count) for kind, count in found.items()]
+        found = columns(self.base)
+        counts = np.bincount(found.kind_of[self._there], minlength=len(found.kinds)).tolist()
+        return [pair for pair in zip(found.kinds, counts, strict=True) if pair[1]]
 
     @cached_property
-    def _rows(self) -> list[TensorInfo]:
-        return [tensor for tensor in self.base if superposable(tensor)]
+    def _rows(self) -> I64:
+        """The numbers of the superposable tensors."""
+        return np.flatnonzero(columns(self.base).where(superposable))
 
     @cached_property
     def _bins(self) -> tuple[I64, list[TensorInfo]]:
         """(bin of each row, a tensor of each bin): tensors of a bin are cut and shared alike."""
-        if len(self._rows) <= MOST_ROWS:
-            return np.arange(len(self._rows)), self._rows
-        kinds: dict[tuple[bool, tuple[int, ...]], int] = {}
-        alike: dict[tuple[int, ...], int] = {}
-        found = np.empty(len(self._rows), np.int64)
-        of: list[TensorInfo] = []
-        for row, tensor in enumerate(self._rows):
-            if tensor.shape not in alike:
-                shares = tuple(share_of(tensor, 0, {0: every}).every for every in SHARES)
-                kind = (sealable(tensor), shares)
-                if kind not in kinds:
-                    kinds[kind] = len(of)
-                    of.append(tensor)
-                alike[tensor.shape] = kinds[kind]
-            found[row] = alike[tensor.shape]
-        return found, of
+        found = columns(self.base)
+        kind_of = found.kind_of[self._rows]
+        if len(kind_of) <= MOST_ROWS:
+            return np.arange(len(kind_of)), [found.kinds[kind] for kind in kind_of.tolist()]
+        alike: dict[tuple[bool, tuple[int, ...]], int] = {}
+        bins, of = np.zeros(len(found.kinds), np.int64), list[TensorInfo]()
+        for kind in dict.fromkeys(kind_of.tolist()):
+            tensor = found.kinds[kind]
+            shares = tuple(share_of(tensor, 0, {0: every}).every for every in SHARES)
+            bins[kind] = number = alike.setdefault((sealable(tensor), shares), len(of))
+            of += [tensor] * (number == len(of))
+        return bins[kind_of], of
 
     def _with(self, groups: int, bits: int, share: int) -> Lengths:
         dealt = tuple(index % groups for index in self.indices)
@@ -156,7 +165,7 @@ class Outline:
 
     def _rounded(self, width: int) -> Lengths:
         """The lengths, rounded as Gaussian deltas would be to `width` bits, by bin."""
-        sizes = np.array([tensor.elements for tensor in self._rows], np.float64)
+        sizes = columns(self.base).of(attrgetter("elements"), np.float64)[self._rows]
         whole, bins = self.lengths.whole, self._bins[0]
         rms = np.sqrt(whole / sizes[:, None])
         steps = steps_of(rms.max(axis=1, initial=0.0), bits=width, capacity=self.capacity)
@@ -165,10 +174,11 @@ class Outline:
         if len(self._rows) <= MOST_ROWS:
             made = whole * kept, whole * rounded
             return replace(self.lengths, kept=made[0], rounded=made[1], others={}, tails=None)
-        parts = np.zeros((4, len(self._bins[1]), whole.shape[1]))
-        found = whole, whole * kept, whole * rounded, changed
-        for into, values in zip(parts, found, strict=True):
-            np.add.at(into, bins, values)
+        rows = [np.flatnonzero(bins == number) for number in range(len(self._bins[1]))]
+        parts = [
+            np.stack([values[some].sum(axis=0) for some in rows])
+            for values in (whole, whole * kept, whole * rounded, changed)
+        ]
         return Lengths(parts[0], parts[1], parts[2], parts[3] > 0, self.lengths.groups)
 
 
