@@ -13,8 +13,9 @@ from randes_cli.build.records import task_summary
 from randes_cli.build.samples.stand_ins import stand_in_note
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.twins import twins
-from randes_cli.core.prediction import Lengths, moments
+from randes_cli.core.prediction import Lengths
 from randes_cli.core.quality import Kept, mean_kept, noise_of
+from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.checkpoint.shared import whole_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
@@ -24,7 +25,6 @@ from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import (
-    Outline,
     frontier,
     group_choices,
     marked,
@@ -33,6 +33,7 @@ from randes_cli.stats.frontier import (
     weigh_all,
 )
 from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.outline import Outline
 from randes_cli.stats.room import room
 from randes_cli.stats.summaries import kept_on_average, mean_cosine, predictable, summaries
 
@@ -42,12 +43,8 @@ def pack_report(
 ) -> PackReport:
     """The report of a bank that was built, or (a dry run) that would be."""
     base_bytes = table_bytes(whole_of(inputs.base.source).tensors)
-    manifest, start = built.manifest, build.draft.start
-    known = built.statistics.known
-    if seal_bits is not None:
-        sealed = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
-        manifest = with_defaults(sealed, known)
-    lengths = bank_lengths(manifest, known)
+    manifest, start = _in_the_end(built, seal_bits), build.draft.start
+    lengths = bank_lengths(manifest, built.statistics.known)
     base = None if build.supposed or reads_far() else build.draft.base
     beside = lengths_beside(manifest, built.statistics, base)
     unsure = sampled(build) if dry_run else ""
@@ -94,13 +91,18 @@ def pack_report(
 
 def tried_choice(one: Alternative, built: Built, seal_bits: int | None) -> Alternative:
     """A choice with what a dry run of it showed."""
-    manifest, statistics = built.manifest, built.statistics
-    if seal_bits is not None:
-        manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
-    lengths = bank_lengths(manifest, statistics.known)
-    found = moments(lengths, statistics.met(manifest.base.tensors))
-    kept, cosine = mean_kept(noise_of(lengths)), float(found.cosine.mean())
+    manifest, statistics = _in_the_end(built, seal_bits), built.statistics
+    kept = mean_kept(noise_of(bank_lengths(manifest, statistics.known)))
+    cosine = mean_cosine(summaries(manifest, statistics))
     return replace(present(one, built.bytes, kept, cosine), present=one.present)
+
+
+def _in_the_end(built: Built, seal_bits: int | None) -> Manifest:
+    """The manifest of a bank once its sums are cut to so many bits, if they are."""
+    if seal_bits is None:
+        return built.manifest
+    sealed = built.manifest.with_sealed(as_sealed_to(built.manifest, seal_bits))
+    return with_defaults(sealed, built.statistics.known)
 
 
 def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
@@ -167,6 +169,7 @@ def _alternatives(
         lengths,
         [participant.index for participant in draft.coming],
         draft.start.capacity,
+        wide=_wide(build),
     )
     here = groups, bits, draft.start.shares.get(0, 1)
     outline = outline.with_size(*here, size)
@@ -176,6 +179,13 @@ def _alternatives(
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )
     return _exact_where_shown(build, built, found)
+
+
+def _wide(build: Build) -> frozenset[str]:
+    """The tensors whose tails are too heavy for 8 bits."""
+    steps, units = build.steps, build.draft.units
+    bits = steps.grids(units, 8, build.draft.start.capacity).bits
+    return frozenset(n for unit, b in zip(units, bits, strict=True) if b == 16 for n in unit.names)
 
 
 def _exact_where_shown(

@@ -30,11 +30,13 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     start, coming, base = build.draft.start, build.draft.coming, build.draft.base.tensors
     rows = norm_rows(base)
     lengths = supposed_lengths(base, coming) if build.supposed else _sampled(build, rows)
+    like = set() if build.supposed else _like_the_base(build.draft)
     added = [
         supposed_record(
             base,
             one,
-            (n for n, c in zip(rows, there, strict=True) if c),
+            {n for n, c in zip(rows, there, strict=True) if c}
+            | {n for n in one.fit.exact if (one.index, n) not in like},
             source=recorded_source(one.source.source, build.path),
         )
         for one, there in zip(coming, lengths.changed.T, strict=True)
@@ -50,6 +52,15 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
     size = Sizes(build.draft, whole, statistics).here(build.steps, seal_bits)
     return Built(size, manifest, statistics)
+
+
+def _like_the_base(draft: Draft) -> set[tuple[int, str]]:
+    """Index and name of what tasks would keep exactly and, by its beginning, is the base's."""
+    return {
+        (one.owner, one.name)
+        for one in draft.exact
+        if isinstance(one.owner, int) and one.twin is not None and not differs(one)
+    }
 
 
 def _sampled(build: Build, rows: Sequence[str]) -> Measured:

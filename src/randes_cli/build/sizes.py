@@ -28,7 +28,7 @@ from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo
 from randes_cli.stats.coefficients import alone_in, with_defaults
-from randes_cli.stats.frontier import MOST_ROWS
+from randes_cli.stats.outline import MOST_ROWS
 from randes_cli.stats.stored import Statistics
 
 #: Tensors that every bank of a draft has: the base's, what is kept exactly, what is written last,
@@ -70,8 +70,9 @@ class Sizes:
 
     def _fixed_parts(self) -> _Fixed:
         draft, cells = self.draft, self.manifest.cells
+        own = {(task.index, name) for task in self.manifest.tasks for name in task.own}
         exact = [one.kept for one in draft.exact if one.twin is None]
-        exact += [one.kept for one in draft.exact if one.twin is not None]
+        exact += [one.kept for one in draft.exact if one.twin and (one.owner, one.name) in own]
         outside = draft.start.base.storage is BaseStorage.reference
         last = [*draft.statistics(cells), *([draft.base_digests()] if outside else [])]
         last += [tensor for tensor, _ in draft.new_files()]

@@ -13,8 +13,9 @@ from randes_cli.errors import UsageError, without_login
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
 _HERE = ("file", "local")
 WEB = ("http", "https")
+S3, GOOGLE, AZURE = ("s3", "s3a"), ("gs", "gcs"), ("az", "abfs", "abfss", "adl")
 #: Stores whose objects appear whole or not at all, so that randes writes to them.
-OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+OBJECT_STORES = (*S3, *GOOGLE, "az", "abfs", "abfss", "memory")
 #: What a bank from elsewhere may have us read: nothing of this machine.
 _FOLLOWED = (*WEB, *OBJECT_STORES)
 

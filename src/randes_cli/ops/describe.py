@@ -204,7 +204,7 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     found = cut.whole()
     tasks = bank_summaries(bank, statistics, cut.found)
     lambdas = [task.coefficient for task in tasks]
-    choices = alternatives(bank, statistics, found) if predictable(manifest) else ()
+    choices = alternatives(bank, statistics, tasks) if predictable(manifest) else ()
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     held = once(kind_bytes, bank.header.tensors)

@@ -111,7 +111,7 @@ def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
     """The same of a bank, from ``stats/sealed/<group>`` where sealing measured it."""
     base = list(manifest.base.tensors.values())
     made = supposed_cuts(base, sealed_bits(manifest), manifest.shares)
-    for group in made.keys() & cut.keys():
+    for group in manifest.sealed.keys() & cut.keys():  # not of one that was sealed before an edit
         made[group] = made[group].measured(*cut[group])
     return made
 

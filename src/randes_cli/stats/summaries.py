@@ -8,8 +8,8 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, Bools
 from randes_cli.core.prediction import Lengths, Prediction, moments, predict
-from randes_cli.core.quality import Kept, kept_of, mean_kept, noise_of
-from randes_cli.core.stats import is_lost
+from randes_cli.core.quality import NOTHING, Kept, kept_of, mean_kept, noise_of
+from randes_cli.core.stats import is_lost, near
 from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
@@ -58,6 +58,7 @@ def summaries(
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
         told = None if kept is None or judged[place] is FAR_OUT else kept[place]
+        told = NOTHING if told and judged[place] is LOST else told
         exact = sum(name in names for name in {*task.unchanged, *task.own, *task.absent})
         made.append(
             TaskSummary(
@@ -79,7 +80,7 @@ def summaries(
                 expected=judged[place].range(beside[place]),
                 length=beside[place],
                 approximate=unsure[place],
-                kept=told and told.middle,
+                kept=told and told.mean,
                 kept_low=told and told.low,
                 kept_high=told and told.high,
             )
@@ -131,15 +132,6 @@ def _factors(manifest: Manifest) -> bool:
 _ROUNDED_AWAY = 0.5
 #: Share of a delta's energy from which lost tensors are told of.
 _MUCH = 0.05
-
-
-def near(changed: Bools, groups: Sequence[int]) -> F64:
-    """How many tasks of its group changed what each task did: of tensors × T, or of T."""
-    made = np.zeros(changed.shape)
-    for group in set(groups):
-        members = np.flatnonzero(np.asarray(groups) == group)
-        made[..., members] = changed[..., members].sum(axis=-1, keepdims=True)
-    return made
 
 
 def _lost(found: F64, apart: F64, changed: Bools, groups: Sequence[int]) -> Bools:

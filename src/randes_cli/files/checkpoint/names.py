@@ -97,7 +97,10 @@ def guess_prefix(base: Collection[str], given: Collection[str]) -> tuple[str, st
         return None
     alike = [pair for pair in votes if votes[pair] == votes[best]]
     rivals = {_parted(*pair): pair for pair in alike if _parted(*pair)[0] == _parted(*best)[0]}
-    return best if len(rivals) < 2 else _of_shapes([best, *rivals.values()], base, given)
+    if len(rivals) < 2:
+        return best
+    pairs = [best, *rivals.values()]
+    return _of_shapes(pairs, base, given) or _of_words(pairs)
 
 
 def _of_shapes(
@@ -114,6 +117,14 @@ def _of_shapes(
         )
         for theirs, ours in pairs
     }
+    best = max(pairs, key=lambda pair: count[pair])
+    rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
+    return best if all(count[pair] < count[best] for pair in rivals) else None
+
+
+def _of_words(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """The pair of prefixes with more words in common than any that means another."""
+    count = {pair: len(set(pair[0].split(".")) & set(pair[1].split("."))) for pair in pairs}
     best = max(pairs, key=lambda pair: count[pair])
     rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
     return best if all(count[pair] < count[best] for pair in rivals) else None
