@@ -25,7 +25,6 @@ from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import (
-    Outline,
     frontier,
     group_choices,
     marked,
@@ -34,6 +33,7 @@ from randes_cli.stats.frontier import (
     weigh_all,
 )
 from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.outline import Outline
 from randes_cli.stats.room import room
 from randes_cli.stats.summaries import kept_on_average, mean_cosine, predictable, summaries
 
@@ -162,14 +162,14 @@ def _alternatives(
 ) -> tuple[Alternative, ...]:
     """What other bits, groups and shares would weigh and give back; the best to the byte."""
     draft, groups = build.draft, build.draft.start.groups
-    names = {name for unit in build.steps.ready for name in unit.names}
-    base = list(draft.base.tensors.values())
+    names = [name for unit in build.steps.ready for name in unit.names]
     outline = Outline(
-        base,
-        [tensor for tensor in base if tensor.name in names],
+        draft.base.tensors,
+        names,
         lengths,
         [participant.index for participant in draft.coming],
         draft.start.capacity,
+        wide=_wide(build),
     )
     here = groups, bits, draft.start.shares.get(0, 1)
     outline = outline.with_size(*here, size)
@@ -179,6 +179,13 @@ def _alternatives(
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )
     return _exact_where_shown(build, built, found)
+
+
+def _wide(build: Build) -> frozenset[str]:
+    """The tensors whose tails are too heavy for 8 bits."""
+    steps, units = build.steps, build.draft.units
+    bits = steps.grids(units, 8, build.draft.start.capacity).bits
+    return frozenset(n for unit, b in zip(units, bits, strict=True) if b == 16 for n in unit.names)
 
 
 def _exact_where_shown(

@@ -28,7 +28,7 @@ from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo
 from randes_cli.stats.coefficients import alone_in, with_defaults
-from randes_cli.stats.frontier import MOST_ROWS
+from randes_cli.stats.outline import MOST_ROWS
 from randes_cli.stats.stored import Statistics
 
 #: Tensors that every bank of a draft has: the base's, what is kept exactly, what is written last,
