@@ -162,11 +162,10 @@ def _alternatives(
 ) -> tuple[Alternative, ...]:
     """What other bits, groups and shares would weigh and give back; the best to the byte."""
     draft, groups = build.draft, build.draft.start.groups
-    names = {name for unit in build.steps.ready for name in unit.names}
-    base = list(draft.base.tensors.values())
+    names = [name for unit in build.steps.ready for name in unit.names]
     outline = Outline(
-        base,
-        [tensor for tensor in base if tensor.name in names],
+        draft.base.tensors,
+        names,
         lengths,
         [participant.index for participant in draft.coming],
         draft.start.capacity,

@@ -78,7 +78,8 @@ def _sampled(build: Build, rows: Sequence[str]) -> Measured:
 
 
 def _statistics(build: Build, lengths: Measured, seal_bits: int | None) -> Statistics:
-    made = build.statistics(lengths)
+    with build.relation() as relation:
+        made = build.statistics(lengths, relation)
     if seal_bits is None or build.supposed:
         return made
     base = build.draft.base.tensors

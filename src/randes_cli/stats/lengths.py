@@ -9,6 +9,7 @@ from itertools import compress
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.columns import columns
 from randes_cli.core.cut import Cut
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.bank.file import BankFile
@@ -64,7 +65,9 @@ def norm_rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
 
 
 def _rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
-    base = list(base.values() if isinstance(base, Mapping) else base)
+    if isinstance(base, Mapping):
+        return [*compress(base, columns(base).where(superposable).tolist())]
+    base = list(base)
     return [*compress((t.name for t in base), per_kind(superposable, base))]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64
+from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.columns import columns
 from randes_cli.core.cut import Cut
 from randes_cli.core.dealt import DealtCut, dealt_cut
 from randes_cli.core.grid import steps_of
@@ -21,7 +22,7 @@ from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
-from randes_cli.specs import SHARES, TensorInfo
+from randes_cli.specs import SHARES, TensorInfo, Tensors
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Bytes of a header's entry besides the name: dtype, shape, and room for offsets.
@@ -36,8 +37,8 @@ class Outline:
     """What size and quality depend on.
 
     Attributes:
-        base: all tensors of the base, whose superposable ones are the rows of `norms`.
-        summed: those that have a superposition.
+        base: all tensors of the base, whose superposable ones are the rows of `lengths`.
+        summed: names of those that have a superposition.
         lengths: the deltas' lengths by tensor and task, as they were measured.
         indices: the tasks' indices.
         capacity: tasks that steps of 8 bits have room for.
@@ -45,13 +46,13 @@ class Outline:
         wide: names of those that have 16 bits where others have 8.
     """
 
-    base: Sequence[TensorInfo]
-    summed: Sequence[TensorInfo]
+    base: Tensors
+    summed: Collection[str]
     lengths: Lengths
     indices: Sequence[int]
     capacity: int
     rest: int = 0
-    wide: frozenset[str] = frozenset()
+    wide: Collection[str] = ()
 
     def with_size(self, groups: int, bits: int, share: int, size: int) -> Outline:
         """The same where a bank of this choice takes `size` bytes."""
@@ -78,12 +79,29 @@ class Outline:
     @cached_property
     def _entries(self) -> int:
         """Bytes of a header that the sums of one group take."""
-        return sum(len(one.name) + _ENTRY for one in self.summed)
+        return int(self._texts.sum())
 
     @cached_property
     def _more_entries(self) -> int:
         """Those of scales, where they are cut."""
-        return sum(len(one.name) + _ENTRY for one in self.summed if sealable(one))
+        return int(self._texts[columns(self.base).where(sealable)[self._there]].sum())
+
+    @cached_property
+    def _there(self) -> I64:
+        """The numbers of `summed`, in the base's order."""
+        return np.unique(columns(self.base).at(self.summed))
+
+    @cached_property
+    def _texts(self) -> I64:
+        """Bytes of the entry of each of them."""
+        return np.fromiter(map(len, self.base), np.int64, len(self.base))[self._there] + _ENTRY
+
+    @cached_property
+    def _wide(self) -> Bools:
+        """Which of all tensors are in `wide`."""
+        made = np.zeros(len(self.base), np.bool_)
+        made[columns(self.base).at(self.wide)] = True
+        return made
 
     def shares(self) -> Iterator[int]:
         """The shares that make a difference to some tensor."""
@@ -100,15 +118,16 @@ class Outline:
     @cached_property
     def _kinds(self) -> list[tuple[TensorInfo, bool, int]]:
         """One of `summed` of each dtype and shape, whether it is wide, and how many there are."""
-        found = Counter((one.dtype, one.shape, one.name in self.wide) for one in self.summed)
-        return [
-            (TensorInfo("", dtype, shape), wide, count)
-            for (dtype, shape, wide), count in found.items()
-        ]
+        found, there = columns(self.base), self._there
+        pairs = np.stack([found.kind_of[there], self._wide[there]])
+        alike, counts = np.unique(pairs, axis=1, return_counts=True)
+        both = zip(alike.T.tolist(), counts.tolist(), strict=True)
+        return [(found.kinds[kind], bool(wide), count) for (kind, wide), count in both]
 
     @cached_property
-    def _rows(self) -> list[TensorInfo]:
-        return [tensor for tensor in self.base if superposable(tensor)]
+    def _rows(self) -> I64:
+        """The numbers of the superposable tensors."""
+        return np.flatnonzero(columns(self.base).where(superposable))
 
     @cached_property
     def _many(self) -> bool:
@@ -118,22 +137,19 @@ class Outline:
     @cached_property
     def _bins(self) -> tuple[I64, list[TensorInfo]]:
         """(bin of each row, a tensor of each bin): tensors of a bin are cut and shared alike."""
+        found = columns(self.base)
+        kind_of = found.kind_of[self._rows]
         if not self._many:
-            return np.arange(len(self._rows)), self._rows
-        kinds: dict[tuple[int, tuple[int, ...]], int] = {}
-        alike: dict[tuple[int, ...], int] = {}
-        found = np.empty(len(self._rows), np.int64)
-        of: list[TensorInfo] = []
-        for row, tensor in enumerate(self._rows):
-            if tensor.shape not in alike:
-                shares = tuple(share_of(tensor, 0, {0: every}).every for every in SHARES)
-                kind = (_side(tensor).bit_length(), shares)
-                if kind not in kinds:
-                    kinds[kind] = len(of)
-                    of.append(tensor)
-                alike[tensor.shape] = kinds[kind]
-            found[row] = alike[tensor.shape]
-        return found, of
+            return np.arange(len(kind_of)), [found.kinds[kind] for kind in kind_of.tolist()]
+        alike: dict[tuple[int, tuple[int, ...]], int] = {}
+        bins, of = np.zeros(len(found.kinds), np.int64), list[TensorInfo]()
+        for kind in dict.fromkeys(kind_of.tolist()):
+            tensor = found.kinds[kind]
+            shares = tuple(share_of(tensor, 0, {0: every}).every for every in SHARES)
+            number = alike.setdefault((_side(tensor).bit_length(), shares), len(of))
+            of += [tensor] * (number == len(of))
+            bins[kind] = number
+        return bins[kind_of], of
 
     def _with(self, groups: int, bits: int, share: int) -> Lengths:
         dealt = tuple(index % groups for index in self.indices)
@@ -189,14 +205,15 @@ class Outline:
 
     def _rounded(self, width: int) -> Lengths:
         """The lengths, rounded as Gaussian deltas would be to `width` bits, by bin."""
-        sizes = np.array([tensor.elements for tensor in self._rows], np.float64)
+        sizes = columns(self.base).of(attrgetter("elements"), np.float64)[self._rows]
         whole, bins = self.lengths.whole, self._bins[0]
         rms = np.sqrt(whole / sizes[:, None])
         most = rms.max(axis=1, initial=0.0)
         steps = steps_of(most, bits=width, capacity=self.capacity)
         if width == 8 and self.wide:
-            wide = np.array([tensor.name in self.wide for tensor in self._rows], bool)
-            steps = np.where(wide, steps_of(most, bits=16, capacity=self.capacity), steps)
+            steps = np.where(
+                self._wide[self._rows], steps_of(most, bits=16, capacity=self.capacity), steps
+            )
         kept, rounded = rounding_of(rms / steps[:, None])
         lengths = replace(self.lengths, kept=whole * kept, rounded=whole * rounded, others={})
         return _pooled(lengths, bins, len(self._bins[1])) if self._many else lengths
@@ -209,12 +226,11 @@ def _side(tensor: TensorInfo) -> int:
 
 def _pooled(lengths: Lengths, bins: I64, count: int) -> Lengths:
     """Tensors of one bin as one: energies are summed, and tails are their mean by energy."""
-    parts = np.zeros((6, count, lengths.whole.shape[1]))
     whole, tails = lengths.whole, lengths.tails
     ends = () if tails is None else tails * whole
     found = whole, lengths.kept, lengths.rounded, lengths.changed, *ends
-    for into, values in zip(parts, found, strict=False):
-        np.add.at(into, bins, values)
+    rows = [np.flatnonzero(bins == number) for number in range(count)]
+    parts = np.array([[values[some].sum(axis=0) for some in rows] for values in found])
     if tails is not None:
         np.divide(parts[4:], parts[0], out=parts[4:], where=parts[0] > 0)
     pooled = None if tails is None else parts[4:]

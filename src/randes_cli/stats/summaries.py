@@ -22,27 +22,32 @@ from randes_cli.stats.lengths import Known, bank_lengths
 from randes_cli.stats.stored import Statistics
 
 
-def bank_summaries(bank: BankFile, statistics: Statistics) -> tuple[TaskSummary, ...]:
-    return summaries(bank.manifest, statistics, bank_lengths_beside(bank, statistics))
+def bank_summaries(
+    bank: BankFile, statistics: Statistics, found: Prediction | None = None
+) -> tuple[TaskSummary, ...]:
+    """`summaries` of an open bank."""
+    return summaries(bank.manifest, statistics, bank_lengths_beside(bank, statistics), found)
 
 
 def summaries(
     manifest: Manifest,
     statistics: Statistics,
     beside: Sequence[float | None] = (),
+    found: Prediction | None = None,
     *,
     dry_run: str = "",
     sealing: bool = False,
 ) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors.
 
-    `beside` are the deltas' lengths beside the base's, where they are known; `dry_run` and
-    `sealing` are as for `approximations`.
+    `beside` are the deltas' lengths beside the base's, where they are known, and `found` is the
+    bank's prediction, where it was made; `dry_run` and `sealing` are as for `approximations`.
     """
     beside = beside or [None] * len(manifest.tasks)
     lengths = bank_lengths(manifest, statistics.known)
     chosen = coefficients(manifest, lengths)
-    found = predict(lengths, statistics.met(manifest.base.tensors)).at(chosen)
+    found = found or predict(lengths, statistics.met(manifest.base.tensors))
+    found = found.at(chosen)
     cosines = found.over().cosine.tolist()
     counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
     lost = told_lost(found, lengths, manifest.bits)
