@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -76,11 +76,14 @@ def task_record(
 
 
 def supposed_record(
-    base: Mapping[str, TensorInfo], participant: Participant, changed: Iterable[str], *, source: str
+    base: Mapping[str, TensorInfo],
+    participant: Participant,
+    changed: Container[str],
+    *,
+    source: str,
 ) -> TaskRecord:
     """The record that a task would get, were `changed` all that differs from the base."""
-    supposed = {*changed, *participant.fit.exact}
-    return _record(base, participant, supposed, NO_FINGERPRINT, source)
+    return _record(base, participant, changed, NO_FINGERPRINT, source)
 
 
 def _record(

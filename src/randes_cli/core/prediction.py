@@ -93,6 +93,10 @@ class Lengths:
         tails = None if self.tails is None else [self.placed(t, members) for t in self.tails]
         return cut.read(self.placed(self.rounded, members), tails, whole)
 
+    def tell(self, group: int, kept: F64, length: F64) -> None:
+        """What `read` returns for a group where nothing is crossed, worked out before."""
+        self._known[group] = kept, length
+
     def every(self, group: int) -> F64 | float:
         """The m of each tensor in a group that stores one element in m."""
         return self.cuts[group].share if group in self.cuts else 1.0

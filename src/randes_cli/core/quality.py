@@ -13,7 +13,8 @@ where it falls through the grid), with κ and ω of a family of models, the rest
 fitted to measured banks by `benchmarks/quality/fit.py`, which writes the numbers below. Noise takes
 more than the gain from a model, until it knows nothing: what is left of the gain tends to −w, and
 where it is below 0 (a model worse than its base) none is kept. A new bank belongs to none of the
-families, so it is told the middle of their predictions and the least and the largest.
+families, so it is told the mean of their predictions, and the least and the largest. (By the mean
+choices are ranked better than by the middle, and it is not too good on average: docs/results.md.)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, I64
 from randes_cli.core.prediction import Lengths
-from randes_cli.core.stats import MOST_NOISE
+from randes_cli.core.stats import MOST_NOISE, is_lost, near
 
 
 class Family(NamedTuple):
@@ -57,11 +58,15 @@ FAMILIES: Mapping[str, Family] = {
 
 
 class Kept(NamedTuple):
-    """A share of the gain over the base, 0 to 1: the middle of the families, and their range."""
+    """A share of the gain over the base, 0 to 1: the mean of the families, and their range."""
 
     low: float
-    middle: float
+    mean: float
     high: float
+
+
+#: Of a task whose delta is lost.
+NOTHING = Kept(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Noise:
             being the rounding of a sum in its energies and p the task's part in the sum's. (Of
             the powers that were tried these fit best.)
         along: how much of the delta comes back along itself, 0 to 1.
+        tasks: those of its group that changed something; None where no delta counts as lost.
     """
 
     others: F64
@@ -83,6 +89,7 @@ class Noise:
     rounding: F64
     following: F64
     along: F64
+    tasks: F64 | None = None
 
     @property
     def whole(self) -> F64:
@@ -90,19 +97,28 @@ class Noise:
         return self.others + DROPPED * self.dropped + self.rounding
 
     @property
+    def cosine(self) -> F64:
+        """Of what comes back with the delta."""
+        energy = self.others + self.dropped + self.rounding + 2.0 * self.along - 1.0
+        scale = np.sqrt(np.maximum(energy, 0.0))
+        return np.divide(self.along, scale, out=np.ones_like(energy), where=energy > 0)
+
+    @property
     def told(self) -> F64:
         """λ of tasks that nobody tuned (`default_coefficient`, not rounded)."""
-        energy = self.others + self.dropped + self.rounding + 2.0 * self.along - 1.0
-        cosines = np.divide(
-            self.along, np.sqrt(np.maximum(energy, 0.0)), out=np.ones_like(energy), where=energy > 0
-        )
-        told: F64 = np.minimum(1.0, np.sqrt(MOST_NOISE) * np.maximum(cosines, 0.0))
+        told: F64 = np.minimum(1.0, np.sqrt(MOST_NOISE) * np.maximum(self.cosine, 0.0))
         return told
 
     def kept(self) -> F64:
-        """The share kept by each task (T) in each family at λ as told: families × T."""
+        """The share kept by each task (T) in each family at λ as told: families × T.
+
+        Nothing of a delta that is lost: no bank was measured so far from what its tasks share.
+        """
         told = self.told
-        return np.array([family_kept(family, self, told) for family in FAMILIES.values()])
+        found = np.array([family_kept(family, self, told) for family in FAMILIES.values()])
+        if self.tasks is not None:
+            found[:, is_lost(self.cosine, self.tasks)] = 0.0
+        return found
 
 
 def family_kept(family: Family, noise: Noise, coefficients: F64) -> F64:
@@ -131,7 +147,8 @@ def noise_of(lengths: Lengths) -> Noise:
         sums, own, out=np.zeros_like(sums), where=own > 0
     )
     along = np.divide(along, own, out=np.ones_like(own), where=own > 0)
-    return Noise(others, dropped, rounding, following, np.clip(along, 0.0, 1.0))
+    tasks = near(np.asarray(changed.any(axis=0)), lengths.groups)
+    return Noise(others, dropped, rounding, following, np.clip(along, 0.0, 1.0), tasks)
 
 
 def _along(lengths: Lengths) -> F64:
@@ -164,21 +181,11 @@ def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, F64, 
     return every * (energy - own), (every - 1.0) * own, rounding, follows
 
 
-def _median(values: F64) -> F64:
-    """Along the first axis; NumPy's own loads its masked arrays."""
-    ordered, half = np.sort(values, axis=0), len(values) // 2
-    middle: F64 = (ordered[half] + ordered[-half - 1]) / 2
-    return middle
-
-
 def kept_of(noise: Noise) -> list[Kept]:
     """What every task is told."""
     found = noise.kept()
-    middle = _median(found)
-    return [
-        Kept(float(low), float(mid), float(high))
-        for low, mid, high in zip(found.min(axis=0), middle, found.max(axis=0), strict=True)
-    ]
+    columns = found.min(axis=0), found.mean(axis=0), found.max(axis=0)
+    return [Kept(*map(float, one)) for one in zip(*columns, strict=True)]
 
 
 def mean_kept(noise: Noise) -> Kept:
@@ -187,7 +194,7 @@ def mean_kept(noise: Noise) -> Kept:
     if not found.shape[1]:
         return Kept(1.0, 1.0, 1.0)
     means = found.mean(axis=1)
-    return Kept(float(means.min()), float(_median(means)), float(means.max()))
+    return Kept(float(means.min()), float(means.mean()), float(means.max()))
 
 
 #: λ that are compared.

@@ -172,8 +172,8 @@ def _task(
     cut: Breakdown, retrieval: Retrieval, by: str, found: dict[str, _Found]
 ) -> TaskInterference:
     groups: dict[str, list[_Found]] = {}
-    for name, one in found.items():
-        groups.setdefault(GROUPINGS[by](name), []).append(one)
+    for group, one in zip(GROUPINGS[by](list(found)), found.values(), strict=True):
+        groups.setdefault(group, []).append(one)
     column = cut.statistics.indices.index(retrieval.task.index)
     predicted = {name: cut.task_row(name, column) for name in groups if name in cut.rows}
     rows = []

@@ -9,6 +9,7 @@ from itertools import compress
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.columns import columns
 from randes_cli.core.cut import Cut
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.bank.file import BankFile
@@ -64,7 +65,9 @@ def norm_rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
 
 
 def _rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
-    base = list(base.values() if isinstance(base, Mapping) else base)
+    if isinstance(base, Mapping):
+        return [*compress(base, columns(base).where(superposable).tolist())]
+    base = list(base)
     return [*compress((t.name for t in base), per_kind(superposable, base))]
 
 
@@ -108,7 +111,7 @@ def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
     """The same of a bank, from ``stats/sealed/<group>`` where sealing measured it."""
     base = list(manifest.base.tensors.values())
     made = supposed_cuts(base, sealed_bits(manifest), manifest.shares)
-    for group in made.keys() & cut.keys():
+    for group in manifest.sealed.keys() & cut.keys():  # not of one that was sealed before an edit
         made[group] = made[group].measured(*cut[group])
     return made
 

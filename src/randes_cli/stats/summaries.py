@@ -8,8 +8,8 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, Bools
 from randes_cli.core.prediction import Lengths, Prediction, moments, predict
-from randes_cli.core.quality import Kept, kept_of, mean_kept, noise_of
-from randes_cli.core.stats import is_lost
+from randes_cli.core.quality import NOTHING, Kept, kept_of, mean_kept, noise_of
+from randes_cli.core.stats import is_lost, near
 from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
@@ -22,27 +22,32 @@ from randes_cli.stats.lengths import Known, bank_lengths
 from randes_cli.stats.stored import Statistics
 
 
-def bank_summaries(bank: BankFile, statistics: Statistics) -> tuple[TaskSummary, ...]:
-    return summaries(bank.manifest, statistics, bank_lengths_beside(bank, statistics))
+def bank_summaries(
+    bank: BankFile, statistics: Statistics, found: Prediction | None = None
+) -> tuple[TaskSummary, ...]:
+    """`summaries` of an open bank."""
+    return summaries(bank.manifest, statistics, bank_lengths_beside(bank, statistics), found)
 
 
 def summaries(
     manifest: Manifest,
     statistics: Statistics,
     beside: Sequence[float | None] = (),
+    found: Prediction | None = None,
     *,
     dry_run: str = "",
     sealing: bool = False,
 ) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors.
 
-    `beside` are the deltas' lengths beside the base's, where they are known; `dry_run` and
-    `sealing` are as for `approximations`.
+    `beside` are the deltas' lengths beside the base's, where they are known, and `found` is the
+    bank's prediction, where it was made; `dry_run` and `sealing` are as for `approximations`.
     """
     beside = beside or [None] * len(manifest.tasks)
     lengths = bank_lengths(manifest, statistics.known)
     chosen = coefficients(manifest, lengths)
-    found = predict(lengths, statistics.met(manifest.base.tensors)).at(chosen)
+    found = found or predict(lengths, statistics.met(manifest.base.tensors))
+    found = found.at(chosen)
     cosines = found.over().cosine.tolist()
     counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
     lost = told_lost(found, lengths, manifest.bits)
@@ -53,6 +58,7 @@ def summaries(
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
         told = None if kept is None or judged[place] is FAR_OUT else kept[place]
+        told = NOTHING if told and judged[place] is LOST else told
         exact = sum(name in names for name in {*task.unchanged, *task.own, *task.absent})
         made.append(
             TaskSummary(
@@ -74,7 +80,7 @@ def summaries(
                 expected=judged[place].range(beside[place]),
                 length=beside[place],
                 approximate=unsure[place],
-                kept=told and told.middle,
+                kept=told and told.mean,
                 kept_low=told and told.low,
                 kept_high=told and told.high,
             )
@@ -126,15 +132,6 @@ def _factors(manifest: Manifest) -> bool:
 _ROUNDED_AWAY = 0.5
 #: Share of a delta's energy from which lost tensors are told of.
 _MUCH = 0.05
-
-
-def near(changed: Bools, groups: Sequence[int]) -> F64:
-    """How many tasks of its group changed what each task did: of tensors × T, or of T."""
-    made = np.zeros(changed.shape)
-    for group in set(groups):
-        members = np.flatnonzero(np.asarray(groups) == group)
-        made[..., members] = changed[..., members].sum(axis=-1, keepdims=True)
-    return made
 
 
 def _lost(found: F64, apart: F64, changed: Bools, groups: Sequence[int]) -> Bools:

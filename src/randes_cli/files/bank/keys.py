@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from math import prod
+from operator import attrgetter
 from typing import NamedTuple
 
+import numpy as np
+
 from randes_cli.core.codes import packed_bytes
+from randes_cli.core.columns import columns
 from randes_cli.core.share import Share
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import TensorInfo, Tensors
 
 MANIFEST = "manifest"
 CHECKS = "checks"
@@ -42,6 +46,15 @@ def parse_key(key: str) -> Key:
         return Key(kind, "", rest)
     owner, _, name = rest.partition("/")
     return Key(kind, owner, name)
+
+
+def kind_bytes(tensors: Tensors) -> dict[str, int]:
+    """Bytes of a bank's tensors by kind."""
+    kinds = [key.partition("/")[0] for key in tensors]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    of = np.fromiter(map(numbers.__getitem__, kinds), np.intp, len(kinds))
+    sizes = columns(tensors).of(attrgetter("nbytes"))
+    return {kind: int(sizes[of == number].sum()) for kind, number in numbers.items()}
 
 
 def base_key(name: str) -> str:

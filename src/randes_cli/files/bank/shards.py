@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from randes_cli.core.columns import columns
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
@@ -126,12 +129,11 @@ class Contents:
     @classmethod
     def of(cls, head: bytes, header: Header, checks: bytes) -> Contents:
         """Check that the table belongs to the header. Raises BankDamaged."""
-        position, first = DIGEST_BYTES, {}
-        for name, tensor in header.tensors.items():
-            if name != CHECKS:
-                first[name] = position
-                position += DIGEST_BYTES * chunk_count(tensor)
-        if len(checks) != position + DIGEST_BYTES:
+        sizes = DIGEST_BYTES * columns(header.tensors).of(chunk_count)
+        sizes[columns(header.tensors).at([CHECKS])] = 0  # it has no digest of itself
+        ends = DIGEST_BYTES + np.cumsum(sizes)
+        first = dict(zip(header.tensors, (ends - sizes).tolist(), strict=True))
+        if len(checks) != ends[-1] + DIGEST_BYTES:
             raise BankDamaged("checks has a wrong length")
         if digest(checks[:-DIGEST_BYTES]) != checks[-DIGEST_BYTES:]:
             raise BankDamaged("the table of digests is damaged")

@@ -29,7 +29,7 @@ from randes_cli.files.disk import OutputFile
 from randes_cli.files.weight_file import TensorFile, WeightFile
 from randes_cli.limits import MOST_MANIFEST
 from randes_cli.plan import chunks
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import Table, TensorInfo
 
 #: Bytes that the feature takes in a manifest: what the same bank in one file has not.
 _FEATURE_BYTES = len(f'"{FEATURE}",')
@@ -94,7 +94,7 @@ class BankStore:
         starts = {name: self._contents[n].header.starts[name] for name, n in self._of.items()}
         for name in (MANIFEST, CHECKS):
             tensors[name], starts[name] = index[name], self.header.starts[name]
-        self.header = replace(self.header, tensors=tensors, starts=starts)
+        self.header = replace(self.header, tensors=Table(tensors), starts=starts)
 
     def open_shards(self, open_shard: OpenShard) -> None:
         """Open every shard, or what answers for it when it is read."""

@@ -16,12 +16,11 @@ from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts, r
 from randes_cli.files.checkpoint.foreign import is_pickle
 from randes_cli.files.checkpoint.quantised import refuse_quantised
 from randes_cli.files.guard import unwatch, watch
-from randes_cli.files.header import is_name
 from randes_cli.files.location import Place
 from randes_cli.files.nearest import meant_beside
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.files.weight_file import TensorFile, WeightFile
-from randes_cli.limits import LONGEST_NAME
+from randes_cli.limits import LONGEST_NAME, is_name, strange_name
 from randes_cli.specs import FORMAT_NAME, OpenOptions, Table, TensorInfo, Tensors, once
 
 DEFAULT_OPTIONS = OpenOptions()
@@ -89,7 +88,7 @@ class Checkpoint:
             refuse_bank(file)
             refuse_quantised(str(file.path), tensors)
             if len(files) == 1 and not component:
-                _refuse_name(file, once(_no_name, tensors))
+                _refuse_name(file, once(strange_name, tensors))
                 return tensors
             for inner, tensor in tensors.items():
                 name = f"{component}/{inner}" if component else inner
@@ -141,11 +140,6 @@ class Checkpoint:
         for file in self.files:
             file.close()
         self.held.__exit__(*exception)
-
-
-def _no_name(tensors: Tensors) -> str | None:
-    """The first name that no tensor may have."""
-    return next((name for name in tensors if not is_name(name)), None)
 
 
 def _refuse_name(file: WeightFile, name: str | None) -> None:
