@@ -22,7 +22,7 @@ from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use
 from randes_cli.files.bank.output import passing_bank
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, new_file
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.recipe.words import TaskInputs, task_inputs
 from randes_cli.files.source import NotFinite, Source, infinite_tensors
@@ -62,7 +62,7 @@ def pack(
     lists the tasks that cannot be packed in its report; it raises only when none can.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
-    options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
+    options, run, out = options or PackOptions(), run or RunOptions(), new_file(out)
     base, tasks = None if base is None else as_source(base), task_inputs(tasks)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
