@@ -124,7 +124,7 @@ def relate(
             ahead=ahead,
             stands=stands,
         )
-    exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
+    exact = [_same_sample(np.asarray(stored.grams), found, n, one) for n, one in enumerate(tasks)]
     _share_all(found, exact, tasks, draft)
     whole = _joined(stored, found, exact, draft, lengths, _tails(draft, sampled, lengths.norms))
     return drop_tasks(whole, {task.index for task in draft.gone})

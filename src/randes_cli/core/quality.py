@@ -133,6 +133,10 @@ def family_kept(family: Family, noise: Noise, coefficients: F64) -> F64:
 
 def noise_of(lengths: Lengths) -> Noise:
     """The noise of every task of a bank, its deltas taken to be orthogonal."""
+    return lengths.once(_noise)
+
+
+def _noise(lengths: Lengths) -> Noise:
     parts = np.zeros((4, *lengths.whole.shape))
     for group in sorted(set(lengths.groups)):
         members = lengths.members(group)
