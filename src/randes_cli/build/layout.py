@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from randes_cli.errors import UsageError
-from randes_cli.files.bank.entries import Entries
 from randes_cli.files.bank.header_room import header_room
-from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.files.bank.records import SealRecord
+from randes_cli.files.bank.sizes import bank_bytes, parts_of
 from randes_cli.plan import sealable, superposable
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 
 
 def bank_size(
-    candidates: Iterable[TensorInfo], tensors: Iterable[TensorInfo], manifest: Manifest
+    candidates: Iterable[TensorInfo],
+    tensors: Iterable[TensorInfo],
+    manifest: Manifest,
+    *,
+    asked: int | None,
+    old: int | None,
 ) -> int:
-    """Bytes of a bank in one file of these tensors, in this order, and a manifest."""
-    text = TensorInfo(MANIFEST, "U8", (len(encode(manifest)),))
-    return header_room(candidates) + Entries.of([*tensors, text]).layout_bytes()
+    """Bytes of a bank of these tensors, in this order, and a manifest.
+
+    `asked` and `old` are as of `most_bytes`.
+    """
+    room, text = header_room(candidates), len(encode(manifest))
+    return bank_bytes(parts_of(tensors), room, text, asked=asked, old=old).bytes
 
 
 def default_bits(base: Iterable[TensorInfo], storage: BaseStorage, held: Collection[int]) -> int:

@@ -21,6 +21,7 @@ from randes_cli.cluster import Cluster
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use
 from randes_cli.files.bank.output import passing_bank
+from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock
@@ -163,7 +164,7 @@ def _packed(order: _Order) -> PackReport:
             return pack_report(inputs, build, built, cut, dry_run=True, weigh=order.weigh)
         check_target(out, force=order.force)  # now that its inputs are known
         if cut is None:
-            return _written(order, inputs, out)
+            return _written(order, inputs, _build(order, inputs, out, ahead=False))
         return (_cut_on_cluster if run.engine == "ray" else _cut)(order, inputs, cut)
 
 
@@ -182,7 +183,10 @@ def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
     """Have the workers of a cluster write a live bank in shards, and then cut its sums."""
     out, run = order.out, order.run
     with Cluster(run), passing_bank(out) as live:  # one for both steps
-        report = _written(order, inputs, live)
+        build = _build(order, inputs, live, ahead=False)
+        build.most, build.passing = 0, True
+        report = _written(order, inputs, build)
+        most = most_bytes(order.options.max_shard_size, build.estimate(bits))
         with in_use(live):
             sealed = seal_locked(
                 live,
@@ -190,7 +194,7 @@ def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
                 bits,
                 run,
                 force=order.force,
-                most=order.options.max_shard_size,
+                most=most or 0,  # not as the live bank has it
                 limit=order.limit,
                 progress=order.progress,
             )
@@ -198,12 +202,8 @@ def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
         return replace(made, bank=str(out))
 
 
-def _written(order: _Order, inputs: Inputs, path: Place) -> PackReport:
+def _written(order: _Order, inputs: Inputs, build: Build) -> PackReport:
     """Write a live bank, and report it as it is or will be cut."""
-    build = _build(order, inputs, path, ahead=False)
-    build.recipe = pack_recipe(order.base, order.tasks, order.live)
-    if order.cut is not None:
-        build.most, build.passing = 0, True
 
     def report(built: Built) -> PackReport:
         if order.cut is None:
@@ -236,6 +236,7 @@ def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
         force=order.force,
         most=options.max_shard_size,
         home=order.out,
+        recipe=pack_recipe(order.base, order.tasks, options),
     )
     build.sample(supposed=inputs.away, few=ahead)
     return build

@@ -60,11 +60,11 @@ def pack_report(
     sealing = seal_bits is not None
     predicted = summaries(manifest, built.statistics, beside, dry_run=unsure, sealing=sealing)
     size, bits = built.bytes, seal_bits or start.bits
-    sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
+    sized = size if dry_run or seal_bits is None else _sizer(build, built).here(build.steps, bits)
     alike = [] if build.supposed else twins(built, build.draft, dry_run=dry_run)
     told = weigh and predictable(manifest)
     cosine = mean_cosine(predicted)
-    choices = _alternatives(build, built, sealed_size, lengths, bits, cosine) if told else ()
+    choices = _alternatives(build, built, sized, lengths, bits, cosine) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (table_bytes(inputs.base.source.tensors) if build.base else 0)
@@ -190,6 +190,10 @@ def _alternatives(
     return _exact_where_shown(build, built, found)
 
 
+def _sizer(build: Build, built: Built) -> Sizes:
+    return Sizes(build.draft, built.manifest, built.statistics, build.most)
+
+
 def _wide(build: Build) -> frozenset[str]:
     """The tensors whose tails are too heavy for 8 bits."""
     steps, units = build.steps, build.draft.units
@@ -207,7 +211,7 @@ def _exact_where_shown(
         shown = [one for one in frontier(choices) if not one.present and _key(one) not in sizes]
         if not shown:
             return choices
-        sizer = sizer or Sizes(build.draft, built.manifest, built.statistics)
+        sizer = sizer or _sizer(build, built)
         sizes.update({_key(one): sizer.of(build.steps, one) for one in shown})
         choices = marked(
             replace(one, bank_bytes=sizes.get(_key(one), one.bank_bytes)) for one in choices
