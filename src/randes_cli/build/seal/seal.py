@@ -191,7 +191,8 @@ class _Sealing:
         self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
     ) -> SealReport:
         supposed, statistics = self._sealed()
-        size = bank_size(self.candidates, self._layout(), supposed)
+        old, asked = self.old.most, self.most
+        size = bank_size(self.candidates, self._layout(), supposed, asked=asked, old=old)
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
         check_limit(size, limit)

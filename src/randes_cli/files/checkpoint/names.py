@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from randes_cli.files.source import Renamed, Source
+from randes_cli.plan import tensor_bytes
 from randes_cli.specs import Tensors
 
 #: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.
@@ -47,11 +48,13 @@ class Naming:
 
 
 def _beginnings(name: str) -> Iterable[tuple[str, str]]:
-    """(prefix, rest) of a name, the prefix being up to so many leading words.
+    """(prefix, rest) of a name, the prefix being a component or up to so many leading words.
 
     The rest keeps two words, for one (``weight``) tells nothing.
     """
-    position = 0
+    position = name.rfind("/") + 1
+    if position:
+        yield "", name
     for _ in range(_MOST_WORDS):
         yield name[:position], name[position:]
         position = name.find(".", position) + 1
@@ -178,6 +181,14 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
     if plain & set(mapped):
         return None
     return Naming(prefix, mapped, frozenset(n for n in plain & wanted if n.startswith(ours)))
+
+
+def is_small_part(naming: Naming, given: Tensors) -> bool:
+    """Whether the component of a checkpoint that is the base leaves most of it beside it."""
+    if "/" not in naming.prefix[0]:
+        return False
+    mapped = tensor_bytes(given[name] for name in (naming.names or {}).values())
+    return 2 * mapped < tensor_bytes(given.values())
 
 
 def renamed(checkpoint: Source, names: Mapping[str, str]) -> Source:
