@@ -142,6 +142,10 @@ def _kept(weight: F64 | float, following: F64 | float, noise: Noise, coefficient
 
 def noise_of(lengths: Lengths) -> Noise:
     """The noise of every task of a bank, its deltas taken to be orthogonal."""
+    return lengths.once(_noise)
+
+
+def _noise(lengths: Lengths) -> Noise:
     parts = np.zeros((6, *lengths.whole.shape))
     for group in sorted(set(lengths.groups)):
         members = lengths.members(group)

@@ -127,10 +127,10 @@ class Outline:
     def _kinds(self) -> list[tuple[TensorInfo, bool, int]]:
         """One of `summed` of each dtype and shape, whether it is wide, and how many there are."""
         found, there = columns(self.base), self._there
-        pairs = np.stack([found.kind_of[there], self._wide[there]])
-        alike, counts = np.unique(pairs, axis=1, return_counts=True)
-        both = zip(alike.T.tolist(), counts.tolist(), strict=True)
-        return [(found.kinds[kind], bool(wide), count) for (kind, wide), count in both]
+        counts = np.bincount(2 * found.kind_of[there] + self._wide[there])
+        alike = np.flatnonzero(counts)
+        both = zip(alike.tolist(), counts[alike].tolist(), strict=True)
+        return [(found.kinds[kind // 2], bool(kind % 2), count) for kind, count in both]
 
     @cached_property
     def _rows(self) -> I64:

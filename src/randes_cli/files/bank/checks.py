@@ -155,8 +155,8 @@ def _check_superpositions(
         there = np.flatnonzero(rows >= 0)
         for place in there[np.array(stepless, np.bool_)[there]].tolist():
             raise BankDamaged(f"manifest: steps[{summable[place]!r}] is missing")
-        alike = np.stack([kinds[there], held.kind_of[rows[there]], widths[there]])
-        for place in there[np.unique(alike, axis=1, return_index=True)[1]].tolist():
+        alike = (kinds[there] * len(held.kinds) + held.kind_of[rows[there]]) * 17 + widths[there]
+        for place in there[np.unique(alike, return_index=True)[1]].tolist():
             name = summable[place]
             found = tensors[sum_key(group, name)]
             _check_sum(found, manifest, group, manifest.base.tensors[name], int(widths[place]))
