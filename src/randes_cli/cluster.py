@@ -41,6 +41,8 @@ _DESERTED = 60.0
 _PATIENCE = 5.0
 #: Bytes of the smallest part of something that is cut for the workers.
 _LEAST_SHARE = 2**20
+#: What a full disk answers, or a limit.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Frames of a task's first words that are shown of a failure which is none of ours.
 _SHOWN = 200
 
@@ -270,7 +272,7 @@ class Cluster:
             if isinstance(cause, MemoryError):
                 raise OutOfResources("a worker has not enough memory; say --max-memory") from None
             if isinstance(cause, OSError):
-                kind = NoSpace if cause.errno in (errno.ENOSPC, errno.EDQUOT) else InputOutputError
+                kind = NoSpace if cause.errno in _FULL else InputOutputError
                 raise kind(f"a worker: {cause.strerror or cause}; nothing was changed") from None
             raise cause from error
         except found.OutOfMemoryError:

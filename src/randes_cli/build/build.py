@@ -8,7 +8,7 @@ integers, and one commit puts it in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ from randes_cli.build.fill import add_files, fill
 from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
-from randes_cli.build.relate import relate
+from randes_cli.build.relate import Relation, related
 from randes_cli.build.samples.sample import Spread, gather_spreads, supposed_spread
 from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
 from randes_cli.build.seal.waiting import ALIGNED, WAITING
@@ -173,9 +173,9 @@ class Build:
         """Write the bank to a place, in shards or not."""
 
         def attempt() -> R:
-            with self._new_bank(path, most) as out:
+            with self._new_bank(path, most) as out, self.relation() as relation:
                 room = header_room(self.draft.candidates(self.steps, self.cells))
-                passes = self.passes(BankWriter(out, room))
+                passes = self.passes(BankWriter(out, room), relation)
                 passes.crew = self.crew and self.crew.afresh()
                 fill(passes, self.phase)
                 check_bytes(passes)
@@ -184,10 +184,25 @@ class Build:
 
         return self.retried(attempt)
 
-    def passes(self, writer: BankWriter) -> Passes:
-        return Passes(
-            self.path, self.draft, self.steps, self.base, writer, self.workers, self.progress
-        )
+    def passes(self, writer: BankWriter, relation: Relation | None) -> Passes:
+        there = self.path, self.draft, self.steps, self.base
+        return Passes(*there, writer, self.workers, self.progress, relation)
+
+    def relation(self) -> AbstractContextManager[Relation | None]:
+        """How the tasks that come relate; None where none does."""
+        if not self.draft.coming:
+            return nullcontext()
+        units = () if self.supposed else self.steps.exponents()
+        there = self._kept(), self.draft, self.base, self.cells, units
+        return related(*there, ahead=self.run.networked, stands=self.stands)
+
+    def _kept(self) -> Statistics:
+        """The old bank's statistics, of forgotten tasks too."""
+        draft = self.draft
+        if draft.old is None:
+            return self.stored
+        kept = remembered(self.stored.known, draft.old.manifest, draft.start.forgotten)
+        return replace(self.stored, known=replace(self.stored.known, forgotten=kept))
 
     def retried(self, attempt: Callable[[], R]) -> R:
         """What an attempt returns once nothing of it was found that calls for another."""
@@ -232,7 +247,7 @@ class Build:
         tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
         lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally)
-        statistics = self.statistics(lengths)
+        statistics = self.statistics(lengths, passes.relation)
         kept = statistics.data()
         for key, data in kept.items():
             raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)  # 0.6 GB are not copied
@@ -256,24 +271,11 @@ class Build:
         add_files(passes)
         return replace(record, fingerprint=content_fingerprint(self.draft.base, digests))
 
-    def statistics(self, lengths: Measured) -> Statistics:
-        draft, gone = self.draft, {task.index for task in self.draft.gone}
-        if draft.old is not None:
-            kept = remembered(self.stored.known, draft.old.manifest, draft.start.forgotten)
-            self.stored = replace(self.stored, known=replace(self.stored.known, forgotten=kept))
-        if not draft.coming:
-            return drop_tasks(self.stored, gone)
-        return relate(
-            self.stored,
-            draft,
-            self.base,
-            self.cells,
-            lengths,
-            () if self.supposed else self.steps.exponents(),
-            self.progress,
-            stands=self.stands,
-            ahead=self.run.networked,
-        )
+    def statistics(self, lengths: Measured, relation: Relation | None) -> Statistics:
+        if relation is None:
+            return drop_tasks(self._kept(), {task.index for task in self.draft.gone})
+        units = () if self.supposed else self.steps.exponents()
+        return relation.statistics(lengths, units, self.progress)
 
     def _manifest(self, tally: Tally) -> Manifest:
         """The manifest with the tasks that came and every step that is or was in the bank."""

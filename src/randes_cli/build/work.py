@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -88,7 +88,15 @@ class Bench:
         self.base, self.old, self.sink, self.tally = base, old, sink, tally
         self.workers, self.progress, self.watch = workers, progress, watch
 
-    def do(self, work: Work, phase: str, *, write_base: bool = False) -> None:
+    def do(
+        self,
+        work: Work,
+        phase: str,
+        *,
+        write_base: bool = False,
+        beside: Iterable[Callable[[], None]] = (),
+    ) -> None:
+        """All of it; meanwhile this thread takes the steps that are `beside`, as it can."""
         waiting = nothing_waits if self.watch is None else self.watch.waiting
         files = Files(self.base, self.old, self.sink, self.tally, write_base, waiting)
         shared = list(_shared(work.units))
@@ -119,6 +127,7 @@ class Bench:
             phase=phase,
             total=work.nbytes(self.base),
             progress=self.progress,
+            beside=beside,
         )
         self._digest_shared(shared)
 

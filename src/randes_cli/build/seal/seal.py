@@ -50,7 +50,7 @@ from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
-from randes_cli.stats.stored import Statistics, stored_statistics
+from randes_cli.stats.stored import Statistics, open_statistics
 from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
 
@@ -191,7 +191,8 @@ class _Sealing:
         self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
     ) -> SealReport:
         supposed, statistics = self._sealed()
-        size = bank_size(self.candidates, self._layout(), supposed)
+        old, asked = self.old.most, self.most
+        size = bank_size(self.candidates, self._layout(), supposed, asked=asked, old=old)
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
         check_limit(size, limit)
@@ -277,7 +278,7 @@ class _Sealing:
 
     def _sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
         """The bank's manifest and statistics once its groups are sealed."""
-        old, stored = self.old.manifest, stored_statistics(self.old)
+        old, stored = self.old.manifest, open_statistics(self.old)
         known = replace(stored.known, cut={**stored.known.cut, **(cut or {})})
         sealed = {**old.sealed, **{group: SealRecord(self.bits) for group in self.groups}}
         manifest = with_defaults(old.with_sealed(sealed), known)
@@ -293,7 +294,7 @@ class _Sealing:
             groups=tuple(self.groups),
             bytes_before=self.old.size,
             bytes_after=size,
-            before=bank_summaries(self.old, stored_statistics(self.old)),
+            before=bank_summaries(self.old, open_statistics(self.old)),
             after=summaries(manifest, after, bank_lengths_beside(self.old, after), sealing=dry_run),
             kept=kept_on_average(manifest, after.known),
         )

@@ -64,15 +64,22 @@ class Entries(NamedTuple):
 
     def layout_bytes(self) -> int:
         """The bytes that a `Container` of these tensors takes, its table of digests included."""
-        place = fillers = 0
-        inside = self.at(np.flatnonzero(self.nbytes))
-        cuts = np.flatnonzero(np.diff(inside.item)) + 1
-        for rows in np.split(np.arange(len(inside.item)), cuts):
+        gaps = self.gaps()
+        place = int(self.nbytes.sum()) + sum(gaps.values())
+        return place + DIGEST_BYTES * (2 + len(gaps) + int(self.chunks.sum()))
+
+    def gaps(self) -> dict[int, int]:
+        """Bytes of the fillers that a `Container` puts in, by the row that each comes before."""
+        made, place = dict[int, int](), 0
+        there = np.flatnonzero(self.nbytes)
+        item, nbytes = self.item[there], self.nbytes[there]
+        cuts = np.flatnonzero(np.diff(item)) + 1
+        for rows in np.split(np.arange(len(there)), cuts):
             if len(rows):
-                gap = -place % int(inside.item[rows[0]])
-                fillers += gap > 0
-                place += gap + int(inside.nbytes[rows].sum())
-        return place + DIGEST_BYTES * (2 + fillers + int(self.chunks.sum()))
+                gap = -place % int(item[rows[0]])
+                made |= {int(there[rows[0]]): gap} if gap else {}
+                place += gap + int(nbytes[rows].sum())
+        return made
 
 
 def name_bytes(name: str) -> int:
