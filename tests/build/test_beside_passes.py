@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,35 @@ def test_a_bank_and_its_report_are_the_same_beside_or_after(
         made.append(out.read_bytes())
     assert made[0] == made[1]
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("bits", [16, 2])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_report_without_other_choices_is_else_the_same(
+    tmp_path: Path, bits: int, dry_run: bool
+) -> None:
+    base, tasks = _models()
+    packer, out = Packer(tmp_path), tmp_path / "bank.randes"
+    source = packer.inputs({"base": base})[0].source
+    given, options = packer.inputs(tasks), PackOptions(bits=bits)
+    with_them, without = (
+        pack(source, given, out, options, force=True, dry_run=dry_run, weigh=weigh)
+        for weigh in (True, False)
+    )
+    assert with_them.alternatives
+    assert without == replace(with_them, alternatives=(), advice=None, saving=None)
+
+
+def test_a_choice_needs_them_however_little_is_told(tmp_path: Path) -> None:
+    base, tasks = _models()
+    packer, made = Packer(tmp_path), []
+    source = packer.inputs({"base": base})[0].source
+    for weigh in (True, False):
+        out = tmp_path / "bank.randes"
+        options = PackOptions(fit="1.3")
+        pack(source, packer.inputs(tasks), out, options, force=True, weigh=weigh)
+        made.append(out.read_bytes())
+    assert made[0] == made[1]
 
 
 def test_an_error_is_the_one_that_the_pass_meets(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from randes_cli.errors import UsageError
 from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.files.bank.records import SealRecord
 from randes_cli.files.bank.sizes import bank_bytes, parts_of
-from randes_cli.plan import superposable
+from randes_cli.plan import sealable, superposable
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 
 
@@ -50,6 +51,15 @@ def default_capacity(held: Iterable[int]) -> int:
 def as_sealed_to(manifest: Manifest, bits: int) -> dict[int, SealRecord]:
     """Every group that holds a task, sealed."""
     return dict.fromkeys(sorted({task.group for task in manifest.tasks}), SealRecord(bits))
+
+
+def check_sealable(base: Collection[TensorInfo], bits: int) -> None:
+    """Raise UsageError where no tensor of a base can be cut."""
+    if base and not any(map(sealable, base)):
+        raise UsageError(
+            f"--bits {bits}: no tensor here is wide enough for the scales that fewer than 8 "
+            "bits need; say --bits 8 or 16"
+        )
 
 
 class TooLarge(Exception):

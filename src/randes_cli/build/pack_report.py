@@ -39,9 +39,18 @@ from randes_cli.stats.summaries import kept_on_average, mean_cosine, predictable
 
 
 def pack_report(
-    inputs: Inputs, build: Build, built: Built, seal_bits: int | None, *, dry_run: bool
+    inputs: Inputs,
+    build: Build,
+    built: Built,
+    seal_bits: int | None,
+    *,
+    dry_run: bool,
+    weigh: bool,
 ) -> PackReport:
-    """The report of a bank that was built, or (a dry run) that would be."""
+    """The report of a bank that was built, or (a dry run) that would be.
+
+    `weigh`: with what other choices would give.
+    """
     base_bytes = table_bytes(whole_of(inputs.base.source).tensors)
     manifest, start = _in_the_end(built, seal_bits), build.draft.start
     lengths = bank_lengths(manifest, built.statistics.known)
@@ -53,7 +62,7 @@ def pack_report(
     size, bits = built.bytes, seal_bits or start.bits
     sized = size if dry_run or seal_bits is None else _sizer(build, built).here(build.steps, bits)
     alike = [] if build.supposed else twins(built, build.draft, dry_run=dry_run)
-    told = predictable(manifest)
+    told = weigh and predictable(manifest)
     cosine = mean_cosine(predicted)
     choices = _alternatives(build, built, sized, lengths, bits, cosine) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
@@ -132,13 +141,13 @@ def as_sealed(
 
 
 def sealed_report(
-    inputs: Inputs, build: Build, live: Built, sealed: Built, bits: int
+    inputs: Inputs, build: Build, live: Built, sealed: Built, bits: int, *, weigh: bool
 ) -> PackReport:
     """The report of a bank that was sealed as it was packed: its tasks as measured while it was.
 
     What else it could be is predicted from the bank as it would be live.
     """
-    report = pack_report(inputs, build, live, bits, dry_run=False)
+    report = pack_report(inputs, build, live, bits, dry_run=False, weigh=weigh)
     base = None if reads_far() else build.draft.base
     beside = lengths_beside(sealed.manifest, sealed.statistics, base)
     after = summaries(sealed.manifest, sealed.statistics, beside)
@@ -178,7 +187,7 @@ def _alternatives(
         present(one, size, kept, cosine) if (one.groups, one.bits, one.share) == here else one
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )
-    return _exact_where_shown(build, built, found)
+    return _exact_where_shown(build, built, outline, found)
 
 
 def _sizer(build: Build, built: Built) -> Sizes:
@@ -193,7 +202,7 @@ def _wide(build: Build) -> frozenset[str]:
 
 
 def _exact_where_shown(
-    build: Build, built: Built, choices: tuple[Alternative, ...]
+    build: Build, built: Built, outline: Outline, choices: tuple[Alternative, ...]
 ) -> tuple[Alternative, ...]:
     """The choices, those on the frontier with the bytes of the files that they would make."""
     sizes: dict[tuple[int, int, int], int] = {}
@@ -203,7 +212,9 @@ def _exact_where_shown(
         if not shown:
             return choices
         sizer = sizer or _sizer(build, built)
-        sizes.update({_key(one): sizer.of(build.steps, one) for one in shown})
+        told = [outline.defaults(*_key(one)) for one in shown]
+        pairs = zip(shown, told, strict=True)
+        sizes.update({_key(one): sizer.of(build.steps, one, some) for one, some in pairs})
         choices = marked(
             replace(one, bank_bytes=sizes.get(_key(one), one.bank_bytes)) for one in choices
         )

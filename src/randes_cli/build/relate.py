@@ -138,7 +138,8 @@ class Relation:
         if units != self._grams.units:
             self._grams = self._of(units)
         found, sampled = self._grams.gather(progress)
-        exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
+        before = np.asarray(stored.grams)
+        exact = [_same_sample(before, found, n, one) for n, one in enumerate(tasks)]
         _share_all(found, exact, tasks, draft)
         ends = _tails(draft, sampled, lengths.norms)
         whole = _joined(stored, found, exact, draft, lengths, ends)

@@ -29,8 +29,7 @@ from randes_cli.files.bank.sizes import bank_bytes
 from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo
-from randes_cli.stats.coefficients import alone_in, with_defaults
-from randes_cli.stats.outline import MOST_ROWS
+from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.stored import Statistics
 
 
@@ -111,8 +110,11 @@ class Sizes:
             manifest = with_defaults(sealed, self.statistics.known)
         return self._size(self.draft, grids, manifest, seal_bits)
 
-    def of(self, steps: Steps, one: Alternative) -> int:
-        """Bytes of the bank that the same tasks make with other bits, groups and shares."""
+    def of(self, steps: Steps, one: Alternative, lambdas: Sequence[float]) -> int:
+        """Bytes of the bank that the same tasks make with other bits, groups and shares.
+
+        `lambdas` are the tasks' λ then, which are digits in a text.
+        """
         draft = self.draft
         coming = [replace(p, group=p.index % one.groups) for p in draft.coming]
         seal_bits, live_bits = (one.bits, 16) if one.bits < 8 else (None, one.bits)
@@ -124,7 +126,10 @@ class Sizes:
         start = start.with_shares(dict.fromkeys(range(one.groups), one.share))
         other = replace(draft, start=start, coming=coming)
         grids = steps.grids(draft.units, live_bits, capacity)
-        tasks = [replace(task, group=task.index % one.groups) for task in self.manifest.tasks]
+        tasks = [
+            replace(task, group=task.index % one.groups, default=value)
+            for task, value in zip(self.manifest.tasks, lambdas, strict=True)
+        ]
         made = replace(
             start.with_tasks(tasks),
             cells=self.manifest.cells,
@@ -134,19 +139,7 @@ class Sizes:
         )
         if seal_bits is not None:
             made = made.with_sealed(as_sealed_to(made, seal_bits))
-        return self._size(other, grids, self._with_lambdas(made), seal_bits)
-
-    def _with_lambdas(self, manifest: Manifest) -> Manifest:
-        """With the default λ of every task; of very many tensors that of the bank as it is.
-
-        They are digits in a text, and a prediction of 90,000 tensors takes seconds.
-        """
-        if self._superposable <= MOST_ROWS:
-            return with_defaults(manifest, self.statistics.known)
-        groups = [task.group for task in manifest.tasks]
-        alone = alone_in(groups, manifest.forgotten, manifest.sealed)
-        tasks = (replace(t, default=1.0) if t.group in alone else t for t in manifest.tasks)
-        return replace(manifest, tasks=tuple(tasks))
+        return self._size(other, grids, made, seal_bits)
 
     def _size(self, draft: Draft, grids: Grids, manifest: Manifest, seal_bits: int | None) -> int:
         fixed = self._fixed

@@ -20,7 +20,7 @@ from randes_cli.stats.alternatives import alternatives, saving, unsure
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.room import room
-from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import bank_summaries, predictable
 
 
@@ -188,7 +188,7 @@ def _details(
 def describe_task(bank: BankFile, name: str, *, by: str = "type") -> tuple[GroupRow, ...]:
     """One task by type or layer of its tensors. Raises MissingError for an unknown task."""
     task = bank.task(name)
-    cut = Breakdown(bank, stored_statistics(bank), by)
+    cut = Breakdown(bank, open_statistics(bank), by)
     column = cut.statistics.indices.index(task.index)
     rows = (cut.task_row(group, column) for group in cut.rows)
     return tuple(row for row in rows if row is not None)
@@ -196,11 +196,11 @@ def describe_task(bank: BankFile, name: str, *, by: str = "type") -> tuple[Group
 
 def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     """What an open bank holds; `by` is ``type`` or ``layer``. Reads statistics only."""
-    manifest, statistics = bank.manifest, stored_statistics(bank)
+    manifest, statistics = bank.manifest, open_statistics(bank)
     transform = manifest.transform
     base = manifest.base.tensors
-    grams = statistics.grams.sum(axis=0)
     cut = Breakdown(bank, statistics, by)
+    grams, _ = cut.grams
     found = cut.whole()
     tasks = bank_summaries(bank, statistics, cut.found)
     lambdas = [task.coefficient for task in tasks]

@@ -34,7 +34,7 @@ from randes_cli.ops.prune import unnamed_files
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
@@ -130,7 +130,7 @@ def verify(
         if found:
             hurt[task.name] = tuple(sorted(found))
     intact = not (damaged or problems)
-    tasks = summaries(bank.manifest, stored_statistics(bank)) if intact else ()
+    tasks = summaries(bank.manifest, open_statistics(bank)) if intact else ()
     return VerifyReport(
         bank=str(bank.path),
         quick=quick,

@@ -150,7 +150,7 @@ class Contents:
     def content(self) -> list[TensorInfo]:
         """Its tensors but fillers and the table of digests."""
         made = ("align", CHECKS)
-        return [t for t in self.header.tensors.values() if parse_key(t.name).kind not in made]
+        return [t for t in self.header.tensors.values() if t.name.partition("/")[0] not in made]
 
 
 def read_shard(key: str, data: bytes) -> Contents:
@@ -167,7 +167,7 @@ def read_shard(key: str, data: bytes) -> Contents:
         made = Contents.of(head, header, checks)
         if checks[-DIGEST_BYTES:].hex() != name:
             raise ValueError("has another name than its content")
-        if any(tensor.name in (MANIFEST, SHARDS) for tensor in made.content):
+        if MANIFEST in header.tensors or SHARDS in header.tensors:
             raise ValueError("has what only an index may have")
     except (ValueError, BankDamaged) as error:
         raise BankDamaged(f"shard {name[:40]!r}: {error}") from None
