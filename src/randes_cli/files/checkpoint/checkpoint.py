@@ -12,8 +12,8 @@ import numpy as np
 from randes_cli.core.arrays import I64, Raw
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.bank.shards import SHARD_METADATA
-from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts, refuse_pickle
-from randes_cli.files.checkpoint.foreign import is_pickle
+from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts
+from randes_cli.files.checkpoint.foreign import is_pickle, refuse_pickle
 from randes_cli.files.checkpoint.quantised import refuse_quantised
 from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.location import Place
