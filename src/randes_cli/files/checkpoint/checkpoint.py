@@ -192,6 +192,8 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
+        if path.is_symlink():
+            raise MissingError(f"{path}: a link to nothing, or to itself")
         raise MissingError(f"{path}: not found{meant_beside(path)}")
     if path.is_dir():
         return folder_parts(path, options)
