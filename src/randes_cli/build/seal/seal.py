@@ -39,9 +39,10 @@ from randes_cli.files.bank.records import SealRecord
 from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, as_place, new_file
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import open_bank
+from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import SealReport
@@ -89,7 +90,7 @@ def seal(
     not as the bank is).
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
-    run, target = run or RunOptions(), as_place(as_source(bank if out is None else out))
+    run, target = run or RunOptions(), new_file(bank if out is None else out)
     itself = out is None or _same_place(target, bank)
     target = edited_bank(target) if itself else target
     check_seal_bits(bits)
@@ -113,9 +114,8 @@ def seal(
 
 def _same_place(target: Place, bank: StrPath) -> bool:
     other = as_place(as_source(bank))
-    if isinstance(target, Path) and isinstance(other, Path):
-        target, other = target.resolve(), other.resolve()
-    return bool(target == other)
+    both = isinstance(target, Path) and isinstance(other, Path)
+    return resolved(Path(target)) == resolved(Path(other)) if both else bool(target == other)
 
 
 def seal_locked(

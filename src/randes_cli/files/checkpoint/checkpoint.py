@@ -13,8 +13,8 @@ from randes_cli.core.arrays import I64, Raw
 from randes_cli.core.columns import columns
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.bank.shards import SHARD_METADATA
-from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts, refuse_pickle
-from randes_cli.files.checkpoint.foreign import is_pickle
+from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts
+from randes_cli.files.checkpoint.foreign import is_pickle, refuse_pickle
 from randes_cli.files.checkpoint.quantised import refuse_quantised
 from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.location import Place
@@ -194,6 +194,8 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
+        if path.is_symlink():
+            raise MissingError(f"{path}: a link to nothing, or to itself")
         raise MissingError(f"{path}: not found{meant_beside(path)}")
     if path.is_dir():
         return folder_parts(path, options)
