@@ -158,3 +158,35 @@ def test_a_command_that_is_told_takes_a_name_that_begins_with_a_dash(
     command = next(line for line in told.splitlines() if line.startswith("randes seal"))
     assert randes(*command.partition(" would")[0].split()[1:]).code == 0
     assert (family / "-x-2bit.randes").is_file()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("pack base.safetensors loop -o x", 5, "loop: a link to nothing, or to itself"),
+        ("pack loop a.safetensors -o x", 5, "loop: a link to nothing, or to itself"),
+        ("pack base.safetensors inside -o x", 74, "inside/model.safetensors: Too many levels"),
+        ("inspect loop", 74, "loop: Too many levels"),
+        ("add loop a.safetensors", 5, "loop: not found"),
+        ("verify bank.randes --against a=loop", 5, "loop: a link to nothing, or to itself"),
+        ("pack base.safetensors a.safetensors -o loop", 2, "loop: exists"),
+        ("unpack bank.randes a -o loop", 2, "loop: a file is where the output's folder"),
+    ],
+)
+def test_a_link_that_leads_to_itself_is_told_of(
+    line: str,
+    code: int,
+    said: str,
+    bank: Path,
+    family: Path,
+    randes: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(family)
+    (family / "loop").symlink_to("loop")
+    (family / "inside").mkdir()
+    (family / "inside" / "model.safetensors").symlink_to("model.safetensors")
+    (family / "inside" / "config.json").symlink_to("config.json")
+    result = randes(*line.split())
+    assert said in result.err and len(result.err.strip().splitlines()) == 1
+    assert result.code == code

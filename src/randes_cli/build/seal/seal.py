@@ -42,6 +42,7 @@ from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, as_place, new_file
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import open_bank
+from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import SealReport
@@ -113,9 +114,8 @@ def seal(
 
 def _same_place(target: Place, bank: StrPath) -> bool:
     other = as_place(as_source(bank))
-    if isinstance(target, Path) and isinstance(other, Path):
-        target, other = target.resolve(), other.resolve()
-    return bool(target == other)
+    both = isinstance(target, Path) and isinstance(other, Path)
+    return resolved(Path(target)) == resolved(Path(other)) if both else bool(target == other)
 
 
 def seal_locked(
