@@ -131,3 +131,10 @@ def absolute(place: Place) -> Place:
 def absolute_source(source: str) -> str:
     """What a caller named, as a worker finds it."""
     return str(Path(source).absolute()) if Path(source).exists() else source
+
+
+def same_place(one: Place, other: Place) -> bool:
+    """Whether two names are one place, links followed on this machine's disks."""
+    if isinstance(one, Path) and isinstance(other, Path):
+        return one.resolve() == other.resolve()
+    return bool(one == other)
