@@ -124,5 +124,8 @@ def _told(path: Path, tasks: Sequence[str]) -> tuple[dict[str, float], dict[str,
     names = [task.name for task in file.manifest.tasks]
     file.close()
     places = [names.index(task) for task in tasks]
-    parts = {key: values[places].tolist() for key, values in vars(noise).items()}
+    parts = {
+        key: getattr(noise, key)[places].tolist()
+        for key in ("others", "dropped", "rounding", "following", "along")
+    }
     return dict(zip(names, chosen, strict=True)), parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -115,3 +115,21 @@ def is_text(text: str) -> bool:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
         return False
+
+
+def has_control(text: str) -> bool:
+    """Whether a text has characters of `CONTROL`; plain ASCII is told at once."""
+    return not (text.isascii() and text.isprintable()) and bool(CONTROL.search(text))
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may name a tensor, in a checkpoint or a manifest."""
+    return len(text) <= LONGEST_NAME and not has_control(text) and is_text(text)
+
+
+def strange_name(names: Collection[str]) -> str | None:
+    """The first that may name no tensor; of plain ones none is looked at by itself."""
+    whole = "".join(names)
+    if whole.isascii() and whole.isprintable() and max(map(len, names), default=0) <= LONGEST_NAME:
+        return None
+    return next((name for name in names if not is_name(name)), None)

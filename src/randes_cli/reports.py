@@ -23,7 +23,7 @@ class TaskSummary:
     bank, each with the reason; `notes` say what was mapped, chosen or left out. `lost` says that
     its delta does not come back, and what to do (empty where it does), `lost_tensors` how many of
     its changed tensors do not. `kept` is the predicted share of its gain over the base, 0 to 1:
-    the middle of the measured families of models, `kept_low` and `kept_high` their range.
+    the mean of the measured families of models, `kept_low` and `kept_high` their range.
     `approximate` says why what is predicted is approximate; empty where all was measured.
     `length` is the delta's beside the base's; None where that is not known.
     """
@@ -61,7 +61,7 @@ class Alternative:
         predicted_cosine: mean over the tasks, from their norms.
         present: whether it is the bank at hand.
         share: superpositions have one element in this many.
-        kept: predicted share of the gain over the base, mean over the tasks: the middle of the
+        kept: predicted share of the gain over the base, mean over the tasks: the mean of the
             measured families of models; `kept_low` and `kept_high` are their range.
         best: whether no choice that is looked at is predicted to keep as much in fewer bytes.
     """
@@ -148,7 +148,7 @@ class SealReport:
     """What `seal` did, or with a dry run would do. Sizes are bytes.
 
     `groups` are those that were cut to `bits`; `kept` is the predicted share of the gain, mean over
-    the tasks: its low end, middle and high end by family; None where none can be told.
+    the tasks: its low end, mean and high end by family; None where none can be told.
     """
 
     bank: str

@@ -111,12 +111,14 @@ def run_parallel(
     phase: str,
     total: int,
     progress: Progress,
+    beside: Iterable[Callable[[], None]] = (),
 ) -> None:
     """Do every job; `worker` makes each thread's state, `work` returns the bytes it did.
 
-    The first exception stops all threads after their present jobs and is raised here; so does
-    an interruption of the calling thread. Where the system gives fewer threads, fewer do it; where
-    it gives none, this one does.
+    Beside several threads this one takes the steps of `beside`, as many as there is time for. The
+    first exception stops all threads after their present jobs and is raised here; so does an
+    interruption of the calling thread. Where the system gives fewer threads, fewer do it; where it
+    gives none, this one does.
     """
     lock, stop = threading.Lock(), threading.Event()
     queue, failures = iter(jobs), list[BaseException]()
@@ -143,6 +145,10 @@ def run_parallel(
         started = _start(pool)
         if not started:
             loop()
+        for step in beside if len(started) > 1 else ():
+            if stop.is_set() or not any(thread.is_alive() for thread in started):
+                break
+            step()
         for thread in started:
             thread.join()
     finally:
@@ -278,6 +284,7 @@ class Workers:
         phase: str,
         total: int,
         progress: Progress,
+        beside: Iterable[Callable[[], None]] = (),
     ) -> None:
         """Do every job with a kernel; see `run_parallel`."""
         run_parallel(
@@ -288,4 +295,5 @@ class Workers:
             phase=phase,
             total=total,
             progress=progress,
+            beside=beside,
         )

@@ -68,13 +68,16 @@ def test_an_update_of_a_layer_that_the_base_lacks_goes_into_no_other(tmp_path: P
     ("saved", "shape"),
     [
         ("model.layers.0.q.bias", (16,)),  # its weight is there under another name
-        ("model.text.embed_tokens.weight", (9, 16)),
+        ("model.words.embed_tokens.weight", (9, 16)),  # which of the two?
+        ("layers.0.norm_after.weight", (16,)),  # within the model
+        ("embed_out.weight", (9, 16)),  # a second output layer
     ],
 )
 def test_what_the_base_has_under_another_name_is_not_saved_beside_it(
     saved: str, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    base = {**BASE, "text.model.embed_tokens.weight": [9, 16]}
+    towers = {f"{tower}.model.embed_tokens.weight": [9, 16] for tower in ("text", "image")}
+    base = {**BASE, **towers, "lm_head.weight": [9, 16]}
     save(random_state(base), tmp_path / "base" / "model.safetensors")
     one = put_adapter(tmp_path / "one", "layers.0.q", None)
     file = tmp_path / "one" / "adapter_model.safetensors"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from randes_cli.build.inputs import Inputs, open_inputs
-from randes_cli.build.samples.sample import gather_grams, gather_spreads, gram
+from randes_cli.build.samples.grams import Grams, gram
+from randes_cli.build.samples.sample import gather_spreads
 from randes_cli.build.samples.small import small_grams, small_lists
 from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Unit
 from randes_cli.specs import PackOptions, TaskInput, Transform
@@ -69,11 +71,17 @@ def test_gram_matrices_and_tails_are_those_of_each_tensor_by_itself(
     assert seen == 8 * 7
 
 
-def test_matrices_of_a_cell_are_added_in_the_order_of_its_tensors(inputs: Inputs) -> None:
+@pytest.mark.parametrize("steps", [0, 1, 4, 100])
+def test_matrices_of_a_cell_are_added_in_the_order_of_its_tensors(
+    inputs: Inputs, steps: int
+) -> None:
     base, tasks = inputs.base.source, inputs.participants
     names = [name for unit in inputs.units for name in unit.names]
     cells = [("all", tuple(names))]
-    found, _ = gather_grams(base, tasks, inputs.units, cells, names, no_progress)
+    grams = Grams(base, tasks, inputs.units, cells, names)
+    for step in islice(grams.beside(), steps):  # while a pass is under way
+        step()
+    found, _ = grams.gather(no_progress)
     types: dict[str, list[Unit]] = {}
     for unit in inputs.units:
         types.setdefault(unit.names[0].split(".")[2], []).append(unit)

@@ -1,4 +1,4 @@
-"""What a cluster makes is what one machine makes, byte for byte, for any number of workers."""
+"""What a cluster makes is what one machine makes, byte for byte, whatever the options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from randes_cli import unpack, verify
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
-from randes_cli.cluster import Cluster
 from randes_cli.read.places import UnpackOptions
 from randes_cli.specs import BaseStorage, EditOptions, PackOptions, RunOptions, TaskInput
 from tests.cluster.conftest import RAY, in_shards
@@ -34,8 +33,9 @@ def packed(folder: Path, run: RunOptions, chosen: PackOptions, out: str, *names:
         in_shards(bits=8, groups=2),
         in_shards(base_storage=BaseStorage.reference),
         in_shards(bits=2, share=2),
+        in_shards(None, bits=3),
     ],
-    ids=["shards", "one file", "8 bits", "base outside", "sealed share"],
+    ids=["shards", "one file", "8 bits", "base outside", "sealed share", "sealed, one file"],
 )
 def test_packing_gives_the_bytes_of_one_machine(
     cluster: Any, folder: Path, chosen: PackOptions
@@ -47,20 +47,6 @@ def test_packing_gives_the_bytes_of_one_machine(
     judge(many, Path(source(folder, "base")))
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_the_number_of_workers_leaves_no_trace(cluster: Any, folder: Path, workers: int) -> None:
-    # A worker of two threads fits on one node alone; four of one thread are on three nodes.
-    run = RunOptions(threads=2 if workers == 1 else 1, engine="ray", strip_elements=64)
-    node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
-    try:
-        with Cluster(run) as found:
-            assert found.workers == workers
-        many = packed(folder, run, in_shards(5_000), "many.randes")
-    finally:
-        cluster.remove_node(node)
-    assert everything(many) == everything(packed(folder, ONE, in_shards(5_000), "one.randes"))
-
-
 def test_samples_that_are_read_ahead_are_the_same(cluster: Any, folder: Path) -> None:
     run = replace(RAY, address=cluster.address)
     assert run.networked and not RAY.networked and not ONE.networked
@@ -68,13 +54,10 @@ def test_samples_that_are_read_ahead_are_the_same(cluster: Any, folder: Path) ->
     assert everything(many) == everything(packed(folder, ONE, in_shards(), "one.randes"))
 
 
-@pytest.mark.parametrize("size", [20_000, None], ids=["shards", "one file"])
-def test_adding_and_removing_give_the_bytes_of_one_machine(
-    cluster: Any, folder: Path, size: int | None
-) -> None:
+def test_edits_of_one_file_give_the_bytes_of_one_machine(cluster: Any, folder: Path) -> None:
     banks = {}
     for run, out in ((ONE, "one.randes"), (RAY, "many.randes")):
-        bank = packed(folder, ONE, in_shards(size), out, "whole", "single")
+        bank = packed(folder, ONE, in_shards(None), out, "whole", "single")
         before = everything(bank)
         tasks = [TaskInput(name, source(folder, name)) for name in ("half", "sparse")]
         add(bank, tasks, EditOptions(), run)

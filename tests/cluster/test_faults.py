@@ -1,8 +1,7 @@
-"""Lost nodes, workers and drivers; workers without memory or disk: the old bank or the new one."""
+"""Lost nodes, workers and drivers, and a full disk: the old bank or the new one."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -98,16 +97,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path | None]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-def fills(folder: Path, task: int, progress: Progress) -> int:
-    """A task whose disk is full."""
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_a_worker_without_disk_ends_in_one_sentence(
+def test_a_disk_that_is_full_ends_in_one_sentence(
     cluster: Any, folder: Path, small_disk: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(NoSpace, match="No space left"):
-        _map(fills, folder, 1)
     if small_disk is None:
         return
     monkeypatch.setattr("randes_cli.build.build.check_space", lambda *_: None)
@@ -158,11 +150,6 @@ def dies(folder: Path, task: int, progress: Progress) -> int:
     return task
 
 
-def forgets(folder: Path, task: int, progress: Progress) -> int:
-    """A task that asks for more memory than there is."""
-    raise MemoryError
-
-
 def _map(work: Any, folder: Path, count: int) -> dict[int, int]:
     with Cluster(RAY) as found:
         held = found.hold(Place(folder))
@@ -179,8 +166,6 @@ def test_workers_that_are_lost_again_and_again_end_in_one_sentence(
     monkeypatch.setattr(module, "RETRIES", 1)
     with pytest.raises(OutOfResources, match="lost 2 times"):
         _map(dies, tmp_path, 1)
-    with pytest.raises(OutOfResources, match="not enough memory; say --max-memory"):
-        _map(forgets, tmp_path, 1)
 
 
 def test_a_cluster_that_is_not_there_or_too_small_is_said(cluster: Any) -> None:

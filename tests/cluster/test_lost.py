@@ -1,7 +1,6 @@
-"""Nodes and drivers lost in the jobs other than `pack` and `seal`: the same bytes, or none.
+"""Drivers lost in the jobs other than `pack` and `seal`: what was there stays.
 
-(Those two are in `test_faults` and `test_seal`; what a worker without memory or disk ends in is the
-same for all, and in `test_faults`.)
+(Those two are in `test_faults` and `test_seal`; workers that die are in `test_workers`.)
 """
 
 from __future__ import annotations
@@ -58,36 +57,15 @@ def removing(folder: Path, run: RunOptions, progress: Progress) -> object:
 
 
 def unpacking(folder: Path, run: RunOptions, progress: Progress) -> object:
-    options = UnpackOptions(shard_bytes=2_000_000, force=True)
+    options = UnpackOptions(force=True)
     unpack(folder / "x.randes", None, folder / "out", options, run, progress=progress)
     return files(folder / "out")
-
-
-def verifying(folder: Path, run: RunOptions, progress: Progress) -> object:
-    report = verify(folder / "x.randes", run=run, progress=progress)
-    return report.sound, report.bytes_checked, report.whole
 
 
 def files(folder: Path) -> dict[str, bytes]:
     """What a folder has, but for locks and what is on its way."""
     found = (path for path in folder.rglob("[!.]*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-
-
-@pytest.mark.parametrize("job", [adding, removing, unpacking, verifying])
-def test_a_node_that_goes_midway_changes_nothing(
-    cluster: Any, twice: tuple[Path, Path], job: Job
-) -> None:
-    node, killed = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20), list[str]()
-
-    def progress(phase: str, done: int, total: int) -> None:
-        if " on " in phase and not killed:
-            killed.append(phase)
-            cluster.remove_node(node, allow_graceful=False)
-
-    one, many = twice
-    assert job(many, RAY, progress) == job(one, ONE, no_progress)
-    assert killed and not list(many.rglob(".*"))
 
 
 @pytest.mark.parametrize(

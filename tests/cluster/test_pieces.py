@@ -20,6 +20,7 @@ from randes_cli.files.bank.container import Container
 from randes_cli.plan import chunks
 from randes_cli.specs import EditOptions, PackOptions, TaskInput, TensorInfo, Transform
 from tests.cluster.conftest import RAY
+from tests.cluster.deaths import killing
 from tests.cluster.test_faults import large
 from tests.life.models import ONE
 from tests.shards.conftest import everything
@@ -86,20 +87,13 @@ def test_shards_in_pieces_are_those_of_one_machine(
     assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.d/.*"))
 
 
-def test_a_node_that_goes_with_its_piece_changes_nothing(
-    cluster: Any, tmp_path: Path, small_share: None
+def test_a_worker_that_dies_with_its_piece_changes_nothing(
+    cluster: Any, tmp_path: Path, small_share: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs, node = large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    killed: list[str] = []
-
-    def progress(phase: str, done: int, total: int) -> None:
-        if phase.startswith("packing on") and not killed:
-            killed.append(phase)
-            cluster.remove_node(node)
-
+    inputs, died = large(tmp_path), killing(monkeypatch, tmp_path / "marks")
     base, chosen = tmp_path / "base.safetensors", PackOptions(max_shard_size=WHOLE)
-    pack(base, inputs, tmp_path / "many.randes", chosen, RAY, progress=progress)
-    assert killed
+    pack(base, inputs, tmp_path / "many.randes", chosen, RAY)
+    assert died() >= {"packing", "joining"}
     pack(base, inputs, tmp_path / "one.randes", chosen, ONE)
     assert everything(tmp_path / "many.randes") == everything(tmp_path / "one.randes")
     assert verify(tmp_path / "many.randes", run=ONE).unnamed == ()

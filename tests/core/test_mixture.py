@@ -7,8 +7,9 @@ import pytest
 
 from randes_cli.core.arrays import F64
 from randes_cli.core.codes import encode
+from randes_cli.core.dealt import dealt_cut
 from randes_cli.core.levels import gain, levels
-from randes_cli.core.mixture import Mixture, two_gaussians
+from randes_cli.core.mixture import Mixture, Shapes, two_gaussians
 from randes_cli.core.tails import means, tails
 
 ELEMENTS = 2**14
@@ -45,7 +46,7 @@ def test_the_loss_of_a_sum_is_divided_as_it_falls(bits: int) -> None:
         read = levels(bits)[codes].astype(np.float64) * gain(bits) * scale
         energy = (made**2).sum(axis=1)[None]
         ends = np.array([tails_of(part) for part in parts]).T[:, None]
-        mixture = Mixture(energy, list(ends), np.full(1, float(ELEMENTS)), bits)
+        mixture = Mixture(energy, Shapes.of(list(ends)), np.full(1, float(ELEMENTS)), bits)
         kept = mixture.fitted(np.array([whole @ read / (whole @ whole)]))
         said = kept[0] * np.sqrt(energy[0] / (read @ read))
         true = made @ read / np.sqrt(energy[0] * (read @ read))
@@ -66,7 +67,7 @@ def test_two_gaussians_have_the_moments_that_they_are_made_of() -> None:
 
 def test_a_gaussian_keeps_what_its_levels_are_made_for() -> None:
     ones = np.ones((1, 3))
-    mixture = Mixture(ones, [ones, ones], np.full(1, 64.0), 2)
+    mixture = Mixture(ones, Shapes.of([ones, ones]), np.full(1, 64.0), 2)
     assert mixture.supposed() == pytest.approx(1.0, abs=1e-3)
     assert mixture.length() == pytest.approx(gain(2), abs=1e-3)
 
@@ -76,3 +77,20 @@ def test_what_a_sample_missed_counts_as_few_large_elements() -> None:
     alike, far = tails(sampled, np.array([2.9])), tails(sampled, np.array([15.0]))
     assert alike[:, 0] == pytest.approx([np.pi / 2 / 1.5, 7 / 3 / 1.5**2])
     assert far[1, 0] == pytest.approx((7 + 13.5**2 * 100) / 3 / 15**2)
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+def test_groups_that_are_cut_at_once_come_out_as_one_by_one(bits: int) -> None:
+    source, groups = np.random.default_rng(bits), (0, 1, 2, 0, 1, 0, 4)
+    energy, side = source.random((5, 7)) ** 4, np.array([64.0, 0.0, 32.0, 7.0, 500.0])
+    energy[source.random(energy.shape) < 0.2] = 0.0
+    heavy = 1.0 + source.exponential(5.0, energy.shape)
+    shapes = Shapes.of([np.minimum(1.0, heavy**-0.5), heavy])
+    found = dealt_cut(energy, shapes, side, groups, bits)
+    for column, group in enumerate(sorted(set(groups))):
+        members, rows = np.flatnonzero(np.array(groups) == group), side > 0
+        ours = Shapes(*(one[np.ix_(rows, members)] for one in shapes))
+        alone = Mixture(energy[np.ix_(rows, members)], ours, side[rows], bits)
+        assert found.kept[np.ix_(rows, members)] == pytest.approx(alone.supposed(), rel=1e-9)
+        assert found.length[rows, column] == pytest.approx(alone.length(), rel=1e-9)
+        assert (found.kept[~rows][:, members] == 1).all() and (found.length[~rows] == 1).all()

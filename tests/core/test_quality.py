@@ -103,14 +103,14 @@ def test_what_a_task_left_alone_is_kept_whole() -> None:
     assert mean_kept(noise_of(Lengths(none, none, none, none > 0, ()))) == (1.0, 1.0, 1.0)
 
 
-def test_families_are_told_by_their_middle_and_range() -> None:
+def test_families_are_told_by_their_mean_and_range() -> None:
     noise = Noise(*(np.array([value]) for value in (7.0, 0.0, 1.0, 0.1, 1.0)))
     told = sorted(
         float(family_kept(family, noise, noise.told)[0]) for family in quality.FAMILIES.values()
     )
     (kept,) = kept_of(noise)
     assert (kept.low, kept.high) == (told[0], told[-1])
-    assert kept.middle == pytest.approx(np.median(told))
+    assert kept.mean == pytest.approx(np.mean(told))
     assert mean_kept(noise) == kept
 
 
@@ -135,7 +135,7 @@ def test_the_coefficient_that_families_want_falls_with_the_noise_and_they_part()
 def test_rounding_that_follows_the_weights_weighs_more_than_as_much_interference() -> None:
     rounding = Noise(*(np.array([value]) for value in (0.0, 0.0, 0.57, 0.57, 1.0)))
     others = Noise(*(np.array([value]) for value in (0.57, 0.0, 0.0, 0.0, 1.0)))
-    assert kept_of(rounding)[0].middle < kept_of(others)[0].middle
+    assert kept_of(rounding)[0].mean < kept_of(others)[0].mean
     one, whole = Family(0.01, 0.1), np.ones(1)
     assert family_kept(one, rounding, whole) < family_kept(one, others, whole)
 

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
-from randes_cli.files.header import encode_header, has_control, parse_header, parse_json
-from randes_cli.limits import CONTROL
+from randes_cli.files.header import encode_header, parse_header, parse_json
+from randes_cli.limits import CONTROL, has_control
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 

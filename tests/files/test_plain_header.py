@@ -1,4 +1,4 @@
-"""A header that one pattern reads gives what JSON gives; what the pattern takes is sound."""
+"""A header that is read by its quotes gives what JSON gives; what is taken so is sound."""
 
 from __future__ import annotations
 

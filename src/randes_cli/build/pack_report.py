@@ -13,8 +13,9 @@ from randes_cli.build.records import task_summary
 from randes_cli.build.samples.stand_ins import stand_in_note
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.twins import twins
-from randes_cli.core.prediction import Lengths, moments
+from randes_cli.core.prediction import Lengths
 from randes_cli.core.quality import Kept, mean_kept, noise_of
+from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.checkpoint.shared import whole_of
 from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
@@ -24,7 +25,6 @@ from randes_cli.stats.alternatives import adapter_advice, advice, saving
 from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import (
-    Outline,
     frontier,
     group_choices,
     marked,
@@ -33,32 +33,38 @@ from randes_cli.stats.frontier import (
     weigh_all,
 )
 from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.outline import Outline
 from randes_cli.stats.room import room
 from randes_cli.stats.summaries import kept_on_average, mean_cosine, predictable, summaries
 
 
 def pack_report(
-    inputs: Inputs, build: Build, built: Built, seal_bits: int | None, *, dry_run: bool
+    inputs: Inputs,
+    build: Build,
+    built: Built,
+    seal_bits: int | None,
+    *,
+    dry_run: bool,
+    weigh: bool,
 ) -> PackReport:
-    """The report of a bank that was built, or (a dry run) that would be."""
+    """The report of a bank that was built, or (a dry run) that would be.
+
+    `weigh`: with what other choices would give.
+    """
     base_bytes = table_bytes(whole_of(inputs.base.source).tensors)
-    manifest, start = built.manifest, build.draft.start
-    known = built.statistics.known
-    if seal_bits is not None:
-        sealed = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
-        manifest = with_defaults(sealed, known)
-    lengths = bank_lengths(manifest, known)
+    manifest, start = _in_the_end(built, seal_bits), build.draft.start
+    lengths = bank_lengths(manifest, built.statistics.known)
     base = None if build.supposed or reads_far() else build.draft.base
     beside = lengths_beside(manifest, built.statistics, base)
     unsure = sampled(build) if dry_run else ""
     sealing = seal_bits is not None
     predicted = summaries(manifest, built.statistics, beside, dry_run=unsure, sealing=sealing)
     size, bits = built.bytes, seal_bits or start.bits
-    sealed_size = size if dry_run or seal_bits is None else build.estimate(seal_bits)
+    sized = size if dry_run or seal_bits is None else _sizer(build, built).here(build.steps, bits)
     alike = [] if build.supposed else twins(built, build.draft, dry_run=dry_run)
-    told = predictable(manifest)
+    told = weigh and predictable(manifest)
     cosine = mean_cosine(predicted)
-    choices = _alternatives(build, built, sealed_size, lengths, bits, cosine) if told else ()
+    choices = _alternatives(build, built, sized, lengths, bits, cosine) if told else ()
     kept_adapters = inputs.base.storage is BaseStorage.zero
     merged = sum(isinstance(one.source, MergedAdapter) for one in inputs.participants)
     read = build.read_bytes + (table_bytes(inputs.base.source.tensors) if build.base else 0)
@@ -94,13 +100,18 @@ def pack_report(
 
 def tried_choice(one: Alternative, built: Built, seal_bits: int | None) -> Alternative:
     """A choice with what a dry run of it showed."""
-    manifest, statistics = built.manifest, built.statistics
-    if seal_bits is not None:
-        manifest = manifest.with_sealed(as_sealed_to(manifest, seal_bits))
-    lengths = bank_lengths(manifest, statistics.known)
-    found = moments(lengths, statistics.met(manifest.base.tensors))
-    kept, cosine = mean_kept(noise_of(lengths)), float(found.cosine.mean())
+    manifest, statistics = _in_the_end(built, seal_bits), built.statistics
+    kept = mean_kept(noise_of(bank_lengths(manifest, statistics.known)))
+    cosine = mean_cosine(summaries(manifest, statistics))
     return replace(present(one, built.bytes, kept, cosine), present=one.present)
+
+
+def _in_the_end(built: Built, seal_bits: int | None) -> Manifest:
+    """The manifest of a bank once its sums are cut to so many bits, if they are."""
+    if seal_bits is None:
+        return built.manifest
+    sealed = built.manifest.with_sealed(as_sealed_to(built.manifest, seal_bits))
+    return with_defaults(sealed, built.statistics.known)
 
 
 def _adapters(predicted: Sequence[TaskSummary]) -> str | None:
@@ -130,13 +141,13 @@ def as_sealed(
 
 
 def sealed_report(
-    inputs: Inputs, build: Build, live: Built, sealed: Built, bits: int
+    inputs: Inputs, build: Build, live: Built, sealed: Built, bits: int, *, weigh: bool
 ) -> PackReport:
     """The report of a bank that was sealed as it was packed: its tasks as measured while it was.
 
     What else it could be is predicted from the bank as it would be live.
     """
-    report = pack_report(inputs, build, live, bits, dry_run=False)
+    report = pack_report(inputs, build, live, bits, dry_run=False, weigh=weigh)
     base = None if reads_far() else build.draft.base
     beside = lengths_beside(sealed.manifest, sealed.statistics, base)
     after = summaries(sealed.manifest, sealed.statistics, beside)
@@ -160,14 +171,14 @@ def _alternatives(
 ) -> tuple[Alternative, ...]:
     """What other bits, groups and shares would weigh and give back; the best to the byte."""
     draft, groups = build.draft, build.draft.start.groups
-    names = {name for unit in build.steps.ready for name in unit.names}
-    base = list(draft.base.tensors.values())
+    names = [name for unit in build.steps.ready for name in unit.names]
     outline = Outline(
-        base,
-        [tensor for tensor in base if tensor.name in names],
+        draft.base.tensors,
+        names,
         lengths,
         [participant.index for participant in draft.coming],
         draft.start.capacity,
+        wide=_wide(build),
     )
     here = groups, bits, draft.start.shares.get(0, 1)
     outline = outline.with_size(*here, size)
@@ -176,11 +187,22 @@ def _alternatives(
         present(one, size, kept, cosine) if (one.groups, one.bits, one.share) == here else one
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )
-    return _exact_where_shown(build, built, found)
+    return _exact_where_shown(build, built, outline, found)
+
+
+def _sizer(build: Build, built: Built) -> Sizes:
+    return Sizes(build.draft, built.manifest, built.statistics, build.most)
+
+
+def _wide(build: Build) -> frozenset[str]:
+    """The tensors whose tails are too heavy for 8 bits."""
+    steps, units = build.steps, build.draft.units
+    bits = steps.grids(units, 8, build.draft.start.capacity).bits
+    return frozenset(n for unit, b in zip(units, bits, strict=True) if b == 16 for n in unit.names)
 
 
 def _exact_where_shown(
-    build: Build, built: Built, choices: tuple[Alternative, ...]
+    build: Build, built: Built, outline: Outline, choices: tuple[Alternative, ...]
 ) -> tuple[Alternative, ...]:
     """The choices, those on the frontier with the bytes of the files that they would make."""
     sizes: dict[tuple[int, int, int], int] = {}
@@ -189,8 +211,10 @@ def _exact_where_shown(
         shown = [one for one in frontier(choices) if not one.present and _key(one) not in sizes]
         if not shown:
             return choices
-        sizer = sizer or Sizes(build.draft, built.manifest, built.statistics)
-        sizes.update({_key(one): sizer.of(build.steps, one) for one in shown})
+        sizer = sizer or _sizer(build, built)
+        told = [outline.defaults(*_key(one)) for one in shown]
+        pairs = zip(shown, told, strict=True)
+        sizes.update({_key(one): sizer.of(build.steps, one, some) for one, some in pairs})
         choices = marked(
             replace(one, bank_bytes=sizes.get(_key(one), one.bank_bytes)) for one in choices
         )

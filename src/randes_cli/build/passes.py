@@ -10,6 +10,7 @@ from randes_cli.build.crew.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Job
+from randes_cli.build.relate import Relation
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.tally import Tally
 from randes_cli.build.work import Bench, UnitWork, Work
@@ -40,6 +41,7 @@ class Passes:
         base: the base that deltas are taken from; None where it is all zeros.
         tally: what was found so far.
         crew: gives work to other machines; None: all is done here.
+        relation: what samples tell of the tasks, looked at beside a pass.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class Passes:
         writer: BankWriter,
         workers: Workers,
         progress: Progress,
+        relation: Relation | None = None,
     ) -> None:
         self.path, self.draft, self.steps, self.base = path, draft, steps, base
         self.writer, self.workers, self.progress = writer, workers, progress
         self.tally = Tally()
         self.bench = Bench(base, draft.old, writer, self.tally, workers, progress)
         self.crew: Crew | None = None
+        self.relation = relation
         self._waiting: list[Copy] = []
 
     def take_over(self, keys: Iterable[str]) -> None:
@@ -86,7 +90,8 @@ class Passes:
         self._waiting = []
         if self.crew is not None:
             work, write_base = self.crew.send(self, work, phase, write_base=write_base), False
-        self.bench.do(work, phase, write_base=write_base)
+        beside = () if self.relation is None else self.relation.beside()
+        self.bench.do(work, phase, write_base=write_base, beside=beside)
         self._check_base()
 
     def _check_base(self) -> None:
@@ -95,7 +100,7 @@ class Passes:
         if old is None or not isinstance(base, BankBase):
             return
         chunks = {n: f for (owner, n), f in self.tally.digests.items() if owner == "base"}
-        whole = {name: {0: value} for name, value in self.tally.whole.get("base", {}).items()}
+        whole = {name: {0: value} for name, value in self.tally.small("base").items()}
         for name, found in {**whole, **chunks}.items():
             if all(base.digest(name, n) == v for n, v in found.items()):
                 continue

@@ -15,9 +15,9 @@ from randes_cli.build.sizes import Sizes
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.trial import sampled_cuts
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import MANIFEST, parse_key
+from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.manifest import Manifest, encode
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.bank.sizes import bank_bytes, parts_of
 from randes_cli.specs import TensorInfo
 from randes_cli.stats.approximate import SAMPLED, SUPPOSED
 from randes_cli.stats.coefficients import with_defaults
@@ -30,11 +30,13 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     start, coming, base = build.draft.start, build.draft.coming, build.draft.base.tensors
     rows = norm_rows(base)
     lengths = supposed_lengths(base, coming) if build.supposed else _sampled(build, rows)
+    like = set() if build.supposed else _like_the_base(build.draft)
     added = [
         supposed_record(
             base,
             one,
-            (n for n, c in zip(rows, there, strict=True) if c),
+            {n for n, c in zip(rows, there, strict=True) if c}
+            | {n for n in one.fit.exact if (one.index, n) not in like},
             source=recorded_source(one.source.source, build.path),
         )
         for one, there in zip(coming, lengths.changed.T, strict=True)
@@ -45,11 +47,20 @@ def preview(build: Build, seal_bits: int | None = None) -> Built:
     manifest = replace(build.with_records(added), cells=cells)
     manifest = with_defaults(manifest, statistics.known)
     if old is not None:
-        size = edited_size(build.draft, old, build.steps, manifest, statistics)
+        size = edited_size(build, old, manifest, statistics)
         return Built(size, manifest, statistics)
     whole = replace(manifest, base=replace(start.base, fingerprint=NO_FINGERPRINT))
-    size = Sizes(build.draft, whole, statistics).here(build.steps, seal_bits)
+    size = Sizes(build.draft, whole, statistics, build.most).here(build.steps, seal_bits)
     return Built(size, manifest, statistics)
+
+
+def _like_the_base(draft: Draft) -> set[tuple[int, str]]:
+    """Index and name of what tasks would keep exactly and, by its beginning, is the base's."""
+    return {
+        (one.owner, one.name)
+        for one in draft.exact
+        if isinstance(one.owner, int) and one.twin is not None and not differs(one)
+    }
 
 
 def _sampled(build: Build, rows: Sequence[str]) -> Measured:
@@ -67,7 +78,8 @@ def _sampled(build: Build, rows: Sequence[str]) -> Measured:
 
 
 def _statistics(build: Build, lengths: Measured, seal_bits: int | None) -> Statistics:
-    made = build.statistics(lengths)
+    with build.relation() as relation:
+        made = build.statistics(lengths, relation)
     if seal_bits is None or build.supposed:
         return made
     base = build.draft.base.tensors
@@ -91,46 +103,36 @@ def sampled(build: Build) -> str:
     return SUPPOSED if build.supposed else SAMPLED
 
 
-#: Bytes of a tensor's entry in a header beside its name, about.
-_ENTRY = 90
-
-
-def edited_size(
-    draft: Draft, old: BankFile, steps: Steps, manifest: Manifest, statistics: Statistics
-) -> int:
-    """Bytes of the bank that follows `old`, but for some that only a header's room decides.
+def edited_size(build: Build, old: BankFile, manifest: Manifest, statistics: Statistics) -> int:
+    """Bytes of the bank that follows `old`, to the byte if samples showed what has changed.
 
     What may turn out to be the base's (a running statistic) counts by its beginning.
     """
-    coming, going = list(_coming(draft, steps)), list(_going(draft, old))
-    numbers = draft.statistics(statistics.cells)
-    coming += numbers
-    going += [old.info(one.name) for one in numbers if one.name in old]
-    size = old.size + sum(map(_bytes, coming)) - sum(map(_bytes, going))
-    return size + len(encode(manifest)) - old.info(MANIFEST).nbytes
+    draft, steps = build.draft, build.steps
+    room = header_room(draft.candidates(steps, statistics.cells))
+    parts = parts_of(_edited(draft, old, steps, statistics))
+    text = len(encode(manifest))
+    return bank_bytes(parts, room, text, asked=build.most, old=old.most).bytes
 
 
-def _bytes(tensor: TensorInfo) -> int:
-    """Bytes of a tensor, its digests and its entry in the header."""
-    return tensor.nbytes + DIGEST_BYTES * chunk_count(tensor) + len(tensor.name) + _ENTRY
-
-
-def _coming(draft: Draft, steps: Steps) -> Iterator[TensorInfo]:
-    """Tensors that the bank lacks: sums, what is kept exactly, and files."""
-    yield from (one.kept for one in draft.exact if one.twin is None or differs(one))
+def _edited(
+    draft: Draft, old: BankFile, steps: Steps, statistics: Statistics
+) -> Iterator[TensorInfo]:
+    """The tensors of the bank that follows an old one, in the order of its file: see `fill`."""
+    yield from map(old.info, draft.kept_keys("base"))
+    yield from _live_sums(draft, steps)
+    yield from map(old.info, draft.taken_over())
     yield from (tensor for tensor, _ in draft.new_files())
-    for unit, groups in draft.entered.items():
-        for group in groups if unit in steps.ready else ():
-            if (group, unit) not in draft.kept:
-                yield from draft.sums((group, unit), steps.width(unit))
+    yield from (one.kept for one in draft.exact if one.twin is None)
+    yield from (one.kept for one in draft.exact if one.twin is not None and differs(one))
+    found = statistics.data()
+    yield from (TensorInfo(key, "F64", data.shape) for key, data in found.items())
+    yield from (old.info(key) for key in draft.kept_statistics() if key not in found)
 
 
-def _going(draft: Draft, old: BankFile) -> Iterator[TensorInfo]:
-    """Tensors of the old bank that nothing needs any more."""
-    stays = set(draft.taken_over())
-    for key in old.header.tensors:
-        kind, group, name = parse_key(key)
-        if key in stays or kind not in ("own", "files", "scale", "sum"):
-            continue
-        if kind != "sum" or (int(group), draft.unit_of[name]) not in draft.kept:
-            yield old.info(key)
+def _live_sums(draft: Draft, steps: Steps) -> Iterator[TensorInfo]:
+    """The live superpositions that there will be."""
+    for group, unit in draft.places(steps):
+        enters = unit in steps.ready and group in draft.entered.get(unit, ())
+        if enters or (group, unit) in draft.kept:
+            yield from draft.sums((group, unit), steps.width(unit))

@@ -6,8 +6,8 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ import numpy as np
 from randes_cli.build.draft import Draft
 from randes_cli.build.measured import Measured
 from randes_cli.build.participants import Deltas, Participant
-from randes_cli.build.samples.sample import gather_grams
+from randes_cli.build.samples.grams import Away, Grams
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.tails import tails
@@ -84,26 +84,81 @@ def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) ->
     return Participant(opened, fit, task.index, task.seed, task.group)
 
 
-def relate(
+class Relation:
+    """How the tasks that a draft adds relate to each other and to those that stay.
+
+    `stored` are the statistics of its old bank, `cells` what the new Gram matrices cover at the
+    finest, `tasks` the older tasks; `ahead` and `stands` are as `Grams` has them.
+    """
+
+    def __init__(
+        self,
+        stored: Statistics,
+        draft: Draft,
+        base: Source | None,
+        cells: Cells,
+        tasks: Sequence[Deltas],
+        units: Iterable[Unit],
+        *,
+        ahead: bool,
+        stands: Mapping[Unit, Unit],
+        away: Away | None = None,
+    ) -> None:
+        self._stored = merge_cells(stored, cells) if len(cells) < len(stored.cells) else stored
+        self._draft, self._base, self._tasks = draft, base, tasks
+        self._ahead, self._stands, self._away = ahead, stands, away
+        self._grams = self._of(units)
+
+    def _of(self, units: Iterable[Unit]) -> Grams:
+        return Grams(
+            self._base,
+            [*self._tasks, *self._draft.coming],
+            units,
+            self._stored.cells,
+            norm_rows(self._draft.base.tensors),
+            len(self._tasks),
+            ahead=self._ahead,
+            stands=self._stands,
+            away=self._away,
+        )
+
+    def beside(self) -> Iterator[Callable[[], None]]:
+        """Steps of it that may be taken while a pass is under way."""
+        return self._grams.beside()
+
+    def statistics(
+        self, lengths: Measured, units: Iterable[Unit], progress: Progress
+    ) -> Statistics:
+        """The statistics of a bank with the tasks that come and without those that go.
+
+        `lengths` are those of the new tasks' deltas, `units` what has or gets a superposition:
+        where a pass showed more, all is looked at again, for sums are made in their order.
+        """
+        units, tasks, draft, stored = list(units), self._tasks, self._draft, self._stored
+        if units != self._grams.units:
+            self._grams = self._of(units)
+        found, sampled = self._grams.gather(progress)
+        before = np.asarray(stored.grams)
+        exact = [_same_sample(before, found, n, one) for n, one in enumerate(tasks)]
+        _share_all(found, exact, tasks, draft)
+        ends = _tails(draft, sampled, lengths.norms)
+        whole = _joined(stored, found, exact, draft, lengths, ends)
+        return drop_tasks(whole, {task.index for task in draft.gone})
+
+
+@contextmanager
+def related(
     stored: Statistics,
     draft: Draft,
     base: Source | None,
     cells: Cells,
-    lengths: Measured,
     units: Iterable[Unit],
-    progress: Progress,
     *,
     ahead: bool = False,
     stands: Mapping[Unit, Unit] = MappingProxyType({}),
-) -> Statistics:
-    """The statistics of a bank with the tasks that a draft adds and without those that go.
-
-    `stored` are those of its old bank, `cells` what the new Gram matrices cover at the finest;
-    `lengths` are those of the new tasks' deltas, `units` what has or gets a superposition;
-    `ahead` as in `gather_grams`, `stands` as `stand_ins` has it.
-    """
-    if len(cells) < len(stored.cells):
-        stored = merge_cells(stored, cells)
+    away: Away | None = None,
+) -> Iterator[Relation]:
+    """The relation of a draft's tasks, the older ones' checkpoints open where they are found."""
     leaving = {participant.index: participant for participant in draft.leaving}
     with ExitStack() as stack:
         tasks: list[Deltas] = []
@@ -111,23 +166,8 @@ def relate(
             for task in draft.old.manifest.tasks:
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
-        rows = norm_rows(draft.base.tensors)
-        every, first = [*tasks, *draft.coming], len(tasks)
-        found, sampled = gather_grams(
-            base,
-            every,
-            units,
-            stored.cells,
-            rows,
-            progress,
-            first,
-            ahead=ahead,
-            stands=stands,
-        )
-    exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
-    _share_all(found, exact, tasks, draft)
-    whole = _joined(stored, found, exact, draft, lengths, _tails(draft, sampled, lengths.norms))
-    return drop_tasks(whole, {task.index for task in draft.gone})
+        there = stored, draft, base, cells, tasks, units
+        yield Relation(*there, ahead=ahead, stands=stands, away=away)
 
 
 def _joined(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,28 +23,45 @@ from randes_cli.core.arrays import I64, Bools
 from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.bank.entries import Entries, digits_of, name_bytes
 from randes_cli.files.bank.header_room import room_of_entries
-from randes_cli.files.bank.keys import MANIFEST, cut_key, sealed_tensors, sum_tensor
+from randes_cli.files.bank.keys import cut_key, sealed_tensors, sum_tensor
 from randes_cli.files.bank.manifest import Manifest, encode
+from randes_cli.files.bank.sizes import bank_bytes
 from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo
-from randes_cli.stats.coefficients import alone_in, with_defaults
-from randes_cli.stats.frontier import MOST_ROWS
+from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.stored import Statistics
 
-#: Tensors that every bank of a draft has: the base's, what is kept exactly, what is written last,
-#: and again what is kept exactly, as the header's room has it.
-_Fixed = tuple[Entries, Entries, Entries, Entries]
+
+class _Fixed(NamedTuple):
+    """Tensors that every bank of a draft has.
+
+    Attributes:
+        base: the base's, where it is inside.
+        exact: what tasks keep exactly; `every` is what they may, as the header's room has it.
+        last: statistics, and digests of a base outside.
+        files: side files.
+    """
+
+    base: Entries
+    exact: Entries
+    last: Entries
+    files: Entries
+    every: Entries
 
 
 class Sizes:
     """Sizes of the banks that a draft's tasks make, with these or other options.
 
-    `manifest` and `statistics` are those of the bank as it is packed.
+    `manifest` and `statistics` are those of the bank as it is packed; `asked` are the bytes of a
+    shard that were asked for.
     """
 
-    def __init__(self, draft: Draft, manifest: Manifest, statistics: Statistics) -> None:
+    def __init__(
+        self, draft: Draft, manifest: Manifest, statistics: Statistics, asked: int | None
+    ) -> None:
         self.draft, self.manifest, self.statistics = draft, manifest, statistics
+        self.asked = asked
         base = list(draft.base.tensors.values())
         places = {tensor.name: row for row, tensor in enumerate(base)}
         kinds: dict[tuple[str, tuple[int, ...]], int] = {}
@@ -70,14 +88,14 @@ class Sizes:
 
     def _fixed_parts(self) -> _Fixed:
         draft, cells = self.draft, self.manifest.cells
+        own = {(task.index, name) for task in self.manifest.tasks for name in task.own}
         exact = [one.kept for one in draft.exact if one.twin is None]
-        exact += [one.kept for one in draft.exact if one.twin is not None]
+        exact += [one.kept for one in draft.exact if one.twin and (one.owner, one.name) in own]
         outside = draft.start.base.storage is BaseStorage.reference
         last = [*draft.statistics(cells), *([draft.base_digests()] if outside else [])]
-        last += [tensor for tensor, _ in draft.new_files()]
+        files = [tensor for tensor, _ in draft.new_files()]
         every = [one.kept for one in draft.exact]
-        first = Entries.of(draft.base_tensors())
-        return first, Entries.of(exact), Entries.of(last), Entries.of(every)
+        return _Fixed(*map(Entries.of, (draft.base_tensors(), exact, last, files, every)))
 
     # Sizes
 
@@ -92,8 +110,11 @@ class Sizes:
             manifest = with_defaults(sealed, self.statistics.known)
         return self._size(self.draft, grids, manifest, seal_bits)
 
-    def of(self, steps: Steps, one: Alternative) -> int:
-        """Bytes of the bank that the same tasks make with other bits, groups and shares."""
+    def of(self, steps: Steps, one: Alternative, lambdas: Sequence[float]) -> int:
+        """Bytes of the bank that the same tasks make with other bits, groups and shares.
+
+        `lambdas` are the tasks' λ then, which are digits in a text.
+        """
         draft = self.draft
         coming = [replace(p, group=p.index % one.groups) for p in draft.coming]
         seal_bits, live_bits = (one.bits, 16) if one.bits < 8 else (None, one.bits)
@@ -105,7 +126,10 @@ class Sizes:
         start = start.with_shares(dict.fromkeys(range(one.groups), one.share))
         other = replace(draft, start=start, coming=coming)
         grids = steps.grids(draft.units, live_bits, capacity)
-        tasks = [replace(task, group=task.index % one.groups) for task in self.manifest.tasks]
+        tasks = [
+            replace(task, group=task.index % one.groups, default=value)
+            for task, value in zip(self.manifest.tasks, lambdas, strict=True)
+        ]
         made = replace(
             start.with_tasks(tasks),
             cells=self.manifest.cells,
@@ -115,30 +139,18 @@ class Sizes:
         )
         if seal_bits is not None:
             made = made.with_sealed(as_sealed_to(made, seal_bits))
-        return self._size(other, grids, self._with_lambdas(made), seal_bits)
-
-    def _with_lambdas(self, manifest: Manifest) -> Manifest:
-        """With the default λ of every task; of very many tensors that of the bank as it is.
-
-        They are digits in a text, and a prediction of 90,000 tensors takes seconds.
-        """
-        if self._superposable <= MOST_ROWS:
-            return with_defaults(manifest, self.statistics.known)
-        groups = [task.group for task in manifest.tasks]
-        alone = alone_in(groups, manifest.forgotten, manifest.sealed)
-        tasks = (replace(t, default=1.0) if t.group in alone else t for t in manifest.tasks)
-        return replace(manifest, tasks=tuple(tasks))
+        return self._size(other, grids, made, seal_bits)
 
     def _size(self, draft: Draft, grids: Grids, manifest: Manifest, seal_bits: int | None) -> int:
-        first, exact, last, candidates = self._fixed
+        fixed = self._fixed
         closing = Entries.of(closing_tensors())
         entered = self._entered(draft)
         ready, wide = grids.ready[self._unit], grids.bits[self._unit] == 16
         if seal_bits is None:
             sums = [self._live(draft, g, np.flatnonzero(m & ready), wide) for g, m in entered]
-            made = [first, *sums, exact, last]
+            made = [fixed.base, *sums, fixed.exact, fixed.last, fixed.files]
             every = [self._sums(draft, g, np.flatnonzero(m), wide) for g, m in entered]
-            room = [first, last, *every, candidates, closing]
+            room = [fixed.base, fixed.last, fixed.files, *every, fixed.every, closing]
             held = sum(bool(m.any()) for _, m in entered)
         else:
             made = self._sealed(draft, [(g, m & ready) for g, m in entered], wide, seal_bits)
@@ -146,9 +158,8 @@ class Sizes:
             held = sum(bool((m & ready).any()) for _, m in entered)
         tables = self._table_bytes(grids, manifest.bits)
         size = len(encode(_shell(manifest))) + self._beside + tables
-        text = TensorInfo(MANIFEST, "U8", (size,))
-        whole = Entries.joined([*made, Entries.of([text])])
-        return room_of_entries(Entries.joined(room), held) + whole.layout_bytes()
+        before = room_of_entries(Entries.joined(room), held)
+        return bank_bytes(made, before, size, asked=self.asked).bytes
 
     def _entered(self, draft: Draft) -> list[tuple[int, Bools]]:
         """Each group that tasks enter, and the places (of `_rows`) of the units that they meet."""
@@ -195,7 +206,6 @@ class Sizes:
         self, draft: Draft, summed: Sequence[tuple[int, Bools]], wide: Bools, bits: int
     ) -> list[Entries]:
         """The parts of a bank whose groups are sealed: what stays, scales, codes and moments."""
-        first, exact, last, _ = self._fixed
         live, scales, codes = list[Entries](), list[Entries](), list[Entries]()
         for group, there in summed:
             cut = self._sealable[self._kind[self._rows]]
@@ -209,7 +219,11 @@ class Sizes:
             codes.append(self._of([code for _, code in pairs], rows))
         shape = cut_shape(self._superposable)
         moments = Entries.of(TensorInfo(cut_key(group), "F64", shape) for group, _ in summed)
-        return [first, *live, exact, last, *scales, *codes, moments]
+        parts = [*scales, *codes]
+        if len(summed) == 1:
+            parts = [Entries.joined(parts)]  # one part of the bank
+        fixed = self._fixed
+        return [fixed.base, *live, fixed.exact, fixed.last, fixed.files, *parts, moments]
 
 
 def _shell(manifest: Manifest) -> Manifest:

@@ -19,6 +19,7 @@ from randes_cli.files.checkpoint.names import (
     Naming,
     as_component,
     components_like,
+    is_small_part,
     match_names,
     renamed,
     wrapped,
@@ -132,9 +133,14 @@ def named_like(
         )
     if part:
         alone = as_component(part[0], base.tensors, checkpoint.tensors)
+        named = alone.names or {}
         note = f"is the base's {part[0]}/ alone, and comes back as that; the rest is the base's"
-        return renamed(checkpoint, alone.names or {}), alone, (note,)
+        if len(named) < len(checkpoint.tensors):
+            note = f"{len(named)} names are the base's of {part[0]}/; mapped, and given back"
+        return renamed(checkpoint, named), alone, (note,)
     naming = match_names(base.tensors, checkpoint.tensors)
+    if naming is not None and is_small_part(naming, checkpoint.tensors):
+        naming = Naming()
     if naming is None:
         raise MismatchError(
             f"{checkpoint.source}: its names differ from the base's by a prefix, but without it "

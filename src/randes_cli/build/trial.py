@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from randes_cli.build.participants import Participant
-from randes_cli.build.samples.sample import signs_on
+from randes_cli.build.samples.grams import signs_on
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.codes import fit_scales

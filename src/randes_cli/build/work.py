@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
-from randes_cli.build.jobs import Files, Job, Part, Places, nothing_waits, unit_bytes, unit_jobs
+from randes_cli.build.jobs import Files, Job, Part, Places, input_bytes, nothing_waits, unit_jobs
 from randes_cli.build.many import Many, is_small, many_jobs, run_many
 from randes_cli.build.seal.waiting import Waiting
 from randes_cli.build.span import WHOLE, Span
@@ -52,7 +52,10 @@ class Work:
 
     def nbytes(self, base: Source | None) -> int:
         both: list[Exact | Copy] = [*self.exact, *self.copies]
-        sums = sum(unit_bytes(one.unit, one.parts, base) for one in self.units)
+        alike: dict[int, tuple[tuple[Part, ...], list[str]]] = {}
+        for one in self.units:
+            alike.setdefault(id(one.parts), (one.parts, []))[1].extend(one.unit.names)
+        sums = sum(input_bytes(names, parts, base) for parts, names in alike.values())
         return sums + sum(one.nbytes for one in both)
 
 
@@ -88,7 +91,15 @@ class Bench:
         self.base, self.old, self.sink, self.tally = base, old, sink, tally
         self.workers, self.progress, self.watch = workers, progress, watch
 
-    def do(self, work: Work, phase: str, *, write_base: bool = False) -> None:
+    def do(
+        self,
+        work: Work,
+        phase: str,
+        *,
+        write_base: bool = False,
+        beside: Iterable[Callable[[], None]] = (),
+    ) -> None:
+        """All of it; meanwhile this thread takes the steps that are `beside`, as it can."""
         waiting = nothing_waits if self.watch is None else self.watch.waiting
         files = Files(self.base, self.old, self.sink, self.tally, write_base, waiting)
         shared = list(_shared(work.units))
@@ -119,6 +130,7 @@ class Bench:
             phase=phase,
             total=work.nbytes(self.base),
             progress=self.progress,
+            beside=beside,
         )
         self._digest_shared(shared)
 

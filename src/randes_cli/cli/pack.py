@@ -60,8 +60,6 @@ def pack(
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
     from randes_cli import pack as run
-    from randes_cli.cli.render.packed import pack_notes, pack_table
-    from randes_cli.core.verdict import sentences
     from randes_cli.files.recipe.recipe import options_of
 
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
@@ -73,8 +71,19 @@ def pack(
     how = run_options(threads, max_memory, device, engine=engine, address=address)
     with talk.progress() as progress:
         report = run(
-            source, inputs, out, options, how, force=force, dry_run=dry_run, progress=progress
+            source,
+            inputs,
+            out,
+            options,
+            how,
+            force=force,
+            dry_run=dry_run,
+            weigh=json or not quiet,
+            progress=progress,
         )
+    from randes_cli.cli.render.packed import pack_notes, pack_table  # not before the work
+    from randes_cli.core.verdict import sentences
+
     talk.tell(
         report,
         lambda width: pack_table(report, width, full=full),

@@ -9,7 +9,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.mixture import Mixture
+from randes_cli.core.mixture import Mixture, Shapes
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ class Cut:
             length = length / (1.0 - (self.side > 0) * DISTORTION[self.bits])
             rows = self.side > 0
             if tails is not None and energy.shape[1]:
-                found = Mixture(
-                    energy[rows], [tail[rows] for tail in tails], self.side[rows], self.bits
-                )
+                shapes = Shapes.of([tail[rows] for tail in tails])
+                found = Mixture(energy[rows], shapes, self.side[rows], self.bits)
                 fitted = found.fitted(np.where(known, self.kept, np.nan)[rows])
                 kept[rows] = np.where(known[rows, None], fitted, found.supposed())
                 length[rows] = found.length()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import erf, pi, sqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -83,20 +84,40 @@ def _other(mean: F64, least: F64, often: F64) -> F64:
     return np.maximum((mean - often * least) / rest, least)
 
 
+class Shapes(NamedTuple):
+    """Deltas as mixtures of two Gaussians, of unit variance: arrays of one shape.
+
+    Attributes:
+        often: how often an element is of the wider one.
+        low, high: the variances of both.
+        first, fourth: `core.tails.tails`.
+    """
+
+    often: F64
+    low: F64
+    high: F64
+    first: F64
+    fourth: F64
+
+    @classmethod
+    def of(cls, tails: Sequence[F64]) -> Shapes:
+        return cls(*two_gaussians(*tails), *tails)
+
+
 class Mixture:
     """Sums of deltas that are mixtures of two Gaussians each.
 
-    `energy` are ‖x‖², sums × T; `tails` two arrays like it (`core.tails.tails`). `side` is the
-    shorter side of each sum's matrix: large elements that are alone in a row or a column, or
-    nearly, are taken in by its scale.
+    `energy` are ‖x‖², sums × T; `shapes` arrays like it. `side` is the shorter side of each sum's
+    matrix: large elements that are alone in a row or a column, or nearly, are taken in by its
+    scale.
     """
 
-    def __init__(self, energy: F64, tails: Sequence[F64], side: F64, bits: int) -> None:
+    def __init__(self, energy: F64, shapes: Shapes, side: F64, bits: int) -> None:
         total = energy.sum(axis=1, keepdims=True)
         self.part = np.divide(energy, total, out=np.zeros(energy.shape), where=total > 0)
-        self.often, self.low, self.high = two_gaussians(*tails)
-        self._sparse = np.asarray(tails[0] < _SPARSE)
-        self._wide = np.clip(tails[0], 0, 1) * np.clip(tails[1] - 1, 0, 1) * (energy > 0)
+        self.often, self.low, self.high, first, fourth = shapes
+        self._sparse = np.asarray(first < _SPARSE)
+        self._wide = np.clip(first, 0, 1) * np.clip(fourth - 1, 0, 1) * (energy > 0)
         self._crowd = self.often * side[:, None]
         self._kept, self._length = _table(bits)
 

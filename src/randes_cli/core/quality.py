@@ -13,7 +13,8 @@ where it falls through the grid), with κ and ω of a family of models, the rest
 fitted to measured banks by `benchmarks/quality/fit.py`, which writes the numbers below. Noise takes
 more than the gain from a model, until it knows nothing: what is left of the gain tends to −w, and
 where it is below 0 (a model worse than its base) none is kept. A new bank belongs to none of the
-families, so it is told the middle of their predictions and the least and the largest.
+families, so it is told the mean of their predictions, and the least and the largest. (By the mean
+choices are ranked better than by the middle, and it is not too good on average: docs/results.md.)
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F64, I64
 from randes_cli.core.prediction import Lengths
-from randes_cli.core.stats import MOST_NOISE
+from randes_cli.core.stats import MOST_NOISE, is_lost, near
 
 
 class Family(NamedTuple):
@@ -57,11 +58,15 @@ FAMILIES: Mapping[str, Family] = {
 
 
 class Kept(NamedTuple):
-    """A share of the gain over the base, 0 to 1: the middle of the families, and their range."""
+    """A share of the gain over the base, 0 to 1: the mean of the families, and their range."""
 
     low: float
-    middle: float
+    mean: float
     high: float
+
+
+#: Of a task whose delta is lost.
+NOTHING = Kept(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Noise:
             being the rounding of a sum in its energies and p the task's part in the sum's. (Of
             the powers that were tried these fit best.)
         along: how much of the delta comes back along itself, 0 to 1.
+        tasks: those of its group that changed something; None where no delta counts as lost.
+        cosines: of what comes back with the delta; None where they follow from these energies.
     """
 
     others: F64
@@ -83,6 +90,8 @@ class Noise:
     rounding: F64
     following: F64
     along: F64
+    tasks: F64 | None = None
+    cosines: F64 | None = None
 
     @property
     def whole(self) -> F64:
@@ -90,26 +99,42 @@ class Noise:
         return self.others + DROPPED * self.dropped + self.rounding
 
     @property
+    def cosine(self) -> F64:
+        """Of what comes back with the delta."""
+        if self.cosines is not None:
+            return self.cosines
+        energy = self.others + self.dropped + self.rounding + 2.0 * self.along - 1.0
+        scale = np.sqrt(np.maximum(energy, 0.0))
+        return np.divide(self.along, scale, out=np.ones_like(energy), where=energy > 0)
+
+    @property
     def told(self) -> F64:
         """λ of tasks that nobody tuned (`default_coefficient`, not rounded)."""
-        energy = self.others + self.dropped + self.rounding + 2.0 * self.along - 1.0
-        cosines = np.divide(
-            self.along, np.sqrt(np.maximum(energy, 0.0)), out=np.ones_like(energy), where=energy > 0
-        )
-        told: F64 = np.minimum(1.0, np.sqrt(MOST_NOISE) * np.maximum(cosines, 0.0))
+        told: F64 = np.minimum(1.0, np.sqrt(MOST_NOISE) * np.maximum(self.cosine, 0.0))
         return told
 
     def kept(self) -> F64:
-        """The share kept by each task (T) in each family at λ as told: families × T."""
-        told = self.told
-        return np.array([family_kept(family, self, told) for family in FAMILIES.values()])
+        """The share kept by each task (T) in each family at λ as told: families × T.
+
+        Nothing of a delta that is lost: no bank was measured so far from what its tasks share.
+        """
+        noise, following = np.array([*FAMILIES.values()]).T[..., None]
+        found = _kept(noise, following, self, self.told)
+        if self.tasks is not None:
+            found[:, is_lost(self.cosine, self.tasks)] = 0.0
+        return found
 
 
 def family_kept(family: Family, noise: Noise, coefficients: F64) -> F64:
     """The share of the gain that tasks keep in one family at these λ."""
-    lost = family.noise * (np.maximum(noise.whole, 0.0) * coefficients**2) ** POWER
+    return _kept(*family, noise, coefficients)
+
+
+def _kept(weight: F64 | float, following: F64 | float, noise: Noise, coefficients: F64) -> F64:
+    """The same with κ and ω, of one family or of many."""
+    lost = weight * (np.maximum(noise.whole, 0.0) * coefficients**2) ** POWER
     most = 1.0 + WORSE
-    left = 1.0 + most * np.expm1(-(lost + family.following * noise.following) / most)
+    left = 1.0 + most * np.expm1(-(lost + following * noise.following) / most)
     along = coefficients * noise.along
     kept: F64 = np.maximum(left, 0.0) * along * (2.0 - along)
     return kept
@@ -117,7 +142,11 @@ def family_kept(family: Family, noise: Noise, coefficients: F64) -> F64:
 
 def noise_of(lengths: Lengths) -> Noise:
     """The noise of every task of a bank, its deltas taken to be orthogonal."""
-    parts = np.zeros((4, *lengths.whole.shape))
+    return lengths.once(_noise)
+
+
+def _noise(lengths: Lengths) -> Noise:
+    parts = np.zeros((6, *lengths.whole.shape))
     for group in sorted(set(lengths.groups)):
         members = lengths.members(group)
         for part, found in zip(parts, _group_noise(lengths, group, members), strict=True):
@@ -125,60 +154,50 @@ def noise_of(lengths: Lengths) -> Noise:
     changed = lengths.changed
     own = np.where(changed, lengths.whole, 0.0).sum(axis=0)
     parts[:, ~changed] = 0.0
-    sums = parts.sum(axis=1)
-    along = np.where(changed, _along(lengths), 0.0).sum(axis=0)
-    others, dropped, rounding, following = np.divide(
+    sums, there = parts.sum(axis=1), np.asarray(changed.any(axis=0))
+    others, dropped, rounding, following, along, length = np.divide(
         sums, own, out=np.zeros_like(sums), where=own > 0
     )
-    along = np.divide(along, own, out=np.ones_like(own), where=own > 0)
-    return Noise(others, dropped, rounding, following, np.clip(along, 0.0, 1.0))
+    along[~there] = 1.0  # all of nothing
+    cosines = np.divide(along, np.sqrt(length), out=1.0 - there, where=length > 0)
+    tasks = near(there, lengths.groups)
+    return Noise(
+        others,
+        dropped,
+        rounding,
+        following,
+        np.clip(along, 0.0, 1.0),
+        tasks,
+        np.clip(cosines, -1, 1),
+    )
 
 
-def _along(lengths: Lengths) -> F64:
-    """⟨Δ, Q⟩ of every tensor and task, of a sum of orthogonal deltas."""
-    made = np.empty_like(lengths.whole)
-    for group in sorted(set(lengths.groups)):
-        members = lengths.members(group)
-        found = lengths.placed(lengths.kept, members) * lengths.read(group, members)[0]
-        made[:, members] = lengths.named(found, members)
-    return made
-
-
-def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, F64, F64, F64]:
-    """Others, dropped, rounding and following at each position of a group's tasks."""
-    own = lengths.placed(lengths.rounded, members)
+def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, ...]:
+    """Of a group's tasks at each position: others, dropped, rounding and following, and what comes
+    back along each delta and in all."""
+    own, kept = (lengths.placed(one, members) for one in (lengths.rounded, lengths.kept))
     energy = lengths.sum_energy(group, members)
     every = np.broadcast_to(lengths.every(group), energy.shape)
     shares, read = lengths.read(group, members)
     part = np.divide(own, energy[:, None], out=np.zeros_like(own), where=energy[:, None] > 0)
     total = own.sum(axis=1)
-    kept = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
-    matched = 2.0 * kept - 1.0
-    cut = np.maximum(read - matched * every * energy, 0.0)
-    grid = own - 2 * lengths.placed(lengths.kept, members) + lengths.placed(lengths.whole, members)
+    held = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
+    cut = np.maximum(read - (2.0 * held - 1.0) * every * energy, 0.0)
+    grid = own - 2 * kept + lengths.placed(lengths.whole, members)
     every, energy, cut = every[:, None], energy[:, None], cut[:, None]
     rounding = cut + every * np.maximum(grid, 0.0)
     whole = every * energy
     relative = np.divide(cut, whole, out=np.zeros_like(cut), where=whole > 0)
     follows = own * (relative * part**2) ** 2
-    return every * (energy - own), (every - 1.0) * own, rounding, follows
-
-
-def _median(values: F64) -> F64:
-    """Along the first axis; NumPy's own loads its masked arrays."""
-    ordered, half = np.sort(values, axis=0), len(values) // 2
-    middle: F64 = (ordered[half] + ordered[-half - 1]) / 2
-    return middle
+    back = np.broadcast_to(read[:, None], own.shape)
+    return every * (energy - own), (every - 1.0) * own, rounding, follows, kept * shares, back
 
 
 def kept_of(noise: Noise) -> list[Kept]:
     """What every task is told."""
     found = noise.kept()
-    middle = _median(found)
-    return [
-        Kept(float(low), float(mid), float(high))
-        for low, mid, high in zip(found.min(axis=0), middle, found.max(axis=0), strict=True)
-    ]
+    columns = found.min(axis=0), found.mean(axis=0), found.max(axis=0)
+    return [Kept(*map(float, one)) for one in zip(*columns, strict=True)]
 
 
 def mean_kept(noise: Noise) -> Kept:
@@ -187,7 +206,7 @@ def mean_kept(noise: Noise) -> Kept:
     if not found.shape[1]:
         return Kept(1.0, 1.0, 1.0)
     means = found.mean(axis=1)
-    return Kept(float(means.min()), float(_median(means)), float(means.max()))
+    return Kept(float(means.min()), float(means.mean()), float(means.max()))
 
 
 #: λ that are compared.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from randes_cli.core.signs import random_bytes
 from randes_cli.specs import Shuffle, TensorInfo
@@ -16,6 +16,15 @@ _ANY_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 def layer_type(name: str, *, any_digits: bool = False) -> str:
     """`name` with ``*`` for every layer number: ``h.3.attn.weight`` → ``h.*.attn.weight``."""
     return (_ANY_NUMBER if any_digits else _NUMBER).sub("*", name)
+
+
+def layer_types(names: Sequence[str], *, any_digits: bool = False) -> list[str]:
+    """`layer_type` of many names, at one look."""
+    pattern, between = (_ANY_NUMBER if any_digits else _NUMBER), ".\n."
+    whole = between.join(names)
+    if whole.count("\n") != len(names) - 1:  # a name has one of its own
+        return [layer_type(name, any_digits=any_digits) for name in names]
+    return pattern.sub("*", whole).split(between)
 
 
 def layer_numbers(name: str, *, any_digits: bool = False) -> tuple[int, ...]:

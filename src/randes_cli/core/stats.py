@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import erfc, exp, pi, sqrt
 
 import numpy as np
@@ -34,6 +35,15 @@ def default_coefficient(cosine: float) -> float:
     as the base, rather than as the base and others' noise.
     """
     return min(1.0, max(0.0, round(cosine * sqrt(MOST_NOISE), 2)))
+
+
+def near(changed: Bools, groups: Sequence[int]) -> F64:
+    """How many tasks of its group changed what each task did: of tensors × T, or of T."""
+    made = np.zeros(changed.shape)
+    for group in set(groups):
+        members = np.flatnonzero(np.asarray(groups) == group)
+        made[..., members] = changed[..., members].sum(axis=-1, keepdims=True)
+    return made
 
 
 def is_lost(cosine: F64, tasks: F64) -> Bools:

@@ -8,16 +8,20 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite, prod
-from operator import itemgetter
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+
+from randes_cli.core.arrays import I64
+from randes_cli.core.columns import Kind, table_of
 from randes_cli.errors import CheckpointError, InputOutputError
 from randes_cli.files.plain_header import Rows, plain_rows
 from randes_cli.files.system import read_at
-from randes_cli.limits import CONTROL, LONGEST_NAME, MOST_HEADER, is_text
-from randes_cli.specs import ITEM_SIZE, Table, TensorInfo
+from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
+from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -53,6 +57,11 @@ class Header:
     metadata: Mapping[str, str]
     size: int
     file_size: int
+
+    @cached_property
+    def offsets(self) -> I64:
+        """The same of every tensor by number, see `core.columns`."""
+        return np.fromiter(self.starts.values(), np.int64, len(self.starts))
 
 
 _ENTRY = {"dtype", "shape", "data_offsets"}
@@ -128,21 +137,11 @@ def _are_counts(values: list[object]) -> bool:
     return True
 
 
-def has_control(text: str) -> bool:
-    """Whether a text has characters of `CONTROL`; plain ASCII is told at once."""
-    return not (text.isascii() and text.isprintable()) and bool(CONTROL.search(text))
-
-
-def is_name(text: str) -> bool:
-    """Whether a text may name a tensor, in a checkpoint or a manifest."""
-    return len(text) <= LONGEST_NAME and not has_control(text) and is_text(text)
-
-
 #: Room for what a bank puts before a tensor's name: ``own/<task>/``.
 _LONGEST_KEY = LONGEST_NAME + 128
 
 
-def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
+def _entry(name: str, entry: object) -> tuple[Kind, int, int]:
     if len(name) > _LONGEST_KEY:
         raise ValueError(f"tensor {name[:60]!r}…: a name of {len(name)} characters")
     if has_control(name):
@@ -162,7 +161,7 @@ def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
     start, stop = offsets
     if prod(shape) * ITEM_SIZE[dtype] != stop - start:
         raise ValueError(f"tensor {name[:200]!r}: shape, dtype and data_offsets disagree")
-    return TensorInfo(name, dtype, tuple(shape)), start, stop
+    return (dtype, tuple(shape)), start, stop
 
 
 #: Headers in use, by the digest of their JSON: fine-tunes of one base have one as a rule.
@@ -183,18 +182,17 @@ def parse_header(data: bytes, *, file_size: int | None = None) -> Header:
 
 
 def _parsed(data: bytes, file_size: int | None) -> Header:
-    metadata, (tensors, starts, stops) = _plain(data) or _any(data)
-    size = 8 + len(data)
-    if starts != [0, *stops[:-1]][: len(starts)]:
-        pairs = zip(tensors, starts, [0, *stops], strict=False)
-        name = next(tensor.name for tensor, start, end in pairs if start != end)
-        raise ValueError(f"tensor {name[:200]!r}: its data overlap or leave a hole")
-    end = size + (stops[-1] if stops else 0)
+    metadata, rows = _plain(data) or _any(data)
+    size, names = 8 + len(data), rows.names
+    ends = np.append(0, rows.stops)
+    for place in np.flatnonzero(rows.starts != ends[:-1]).tolist():
+        raise ValueError(f"tensor {names[place][:200]!r}: its data overlap or leave a hole")
+    end = size + int(ends[-1])
     if file_size is not None and end != file_size:
         kind = "truncated" if end > file_size else "followed by other bytes"
         raise ValueError(f"{kind}: {end} bytes declared, {file_size} there")
-    table = Table({tensor.name: tensor for tensor in tensors})
-    places = dict(zip(table, map(size.__add__, starts), strict=True))
+    table = table_of(names, rows.kinds, rows.kind_of)
+    places = dict(zip(table, (rows.starts + size).tolist(), strict=True))
     return Header(table, places, metadata, size, end)
 
 
@@ -226,9 +224,11 @@ def _any(data: bytes) -> tuple[dict[str, str], Rows]:
     metadata = entries.pop("__metadata__", {})
     if not _is_metadata(metadata):
         raise ValueError("__metadata__ is not a map of strings")
-    rows = sorted((_entry(*item) for item in entries.items()), key=itemgetter(1, 2))
-    tensors, starts, stops = ([row[column] for row in rows] for column in range(3))
-    return metadata, Rows(tensors, starts, stops)  # type: ignore[arg-type]
+    found = [_entry(*item) for item in entries.items()]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(k for k, _, _ in found))}
+    columns = np.array([(numbers[kind], *place) for kind, *place in found], np.int64)
+    rows = Rows(list(entries), list(numbers), *columns.reshape(-1, 3).T)
+    return metadata, rows.in_order()
 
 
 def _is_metadata(value: object) -> bool:

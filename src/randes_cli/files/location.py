@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,12 +10,14 @@ from typing import TypeAlias
 from urllib.parse import unquote
 
 from randes_cli.errors import UsageError, without_login
+from randes_cli.limits import StrPath, as_source
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
 _HERE = ("file", "local")
 WEB = ("http", "https")
+S3, GOOGLE, AZURE = ("s3", "s3a"), ("gs", "gcs"), ("az", "abfs", "abfss", "adl")
 #: Stores whose objects appear whole or not at all, so that randes writes to them.
-OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory")
+OBJECT_STORES = (*S3, *GOOGLE, "az", "abfs", "abfss", "memory")
 #: What a bank from elsewhere may have us read: nothing of this machine.
 _FOLLOWED = (*WEB, *OBJECT_STORES)
 
@@ -112,6 +115,14 @@ def as_place(text: str) -> Place:
             "(environment, profile, role) and leave them out of the address"
         )
     return RemotePath(f"{scheme}://{rest}")
+
+
+def new_file(value: StrPath) -> Place:
+    """Where a file is to be written. Raises UsageError for a name that only a folder has."""
+    text = as_source(value)
+    if text.endswith("/") or (os.sep == "\\" and text.endswith(os.sep)):
+        raise UsageError(f"{text}: names a folder; name a file in it")
+    return as_place(text)
 
 
 def recorded_place(source: str) -> RemotePath | None:

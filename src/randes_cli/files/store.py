@@ -13,29 +13,34 @@ from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from randes_cli.errors import HubError, MissingError, RandesError, UsageError
-from randes_cli.files.location import OBJECT_STORES, WEB, RemotePath, Version
+from randes_cli.files.location import AZURE, GOOGLE, OBJECT_STORES, S3, WEB, RemotePath, Version
 
 T = TypeVar("T")
 
-_AZURE = ("az", "abfs", "abfss", "adl")
 #: The extra that brings what reaches a store.
 _EXTRAS = {
-    **dict.fromkeys(("s3", "s3a"), ("s3fs", "s3")),
-    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
-    **dict.fromkeys(_AZURE, ("adlfs", "azure")),
+    **dict.fromkeys(S3, ("s3fs", "s3")),
+    **dict.fromkeys(GOOGLE, ("gcsfs", "gcs")),
+    **dict.fromkeys(AZURE, ("adlfs", "azure")),
     **dict.fromkeys(WEB, ("aiohttp", "http")),
 }
 #: Where the tools of a store have its credentials.
 _LOGINS = {
-    **dict.fromkeys(("s3", "s3a"), "AWS_PROFILE, AWS_ACCESS_KEY_ID …, or aws sso login"),
-    **dict.fromkeys(("gs", "gcs"), "gcloud auth application-default login"),
-    **dict.fromkeys(_AZURE, "az login, or AZURE_STORAGE_…"),
+    **dict.fromkeys(S3, "AWS_PROFILE, AWS_ACCESS_KEY_ID …, or aws sso login"),
+    **dict.fromkeys(GOOGLE, "gcloud auth application-default login"),
+    **dict.fromkeys(AZURE, "az login, or AZURE_STORAGE_…"),
 }
 #: Seconds between tries where a store's own client does not try again.
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 #: What tells one content of a name from the next, as one store or another calls it.
 _MARKS = ("ETag", "etag", "generation", "Content-MD5", "VersionId", "version_id")
+#: What Google's client begins the text of an error with that is a 403, and has no other mark.
+_FORBIDDEN = "Forbidden: "
 _TIMES = ("LastModified", "last_modified", "Last-Modified", "mtime", "created")
+
+
+class Unmet(UsageError):
+    """What must be there for a put to count is not: another writer was first."""
 
 
 def reach(place: RemotePath) -> tuple[Any, str]:
@@ -78,9 +83,7 @@ def translate(error: BaseException, place: RemotePath) -> RandesError:
         return UsageError(f"{place}: exists (say --force to replace it)")
     if type(error).__name__ == "FileExpired":
         return replaced(place)
-    refused = isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403)
-    refused |= isinstance(error, ValueError) and place.scheme in _AZURE  # no account, no login
-    if refused or "Credential" in type(error).__name__:
+    if _is_refused(error, place):
         where = _LOGINS.get(place.scheme)
         login = f"; log in where its own tools do ({where})" if where else ""
         return HubError(f"{place}: the store refused it ({first_line(error)}){login}")
@@ -90,6 +93,28 @@ def translate(error: BaseException, place: RemotePath) -> RandesError:
         f"{place}: the connection to the store failed or was dropped ({first_line(error)}); "
         "say it again when it is back"
     )
+
+
+def _is_refused(error: BaseException, place: RemotePath) -> bool:
+    """Whether a store wants other credentials, or any."""
+    if isinstance(error, PermissionError) or status_of(error) in (401, 403):
+        return True
+    if isinstance(error, ValueError) and place.scheme in AZURE:  # no account, no login
+        return True
+    if place.scheme in GOOGLE and str(error).startswith(_FORBIDDEN):
+        return True
+    name = type(error).__name__
+    return "Credential" in name or name in ("ClientAuthenticationError", "RefreshError")
+
+
+def status_of(error: BaseException) -> int | None:
+    """The status that a store answered with, as its client keeps it; None where there is none."""
+    for one in (error.__cause__, error):
+        for name in ("status", "status_code", "code"):
+            found = str(getattr(one, name, ""))
+            if found.isdigit():
+                return int(found)
+    return None
 
 
 def replaced(place: RemotePath) -> HubError:
@@ -102,7 +127,10 @@ def _answer(error: BaseException) -> str:
     found = getattr(error.__cause__ or error, "response", None)
     said = found.get("Error", {}) if isinstance(found, dict) else {}
     words = [str(said[key]) for key in ("Code", "Message") if said.get(key)]
-    return ": ".join(words)[:200] or str(getattr(error, "status", ""))
+    status = status_of(error)
+    if not words and status is not None:
+        words = [str(status), str(getattr(error, "error_code", None) or "")]
+    return ": ".join(filter(None, words))[:200]
 
 
 def first_line(error: BaseException) -> str:
@@ -111,6 +139,8 @@ def first_line(error: BaseException) -> str:
     if answered:
         return answered
     lines = str(error).strip().splitlines()
+    if lines and lines[0].startswith(_FORBIDDEN):  # and the address, which may hold a token
+        return " ".join([_FORBIDDEN.rstrip(": "), *lines[1:2]])[:200]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
@@ -133,7 +163,7 @@ def patiently(place: RemotePath, call: Callable[[], T]) -> T:
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same may work a little later."""
-    status = getattr(error.__cause__ or error, "status", None)
+    status = status_of(error)
     if status is not None:
         return status in (408, 429) or status >= 500
     lasting = (PermissionError, NotImplementedError, ValueError, RandesError)

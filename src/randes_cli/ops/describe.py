@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 import numpy as np
 
@@ -13,17 +11,16 @@ from randes_cli.core.arrays import F64
 from randes_cli.core.prediction import Moments
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import own_key
+from randes_cli.files.bank.keys import kind_bytes, own_key
 from randes_cli.files.bank.records import TaskRecord
-from randes_cli.files.checkpoint.shared import all_names
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
-from randes_cli.specs import BaseStorage, TensorInfo, per_kind
+from randes_cli.specs import BaseStorage, TensorInfo, once, table_bytes
 from randes_cli.stats.alternatives import alternatives, saving, unsure
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.room import room
-from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import bank_summaries, predictable
 
 
@@ -163,7 +160,7 @@ def _details(
 ) -> tuple[TaskDetail, ...]:
     tasks = bank.manifest.tasks
     curves = bank.manifest.tuning
-    whole = tensor_bytes(base.values())
+    whole = table_bytes(base)
     errors = found.error(np.array(coefficients))
     apart = np.abs(cosine) - 2 * np.eye(len(tasks))
     made = []
@@ -191,7 +188,7 @@ def _details(
 def describe_task(bank: BankFile, name: str, *, by: str = "type") -> tuple[GroupRow, ...]:
     """One task by type or layer of its tensors. Raises MissingError for an unknown task."""
     task = bank.task(name)
-    cut = Breakdown(bank, stored_statistics(bank), by)
+    cut = Breakdown(bank, open_statistics(bank), by)
     column = cut.statistics.indices.index(task.index)
     rows = (cut.task_row(group, column) for group in cut.rows)
     return tuple(row for row in rows if row is not None)
@@ -199,28 +196,24 @@ def describe_task(bank: BankFile, name: str, *, by: str = "type") -> tuple[Group
 
 def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     """What an open bank holds; `by` is ``type`` or ``layer``. Reads statistics only."""
-    manifest, statistics = bank.manifest, stored_statistics(bank)
+    manifest, statistics = bank.manifest, open_statistics(bank)
     transform = manifest.transform
-    tensors = bank.header.tensors
     base = manifest.base.tensors
-    grams = statistics.grams.sum(axis=0)
     cut = Breakdown(bank, statistics, by)
+    grams, _ = cut.grams
     found = cut.whole()
-    tasks = bank_summaries(bank, statistics)
+    tasks = bank_summaries(bank, statistics, cut.found)
     lambdas = [task.coefficient for task in tasks]
-    choices = alternatives(bank, statistics, found) if predictable(manifest) else ()
+    choices = alternatives(bank, statistics, tasks) if predictable(manifest) else ()
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
-    held: Counter[str] = Counter()
-    for name, size in zip(tensors, per_kind(attrgetter("nbytes"), tensors.values()), strict=True):
-        held[name.partition("/")[0]] += size
-
+    held = once(kind_bytes, bank.header.tensors)
     return BankReport(
         bank=str(bank.path),
         bank_bytes=bank.size,
-        base_bytes=tensor_bytes(all_names(base, manifest.base.ties).values()),
-        sum_bytes=held["sum"] + held["scale"],
-        own_bytes=held["own"],
+        base_bytes=table_bytes(base) + sum(base[n].nbytes for n in manifest.base.ties.values()),
+        sum_bytes=held.get("sum", 0) + held.get("scale", 0),
+        own_bytes=held.get("own", 0),
         separate_bytes=sum(detail.checkpoint_bytes for detail in details),
         transform=transform.preset or "custom",
         shuffle=transform.shuffle.value,
@@ -249,6 +242,6 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         rows=tuple(cut.row(name) for name in cut.rows),
         alternatives=choices,
         unsure=unsure(bank, statistics) if choices else None,
-        saving=saving(choices, str(bank.path), tensor_bytes(base.values())),
+        saving=saving(choices, str(bank.path), table_bytes(base)),
         room=room(manifest),
     )

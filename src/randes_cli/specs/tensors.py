@@ -94,9 +94,13 @@ class Table(dict[str, TensorInfo]):
 
     __slots__ = ("_found",)
 
-    def __init__(self, tensors: Tensors) -> None:
+    def __init__(self, tensors: Tensors | Iterable[tuple[str, TensorInfo]]) -> None:
         super().__init__(tensors)
         self._found: dict[Callable[[Tensors], Any], Any] = {}
+
+    def learn(self, find: Callable[[Tensors], T], found: T) -> None:
+        """Keep what a function would find, and is known already."""
+        self._found[find] = found
 
     def once(self, find: Callable[[Tensors], T]) -> T:
         """What a function finds, asked for the first time."""

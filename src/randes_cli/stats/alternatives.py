@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from operator import attrgetter
-from shlex import quote
 from typing import NamedTuple
 
-from randes_cli.core.prediction import Moments
 from randes_cli.core.quality import mean_kept, noise_of, wanted
-from randes_cli.errors import UsageError
+from randes_cli.errors import UsageError, shell_word
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import parse_key
+from randes_cli.files.bank.keys import kind_bytes
 from randes_cli.files.writer import parse_size
-from randes_cli.reports import Alternative
-from randes_cli.specs import per_kind
-from randes_cli.stats.frontier import DIGITS, Outline, group_choices, marked, present, weigh_all
+from randes_cli.reports import Alternative, TaskSummary
+from randes_cli.specs import once
+from randes_cli.stats.frontier import DIGITS, group_choices, marked, present, weigh_all
 from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.outline import Outline
 from randes_cli.stats.stored import Statistics
+from randes_cli.stats.summaries import mean_cosine
 
 #: Plain numbers below it are ratios to the base, from it on they are bytes.
 _MOST_RATIO = 1000
@@ -29,31 +28,31 @@ _APART = 0.3
 _BETTER, _AS_GOOD, _SAVES = 0.005, 0.005, 0.05
 
 
-def alternatives(bank: BankFile, statistics: Statistics, found: Moments) -> tuple[Alternative, ...]:
+def alternatives(
+    bank: BankFile, statistics: Statistics, tasks: Sequence[TaskSummary]
+) -> tuple[Alternative, ...]:
     """Other bits, groups and shares for the tasks of a bank at hand, smallest first."""
-    manifest, tensors = bank.manifest, bank.header.tensors
+    manifest = bank.manifest
     count, groups = len(manifest.tasks), manifest.groups
-    held, names = 0, set[str]()
-    for key, size in zip(tensors, per_kind(attrgetter("nbytes"), tensors.values()), strict=True):
-        if key.startswith(("sum/", "scale/")):
-            held += size
-            names.add(parse_key(key).name)
+    keys = [key for key in bank.header.tensors if key.startswith("sum/")]
+    names = [key.split("/", 2)[2] for key in keys]
+    held = once(kind_bytes, bank.header.tensors)
     lengths = bank_lengths(manifest, statistics.known)
     outline = Outline(
-        list(manifest.base.tensors.values()),
-        [tensor for name, tensor in manifest.base.tensors.items() if name in names],
+        manifest.base.tensors,
+        names,
         lengths,
         [task.index for task in manifest.tasks],
         manifest.capacity,
-        bank.size - held,
+        bank.size - held.get("sum", 0) - held.get("scale", 0),
+        [name for name, bits in manifest.widths.items() if bits == 16],
     )
     sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
     shares = {manifest.shares.get(group, 1) for group in range(groups)}
     if len(sealed) == len(shares) == 1:
         outline = outline.with_size(groups, min(sealed), min(shares), bank.size)
     kept = mean_kept(noise_of(lengths))
-    cosine = float(found.cosine.mean()) if count else 1.0
-
+    cosine = mean_cosine(tasks)
     return marked(
         present(one, bank.size, kept, cosine)
         if one.groups == groups and sealed == {one.bits} and shares == {one.share}
@@ -182,7 +181,7 @@ class Sealing(NamedTuple):
     def command(self, bank: str) -> str:
         """What makes it."""
         small = f"{bank.removesuffix('.randes')}-{self.best.bits}bit.randes"
-        return f"randes seal {quote(bank)} --bits {self.best.bits} -o {quote(small)}"
+        return f"randes seal {shell_word(bank)} --bits {self.best.bits} -o {shell_word(small)}"
 
 
 def sealing(choices: Sequence[Alternative]) -> Sealing | None:

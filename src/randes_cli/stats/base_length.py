@@ -8,12 +8,13 @@ from contextlib import suppress
 import numpy as np
 
 from randes_cli.core.arrays import F64, Raw
+from randes_cli.core.columns import columns
 from randes_cli.errors import RandesError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import base_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.source import Source, read_values
-from randes_cli.plan import sample_runs
+from randes_cli.plan import sample_runs, superposable
 from randes_cli.specs import BaseStorage, TensorInfo
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics
@@ -71,7 +72,8 @@ def lengths_beside(
 def _most_changed(manifest: Manifest, norms: F64) -> Iterator[int]:
     """Rows of the matrices that have most of the deltas' energy."""
     tensors = manifest.base.tensors
-    matrix = [len(tensors[name].shape) >= 2 for name in norm_rows(tensors)]
+    shapes = columns(tensors)
+    matrix = shapes.where(lambda tensor: len(tensor.shape) >= 2)[shapes.where(superposable)]
     energy = np.where(matrix, norms.sum(axis=1), 0.0)
     for row in np.argsort(-energy, kind="stable")[:_MATRICES].tolist():
         if energy[row] > 0:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 
 from randes_cli.core.arrays import F64
-from randes_cli.core.prediction import Moments
-from randes_cli.core.shuffle import layer_numbers, layer_type
+from randes_cli.core.columns import columns
+from randes_cli.core.prediction import Moments, predict
+from randes_cli.core.shuffle import layer_numbers, layer_types
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank.file import BankFile
-from randes_cli.stats.lengths import norm_rows
-from randes_cli.stats.stored import Statistics, cells_of, predict_bank
+from randes_cli.plan import superposable
+from randes_cli.stats.grams import summed
+from randes_cli.stats.lengths import bank_lengths, norm_rows
+from randes_cli.stats.stored import Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +43,16 @@ class GroupRow:
     during: float | None
 
 
-def _layer(name: str) -> str:
-    numbers = layer_numbers(name)
-    return f"layer {numbers[0]}" if numbers else "outside the layers"
+def _layers(names: Sequence[str]) -> list[str]:
+    found = (next(iter(layer_numbers(name)), None) for name in names)
+    return ["outside the layers" if one is None else f"layer {one}" for one in found]
 
 
-#: How `--by` names the rows of its table.
-GROUPINGS: dict[str, Callable[[str], str]] = {"type": layer_type, "layer": _layer}
+#: How `--by` names the rows of its table, of tensors by name.
+GROUPINGS: dict[str, Callable[[Sequence[str]], list[str]]] = {
+    "type": layer_types,
+    "layer": _layers,
+}
 
 
 class Breakdown:
@@ -53,32 +61,41 @@ class Breakdown:
     def __init__(self, bank: BankFile, statistics: Statistics, by: str) -> None:
         self.statistics = statistics
         tensors = bank.manifest.base.tensors
-        self._found = predict_bank(bank.manifest, statistics)
-        names = norm_rows(tensors)
-        self._cell_of = cells_of(names, statistics.cells)
+        met = statistics.met(tensors)
+        #: What is predicted of every tensor and task.
+        self.found = predict(bank_lengths(bank.manifest, statistics.known), met)
+        names, self._cell_of = norm_rows(tensors), met.cell_of
         #: Tensors that lie in no cell, and in each.
         self._rows_in = np.bincount(self._cell_of + 1)
-        sizes = [tensors[name].elements for name in names]
-        self._elements = np.array(sizes, np.int64)
-        key = GROUPINGS[by]
+        shapes = columns(tensors)
+        self._elements = shapes.of(attrgetter("elements"))[shapes.where(superposable)]
         rows: dict[str, list[int]] = {}
-        for row, name in enumerate(names):
-            rows.setdefault(key(name), []).append(row)
-        changed = self._found.changed
+        for row, group in enumerate(GROUPINGS[by](names)):
+            rows.setdefault(group, []).append(row)
+        changed = self.found.changed
         self.rows = {n: np.array(r) for n, r in rows.items() if changed[r].any()}
 
     def moments(self, name: str) -> tuple[Moments, F64 | None]:
         """Of every task on one group: its moments, and 2 × T × T Gram matrices where stored."""
-        rows = self.rows[name]
-        ours = np.bincount(self._cell_of[rows] + 1, minlength=len(self._rows_in))
-        cells = np.flatnonzero(ours) - 1
-        shared = ours[cells + 1] < self._rows_in[cells + 1]
-        known = len(cells) and not shared.any() and cells[0] >= 0
-        grams = self.statistics.grams[cells].sum(axis=0) if known else None
-        return self._found.over(rows), grams
+        return self.found.over(self.rows[name]), self.grams[1].get(name)
+
+    @cached_property
+    def grams(self) -> tuple[F64, dict[str, F64]]:
+        """The Gram matrices of all, and of groups whose cells are theirs alone: 2 × T × T."""
+        group_of = np.full(len(self.statistics.cells), -1, np.int64)
+        names = list[str]()
+        for name, rows in self.rows.items():
+            ours = np.bincount(self._cell_of[rows] + 1, minlength=len(self._rows_in))
+            cells = np.flatnonzero(ours) - 1
+            shared = ours[cells + 1] < self._rows_in[cells + 1]
+            if len(cells) and not shared.any() and cells[0] >= 0:
+                group_of[cells] = len(names)
+                names.append(name)
+        whole, found = summed(self.statistics.grams, group_of, len(names))
+        return whole, dict(zip(names, found, strict=True))
 
     def whole(self) -> Moments:
-        return self._found.over()
+        return self.found.over()
 
     def row(self, name: str) -> GroupRow:
         rows = self.rows[name]
@@ -101,7 +118,7 @@ class Breakdown:
         found, grams = self.moments(name)
         if not found.changed[column]:
             return None
-        rows = self.rows[name][self._found.changed[self.rows[name], column]]
+        rows = self.rows[name][self.found.changed[self.rows[name], column]]
         norms = self.statistics.known.norms
         pair = [None, None] if grams is None else [_others(gram, column) for gram in grams]
         return GroupRow(

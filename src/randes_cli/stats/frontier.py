@@ -1,186 +1,21 @@
-"""What a bank would weigh, and keep, with other bits, numbers of groups and shares."""
+"""The choices of bits, groups and shares for a bank's tasks, and which are worth showing."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from randes_cli.core.arrays import F64, I64
-from randes_cli.core.cut import Cut
-from randes_cli.core.grid import steps_of
-from randes_cli.core.prediction import Lengths, moments
-from randes_cli.core.quality import Kept, mean_kept, noise_of
-from randes_cli.core.stats import rounding_of
-from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count
-from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
+from randes_cli.core.quality import Kept
 from randes_cli.reports import Alternative
-from randes_cli.specs import SHARES, TensorInfo
+from randes_cli.stats.outline import Outline
 
-BITS = (1, 2, 3, 4, 8, 16)
 #: Numbers of groups that are looked at besides those asked for, up to the number of tasks.
 GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-#: Bytes of a header's entry besides the name: dtype, shape, and room for offsets.
-_ENTRY = 112
-#: Rows that a choice is computed on: of a model with more tensors, those of one kind are summed.
-MOST_ROWS = 512
 #: Shares of the gain are compared to so many digits: what is beyond is noise.
 DIGITS = 4
 #: Rows of a frontier that are shown, and how much more of the gain makes another worth showing.
 MOST_SHOWN = 10
 _STEPS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
-
-
-@dataclass(frozen=True)
-class Outline:
-    """What size and quality depend on.
-
-    Attributes:
-        base: all tensors of the base, whose superposable ones are the rows of `norms`.
-        summed: those that have a superposition.
-        lengths: the deltas' lengths by tensor and task, as they were measured.
-        indices: the tasks' indices.
-        capacity: tasks that steps of 8 bits have room for.
-        rest: bytes of the bank without superpositions and what the file says of them.
-    """
-
-    base: Sequence[TensorInfo]
-    summed: Sequence[TensorInfo]
-    lengths: Lengths
-    indices: Sequence[int]
-    capacity: int
-    rest: int = 0
-
-    def with_size(self, groups: int, bits: int, share: int, size: int) -> Outline:
-        """The same where a bank of this choice takes `size` bytes."""
-        return replace(self, rest=size - replace(self, rest=0).bank_bytes(groups, bits, share))
-
-    def weigh(self, groups: int, bits: int, share: int) -> Alternative:
-        """One choice, with the tasks dealt evenly."""
-        lengths = self._with(groups, bits, share)
-        cosine = float(moments(lengths).cosine.mean()) if self.indices else 1.0
-        kept = mean_kept(noise_of(lengths))
-        size = self.bank_bytes(groups, bits, share)
-        return Alternative(
-            groups, bits, size, cosine, False, share, kept.middle, kept.low, kept.high
-        )
-
-    def bank_bytes(self, groups: int, bits: int, share: int) -> int:
-        """Bytes of the bank, but for some that names and offsets take in its header."""
-        used = min(groups, len(self.indices))
-        each = sum(count * _sum_bytes(tensor, bits, share) for tensor, count in self._kinds)
-        beside = self._entries + (24 * len(self._rows) + self._more_entries if bits < 8 else 0)
-        return self.rest + used * (each + beside)
-
-    @cached_property
-    def _entries(self) -> int:
-        """Bytes of a header that the sums of one group take."""
-        return sum(len(one.name) + _ENTRY for one in self.summed)
-
-    @cached_property
-    def _more_entries(self) -> int:
-        """Those of scales, where they are cut."""
-        return sum(len(one.name) + _ENTRY for one in self.summed if sealable(one))
-
-    def shares(self) -> Iterator[int]:
-        """The shares that make a difference to some tensor."""
-        yield 1
-        for every in SHARES[1:]:
-            if any(share_of(one, 0, {0: every}).every == every for one, _ in self._kinds):
-                yield every
-
-    def widths(self) -> tuple[int, ...]:
-        """The bits that some tensor can have."""
-        cut = any(sealable(tensor) for tensor, _ in self._kinds)
-        return tuple(bits for bits in BITS if cut or bits >= 8)
-
-    @cached_property
-    def _kinds(self) -> list[tuple[TensorInfo, int]]:
-        """One of the `summed` of each dtype and shape, and how many there are."""
-        found = Counter((tensor.dtype, tensor.shape) for tensor in self.summed)
-        return [(TensorInfo("", *kind), count) for kind, count in found.items()]
-
-    @cached_property
-    def _rows(self) -> list[TensorInfo]:
-        return [tensor for tensor in self.base if superposable(tensor)]
-
-    @cached_property
-    def _bins(self) -> tuple[I64, list[TensorInfo]]:
-        """(bin of each row, a tensor of each bin): tensors of a bin are cut and shared alike."""
-        if len(self._rows) <= MOST_ROWS:
-            return np.arange(len(self._rows)), self._rows
-        kinds: dict[tuple[bool, tuple[int, ...]], int] = {}
-        alike: dict[tuple[int, ...], int] = {}
-        found = np.empty(len(self._rows), np.int64)
-        of: list[TensorInfo] = []
-        for row, tensor in enumerate(self._rows):
-            if tensor.shape not in alike:
-                shares = tuple(share_of(tensor, 0, {0: every}).every for every in SHARES)
-                kind = (sealable(tensor), shares)
-                if kind not in kinds:
-                    kinds[kind] = len(of)
-                    of.append(tensor)
-                alike[tensor.shape] = kinds[kind]
-            found[row] = alike[tensor.shape]
-        return found, of
-
-    def _with(self, groups: int, bits: int, share: int) -> Lengths:
-        dealt = tuple(index % groups for index in self.indices)
-        wide = self._at_8 if bits == 8 else self._at_16
-        cut = Cut.supposed(self._every(share), bits if bits < 8 else None, self._sides)
-        return replace(wide, groups=dealt, cuts=dict.fromkeys(dict.fromkeys(dealt), cut))
-
-    def _every(self, share: int) -> F64:
-        """What a share comes to for a tensor of each bin."""
-        kinds = {(t.dtype, t.shape): t for t in self._bins[1]}
-        found = {kind: float(share_of(t, 0, {0: share}).every) for kind, t in kinds.items()}
-        return np.array([found[t.dtype, t.shape] for t in self._bins[1]])
-
-    @cached_property
-    def _sides(self) -> F64:
-        """The shorter side of a tensor of each bin where it can be cut, else 0."""
-        tensors = self._bins[1]
-        return np.array([min(seal_matrix(t)) if sealable(t) else 0 for t in tensors], np.float64)
-
-    @cached_property
-    def _at_8(self) -> Lengths:
-        return self._rounded(8)
-
-    @cached_property
-    def _at_16(self) -> Lengths:
-        return self._rounded(16)
-
-    def _rounded(self, width: int) -> Lengths:
-        """The lengths, rounded as Gaussian deltas would be to `width` bits, by bin."""
-        sizes = np.array([tensor.elements for tensor in self._rows], np.float64)
-        whole, bins = self.lengths.whole, self._bins[0]
-        rms = np.sqrt(whole / sizes[:, None])
-        steps = steps_of(rms.max(axis=1, initial=0.0), bits=width, capacity=self.capacity)
-        kept, rounded = rounding_of(rms / steps[:, None])
-        changed = self.lengths.changed
-        if len(self._rows) <= MOST_ROWS:
-            made = whole * kept, whole * rounded
-            return replace(self.lengths, kept=made[0], rounded=made[1], others={}, tails=None)
-        parts = np.zeros((4, len(self._bins[1]), whole.shape[1]))
-        found = whole, whole * kept, whole * rounded, changed
-        for into, values in zip(parts, found, strict=True):
-            np.add.at(into, bins, values)
-        return Lengths(parts[0], parts[1], parts[2], parts[3] > 0, self.lengths.groups)
-
-
-def _sum_bytes(tensor: TensorInfo, bits: int, every: int) -> int:
-    """Of a superposition and of the digests of its chunks."""
-    share = share_of(tensor, 0, {0: every})
-    made: tuple[TensorInfo, ...]
-    if bits < 8 and sealable(tensor):
-        made = sealed_tensors(0, tensor, bits, share)
-    else:
-        made = (sum_tensor(0, tensor, bits if bits >= 8 else 16, share),)
-    return tensor_bytes(made) + DIGEST_BYTES * sum(map(chunk_count, made))
 
 
 def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...]:
@@ -220,7 +55,7 @@ def present(one: Alternative, size: int, kept: Kept, cosine: float) -> Alternati
         bank_bytes=size,
         predicted_cosine=cosine,
         present=True,
-        kept=kept.middle,
+        kept=kept.mean,
         kept_low=kept.low,
         kept_high=kept.high,
     )

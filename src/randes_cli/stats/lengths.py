@@ -9,6 +9,7 @@ from itertools import compress
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.columns import columns
 from randes_cli.core.cut import Cut
 from randes_cli.core.prediction import Lengths
 from randes_cli.files.bank.file import BankFile
@@ -38,6 +39,9 @@ class Known:
     forgotten: F64 | None = None
     cut: Mapping[int, F64] = field(default_factory=dict)
     measured: bool = True
+    _lengths: list[tuple[Manifest, Lengths]] = field(
+        default_factory=list, init=False, compare=False, repr=False
+    )
 
     def joined(self, norms: F64, rounded: F64, tails: F64) -> Known:
         """With the columns of more tasks."""
@@ -64,7 +68,9 @@ def norm_rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
 
 
 def _rows(base: Tensors | Iterable[TensorInfo]) -> Sequence[str]:
-    base = list(base.values() if isinstance(base, Mapping) else base)
+    if isinstance(base, Mapping):
+        return [*compress(base, columns(base).where(superposable).tolist())]
+    base = list(base)
     return [*compress((t.name for t in base), per_kind(superposable, base))]
 
 
@@ -108,7 +114,7 @@ def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
     """The same of a bank, from ``stats/sealed/<group>`` where sealing measured it."""
     base = list(manifest.base.tensors.values())
     made = supposed_cuts(base, sealed_bits(manifest), manifest.shares)
-    for group in made.keys() & cut.keys():
+    for group in manifest.sealed.keys() & cut.keys():  # not of one that was sealed before an edit
         made[group] = made[group].measured(*cut[group])
     return made
 
@@ -148,7 +154,15 @@ def forgotten_energy(known: Known, manifest: Manifest) -> dict[int, F64]:
 
 
 def bank_lengths(manifest: Manifest, known: Known) -> Lengths:
-    """The lengths of a bank's deltas, and what becomes of their sums."""
+    """The lengths of a bank's deltas, and what becomes of their sums: of a manifest made once."""
+    for made, found in known._lengths:
+        if made is manifest:
+            return found
+    known._lengths[:] = [(manifest, _bank_lengths(manifest, known))]
+    return known._lengths[0][1]
+
+
+def _bank_lengths(manifest: Manifest, known: Known) -> Lengths:
     return Lengths(
         known.norms,
         known.rounded[0],

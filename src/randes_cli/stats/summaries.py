@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.core.arrays import F64, Bools
-from randes_cli.core.prediction import Lengths, Prediction, moments, predict
-from randes_cli.core.quality import Kept, kept_of, mean_kept, noise_of
-from randes_cli.core.stats import is_lost
+from randes_cli.core.prediction import Lengths, Prediction, predict
+from randes_cli.core.quality import NOTHING, Kept, kept_of, mean_kept, noise_of
+from randes_cli.core.stats import is_lost, near
 from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
@@ -22,37 +23,44 @@ from randes_cli.stats.lengths import Known, bank_lengths
 from randes_cli.stats.stored import Statistics
 
 
-def bank_summaries(bank: BankFile, statistics: Statistics) -> tuple[TaskSummary, ...]:
-    return summaries(bank.manifest, statistics, bank_lengths_beside(bank, statistics))
+def bank_summaries(
+    bank: BankFile, statistics: Statistics, found: Prediction | None = None
+) -> tuple[TaskSummary, ...]:
+    """`summaries` of an open bank."""
+    return summaries(bank.manifest, statistics, bank_lengths_beside(bank, statistics), found)
 
 
 def summaries(
     manifest: Manifest,
     statistics: Statistics,
     beside: Sequence[float | None] = (),
+    found: Prediction | None = None,
     *,
     dry_run: str = "",
     sealing: bool = False,
 ) -> tuple[TaskSummary, ...]:
     """Every task of a bank with its predicted cosine and counts of tensors.
 
-    `beside` are the deltas' lengths beside the base's, where they are known; `dry_run` and
-    `sealing` are as for `approximations`.
+    `beside` are the deltas' lengths beside the base's, where they are known, and `found` is the
+    bank's prediction, where it was made; `dry_run` and `sealing` are as for `approximations`.
     """
     beside = beside or [None] * len(manifest.tasks)
     lengths = bank_lengths(manifest, statistics.known)
     chosen = coefficients(manifest, lengths)
-    found = predict(lengths, statistics.met(manifest.base.tensors)).at(chosen)
+    found = found or predict(lengths, statistics.met(manifest.base.tensors))
+    found = found.at(chosen)
     cosines = found.over().cosine.tolist()
-    counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
-    lost = told_lost(found, lengths, manifest.bits)
-    judged = verdicts(manifest, cosines, lost_tasks(found, lengths).tolist(), beside)
+    lost = Lost.of(found, lengths)
+    counts: list[int] = lost.tensors.sum(axis=0).tolist()
+    told_of = told_lost(found, lost, lengths, manifest.bits)
+    judged = verdicts(manifest, cosines, lost.tasks.tolist(), beside)
     kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
     unsure = approximations(manifest, statistics, dry_run=dry_run, sealing=sealing)
     names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
         told = None if kept is None or judged[place] is FAR_OUT else kept[place]
+        told = NOTHING if told and judged[place] is LOST else told
         exact = sum(name in names for name in {*task.unchanged, *task.own, *task.absent})
         made.append(
             TaskSummary(
@@ -68,13 +76,13 @@ def summaries(
                 missing=len(task.missing),
                 side_files=len(task.files),
                 left_out=dict(task.left_out),
-                lost=lost[place],
+                lost=told_of[place],
                 lost_tensors=counts[place],
                 verdict=judged[place].word,
                 expected=judged[place].range(beside[place]),
                 length=beside[place],
                 approximate=unsure[place],
-                kept=told and told.middle,
+                kept=told and told.mean,
                 kept_low=told and told.low,
                 kept_high=told and told.high,
             )
@@ -128,43 +136,41 @@ _ROUNDED_AWAY = 0.5
 _MUCH = 0.05
 
 
-def near(changed: Bools, groups: Sequence[int]) -> F64:
-    """How many tasks of its group changed what each task did: of tensors × T, or of T."""
-    made = np.zeros(changed.shape)
-    for group in set(groups):
-        members = np.flatnonzero(np.asarray(groups) == group)
-        made[..., members] = changed[..., members].sum(axis=-1, keepdims=True)
-    return made
-
-
 def _lost(found: F64, apart: F64, changed: Bools, groups: Sequence[int]) -> Bools:
     """Both as predicted and were all deltas orthogonal: products by chance do not count."""
     tasks = near(changed, groups)
     return is_lost(found, tasks) & is_lost(apart, tasks) & changed
 
 
-def lost_tensors(found: Prediction, lengths: Lengths) -> Bools:
-    """Which of the tensors that it changed a task does not get back, tensors × T."""
-    apart = predict(lengths).cosine
-    return _lost(found.cosine, apart, found.changed, lengths.groups)
+class Lost(NamedTuple):
+    """What does not come back.
+
+    Attributes:
+        tensors: which of the tensors that it changed a task does not get back, tensors × T.
+        tasks: which tasks do not come back at all.
+    """
+
+    tensors: Bools
+    tasks: Bools
+
+    @classmethod
+    def of(cls, found: Prediction, lengths: Lengths) -> Lost:
+        apart, whole, groups = predict(lengths), found.over(), lengths.groups
+        return cls(
+            _lost(found.cosine, apart.cosine, found.changed, groups),
+            _lost(whole.cosine, apart.over().cosine, whole.changed, groups),
+        )
 
 
-def lost_tasks(found: Prediction, lengths: Lengths) -> Bools:
-    whole = found.over()
-    return _lost(whole.cosine, moments(lengths).cosine, whole.changed, lengths.groups)
-
-
-def told_lost(found: Prediction, lengths: Lengths, bits: int) -> list[str]:
+def told_lost(found: Prediction, lost: Lost, lengths: Lengths, bits: int) -> list[str]:
     """Of each task, what of its delta is lost and what to do; empty where it comes back.
 
     `bits` is the width of new superpositions. Tensors are told of where they hold much of it.
     """
-    whole = found.over()
-    gone = lost_tasks(found, lengths)
+    whole, (tensors, gone) = found.over(), lost
     stored = np.where(lengths.changed, lengths.rounded, 0.0).sum(axis=0)
     scale = np.sqrt(whole.own * stored)
     alone = np.divide(whole.kept, scale, out=np.zeros_like(scale), where=scale > 0)
-    tensors = lost_tensors(found, lengths)
     part = np.where(tensors, found.own, 0.0).sum(axis=0) > _MUCH * whole.own
     counts, made = tensors.sum(axis=0).tolist(), list[str]()
     for task, cosine in enumerate(whole.cosine.tolist()):

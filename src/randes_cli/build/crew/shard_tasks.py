@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -125,6 +126,26 @@ class Infinite(CheckpointError):
         return Infinite, (str(self), self.of_base, self.tensor)
 
 
+@contextmanager
+def travelling(base: Source) -> Iterator[None]:
+    """In a worker: NotFinite goes to the driver as Infinite."""
+    try:
+        yield
+    except NotFinite as error:
+        raise Infinite(str(error), error.source is base, error.tensor) from None
+
+
+@contextmanager
+def arrived(base: Source) -> Iterator[None]:
+    """On the driver: Infinite of the base is NotFinite again."""
+    try:
+        yield
+    except Infinite as error:
+        if error.of_base:
+            raise NotFinite(str(error), base, error.tensor) from None
+        raise
+
+
 def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
     """Do a task, in a worker. A shard whose values do not fit is not kept."""
     tally = Tally()
@@ -133,11 +154,8 @@ def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
         list(draft.base.tensors.values()),
         (unit.layers for unit in draft.units),
     )
-    with shard_maker(task.bank) as folder:
-        try:
-            return _make(draft, task, folder, tally, workers, progress)
-        except NotFinite as error:
-            raise Infinite(str(error), error.source is draft.base, error.tensor) from None
+    with shard_maker(task.bank) as folder, travelling(draft.base):
+        return _make(draft, task, folder, tally, workers, progress)
 
 
 def _make(

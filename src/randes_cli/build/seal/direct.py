@@ -51,9 +51,9 @@ def _attempt(build: Build, bits: int, report: Callable[[Built, Built], R]) -> R:
     most = most_bytes(build.most, size)
     check_space(build.path, size + _spooled(build, layout))
     where = bank_output(build.path, force=build.force, most=most, progress=build.progress)
-    with where as out, spool_for(build.path) as spool:
+    with where as out, spool_for(build.path) as spool, build.relation() as relation:
         out.reserve(size)
-        passes = build.passes(BankWriter(out, header_room(layout.candidates)))
+        passes = build.passes(BankWriter(out, header_room(layout.candidates)), relation)
         passes.tally.take_in(looked.parts())
         arena = Arena(build.waiting_bytes)
         cutter = Cutter(passes.writer, layout, arena, spool, passes.tally, build.steps.width)

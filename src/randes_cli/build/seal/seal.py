@@ -39,9 +39,10 @@ from randes_cli.files.bank.records import SealRecord
 from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, as_place, new_file
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import open_bank
+from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import SealReport
@@ -50,7 +51,7 @@ from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
-from randes_cli.stats.stored import Statistics, stored_statistics
+from randes_cli.stats.stored import Statistics, open_statistics
 from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
 
@@ -89,7 +90,7 @@ def seal(
     not as the bank is).
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
-    run, target = run or RunOptions(), as_place(as_source(bank if out is None else out))
+    run, target = run or RunOptions(), new_file(bank if out is None else out)
     itself = out is None or _same_place(target, bank)
     target = edited_bank(target) if itself else target
     check_seal_bits(bits)
@@ -113,9 +114,8 @@ def seal(
 
 def _same_place(target: Place, bank: StrPath) -> bool:
     other = as_place(as_source(bank))
-    if isinstance(target, Path) and isinstance(other, Path):
-        target, other = target.resolve(), other.resolve()
-    return bool(target == other)
+    both = isinstance(target, Path) and isinstance(other, Path)
+    return resolved(Path(target)) == resolved(Path(other)) if both else bool(target == other)
 
 
 def seal_locked(
@@ -191,7 +191,8 @@ class _Sealing:
         self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
     ) -> SealReport:
         supposed, statistics = self._sealed()
-        size = bank_size(self.candidates, self._layout(), supposed)
+        old, asked = self.old.most, self.most
+        size = bank_size(self.candidates, self._layout(), supposed, asked=asked, old=old)
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
         check_limit(size, limit)
@@ -277,7 +278,7 @@ class _Sealing:
 
     def _sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
         """The bank's manifest and statistics once its groups are sealed."""
-        old, stored = self.old.manifest, stored_statistics(self.old)
+        old, stored = self.old.manifest, open_statistics(self.old)
         known = replace(stored.known, cut={**stored.known.cut, **(cut or {})})
         sealed = {**old.sealed, **{group: SealRecord(self.bits) for group in self.groups}}
         manifest = with_defaults(old.with_sealed(sealed), known)
@@ -293,7 +294,7 @@ class _Sealing:
             groups=tuple(self.groups),
             bytes_before=self.old.size,
             bytes_after=size,
-            before=bank_summaries(self.old, stored_statistics(self.old)),
+            before=bank_summaries(self.old, open_statistics(self.old)),
             after=summaries(manifest, after, bank_lengths_beside(self.old, after), sealing=dry_run),
             kept=kept_on_average(manifest, after.known),
         )

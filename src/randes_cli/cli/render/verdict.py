@@ -83,10 +83,10 @@ def _gain(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
     found = [(t.kept, t.kept_low, t.kept_high) for t in tasks]
     if any(None in one for one in found):
         return ""
-    middle, low, high = (fmean(one[n] or 0.0 for one in found) for n in range(3))
+    mean, low, high = (fmean(one[n] or 0.0 for one in found) for n in range(3))
     if here is not None:
-        middle, low, high = here.kept, here.kept_low, here.kept_high
-    return f"predicted to keep {100 * middle:.1f} % of the gain ({share((low, high))} by family); "
+        mean, low, high = here.kept, here.kept_low, here.kept_high
+    return f"predicted to keep {100 * mean:.1f} % of the gain ({share((low, high))} by family); "
 
 
 def _wrapped(line: str, width: int) -> list[str]:

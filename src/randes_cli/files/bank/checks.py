@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress, repeat
 
+import numpy as np
+
+from randes_cli.core.arrays import I64, firsts
+from randes_cli.core.columns import columns
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import (
     BASE_DIGESTS,
@@ -17,6 +22,7 @@ from randes_cli.files.bank.keys import (
     cut_key,
     file_key,
     own_key,
+    parse_key,
     sealed_tensors,
     sum_dtype,
     sum_key,
@@ -25,45 +31,54 @@ from randes_cli.files.bank.keys import (
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.plan import plan_units, sealable, share_of, superposable
-from randes_cli.specs import BaseStorage, Rest, Shuffle, TensorInfo
-
-#: Takes a tensor's name, dtype and shape, and raises where it is not so.
-Expect = Callable[[str, str, tuple[int, ...]], None]
+from randes_cli.specs import BaseStorage, Rest, Shuffle, TensorInfo, Tensors
 
 
 def check_agreement(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
     """Raise BankDamaged unless `tensors` has what the manifest implies, in dtype and shape."""
-
-    def expect(key: str, dtype: str, shape: tuple[int, ...]) -> None:
-        found = tensors.get(key)
-        if found is None or found.dtype != dtype or found.shape != shape:
-            raise BankDamaged(f"tensor {key!r} is missing or has another shape or dtype")
-
     base = manifest.base.tensors
     if manifest.base.storage is BaseStorage.embed:
-        for tensor in base.values():
-            expect(base_key(tensor.name), tensor.dtype, tensor.shape)
+        _check_base(base, tensors)
     if manifest.base.storage is BaseStorage.reference:
-        size = DIGEST_BYTES * sum(map(chunk_count, base.values()))
-        expect(BASE_DIGESTS, "U8", (size,))
-    summable = {name: tensor for name, tensor in base.items() if superposable(tensor)}
-    for key, found in tensors.items():
-        if key.startswith("sum/"):
-            _check_sum(found, manifest, summable, expect)
+        size = DIGEST_BYTES * int(columns(base).of(chunk_count).sum())
+        _expect(tensors, BASE_DIGESTS, "U8", (size,))
+    summable = list(compress(base, columns(base).where(superposable).tolist()))
+    sums = _superpositions(manifest, tensors, summable)
+    _check_superpositions(manifest, tensors, summable, sums)
     _check_units(manifest, tensors)
-    _check_sums(manifest, summable, tensors)
+    _check_sums(manifest, summable, sums)
     _check_cells(manifest, summable)
     for task in manifest.tasks:
         for name, tensor in task.own.items():
-            expect(own_key(task.name, name), tensor.dtype, tensor.shape)
+            _expect(tensors, own_key(task.name, name), tensor.dtype, tensor.shape)
         for name, shape in task.shapes.items():
             extra = shape[0] - base[name].shape[0]
             if extra > 0 and name not in task.own:
                 dtype = task.tensor(base[name]).dtype
-                expect(own_key(task.name, name), dtype, (extra, *shape[1:]))
+                _expect(tensors, own_key(task.name, name), dtype, (extra, *shape[1:]))
     _check_files(manifest, tensors)
     for key, shape in _statistics(manifest, len(summable), tensors).items():
-        expect(key, "F64", shape)
+        _expect(tensors, key, "F64", shape)
+
+
+def _check_base(base: Tensors, tensors: Tensors) -> None:
+    """Whether every tensor of an embedded base is there, in its dtype and shape."""
+    held, wanted = columns(tensors), columns(base)
+    numbers = {kind: number for number, kind in enumerate(held.kinds)}
+    alike = np.array([numbers.get(kind, -1) for kind in wanted.kinds], np.intp)[wanted.kind_of]
+    rows = held.at(map(base_key, base))
+    for row in np.flatnonzero((rows < 0) | (held.kind_of[rows] != alike)).tolist():
+        raise _lacking(base_key(list(base)[row]))
+
+
+def _expect(tensors: Tensors, key: str, dtype: str, shape: tuple[int, ...]) -> None:
+    found = tensors.get(key)
+    if found is None or found.dtype != dtype or found.shape != shape:
+        raise _lacking(key)
+
+
+def _lacking(key: str) -> BankDamaged:
+    return BankDamaged(f"tensor {key!r} is missing or has another shape or dtype")
 
 
 def _check_files(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
@@ -102,27 +117,67 @@ def cut_shape(rows: int) -> tuple[int, ...]:
     return 3, rows
 
 
-def _check_sum(
-    found: TensorInfo, manifest: Manifest, summable: Mapping[str, TensorInfo], expect: Expect
+def _superpositions(
+    manifest: Manifest, tensors: Tensors, summable: Sequence[str]
+) -> dict[int, I64]:
+    """The number of every tensor's superposition among `tensors`, −1 for none, by group.
+
+    Raises BankDamaged where one is of no group, or of no tensor of this bank.
+    """
+    keys = [key for key in tensors if key.startswith("sum/")]
+    owners = {key[len("sum/") :].partition("/")[0] for key in keys}
+    groups = [group for group in map(_group, owners) if group is not None]
+    held = columns(tensors)
+    found = {
+        group: held.at(map(f"sum/{group}/".__add__, summable))
+        for group in sorted(groups)
+        if group < manifest.groups
+    }
+    if sum(np.count_nonzero(rows >= 0) for rows in found.values()) < len(keys):
+        known = {f"sum/{group}/{name}" for group in found for name in summable}
+        lost = next(key for key in keys if key not in known)
+        if _group(parse_key(lost).owner) in found:
+            raise BankDamaged(f"{lost!r} does not match the base")
+        raise BankDamaged(f"{lost!r} is of no group of this bank")
+    return found
+
+
+def _check_superpositions(
+    manifest: Manifest, tensors: Tensors, summable: Sequence[str], sums: Mapping[int, I64]
 ) -> None:
-    """Whether a superposition is of a group and a tensor of this bank, and as wide as it says."""
-    name = found.name
-    _, _, rest = name.partition("/")
-    owner, _, tensor = rest.partition("/")
-    base, group = summable.get(tensor), _group(owner)
-    if group is None or group >= manifest.groups:
-        raise BankDamaged(f"{name!r} is of no group of this bank")
-    if base is None:
-        raise BankDamaged(f"{name!r} does not match the base")
-    sealed = found.dtype == "U8"
-    if not sealed and found.shape != _shape_of(base, group, manifest):
-        raise BankDamaged(f"{name!r} does not match the base")
-    if tensor not in manifest.steps:
-        raise BankDamaged(f"manifest: steps[{tensor!r}] is missing")
-    if not sealed and found.dtype != sum_dtype(manifest.widths.get(tensor, manifest.bits)):
-        raise BankDamaged(f"{name!r} has another width than the manifest says")
-    if sealed:
-        _check_seal(group, found, manifest, base, expect)
+    """Whether superpositions are as wide as this bank says; one is looked at for all alike."""
+    base, held = columns(manifest.base.tensors), columns(tensors)
+    widths = np.full(len(summable), manifest.bits)
+    widths[:] = [*map(manifest.widths.get, summable, repeat(manifest.bits))]
+    stepless = [name not in manifest.steps for name in summable]
+    kinds = base.kind_of[base.at(summable)]
+    for group, rows in sums.items():
+        there = np.flatnonzero(rows >= 0)
+        for place in there[np.array(stepless, np.bool_)[there]].tolist():
+            raise BankDamaged(f"manifest: steps[{summable[place]!r}] is missing")
+        alike = (kinds[there] * len(held.kinds) + held.kind_of[rows[there]]) * 17 + widths[there]
+        order = np.argsort(alike, kind="stable")
+        for place in there[order[firsts(alike[order])]].tolist():
+            name = summable[place]
+            found = tensors[sum_key(group, name)]
+            _check_sum(found, manifest, group, manifest.base.tensors[name], int(widths[place]))
+        for place in there.tolist() if group in manifest.sealed else ():
+            name = summable[place]
+            _check_seal(group, tensors, manifest, manifest.base.tensors[name])
+
+
+def _check_sum(
+    found: TensorInfo, manifest: Manifest, group: int, base: TensorInfo, width: int
+) -> None:
+    """Whether a superposition has the shape of its tensor, and this width."""
+    if found.dtype == "U8":
+        if group not in manifest.sealed or not sealable(base):
+            raise BankDamaged(f"{found.name!r} is of no sealed group of this bank")
+        return
+    if found.shape != _shape_of(base, group, manifest):
+        raise BankDamaged(f"{found.name!r} does not match the base")
+    if found.dtype != sum_dtype(width):
+        raise BankDamaged(f"{found.name!r} has another width than the manifest says")
 
 
 @lru_cache
@@ -138,15 +193,12 @@ def _shape_of(base: TensorInfo, group: int, manifest: Manifest) -> tuple[int, ..
     return sum_tensor(group, base, manifest.bits, share_of(base, group, manifest.shares)).shape
 
 
-def _check_seal(
-    group: int, found: TensorInfo, manifest: Manifest, base: TensorInfo, expect: Expect
-) -> None:
-    """Whether codes belong to a sealed group, and they and their scales have the right shapes."""
-    seal = manifest.sealed.get(group)
-    if seal is None or not sealable(base):
-        raise BankDamaged(f"{found.name!r} is of no sealed group of this bank")
-    for wanted in sealed_tensors(group, base, seal.bits, share_of(base, group, manifest.shares)):
-        expect(wanted.name, wanted.dtype, wanted.shape)
+def _check_seal(group: int, tensors: Tensors, manifest: Manifest, base: TensorInfo) -> None:
+    """Whether codes of a sealed group and their scales have the right shapes."""
+    if tensors[sum_key(group, base.name)].dtype == "U8":
+        bits, share = manifest.sealed[group].bits, share_of(base, group, manifest.shares)
+        for wanted in sealed_tensors(group, base, bits, share):
+            _expect(tensors, *wanted)
 
 
 def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
@@ -165,26 +217,27 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
                 raise BankDamaged(f"tensor {sum_key(group, lost)!r} is missing")
 
 
-def _check_sums(
-    manifest: Manifest, summable: Iterable[str], tensors: Mapping[str, TensorInfo]
-) -> None:
+def _check_sums(manifest: Manifest, summable: Sequence[str], sums: Mapping[int, I64]) -> None:
     """Whether a group has the sum of every tensor that a task of it changed."""
     absent: dict[int, frozenset[str]] = {}
     for task in manifest.tasks:
         nothing = task.unchanged | task.absent | task.own.keys()
         absent[task.group] = absent.get(task.group, nothing) & nothing
     for group, names in absent.items():
-        for name in summable:
-            if f"sum/{group}/{name}" not in tensors and name not in names:
+        rows = sums.get(group)
+        lost = range(len(summable)) if rows is None else np.flatnonzero(rows < 0).tolist()
+        for name in map(summable.__getitem__, lost):
+            if name not in names:
                 raise BankDamaged(f"tensor {sum_key(group, name)!r} is missing")
 
 
 def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
     """Whether every tensor that may be superposed is in a cell of the Gram matrices."""
-    inside = {name for _, names in manifest.cells for name in names}
-    if manifest.transform.rest is not Rest.sum or manifest.transform.exact:
-        units = plan_units(manifest.base.tensors.values(), manifest.transform)
+    transform = manifest.transform
+    if transform.rest is not Rest.sum:
+        units = plan_units(manifest.base.tensors.values(), transform)
         summable = [name for unit in units for name in unit.names]
-    lost = next((name for name in summable if name not in inside), None)
-    if lost is not None:
-        raise BankDamaged(f"manifest: stats.cells has no cell for {lost[:100]!r}")
+    lost = set(summable).difference(transform.exact, *(names for _, names in manifest.cells))
+    if lost:
+        lost_name = next(name for name in summable if name in lost)
+        raise BankDamaged(f"manifest: stats.cells has no cell for {lost_name[:100]!r}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from enum import Enum
+from itertools import chain
 from math import prod
 from typing import Any, TypeVar, cast
 
+from randes_cli.core.columns import Kind
 from randes_cli.core.grid import LIMIT
 from randes_cli.errors import BankDamaged
-from randes_cli.files.header import has_control
-from randes_cli.limits import LIMITS, LONGEST_TEXT, MOST_COEFFICIENT, MOST_SCORE
+from randes_cli.limits import LIMITS, LONGEST_TEXT, MOST_COEFFICIENT, MOST_SCORE, has_control
 from randes_cli.specs import ITEM_SIZE
 
 T = TypeVar("T")
@@ -113,6 +114,13 @@ class Fields:
             raise self.fail(f"{key}[{name[:100]!r}]", "is not valid")
         return cast("dict[str, T]", made)
 
+    def whole_map(self, key: str, check: Callable[[object], int | None]) -> dict[str, int]:
+        """`map` of whole numbers from one to another: of many alike each is looked at once."""
+        found = self.get(key, dict)
+        if not _are(int, found.values()) or None in map(check, {*found.values()}):
+            return self.map(key, check)
+        return found
+
     def list(self, key: str, check: Callable[[object], T | None]) -> list[T]:
         made = []
         for position, value in enumerate(self.get(key, list)):
@@ -167,6 +175,23 @@ def as_typed_shape(value: object) -> tuple[str, tuple[int, ...]] | None:
     return dtype, shape
 
 
+def as_typed_shapes(values: Collection[Any]) -> list[Kind] | None:
+    """`as_typed_shape` of many, of which each kind is looked at once; None where one is bad."""
+    if not _are(list, values) or not {2}.issuperset(map(len, values)):
+        return None
+    dtypes, shapes = ([value[part] for value in values] for part in (0, 1))
+    # A look at what numbers are: 1.0 and true are equal to 1.
+    if not (_are(str, dtypes) and _are(list, shapes) and _are(int, chain.from_iterable(shapes))):
+        return None
+    made = list(zip(dtypes, map(tuple, shapes), strict=True))
+    good = all(as_typed_shape([dtype, [*shape]]) for dtype, shape in dict.fromkeys(made))
+    return made if good else None
+
+
+def _are(kind: type, values: Iterable[object]) -> bool:
+    return {kind}.issuperset(map(type, values))
+
+
 def as_pair(value: object) -> tuple[int, int] | None:
     made = as_shape(value)
     return (made[0], made[1]) if made is not None and len(made) == 2 else None
@@ -192,6 +217,16 @@ def as_cell(value: object) -> tuple[str, tuple[str, ...]] | None:
     if not isinstance(value[1], list) or not all(isinstance(name, str) for name in value[1]):
         return None
     return value[0], tuple(value[1])
+
+
+def as_cells(values: Collection[Any]) -> tuple[tuple[str, tuple[str, ...]], ...] | None:
+    """`as_cell` of many at one look; None where one is bad."""
+    if not _are(list, values) or not {2}.issuperset(map(len, values)):
+        return None
+    names, members = ([value[part] for value in values] for part in (0, 1))
+    if not (_are(str, names) and _are(list, members) and _are(str, chain.from_iterable(members))):
+        return None
+    return tuple(zip(names, map(tuple, members), strict=True))
 
 
 def as_curve(value: object) -> tuple[tuple[float, float], ...] | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from math import prod
+from operator import attrgetter
 from typing import NamedTuple
 
+import numpy as np
+
 from randes_cli.core.codes import packed_bytes
+from randes_cli.core.columns import columns
 from randes_cli.core.share import Share
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import TensorInfo, Tensors
 
 MANIFEST = "manifest"
 CHECKS = "checks"
@@ -44,6 +48,15 @@ def parse_key(key: str) -> Key:
     return Key(kind, owner, name)
 
 
+def kind_bytes(tensors: Tensors) -> dict[str, int]:
+    """Bytes of a bank's tensors by kind."""
+    kinds = [key.partition("/")[0] for key in tensors]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    of = np.fromiter(map(numbers.__getitem__, kinds), np.intp, len(kinds))
+    sizes = columns(tensors).of(attrgetter("nbytes"))
+    return {kind: int(sizes[of == number].sum()) for kind, number in numbers.items()}
+
+
 def base_key(name: str) -> str:
     """Where the base's tensor lies in a bank."""
     return f"base/{name}"
@@ -64,8 +77,9 @@ def cut_key(group: int) -> str:
     return f"{CUTS}{group}"
 
 
-def sum_tensor(group: int, tensor: TensorInfo, bits: int, share: Share) -> TensorInfo:
-    shape = tensor.shape if share.every == 1 else share.shape
+def sum_tensor(group: int, tensor: TensorInfo, bits: int, share: Share | None = None) -> TensorInfo:
+    """A superposition as a bank stores it; `share` None: of all elements."""
+    shape = tensor.shape if share is None or share.every == 1 else share.shape
     return TensorInfo(sum_key(group, tensor.name), sum_dtype(bits), shape)
 
 

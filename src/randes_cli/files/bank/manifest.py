@@ -16,17 +16,21 @@ from typing import Any
 from randes_cli.errors import BankDamaged, NewerFormat
 from randes_cli.files.bank.json_fields import (
     Fields,
-    as_cell,
     as_curve,
     as_exponent,
     as_pair,
     as_text,
     as_width,
 )
-from randes_cli.files.bank.record_fields import read_transform, seed_limit, transform_json
+from randes_cli.files.bank.record_fields import (
+    read_cells,
+    read_transform,
+    seed_limit,
+    transform_json,
+)
 from randes_cli.files.bank.records import BaseRecord, SealRecord, TaskRecord
 from randes_cli.files.header import parse_json
-from randes_cli.limits import CONTROL
+from randes_cli.limits import has_control
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, SHARES, Transform
 
 #: Required features that this version knows; a bank that names another is refused.
@@ -160,11 +164,11 @@ class Manifest:
             next_index=fields.limited("next_index"),
             base=base,
             tasks=tasks,
-            steps=fields.map("steps", as_exponent),
+            steps=fields.whole_map("steps", as_exponent),
             widths=fields.map("widths", as_width),
             groups=groups,
             forgotten=tuple(fields.list("forgotten", as_pair)),
-            cells=tuple(stats.list("cells", as_cell)),
+            cells=read_cells(stats),
             estimated=frozenset(stats.list("estimated", as_pair)),
             features=features,
             sealed=_sealed(fields, groups),
@@ -255,8 +259,9 @@ def _check_whole(fields: Fields, made: Manifest) -> None:
         if task.group >= made.groups:
             raise fields.fail(f"tasks[{position}].group", "is not a group of this bank")
     for key, table in (("steps", made.steps), ("widths", made.widths)):
-        unknown = next((name for name in table if name not in names), None)
-        if unknown is not None:
+        lacking = table.keys() - names
+        if lacking:
+            unknown = next(name for name in table if name in lacking)
             raise fields.fail(key, f"names {unknown[:100]!r}, which the base lacks")
     indices = {task.index for task in made.tasks}
     if any(not set(pair) <= indices for pair in made.estimated):
@@ -269,9 +274,13 @@ def _check_whole(fields: Fields, made: Manifest) -> None:
 
 def _check_cells(fields: Fields, made: Manifest, names: set[str]) -> None:
     """Each cell of the Gram matrices sums over tensors of the base, and no tensor counts twice."""
+    every = [name for _, members in made.cells for name in members]
+    once_each = len(names.intersection(every)) == len(every)
+    if once_each and all(members and not has_control(kind) for kind, members in made.cells):
+        return
     seen: set[str] = set()
     for position, (kind, members) in enumerate(made.cells):
-        if not members or CONTROL.search(kind) or not names.issuperset(members):
+        if not members or has_control(kind) or not names.issuperset(members):
             raise fields.fail(f"stats.cells[{position}]", "does not name tensors of the base")
         if len(set(members)) != len(members) or not seen.isdisjoint(members):
             raise fields.fail(f"stats.cells[{position}]", "names a tensor twice")

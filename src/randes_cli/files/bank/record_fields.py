@@ -6,11 +6,20 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from randes_cli.files.bank.json_fields import Fields, as_line, as_text, as_typed_shape
-from randes_cli.files.header import is_name
+from randes_cli.core.columns import typed_table
+from randes_cli.files.bank.json_fields import (
+    Fields,
+    as_cell,
+    as_cells,
+    as_line,
+    as_text,
+    as_typed_shape,
+    as_typed_shapes,
+)
 from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
 from randes_cli.files.weight_names import SUFFIXES
-from randes_cli.specs import Rest, Shuffle, Signs, Table, TensorInfo, Tensors, Transform
+from randes_cli.limits import is_name, strange_name
+from randes_cli.specs import Rest, Shuffle, Signs, Table, Tensors, Transform
 
 
 def known_names(fields: Fields, key: str, base: Tensors) -> list[str]:
@@ -57,11 +66,17 @@ def _content(value: object) -> str | None:
 
 
 def read_tensors(fields: Fields, key: str) -> Table:
-    typed = fields.map(key, as_typed_shape)
-    for name in typed:
-        if not is_name(name):
-            raise fields.fail(f"{key}[{name[:100]!r}]", "is too long or has control characters")
-    return Table({name: TensorInfo(name, *kind) for name, kind in typed.items()})
+    found = fields.get(key, dict)
+    kinds = as_typed_shapes(found.values()) or fields.map(key, as_typed_shape).values()
+    name = strange_name(found)
+    if name is not None:
+        raise fields.fail(f"{key}[{name[:100]!r}]", "is too long or has control characters")
+    return typed_table(found, list(kinds))
+
+
+def read_cells(fields: Fields) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What each pair of Gram matrices covers."""
+    return as_cells(fields.get("cells", list)) or tuple(fields.list("cells", as_cell))
 
 
 def read_ties(fields: Fields, kept: Tensors, held: Tensors) -> dict[str, str]:

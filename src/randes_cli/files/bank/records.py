@@ -39,9 +39,8 @@ from randes_cli.specs import FLOAT_DTYPES, BaseStorage, TensorInfo, Tensors, che
 class BaseRecord:
     """The base model: `tensors` are its names, dtypes and shapes, in order.
 
-    `files` are its side files: content digest (of ``files/<digest>``) by name. `layout`, `left_out`
-    and `pickle` are as in a task's record; `ties` are further names of `tensors`, each with the
-    name that it is kept under.
+    `files` are side files: content digest (of ``files/<digest>``) by name. `layout`, `left_out`,
+    `pickle` are as in a task's record; `ties` are more names of `tensors`, by the kept one.
     """
 
     source: str
@@ -190,7 +189,7 @@ class TaskRecord:
 
     @classmethod
     def from_json(cls, fields: Fields, base: Tensors, version: int) -> TaskRecord:
-        """Read and check its object, beside the base's tensors. Raises BankDamaged."""
+        """Read and check it beside the base's tensors. Raises BankDamaged."""
         made = cls(
             name=_task_name(fields),
             index=fields.limited("index"),
@@ -215,8 +214,10 @@ class TaskRecord:
             pickle=fields.optional("pickle", as_line, None),
             extra=fields.rest(),
         )
-        held = {n: t for n, t in base.items() if n not in made.missing} | dict(made.own)
-        made = replace(made, ties=read_ties(fields, {**base, **made.own}, held))
+        if "ties" in fields.value:
+            held = {n: t for n, t in base.items() if n not in made.missing} | dict(made.own)
+            ties = read_ties(fields, {**base, **made.own}, held)
+            made = replace(made, ties=ties, extra=fields.rest())
         _check_conversions(fields, made, base)
         return made
 

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from randes_cli.core.columns import columns
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import Header, parse_header, parse_json
+from randes_cli.files.system import resolved
 from randes_cli.limits import Limit
 from randes_cli.specs import FORMAT_NAME, TensorInfo
 
@@ -44,7 +48,7 @@ def shard_folder(bank: Path) -> Path:
     folder = bank.with_name(f"{bank.name}.d")
     if folder.is_dir() or not bank.is_symlink():
         return folder
-    target = bank.resolve()
+    target = resolved(bank)
     return target.with_name(f"{target.name}.d")
 
 
@@ -126,12 +130,11 @@ class Contents:
     @classmethod
     def of(cls, head: bytes, header: Header, checks: bytes) -> Contents:
         """Check that the table belongs to the header. Raises BankDamaged."""
-        position, first = DIGEST_BYTES, {}
-        for name, tensor in header.tensors.items():
-            if name != CHECKS:
-                first[name] = position
-                position += DIGEST_BYTES * chunk_count(tensor)
-        if len(checks) != position + DIGEST_BYTES:
+        sizes = DIGEST_BYTES * columns(header.tensors).of(chunk_count)
+        sizes[columns(header.tensors).at([CHECKS])] = 0  # it has no digest of itself
+        ends = DIGEST_BYTES + np.cumsum(sizes)
+        first = dict(zip(header.tensors, (ends - sizes).tolist(), strict=True))
+        if len(checks) != ends[-1] + DIGEST_BYTES:
             raise BankDamaged("checks has a wrong length")
         if digest(checks[:-DIGEST_BYTES]) != checks[-DIGEST_BYTES:]:
             raise BankDamaged("the table of digests is damaged")
@@ -148,7 +151,7 @@ class Contents:
     def content(self) -> list[TensorInfo]:
         """Its tensors but fillers and the table of digests."""
         made = ("align", CHECKS)
-        return [t for t in self.header.tensors.values() if parse_key(t.name).kind not in made]
+        return [t for t in self.header.tensors.values() if t.name.partition("/")[0] not in made]
 
 
 def read_shard(key: str, data: bytes) -> Contents:
@@ -165,7 +168,7 @@ def read_shard(key: str, data: bytes) -> Contents:
         made = Contents.of(head, header, checks)
         if checks[-DIGEST_BYTES:].hex() != name:
             raise ValueError("has another name than its content")
-        if any(tensor.name in (MANIFEST, SHARDS) for tensor in made.content):
+        if MANIFEST in header.tensors or SHARDS in header.tensors:
             raise ValueError("has what only an index may have")
     except (ValueError, BankDamaged) as error:
         raise BankDamaged(f"shard {name[:40]!r}: {error}") from None

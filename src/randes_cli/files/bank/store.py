@@ -29,7 +29,7 @@ from randes_cli.files.disk import OutputFile
 from randes_cli.files.weight_file import TensorFile, WeightFile
 from randes_cli.limits import MOST_MANIFEST
 from randes_cli.plan import chunks
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import Table, TensorInfo
 
 #: Bytes that the feature takes in a manifest: what the same bank in one file has not.
 _FEATURE_BYTES = len(f'"{FEATURE}",')
@@ -82,11 +82,11 @@ class BankStore:
                 made = read_shard(key, self.checked(key))
                 self.shards[key.removeprefix(shard_key(""))] = made
                 self._contents.append(made)
-                for tensor in made.content:
-                    if tensor.name in tensors:
-                        raise BankDamaged(f"tensor {tensor.name[:200]!r} is in two shards")
-                    tensors[tensor.name] = tensor
-                    self._of[tensor.name] = len(self.shards)
+                content = {tensor.name: tensor for tensor in made.content}
+                for name in content.keys() & tensors.keys():
+                    raise BankDamaged(f"tensor {name[:200]!r} is in two shards")
+                tensors.update(content)
+                self._of.update(dict.fromkeys(content, len(self.shards)))
         known = {SHARDS, MANIFEST, CHECKS, *map(shard_key, self.shards)}
         strange = next((key for key in index if key not in known), None)
         if strange is not None:
@@ -94,7 +94,7 @@ class BankStore:
         starts = {name: self._contents[n].header.starts[name] for name, n in self._of.items()}
         for name in (MANIFEST, CHECKS):
             tensors[name], starts[name] = index[name], self.header.starts[name]
-        self.header = replace(self.header, tensors=tensors, starts=starts)
+        self.header = replace(self.header, tensors=Table(tensors), starts=starts)
 
     def open_shards(self, open_shard: OpenShard) -> None:
         """Open every shard, or what answers for it when it is read."""

@@ -18,8 +18,9 @@ from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
 from randes_cli.files.bank.shards import is_shard_file, shard_file
 from randes_cli.files.location import RemotePath
+from randes_cli.files.s3 import end_upload, unfinished
 from randes_cli.files.store import files_in, last_write, look_up, reach, store_errors
-from randes_cli.files.upload import end_upload, unfinished, upload
+from randes_cli.files.upload import upload
 from randes_cli.workers import Progress, no_progress
 
 #: Hours that a leftover in a store is let lie: another writer may be about to name it.

@@ -14,7 +14,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
 from randes_cli.files.bank.shards import SHARD_METADATA
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest, each_digest
 from randes_cli.files.disk import OutputFile
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
@@ -67,6 +67,11 @@ class TensorSink(ABC):
         """Record the digest of one chunk."""
         self.container_of(key).set_digest(key, chunk, value)
         self.arrived(key, (chunk,))
+
+    def set_only_digests(self, keys: Sequence[str], digests: Raw) -> None:
+        """Record the digests (n × 16) of tensors of one chunk each."""
+        for key, value in zip(keys, each_digest(digests), strict=True):
+            self.set_digest(key, 0, value)
 
     @abstractmethod
     def arrived(self, key: str, chunks: Iterable[int]) -> None:

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from randes_cli.core.arrays import I64, Raw
+from randes_cli.core.columns import columns
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.bank.shards import SHARD_METADATA
-from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts, refuse_pickle
-from randes_cli.files.checkpoint.foreign import is_pickle
+from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts
+from randes_cli.files.checkpoint.foreign import is_pickle, refuse_pickle
 from randes_cli.files.checkpoint.quantised import refuse_quantised
 from randes_cli.files.guard import unwatch, watch
-from randes_cli.files.header import is_name
 from randes_cli.files.location import Place
 from randes_cli.files.nearest import meant_beside
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.files.weight_file import TensorFile, WeightFile
-from randes_cli.limits import LONGEST_NAME
+from randes_cli.limits import LONGEST_NAME, is_name, strange_name
 from randes_cli.specs import FORMAT_NAME, OpenOptions, Table, TensorInfo, Tensors, once
 
 DEFAULT_OPTIONS = OpenOptions()
@@ -89,7 +89,7 @@ class Checkpoint:
             refuse_bank(file)
             refuse_quantised(str(file.path), tensors)
             if len(files) == 1 and not component:
-                _refuse_name(file, once(_no_name, tensors))
+                _refuse_name(file, once(strange_name, tensors))
                 return tensors
             for inner, tensor in tensors.items():
                 name = f"{component}/{inner}" if component else inner
@@ -127,7 +127,8 @@ class Checkpoint:
         if self._where or not isinstance(self.files[0], TensorFile):
             return None
         made = np.full((len(names), 2), self.files[0].fd, np.int64)
-        made[:, 1] = [*map(self.files[0].header.starts.__getitem__, names)]
+        header = self.files[0].header
+        made[:, 1] = header.offsets[columns(header.tensors).at(names)]
         return made
 
     def close(self) -> None:
@@ -141,11 +142,6 @@ class Checkpoint:
         for file in self.files:
             file.close()
         self.held.__exit__(*exception)
-
-
-def _no_name(tensors: Tensors) -> str | None:
-    """The first name that no tensor may have."""
-    return next((name for name in tensors if not is_name(name)), None)
 
 
 def _refuse_name(file: WeightFile, name: str | None) -> None:
@@ -198,6 +194,8 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
+        if path.is_symlink():
+            raise MissingError(f"{path}: a link to nothing, or to itself")
         raise MissingError(f"{path}: not found{meant_beside(path)}")
     if path.is_dir():
         return folder_parts(path, options)

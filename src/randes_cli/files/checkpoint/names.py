@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from randes_cli.files.source import Renamed, Source
+from randes_cli.plan import tensor_bytes
 from randes_cli.specs import Tensors
 
 #: Leading words that a prefix may have: `_orig_mod.module.base_model.model.model.` has five.
@@ -47,11 +48,13 @@ class Naming:
 
 
 def _beginnings(name: str) -> Iterable[tuple[str, str]]:
-    """(prefix, rest) of a name, the prefix being up to so many leading words.
+    """(prefix, rest) of a name, the prefix being a component or up to so many leading words.
 
     The rest keeps two words, for one (``weight``) tells nothing.
     """
-    position = 0
+    position = name.rfind("/") + 1
+    if position:
+        yield "", name
     for _ in range(_MOST_WORDS):
         yield name[:position], name[position:]
         position = name.find(".", position) + 1
@@ -97,7 +100,10 @@ def guess_prefix(base: Collection[str], given: Collection[str]) -> tuple[str, st
         return None
     alike = [pair for pair in votes if votes[pair] == votes[best]]
     rivals = {_parted(*pair): pair for pair in alike if _parted(*pair)[0] == _parted(*best)[0]}
-    return best if len(rivals) < 2 else _of_shapes([best, *rivals.values()], base, given)
+    if len(rivals) < 2:
+        return best
+    pairs = [best, *rivals.values()]
+    return _of_shapes(pairs, base, given) or _of_words(pairs)
 
 
 def _of_shapes(
@@ -114,6 +120,14 @@ def _of_shapes(
         )
         for theirs, ours in pairs
     }
+    best = max(pairs, key=lambda pair: count[pair])
+    rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
+    return best if all(count[pair] < count[best] for pair in rivals) else None
+
+
+def _of_words(pairs: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """The pair of prefixes with more words in common than any that means another."""
+    count = {pair: len(set(pair[0].split(".")) & set(pair[1].split("."))) for pair in pairs}
     best = max(pairs, key=lambda pair: count[pair])
     rivals = [pair for pair in pairs if _parted(*pair) != _parted(*best)]
     return best if all(count[pair] < count[best] for pair in rivals) else None
@@ -167,6 +181,14 @@ def match_names(base: Collection[str], given: Collection[str]) -> Naming | None:
     if plain & set(mapped):
         return None
     return Naming(prefix, mapped, frozenset(n for n in plain & wanted if n.startswith(ours)))
+
+
+def is_small_part(naming: Naming, given: Tensors) -> bool:
+    """Whether the component of a checkpoint that is the base leaves most of it beside it."""
+    if "/" not in naming.prefix[0]:
+        return False
+    mapped = tensor_bytes(given[name] for name in (naming.names or {}).values())
+    return 2 * mapped < tensor_bytes(given.values())
 
 
 def renamed(checkpoint: Source, names: Mapping[str, str]) -> Source:

@@ -151,7 +151,7 @@ class MergedAdapter:
         for name, inner in found.saved.items():
             known = name in self._base.tensors and name.partition("/")[1]
             saved[name if known else part.rename(name)] = inner
-        refuse_misplaced(self.source, saved, self._base)
+        refuse_misplaced(self.source, saved, self._base, weights)
         self._saved.update(saved)
         twins = {name: self._twin(name) for name in self._copied}
         part.with_saved({**{n: t for n, t in twins.items() if t}, **self._own(saved)})

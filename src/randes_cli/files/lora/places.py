@@ -37,9 +37,12 @@ def updates(view: View, pairs: Mapping[str, Pair]) -> dict[str, list[Update]]:
 def _check(view: View, pairs: Mapping[str, Pair]) -> None:
     """Raise CheckpointError where the configuration promises factors that are not there."""
     owners = {module.replace(BASE_LAYER, "") for module in pairs}
+    wrapped = {owner for owner in owners if _weight(view, owner) is None}
     for text in view.config.parameters:
         owner = text.rpartition(".")[0]
-        if not any(name == owner or name.endswith(f".{owner}") for name in owners):
+        if not any(name == owner or name.endswith(f".{owner}") for name in owners) and (
+            owner or not wrapped  # a parameter's name alone is that of any module's
+        ):
             raise CheckpointError(
                 f"{view.source}: {CONFIG} says target_parameters {text[:200]!r}, "
                 "which no tensor adapts"

@@ -61,7 +61,7 @@ class Tie:
 
 
 #: Embeddings and heads, which no adapter adds beside those of its base.
-_SHARED = re.compile(r"(embed\w*|wte|shared|lm_head)\.weight$")
+SHARED = re.compile(r"(embed\w*|wte|shared|lm_head)\.weight$")
 
 
 def find_tie(
@@ -164,17 +164,25 @@ def one_tensor(source: Source, first: str, second: str) -> bool:
     return True
 
 
-def refuse_misplaced(source: str, saved: Collection[str], base: Source) -> None:
+def refuse_misplaced(
+    source: str, saved: Collection[str], base: Source, adapted: Collection[str]
+) -> None:
     """Raise MismatchError for what an adapter saves where the base has it under another name.
 
-    A head may be new; a bias without its weight, or an embedding beside another, is not.
+    A head may be new, which lies beside the model; a bias without its weight, an embedding or
+    output layer beside another, or a module within the model that is `adapted` is not.
     """
     ends = {".".join(name.rsplit(".", 2)[-2:]) for name in base.tensors}
+    heads = any(name.rpartition("/")[2] in HEADS for name in base.tensors)
+    bodies = {name.partition(".")[0] for name in adapted if name.count(".") > 1}
     for name in saved:
         module, _, leaf = name.rpartition(".")
         alone = leaf == "bias" and f"{module}.weight" not in saved
-        twice = _SHARED.search(name) and ".".join(name.rsplit(".", 2)[-2:]) in ends
-        if name not in base.tensors and (alone or twice):
+        twice = SHARED.search(name) and ".".join(name.rsplit(".", 2)[-2:]) in ends
+        inner = name.rpartition("/")[2]
+        second = inner in HEADS and heads
+        inside = inner not in HEADS and inner.partition(".")[0] in bodies
+        if name not in base.tensors and (alone or twice or second or inside):
             raise MismatchError(
                 f"{source}: saves {name!r}, which the base {base.source} lacks (has it other names "
                 "there?); merge it with PEFT and give the full checkpoint"

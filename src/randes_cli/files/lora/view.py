@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.checkpoint.names import match_names
 from randes_cli.files.lora.config import LoraConfig
+from randes_cli.files.lora.stored_names import StoredNames
 from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
 
@@ -54,9 +54,7 @@ class Part:
         inner = [
             n[len(start) :] for n in base if n.startswith(start) and "/" not in n[len(start) :]
         ]
-        naming = match_names(inner, wanted)
-        self._ours = {theirs: ours for ours, theirs in ((naming and naming.names) or {}).items()}
-        self._prefix = naming.prefix if naming else ("", "")
+        self._names = StoredNames(inner, wanted)
         self._start = start
         self.source, self.base = source.source, base
 
@@ -66,19 +64,11 @@ class Part:
 
     def rename(self, name: str) -> str:
         """The base's name for a name in the model."""
-        theirs, ours = self._prefix
-        if name in self._ours:
-            return self._start + self._ours[name]
-        moved = ours + name[len(theirs) :]
-        if theirs != ours and name.startswith(theirs) and self._start + moved in self.base:
-            return self._start + moved
-        return self._start + name
+        return self._start + self._names.find(name)
 
     def inside(self, module: str) -> str:
         """The base's name of a module, which the prefix maps as it does its tensors."""
-        theirs, ours = self._prefix
-        mapped = theirs != ours and module.startswith(theirs)
-        return self._start + (ours + module[len(theirs) :] if mapped else module)
+        return self._start + self._names.inside(module)
 
 
 @dataclass(frozen=True)

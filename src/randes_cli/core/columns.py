@@ -1,0 +1,106 @@
+"""Tensors as columns: what dtype and shape alone tell of each is found once for every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cached_property, partial
+from itertools import repeat
+from operator import attrgetter, itemgetter
+from typing import Any
+
+import numpy as np
+
+from randes_cli.core.arrays import I64, Array, Bools
+from randes_cli.specs import Table, TensorInfo, Tensors, once
+
+#: Dtype and shape.
+Kind = tuple[str, tuple[int, ...]]
+
+
+class Columns:
+    """Tensors by number, in their order.
+
+    Attributes:
+        kinds: one tensor without a name of each dtype and shape.
+        kind_of: the number of each tensor's kind.
+    """
+
+    def __init__(self, names: Collection[str], kinds: Iterable[Kind], kind_of: I64) -> None:
+        self._names, self.kind_of = names, kind_of
+        self.kinds = [TensorInfo("", *kind) for kind in kinds]
+
+    def of(self, find: Callable[[TensorInfo], Any], dtype: type = np.int64) -> Array:
+        """What a function tells of each tensor's kind."""
+        return np.array([find(kind) for kind in self.kinds], dtype)[self.kind_of]
+
+    def where(self, find: Callable[[TensorInfo], bool]) -> Bools:
+        """The tensors of whose kind a function says so."""
+        return self.of(find, np.bool_)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Each tensor's number."""
+        return {name: number for number, name in enumerate(self._names)}
+
+    def at(self, names: Iterable[str]) -> I64:
+        """The numbers of tensors by name, −1 for what is none of them."""
+        return np.fromiter(map(self.numbers.get, names, repeat(-1)), np.int64)
+
+
+#: What a tensor is that is not there.
+_NOTHING: Kind = ("U8", (0,))
+
+
+def some_columns(tensors: Tensors, names: Sequence[str]) -> Columns:
+    """Some tensors as columns; one that is not there has no elements."""
+    if isinstance(tensors, Table):
+        whole = columns(tensors)
+        rows = whole.at(names)
+        kinds = [*(kind[1:] for kind in whole.kinds), _NOTHING]
+        return Columns(names, kinds, np.append(whole.kind_of, len(kinds) - 1)[rows])
+    found = [tensors[name][1:] if name in tensors else _NOTHING for name in names]
+    return Columns(names, *_numbered(found))
+
+
+def columns(tensors: Tensors) -> Columns:
+    """Tensors as columns, those of a table once."""
+    return once(_columns, tensors)
+
+
+#: Tensors from which on they are looked up together.
+_MANY = 2**8
+
+
+def bytes_of(tensors: Tensors, names: Collection[str]) -> int:
+    """Bytes of those of some tensors that are there."""
+    if len(names) < _MANY or not isinstance(tensors, Table):
+        return sum(tensors[name].nbytes for name in names if name in tensors)
+    found = columns(tensors)
+    rows = found.at(names)
+    return int(found.of(attrgetter("nbytes"))[rows[rows >= 0]].sum())
+
+
+def _columns(tensors: Tensors) -> Columns:
+    return Columns(tensors.keys(), *_numbered(list(map(itemgetter(1, 2), tensors.values()))))
+
+
+def _numbered(found: Sequence[Kind]) -> tuple[list[Kind], I64]:
+    """Every kind once, and the number of each that was found."""
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(found))}
+    return list(numbers), np.fromiter(map(numbers.__getitem__, found), np.intp, len(found))
+
+
+def table_of(names: Collection[str], kinds: Sequence[Kind], kind_of: I64) -> Table:
+    """The table of tensors whose columns are known."""
+    rows = kind_of.tolist()
+    dtypes, shapes = ([kind[part] for kind in kinds] for part in (0, 1))
+    columns = names, map(dtypes.__getitem__, rows), map(shapes.__getitem__, rows)
+    infos = map(partial(tuple.__new__, TensorInfo), zip(*columns, strict=True))
+    made = Table(zip(names, infos, strict=True))
+    made.learn(_columns, Columns(made.keys(), kinds, kind_of))
+    return made
+
+
+def typed_table(names: Collection[str], kinds: Sequence[Kind]) -> Table:
+    """The table of tensors of these names and kinds."""
+    return table_of(names, *_numbered(kinds))

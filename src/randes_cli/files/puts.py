@@ -1,0 +1,131 @@
+"""Puts to the stores of Google and Azure that count only where what must be there is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from randes_cli.files.location import AZURE, GOOGLE, RemotePath, Version
+from randes_cli.files.store import Unmet, look_up, reach, status_of, store_errors, version
+
+#: Bytes of one part of an upload to Google's store: a multiple of 2^18.
+_PART = 50 * 2**20
+_BYTES = "application/octet-stream"
+#: Bytes that are compared at a time.
+_COMPARED = 2**24
+
+
+class Condition(NamedTuple):
+    """What must be there for a put to count: this version, nothing, or (`force`) whatever is."""
+
+    wanted: Version | None
+    force: bool
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """What the store calls the version that must be there."""
+        return dict(self.wanted[1]) if self.wanted is not None else {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing may be there."""
+        return self.wanted is None and not self.force
+
+
+def put(here: Path, path: RemotePath, condition: Condition, sent: Callable[[int], None]) -> None:
+    """`upload` to a store other than S3. Raises Unmet where another was first.
+
+    It is looked at before, so that nothing is sent in vain; the put itself is conditional too
+    where the store knows marks by which to say what must be there.
+    """
+    if not condition.force or condition.wanted is not None:
+        found = look_up(path)
+        if (None if found is None else version(found)) != condition.wanted:
+            raise Unmet(f"{path}: not as it must be for this put")
+    filesystem, inside = reach(path)
+    with store_errors(path):
+        try:
+            _put(filesystem, here, inside, path.scheme, condition, _telling(sent))
+        except Exception as error:
+            refused = isinstance(error, FileExistsError) or status_of(error) == 412
+            if not refused:
+                raise
+            if not _is_there(here, path):  # else the answer was lost, not the put
+                raise Unmet(f"{path}: the store refused the put") from error
+        finally:
+            filesystem.invalidate_cache(inside)
+
+
+def _put(
+    filesystem: Any, here: Path, inside: str, scheme: str, condition: Condition, told: Any
+) -> None:
+    generation, tag = condition.marks.get("generation"), condition.marks.get("etag")
+    if scheme in GOOGLE and generation is not None:
+        _replace_at_google(filesystem, here, inside, generation, told)
+    elif scheme in AZURE and tag is not None:
+        from azure.core import MatchConditions
+
+        same = {"etag": tag, "match_condition": MatchConditions.IfNotModified}
+        filesystem.put_file(str(here), inside, overwrite=True, callback=told, **same)
+    else:
+        mode = "create" if condition.empty else "overwrite"
+        filesystem.put_file(str(here), inside, callback=told, mode=mode)
+
+
+def _replace_at_google(
+    filesystem: Any, here: Path, inside: str, generation: str, told: Any
+) -> None:
+    """`put_file`, which knows no generation to replace: parts, of which the last is refused."""
+    from fsspec.asyn import sync
+    from gcsfs.core import upload_chunk
+
+    bucket, key, _ = filesystem.split_path(inside)
+    root, size = filesystem.base.partition("/storage/")[0], here.stat().st_size
+    headers, _ = filesystem.call(
+        "POST",
+        f"{root}/upload/storage/v1/b/{quote(bucket, '')}/o",
+        name=key,
+        uploadType="resumable",
+        ifGenerationMatch=generation,
+        json={"name": key},
+        headers={"X-Upload-Content-Type": _BYTES},
+    )
+    with here.open("rb") as file:
+        for start in range(0, size, _PART):
+            data = file.read(_PART)
+            place = headers["Location"]
+            sync(filesystem.loop, upload_chunk, filesystem, place, data, start, size, _BYTES)
+            told.absolute_update(start + len(data))
+
+
+def _is_there(here: Path, path: RemotePath) -> bool:
+    """Whether the store has these very bytes. The last ones tell most: they are digests."""
+    found = look_up(path)
+    size = here.stat().st_size
+    if found is None or found.get("size") != size:
+        return False
+    filesystem, inside = reach(path)
+    starts = range(0, size, _COMPARED)
+    with here.open("rb") as file:
+        for start in reversed(starts):
+            file.seek(start)
+            ours = file.read(_COMPARED)
+            if filesystem.cat_file(inside, start=start, end=start + len(ours)) != ours:
+                return False
+    return True
+
+
+def _telling(sent: Callable[[int], None]) -> Any:
+    """What fsspec tells of its progress with, as bytes since the last time."""
+    from fsspec.callbacks import Callback
+
+    class Telling(Callback):  # type: ignore[misc]
+        told = 0
+
+        def call(self, *_: object, **__: object) -> None:
+            more, self.told = self.value - self.told, self.value
+            sent(more)
+
+    return Telling()

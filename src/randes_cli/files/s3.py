@@ -1,0 +1,153 @@
+"""Uploads to S3: one put, or parts and a call that makes an object of them.
+
+The last call names what must be there for it to count.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from randes_cli.errors import RandesError
+from randes_cli.files.location import S3, RemotePath, Version
+from randes_cli.files.store import Unmet, reach, store_errors
+
+#: Bytes of one part (S3 takes 10,000 of them), and parts under way, and in memory, at a time.
+_PART, _MOST_PARTS, _AT_ONCE = 2**24, 9000, 4
+#: What an upload is called in the object's own description, so that it knows itself again.
+_OURS = "randes-upload"
+#: What S3 answers where the condition of a call is not met.
+_UNMET = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
+
+#: Makes a call about one object, by its name in S3's own API.
+Call: TypeAlias = Callable[..., Mapping[str, Any]]
+
+
+def _caller(path: RemotePath) -> Call:
+    filesystem, inside = reach(path)
+    bucket, key, _ = filesystem.split_path(inside)
+
+    def call(method: str, **words: Any) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = filesystem.call_s3(method, Bucket=bucket, Key=key, **words)
+        return found
+
+    return call
+
+
+def put_to_s3(
+    here: Path,
+    path: RemotePath,
+    wanted: Version | None,
+    sent: Callable[[int], None],
+    *,
+    force: bool,
+) -> None:
+    """`upload` to S3. Raises Unmet where another was first."""
+    filesystem, inside = reach(path)
+    call, ours = _caller(path), os.urandom(16).hex()
+    condition = {} if force else {"IfNoneMatch": "*"}
+    if wanted is not None:
+        tag = dict(wanted[1]).get("ETag")
+        condition = {"IfMatch": tag} if tag else {}
+    try:
+        with store_errors(path):
+            _send(here, call, {"Metadata": {_OURS: ours}}, condition, sent)
+    except RandesError as error:
+        if _is_ours(path, call, ours):  # the answer was lost, not the upload
+            return
+        if _codes(error) & (_UNMET if wanted is None else {*_UNMET, "NoSuchKey"}):
+            raise Unmet(str(error)) from error
+        raise
+    finally:
+        filesystem.invalidate_cache(inside)
+
+
+def _codes(error: RandesError) -> set[str]:
+    """What S3 called an error."""
+    cause = error.__cause__
+    causes = (cause, cause.__cause__ if cause else None)
+    answers = (getattr(one, "response", None) or {} for one in causes)
+    return {str(answer.get("Error", {}).get("Code", "")) for answer in answers}
+
+
+def _send(
+    here: Path,
+    call: Call,
+    about: Mapping[str, Any],
+    condition: Mapping[str, str],
+    sent: Callable[[int], None],
+) -> None:
+    """Upload a file: one put, or parts and then the call that makes an object of them."""
+    size = here.stat().st_size
+    part = max(_PART, -(-size // _MOST_PARTS))
+    if size <= part:
+        call("put_object", Body=here.read_bytes(), **about, **condition)
+        sent(size)
+        return
+    begun = call("create_multipart_upload", **about)["UploadId"]
+
+    def send(number: int) -> dict[str, Any]:
+        with here.open("rb") as file:
+            file.seek((number - 1) * part)
+            data = file.read(part)
+        found = call("upload_part", UploadId=begun, PartNumber=number, Body=data)
+        sent(len(data))
+        return {"PartNumber": number, "ETag": found["ETag"]}
+
+    try:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            parts = list(pool.map(send, range(1, -(-size // part) + 1)))
+        whole = {"Parts": parts}
+        call("complete_multipart_upload", UploadId=begun, MultipartUpload=whole, **condition)
+    except BaseException:
+        _abort(call, begun)
+        raise
+
+
+def unfinished(folder: RemotePath) -> list[tuple[RemotePath, str, datetime | None]]:
+    """Uploads in parts below a folder of S3 that were begun and not ended: ids, and when.
+
+    A process that is killed leaves some, which no reader sees and the store charges for. None
+    where the store does not say (work-alikes, or no right to ask).
+    """
+    if folder.scheme not in S3:
+        return []
+    filesystem, inside = reach(folder)
+    bucket, prefix, _ = filesystem.split_path(inside)
+    try:
+        with store_errors(folder):
+            told = filesystem.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+    except RandesError:
+        return []
+    root = RemotePath(f"{folder.scheme}://{bucket}")
+    return [
+        (RemotePath(f"{root.url}/{one['Key']}"), str(one["UploadId"]), one.get("Initiated"))
+        for one in told.get("Uploads") or ()
+    ]
+
+
+def end_upload(path: RemotePath, begun: str) -> None:
+    """Have a store forget the parts of an upload."""
+    _abort(_caller(path), begun)
+
+
+def _abort(call: Call, begun: str) -> None:
+    """Let the store forget the parts of an upload, which else it keeps and charges for."""
+    try:
+        call("abort_multipart_upload", UploadId=begun)
+    except Exception:  # what went wrong before is what to say
+        return
+
+
+def _is_ours(path: RemotePath, call: Call, ours: str) -> bool:
+    """Whether what is there now is what was sent."""
+    try:
+        with store_errors(path):
+            found = call("head_object").get("Metadata") or {}
+    except RandesError:
+        return False
+    return bool(found.get(_OURS) == ours)

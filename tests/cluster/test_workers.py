@@ -1,0 +1,86 @@
+"""Every verb that has workers makes the bytes of one machine, with any number, killed or not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from randes_cli import add, pack, remove, seal, unpack, verify
+from randes_cli.cluster import Cluster
+from randes_cli.read.places import UnpackOptions
+from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
+from tests.cluster.conftest import in_shards
+from tests.cluster.deaths import killing
+from tests.life.models import ONE
+
+#: The phases of all of it in which workers do something.
+PHASES = {
+    *("sampling", "packing", "joining", "comparing", "adding", "removing"),
+    *("measuring", "sealing", "unpacking", "verifying"),
+}
+#: Workers by nodes, each with its threads; the third node has room for two threads.
+WORKERS = {2: {2: 1}, 3: {4: 1, 1: 2}}
+
+
+def go(folder: Path, run: RunOptions) -> dict[str, object]:
+    """What all verbs come to, one after the other: every file, and what `verify` says."""
+
+    def tasks(*names: str) -> list[TaskInput]:
+        return [TaskInput(name, str(folder / f"{name}.safetensors")) for name in names]
+
+    def packed(name: str, chosen: PackOptions, *names: str) -> Path:
+        bank = folder / name
+        pack(folder / "base.safetensors", tasks(*names), bank, chosen, run)
+        return bank
+
+    bank = packed("x.randes", in_shards(60_000, groups=2), "whole", "sparse", "half")
+    add(bank, tasks("single"), EditOptions(), run)
+    remove(bank, ["half"], EditOptions(), run)
+    seal(bank, folder / "s.randes", 3, run)
+    cut = packed("cut.randes", in_shards(None, bits=2, share=2), "whole", "shrunk")
+    unpack(bank, None, folder / "out", UnpackOptions(), run)
+    told = {found.name: replace(verify(found, run=run), bank="") for found in (bank, cut)}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {**{path.relative_to(folder).as_posix(): path.read_bytes() for path in files}, **told}
+
+
+@pytest.fixture(scope="module")
+def alone(family_files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What one machine makes."""
+    return go(shutil.copytree(family_files, tmp_path_factory.mktemp("one") / "x"), ONE)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def nodes(cluster: Any, request: pytest.FixtureRequest) -> Iterator[int]:
+    """So many nodes."""
+    node = None
+    if request.param == 3:
+        node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+    yield request.param
+    if node is not None:
+        cluster.remove_node(node)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
+def test_the_number_of_workers_leaves_no_trace(
+    nodes: int,
+    family_files: Path,
+    tmp_path: Path,
+    alone: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+    killed: bool,
+) -> None:
+    monkeypatch.setattr(Cluster, "share", lambda *_: 5_000)
+    for workers, threads in WORKERS[nodes].items():
+        run = RunOptions(threads=threads, engine="ray", strip_elements=64)
+        with Cluster(run) as found, monkeypatch.context() as patch:
+            assert found.workers == workers
+            died = killing(patch, tmp_path / f"marks{workers}") if killed else None
+            made = go(shutil.copytree(family_files, tmp_path / f"{workers}"), run)
+            assert made == alone
+            assert died is None or died() == PHASES
