@@ -18,13 +18,13 @@ def guard(model: nn.Module) -> list[nn.Module]:
     """
     guarded = [module for module in model.modules() if _mixed(module)]
     for module in guarded:
-        module._apply = partial(_asked, module)
+        module.__dict__["_apply"] = partial(_asked, module)
     return guarded
 
 
 def release(modules: list[nn.Module]) -> None:
     for module in modules:
-        del module._apply
+        del module.__dict__["_apply"]
 
 
 def _mixed(module: nn.Module) -> list[Mixed]:
@@ -35,4 +35,5 @@ def _asked(module: nn.Module, change: Callable[[Any], Any], *more: Any, **given:
     """`Module._apply` where no parameter with tasks refuses the change."""
     for parameter in _mixed(module):
         change(parameter)
-    return type(module)._apply(module, change, *more, **given)
+    torch_does: Any = type(module)._apply
+    return torch_does(module, change, *more, **given)
