@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.arrays import F64, I64, Bools, firsts
 from randes_cli.core.cut import Cut
 
 T = TypeVar("T")
@@ -238,7 +238,8 @@ def _by_cell(cell_of: I64, most: int) -> Iterator[tuple[I64, I64]]:
     """Cells, and the tensors of each: cells × tensors. Of cells of one tensor `most` together."""
     order = np.argsort(cell_of, kind="stable")
     order = order[cell_of[order] >= 0]
-    cells, first, counts = np.unique(cell_of[order], return_index=True, return_counts=True)
+    first = firsts(cell_of[order])
+    cells, counts = cell_of[order[first]], np.diff(np.append(first, len(order)))
     alone = np.flatnonzero(counts == 1)
     for start in range(0, len(alone), max(1, most)):
         at = alone[start : start + max(1, most)]

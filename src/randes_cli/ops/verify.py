@@ -40,7 +40,7 @@ from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 __all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "verify"]
 
-#: Bytes, about, that a worker of a cluster checks at a time.
+#: Bytes, about, that a worker of a cluster checks at a time, at the most.
 _PART = 2**30
 #: What a bad sector raises, and a file that was cut off meanwhile.
 _UNREADABLE = (InputOutputError, BankDamaged, CheckpointError)
@@ -205,13 +205,14 @@ def _check_elsewhere(
     """The same by the workers of a cluster, a part of a file each."""
     parts: list[list[str]] = []
     place, room = -1, 0
-    for key in keys:
-        if bank.store.address(key)[0] != place or room <= 0:
-            parts.append([])
-            place, room = bank.store.address(key)[0], _PART
-        parts[-1].append(key)
-        room -= bank.info(key).nbytes
     with Cluster(run) as cluster:
+        most = min(_PART, cluster.share(total))
+        for key in keys:
+            if bank.store.address(key)[0] != place or room <= 0:
+                parts.append([])
+                place, room = bank.store.address(key)[0], most
+            parts[-1].append(key)
+            room -= bank.info(key).nbytes
         tasks = [(part, run) for part in parts]
         held = cluster.hold(_Recipe(absolute(bank.path)))
         found = cluster.map(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from shlex import quote
 from typing import NamedTuple
 
 from randes_cli.core.quality import mean_kept, noise_of, wanted
-from randes_cli.errors import UsageError
+from randes_cli.errors import UsageError, shell_word
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import kind_bytes
 from randes_cli.files.writer import parse_size
@@ -184,7 +183,7 @@ class Sealing(NamedTuple):
     def command(self, bank: str) -> str:
         """What makes it."""
         small = f"{bank.removesuffix('.randes')}-{self.best.bits}bit.randes"
-        return f"randes seal {quote(bank)} --bits {self.best.bits} -o {quote(small)}"
+        return f"randes seal {shell_word(bank)} --bits {self.best.bits} -o {shell_word(small)}"
 
 
 def sealing(choices: Sequence[Alternative]) -> Sealing | None:

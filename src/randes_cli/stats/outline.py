@@ -97,7 +97,7 @@ class Outline:
     @cached_property
     def _there(self) -> I64:
         """The numbers of `summed`, in the base's order."""
-        return np.unique(columns(self.base).at(self.summed))
+        return np.flatnonzero(self._among(self.summed))
 
     @cached_property
     def _texts(self) -> I64:
@@ -107,8 +107,11 @@ class Outline:
     @cached_property
     def _wide(self) -> Bools:
         """Which of all tensors are in `wide`."""
+        return self._among(self.wide)
+
+    def _among(self, names: Collection[str]) -> Bools:
         made = np.zeros(len(self.base), np.bool_)
-        made[columns(self.base).at(self.wide)] = True
+        made[columns(self.base).at(names)] = True
         return made
 
     def shares(self) -> Iterator[int]:

@@ -39,7 +39,7 @@ from randes_cli.files.bank.records import SealRecord
 from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place, same_place
+from randes_cli.files.location import Place, as_place, new_file, same_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
@@ -89,7 +89,7 @@ def seal(
     not as the bank is).
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
-    run, target = run or RunOptions(), as_place(as_source(bank if out is None else out))
+    run, target = run or RunOptions(), new_file(bank if out is None else out)
     itself = out is None or same_place(target, as_place(as_source(bank)))
     target = edited_bank(target) if itself else target
     check_seal_bits(bits)

@@ -21,6 +21,7 @@ from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import Header, parse_header, parse_json
+from randes_cli.files.system import resolved
 from randes_cli.limits import Limit
 from randes_cli.specs import FORMAT_NAME, TensorInfo
 
@@ -47,7 +48,7 @@ def shard_folder(bank: Path) -> Path:
     folder = bank.with_name(f"{bank.name}.d")
     if folder.is_dir() or not bank.is_symlink():
         return folder
-    target = bank.resolve()
+    target = resolved(bank)
     return target.with_name(f"{target.name}.d")
 
 
