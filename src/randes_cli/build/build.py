@@ -244,9 +244,8 @@ class Build:
     def gathered(self, passes: Passes) -> tuple[Manifest, Statistics]:
         """Write what all passes have shown, but for the manifest, which is returned."""
         draft, writer, tally = self.draft, passes.writer, passes.tally
-        tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
-        lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally)
+        lengths = gather_lengths(draft.base.tensors, indices, self.steps.exponents(), tally)
         statistics = self.statistics(lengths, passes.relation)
         kept = statistics.data()
         for key, data in kept.items():
