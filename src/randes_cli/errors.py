@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from shlex import quote
 
 #: What stands between an address' scheme and its host: a name, with or without a secret (which may
 #: hold slashes), or a token. The container of an abfs:// address is none.
@@ -38,6 +39,11 @@ def without_login(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """So many of something: ``1 tensor``, ``2,000 tensors``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def shell_word(path: str) -> str:
+    """A path as it may be pasted into a command line."""
+    return quote(f"./{path}" if path.startswith("-") else path)
 
 
 def printable(text: str) -> str:

@@ -36,6 +36,8 @@ Run = Callable[..., Result]
         ("unpack bank.randes a --lambda abc", 2, "--lambda must be a number, not 'abc'"),
         ("seal bank.randes -o x --bits two", 2, "--bits must be a whole number, not 'two'"),
         ("pack base.safetensors a.safetensors -o x --threads -1", 2, "--threads"),
+        ("pack base.safetensors a.safetensors -o x/", 2, "x/: names a folder; name a file in it"),
+        ("seal bank.randes --bits 2 -o x/", 2, "x/: names a folder; name a file in it"),
         ("inspect bnk.randes", 5, "bnk.randes: not found (did you mean bank.randes?)"),
         ("inspect bank.randes aa", 5, "no task 'aa' (did you mean a?)"),
         ("inspect bank.randes a --task b", 2, "a is named already; inspect shows one task"),
@@ -146,3 +148,45 @@ def test_a_verdict_is_the_same_in_words_and_in_json(bank: Path, randes: Run) -> 
     for task in found["tasks"]:
         assert task["verdict"] == "nearly all" and task["expected"] == [0.98, 1.0]
     assert "(good)" not in text and "why: docs/method.md, What to expect" in text
+
+
+def test_a_command_that_is_told_takes_a_name_that_begins_with_a_dash(
+    family: Path, randes: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(family)
+    told = randes("pack", "base.safetensors", "a.safetensors", "-o", "-x.randes").err
+    command = next(line for line in told.splitlines() if line.startswith("randes seal"))
+    assert randes(*command.partition(" would")[0].split()[1:]).code == 0
+    assert (family / "-x-2bit.randes").is_file()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("pack base.safetensors loop -o x", 5, "loop: a link to nothing, or to itself"),
+        ("pack loop a.safetensors -o x", 5, "loop: a link to nothing, or to itself"),
+        ("pack base.safetensors inside -o x", 74, "inside/model.safetensors: Too many levels"),
+        ("inspect loop", 74, "loop: Too many levels"),
+        ("add loop a.safetensors", 5, "loop: not found"),
+        ("verify bank.randes --against a=loop", 5, "loop: a link to nothing, or to itself"),
+        ("pack base.safetensors a.safetensors -o loop", 2, "loop: exists"),
+        ("unpack bank.randes a -o loop", 2, "loop: a file is where the output's folder"),
+    ],
+)
+def test_a_link_that_leads_to_itself_is_told_of(
+    line: str,
+    code: int,
+    said: str,
+    bank: Path,
+    family: Path,
+    randes: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(family)
+    (family / "loop").symlink_to("loop")
+    (family / "inside").mkdir()
+    (family / "inside" / "model.safetensors").symlink_to("model.safetensors")
+    (family / "inside" / "config.json").symlink_to("config.json")
+    result = randes(*line.split())
+    assert said in result.err and len(result.err.strip().splitlines()) == 1
+    assert result.code == code

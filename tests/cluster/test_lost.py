@@ -57,7 +57,7 @@ def removing(folder: Path, run: RunOptions, progress: Progress) -> object:
 
 
 def unpacking(folder: Path, run: RunOptions, progress: Progress) -> object:
-    options = UnpackOptions(shard_bytes=2_000_000, force=True)
+    options = UnpackOptions(force=True)
     unpack(folder / "x.randes", None, folder / "out", options, run, progress=progress)
     return files(folder / "out")
 

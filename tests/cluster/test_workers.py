@@ -20,7 +20,7 @@ from tests.life.models import ONE
 
 #: The phases of all of it in which workers do something.
 PHASES = {
-    *("packing", "joining", "adding", "removing"),
+    *("sampling", "packing", "joining", "comparing", "adding", "removing"),
     *("measuring", "sealing", "unpacking", "verifying"),
 }
 #: Workers by nodes, each with its threads; the third node has room for two threads.

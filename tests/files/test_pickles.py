@@ -215,6 +215,8 @@ def test_other_kinds_of_files_are_called_what_they_are(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "model.nemo", "w") as archive:
         archive.add(tmp_path / "model.npy", "model_weights.ckpt")
     (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    for name in ("model.onnx", "model.msgpack"):
+        (tmp_path / name).write_bytes(b"\x08\x07" + bytes(100))
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "model.ts"))
     for name, said in {
         "model.npz": r"a NumPy archive \(\.npz\)",
@@ -222,7 +224,30 @@ def test_other_kinds_of_files_are_called_what_they_are(tmp_path: Path) -> None:
         "model.zip": "a zip archive",
         "model.nemo": "a NeMo archive",
         "model.h5": "an HDF5 file",
+        "model.onnx": "an ONNX file",
+        "model.msgpack": "a Flax file",
         "model.ts": "a TorchScript archive",
     }.items():
         with pytest.raises(CheckpointError, match=rf"{name}: {said}"):
             open_checkpoint(str(tmp_path / name), ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+        (b"GGUF" + bytes(60), "a GGUF file"),
+        (b"tjgg" + bytes(60), "not a safetensors file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "an HDF5 file"),
+    ],
+)
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_only_called_a_pickle_is_told_for_what_it_is(
+    content: bytes, said: str, folder: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    for options in (OpenOptions(), ALLOWED):
+        with pytest.raises(CheckpointError, match=said) as error:
+            open_checkpoint(str(tmp_path if folder else tmp_path / "pytorch_model.bin"), options)
+        assert "--allow-pickle" not in str(error.value)

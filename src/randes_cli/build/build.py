@@ -17,7 +17,7 @@ import numpy as np
 
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
-from randes_cli.build.crew.crew import Crew
+from randes_cli.build.crew.crew import crew_of
 from randes_cli.build.crew.shard_tasks import Recipe
 from randes_cli.build.draft import Draft
 from randes_cli.build.estimate import estimate
@@ -31,7 +31,6 @@ from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
 from randes_cli.build.seal.waiting import ALIGNED, WAITING
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
-from randes_cli.cluster import Cluster
 from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.manifest import Manifest
@@ -68,7 +67,7 @@ class Build:
 
     `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
     the old bank has it, or one file up to a size); `home` is where the bank will lie in the end,
-    if not at `path`; `recipe` is how workers of a cluster draft the same.
+    if not at `path`; `recipe` is how workers of a cluster, which the caller opens, draft the same.
     """
 
     def __init__(
@@ -89,8 +88,7 @@ class Build:
         self.home = home or path
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
         self.phase, self.progress, self.most = phase, progress, most
-        self.run, self.recipe = run, recipe
-        self.crew: Crew | None = None
+        self.run, self.crew = run, crew_of(run, recipe)
         self.passing = False  # read once: shards that workers make stay such
         tensors = list(draft.base.tensors.values())
         layers = (unit.layers for unit in draft.units)
@@ -125,7 +123,10 @@ class Build:
         looked = [] if supposed else [unit for unit in new if unit not in self.stands]
         found: dict[Unit, Spread] = {}
         ahead, use = self.run.networked, found.__setitem__
-        gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
+        if self.crew is None:
+            gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
+        else:
+            self.crew.looks(draft).spreads(looked, use, self.progress)
         pairs = ((unit, found.get(self.stands.get(unit, unit))) for unit in new)
         steps.sampled({u: found or supposed_spread() for u, found in pairs})
 
@@ -154,20 +155,17 @@ class Build:
 
         Raises what reading, fitting and writing raise; see `pack` and `add`.
         """
-        if self.run.engine == "threads" or self.recipe is None:
-            return self._write(self.path, self._most(), report)
-        with Cluster(self.run) as cluster:
-            self.crew = Crew(cluster, self.recipe, self.run)
-            if self._most() is not None:
-                return self._write(self.path, self._most(), report)
-            most = cluster.share(self.estimate())
-            if self.passing:
-                return self._write(self.path, most, report)
-            check_target(self.path, force=self.force)
-            with passing_bank(self.path) as live:
-                built = self._write(live, most, lambda built: built)
-                there = self.path, self.force, self.progress
-                return joined(live, *there, lambda size: report(replace(built, bytes=size)))
+        most = self._most()
+        alone = self.crew is None or most is not None
+        if self.crew is not None and most is None:
+            most = self.crew.cluster.share(self.estimate())
+        if alone or self.passing:
+            return self._write(self.path, most, report)
+        check_target(self.path, force=self.force)
+        with passing_bank(self.path) as live:
+            built = self._write(live, most, lambda built: built)
+            there = self.path, self.force, self.progress
+            return joined(live, *there, lambda size: report(replace(built, bytes=size)))
 
     def _write(self, path: Place, most: int | None, report: Callable[[Built], R]) -> R:
         """Write the bank to a place, in shards or not."""
@@ -194,7 +192,9 @@ class Build:
             return nullcontext()
         units = () if self.supposed else self.steps.exponents()
         there = self._kept(), self.draft, self.base, self.cells, units
-        return related(*there, ahead=self.run.networked, stands=self.stands)
+        crew, ahead = None if self.draft.old is not None else self.crew, self.run.networked
+        away = None if crew is None else crew.looks(self.draft).grams
+        return related(*there, ahead=ahead, stands=self.stands, away=away)
 
     def _kept(self) -> Statistics:
         """The old bank's statistics, of forgotten tasks too."""
@@ -244,9 +244,8 @@ class Build:
     def gathered(self, passes: Passes) -> tuple[Manifest, Statistics]:
         """Write what all passes have shown, but for the manifest, which is returned."""
         draft, writer, tally = self.draft, passes.writer, passes.tally
-        tensors = list(draft.base.tensors.values())
         indices = [participant.index for participant in draft.coming]
-        lengths = gather_lengths(tensors, indices, self.steps.exponents(), tally)
+        lengths = gather_lengths(draft.base.tensors, indices, self.steps.exponents(), tally)
         statistics = self.statistics(lengths, passes.relation)
         kept = statistics.data()
         for key, data in kept.items():

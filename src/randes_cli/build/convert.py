@@ -21,7 +21,7 @@ from randes_cli.files.bank.sizes import Size, bank_bytes, parts_of
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
 from randes_cli.files.header import encode_header
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, new_file
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
@@ -53,7 +53,7 @@ def convert(
     copied is checked. Raises UsageError, BankDamaged, BankLocked, NoSpace.
     """
     check_shard_size(max_shard_size)
-    path = as_place(as_source(out))
+    path = new_file(out)
     if max_shard_size is not None and single_file:
         raise _not_one()
     if not dry_run:

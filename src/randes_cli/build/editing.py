@@ -18,6 +18,7 @@ from randes_cli.build.records import task_summary
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import open_coming, reopen
 from randes_cli.build.twins import twins
+from randes_cli.cluster import machines
 from randes_cli.errors import MismatchError, MissingError, UsageError, counted
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
@@ -241,6 +242,8 @@ class Edit:
         """Make the new bank, or with a dry run none, and tell what became of it."""
         manifest, options = self.old.manifest, self.options
         given = given_steps(self.units, manifest.steps, manifest.widths, manifest.bits)
+        if not options.dry_run:
+            self.stack.enter_context(machines(self.run))
         build = Build(
             self.old.path,
             self.draft(),
@@ -251,7 +254,7 @@ class Edit:
             force=True,
             stored=self.stored,
             most=self.options.max_shard_size,
-            recipe=self.recipe,
+            recipe=None if options.dry_run else self.recipe,
         )
         build.sample()
         merged = sum(isinstance(one.source, MergedAdapter) for one in self.coming)

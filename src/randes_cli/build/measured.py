@@ -18,7 +18,7 @@ from randes_cli.core.energy import Energy, many_lengths
 from randes_cli.core.kernel import delta_energy
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import TensorInfo, Tensors
 from randes_cli.stats.lengths import norm_rows
 
 
@@ -94,7 +94,7 @@ def sampled_lengths(
 
 
 def gather_lengths(
-    base: Sequence[TensorInfo],
+    base: Tensors,
     indices: Sequence[int],
     exponents: Mapping[Unit, int],
     tally: Tally,
@@ -107,8 +107,8 @@ def gather_lengths(
     rounded = np.zeros((2, *norms.shape))
     for sums in tally.many:
         if sums.owner in columns:
-            at = [rows[name] for name in sums.names]
-            steps = np.array([exponent[name] for name in sums.names])
+            at = [*map(rows.__getitem__, sums.names)]
+            steps = np.array([*map(exponent.__getitem__, sums.names)])
             whole, kept, square = many_lengths(sums.squares, sums.crossed, sums.rests, steps)
             norms[at, columns[sums.owner]] = whole
             rounded[0, at, columns[sums.owner]] = kept

@@ -17,13 +17,13 @@ from randes_cli.build.seal.direct import write_sealed
 from randes_cli.build.seal.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
-from randes_cli.cluster import Cluster
+from randes_cli.cluster import machines
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, in_use
 from randes_cli.files.bank.output import passing_bank
 from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, new_file
 from randes_cli.files.lock import bank_lock
 from randes_cli.files.recipe.words import TaskInputs, task_inputs
 from randes_cli.files.source import NotFinite, Source, infinite_tensors
@@ -64,7 +64,7 @@ def pack(
     `weigh` the report lacks what other bits, groups and shares would give.
     Raises CheckpointError, MismatchError, MissingError, UsageError, NoSpace.
     """
-    options, run, out = options or PackOptions(), run or RunOptions(), as_place(as_source(out))
+    options, run, out = options or PackOptions(), run or RunOptions(), new_file(out)
     base, tasks = None if base is None else as_source(base), task_inputs(tasks)
     if not tasks:
         raise UsageError("no task to pack: name at least one fine-tuned checkpoint")
@@ -163,6 +163,7 @@ def _packed(order: _Order) -> PackReport:
             built = preview(build, cut)
             return pack_report(inputs, build, built, cut, dry_run=True, weigh=order.weigh)
         check_target(out, force=order.force)  # now that its inputs are known
+        stack.enter_context(machines(run))
         if cut is None:
             return _written(order, inputs, _build(order, inputs, out, ahead=False))
         return (_cut_on_cluster if run.engine == "ray" else _cut)(order, inputs, cut)
@@ -181,8 +182,7 @@ def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
 
 def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
     """Have the workers of a cluster write a live bank in shards, and then cut its sums."""
-    out, run = order.out, order.run
-    with Cluster(run), passing_bank(out) as live:  # one for both steps
+    with passing_bank(order.out) as live:
         build = _build(order, inputs, live, ahead=False)
         build.most, build.passing = 0, True
         report = _written(order, inputs, build)
@@ -190,16 +190,16 @@ def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
         with in_use(live):
             sealed = seal_locked(
                 live,
-                out,
+                order.out,
                 bits,
-                run,
+                order.run,
                 force=order.force,
                 most=most or 0,  # not as the live bank has it
                 limit=order.limit,
                 progress=order.progress,
             )
         made = as_sealed(report, sealed.bytes_after, sealed.after, sealed.kept)
-        return replace(made, bank=str(out))
+        return replace(made, bank=str(order.out))
 
 
 def _written(order: _Order, inputs: Inputs, build: Build) -> PackReport:
@@ -236,7 +236,7 @@ def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
         force=order.force,
         most=options.max_shard_size,
         home=order.out,
-        recipe=pack_recipe(order.base, order.tasks, options),
+        recipe=None if ahead else pack_recipe(order.base, order.tasks, options),
     )
     build.sample(supposed=inputs.away, few=ahead)
     return build

@@ -187,7 +187,7 @@ def _alternatives(
         present(one, size, kept, cosine) if (one.groups, one.bits, one.share) == here else one
         for one in weigh_all(outline, group_choices(len(draft.coming), groups))
     )
-    return _exact_where_shown(build, built, found)
+    return _exact_where_shown(build, built, outline, found)
 
 
 def _sizer(build: Build, built: Built) -> Sizes:
@@ -202,7 +202,7 @@ def _wide(build: Build) -> frozenset[str]:
 
 
 def _exact_where_shown(
-    build: Build, built: Built, choices: tuple[Alternative, ...]
+    build: Build, built: Built, outline: Outline, choices: tuple[Alternative, ...]
 ) -> tuple[Alternative, ...]:
     """The choices, those on the frontier with the bytes of the files that they would make."""
     sizes: dict[tuple[int, int, int], int] = {}
@@ -212,9 +212,12 @@ def _exact_where_shown(
         if not shown:
             return choices
         sizer = sizer or _sizer(build, built)
-        sizes.update({_key(one): sizer.of(build.steps, one) for one in shown})
+        told = [outline.defaults(*_key(one)) for one in shown]
+        pairs = zip(shown, told, strict=True)
+        sizes.update({_key(one): sizer.of(build.steps, one, some) for one, some in pairs})
         choices = marked(
-            replace(one, bank_bytes=sizes.get(_key(one), one.bank_bytes)) for one in choices
+            replace(one, bank_bytes=sizes[_key(one)], exact=True) if _key(one) in sizes else one
+            for one in choices
         )
 
 

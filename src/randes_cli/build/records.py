@@ -16,6 +16,7 @@ from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.checkpoint.shared import content_fingerprint, ties_of, whole_of
 from randes_cli.files.hub.ref import is_model_id
 from randes_cli.files.location import Place, RemotePath, as_place
+from randes_cli.files.system import resolved
 from randes_cli.limits import CONTROL, LONGEST_NAME
 from randes_cli.reports import TaskSummary
 from randes_cli.specs import TensorInfo, table_bytes
@@ -40,11 +41,11 @@ def recorded_source(source: str, bank: Place) -> str:
     path = Path(source)
     if is_model_id(source) and not path.exists():
         return _line(source)
-    named = path.resolve() if ".." in path.parts else Path(os.path.abspath(path))  # noqa: PTH100
+    named = resolved(path) if ".." in path.parts else Path(os.path.abspath(path))  # noqa: PTH100
     if isinstance(bank, RemotePath):
         return _line(named.name)
-    folders = [Path(os.path.abspath(bank.parent)), bank.parent.resolve()]  # noqa: PTH100
-    for one, folder in [(named, folders[0]), (named, folders[1]), (path.resolve(), folders[1])]:
+    folders = [Path(os.path.abspath(bank.parent)), resolved(bank.parent)]  # noqa: PTH100
+    for one, folder in [(named, folders[0]), (named, folders[1]), (resolved(path), folders[1])]:
         if one.is_relative_to(folder) and one != folder:
             return _line(one.relative_to(folder).as_posix())
     return _line(named.name)

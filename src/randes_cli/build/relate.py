@@ -16,7 +16,7 @@ import numpy as np
 from randes_cli.build.draft import Draft
 from randes_cli.build.measured import Measured
 from randes_cli.build.participants import Deltas, Participant
-from randes_cli.build.samples.grams import Grams
+from randes_cli.build.samples.grams import Away, Grams
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.tails import tails
@@ -102,10 +102,11 @@ class Relation:
         *,
         ahead: bool,
         stands: Mapping[Unit, Unit],
+        away: Away | None = None,
     ) -> None:
         self._stored = merge_cells(stored, cells) if len(cells) < len(stored.cells) else stored
         self._draft, self._base, self._tasks = draft, base, tasks
-        self._ahead, self._stands = ahead, stands
+        self._ahead, self._stands, self._away = ahead, stands, away
         self._grams = self._of(units)
 
     def _of(self, units: Iterable[Unit]) -> Grams:
@@ -118,6 +119,7 @@ class Relation:
             len(self._tasks),
             ahead=self._ahead,
             stands=self._stands,
+            away=self._away,
         )
 
     def beside(self) -> Iterator[Callable[[], None]]:
@@ -136,7 +138,8 @@ class Relation:
         if units != self._grams.units:
             self._grams = self._of(units)
         found, sampled = self._grams.gather(progress)
-        exact = [_same_sample(stored.grams, found, n, one) for n, one in enumerate(tasks)]
+        before = np.asarray(stored.grams)
+        exact = [_same_sample(before, found, n, one) for n, one in enumerate(tasks)]
         _share_all(found, exact, tasks, draft)
         ends = _tails(draft, sampled, lengths.norms)
         whole = _joined(stored, found, exact, draft, lengths, ends)
@@ -153,6 +156,7 @@ def related(
     *,
     ahead: bool = False,
     stands: Mapping[Unit, Unit] = MappingProxyType({}),
+    away: Away | None = None,
 ) -> Iterator[Relation]:
     """The relation of a draft's tasks, the older ones' checkpoints open where they are found."""
     leaving = {participant.index: participant for participant in draft.leaving}
@@ -162,7 +166,8 @@ def related(
             for task in draft.old.manifest.tasks:
                 known = leaving.get(task.index)
                 tasks.append(known or _reread(draft, draft.old, task, stack))
-        yield Relation(stored, draft, base, cells, tasks, units, ahead=ahead, stands=stands)
+        there = stored, draft, base, cells, tasks, units
+        yield Relation(*there, ahead=ahead, stands=stands, away=away)
 
 
 def _joined(

@@ -29,8 +29,7 @@ from randes_cli.files.bank.sizes import bank_bytes
 from randes_cli.plan import sealable, share_of, superposable
 from randes_cli.reports import Alternative
 from randes_cli.specs import BaseStorage, TensorInfo
-from randes_cli.stats.coefficients import alone_in, with_defaults
-from randes_cli.stats.outline import MOST_ROWS
+from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.stored import Statistics
 
 
@@ -111,8 +110,11 @@ class Sizes:
             manifest = with_defaults(sealed, self.statistics.known)
         return self._size(self.draft, grids, manifest, seal_bits)
 
-    def of(self, steps: Steps, one: Alternative) -> int:
-        """Bytes of the bank that the same tasks make with other bits, groups and shares."""
+    def of(self, steps: Steps, one: Alternative, lambdas: Sequence[float]) -> int:
+        """Bytes of the bank that the same tasks make with other bits, groups and shares.
+
+        `lambdas` are the tasks' λ then, which are digits in a text.
+        """
         draft = self.draft
         coming = [replace(p, group=p.index % one.groups) for p in draft.coming]
         seal_bits, live_bits = (one.bits, 16) if one.bits < 8 else (None, one.bits)
@@ -124,7 +126,10 @@ class Sizes:
         start = start.with_shares(dict.fromkeys(range(one.groups), one.share))
         other = replace(draft, start=start, coming=coming)
         grids = steps.grids(draft.units, live_bits, capacity)
-        tasks = [replace(task, group=task.index % one.groups) for task in self.manifest.tasks]
+        tasks = [
+            replace(task, group=task.index % one.groups, default=value)
+            for task, value in zip(self.manifest.tasks, lambdas, strict=True)
+        ]
         made = replace(
             start.with_tasks(tasks),
             cells=self.manifest.cells,
@@ -134,19 +139,7 @@ class Sizes:
         )
         if seal_bits is not None:
             made = made.with_sealed(as_sealed_to(made, seal_bits))
-        return self._size(other, grids, self._with_lambdas(made), seal_bits)
-
-    def _with_lambdas(self, manifest: Manifest) -> Manifest:
-        """With the default λ of every task; of very many tensors that of the bank as it is.
-
-        They are digits in a text, and a prediction of 90,000 tensors takes seconds.
-        """
-        if self._superposable <= MOST_ROWS:
-            return with_defaults(manifest, self.statistics.known)
-        groups = [task.group for task in manifest.tasks]
-        alone = alone_in(groups, manifest.forgotten, manifest.sealed)
-        tasks = (replace(t, default=1.0) if t.group in alone else t for t in manifest.tasks)
-        return replace(manifest, tasks=tuple(tasks))
+        return self._size(other, grids, made, seal_bits)
 
     def _size(self, draft: Draft, grids: Grids, manifest: Manifest, seal_bits: int | None) -> int:
         fixed = self._fixed
@@ -160,8 +153,9 @@ class Sizes:
             room = [fixed.base, fixed.last, fixed.files, *every, fixed.every, closing]
             held = sum(bool(m.any()) for _, m in entered)
         else:
-            made = self._sealed(draft, [(g, m & ready) for g, m in entered], wide, seal_bits)
-            room = [*made, closing]
+            summed = [(g, m & ready) for g, m in entered]
+            made, room = self._sealed(draft, summed, wide, seal_bits)
+            room.append(closing)
             held = sum(bool((m & ready).any()) for _, m in entered)
         tables = self._table_bytes(grids, manifest.bits)
         size = len(encode(_shell(manifest))) + self._beside + tables
@@ -211,26 +205,35 @@ class Sizes:
 
     def _sealed(
         self, draft: Draft, summed: Sequence[tuple[int, Bools]], wide: Bools, bits: int
-    ) -> list[Entries]:
-        """The parts of a bank whose groups are sealed: what stays, scales, codes and moments."""
+    ) -> tuple[list[Entries], list[Entries]]:
+        """The parts of a bank whose groups are sealed, and in which order its header has room.
+
+        What stays, scales, codes and moments; for the header codes follow their scales.
+        """
         live, scales, codes = list[Entries](), list[Entries](), list[Entries]()
         for group, there in summed:
             cut = self._sealable[self._kind[self._rows]]
             live.append(self._live(draft, group, np.flatnonzero(there & ~cut), wide))
             rows, shares = np.sort(self._rows[there & cut]), draft.start.shares
-            pairs = [
+            both = [
                 sealed_tensors(group, t, bits, share_of(t, group, shares)) if can else (t, t)
                 for t, can in zip(self._shells, self._sealable, strict=True)
             ]
-            scales.append(self._of([scale for scale, _ in pairs], rows))
-            codes.append(self._of([code for _, code in pairs], rows))
+            scales.append(self._of([scale for scale, _ in both], rows))
+            codes.append(self._of([code for _, code in both], rows))
         shape = cut_shape(self._superposable)
         moments = Entries.of(TensorInfo(cut_key(group), "F64", shape) for group, _ in summed)
         parts = [*scales, *codes]
         if len(summed) == 1:
             parts = [Entries.joined(parts)]  # one part of the bank
-        fixed = self._fixed
-        return [fixed.base, *live, fixed.exact, fixed.last, fixed.files, *parts, moments]
+        fixed, pairs = self._fixed, map(_paired, scales, codes)
+        kept = [fixed.base, *live, fixed.exact, fixed.last, fixed.files]
+        return [*kept, *parts, moments], [*kept, *pairs, moments]
+
+
+def _paired(one: Entries, two: Entries) -> Entries:
+    """The first of each, the second, and so on."""
+    return Entries(*(np.stack(both, axis=1).reshape(-1) for both in zip(one, two, strict=True)))
 
 
 def _shell(manifest: Manifest) -> Manifest:

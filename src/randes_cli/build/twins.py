@@ -89,7 +89,7 @@ def _by_sample(
     other way round three equal numbers are two equal deltas.
     """
     statistics = built.statistics
-    indices, grams = statistics.indices, statistics.grams[:, 0]
+    indices, grams = statistics.indices, np.asarray(statistics.grams)[:, 0]
     changed = statistics.known.norms.sum(axis=0) > 0
     same = [i for n, i in enumerate(indices) if not changed[n] and beside[i] == as_base]
     made = [(True, same)]

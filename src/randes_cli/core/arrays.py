@@ -20,6 +20,11 @@ Bools: TypeAlias = NDArray[np.bool_]
 Array: TypeAlias = NDArray[Any]
 
 
+def firsts(ordered: Array) -> I64:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
+
+
 def address(array: Array) -> int:
     """Where its first element lies, for compiled code."""
     found: int = array.__array_interface__["data"][0]

@@ -11,13 +11,16 @@ rounding noise beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64, Bools
+from randes_cli.core.arrays import F64, I64, Bools, firsts
 from randes_cli.core.cut import Cut
+
+T = TypeVar("T")
 
 #: Numbers of Gram matrices that are looked at together.
 _ROOM = 2**18
@@ -53,6 +56,14 @@ class Lengths:
     tails: F64 | None = None
     others: Mapping[int, F64] = field(default_factory=dict)
     _known: dict[int, tuple[F64, F64]] = field(default_factory=dict, init=False, compare=False)
+    _found: dict[object, Any] = field(default_factory=dict, init=False, compare=False)
+
+    def once(self, find: Callable[[Lengths], T]) -> T:
+        """What a function finds, asked for the first time."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        found: T = self._found[find]
+        return found
 
     def members(self, group: int) -> I64:
         return np.flatnonzero(np.asarray(self.groups, np.int64) == group)
@@ -102,6 +113,16 @@ class Lengths:
         return self.cuts[group].share if group in self.cuts else 1.0
 
 
+class Matrices(Protocol):
+    """T × T matrices, one a cell: an array, or what reads them as they are looked at."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, cells: Any, /) -> Any:
+        """Those of some cells."""
+
+
 @dataclass(frozen=True)
 class Grams:
     """T × T Gram matrices of the transformed deltas, one a cell of tensors.
@@ -109,7 +130,7 @@ class Grams:
     `cell_of` is the cell of each tensor, −1 for none.
     """
 
-    met: F64
+    met: Matrices
     cell_of: I64
 
     @classmethod
@@ -217,7 +238,8 @@ def _by_cell(cell_of: I64, most: int) -> Iterator[tuple[I64, I64]]:
     """Cells, and the tensors of each: cells × tensors. Of cells of one tensor `most` together."""
     order = np.argsort(cell_of, kind="stable")
     order = order[cell_of[order] >= 0]
-    cells, first, counts = np.unique(cell_of[order], return_index=True, return_counts=True)
+    first = firsts(cell_of[order])
+    cells, counts = cell_of[order[first]], np.diff(np.append(first, len(order)))
     alone = np.flatnonzero(counts == 1)
     for start in range(0, len(alone), max(1, most)):
         at = alone[start : start + max(1, most)]

@@ -82,6 +82,7 @@ class Noise:
             the powers that were tried these fit best.)
         along: how much of the delta comes back along itself, 0 to 1.
         tasks: those of its group that changed something; None where no delta counts as lost.
+        cosines: of what comes back with the delta; None where they follow from these energies.
     """
 
     others: F64
@@ -90,6 +91,7 @@ class Noise:
     following: F64
     along: F64
     tasks: F64 | None = None
+    cosines: F64 | None = None
 
     @property
     def whole(self) -> F64:
@@ -99,6 +101,8 @@ class Noise:
     @property
     def cosine(self) -> F64:
         """Of what comes back with the delta."""
+        if self.cosines is not None:
+            return self.cosines
         energy = self.others + self.dropped + self.rounding + 2.0 * self.along - 1.0
         scale = np.sqrt(np.maximum(energy, 0.0))
         return np.divide(self.along, scale, out=np.ones_like(energy), where=energy > 0)
@@ -114,8 +118,8 @@ class Noise:
 
         Nothing of a delta that is lost: no bank was measured so far from what its tasks share.
         """
-        told = self.told
-        found = np.array([family_kept(family, self, told) for family in FAMILIES.values()])
+        noise, following = np.array([*FAMILIES.values()]).T[..., None]
+        found = _kept(noise, following, self, self.told)
         if self.tasks is not None:
             found[:, is_lost(self.cosine, self.tasks)] = 0.0
         return found
@@ -123,9 +127,14 @@ class Noise:
 
 def family_kept(family: Family, noise: Noise, coefficients: F64) -> F64:
     """The share of the gain that tasks keep in one family at these λ."""
-    lost = family.noise * (np.maximum(noise.whole, 0.0) * coefficients**2) ** POWER
+    return _kept(*family, noise, coefficients)
+
+
+def _kept(weight: F64 | float, following: F64 | float, noise: Noise, coefficients: F64) -> F64:
+    """The same with κ and ω, of one family or of many."""
+    lost = weight * (np.maximum(noise.whole, 0.0) * coefficients**2) ** POWER
     most = 1.0 + WORSE
-    left = 1.0 + most * np.expm1(-(lost + family.following * noise.following) / most)
+    left = 1.0 + most * np.expm1(-(lost + following * noise.following) / most)
     along = coefficients * noise.along
     kept: F64 = np.maximum(left, 0.0) * along * (2.0 - along)
     return kept
@@ -133,7 +142,11 @@ def family_kept(family: Family, noise: Noise, coefficients: F64) -> F64:
 
 def noise_of(lengths: Lengths) -> Noise:
     """The noise of every task of a bank, its deltas taken to be orthogonal."""
-    parts = np.zeros((4, *lengths.whole.shape))
+    return lengths.once(_noise)
+
+
+def _noise(lengths: Lengths) -> Noise:
+    parts = np.zeros((6, *lengths.whole.shape))
     for group in sorted(set(lengths.groups)):
         members = lengths.members(group)
         for part, found in zip(parts, _group_noise(lengths, group, members), strict=True):
@@ -141,44 +154,43 @@ def noise_of(lengths: Lengths) -> Noise:
     changed = lengths.changed
     own = np.where(changed, lengths.whole, 0.0).sum(axis=0)
     parts[:, ~changed] = 0.0
-    sums = parts.sum(axis=1)
-    along = np.where(changed, _along(lengths), 0.0).sum(axis=0)
-    others, dropped, rounding, following = np.divide(
+    sums, there = parts.sum(axis=1), np.asarray(changed.any(axis=0))
+    others, dropped, rounding, following, along, length = np.divide(
         sums, own, out=np.zeros_like(sums), where=own > 0
     )
-    along = np.divide(along, own, out=np.ones_like(own), where=own > 0)
-    tasks = near(np.asarray(changed.any(axis=0)), lengths.groups)
-    return Noise(others, dropped, rounding, following, np.clip(along, 0.0, 1.0), tasks)
+    along[~there] = 1.0  # all of nothing
+    cosines = np.divide(along, np.sqrt(length), out=1.0 - there, where=length > 0)
+    tasks = near(there, lengths.groups)
+    return Noise(
+        others,
+        dropped,
+        rounding,
+        following,
+        np.clip(along, 0.0, 1.0),
+        tasks,
+        np.clip(cosines, -1, 1),
+    )
 
 
-def _along(lengths: Lengths) -> F64:
-    """⟨Δ, Q⟩ of every tensor and task, of a sum of orthogonal deltas."""
-    made = np.empty_like(lengths.whole)
-    for group in sorted(set(lengths.groups)):
-        members = lengths.members(group)
-        found = lengths.placed(lengths.kept, members) * lengths.read(group, members)[0]
-        made[:, members] = lengths.named(found, members)
-    return made
-
-
-def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, F64, F64, F64]:
-    """Others, dropped, rounding and following at each position of a group's tasks."""
-    own = lengths.placed(lengths.rounded, members)
+def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, ...]:
+    """Of a group's tasks at each position: others, dropped, rounding and following, and what comes
+    back along each delta and in all."""
+    own, kept = (lengths.placed(one, members) for one in (lengths.rounded, lengths.kept))
     energy = lengths.sum_energy(group, members)
     every = np.broadcast_to(lengths.every(group), energy.shape)
     shares, read = lengths.read(group, members)
     part = np.divide(own, energy[:, None], out=np.zeros_like(own), where=energy[:, None] > 0)
     total = own.sum(axis=1)
-    kept = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
-    matched = 2.0 * kept - 1.0
-    cut = np.maximum(read - matched * every * energy, 0.0)
-    grid = own - 2 * lengths.placed(lengths.kept, members) + lengths.placed(lengths.whole, members)
+    held = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
+    cut = np.maximum(read - (2.0 * held - 1.0) * every * energy, 0.0)
+    grid = own - 2 * kept + lengths.placed(lengths.whole, members)
     every, energy, cut = every[:, None], energy[:, None], cut[:, None]
     rounding = cut + every * np.maximum(grid, 0.0)
     whole = every * energy
     relative = np.divide(cut, whole, out=np.zeros_like(cut), where=whole > 0)
     follows = own * (relative * part**2) ** 2
-    return every * (energy - own), (every - 1.0) * own, rounding, follows
+    back = np.broadcast_to(read[:, None], own.shape)
+    return every * (energy - own), (every - 1.0) * own, rounding, follows, kept * shares, back
 
 
 def kept_of(noise: Noise) -> list[Kept]:

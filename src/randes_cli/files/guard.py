@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from randes_cli.errors import CheckpointError, HubError, UsageError
 from randes_cli.files.location import Place, RemotePath, Version, as_place
+from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath, as_source
 
 
@@ -101,7 +102,7 @@ def _name(path: Place) -> Place:
     """A name in its folder, however the folder is called; a link there is a name of its own."""
     if isinstance(path, RemotePath):
         return path
-    return path.parent.resolve() / path.name
+    return resolved(path.parent) / path.name
 
 
 def note_input(path: Place, version: Version | None = None) -> None:

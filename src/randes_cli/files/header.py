@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite, prod
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
+from randes_cli.core.arrays import I64
 from randes_cli.core.columns import Kind, table_of
 from randes_cli.errors import CheckpointError, InputOutputError
 from randes_cli.files.plain_header import Rows, plain_rows
@@ -55,6 +57,11 @@ class Header:
     metadata: Mapping[str, str]
     size: int
     file_size: int
+
+    @cached_property
+    def offsets(self) -> I64:
+        """The same of every tensor by number, see `core.columns`."""
+        return np.fromiter(self.starts.values(), np.int64, len(self.starts))
 
 
 _ENTRY = {"dtype", "shape", "data_offsets"}

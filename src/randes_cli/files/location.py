@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,8 @@ from typing import TypeAlias
 from urllib.parse import unquote
 
 from randes_cli.errors import UsageError, without_login
+from randes_cli.files.system import resolved
+from randes_cli.limits import StrPath, as_source
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
 _HERE = ("file", "local")
@@ -115,6 +118,14 @@ def as_place(text: str) -> Place:
     return RemotePath(f"{scheme}://{rest}")
 
 
+def new_file(value: StrPath) -> Place:
+    """Where a file is to be written. Raises UsageError for a name that only a folder has."""
+    text = as_source(value)
+    if text.endswith("/") or (os.sep == "\\" and text.endswith(os.sep)):
+        raise UsageError(f"{text}: names a folder; name a file in it")
+    return as_place(text)
+
+
 def recorded_place(source: str) -> RemotePath | None:
     """The address that a manifest's source is, where it is one that randes follows."""
     found = _ADDRESS.fullmatch(source)
@@ -131,3 +142,10 @@ def absolute(place: Place) -> Place:
 def absolute_source(source: str) -> str:
     """What a caller named, as a worker finds it."""
     return str(Path(source).absolute()) if Path(source).exists() else source
+
+
+def same_place(one: Place, other: Place) -> bool:
+    """Whether two names are one place, links followed on this machine's disks."""
+    if isinstance(one, Path) and isinstance(other, Path):
+        return resolved(one) == resolved(other)
+    return bool(one == other)

@@ -16,7 +16,7 @@ from randes_cli.errors import BankLocked, UsageError
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import holding, is_held
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.system import FLAGS, NO_FOLLOW
+from randes_cli.files.system import FLAGS, NO_FOLLOW, resolved
 from randes_cli.files.system import lock as lock_file
 from randes_cli.interrupts import unstoppable
 
@@ -130,7 +130,7 @@ def edited_bank(path: Place) -> Place:
     """
     if isinstance(path, RemotePath) or not path.is_symlink():
         return path
-    target = path.resolve()
+    target = resolved(path)
     if target.parent.name == "blobs" and (target.parent.parent / "snapshots").is_dir():
         raise UsageError(f"{path}: a link into the Hub's cache; copy the bank out of it first")
     return target

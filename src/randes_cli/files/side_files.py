@@ -19,6 +19,7 @@ from randes_cli.files.bank.folder import is_shard_folder
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
+from randes_cli.files.system import resolved
 from randes_cli.limits import CONTROL
 from randes_cli.specs import DEVICE_NAMES
 
@@ -102,7 +103,7 @@ def stays_in(path: Path, root: Path) -> bool:
 
     The cache's snapshots are links into the blobs beside them.
     """
-    target, home = path.resolve(), root.resolve()
+    target, home = resolved(path), resolved(root)
     return target.is_relative_to(home) or (
         target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
     )

@@ -13,6 +13,7 @@ from randes_cli.files.bank.file import BankFile, is_bank
 from randes_cli.files.checkpoint.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
 from randes_cli.files.hub.ref import SCHEME, HubRef, parse_ref
 from randes_cli.files.location import Place, RemotePath, as_place
+from randes_cli.files.system import resolved
 from randes_cli.files.weight_names import PICKLES, SUFFIXES
 from randes_cli.specs import OpenOptions
 
@@ -88,7 +89,7 @@ def _folder_of(text: str) -> PurePath:
     ref = parse_ref(text)
     place = as_place(text) if ref is None else None
     if isinstance(place, Path):
-        whole = place.resolve()
+        whole = resolved(place)
         return whole if whole.is_dir() else whole.parent
     where = PurePosixPath(str(place))
     if ref is not None:

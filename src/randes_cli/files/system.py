@@ -100,3 +100,11 @@ def most_open() -> int:
     """Files that one bank may keep open at once: a quarter of what the system allows."""
     allowed = 512 if resource is None else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(4, min(4096, allowed // 4)) if allowed > 0 else 4096
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads; of a link that leads to itself, the path, which then cannot be opened."""
+    try:
+        return path.resolve()
+    except (RuntimeError, OSError):
+        return path.absolute()

@@ -45,6 +45,8 @@ _OTHERS = {
     "weights/*.distcp": "a distributed checkpoint (NeMo); export it to Hugging Face's format",
     "*.distcp": "a distributed checkpoint; make one model of it (torch.distributed.checkpoint)",
 }
+#: Endings of files that a downloader is not done with.
+_UNFINISHED = (".incomplete", ".aria2", ".part", ".partial", ".crdownload", ".download")
 #: Files that only a folder of parts for many processes has, and what makes one model of them.
 _CONVERTERS = {
     "zero_to_fp32.py": "DeepSpeed's parts; make one model of them: python zero_to_fp32.py . out",
@@ -146,6 +148,9 @@ def no_weights(folder: Path) -> str:
         kind = "checkpoints" if all(map(STATES.fullmatch, inside)) else "folders"
         some = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
         return f"no weights in this folder itself; it holds the {kind} {some}: name one of them"
+    waiting = [path.name for path in entries(folder) if path.name.endswith(_UNFINISHED)]
+    if waiting:
+        return f"no weights in this folder, but a download that is not complete ({waiting[0]})"
     others = [path.name for path in entries(folder) if kind_of_name(path.name) == OTHER_WEIGHTS]
     some = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
     return "no safetensors file in this folder" + (f", but other weights ({some})" if some else "")

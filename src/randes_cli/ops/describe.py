@@ -16,11 +16,11 @@ from randes_cli.files.bank.records import TaskRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import BaseStorage, TensorInfo, once, table_bytes
-from randes_cli.stats.alternatives import alternatives, saving, unsure
+from randes_cli.stats.alternatives import alternatives, saving, sealing, unsure
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.room import room
-from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import bank_summaries, predictable
 
 
@@ -188,7 +188,7 @@ def _details(
 def describe_task(bank: BankFile, name: str, *, by: str = "type") -> tuple[GroupRow, ...]:
     """One task by type or layer of its tensors. Raises MissingError for an unknown task."""
     task = bank.task(name)
-    cut = Breakdown(bank, stored_statistics(bank), by)
+    cut = Breakdown(bank, open_statistics(bank), by)
     column = cut.statistics.indices.index(task.index)
     rows = (cut.task_row(group, column) for group in cut.rows)
     return tuple(row for row in rows if row is not None)
@@ -196,15 +196,20 @@ def describe_task(bank: BankFile, name: str, *, by: str = "type") -> tuple[Group
 
 def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     """What an open bank holds; `by` is ``type`` or ``layer``. Reads statistics only."""
-    manifest, statistics = bank.manifest, stored_statistics(bank)
+    manifest, statistics = bank.manifest, open_statistics(bank)
     transform = manifest.transform
     base = manifest.base.tensors
-    grams = statistics.grams.sum(axis=0)
     cut = Breakdown(bank, statistics, by)
+    grams, _ = cut.grams
     found = cut.whole()
     tasks = bank_summaries(bank, statistics, cut.found)
     lambdas = [task.coefficient for task in tasks]
     choices = alternatives(bank, statistics, tasks) if predictable(manifest) else ()
+    saves = not manifest.sealed and sealing(choices) is not None
+    if saves:
+        from randes_cli.build.seal.saving import with_exact_saving  # commands start sooner
+
+        choices = with_exact_saving(bank, choices)
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     held = once(kind_bytes, bank.header.tensors)
@@ -242,6 +247,6 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         rows=tuple(cut.row(name) for name in cut.rows),
         alternatives=choices,
         unsure=unsure(bank, statistics) if choices else None,
-        saving=saving(choices, str(bank.path), table_bytes(base)),
+        saving=saving(choices, str(bank.path), table_bytes(base)) if saves else None,
         room=room(manifest),
     )

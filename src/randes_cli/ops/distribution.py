@@ -17,7 +17,7 @@ from randes_cli.limits import StrPath
 from randes_cli.ops.originals import Original, Originals, open_originals
 from randes_cli.plan import Rect, superposable
 from randes_cli.specs import RunOptions, TensorInfo
-from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.stored import open_statistics
 from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
 #: Layers of one type that are compared with each other, evenly spaced where there are more.
@@ -55,7 +55,7 @@ def _pairs(gram: F64) -> list[float]:
 
 def stored_distribution(bank: BankFile) -> Distribution:
     """From the bank's Gram matrices: one value for each pair of tasks in each cell."""
-    statistics = stored_statistics(bank)
+    statistics = open_statistics(bank)
     kept = {name for names in _matrices(bank.manifest.base.tensors.values()) for name in names}
     cells = [n for n, (_, names) in enumerate(statistics.cells) if kept & set(names)]
     across = [value for n in cells for value in _pairs(statistics.grams[n, 0])]

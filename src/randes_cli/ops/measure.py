@@ -21,7 +21,7 @@ from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions
 from randes_cli.stats.lengths import norm_rows
-from randes_cli.stats.stored import predict_bank, stored_statistics
+from randes_cli.stats.stored import open_statistics, predict_bank
 from randes_cli.workers import Progress, no_progress
 
 
@@ -130,7 +130,7 @@ def _refuse_unlike(retrieval: Retrieval, unlike: set[str]) -> None:
 def _task_check(
     bank: BankFile, retrieval: Retrieval, found: Mapping[str, Mapping[int, Overlap]]
 ) -> TaskCheck:
-    statistics, tensors = stored_statistics(bank), bank.manifest.base.tensors.values()
+    statistics, tensors = open_statistics(bank), bank.manifest.base.tensors.values()
     column = statistics.indices.index(retrieval.task.index)
     rows = {name: row for row, name in enumerate(norm_rows(tensors))}
     prediction = predict_bank(bank.manifest, statistics)

@@ -23,7 +23,7 @@ from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions
 from randes_cli.stats.breakdown import GROUPINGS, Breakdown
-from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.stored import open_statistics
 from randes_cli.workers import Progress, no_progress
 
 #: Passes over a tensor that its largest singular value takes.
@@ -138,7 +138,7 @@ def interference(
         bank_base(bank, base, allow_pickle=run.allow_pickle) as opened,
         open_originals(bank, opened, originals, allow_pickle=run.allow_pickle) as tasks,
     ):
-        cut = Breakdown(bank, stored_statistics(bank), by)
+        cut = Breakdown(bank, open_statistics(bank), by)
         made = []
         for one in tasks:
             retrieval = Retrieval(bank, opened, one.task, coefficient=1.0, run=run)

@@ -34,13 +34,13 @@ from randes_cli.ops.prune import unnamed_files
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.stats.stored import stored_statistics
-from randes_cli.stats.summaries import summaries
+from randes_cli.stats.stored import open_statistics
+from randes_cli.stats.summaries import bank_summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 __all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "verify"]
 
-#: Bytes, about, that a worker of a cluster checks at a time.
+#: Bytes, about, that a worker of a cluster checks at a time, at the most.
 _PART = 2**30
 #: What a bad sector raises, and a file that was cut off meanwhile.
 _UNREADABLE = (InputOutputError, BankDamaged, CheckpointError)
@@ -130,7 +130,7 @@ def verify(
         if found:
             hurt[task.name] = tuple(sorted(found))
     intact = not (damaged or problems)
-    tasks = summaries(bank.manifest, stored_statistics(bank)) if intact else ()
+    tasks = bank_summaries(bank, open_statistics(bank)) if intact else ()
     return VerifyReport(
         bank=str(bank.path),
         quick=quick,
@@ -205,13 +205,14 @@ def _check_elsewhere(
     """The same by the workers of a cluster, a part of a file each."""
     parts: list[list[str]] = []
     place, room = -1, 0
-    for key in keys:
-        if bank.store.address(key)[0] != place or room <= 0:
-            parts.append([])
-            place, room = bank.store.address(key)[0], _PART
-        parts[-1].append(key)
-        room -= bank.info(key).nbytes
     with Cluster(run) as cluster:
+        most = min(_PART, cluster.share(total))
+        for key in keys:
+            if bank.store.address(key)[0] != place or room <= 0:
+                parts.append([])
+                place, room = bank.store.address(key)[0], most
+            parts[-1].append(key)
+            room -= bank.info(key).nbytes
         tasks = [(part, run) for part in parts]
         held = cluster.hold(_Recipe(absolute(bank.path)))
         found = cluster.map(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 
 import numpy as np
@@ -15,6 +16,7 @@ from randes_cli.core.shuffle import layer_numbers, layer_types
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank.file import BankFile
 from randes_cli.plan import superposable
+from randes_cli.stats.grams import summed
 from randes_cli.stats.lengths import bank_lengths, norm_rows
 from randes_cli.stats.stored import Statistics
 
@@ -75,13 +77,22 @@ class Breakdown:
 
     def moments(self, name: str) -> tuple[Moments, F64 | None]:
         """Of every task on one group: its moments, and 2 × T × T Gram matrices where stored."""
-        rows = self.rows[name]
-        ours = np.bincount(self._cell_of[rows] + 1, minlength=len(self._rows_in))
-        cells = np.flatnonzero(ours) - 1
-        shared = ours[cells + 1] < self._rows_in[cells + 1]
-        known = len(cells) and not shared.any() and cells[0] >= 0
-        grams = self.statistics.grams[cells].sum(axis=0) if known else None
-        return self.found.over(rows), grams
+        return self.found.over(self.rows[name]), self.grams[1].get(name)
+
+    @cached_property
+    def grams(self) -> tuple[F64, dict[str, F64]]:
+        """The Gram matrices of all, and of groups whose cells are theirs alone: 2 × T × T."""
+        group_of = np.full(len(self.statistics.cells), -1, np.int64)
+        names = list[str]()
+        for name, rows in self.rows.items():
+            ours = np.bincount(self._cell_of[rows] + 1, minlength=len(self._rows_in))
+            cells = np.flatnonzero(ours) - 1
+            shared = ours[cells + 1] < self._rows_in[cells + 1]
+            if len(cells) and not shared.any() and cells[0] >= 0:
+                group_of[cells] = len(names)
+                names.append(name)
+        whole, found = summed(self.statistics.grams, group_of, len(names))
+        return whole, dict(zip(names, found, strict=True))
 
     def whole(self) -> Moments:
         return self.found.over()

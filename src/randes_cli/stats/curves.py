@@ -9,7 +9,7 @@ import numpy as np
 
 from randes_cli.files.bank.file import BankFile
 from randes_cli.stats.breakdown import Breakdown
-from randes_cli.stats.stored import stored_statistics
+from randes_cli.stats.stored import open_statistics
 
 Curve = tuple[tuple[float, float], ...]
 
@@ -32,7 +32,7 @@ def lambda_curves(bank: BankFile) -> Curves:
     kept = {name: measured[name] for name in names if name in measured}
     if kept:
         return Curves(kept, measured=True)
-    found = Breakdown(bank, stored_statistics(bank), "type").whole()
+    found = Breakdown(bank, open_statistics(bank), "type").whole()
     errors = [found.error(np.full(len(names), value)) for value in LAMBDAS]
     return Curves(
         {

@@ -39,6 +39,9 @@ class Known:
     forgotten: F64 | None = None
     cut: Mapping[int, F64] = field(default_factory=dict)
     measured: bool = True
+    _lengths: list[tuple[Manifest, Lengths]] = field(
+        default_factory=list, init=False, compare=False, repr=False
+    )
 
     def joined(self, norms: F64, rounded: F64, tails: F64) -> Known:
         """With the columns of more tasks."""
@@ -151,7 +154,15 @@ def forgotten_energy(known: Known, manifest: Manifest) -> dict[int, F64]:
 
 
 def bank_lengths(manifest: Manifest, known: Known) -> Lengths:
-    """The lengths of a bank's deltas, and what becomes of their sums."""
+    """The lengths of a bank's deltas, and what becomes of their sums: of a manifest made once."""
+    for made, found in known._lengths:
+        if made is manifest:
+            return found
+    known._lengths[:] = [(manifest, _bank_lengths(manifest, known))]
+    return known._lengths[0][1]
+
+
+def _bank_lengths(manifest: Manifest, known: Known) -> Lengths:
     return Lengths(
         known.norms,
         known.rounded[0],

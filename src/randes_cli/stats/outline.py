@@ -15,21 +15,22 @@ from randes_cli.core.cut import Cut
 from randes_cli.core.dealt import DealtCut, dealt_cut
 from randes_cli.core.grid import steps_of
 from randes_cli.core.mixture import Shapes
-from randes_cli.core.prediction import Lengths, moments
+from randes_cli.core.prediction import Lengths
 from randes_cli.core.quality import mean_kept, noise_of
-from randes_cli.core.stats import rounding_of
+from randes_cli.core.stats import default_coefficient, rounding_of
 from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import SHARES, TensorInfo, Tensors
+from randes_cli.stats.coefficients import alone_in
 
 BITS = (1, 2, 3, 4, 8, 16)
 #: Bytes of a header's entry besides the name: dtype, shape, and room for offsets.
 _ENTRY = 112
 #: Rows that a choice is computed on, and rows times tasks: of a model with more tensors, those of
 #: one kind are summed.
-MOST_ROWS, _MOST_CELLS = 512, 2**13
+_MOST_ROWS, _MOST_CELLS = 512, 2**13
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,17 @@ class Outline:
     def weigh(self, groups: int, bits: int, share: int) -> Alternative:
         """One choice, with the tasks dealt evenly."""
         lengths = self._with(groups, bits, share)
-        cosine = float(moments(lengths).cosine.mean()) if self.indices else 1.0
-        kept = mean_kept(noise_of(lengths))
+        noise = noise_of(lengths)
+        kept, cosine = mean_kept(noise), float(noise.cosine.mean()) if self.indices else 1.0
         size = self.bank_bytes(groups, bits, share)
         return Alternative(groups, bits, size, cosine, False, share, kept.mean, kept.low, kept.high)
+
+    def defaults(self, groups: int, bits: int, share: int) -> list[float]:
+        """λ of every task in a bank of this choice."""
+        lengths = self._with(groups, bits, share)
+        alone = alone_in(lengths.groups, (), lengths.groups if bits < 8 else ())
+        told = map(default_coefficient, noise_of(lengths).cosine.tolist())
+        return [1.0 if g in alone else one for g, one in zip(lengths.groups, told, strict=True)]
 
     def bank_bytes(self, groups: int, bits: int, share: int) -> int:
         """Bytes of the bank, but for some that names and offsets take in its header."""
@@ -89,7 +97,7 @@ class Outline:
     @cached_property
     def _there(self) -> I64:
         """The numbers of `summed`, in the base's order."""
-        return np.unique(columns(self.base).at(self.summed))
+        return np.flatnonzero(self._among(self.summed))
 
     @cached_property
     def _texts(self) -> I64:
@@ -99,8 +107,11 @@ class Outline:
     @cached_property
     def _wide(self) -> Bools:
         """Which of all tensors are in `wide`."""
+        return self._among(self.wide)
+
+    def _among(self, names: Collection[str]) -> Bools:
         made = np.zeros(len(self.base), np.bool_)
-        made[columns(self.base).at(self.wide)] = True
+        made[columns(self.base).at(names)] = True
         return made
 
     def shares(self) -> Iterator[int]:
@@ -119,10 +130,10 @@ class Outline:
     def _kinds(self) -> list[tuple[TensorInfo, bool, int]]:
         """One of `summed` of each dtype and shape, whether it is wide, and how many there are."""
         found, there = columns(self.base), self._there
-        pairs = np.stack([found.kind_of[there], self._wide[there]])
-        alike, counts = np.unique(pairs, axis=1, return_counts=True)
-        both = zip(alike.T.tolist(), counts.tolist(), strict=True)
-        return [(found.kinds[kind], bool(wide), count) for (kind, wide), count in both]
+        counts = np.bincount(2 * found.kind_of[there] + self._wide[there])
+        alike = np.flatnonzero(counts)
+        both = zip(alike.tolist(), counts[alike].tolist(), strict=True)
+        return [(found.kinds[kind // 2], bool(kind % 2), count) for kind, count in both]
 
     @cached_property
     def _rows(self) -> I64:
@@ -132,7 +143,7 @@ class Outline:
     @cached_property
     def _many(self) -> bool:
         rows, tasks = self.lengths.whole.shape
-        return bool(rows > MOST_ROWS or rows * tasks > _MOST_CELLS)
+        return bool(rows > _MOST_ROWS or rows * tasks > _MOST_CELLS)
 
     @cached_property
     def _bins(self) -> tuple[I64, list[TensorInfo]]:

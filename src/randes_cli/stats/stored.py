@@ -16,6 +16,7 @@ from randes_cli.files.bank.keys import FORGOTTEN, GRAM, NORMS, ROUNDED, TAILS
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import TensorInfo, Tensors
+from randes_cli.stats.grams import During, GramTable, StoredGrams
 from randes_cli.stats.lengths import Known, bank_lengths, norm_rows, stored_lengths
 
 Cells = Sequence[tuple[str, tuple[str, ...]]]
@@ -68,7 +69,7 @@ class Statistics:
 
     indices: tuple[int, ...]
     known: Known
-    grams: F64
+    grams: GramTable
     cells: tuple[tuple[str, tuple[str, ...]], ...]
     estimated: frozenset[tuple[int, int]]
 
@@ -78,19 +79,26 @@ class Statistics:
         made = {NORMS: known.norms, ROUNDED: known.rounded}
         later = {TAILS: known.tails, FORGOTTEN: known.forgotten}
         made.update({key: data for key, data in later.items() if data is not None})
-        return {**made, GRAM: self.grams}
+        return {**made, GRAM: np.asarray(self.grams)}
 
     def met(self, base: Tensors) -> Grams:
         """The Gram matrices of the deltas as they meet."""
-        return Grams(self.grams[:, 1], cells_of(norm_rows(base), self.cells))
+        return Grams(During(self.grams), cells_of(norm_rows(base), self.cells))
 
 
 def stored_statistics(bank: BankFile) -> Statistics:
+    """Those of a bank, in memory."""
+    found = open_statistics(bank)
+    return replace(found, grams=np.asarray(found.grams))
+
+
+def open_statistics(bank: BankFile) -> Statistics:
+    """Those of a bank that stays open: Gram matrices are read as they are looked at."""
     manifest = bank.manifest
     return Statistics(
         tuple(task.index for task in manifest.tasks),
         stored_lengths(bank),
-        bank.floats(GRAM),
+        StoredGrams(bank),
         manifest.cells,
         manifest.estimated,
     )
@@ -109,7 +117,7 @@ def drop_tasks(statistics: Statistics, gone: set[int]) -> Statistics:
     return Statistics(
         tuple(statistics.indices[n] for n in keep),
         statistics.known.of(keep),
-        np.ascontiguousarray(statistics.grams[:, :, keep][:, :, :, keep]),
+        np.ascontiguousarray(np.asarray(statistics.grams)[:, :, keep][:, :, :, keep]),
         statistics.cells,
         frozenset(pair for pair in statistics.estimated if not gone & set(pair)),
     )
@@ -118,7 +126,8 @@ def drop_tasks(statistics: Statistics, gone: set[int]) -> Statistics:
 def merge_cells(statistics: Statistics, cells: Cells) -> Statistics:
     """The same Gram matrices summed over coarser cells."""
     where = {name: number for number, (_, names) in enumerate(cells) for name in names}
-    grams = np.zeros((len(cells), *statistics.grams.shape[1:]))
+    old = np.asarray(statistics.grams)
+    grams = np.zeros((len(cells), *old.shape[1:]))
     for number, (_, names) in enumerate(statistics.cells):
-        grams[where[names[0]]] += statistics.grams[number]
+        grams[where[names[0]]] += old[number]
     return replace(statistics, grams=grams, cells=tuple(cells))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.core.arrays import F64, Bools
-from randes_cli.core.prediction import Lengths, Prediction, moments, predict
+from randes_cli.core.prediction import Lengths, Prediction, predict
 from randes_cli.core.quality import NOTHING, Kept, kept_of, mean_kept, noise_of
 from randes_cli.core.stats import is_lost, near
 from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
@@ -48,12 +49,17 @@ def summaries(
     chosen = coefficients(manifest, lengths)
     found = found or predict(lengths, statistics.met(manifest.base.tensors))
     found = found.at(chosen)
-    cosines = found.over().cosine.tolist()
-    counts: list[int] = lost_tensors(found, lengths).sum(axis=0).tolist()
-    lost = told_lost(found, lengths, manifest.bits)
-    judged = verdicts(manifest, cosines, lost_tasks(found, lengths).tolist(), beside)
+    whole = found.over()
+    cosines = whole.cosine.tolist()
+    lost = Lost.of(found, lengths)
+    counts: list[int] = lost.tensors.sum(axis=0).tolist()
+    told_of = told_lost(found, lost, lengths, manifest.bits)
+    judged = verdicts(manifest, cosines, lost.tasks.tolist(), beside)
     kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
-    unsure = approximations(manifest, statistics, dry_run=dry_run, sealing=sealing)
+    longer = np.divide(whole.length, whole.own, out=np.zeros_like(whole.own), where=whole.own > 0)
+    pairs = zip(beside, (np.sqrt(longer) * chosen).tolist(), strict=True)
+    back = [None if one is None else one * more for one, more in pairs]
+    unsure = approximations(manifest, statistics, back, dry_run=dry_run, sealing=sealing)
     names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):
@@ -74,7 +80,7 @@ def summaries(
                 missing=len(task.missing),
                 side_files=len(task.files),
                 left_out=dict(task.left_out),
-                lost=lost[place],
+                lost=told_of[place],
                 lost_tensors=counts[place],
                 verdict=judged[place].word,
                 expected=judged[place].range(beside[place]),
@@ -140,28 +146,35 @@ def _lost(found: F64, apart: F64, changed: Bools, groups: Sequence[int]) -> Bool
     return is_lost(found, tasks) & is_lost(apart, tasks) & changed
 
 
-def lost_tensors(found: Prediction, lengths: Lengths) -> Bools:
-    """Which of the tensors that it changed a task does not get back, tensors × T."""
-    apart = predict(lengths).cosine
-    return _lost(found.cosine, apart, found.changed, lengths.groups)
+class Lost(NamedTuple):
+    """What does not come back.
+
+    Attributes:
+        tensors: which of the tensors that it changed a task does not get back, tensors × T.
+        tasks: which tasks do not come back at all.
+    """
+
+    tensors: Bools
+    tasks: Bools
+
+    @classmethod
+    def of(cls, found: Prediction, lengths: Lengths) -> Lost:
+        apart, whole, groups = predict(lengths), found.over(), lengths.groups
+        return cls(
+            _lost(found.cosine, apart.cosine, found.changed, groups),
+            _lost(whole.cosine, apart.over().cosine, whole.changed, groups),
+        )
 
 
-def lost_tasks(found: Prediction, lengths: Lengths) -> Bools:
-    whole = found.over()
-    return _lost(whole.cosine, moments(lengths).cosine, whole.changed, lengths.groups)
-
-
-def told_lost(found: Prediction, lengths: Lengths, bits: int) -> list[str]:
+def told_lost(found: Prediction, lost: Lost, lengths: Lengths, bits: int) -> list[str]:
     """Of each task, what of its delta is lost and what to do; empty where it comes back.
 
     `bits` is the width of new superpositions. Tensors are told of where they hold much of it.
     """
-    whole = found.over()
-    gone = lost_tasks(found, lengths)
+    whole, (tensors, gone) = found.over(), lost
     stored = np.where(lengths.changed, lengths.rounded, 0.0).sum(axis=0)
     scale = np.sqrt(whole.own * stored)
     alone = np.divide(whole.kept, scale, out=np.zeros_like(scale), where=scale > 0)
-    tensors = lost_tensors(found, lengths)
     part = np.where(tensors, found.own, 0.0).sum(axis=0) > _MUCH * whole.own
     counts, made = tensors.sum(axis=0).tolist(), list[str]()
     for task, cosine in enumerate(whole.cosine.tolist()):

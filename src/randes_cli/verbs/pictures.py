@@ -12,7 +12,7 @@ from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_target, write_whole
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.guard import note_sources, one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, new_file
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import RunOptions
@@ -106,7 +106,7 @@ def _target(
 ) -> Place:
     """The output, once it is known to be free and none of the inputs."""
     note_sources([bank, base, *(against or {}).values()])
-    path = as_place(as_source(out))
+    path = new_file(out)
     check_target(path, force=force)
     return path
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from randes_cli.core.verdict import ALL, MOST, NEARLY_ALL, by_word, kept, sentences
-from randes_cli.errors import printable
+from randes_cli.errors import printable, shell_word
 from randes_cli.ops.describe import BankReport
 from randes_cli.reports import TaskSummary
 from randes_cli.stats.alternatives import sealing
@@ -68,11 +67,11 @@ def _what(report: BankReport) -> str:
 
 
 def _steps(report: BankReport, curves: Curves) -> list[Step]:
-    bank = shlex.quote(printable(PurePath(report.bank).name))
+    bank = shell_word(printable(PurePath(report.bank).name))
     if not report.tasks:
         return [Step("Add a model:", f"randes add {bank} NAME=CHECKPOINT")]
     worst = min(report.tasks, key=lambda task: (not task.lost, task.predicted_cosine))
-    name = shlex.quote(printable(worst.name))
+    name = shell_word(printable(worst.name))
     lost = [f"{one.name}: {one.lost}" for one in report.tasks if one.lost]
     steps = [Step(printable(words)) for words in lost]
     poor = [one for one in report.tasks if by_word(one.verdict) not in _FINE]
@@ -82,7 +81,7 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
     here = next((one.kept for one in report.alternatives if one.present), 1.0)
     if poor and any(one.kept > here for one in report.alternatives):
         steps.append(Step("Other bits and groups bring more back: see Choices below."))
-    found = sealing(report.alternatives)
+    found = sealing(report.alternatives) if report.saving else None
     if found is not None:
         was, best = found
         words = (

@@ -13,12 +13,13 @@ from typing import Protocol
 
 from randes_cli.build.copies import Copy
 from randes_cli.build.crew.pieces import Item, Pieces, join_all, pieces_of
+from randes_cli.build.crew.samples import Looks
 from randes_cli.build.crew.shard_tasks import (
     ExactRef,
-    Infinite,
     Recipe,
     Selection,
     ShardTask,
+    arrived,
     make_shard,
 )
 from randes_cli.build.draft import Draft
@@ -31,8 +32,9 @@ from randes_cli.cluster import Cluster
 from randes_cli.files.bank.keys import base_key, parse_key, sum_key
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import chunk_count
+from randes_cli.files.guard import reads_far
 from randes_cli.files.location import RemotePath, absolute
-from randes_cli.files.source import NotFinite, Source
+from randes_cli.files.source import Source
 from randes_cli.plan import chunks
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress
@@ -64,6 +66,11 @@ class _Sorted:
         return self.chosen.setdefault(number, Selection())
 
 
+def crew_of(run: RunOptions, recipe: Recipe | None) -> Crew | None:
+    """The workers of a cluster, which the caller has open; None where this machine works alone."""
+    return Crew(Cluster(run), recipe, run) if recipe is not None and run.engine == "ray" else None
+
+
 class Crew:
     """The driver's side: cuts passes into tasks, and takes in what comes of them."""
 
@@ -71,6 +78,10 @@ class Crew:
         self.cluster, self.run = cluster, run
         self.held = cluster.hold(recipe)
         self._shards: dict[int, Selection] = {}
+
+    def looks(self, draft: Draft) -> Looks:
+        """What has workers look at samples of a draft's inputs."""
+        return Looks(self.cluster, self.held, draft, self.run.networked or reads_far())
 
     def afresh(self) -> Crew:
         """The same for another attempt, which has other shards."""
@@ -165,20 +176,16 @@ class Crew:
         results = self.cluster.map(
             make_shard, self.held, made, phase=phase, total=total, progress=passes.progress
         )
-        try:
+        with arrived(passes.draft.base):
             for at, done in results:
                 number, piece = of[at], made[at].piece
                 passes.tally.take_in(done.tally)
                 if number is None:
                     continue
                 if piece is not None and not isinstance(done.digests, bytes):
-                    cuts[number].come(piece, done.made, done.digests)
+                    cuts[number].come(piece, done.made, done.digests, passes.writer.out.folder)
                 elif done.made is not None and isinstance(done.digests, bytes):
                     passes.writer.adopt(number, done.digests, done.made)
-        except Infinite as error:
-            if error.of_base:
-                raise NotFinite(str(error), passes.draft.base, error.tensor) from None
-            raise
         join_all(self.cluster, self.held, passes.writer, cuts, passes.progress)
 
     def _set_steps(self, passes: Attempt, selection: Selection) -> None:
@@ -213,6 +220,8 @@ def _item(passes: Attempt, tensor: TensorInfo, selection: Selection) -> Item:
     share = passes.draft.share(int(key.owner), key.name) if summed else None
     if share is None or share.every == 1:
         return Item(tensor, nbytes, chunk_count(tensor))
+    if isinstance(passes.writer.out.path, RemotePath):  # digests would have it read again
+        return Item(tensor, nbytes, 1)
     return Item(tensor, nbytes, len(chunks(share.rows, share.cols)), share=share)
 
 

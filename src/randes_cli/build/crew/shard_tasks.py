@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TypeAlias
 
 from randes_cli.build.copies import copies_into
@@ -110,7 +110,7 @@ class Done:
     """
 
     digests: bytes | dict[str, bytes]
-    made: str | Path | None
+    made: str | Place | None
     tally: TallyParts
 
 
@@ -125,6 +125,26 @@ class Infinite(CheckpointError):
         return Infinite, (str(self), self.of_base, self.tensor)
 
 
+@contextmanager
+def travelling(base: Source) -> Iterator[None]:
+    """In a worker: NotFinite goes to the driver as Infinite."""
+    try:
+        yield
+    except NotFinite as error:
+        raise Infinite(str(error), error.source is base, error.tensor) from None
+
+
+@contextmanager
+def arrived(base: Source) -> Iterator[None]:
+    """On the driver: Infinite of the base is NotFinite again."""
+    try:
+        yield
+    except Infinite as error:
+        if error.of_base:
+            raise NotFinite(str(error), base, error.tensor) from None
+        raise
+
+
 def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
     """Do a task, in a worker. A shard whose values do not fit is not kept."""
     tally = Tally()
@@ -133,11 +153,8 @@ def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
         list(draft.base.tensors.values()),
         (unit.layers for unit in draft.units),
     )
-    with shard_maker(task.bank) as folder:
-        try:
-            return _make(draft, task, folder, tally, workers, progress)
-        except NotFinite as error:
-            raise Infinite(str(error), error.source is draft.base, error.tensor) from None
+    with shard_maker(task.bank) as folder, travelling(draft.base):
+        return _make(draft, task, folder, tally, workers, progress)
 
 
 def _make(
@@ -155,7 +172,7 @@ def _make(
     if piece is not None:
         sink = PieceSink(folder, tensors, piece)
     work = _work(draft, base, task.selection, span)
-    made: str | Path | None = None
+    made: str | Place | None = None
     try:
         if task.tensors is not None:
             sink.begin()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,7 +20,14 @@ from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.stats.stored import Cells
-from randes_cli.workers import Progress, run_in_order
+from randes_cli.workers import Progress, no_progress, run_in_order
+
+#: Bytes of deltas that are looked at at a time, about.
+_HELD = 2**30
+#: Of some tensors, by their names, what `gram` makes of each.
+Terms: TypeAlias = tuple[list[str], tuple[F64, F64, F64]]
+#: Looks at units elsewhere, and gives their terms in order.
+Away: TypeAlias = Callable[[Sequence[Unit], Progress], Iterator[Terms]]
 
 
 def gram(
@@ -64,12 +72,52 @@ def signs_on(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
     return np.concatenate([window.values().reshape(-1) for window in windows])
 
 
+def terms_of(
+    base: Source | None,
+    participants: Sequence[Deltas],
+    units: Iterable[Unit],
+    first: int,
+    *,
+    ahead: bool,
+) -> Iterator[Terms]:
+    """What the units come to, in order; `ahead`: of reads several are asked for at a time."""
+    jobs, made = list(small_lists(units, len(participants), GRAM_SAMPLE[0], far=ahead)), []
+
+    def look(one: Unit | list[Spot]) -> Terms:
+        return _look(base, participants, one, first)
+
+    run_in_order(
+        jobs,
+        look,
+        lambda _, found: made.append(found),
+        far=ahead,
+        phase="",
+        progress=no_progress,
+        most=_at_once(participants),
+    )
+    return iter(made)
+
+
+def _at_once(participants: Sequence[Deltas]) -> int:
+    """Units that are looked at at a time: each holds all its deltas twice, in float64."""
+    return max(1, min(16, _HELD // (16 * GRAM_SAMPLE[0] * max(1, len(participants)))))
+
+
+def _look(
+    base: Source | None, participants: Sequence[Deltas], one: Unit | list[Spot], first: int
+) -> Terms:
+    if isinstance(one, Unit):
+        return list(one.names), gram(base, participants, one, first)
+    return [spot.name for spot in one], small_grams(base, participants, one, first)
+
+
 class Grams:
     """Gram matrices of some units, by cell: looked at one after the other.
 
     Deltas of different groups never meet: their entries are zero. Of the participants before
     `first` only the squares, and the products with those from `first` on, are computed. With
-    them the `core.tails.means` of those from `first` on; `rows` are tensors' names.
+    them the `core.tails.means` of those from `first` on; `rows` are tensors' names. `away` looks at
+    units elsewhere.
     """
 
     def __init__(
@@ -83,6 +131,7 @@ class Grams:
         *,
         ahead: bool = False,
         stands: Mapping[Unit, Unit] = MappingProxyType({}),
+        away: Away | None = None,
     ) -> None:
         self.base, self.participants, self.first = base, participants, first
         self.units, self.cells = list(units), cells
@@ -95,6 +144,7 @@ class Grams:
         self._made = np.zeros((len(cells), 2, tasks, tasks))
         self._tails = np.zeros((4, len(rows), tasks - first))
         looked = _by_type(unit for unit in self.units if unit not in stands)
+        self._looked, self._away = looked, away
         self._jobs = list(small_lists(looked, tasks, GRAM_SAMPLE[0], far=self._far))
         self._done, self._failed = 0, False
 
@@ -103,7 +153,7 @@ class Grams:
 
         What a step cannot read is left to `gather`, which says so when it is its turn.
         """
-        while self._done < len(self._jobs) and not (self._far or self._failed):
+        while self._done < len(self._jobs) and not (self._far or self._away or self._failed):
             yield self._step
 
     def _step(self) -> None:
@@ -117,24 +167,37 @@ class Grams:
 
     def gather(self, progress: Progress) -> tuple[F64, F64]:
         """All of them, cells × 2 × T × T: deltas as they are, and transformed; 4 × rows × T."""
+        if self._away is not None:
+            for names, found in self._away(self._looked, progress):
+                self._add(names, range(len(names)), found)
+            return self._made, self._tails
         left, far = self._jobs[self._done :], self._far
-        run_in_order(left, self._look, self._keep, far=far, phase="comparing", progress=progress)
+        run_in_order(
+            left,
+            self._look,
+            self._keep,
+            far=far,
+            phase="comparing",
+            progress=progress,
+            most=_at_once(self.participants),
+        )
         return self._made, self._tails
 
-    def _look(self, one: Unit | list[Spot]) -> tuple[list[str], tuple[F64, F64, F64]]:
-        if isinstance(one, Unit):
-            return list(one.names), gram(self.base, self.participants, one, self.first)
-        found = small_grams(self.base, self.participants, one, self.first)
-        return [spot.name for spot in one], found
+    def _look(self, one: Unit | list[Spot]) -> Terms:
+        return _look(self.base, self.participants, one, self.first)
 
-    def _keep(self, one: Unit | list[Spot], found: tuple[list[str], tuple[F64, F64, F64]]) -> None:
-        names, (plain, transformed, ends) = found
-        terms, names = _with_followers(one, names, self._alike)
+    def _keep(self, one: Unit | list[Spot], found: Terms) -> None:
+        terms, names = _with_followers(one, found[0], self._alike)
+        self._add(names, terms, found[1])
+        self._done += 1
+
+    def _add(self, names: list[str], terms: Sequence[int], found: tuple[F64, F64, F64]) -> None:
+        """Add the term of each of these tensors where it belongs."""
+        plain, transformed, ends = found
         self._tails[:, [self._row_of[name] for name in names]] = ends[:, terms, self.first :]
         at = [self._where[name] for name in names]
         _add_in_order(self._made[:, 0], at, plain[terms])
         _add_in_order(self._made[:, 1], at, (transformed * self._same)[terms])
-        self._done += 1
 
 
 def _with_followers(

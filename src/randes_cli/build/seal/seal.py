@@ -39,7 +39,7 @@ from randes_cli.files.bank.records import SealRecord
 from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place
+from randes_cli.files.location import Place, as_place, new_file, same_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
@@ -50,7 +50,7 @@ from randes_cli.stats.alternatives import parse_limit
 from randes_cli.stats.base_length import bank_lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.lengths import norm_rows
-from randes_cli.stats.stored import Statistics, stored_statistics
+from randes_cli.stats.stored import Statistics, open_statistics
 from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
 
@@ -89,8 +89,8 @@ def seal(
     not as the bank is).
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
-    run, target = run or RunOptions(), as_place(as_source(bank if out is None else out))
-    itself = out is None or _same_place(target, bank)
+    run, target = run or RunOptions(), new_file(bank if out is None else out)
+    itself = out is None or same_place(target, as_place(as_source(bank)))
     target = edited_bank(target) if itself else target
     check_seal_bits(bits)
     check_shard_size(max_shard_size)
@@ -109,13 +109,6 @@ def seal(
             most=max_shard_size,
             progress=progress,
         )
-
-
-def _same_place(target: Place, bank: StrPath) -> bool:
-    other = as_place(as_source(bank))
-    if isinstance(target, Path) and isinstance(other, Path):
-        target, other = target.resolve(), other.resolve()
-    return bool(target == other)
 
 
 def seal_locked(
@@ -190,9 +183,8 @@ class _Sealing:
     def run(
         self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
     ) -> SealReport:
-        supposed, statistics = self._sealed()
-        old, asked = self.old.most, self.most
-        size = bank_size(self.candidates, self._layout(), supposed, asked=asked, old=old)
+        supposed, statistics = self.sealed()
+        size = self.size(supposed)
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
         check_limit(size, limit)
@@ -200,7 +192,7 @@ class _Sealing:
 
         def report(written: int) -> SealReport:
             check_limit(written, limit)
-            return self._report(target, *self._sealed(self._moments()), written, dry_run=False)
+            return self._report(target, *self.sealed(self._moments()), written, dry_run=False)
 
         if self.cutting.run.engine == "threads":
             check_space(target, size, most)
@@ -217,6 +209,11 @@ class _Sealing:
             with passing_bank(target) as live:
                 self._write(live, cluster.share(size), False, size, int, crew)
                 return joined(live, target, force, self.cutting.progress, report)
+
+    def size(self, supposed: Manifest) -> int:
+        """Bytes of the sealed bank, but for digits of λ, which are measured."""
+        made, old = self._layout(), self.old.most
+        return bank_size(self.candidates, made, supposed, asked=self.most, old=old)
 
     def _write(
         self,
@@ -247,7 +244,7 @@ class _Sealing:
                 self.cutting.cut(writer, copies=copies)
             else:
                 crew.make(writer, self.kept)
-            manifest, statistics = self._sealed(self._moments())
+            manifest, statistics = self.sealed(self._moments())
             for tensor, group in zip(self.measured, self.groups, strict=True):
                 writer.add_whole(tensor, statistics.known.cut[group].astype("<f8").tobytes())
             return report(writer.finish(manifest))
@@ -276,9 +273,9 @@ class _Sealing:
         found = [(one, cutting.agreement[one.key], parts[one.key]) for one in self.sums]
         return moments_of(manifest.base.tensors, manifest.steps, self.groups, found)
 
-    def _sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
+    def sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
         """The bank's manifest and statistics once its groups are sealed."""
-        old, stored = self.old.manifest, stored_statistics(self.old)
+        old, stored = self.old.manifest, open_statistics(self.old)
         known = replace(stored.known, cut={**stored.known.cut, **(cut or {})})
         sealed = {**old.sealed, **{group: SealRecord(self.bits) for group in self.groups}}
         manifest = with_defaults(old.with_sealed(sealed), known)
@@ -294,7 +291,7 @@ class _Sealing:
             groups=tuple(self.groups),
             bytes_before=self.old.size,
             bytes_after=size,
-            before=bank_summaries(self.old, stored_statistics(self.old)),
+            before=bank_summaries(self.old, open_statistics(self.old)),
             after=summaries(manifest, after, bank_lengths_beside(self.old, after), sealing=dry_run),
             kept=kept_on_average(manifest, after.known),
         )

@@ -8,7 +8,7 @@ from itertools import compress, repeat
 
 import numpy as np
 
-from randes_cli.core.arrays import I64
+from randes_cli.core.arrays import I64, firsts
 from randes_cli.core.columns import columns
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import (
@@ -155,8 +155,9 @@ def _check_superpositions(
         there = np.flatnonzero(rows >= 0)
         for place in there[np.array(stepless, np.bool_)[there]].tolist():
             raise BankDamaged(f"manifest: steps[{summable[place]!r}] is missing")
-        alike = np.stack([kinds[there], held.kind_of[rows[there]], widths[there]])
-        for place in there[np.unique(alike, axis=1, return_index=True)[1]].tolist():
+        alike = (kinds[there] * len(held.kinds) + held.kind_of[rows[there]]) * 17 + widths[there]
+        order = np.argsort(alike, kind="stable")
+        for place in there[order[firsts(alike[order])]].tolist():
             name = summable[place]
             found = tensors[sum_key(group, name)]
             _check_sum(found, manifest, group, manifest.base.tensors[name], int(widths[place]))

@@ -23,20 +23,20 @@ from randes_cli.errors import (
     RandesError,
 )
 from randes_cli.files.bank.checks import check_agreement
-from randes_cli.files.bank.keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key
+from randes_cli.files.bank.keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key, kind_bytes
 from randes_cli.files.bank.manifest import Manifest, decode
 from randes_cli.files.bank.place import BANK_FIRST, at, refuse_folder
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.bank.shard_files import OpenShard, open_shards
 from randes_cli.files.bank.shards import FEATURE, SHARD_METADATA
 from randes_cli.files.bank.store import is_sound, open_store
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.header import Header
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.weight_file import TensorFile, WeightFile, open_weights
 from randes_cli.limits import MOST_STATISTIC
-from randes_cli.plan import Unit, unit_table
+from randes_cli.plan import Rect, Unit, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
 
 
@@ -145,8 +145,7 @@ class BankFile:
         """Bytes that stay where they are in an edit in place: of the base, in shards."""
         if self.most is None:
             return 0
-        named = (base_key(name) for name in self.manifest.base.tensors)
-        return sum(self.info(key).nbytes for key in named if key in self)
+        return kind_bytes(self.header.tensors).get("base", 0)
 
     @property
     def most(self) -> int | None:
@@ -227,13 +226,22 @@ class BankFile:
 
     def floats(self, key: str) -> F64:
         """A statistics tensor. Raises BankDamaged where a value cannot be one."""
-        found: F64 = self.read_whole(key).view(np.float64)
+        return self._statistics(key, self.read_whole(key)).reshape(self.info(key).shape)
+
+    def some_floats(self, key: str, chunk: int, rect: Rect) -> F64:
+        """One chunk of a statistics tensor."""
+        raw = np.empty(rect.elements, np.float64).view(np.uint8)
+        self.read_into(key, rect.start * len(raw) // rect.elements, raw)
+        if digest(raw) != self.digest(key, chunk):
+            raise self.damaged(key)
+        return self._statistics(key, raw)
+
+    def _statistics(self, key: str, raw: Raw) -> F64:
+        found: F64 = raw.view(np.float64)
         if not possible_statistics(key, found):
-            raise BankDamaged(
-                f"{self.path}: tensor {key!r} has values that no statistic has (NaN, infinite, "
-                "negative or beyond any model's)"
-            )
-        return found.reshape(self.header.tensors[key].shape)
+            what = "values that no statistic has (NaN, infinite, negative or beyond any model's)"
+            raise BankDamaged(f"{self.path}: tensor {key!r} has {what}")
+        return found
 
     def base_digests(self) -> Mapping[str, bytes]:
         """Chunk digests of the base's tensors, wherever the base lies."""
@@ -289,4 +297,4 @@ def _is_meant_as_bank(path: Place) -> bool:
 def possible_statistics(key: str, found: F64) -> bool:
     """Whether no value of a statistics tensor is NaN, infinite or beyond any model's."""
     least = 0.0 if key == NORMS else -MOST_STATISTIC
-    return bool(np.all((found >= least) & (found <= MOST_STATISTIC)))
+    return not found.size or bool(found.min() >= least and found.max() <= MOST_STATISTIC)

@@ -21,6 +21,7 @@ from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import Header, parse_header, parse_json
+from randes_cli.files.system import resolved
 from randes_cli.limits import Limit
 from randes_cli.specs import FORMAT_NAME, TensorInfo
 
@@ -47,7 +48,7 @@ def shard_folder(bank: Path) -> Path:
     folder = bank.with_name(f"{bank.name}.d")
     if folder.is_dir() or not bank.is_symlink():
         return folder
-    target = bank.resolve()
+    target = resolved(bank)
     return target.with_name(f"{target.name}.d")
 
 
@@ -150,7 +151,7 @@ class Contents:
     def content(self) -> list[TensorInfo]:
         """Its tensors but fillers and the table of digests."""
         made = ("align", CHECKS)
-        return [t for t in self.header.tensors.values() if parse_key(t.name).kind not in made]
+        return [t for t in self.header.tensors.values() if t.name.partition("/")[0] not in made]
 
 
 def read_shard(key: str, data: bytes) -> Contents:
@@ -167,7 +168,7 @@ def read_shard(key: str, data: bytes) -> Contents:
         made = Contents.of(head, header, checks)
         if checks[-DIGEST_BYTES:].hex() != name:
             raise ValueError("has another name than its content")
-        if any(tensor.name in (MANIFEST, SHARDS) for tensor in made.content):
+        if MANIFEST in header.tensors or SHARDS in header.tensors:
             raise ValueError("has what only an index may have")
     except (ValueError, BankDamaged) as error:
         raise BankDamaged(f"shard {name[:40]!r}: {error}") from None

@@ -82,11 +82,11 @@ class BankStore:
                 made = read_shard(key, self.checked(key))
                 self.shards[key.removeprefix(shard_key(""))] = made
                 self._contents.append(made)
-                for tensor in made.content:
-                    if tensor.name in tensors:
-                        raise BankDamaged(f"tensor {tensor.name[:200]!r} is in two shards")
-                    tensors[tensor.name] = tensor
-                    self._of[tensor.name] = len(self.shards)
+                content = {tensor.name: tensor for tensor in made.content}
+                for name in content.keys() & tensors.keys():
+                    raise BankDamaged(f"tensor {name[:200]!r} is in two shards")
+                tensors.update(content)
+                self._of.update(dict.fromkeys(content, len(self.shards)))
         known = {SHARDS, MANIFEST, CHECKS, *map(shard_key, self.shards)}
         strange = next((key for key in index if key not in known), None)
         if strange is not None:

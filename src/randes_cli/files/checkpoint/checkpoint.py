@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from randes_cli.core.arrays import I64, Raw
+from randes_cli.core.columns import columns
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.bank.shards import SHARD_METADATA
-from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts, refuse_pickle
-from randes_cli.files.checkpoint.foreign import is_pickle
+from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts
+from randes_cli.files.checkpoint.foreign import is_pickle, refuse_pickle
 from randes_cli.files.checkpoint.quantised import refuse_quantised
 from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.location import Place
@@ -126,7 +127,8 @@ class Checkpoint:
         if self._where or not isinstance(self.files[0], TensorFile):
             return None
         made = np.full((len(names), 2), self.files[0].fd, np.int64)
-        made[:, 1] = [*map(self.files[0].header.starts.__getitem__, names)]
+        header = self.files[0].header
+        made[:, 1] = header.offsets[columns(header.tensors).at(names)]
         return made
 
     def close(self) -> None:
@@ -192,6 +194,8 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
+        if path.is_symlink():
+            raise MissingError(f"{path}: a link to nothing, or to itself")
         raise MissingError(f"{path}: not found{meant_beside(path)}")
     if path.is_dir():
         return folder_parts(path, options)

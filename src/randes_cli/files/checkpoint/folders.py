@@ -14,6 +14,7 @@ from typing import Any
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.folder import UNPACK, bank_of_shards, is_shard_folder
+from randes_cli.files.checkpoint.foreign import refuse_pickle, refuse_unfinished
 from randes_cli.files.checkpoint.quantised import refuse_quantised_config
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
@@ -39,10 +40,6 @@ from randes_cli.files.weight_names import (
 from randes_cli.specs import OpenOptions
 
 _ADAPTERS = ("adapter_model", "pytorch_lora_weights", "adapters.safetensors")
-_CONVERT = (
-    "convert it to safetensors (load it where you trust it, then save_pretrained), "
-    "or say --allow-pickle: weights only are read, and no code of the file runs"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +97,6 @@ def weight_map(index: Any, path: str) -> dict[str, str]:
     return made
 
 
-def refuse_pickle(path: Path, *, allow: bool) -> None:
-    """Raise CheckpointError for a pickle where the user did not allow pickles."""
-    if not allow:
-        raise CheckpointError(f"{path}: pickled weights; {_CONVERT}")
-
-
 def file_part(path: Path, *, allow_pickle: bool, component: str = "", target: str = "") -> Part:
     """The part that a weight file or an index stands for."""
     kind = path.name.rpartition(".index")[0] if is_index(path.name) else path.name
@@ -122,12 +113,14 @@ def file_part(path: Path, *, allow_pickle: bool, component: str = "", target: st
                 f"{path}: one of {int(shard['count'])} shards; name the folder, "
                 f"or {index_of(shard)}"
             )
+        refuse_unfinished([path])
         return Part(component, (path,), None, target)
     weights = _read_index(path)
     names = sorted(set(weights.values()))
     for name in names:
         if not (path.parent / name).exists():
             raise CheckpointError(f"{path}: shard {name} is missing")
+    refuse_unfinished(path.parent / name for name in names)
     return Part(component, tuple(path.parent / n for n in names), (path, weights), target)
 
 
@@ -153,6 +146,7 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
     ]
     if not parts:
         raise CheckpointError(f"{folder}: none of its components has weights")
+    _refuse_case_twins(folder, parts)
     if below and named is None and options.components is None:
         some = ", ".join(f"{name}/" for name in below[:8])
         text = f"the weights in {some}{' …' if len(below) > 8 else ''} are read as components, too"
@@ -161,6 +155,18 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
             first.component, first.paths, first.index, first.target, (*first.notes, text)
         )
     return parts
+
+
+def _refuse_case_twins(folder: Path, parts: Collection[Part]) -> None:
+    """Raise for components that many systems could not tell apart where they come back."""
+    known: dict[str, str] = {}
+    for part in parts:
+        other = known.setdefault(part.component.lower(), part.component)
+        if other != part.component:
+            raise CheckpointError(
+                f"{folder}: the components {other}/ and {part.component}/ differ in case alone; "
+                "rename one of them"
+            )
 
 
 def _has_root(folder: Path, named: list[str]) -> bool:

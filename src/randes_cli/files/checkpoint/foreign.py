@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files.kinds import PICKLED
+from randes_cli.files.weight_names import is_index
 
 #: Beginnings of pickles, protocols 2 to 5.
 _ZIP = b"PK\x03\x04"
@@ -15,6 +17,20 @@ _MAGIC = (
     (b"\x89HDF\r\n", "an HDF5 file (Keras, TensorFlow)"),
     (b"\x1f\x8b", "a file that is compressed with gzip: unpack it first"),
     (b"(\xb5/\xfd", "a file that is compressed with zstd: unpack it first"),
+)
+#: Files of other programs that begin with nothing that is theirs alone, by their endings.
+_ENDINGS = {
+    ".onnx": "an ONNX file",
+    ".tflite": "a TensorFlow Lite file",
+    ".pb": "a TensorFlow file",
+    ".msgpack": "a Flax file (msgpack)",
+    ".mlmodel": "a Core ML file",
+    ".engine": "a TensorRT engine",
+    ".distcp": "a part of a distributed checkpoint",
+}
+_CONVERT = (
+    "convert it to safetensors (load it where you trust it, then save_pretrained), "
+    "or say --allow-pickle: weights only are read, and no code of the file runs"
 )
 _GIVE = "give a safetensors checkpoint, as save_pretrained or save_file writes it"
 
@@ -42,6 +58,8 @@ def is_pickle(path: Path) -> bool:
     if head[257:262] == b"ustar":
         kind = "a NeMo archive" if path.suffix == ".nemo" else "a tar archive"
         raise CheckpointError(f"{path}: {kind}: unpack it, and {_GIVE}")
+    if path.suffix in _ENDINGS:
+        raise CheckpointError(f"{path}: {_ENDINGS[path.suffix]}; {_GIVE}")
     return head.startswith(PICKLED)
 
 
@@ -69,3 +87,23 @@ def _is_zipped_pickle(path: Path) -> bool:
             "writes; save it again"
         )
     return True
+
+
+def refuse_pickle(path: Path, *, allow: bool) -> None:
+    """Raise CheckpointError for a pickle where the user did not allow pickles.
+
+    What is called one and begins otherwise is for whoever opens it.
+    """
+    named_so = is_index(path.name) or not path.is_file() or not path.stat().st_size
+    if not allow and (named_so or is_pickle(path)):
+        raise CheckpointError(f"{path}: pickled weights; {_CONVERT}")
+
+
+def refuse_unfinished(paths: Iterable[Path]) -> None:
+    """Raise CheckpointError for a file whose downloader is not done: it has its size before."""
+    for path in paths:
+        if path.with_name(f"{path.name}.aria2").exists():
+            raise CheckpointError(
+                f"{path}: a download that is not complete ({path.name}.aria2 beside it says so); "
+                "finish it, or begin again"
+            )

@@ -14,7 +14,7 @@ from itertools import repeat
 import numpy as np
 import xxhash
 
-from randes_cli.core.arrays import U64, Raw
+from randes_cli.core.arrays import U64, Raw, firsts
 from randes_cli.files.digests import fingerprint, hasher
 from randes_cli.files.guard import reads_far
 from randes_cli.files.reading import read_rows
@@ -70,11 +70,12 @@ def _same_kinds(tensors: Tensors) -> dict[tuple[str, tuple[int, ...]], list[str]
 
 def _look_alike(names: Sequence[str], looks: U64) -> Iterator[list[str]]:
     """Names with the same look, two or more together."""
-    _, kinds, counts = np.unique(looks, return_inverse=True, return_counts=True)
-    groups: dict[int, list[str]] = {}
-    for place in np.flatnonzero(counts[kinds] > 1).tolist():
-        groups.setdefault(int(kinds[place]), []).append(names[place])
-    yield from groups.values()
+    order = np.argsort(looks, kind="stable")
+    first = firsts(looks[order])
+    counts = np.diff(np.append(first, len(order)))
+    several = zip(first[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True)
+    for places in sorted(order[at : at + count].tolist() for at, count in several):
+        yield [names[place] for place in places]
 
 
 def _middles(source: Source, names: Sequence[str]) -> U64:

@@ -10,6 +10,7 @@ from pathlib import Path
 from randes_cli.errors import UsageError
 from randes_cli.files.hub.ref import parse_ref
 from randes_cli.files.location import as_place
+from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath
 from randes_cli.specs import TaskInput
 
@@ -74,7 +75,7 @@ def task_input(text: str) -> TaskInput:
     stem = place.name
     for suffix in (".safetensors.index.json", ".safetensors", ".st", *_PICKLES):
         stem = stem.removesuffix(suffix)
-    whole = place.resolve().name if isinstance(place, Path) else str(place)
+    whole = resolved(place).name if isinstance(place, Path) else str(place)
     return TaskInput(stem or whole, source, group=group)
 
 

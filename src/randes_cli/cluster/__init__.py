@@ -1,7 +1,7 @@
 """Many machines: tasks on the workers of a Ray cluster, given anew where a worker is lost.
 
 Ray is taken as it is. A task is a pure function of what is shared and of itself; doing it twice
-does the same twice. This is the only module that knows Ray.
+does the same twice. This and `telling` are the only modules that know Ray.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from importlib.util import find_spec
 from typing import Any, Generic, Protocol, TypeVar
 
+from randes_cli.cluster.telling import LOOK, Telling, teller
 from randes_cli.errors import (
     HubError,
     InputOutputError,
@@ -33,8 +34,6 @@ R = TypeVar("R")
 
 #: Times that a task is given to another worker after the first one was lost.
 RETRIES = 5
-#: Seconds between two looks at what the workers have done.
-_LOOK = 0.5
 #: Seconds after which a cluster without workers is given up.
 _DESERTED = 60.0
 #: Seconds that a cluster may take to answer.
@@ -79,34 +78,7 @@ def _do(
         _Opened.key = None
         _Opened.state = _Opened.stack.enter_context(shared.opened())
         _Opened.key = key
-    return work(_Opened.state, task, _Telling(told))
-
-
-class _Telling:
-    """Progress of a worker: bytes, told every now and then."""
-
-    def __init__(self, told: Any) -> None:
-        self._told, self._sum, self._last = told, 0, time.monotonic()
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        self._sum += done
-        if time.monotonic() - self._last > _LOOK:
-            self._told.add.remote(self._sum)
-            self._sum, self._last = 0, time.monotonic()
-
-
-class _Told:
-    """Bytes that workers told of since somebody asked. It lives in a process of its own."""
-
-    def __init__(self) -> None:
-        self._sum = 0
-
-    def add(self, count: int) -> None:
-        self._sum += count
-
-    def take(self) -> int:
-        count, self._sum = self._sum, 0
-        return count
+    return work(_Opened.state, task, Telling(told))
 
 
 class _Watch:
@@ -114,6 +86,7 @@ class _Watch:
 
     def __init__(self, cluster: Cluster, told: Any) -> None:
         self._cluster, self._told = cluster, told
+        told.take.remote()  # what is left of work before
         self._asked = told.take.remote()
         self._seen = self._counted = time.monotonic()
 
@@ -123,7 +96,7 @@ class _Watch:
         The driver waits for none of it.
         """
         now = time.monotonic()
-        if now - self._counted > 10 * _LOOK:
+        if now - self._counted > 10 * LOOK:
             self._counted = now
             self._seen = now if self._cluster.places() else self._seen
             if now - self._seen > _DESERTED:
@@ -207,14 +180,15 @@ class Cluster:
         phase: str,
         total: int,
         progress: Progress = no_progress,
+        in_order: bool = False,
     ) -> Iterator[tuple[int, R]]:
-        """Do every task; yields the number of one and its result, as they come.
+        """Do every task; yields the number of one and its result, as they come or in order.
 
         `total` bytes are told of by `work`, which a lost worker's task tells of again.
         Raises what `work` raises; OutOfResources where workers are lost again and again.
         """
         ray = self._ray
-        told = ray.remote(_Told).options(num_cpus=0, **self._here()).remote()
+        told = teller(ray)
         options = {"num_cpus": self._threads, "num_gpus": self._gpus, "max_retries": RETRIES}
         remote = ray.remote(_do).options(**options)
         pending = {
@@ -222,35 +196,29 @@ class Cluster:
             for number, task in enumerate(tasks)
         }
         label = f"{phase} on {min(self.workers, max(1, len(tasks)))} workers"
-        seen, watch = 0, _Watch(self, told)
+        seen, watch, came, due = 0, _Watch(self, told), dict[int, Any](), 0
         try:
             while pending:
-                ready, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK)
+                ready, _ = ray.wait(list(pending), num_returns=1, timeout=LOOK)
                 more = min(watch.look(), total - seen)
                 seen += more
                 progress(label, more, total)
-                for ref in ready:
-                    yield pending.pop(ref), self._result(ref)
+                came |= {pending.pop(ref): ref for ref in ready}
+                while came and (due in came or not in_order):
+                    number = due if in_order else next(iter(came))
+                    yield number, self._result(came.pop(number))
+                    due += 1
             progress(label, total - seen, total)
         finally:
             for ref in pending:
                 with suppress(Exception):
                     ray.cancel(ref, force=True)
             with suppress(Exception):
-                ray.wait(list(pending), num_returns=len(pending), timeout=10 * _LOOK)
-            with suppress(Exception):
-                ray.kill(told)
-
-    def _here(self) -> dict[str, Any]:
-        """To run beside the driver: it is lost only together with it."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        node = self._ray.get_runtime_context().get_node_id()
-        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)}
+                ray.wait(list(pending), num_returns=len(pending), timeout=10 * LOOK)
 
     def places(self) -> int:
         """Tasks that the machines which are left can do at once."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
         return sum(int(node.get("CPU", 0)) // self._threads for node in nodes)
 
     def take(self, asked: Any) -> int | None:
@@ -294,3 +262,8 @@ class Cluster:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def machines(run: RunOptions) -> AbstractContextManager[object]:
+    """Keeps the cluster open that `run` asks for, so that what is held there lasts; or nothing."""
+    return Cluster(run) if run.engine == "ray" else nullcontext()

@@ -1,0 +1,119 @@
+"""The Gram matrices of an open bank, read some at a time: of 90,000 tensors they are 0.6 GB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from randes_cli.core.arrays import F64, I64
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import GRAM
+from randes_cli.plan import chunks
+
+#: Numbers that are looked at together.
+_ROOM = 2**18
+
+
+class StoredGrams:
+    """Cells × 2 × T × T Gram matrices where they lie, as an array is asked for some of its rows.
+
+    For one thread. Reading raises BankDamaged where they are not those written.
+    """
+
+    def __init__(self, bank: BankFile) -> None:
+        tensor = bank.info(GRAM)
+        self._bank, self.shape = bank, tensor.shape
+        self._chunks = chunks(*tensor.matrix)
+        self._starts = np.array([rect.start for rect in self._chunks], np.int64)
+        self._held: dict[int, F64] = {}
+
+    def __getitem__(self, key: Any) -> Any:
+        """Matrices by ascending numbers of cells, or of one; what follows is asked of them."""
+        cells, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(cells, slice):
+            cells = np.arange(self.shape[0])[cells]
+        made = self._cells(np.atleast_1d(np.asarray(cells, np.int64)))
+        return (made if np.ndim(cells) else made[0])[(slice(None),) * np.ndim(cells) + (*rest,)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> F64:
+        """All of them."""
+        whole = np.empty(self.shape)
+        for start, some in blocks(self):
+            whole[start : start + len(some)] = some
+        return whole if dtype is None else whole.astype(dtype)
+
+    def _cells(self, cells: I64) -> F64:
+        made, done = np.empty((len(cells), *self.shape[1:])), 0
+        while done < len(cells) and made.size:
+            first = int(cells[done])
+            stop = int(np.searchsorted(cells, first + _at_once(self.shape)))
+            span = self._span(first, int(cells[stop - 1]) + 1)
+            made[done:stop] = span[cells[done:stop] - first]
+            done = stop
+        return made
+
+    def _span(self, first: int, stop: int) -> F64:
+        """The matrices of cells that follow each other, out of the chunks that they lie in."""
+        size = int(np.prod(self.shape[1:]))
+        begin, end = first * size, stop * size
+        near = range(*np.searchsorted(self._starts, [begin, end - 1], side="right") - [1, 0])
+        self._held = {n: self._held[n] if n in self._held else self._read(n) for n in near}
+        parts = [
+            chunk[max(0, begin - start) : max(0, end - start)]
+            for start, chunk in zip(self._starts[near].tolist(), self._held.values(), strict=True)
+        ]
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return whole.reshape(stop - first, *self.shape[1:])
+
+    def _read(self, number: int) -> F64:
+        return self._bank.some_floats(GRAM, number, self._chunks[number])
+
+
+#: Matrices in memory, or where they lie.
+GramTable: TypeAlias = F64 | StoredGrams
+
+
+def _at_once(shape: Sequence[int]) -> int:
+    """How many cells are looked at together."""
+    return max(1, _ROOM // max(1, int(np.prod(shape[1:]))))
+
+
+def blocks(table: GramTable) -> Any:
+    """All matrices, some at a time: (the first one's number, they)."""
+    step = _at_once(table.shape)
+    for start in range(0, table.shape[0], step):
+        yield start, table[np.arange(start, min(start + step, table.shape[0]))]
+
+
+def summed(table: GramTable, group_of: I64, groups: int) -> tuple[F64, F64]:
+    """The sum of all matrices, and those of each group of cells; −1 is a cell of none.
+
+    They are added one after the other, however many are looked at together.
+    """
+    whole, made = np.zeros(table.shape[1:]), np.zeros((groups, *table.shape[1:]))
+    for start, some in blocks(table):
+        whole = _more(whole, some)
+        where = group_of[start : start + len(some)]
+        for group in np.flatnonzero(np.bincount(where + 1)[1:]).tolist():
+            made[group] = _more(made[group], some[where == group])
+    return whole, made
+
+
+def _more(total: F64, some: F64) -> F64:
+    found: F64 = np.concatenate([total[None], some]).sum(axis=0)
+    return found
+
+
+class During:
+    """The second of each cell's two matrices: of transformed deltas, as they meet."""
+
+    def __init__(self, table: GramTable) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return self._table.shape[0]
+
+    def __getitem__(self, cells: Any) -> Any:
+        return self._table[cells, 1]

@@ -1,0 +1,78 @@
+"""Gram matrices that are read as they are looked at are those of the array."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from randes_cli import inspect, pack
+from randes_cli.errors import BankDamaged
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import GRAM
+from randes_cli.plan import Rect
+from randes_cli.specs import TensorInfo
+from randes_cli.stats import grams
+from randes_cli.stats.grams import During, StoredGrams, summed
+
+
+class _Bank:
+    """A bank of these matrices, whose chunks are read one at a time."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.read = values, list[int]()
+
+    def info(self, key: str) -> TensorInfo:
+        return TensorInfo(key, "F64", self.values.shape)
+
+    def some_floats(self, key: str, chunk: int, rect: Rect) -> np.ndarray:
+        self.read.append(chunk)
+        return np.array(self.values.reshape(-1)[rect.start : rect.start + rect.elements])
+
+
+@given(st.data())
+def test_some_matrices_are_those_of_the_whole(data: Any) -> None:
+    cells, tasks = data.draw(st.integers(0, 7)), data.draw(st.integers(0, 3))
+    values = np.random.default_rng(0).standard_normal((cells, 2, tasks, tasks))
+    some = data.draw(st.lists(st.sampled_from(range(cells)), unique=True)) if cells else []
+    group_of = np.array([data.draw(st.integers(-1, 2)) for _ in range(cells)], np.int64)
+    bank = _Bank(values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("randes_cli.plan.CHUNK_ELEMENTS", data.draw(st.integers(1, 40)))
+        patch.setattr(grams, "_ROOM", data.draw(st.integers(1, 60)))
+        table: Any = StoredGrams(bank)  # type: ignore[arg-type]
+        rows = np.array(sorted(some), np.int64)
+        assert np.array_equal(table[rows], values[rows])
+        assert np.array_equal(During(table)[rows], values[rows, 1])
+        for row in some:
+            assert np.array_equal(table[row], values[row])
+            assert np.array_equal(table[row, 0], values[row, 0])
+        bank.read.clear()
+        assert np.array_equal(np.asarray(table), values)
+        assert bank.read == sorted(set(bank.read)), "each chunk is read once, in order"
+        whole, made = summed(table, group_of, 3)
+    assert np.allclose(whole, values.sum(axis=0))
+    for group in range(3):
+        assert np.allclose(made[group], values[group_of == group].sum(axis=0))
+        assert np.array_equal(made[group], summed(values, group_of, 3)[1][group])
+
+
+def test_a_damaged_matrix_is_found_where_it_is_looked_at(tmp_path: Path) -> None:
+    for name, shift in (("base", 0.0), ("a", 1.0), ("b", 2.0)):
+        values = np.arange(4096, dtype=np.float32).reshape(64, 64) * (1 + shift / 8)
+        save_file({"w": values}, tmp_path / f"{name}.safetensors")
+    path = tmp_path / "bank.randes"
+    pack(tmp_path / "base.safetensors", [str(tmp_path / f"{n}.safetensors") for n in "ab"], path)
+    with BankFile(path) as bank:
+        place = bank.where(GRAM)
+    assert place is not None
+    data = bytearray(path.read_bytes())
+    data[place[1] + 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BankDamaged, match=r"tensor 'stats/gram' is damaged"):
+        inspect(path)
