@@ -22,6 +22,8 @@ from randes_cli.plan import GRAM_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.stats.stored import Cells
 from randes_cli.workers import Progress, no_progress, run_in_order
 
+#: Bytes of deltas that are looked at at a time, about.
+_HELD = 2**30
 #: Of some tensors, by their names, what `gram` makes of each.
 Terms: TypeAlias = tuple[list[str], tuple[F64, F64, F64]]
 #: Looks at units elsewhere, and gives their terms in order.
@@ -85,9 +87,20 @@ def terms_of(
         return _look(base, participants, one, first)
 
     run_in_order(
-        jobs, look, lambda _, found: made.append(found), far=ahead, phase="", progress=no_progress
+        jobs,
+        look,
+        lambda _, found: made.append(found),
+        far=ahead,
+        phase="",
+        progress=no_progress,
+        most=_at_once(participants),
     )
     return iter(made)
+
+
+def _at_once(participants: Sequence[Deltas]) -> int:
+    """Units that are looked at at a time: each holds all its deltas twice, in float64."""
+    return max(1, min(16, _HELD // (16 * GRAM_SAMPLE[0] * max(1, len(participants)))))
 
 
 def _look(
@@ -159,7 +172,15 @@ class Grams:
                 self._add(names, range(len(names)), found)
             return self._made, self._tails
         left, far = self._jobs[self._done :], self._far
-        run_in_order(left, self._look, self._keep, far=far, phase="comparing", progress=progress)
+        run_in_order(
+            left,
+            self._look,
+            self._keep,
+            far=far,
+            phase="comparing",
+            progress=progress,
+            most=_at_once(self.participants),
+        )
         return self._made, self._tails
 
     def _look(self, one: Unit | list[Spot]) -> Terms:

@@ -28,6 +28,7 @@ from randes_cli.files.bank.store import BankStore
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.disk import OutputFile
+from randes_cli.files.location import Place
 from randes_cli.limits import MOST_HEADER
 from randes_cli.specs import Table, TensorInfo
 
@@ -176,13 +177,13 @@ class BankWriter(TensorSink):
         tensors = [t for t in file.container.tensors if parse_key(t.name).kind not in made]
         return tensors, file.header is None
 
-    def adopt(self, number: int, digests: bytes, made: str | Path) -> None:
+    def adopt(self, number: int, digests: bytes, made: str | Place) -> None:
         """Take a shard that a worker made: its name, or the file of one that may still grow."""
         file = self._files[number]
         file.container.digests = digests
         if isinstance(made, Path):
             file.new = self.out.folder.adopt(made)
-        else:
+        elif isinstance(made, str):
             file.made = made
             self.out.folder.note(made)
 
