@@ -78,22 +78,23 @@ def run_in_order(
     far: bool,
     phase: str,
     progress: Progress,
+    most: int = _FAR,
 ) -> None:
     """`use` here what `read` makes of every job, in order.
 
     Many short reads, for which threads would wait more than they work, unless what is read is
-    `far`: then a few are asked for ahead.
+    `far`: then a few are asked for ahead, up to `most` at a time.
     """
     if not far:
         for job in jobs:
             use(job, read(job))
             progress(phase, 1, len(jobs))
         return
-    with ThreadPoolExecutor(_FAR) as pool:
+    with ThreadPoolExecutor(most) as pool:
         ahead = deque[Future[W]]()
         try:
             for number, job in enumerate(jobs):
-                while len(ahead) < min(2 * _FAR, len(jobs) - number):
+                while len(ahead) < min(2 * most, len(jobs) - number):
                     ahead.append(pool.submit(copy_context().run, read, jobs[number + len(ahead)]))
                 use(job, ahead.popleft().result())
                 progress(phase, 1, len(jobs))

@@ -15,6 +15,7 @@ from randes_cli import HubError, add, pack, remove, seal, unpack, verify
 from randes_cli.read.places import UnpackOptions
 from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
 from tests.cluster.conftest import RAY, in_shards
+from tests.cluster.deaths import killing
 from tests.cluster.test_faults import large
 from tests.life.models import ONE
 from tests.store_server import ACCESS, SECRET, Store
@@ -71,6 +72,28 @@ def test_edits_seals_and_unpacks_in_a_bucket_are_those_made_here(far: Store) -> 
     assert banks(far) == here()
     out = {path.as_posix(): path.read_bytes() for path in Path("out").rglob("*.*")}
     assert {name: far.get(name) for name in out} == out
+
+
+def test_a_large_shard_is_made_by_several_workers_and_joined_by_the_store(
+    cluster: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = large(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("randes_cli.cluster.Cluster.share", lambda *_: 6_000_000)
+    monkeypatch.setattr("randes_cli.build.crew.pieces._LEAST_SENT", 2**20)
+    died = killing(monkeypatch, tmp_path / "marks")
+    for at, run in (("", ONE), (store.at() + "/", RAY)):
+        pack("base.safetensors", tasks, f"{at}x.randes", PackOptions(max_shard_size=10**9), run)
+        seal(f"{at}x.randes", f"{at}s.randes", 4, run)
+    assert died() >= {"packing", "joining", "sealing"} and not store.uploads()
+    copied = [one for one in store.requests if "x_amz_copy_source" in one.headers]
+    assert {one.path.partition(".d/")[0].rpartition("/")[2] for one in copied} == {
+        "x.randes",
+        "s.randes",
+    }
+    for bank in ("x.randes", "s.randes"):  # a worker that died had sent what nobody was told of
+        assert verify(store.at(bank), run=ONE, prune=True, older_than=0).sound
+    assert banks(store) == here()
 
 
 def test_a_node_that_goes_midway_changes_nothing(

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import randes_cli
 from randes_cli import Bank, Pool, TaskInput, pack
+from randes_cli.core.fused_kernel import processor
 from randes_cli.errors import BankDamaged
 from randes_cli.read.retrieve import Retrieval
 from tests.checkpoints import PRESET_NAMES
@@ -44,6 +45,7 @@ def assert_swaps(bank: Path, tasks: tuple[str, ...] = ("sun", "cars", "sun")) ->
     [
         ("two-sided", 16, (300, 1000)),
         ("two-sided", 2, (40, 5000)),
+        ("two-sided", 1, (33, 9001)),
         ("two-sided", 8, (1, 140_000)),
         ("hankel", 8, (301, 1003)),
         ("hankel", 16, (7, 40_000)),
@@ -70,10 +72,13 @@ def test_matrices_of_many_parts_and_ragged_rows(
         bank,
         options(transform, bits=bits),
     )
-    with Pool(bank, module) as pool, Bank.open(bank) as opened:
-        for task in ("cars", "sun", "cars"):
-            with pool.use(task):
-                assert torch.equal(module.weight, opened.retrieve(task)["weight"])
+    for version, coefficient in ((1, None), (3, -0.3), (99, 0.7)):
+        processor(version)
+        with Pool(bank, module, coefficient=coefficient) as pool, Bank.open(bank) as opened:
+            for task in ("cars", "sun"):
+                wanted = opened.retrieve(task, coefficient=coefficient)["weight"]
+                with pool.use(task):
+                    assert torch.equal(module.weight, wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

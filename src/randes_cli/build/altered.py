@@ -42,11 +42,11 @@ def _altered(passes: Passes, one: Participant) -> list[str]:
     base, tally = passes.base, passes.tally
     changed = tally.changed.get(one.index, set())
     same = {name: t for name, t in one.fit.superposed.items() if name not in changed}
-    ours = tally.joined(one.index, same)
+    ours = tally.joined(one.index, same) if same else {}
     if base is None:  # of zeros
         zeros = zero_digests(same)
         return [name for name in same if ours[name] != zeros[name]]
-    theirs = tally.joined("base", same)
+    theirs = tally.joined("base", same) if same else {}
     made = []
     for name, tensor in same.items():
         if base.tensors[name] == tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 
 from randes_cli.build.copies import closing_tensors
 from randes_cli.build.exact import Exact, exact_tensors
 from randes_cli.build.jobs import Part
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step, Steps
+from randes_cli.core.columns import columns
 from randes_cli.core.share import Share
 from randes_cli.files.bank.checks import statistics_shapes
 from randes_cli.files.bank.file import BankFile
@@ -31,8 +33,9 @@ from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
-from randes_cli.plan import Unit, share_of, superposable
+from randes_cli.plan import Unit, share_of
 from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
+from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Cells
 
 #: One superposition: its group and its unit.
@@ -73,10 +76,14 @@ class Draft:
         made, alike = {}, dict[int, tuple[Participant, set[int]]]()
         for one in self.coming:  # fine-tunes of one base have the same tensors, as a rule
             alike.setdefault(id(one.fit.superposed), (one, set()))[1].add(one.group)
+        known = dict[tuple[bool, ...], list[int]]()
         for unit in self.units:
-            groups = sorted(set().union(*(some for one, some in alike.values() if one.meets(unit))))
-            if groups:
-                made[unit] = groups
+            meets = tuple(one.meets(unit) for one, _ in alike.values())
+            if meets not in known:
+                entered = compress((groups for _, groups in alike.values()), meets)
+                known[meets] = sorted(set().union(*entered))
+            if known[meets]:
+                made[unit] = known[meets]
         return made
 
     @cached_property
@@ -181,8 +188,10 @@ class Draft:
 
     def base_tensors(self) -> list[TensorInfo]:
         """The base's tensors as a new bank stores them: none where it lies outside."""
-        if self.start.base.storage is not BaseStorage.embed:
-            return []
+        return self._base_tensors if self.start.base.storage is BaseStorage.embed else []
+
+    @cached_property
+    def _base_tensors(self) -> list[TensorInfo]:
         ordered = sorted(self.base.tensors.values(), key=lambda tensor: -ITEM_SIZE[tensor.dtype])
         return [TensorInfo(base_key(one.name), one.dtype, one.shape) for one in ordered]
 
@@ -193,7 +202,8 @@ class Draft:
 
     def sums(self, place: Place, bits: int) -> list[TensorInfo]:
         group, unit = place
-        tensors, share = self.base.tensors, self.share(group, unit.names[0])
+        tensors, shared = self.base.tensors, group in self.start.shares
+        share = self.share(group, unit.names[0]) if shared else None
         return [sum_tensor(group, tensors[name], bits, share) for name in unit.names]
 
     def share(self, group: int, name: str) -> Share:
@@ -203,12 +213,11 @@ class Draft:
     def statistics(self, cells: Cells) -> list[TensorInfo]:
         """Lengths and Gram matrices of the tasks that stay and come."""
         count = len(self.start.tasks) + len(self.coming)
-        rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
-        shapes = statistics_shapes(rows, len(cells), count)
+        shapes = statistics_shapes(len(norm_rows(self.base.tensors)), len(cells), count)
         return [TensorInfo(key, "F64", shape) for key, shape in shapes.items()]
 
     def base_digests(self) -> TensorInfo:
-        size = DIGEST_BYTES * sum(map(chunk_count, self.base.tensors.values()))
+        size = DIGEST_BYTES * int(columns(self.base.tensors).of(chunk_count).sum())
         return TensorInfo(BASE_DIGESTS, "U8", (size,))
 
     def new_files(self) -> list[tuple[TensorInfo, SideFile]]:
@@ -270,14 +279,17 @@ class Draft:
         return [*made, *(one.kept for one in exact), *closing_tensors()]
 
     def _forgotten(self) -> TensorInfo:
-        rows = sum(superposable(tensor) for tensor in self.base.tensors.values())
+        rows = len(norm_rows(self.base.tensors))
         return TensorInfo(FORGOTTEN, "F64", (len(self.start.forgotten), rows))
 
     def fixed(self, cells: Cells) -> list[TensorInfo]:
         """What a new bank has whatever its tasks change."""
+        return [*self.base_tensors(), *self.beside(cells)]
+
+    def beside(self, cells: Cells) -> list[TensorInfo]:
+        """The same without its base."""
         outside = self.start.base.storage is BaseStorage.reference
-        digests = [self.base_digests()] if outside else []
-        return [*self.base_tensors(), *self.statistics(cells), *digests]
+        return [*self.statistics(cells), *([self.base_digests()] if outside else [])]
 
     def new_sums(self, units: Iterable[Unit], steps: Steps) -> Iterator[TensorInfo]:
         """The superpositions of a new bank, a group at a time."""

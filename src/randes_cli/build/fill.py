@@ -11,7 +11,7 @@ from randes_cli.errors import MismatchError
 from randes_cli.files.bank.keys import base_key, sum_key
 from randes_cli.files.checkpoint.shared import content_fingerprint
 from randes_cli.plan import Unit
-from randes_cli.specs import BaseStorage
+from randes_cli.specs import BaseStorage, TensorInfo
 
 
 def fill(passes: Passes, phase: str) -> None:
@@ -66,26 +66,24 @@ def _place_base(passes: Passes) -> None:
     if draft.old is not None:
         passes.take_over(draft.kept_keys("base"))
         return
-    for tensor in draft.base_tensors():
-        passes.writer.place(tensor)
+    passes.writer.place_all(draft.base_tensors())
 
 
 def _place_sums(passes: Passes) -> None:
     """Place the superpositions that change, and copy those that stay as they are."""
     draft, ready = passes.draft, passes.steps.ready
     left = {(p.group, unit) for p in draft.leaving for unit in draft.units if p.meets(unit)}
+    made: list[TensorInfo] = []
     for place in draft.places(passes.steps):
         group, unit = place
         enters = unit in ready and group in draft.entered.get(unit, ())
-        if enters or (place in left and place in draft.kept):
-            _place_sum(passes, group, unit)
-        elif place in draft.kept:
+        if enters or (left and place in left and place in draft.kept):
+            made += draft.sums(place, passes.steps.width(unit))
+        elif draft.kept and place in draft.kept:
+            passes.writer.place_all(made)
+            made = []
             passes.take_over([sum_key(group, name) for name in unit.names])
-
-
-def _place_sum(passes: Passes, group: int, unit: Unit) -> None:
-    for tensor in passes.draft.sums((group, unit), passes.steps.width(unit)):
-        passes.writer.place(tensor)
+    passes.writer.place_all(made)
 
 
 def _changing(passes: Passes) -> list[Unit]:
@@ -131,7 +129,7 @@ def _add_late(passes: Passes) -> None:
     for group in range(draft.start.groups):
         for unit in late:
             if group in draft.entered[unit]:
-                _place_sum(passes, group, unit)
+                passes.writer.place_all(draft.sums((group, unit), passes.steps.width(unit)))
     differ = [one for one in draft.exact if one.twin and differs(tally, one)]
     for one in differ:
         passes.writer.place(one.kept)

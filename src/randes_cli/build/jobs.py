@@ -12,6 +12,7 @@ from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.steps import Step
 from randes_cli.build.tally import Owner, Tally
 from randes_cli.core.arrays import Raw
+from randes_cli.core.columns import bytes_of
 from randes_cli.core.energy import Energy
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.share import Share
@@ -21,7 +22,7 @@ from randes_cli.files.bank.keys import base_key
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import hasher
 from randes_cli.files.source import Source
-from randes_cli.plan import Rect, Unit, chunks, tensor_bytes
+from randes_cli.plan import Rect, Unit, chunks
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 K = TypeVar("K")
@@ -88,10 +89,11 @@ def unit_jobs(
     ]
 
 
-def unit_bytes(unit: Unit, parts: Sequence[Part], base: Source | None) -> int:
-    """Input bytes that the jobs of a unit read."""
-    ours = 0 if base is None else tensor_bytes(base.tensors[name] for name in unit.names)
-    return ours + sum(tensor_bytes(p.tensors_of(unit)) for part in parts for p in part.members)
+def input_bytes(names: Sequence[str], parts: Sequence[Part], base: Source | None) -> int:
+    """Input bytes that the jobs of units with these tensors read."""
+    ours = 0 if base is None else bytes_of(base.tensors, names)
+    members = (member for part in parts for member in part.members)
+    return ours + sum(bytes_of(member.fit.superposed, names) for member in members)
 
 
 def nothing_waits(key: str) -> None:

@@ -10,22 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
-from randes_cli.build.jobs import Files, Part, unit_jobs
+from randes_cli.build.jobs import Files, Part, nothing_waits, unit_jobs
 from randes_cli.build.participants import Participant
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import ManySums, Owner
-from randes_cli.core.arrays import I64, Array, Bools, address
+from randes_cli.core.arrays import I64, Array, Bools, Raw, address
+from randes_cli.core.columns import Columns, some_columns
 from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.signs import random_many
 from randes_cli.files.bank.keys import base_key, sum_key
+from randes_cli.files.digests import DIGEST_BYTES, each_digest
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.source import Source, places_of
 from randes_cli.plan import Unit
-from randes_cli.specs import ITEM_SIZE
+from randes_cli.specs import ITEM_SIZE, Tensors
 
 #: Elements of a unit that is small, and units and elements of one call.
 _SMALL, _UNITS, _ELEMENTS = 2**14, 2**10, 2**20
@@ -51,9 +54,12 @@ def is_small(unit: Unit, parts: Sequence[Part]) -> bool:
 def many_jobs(chosen: Sequence[tuple[Unit, tuple[Part, ...]]]) -> Iterator[Many]:
     """Small units, as many together as one call does."""
     alike: dict[object, list[tuple[Unit, tuple[Part, ...]]]] = {}
+    known: dict[int, object] = {}  # many units have the same parts
     for unit, parts in chosen:
-        who = tuple((p.group, p.kept, tuple(one.index for one in p.members)) for p in parts)
-        alike.setdefault((who, unit.signs), []).append((unit, parts))
+        if id(parts) not in known:
+            members = [(p.group, p.kept, *(one.index for one in p.members)) for p in parts]
+            known[id(parts)] = tuple(members)
+        alike.setdefault((known[id(parts)], unit.signs), []).append((unit, parts))
     for found in alike.values():
         made, room = Many([], []), 0
         for unit, parts in found:
@@ -87,6 +93,8 @@ class _Run:
         self.steps = np.zeros((len(self.names), self.width), STEPS)
         self.steps["from"] = self.steps["into"] = -1
         self.elements = np.array([u.rows * u.cols for u in many.units], np.int64)
+        self.flips = np.array([unit.flip_bytes for unit in many.units], np.int64)
+        self._known: dict[int, tuple[Tensors, Columns]] = {}
         self.fits = np.ones(len(self.names), bool)
         self.nbytes = np.zeros(len(self.names), np.int64)
         self._bits: list[bytes] = []
@@ -130,25 +138,33 @@ class _Run:
         runs["count"][~self.fits] = 0
         return runs
 
+    def _columns(self, tensors: Tensors) -> Columns:
+        """The units' tensors; tasks with one header have the same."""
+        if id(tensors) not in self._known:
+            self._known[id(tensors)] = tensors, some_columns(tensors, self.names)
+        return self._known[id(tensors)][1]
+
     def _source(self, column: int, source: Source) -> None:
         """Where a column's tensors lie; units whose tensor is elsewhere are left out."""
-        steps = self.steps[:, column]
+        steps, found = self.steps[:, column], self._columns(source.tensors)
         steps["from"], steps["at"] = places_of(source, self.names).T
-        dtypes = [source.tensors[name].dtype for name in self.names]
-        steps["dtype"] = [DTYPES.get(dtype, -1) for dtype in dtypes]
+        steps["dtype"] = found.of(lambda tensor: DTYPES.get(tensor.dtype, -1))
         self.fits &= (steps["from"] >= 0) & (steps["dtype"] >= 0)
-        self.nbytes += self.elements * np.array([ITEM_SIZE[dtype] for dtype in dtypes], np.int64)
+        self.nbytes += self.elements * found.of(lambda tensor: ITEM_SIZE[tensor.dtype])
 
     def _target(self, column: int, keys: Sequence[str], opened: ExitStack) -> None:
         """Where a column's results go."""
         files, steps = self.files, self.steps[:, column]
-        held = [None if one is None else one.memory for one in map(files.waiting, keys)]
-        steps["memory"] = [0 if memory is None else address(memory) for memory in held]
-        filed = [at for at, memory in enumerate(held) if memory is None]
+        filed = list(range(len(keys)))
+        if files.waiting is not nothing_waits:
+            held = [None if one is None else one.memory for one in map(files.waiting, keys)]
+            steps["memory"] = [0 if memory is None else address(memory) for memory in held]
+            filed = [at for at, memory in enumerate(held) if memory is None]
         places = opened.enter_context(files.writer.files_of([keys[at] for at in filed]))
-        steps["into"][filed] = [out.fd for out, _ in places]
+        written = {out: out.fd for out in dict.fromkeys(out for out, _ in places)}
+        steps["into"][filed] = [written[out] for out, _ in places]
         steps["to"][filed] = [at for _, at in places]
-        self._written += dict.fromkeys(out for out, _ in places)
+        self._written += written
 
     def _base(self, opened: ExitStack) -> None:
         self.steps["kind"][:, 0] = Kind.BASE
@@ -176,16 +192,14 @@ class _Run:
         self._target(last, keys, opened)
 
     def _delta(self, column: int, member: Participant, exponents: I64) -> None:
-        found = [member.fit.superposed.get(name) for name in self.names]
-        alike = np.array([0 if t is None else t.elements for t in found], np.int64)
-        self.fits &= alike == self.elements
+        ours = self._columns(member.fit.superposed)
+        self.fits &= ours.of(attrgetter("elements")) == self.elements
         self._source(column, member.source)
         steps = self.steps[:, column]
         steps["kind"], steps["scale"] = Kind.ADD, member.sign * np.ldexp(1.0, -exponents)
-        sizes = np.array([unit.flip_bytes for unit in self.many.units], np.int64)
-        flips = random_many("signs", member.seed, self.names, sizes.tolist())
+        flips = random_many("signs", member.seed, self.names, self.flips.tolist())
         first = sum(map(len, self._bits))
-        steps["bits"] = (first + np.cumsum(sizes) - sizes).astype(np.uint64)
+        steps["bits"] = (first + np.cumsum(self.flips) - self.flips).astype(np.uint64)
         self._bits.append(b"".join(flips))
 
     # What was found
@@ -195,9 +209,8 @@ class _Run:
         names = [self.names[at] for at in done.tolist()]
         if self.files.base is not None:
             digests = self._read("base", 0, made, done, names)
-            for name, value in zip(names, digests, strict=True):
-                if self.files.write_base:
-                    self.files.writer.set_digest(base_key(name), 0, value)
+            if self.files.write_base:
+                self.files.writer.set_only_digests([base_key(name) for name in names], digests)
         for _, column, part in self._groups():
             keys = [sum_key(part.group, name) for name in names]
             self._check_old(keys, part, _digests(made[done, column]))
@@ -208,23 +221,20 @@ class _Run:
                 changed = [names[n] for n in np.flatnonzero(rows["changed"]).tolist()]
                 self.files.tally.summed_many(ManySums(member.index, names, *sums), changed)
             last = column + 1 + len(part.members)
-            for key, value in zip(keys, _digests(made[done, last]), strict=True):
-                self.files.writer.set_digest(key, 0, value)
+            self.files.writer.set_only_digests(keys, _digests(made[done, last]))
 
-    def _read(
-        self, owner: Owner, column: int, made: Array, done: I64, names: Sequence[str]
-    ) -> list[bytes]:
+    def _read(self, owner: Owner, column: int, made: Array, done: I64, names: Sequence[str]) -> Raw:
         digests = _digests(made[done, column])
         self.files.tally.took(owner, names, digests)
         return digests
 
-    def _check_old(self, keys: Sequence[str], part: Part, digests: Sequence[bytes]) -> None:
+    def _check_old(self, keys: Sequence[str], part: Part, digests: Raw) -> None:
         old = self.files.old
-        for key, value in zip(keys, digests, strict=True):
-            if part.kept and old is not None and value != old.digest(key, 0):
+        for key, value in zip(keys, each_digest(digests), strict=True) if part.kept else ():
+            if old is not None and value != old.digest(key, 0):
                 raise old.damaged(key)
 
 
-def _digests(made: Array) -> list[bytes]:
-    whole = np.ascontiguousarray(made["digest"]).tobytes()
-    return [whole[at : at + 16] for at in range(0, len(whole), 16)]
+def _digests(made: Array) -> Raw:
+    """n × 16 bytes."""
+    return np.ascontiguousarray(made["digest"]).view(np.uint8).reshape(len(made), DIGEST_BYTES)

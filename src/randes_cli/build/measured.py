@@ -11,14 +11,14 @@ import numpy as np
 from randes_cli.build.participants import Participant
 from randes_cli.build.samples.looks import deltas_of
 from randes_cli.build.samples.stand_ins import fill_rows
-from randes_cli.build.steps import Steps
+from randes_cli.build.steps import Step, Steps
 from randes_cli.build.tally import Tally
 from randes_cli.core.arrays import F64, Bools
 from randes_cli.core.energy import Energy, many_lengths
 from randes_cli.core.kernel import delta_energy
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import TensorInfo, Tensors
 from randes_cli.stats.lengths import norm_rows
 
 
@@ -94,22 +94,22 @@ def sampled_lengths(
 
 
 def gather_lengths(
-    base: Sequence[TensorInfo],
+    base: Tensors,
     indices: Sequence[int],
-    exponents: Mapping[Unit, int],
+    steps: Mapping[Unit, Step],
     tally: Tally,
 ) -> Measured:
     """Lengths by superposable tensor of the base and task, from the sums of a tally."""
-    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
+    exponent = {name: step.exponent for unit, step in steps.items() for name in unit.names}
     rows = {name: row for row, name in enumerate(norm_rows(base))}
     columns = {index: column for column, index in enumerate(indices)}
     norms = np.zeros((len(rows), len(indices)))
     rounded = np.zeros((2, *norms.shape))
     for sums in tally.many:
         if sums.owner in columns:
-            at = [rows[name] for name in sums.names]
-            steps = np.array([exponent[name] for name in sums.names])
-            whole, kept, square = many_lengths(sums.squares, sums.crossed, sums.rests, steps)
+            at = [*map(rows.__getitem__, sums.names)]
+            grids = np.array([*map(exponent.__getitem__, sums.names)])
+            whole, kept, square = many_lengths(sums.squares, sums.crossed, sums.rests, grids)
             norms[at, columns[sums.owner]] = whole
             rounded[0, at, columns[sums.owner]] = kept
             rounded[1, at, columns[sums.owner]] = square

@@ -100,7 +100,7 @@ class Passes:
         if old is None or not isinstance(base, BankBase):
             return
         chunks = {n: f for (owner, n), f in self.tally.digests.items() if owner == "base"}
-        whole = {name: {0: value} for name, value in self.tally.whole.get("base", {}).items()}
+        whole = {name: {0: value} for name, value in self.tally.small("base").items()}
         for name, found in {**whole, **chunks}.items():
             if all(base.digest(name, n) == v for n, v in found.items()):
                 continue

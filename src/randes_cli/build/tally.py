@@ -6,8 +6,9 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
-from randes_cli.core.arrays import Array
+from randes_cli.core.arrays import Array, Raw
 from randes_cli.core.energy import Energy
+from randes_cli.files.digests import each_digest
 from randes_cli.plan import Unit
 
 #: Whose tensor it is: a participant's index, or the base.
@@ -31,7 +32,7 @@ TallyParts: TypeAlias = tuple[
     dict[Unit, int],
     dict[Unit, float],
     dict[tuple[Owner, str], dict[int, bytes]],
-    dict[Owner, dict[str, bytes]],
+    dict[Owner, list[tuple[Sequence[str], Raw]]],
     list[ManySums],
 ]
 
@@ -45,7 +46,7 @@ class Tally:
         peaks: largest magnitude in steps that did not fit, by unit.
         largest: largest |delta| of units without a step.
         digests: chunk digests, by owner, tensor and chunk.
-        whole: digests of tensors of one chunk each, by owner and tensor: of many small ones.
+        whole: of tensors of one chunk each, some names and their digests (n × 16), by owner.
         many: sums over the deltas of such, one list after the other.
     """
 
@@ -55,7 +56,7 @@ class Tally:
         self.peaks: dict[Unit, int] = {}
         self.largest: dict[Unit, float] = {}
         self.digests: dict[tuple[Owner, str], dict[int, bytes]] = {}
-        self.whole: dict[Owner, dict[str, bytes]] = {}
+        self.whole: dict[Owner, list[tuple[Sequence[str], Raw]]] = {}
         self.many: list[ManySums] = []
         self._lock = threading.Lock()
 
@@ -70,10 +71,17 @@ class Tally:
         with self._lock:
             self.digests.setdefault((owner, name), {})[chunk] = value
 
-    def took(self, owner: Owner, names: Sequence[str], digests: Sequence[bytes]) -> None:
+    def took(self, owner: Owner, names: Sequence[str], digests: Raw) -> None:
         """Small tensors of an input were read whole."""
         with self._lock:
-            self.whole.setdefault(owner, {}).update(zip(names, digests, strict=True))
+            self.whole.setdefault(owner, []).append((names, digests))
+
+    def small(self, owner: Owner) -> dict[str, bytes]:
+        """The digests of small tensors of an input."""
+        made: dict[str, bytes] = {}
+        for names, digests in self.whole.get(owner, ()):
+            made.update(zip(names, each_digest(digests), strict=True))
+        return made
 
     def summed_many(self, sums: ManySums, changed: Iterable[str]) -> None:
         """Small tensors of a participant were superposed, some of them with a delta."""
@@ -113,7 +121,7 @@ class Tally:
             for index, names in changed.items():
                 self.changed.setdefault(index, set()).update(names)
             for some, contents in whole.items():
-                self.whole.setdefault(some, {}).update(contents)
+                self.whole.setdefault(some, []).extend(contents)
             self.many += many
         for unit, peak in peaks.items():
             self.overflowed(unit, peak)
@@ -127,7 +135,9 @@ class Tally:
 
     def joined(self, owner: Owner, names: Iterable[str]) -> dict[str, bytes]:
         """Each tensor's chunk digests, joined."""
-        whole, made = self.whole.get(owner, {}), dict[str, bytes]()
+        whole, made = self.small(owner), dict[str, bytes]()
+        if not self.digests:
+            return {name: whole.get(name, b"") for name in names}
         for name in names:
             chunks = self.digests.get((owner, name))
             if chunks is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
-from randes_cli.build.jobs import Files, Job, Part, Places, nothing_waits, unit_bytes, unit_jobs
+from randes_cli.build.jobs import Files, Job, Part, Places, input_bytes, nothing_waits, unit_jobs
 from randes_cli.build.many import Many, is_small, many_jobs, run_many
 from randes_cli.build.seal.waiting import Waiting
 from randes_cli.build.span import WHOLE, Span
@@ -52,7 +52,10 @@ class Work:
 
     def nbytes(self, base: Source | None) -> int:
         both: list[Exact | Copy] = [*self.exact, *self.copies]
-        sums = sum(unit_bytes(one.unit, one.parts, base) for one in self.units)
+        alike: dict[int, tuple[tuple[Part, ...], list[str]]] = {}
+        for one in self.units:
+            alike.setdefault(id(one.parts), (one.parts, []))[1].extend(one.unit.names)
+        sums = sum(input_bytes(names, parts, base) for parts, names in alike.values())
         return sums + sum(one.nbytes for one in both)
 
 

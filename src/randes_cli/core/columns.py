@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property, partial
 from itertools import repeat
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,37 @@ class Columns:
         return np.fromiter(map(self.numbers.get, names, repeat(-1)), np.int64)
 
 
+#: What a tensor is that is not there.
+_NOTHING: Kind = ("U8", (0,))
+
+
+def some_columns(tensors: Tensors, names: Sequence[str]) -> Columns:
+    """Some tensors as columns; one that is not there has no elements."""
+    if isinstance(tensors, Table):
+        whole = columns(tensors)
+        rows = whole.at(names)
+        kinds = [*(kind[1:] for kind in whole.kinds), _NOTHING]
+        return Columns(names, kinds, np.append(whole.kind_of, len(kinds) - 1)[rows])
+    found = [tensors[name][1:] if name in tensors else _NOTHING for name in names]
+    return Columns(names, *_numbered(found))
+
+
 def columns(tensors: Tensors) -> Columns:
     """Tensors as columns, those of a table once."""
     return once(_columns, tensors)
+
+
+#: Tensors from which on they are looked up together.
+_MANY = 2**8
+
+
+def bytes_of(tensors: Tensors, names: Collection[str]) -> int:
+    """Bytes of those of some tensors that are there."""
+    if len(names) < _MANY or not isinstance(tensors, Table):
+        return sum(tensors[name].nbytes for name in names if name in tensors)
+    found = columns(tensors)
+    rows = found.at(names)
+    return int(found.of(attrgetter("nbytes"))[rows[rows >= 0]].sum())
 
 
 def _columns(tensors: Tensors) -> Columns:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain
 from math import prod
 
 import xxhash
 
+from randes_cli.core.arrays import Raw
 from randes_cli.plan import CHUNK_ELEMENTS, chunks
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 DIGEST_BYTES = 16
+#: Tensors that a fingerprint takes in together.
+_TOGETHER = 2**12
 
 
 def hasher() -> xxhash.xxh3_128:
@@ -22,6 +26,12 @@ def hasher() -> xxhash.xxh3_128:
 def digest(data: object) -> bytes:
     """XXH3-128 of a bytes-like object."""
     return xxhash.xxh3_128_digest(data)  # type: ignore[arg-type]
+
+
+def each_digest(digests: Raw) -> list[bytes]:
+    """Those that are n × 16 bytes, one by one."""
+    whole = digests.tobytes()
+    return [whole[at : at + DIGEST_BYTES] for at in range(0, len(whole), DIGEST_BYTES)]
 
 
 def chunk_count(tensor: TensorInfo) -> int:
@@ -62,9 +72,16 @@ def fingerprint(tensors: Mapping[str, TensorInfo], digests: Mapping[str, bytes])
     XXH3-128 over the tensors in the order of their names (by code point), each as its name,
     a zero byte, dtype, a zero byte, dimensions joined by commas, a zero byte, chunk digests.
     """
-    whole = hasher()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        shape = ",".join(map(str, tensor.shape))
-        whole.update(f"{name}\0{tensor.dtype}\0{shape}\0".encode() + digests[name])
+    whole, ordered = hasher(), sorted(tensors)
+    for first in range(0, len(ordered), _TOGETHER):
+        some = ordered[first : first + _TOGETHER]
+        pieces = ((name.encode(), _frame(tensors[name][1:]), digests[name]) for name in some)
+        whole.update(b"".join(chain.from_iterable(pieces)))
     return whole.hexdigest()
+
+
+@lru_cache(maxsize=2**12)
+def _frame(kind: tuple[str, tuple[int, ...]]) -> bytes:
+    """What stands between a name and its digests."""
+    dtype, shape = kind
+    return f"\0{dtype}\0{','.join(map(str, shape))}\0".encode()

@@ -6,22 +6,37 @@ The last call names what must be there for it to count.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from randes_cli.errors import RandesError
+from randes_cli.errors import HubError, RandesError
 from randes_cli.files.location import S3, RemotePath, Version
 from randes_cli.files.store import Unmet, reach, store_errors
 
 #: Bytes of one part (S3 takes 10,000 of them), and parts under way, and in memory, at a time.
 _PART, _MOST_PARTS, _AT_ONCE = 2**24, 9000, 4
+#: Bytes of the smallest part that is not the last, and of a part that is copied, about.
+_LEAST, _COPIED = 5 * 2**20, 2**30
 #: What an upload is called in the object's own description, so that it knows itself again.
 _OURS = "randes-upload"
 #: What S3 answers where the condition of a call is not met.
 _UNMET = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
+
+#: What an object is joined of: bytes, or all so many of another object.
+Segment: TypeAlias = bytes | tuple[RemotePath, int]
+
+
+class _Range(NamedTuple):
+    """Bytes of an object, from the first to before the last."""
+
+    place: RemotePath
+    start: int
+    stop: int
+
 
 #: Makes a call about one object, by its name in S3's own API.
 Call: TypeAlias = Callable[..., Mapping[str, Any]]
@@ -106,6 +121,72 @@ def _send(
     except BaseException:
         _abort(call, begun)
         raise
+
+
+def join_at_s3(path: RemotePath, segments: Sequence[Segment]) -> None:
+    """Make one object of others that are there: S3 copies, and little of them comes here."""
+    call, parts = _caller(path), list[dict[str, Any]]()
+    with store_errors(path):
+        begun = call("create_multipart_upload")["UploadId"]
+
+        def send(part: tuple[int, bytes | _Range]) -> dict[str, Any]:
+            return {"PartNumber": part[0], "ETag": _part(call, begun, *part)}
+
+        try:
+            rest = enumerate(_parts(segments), 1)
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                while some := list(islice(rest, _AT_ONCE)):
+                    parts += pool.map(send, some)
+            whole = {"Parts": parts}
+            call("complete_multipart_upload", UploadId=begun, MultipartUpload=whole)
+        except BaseException:
+            _abort(call, begun)
+            raise
+    filesystem, inside = reach(path)
+    filesystem.invalidate_cache(inside)
+
+
+def _part(call: Call, begun: str, number: int, part: bytes | _Range) -> str:
+    about = {"UploadId": begun, "PartNumber": number}
+    if isinstance(part, bytes):
+        return str(call("upload_part", Body=part, **about)["ETag"])
+    filesystem, inside = reach(part.place)
+    bucket, key, _ = filesystem.split_path(inside)
+    place, span = {"Bucket": bucket, "Key": key}, f"bytes={part.start}-{part.stop - 1}"
+    found = call("upload_part_copy", CopySource=place, CopySourceRange=span, **about)
+    return str(found["CopyPartResult"]["ETag"])
+
+
+def _parts(segments: Sequence[Segment]) -> Iterator[bytes | _Range]:
+    """Parts that S3 takes: what is too small for one comes here, and goes with what is beside."""
+    held = b""
+    for segment in segments:
+        if isinstance(segment, bytes):
+            held += segment
+            continue
+        place, size = segment
+        start = min(size, _LEAST - len(held)) if 0 < len(held) < _LEAST else 0
+        if size - start < _LEAST:
+            start = size
+        held += _read(place, start) if start else b""
+        if len(held) >= _LEAST:
+            yield held
+            held = b""
+        if start == size:
+            continue
+        count = -(-(size - start) // _COPIED)
+        ends = [start + (size - start) * number // count for number in range(count + 1)]
+        yield from (_Range(place, *pair) for pair in pairwise(ends))
+    if held:
+        yield held
+
+
+def _read(place: RemotePath, stop: int) -> bytes:
+    filesystem, inside = reach(place)
+    found = bytes(filesystem.cat_file(inside, start=0, end=stop))
+    if len(found) != stop:
+        raise HubError(f"{place}: a worker's part of a shard ends early")
+    return found
 
 
 def unfinished(folder: RemotePath) -> list[tuple[RemotePath, str, datetime | None]]:

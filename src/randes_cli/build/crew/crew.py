@@ -183,7 +183,7 @@ class Crew:
                 if number is None:
                     continue
                 if piece is not None and not isinstance(done.digests, bytes):
-                    cuts[number].come(piece, done.made, done.digests)
+                    cuts[number].come(piece, done.made, done.digests, passes.writer.out.folder)
                 elif done.made is not None and isinstance(done.digests, bytes):
                     passes.writer.adopt(number, done.digests, done.made)
         join_all(self.cluster, self.held, passes.writer, cuts, passes.progress)
@@ -220,6 +220,8 @@ def _item(passes: Attempt, tensor: TensorInfo, selection: Selection) -> Item:
     share = passes.draft.share(int(key.owner), key.name) if summed else None
     if share is None or share.every == 1:
         return Item(tensor, nbytes, chunk_count(tensor))
+    if isinstance(passes.writer.out.path, RemotePath):  # digests would have it read again
+        return Item(tensor, nbytes, 1)
     return Item(tensor, nbytes, len(chunks(share.rows, share.cols)), share=share)
 
 

@@ -19,16 +19,21 @@ from randes_cli.errors import InputOutputError
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.output import shard_maker
 from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
+from randes_cli.files.bank.stored_shards import StoredShards
 from randes_cli.files.bank.tensor_sink import ShardSink
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES
+from randes_cli.files.location import S3, RemotePath, absolute
 from randes_cli.files.location import Place as File
-from randes_cli.files.location import RemotePath, absolute
+from randes_cli.files.s3 import Segment
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress
 
 S = TypeVar("S")
+
+#: Bytes that are read for the smallest piece in a store, about.
+_LEAST_SENT = 2**24
 
 
 class Item(NamedTuple):
@@ -56,11 +61,14 @@ class Piece(NamedTuple):
 def pieces_of(items: Sequence[Item], most: int, bank: File) -> list[Piece | None]:
     """A shard whole (None), or the pieces of one that would keep one worker busy for long.
 
-    In a store it stays whole, for its parts would have to be read again.
+    In a store that cannot make one object of several it stays whole: they would have to be read
+    again.
     """
     total = sum(item.nbytes for item in items)
-    whole = isinstance(bank, RemotePath) or total <= 2 * most
-    return [None] if whole else [*cut(items, most)]
+    if isinstance(bank, RemotePath):
+        most = max(most, _LEAST_SENT)
+    apart = isinstance(bank, Path) or bank.scheme in S3
+    return [*cut(items, most)] if apart and total > 2 * most else [None]
 
 
 def cut(items: Sequence[Item], most: int) -> list[Piece]:
@@ -147,7 +155,7 @@ class Assembly:
 
     tensors: tuple[TensorInfo, ...]
     closed: bool
-    files: Mapping[Place, Path]
+    files: Mapping[Place, File]
     digests: bytes
     rest: tuple[str, ...]
 
@@ -165,7 +173,7 @@ class Pieces:
         self.container = Container()
         for tensor in tensors:
             self.container.place(tensor)
-        self.files: dict[Place, Path] = {}
+        self.files: dict[Place, File] = {}
         self._waits = 0
         self._rest: dict[str, None] = {}
 
@@ -176,12 +184,20 @@ class Pieces:
     def complete(self) -> bool:
         return self._waits == 0
 
-    def come(self, piece: Piece, made: str | Path | None, digests: Mapping[str, bytes]) -> None:
-        """A piece is there; None: it does not fit."""
+    def come(
+        self,
+        piece: Piece,
+        made: str | File | None,
+        digests: Mapping[str, bytes],
+        folder: ShardFolder,
+    ) -> None:
+        """A piece is there, and kept in a folder for now; None: it does not fit."""
         if made is None:
             return
+        part = Path(made) if isinstance(made, str) else made
+        folder.hold(part)
         self._waits -= 1
-        self.files[place_of(piece, self.container)] = Path(made)
+        self.files[place_of(piece, self.container)] = part
         self._rest.update(dict.fromkeys(piece.keys if piece.share is not None else ()))
         for key, values in digests.items():
             self.container.set_digests(key, values, piece.span.first)
@@ -196,16 +212,20 @@ class Assembled(NamedTuple):
     """A shard that was put together: its digests, and its name or the path of one that is open."""
 
     digests: bytes
-    made: str | Path
+    made: str | File
 
 
 def assemble(folder: ShardFolder, work: Assembly) -> Assembled:
     """Put a shard together."""
     sink = ShardSink(folder, work.tensors, closed=work.closed)
-    sink.begin()
     sink.container.digests = work.digests
+    if isinstance(folder, StoredShards):
+        return _assemble_there(folder, sink, work)
+    sink.begin()
     with sink.new.opened() as out:
         for place, path in work.files.items():
+            if isinstance(path, RemotePath):
+                raise AssertionError(path)
             with NewShard(path, keep=False, there=True).opened() as piece:
                 try:
                     out.copy_from(piece.fd, 0, place.stop - place.start, sink.lead + place.start)
@@ -217,6 +237,22 @@ def assemble(folder: ShardFolder, work: Assembly) -> Assembled:
         if tensor.name in work.rest:
             sink.digest_written(tensor)
     return Assembled(sink.container.digests, sink.finish())
+
+
+def _assemble_there(folder: StoredShards, sink: ShardSink, work: Assembly) -> Assembled:
+    """Have the store put it together: header, pieces, what lies between them, and digests."""
+    checks = sink.container.checks(sink.header)
+    segments, at = list[Segment]([sink.header]), sink.lead
+    for place in sorted(work.files):
+        file = work.files[place]
+        if isinstance(file, RemotePath):
+            gap = bytes(sink.lead + place.start - at)
+            segments += [gap, (file, place.stop - place.start)]
+            at = sink.lead + place.stop
+    segments.append(bytes(sink.size - len(checks) - at) + checks)
+    name = checks[-DIGEST_BYTES:].hex()
+    folder.join(name, segments, sink.size)
+    return Assembled(sink.container.digests, name)
 
 
 def _join(opened: object, task: tuple[File, Assembly], progress: Progress) -> Assembled:
@@ -239,7 +275,6 @@ def join_all(
 ) -> None:
     """Have shards put together whose pieces are there; of others all goes."""
     folder, bank = writer.out.folder, absolute(writer.out.path)
-    files = [folder.adopt(path) for pieces in cuts.values() for path in pieces.files.values()]
     numbers = [number for number, pieces in cuts.items() if pieces.complete]
     tasks = [(bank, cuts[number].assembly()) for number in numbers]
     total = sum(place.stop - place.start for _, one in tasks for place in one.files)
@@ -247,5 +282,6 @@ def join_all(
         made = cluster.map(_join, held, tasks, phase="joining", total=total, progress=progress)
         for at, done in made:
             writer.adopt(numbers[at], done.digests, done.made)
-    for one in files:
-        folder.drop(one)
+    for pieces in cuts.values():
+        for part in pieces.files.values():
+            folder.release(part)

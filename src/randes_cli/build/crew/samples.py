@@ -21,7 +21,9 @@ from randes_cli.workers import Progress, no_progress
 T = TypeVar("T")
 
 #: Bytes of Gram matrices that a task may come to, about.
-_ROOM = 2**26
+_ROOM = 2**28
+#: Layers of a task at the least where reads wait for a network: so many are asked for at a time.
+_AHEAD = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ class Looks:
     def _runs(self, units: Sequence[Unit], size: int) -> Iterator[list[Unit]]:
         """Units in order, some for each worker, of which each layer comes to so many bytes."""
         layers = sum(unit.layers for unit in units)
-        most = max(1, min(-(-layers // (4 * self.cluster.workers)), _ROOM // size))
+        share = max(-(-layers // (4 * self.cluster.workers)), _AHEAD if self.ahead else 1)
+        most = max(1, min(share, _ROOM // size))
         made, held = list[Unit](), 0
         for unit in units:
             if made and held + unit.layers > most:

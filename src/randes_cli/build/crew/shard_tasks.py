@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TypeAlias
 
 from randes_cli.build.copies import copies_into
@@ -111,7 +110,7 @@ class Done:
     """
 
     digests: bytes | dict[str, bytes]
-    made: str | Path | None
+    made: str | Place | None
     tally: TallyParts
 
 
@@ -173,7 +172,7 @@ def _make(
     if piece is not None:
         sink = PieceSink(folder, tensors, piece)
     work = _work(draft, base, task.selection, span)
-    made: str | Path | None = None
+    made: str | Place | None = None
     try:
         if task.tensors is not None:
             sink.begin()

@@ -13,7 +13,7 @@ from randes_cli.build.samples.looks import deltas_of
 from randes_cli.build.samples.small import Spot, on_grid, products, small_grams, small_lists
 from randes_cli.build.samples.stand_ins import followers
 from randes_cli.core.arrays import F32, F64
-from randes_cli.core.shuffle import layer_type
+from randes_cli.core.shuffle import layer_types
 from randes_cli.core.tails import means
 from randes_cli.errors import RandesError
 from randes_cli.files.guard import reads_far
@@ -22,6 +22,8 @@ from randes_cli.plan import GRAM_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.stats.stored import Cells
 from randes_cli.workers import Progress, no_progress, run_in_order
 
+#: Bytes of deltas that are looked at at a time, about.
+_HELD = 2**30
 #: Of some tensors, by their names, what `gram` makes of each.
 Terms: TypeAlias = tuple[list[str], tuple[F64, F64, F64]]
 #: Looks at units elsewhere, and gives their terms in order.
@@ -85,9 +87,20 @@ def terms_of(
         return _look(base, participants, one, first)
 
     run_in_order(
-        jobs, look, lambda _, found: made.append(found), far=ahead, phase="", progress=no_progress
+        jobs,
+        look,
+        lambda _, found: made.append(found),
+        far=ahead,
+        phase="",
+        progress=no_progress,
+        most=_at_once(participants),
     )
     return iter(made)
+
+
+def _at_once(participants: Sequence[Deltas]) -> int:
+    """Units that are looked at at a time: each holds all its deltas twice, in float64."""
+    return max(1, min(16, _HELD // (16 * GRAM_SAMPLE[0] * max(1, len(participants)))))
 
 
 def _look(
@@ -159,7 +172,15 @@ class Grams:
                 self._add(names, range(len(names)), found)
             return self._made, self._tails
         left, far = self._jobs[self._done :], self._far
-        run_in_order(left, self._look, self._keep, far=far, phase="comparing", progress=progress)
+        run_in_order(
+            left,
+            self._look,
+            self._keep,
+            far=far,
+            phase="comparing",
+            progress=progress,
+            most=_at_once(self.participants),
+        )
         return self._made, self._tails
 
     def _look(self, one: Unit | list[Spot]) -> Terms:
@@ -194,9 +215,9 @@ def _with_followers(
 
 def _by_type(units: Iterable[Unit]) -> list[Unit]:
     """Units in the order of their types, those of one type by their names."""
-    types: dict[str, list[Unit]] = {}
-    for unit in units:
-        types.setdefault(layer_type(unit.names[0]), []).append(unit)
+    units, types = list(units), dict[str, list[Unit]]()
+    for kind, unit in zip(layer_types([one.names[0] for one in units]), units, strict=True):
+        types.setdefault(kind, []).append(unit)
     return [u for kind in types.values() for u in sorted(kind, key=lambda unit: unit.names)]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -125,7 +124,7 @@ class SealDone(NamedTuple):
     """
 
     digests: bytes | dict[str, bytes]
-    name: str | Path
+    name: str | Place
     agreement: Mapping[str, Agreement]
 
 
@@ -234,7 +233,7 @@ class SealCrew:
         for n, done in made:
             piece = tasks[n].piece
             if piece is not None and not isinstance(done.digests, bytes):
-                cuts[at[n]].come(piece, done.name, done.digests)
+                cuts[at[n]].come(piece, done.name, done.digests, writer.out.folder)
             elif isinstance(done.digests, bytes):
                 writer.adopt(at[n], done.digests, done.name)
             for key, near in done.agreement.items():

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.files.bank.keys import CHECKS
@@ -41,6 +45,27 @@ class Container:
             self.set_digest(filler.name, 0, digest(bytes(gap)))
         self._append(tensor)
 
+    def place_all(self, tensors: Sequence[TensorInfo]) -> None:
+        """`place` of tensors in their order: what follows one as wide needs no filler."""
+        for _, alike in groupby(tensors, lambda tensor: tensor.dtype):
+            some = list(alike)
+            first = next((n for n, tensor in enumerate(some) if tensor.elements), len(some))
+            for tensor in some[: first + 1]:
+                self.place(tensor)
+            self._append_all(some[first + 1 :])
+
+    def _append_all(self, tensors: Sequence[TensorInfo]) -> None:
+        names = [tensor.name for tensor in tensors]
+        sizes = np.array([*map(attrgetter("nbytes"), tensors)], np.int64)
+        chunks = np.array([*map(chunk_count, tensors)], np.int64)
+        ends, digests = np.cumsum(sizes), DIGEST_BYTES * np.cumsum(chunks)
+        first = len(self._digests) + digests - DIGEST_BYTES * chunks
+        self.tensors += tensors
+        self.starts.update(zip(names, (self.size + ends - sizes).tolist(), strict=True))
+        self._first.update(zip(names, first.tolist(), strict=True))
+        self.size += int(sizes.sum())
+        self._digests += bytes(DIGEST_BYTES * int(chunks.sum()))
+
     def _append(self, tensor: TensorInfo) -> None:
         self.tensors.append(tensor)
         self.starts[tensor.name] = self.size
@@ -52,6 +77,13 @@ class Container:
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
         at = self._first[key] + DIGEST_BYTES * chunk
         self._digests[at : at + DIGEST_BYTES] = value
+
+    def set_only_digests(self, keys: Sequence[str], digests: Raw) -> None:
+        """Record the digests (n × 16) of tensors of one chunk each."""
+        at = np.fromiter(map(self._first.__getitem__, keys), np.intp, len(keys))
+        np.frombuffer(self._digests, np.uint8).reshape(-1, DIGEST_BYTES)[at // DIGEST_BYTES] = (
+            digests
+        )
 
     def set_digests(self, key: str, values: bytes, first: int = 0) -> None:
         """Record the digests of chunks of a tensor from the first on, joined."""

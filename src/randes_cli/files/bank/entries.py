@@ -11,6 +11,7 @@ import numpy as np
 
 from randes_cli.core.arrays import I64
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.plain_header import is_plain
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: A header's entry but for the name, the dtype, the dimensions and the two offsets.
@@ -35,10 +36,12 @@ class Entries(NamedTuple):
 
     @classmethod
     def of(cls, tensors: Iterable[TensorInfo]) -> Entries:
-        rows = [(name_bytes(t.name), _kind(t.dtype, t.shape)) for t in tensors]
-        kinds = np.array([kind for _, kind in rows], np.int64).reshape(-1, 4)
-        kinds[:, 0] += np.array([name for name, _ in rows], np.int64)
-        return cls(*kinds.T)
+        tensors = list(tensors)
+        made = np.array([*map(_kind, (tensor[1:] for tensor in tensors))], np.int64).reshape(-1, 4)
+        names = [tensor.name for tensor in tensors]
+        plain = is_plain("".join(names))
+        made[:, 0] += np.fromiter(map(len if plain else name_bytes, names), np.int64, len(names))
+        return cls(*made.T)
 
     @classmethod
     def joined(cls, parts: Iterable[Entries]) -> Entries:
@@ -84,9 +87,7 @@ class Entries(NamedTuple):
 
 def name_bytes(name: str) -> int:
     """Bytes of a name in JSON, without its quotes."""
-    if name.isascii() and name.isprintable() and '"' not in name and "\\" not in name:
-        return len(name)
-    return len(_json(name)) - 2
+    return len(name) if is_plain(name) else len(_json(name)) - 2
 
 
 def _json(value: object) -> bytes:
@@ -94,9 +95,10 @@ def _json(value: object) -> bytes:
 
 
 @lru_cache(maxsize=2**12)
-def _kind(dtype: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _kind(kind: tuple[str, tuple[int, ...]]) -> tuple[int, int, int, int]:
     """An entry of a tensor without a name."""
-    tensor = TensorInfo("", dtype, shape)
+    tensor = TensorInfo("", *kind)
+    dtype, shape = kind
     text = _FRAME + len(dtype) + len(",".join(map(str, shape)))
     return text, tensor.nbytes, ITEM_SIZE[dtype], chunk_count(tensor)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from randes_cli.files.bank.entries import Entries
-from randes_cli.files.bank.keys import parse_key
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, TensorInfo
 
 #: What the header of a new bank says of it.
@@ -18,8 +17,8 @@ def header_room(candidates: Iterable[TensorInfo]) -> int:
     The header comes first, and data are written before the last tensor is known.
     """
     candidates = list(candidates)
-    keys = [parse_key(t.name) for t in candidates if t.name.startswith("sum/")]
-    return room_of_entries(Entries.of(candidates), len({key.owner for key in keys}))
+    sums = (t.name.split("/", 2)[1] for t in candidates if t.name.startswith("sum/"))
+    return room_of_entries(Entries.of(candidates), len({*sums}))
 
 
 def room_of_entries(candidates: Entries, groups: int) -> int:

@@ -77,8 +77,9 @@ def cut_key(group: int) -> str:
     return f"{CUTS}{group}"
 
 
-def sum_tensor(group: int, tensor: TensorInfo, bits: int, share: Share) -> TensorInfo:
-    shape = tensor.shape if share.every == 1 else share.shape
+def sum_tensor(group: int, tensor: TensorInfo, bits: int, share: Share | None = None) -> TensorInfo:
+    """A superposition as a bank stores it; `share` None: of all elements."""
+    shape = tensor.shape if share is None or share.every == 1 else share.shape
     return TensorInfo(sum_key(group, tensor.name), sum_dtype(bits), shape)
 
 

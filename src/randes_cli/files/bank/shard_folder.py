@@ -16,6 +16,7 @@ from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.bank.shards import is_shard_file, shard_file
 from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
 from randes_cli.files.guard import refuse_input
+from randes_cli.files.location import Place
 from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at, set_mode
 from randes_cli.interrupts import unstoppable
 
@@ -153,8 +154,21 @@ class ShardFolder:
         """A worker gave a shard its name."""
         self._made.append(self.path / shard_file(name))
 
-    def leave(self, new: NewShard) -> Path:
-        """Hand a shard without a name to who asked for it: where it is."""
+    def leave(self, new: NewShard) -> Place:
+        """Hand a shard without a name, or a part of one, to who asked for it: where it is."""
+        return self._left(new)
+
+    def hold(self, part: Place) -> None:
+        """A worker has left a part of a shard: it goes with all that does not become a bank."""
+        if isinstance(part, Path):
+            self.adopt(part)
+
+    def release(self, part: Place) -> None:
+        """It is not needed any more."""
+        if isinstance(part, Path):
+            self.drop(self._new[part])
+
+    def _left(self, new: NewShard) -> Path:
         try:
             with new.opened() as out:
                 os.fsync(out.fd)

@@ -7,7 +7,8 @@ may be at it. `verify --prune` removes what nobody names any more.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any
 
 from randes_cli.errors import RandesError
 from randes_cli.files.atomic import TEMPORARY
-from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
+from randes_cli.files.bank.shard_folder import NewShard, ShardFolder, is_temporary
 from randes_cli.files.bank.shards import is_shard_file, shard_file
-from randes_cli.files.location import RemotePath
-from randes_cli.files.s3 import end_upload, unfinished
+from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.s3 import Segment, end_upload, join_at_s3, unfinished
 from randes_cli.files.store import files_in, last_write, look_up, reach, store_errors
 from randes_cli.files.upload import upload
 from randes_cli.workers import Progress, no_progress
@@ -51,15 +52,42 @@ class StoredShards(ShardFolder):
         """
         super().publish(new, name)
         made, target = self.path / shard_file(name), self._there / shard_file(name)
-        found, size = look_up(target), made.stat().st_size
+        size = made.stat().st_size
         progress = no_progress if early else self._progress
         self.total = max(0, (self.total or size) - size * early)
-        if found is None or found.get("size") != size or _is_old(target, found):
+        if self._lies(target, size):
+            progress("uploading", size, self.total)
+        else:
             upload(made, target, force=True, progress=progress, total=self.total)
             self._sent.append(target)
-        else:
-            progress("uploading", size, self.total)
         made.unlink()
+
+    def _lies(self, target: RemotePath, size: int) -> bool:
+        """Whether a shard is there, and young enough to stay."""
+        found = look_up(target)
+        return found is not None and found.get("size") == size and not _is_old(target, found)
+
+    def leave(self, new: NewShard) -> Place:
+        """Send a worker's part of a shard, under a passing name: where it is."""
+        here, there = self._left(new), self._there / f".{os.urandom(8).hex()}{TEMPORARY}"
+        upload(here, there, force=True)
+        here.unlink()
+        return there
+
+    def join(self, name: str, segments: Sequence[Segment], size: int) -> None:
+        """Make a shard of parts that are there."""
+        target = self._there / shard_file(name)
+        if not self._lies(target, size):
+            join_at_s3(target, segments)
+
+    def hold(self, part: Place) -> None:
+        if isinstance(part, RemotePath):
+            self._sent.append(part)
+
+    def release(self, part: Place) -> None:
+        if isinstance(part, RemotePath):
+            self._sent.remove(part)
+            prune_stored([part])
 
     def note(self, name: str) -> None:
         self._sent.append(self._there / shard_file(name))
@@ -102,7 +130,8 @@ def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[Leftover]:
     """
     folder, keep = shards_of(bank), set(map(shard_file, named))
     shards = files_in(folder)
-    found = [_left(folder, shards, n) for n in shards if is_shard_file(n) and n not in keep]
+    ours = [name for name in shards if is_shard_file(name) or is_temporary(name)]
+    found = [_left(folder, shards, name) for name in ours if name not in keep]
     beside = files_in(bank.parent)
     passing = [name for name in beside if _is_passing(name, bank.name)]
     for name in passing:

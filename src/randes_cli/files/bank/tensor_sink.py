@@ -6,7 +6,6 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +13,9 @@ from randes_cli.core.arrays import Raw
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.shard_folder import NewShard, ShardFolder
 from randes_cli.files.bank.shards import SHARD_METADATA
-from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
+from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest, each_digest
 from randes_cli.files.disk import OutputFile
+from randes_cli.files.location import Place
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 
@@ -67,6 +67,11 @@ class TensorSink(ABC):
         """Record the digest of one chunk."""
         self.container_of(key).set_digest(key, chunk, value)
         self.arrived(key, (chunk,))
+
+    def set_only_digests(self, keys: Sequence[str], digests: Raw) -> None:
+        """Record the digests (n × 16) of tensors of one chunk each."""
+        for key, value in zip(keys, each_digest(digests), strict=True):
+            self.set_digest(key, 0, value)
 
     @abstractmethod
     def arrived(self, key: str, chunks: Iterable[int]) -> None:
@@ -133,7 +138,7 @@ class ShardSink(TensorSink):
         with self.new.opened() as out:
             yield [(out, self.lead + self.container.starts[key]) for key in keys]
 
-    def finish(self) -> str | Path:
+    def finish(self) -> str | Place:
         """Put the shard under its name; one that may still grow stays as it is, at this path."""
         if not self.header:
             return self.folder.leave(self.new)

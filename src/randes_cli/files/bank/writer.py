@@ -28,8 +28,9 @@ from randes_cli.files.bank.store import BankStore
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.disk import OutputFile
+from randes_cli.files.location import Place
 from randes_cli.limits import MOST_HEADER
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import Table, TensorInfo
 
 
 class _File:
@@ -82,6 +83,15 @@ class BankWriter(TensorSink):
         self._of[tensor.name] = len(self._files) - 1
         if self._due is not None:
             self._due.expect(len(self._files) - 1, tensor)
+
+    def place_all(self, tensors: Sequence[TensorInfo]) -> None:
+        """`place` of tensors in their order."""
+        if self.out.most is not None:
+            for tensor in tensors:
+                self.place(tensor)
+            return
+        self._files[0].container.place_all(tensors)
+        self._of.update(dict.fromkeys([tensor.name for tensor in tensors], 0))
 
     def _make_room(self, tensor: TensorInfo, most: int) -> None:
         """Begin a shard where another part of the bank begins, or this one would be too large."""
@@ -142,6 +152,12 @@ class BankWriter(TensorSink):
         """Whether a tensor's bytes are there already, in a shard that stays."""
         return self._files[self._of[key]].reused is not None
 
+    def set_only_digests(self, keys: Sequence[str], digests: Raw) -> None:
+        if self.out.most is None:
+            self._files[0].container.set_only_digests(keys, digests)
+        else:
+            super().set_only_digests(keys, digests)
+
     def container_of(self, key: str) -> Container:
         return self._files[self._of[key]].container
 
@@ -161,13 +177,13 @@ class BankWriter(TensorSink):
         tensors = [t for t in file.container.tensors if parse_key(t.name).kind not in made]
         return tensors, file.header is None
 
-    def adopt(self, number: int, digests: bytes, made: str | Path) -> None:
+    def adopt(self, number: int, digests: bytes, made: str | Place) -> None:
         """Take a shard that a worker made: its name, or the file of one that may still grow."""
         file = self._files[number]
         file.container.digests = digests
         if isinstance(made, Path):
             file.new = self.out.folder.adopt(made)
-        else:
+        elif isinstance(made, str):
             file.made = made
             self.out.folder.note(made)
 
@@ -186,13 +202,15 @@ class BankWriter(TensorSink):
     @contextlib.contextmanager
     def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
         """`file_of` of several tensors, whose files stay open together."""
+        if self.out.most is None:
+            starts = map(self._files[0].container.starts.__getitem__, keys)
+            yield [(self.out.index, self.room + start) for start in starts]
+            return
         numbers = [self._of[key] for key in keys]
         with contextlib.ExitStack() as opened:
             outs = {}
             for number in dict.fromkeys(numbers):
-                single = self.out.most is None
-                shard = None if single else self._begun(self._files[number]).opened()
-                outs[number] = opened.enter_context(shard) if shard else self.out.index
+                outs[number] = opened.enter_context(self._begun(self._files[number]).opened())
             places = ((self._files[n], outs[n], key) for n, key in zip(numbers, keys, strict=True))
             yield [(out, file.head + file.container.starts[key]) for file, out, key in places]
 
@@ -229,7 +247,7 @@ class BankWriter(TensorSink):
         sharded = self.out.most is not None
         if sharded:
             manifest = replace(manifest, features=(*manifest.features, FEATURE))
-        tensors = {t.name: t for file in self._files for t in file.container.tensors}
+        tensors = Table((t.name, t) for file in self._files for t in file.container.tensors)
         text = readable(self.out.path, manifest, tensors)
         metadata = {**METADATA, "version": str(manifest.version)}
         if not sharded:

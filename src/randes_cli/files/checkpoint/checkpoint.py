@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from randes_cli.core.arrays import I64, Raw
+from randes_cli.core.columns import columns
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.bank.shards import SHARD_METADATA
 from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts
@@ -126,7 +127,8 @@ class Checkpoint:
         if self._where or not isinstance(self.files[0], TensorFile):
             return None
         made = np.full((len(names), 2), self.files[0].fd, np.int64)
-        made[:, 1] = [*map(self.files[0].header.starts.__getitem__, names)]
+        header = self.files[0].header
+        made[:, 1] = header.offsets[columns(header.tensors).at(names)]
         return made
 
     def close(self) -> None:
