@@ -62,17 +62,21 @@ int main(int argc, char **argv) {
     static const float levels[] = {-1.5f, -0.5f, 0.5f, 1.5f};
     static float rows[ROWS];
     for (int row = 0; row < ROWS; row++) rows[row] = 1.0f / (float)(8 + row);
-    Cut cut = {2, rows, ones, ones, ones, limits, levels, NULL, 512.0f};
+    Cut cut = {2, rows, ones, ones, ones, limits, levels, NULL, NULL, 512.0f};
     Agreement agreement = {0, 0};
     randes_cut(&piece, &cut, packed, &agreement);
     keep(packed, (SIZE + 7) / 8 * 2);
     keep(&agreement, sizeof agreement);
-    static float many[256];
+    static float many[256], several[2048];
     for (int level = 0; level < 256; level++) many[level] = (float)level - 100.0f;
     static const int widths[] = {1, 2, 3, 4, 8};
     for (int width = 0; width < 5; width++) {
+        const int wide = widths[width], together = (wide == 3 ? 6 : 8) / wide;
+        for (int code = 0; code < together << together * wide; code++)
+            several[code] =
+                many[code / together >> code % together * wide & ((1 << wide) - 1)];
         Piece codes_piece = {bits, 8, SIZE / 8, 8, COLS, 1};
-        Cut reading = {widths[width], NULL, NULL, rows, ones, NULL, many, NULL, 0};
+        Cut reading = {wide, NULL, NULL, rows, ones, NULL, many, several, NULL, 0};
         randes_read(&codes_piece, &reading, out);
         keep(out, SIZE / 8 * sizeof *out);
     }

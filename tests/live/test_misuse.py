@@ -70,6 +70,22 @@ def assert_answers(mixed: MixedModel, bank: Path) -> None:
         assert (found[row] - wanted).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("part", ["", "model.layers.1"])
+@pytest.mark.parametrize("change", ["half", "double", "bfloat16"])
+def test_a_refused_cast_leaves_no_parameter_cast(bank: Path, change: str, part: str) -> None:
+    mixed: Any = attached(bank)
+    for module in [mixed.model.model, *mixed.model.model.layers]:
+        module._modules = {"first": torch.nn.Linear(1, 1), **module._modules}
+    layer = mixed.model.get_submodule(part)
+    with pytest.raises(UsageError, match="cannot change dtype or device"):
+        getattr(layer, change)()
+    kinds = {v.dtype for v in (*mixed.model.parameters(), *mixed.model.buffers())}
+    assert kinds == {torch.float32}
+    assert_answers(mixed, bank)
+    mixed.detach().half()
+    assert {p.dtype for p in mixed.model.parameters()} == {torch.float16}
+
+
 def test_an_attached_model_is_saved_as_the_base_that_it_was(bank: Path, tmp_path: Path) -> None:
     mixed: Any = attached(bank)
     mixed.model.save_pretrained(tmp_path)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import randes_cli
 from randes_cli import Bank, Pool, TaskInput, pack
+from randes_cli.core.fused_kernel import processor
 from randes_cli.errors import BankDamaged
 from randes_cli.read.retrieve import Retrieval
 from tests.checkpoints import PRESET_NAMES
@@ -44,6 +45,7 @@ def assert_swaps(bank: Path, tasks: tuple[str, ...] = ("sun", "cars", "sun")) ->
     [
         ("two-sided", 16, (300, 1000)),
         ("two-sided", 2, (40, 5000)),
+        ("two-sided", 1, (33, 9001)),
         ("two-sided", 8, (1, 140_000)),
         ("hankel", 8, (301, 1003)),
         ("hankel", 16, (7, 40_000)),
@@ -70,10 +72,13 @@ def test_matrices_of_many_parts_and_ragged_rows(
         bank,
         options(transform, bits=bits),
     )
-    with Pool(bank, module) as pool, Bank.open(bank) as opened:
-        for task in ("cars", "sun", "cars"):
-            with pool.use(task):
-                assert torch.equal(module.weight, opened.retrieve(task)["weight"])
+    for version, coefficient in ((1, None), (3, -0.3), (99, 0.7)):
+        processor(version)
+        with Pool(bank, module, coefficient=coefficient) as pool, Bank.open(bank) as opened:
+            for task in ("cars", "sun"):
+                wanted = opened.retrieve(task, coefficient=coefficient)["weight"]
+                with pool.use(task):
+                    assert torch.equal(module.weight, wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -90,6 +95,41 @@ def test_swaps_of_few_bits_and_shares(
 ) -> None:
     given = options(transform, bits=bits, share=share, groups=2)
     assert_swaps(bank_of(wide_llama, tmp_path, given, torch.bfloat16))
+
+
+def small() -> Made:
+    config = tf.LlamaConfig(
+        hidden_size=32,
+        intermediate_size=40,
+        vocab_size=70,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    return tf.LlamaForCausalLM(config), llama()[1]
+
+
+def take_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Swap by kernels here too."""
+    monkeypatch.setattr("randes_cli.live.resident.kernels_for", lambda device: True)
+    monkeypatch.setattr("randes_cli.live.pool.known", lambda dtype: False)
+    monkeypatch.setattr("randes_cli.live.pool.thread_count", lambda given: 1)  # the interpreter's
+
+
+@pytest.mark.parametrize(
+    ("of", "model"), [(torch.float32, torch.float16), (torch.float16, torch.float32)], ids=str
+)
+def test_the_kernel_writes_models_of_another_dtype_than_the_banks(
+    tmp_path: Path, of: torch.dtype, model: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = bank_of(small, tmp_path, options(bits=2), of)
+    take_kernels(monkeypatch)
+    module = small()[0].to(model)
+    with Pool(bank, module) as pool, Bank.open(bank) as opened:
+        for task in ("sun", "cars", "sun"):
+            wanted = opened.retrieve(task)
+            with pool.use(task):
+                for name, found in module.state_dict().items():
+                    assert torch.equal(found, wanted[name].to(model)), name
 
 
 # Not in bfloat16: the interpreter cuts where a device rounds.
@@ -114,16 +154,6 @@ def test_the_kernel_writes_the_same_bits(
 ) -> None:
     from randes_cli.live import kernels
 
-    def small() -> Made:
-        config = tf.LlamaConfig(
-            hidden_size=32,
-            intermediate_size=40,
-            vocab_size=70,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-        )
-        return tf.LlamaForCausalLM(config), llama()[1]
-
     bank = bank_of(small, tmp_path, options(transform, bits=bits), dtype)
     seen: list[int] = []
     before = kernels.swap
@@ -132,9 +162,7 @@ def test_the_kernel_writes_the_same_bits(
         seen.append(more["bits"])
         before(*given, **more)
 
-    monkeypatch.setattr("randes_cli.live.resident.kernels_for", lambda device: True)
-    monkeypatch.setattr("randes_cli.live.pool.known", lambda dtype: False)
-    monkeypatch.setattr("randes_cli.live.pool.thread_count", lambda given: 1)  # the interpreter's
+    take_kernels(monkeypatch)
     monkeypatch.setattr(kernels, "swap", counted)
     assert_swaps(bank, ("sun", "cars", "sun") if bits == 16 else ("sun",))
     assert (bits if bits < 8 else 0) in seen

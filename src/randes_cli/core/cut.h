@@ -13,11 +13,12 @@ typedef struct {
 } Piece;
 
 /* What codes are made and read with: scales of rows (from the matrix's first) and the tables of
- * columns, the thresholds (between infinities) and levels of `bits`; of 8 bits the code at the
- * lower edge of each 1/128 from -12 to 12; and how many parts a step has. */
+ * columns, the thresholds (between infinities) and levels of `bits`, and those of all codes of each
+ * byte (of 3 bits: of each two codes); of 8 bits the code at the lower edge of each 1/128 from -12
+ * to 12; and how many parts a step has. */
 typedef struct {
     int64_t bits;
-    const float *rows, *table, *read_rows, *read_table, *limits, *levels;
+    const float *rows, *table, *read_rows, *read_table, *limits, *levels, *several;
     const int32_t *fine;
     float parts;
 } Cut;
@@ -37,5 +38,8 @@ EXPORT int randes_cut(const Piece *piece, const Cut *cut, uint8_t *out, Agreemen
 /* The values of a piece of codes (its `units`), the first of which begins a byte: levels times the
  * scales that they are read with. */
 EXPORT int randes_read(const Piece *piece, const Cut *cut, float *out);
+
+/* The levels of packed codes, eight for each `bits` bytes. */
+void randes_look_up(const uint8_t *packed, ptrdiff_t eights, const Cut *cut, float *level);
 
 #endif

@@ -65,9 +65,9 @@ TEMPLATE void add_block(int fma, const void *raw, int dtype, ptrdiff_t first,
         changed |= as_bits(delta);
         other |= as_bits(near) ^ ROUNDER_BITS;
         squares += units * units;
-        rests += square & 0xFFFF;
+        rests += square;
         more_rests += square >> 16;
-        crossed += (uint32_t)product & 0xFFFF;
+        crossed += (uint32_t)product;
         more_crossed += product >> 16;
         sum[at] = minus ? sum[at] - units : sum[at] + units;
     }
@@ -77,8 +77,10 @@ TEMPLATE void add_block(int fma, const void *raw, int dtype, ptrdiff_t first,
         return;
     }
     found->squares += squares;
-    found->crossed += (int64_t)more_crossed * 65536 + crossed;
-    found->rests += ((uint64_t)more_rests << 16) + rests;
+    /* Of sums beyond 32 bits those know the upper part, these all but that: what their lower halves
+     * come to is less than 2^25. */
+    found->crossed += (int64_t)more_crossed * 65536 + (crossed - ((uint32_t)more_crossed << 16));
+    found->rests += ((uint64_t)more_rests << 16) + (rests - (more_rests << 16));
 }
 
 TEMPLATE void add_row(int fma, const void *raw, int dtype, ptrdiff_t first, const float *base,
@@ -152,20 +154,6 @@ FOR_EACH_PROCESSOR(EXPORT, int64_t, randes_store,
                    (const int32_t *sum, ptrdiff_t size, int bits, void *codes), sum, size, bits,
                    codes)
 
-TEMPLATE float number(const void *codes, int bits, ptrdiff_t at) {
-    if (bits == 8) return ((const int8_t *)codes)[at];
-    return bits == 16 ? (float)((const int16_t *)codes)[at] : ((const float *)codes)[at];
-}
-
-/* A magnitude as the nearest float16, half to even; 0x7C00 or more where it is beyond them. */
-TEMPLATE uint32_t as_half(float size) {
-    uint32_t bits = as_bits(size);
-    /* From 2^-14 on the exponent's bias changes; below, units are those of 1/2 in float32. */
-    uint32_t normal = (bits - 0x38000000u + 0xFFFu + (bits >> 13 & 1u)) >> 13;
-    uint32_t subnormal = as_bits(size + 0.5f) - 0x3F000000u;
-    return bits < 0x38800000u ? subnormal : normal;
-}
-
 /* One row: out = base + signs * codes as a stored dtype, where `flip` is one more sign bit;
  * returns how many did not fit. */
 TEMPLATE uint32_t retrieve_row(const void *codes, int bits, ptrdiff_t first,
@@ -177,24 +165,7 @@ TEMPLATE uint32_t retrieve_row(const void *codes, int bits, ptrdiff_t first,
         ptrdiff_t at = first + col;
         float sign = as_float(as_bits(signs[col]) ^ flip);
         float value = base[at] + number(codes, bits, at) * sign;
-        if (dtype == BF16) {
-            uint32_t word = as_bits(value);
-            word = (word + (word >> 16 & 1u) + 0x7FFFu) >> 16;
-            uint32_t beyond = (word & 0x7FFFu) >= 0x7F80u;
-            ((uint16_t *)out)[at] = (uint16_t)(word - beyond);
-            lost += beyond;
-        } else if (dtype == F16) {
-            uint32_t half = as_half(fabsf(value)), beyond = half >= 0x7C00u;
-            half = beyond ? 0x7BFFu : half;
-            ((uint16_t *)out)[at] = (uint16_t)(half | (as_bits(value) >> 16 & 0x8000u));
-            lost += beyond;
-        } else if (dtype == ANY_F32) {
-            ((float *)out)[at] = value;
-        } else {
-            uint32_t beyond = !(fabsf(value) <= LARGEST);
-            ((float *)out)[at] = beyond ? copysignf(LARGEST, value) : value;
-            lost += beyond;
-        }
+        lost += put(out, at, value, dtype);
     }
     return lost;
 }

@@ -21,6 +21,7 @@
  * for only glibc's loader does it, and not for every compiler. NAME_as is the template; its first
  * argument says whether a multiply-add is one instruction. */
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
 #define V4 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,fma")))
 #define V3 __attribute__((target("avx2,bmi,bmi2,fma")))
 #define FOR_EACH_PROCESSOR(scope, type, name, parameters, ...)                       \
@@ -48,7 +49,7 @@ EXPORT int randes_processor(int most);
 
 /* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
  * compiled from older text is left alone. */
-enum { INTERFACE = 9 };
+enum { INTERFACE = 10 };
 enum { F32, BF16, F16, ANY_F32 };
 enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 
@@ -84,6 +85,43 @@ TEMPLATE float load(const void *raw, int dtype, ptrdiff_t at) {
         return fabsf(value) < 65536.0f ? value : value * INFINITY;
     }
     return ((const float *)raw)[at];
+}
+
+/* Integer `at` of 8 or 16 bits, or float32 number of 32. */
+TEMPLATE float number(const void *codes, int bits, ptrdiff_t at) {
+    if (bits == 8) return ((const int8_t *)codes)[at];
+    return bits == 16 ? (float)((const int16_t *)codes)[at] : ((const float *)codes)[at];
+}
+
+/* A magnitude as the nearest float16, half to even; 0x7C00 or more where it is beyond them. */
+TEMPLATE uint32_t as_half(float size) {
+    uint32_t bits = as_bits(size);
+    /* From 2^-14 on the exponent's bias changes; below, units are those of 1/2 in float32. */
+    uint32_t normal = (bits - 0x38000000u + 0xFFFu + (bits >> 13 & 1u)) >> 13;
+    uint32_t subnormal = as_bits(size + 0.5f) - 0x3F000000u;
+    return bits < 0x38800000u ? subnormal : normal;
+}
+
+/* Store a value as number `at`; returns 1 where it is beyond the dtype and becomes its largest. */
+TEMPLATE uint32_t put(void *out, ptrdiff_t at, float value, int dtype) {
+    uint32_t beyond = 0;
+    if (dtype == BF16) {
+        uint32_t word = as_bits(value);
+        word = (word + (word >> 16 & 1u) + 0x7FFFu) >> 16;
+        beyond = (word & 0x7FFFu) >= 0x7F80u;
+        ((uint16_t *)out)[at] = (uint16_t)(word - beyond);
+    } else if (dtype == F16) {
+        uint32_t half = as_half(fabsf(value));
+        beyond = half >= 0x7C00u;
+        half = beyond ? 0x7BFFu : half;
+        ((uint16_t *)out)[at] = (uint16_t)(half | (as_bits(value) >> 16 & 0x8000u));
+    } else if (dtype == ANY_F32) {
+        ((float *)out)[at] = value;
+    } else {
+        beyond = !(fabsf(value) <= LARGEST);
+        ((float *)out)[at] = beyond ? copysignf(LARGEST, value) : value;
+    }
+    return beyond;
 }
 
 /* Which signs a strip has, see signs.py: element (i, j) is -scale where bit `first` + j (HANKEL:

@@ -26,7 +26,7 @@ class _Cut(ctypes.Structure):
     _fields_ = (
         ("bits", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("rows", "table", "read_rows", "read_table")),
-        *((name, ctypes.c_void_p) for name in ("limits", "levels", "fine")),
+        *((name, ctypes.c_void_p) for name in ("limits", "levels", "several", "fine")),
         ("parts", ctypes.c_float),
     )
 
@@ -54,8 +54,10 @@ def add_squares(units: Any, start: int, along: I64, table: I64) -> bool:
 
 @lru_cache(maxsize=8)
 def _constants(bits: int) -> tuple[Array, ...]:
-    """Thresholds between infinities, levels, and where 8 bits begin to look."""
-    return limits_of(bits), levels(bits), fine()
+    """Thresholds between infinities, levels, those of several codes, where 8 bits begin to look."""
+    together = 6 if bits == 3 else 8
+    codes = np.arange(2**together)[:, None] >> np.arange(0, together, bits)
+    return limits_of(bits), levels(bits), levels(bits)[codes % 2**bits], fine()
 
 
 def cut(
@@ -85,7 +87,7 @@ def read_with(bits: int, scales: tuple[F32, F32]) -> ctypes.Structure:
     """How codes are read, as cut.h has it. It points to the scales: they must stay."""
     rows, table = scales
     made = _Cut(bits=bits, read_rows=address(rows), read_table=address(table))
-    made.levels = address(_constants(bits)[1])
+    made.levels, made.several = map(address, _constants(bits)[1:3])
     return made
 
 

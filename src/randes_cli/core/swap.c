@@ -15,51 +15,153 @@ typedef struct {
     double scale;
 } Swap;
 
-/* STRIP elements stay in a core's first cache with all that is made of them; a thread takes PART
- * of them at a time. */
-enum { STRIP = 2048, PART = 64 * STRIP };
+/* A thread takes PART elements at a time. RUN of them, and what they are made of, stay in a core's
+ * first cache; so do signs of all columns, written out once a part, where there are at most WIDE. */
+enum { RUN = 2048, PART = 64 * RUN, WIDE = 8192 };
 
 typedef struct {
-    float base[STRIP], values[STRIP], signs[STRIP + 16];
+    float base[RUN], levels[RUN + 16], scratch[WIDE + 16];
+    const float *signs;
+    int64_t first, last;
 } Space;
+
+/* A part of one row, both of the view and of the matrix that signs are of: its numbers, of a sum or
+ * levels that are to be scaled, and the signs of its columns, which `flip` turns. (Without `across`
+ * the scales of columns have their signs already: one number a column less to be read.) */
+typedef struct {
+    const void *base, *numbers;
+    const float *signs, *across;
+    float along, scale;
+    uint32_t flip;
+    void *out;
+    int64_t count;
+} Run;
 
 static int64_t size_of(int64_t dtype) { return dtype == BF16 || dtype == F16 ? 2 : 4; }
 
-static const float *base_of(const Swap *swap, int64_t first, int64_t count, float *space) {
-    if (swap->base_dtype == F32) return (const float *)swap->base + first;
-    randes_widen(swap->base + first * 2, (int)swap->base_dtype, space, count);
-    return space;
+enum { LEVELS = 32, SIGNED_LEVELS = 33 };
+
+/* out = base + numbers * signs; levels are times the scales of their column and row before. */
+TEMPLATE void write_run(const Run *run, int base_dtype, int bits, int dtype) {
+    const float *restrict signs = run->signs, *restrict across = run->across;
+    const float turned = as_float(as_bits(run->along) ^ run->flip), along = run->along;
+    const float scale = run->scale;
+    const uint32_t flip = run->flip;
+#pragma GCC ivdep
+    for (ptrdiff_t at = 0; at < run->count; at++) {
+        float value = number(run->numbers, bits, at);
+        if (bits == SIGNED_LEVELS) {
+            value = value * signs[at] * turned * scale;
+        } else {
+            if (bits == LEVELS) value = value * across[at] * along;
+            value = value * as_float(as_bits(signs[at]) ^ flip);
+        }
+        put(run->out, at, load(run->base, base_dtype, at) + value, dtype);
+    }
 }
 
-static const uint8_t *sum_of(const Swap *swap, int64_t first, int64_t count, float *space, int *bits) {
-    *bits = swap->cut ? 32 : (int)swap->sum_bits;
-    if (!swap->cut) return swap->sum + first * *bits / 8;
+TEMPLATE void write_of(const Run *run, int base_dtype, int bits, int dtype) {
+    if (bits == 8) write_run(run, base_dtype, 8, dtype);
+    if (bits == 16) write_run(run, base_dtype, 16, dtype);
+    if (bits == LEVELS && run->across) write_run(run, base_dtype, LEVELS, dtype);
+    if (bits == LEVELS && !run->across) write_run(run, base_dtype, SIGNED_LEVELS, dtype);
+}
+
+/* A base of another dtype than the output's has become float32 before. */
+TEMPLATE void write_any(const Run *run, int base_dtype, int bits, int dtype) {
+    if (base_dtype == BF16) write_of(run, BF16, bits, BF16);
+    else if (base_dtype == F16) write_of(run, F16, bits, F16);
+    else if (dtype == BF16) write_of(run, F32, bits, BF16);
+    else if (dtype == F16) write_of(run, F32, bits, F16);
+    else if (dtype == ANY_F32) write_of(run, F32, bits, ANY_F32);
+    else write_of(run, F32, bits, F32);
+}
+
+/* Whether the columns that have scales are those that have signs. */
+TEMPLATE int joined(const Swap *swap) {
+    int same = swap->kind != HANKEL && swap->cols == swap->view_cols;
+    return swap->cut && (swap->kind == TWO_SIDED || same);
+}
+
+/* Scales of columns with the signs that were written out. */
+static void join(float *signs, const float *across, int64_t count) {
+    for (int64_t at = 0; at < count; at++)
+        signs[at] = as_float(as_bits(across[at]) ^ (as_bits(signs[at]) & 0x80000000u));
+}
+
+/* Signs of a run of columns (of HANKEL: columns and rows together), of `all` that there are. */
+static const float *signs_of(const Swap *swap, int64_t first, int64_t count, int64_t all,
+                             Space *space) {
+    if (first < space->first || first + count > space->last) {
+        int64_t start = all > WIDE ? first : 0, end = all > WIDE ? first + count : all;
+        Signs signs = {swap->bits, 0, 0, 0, 0, space->scratch, (float)swap->scale,
+                       (int32_t)swap->kind};
+        int64_t place = start + (swap->kind == TWO_SIDED ? swap->rows : 0);
+        space->first = start, space->last = end;
+        space->signs = spread(&signs, place, end - start);
+        if (joined(swap))
+            join(space->scratch + (space->signs - space->scratch),
+                 swap->cut->read_table + start, end - start);
+    }
+    return space->signs + (first - space->first);
+}
+
+/* The levels of `count` codes from element `first` on. */
+static const float *levels_of(const Swap *swap, int64_t first, int64_t count, Space *space) {
     const uint8_t *packed = swap->sum + first / 8 * swap->cut->bits;
-    Piece piece = {packed, 8, count, first, swap->view_cols, 1};
-    randes_read(&piece, swap->cut, space);
-    return (const uint8_t *)space;
+    randes_look_up(packed, (first % 8 + count + 7) / 8, swap->cut, space->levels);
+    return space->levels + first % 8;
 }
 
-/* Elements `first` (a multiple of 8) and on; `count` at the most STRIP. */
-static void swap_strip(const Swap *swap, int64_t first, int64_t count, Space *space) {
-    int64_t size = size_of(swap->dtype);
-    uint8_t *out = swap->out + first * size;
-    if (!swap->sum) {
-        memcpy(out, swap->base + first * size, (size_t)(count * size));
-        return;
+/* What lies at the run's elements, from number `first` on. */
+TEMPLATE void fill_run(const Swap *swap, int64_t first, Run *run, Space *space, int *base_dtype) {
+    run->base = swap->base + first * size_of(swap->base_dtype);
+    run->out = swap->out + first * size_of(swap->dtype);
+    *base_dtype = (int)swap->base_dtype;
+    if (*base_dtype != F32 && *base_dtype != swap->dtype) {
+        randes_widen(run->base, *base_dtype, space->base, run->count);
+        run->base = space->base, *base_dtype = F32;
     }
-    int bits;
-    const float *base = base_of(swap, first, count, space->base);
-    const uint8_t *sum = sum_of(swap, first, count, space->values, &bits);
-    Signs signs = {swap->bits, first, swap->rows, swap->view_cols, count, space->signs,
-                   (float)swap->scale, (int32_t)swap->kind};
-    for (int64_t at = 0; at < count;) {
-        int64_t taken = take_signs(&signs, first + at, swap->cols, count - at);
-        randes_retrieve(sum + at * bits / 8, bits, &signs, base + at, (int)swap->dtype,
-                        out + at * size);
-        at += taken;
-    }
+    if (swap->cut)
+        run->numbers = levels_of(swap, first, run->count, space);
+    else
+        run->numbers = swap->sum + first * swap->sum_bits / 8;
 }
+
+/* Elements `first` to `last` of a tensor that has a sum. */
+TEMPLATE int randes_part_as(int fma, const Swap *swap, int64_t first, int64_t last, Space *space) {
+    (void)fma;
+    const int64_t cols = swap->kind == TWO_SIDED ? swap->view_cols : swap->cols;
+    const int64_t all = swap->kind == HANKEL ? swap->count / cols + cols - 1 : cols;
+    const int bits = swap->cut ? 32 : (int)swap->sum_bits;
+    int64_t row = first / cols, col = first % cols;
+    int64_t view_row = first / swap->view_cols, view_col = first % swap->view_cols;
+    space->first = space->last = 0;
+    for (Run run = {0}; first < last; first += run.count) {
+        int base_dtype;
+        int64_t left = cols - col, in_view = swap->view_cols - view_col;
+        left = in_view < left ? in_view : left;
+        left = last - first < left ? last - first : left;
+        run.count = left < RUN ? left : RUN;
+        run.signs = signs_of(swap, swap->kind == HANKEL ? row + col : col, run.count, all, space);
+        if (swap->kind == TWO_SIDED)
+            run.flip = (uint32_t)(swap->bits[row / 8] >> row % 8 & 1) << 31;
+        if (swap->cut) {
+            run.along = swap->cut->read_rows[view_row], run.scale = fabsf((float)swap->scale);
+            run.across = joined(swap) ? NULL : swap->cut->read_table + view_col;
+        }
+        fill_run(swap, first, &run, space, &base_dtype);
+        write_any(&run, base_dtype, bits, (int)swap->dtype);
+        col += run.count, view_col += run.count;
+        if (col == cols) row++, col = 0;
+        if (view_col == swap->view_cols) view_row++, view_col = 0;
+    }
+    return 0;
+}
+
+FOR_EACH_PROCESSOR(static, int, randes_part,
+                   (const Swap *swap, int64_t first, int64_t last, Space *space), swap, first, last,
+                   space)
 
 /* Swap parts, the next of which is number *next, until none is left: several threads call it.
  * `ends` are how many parts there are up to each tensor's end. */
@@ -73,7 +175,11 @@ EXPORT void randes_swap(const Swap *swaps, const int64_t *ends, int64_t count, i
         const Swap *swap = swaps + tensor;
         int64_t first = (part - (tensor ? ends[tensor - 1] : 0)) * PART;
         int64_t last = swap->count - first < PART ? swap->count : first + PART;
-        for (; first < last; first += STRIP)
-            swap_strip(swap, first, last - first < STRIP ? last - first : STRIP, &space);
+        int64_t size = size_of(swap->dtype);
+        if (swap->sum)
+            randes_part(swap, first, last, &space);
+        else
+            memcpy(swap->out + first * size, swap->base + first * size,
+                   (size_t)((last - first) * size));
     }
 }

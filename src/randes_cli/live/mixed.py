@@ -15,6 +15,7 @@ import torch
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
+from randes_cli.live.guard import guard, release
 from randes_cli.live.lazy import opened
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
@@ -138,6 +139,7 @@ class MixedModel:
         self.lacking = tuple(reading.lacking)
         self.by_task = tuple(w.name for w in self._weights() if not w.at_once)
         self._current, self._slots, self._layers = current, slots, layers
+        self._guarded = guard(model)
         self._running, self._detached = threading.RLock(), False
 
     @contextmanager
@@ -216,4 +218,5 @@ class MixedModel:
             _replace(slot, slot.tensor)
         for layer in self._layers:
             del layer.forward
+        release(self._guarded)
         return self.model

@@ -146,6 +146,7 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
     ]
     if not parts:
         raise CheckpointError(f"{folder}: none of its components has weights")
+    _refuse_case_twins(folder, parts)
     if below and named is None and options.components is None:
         some = ", ".join(f"{name}/" for name in below[:8])
         text = f"the weights in {some}{' …' if len(below) > 8 else ''} are read as components, too"
@@ -154,6 +155,18 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
             first.component, first.paths, first.index, first.target, (*first.notes, text)
         )
     return parts
+
+
+def _refuse_case_twins(folder: Path, parts: Collection[Part]) -> None:
+    """Raise for components that many systems could not tell apart where they come back."""
+    known: dict[str, str] = {}
+    for part in parts:
+        other = known.setdefault(part.component.lower(), part.component)
+        if other != part.component:
+            raise CheckpointError(
+                f"{folder}: the components {other}/ and {part.component}/ differ in case alone; "
+                "rename one of them"
+            )
 
 
 def _has_root(folder: Path, named: list[str]) -> bool:
