@@ -20,24 +20,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from statistics import median
 from typing import Any
 
 import torch
+from gpu_data import group, plain, stacks, weights
 from torch.nn import functional as F  # noqa: N812
 
-from randes_cli.core.convert import BEYOND, LARGEST
+from randes_cli.core.convert import LARGEST
 from randes_cli.core.fused_run import SIGNS
 from randes_cli.core.signs import many_signs
 from randes_cli.live import kernels, stack
 from randes_cli.live.codes import unpack
 from randes_cli.live.group import Group
-from randes_cli.live.held import Held, made_dense
+from randes_cli.live.held import made_dense
 from randes_cli.live.selection import Selection
 from randes_cli.specs import Signs
 
 SHAPES = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
 BITS = (16, 8, 4, 2, 1)
+#: Bits, groups, and which share of the elements a group has.
+FORMS = ((16, 1, 1), (8, 1, 1), (4, 1, 1), (2, 1, 1), (1, 1, 1), (2, 8, 8), (2, 8, 1), (1, 8, 1))
 #: All parts together.
 MOST_SECONDS = 570
 
@@ -62,68 +66,23 @@ def timed(run: Callable[[], Any], device: str, rounds: int = 9) -> float:
     return median(taken)
 
 
-def group(shape: tuple[int, int], bits: int, tasks: range, total: int, base: torch.Tensor) -> Group:
-    """A superposition of random codes, which `tasks` of `total` have something in."""
-    rows, columns = shape
-    if bits == 16:
-        stored = torch.randint(-999, 999, shape, dtype=torch.int16, device=base.device)
-    else:
-        size = rows * columns * bits // 8
-        stored = torch.randint(0, 256, (size,), dtype=torch.uint8, device=base.device)
-    held = Held(stored, shape, 10 if bits == 16 else 0, 0 if bits == 16 else bits, 1, 0, False)
-    down, across = (_signs(total, size, base) for size in shape)
-    return Group(held, 0.02 * down, across, frozenset(tasks), len(tasks) == total)
-
-
-def _signs(*shape_and_base: Any) -> torch.Tensor:
-    *shape, base = shape_and_base
-    return (2 * torch.randint(0, 2, shape, device=base.device) - 1).to(base.dtype)
-
-
-def weights(shapes: list[tuple[int, int]], device: str, dtype: torch.dtype) -> list[torch.Tensor]:
-    return [0.02 * torch.randn(shape, device=device, dtype=dtype) for shape in shapes]
-
-
-def stacks(bases: list[torch.Tensor], bits: int, rows: int, groups: int) -> list[stack.Stack]:
-    """A stack for each matrix, whose rows are tasks of their own, dealt to the groups in turn."""
-    made = []
-    for base in bases:
-        shape = (base.shape[0], base.shape[1])
-        size = rows // groups
-        parts = [
-            group(shape, bits, range(g * size, (g + 1) * size), rows, base) for g in range(groups)
-        ]
-        found = stack.stacked(parts, base)
-        assert found is not None
-        made.append(found)
-    return made
-
-
-def plain(x: torch.Tensor, base: torch.Tensor, groups: tuple[Group, ...]) -> torch.Tensor:
-    """A step by torch's operations, in float32."""
-    made = x.float() @ base.float().T
-    for one in groups:
-        at = torch.tensor(sorted(one.tasks), device=x.device)
-        matrix = one.held.matrix(torch.float32)
-        part = (x[at] * one.across[at]).float() @ matrix.T
-        made[at] += part * one.down[at].float()
-    return made
-
-
 def check_steps(device: str, dtype: torch.dtype) -> None:
     """A step by kernel is near that of plain torch."""
-    for bits in (*BITS, 3):
-        for rows, groups in ((16, 1), (16, 8), (64, 8)):
-            (base,) = weights([(96, 256)], device, dtype)
-            (one,) = stacks([base], bits, rows, groups)
-            x = torch.randn(rows, 256, device=device, dtype=dtype)
-            found = one.linear(x, base, Selection.of(range(rows), base.device))
-            assert found is not None
-            wanted = plain(x, base, one.groups)
-            error = float((found.float() - wanted).abs().max() / wanted.abs().max())
-            verdict = "ok" if error < 2e-2 else "WRONG"
-            print(f"check step  {bits:2} bits, {rows} rows, {groups} groups: {error:.1e} {verdict}")
-            assert error < 2e-2
+    forms = ((16, 1, 1), (16, 8, 1), (64, 8, 2))
+    for bits, shape, (rows, groups, every) in product((*BITS, 3), ((96, 256), (80, 416)), forms):
+        (base,) = weights([shape], device, dtype)
+        (one,) = stacks([base], bits, rows, groups, every)
+        x = torch.randn(rows, shape[1], device=device, dtype=dtype)
+        found = one.linear(x, base, Selection.of(range(rows), base.device))
+        assert found is not None
+        wanted = plain(x, base, one.groups)
+        error = float((found.float() - wanted).abs().max() / wanted.abs().max())
+        verdict = "ok" if error < 2e-2 else "WRONG"
+        print(
+            f"check step  {bits:2} bits, {shape}, {rows} rows, {groups} groups of 1/{every}: "
+            f"{error:.1e} {verdict}"
+        )
+        assert error < 2e-2
 
 
 def check_swaps(device: str, dtype: torch.dtype) -> None:
@@ -134,12 +93,12 @@ def check_swaps(device: str, dtype: torch.dtype) -> None:
             base, scale = weights([(96, 256)], device, dtype)[0], 2.0**-9 * 0.7
             one = group((96, 256), bits or 16, range(1), 1, base)
             rows, columns = (torch.rand(size, device=device) for size in (96, 256))
-            flips = torch.randint(0, 256, (45,), dtype=torch.uint8)
+            flips = torch.randint(0, 256, (46,), dtype=torch.uint8)
             scales = (rows, columns) if bits else None
             out = torch.empty_like(base)
             kernels.swap(
                 base, one.held.stored, scales, (SIGNS[kind], flips.to(device)), out, bits=bits,
-                scale=scale, beyond=BEYOND[name], largest=LARGEST[name],
+                scale=scale, largest=LARGEST[name],
             )  # fmt: skip
             values = one.held.stored.float()
             if bits:
@@ -178,7 +137,6 @@ def time_swaps(bases: list[torch.Tensor], device: str) -> None:
                 kernels.swap(
                     base, part.held.stored, side if bits < 16 else None, (3, flips), one,
                     bits=0 if bits == 16 else bits, scale=1e-3, largest=LARGEST["BF16"],
-                    beyond=BEYOND["BF16"],
                 )  # fmt: skip
 
         taken = timed(swap, device)
@@ -198,26 +156,21 @@ def time_steps(bases: list[torch.Tensor], device: str) -> None:
         alone = timed(one, device)
         print(f"{rows} rows, one model: {alone:.2f} ms")
         choice = Selection.of(range(rows), bases[0].device)
-        for bits in BITS:
-            for groups in (1, 8):
-                if bits * groups > 16:
-                    continue
-                made = stacks(bases, bits, rows, groups)
+        for bits, groups, every in FORMS:
+            made = stacks(bases, bits, rows, groups, every)
 
-                def step(
-                    made: Any = made, inputs: Any = inputs, choice: Selection = choice
-                ) -> None:
-                    for found, base in zip(made, bases, strict=True):
-                        found.linear(inputs[base.shape[1]], base, choice)
+            def step(made: Any = made, inputs: Any = inputs, choice: Selection = choice) -> None:
+                for found, base in zip(made, bases, strict=True):
+                    found.linear(inputs[base.shape[1]], base, choice)
 
-                taken = timed(step, device, 5)
-                bound = 1 + bits * groups / 16
-                print(
-                    f"{rows} rows of {rows} tasks, {bits} bits × {groups} groups: {taken:.2f} ms, "
-                    f"{taken / alone:.2f} × one model; memory traffic {bound:.2f}",
-                    flush=True,
-                )
-                del made
+            taken = timed(step, device, 5)
+            share = f" of 1/{every}" if every > 1 else ""
+            print(
+                f"{rows} rows, {bits} bits × {groups} groups{share}: {taken:.2f} ms, "
+                f"{taken / alone:.2f} × one model; traffic {1 + bits * groups / 16 / every:.2f}",
+                flush=True,
+            )
+            del made
 
 
 def time_prefill(bases: list[torch.Tensor], device: str) -> None:

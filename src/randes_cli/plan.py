@@ -11,14 +11,25 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 from math import prod
 
+from randes_cli.core.columns import columns
 from randes_cli.core.roles import exact_roles
 from randes_cli.core.share import Share
 from randes_cli.core.shuffle import group_by_type, layer_order
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits, sign_bytes
 from randes_cli.errors import UsageError
-from randes_cli.specs import FLOAT_DTYPES, Rest, Shuffle, Signs, TensorInfo, Transform
+from randes_cli.specs import (
+    FLOAT_DTYPES,
+    Rest,
+    Shuffle,
+    Signs,
+    TensorInfo,
+    Tensors,
+    Transform,
+    once,
+)
 
 #: Elements of one chunk, the piece of a tensor that has a digest of its own.
 CHUNK_ELEMENTS = 2**20
@@ -176,17 +187,14 @@ def is_target(name: str, targets: str) -> bool:
     return bool(re.search(targets, name))
 
 
-def choose_exact(
-    base: Iterable[TensorInfo], transform: Transform, pattern: str | None = None
-) -> Transform:
+def choose_exact(base: Tensors, transform: Transform, pattern: str | None = None) -> Transform:
     """The transform that leaves a base's statistics and constants as they are.
 
     And the tensors that it leaves already, or that `pattern` finds in their names. Raises
     UsageError where it finds none.
     """
-    every = {tensor.name: tensor for tensor in base}  # a counter tells what is beside it
-    named = {name for name, tensor in every.items() if superposable(tensor)}
-    found = {name for name in (*exact_roles(every), *transform.exact) if name in named}
+    named = set(compress(base, columns(base).where(superposable).tolist()))
+    found = {name for name in (*once(exact_roles, base), *transform.exact) if name in named}
     if pattern is not None:
         asked = {name for name in named if re.search(pattern, name)}
         if not asked:
@@ -270,7 +278,9 @@ def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Un
         made = Unit(kind, members, rows, cols, view, signs, shuffle)
         units.update(dict.fromkeys(members, made))
 
-    for kind, names in group_by_type(targets, any_digits=transform.any_digits).items():
+    moves = transform.every > 1 or transform.shuffle is not Shuffle.none
+    found = group_by_type(targets, any_digits=transform.any_digits, ordered=moves)
+    for kind, names in found.items():
         chosen = names[:: transform.every]
         if transform.shuffle is Shuffle.none or len(chosen) == 1:
             for name in chosen:

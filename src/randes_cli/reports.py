@@ -64,6 +64,7 @@ class Alternative:
         kept: predicted share of the gain over the base, mean over the tasks: the mean of the
             measured families of models; `kept_low` and `kept_high` are their range.
         best: whether no choice that is looked at is predicted to keep as much in fewer bytes.
+        exact: whether `bank_bytes` are those of the file; others are near it.
     """
 
     groups: int
@@ -76,6 +77,7 @@ class Alternative:
     kept_low: float = 1.0
     kept_high: float = 1.0
     best: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)

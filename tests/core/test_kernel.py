@@ -198,6 +198,19 @@ def test_the_largest_delta_of_the_grid_is_no_overflow(kind: str) -> None:
 
 
 @both
+@pytest.mark.parametrize("turn", [1.0, -1.0, 0.0])
+@pytest.mark.parametrize("steps", [2046.5, -2045.5, 2047.4999, 2048.5, 0.5, 1.5])
+def test_sums_of_many_large_products_are_exact(kind: str, steps: float, turn: float) -> None:
+    """`turn`: all alike, or (0) every other with the other sign."""
+    deltas = np.full(1500, steps, np.float32) * np.float32(turn or 1.0)
+    if not turn:
+        deltas[::2] *= -1
+    kernel, base = KERNELS[kind](1504, 1), np.zeros(6000, np.uint8)
+    (added,) = superpose(kernel, base, "F32", [deltas.view(np.uint8)], "F32", [plain(1, 1500)])[2]
+    assert added == Added(slow_energy(deltas.astype(np.float64), 0), True)
+
+
+@both
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("in_base", [True, False])
 def test_a_nan_or_infinity_of_base_or_task_raises(kind: str, value: float, in_base: bool) -> None:

@@ -37,6 +37,7 @@ def put_shards(folder: Path, stem: str, index: str, names: Iterable[str]) -> Non
         ("model.fp16.safetensors", "model.fp16.safetensors"),
         ("model-00001-of-00001.safetensors", "model-00001-of-00001.safetensors"),
         ("my model.safetensors", "model.safetensors"),
+        ("CON.safetensors", "model.safetensors"),
     ],
 )
 def test_a_folder_with_one_weight_file_is_that_file_and_keeps_its_name(
@@ -307,3 +308,16 @@ def test_what_a_downloader_is_not_done_with_is_refused(sharded: bool, tmp_path: 
     refused(tmp_path, rf"{name}: a download that is not complete \({name}\.aria2 beside it")
     if not sharded:
         refused(tmp_path / name, "a download that is not complete")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_components_that_differ_in_case_alone_are_refused(named: bool, tmp_path: Path) -> None:
+    for folder in ("unet", "UNet"):
+        put(tmp_path / folder / "model.safetensors")
+    if len(list(tmp_path.iterdir())) < 2:
+        return  # a system that cannot tell them apart
+    if named:
+        (tmp_path / "model_index.json").write_text('{"unet": [], "UNet": []}')
+    else:
+        put(tmp_path / "model.safetensors")
+    refused(tmp_path, "the components UNet/ and unet/ differ in case alone|unet/ and UNet/ differ")

@@ -7,49 +7,85 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from randes_cli.live import kernels, triton_kernels
+from randes_cli.live import kernels, triton_kernels, triton_swap
+from randes_cli.live.machine_code import text_of
 
-POINTERS = {"table": "fp32", "starts": "i32", "tasks": "i64", "residues": "i32", "scales": "fp32"}
+POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "slot_of": "i32"} | {
+    "residues": "i32",
+    "scales": "fp32",
+    "partial": "fp32",
+    "arrived": "i32",
+}
 #: Bytes of shared memory that a block may have there.
 SHARED = 227 * 1024
-VALUES = ("x", "base", "y", "inputs", "down", "more")
+VALUES = ("x", "base", "y", "met", "down")
 NUMBERS = ("rows", "columns", "batch", "slots", "units", "width", "size", "count")
 
 
-def compiled(kernel: Any, types: dict[str, str], constants: dict[str, int], **more: Any) -> Any:
+def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], **more: Any) -> Any:
     signature = {**types, **dict.fromkeys(constants, "constexpr")}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(kernel.arg_names)
+        if signature[name][0] == "*" or name in ("rows", "columns", "units", "width", "height")
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=more)
 
 
-def form(bits: int) -> dict[str, int]:
-    return {"bits": bits, "per": kernels.PER[bits], "unit": kernels.UNIT[bits]}
-
-
-def products(bits: int, stored: str, dtype: str) -> Any:
+def products(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: int) -> Any:
+    """The kernel in the form that 4096 × 4096 of one or several groups takes."""
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
     types = {name: f"*{kind}" for name, kind in {**POINTERS, "stored": stored}.items()}
-    types |= dict.fromkeys(VALUES, f"*{dtype}") | dict.fromkeys(NUMBERS, "i32")
-    sizes = kernels.block_sizes(bits, 4 if dtype == "fp32" else 2)
-    blocks = dict(zip(("row_block", "column_block", "unit_block"), sizes, strict=True))
-    constants = {**form(bits), "every": 2, "batch_block": 64, **blocks}
-    return compiled(triton_kernels.products, types, constants, num_stages=3)
+    types |= dict.fromkeys(VALUES, f"*{name}") | dict.fromkeys(NUMBERS, "i32")
+    form = kernels.form_of(4096, batch, bits, groups, groups)
+    constants = {
+        "bits": bits,
+        "per": kernels.PER[bits],
+        "unit": 3 if bits == 3 else 1,
+        "every": groups,
+        "groups": groups,
+        "batch_block": batch,
+        "slot_block": 16,
+        "row_block": form.rows,
+        "column_block": form.columns,
+        "unit_block": form.units,
+        **{name: getattr(form, name) for name in ("base_parts", "code_parts")},
+        **{name: getattr(form, name) for name in ("base_stages", "code_stages")},
+        "whole": True,
+        "text": text_of(bits, dtype),
+        "early": hasattr(tl.extra.cuda, "gdc_wait"),
+    }
+    return compiled(triton_kernels.products, types, constants, num_warps=form.warps)
 
 
 def swap() -> Any:
-    types = {"base": "*bf16", "stored": "*u8", "out": "*bf16", "height": "i32", "width": "i32"}
+    types = {"base": "*bf16", "stored": "*i16", "out": "*bf16", "height": "i32", "width": "i32"}
     types |= dict.fromkeys(("table", "rows", "columns"), "*fp32") | {"signs": "*u8"}
-    types |= dict.fromkeys(("scale", "largest", "beyond"), "fp32")
-    constants = {**form(2), "kind": 3, "row_block": 16, "unit_block": 64}
-    return compiled(triton_kernels.swap, types, constants, enable_fp_fusion=False)
+    types |= dict.fromkeys(("scale", "largest"), "fp32")
+    constants = {"bits": 2, "per": 8, "unit": 1, "kind": 3, "dtype": tl.bfloat16}
+    constants |= {"row_block": 4, "unit_block": 64}
+    return compiled(triton_swap.swap, types, constants, enable_fp_fusion=False)
 
 
 if __name__ == "__main__":
-    for bits, stored, dtype in ((0, "i16", "bf16"), (2, "u8", "fp16"), (3, "u8", "bf16")):
-        made = products(bits, stored, dtype)
-        print(made.metadata.shared <= SHARED, "mma" in made.asm["ptx"])
+    for bits, stored, dtype, batch, groups in (
+        (0, "i16", torch.bfloat16, 16, 1),
+        (2, "i32", torch.bfloat16, 16, 1),
+        (2, "i32", torch.float16, 64, 8),
+        (1, "i16", torch.bfloat16, 16, 8),
+        (4, "i32", torch.bfloat16, 64, 1),
+        (3, "u8", torch.bfloat16, 16, 1),
+    ):
+        made = products(bits, stored, dtype, batch, groups)
+        ptx = made.asm["ptx"]
+        used = not text_of(bits, dtype) or "0x80008000" in ptx or "0x80808080" in ptx
+        print(made.metadata.shared <= SHARED, "mma" in ptx, used)
     made = swap()
     print(len(made.asm["cubin"]) > 0, "fma" in made.asm["ptx"])

@@ -97,6 +97,41 @@ def test_swaps_of_few_bits_and_shares(
     assert_swaps(bank_of(wide_llama, tmp_path, given, torch.bfloat16))
 
 
+def small() -> Made:
+    config = tf.LlamaConfig(
+        hidden_size=32,
+        intermediate_size=40,
+        vocab_size=70,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    return tf.LlamaForCausalLM(config), llama()[1]
+
+
+def take_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Swap by kernels here too."""
+    monkeypatch.setattr("randes_cli.live.resident.kernels_for", lambda device: True)
+    monkeypatch.setattr("randes_cli.live.pool.known", lambda dtype: False)
+    monkeypatch.setattr("randes_cli.live.pool.thread_count", lambda given: 1)  # the interpreter's
+
+
+@pytest.mark.parametrize(
+    ("of", "model"), [(torch.float32, torch.float16), (torch.float16, torch.float32)], ids=str
+)
+def test_the_kernel_writes_models_of_another_dtype_than_the_banks(
+    tmp_path: Path, of: torch.dtype, model: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = bank_of(small, tmp_path, options(bits=2), of)
+    take_kernels(monkeypatch)
+    module = small()[0].to(model)
+    with Pool(bank, module) as pool, Bank.open(bank) as opened:
+        for task in ("sun", "cars", "sun"):
+            wanted = opened.retrieve(task)
+            with pool.use(task):
+                for name, found in module.state_dict().items():
+                    assert torch.equal(found, wanted[name].to(model)), name
+
+
 # Not in bfloat16: the interpreter cuts where a device rounds.
 @pytest.mark.parametrize(
     ("transform", "bits", "dtype"),
@@ -119,16 +154,6 @@ def test_the_kernel_writes_the_same_bits(
 ) -> None:
     from randes_cli.live import kernels
 
-    def small() -> Made:
-        config = tf.LlamaConfig(
-            hidden_size=32,
-            intermediate_size=40,
-            vocab_size=70,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-        )
-        return tf.LlamaForCausalLM(config), llama()[1]
-
     bank = bank_of(small, tmp_path, options(transform, bits=bits), dtype)
     seen: list[int] = []
     before = kernels.swap
@@ -137,9 +162,7 @@ def test_the_kernel_writes_the_same_bits(
         seen.append(more["bits"])
         before(*given, **more)
 
-    monkeypatch.setattr("randes_cli.live.resident.kernels_for", lambda device: True)
-    monkeypatch.setattr("randes_cli.live.pool.known", lambda dtype: False)
-    monkeypatch.setattr("randes_cli.live.pool.thread_count", lambda given: 1)  # the interpreter's
+    take_kernels(monkeypatch)
     monkeypatch.setattr(kernels, "swap", counted)
     assert_swaps(bank, ("sun", "cars", "sun") if bits == 16 else ("sun",))
     assert (bits if bits < 8 else 0) in seen

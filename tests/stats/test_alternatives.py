@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from randes_cli import PackOptions, RunOptions, TaskInput, Transform, pack
+from randes_cli import PackOptions, RunOptions, TaskInput, Transform, add, pack
 from randes_cli.build.seal.seal import fit_bits, seal
 from randes_cli.cli.main import run
 from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
 from randes_cli.reports import Alternative, PackReport
+from randes_cli.specs import EditOptions
 from randes_cli.stats.alternatives import (
     advice,
     best_fit,
@@ -89,6 +90,9 @@ def test_the_choices_that_are_shown_have_the_bytes_of_the_files_that_they_make(
         for one in shown:
             real = packed(folder, groups=one.groups, bits=one.bits, share=one.share)
             assert (folder / "bank.randes").stat().st_size == real.bank_bytes == one.bank_bytes
+            assert one.exact
+        others = [one for one in report.alternatives if one not in shown]
+        assert others and not all(one.exact for one in others)
 
 
 @pytest.mark.parametrize(("groups", "bits", "share"), [(1, 16, 1), (2, 8, 2), (4, 2, 1), (3, 1, 2)])
@@ -183,13 +187,14 @@ def test_fit_and_named_groups_exclude_each_other(folder: Path) -> None:
 
 
 def test_advice_names_a_choice_that_keeps_more_in_no_more_bytes() -> None:
-    here = Alternative(1, 16, 200, 0.5, True, kept=0.95)
-    better = Alternative(4, 2, 150, 0.8, False, share=2, kept=0.99)
+    here = Alternative(1, 16, 200, 0.5, True, kept=0.95, exact=True)
+    better = Alternative(4, 2, 150, 0.8, False, share=2, kept=0.99, exact=True)
     text = advice([here, better])
     assert text is not None and "--groups 4 --bits 2 --share 1/2" in text
     assert "99.0% of the gain over the base, not 95.0%" in text
     assert advice([here, replace(better, kept=0.954)]) is None
     assert advice([here, replace(better, bank_bytes=201)]) is None
+    assert advice([here, replace(better, exact=False)]) is None
 
 
 def test_the_last_line_names_the_seal_that_saves_and_loses_nothing(folder: Path) -> None:
@@ -206,6 +211,25 @@ def test_the_last_line_names_the_seal_that_saves_and_loses_nothing(folder: Path)
     assert lost[0] - lost[1] <= 0.005
     with BankFile(folder / "bank.randes") as file:
         assert describe(file).saving is None
+
+
+def test_a_bank_that_is_sealed_is_not_told_to_seal_and_a_mixed_one_is_no_choice(
+    folder: Path,
+) -> None:
+    packed(folder, groups=2)
+    bank = folder / "bank.randes"
+    with BankFile(bank) as file:
+        (best,) = [one for one in describe(file).alternatives if one.exact and not one.present]
+    made = seal(bank, folder / "other.randes", best.bits, ONE).bytes_after
+    assert made == best.bank_bytes and best.groups == 2
+    seal(bank, None, 8, ONE)
+    with BankFile(bank) as file:
+        report = describe(file)
+    assert report.saving is None and any(one.present for one in report.alternatives)
+    add(bank, [TaskInput("t4", str(folder / "t0.safetensors"))], EditOptions(), ONE)
+    with BankFile(bank) as file:
+        assert len(file.manifest.sealed) == 2 and file.manifest.groups == 3
+        assert not any(one.present for one in describe(file).alternatives)
 
 
 def test_seal_fit_takes_the_most_bits_within_the_size(folder: Path) -> None:

@@ -111,24 +111,25 @@ class Build:
         """
         draft, steps = self.draft, self.steps
         self.supposed = supposed
-        standing = [unit for unit in draft.entered if draft.standing(unit)]
-        steps.keep(standing)
-        known = set(standing)
-
-        new = [unit for unit in draft.entered if unit not in known]
+        known = dict.fromkeys(u for u in draft.entered if draft.kept and draft.standing(u))
+        steps.keep(known)
+        new = [unit for unit in draft.entered if not known or unit not in known]
         self.stands = stand_ins(new, draft.coming) if few and not supposed else {}
         if self.stands and draft.old is None:
             tensors = list(draft.base.tensors.values())
             self.stored = empty_statistics(tensors, joined_cells(self.cells, self.stands))
-        looked = [] if supposed else [unit for unit in new if unit not in self.stands]
+        stands = self.stands
+        looked = [] if supposed else [one for one in new if not stands or one not in stands]
         found: dict[Unit, Spread] = {}
         ahead, use = self.run.networked, found.__setitem__
         if self.crew is None:
             gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
         else:
             self.crew.looks(draft).spreads(looked, use, self.progress)
-        pairs = ((unit, found.get(self.stands.get(unit, unit))) for unit in new)
-        steps.sampled({u: found or supposed_spread() for u, found in pairs})
+        if len(found) < len(new):
+            pairs = ((unit, found.get(stands.get(unit, unit))) for unit in new)
+            found = {unit: one or supposed_spread() for unit, one in pairs}
+        steps.sampled(found)
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""
@@ -190,7 +191,7 @@ class Build:
         """How the tasks that come relate; None where none does."""
         if not self.draft.coming:
             return nullcontext()
-        units = () if self.supposed else self.steps.exponents()
+        units = () if self.supposed else self.steps.known
         there = self._kept(), self.draft, self.base, self.cells, units
         crew, ahead = None if self.draft.old is not None else self.crew, self.run.networked
         away = None if crew is None else crew.looks(self.draft).grams
@@ -245,7 +246,7 @@ class Build:
         """Write what all passes have shown, but for the manifest, which is returned."""
         draft, writer, tally = self.draft, passes.writer, passes.tally
         indices = [participant.index for participant in draft.coming]
-        lengths = gather_lengths(draft.base.tensors, indices, self.steps.exponents(), tally)
+        lengths = gather_lengths(draft.base.tensors, indices, self.steps.known, tally)
         statistics = self.statistics(lengths, passes.relation)
         kept = statistics.data()
         for key, data in kept.items():
@@ -273,7 +274,7 @@ class Build:
     def statistics(self, lengths: Measured, relation: Relation | None) -> Statistics:
         if relation is None:
             return drop_tasks(self._kept(), {task.index for task in self.draft.gone})
-        units = () if self.supposed else self.steps.exponents()
+        units = () if self.supposed else self.steps.known
         return relation.statistics(lengths, units, self.progress)
 
     def _manifest(self, tally: Tally) -> Manifest:

@@ -169,7 +169,8 @@ def _open_inputs(
     if base is not None and here(base):
         found = found.kept_once(named)
     tensors = list(found.source.tensors.values())
-    transform = choose_targets(tensors, choose_exact(tensors, options.transform, options.exact))
+    transform = choose_exact(found.source.tensors, options.transform, options.exact)
+    transform = choose_targets(tensors, transform)
     units = plan_units(tensors, transform)
     names = {name for unit in units for name in unit.names}
     reasons = dict.fromkeys(transform.exact, ASKED)

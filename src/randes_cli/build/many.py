@@ -54,9 +54,12 @@ def is_small(unit: Unit, parts: Sequence[Part]) -> bool:
 def many_jobs(chosen: Sequence[tuple[Unit, tuple[Part, ...]]]) -> Iterator[Many]:
     """Small units, as many together as one call does."""
     alike: dict[object, list[tuple[Unit, tuple[Part, ...]]]] = {}
+    known: dict[int, object] = {}  # many units have the same parts
     for unit, parts in chosen:
-        who = tuple((p.group, p.kept, tuple(one.index for one in p.members)) for p in parts)
-        alike.setdefault((who, unit.signs), []).append((unit, parts))
+        if id(parts) not in known:
+            members = [(p.group, p.kept, *(one.index for one in p.members)) for p in parts]
+            known[id(parts)] = tuple(members)
+        alike.setdefault((known[id(parts)], unit.signs), []).append((unit, parts))
     for found in alike.values():
         made, room = Many([], []), 0
         for unit, parts in found:

@@ -11,7 +11,7 @@ import numpy as np
 from randes_cli.build.participants import Participant
 from randes_cli.build.samples.looks import deltas_of
 from randes_cli.build.samples.stand_ins import fill_rows
-from randes_cli.build.steps import Steps
+from randes_cli.build.steps import Step, Steps
 from randes_cli.build.tally import Tally
 from randes_cli.core.arrays import F64, Bools
 from randes_cli.core.energy import Energy, many_lengths
@@ -96,11 +96,11 @@ def sampled_lengths(
 def gather_lengths(
     base: Tensors,
     indices: Sequence[int],
-    exponents: Mapping[Unit, int],
+    steps: Mapping[Unit, Step],
     tally: Tally,
 ) -> Measured:
     """Lengths by superposable tensor of the base and task, from the sums of a tally."""
-    exponent = {name: e for unit, e in exponents.items() for name in unit.names}
+    exponent = {name: step.exponent for unit, step in steps.items() for name in unit.names}
     rows = {name: row for row, name in enumerate(norm_rows(base))}
     columns = {index: column for column, index in enumerate(indices)}
     norms = np.zeros((len(rows), len(indices)))
@@ -108,8 +108,8 @@ def gather_lengths(
     for sums in tally.many:
         if sums.owner in columns:
             at = [*map(rows.__getitem__, sums.names)]
-            steps = np.array([*map(exponent.__getitem__, sums.names)])
-            whole, kept, square = many_lengths(sums.squares, sums.crossed, sums.rests, steps)
+            grids = np.array([*map(exponent.__getitem__, sums.names)])
+            whole, kept, square = many_lengths(sums.squares, sums.crossed, sums.rests, grids)
             norms[at, columns[sums.owner]] = whole
             rounded[0, at, columns[sums.owner]] = kept
             rounded[1, at, columns[sums.owner]] = square

@@ -216,7 +216,8 @@ def _exact_where_shown(
         pairs = zip(shown, told, strict=True)
         sizes.update({_key(one): sizer.of(build.steps, one, some) for one, some in pairs})
         choices = marked(
-            replace(one, bank_bytes=sizes.get(_key(one), one.bank_bytes)) for one in choices
+            replace(one, bank_bytes=sizes[_key(one)], exact=True) if _key(one) in sizes else one
+            for one in choices
         )
 
 

@@ -153,8 +153,9 @@ class Sizes:
             room = [fixed.base, fixed.last, fixed.files, *every, fixed.every, closing]
             held = sum(bool(m.any()) for _, m in entered)
         else:
-            made = self._sealed(draft, [(g, m & ready) for g, m in entered], wide, seal_bits)
-            room = [*made, closing]
+            summed = [(g, m & ready) for g, m in entered]
+            made, room = self._sealed(draft, summed, wide, seal_bits)
+            room.append(closing)
             held = sum(bool((m & ready).any()) for _, m in entered)
         tables = self._table_bytes(grids, manifest.bits)
         size = len(encode(_shell(manifest))) + self._beside + tables
@@ -204,26 +205,35 @@ class Sizes:
 
     def _sealed(
         self, draft: Draft, summed: Sequence[tuple[int, Bools]], wide: Bools, bits: int
-    ) -> list[Entries]:
-        """The parts of a bank whose groups are sealed: what stays, scales, codes and moments."""
+    ) -> tuple[list[Entries], list[Entries]]:
+        """The parts of a bank whose groups are sealed, and in which order its header has room.
+
+        What stays, scales, codes and moments; for the header codes follow their scales.
+        """
         live, scales, codes = list[Entries](), list[Entries](), list[Entries]()
         for group, there in summed:
             cut = self._sealable[self._kind[self._rows]]
             live.append(self._live(draft, group, np.flatnonzero(there & ~cut), wide))
             rows, shares = np.sort(self._rows[there & cut]), draft.start.shares
-            pairs = [
+            both = [
                 sealed_tensors(group, t, bits, share_of(t, group, shares)) if can else (t, t)
                 for t, can in zip(self._shells, self._sealable, strict=True)
             ]
-            scales.append(self._of([scale for scale, _ in pairs], rows))
-            codes.append(self._of([code for _, code in pairs], rows))
+            scales.append(self._of([scale for scale, _ in both], rows))
+            codes.append(self._of([code for _, code in both], rows))
         shape = cut_shape(self._superposable)
         moments = Entries.of(TensorInfo(cut_key(group), "F64", shape) for group, _ in summed)
         parts = [*scales, *codes]
         if len(summed) == 1:
             parts = [Entries.joined(parts)]  # one part of the bank
-        fixed = self._fixed
-        return [fixed.base, *live, fixed.exact, fixed.last, fixed.files, *parts, moments]
+        fixed, pairs = self._fixed, map(_paired, scales, codes)
+        kept = [fixed.base, *live, fixed.exact, fixed.last, fixed.files]
+        return [*kept, *parts, moments], [*kept, *pairs, moments]
+
+
+def _paired(one: Entries, two: Entries) -> Entries:
+    """The first of each, the second, and so on."""
+    return Entries(*(np.stack(both, axis=1).reshape(-1) for both in zip(one, two, strict=True)))
 
 
 def _shell(manifest: Manifest) -> Manifest:

@@ -150,7 +150,7 @@ class Steps:
         for unit, ready, *grid in zip(found, *(column.tolist() for column in grids), strict=True):
             if ready:
                 step = alike.setdefault(tuple(grid), Step(*grid))
-                self.ready[unit] = self.given.get(unit) or step
+                self.ready[unit] = (self.given and self.given.get(unit)) or step
 
     def late(self, unit: Unit, largest: float) -> None:
         """Give a step to a unit of which only the whole pass showed a change."""

@@ -136,6 +136,8 @@ class Tally:
     def joined(self, owner: Owner, names: Iterable[str]) -> dict[str, bytes]:
         """Each tensor's chunk digests, joined."""
         whole, made = self.small(owner), dict[str, bytes]()
+        if not self.digests:
+            return {name: whole.get(name, b"") for name in names}
         for name in names:
             chunks = self.digests.get((owner, name))
             if chunks is None:

@@ -65,9 +65,9 @@ TEMPLATE void add_block(int fma, const void *raw, int dtype, ptrdiff_t first,
         changed |= as_bits(delta);
         other |= as_bits(near) ^ ROUNDER_BITS;
         squares += units * units;
-        rests += square & 0xFFFF;
+        rests += square;
         more_rests += square >> 16;
-        crossed += (uint32_t)product & 0xFFFF;
+        crossed += (uint32_t)product;
         more_crossed += product >> 16;
         sum[at] = minus ? sum[at] - units : sum[at] + units;
     }
@@ -77,8 +77,10 @@ TEMPLATE void add_block(int fma, const void *raw, int dtype, ptrdiff_t first,
         return;
     }
     found->squares += squares;
-    found->crossed += (int64_t)more_crossed * 65536 + crossed;
-    found->rests += ((uint64_t)more_rests << 16) + rests;
+    /* Of sums beyond 32 bits those know the upper part, these all but that: what their lower halves
+     * come to is less than 2^25. */
+    found->crossed += (int64_t)more_crossed * 65536 + (crossed - ((uint32_t)more_crossed << 16));
+    found->rests += ((uint64_t)more_rests << 16) + (rests - (more_rests << 16));
 }
 
 TEMPLATE void add_row(int fma, const void *raw, int dtype, ptrdiff_t first, const float *base,

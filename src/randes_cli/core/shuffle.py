@@ -33,24 +33,24 @@ def layer_numbers(name: str, *, any_digits: bool = False) -> tuple[int, ...]:
 
 
 def group_by_type(
-    tensors: Iterable[TensorInfo], *, any_digits: bool = False
+    tensors: Iterable[TensorInfo], *, any_digits: bool = False, ordered: bool = True
 ) -> dict[str, list[str]]:
-    """Names of one type and one shape together, in the order of their layer numbers.
+    """Names of one type and one shape together, in the order of their layer numbers (or not).
 
     The key is the layer type; where one type has several shapes, ``<type>|<rows>x<columns>…``
     tells them apart.
     """
-    by_type: dict[str, dict[tuple[int, ...], list[str]]] = {}
-    for tensor in tensors:
-        shapes = by_type.setdefault(layer_type(tensor.name, any_digits=any_digits), {})
-        shapes.setdefault(tensor.shape, []).append(tensor.name)
+    tensors, by_type = list(tensors), dict[str, dict[tuple[int, ...], list[str]]]()
+    types = layer_types([tensor.name for tensor in tensors], any_digits=any_digits)
+    for kind, tensor in zip(types, tensors, strict=True):
+        by_type.setdefault(kind, {}).setdefault(tensor.shape, []).append(tensor.name)
     groups = {}
     for kind, shapes in by_type.items():
         for shape, names in shapes.items():
             key = kind if len(shapes) == 1 else f"{kind}|{'x'.join(map(str, shape))}"
-            groups[key] = sorted(
-                names, key=lambda name: (layer_numbers(name, any_digits=any_digits), name)
-            )
+            if ordered:
+                names.sort(key=lambda name: (layer_numbers(name, any_digits=any_digits), name))
+            groups[key] = names
     return groups
 
 

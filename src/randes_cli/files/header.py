@@ -18,7 +18,7 @@ import numpy as np
 from randes_cli.core.arrays import I64
 from randes_cli.core.columns import Kind, table_of
 from randes_cli.errors import CheckpointError, InputOutputError
-from randes_cli.files.plain_header import Rows, plain_rows
+from randes_cli.files.plain_header import Rows, is_plain, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
 from randes_cli.specs import ITEM_SIZE, TensorInfo
@@ -33,10 +33,7 @@ _OTHER_FILES = (
     (b"<html", "an HTML page, not a checkpoint (a download that failed?)"),
     (b"GGUF", "a GGUF file: quantised weights; give the original safetensors checkpoint"),
     (b"PK\x03\x04", "a PyTorch pickle, not safetensors (see --allow-pickle)"),
-    (b"\x80\x02", "a pickle, not safetensors (see --allow-pickle)"),
-    (b"\x80\x03", "a pickle, not safetensors (see --allow-pickle)"),
-    (b"\x80\x04", "a pickle, not safetensors (see --allow-pickle)"),
-    (b"\x80\x05", "a pickle, not safetensors (see --allow-pickle)"),
+    *((b"\x80%c" % one, "a pickle, not safetensors (see --allow-pickle)") for one in range(2, 6)),
 )
 
 
@@ -287,12 +284,14 @@ def encode_header(
     """
     entries = [f'"__metadata__":{_compact(dict(metadata))}'] if metadata else []
     position, kinds = 0, dict[tuple[str, tuple[int, ...]], tuple[str, int]]()
+    tensors = list(tensors)
+    quoted = '"{}"'.format if is_plain("".join(one.name for one in tensors)) else _compact
     for name, dtype, shape in tensors:
         if (dtype, shape) not in kinds:
             frame = f':{{"dtype":"{dtype}","shape":{_compact([*shape])},"data_offsets":['
             kinds[dtype, shape] = frame, TensorInfo("", dtype, shape).nbytes
         frame, nbytes = kinds[dtype, shape]
-        entries.append(f"{_compact(name)}{frame}{position},{position + nbytes}]}}")
+        entries.append(f"{quoted(name)}{frame}{position},{position + nbytes}]}}")
         position += nbytes
     text = f"{{{','.join(entries)}}}".encode()
     padded = text.ljust(-(-len(text) // 8) * 8 if length is None else length)

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from urllib.parse import unquote
 
 from randes_cli.errors import UsageError, without_login
+from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath, as_source
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
@@ -141,3 +142,10 @@ def absolute(place: Place) -> Place:
 def absolute_source(source: str) -> str:
     """What a caller named, as a worker finds it."""
     return str(Path(source).absolute()) if Path(source).exists() else source
+
+
+def same_place(one: Place, other: Place) -> bool:
+    """Whether two names are one place, links followed on this machine's disks."""
+    if isinstance(one, Path) and isinstance(other, Path):
+        return resolved(one) == resolved(other)
+    return bool(one == other)

@@ -54,6 +54,11 @@ class Rows(NamedTuple):
         return Rows(names, self.kinds, *(column[order] for column in self[2:]))
 
 
+def is_plain(text: str) -> bool:
+    """Whether JSON has it as it is."""
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
 def plain_rows(text: str, *, longest: int) -> Rows | None:
     """The entries of a header without its ``__metadata__``, from the first one's name on.
 

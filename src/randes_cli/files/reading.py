@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from randes_cli.core.arrays import F32, I64, Raw
+from randes_cli.core.columns import some_columns
 from randes_cli.core.convert import widen
 from randes_cli.files.source import Source, places_of
 from randes_cli.files.system import read_at
@@ -20,14 +21,17 @@ _GAP, _AT_ONCE = 2**14, 2**20
 def read_values_of(source: Source, names: Sequence[str], elements: int) -> F32:
     """The float32 values of tensors that have as many elements each, one a row."""
     values = np.empty((len(names), elements), np.float32)
+    tensors = some_columns(source.tensors, names)
     kinds: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        kinds.setdefault(source.tensors[name].dtype, []).append(row)
+    for kind in np.flatnonzero(np.bincount(tensors.kind_of)).tolist():
+        alike = np.flatnonzero(tensors.kind_of == kind).tolist()
+        kinds.setdefault(tensors.kinds[kind].dtype, []).extend(alike)
     for dtype, rows in kinds.items():
-        raw = read_rows(source, [names[row] for row in rows], elements * ITEM_SIZE[dtype])
         if len(kinds) == 1:
+            raw = read_rows(source, names, elements * ITEM_SIZE[dtype])
             widen(raw.reshape(-1), dtype, values.reshape(-1))
             break
+        raw = read_rows(source, [names[row] for row in rows], elements * ITEM_SIZE[dtype])
         found = np.empty(len(rows) * elements, np.float32)
         widen(raw.reshape(-1), dtype, found)
         values[rows] = found.reshape(len(rows), elements)

@@ -6,20 +6,28 @@ has the columns that its residue's partner has (`blocks`); with m = 1 these are 
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from triton.runtime.errors import OutOfResources
 
 from randes_cli.core.levels import levels
-from randes_cli.live import triton_kernels
+from randes_cli.live import triton_kernels, triton_swap
+from randes_cli.live.machine_code import text_of
+from randes_cli.live.selection import Slots
 
-#: Codes that are unpacked together, by bits (0: integers), and the bytes that they lie in.
-PER = {0: 1, 1: 8, 2: 4, 3: 8, 4: 2, 8: 1}
-UNIT = {0: 1, 1: 1, 2: 1, 3: 3, 4: 1, 8: 1}
+#: Codes that a unit of a stored matrix has, by bits (0: integers); rows are whole units.
+PER = {0: 1, 1: 16, 2: 16, 3: 8, 4: 8, 8: 4}
+#: The same in a swap: what a thread writes at once.
+SWAP_PER = {1: 8, 2: 8, 3: 8, 4: 8, 8: 4}
+#: Dtypes as Triton names them.
+DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+_NUMBERS = {8: torch.uint8, 16: torch.int16, 32: torch.int32}
 
 
 @lru_cache(maxsize=32)
@@ -30,90 +38,152 @@ def level_table(bits: int, device: torch.device) -> torch.Tensor:
 
 
 def fits(columns: int, every: int, bits: int) -> bool:
-    """Whether each row of a stored matrix is whole units of bytes."""
+    """Whether each row of a stored matrix is whole units."""
     return -(-columns // every) % PER[bits] == 0
 
 
-def block_sizes(bits: int, itemsize: int) -> tuple[int, int, int]:
-    """Rows and columns of W₀ and units of codes at once: what shared memory has room for."""
-    return 32, 256 // itemsize, max(16, min(64, 512 // (PER[bits] * itemsize)))
+def swap_fits(columns: int, bits: int) -> bool:
+    """The same of a swap."""
+    return columns % SWAP_PER.get(bits, 1) == 0
 
 
-#: Stages of loads ahead that a form of a kernel has room for, where these are not the most.
-_STAGES: dict[object, int] = {}
+def as_units(stored: torch.Tensor, bits: int, per: int) -> tuple[torch.Tensor, int]:
+    """Stored codes as numbers, and how many of them a unit of `per` codes is."""
+    kind = _NUMBERS.get(bits * per)
+    return (stored.view(kind), 1) if kind is not None and bits else (stored, max(1, bits))
+
+
+class Form(NamedTuple):
+    """How a product is cut: rows, columns of W₀ and units of codes that a program takes at once.
+
+    Attributes:
+        base_parts: programs that share the columns of W₀ in a tile of rows.
+        code_parts: programs that share those of one group's codes.
+        base_stages: loads of W₀ that are under way ahead; `code_stages`: of codes.
+    """
+
+    rows: int
+    columns: int
+    units: int
+    base_parts: int
+    code_parts: int
+    base_stages: int
+    code_stages: int
+    warps: int
+
+
+def form_of(rows: int, batch: int, bits: int, every: int, groups: int) -> Form:
+    """What was fastest, or near it, for matrices of a 7B Llama on an H200 (`benchmarks/gpu.py`)."""
+    if not bits:
+        return Form(64, 64, 128, 2, 2, 3, 3, 4)
+    if max(groups, every) < 4:
+        parts = 2 + 4 * groups
+        tall = triton.cdiv(rows, 128) * parts >= 128
+        return Form(128 if tall else 64, 64, 16, 2, 4, 5 if batch <= 16 else 4, 2, 4)
+    if batch <= 16:
+        return Form(128, 64, 16, 4, 1, 4, 2, 4)
+    return Form(64, 64, 16, 4, 1, 5, 3, 4)
 
 
 def launch(
     kernel: Any, grid: tuple[int, ...], device: torch.device, *given: Any, **form: Any
 ) -> None:
-    """Run a kernel on the device of its tensors, with as many stages as its memory allows."""
-    key = kernel, device, given[0].dtype, tuple(form.items())
+    """Run a kernel on the device of its tensors."""
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        for stages in range(_STAGES.get(key, 3), 0, -1):
-            try:
-                kernel[grid](*given, num_stages=stages, **form)
-            except OutOfResources:
-                if stages == 1:
-                    raise
-                _STAGES[key] = stages - 1
-            else:
-                return
+        kernel[grid](*given, **form)
 
 
-def dealt(inputs: torch.Tensor, every: int, bits: int) -> torch.Tensor:
-    """Inputs [n, C] in the order that codes are met in: [m, per, n, units]."""
-    missing = -inputs.shape[1] % every
-    padded = torch.nn.functional.pad(inputs, (0, missing)) if missing else inputs
-    by_residue = padded.reshape(len(inputs), -1, PER[bits], every)
-    return by_residue.permute(3, 2, 0, 1).contiguous()
+#: Loads ahead that a form of a product has room for in shared memory, where these are fewer.
+_STAGES: dict[object, int] = {}
 
 
-def mixed_products(
+def launch_staged(
+    kernel: Any, grid: tuple[int, ...], device: torch.device, *given: Any, form: Form, **more: Any
+) -> None:
+    """`launch` with as many loads ahead as the device's shared memory allows."""
+    key = kernel, device, given[0].dtype, form, tuple(more.items())
+    for most in range(_STAGES.get(key, form.base_stages), 0, -1):
+        stages = {
+            "base_stages": min(most, form.base_stages),
+            "code_stages": min(most, form.code_stages),
+        }
+        try:
+            launch(kernel, grid, device, *given, **stages, **more)
+        except OutOfResources:
+            if most == 1:
+                raise
+            _STAGES[key] = most - 1
+        else:
+            return
+
+
+def mixed_product(
     x: torch.Tensor,
     base: torch.Tensor,
-    inputs: torch.Tensor,
-    starts: torch.Tensor,
-    tasks: torch.Tensor,
     stored: torch.Tensor,
+    across: torch.Tensor,
     down: torch.Tensor,
     scales: torch.Tensor,
     residues: torch.Tensor,
+    slots: Slots,
     *,
     bits: int,
     every: int,
-    blocks: tuple[int, int, int] | None = None,
-    warps: int = 4,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """x W₀ᵀ [n, R], and for the slots of each group a ∘ (inputs Sᵀ) [slots, R].
+    form: Form | None = None,
+) -> torch.Tensor:
+    """x W₀ᵀ, and for each slot (a row that a group has) a ∘ ((x ∘ b) Sᵀ) added to its row: [n, R].
 
-    `inputs` [slots, C] are x ∘ b of the rows that groups have, a group after the other: those of
-    group g are starts[g] to starts[g + 1]; `tasks` [slots] are theirs. `stored` is [G, bytes] or
-    [G, R, C], `down` [G, T, R], `scales` [G] what a stored number is worth, `residues` [G, m] those
-    of the columns that residues of rows meet (`blocks.partners`). `blocks` are rows of W₀, columns
-    of W₀ and units of codes that a program takes at once.
+    `stored` is [G, bytes] or [G, R, C], `across` [G, T, C], `down` [G, T, R], `scales` [G] what a
+    stored number is worth, `residues` [G, m] those of the columns that residues of rows meet
+    (`blocks.partners`). Two kernels: the first prepares x ∘ b, the second makes all products.
     """
-    rows, columns = base.shape
+    (rows, columns), count, groups = base.shape, len(slots.rows), len(stored)
+    form = form or form_of(rows, len(x), bits, every, groups)
     x, base = x.contiguous(), base.contiguous()
-    slots = len(inputs)
-    met = dealt(inputs, every, bits)
-    units = met.shape[-1]
-    y, more = x.new_empty(len(x), rows), x.new_empty(slots, rows)
-    row_block, column_block, unit_block = blocks or block_sizes(bits, x.element_size())
-    longest = max(16, min(64, triton.next_power_of_2(max(len(x), 1))))
-    grid = (
-        1 + len(stored) * every,
-        triton.cdiv(rows, row_block),
-        triton.cdiv(max(len(x), slots), longest),
-    )
+    numbers, unit = as_units(stored, bits, PER[bits])
+    units = -(-columns // every) // PER[bits]
+    width = -(-units // form.units) * form.units * PER[bits]
+    tiles = triton.cdiv(triton.cdiv(rows, every), form.rows) * every
+    parts = form.base_parts + groups * form.code_parts
+    batch_block = max(16, triton.next_power_of_2(len(x)))  # slots of a group are no more than rows
+    slot_block = max(16, triton.next_power_of_2(slots.longest))
+    met = x.new_empty(every, count, width)
+    arrived = torch.empty(tiles, dtype=torch.int32, device=x.device)
+    partial = torch.empty(tiles, parts, batch_block, form.rows, device=x.device)
+    y = x.new_empty(len(x), rows)
+    block, early = 1024, starts_early(x.device)
     launch(
-        triton_kernels.products, grid, x.device,
-        x, base, y, met, stored, level_table(bits, x.device), starts, tasks, down,
-        residues, more, scales, rows, columns,
-        len(x), slots, units, units * UNIT[bits], stored[0].numel(), down.shape[1],
-        bits=bits, per=PER[bits], unit=UNIT[bits], every=every, batch_block=longest,
-        row_block=row_block, column_block=column_block, unit_block=unit_block, num_warps=warps,
+        triton_kernels.prepare, (count, triton.cdiv(max(every * width, tiles), block)), x.device,
+        x, across, slots.rows, slots.groups, slots.tasks, met, arrived, columns, across.shape[1],
+        count, width, tiles,
+        per=PER[bits], every=every, unit_block=form.units, block=block, early=early,
     )  # fmt: skip
-    return y, more
+    launch_staged(
+        triton_kernels.products, (parts, tiles), x.device,
+        x, base, y, met, numbers, level_table(bits, x.device), slots.starts, slots.tasks,
+        slots.places, down, scales, residues, partial, arrived,
+        rows, columns, len(x), count, units, width, numbers[0].numel(), down.shape[1],
+        bits=bits, per=PER[bits], unit=unit, every=every, groups=groups,
+        batch_block=batch_block, slot_block=slot_block,
+        row_block=form.rows, column_block=form.columns, unit_block=form.units,
+        base_parts=form.base_parts, code_parts=form.code_parts,
+        whole=columns % form.columns == 0 and units % form.units == 0,
+        text=text_of(bits, x.dtype) if on_cuda(x.device) else "", early=early,
+        form=form, num_warps=form.warps, **({"launch_pdl": True} if early else {}),
+    )  # fmt: skip
+    return y
+
+
+@lru_cache(maxsize=8)
+def starts_early(device: torch.device) -> bool:
+    """Whether a kernel may start beside the one before it, and wait inside (Hopper and later)."""
+    known = hasattr(tl.extra.cuda, "gdc_wait")
+    return on_cuda(device) and known and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def on_cuda(device: torch.device) -> bool:
+    """Whether kernels are compiled to PTX there, and not interpreted."""
+    return device.type == "cuda" and torch.version.hip is None
 
 
 def swap(
@@ -121,28 +191,31 @@ def swap(
     stored: torch.Tensor,
     scales: tuple[torch.Tensor, torch.Tensor] | None,
     signs: tuple[int, torch.Tensor] | None,
+    dtype: torch.dtype,
     out: torch.Tensor,
     *,
     bits: int,
     scale: float,
     largest: float,
-    beyond: float,
-    blocks: tuple[int, int] = (16, 64),
+    blocks: tuple[int, int] = (4, 512),
 ) -> None:
-    """Write a task's matrix [R, C] to `out`: W₀ + λ · step · signs ∘ S from S as it is stored.
+    """Write a task's matrix [R, C], of a dtype, to `out`: W₀ + λ · step · signs ∘ S.
 
     `signs` are a kind (1: of columns, 2: hankel, 3: of rows and columns) and packed bits, as
-    `core.signs` has them; None: all +1. Products and sums are not fused, so that the bits are those
-    of the CPU.
+    `core.signs` has them, with two bytes more; None: all +1. Products and sums are not fused, so
+    that the bits are those of the CPU.
     """
     height, width = base.shape
     table = level_table(bits, base.device)
     kind, flips = signs or (0, table)
     rows, columns = scales if scales is not None else (table, table)
-    grid = (triton.cdiv(height, blocks[0]) * triton.cdiv(width // PER[bits], blocks[1]),)
+    per = SWAP_PER[bits] if bits else math.gcd(8, width)
+    numbers, unit = as_units(stored, bits, per)
+    units = max(1, blocks[1] // per)
+    grid = (triton.cdiv(height, blocks[0]) * triton.cdiv(width // per, units),)
     launch(
-        triton_kernels.swap, grid, base.device,
-        base, stored, table, rows, columns, flips, out, scale, largest, beyond, height,
-        width, bits=bits, per=PER[bits], unit=UNIT[bits], kind=kind, row_block=blocks[0],
-        unit_block=blocks[1], enable_fp_fusion=False,
+        triton_swap.swap, grid, base.device,
+        base, numbers, table, rows, columns, flips, out, scale, largest, height,
+        width, bits=bits, per=per, unit=unit, kind=kind, dtype=DTYPES[dtype], row_block=blocks[0],
+        unit_block=units, enable_fp_fusion=False,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -19,6 +20,7 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, holds, slots_of, start
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Parts
+from randes_cli.live.recorded import Recorded
 from randes_cli.live.resident import Resident
 from randes_cli.live.swaps import Job, Swaps
 from randes_cli.workers import thread_count
@@ -67,6 +69,7 @@ class Pool:
         self._versions, self._closed = list[int](), False
         self._component, self._coefficient = component, coefficient
         self._jobs: dict[str, tuple[Whole, list[Job]]] = {}
+        self._graphs: dict[str, Recorded] = {}
         self._condition = threading.Condition()
         self._queue: deque[object] = deque()
         self._users, self._swapping, self._broken = 0, False, ""
@@ -200,11 +203,26 @@ class Pool:
         whole, jobs = self._jobs[task]
         self._wait()  # for what users asked of a device, on any stream
         left = jobs if self._swaps is None else self._swaps.write(task, whole, jobs)
-        left = [job for job in left if not self._at_once(whole, *job)]
+        graph = self._graphs.get(task)
+        if graph is not None and graph.fits(jobs):
+            graph.replay()
+            left = graph.left
+        else:
+            left = [job for job in left if not self._at_once(whole, *job)]
         if left:
             with ThreadPoolExecutor(self._threads) as threads:
                 list(threads.map(lambda job: self._put(whole, *job), left))
         self._wait()
+        if graph is None or not graph.fits(jobs):
+            self._record(task, whole, jobs)
+
+    def _record(self, task: str, whole: Whole, jobs: list[Job]) -> None:
+        """Keep what a device did of a swap as one launch."""
+        self._graphs.pop(task, None)
+        devices = {slot.tensor.device for slot, _ in jobs}
+        if len(devices) == 1 and next(iter(devices)).type == "cuda":
+            write = partial(self._at_once, whole)
+            self._graphs[task] = Recorded(jobs, write, next(iter(devices)))
 
     def _wait(self) -> None:
         """Until devices have done all that they were asked for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,12 +31,12 @@ from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import Signs
 
 _Vectors: TypeAlias = tuple[torch.Tensor, torch.Tensor]
-#: What the kernel writes one tensor from, beside its target.
-_Launch: TypeAlias = tuple[
-    torch.Tensor, torch.Tensor, _Vectors | None, tuple[int, torch.Tensor] | None, dict[str, Any]
-]
+#: Writes one tensor of a task to its place, by what is on the device.
+_Launch: TypeAlias = Callable[[torch.Tensor], object]
 #: What torch rounds to as the CPU does.
 _KNOWN = ("F32", "F16", "BF16")
+#: Bytes of a tensor of a task's own, up to which it stays here once it was read.
+_SMALL = 2**20
 
 
 class Resident:
@@ -57,17 +58,31 @@ class Resident:
     def write(self, whole: Whole, name: str, target: torch.Tensor) -> bool:
         """Write a tensor of a task to `target`, bit for bit as it is retrieved elsewhere.
 
-        False, and nothing written, for what only the bank's reader knows: exact tensors, extra
-        rows, rare dtypes. Raises BankDamaged.
+        False, and nothing written, for what only the bank's reader knows: large exact tensors,
+        extra rows, rare dtypes. Raises BankDamaged.
         """
-        if not self._has(whole, name):
-            return False
+        if self.at_once(whole, name, target):
+            return True
         retrieval = whole.retrieval
-        if not retrieval.superposed(name):
-            target.copy_(self._base_tensor(retrieval.kept_name(name)))
-        elif not self._by_kernel(whole, name, target):
+        if self._small(whole, name):
+            own = self._keep(f"own/{retrieval.task.name}/{name}", lambda: whole.read(name))
+            self._ready[whole, name] = lambda target: target.copy_(own)
+        elif not self._has(whole, name):
+            return False
+        elif not retrieval.superposed(name):
+            base = self._base_tensor(retrieval.kept_name(name))
+            self._ready[whole, name] = lambda target: target.copy_(base)
+        elif launch := self._by_kernel(whole, name):
+            self._ready[whole, name] = launch
+        if not self.at_once(whole, name, target):
             target.copy_(self._retrieved(whole, name))
         return True
+
+    def _small(self, whole: Whole, name: str) -> bool:
+        """Whether a tensor is a small one of the task's own."""
+        retrieval = whole.retrieval
+        own = retrieval.kept_name(name) in retrieval.task.own
+        return own and retrieval.tensors[name].nbytes <= _SMALL
 
     def _has(self, whole: Whole, name: str) -> bool:
         """Whether a tensor of a task is made of what lies here alone."""
@@ -185,45 +200,58 @@ class Resident:
         return blocks.whole(blocks.as_blocks(values, share.every), view, share.group)
 
     def at_once(self, whole: Whole, name: str, target: torch.Tensor) -> bool:
-        """Write by the kernel what is ready for it; False where `write` is to make it so."""
-        given, info = self._ready.get((whole, name)), whole.retrieval.tensors[name]
-        plain = target.is_contiguous() and target.dtype == torch_dtypes()[info.dtype]
-        if given is None or not plain or target.numel() != info.elements:
+        """Write what is ready for it; False where `write` is to make it so."""
+        launch = self._ready.get((whole, name))
+        if launch is None or target.shape != whole.retrieval.tensors[name].shape:
             return False
-        from randes_cli.live import kernels
-
-        base, stored, scales, signs, form = given
-        with self._launching:
-            kernels.swap(base, stored, scales, signs, target.view(base.shape), **form)
+        launch(target)
         return True
 
-    def _by_kernel(self, whole: Whole, name: str, target: torch.Tensor) -> bool:
-        """Write it by one kernel, in place; False where that is not for one."""
+    def _by_kernel(self, whole: Whole, name: str) -> _Launch | None:
+        """What writes it by one kernel, in place; None where that is not for one."""
         retrieval, info = whole.retrieval, whole.retrieval.tensors[name]
         unit, position = retrieval.place(name)
         matrix = unit.view if unit.signs is Signs.two_sided else (unit.rows, unit.cols)
         if not kernels_for(self._device) or retrieval.share(name).every > 1:
-            return False
+            return None
         from randes_cli.live import kernels
 
         stored, bits = self._stored(retrieval, name)
-        if matrix != unit.view or not kernels.fits(unit.view[1], 1, bits):
-            return False
-        flips = np.frombuffer(unit.flips(retrieval.task.seed, position), np.uint8)
-        signs = SIGNS[unit.signs], torch.tensor(flips, device=self._device)
-        self._ready[whole, name] = (
+        if matrix != unit.view or not kernels.swap_fits(unit.view[1], bits):
+            return None
+        flips = unit.flips(retrieval.task.seed, position)
+        signs = SIGNS[unit.signs], torch.tensor([*flips, 0, 0], dtype=torch.uint8)
+        return partial(
+            self._swap,
             self._base_tensor(retrieval.kept_name(name)).view(matrix),
             stored,
             self._scales(retrieval, name) if bits else None,
-            signs if len(flips) else None,
-            {
-                "bits": bits,
-                "scale": _scale(retrieval, name),
-                "largest": LARGEST[info.dtype],
-                "beyond": BEYOND[info.dtype],
-            },
+            (signs[0], signs[1].to(self._device)) if flips else None,
+            torch_dtypes()[info.dtype],
+            bits=bits,
+            scale=_scale(retrieval, name),
+            largest=LARGEST[info.dtype],
         )
-        return self.at_once(whole, name, target)
+
+    def _swap(
+        self,
+        base: torch.Tensor,
+        stored: torch.Tensor,
+        scales: _Vectors | None,
+        signs: tuple[int, torch.Tensor] | None,
+        dtype: torch.dtype,
+        target: torch.Tensor,
+        **form: Any,
+    ) -> None:
+        """A matrix by one kernel, in its target's memory or by way of a copy."""
+        from randes_cli.live import kernels
+
+        plain = target.is_contiguous() and target.dtype in kernels.DTYPES
+        out = target.view(base.shape) if plain else torch.empty_like(base, dtype=dtype)
+        with self._launching:
+            kernels.swap(base, stored, scales, signs, dtype, out, **form)
+        if not plain:
+            target.copy_(out.view(target.shape))
 
 
 def _scale(retrieval: Retrieval, name: str) -> float:

@@ -19,12 +19,16 @@ class Slots(NamedTuple):
         groups: the group of each.
         tasks: the task of each.
         starts: where each group begins, and the end: int32 [G + 1].
+        places: of each row in each group, −1 where that has not: int32 [G, rows].
+        longest: rows of the largest group.
     """
 
     rows: torch.Tensor
     groups: torch.Tensor
     tasks: torch.Tensor
     starts: torch.Tensor
+    places: torch.Tensor
+    longest: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +99,13 @@ class Selection:
             sizes = torch.tensor([0, *map(len, parts)])
             rows, starts = torch.cat(parts), sizes.cumsum(0).to(torch.int32)
             of = torch.arange(len(groups)).repeat_interleave(sizes[1:])
-            made = (rows, of, owners[rows], starts)
-            self.known[key] = Slots(*(part.to(device) for part in made))
+            places = torch.full((len(groups), count), -1, dtype=torch.int32)
+            for group, part in zip(places, parts, strict=True):
+                group[part] = torch.arange(len(part), dtype=torch.int32)
+            made = (rows, of, owners[rows], starts, places)
+            longest = max(map(len, parts))
+            rows, of, owned, starts, places = (part.to(device) for part in made)
+            self.known[key] = Slots(rows, of, owned, starts, places, longest)
         found: Slots = self.known[key]
         return found
 

@@ -10,7 +10,7 @@ import torch
 
 from randes_cli.live import blocks
 from randes_cli.live.group import Group
-from randes_cli.live.selection import Selection
+from randes_cli.live.selection import Selection, Slots
 
 #: Rows up to which products are bound by reading; with more, codes are unpacked once (prefill).
 MOST_ROWS = 64
@@ -63,7 +63,8 @@ class Stack:
             return torch.nn.functional.linear(x, base)
         made: torch.Tensor = mixed_linear(
             flat, base, self.stored, self.across, self.down, self.scales, self.residues,
-            slots.rows, slots.groups, slots.tasks, slots.starts, self.bits, self.every,
+            slots.rows, slots.groups, slots.tasks, slots.starts, slots.places, slots.longest,
+            self.bits, self.every,
         )  # fmt: skip
         return made.reshape(*x.shape[:-1], -1)
 
@@ -81,17 +82,18 @@ def mixed_linear(
     groups: torch.Tensor,
     tasks: torch.Tensor,
     starts: torch.Tensor,
+    places: torch.Tensor,
+    longest: int,
     bits: int,
     every: int,
 ) -> torch.Tensor:
     """x W₀ᵀ, and for each slot (a row that a group has) a ∘ ((x ∘ b) Sᵀ) added to its row."""
     from randes_cli.live import kernels
 
-    inputs = x[rows] * across[groups, tasks]
-    y, more = kernels.mixed_products(
-        x, base, inputs, starts, tasks, stored, down, scales, residues, bits=bits, every=every
+    slots = Slots(rows, groups, tasks, starts, places, longest)
+    return kernels.mixed_product(
+        x, base, stored, across, down, scales, residues, slots, bits=bits, every=every
     )
-    return y.index_add_(0, rows, more)
 
 
 @mixed_linear.register_fake

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-"""Triton kernels: products of a mixed batch with codes as they are stored, and a swap.
+"""The Triton kernels of a mixed batch: products with codes as they are stored.
 
 `kernels` calls them, and says what their arguments are.
 """
@@ -7,35 +7,141 @@
 import triton
 import triton.language as tl
 
+from randes_cli.live.triton_codes import level, loaded
+
 
 @triton.jit
-def codes(stored, table, at, mask, q, bits: tl.constexpr):
-    """Code q of each unit at `at`, as its level (bits 0: the integer itself)."""
-    if bits == 0:
-        value = tl.load(stored + at, mask=mask, other=0).to(tl.float32)
-    else:
-        word = tl.load(stored + at, mask=mask, other=0).to(tl.int32)
-        if bits == 3:
-            middle = tl.load(stored + at + 1, mask=mask, other=0).to(tl.int32)
-            high = tl.load(stored + at + 2, mask=mask, other=0).to(tl.int32)
-            word = word | (middle << 8) | (high << 16)
-        code = (word >> (bits * q)) & ((1 << bits) - 1)
-        if bits == 1:
-            value = tl.where(code == 0, tl.load(table), tl.load(table + 1))
-        elif bits == 2:
-            low = tl.where(code == 0, tl.load(table), tl.load(table + 1))
-            high = tl.where(code == 2, tl.load(table + 2), tl.load(table + 3))
-            value = tl.where(code < 2, low, high)
+def prepare(
+    x,
+    across,
+    slot_rows,
+    slot_groups,
+    slot_tasks,
+    met,
+    arrived,
+    columns,
+    count,
+    slots,
+    width,
+    tiles,
+    per: tl.constexpr,
+    every: tl.constexpr,
+    unit_block: tl.constexpr,
+    block: tl.constexpr,
+    early: tl.constexpr,
+):
+    """`met` [every, slots, width]: x ∘ b of each slot, in the order that `products` meets codes in.
+
+    Program (s, k): of slot s, the k-th run. `arrived` [tiles] becomes 0.
+    """
+    if early:
+        tl.extra.cuda.gdc_launch_dependents()
+    slot, run = tl.program_id(0), tl.program_id(1)
+    at = run * block + tl.arange(0, block)
+    partner, place = at // width, at % width
+    inside = place % (unit_block * per)
+    unit = place // (unit_block * per) * unit_block + inside % unit_block
+    column = (unit * per + inside // unit_block) * every + partner
+    there = at < every * width
+    mine = there & (column < columns)
+    row, group = tl.load(slot_rows + slot), tl.load(slot_groups + slot)
+    factors = across + (group * count + tl.load(slot_tasks + slot)) * columns
+    made = tl.load(x + row * columns + column, mine, 0.0) * tl.load(factors + column, mine, 0.0)
+    tl.store(met + (partner * slots + slot) * width + place, made, there)
+    if slot == 0:
+        tl.store(arrived + at, tl.zeros((block,), tl.int32), at < tiles)
+
+
+@triton.jit
+def base_part(
+    x,
+    base,
+    i,
+    batch,
+    columns,
+    first,
+    last,
+    batch_block: tl.constexpr,
+    row_block: tl.constexpr,
+    column_block: tl.constexpr,
+    stages: tl.constexpr,
+    whole: tl.constexpr,
+):
+    """Rows i of W₀ times the inputs, over blocks of columns: [rows, batch]."""
+    n = tl.minimum(tl.arange(0, batch_block), batch - 1)
+    j = first * column_block + tl.arange(0, column_block)
+    weights = base + i[:, None] * columns + j[None]
+    inputs = x + n[:, None] * columns + j[None]
+    total = tl.zeros((row_block, batch_block), tl.float32)
+    for block in tl.range(first, last, num_stages=stages):
+        if whole:
+            kept, given = tl.load(weights), tl.load(inputs)
         else:
-            value = tl.load(table + code)
-    return value
+            inside = (block * column_block + tl.arange(0, column_block) < columns)[None]
+            kept, given = tl.load(weights, inside, 0.0), tl.load(inputs, inside, 0.0)
+        total = tl.dot(kept, tl.trans(given), total, input_precision="ieee")
+        weights += column_block
+        inputs += column_block
+    return total
 
 
 @triton.jit
-def signs_of(bits, place, mask):
-    """±1 by packed bits, as `core.signs` has them: 1 means −1."""
-    byte = tl.load(bits + (place >> 3), mask, 0).to(tl.int32)
-    return 1.0 - 2.0 * ((byte >> (place & 7).to(tl.int32)) & 1).to(tl.float32)
+def code_part(
+    codes,
+    inputs,
+    table,
+    units,
+    first,
+    last,
+    bits: tl.constexpr,
+    per: tl.constexpr,
+    unit: tl.constexpr,
+    row_block: tl.constexpr,
+    slot_block: tl.constexpr,
+    unit_block: tl.constexpr,
+    stages: tl.constexpr,
+    whole: tl.constexpr,
+    text: tl.constexpr,
+):
+    """Rows of codes as levels times what `prepare` made, over blocks of units: [rows, slots]."""
+    total = tl.zeros((row_block, slot_block), tl.float32)
+    for block in tl.range(first, last, num_stages=stages):
+        inside = (block * unit_block + tl.arange(0, unit_block) < units)[None]
+        word = loaded(codes, inside, bits, whole)
+        for q in tl.static_range(per):
+            # Beyond the end levels are not 0, but inputs are.
+            given = tl.load(inputs + q * unit_block)
+            levels = level(word, table, q, bits, text, given)
+            total = tl.dot(levels, tl.trans(given), total, input_precision="ieee")
+        codes += unit_block * unit
+        inputs += unit_block * per
+    return total
+
+
+@triton.jit
+def gathered(
+    partial,
+    slot_of,
+    batch,
+    groups: tl.constexpr,
+    base_parts: tl.constexpr,
+    code_parts: tl.constexpr,
+    batch_block: tl.constexpr,
+    row_block: tl.constexpr,
+):
+    """The sum of all parts of a tile, in their order: [batch, rows]."""
+    n = tl.arange(0, batch_block)
+    at = partial + tl.arange(0, row_block)[None]
+    total = tl.zeros((batch_block, row_block), tl.float32)
+    for p in range(base_parts):
+        place = p * batch_block * row_block + n[:, None] * row_block
+        total += tl.load(at + place, cache_modifier=".cg")
+    for g in range(groups):
+        slot = tl.load(slot_of + g * batch + n, n < batch, -1)[:, None]
+        for p in range(code_parts):
+            of = (base_parts + g * code_parts + p) * batch_block * row_block
+            total += tl.load(at + of + slot * row_block, slot >= 0, 0.0, cache_modifier=".cg")
+    return total
 
 
 @triton.jit
@@ -43,15 +149,17 @@ def products(
     x,
     base,
     y,
-    inputs,
+    met,
     stored,
     table,
     starts,
-    tasks,
+    slot_tasks,
+    slot_of,
     down,
-    residues,
-    more,
     scales,
+    residues,
+    partial,
+    arrived,
     rows,
     columns,
     batch,
@@ -64,98 +172,72 @@ def products(
     per: tl.constexpr,
     unit: tl.constexpr,
     every: tl.constexpr,
+    groups: tl.constexpr,
     batch_block: tl.constexpr,
+    slot_block: tl.constexpr,
     row_block: tl.constexpr,
     column_block: tl.constexpr,
     unit_block: tl.constexpr,
+    base_parts: tl.constexpr,
+    code_parts: tl.constexpr,
+    base_stages: tl.constexpr,
+    code_stages: tl.constexpr,
+    whole: tl.constexpr,
+    text: tl.constexpr,
+    early: tl.constexpr,
 ):
-    """Program (0, i, k): rows i of x W₀ᵀ; program (1 + g · m + r, i, k): of group g, residue r.
+    """y = x W₀ᵀ + what the groups add, by rows of weights: program (p, i) has part p of tile i.
 
-    Both kinds run side by side: the first waits for memory, the second computes.
+    A tile is rows of one residue. A part is a run of columns of W₀, or of one group's codes; they
+    run side by side, since the first wait for memory and the second compute. Whoever is done last
+    with a tile adds its parts.
     """
-    part, tile, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    total = tl.zeros((batch_block, row_block), tl.float32)
-    if part == 0:
-        i = tile * row_block + tl.arange(0, row_block)
-        n = chunk * batch_block + tl.arange(0, batch_block)
-        for first in range(0, columns, column_block):
-            j = first + tl.arange(0, column_block)
-            there = (i[:, None] < rows) & (j[None] < columns)
-            kept = tl.load(base + i[:, None].to(tl.int64) * columns + j[None], there, 0.0)
-            mine = (n[:, None] < batch) & (j[None] < columns)
-            given = tl.load(x + n[:, None] * columns + j[None], mine, 0.0)
-            total = tl.dot(given, tl.trans(kept), total, input_precision="ieee")
-        mine = (n[:, None] < batch) & (i[None] < rows)
-        tl.store(y + n[:, None] * rows + i[None], total.to(y.dtype.element_ty), mine)
+    part, tile = tl.program_id(0), tl.program_id(1)
+    residue = tile % every
+    rows_here = (tile // every * row_block + tl.arange(0, row_block)) * every + residue
+    i = tl.minimum(rows_here, rows - 1).to(tl.int64)
+    parts: tl.constexpr = base_parts + groups * code_parts
+    size_of_part: tl.constexpr = batch_block * row_block
+    mine = partial + (tile * parts + part).to(tl.int64) * size_of_part
+    mine += tl.arange(0, row_block)[:, None]
+    if part < base_parts:
+        blocks = tl.cdiv(columns, column_block)
+        first, last = part * blocks // base_parts, (part + 1) * blocks // base_parts
+        total = base_part(
+            x, base, i, batch, columns, first, last,
+            batch_block, row_block, column_block, base_stages, whole,
+        )  # fmt: skip
+        tl.store(mine + tl.arange(0, batch_block)[None] * row_block, total)
     else:
-        group, residue = (part - 1) // every, (part - 1) % every
+        group, step = (part - base_parts) // code_parts, (part - base_parts) % code_parts
         first_slot, last_slot = tl.load(starts + group), tl.load(starts + group + 1)
-        n = first_slot + chunk * batch_block + tl.arange(0, batch_block)
-        if (first_slot + chunk * batch_block < last_slot) & (tile * row_block * every < rows):
-            i = (tile * row_block + tl.arange(0, row_block)) * every + residue
-            partner = tl.load(residues + group * every + residue)
-            line = stored + group.to(tl.int64) * size
-            for first in range(0, units, unit_block):
-                k = first + tl.arange(0, unit_block)
-                there = (i[:, None] < rows) & (k[None] < units)
-                at = i[:, None].to(tl.int64) * width + k[None] * unit
-                mine = (n[:, None] < last_slot) & (k[None] < units)
-                for q in tl.static_range(per):
-                    # Beyond the end levels are not 0, but inputs are.
-                    level = codes(line, table, at, there, q, bits).to(inputs.dtype.element_ty)
-                    place = (partner * per + q) * slots + n[:, None]
-                    given = tl.load(inputs + place * units + k[None], mine, 0.0)
-                    total = tl.dot(given, tl.trans(level), total, input_precision="ieee")
-            mine = (n[:, None] < last_slot) & (i[None] < rows)
-            task = tl.load(tasks + n, n < last_slot, 0)
-            place = (group * count + task[:, None]) * rows + i[None]
-            factor = tl.load(down + place, mine, 0.0).to(tl.float32)
-            made = total * tl.load(scales + group) * factor
-            tl.store(more + n[:, None] * rows + i[None], made.to(more.dtype.element_ty), mine)
-
-
-@triton.jit
-def swap(
-    base,
-    stored,
-    table,
-    rows,
-    columns,
-    signs,
-    out,
-    scale,
-    largest,
-    beyond,
-    height,
-    width,
-    bits: tl.constexpr,
-    per: tl.constexpr,
-    unit: tl.constexpr,
-    kind: tl.constexpr,
-    row_block: tl.constexpr,
-    unit_block: tl.constexpr,
-):
-    """out = Θ₀ + (level · column · row) · scale · signs, rounded as the CPU rounds it."""
-    units = width // per
-    tiles = tl.cdiv(units, unit_block)
-    across, along = tl.program_id(0) % tiles, tl.program_id(0) // tiles
-    i = (along * row_block + tl.arange(0, row_block))[:, None].to(tl.int64)
-    k = (across * unit_block + tl.arange(0, unit_block))[None]
-    there = (i < height) & (k < units)
-    for q in tl.static_range(per):
-        j = k * per + q
-        value = codes(stored, table, (i * units + k) * unit, there, q, bits)
-        if bits > 0:
-            value = value * tl.load(columns + j, there, 0.0) * tl.load(rows + i, there, 0.0)
-        if kind == 1:  # of columns
-            sign = signs_of(signs, j, j < width)
-        elif kind == 2:  # hankel
-            sign = signs_of(signs, i + j, there)
-        elif kind == 3:  # of rows, then of columns
-            sign = signs_of(signs, i, i < height) * signs_of(signs, height + j, j < width)
-        else:
-            sign = 1.0
-        kept = tl.load(base + i * width + j, there, 0.0).to(tl.float32)
-        made = value * (sign * scale) + kept
-        made = tl.where(tl.abs(made) >= beyond, tl.where(made > 0, largest, -largest), made)
-        tl.store(out + i * width + j, made.to(out.dtype.element_ty), there)
+        if first_slot < last_slot:
+            s = tl.minimum(first_slot + tl.arange(0, slot_block), last_slot - 1)
+            tasks = tl.load(slot_tasks + s)
+            factor = tl.load(down + (group * count + tasks[None]) * rows + i[:, None])
+            scale, partner = tl.load(scales + group), tl.load(residues + group * every + residue)
+            blocks = tl.cdiv(units, unit_block)
+            first, last = step * blocks // code_parts, (step + 1) * blocks // code_parts
+            k = first * unit_block + tl.arange(0, unit_block)
+            codes = stored + group.to(tl.int64) * size + i[:, None] * (units * unit)
+            inputs = met + (partner * slots + s[:, None]) * width + first * unit_block * per
+            if early:
+                tl.extra.cuda.gdc_wait()
+            total = code_part(
+                codes + k[None] * unit, inputs + tl.arange(0, unit_block)[None], table,
+                units, first, last, bits, per, unit,
+                row_block, slot_block, unit_block, code_stages, whole, text,
+            )  # fmt: skip
+            total = total * (factor.to(tl.float32) * scale)
+            tl.store(mine + tl.arange(0, slot_block)[None] * row_block, total)
+    if early:
+        tl.extra.cuda.gdc_wait()
+    tl.debug_barrier()
+    if tl.atomic_add(arrived + tile, 1, sem="acq_rel") == parts - 1:
+        total = gathered(
+            partial + tile.to(tl.int64) * parts * size_of_part, slot_of, batch,
+            groups, base_parts, code_parts, batch_block, row_block,
+        )  # fmt: skip
+        n = tl.arange(0, batch_block)
+        done = (n < batch)[:, None] & (rows_here < rows)[None]
+        tl.store(y + n[:, None] * rows + rows_here[None], total.to(y.dtype.element_ty), done)

@@ -16,7 +16,7 @@ from randes_cli.files.bank.records import TaskRecord
 from randes_cli.plan import tensor_bytes
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import BaseStorage, TensorInfo, once, table_bytes
-from randes_cli.stats.alternatives import alternatives, saving, unsure
+from randes_cli.stats.alternatives import alternatives, saving, sealing, unsure
 from randes_cli.stats.breakdown import Breakdown, GroupRow
 from randes_cli.stats.lengths import sealed_bits
 from randes_cli.stats.room import room
@@ -205,6 +205,11 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
     tasks = bank_summaries(bank, statistics, cut.found)
     lambdas = [task.coefficient for task in tasks]
     choices = alternatives(bank, statistics, tasks) if predictable(manifest) else ()
+    saves = not manifest.sealed and sealing(choices) is not None
+    if saves:
+        from randes_cli.build.seal.saving import with_exact_saving  # commands start sooner
+
+        choices = with_exact_saving(bank, choices)
     details = _details(bank, base, found, cosines(grams[0]), lambdas)
 
     held = once(kind_bytes, bank.header.tensors)
@@ -242,6 +247,6 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         rows=tuple(cut.row(name) for name in cut.rows),
         alternatives=choices,
         unsure=unsure(bank, statistics) if choices else None,
-        saving=saving(choices, str(bank.path), table_bytes(base)),
+        saving=saving(choices, str(bank.path), table_bytes(base)) if saves else None,
         room=room(manifest),
     )

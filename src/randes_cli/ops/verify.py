@@ -35,7 +35,7 @@ from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.stored import open_statistics
-from randes_cli.stats.summaries import summaries
+from randes_cli.stats.summaries import bank_summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
 
 __all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "verify"]
@@ -130,7 +130,7 @@ def verify(
         if found:
             hurt[task.name] = tuple(sorted(found))
     intact = not (damaged or problems)
-    tasks = summaries(bank.manifest, open_statistics(bank)) if intact else ()
+    tasks = bank_summaries(bank, open_statistics(bank)) if intact else ()
     return VerifyReport(
         bank=str(bank.path),
         quick=quick,

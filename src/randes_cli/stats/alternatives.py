@@ -14,7 +14,7 @@ from randes_cli.files.writer import parse_size
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import once
 from randes_cli.stats.frontier import DIGITS, group_choices, marked, present, weigh_all
-from randes_cli.stats.lengths import bank_lengths
+from randes_cli.stats.lengths import bank_lengths, sealed_bits
 from randes_cli.stats.outline import Outline
 from randes_cli.stats.stored import Statistics
 from randes_cli.stats.summaries import mean_cosine
@@ -47,7 +47,9 @@ def alternatives(
         bank.size - held.get("sum", 0) - held.get("scale", 0),
         [name for name, bits in manifest.widths.items() if bits == 16],
     )
-    sealed = {seal.bits for seal in manifest.sealed.values()} or {manifest.bits}
+    used = {task.group for task in manifest.tasks} | {group for _, group in manifest.forgotten}
+    cut = sealed_bits(manifest)
+    sealed = {cut.get(group, manifest.bits) for group in used} or {manifest.bits}
     shares = {manifest.shares.get(group, 1) for group in range(groups)}
     if len(sealed) == len(shares) == 1:
         outline = outline.with_size(groups, min(sealed), min(shares), bank.size)
@@ -149,7 +151,7 @@ def advice(choices: Sequence[Alternative]) -> str | None:
     here = next((one for one in choices if one.present), None)
     if here is None:
         return None
-    inside = [one for one in choices if one.bank_bytes <= here.bank_bytes]
+    inside = [one for one in choices if one.exact and one.bank_bytes <= here.bank_bytes]
     best = max(inside, key=lambda one: (round(one.kept, DIGITS), -one.bank_bytes))
     if best.kept < here.kept + _BETTER:
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import FORGOTTEN, ROUNDED, cut_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.records import TaskRecord
+from randes_cli.specs import Tensors, once
 from randes_cli.stats.lengths import bank_lengths
 from randes_cli.stats.stored import Statistics
 
@@ -23,24 +25,35 @@ _UNMEASURED = "what sealing takes away is measured while it is done"
 _ROUNDED = "it was packed by an older version, which did not measure what rounding took away"
 _FORGOTTEN = "a task that was forgotten in its group is taken to be as long as the others"
 _ESTIMATED = "how it meets tasks whose originals were not at hand is estimated"
-_UNLIKE = "few bits treat the unlike deltas of its group (sparse, of low rank) unlike, by up to 0.1"
+_UNLIKE = "few bits treat the unlike deltas of its group (sparse, of low rank) unlike, by up to 0.2"
+_COARSE = "rounding to its dtype, which is not counted, takes as much as few bits give back"
+#: What rounding to a dtype takes from values, beside them, and which share of what comes back is
+#: much.
+_ROUNDING, _MUCH = {"BF16": 2.0**-7 / 5, "F16": 2.0**-10 / 5}, 1 / 3
 #: Bits from which a cut takes nothing away that would show, and how far heaviness may differ.
 _FINE, _APART = 8, 1.0
 
 
 def approximations(
-    manifest: Manifest, statistics: Statistics, *, dry_run: str = "", sealing: bool = False
+    manifest: Manifest,
+    statistics: Statistics,
+    back: Sequence[float | None] = (),
+    *,
+    dry_run: str = "",
+    sealing: bool = False,
 ) -> list[str]:
     """Of every task, why its prediction is approximate, joined; empty where all was measured.
 
-    `dry_run` is `SAMPLED` or `SUPPOSED` in a dry run; `sealing` says that groups without
-    measurements are about to be sealed.
+    `back` are the lengths of what comes back beside the base's, where they are known; `dry_run`
+    is `SAMPLED` or `SUPPOSED` in a dry run; `sealing` says that groups without measurements are
+    about to be sealed.
     """
     known = statistics.known
     unlike = _unlike_groups(bank_lengths(manifest, known)) if manifest.sealed else set()
     forgotten = {group for _, group in manifest.forgotten} if known.forgotten is None else set()
     estimated = {index for pair in statistics.estimated for index in pair}
     cut = _UNMEASURED if sealing or dry_run else _CUT
+    coarse = _coarse(manifest, back)
 
     def reasons(task: TaskRecord) -> list[tuple[bool, str]]:
         sealed = task.group in manifest.sealed
@@ -51,9 +64,28 @@ def approximations(
             (task.group in forgotten, _FORGOTTEN),
             (task.index in estimated, _ESTIMATED),
             (task.group in unlike, _UNLIKE),
+            (sealed and task.name in coarse, _COARSE),
         ]
 
     return [_joined(reasons, task) for task in manifest.tasks]
+
+
+def _coarse(manifest: Manifest, back: Sequence[float | None]) -> set[str]:
+    """Tasks whose dtype rounds about as much as comes back: few bits lie off its grid."""
+    made = set()
+    for task, length in zip(manifest.tasks, back, strict=False):
+        mine = task.dtype or once(_usual, manifest.base.tensors)
+        if length is not None and mine in _ROUNDING and _ROUNDING[mine] > _MUCH * length:
+            made.add(task.name)
+    return made
+
+
+def _usual(base: Tensors) -> str:
+    """The dtype of most elements."""
+    sizes = Counter[str]()
+    for tensor in base.values():
+        sizes[tensor.dtype] += tensor.elements
+    return max(sizes, key=lambda dtype: sizes[dtype], default="")
 
 
 def stored_reason(bank: BankFile, task: TaskRecord) -> str:

@@ -55,6 +55,7 @@ def present(one: Alternative, size: int, kept: Kept, cosine: float) -> Alternati
         bank_bytes=size,
         predicted_cosine=cosine,
         present=True,
+        exact=True,
         kept=kept.mean,
         kept_low=kept.low,
         kept_high=kept.high,

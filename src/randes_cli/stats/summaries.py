@@ -49,13 +49,17 @@ def summaries(
     chosen = coefficients(manifest, lengths)
     found = found or predict(lengths, statistics.met(manifest.base.tensors))
     found = found.at(chosen)
-    cosines = found.over().cosine.tolist()
+    whole = found.over()
+    cosines = whole.cosine.tolist()
     lost = Lost.of(found, lengths)
     counts: list[int] = lost.tensors.sum(axis=0).tolist()
     told_of = told_lost(found, lost, lengths, manifest.bits)
     judged = verdicts(manifest, cosines, lost.tasks.tolist(), beside)
     kept = kept_of(noise_of(lengths)) if predictable(manifest) else None
-    unsure = approximations(manifest, statistics, dry_run=dry_run, sealing=sealing)
+    longer = np.divide(whole.length, whole.own, out=np.zeros_like(whole.own), where=whole.own > 0)
+    pairs = zip(beside, (np.sqrt(longer) * chosen).tolist(), strict=True)
+    back = [None if one is None else one * more for one, more in pairs]
+    unsure = approximations(manifest, statistics, back, dry_run=dry_run, sealing=sealing)
     names = manifest.base.tensors.keys()
     made = []
     for place, (task, cosine) in enumerate(zip(manifest.tasks, cosines, strict=True)):

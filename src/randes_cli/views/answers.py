@@ -81,7 +81,7 @@ def _steps(report: BankReport, curves: Curves) -> list[Step]:
     here = next((one.kept for one in report.alternatives if one.present), 1.0)
     if poor and any(one.kept > here for one in report.alternatives):
         steps.append(Step("Other bits and groups bring more back: see Choices below."))
-    found = sealing(report.alternatives)
+    found = sealing(report.alternatives) if report.saving else None
     if found is not None:
         was, best = found
         words = (

@@ -130,4 +130,6 @@ def choice_table(report: BankReport) -> Table:
     ]
     here = [n for n, one in enumerate(found) if one.present]
     heads = ["bank", "× base", "bits", "groups", "elements", "gain kept", "in measured families"]
-    return Table("choices", "Choices", heads, rows, here)
+    exact = all(one.exact for one in found)
+    note = "" if exact else "Bytes of other banks than this one are about so."
+    return Table("choices", "Choices", heads, rows, here, note=note)

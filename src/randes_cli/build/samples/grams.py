@@ -13,7 +13,7 @@ from randes_cli.build.samples.looks import deltas_of
 from randes_cli.build.samples.small import Spot, on_grid, products, small_grams, small_lists
 from randes_cli.build.samples.stand_ins import followers
 from randes_cli.core.arrays import F32, F64
-from randes_cli.core.shuffle import layer_type
+from randes_cli.core.shuffle import layer_types
 from randes_cli.core.tails import means
 from randes_cli.errors import RandesError
 from randes_cli.files.guard import reads_far
@@ -215,9 +215,9 @@ def _with_followers(
 
 def _by_type(units: Iterable[Unit]) -> list[Unit]:
     """Units in the order of their types, those of one type by their names."""
-    types: dict[str, list[Unit]] = {}
-    for unit in units:
-        types.setdefault(layer_type(unit.names[0]), []).append(unit)
+    units, types = list(units), dict[str, list[Unit]]()
+    for kind, unit in zip(layer_types([one.names[0] for one in units]), units, strict=True):
+        types.setdefault(kind, []).append(unit)
     return [u for kind in types.values() for u in sorted(kind, key=lambda unit: unit.names)]
 
 

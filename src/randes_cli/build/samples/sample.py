@@ -52,6 +52,12 @@ def gather_spreads(
 
     def keep(_: object, found: tuple[Sequence[Spot], Spreads]) -> None:
         spots, (squares, counts, peaks) = found
+        if all(spot.unit.layers == 1 for spot in spots):
+            means = np.divide(squares, counts, out=np.zeros_like(squares), where=counts > 0)
+            whole = np.sqrt(means.max(axis=1, initial=0.0)).tolist(), peaks.tolist()
+            for (unit, _), rms, peak in zip(spots, *whole, strict=True):
+                use(unit, Spread(rms, peak))
+            return
         rows = zip(spots, squares.tolist(), counts.tolist(), peaks.tolist(), strict=True)
         for (unit, position), energies, sizes, peak in rows:
             so_far = sums.setdefault(unit, _Sums(len(participants)))

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, Array, Bools
+from randes_cli.core.columns import some_columns
 from randes_cli.core.signs import many_signs, random_many
 from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import Rect, Unit
+from randes_cli.specs import Shuffle
 
 #: Elements of all deltas of a list of places, at the most.
 _ROOM = 2**19
@@ -105,7 +108,7 @@ def small_grams(
             scales[0, :, who] = on_grid(delta, has, here[:, who])
             if who >= first:
                 tails[:, at, who] = means(here[:, who], scales[0, :, who]) * has
-            moved = _moved(alike, one)
+            moved = names if unit.shuffle is Shuffle.none else _moved(alike, one)
             if moved == names:
                 there[:, who], scales[1, :, who] = here[:, who], scales[0, :, who]
             else:
@@ -125,8 +128,9 @@ def deltas(
     `zero` are the base's values.
     """
     elements = unit.rows * unit.cols
-    tensors = [one.fit.superposed.get(n) for n in names] if isinstance(one, Participant) else []
-    if isinstance(one, Participant) and all(t and t.elements == elements for t in tensors):
+    ours = one.fit.superposed if isinstance(one, Participant) else {}
+    alike = some_columns(ours, names).of(attrgetter("elements")) == elements
+    if isinstance(one, Participant) and alike.all():
         made = read_values_of(one.source, names, elements)
         with np.errstate(invalid="ignore", over="ignore"):
             made = made if zero is None else np.subtract(made, zero, out=made)
@@ -149,7 +153,8 @@ def _alike(spots: Sequence[Spot]) -> Iterator[tuple[list[int], Unit]]:
     """Which places are of one shape with the same signs, and one of their units."""
     found: dict[object, list[int]] = {}
     for n, (unit, _) in enumerate(spots):
-        found.setdefault((unit.rows, unit.cols, unit.view, unit.signs), []).append(n)
+        kind = unit.rows, unit.cols, unit.view, unit.signs, unit.shuffle
+        found.setdefault(kind, []).append(n)
     for at in found.values():
         yield at, spots[at[0]].unit
 

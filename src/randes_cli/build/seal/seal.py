@@ -39,10 +39,9 @@ from randes_cli.files.bank.records import SealRecord
 from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.guard import one_command
-from randes_cli.files.location import Place, as_place, new_file
+from randes_cli.files.location import Place, as_place, new_file, same_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.files.sources import open_bank
-from randes_cli.files.system import resolved
 from randes_cli.limits import StrPath, as_source
 from randes_cli.plan import sealable
 from randes_cli.reports import SealReport
@@ -91,7 +90,7 @@ def seal(
     Raises UsageError (nothing live to seal), BankDamaged, BankLocked, NoSpace.
     """
     run, target = run or RunOptions(), new_file(bank if out is None else out)
-    itself = out is None or _same_place(target, bank)
+    itself = out is None or same_place(target, as_place(as_source(bank)))
     target = edited_bank(target) if itself else target
     check_seal_bits(bits)
     check_shard_size(max_shard_size)
@@ -110,12 +109,6 @@ def seal(
             most=max_shard_size,
             progress=progress,
         )
-
-
-def _same_place(target: Place, bank: StrPath) -> bool:
-    other = as_place(as_source(bank))
-    both = isinstance(target, Path) and isinstance(other, Path)
-    return resolved(Path(target)) == resolved(Path(other)) if both else bool(target == other)
 
 
 def seal_locked(
@@ -190,9 +183,8 @@ class _Sealing:
     def run(
         self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
     ) -> SealReport:
-        supposed, statistics = self._sealed()
-        old, asked = self.old.most, self.most
-        size = bank_size(self.candidates, self._layout(), supposed, asked=asked, old=old)
+        supposed, statistics = self.sealed()
+        size = self.size(supposed)
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
         check_limit(size, limit)
@@ -200,7 +192,7 @@ class _Sealing:
 
         def report(written: int) -> SealReport:
             check_limit(written, limit)
-            return self._report(target, *self._sealed(self._moments()), written, dry_run=False)
+            return self._report(target, *self.sealed(self._moments()), written, dry_run=False)
 
         if self.cutting.run.engine == "threads":
             check_space(target, size, most)
@@ -217,6 +209,11 @@ class _Sealing:
             with passing_bank(target) as live:
                 self._write(live, cluster.share(size), False, size, int, crew)
                 return joined(live, target, force, self.cutting.progress, report)
+
+    def size(self, supposed: Manifest) -> int:
+        """Bytes of the sealed bank, but for digits of λ, which are measured."""
+        made, old = self._layout(), self.old.most
+        return bank_size(self.candidates, made, supposed, asked=self.most, old=old)
 
     def _write(
         self,
@@ -247,7 +244,7 @@ class _Sealing:
                 self.cutting.cut(writer, copies=copies)
             else:
                 crew.make(writer, self.kept)
-            manifest, statistics = self._sealed(self._moments())
+            manifest, statistics = self.sealed(self._moments())
             for tensor, group in zip(self.measured, self.groups, strict=True):
                 writer.add_whole(tensor, statistics.known.cut[group].astype("<f8").tobytes())
             return report(writer.finish(manifest))
@@ -276,7 +273,7 @@ class _Sealing:
         found = [(one, cutting.agreement[one.key], parts[one.key]) for one in self.sums]
         return moments_of(manifest.base.tensors, manifest.steps, self.groups, found)
 
-    def _sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
+    def sealed(self, cut: Mapping[int, F64] | None = None) -> tuple[Manifest, Statistics]:
         """The bank's manifest and statistics once its groups are sealed."""
         old, stored = self.old.manifest, open_statistics(self.old)
         known = replace(stored.known, cut={**stored.known.cut, **(cut or {})})

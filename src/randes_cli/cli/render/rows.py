@@ -185,5 +185,6 @@ def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) ->
         for one in best
     ]
     columns = [Column(head, drop=drop) for head, drop in _HEADS]
-    heading = Text("what other banks would keep of the gain, predicted (* this one)", "bold")
-    return [heading, *table([Column("bank", name=True), *columns], rows, width)]
+    about = "" if all(one.exact for one in best) else "; other sizes are about so"
+    title = f"what other banks would keep of the gain, predicted (* this one{about})"
+    return [Text(title, "bold"), *table([Column("bank", name=True), *columns], rows, width)]

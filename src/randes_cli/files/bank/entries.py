@@ -11,6 +11,7 @@ import numpy as np
 
 from randes_cli.core.arrays import I64
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.files.plain_header import is_plain
 from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 #: A header's entry but for the name, the dtype, the dimensions and the two offsets.
@@ -38,7 +39,7 @@ class Entries(NamedTuple):
         tensors = list(tensors)
         made = np.array([*map(_kind, (tensor[1:] for tensor in tensors))], np.int64).reshape(-1, 4)
         names = [tensor.name for tensor in tensors]
-        plain = _is_plain("".join(names))
+        plain = is_plain("".join(names))
         made[:, 0] += np.fromiter(map(len if plain else name_bytes, names), np.int64, len(names))
         return cls(*made.T)
 
@@ -86,12 +87,7 @@ class Entries(NamedTuple):
 
 def name_bytes(name: str) -> int:
     """Bytes of a name in JSON, without its quotes."""
-    return len(name) if _is_plain(name) else len(_json(name)) - 2
-
-
-def _is_plain(text: str) -> bool:
-    """Whether JSON has it as it is."""
-    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+    return len(name) if is_plain(name) else len(_json(name)) - 2
 
 
 def _json(value: object) -> bytes:

@@ -19,7 +19,7 @@ from randes_cli.files.checkpoint.quantised import refuse_quantised_config
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
-from randes_cli.files.side_files import PART, is_safe_name, stays_in, walk
+from randes_cli.files.side_files import is_safe_name, stays_in, walk
 from randes_cli.files.weight_names import (
     INDEX,
     PICKLES,
@@ -146,6 +146,7 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
     ]
     if not parts:
         raise CheckpointError(f"{folder}: none of its components has weights")
+    _refuse_case_twins(folder, parts)
     if below and named is None and options.components is None:
         some = ", ".join(f"{name}/" for name in below[:8])
         text = f"the weights in {some}{' …' if len(below) > 8 else ''} are read as components, too"
@@ -154,6 +155,18 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
             first.component, first.paths, first.index, first.target, (*first.notes, text)
         )
     return parts
+
+
+def _refuse_case_twins(folder: Path, parts: Collection[Part]) -> None:
+    """Raise for components that many systems could not tell apart where they come back."""
+    known: dict[str, str] = {}
+    for part in parts:
+        other = known.setdefault(part.component.lower(), part.component)
+        if other != part.component:
+            raise CheckpointError(
+                f"{folder}: the components {other}/ and {part.component}/ differ in case alone; "
+                "rename one of them"
+            )
 
 
 def _has_root(folder: Path, named: list[str]) -> bool:
@@ -203,7 +216,7 @@ def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
             refuse_quantised_config(str(folder), name, read_json(folder / name))
     path, note = _choose(folder, weight_files(folder))
     file = target_name(path)
-    if not PART.fullmatch(file):
+    if not is_safe_name(file):
         note, file = f"{path.name} comes back as model.safetensors", "model.safetensors"
     target = f"{component}/{file}" if component else file
     part = file_part(path, allow_pickle=allow_pickle, component=component, target=target)
