@@ -42,6 +42,7 @@ from randes_cli.ops.prune import unnamed_files
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.stats.plausible import impossible
 from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import bank_summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
@@ -132,6 +133,8 @@ def verify(
     total = sum(bank.info(key).nbytes for key in left)
     check = _check_elsewhere if run.engine == "ray" else check_keys
     damaged = lost | check(bank, left, run, total, progress)
+    if not (damaged or problems):
+        damaged |= set(impossible(bank.manifest, open_statistics(bank)))
     hurt = {}
     for task in bank.manifest.tasks if damaged else ():
         found = needed_keys(bank, task.name) & damaged
