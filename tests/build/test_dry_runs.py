@@ -7,10 +7,10 @@ import re
 import pytest
 import torch
 
-from randes_cli import PackOptions, RunOptions, add, pack
+from randes_cli import PackOptions, RunOptions, TaskInput, Transform, add, pack
 from randes_cli.errors import CheckpointError, MismatchError, RandesError
 from randes_cli.specs import EditOptions
-from tests.checkpoints import Packer, State, perturbed, random_state
+from tests.checkpoints import Packer, State, perturbed, random_state, save
 
 ONE = RunOptions(threads=1)
 SHAPES = {"w": [48, 32], "head": [20, 32]}
@@ -48,6 +48,25 @@ def test_an_added_delta_beyond_the_range_of_its_sum(
     for dry in (True, False):
         with pytest.raises(MismatchError, match=f"would overflow its {bits}-bit") as error:
             add(bank, packer.inputs({"b": far}), EditOptions(dry_run=dry), ONE)
+        said.append(words(error.value))
+    assert said[0] == said[1] and bank.read_bytes() == before
+
+
+@pytest.mark.parametrize(("share", "gone"), [(1, ()), (4, ()), (1, ("b",))])
+def test_deltas_that_fit_by_themselves_and_not_together(
+    packer: Packer, share: int, gone: tuple[str, ...]
+) -> None:
+    base, transform = random_state(SHAPES, seed=1), Transform.from_preset("ta")
+    one = perturbed(base, seed=1)
+    options = PackOptions(transform, bits=8, capacity=1, share=share)
+    bank = packer.pack(base, {"a": one, "b": perturbed(base, seed=2)}, options)
+    before, said = bank.read_bytes(), []
+    far = {name: base[name] + 12 * (one[name] - base[name]) for name in base}
+    file = str(save(far, packer.folder / "far.safetensors"))
+    puts = [TaskInput(gone[0] if gone else "c", file)]
+    for dry in (True, False):
+        with pytest.raises(MismatchError, match="would overflow its 8-bit") as error:
+            add(bank, puts, EditOptions(dry_run=dry), ONE, replace=bool(gone))
         said.append(words(error.value))
     assert said[0] == said[1] and bank.read_bytes() == before
 

@@ -186,3 +186,25 @@ def test_values_that_are_not_finite_are_compared_and_said(family: Path, randes: 
     assert [first[key] for key in ("cosine", "norm", "relative")] == [None, None, None]
     assert all(other["norm"] == 0 for other in found.json["types"][1:])
     assert "not finite" in randes("diff", family / "a.safetensors", odd).out
+
+
+def test_what_was_packed_as_something_else_is_known_again(tmp_path: Path, randes: Randes) -> None:
+    """An adapter that was merged, and names with a wrapper's word before them."""
+    base = {f"layers.{n}.q.weight": torch.randn(16, 24) for n in range(3)}
+    task = {name: value + 0.01 * torch.randn_like(value) for name, value in base.items()}
+    save_file(base, tmp_path / "base.safetensors")
+    save_file({f"module.{name}": value for name, value in task.items()}, tmp_path / "w.safetensors")
+    for seed, name in enumerate(("lora", "other")):
+        torch.manual_seed(seed)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
+        pair = {"A": torch.randn(2, 24), "B": torch.randn(16, 2)}
+        factors = {f"base_model.model.layers.0.q.lora_{part}.weight": t for part, t in pair.items()}
+        save_file(factors, tmp_path / name / "adapter_model.safetensors")
+    bank, lora, wrapped = (tmp_path / n for n in ("m.randes", "lora", "w.safetensors"))
+    packed = randes("pack", tmp_path / "base.safetensors", lora, wrapped, "-o", bank, "-q")
+    assert packed.code == 0, packed.err
+    assert randes("diff", bank, lora, wrapped, "-q") == Result(0, "", "")
+    result = randes("diff", bank, f"lora={tmp_path / 'other'}", f"w={lora}", "-q", "--json")
+    assert (result.code, set(result.json["changed"])) == (1, {"lora", "w"})
+    assert all(result.json["types"].values())

@@ -37,6 +37,7 @@ def put_shards(folder: Path, stem: str, index: str, names: Iterable[str]) -> Non
         ("model.fp16.safetensors", "model.fp16.safetensors"),
         ("model-00001-of-00001.safetensors", "model-00001-of-00001.safetensors"),
         ("my model.safetensors", "model.safetensors"),
+        ("CON.safetensors", "model.safetensors"),
     ],
 )
 def test_a_folder_with_one_weight_file_is_that_file_and_keeps_its_name(

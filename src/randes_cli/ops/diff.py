@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import MismatchError, UsageError, without_login
+from randes_cli.errors import CheckpointError, MismatchError, UsageError, without_login
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import parse_key
 from randes_cli.files.bank.records import TaskRecord
-from randes_cli.files.base import BankBase, bank_base
+from randes_cli.files.base import BankBase, bank_base, bank_source
 from randes_cli.files.guard import reading
 from randes_cli.files.source import Source
 from randes_cli.files.sources import Sources
@@ -179,6 +180,21 @@ def diff_banks(
     )
 
 
+def _as_packed(
+    stack: ExitStack,
+    bank: BankFile,
+    base: BankBase | None,
+    name: str,
+    source: str,
+    leave: OpenOptions,
+) -> Source | None:
+    """A checkpoint as `pack` reads it (adapters merged, names mapped); None where it fails."""
+    try:
+        return reopen(stack, name, source, bank_source(bank, base), leave).source
+    except (MismatchError, CheckpointError):
+        return None
+
+
 @reading()
 def diff_bank_checkpoints(
     bank: BankFile,
@@ -195,16 +211,21 @@ def diff_bank_checkpoints(
             leave, task = OpenOptions(allow_pickle=run.allow_pickle), tasks.get(name)
             leave = leave if task is None else leave.recorded(task.pickle, task.layout)
             opened = stack.enter_context(Sources(leave).open(as_source(source)))
-            found = Watched(opened).fingerprint(run, progress)
-            if name not in tasks:
+            if task is None:
                 added.append(name)
-            elif tasks[name].fingerprint != found:
-                changed[name] = {"content": (tasks[name].fingerprint, found)}
+                continue
+            found = Watched(opened).fingerprint(run, progress)
+            if found != task.fingerprint:
                 base = stack.enter_context(bank_base(bank, allow_pickle=run.allow_pickle))
-                ours = RetrievedTask(bank, base, name, run)
-                types[name] = _task_types(ours, opened, base, run, progress)
-            else:
-                kept.append(name)
+                packed = _as_packed(stack, bank, base, name, as_source(source), leave) or opened
+                if packed.tensors != opened.tensors:
+                    found = Watched(packed).fingerprint(run, progress)
+                if found != task.fingerprint:
+                    changed[name] = {"content": (task.fingerprint, found)}
+                    ours = RetrievedTask(bank, base, name, run)
+                    types[name] = _task_types(ours, packed, base, run, progress)
+                    continue
+            kept.append(name)
     return BankDiff(
         a=str(bank.path),
         b=without_login(", ".join(map(as_source, checkpoints.values()))),

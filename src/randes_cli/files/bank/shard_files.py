@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError
+from randes_cli.errors import BankDamaged, InputOutputError
 from randes_cli.files.bank.shards import shard_file, shard_folder
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
@@ -153,15 +153,3 @@ def _missing(bank: Path, folder: Path, path: Path) -> BankDamaged:
 def problem_of(shard: ShardFile) -> BankDamaged | InputOutputError | None:
     """Why a shard cannot be read, where that is known."""
     return shard.problem if isinstance(shard, MissingShard) else None
-
-
-def copy_shard(shard: ShardFile, start: int, write: Callable[[int, int], None]) -> bool:
-    """Have `write` copy from an open file's number; False where the shard is none of this disk."""
-    if not isinstance(shard, LocalShard):
-        return False
-    with shard.opened() as fd:
-        try:
-            write(fd, start)
-        except EOFError:
-            raise CheckpointError(f"{shard.path}: truncated while it was read") from None
-    return True

@@ -14,7 +14,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.errors import BankDamaged, CheckpointError
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.keys import CHECKS, MANIFEST
-from randes_cli.files.bank.shard_files import OpenShard, ShardFile, copy_shard, problem_of
+from randes_cli.files.bank.shard_files import OpenShard, ShardFile, problem_of
 from randes_cli.files.bank.shards import (
     FEATURE,
     SHARDS,
@@ -25,8 +25,7 @@ from randes_cli.files.bank.shards import (
     shard_key,
 )
 from randes_cli.files.digests import DIGEST_BYTES, digest
-from randes_cli.files.disk import OutputFile
-from randes_cli.files.weight_file import TensorFile, WeightFile
+from randes_cli.files.weight_file import WeightFile
 from randes_cli.limits import MOST_MANIFEST
 from randes_cli.plan import chunks
 from randes_cli.specs import Table, TensorInfo
@@ -154,27 +153,6 @@ class BankStore:
             self.file.read_at(offset, out)
         except CheckpointError as error:
             raise BankDamaged(f"{error} (restore a copy)") from error
-
-    def copy_into(self, out: OutputFile, key: str, start: int, count: int, place: int) -> bool:
-        """Copy bytes of a tensor, and what follows it, to `place` of a file, inside the kernel.
-
-        False where they do not lie on this machine's disks.
-        """
-        number, offset = self.address(key)
-
-        def write(fd: int, at: int) -> None:
-            out.copy_from(fd, at, count, place)
-
-        try:
-            if number:
-                return copy_shard(self._opened[number - 1], offset + start, write)
-            if not isinstance(self.file, TensorFile):
-                return False
-            write(self.file.fd, offset + start)
-        except (EOFError, CheckpointError):
-            path = getattr(self._opened[number - 1] if number else self.file, "path", "")
-            raise BankDamaged(f"{path}: truncated while it was read (restore a copy)") from None
-        return True
 
     # Digests
 

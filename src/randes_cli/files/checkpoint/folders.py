@@ -19,7 +19,7 @@ from randes_cli.files.checkpoint.quantised import refuse_quantised_config
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
-from randes_cli.files.side_files import PART, is_safe_name, stays_in, walk
+from randes_cli.files.side_files import is_safe_name, stays_in, walk
 from randes_cli.files.weight_names import (
     INDEX,
     PICKLES,
@@ -216,7 +216,7 @@ def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
             refuse_quantised_config(str(folder), name, read_json(folder / name))
     path, note = _choose(folder, weight_files(folder))
     file = target_name(path)
-    if not PART.fullmatch(file):
+    if not is_safe_name(file):
         note, file = f"{path.name} comes back as model.safetensors", "model.safetensors"
     target = f"{component}/{file}" if component else file
     part = file_part(path, allow_pickle=allow_pickle, component=component, target=target)
