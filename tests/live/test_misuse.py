@@ -96,6 +96,19 @@ def test_an_attached_model_is_saved_as_the_base_that_it_was(bank: Path, tmp_path
         assert all(torch.equal(found[name], base[name]) for name in base)
 
 
+@pytest.mark.parametrize("way", ["load_state_dict", "assign"])
+def test_parameters_that_were_replaced_are_missed(bank: Path, way: str) -> None:
+    mixed: Any = attached(bank)
+    state = alone(bank, ["sun"])["sun"].state_dict()
+    if way == "assign":
+        mixed.model.lm_head.weight = torch.nn.Parameter(state["lm_head.weight"])
+    else:
+        mixed.model.load_state_dict(state, assign=True)
+    with pytest.raises(UsageError, match="was replaced after attach"), mixed.tasks(["cars"]):
+        pass
+    assert_same(mixed.detach(), randes_cli.transformers.from_bank(bank))
+
+
 def test_threads_with_tasks_of_their_own_get_their_own_answers(bank: Path) -> None:
     mixed, wanted, wrong = attached(bank), {}, list[str]()
     for task, model in alone(bank, ["cars", "sun"]).items():
@@ -124,24 +137,51 @@ def test_a_model_that_was_detached_names_no_tasks(bank: Path) -> None:
         pass
 
 
-def test_an_adapter_on_top_is_added_to_every_rows_task(bank: Path) -> None:
+def adapted(model: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    def adapted(model: Any) -> Any:
-        torch.manual_seed(1)
-        made: Any = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
-        for name, parameter in made.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter)
-        return made
+    torch.manual_seed(1)
+    made: Any = get_peft_model(model, LoraConfig(target_modules=["q_proj", "embed_tokens"]))
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name or "lora_embedding_A" in name:
+            torch.nn.init.normal_(parameter)
+    return made
 
-    mixed = attached(bank)
-    top = adapted(mixed.model)
+
+@pytest.mark.parametrize("order", ["tasks first", "adapter first"])
+def test_an_adapter_is_added_to_every_rows_task(bank: Path, order: str) -> None:
+    if order == "tasks first":
+        mixed = attached(bank)
+        top = adapted(mixed.model)
+    else:
+        top = adapted(randes_cli.transformers.from_bank(bank))
+        mixed = randes_cli.attach(top, bank)
     with torch.no_grad(), mixed.tasks(["sun", "cars"]):
         found = top(input_ids=ids(2)).logits
     for row, task in enumerate(("sun", "cars")):
         wanted = adapted(alone(bank, [task])[task])(input_ids=ids()).logits[0]
         assert (found[row] - wanted).abs().max() < 1e-4
+
+
+def test_a_pool_swaps_under_an_adapter(bank: Path) -> None:
+    top = adapted(randes_cli.transformers.from_bank(bank))
+    with Pool(bank, top) as pool:
+        for task in ("sun", "cars"):
+            wanted = adapted(alone(bank, [task])[task])
+            with pool.use(task) as model:
+                assert_same(model, wanted)
+
+
+@pytest.mark.parametrize("where", ["attach", "pool"])
+def test_weights_with_an_adapter_merged_into_them_are_not_overwritten(
+    bank: Path, where: str
+) -> None:
+    top = adapted(randes_cli.transformers.from_bank(bank))
+    top.merge_adapter()
+    before = {name: value.clone() for name, value in top.state_dict().items()}
+    with pytest.raises(UsageError, match="an adapter is merged into its weights; unmerge"):
+        randes_cli.attach(top, bank) if where == "attach" else Pool(bank, top)
+    assert all(torch.equal(before[name], value) for name, value in top.state_dict().items())
 
 
 @pytest.mark.parametrize("way", ["assign", "replace", "write", "cast"])

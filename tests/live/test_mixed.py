@@ -216,6 +216,21 @@ def test_a_compiled_model_serves_any_tasks(
     assert counter.frame_count == 1
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_autocast_answers_as_it_does_of_the_unpacked_models(tmp_path: Path, groups: int) -> None:
+    bank = bank_of(llama, tmp_path, options(groups=groups))
+    models, batch = alone(bank), batch_of(llama()[1])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = attached(bank)(**batch, adapter_names=ASKED).logits
+    assert found.dtype == torch.bfloat16
+    for row, task in enumerate(ASKED):
+        with torch.inference_mode():
+            exact = models[task](**batch).logits[row]
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = models[task](**batch).logits[row].float()
+        assert (found[row].float() - exact).norm() <= 2 * (rounded - exact).norm()
+
+
 def test_half_precision_is_as_near_as_the_unpacked_models(tmp_path: Path) -> None:
     bank = bank_of(llama, tmp_path)
     exact, batch = alone(bank), batch_of(llama()[1])

@@ -10,6 +10,7 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.live.adapters import plain_modules, plain_state, unwrapped
 from randes_cli.live.grouping import block_of
 from randes_cli.live.held import Held
 from randes_cli.live.lazy import Whole
@@ -35,6 +36,14 @@ class Slot:
     names: tuple[str, ...]
 
 
+def holds(module: torch.nn.Module, attribute: str) -> torch.Tensor | None:
+    """What a module has as a parameter or buffer."""
+    store: Mapping[str, torch.Tensor | None] = (
+        module._parameters if attribute in module._parameters else module._buffers
+    )
+    return store.get(attribute)
+
+
 @dataclass(slots=True)
 class Reading:
     """Everything that weights are made from.
@@ -57,9 +66,10 @@ class Reading:
 
 def slots_of(module: torch.nn.Module) -> list[Slot]:
     """Parameters and persistent buffers, each once. Raises UsageError where tasks are attached."""
-    state = module.state_dict(keep_vars=True)
+    module = unwrapped(module)
+    state = plain_state(module)
     found: dict[int, tuple[torch.Tensor, list[tuple[torch.nn.Module, str]], list[str]]] = {}
-    for prefix, inner in module.named_modules():
+    for prefix, inner in plain_modules(module).items():
         for attribute, tensor in [*inner._parameters.items(), *inner._buffers.items()]:
             name = f"{prefix}.{attribute}" if prefix else attribute
             if isinstance(tensor, Mixed):
@@ -82,6 +92,7 @@ def start(
     strict: bool,
 ) -> Reading:
     """Open every task, and find which tensors each parameter is made of."""
+    module = unwrapped(module)
     wholes = [Whole(bank.retrieval(task, coefficient=coefficient)) for task in [*tasks, None]]
     shapes = _shapes(bank, wholes, component)
     parts = parameter_parts(module, {inner: shape for inner, (_, shape) in shapes.items()})

@@ -14,14 +14,21 @@ from randes_cli.live.selection import Current, Selection
 from randes_cli.live.weight import Weight
 
 #: What transformers calls the arguments of such a layer.
-_ARGUMENTS = ["hidden_states", "top_k_index", "top_k_weights"]
+_ARGUMENTS = (
+    ["hidden_states", "top_k_index", "top_k_weights"],
+    ["hidden_states", "router_indices", "routing_weights"],
+)
+
+
+def takes_tokens(module: torch.nn.Module) -> bool:
+    """Whether a module gives tokens to experts: all its inputs have a line for each token."""
+    return list(inspect.signature(type(module).forward).parameters)[1:4] in _ARGUMENTS
 
 
 def is_fused(module: torch.nn.Module) -> bool:
-    """Whether a module is of the kind that `forward` computes."""
-    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    """Whether such a module is of the kind that `forward` computes."""
     own = getattr(module, "down_proj", None)
-    return names[:3] == _ARGUMENTS and isinstance(own, torch.Tensor) and own.dim() == 3
+    return isinstance(own, torch.Tensor) and own.dim() == 3 and hasattr(module, "num_experts")
 
 
 def forward(

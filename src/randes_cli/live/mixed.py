@@ -14,13 +14,13 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live.attaching import Reading, Slot, slots_of, start, weights
+from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
 from randes_cli.live.guard import guard, release
 from randes_cli.live.lazy import opened
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.selection import Current, Selection
-from randes_cli.live.special import special_layers
+from randes_cli.live.special import by_task, special_layers
 from randes_cli.live.weight import Weight
 
 #: What PEFT calls rows without an adapter.
@@ -52,9 +52,10 @@ def attach(
     in the model's dtype, ``"codes"`` as the bank stores it (less memory, slower). `tasks` are
     those to attach (None: all). `component` names the part of a pipeline that `model` is.
 
-    Signs that do not factor (``hankel``), layers that the transform shuffles and tensors that
-    tasks keep exactly are answered task by task (`MixedModel.by_task`): right, and slower the
-    more tasks a batch has. A warning says so.
+    Signs that do not factor (``hankel``), layers that the transform shuffles, tensors that tasks
+    keep exactly, convolutions whose windows overlap and experts that are modules are answered
+    task by task (`MixedModel.by_task`): right, and slower the more tasks a batch has. A warning
+    says so.
 
     Raises MissingError for unknown tasks and for parameters that neither a task nor the base
     has (``strict=False``: those rows answer NaN), MismatchError for what does not fit.
@@ -97,8 +98,9 @@ def _warn(mixed: MixedModel, bank: Bank) -> None:
         transform = bank.file.manifest.transform
         warnings.warn(
             f"{bank.file.path}: {len(mixed.by_task)} parameters (signs {transform.signs.value}, "
-            f"shuffle {transform.shuffle.value}, or kept exactly) are answered task by task: a "
-            "step costs about a swap for each task in the batch; --transform two-sided does not",
+            f"shuffle {transform.shuffle.value}, kept exactly, or of convolutions and experts) are "
+            "answered task by task: a step costs about a swap for each task in the batch; matrices "
+            "of --transform two-sided do not",
             stacklevel=3,
         )
 
@@ -137,7 +139,8 @@ class MixedModel:
     ) -> None:
         self.model, self.names = model, reading.tasks
         self.lacking = tuple(reading.lacking)
-        self.by_task = tuple(w.name for w in self._weights() if not w.at_once)
+        slow = {*by_task(model), *(w.name for w in self._weights() if not w.at_once)}
+        self.by_task = tuple(w.name for w in self._weights() if w.name in slow)
         self._current, self._slots, self._layers = current, slots, layers
         self._guarded = guard(model)
         self._running, self._detached = threading.RLock(), False
@@ -155,12 +158,23 @@ class MixedModel:
         with self._running:
             if self._detached:
                 raise UsageError("the tasks were detached: the model answers as the base")
+            self._check_replaced()
             before = self._current.selection
             self._current.selection = Selection.of(numbers, device)
             try:
                 yield self.model
             finally:
                 self._current.selection = before
+
+    def _check_replaced(self) -> None:
+        """Refuse to answer where a parameter was put in the place of one with tasks."""
+        for slot in self._slots:
+            for module, attribute in slot.places:
+                if not isinstance(holds(module, attribute), Mixed):
+                    raise UsageError(
+                        f"{slot.names[0]}: was replaced after attach, and has no tasks: detach, "
+                        "and attach anew"
+                    )
 
     def __reduce__(self) -> Any:
         raise UsageError("an attached model is neither copied nor saved: detach, or attach anew")

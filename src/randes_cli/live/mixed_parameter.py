@@ -46,11 +46,32 @@ HANDLERS: dict[Any, Callable[..., Any]] = {}
 
 
 class Mixed(Intercepted, torch.nn.Parameter):
-    """The base's values, and `weight`: what the tasks make of them."""
+    """The base's values, and `weight`: what the tasks make of them (of a matrix `turned`: its
+    transpose)."""
 
     weight: Weight
     current: Current
+    turned: bool = False
     comes_first = True
+
+    def turn(self) -> Mixed:
+        """The transpose, to be multiplied by."""
+        base = self.weight.base
+        made = (base if self.turned else base.t()).as_subclass(Mixed)
+        made.weight, made.current, made.turned = self.weight, self.current, not self.turned
+        return made
+
+    def product(
+        self, x: torch.Tensor, selection: Selection, *, turned: bool = False
+    ) -> torch.Tensor:
+        """x Wᵀ for each row's task, or x W."""
+        if self.turned != turned:
+            return self.weight.linear_turned(x, selection)
+        return self.weight.linear(x, selection)
+
+    def full(self, task: int) -> torch.Tensor:
+        found = self.weight.full(task)
+        return found.t() if self.turned else found
 
     def __deepcopy__(self, memo: Any) -> Mixed:
         raise UsageError(f"{self.weight.name}: has tasks attached, and is not copied; detach them")
@@ -82,6 +103,8 @@ def _otherwise(
     selection = mixed.current.selection
     if selection is None:
         return _outside(func, name, args, given, mixed)
+    if _turns(mixed, name, args, given):
+        return mixed.turn()
     if selection.only is not None:
         task = selection.only
         return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
@@ -91,18 +114,28 @@ def _otherwise(
     return apply(func, [_as_rows(v, selection) for v in args], known)
 
 
+def _turns(mixed: Mixed, name: str, args: Sequence[Any], given: Mapping[str, Any]) -> bool:
+    """Whether an operation transposes a matrix."""
+    if mixed.weight.base.dim() != 2 or given or args[0] is not mixed:
+        return False
+    dims = [d % 2 for d in args[1:] if type(d) is int]
+    return name in ("T", "mT", "t") or (name == "transpose" and sorted(dims) == [0, 1])
+
+
 def rows(value: Any, selection: Selection) -> Any:
     """A parameter as each row has it, or a plain tensor where there is one task alone."""
     if not isinstance(value, Mixed):
         return value
     weight = value.weight
     if selection.only is not None:
-        return weight.full(selection.only)
-    if weight.table is not None:
+        return value.full(selection.only)
+    if weight.table is not None and not value.turned:
         longest = weight.longest(selection)
         found = weight.table[selection.index]
         return Spread(found[..., :longest] if weight.base.dim() == 1 else found, lead(selection))
-    stacked = torch.stack([weight.full(task) for task in selection.tasks])
+    if value.turned and len(set(weight.lengths)) > 1:
+        refuse_rows(weight)
+    stacked = torch.stack([value.full(task) for task in selection.tasks])
     order = torch.tensor(selection.tasks, device=stacked.device)
     place = torch.searchsorted(order, selection.index.to(stacked.device))
     return Spread(stacked[place], lead(selection))
@@ -138,7 +171,7 @@ def _first(args: Sequence[Any], given: Mapping[str, Any]) -> Mixed:
 
 
 def _single(value: Any, task: int) -> Any:
-    return value.weight.full(task) if isinstance(value, Mixed) else value
+    return value.full(task) if isinstance(value, Mixed) else value
 
 
 def _whole(args: Sequence[Any], task: int) -> list[Any]:

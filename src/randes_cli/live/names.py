@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from randes_cli.errors import MismatchError
+from randes_cli.live.adapters import plain_state
 
 #: Sizes that stand for those of real tensors while a conversion is followed.
 _SMALL = (2, 3, 5, 7, 11, 13, 17, 19, 23)
@@ -64,7 +65,7 @@ def _converted(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-    known = module.state_dict()
+    known = plain_state(module)
     steps = get_model_conversion_mapping(module)
     renamings = [step for step in steps if isinstance(step, WeightRenaming)]
     converters = [step for step in steps if isinstance(step, WeightConverter)]

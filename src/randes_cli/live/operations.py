@@ -39,7 +39,7 @@ def linear(selection: Selection, input: Any, weight: Any, bias: Any = None) -> t
     if isinstance(given, Spread):
         return rows_of(linear(selection, given.data, weight, bias), given.lead)
     if isinstance(weight, Mixed):
-        made = weight.weight.linear(given, selection)
+        made = weight.product(given, selection)
     else:
         made = F.linear(given, weight)
     made = _with_bias(made, bias, selection)
@@ -62,9 +62,9 @@ def _matmul(selection: Selection, x: Any, weight: Any) -> torch.Tensor:
         if weight.dim() < 3 or isinstance(weight, Mixed):
             raise MismatchError(f"{x.weight.name}: a product of it and a matrix without rows")
         turned: torch.Tensor = weight.transpose(-1, -2)
-        return x.weight.linear(turned, selection).transpose(-1, -2)
+        return x.product(turned, selection).transpose(-1, -2)
     if isinstance(weight, Mixed):
-        return weight.weight.linear_turned(x, selection)
+        return weight.product(x, selection, turned=True)
     made: torch.Tensor = torch.matmul(x, weight)
     return made
 
@@ -72,10 +72,13 @@ def _matmul(selection: Selection, x: Any, weight: Any) -> torch.Tensor:
 def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: Any, **_: Any) -> Any:
     """F.embedding; padding and the like matter to gradients alone."""
     ids, table = input, weight.weight
+    if weight.turned:
+        refuse_rows(table)
     if selection.only is not None:
         return table.embed(ids, selection.only)
     index = selection.index.to(ids.device)
-    if table.relative or (table.positional and ids.dim() == 1 and index.dim() == 1):
+    shared = ids.dim() == 1 or (len(ids) == 1 and len(index) > 1)
+    if table.relative or (table.positional and shared and index.dim() == 1):
         if index.dim() == 2:
             raise MismatchError(f"{table.name}: relative positions with a task for each token")
         return rows_of(table.embed(ids.expand(len(index), *ids.shape), index), 1)
@@ -205,30 +208,30 @@ def _convolution(func: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def windows(weight: Weight, stride: Any, padding: Any, groups: int) -> bool:
+    """Whether a convolution is a linear layer of its windows: they do not overlap."""
+    kernel = tuple(weight.base.shape[2:])
+    strides = (stride,) * len(kernel) if isinstance(stride, int) else tuple(stride)
+    still = all(v == 0 for v in ((padding,) if isinstance(padding, int) else padding))
+    return kernel == strides and still and groups == 1 and weight.simple is not None
+
+
 def _as_product(
     x: torch.Tensor, weight: Weight, selection: Selection, more: tuple[Any, ...]
 ) -> torch.Tensor | None:
     """A convolution whose windows do not overlap, as a linear layer of its windows; else None."""
     stride, padding, _, groups = more
     kernel, dims = tuple(weight.base.shape[2:]), weight.base.dim() - 2
-    strides = (stride,) * dims if isinstance(stride, int) else tuple(stride)
-    still = all(v == 0 for v in ((padding,) if isinstance(padding, int) else padding))
-    if (
-        kernel != strides
-        or not still
-        or groups != 1
-        or weight.simple is None
-        or x.dim() != dims + 2
-    ):
+    if not windows(weight, stride, padding, groups) or x.dim() != dims + 2:
         return None
     for axis, size in enumerate(kernel):
         x = x.unfold(2 + axis, size, size)
     # [n, channels, windows …, kernel …] → [n, windows …, channels · kernel]
-    windows = x.shape[2 : 2 + dims]
+    places = x.shape[2 : 2 + dims]
     order = [0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)]
     flat = x.permute(*order).reshape(x.shape[0], -1, weight.base[0].numel())
     made = weight.linear(flat, selection)
-    return made.transpose(1, 2).reshape(made.shape[0], -1, *windows)
+    return made.transpose(1, 2).reshape(made.shape[0], -1, *places)
 
 
 def mixed_parameter(weight: Weight, current: Current) -> Mixed:
@@ -247,6 +250,8 @@ _KNOWN: dict[Any, Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
     torch.addmm: _addmm,
     torch.matmul: _matmul,
+    torch.mm: _matmul,
+    torch.Tensor.mm: _matmul,
     torch.Tensor.matmul: _matmul,
     torch.Tensor.__matmul__: _matmul,
     torch.Tensor.__getitem__: _lookup,

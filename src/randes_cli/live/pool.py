@@ -17,7 +17,7 @@ import torch
 from randes_cli.api import Bank
 from randes_cli.core.fused_swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live.attaching import Slot, slots_of, start
+from randes_cli.live.attaching import Slot, holds, slots_of, start
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Parts
 from randes_cli.live.recorded import Recorded
@@ -256,13 +256,6 @@ class Pool:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def holds(module: torch.nn.Module, attribute: str) -> torch.Tensor | None:
-    """What a module has as a parameter or buffer."""
-    store: Any = module._parameters if attribute in module._parameters else module._buffers
-    found: torch.Tensor | None = store.get(attribute)
-    return found
 
 
 def versions(slots: Sequence[Slot]) -> list[int]:

@@ -14,6 +14,7 @@ from randes_cli.errors import MismatchError
 from randes_cli.live import experts
 from randes_cli.live.attention import attention
 from randes_cli.live.mixed_parameter import HANDLERS, Mixed
+from randes_cli.live.operations import windows
 from randes_cli.live.selection import Current, Selection
 
 
@@ -42,21 +43,39 @@ def _found(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
                 f"{name or 'the model'}: puts time before the batch; build the model with "
                 "batch_first=True, or use randes_cli.Pool"
             )
-        if mine and experts.is_fused(module):
+        where, inside = name or type(module).__name__, _experts(module)
+        if mine and experts.takes_tokens(module) and experts.is_fused(module):
             yield module, partial(experts.forward, module, mine[0].current)
-        separate = _separate_experts(module)
-        if separate is not None:
-            where = name or type(module).__name__
-            yield module, partial(_by_task, module.forward, separate.current, where)
+        elif inside is not None:
+            yield module, partial(_by_task, module.forward, inside.current, where)
 
 
-def _separate_experts(module: nn.Module) -> Mixed | None:
-    """A weight of its experts, where they are modules: tokens lose sight of their rows there."""
+def _experts(module: nn.Module) -> Mixed | None:
+    """A weight of its experts, where tokens lose sight of their rows: experts that are modules, or
+    lie together in a way of their own."""
+    if experts.takes_tokens(module):
+        return next((v for v in module.parameters() if isinstance(v, Mixed)), None)
     for name, child in module.named_children():
-        if name.endswith("experts") and isinstance(child, nn.ModuleList | nn.ModuleDict):
+        several = isinstance(child, nn.ModuleList | nn.ModuleDict)
+        if name.endswith("experts") and not experts.takes_tokens(child):
             mixed = (v for v in child.parameters() if isinstance(v, Mixed))
-            return next(mixed, None)
+            return next((v for v in mixed if several or v.dim() > 2), None)
     return None
+
+
+def by_task(model: nn.Module) -> Iterator[str]:
+    """Parameters of layers that run the rows of each task alone."""
+    for module in model.modules():
+        forward = module.__dict__.get("forward")
+        if isinstance(forward, partial) and forward.func is _by_task:
+            for value in module.parameters():
+                if isinstance(value, Mixed) and value.weight.table is None:
+                    yield value.weight.name
+        weight = module._parameters.get("weight")
+        if not isinstance(module, nn.modules.conv._ConvNd) or not isinstance(weight, Mixed):
+            continue
+        if not windows(weight.weight, module.stride, module.padding, module.groups):
+            yield weight.weight.name
 
 
 def _by_task(
@@ -81,9 +100,12 @@ def _by_task(
     for task in selection.tasks:
         at = selection.positions(count, [task]).to(first.device)
 
-        def mine(value: Any, at: torch.Tensor = at) -> Any:
-            by_rows = isinstance(value, torch.Tensor) and value.dim() and len(value) == count
-            return value[at] if by_rows else value
+        def mine(value: Any, task: int = task) -> Any:
+            if not isinstance(value, torch.Tensor) or not value.dim() or len(value) < count:
+                return value
+            if len(value) % count:
+                raise MismatchError(f"{name}: takes {list(value.shape)} for {count} rows")
+            return value[selection.positions(len(value), [task]).to(value.device)]
 
         current.selection = Selection.of([task] * len(at), first.device)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from randes_cli.errors import MismatchError
+from randes_cli.live.adapters import plain_modules, plain_state
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Part, Parts
 
@@ -21,13 +22,13 @@ def refuse_packed(
 
     `names` are the bank's by those inside the component; `parts` are in the bank's.
     """
-    state = module.state_dict(keep_vars=True)
+    state = plain_state(module)
     placed = set()
     for name, tensor in state.items():
         for part in parts.get(name, ()):
             placed.add(part.name)
             _check_kind(name, tensor, part, wholes)
-    layers = dict(module.named_modules())
+    layers = plain_modules(module)
     for inner, name in names.items():
         layer = layers.get(inner.rpartition(".")[0])
         if name not in placed and layer is not None and any(_changes(w, name) for w in wholes):

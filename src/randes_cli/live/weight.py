@@ -156,16 +156,16 @@ class Weight:
     ) -> torch.Tensor:
         """`made` plus a group's product for the rows of its tasks alone."""
         if selection.only is not None:
-            return made + product(x, selection.only)
+            return made + product(x, selection.only).to(made.dtype)
         index = selection.along(x)
         if group.alone or group.tasks.issuperset(selection.tasks):
-            return made + product(x, index)
+            return made + product(x, index).to(made.dtype)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
         wide = x.expand(rows, *x.shape[1:]).flatten(0, lead - 1)
         out = made.expand(rows, *made.shape[1:])
         flat = out.flatten(0, lead - 1)
         at = selection.positions(len(wide), sorted(group.tasks)).to(x.device)
-        more = product(wide[at], index.reshape(-1)[at])
+        more = product(wide[at], index.reshape(-1)[at]).to(made.dtype)
         return flat.index_add(0, at, more).reshape(out.shape)
 
     def by_task(

@@ -1,0 +1,60 @@
+"""Models that have adapters of PEFT: the names that their own parameters had before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+
+from randes_cli.errors import UsageError
+
+#: What a layer of PEFT calls the layer that it took the place of.
+_REPLACED = ("base_layer", "original_module")
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The model inside a model of PEFT; others as they are.
+
+    Raises UsageError where an adapter lies in the weights that a bank is to fill.
+    """
+    found: Any = module
+    if _of_peft(module) and hasattr(module, "get_base_model"):
+        found = found.get_base_model()
+    for name, layer in found.named_modules():
+        if _of_peft(layer) and getattr(layer, "merged", False):
+            raise UsageError(f"{name}: an adapter is merged into its weights; unmerge it first")
+    return found if isinstance(found, nn.Module) else module
+
+
+def plain_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict without what adapters have, under the names that it had without them."""
+    wrappers = {name for name, layer in module.named_modules() if _of_peft(layer)}
+    state = module.state_dict(keep_vars=True)
+    named = {_plain(name, wrappers): tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in named.items() if name is not None}
+
+
+def plain_modules(module: nn.Module) -> dict[str, nn.Module]:
+    """Modules under the names that they had without adapters: layers, not what wraps them."""
+    named = dict(module.named_modules())
+    wrappers = {name for name, layer in named.items() if _of_peft(layer)}
+    plain = {_plain(name, wrappers): layer for name, layer in named.items()}
+    return {name: layer for name, layer in plain.items() if name is not None}
+
+
+def _of_peft(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] == "peft"
+
+
+def _plain(name: str, wrappers: Collection[str]) -> str | None:
+    """A name without the wrappers on its way; None for what an adapter has."""
+    kept, way = list[str](), ""
+    for part in name.split("."):
+        if way not in wrappers:
+            kept.append(part)
+        elif part not in _REPLACED:
+            return None
+        way = f"{way}.{part}" if way else part
+    return ".".join(kept)
