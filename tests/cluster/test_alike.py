@@ -47,6 +47,15 @@ def test_packing_gives_the_bytes_of_one_machine(
     judge(many, Path(source(folder, "base")))
 
 
+def test_a_tensor_that_no_task_has_is_read_of_a_base_that_stays_outside(
+    cluster: Any, folder: Path
+) -> None:
+    chosen = in_shards(base_storage=BaseStorage.reference)
+    one = packed(folder, ONE, chosen, "one.randes", "shrunk")
+    many = packed(folder, RAY, chosen, "many.randes", "shrunk")
+    assert everything(many) == everything(one) and verify(many).sound
+
+
 def test_samples_that_are_read_ahead_are_the_same(cluster: Any, folder: Path) -> None:
     run = replace(RAY, address=cluster.address)
     assert run.networked and not RAY.networked and not ONE.networked

@@ -113,6 +113,9 @@ class Crew:
                 for name in names
                 if name not in there
             ]
+        elif draft.old is None and passes.base is not None:  # no task has these: they are only read
+            alone = (name for one in work.units if not one.parts for name in one.unit.names)
+            exact += [Exact(passes.base, name, None, "base") for name in alone]
         for one in exact:
             if one.key is None:
                 _add_exact(made.loose, passes, one)
