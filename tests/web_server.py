@@ -15,13 +15,16 @@ import pytest
 
 from tests.loopback import serving
 
+HALF = 1
+
 
 @dataclass
 class Web:
     """The server's state: files by path, and what goes wrong.
 
     Attributes:
-        faults: statuses of the next answers, with their headers; 0 resets the connection.
+        faults: statuses of the next answers, with their headers; 0 resets the connection, and
+            HALF ends it amid the body.
         ranges: whether requests for a range get one.
         login: ``user:password`` that is asked for.
         sent: bytes of bodies that went out, by path.
@@ -55,30 +58,35 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         fault = self.web.faults.pop(0) if self.web.faults and self.command == "GET" else None
         asked = "Basic " + b64encode(self.web.login.encode()).decode()
+        half = fault is not None and fault[0] == HALF
+        self.close_connection |= half
         if fault is not None and not fault[0]:
             self.close_connection = True
             self.connection.close()
-        elif fault is not None:
+        elif fault is not None and not half:
             self._send(fault[0], b"", fault[1])
         elif self.web.login and self.headers.get("Authorization") != asked:
             self._send(401, b"")
         elif path not in self.web.files:
             self._send(404, b"")
         else:
-            self._send_file(path)
+            self._send_file(path, half=half)
 
-    def _send_file(self, path: str) -> None:
+    def _send_file(self, path: str, *, half: bool) -> None:
         data = self.web.files[path]
         tag = {"ETag": _tag(data), "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
         if wanted and self.web.ranges:
             start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(data))
             where = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
-            self._send(206, data[start:stop], {**tag, **where})
+            self._send(206, data[start:stop], {**tag, **where}, half=half)
         else:
-            self._send(200, data, tag if self.web.ranges else {"Accept-Ranges": "none"})
+            about = tag if self.web.ranges else {"Accept-Ranges": "none"}
+            self._send(200, data, about, half=half)
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, *, half: bool = False
+    ) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -86,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             path = self.path.partition("?")[0]
             self.web.sent[path] = self.web.sent.get(path, 0) + len(body)
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if half else body)
 
 
 @contextmanager

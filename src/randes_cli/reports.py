@@ -65,6 +65,8 @@ class Alternative:
             measured families of models; `kept_low` and `kept_high` are their range.
         best: whether no choice that is looked at is predicted to keep as much in fewer bytes.
         exact: whether `bank_bytes` are those of the file; others are near it.
+        approximate: whether few bits would cut deltas of heavy tails (sparse ones, outliers), of
+            which the prediction may be far off, and --fit and --keep make a trial.
     """
 
     groups: int
@@ -78,6 +80,7 @@ class Alternative:
     kept_high: float = 1.0
     best: bool = False
     exact: bool = False
+    approximate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

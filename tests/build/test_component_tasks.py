@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from randes_cli import PackOptions, RunOptions, add, pack, remove, unpack
+from randes_cli import PackOptions, RunOptions, add, diff, pack, remove, unpack, verify
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.read.places import UnpackOptions
@@ -101,3 +101,25 @@ def test_a_model_that_is_no_component_is_refused_as_ever(tmp_path: Path) -> None
     save(random_state({"a.weight": [40, 60], "b.weight": [40, 60]}), tmp_path / "x.safetensors")
     with pytest.raises(MismatchError, match="is it of another base"):
         pack(base, [tmp_path / "x.safetensors"], tmp_path / "bank.randes", run=ONE)
+
+
+def test_an_adapter_merged_into_a_pipeline_is_read_again_by_every_command(tmp_path: Path) -> None:
+    base = pipeline(tmp_path / "base", **PARTS)
+    factors = random_state({"lora_A.weight": [2, 60], "lora_B.weight": [40, 2]}, seed=4)
+    style = {
+        f"unet.down.{n}.{part}": value.clone() for n in range(2) for part, value in factors.items()
+    }
+    save(style, tmp_path / "style" / "pytorch_lora_weights.safetensors")
+    bank, source = tmp_path / "bank.randes", {"style": tmp_path / "style"}
+    pack(base, source, bank, PackOptions(bits=16), ONE)
+    before = retrieve(bank, "style")
+    changed = UNET["down.0.weight"] + factors["lora_B.weight"] @ factors["lora_A.weight"]
+    assert (before["unet/down.0.weight"] - changed).abs().max() < 0.1
+    (found,) = verify(bank, against=source, run=ONE).against
+    assert found.original and found.cosine > 0.99
+    assert diff(bank, source, run=ONE).same
+    add(bank, {"again": tmp_path / "style"}, run=ONE)
+    remove(bank, "again", run=ONE)
+    remove(bank, "style", run=ONE)
+    with BankFile(bank) as left:
+        assert not left.manifest.tasks

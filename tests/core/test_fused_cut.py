@@ -8,7 +8,7 @@ import pytest
 from randes_cli.core import fused_cut
 from randes_cli.core import seal_passes as both
 from randes_cli.core.agreement import part_of
-from randes_cli.core.codes import fit_scales, inverse_scales
+from randes_cli.core.codes import fit_scales, inverse_scales, packed_bytes
 from randes_cli.core.fused_kernel import available
 from randes_cli.core.levels import SEAL_BITS
 from randes_cli.core.seal_passes import Scales, Units
@@ -58,7 +58,8 @@ def test_codes_and_sums_are_those_of_numpy(
         part = part_of(read[0], tables[1], bits)
         how = Scales((inverse[0], tables[0]), (read[0], tables[1]), part)
         for start in (0, 16, 1024):
-            codes, near = both.cut(values[start:], start, bits, how)
+            codes = np.empty(packed_bytes(len(values[start:]), bits), np.uint8)
+            near = both.cut(values[start:], start, bits, how, codes)
             made += [codes.tobytes(), near]
             out = np.empty(len(values) - start, np.float32)
             both.read(codes, bits, start, how.read, out)

@@ -44,6 +44,16 @@ def test_what_is_packed_to_keep_a_share_is_predicted_to_keep_it(tmp_path: Path, 
         assert (dry.bits, dry.groups, dry.share) == (made.bits, made.groups, made.share)
 
 
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_choices_of_few_bits_are_approximate_for_sparse_deltas(tmp_path: Path, kind: str) -> None:
+    source, tasks, bank = inputs(tmp_path, kind, 7)
+    made = pack(source, tasks, bank, PackOptions(), ONE)
+    with BankFile(bank) as opened:
+        for choices in (made.alternatives, describe(opened).alternatives):
+            said = {one.bits for one in choices if one.approximate}
+            assert said == ({1, 2, 3, 4} if kind == "sparse" else set())
+
+
 def test_what_is_packed_within_a_size_is_not_beaten_by_another_try(tmp_path: Path) -> None:
     source, tasks, bank = inputs(tmp_path, "sparse", 8)
     made = pack(source, tasks, bank, PackOptions(fit="1.4"), ONE, force=True)

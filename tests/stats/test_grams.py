@@ -18,7 +18,7 @@ from randes_cli.files.bank.keys import GRAM
 from randes_cli.plan import Rect
 from randes_cli.specs import TensorInfo
 from randes_cli.stats import grams
-from randes_cli.stats.grams import During, StoredGrams, summed
+from randes_cli.stats.grams import During, PackedGrams, StoredGrams, flat_bytes, summed
 
 
 class _Bank:
@@ -60,6 +60,28 @@ def test_some_matrices_are_those_of_the_whole(data: Any) -> None:
     for group in range(3):
         assert np.allclose(made[group], values[group_of == group].sum(axis=0))
         assert np.array_equal(made[group], summed(values, group_of, 3)[1][group])
+
+
+@given(st.data())
+def test_half_of_symmetric_matrices_stands_for_them(data: Any) -> None:
+    cells, tasks = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 4))
+    values = np.random.default_rng(1).standard_normal((cells, 2, tasks, tasks))
+    values = values + values.transpose(0, 1, 3, 2)
+    packed: Any = PackedGrams(cells, tasks)
+    packed.halves[:] = values[..., packed.upper[0], packed.upper[1]]
+    assert np.array_equal(np.asarray(packed), values)
+    rows = np.array(data.draw(st.lists(st.sampled_from(range(cells)))) if cells else [], np.int64)
+    assert np.array_equal(packed[rows], values[rows])
+    assert np.array_equal(packed[rows, 1], values[rows, 1])
+    if tasks:
+        assert np.array_equal(packed[:, 0, :, 0], values[:, 0, :, 0])
+    whole = values.tobytes()
+    for table in (packed, values):
+        made = flat_bytes(table)
+        assert len(made) == len(whole)
+        start = data.draw(st.integers(0, len(whole)))
+        stop = data.draw(st.integers(start, len(whole)))
+        assert bytes(made[start:stop]) == whole[start:stop]
 
 
 def test_a_damaged_matrix_is_found_where_it_is_looked_at(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from randes_cli import Bank, HubError, PackOptions, TaskInput, convert, pack, unpack
+from randes_cli import Bank, HubError, MismatchError, PackOptions, TaskInput, convert, pack, unpack
 from randes_cli.cli.main import run
 from randes_cli.files.bank.file import BankFile
+from randes_cli.files.sources import open_bank
+from randes_cli.ops.verify import Recipe
 from tests.checkpoints import perturbed, random_state, save
 from tests.hub_server import HubServer, hub, own_session
 
@@ -154,3 +158,15 @@ def test_a_hub_that_fails_for_good_ends_in_one_sentence_and_no_file(
     with pytest.raises(HubError, match=r"org/bank@\w+/x.randes: http://127.* answered 500"):
         unpack(ID, "cars", "far.safetensors")
     assert not Path("far.safetensors").exists()
+
+
+def test_a_worker_of_a_cluster_opens_the_bank_that_the_driver_verifies(
+    hub: HubServer, bank: Path
+) -> None:
+    with open_bank(ID, lenient=True) as there:
+        recipe = pickle.loads(pickle.dumps(Recipe.of(there)))
+    with recipe.opened() as opened:
+        assert opened.header.tensors.keys() == sizes(bank).keys()
+    changed = replace(recipe, digest=bytes(16))
+    with pytest.raises(MismatchError, match="another bank on a worker"), changed.opened():
+        raise AssertionError

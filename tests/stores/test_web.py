@@ -10,7 +10,7 @@ from randes_cli import HubError, MissingError, RandesError, TaskInput, pack, rem
 from randes_cli.cli.main import run
 from randes_cli.files.bank.file import BankFile
 from tests.checkpoints import perturbed, random_state, save
-from tests.web_server import Web, web
+from tests.web_server import HALF, Web, web
 
 __all__ = ["web"]
 
@@ -85,7 +85,8 @@ def test_an_index_finds_its_shards(models: Web) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "wait"), [(429, {"Retry-After": "7"}, 7), (500, {}, 0.5), (0, {}, 0.5)]
+    ("status", "headers", "wait"),
+    [(429, {"Retry-After": "7"}, 7), (500, {}, 0.5), (0, {}, 0.5), (HALF, {}, 0.5)],
 )
 def test_a_server_that_stumbles_is_asked_again_when_it_wants_it(
     models: Web, waits: list[float], status: int, headers: dict[str, str], wait: float
@@ -101,6 +102,7 @@ def test_a_server_that_stumbles_is_asked_again_when_it_wants_it(
         (500, "the store answered 500"),
         (403, "the store refused it"),
         (0, "the connection to the store failed or was dropped"),
+        (HALF, "the connection to the store failed or was dropped"),
     ],
 )
 def test_a_server_that_fails_for_good_ends_in_one_sentence(

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
 from randes_cli.build.crew.crew import crew_of
@@ -46,6 +44,7 @@ from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit, tensor_bytes
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo, table_bytes
 from randes_cli.stats.coefficients import with_defaults
+from randes_cli.stats.grams import flat_bytes
 from randes_cli.stats.lengths import remembered
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers
@@ -179,6 +178,7 @@ class Build:
                 fill(passes, self.phase)
                 check_bytes(passes)
                 manifest, statistics = self.gathered(passes)
+                passes.tally.forget()
                 return report(Built(passes.writer.finish(manifest), manifest, statistics))
 
         return self.retried(attempt)
@@ -250,8 +250,7 @@ class Build:
         statistics = self.statistics(lengths, passes.relation)
         kept = statistics.data()
         for key, data in kept.items():
-            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)  # 0.6 GB are not copied
-            writer.add_whole(TensorInfo(key, "F64", data.shape), raw if raw.size else b"")
+            writer.add_whole(TensorInfo(key, "F64", data.shape), flat_bytes(data))
         manifest = replace(
             self._manifest(tally), cells=statistics.cells, estimated=statistics.estimated
         )

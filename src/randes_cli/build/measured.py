@@ -28,15 +28,12 @@ class Measured(NamedTuple):
     Attributes:
         norms: ‖Δ‖², tensors × T.
         rounded: ⟨Δ, q⟩ and ‖q‖², 2 × that.
+        changed: where there is any delta that is seen, however far below the grid.
     """
 
     norms: F64
     rounded: F64
-
-    @property
-    def changed(self) -> Bools:
-        """Where there is any delta that a sample shows."""
-        return np.asarray(self.norms > 0)
+    changed: Bools
 
 
 def supposed_lengths(
@@ -48,7 +45,7 @@ def supposed_lengths(
     for row, name in enumerate(rows):
         there = [name in participant.fit.superposed for participant in participants]
         norms[row, there] = base[name].elements
-    return Measured(norms, np.stack([norms, norms]))
+    return Measured(norms, np.stack([norms, norms]), np.asarray(norms > 0))
 
 
 def sampled_lengths(
@@ -67,7 +64,7 @@ def sampled_lengths(
     Raises BeyondGrid or Overflowing where the sample shows that no step will do.
     """
     norms = np.zeros((len(rows), len(participants)))
-    rounded = np.zeros((2, *norms.shape))
+    rounded, changed = np.zeros((2, *norms.shape)), np.zeros(norms.shape, np.bool_)
     place = {name: row for row, name in enumerate(rows)}
     for unit, exponent in steps.exponents().items():
         if unit in stands:
@@ -86,11 +83,12 @@ def sampled_lengths(
         factor = unit.rows * unit.cols / max(1, sample.elements)
         for row, who, delta in found:
             energy = delta_energy(delta, step)
+            changed[row, who] = True
             norms[row, who] = factor * energy.whole(step)
             rounded[:, row, who] = factor * energy.kept(step), factor * energy.rounded(step)
-    fill_rows(norms, place, stands)
-    fill_rows(rounded, place, stands)
-    return Measured(norms, rounded)
+    for values in (norms, rounded, changed):
+        fill_rows(values, place, stands)
+    return Measured(norms, rounded, changed)
 
 
 def gather_lengths(
@@ -122,4 +120,4 @@ def gather_lengths(
         row, column = rows[name], columns[index]
         norms[row, column] = total.whole(step)
         rounded[:, row, column] = total.kept(step), total.rounded(step)
-    return Measured(norms, rounded)
+    return Measured(norms, rounded, np.asarray(norms > 0))

@@ -21,7 +21,7 @@ from randes_cli.files.guard import reads_far
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.reports import Alternative, PackReport, TaskSummary
 from randes_cli.specs import BaseStorage, Transform, table_bytes
-from randes_cli.stats.alternatives import adapter_advice, advice, saving
+from randes_cli.stats.alternatives import adapter_advice, advice, saving, sealing
 from randes_cli.stats.base_length import lengths_beside
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.frontier import (
@@ -204,11 +204,13 @@ def _wide(build: Build) -> frozenset[str]:
 def _exact_where_shown(
     build: Build, built: Built, outline: Outline, choices: tuple[Alternative, ...]
 ) -> tuple[Alternative, ...]:
-    """The choices, those on the frontier with the bytes of the files that they would make."""
+    """The choices, those that are told of with the bytes of the files that they would make."""
     sizes: dict[tuple[int, int, int], int] = {}
     sizer: Sizes | None = None
     while True:
-        shown = [one for one in frontier(choices) if not one.present and _key(one) not in sizes]
+        smaller = sealing(choices)
+        shown = [*frontier(choices), *([smaller.best] if smaller else [])]
+        shown = [one for one in shown if not one.present and _key(one) not in sizes]
         if not shown:
             return choices
         sizer = sizer or _sizer(build, built)

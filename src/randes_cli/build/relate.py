@@ -32,6 +32,7 @@ from randes_cli.plan import Rect, Unit
 from randes_cli.read.sealed import StepsReader
 from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.specs import OpenOptions
+from randes_cli.stats.grams import GramTable
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Cells, Statistics, drop_tasks, merge_cells
 from randes_cli.workers import Progress
@@ -137,11 +138,16 @@ class Relation:
         units, tasks, draft, stored = list(units), self._tasks, self._draft, self._stored
         if units != self._grams.units:
             self._grams = self._of(units)
-        found, sampled = self._grams.gather(progress)
-        before = np.asarray(stored.grams)
+        packed, sampled = self._grams.packed(progress)
+        del self._grams  # of many tensors it holds as much again
+        ends = _tails(draft, sampled, lengths.norms)
+        if not tasks:  # of a new bank half is enough
+            return _joined(stored, packed, [], draft, lengths, ends)
+        found, before = np.asarray(packed), np.asarray(stored.grams)
         exact = [_same_sample(before, found, n, one) for n, one in enumerate(tasks)]
         _share_all(found, exact, tasks, draft)
-        ends = _tails(draft, sampled, lengths.norms)
+        old = len(stored.indices)
+        found[:, :, :old, :old] = before
         whole = _joined(stored, found, exact, draft, lengths, ends)
         return drop_tasks(whole, {task.index for task in draft.gone})
 
@@ -172,15 +178,13 @@ def related(
 
 def _joined(
     stored: Statistics,
-    found: F64,
+    found: GramTable,
     exact: Sequence[bool],
     draft: Draft,
     lengths: Measured,
     ends: F64,
 ) -> Statistics:
     """What is stored of the older tasks, with what was found of the added ones."""
-    old = len(stored.indices)
-    found[:, :, :old, :old] = stored.grams
     indices = tuple(participant.index for participant in draft.coming)
     unsure = [index for index, sure in zip(stored.indices, exact, strict=True) if not sure]
     return replace(

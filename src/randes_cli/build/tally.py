@@ -128,6 +128,11 @@ class Tally:
         for unit, size in largest.items():
             self.appeared(unit, size)
 
+    def forget(self) -> None:
+        """All of it is written down: give the memory back."""
+        for found in (self.energies, self.changed, self.digests, self.whole, self.many):
+            found.clear()
+
     def take_peaks(self) -> dict[Unit, int]:
         """What has not fitted since the last call."""
         peaks, self.peaks = self.peaks, {}

@@ -30,6 +30,7 @@ from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.lora.stored_names import named_in_memory
 from randes_cli.files.lora.unmerged import is_adapter, require_alike
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
@@ -115,7 +116,8 @@ def _difference(base: Source, task: Source, fit: TaskFit) -> str:
         for name, tensor in task.tensors.items()
         if name in base.tensors and base.tensors[name].shape != tensor.shape
     ]
-    return "; ".join([*said, *reshaped[:3], *wrapped(base.tensors, task.tensors)])
+    words = [*wrapped(base.tensors, task.tensors), *named_in_memory(base.tensors, task.tensors)]
+    return "; ".join([*said, *reshaped[:3], *words])
 
 
 def named_like(

@@ -10,7 +10,7 @@ from randes_cli.build.participants import Participant
 from randes_cli.build.samples.grams import signs_on
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, F64
-from randes_cli.core.codes import fit_scales
+from randes_cli.core.codes import fit_scales, packed_bytes
 from randes_cli.core.grid import raised_exponent
 from randes_cli.core.kernel import GRID_LIMIT
 from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
@@ -103,7 +103,8 @@ class _Trial:
         if share.rows < _ROWS and len(total) < self.unit.rows * self.unit.cols:
             fitted = fitted[0], np.ones_like(fitted[1])
         scales = Scales.of(fitted, share, self.bits)
-        _, near = cut(units, 0, self.bits, scales)
+        codes = np.empty(packed_bytes(len(units), self.bits), np.uint8)
+        near = cut(units, 0, self.bits, scales, codes)
         near = Agreement(int(along.sum())).joined(near)
         factor = self.unit.rows * self.unit.cols / len(total)
         squares, crossed, length = near.moments(exponent, scales.part)

@@ -11,11 +11,11 @@ from randes_cli.build.build import Built
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import differs, exact_tensors, first_digest
 from randes_cli.build.records import NO_FINGERPRINT
-from randes_cli.core.arrays import F64
 from randes_cli.files.bank.keys import own_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.specs import TensorInfo
+from randes_cli.stats.grams import GramTable, blocks
 
 #: Names in a line about several tasks.
 _MOST_NAMES = 3
@@ -89,7 +89,7 @@ def _by_sample(
     other way round three equal numbers are two equal deltas.
     """
     statistics = built.statistics
-    indices, grams = statistics.indices, np.asarray(statistics.grams)[:, 0]
+    indices, grams = statistics.indices, statistics.grams
     changed = statistics.known.norms.sum(axis=0) > 0
     same = [i for n, i in enumerate(indices) if not changed[n] and beside[i] == as_base]
     made = [(True, same)]
@@ -103,10 +103,12 @@ def _by_sample(
     return made
 
 
-def _equal(grams: F64, one: int, two: int) -> bool:
-    own = grams[:, one, one]
-    twin, met = grams[:, two, two], grams[:, one, two]
-    return np.array_equal(own, twin) and np.array_equal(own, met)
+def _equal(grams: GramTable, one: int, two: int) -> bool:
+    return all(
+        np.array_equal(some[:, 0, one, one], some[:, 0, two, two])
+        and np.array_equal(some[:, 0, one, one], some[:, 0, one, two])
+        for _, some in blocks(grams)
+    )
 
 
 def _told(

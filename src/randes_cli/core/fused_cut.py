@@ -10,7 +10,7 @@ import numpy as np
 
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F32, I64, Array, Raw, address
-from randes_cli.core.codes import fine, limits_of, packed_bytes
+from randes_cli.core.codes import fine, limits_of
 from randes_cli.core.levels import levels
 from randes_cli.core.library import library
 
@@ -67,8 +67,9 @@ def cut(
     inverse: tuple[F32, F32],
     read: tuple[F32, F32],
     part: int,
-) -> tuple[Raw, Agreement] | None:
-    """Codes of elements `start` and on, and how these agree with them; None: not compiled.
+    out: Raw,
+) -> Agreement | None:
+    """Write codes of elements `start` and on; how these agree with them, None: not compiled.
 
     `inverse` and `read` are scales of rows and tables of columns, to be cut and to be read with.
     """
@@ -78,9 +79,9 @@ def cut(
     piece = _piece(units, start, *inverse[1].shape)
     scales = map(address, (*inverse, *read, *_constants(bits)))
     how = _Cut(bits, *scales, 2.0**-part)
-    out, found = np.empty(packed_bytes(len(units), bits), np.uint8), _Agreement()
+    found = _Agreement()
     compiled.randes_cut(ctypes.byref(piece), ctypes.byref(how), address(out), ctypes.byref(found))
-    return out, Agreement(0, found.crossed, found.lengths)
+    return Agreement(0, found.crossed, found.lengths)
 
 
 def read_with(bits: int, scales: tuple[F32, F32]) -> ctypes.Structure:

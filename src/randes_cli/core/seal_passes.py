@@ -75,15 +75,15 @@ def _add_squares(squares: I64, start: int, first: int, along: I64, table: I64) -
             table[(row + down) % every, col : col + len(sums)] += sums
 
 
-def cut(units: Units, start: int, bits: int, scales: Scales) -> tuple[Raw, Agreement]:
-    """Codes of elements `start` and on, packed, and how what they are read as agrees with these.
+def cut(units: Units, start: int, bits: int, scales: Scales, out: Raw) -> Agreement:
+    """Write codes of elements `start` and on, packed; how what they are read as agrees with these.
 
     Of a multiple of eight elements, or of the last.
     """
-    found = fused_cut.cut(units, start, bits, scales.inverse, scales.read, scales.part)
+    found = fused_cut.cut(units, start, bits, scales.inverse, scales.read, scales.part, out)
     if found is not None:
         return found
-    made, near = [], Agreement()
+    near = Agreement()
     for at in range(0, len(units), _AT_ONCE):
         part = units[at : at + _AT_ONCE]
         values = part.astype(np.float32)
@@ -92,8 +92,9 @@ def cut(units: Units, start: int, bits: int, scales: Scales) -> tuple[Raw, Agree
         read = levels(bits)[codes]
         multiply_scales(read, start + at, *scales.read)
         near = near.plus(part.astype(np.int64), read, scales.part)
-        made.append(pack_codes(codes, bits))
-    return np.concatenate(made), near
+        packed = pack_codes(codes, bits)
+        out[at // 8 * bits : at // 8 * bits + len(packed)] = packed
+    return near
 
 
 def read(packed: Raw, bits: int, start: int, scales: tuple[F32, F32], out: F32) -> None:

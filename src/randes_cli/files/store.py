@@ -110,10 +110,13 @@ def _is_refused(error: BaseException, place: RemotePath) -> bool:
 def status_of(error: BaseException) -> int | None:
     """The status that a store answered with, as its client keeps it; None where there is none."""
     for one in (error.__cause__, error):
-        for name in ("status", "status_code", "code"):
-            found = str(getattr(one, name, ""))
-            if found.isdigit():
-                return int(found)
+        names = ["status", "status_code"]
+        if type(one).__name__ == "HttpError":  # Google's; what aiohttp calls a code, none sent
+            names.append("code")
+        found = (str(getattr(one, name, "")) for name in names)
+        status = next((int(text) for text in found if text.isdigit()), None)
+        if status is not None:
+            return status
     return None
 
 

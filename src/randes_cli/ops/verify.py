@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +14,13 @@ from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import all_finite
 from randes_cli.core.verdict import approximate
-from randes_cli.errors import BankDamaged, CheckpointError, InputOutputError, counted
+from randes_cli.errors import (
+    BankDamaged,
+    CheckpointError,
+    InputOutputError,
+    MismatchError,
+    counted,
+)
 from randes_cli.files.bank.file import BankFile, possible_statistics
 from randes_cli.files.bank.keys import (
     CHECKS,
@@ -29,11 +36,13 @@ from randes_cli.files.bank.keys import (
 from randes_cli.files.bank.shards import Contents, shard_file
 from randes_cli.files.digests import digest
 from randes_cli.files.location import Place, absolute
+from randes_cli.files.sources import open_bank
 from randes_cli.ops.measure import TaskCheck, measure
 from randes_cli.ops.prune import unnamed_files
 from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.stats.plausible import impossible
 from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import bank_summaries
 from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
@@ -124,6 +133,8 @@ def verify(
     total = sum(bank.info(key).nbytes for key in left)
     check = _check_elsewhere if run.engine == "ray" else check_keys
     damaged = lost | check(bank, left, run, total, progress)
+    if not (damaged or problems):
+        damaged |= set(impossible(bank.manifest, open_statistics(bank)))
     hurt = {}
     for task in bank.manifest.tasks if damaged else ():
         found = needed_keys(bank, task.name) & damaged
@@ -180,14 +191,27 @@ def check_keys(
 
 
 @dataclass(frozen=True, slots=True)
-class _Recipe:
-    """How a worker of a cluster opens a bank."""
+class Recipe:
+    """How a worker of a cluster opens a bank: a place, or the name of one on the Hub."""
 
-    path: Place
+    bank: Place | str
+    digest: bytes
+
+    @classmethod
+    def of(cls, bank: BankFile) -> Recipe:
+        on_hub = bank.far and isinstance(bank.path, Path)
+        return cls(str(bank.path) if on_hub else absolute(bank.path), bank.store.fingerprint)
 
     @contextmanager
     def opened(self) -> Iterator[BankFile]:
-        with BankFile(self.path, lenient=True) as bank:
+        """Open it. Raises MismatchError where the bank is another here."""
+        if isinstance(self.bank, str):
+            opened = open_bank(self.bank, lenient=True)
+        else:
+            opened = BankFile(self.bank, lenient=True)
+        with opened as bank:
+            if bank.store.fingerprint != self.digest:
+                raise MismatchError(f"{self.bank}: another bank on a worker than on this machine")
             yield bank
 
 
@@ -214,7 +238,7 @@ def _check_elsewhere(
             parts[-1].append(key)
             room -= bank.info(key).nbytes
         tasks = [(part, run) for part in parts]
-        held = cluster.hold(_Recipe(absolute(bank.path)))
+        held = cluster.hold(Recipe.of(bank))
         found = cluster.map(
             _check_part, held, tasks, phase="verifying", total=total, progress=progress
         )

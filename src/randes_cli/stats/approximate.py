@@ -119,6 +119,14 @@ def _unlike_groups(lengths: Lengths) -> set[int]:
     return made
 
 
+def are_heavy(lengths: Lengths) -> bool:
+    """Whether any task's deltas have far heavier tails than a Gaussian's."""
+    if lengths.tails is None:
+        return False
+    found = _heaviness(lengths.rounded, lengths.tails[1])
+    return bool(len(found) and found.max() > 1 + _APART)
+
+
 def _heaviness(energy: F64, fourth: F64) -> F64:
     """The mean of each delta's fourth moments over tensors, by their energies; of those changed."""
     whole = energy.sum(axis=0)

@@ -56,6 +56,7 @@ def present(one: Alternative, size: int, kept: Kept, cosine: float) -> Alternati
         predicted_cosine=cosine,
         present=True,
         exact=True,
+        approximate=False,
         kept=kept.mean,
         kept_low=kept.low,
         kept_high=kept.high,

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64
+from randes_cli.core.arrays import F64, I64, Raw
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import GRAM
 from randes_cli.plan import chunks
@@ -71,8 +71,58 @@ class StoredGrams:
         return self._bank.some_floats(GRAM, number, self._chunks[number])
 
 
+class PackedGrams:
+    """Cells × 2 × T × T symmetric matrices in memory, of which half is kept.
+
+    Attributes:
+        halves: cells × 2 × T (T + 1) / 2 numbers on and above the diagonals, row by row.
+        upper: their rows and columns.
+    """
+
+    def __init__(self, cells: int, tasks: int) -> None:
+        self.shape, self.upper = (cells, 2, tasks, tasks), np.triu_indices(tasks)
+        self.halves = np.zeros((cells, 2, len(self.upper[0])))
+
+    def __getitem__(self, key: Any) -> Any:
+        """As of an array: matrices by cell, or one of the two of each, and what follows of them."""
+        cells, *rest = key if isinstance(key, tuple) else (key,)
+        first, more = (cells, *rest[:1]), (..., *rest[1:])
+        some = self.halves[first]
+        made, (rows, columns) = np.empty((*some.shape[:-1], *self.shape[2:])), self.upper
+        made[..., rows, columns] = made[..., columns, rows] = some
+        return made[more] if len(rest) > 1 else made
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> F64:
+        """All of them."""
+        whole: F64 = self[:]
+        return whole if dtype is None else whole.astype(dtype)
+
+
 #: Matrices in memory, or where they lie.
-GramTable: TypeAlias = F64 | StoredGrams
+GramTable: TypeAlias = F64 | PackedGrams | StoredGrams
+
+
+def flat_bytes(table: GramTable) -> Raw | GramBytes:
+    """A statistic's bytes as a bank has them. 0.6 GB are not copied."""
+    if not isinstance(table, np.ndarray):
+        return GramBytes(table)
+    return np.ascontiguousarray(table).reshape(-1).view(np.uint8)
+
+
+class GramBytes:
+    """The bytes of matrices as a bank has them, made as they are asked for."""
+
+    def __init__(self, table: GramTable) -> None:
+        self._table, self._each = table, int(np.prod(table.shape[1:])) * 8
+
+    def __len__(self) -> int:
+        return self._table.shape[0] * self._each
+
+    def __getitem__(self, part: slice) -> Raw:
+        start, stop, _ = part.indices(len(self))
+        first, last = start // max(1, self._each), -(-stop // max(1, self._each))
+        some = np.ascontiguousarray(self._table[np.arange(first, last)]).reshape(-1).view(np.uint8)
+        return some[start - first * self._each : stop - first * self._each]
 
 
 def _at_once(shape: Sequence[int]) -> int:

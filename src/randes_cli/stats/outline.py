@@ -23,6 +23,7 @@ from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.plan import seal_matrix, sealable, share_of, superposable, tensor_bytes
 from randes_cli.reports import Alternative
 from randes_cli.specs import SHARES, TensorInfo, Tensors
+from randes_cli.stats.approximate import are_heavy
 from randes_cli.stats.coefficients import alone_in
 
 BITS = (1, 2, 3, 4, 8, 16)
@@ -65,7 +66,12 @@ class Outline:
         noise = noise_of(lengths)
         kept, cosine = mean_kept(noise), float(noise.cosine.mean()) if self.indices else 1.0
         size = self.bank_bytes(groups, bits, share)
-        return Alternative(groups, bits, size, cosine, False, share, kept.mean, kept.low, kept.high)
+        made = Alternative(groups, bits, size, cosine, False, share, kept.mean, kept.low, kept.high)
+        return replace(made, approximate=bits < 8 and self._heavy)
+
+    @cached_property
+    def _heavy(self) -> bool:
+        return are_heavy(self._at_16)
 
     def defaults(self, groups: int, bits: int, share: int) -> list[float]:
         """λ of every task in a bank of this choice."""

@@ -8,7 +8,7 @@ from itertools import repeat
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64
+from randes_cli.core.arrays import I64
 from randes_cli.core.prediction import Grams, Prediction, predict
 from randes_cli.core.shuffle import layer_type
 from randes_cli.files.bank.file import BankFile
@@ -73,13 +73,13 @@ class Statistics:
     cells: tuple[tuple[str, tuple[str, ...]], ...]
     estimated: frozenset[tuple[int, int]]
 
-    def data(self) -> dict[str, F64]:
+    def data(self) -> dict[str, GramTable]:
         """The tensors that hold them, in the order of the file."""
         known = self.known
-        made = {NORMS: known.norms, ROUNDED: known.rounded}
+        made: dict[str, GramTable] = {NORMS: known.norms, ROUNDED: known.rounded}
         later = {TAILS: known.tails, FORGOTTEN: known.forgotten}
         made.update({key: data for key, data in later.items() if data is not None})
-        return {**made, GRAM: np.asarray(self.grams)}
+        return {**made, GRAM: self.grams}
 
     def met(self, base: Tensors) -> Grams:
         """The Gram matrices of the deltas as they meet."""

@@ -132,4 +132,6 @@ def choice_table(report: BankReport) -> Table:
     heads = ["bank", "× base", "bits", "groups", "elements", "gain kept", "in measured families"]
     exact = all(one.exact for one in found)
     note = "" if exact else "Bytes of other banks than this one are about so."
+    if any(one.approximate for one in found):
+        note = f"{note} What few bits keep of such deltas (sparse, with outliers) is approximate."
     return Table("choices", "Choices", heads, rows, here, note=note)

@@ -19,6 +19,7 @@ from randes_cli.errors import RandesError
 from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, Rect, Unit, sample_runs
+from randes_cli.stats.grams import PackedGrams
 from randes_cli.stats.stored import Cells
 from randes_cli.workers import Progress, no_progress, run_in_order
 
@@ -141,7 +142,7 @@ class Grams:
         groups = np.array([participant.group for participant in participants])
         self._same = groups[:, None] == groups
         tasks = len(participants)
-        self._made = np.zeros((len(cells), 2, tasks, tasks))
+        self._made = PackedGrams(len(cells), tasks)
         self._tails = np.zeros((4, len(rows), tasks - first))
         looked = _by_type(unit for unit in self.units if unit not in stands)
         self._looked, self._away = looked, away
@@ -167,6 +168,11 @@ class Grams:
 
     def gather(self, progress: Progress) -> tuple[F64, F64]:
         """All of them, cells × 2 × T × T: deltas as they are, and transformed; 4 × rows × T."""
+        found, ends = self.packed(progress)
+        return np.asarray(found), ends
+
+    def packed(self, progress: Progress) -> tuple[PackedGrams, F64]:
+        """The same, half of each matrix."""
         if self._away is not None:
             for names, found in self._away(self._looked, progress):
                 self._add(names, range(len(names)), found)
@@ -196,8 +202,9 @@ class Grams:
         plain, transformed, ends = found
         self._tails[:, [self._row_of[name] for name in names]] = ends[:, terms, self.first :]
         at = [self._where[name] for name in names]
-        _add_in_order(self._made[:, 0], at, plain[terms])
-        _add_in_order(self._made[:, 1], at, (transformed * self._same)[terms])
+        halves, upper = self._made.halves, (slice(None), *self._made.upper)
+        _add_in_order(halves[:, 0], at, plain[upper][terms])
+        _add_in_order(halves[:, 1], at, (transformed * self._same)[upper][terms])
 
 
 def _with_followers(

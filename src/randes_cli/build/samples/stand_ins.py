@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from randes_cli.build.participants import Participant
-from randes_cli.core.arrays import F64
+from randes_cli.core.arrays import Array
 from randes_cli.core.shuffle import layer_type
 from randes_cli.plan import STEP_SAMPLE, Unit
 from randes_cli.stats.stored import Cells
@@ -67,7 +67,7 @@ def joined_cells(cells: Cells, stands: Mapping[Unit, Unit]) -> Cells:
     return [(name, tuple(names)) for name, names in made.items()]
 
 
-def fill_rows(values: F64, place: Mapping[str, int], stands: Mapping[Unit, Unit]) -> None:
+def fill_rows(values: Array, place: Mapping[str, int], stands: Mapping[Unit, Unit]) -> None:
     """Give the rows (last axis but one) of units that were not sampled those of their stand-ins."""
     pairs = [
         (place[mine], place[theirs])

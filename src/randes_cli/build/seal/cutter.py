@@ -14,9 +14,10 @@ from contextlib import contextmanager
 
 from randes_cli.build.jobs import Job
 from randes_cli.build.many import Many
-from randes_cli.build.seal.cutting import SPAN, fitted_to, scale_bytes, write_codes
+from randes_cli.build.seal.cutting import fitted_to, scale_bytes
 from randes_cli.build.seal.layout import SealedLayout
 from randes_cli.build.seal.waiting import Arena, Bundle, Waiting
+from randes_cli.build.seal.writing import SPAN, write_codes
 from randes_cli.build.tally import Tally
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.seal_passes import Scales
@@ -199,8 +200,9 @@ class Cutter(TensorSink):
         key, bits, scales = one.sum.key, self.layout.bits, one.scales
         if scales is None:
             raise AssertionError(key)
-        pieces = one.pieces(start, min(start + SPAN, one.sum.elements))
-        near = write_codes(self.writer, key, start, bits, (units for _, units in pieces), scales)
+        count = min(SPAN, one.sum.elements - start)
+        pieces = (units for _, units in one.pieces(start, start + count))
+        near = write_codes(self.writer, key, (start, count), bits, pieces, scales)
         with self._lock:
             agreement, part = self.found[key]
             self.found[key] = agreement.joined(near), part

@@ -12,19 +12,20 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from randes_cli.build.copies import Copy
+from randes_cli.build.seal.writing import SPAN, Room, write_codes
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.arrays import F16, F64, I64
 from randes_cli.core.codes import fit_scales
 from randes_cli.core.kernel import code_dtype
-from randes_cli.core.seal_passes import Scales, Units, add_squares, cut
+from randes_cli.core.seal_passes import Scales, Units, add_squares
 from randes_cli.core.share import Share
 from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import digest
-from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, sealable, share_of
+from randes_cli.plan import Rect, chunks, sealable, share_of
 from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.workers import Progress, mixed, run_jobs, thread_count
@@ -76,8 +77,6 @@ def scale_bytes(rows: F16, columns: F16) -> bytes:
     return np.concatenate([rows, columns]).astype("<f2").tobytes()
 
 
-#: Elements that are cut at once: they make whole chunks of codes, as many as these have bits.
-SPAN = 8 * CHUNK_ELEMENTS
 #: Sums of squares by row, and by residue of rows and column of the share.
 Squares: TypeAlias = tuple[I64, I64]
 
@@ -112,28 +111,6 @@ def fitted_to(squares: Squares, share: Share, bits: int) -> tuple[F16, F16]:
     """The scales of rows and columns."""
     along, table = squares
     return fit_scales(along, share.columns(table), bits, share)
-
-
-def write_codes(
-    sink: TensorSink, key: str, start: int, bits: int, pieces: Iterable[Units], scales: Scales
-) -> Agreement:
-    """Cut and write a span: consecutive pieces, of multiples of eight elements but for the last.
-
-    Returns how they agree with what their codes are read as.
-    """
-    near, made, place = Agreement(), [], start
-    for units in pieces:
-        codes, found = cut(units, place, bits, scales)
-        near = near.joined(found)
-        made.append(codes)
-        place += len(units)
-    whole = np.concatenate(made)
-    sink.write(key, start // 8 * bits, whole)
-    first = start // SPAN * bits
-    for at in range(0, len(whole), CHUNK_ELEMENTS):
-        value = digest(whole[at : at + CHUNK_ELEMENTS])
-        sink.set_digest(key, first + at // CHUNK_ELEMENTS, value)
-    return near
 
 
 def moments_of(
@@ -171,7 +148,7 @@ class Cutting:
         self.squares: dict[str, Squares] = {}
         self.scales: dict[str, Scales] = {}
         self.agreement: dict[str, Agreement] = {}
-        self.lock = threading.Lock()
+        self.lock, self._room = threading.Lock(), Room()
 
     # First pass: scales
 
@@ -222,9 +199,12 @@ class Cutting:
         return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
 
     def _units(self, one: Sum, number: int, rect: Rect) -> Units:
-        """The elements of one chunk of a live superposition, its digest checked."""
+        """The elements of one chunk of a live superposition, its digest checked.
+
+        Valid until the thread's next call.
+        """
         size = ITEM_SIZE[self.old.info(one.key).dtype]
-        raw = np.empty(rect.elements * size, np.uint8)
+        raw = self._room.of(rect.elements * size)
         self.old.read_into(one.key, rect.start * size, raw)
         if digest(raw) != self.old.digest(one.key, number):
             raise self.old.damaged(one.key)
@@ -251,7 +231,8 @@ class Cutting:
             one, start = job
             count = min(SPAN, one.elements - start)
             pieces = _in_eights(self._span(one, start, count))
-            near = write_codes(writer, one.key, start, self.bits, pieces, self.scales[one.key])
+            scales = self.scales[one.key]
+            near = write_codes(writer, one.key, (start, count), self.bits, pieces, scales)
             with self.lock:
                 self.agreement[one.key] = self.agreement[one.key].joined(near)
             return count * ITEM_SIZE[self.old.info(one.key).dtype]
@@ -281,12 +262,15 @@ class Cutting:
 
 
 def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:
-    """The same elements in pieces of multiples of eight, but for the last."""
+    """The same elements in pieces of multiples of eight, but for the last.
+
+    Each is valid until the next is asked for.
+    """
     left: Units | None = None
     for piece in pieces:
         units = piece if left is None else np.concatenate([left, piece])
         whole = len(units) // 8 * 8
-        left = units[whole:]
+        left = units[whole:].copy()
         if whole:
             yield units[:whole]
     if left is not None and len(left):

@@ -6,6 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +19,16 @@ from randes_cli.files.disk import OutputFile
 from randes_cli.files.location import Place
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
+
+
+class Data(Protocol):
+    """Bytes, or what makes them."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, part: slice, /) -> bytes | Raw:
+        """Some of them."""
 
 
 class TensorSink(ABC):
@@ -44,10 +55,14 @@ class TensorSink(ABC):
         with self.file_of(key) as (out, offset):
             out.write_at(data, offset + start)
 
-    def write_whole(self, tensor: TensorInfo, data: bytes | Raw) -> None:
-        """Write a placed tensor whose data are at hand."""
-        self.write(tensor.name, 0, data)
-        self.container_of(tensor.name).digest_whole(tensor, data)
+    def write_whole(self, tensor: TensorInfo, data: Data) -> None:
+        """Write a placed tensor whose data are at hand, or made as they are asked for."""
+        size, container = len(data) // max(1, tensor.elements), self.container_of(tensor.name)
+        for number, rect in enumerate(chunks(*tensor.matrix)):
+            start = rect.start * size
+            piece = data[start : start + rect.elements * size]
+            self.write(tensor.name, start, piece)
+            container.set_digest(tensor.name, number, digest(piece))
         self.arrived(tensor.name, range(chunk_count(tensor)))
 
     def read(self, key: str, start: int, out: Raw) -> None:

@@ -25,7 +25,7 @@ from randes_cli.files.bank.shards import (
     shard_key,
 )
 from randes_cli.files.bank.store import BankStore
-from randes_cli.files.bank.tensor_sink import TensorSink
+from randes_cli.files.bank.tensor_sink import Data, TensorSink
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.location import Place
@@ -230,7 +230,7 @@ class BankWriter(TensorSink):
             out.resize(size)
         return made
 
-    def add_whole(self, tensor: TensorInfo, data: bytes | Raw) -> None:
+    def add_whole(self, tensor: TensorInfo, data: Data) -> None:
         """Write a tensor whose data are at hand; where it has no place yet, it gets the next."""
         if tensor.name not in self._of:
             self.place(tensor)

@@ -139,11 +139,10 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
     below = [name for name in below if name not in components]
     if named is None and not weight_files(folder):
         raise CheckpointError(f"{folder}: {no_weights(folder)}")
-    parts = [
-        _model_part(folder, component, allow_pickle=options.allow_pickle)
-        for component in [*root, *components, *below]
-        if options.components is None or component in options.components
-    ]
+    there, asked = [*root, *components, *below], options.components
+    # An adapter that was merged has the layout of its base, and none of its components.
+    chosen = [name for name in there if asked is None or name in asked] or there
+    parts = [_model_part(folder, name, allow_pickle=options.allow_pickle) for name in chosen]
     if not parts:
         raise CheckpointError(f"{folder}: none of its components has weights")
     _refuse_case_twins(folder, parts)

@@ -170,3 +170,13 @@ class StoredNames:
     def _moves(self, pair: tuple[str, str], name: str) -> bool:
         theirs, ours = pair
         return name.startswith(theirs) and ours + name[len(theirs) :] in self._stored
+
+
+def named_in_memory(base: Collection[str], names: Collection[str]) -> list[str]:
+    """What to say of a checkpoint that has the names of modules where the base has a file's."""
+    lost = [name for name in names if name not in base]
+    found = StoredNames(base, list(names))
+    known = sum(found.find(name) in base for name in lost)
+    if 2 * known <= len(lost):
+        return []
+    return [f"{known} names are a model's in memory, and the base's a file's: use save_pretrained"]
