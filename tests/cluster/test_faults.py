@@ -168,6 +168,18 @@ def test_workers_that_are_lost_again_and_again_end_in_one_sentence(
         _map(dies, tmp_path, 1)
 
 
+class Unknown(Place):
+    """What a worker of another version does not know."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (module, "what a newer version has")
+
+
+def test_a_worker_of_another_version_is_told(cluster: Any, tmp_path: Path) -> None:
+    with Cluster(RAY) as found, pytest.raises(UsageError, match="every machine needs randes of"):
+        list(found.map(dies, found.hold(Unknown(tmp_path)), [1], phase="x", total=1))
+
+
 def test_a_cluster_that_is_not_there_or_too_small_is_said(cluster: Any) -> None:
     with pytest.raises(UsageError, match="no machine of the cluster has so many"):
         Cluster(RunOptions(threads=64, engine="ray"))

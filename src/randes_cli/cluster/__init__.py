@@ -242,6 +242,12 @@ class Cluster:
             if isinstance(cause, OSError):
                 kind = NoSpace if cause.errno in _FULL else InputOutputError
                 raise kind(f"a worker: {cause.strerror or cause}; nothing was changed") from None
+            if isinstance(cause, (found.RaySystemError, ImportError)):
+                lines = str(cause).strip().splitlines() or [type(cause).__name__]
+                raise UsageError(
+                    "a worker cannot read what it is to do; every machine needs randes of this "
+                    f"version ({lines[-1][:_SHOWN]})"
+                ) from None
             raise cause from error
         except found.OutOfMemoryError:
             raise OutOfResources(
