@@ -209,4 +209,5 @@ def test_what_is_told_of_a_random_bank_is_true(seed: int, tmp_path: Path, randes
     assert made is not None
     numbers.held = {file.stem: str(file) for file in files}
     numbers.check(made["tasks"])
+    assert numbers.said("inspect", numbers.bank)["saving"] == made["saving"]
     another_step(numbers, rng)

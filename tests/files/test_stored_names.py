@@ -149,6 +149,13 @@ def test_a_part_that_lies_elsewhere_as_a_whole_is_found_there() -> None:
     assert found.inside("model.text.layers.0.attn") == "text.layers.0.attn"
 
 
+def test_other_names_of_a_tensor_are_no_rivals_of_what_is_there() -> None:
+    text = [f"model.text.layers.{n}.{m}.weight" for n in range(2) for m in ("q_proj", "o_proj")]
+    eye = [f"model.eye.layers.{n}.{m}.weight" for n in range(2) for m in ("q_proj", "out_proj")]
+    wanted = [name.replace("text.", "") for name in text]
+    assert [StoredNames([*text, *eye], wanted).find(name) for name in wanted] == text
+
+
 @pytest.mark.parametrize(
     ("base", "wanted"),
     [

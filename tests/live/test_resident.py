@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import randes_cli
-from randes_cli import Bank, Pool, TaskInput, pack
+from randes_cli import Bank, PackOptions, Pool, TaskInput, Transform, pack
 from randes_cli.core.fused_kernel import processor
 from randes_cli.errors import BankDamaged
 from randes_cli.read.retrieve import Retrieval
+from randes_cli.specs import Rest
 from tests.checkpoints import PRESET_NAMES
-from tests.live.many import bank_of, options
+from tests.live.many import bank_of, options, pack_folders
 from tests.live.test_from_bank import assert_same
 from tests.live.test_mixed import wide_llama
 from tests.live.test_mixed_sizes import heads
@@ -184,6 +185,23 @@ def test_exact_tensors_and_grown_vocabularies(tmp_path: Path) -> None:
     model = randes_cli.transformers.from_bank(bank, "dtd")
     with Pool(bank, model, resident=True) as pool, pool.use("dtd"):
         assert_same(model, randes_cli.transformers.from_bank(bank, "dtd"))
+
+
+@pytest.mark.parametrize("targets", ["^no such$", "mlp"])
+def test_tensors_that_are_exact_for_one_task_and_the_bases_for_another(
+    tmp_path: Path, targets: str
+) -> None:
+    bank_of(llama, tmp_path)
+    base = load_file(tmp_path / "base" / "model.safetensors")
+    for number, task in enumerate(("cars", "sun")):
+        path = tmp_path / task / "model.safetensors"
+        tensors = load_file(path)
+        for name in sorted(tensors)[number::2]:
+            tensors[name] = base[name].clone()
+        save_file(tensors, path, {"format": "pt"})
+    transform = Transform.from_preset("two-sided")
+    own = Transform(transform.shuffle, transform.signs, targets=targets, rest=Rest.own)
+    assert_swaps(pack_folders(tmp_path, PackOptions(transform=own)))
 
 
 def test_a_swap_reads_nothing_that_is_there(

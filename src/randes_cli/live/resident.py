@@ -99,20 +99,16 @@ class Resident:
         if not (self._has(whole, name) and self._device.type == "cpu"):
             return None
         retrieval, info = whole.retrieval, whole.retrieval.tensors[name]
-        unit, _ = retrieval.place(name)
         added = retrieval.superposed(name)
         if not known(info.dtype) or (added and retrieval.share(name).every > 1):
             return None
-        base = self._base_tensor(retrieval.kept_name(name))
-        return Source(
-            info.elements,
-            unit.cols,
-            unit.view,
-            base.data_ptr(),
-            self._base.retrieval.tensors[retrieval.kept_name(name)].dtype,
-            info.dtype,
-            self._sum(retrieval, name) if added else None,
-        )
+        base = self._base_tensor(retrieval.kept_name(name)).data_ptr()
+        stored = self._base.retrieval.tensors[retrieval.kept_name(name)].dtype
+        if not added:
+            return Source(info.elements, 1, (1, 1), base, stored, info.dtype, None)
+        unit, _ = retrieval.place(name)
+        made = self._sum(retrieval, name)
+        return Source(info.elements, unit.cols, unit.view, base, stored, info.dtype, made)
 
     def _sum(self, retrieval: Retrieval, name: str) -> Sum:
         stored, bits = self._stored(retrieval, name)

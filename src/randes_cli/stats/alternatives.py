@@ -204,12 +204,15 @@ def sealing(choices: Sequence[Alternative]) -> Sealing | None:
     return Sealing(here, min(sealed, key=lambda one: one.bank_bytes))
 
 
-def saving(choices: Sequence[Alternative], bank: str, base_bytes: int) -> str | None:
-    """A sentence of `sealing`, with the command."""
+def saving(
+    choices: Sequence[Alternative], bank: str, base_bytes: int, size: int | None = None
+) -> str | None:
+    """A sentence of `sealing`, with the command; `size` are the bytes that it makes, if known."""
     found = sealing(choices)
     if found is None:
         return None
-    small, large = (one.bank_bytes / max(1, base_bytes) for one in (found.best, found.here))
+    made = found.best.bank_bytes if size is None else size
+    small, large = (one / max(1, base_bytes) for one in (made, found.here.bank_bytes))
     return (
         f"{found.command(bank)} would make it {small:.2f} x the base, not {large:.2f} x, and "
         f"read-only; predicted to keep {found.best.kept:.1%} of the gain, not {found.here.kept:.1%}"

@@ -102,7 +102,9 @@ class StoredNames:
         self._stored = {name: name for name in base}
         if any(name not in self._stored for name in wanted):
             self._stored = {**_aliases(base), **self._stored}
-        naming = match_names(self._stored, wanted)
+        naming = match_names(base, wanted)  # what others may call a tensor would only be rivals
+        if naming is None or not naming.names:
+            naming = match_names(self._stored, wanted)
         self._ours = {theirs: ours for ours, theirs in ((naming and naming.names) or {}).items()}
         self._prefixes = [naming.prefix] if naming and naming.names else []
         self._add_groups(wanted)
