@@ -185,7 +185,8 @@ def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) ->
         for one in best
     ]
     columns = [Column(head, drop=drop) for head, drop in _HEADS]
-    about = "" if all(one.exact for one in best) else "; other sizes are about so"
-    about += "; what few bits keep is approximate" * any(one.approximate for one in best)
-    title = f"what other banks would keep of the gain, predicted (* this one{about})"
-    return [Text(title, "bold"), *table([Column("bank", name=True), *columns], rows, width)]
+    title = "what other banks would keep of the gain, predicted (* this one)"
+    about = ["other sizes are about so"] * (not all(one.exact for one in best))
+    about += ["what few bits keep is approximate"] * any(one.approximate for one in best)
+    head = [Text(title, "bold"), *([Text("; ".join(about))] if about else [])]
+    return [*head, *table([Column("bank", name=True), *columns], rows, width)]

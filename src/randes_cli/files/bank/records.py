@@ -1,7 +1,6 @@
 """What a manifest records of the base and of each task, as JSON.
 
-Each record writes and reads its own object. Optional fields that this version does not know
-are kept in `extra` and written back.
+Each record writes and reads its object. Fields that this version does not know stay in `extra`.
 """
 
 from __future__ import annotations

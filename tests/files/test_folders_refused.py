@@ -1,0 +1,67 @@
+"""Folders that other programs wrote, or have not done writing, are called what they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from randes_cli.files.checkpoint.checkpoint import open_checkpoint
+from tests.checkpoints import random_state, save_sharded
+from tests.files.folders import put, refused
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["model.onnx", "tf_model.h5"], r"but other weights \(model\.onnx, tf_model\.h5\)"),
+        (["iter_0000100/mp_rank_00/model_optim_rng.pt"], "holds Megatron's parts"),
+        (["weights/__0_0.distcp", "context/model.yaml"], "a distributed checkpoint"),
+        (["snapshots/1f2e/model.safetensors", "refs/main"], "name the folder below snapshots/"),
+        (["model.safetensors.incomplete"], r"a download that is not complete \(model\.safe"),
+        (["consolidated.00.pth", "consolidated.01.pth"], "2 parts of one model, one for each"),
+        (["model-rank-0-part-0.safetensors", "model-rank-1-part-0.safetensors"], "2 parts of one"),
+    ],
+)
+def test_a_folder_of_another_program_is_called_what_it_is(
+    files: list[str], said: str, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    refused(tmp_path, said)
+
+
+def test_a_byte_order_mark_before_json_is_called_so(tmp_path: Path) -> None:
+    put(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf{}")
+    refused(tmp_path, "config.json: begins with a byte order mark")
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_what_a_downloader_is_not_done_with_is_refused(sharded: bool, tmp_path: Path) -> None:
+    """aria2 gives a file its whole size first, so that only what lies beside it tells."""
+    if sharded:
+        save_sharded(random_state({"a": [4], "b": [4]}), tmp_path, shards=2)
+        name = "model-00002-of-00002.safetensors"
+    else:
+        put(tmp_path / "model.safetensors")
+        name = "model.safetensors"
+    open_checkpoint(str(tmp_path)).close()
+    (tmp_path / f"{name}.aria2").write_bytes(b"x")
+    refused(tmp_path, rf"{name}: a download that is not complete \({name}\.aria2 beside it")
+    if not sharded:
+        refused(tmp_path / name, "a download that is not complete")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_components_that_differ_in_case_alone_are_refused(named: bool, tmp_path: Path) -> None:
+    for folder in ("unet", "UNet"):
+        put(tmp_path / folder / "model.safetensors")
+    if len(list(tmp_path.iterdir())) < 2:
+        return  # a system that cannot tell them apart
+    if named:
+        (tmp_path / "model_index.json").write_text('{"unet": [], "UNet": []}')
+    else:
+        put(tmp_path / "model.safetensors")
+    refused(tmp_path, "the components UNet/ and unet/ differ in case alone|unet/ and UNet/ differ")
