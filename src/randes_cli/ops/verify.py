@@ -21,7 +21,8 @@ from randes_cli.errors import (
     MismatchError,
     counted,
 )
-from randes_cli.files.bank.file import BankFile, possible_statistics
+from randes_cli.files.bank.checks import possible_statistics
+from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import (
     CHECKS,
     NORMS,

@@ -8,7 +8,7 @@ from itertools import compress, repeat
 
 import numpy as np
 
-from randes_cli.core.arrays import I64, firsts
+from randes_cli.core.arrays import F64, I64, firsts
 from randes_cli.core.columns import columns
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import (
@@ -30,6 +30,7 @@ from randes_cli.files.bank.keys import (
 )
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
+from randes_cli.limits import MOST_STATISTIC
 from randes_cli.plan import plan_units, sealable, share_of, superposable
 from randes_cli.specs import BaseStorage, Rest, Shuffle, TensorInfo, Tensors
 
@@ -241,3 +242,9 @@ def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
     if lost:
         lost_name = next(name for name in summable if name in lost)
         raise BankDamaged(f"manifest: stats.cells has no cell for {lost_name[:100]!r}")
+
+
+def possible_statistics(key: str, found: F64) -> bool:
+    """Whether no value of a statistics tensor is NaN, infinite or beyond any model's."""
+    least = 0.0 if key == NORMS else -MOST_STATISTIC
+    return not found.size or bool(found.min() >= least and found.max() <= MOST_STATISTIC)

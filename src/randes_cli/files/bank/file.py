@@ -22,8 +22,8 @@ from randes_cli.errors import (
     NewerFormat,
     RandesError,
 )
-from randes_cli.files.bank.checks import check_agreement
-from randes_cli.files.bank.keys import BASE_DIGESTS, CHECKS, MANIFEST, NORMS, base_key, kind_bytes
+from randes_cli.files.bank.checks import check_agreement, possible_statistics
+from randes_cli.files.bank.keys import BASE_DIGESTS, CHECKS, MANIFEST, base_key, kind_bytes
 from randes_cli.files.bank.manifest import Manifest, decode
 from randes_cli.files.bank.place import BANK_FIRST, at, refuse_folder
 from randes_cli.files.bank.records import TaskRecord
@@ -35,7 +35,6 @@ from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.header import Header
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.weight_file import TensorFile, WeightFile, open_weights
-from randes_cli.limits import MOST_STATISTIC
 from randes_cli.plan import Rect, Unit, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
 
@@ -72,7 +71,7 @@ class BankFile:
         *,
         lenient: bool = False,
     ) -> None:
-        self.path = path
+        self.path, self._floats = path, dict[str, F64]()
         if file is None:
             refuse_folder(path)
         try:
@@ -225,8 +224,12 @@ class BankFile:
         return self.store.digests(key)
 
     def floats(self, key: str) -> F64:
-        """A statistics tensor. Raises BankDamaged where a value cannot be one."""
-        return self._statistics(key, self.read_whole(key)).reshape(self.info(key).shape)
+        """A statistics tensor, read once. Raises BankDamaged where a value cannot be one."""
+        if (found := self._floats.get(key)) is None:
+            made = self._statistics(key, self.read_whole(key)).reshape(self.info(key).shape)
+            made.flags.writeable = False
+            found = self._floats.setdefault(key, made)
+        return found
 
     def some_floats(self, key: str, chunk: int, rect: Rect) -> F64:
         """One chunk of a statistics tensor."""
@@ -292,9 +295,3 @@ def _is_meant_as_bank(path: Place) -> bool:
             return path.suffix == ".randes" or b'"format":"randes"' in file.read(4096)
     except OSError:
         return False
-
-
-def possible_statistics(key: str, found: F64) -> bool:
-    """Whether no value of a statistics tensor is NaN, infinite or beyond any model's."""
-    least = 0.0 if key == NORMS else -MOST_STATISTIC
-    return not found.size or bool(found.min() >= least and found.max() <= MOST_STATISTIC)
