@@ -59,7 +59,8 @@ def verifying(folder: Path, run: RunOptions) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
+    """All but locks: a worker that is ended beside the one that failed may leave a free one."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 

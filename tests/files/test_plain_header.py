@@ -57,7 +57,8 @@ def test_both_readers_agree(
     if plain is not None:
         assert plain[0] == slow[0]
         assert [list(column) for column in plain[1]] == [list(column) for column in slow[1]]
-    escapes = any(mark in name for name, *_ in tensors for mark in '"\\')
+    # Escapes are left to JSON, and a header that is cut in a name that has the end of an entry.
+    escapes = any(mark in name for name, *_ in tensors for mark in ('"', "\\", "},"))
     assert plain is not None or escapes or (metadata is not None and b"\\u" in text)
 
 

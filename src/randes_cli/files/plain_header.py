@@ -80,7 +80,7 @@ def plain_rows(text: str, *, longest: int) -> Rows | None:
 
 
 def _pieces(text: str, space: str) -> Iterator[str]:
-    """Some entries at a time, each with a comma before it: where they end no name goes on."""
+    """Some entries at a time, each with a comma before it. A cut in a name shows as no entry."""
     end = 0
     while end < len(text) - 1:
         cut = text.find("},", end + _PIECE) + 1 or len(text) - 1
