@@ -88,7 +88,8 @@ class Pool:
     def _look(self) -> None:
         """Notice parameters that the model has anew, or that somebody else wrote to."""
         if not all(holds(*place) is slot.tensor for slot in self._slots for place in slot.places):
-            self._slots, self._jobs, self.current = slots_of(self.model), {}, None
+            self._slots, self.current = slots_of(self.model), None
+            self._jobs, self._graphs = {}, {}
         elif not (self._users or self._swapping) and self._versions != versions(self._slots):
             self.current = None
 
@@ -204,7 +205,8 @@ class Pool:
         self._wait()  # for what users asked of a device, on any stream
         left = jobs if self._swaps is None else self._swaps.write(task, whole, jobs)
         graph = self._graphs.get(task)
-        if graph is not None and graph.fits(jobs):
+        graph = graph if graph is not None and graph.fits(jobs) else None
+        if graph is not None:
             graph.replay()
             left = graph.left
         else:
@@ -213,7 +215,7 @@ class Pool:
             with ThreadPoolExecutor(self._threads) as threads:
                 list(threads.map(lambda job: self._put(whole, *job), left))
         self._wait()
-        if graph is None or not graph.fits(jobs):
+        if graph is None:
             self._record(task, whole, jobs)
 
     def _record(self, task: str, whole: Whole, jobs: list[Job]) -> None:
