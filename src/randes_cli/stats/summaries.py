@@ -76,7 +76,7 @@ def summaries(
                 superposed=len(names) - exact,
                 own=len(task.own),
                 unchanged=len(task.unchanged),
-                missing=len(task.missing),
+                missing=len(task.absent),
                 side_files=len(task.files),
                 left_out=dict(task.left_out),
                 lost=told_of[place],
