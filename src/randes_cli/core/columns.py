@@ -17,6 +17,10 @@ from randes_cli.specs import Table, TensorInfo, Tensors, once
 Kind = tuple[str, tuple[int, ...]]
 
 
+#: Tuples of names whose numbers are kept: each thread has one or two at hand.
+_KEPT = 4
+
+
 class Columns:
     """Tensors by number, in their order.
 
@@ -28,6 +32,7 @@ class Columns:
     def __init__(self, names: Collection[str], kinds: Iterable[Kind], kind_of: I64) -> None:
         self._names, self.kind_of = names, kind_of
         self.kinds = [TensorInfo("", *kind) for kind in kinds]
+        self._asked: list[tuple[tuple[str, ...], I64]] = []
 
     def of(self, find: Callable[[TensorInfo], Any], dtype: type = np.int64) -> Array:
         """What a function tells of each tensor's kind."""
@@ -43,8 +48,18 @@ class Columns:
         return {name: number for number, name in enumerate(self._names)}
 
     def at(self, names: Iterable[str]) -> I64:
-        """The numbers of tensors by name, −1 for what is none of them."""
-        return np.fromiter(map(self.numbers.get, names, repeat(-1)), np.int64)
+        """The numbers of tensors by name, −1 for what is none of them.
+
+        Of the same tuple again, as one source after the other is asked, they are known.
+        """
+        for known, found in self._asked:
+            if names is known:
+                return found
+        made = np.fromiter(map(self.numbers.get, names, repeat(-1)), np.int64)
+        if isinstance(names, tuple):
+            made.setflags(write=False)
+            self._asked = [(names, made), *self._asked[: _KEPT - 1]]
+        return made
 
 
 #: What a tensor is that is not there.
@@ -57,7 +72,10 @@ def some_columns(tensors: Tensors, names: Sequence[str]) -> Columns:
         whole = columns(tensors)
         rows = whole.at(names)
         kinds = [*(kind[1:] for kind in whole.kinds), _NOTHING]
-        return Columns(names, kinds, np.append(whole.kind_of, len(kinds) - 1)[rows])
+        lacking = len(kinds) - 1
+        if not len(whole.kind_of):
+            return Columns(names, kinds, np.full(len(names), lacking))
+        return Columns(names, kinds, np.where(rows < 0, lacking, whole.kind_of[rows]))
     found = [tensors[name][1:] if name in tensors else _NOTHING for name in names]
     return Columns(names, *_numbered(found))
 
