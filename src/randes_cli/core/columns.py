@@ -13,6 +13,9 @@ import numpy as np
 from randes_cli.core.arrays import I64, Array, Bools
 from randes_cli.specs import Kind, Table, TensorInfo, Tensors, once
 
+#: Tuples of names whose numbers are kept: each thread has one or two at hand.
+_KEPT = 4
+
 
 class Columns:
     """Tensors by number, in their order.
@@ -28,6 +31,7 @@ class Columns:
         self.names = names.names if isinstance(names, Table) else list(names)
         self.kind_of = kind_of
         self.kinds = [TensorInfo("", *kind) for kind in kinds]
+        self._asked: list[tuple[tuple[str, ...], I64]] = []
 
     def of(self, find: Callable[[TensorInfo], Any], dtype: type = np.int64) -> Array:
         """What a function tells of each tensor's kind."""
@@ -47,9 +51,19 @@ class Columns:
     def at(self, names: Iterable[str]) -> I64:
         """The numbers of tensors by name, −1 for what is none of them.
 
-        Names that follow each other as here are compared, not looked up.
+        Names that follow each other as here are compared, not looked up. Of the same tuple again,
+        as one source after the other is asked, they are known.
         """
-        names = list(names)
+        for known, found in self._asked:
+            if names is known:
+                return found
+        made = self._find(list(names))
+        if isinstance(names, tuple):
+            made.setflags(write=False)
+            self._asked = [(names, made), *self._asked[: _KEPT - 1]]
+        return made
+
+    def _find(self, names: list[str]) -> I64:
         first = self.numbers.get(names[0], -1) if names else -1
         if first >= 0 and self.names[first : first + len(names)] == names:
             return np.arange(first, first + len(names))
@@ -66,7 +80,10 @@ def some_columns(tensors: Tensors, names: Sequence[str]) -> Columns:
         whole = columns(tensors)
         rows = whole.at(names)
         kinds = [*(kind[1:] for kind in whole.kinds), _NOTHING]
-        return Columns(names, kinds, np.append(whole.kind_of, len(kinds) - 1)[rows])
+        lacking = len(kinds) - 1
+        if not len(whole.kind_of):
+            return Columns(names, kinds, np.full(len(names), lacking))
+        return Columns(names, kinds, np.where(rows < 0, lacking, whole.kind_of[rows]))
     found = [tensors[name][1:] if name in tensors else _NOTHING for name in names]
     return Columns(names, *_numbered(found))
 
