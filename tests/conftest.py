@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ os.environ["TRITON_INTERPRET"] = "1"
 # A busy machine is no failure.
 settings.register_profile("randes", deadline=None)
 settings.load_profile("randes")
+# A shell's background jobs ignore it, and so would every command that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

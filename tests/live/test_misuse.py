@@ -45,20 +45,28 @@ def ids(rows: int = 1) -> torch.Tensor:
         (lambda m: Pool(m.path, m.model), UsageError, "has tasks attached"),
         (lambda m: m.model.resize_token_embeddings(120), RandesError, "detach the tasks to change"),
         (lambda m: m.model.lm_head.weight.copy_(1), UsageError, "cannot be written to"),
+        (lambda m: in_a_block(m, torch.nn.Module.state_dict, "sun"), UsageError, "not saved"),
+        (lambda m: in_a_block(m, lambda x: x.model.state_dict(), "sun", None), UsageError, "not s"),
+        (lambda m: in_a_block(m, lambda x: x.save_pretrained(m.folder), None), UsageError, "not s"),
     ],
     ids=[
         *("bfloat16", "half", "double", "meta", "deepcopy", "pickle", "pickle-mixed"),
-        *("deepcopy-mixed", "attach", "pool", "resize", "write"),
+        *("deepcopy-mixed", "attach", "pool", "resize", "write", "state", "layer", "save"),
     ],
 )
 def test_what_would_lose_the_tasks_is_refused_and_changes_nothing(
-    bank: Path, do: Callable[[Any], Any], error: type[Exception], said: str
+    bank: Path, tmp_path: Path, do: Callable[[Any], Any], error: type[Exception], said: str
 ) -> None:
     mixed: Any = attached(bank)
-    mixed.path = bank
+    mixed.path, mixed.folder = bank, tmp_path
     with pytest.raises(error, match=said):
         do(mixed)
     assert_answers(mixed, bank)
+
+
+def in_a_block(mixed: Any, do: Callable[[Any], Any], *names: str | None) -> Any:
+    with mixed.tasks(names) as model:
+        return do(model)
 
 
 def assert_answers(mixed: MixedModel, bank: Path) -> None:
@@ -94,6 +102,32 @@ def test_an_attached_model_is_saved_as_the_base_that_it_was(bank: Path, tmp_path
     for found in (load_file(tmp_path / "model.safetensors"), torch.load(tmp_path / "state.pt")):
         assert found.keys() == base.keys()
         assert all(torch.equal(found[name], base[name]) for name in base)
+
+
+def test_a_pipeline_takes_what_attach_returns(bank: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, pipeline
+
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, "w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0")
+    tokenizer.padding_side = "left"
+    asked, texts = ["cars", None, "sun"], ["w5 w6 w7", "w9", "w8 w3"]
+    given: Any = {"max_new_tokens": 5, "batch_size": 3, "do_sample": False}
+    mixed = attached(bank)
+    run: Any = pipeline("text-generation", model=mixed, tokenizer=tokenizer)
+    with mixed.tasks(asked):
+        found = run(texts, **given)
+    assert found == run(texts, adapter_names=asked, **given)
+    unpacked = alone(bank, asked)
+    for row, task in enumerate(asked):
+        model = unpacked[task]
+        one: Any = pipeline("text-generation", model=model, tokenizer=tokenizer)
+        assert one(texts, **given)[row] == found[row]
+    with pytest.raises(UsageError, match="no tasks are named"):
+        run(texts, **given)
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        _ = mixed.other
 
 
 @pytest.mark.parametrize("way", ["load_state_dict", "assign"])

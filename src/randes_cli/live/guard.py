@@ -1,4 +1,4 @@
-"""Keeps what would change an attached model's parameters (`half`, `to`, `cuda`) from the first."""
+"""Keeps what would change an attached model's parameters, or save one of its answers, from them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,46 @@ from typing import Any
 
 from torch import nn
 
+from randes_cli.errors import UsageError
 from randes_cli.live.mixed_parameter import Mixed
+from randes_cli.live.selection import Current
 
 
-def guard(model: nn.Module) -> list[nn.Module]:
-    """Let modules ask all parameters with tasks before any is changed; returns these modules.
+def guard(model: nn.Module, current: Current) -> Callable[[], None]:
+    """Let modules ask all parameters with tasks before any is changed (`half`, `to`, `cuda`), and
+    save nothing in a block that names tasks. Returns what undoes it.
 
     Torch changes one parameter after the other: a refusal would leave those before it changed.
     """
     guarded = [module for module in model.modules() if _mixed(module)]
+    hook = partial(_unsaved, current)
+    hooks: list[Any] = [
+        module.register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
+        for module in guarded
+    ]
     for module in guarded:
         module.__dict__["_apply"] = partial(_asked, module)
-    return guarded
 
+    def release() -> None:
+        for module in guarded:
+            del module.__dict__["_apply"]
+        for handle in hooks:
+            handle.remove()
 
-def release(modules: list[nn.Module]) -> None:
-    for module in modules:
-        del module.__dict__["_apply"]
+    return release
 
 
 def _mixed(module: nn.Module) -> list[Mixed]:
     return [v for v in (*module.parameters(), *module.buffers()) if isinstance(v, Mixed)]
+
+
+def _unsaved(current: Current, *_: Any) -> None:
+    """A state dict is the base's: in a block of other tasks it would be taken for theirs."""
+    if current.selection is not None:
+        raise UsageError(
+            "a model is not saved inside a block that names tasks: outside it the base is, and "
+            "`randes unpack --task` or from_bank give a task"
+        )
 
 
 def _asked(module: nn.Module, change: Callable[[Any], Any], *more: Any, **given: Any) -> Any:

@@ -6,7 +6,7 @@ import difflib
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
-from randes_cli.live.guard import guard, release
+from randes_cli.live.guard import guard
 from randes_cli.live.lazy import opened
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
@@ -142,7 +142,7 @@ class MixedModel:
         slow = {*by_task(model), *(w.name for w in self._weights() if not w.at_once)}
         self.by_task = tuple(w.name for w in self._weights() if w.name in slow)
         self._current, self._slots, self._layers = current, slots, layers
-        self._guarded = guard(model)
+        self._release = guard(model, current)
         self._running, self._detached = threading.RLock(), False
 
     @contextmanager
@@ -194,19 +194,32 @@ class MixedModel:
             for name in names
         ]
 
+    def __getattr__(self, name: str) -> Any:
+        """What is not here is the model's: `config`, `device` … Libraries take it for the model."""
+        if name == "model" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.model, name)
+
+    def _named(self, names: Sequence[Any] | torch.Tensor | None) -> AbstractContextManager[Any]:
+        """A block of these tasks; with None the one that runs."""
+        return nullcontext(self.model) if names is None else self.tasks(names)
+
     def __call__(
-        self, *inputs: Any, adapter_names: Sequence[Any] | torch.Tensor, **more: Any
+        self, *inputs: Any, adapter_names: Sequence[Any] | torch.Tensor | None = None, **more: Any
     ) -> Any:
-        """Run the model on a batch whose rows ask for these tasks (PEFT's name for them)."""
-        with self.tasks(adapter_names) as model:
+        """Run the model on a batch whose rows ask for these tasks (PEFT's name for them).
+
+        None: inside a block, for its tasks.
+        """
+        with self._named(adapter_names) as model:
             return model(*inputs, **more)
 
     def generate(
-        self, *inputs: Any, adapter_names: Sequence[Any] | torch.Tensor, **more: Any
+        self, *inputs: Any, adapter_names: Sequence[Any] | torch.Tensor | None = None, **more: Any
     ) -> Any:
         """The model's `generate`, each row as its own task."""
-        with self.tasks(adapter_names) as model:
-            return model.generate(*inputs, **more)  # type: ignore[operator]
+        with self._named(adapter_names) as model:
+            return model.generate(*inputs, **more)
 
     @property
     def memory(self) -> dict[str, int]:
@@ -232,5 +245,5 @@ class MixedModel:
             _replace(slot, slot.tensor)
         for layer in self._layers:
             del layer.forward
-        release(self._guarded)
+        self._release()
         return self.model
