@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -15,7 +15,8 @@ from randes_cli.live.grouping import block_of
 from randes_cli.live.held import Held
 from randes_cli.live.lazy import Whole
 from randes_cli.live.mixed_parameter import Mixed
-from randes_cli.live.names import Part, Parts, parameter_parts
+from randes_cli.live.names import parameter_parts
+from randes_cli.live.parts import Part, Parts
 from randes_cli.live.unfit import refuse_packed
 from randes_cli.live.weight import MOST_TABLE, Weight
 from randes_cli.plan import seal_matrix
@@ -97,7 +98,7 @@ def start(
     shapes = _shapes(bank, wholes, component)
     parts = parameter_parts(module, {inner: shape for inner, (_, shape) in shapes.items()})
     renamed = {
-        name: tuple(Part(shapes[p.name][0], p.place, p.turned) for p in given)
+        name: tuple(replace(part, name=shapes[part.name][0]) for part in given)
         for name, given in parts.items()
     }
     refuse_packed(module, {inner: name for inner, (name, _) in shapes.items()}, renamed, wholes)
@@ -165,7 +166,7 @@ def _fill(tensor: torch.Tensor, parts: Parts, whole: Whole) -> None:
     with torch.no_grad():
         for part in parts:
             found = whole.read(part.name)
-            if not part.place and found.shape != tensor.shape:
+            if not part.place and part.shape(found.shape) != tensor.shape:
                 raise MismatchError(
                     f"tensor {part.name!r} is {list(found.shape)}, the model's is "
                     f"{list(tensor.shape)}: build the model from the base's config"
@@ -224,11 +225,17 @@ def _kind(parts: Parts | None, whole: Whole) -> str:
         return "none"
     task = whole.retrieval.task
     names = [part.name for part in parts]
-    if any(name in task.own for name in names):
+    if any(name in task.own for name in names) or not all(_divides(p, whole) for p in parts):
         return "own"
     if any(name in task.shapes for name in names):
         return "resized"
     return "base" if all(name in task.unchanged for name in names) else "superposed"
+
+
+def _divides(part: Part, whole: Whole) -> bool:
+    """Whether rows of the tensor are rows of its superposition, where they lie apart."""
+    info = whole.retrieval.tensors[part.name]
+    return part.rows is None or seal_matrix(info)[0] == info.shape[0]
 
 
 def _small(tensor: torch.Tensor, tasks: int, kinds: Sequence[str]) -> bool:
@@ -244,7 +251,7 @@ def _small(tensor: torch.Tensor, tasks: int, kinds: Sequence[str]) -> bool:
 def _assembled(slot: Slot, parts: Parts, whole: Whole) -> torch.Tensor:
     """A task's whole tensor, in the model's dtype and on its device."""
     base = slot.tensor.detach()
-    if not parts[0].place:
+    if parts[0].whole:
         return whole.read(parts[0].name).to(base.device, base.dtype)
     made = torch.empty_like(base)
     for part in parts:
