@@ -104,8 +104,8 @@ def check_swaps(device: str, dtype: torch.dtype) -> None:
             if bits:
                 levels = unpack(one.held.stored, bits, torch.float32).reshape(96, 256)
                 values = levels * columns * rows[:, None]
-            packed = flips.numpy().tobytes()
-            signs = many_signs(kind, [packed], (96, 256), (96, 256)).reshape(-1)
+            packed = flips.numpy().reshape(1, -1).view("u1")
+            signs = many_signs(kind, packed, (96, 256), (96, 256)).reshape(-1)
             signed = torch.from_numpy(signs).to(device).expand(96 * 256).reshape(96, 256) * scale
             equal = torch.equal(out, (values * signed + base.float()).to(dtype))
             print(f"check swap  {bits:2} bits, {kind.value}: {'ok' if equal else 'WRONG'}")

@@ -113,10 +113,12 @@ def run_parallel(
     total: int,
     progress: Progress,
     beside: Iterable[Callable[[], None]] = (),
+    cores: int | None = None,
 ) -> None:
     """Do every job; `worker` makes each thread's state, `work` returns the bytes it did.
 
-    Beside several threads this one takes the steps of `beside`, as many as there is time for. The
+    Where there are several `cores` (None: as many as threads) this thread takes the steps of
+    `beside` meanwhile, as many as there is time for. The
     first exception stops all threads after their present jobs and is raised here; so does an
     interruption of the calling thread. Where the system gives fewer threads, fewer do it; where it
     gives none, this one does.
@@ -146,7 +148,7 @@ def run_parallel(
         started = _start(pool)
         if not started:
             loop()
-        for step in beside if len(started) > 1 else ():
+        for step in beside if started and (cores or len(started)) > 1 else ():
             if stop.is_set() or not any(thread.is_alive() for thread in started):
                 break
             step()
@@ -239,6 +241,7 @@ class Workers:
         far: bool = False,
     ) -> None:
         self.threads = thread_count(run.threads, tensors, far=far)
+        self.cores = max(self.threads, thread_count(run.threads))
         self.far = far
         self._run = run
         counts = set(layers) or {1}
@@ -297,4 +300,5 @@ class Workers:
             total=total,
             progress=progress,
             beside=beside,
+            cores=self.cores,
         )

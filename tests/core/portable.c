@@ -10,6 +10,8 @@
 enum { ROWS = 37, COLS = 211, SIZE = ROWS * COLS };
 
 void randes_digest(const uint8_t *data, ptrdiff_t size, ptrdiff_t piece, uint8_t *out);
+void randes_streams(const uint8_t *texts, const int64_t *lengths, const int64_t *counts,
+                    int64_t many, uint8_t *out);
 
 static uint8_t all[1 << 20];
 static ptrdiff_t filled;
@@ -80,6 +82,11 @@ int main(int argc, char **argv) {
         randes_read(&codes_piece, &reading, out);
         keep(out, SIZE / 8 * sizeof *out);
     }
+    static const int64_t lengths[] = {3, 40, 0, 135, 136, 137, 300, 7, 8, 9, 10, 11};
+    static const int64_t counts[] = {8, 5, 136, 137, 1, 500, 4, 0, 3, 3, 3, 3};
+    static uint8_t streams[1024];
+    randes_streams(bits, lengths, counts, 12, streams);
+    keep(streams, sizeof streams);
     uint8_t digest[16];
     randes_digest(all, filled, 4096, digest);
     for (int byte = 0; byte < 16; byte++) printf("%02x", digest[byte]);

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import repeat
-
+import numpy as np
 import pytest
 
-from randes_cli.core.signs import random_bytes, random_many
+from randes_cli.core.signs import random_bytes, random_joined
 
 VECTORS = [
     ("signs", 42, "layers.0.weight", "dd0ee5c0b73b34ca2b9e1e734557b9d4"),
@@ -34,12 +33,14 @@ def test_no_two_of_kind_seed_and_name_share_a_stream() -> None:
     assert len({random_bytes(*name, 8) for name in names}) == len(names)
 
 
-def test_many_streams_are_those_of_each_name() -> None:
-    names, counts = ["w", "层.weight", "", "w"], [5, 33, 1, 0]
-    each = [
-        random_bytes("signs", 7, n, c) if c else b"" for n, c in zip(names, counts, strict=True)
-    ]
-    assert random_many("signs", 7, names, counts) == each
-    assert random_many("shuffle", 7, names[:2], repeat(9)) == [
-        random_bytes("shuffle", 7, name, 9) for name in names[:2]
-    ]
+def test_many_streams_are_those_of_each_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of all lengths about a block of 136 bytes, short and long ones among each other."""
+    names = ["w", "层.weight", "", "w", *("x" * length for length in range(100, 300, 3))]
+    for some in (names, names[4:], [f"layers.{n}.weight" for n in range(50)], []):
+        counts = np.array([(7 * n) % 400 for n in range(len(some))], np.int64)
+        pairs = zip(some, counts.tolist(), strict=True)
+        each = b"".join(random_bytes("signs", 7, name, count) for name, count in pairs if count)
+        assert random_joined("signs", 7, some, counts).tobytes() == each
+        with monkeypatch.context() as patch:
+            patch.setattr("randes_cli.core.signs.library", lambda: None)
+            assert random_joined("signs", 7, some, counts).tobytes() == each

@@ -138,9 +138,10 @@ class Build:
 
     @property
     def waiting_bytes(self) -> int:
-        """Memory for sums that wait to be cut."""
+        """Memory for sums that wait to be cut: of more groups more wait together."""
         sums = list(self.draft.new_sums(self.steps.ready, self.steps))
-        return min(self.workers.beside(WAITING), tensor_bytes(sums) + ALIGNED * len(sums))
+        most = self.workers.beside(WAITING * min(self.draft.start.groups, 4))
+        return min(most, tensor_bytes(sums) + ALIGNED * len(sums))
 
     @property
     def read_bytes(self) -> int:
@@ -193,8 +194,8 @@ class Build:
             return nullcontext()
         units = () if self.supposed else self.steps.known
         there = self._kept(), self.draft, self.base, self.cells, units
-        crew, ahead = None if self.draft.old is not None else self.crew, self.run.networked
-        away = None if crew is None else crew.looks(self.draft).grams
+        ahead = self.run.networked
+        away = None if self.crew is None else self.crew.looks(self.draft).beside
         return related(*there, ahead=ahead, stands=self.stands, away=away)
 
     def _kept(self) -> Statistics:

@@ -22,7 +22,7 @@ from randes_cli.core.arrays import I64, Array, Bools, Raw, address
 from randes_cli.core.columns import Columns, some_columns
 from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
-from randes_cli.core.signs import random_many
+from randes_cli.core.signs import random_joined
 from randes_cli.files.bank.keys import base_key, sum_key
 from randes_cli.files.digests import DIGEST_BYTES, each_digest
 from randes_cli.files.disk import OutputFile
@@ -88,7 +88,7 @@ class _Run:
 
     def __init__(self, files: Files, many: Many) -> None:
         self.files, self.many = files, many
-        self.names = [unit.names[0] for unit in many.units]
+        self.names = tuple(unit.names[0] for unit in many.units)
         self.width = 1 + sum(2 + len(part.members) for part in many.parts[0])
         self.steps = np.zeros((len(self.names), self.width), STEPS)
         self.steps["from"] = self.steps["into"] = -1
@@ -97,7 +97,7 @@ class _Run:
         self._known: dict[int, tuple[Tensors, Columns]] = {}
         self.fits = np.ones(len(self.names), bool)
         self.nbytes = np.zeros(len(self.names), np.int64)
-        self._bits: list[bytes] = []
+        self._bits: list[Raw] = []
         self._written: list[OutputFile] = []
 
     def do(self, kernel: Kernel) -> Bools:
@@ -106,7 +106,7 @@ class _Run:
             self._base(opened)
             for number, column, _ in self._groups():
                 self._group(number, column, opened)
-            held = np.frombuffer(b"".join(self._bits) or b"\0", np.uint8)
+            held = np.concatenate([*self._bits, np.zeros(1, np.uint8)])
             self.steps["bits"] += np.uint64(address(held))
             if self._written:
                 opened.enter_context(self._written[0].written_by())
@@ -197,10 +197,10 @@ class _Run:
         self._source(column, member.source)
         steps = self.steps[:, column]
         steps["kind"], steps["scale"] = Kind.ADD, member.sign * np.ldexp(1.0, -exponents)
-        flips = random_many("signs", member.seed, self.names, self.flips.tolist())
+        flips = random_joined("signs", member.seed, self.names, self.flips)
         first = sum(map(len, self._bits))
         steps["bits"] = (first + np.cumsum(self.flips) - self.flips).astype(np.uint64)
-        self._bits.append(b"".join(flips))
+        self._bits.append(flips)
 
     # What was found
 

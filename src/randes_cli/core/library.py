@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 
 #: As in fused.h.
-_INTERFACE = 11
+_INTERFACE = 12
 
 
 @cache
@@ -38,5 +38,6 @@ def library() -> ctypes.CDLL | None:
     made.randes_widen.argtypes = [pointer, number, pointer, size]
     for name in ("store", "retrieve", "run", "back", "deltas"):
         getattr(made, f"randes_{name}").restype = ctypes.c_int64
-    made.randes_widen.restype = None
+    made.randes_streams.argtypes = [ctypes.c_char_p, pointer, pointer, ctypes.c_int64, pointer]
+    made.randes_widen.restype = made.randes_streams.restype = None
     return made

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from hashlib import shake_256
 from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.core.arrays import F32
+from randes_cli.core.arrays import F32, I64, Raw, address
+from randes_cli.core.library import library
 from randes_cli.specs import Signs
 
 #: Columns below which a pattern is written out: NumPy walks an overlapping view row by row.
@@ -55,17 +56,14 @@ def _eights() -> F32:
     return made
 
 
-def many_signs(
-    signs: Signs, bits: Sequence[bytes], shape: tuple[int, int], view: tuple[int, int]
-) -> F32:
-    """±1 of whole tensors of one shape, a tensor a row; `bits` are those of each.
+def many_signs(signs: Signs, bits: Raw, shape: tuple[int, int], view: tuple[int, int]) -> F32:
+    """±1 of whole tensors of one shape, a tensor a row; `bits` has those of each in a row.
 
     `view` is the matrix that two-sided signs see, `shape` the one that the others do.
     """
     if signs is Signs.none:
         return np.ones((len(bits), 1), np.float32)
-    packed = np.frombuffer(b"".join(bits), np.uint8).reshape(len(bits), -1)
-    flips = np.unpackbits(packed, axis=1, bitorder="little")
+    flips = np.unpackbits(bits, axis=1, bitorder="little")
     rows, cols = view if signs is Signs.two_sided else shape
     row, col = np.divmod(np.arange(rows * cols), cols)
     if signs is Signs.two_sided:
@@ -191,10 +189,20 @@ def random_bytes(kind: str, seed: int, name: str, count: int) -> bytes:
     return shake_256(f"randes/1|{kind}|{seed}|{name}".encode()).digest(count)
 
 
-def random_many(kind: str, seed: int, names: Iterable[str], counts: Iterable[int]) -> list[bytes]:
-    """`random_bytes` of many names, of each so many."""
+def random_joined(kind: str, seed: int, names: Sequence[str], counts: I64) -> Raw:
+    """`random_bytes` of many names, of each so many, one after the other."""
     start = f"randes/1|{kind}|{seed}|"
-    return [
-        shake_256((start + name).encode()).digest(count) if count else b""
-        for name, count in zip(names, counts)  # noqa: B905 - counts may be endless
-    ]
+    compiled = library()
+    if compiled is None:
+        pairs = zip(names, counts.tolist(), strict=True)
+        each = (random_bytes(kind, seed, name, count) for name, count in pairs if count)
+        return np.frombuffer(b"".join(each), np.uint8)
+    text = start + start.join(names) if names else ""
+    if text.isascii():
+        lengths = np.fromiter(map(len, names), np.int64, len(names)) + len(start)
+    else:
+        lengths = np.array([len((start + name).encode()) for name in names], np.int64)
+    made, sizes = np.empty(int(counts.sum()), np.uint8), np.ascontiguousarray(counts, np.int64)
+    places = address(lengths), address(sizes), len(names), address(made)
+    compiled.randes_streams(text.encode(), *places)
+    return made

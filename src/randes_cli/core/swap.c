@@ -143,9 +143,9 @@ static void stream(uint8_t *to, const void *from, size_t size) {
 }
 
 /* Elements `first` to `last` of a tensor that has a sum. */
-TEMPLATE int randes_part_as(int fma, const Swap *swap, int64_t first, int64_t last, int streamed,
+TEMPLATE int randes_part_as(int version, const Swap *swap, int64_t first, int64_t last, int streamed,
                             Space *space) {
-    (void)fma;
+    (void)version;
     const int64_t cols = swap->kind == TWO_SIDED ? swap->view_cols : swap->cols;
     const int64_t all = swap->kind == HANKEL ? (swap->last - 1) / cols + cols : cols;
     const int bits = swap->cut ? 32 : (int)swap->sum_bits;

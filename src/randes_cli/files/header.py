@@ -16,25 +16,16 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from randes_cli.core.arrays import I64
-from randes_cli.core.columns import Kind, table_of
+from randes_cli.core.columns import table_of
 from randes_cli.errors import CheckpointError, InputOutputError
+from randes_cli.files.kinds import other_file
 from randes_cli.files.plain_header import Rows, is_plain, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
-from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.specs import ITEM_SIZE, Kind, Table, TensorInfo
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-_OTHER_FILES = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file (run: git lfs pull)"),
-    (b"<!DOCTYPE", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"<!doctype", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"<html", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"GGUF", "a GGUF file: quantised weights; give the original safetensors checkpoint"),
-    (b"PK\x03\x04", "a PyTorch pickle, not safetensors (see --allow-pickle)"),
-    *((b"\x80%c" % one, "a pickle, not safetensors (see --allow-pickle)") for one in range(2, 6)),
-)
 
 
 @dataclass(frozen=True)
@@ -43,22 +34,26 @@ class Header:
 
     Attributes:
         tensors: by name, in the order of their data.
-        starts: offset of each tensor's first byte in the file.
+        offsets: of each one's first byte in the file, by its number.
         metadata: the header's ``__metadata__``.
         size: bytes before the data: 8 + the length of the JSON.
         file_size: bytes of the whole file.
     """
 
-    tensors: Mapping[str, TensorInfo]
-    starts: Mapping[str, int]
+    tensors: Table
+    offsets: I64
     metadata: Mapping[str, str]
     size: int
     file_size: int
 
+    def start(self, name: str) -> int:
+        """Offset of a tensor's first byte in the file."""
+        return int(self.offsets[self.tensors.numbers[name]])
+
     @cached_property
-    def offsets(self) -> I64:
-        """The same of every tensor by number, see `core.columns`."""
-        return np.fromiter(self.starts.values(), np.int64, len(self.starts))
+    def starts(self) -> Mapping[str, int]:
+        """The same of every tensor, for who asks for many one by one."""
+        return dict(zip(self.tensors.names, self.offsets.tolist(), strict=True))
 
 
 _ENTRY = {"dtype", "shape", "data_offsets"}
@@ -189,8 +184,7 @@ def _parsed(data: bytes, file_size: int | None) -> Header:
         kind = "truncated" if end > file_size else "followed by other bytes"
         raise ValueError(f"{kind}: {end} bytes declared, {file_size} there")
     table = table_of(names, rows.kinds, rows.kind_of)
-    places = dict(zip(table, (rows.starts + size).tolist(), strict=True))
-    return Header(table, places, metadata, size, end)
+    return Header(table, rows.starts + size, metadata, size, end)
 
 
 _METADATA = '{"__metadata__":'
@@ -239,9 +233,9 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
     length = int.from_bytes(prefix[:8], "little")
     # A header of 640 bytes begins like a pickle: other kinds are looked for where it is none.
     if prefix[8:9] != b"{" or length > MOST_HEADER:
-        for magic, meaning in _OTHER_FILES:
-            if prefix.startswith(magic):
-                raise ValueError(meaning)
+        meaning = other_file(prefix)
+        if meaning:
+            raise ValueError(meaning)
     if len(prefix) < 8:
         raise ValueError("not a safetensors file: shorter than 8 bytes")
     if prefix[8:9] not in (b"{", b""):

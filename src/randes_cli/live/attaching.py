@@ -13,6 +13,7 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.adapters import plain_modules, plain_state, unwrapped
 from randes_cli.live.grouping import block_of
 from randes_cli.live.held import Held
+from randes_cli.live.inside import shapes_inside
 from randes_cli.live.lazy import Whole
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.names import parameter_parts
@@ -20,7 +21,6 @@ from randes_cli.live.parts import Part, Parts
 from randes_cli.live.unfit import refuse_packed
 from randes_cli.live.weight import MOST_TABLE, Weight
 from randes_cli.plan import seal_matrix
-from randes_cli.read.places import by_component
 from randes_cli.specs import TensorInfo
 
 #: Parameters whose rows stand for positions, and those that stand for distances.
@@ -95,7 +95,7 @@ def start(
     """Open every task, and find which tensors each parameter is made of."""
     module = unwrapped(module)
     wholes = [Whole(bank.retrieval(task, coefficient=coefficient)) for task in [*tasks, None]]
-    shapes = _shapes(bank, wholes, component)
+    shapes = shapes_inside(bank, wholes, component)
     parts = parameter_parts(module, {inner: shape for inner, (_, shape) in shapes.items()})
     renamed = {
         name: tuple(replace(part, name=shapes[part.name][0]) for part in given)
@@ -105,40 +105,10 @@ def start(
     return Reading(bank, tuple(tasks), tuple(wholes), renamed, dense, strict)
 
 
-def _shapes(
-    bank: Bank, wholes: Sequence[Whole], component: str | None
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """By name inside the component: the bank's name, and the shape."""
-    made: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for whole in reversed(wholes):
-        task = whole.retrieval.task
-        named = by_component(whole.retrieval, task.layout or {"": ""})
-        filled = {key: found for key, found in named.items() if found}
-        if component is None and len(filled) > 1:
-            raise MismatchError(
-                f"{bank.file.path}: has the components {', '.join(sorted(filled))}; say component="
-            )
-        chosen = filled.get(component, {}) if component else next(iter(filled.values()), {})
-        for name, inside in chosen.items():
-            ours = _inner_name(name, inside, whole)
-            made.setdefault(ours, (name, inside.shape))
-    return made
-
-
-def _inner_name(name: str, inside: TensorInfo, whole: Whole) -> str:
-    """The name that the base has for it in its file, which the module is built by."""
-    theirs, ours = whole.retrieval.task.prefix
-    if name == inside.name or inside.name.startswith(name):
-        return inside.name
-    if theirs != ours and inside.name.startswith(theirs):
-        return ours + inside.name[len(theirs) :]
-    return inside.name
-
-
 def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Weight | None]]:
     """Each slot filled with the base, and what the tasks make of it (None: nothing)."""
     for slot in slots:
-        by_task = [_parts_of(slot, whole, reading) for whole in reading.wholes]
+        by_task = [parts_of(slot, whole, reading) for whole in reading.wholes]
         known = next((parts for parts in (by_task[-1], *by_task) if parts), None)
         if known is None:
             if reading.strict:
@@ -153,10 +123,11 @@ def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Wei
         yield slot, _weight(slot, by_task, known, reading)
 
 
-def _parts_of(slot: Slot, whole: Whole, reading: Reading) -> Parts | None:
+def parts_of(slot: Slot, whole: Whole, reading: Reading) -> Parts | None:
     """The tensors of one task that make up a slot: of tied names the first that it has."""
     for name in slot.names:
-        parts = reading.parts.get(name)
+        parts = reading.parts.get(name, ())
+        parts = tuple(replace(part, name=whole.called(part.name)) for part in parts)
         if parts and all(part.name in whole.retrieval.tensors for part in parts):
             return parts
     return None
@@ -195,8 +166,16 @@ def _weight(
     made = _plain(slot, None, [len(base)] * len(kinds), reading)
     chosen = [task for task, kind in enumerate(kinds) if kind in ("superposed", "resized")]
     retrievals = [whole.retrieval for whole in reading.wholes]
+    base_ties = reading.bank.file.manifest.base.ties
     blocks = [
-        block_of(part, retrievals, chosen, base, reading.held, dense=reading.dense)
+        block_of(
+            replace(part, name=base_ties.get(part.name, part.name)),
+            retrievals,
+            chosen,
+            base,
+            reading.held,
+            dense=reading.dense,
+        )
         for part in known
     ]
     exact, extra, lengths = {}, {}, list(made.lengths)
@@ -224,7 +203,7 @@ def _kind(parts: Parts | None, whole: Whole) -> str:
     if parts is None:
         return "none"
     task = whole.retrieval.task
-    names = [part.name for part in parts]
+    names = [whole.retrieval.kept_name(part.name) for part in parts]
     if any(name in task.own for name in names) or not all(_divides(p, whole) for p in parts):
         return "own"
     if any(name in task.shapes for name in names):

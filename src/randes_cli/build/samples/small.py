@@ -7,7 +7,6 @@ looked at is a list of places (a unit and a position in it), and those of one sh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, Array, Bools
 from randes_cli.core.columns import some_columns
-from randes_cli.core.signs import many_signs, random_many
+from randes_cli.core.signs import many_signs, random_joined
 from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source
@@ -80,7 +79,7 @@ def spreads(
     shape = len(spots), len(participants)
     squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(len(spots))
     for at, unit in _alike(spots):
-        names = [spots[n].name for n in at]
+        names = tuple(spots[n].name for n in at)
         zero = _base_values(base, names, unit)
         for who, one in enumerate(participants):
             delta, there = deltas(base, zero, one, names, unit)
@@ -99,7 +98,7 @@ def small_grams(
     tails = np.zeros((4, len(spots), tasks))
     for at, unit in _alike(spots):
         alike = [spots[n] for n in at]
-        names = [spot.name for spot in alike]
+        names = tuple(spot.name for spot in alike)
         zero = _base_values(base, names, unit)
         here, there = np.zeros((2, len(at), tasks, unit.rows * unit.cols))
         scales = np.zeros((2, len(at), tasks))
@@ -114,7 +113,7 @@ def small_grams(
             else:
                 delta, has = deltas(base, _base_values(base, moved, unit), one, moved, unit)
                 scales[1, :, who] = on_grid(delta, has, there[:, who])
-            there[:, who] *= _signs(alike, one)
+            there[:, who] *= _signs(unit, names, one)
         plain[at] = products(here, scales[0], first)
         met[at] = products(there, scales[1], first)
     return plain, met, tails
@@ -159,7 +158,7 @@ def _alike(spots: Sequence[Spot]) -> Iterator[tuple[list[int], Unit]]:
         yield at, spots[at[0]].unit
 
 
-def _moved(spots: Sequence[Spot], one: Deltas) -> list[str]:
+def _moved(spots: Sequence[Spot], one: Deltas) -> tuple[str, ...]:
     orders: dict[Unit, list[int]] = {}
     made = []
     for unit, position in spots:
@@ -169,14 +168,13 @@ def _moved(spots: Sequence[Spot], one: Deltas) -> list[str]:
         if unit not in orders:
             orders[unit] = unit.order(one.seed, one.index)
         made.append(unit.names[orders[unit][position]])
-    return made
+    return tuple(made)
 
 
-def _signs(spots: Sequence[Spot], one: Deltas) -> F32:
-    """±1 for every element of every place, places × elements."""
-    unit = spots[0].unit
-    names = [spot.name for spot in spots]
-    bits = random_many("signs", one.seed, names, repeat(unit.flip_bytes))
+def _signs(unit: Unit, names: Sequence[str], one: Deltas) -> F32:
+    """±1 for every element of tensors like a unit's, tensors × elements."""
+    bits = random_joined("signs", one.seed, names, np.full(len(names), unit.flip_bytes))
+    bits = bits.reshape(len(names), -1)
     return many_signs(unit.signs, bits, (unit.rows, unit.cols), unit.view)
 
 
