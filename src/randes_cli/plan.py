@@ -118,12 +118,13 @@ def sample_runs(rows: int, cols: int, sample: tuple[int, int]) -> list[Rect]:
     return [Rect(start, start + height, 0, min(cols, length), cols) for start in starts]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Unit:
     """What is superposed together: `names` are the base's tensors, in layer order.
 
     More than one name means that tasks move these layers among themselves. `view` is the matrix
-    that two-sided signs see, `rows` × `cols` the one that all else does.
+    that two-sided signs see, `rows` × `cols` the one that all else does. A unit is one of its plan,
+    and equal to itself alone: there may be 100,000, each looked up again and again.
     """
 
     kind: str
@@ -133,10 +134,6 @@ class Unit:
     view: tuple[int, int]
     signs: Signs
     shuffle: Shuffle
-
-    def __hash__(self) -> int:
-        """Of the first name: hashing 100,000 names at every look-up would take for ever."""
-        return hash((self.kind, self.names[0]))
 
     @property
     def layers(self) -> int:

@@ -25,12 +25,12 @@ class ManySums(NamedTuple):
     rests: Array
 
 
-#: What a tally holds: see its attributes.
+#: What a tally holds: see its attributes. Units go by their first names.
 TallyParts: TypeAlias = tuple[
     dict[tuple[int, str], dict[int, Energy]],
     dict[int, set[str]],
-    dict[Unit, int],
-    dict[Unit, float],
+    dict[str, int],
+    dict[str, float],
     dict[tuple[Owner, str], dict[int, bytes]],
     dict[Owner, list[tuple[Sequence[str], Raw]]],
     list[ManySums],
@@ -107,11 +107,12 @@ class Tally:
 
     def parts(self) -> TallyParts:
         """All that was found, as it travels."""
-        found = self.energies, self.changed, self.peaks, self.largest, self.digests
-        return *found, self.whole, self.many
+        peaks = {unit.names[0]: peak for unit, peak in self.peaks.items()}
+        largest = {unit.names[0]: size for unit, size in self.largest.items()}
+        return self.energies, self.changed, peaks, largest, self.digests, self.whole, self.many
 
-    def take_in(self, parts: TallyParts) -> None:
-        """Add what another tally found; what both did is the same."""
+    def take_in(self, parts: TallyParts, unit_of: Mapping[str, Unit]) -> None:
+        """Add what another tally found, of these units; what both did is the same."""
         energies, changed, peaks, largest, digests, whole, many = parts
         with self._lock:
             for key, chunks in energies.items():
@@ -123,10 +124,10 @@ class Tally:
             for some, contents in whole.items():
                 self.whole.setdefault(some, []).extend(contents)
             self.many += many
-        for unit, peak in peaks.items():
-            self.overflowed(unit, peak)
-        for unit, size in largest.items():
-            self.appeared(unit, size)
+        for name, peak in peaks.items():
+            self.overflowed(unit_of[name], peak)
+        for name, size in largest.items():
+            self.appeared(unit_of[name], size)
 
     def forget(self) -> None:
         """All of it is written down: give the memory back."""
