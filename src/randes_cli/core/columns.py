@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 
 from randes_cli.core.arrays import I64, Array, Bools
-from randes_cli.specs import Table, TensorInfo, Tensors, once
-
-#: Dtype and shape.
-Kind = tuple[str, tuple[int, ...]]
-
+from randes_cli.specs import Kind, Table, TensorInfo, Tensors, once
 
 #: Tuples of names whose numbers are kept: each thread has one or two at hand.
 _KEPT = 4
@@ -25,12 +21,15 @@ class Columns:
     """Tensors by number, in their order.
 
     Attributes:
+        names: of them.
         kinds: one tensor without a name of each dtype and shape.
         kind_of: the number of each tensor's kind.
     """
 
-    def __init__(self, names: Collection[str], kinds: Iterable[Kind], kind_of: I64) -> None:
-        self._names, self.kind_of = names, kind_of
+    def __init__(self, names: Iterable[str], kinds: Iterable[Kind], kind_of: I64) -> None:
+        self._table = names if isinstance(names, Table) else None
+        self.names = names.names if isinstance(names, Table) else list(names)
+        self.kind_of = kind_of
         self.kinds = [TensorInfo("", *kind) for kind in kinds]
         self._asked: list[tuple[tuple[str, ...], I64]] = []
 
@@ -45,21 +44,30 @@ class Columns:
     @cached_property
     def numbers(self) -> dict[str, int]:
         """Each tensor's number."""
-        return {name: number for number, name in enumerate(self._names)}
+        if self._table is not None:
+            return self._table.numbers
+        return {name: number for number, name in enumerate(self.names)}
 
     def at(self, names: Iterable[str]) -> I64:
         """The numbers of tensors by name, −1 for what is none of them.
 
-        Of the same tuple again, as one source after the other is asked, they are known.
+        Names that follow each other as here are compared, not looked up. Of the same tuple again,
+        as one source after the other is asked, they are known.
         """
         for known, found in self._asked:
             if names is known:
                 return found
-        made = np.fromiter(map(self.numbers.get, names, repeat(-1)), np.int64)
+        made = self._find(list(names))
         if isinstance(names, tuple):
             made.setflags(write=False)
             self._asked = [(names, made), *self._asked[: _KEPT - 1]]
         return made
+
+    def _find(self, names: list[str]) -> I64:
+        first = self.numbers.get(names[0], -1) if names else -1
+        if first >= 0 and self.names[first : first + len(names)] == names:
+            return np.arange(first, first + len(names))
+        return np.fromiter(map(self.numbers.get, names, repeat(-1)), np.int64, len(names))
 
 
 #: What a tensor is that is not there.
@@ -99,7 +107,8 @@ def bytes_of(tensors: Tensors, names: Collection[str]) -> int:
 
 
 def _columns(tensors: Tensors) -> Columns:
-    return Columns(tensors.keys(), *_numbered(list(map(itemgetter(1, 2), tensors.values()))))
+    kinds = list(map(itemgetter(1, 2), tensors.values()))
+    return Columns(tensors if isinstance(tensors, Table) else tensors.keys(), *_numbered(kinds))
 
 
 def _numbered(found: Sequence[Kind]) -> tuple[list[Kind], I64]:
@@ -108,17 +117,27 @@ def _numbered(found: Sequence[Kind]) -> tuple[list[Kind], I64]:
     return list(numbers), np.fromiter(map(numbers.__getitem__, found), np.intp, len(found))
 
 
-def table_of(names: Collection[str], kinds: Sequence[Kind], kind_of: I64) -> Table:
-    """The table of tensors whose columns are known."""
-    rows = kind_of.tolist()
-    dtypes, shapes = ([kind[part] for kind in kinds] for part in (0, 1))
-    columns = names, map(dtypes.__getitem__, rows), map(shapes.__getitem__, rows)
-    infos = map(partial(tuple.__new__, TensorInfo), zip(*columns, strict=True))
-    made = Table(zip(names, infos, strict=True))
-    made.learn(_columns, Columns(made.keys(), kinds, kind_of))
+def table_of(names: Iterable[str], kinds: Sequence[Kind], kind_of: I64) -> Table:
+    """The table of tensors whose columns are known, each name there once."""
+    made = Table.of_columns(list(names), kinds, kind_of)
+    made.learn(_columns, Columns(made, kinds, kind_of))
     return made
 
 
-def typed_table(names: Collection[str], kinds: Sequence[Kind]) -> Table:
+def typed_table(names: Iterable[str], kinds: Sequence[Kind]) -> Table:
     """The table of tensors of these names and kinds."""
     return table_of(names, *_numbered(kinds))
+
+
+def joined(tables: Sequence[Table], rows: Sequence[I64]) -> Table:
+    """Some tensors of each of several tables, by number, as one table.
+
+    Whoever asks sees to it that none is there twice (`Table.numbers` has fewer then).
+    """
+    names, kinds, parts = list[str](), dict[Kind, int](), list[I64]()
+    for table, some in zip(tables, rows, strict=True):
+        found = columns(table)
+        mine = [kinds.setdefault((kind.dtype, kind.shape), len(kinds)) for kind in found.kinds]
+        parts.append(np.array(mine, np.intp)[found.kind_of[some]])
+        names += map(table.names.__getitem__, some.tolist())
+    return table_of(names, list(kinds), np.concatenate(parts))

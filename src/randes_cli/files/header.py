@@ -16,12 +16,12 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from randes_cli.core.arrays import I64
-from randes_cli.core.columns import Kind, table_of
+from randes_cli.core.columns import table_of
 from randes_cli.errors import CheckpointError, InputOutputError
 from randes_cli.files.plain_header import Rows, is_plain, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
-from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.specs import ITEM_SIZE, Kind, Table, TensorInfo
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -43,22 +43,26 @@ class Header:
 
     Attributes:
         tensors: by name, in the order of their data.
-        starts: offset of each tensor's first byte in the file.
+        offsets: of each one's first byte in the file, by its number.
         metadata: the header's ``__metadata__``.
         size: bytes before the data: 8 + the length of the JSON.
         file_size: bytes of the whole file.
     """
 
-    tensors: Mapping[str, TensorInfo]
-    starts: Mapping[str, int]
+    tensors: Table
+    offsets: I64
     metadata: Mapping[str, str]
     size: int
     file_size: int
 
+    def start(self, name: str) -> int:
+        """Offset of a tensor's first byte in the file."""
+        return int(self.offsets[self.tensors.numbers[name]])
+
     @cached_property
-    def offsets(self) -> I64:
-        """The same of every tensor by number, see `core.columns`."""
-        return np.fromiter(self.starts.values(), np.int64, len(self.starts))
+    def starts(self) -> Mapping[str, int]:
+        """The same of every tensor, for who asks for many one by one."""
+        return dict(zip(self.tensors.names, self.offsets.tolist(), strict=True))
 
 
 _ENTRY = {"dtype", "shape", "data_offsets"}
@@ -189,8 +193,7 @@ def _parsed(data: bytes, file_size: int | None) -> Header:
         kind = "truncated" if end > file_size else "followed by other bytes"
         raise ValueError(f"{kind}: {end} bytes declared, {file_size} there")
     table = table_of(names, rows.kinds, rows.kind_of)
-    places = dict(zip(table, (rows.starts + size).tolist(), strict=True))
-    return Header(table, places, metadata, size, end)
+    return Header(table, rows.starts + size, metadata, size, end)
 
 
 _METADATA = '{"__metadata__":'

@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import I64, Raw
-from randes_cli.core.columns import Kind
-from randes_cli.specs import ITEM_SIZE
+from randes_cli.specs import ITEM_SIZE, Kind
 
 _NUMBER = "(?:0|[1-9][0-9]{0,17})"
 _SHAPE = re.compile(rf"(?:{_NUMBER}(?:, ?{_NUMBER}){{0,63}})?")

@@ -251,7 +251,7 @@ def _shards(bank: BankFile, damaged: set[str], *, quick: bool) -> dict[str, str]
     found = {file: str(problem) for file, problem in bank.store.problems.items()}
     for number, contents in enumerate(bank.store.shards.values()):
         file = shard_file(list(bank.store.shards)[number])
-        hurt = [tensor.name for tensor in contents.content if tensor.name in damaged]
+        hurt = damaged.intersection(contents.names)
         if file not in found and hurt:
             found[file] = counted(len(hurt), "damaged tensor")
         if file not in found and not quick and not _has_frame(bank, number, contents):
@@ -261,10 +261,10 @@ def _shards(bank: BankFile, damaged: set[str], *, quick: bool) -> dict[str, str]
 
 def _has_frame(bank: BankFile, number: int, contents: Contents) -> bool:
     """Whether a shard has the header, the fillers and the digests that its index says."""
-    starts, tensors = contents.header.starts, contents.header.tensors
-    wanted = {0: contents.head, starts[CHECKS]: contents.checks}
-    fillers = [t for t in tensors.values() if parse_key(t.name).kind == "align"]
-    wanted |= {starts[filler.name]: bytes(filler.nbytes) for filler in fillers}
+    header, tensors = contents.header, contents.header.tensors
+    wanted = {0: contents.head, header.start(CHECKS): contents.checks}
+    fillers = [tensors[name] for name in tensors if parse_key(name).kind == "align"]
+    wanted |= {header.start(filler.name): bytes(filler.nbytes) for filler in fillers}
     for place, data in wanted.items():
         raw = np.empty(len(data), np.uint8)
         try:

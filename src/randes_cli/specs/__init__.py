@@ -20,6 +20,7 @@ from randes_cli.specs.tensors import FORMAT_NAME as FORMAT_NAME
 from randes_cli.specs.tensors import FORMAT_VERSION as FORMAT_VERSION
 from randes_cli.specs.tensors import ITEM_SIZE as ITEM_SIZE
 from randes_cli.specs.tensors import Dtype as Dtype
+from randes_cli.specs.tensors import Kind as Kind
 from randes_cli.specs.tensors import Table as Table
 from randes_cli.specs.tensors import TensorInfo as TensorInfo
 from randes_cli.specs.tensors import Tensors as Tensors

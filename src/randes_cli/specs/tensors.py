@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    Sequence,
+    ValuesView,
+)
+from functools import lru_cache, partial
 from math import prod
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMAT_NAME = "randes"
 FORMAT_VERSION = 2
@@ -86,17 +99,81 @@ Tensors = Mapping[str, TensorInfo]
 T = TypeVar("T")
 
 
-class Table(dict[str, TensorInfo]):
+#: Dtype and shape.
+Kind = tuple[str, tuple[int, ...]]
+
+#: Tensors of a table that are made one by one before all are.
+_SOME = 2**8
+
+
+class Table(Mapping[str, TensorInfo]):
     """Tensors by name that nobody changes any more: what is found out about them is kept.
 
-    Checkpoints with one header have one table (`files.header`), whatever their number.
+    Checkpoints with one header have one table (`files.header`), whatever their number. Of one that
+    is made `of_columns` a tensor is an object only once it is asked for.
     """
 
-    __slots__ = ("_found",)
+    __slots__ = ("_asked", "_found", "_kind_of", "_kinds", "_made", "_numbers", "names")
 
     def __init__(self, tensors: Tensors | Iterable[tuple[str, TensorInfo]]) -> None:
-        super().__init__(tensors)
+        self._made: dict[str, TensorInfo] | None = dict(tensors)
+        #: Of all tensors, in order.
+        self.names: Sequence[str] = list(self._made)
+        self._numbers: dict[str, int] | None = None
+        self._kinds: Sequence[Kind] = ()
+        self._kind_of: Any = None  # an array of integers
+        self._asked = 0
         self._found: dict[Callable[[Tensors], Any], Any] = {}
+
+    @classmethod
+    def of_columns(
+        cls, names: Sequence[str], kinds: Sequence[Kind], kind_of: NDArray[np.int64]
+    ) -> Table:
+        """Of names, each there once, with the number of each one's kind."""
+        made = cls(())
+        made._made, made.names, made._kinds, made._kind_of = None, names, kinds, kind_of
+        return made
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Each tensor's number."""
+        if self._numbers is None:
+            self._numbers = dict(zip(self.names, range(len(self.names)), strict=True))
+        return self._numbers
+
+    def _whole(self) -> dict[str, TensorInfo]:
+        """All tensors, as objects."""
+        if self._made is None:
+            dtypes, shapes = ([kind[part] for kind in self._kinds] for part in (0, 1))
+            rows = self._kind_of.tolist()
+            columns = self.names, map(dtypes.__getitem__, rows), map(shapes.__getitem__, rows)
+            infos = map(partial(tuple.__new__, TensorInfo), zip(*columns, strict=True))
+            self._made = dict(zip(self.names, infos, strict=True))
+        return self._made
+
+    def __getitem__(self, name: str) -> TensorInfo:
+        if self._made is None and self._asked < _SOME:
+            self._asked += 1
+            return TensorInfo(name, *self._kinds[self._kind_of[self.numbers[name]]])
+        return self._whole()[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in (self.numbers if self._made is None else self._made)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def keys(self) -> KeysView[str]:
+        return (self.numbers if self._made is None else self._made).keys()
+
+    def values(self) -> ValuesView[TensorInfo]:
+        return self._whole().values()
+
+    def items(self) -> ItemsView[str, TensorInfo]:
+        return self._whole().items()
 
     def learn(self, find: Callable[[Tensors], T], found: T) -> None:
         """Keep what a function would find, and is known already."""

@@ -8,11 +8,10 @@ from itertools import chain
 from math import prod
 from typing import Any, TypeVar, cast
 
-from randes_cli.core.columns import Kind
 from randes_cli.core.grid import LIMIT
 from randes_cli.errors import BankDamaged
 from randes_cli.limits import LIMITS, LONGEST_TEXT, MOST_COEFFICIENT, MOST_SCORE, has_control
-from randes_cli.specs import ITEM_SIZE
+from randes_cli.specs import ITEM_SIZE, Kind
 
 T = TypeVar("T")
 D = TypeVar("D")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from randes_cli.core.arrays import I64
 from randes_cli.core.columns import columns
 from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
@@ -120,12 +121,19 @@ def _count(value: Mapping[str, Any], name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What one file of a bank holds: its header, as bytes too, and its table of digests."""
+    """What one file of a bank holds.
+
+    Attributes:
+        head: its header as bytes.
+        header: the same, read.
+        checks: its table of digests.
+        first: where those of each tensor begin there, by its number.
+    """
 
     head: bytes
     header: Header
     checks: bytes
-    first: Mapping[str, int]
+    first: I64
 
     @classmethod
     def of(cls, head: bytes, header: Header, checks: bytes) -> Contents:
@@ -133,25 +141,34 @@ class Contents:
         sizes = DIGEST_BYTES * columns(header.tensors).of(chunk_count)
         sizes[columns(header.tensors).at([CHECKS])] = 0  # it has no digest of itself
         ends = DIGEST_BYTES + np.cumsum(sizes)
-        first = dict(zip(header.tensors, (ends - sizes).tolist(), strict=True))
         if len(checks) != ends[-1] + DIGEST_BYTES:
             raise BankDamaged("checks has a wrong length")
         if digest(checks[:-DIGEST_BYTES]) != checks[-DIGEST_BYTES:]:
             raise BankDamaged("the table of digests is damaged")
         if digest(head) != checks[:DIGEST_BYTES]:
             raise BankDamaged("the header is damaged")
-        return cls(head, header, checks, first)
+        return cls(head, header, checks, ends - sizes)
 
     def digests(self, key: str) -> bytes:
         """The digests of a tensor's chunks, joined."""
-        start = self.first[key]
-        return self.checks[start : start + DIGEST_BYTES * chunk_count(self.header.tensors[key])]
+        tensors = self.header.tensors
+        start = int(self.first[tensors.numbers[key]])
+        return self.checks[start : start + DIGEST_BYTES * chunk_count(tensors[key])]
 
     @property
-    def content(self) -> list[TensorInfo]:
-        """Its tensors but fillers and the table of digests."""
-        made = ("align", CHECKS)
-        return [t for t in self.header.tensors.values() if t.name.partition("/")[0] not in made]
+    def content(self) -> I64:
+        """The numbers of its tensors but fillers and the table of digests."""
+        names = self.header.tensors.names
+        return np.array([n for n, name in enumerate(names) if not _is_frame(name)], np.int64)
+
+    @property
+    def names(self) -> list[str]:
+        """Those of the same."""
+        return [name for name in self.header.tensors if not _is_frame(name)]
+
+
+def _is_frame(name: str) -> bool:
+    return name.partition("/")[0] in ("align", CHECKS)
 
 
 def read_shard(key: str, data: bytes) -> Contents:
@@ -162,7 +179,7 @@ def read_shard(key: str, data: bytes) -> Contents:
             raise ValueError("is not named by a digest")
         head = data[: 8 + int.from_bytes(data[:8], "little")]
         header, checks = parse_header(head[8:]), data[len(head) :]
-        last = next(reversed(list(header.tensors.values())), None)
+        last = header.tensors.get(header.tensors.names[-1]) if header.tensors else None
         if last != TensorInfo(CHECKS, "U8", (len(checks),)) or header.metadata != SHARD_METADATA:
             raise ValueError("is not that of a shard")
         made = Contents.of(head, header, checks)

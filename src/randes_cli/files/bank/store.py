@@ -5,12 +5,13 @@ Nothing above asks how many files there are: tensors and digests are asked for b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from randes_cli.core.arrays import Raw
+from randes_cli.core.arrays import I64, Raw
+from randes_cli.core.columns import columns, joined
 from randes_cli.errors import BankDamaged, CheckpointError
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.keys import CHECKS, MANIFEST
@@ -28,7 +29,7 @@ from randes_cli.files.digests import DIGEST_BYTES, digest
 from randes_cli.files.weight_file import WeightFile
 from randes_cli.limits import MOST_MANIFEST
 from randes_cli.plan import chunks
-from randes_cli.specs import Table, TensorInfo
+from randes_cli.specs import TensorInfo
 
 #: Bytes that the feature takes in a manifest: what the same bank in one file has not.
 _FEATURE_BYTES = len(f'"{FEATURE}",')
@@ -50,7 +51,7 @@ class BankStore:
         self.shards: dict[str, Contents] = {}
         self._opened: list[ShardFile] = []
         self._contents = [self._read_contents()]
-        self._of: dict[str, int] = {}
+        self._file_of: I64 | None = None  # the number of each tensor's file
         if SHARDS in file.header.tensors:
             self._read_shards()
 
@@ -67,33 +68,38 @@ class BankStore:
         if tensors[CHECKS].elements > header.file_size:
             raise BankDamaged("checks has a wrong length")
         checks = np.empty(tensors[CHECKS].elements, np.uint8)
-        self._read_file(header.starts[CHECKS], checks)
+        self._read_file(header.start(CHECKS), checks)
         head = np.empty(header.size, np.uint8)
         self._read_file(0, head)
         return Contents.of(head.tobytes(), header, checks.tobytes())
 
     def _read_shards(self) -> None:
         """Read what the index says of its shards; none is opened."""
-        index, tensors = self.header.tensors, dict[str, TensorInfo]()
+        index = self.header.tensors
         self.layout = Layout.decode(self.checked(SHARDS))
         for key in index:
             if key.startswith(shard_key("")):
                 made = read_shard(key, self.checked(key))
                 self.shards[key.removeprefix(shard_key(""))] = made
                 self._contents.append(made)
-                content = {tensor.name: tensor for tensor in made.content}
-                for name in content.keys() & tensors.keys():
-                    raise BankDamaged(f"tensor {name[:200]!r} is in two shards")
-                tensors.update(content)
-                self._of.update(dict.fromkeys(content, len(self.shards)))
         known = {SHARDS, MANIFEST, CHECKS, *map(shard_key, self.shards)}
         strange = next((key for key in index if key not in known), None)
         if strange is not None:
             raise BankDamaged(f"tensor {strange[:200]!r} has no place in an index of shards")
-        starts = {name: self._contents[n].header.starts[name] for name, n in self._of.items()}
-        for name in (MANIFEST, CHECKS):
-            tensors[name], starts[name] = index[name], self.header.starts[name]
-        self.header = replace(self.header, tensors=Table(tensors), starts=starts)
+        self._join([*self._contents[1:], self._contents[0]])
+
+    def _join(self, files: Sequence[Contents]) -> None:
+        """One header of what the shards and the index hold."""
+        rows = [contents.content for contents in files]
+        rows[-1] = columns(files[-1].header.tensors).at([MANIFEST, CHECKS])
+        made = joined([one.header.tensors for one in files], rows)
+        if len(made.numbers) < len(made):
+            twice = next(n for n, name in enumerate(made.names) if made.numbers[name] != n)
+            raise BankDamaged(f"tensor {made.names[twice][:200]!r} is in two shards")
+        pairs = list(zip(files, rows, strict=True))
+        offsets = np.concatenate([one.header.offsets[some] for one, some in pairs])
+        self._file_of = np.repeat([*range(1, len(files)), 0], [len(some) for some in rows])
+        self.header = replace(self.header, tensors=made, offsets=offsets)
 
     def open_shards(self, open_shard: OpenShard) -> None:
         """Open every shard, or what answers for it when it is read."""
@@ -127,12 +133,17 @@ class BankStore:
 
     def shard_of(self, key: str) -> str | None:
         """The file name of the shard that a tensor is in; None where it is in the one file."""
-        number = self._of.get(key)
-        return None if number is None else shard_file(list(self.shards)[number - 1])
+        number = self._number(key)
+        return shard_file(list(self.shards)[number - 1]) if number else None
+
+    def _number(self, key: str) -> int:
+        """The number of the file that a tensor is in; 0 is the index, or the one file."""
+        row = None if self._file_of is None else self.header.tensors.numbers.get(key)
+        return 0 if row is None or self._file_of is None else int(self._file_of[row])
 
     def address(self, key: str) -> tuple[int, int]:
         """Where a tensor lies: the number of its file, and the offset there."""
-        return self._of.get(key, 0), self.header.starts[key]
+        return self._number(key), self.header.start(key)
 
     def read_into(self, key: str, start: int, out: Raw) -> None:
         """Fill `out` with a tensor's bytes from byte `start` of its data, unchecked."""
@@ -158,22 +169,24 @@ class BankStore:
 
     def digests(self, key: str) -> bytes:
         """The recorded digests of a tensor's chunks, joined."""
-        return self._contents[self._of.get(key, 0)].digests(key)
+        return self._contents[self._number(key)].digests(key)
 
     def digest(self, key: str, chunk: int) -> bytes:
-        contents = self._contents[self._of.get(key, 0)]
-        start = contents.first[key] + DIGEST_BYTES * chunk
+        contents = self._contents[self._number(key)]
+        first = int(contents.first[contents.header.tensors.numbers[key]])
+        start = first + DIGEST_BYTES * chunk
         return contents.checks[start : start + DIGEST_BYTES]
 
     def checked(self, key: str) -> bytes:
         """All bytes of a tensor. Raises BankDamaged where they are not those written."""
-        contents = self._contents[self._of.get(key, 0)]
+        number = self._number(key)
+        contents = self._contents[number]
         tensor = contents.header.tensors[key]
         data = np.empty(tensor.nbytes, np.uint8)
-        if key in self._of:
+        if number:
             self.read_into(key, 0, data)
         else:
-            self._read_file(self.file.header.starts[key], data)
+            self._read_file(contents.header.start(key), data)
         if not is_sound(data, tensor, contents.digests(key)):
             raise BankDamaged(f"tensor {key!r} is damaged")
         return data.tobytes()

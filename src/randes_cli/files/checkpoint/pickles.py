@@ -53,7 +53,7 @@ class PickleFile:
             self._starts.append(position)
             self._data.append(_as_bytes(tensor))
             position += info.nbytes
-        starts = dict(zip(tensors, self._starts, strict=True))
+        starts = np.array(self._starts, np.int64)
         self.header = Header(Table(tensors), starts, {}, 0, position)
 
     def read_at(self, offset: int, out: Raw) -> None:
