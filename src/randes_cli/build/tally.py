@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
+
 from randes_cli.core.arrays import Array, Raw
+from randes_cli.core.columns import columns
 from randes_cli.core.energy import Energy
-from randes_cli.files.digests import each_digest
+from randes_cli.files.digests import DIGEST_BYTES, SmallDigests, each_digest
 from randes_cli.plan import Unit
+from randes_cli.specs import Table
 
 #: Whose tensor it is: a participant's index, or the base.
 Owner: TypeAlias = int | Literal["base"]
@@ -139,15 +143,26 @@ class Tally:
         peaks, self.peaks = self.peaks, {}
         return peaks
 
-    def joined(self, owner: Owner, names: Iterable[str]) -> dict[str, bytes]:
+    def joined(self, owner: Owner, tensors: Collection[str]) -> Mapping[str, bytes]:
         """Each tensor's chunk digests, joined."""
+        if isinstance(tensors, Table) and not self.digests:
+            rows = self._rows(owner, tensors)
+            if rows is not None:
+                return SmallDigests(tensors, rows)
         whole, made = self.small(owner), dict[str, bytes]()
-        if not self.digests:
-            return {name: whole.get(name, b"") for name in names}
-        for name in names:
+        for name in tensors:
             chunks = self.digests.get((owner, name))
             if chunks is None:
                 made[name] = whole.get(name, b"")
             else:
                 made[name] = b"".join(value for _, value in sorted(chunks.items()))
         return made
+
+    def _rows(self, owner: Owner, tensors: Table) -> Raw | None:
+        """The digests of a table's tensors, a row each; None where some have others than one."""
+        made, there = np.empty((len(tensors), DIGEST_BYTES), np.uint8), np.zeros(len(tensors), bool)
+        for names, digests in self.whole.get(owner, ()):
+            at = columns(tensors).at(names)
+            known = at >= 0
+            made[at[known]], there[at[known]] = digests[known], True
+        return made if there.all() else None

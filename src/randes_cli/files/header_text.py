@@ -1,0 +1,54 @@
+"""The text of a safetensors header, written some thousand entries at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
+
+import numpy as np
+
+from randes_cli.core.columns import Columns, columns
+from randes_cli.files.plain_header import is_plain
+from randes_cli.specs import Table, TensorInfo
+
+#: Entries of a header that are written together.
+_TOGETHER = 2**12
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def encode_header(
+    tensors: Iterable[TensorInfo] | Table,
+    metadata: Mapping[str, str],
+    *,
+    length: int | None = None,
+) -> bytes:
+    """The 8 length bytes and the JSON of a header whose data follow in the given order.
+
+    The JSON is padded with spaces to `length`, or to the next multiple of 8.
+    """
+    listed = tensors if isinstance(tensors, Table) else Table((one.name, one) for one in tensors)
+    parts = [f'"__metadata__":{_compact(dict(metadata))}'.encode()] if metadata else []
+    parts += _entries(columns(listed))
+    made = bytearray(8) + b"{" + b",".join(parts) + b"}"
+    made += b" " * (-len(made) % 8 if length is None else 8 + length - len(made))
+    made[:8] = (len(made) - 8).to_bytes(8, "little")
+    return bytes(made)
+
+
+def _entries(found: Columns) -> Iterator[bytes]:
+    """The entries of tensors whose data lie end to end, some thousand at a time."""
+    frames = [
+        f':{{"dtype":"{kind.dtype}","shape":{_compact([*kind.shape])},"data_offsets":['
+        for kind in found.kinds
+    ]
+    ends = np.append(0, np.cumsum(found.of(attrgetter("nbytes"))))
+    for first in range(0, len(found.names), _TOGETHER):
+        names, kinds = (
+            found.names[first : first + _TOGETHER],
+            found.kind_of[first : first + _TOGETHER],
+        )
+        quoted = '"{}"'.format if is_plain("".join(names)) else _compact
+        places = ends[first : first + len(names) + 1].tolist()
+        rows = zip(map(quoted, names), kinds, places, places[1:])  # noqa: B905 - one more
+        yield ",".join([f"{n}{frames[k]}{start},{end}]}}" for n, k, start, end in rows]).encode()
