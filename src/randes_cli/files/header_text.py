@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from operator import attrgetter
-
-import numpy as np
+from itertools import accumulate
 
 from randes_cli.core.columns import Columns, columns
 from randes_cli.files.plain_header import is_plain
@@ -42,13 +40,12 @@ def _entries(found: Columns) -> Iterator[bytes]:
         f':{{"dtype":"{kind.dtype}","shape":{_compact([*kind.shape])},"data_offsets":['
         for kind in found.kinds
     ]
-    ends = np.append(0, np.cumsum(found.of(attrgetter("nbytes"))))
+    sizes, position = [kind.nbytes for kind in found.kinds], 0
     for first in range(0, len(found.names), _TOGETHER):
-        names, kinds = (
-            found.names[first : first + _TOGETHER],
-            found.kind_of[first : first + _TOGETHER],
-        )
+        last = first + _TOGETHER
+        names, kinds = found.names[first:last], found.kind_of[first:last].tolist()
         quoted = '"{}"'.format if is_plain("".join(names)) else _compact
-        places = ends[first : first + len(names) + 1].tolist()
-        rows = zip(map(quoted, names), kinds, places, places[1:])  # noqa: B905 - one more
+        ends = [*accumulate(map(sizes.__getitem__, kinds), initial=position)]
+        rows = zip(map(quoted, names), kinds, ends, ends[1:])  # noqa: B905 - one more
         yield ",".join([f"{n}{frames[k]}{start},{end}]}}" for n, k, start, end in rows]).encode()
+        position = ends[-1]
