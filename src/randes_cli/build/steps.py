@@ -139,12 +139,12 @@ class Steps:
         """These are in the old bank and stay as they are."""
         self.ready.update((unit, self.given[unit]) for unit in units)
 
-    def sampled(self, found: Mapping[Unit, Spread]) -> None:
+    def sampled(self, found: dict[Unit, Spread]) -> None:
         """Take the samples of units that enter the bank; one without a change gets no step yet.
 
         A unit that comes back keeps the step that it had, so that its bytes come back too.
         """
-        self.spreads.update(found)
+        self.spreads = {**self.spreads, **found} if self.spreads else found
         grids = self._measured_of([*found.values()], self.bits, self.capacity)
         alike: dict[tuple[int, int], Step] = {}
         for unit, ready, *grid in zip(found, *(column.tolist() for column in grids), strict=True):

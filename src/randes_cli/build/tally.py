@@ -12,6 +12,7 @@ from randes_cli.core.arrays import Array, Raw
 from randes_cli.core.columns import columns
 from randes_cli.core.energy import Energy
 from randes_cli.files.digests import DIGEST_BYTES, SmallDigests, each_digest
+from randes_cli.files.system import give_back
 from randes_cli.plan import Unit
 from randes_cli.specs import Table
 
@@ -137,6 +138,7 @@ class Tally:
         """All of it is written down: give the memory back."""
         for found in (self.energies, self.changed, self.digests, self.whole, self.many):
             found.clear()
+        give_back()
 
     def take_peaks(self) -> dict[Unit, int]:
         """What has not fitted since the last call."""
