@@ -10,11 +10,25 @@ from typing import Any
 import pytest
 
 from randes_cli.specs import PackOptions, RunOptions
+from tests import azure_server as azures
+from tests import google_server as googles
+from tests import store_server as stores
+from tests.azure_server import Azure, azure, azure_server
+from tests.google_server import Google, google, google_server
 from tests.life.family import family_files, folder
 from tests.life.models import options
-from tests.store_server import Store, environment, store, store_server
+from tests.store_server import Store, store, store_server
 
-__all__ = ["family_files", "folder", "store", "store_server"]
+__all__ = [
+    "azure",
+    "azure_server",
+    "family_files",
+    "folder",
+    "google",
+    "google_server",
+    "store",
+    "store_server",
+]
 
 #: One thread, and one worker of a cluster.
 RAY = RunOptions(threads=1, engine="ray")
@@ -23,14 +37,15 @@ _STORE = 80 * 2**20
 
 
 @pytest.fixture(scope="session")
-def cluster(store_server: Store) -> Iterator[Any]:
+def cluster(store_server: Store, google_server: Google, azure_server: Azure) -> Iterator[Any]:
     """A head that works, and one more node; tests may add some and take them away.
 
-    Workers find the tests' S3 server, and its credentials, in their environment.
+    Workers find the tests' stores, and credentials, in their environment.
     """
     ray = pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(store_server).items():
+        found = stores.environment(store_server) | googles.environment(google_server)
+        for name, value in (found | azures.environment(azure_server)).items():
             patch.setenv(name, value)
         yield from _cluster(ray)
 

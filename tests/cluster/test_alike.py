@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from randes_cli import unpack, verify
+from randes_cli import convert, unpack, verify
 from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.read.places import UnpackOptions
@@ -76,6 +76,28 @@ def test_edits_of_one_file_give_the_bytes_of_one_machine(cluster: Any, folder: P
         banks[out] = everything(bank)
         assert banks[out] != before
     assert banks["one.randes"] == banks["many.randes"]
+
+
+def test_tasks_are_compared_alike_with_older_ones_that_are_found_and_that_are_gone(
+    cluster: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By workers, who are not in the folder that the bank's sources are told from."""
+    monkeypatch.chdir(folder)
+    banks, told = {}, list[str]()
+
+    def progress(phase: str, done: int, total: int) -> None:
+        told.append(phase)
+
+    packed(folder, ONE, in_shards(bits=8, groups=2), "old.randes", "whole", "single", "sparse")
+    Path(source(folder, "single")).rename("elsewhere.safetensors")
+    for run, out in ((ONE, "one.randes"), (RAY, "many.randes")):
+        convert("old.randes", out, max_shard_size=20_000)
+        tasks = [TaskInput("half", "half.safetensors"), TaskInput("shrunk", "shrunk.safetensors")]
+        report = add(out, tasks, EditOptions(), run, progress=progress)
+        banks[out] = everything(Path(out)), report.estimated, report.after
+    Path("elsewhere.safetensors").rename(source(folder, "single"))
+    assert banks["one.randes"] == banks["many.randes"] and banks["one.randes"][1]
+    assert any(phase.startswith("comparing on ") for phase in told)
 
 
 def test_a_verified_bank_is_reported_alike_and_its_damage_too(cluster: Any, folder: Path) -> None:

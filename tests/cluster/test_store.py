@@ -14,9 +14,11 @@ import pytest
 from randes_cli import HubError, add, pack, remove, seal, unpack, verify
 from randes_cli.read.places import UnpackOptions
 from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
+from tests.azure_server import Azure
 from tests.cluster.conftest import RAY, in_shards
 from tests.cluster.deaths import killing
 from tests.cluster.test_faults import large
+from tests.google_server import Google
 from tests.life.models import ONE
 from tests.store_server import ACCESS, SECRET, Store
 
@@ -94,6 +96,22 @@ def test_a_large_shard_is_made_by_several_workers_and_joined_by_the_store(
     for bank in ("x.randes", "s.randes"):  # a worker that died had sent what nobody was told of
         assert verify(store.at(bank), run=ONE, prune=True, older_than=0).sound
     assert banks(store) == here()
+
+
+@pytest.mark.parametrize("kind", ["google", "azure"])
+def test_other_stores_join_what_several_workers_send(
+    cluster: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    server: Google | Azure = request.getfixturevalue(kind)
+    tasks, at = large(Path()), {"google": "gs", "azure": "az"}[kind] + "://bucket/"
+    monkeypatch.setattr("randes_cli.cluster.Cluster.share", lambda *_: 6_000_000)
+    monkeypatch.setattr("randes_cli.build.crew.pieces._LEAST_SENT", 2**20)
+    for there, run in (("", ONE), (at, RAY)):
+        chosen = PackOptions(max_shard_size=10**9)
+        pack("base.safetensors", tasks, f"{there}x.randes", chosen, run)
+    assert any(one.endswith("/compose") or "blocklist" in one for one in server.asked)
+    assert {name: server.get(name) for name in server.names()} == here()
+    assert verify(f"{at}x.randes", run=ONE).sound
 
 
 def test_a_node_that_goes_midway_changes_nothing(

@@ -10,8 +10,8 @@ import pytest
 from randes_cli.core import quality
 from randes_cli.core.arrays import F64
 from randes_cli.core.cut import Cut
+from randes_cli.core.lengths import Lengths
 from randes_cli.core.levels import DISTORTION
-from randes_cli.core.prediction import Lengths
 from randes_cli.core.quality import Family, Noise, family_kept, kept_of, mean_kept, noise_of, wanted
 from randes_cli.core.stats import default_coefficient
 

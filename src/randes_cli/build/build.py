@@ -194,8 +194,8 @@ class Build:
             return nullcontext()
         units = () if self.supposed else self.steps.known
         there = self._kept(), self.draft, self.base, self.cells, units
-        crew, ahead = None if self.draft.old is not None else self.crew, self.run.networked
-        away = None if crew is None else crew.looks(self.draft).grams
+        ahead = self.run.networked
+        away = None if self.crew is None else self.crew.looks(self.draft).beside
         return related(*there, ahead=ahead, stands=self.stands, away=away)
 
     def _kept(self) -> Statistics:

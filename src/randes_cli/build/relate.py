@@ -7,8 +7,8 @@ estimated with the retrieval of j in place of Δ_j, and marked so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -20,12 +20,13 @@ from randes_cli.build.samples.grams import Away, Grams
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
 from randes_cli.core.tails import tails
-from randes_cli.errors import RandesError
+from randes_cli.errors import MismatchError, RandesError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import find_recorded
 from randes_cli.files.hub.ref import recorded_ref
 from randes_cli.files.hub.repository import is_cached
+from randes_cli.files.location import absolute_source
 from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit
@@ -67,22 +68,52 @@ def _trust(found: bytes, recorded: bytes, key: str) -> None:
     """Estimates read unchecked: damage shows where a task is retrieved."""
 
 
-def _reread(draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack) -> Deltas:
+@dataclass(frozen=True, slots=True)
+class Older:
+    """A task that a bank holds, and where its checkpoint was found that is read again, if any."""
+
+    index: int
+    source: str | None
+
+
+def _found_again(
+    draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack
+) -> tuple[Deltas, Older]:
     """A stored task with its original checkpoint, where that is found and looks the same."""
-    echo = Echo(bank, task)
     path, ref = find_recorded(task.source, bank.path), recorded_ref(task.source)
-    if path is None or (ref is not None and not is_cached(ref)):  # not worth gigabytes
-        return echo
-    try:
-        leave = OpenOptions().recorded(task.pickle, task.layout)
-        opened = reopen(stack, task.name, path, draft.base, leave)
-    except RandesError:
-        return echo
+    if path is not None and (ref is None or is_cached(ref)):  # else not worth gigabytes
+        with suppress(RandesError):
+            again = _reread(draft, bank, task, path, stack)
+            return again, Older(task.index, absolute_source(path))
+    return Echo(bank, task), Older(task.index, None)
+
+
+def _reread(
+    draft: Draft, bank: BankFile, task: TaskRecord, path: str, stack: ExitStack
+) -> Participant:
+    """A stored task with a checkpoint. Raises MismatchError where it is none of this task."""
+    leave = OpenOptions().recorded(task.pickle, task.layout)
+    opened = reopen(stack, task.name, path, draft.base, leave)
     if opened.source.tensors != TaskTensors(bank, task).tensors:
-        return echo
+        raise MismatchError(f"{path}: not what {task.name} was packed from")
     opened = opened.under(task.ties)
     fit = fit_task(draft.base.tensors, opened.source.tensors, draft.unit_of)
     return Participant(opened, fit, task.index, task.seed, task.group)
+
+
+def reopened(draft: Draft, older: Sequence[Older], stack: ExitStack) -> list[Deltas]:
+    """Tasks of a draft's old bank as another machine has opened them.
+
+    Raises what opening a checkpoint raises that is there, and not here.
+    """
+    bank, made = draft.old, list[Deltas]()
+    leaving = {participant.index: participant for participant in draft.leaving}
+    for task, one in zip(bank.manifest.tasks if bank else (), older, strict=True):
+        if bank is None or task.index != one.index:
+            raise AssertionError(task)
+        again = None if one.source is None else _reread(draft, bank, task, one.source, stack)
+        made.append(leaving.get(task.index) or again or Echo(bank, task))
+    return made
 
 
 class Relation:
@@ -162,18 +193,25 @@ def related(
     *,
     ahead: bool = False,
     stands: Mapping[Unit, Unit] = MappingProxyType({}),
-    away: Away | None = None,
+    away: Callable[[Sequence[Older]], Away] | None = None,
 ) -> Iterator[Relation]:
-    """The relation of a draft's tasks, the older ones' checkpoints open where they are found."""
+    """The relation of a draft's tasks, the older ones' checkpoints open where they are found.
+
+    `away`: what looks at units elsewhere, beside these older tasks.
+    """
     leaving = {participant.index: participant for participant in draft.leaving}
     with ExitStack() as stack:
-        tasks: list[Deltas] = []
-        if draft.old is not None:
-            for task in draft.old.manifest.tasks:
-                known = leaving.get(task.index)
-                tasks.append(known or _reread(draft, draft.old, task, stack))
+        found = list[tuple[Deltas, Older]]()
+        for task in draft.old.manifest.tasks if draft.old else ():
+            known = leaving.get(task.index)
+            if known is not None:
+                found.append((known, Older(task.index, None)))
+            elif draft.old is not None:
+                found.append(_found_again(draft, draft.old, task, stack))
+        tasks = [one for one, _ in found]
         there = stored, draft, base, cells, tasks, units
-        yield Relation(*there, ahead=ahead, stands=stands, away=away)
+        looks = None if away is None else away([one for _, one in found])
+        yield Relation(*there, ahead=ahead, stands=stands, away=looks)
 
 
 def _joined(

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import F64, I64
-from randes_cli.core.prediction import Lengths
+from randes_cli.core.lengths import Lengths
 from randes_cli.core.stats import MOST_NOISE, is_lost, near
 
 
@@ -175,7 +175,7 @@ def _noise(lengths: Lengths) -> Noise:
 def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, ...]:
     """Of a group's tasks at each position: others, dropped, rounding and following, and what comes
     back along each delta and in all."""
-    own, kept = (lengths.placed(one, members) for one in (lengths.rounded, lengths.kept))
+    own, kept = (lengths.of(one, members) for one in ("rounded", "kept"))
     energy = lengths.sum_energy(group, members)
     every = np.broadcast_to(lengths.every(group), energy.shape)
     shares, read = lengths.read(group, members)
@@ -183,7 +183,7 @@ def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, ...]:
     total = own.sum(axis=1)
     held = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
     cut = np.maximum(read - (2.0 * held - 1.0) * every * energy, 0.0)
-    grid = own - 2 * kept + lengths.placed(lengths.whole, members)
+    grid = own - 2 * kept + lengths.of("whole", members)
     every, energy, cut = every[:, None], energy[:, None], cut[:, None]
     rounding = cut + every * np.maximum(grid, 0.0)
     whole = every * energy

@@ -19,6 +19,7 @@ from randes_cli.core.arrays import I64
 from randes_cli.core.columns import table_of
 from randes_cli.errors import CheckpointError, InputOutputError
 from randes_cli.files.header_text import encode_header as encode_header  # noqa: PLC0414
+from randes_cli.files.kinds import other_file
 from randes_cli.files.plain_header import Rows, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
@@ -26,16 +27,6 @@ from randes_cli.specs import ITEM_SIZE, Kind, Table
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-_OTHER_FILES = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file (run: git lfs pull)"),
-    (b"<!DOCTYPE", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"<!doctype", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"<html", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"GGUF", "a GGUF file: quantised weights; give the original safetensors checkpoint"),
-    (b"PK\x03\x04", "a PyTorch pickle, not safetensors (see --allow-pickle)"),
-    *((b"\x80%c" % one, "a pickle, not safetensors (see --allow-pickle)") for one in range(2, 6)),
-)
 
 
 @dataclass(frozen=True)
@@ -243,9 +234,9 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
     length = int.from_bytes(prefix[:8], "little")
     # A header of 640 bytes begins like a pickle: other kinds are looked for where it is none.
     if prefix[8:9] != b"{" or length > MOST_HEADER:
-        for magic, meaning in _OTHER_FILES:
-            if prefix.startswith(magic):
-                raise ValueError(meaning)
+        meaning = other_file(prefix)
+        if meaning:
+            raise ValueError(meaning)
     if len(prefix) < 8:
         raise ValueError("not a safetensors file: shorter than 8 bytes")
     if prefix[8:9] not in (b"{", b""):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from randes_cli.files.location import AZURE, GOOGLE, RemotePath, Version
-from randes_cli.files.store import Unmet, look_up, reach, status_of, store_errors, version
+from randes_cli.files.store import Unmet, forget, look_up, reach, status_of, store_errors, version
 
 #: Bytes of one part of an upload to Google's store: a multiple of 2^18.
 _PART = 50 * 2**20
@@ -55,7 +55,7 @@ def put(here: Path, path: RemotePath, condition: Condition, sent: Callable[[int]
             if not _is_there(here, path):  # else the answer was lost, not the put
                 raise Unmet(f"{path}: the store refused the put") from error
         finally:
-            filesystem.invalidate_cache(inside)
+            forget(filesystem, inside)
 
 
 def _put(

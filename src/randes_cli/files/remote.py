@@ -14,7 +14,7 @@ from randes_cli.errors import BankDamaged, CheckpointError, HubError, MissingErr
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import Header, header_length, parse_header
 from randes_cli.files.location import WEB, Place, RemotePath
-from randes_cli.files.store import look_up, patiently, reach, version
+from randes_cli.files.store import forget, look_up, patiently, reach, version
 
 #: The bytes of a file from one offset to another.
 Fetch: TypeAlias = Callable[[int, int], bytes]
@@ -149,7 +149,7 @@ def _open(place: RemotePath) -> _Opened:
     from fsspec.spec import AbstractBufferedFile
 
     filesystem, inside = reach(place)
-    filesystem.invalidate_cache(inside)
+    forget(filesystem, inside)
     if place.scheme in WEB:
         details = filesystem.info(inside)
         if details["size"] is None or details.get("partial") is False:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from randes_cli.errors import HubError, RandesError
 from randes_cli.files.location import S3, RemotePath, Version
-from randes_cli.files.store import Unmet, reach, store_errors
+from randes_cli.files.segments import Segment
+from randes_cli.files.store import Unmet, forget, reach, store_errors
 
 #: Bytes of one part (S3 takes 10,000 of them), and parts under way, and in memory, at a time.
 _PART, _MOST_PARTS, _AT_ONCE = 2**24, 9000, 4
@@ -25,9 +26,6 @@ _LEAST, _COPIED = 5 * 2**20, 2**30
 _OURS = "randes-upload"
 #: What S3 answers where the condition of a call is not met.
 _UNMET = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
-
-#: What an object is joined of: bytes, or all so many of another object.
-Segment: TypeAlias = bytes | tuple[RemotePath, int]
 
 
 class _Range(NamedTuple):
@@ -78,7 +76,7 @@ def put_to_s3(
             raise Unmet(str(error)) from error
         raise
     finally:
-        filesystem.invalidate_cache(inside)
+        forget(filesystem, inside)
 
 
 def _codes(error: RandesError) -> set[str]:
@@ -143,7 +141,7 @@ def join_at_s3(path: RemotePath, segments: Sequence[Segment]) -> None:
             _abort(call, begun)
             raise
     filesystem, inside = reach(path)
-    filesystem.invalidate_cache(inside)
+    forget(filesystem, inside)
 
 
 def _part(call: Call, begun: str, number: int, part: bytes | _Range) -> str:
@@ -164,7 +162,7 @@ def _parts(segments: Sequence[Segment]) -> Iterator[bytes | _Range]:
         if isinstance(segment, bytes):
             held += segment
             continue
-        place, size = segment
+        place, size = segment.place, segment.size
         start = min(size, _LEAST - len(held)) if 0 < len(held) < _LEAST else 0
         if size - start < _LEAST:
             start = size

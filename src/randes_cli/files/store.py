@@ -59,6 +59,15 @@ def reach(place: RemotePath) -> tuple[Any, str]:
     return filesystem, inside
 
 
+def forget(filesystem: Any, inside: str) -> None:
+    """Have a store's client ask anew about a place: others write there, too.
+
+    It keeps what it has listed; some would answer for a file from its folder's list.
+    """
+    for listed in (inside, inside.rstrip("/").rpartition("/")[0]):
+        filesystem.invalidate_cache(listed)
+
+
 @contextmanager
 def store_errors(place: RemotePath) -> Iterator[None]:
     """Run calls of a store's client; what they raise comes out as a RandesError naming `place`."""
@@ -202,7 +211,7 @@ def files_in(folder: RemotePath) -> dict[str, Mapping[str, Any]]:
     filesystem, inside = reach(folder)
 
     def ask() -> list[Mapping[str, Any]]:
-        filesystem.invalidate_cache(inside)
+        forget(filesystem, inside)
         found: list[Mapping[str, Any]] = filesystem.ls(inside, detail=True)
         return found
 
@@ -219,7 +228,7 @@ def look_up(place: RemotePath) -> Mapping[str, Any] | None:
     filesystem, inside = reach(place)
 
     def ask() -> Mapping[str, Any]:
-        filesystem.invalidate_cache(inside)
+        forget(filesystem, inside)
         found: Mapping[str, Any] = filesystem.info(inside)
         return found
 

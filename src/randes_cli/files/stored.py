@@ -13,7 +13,7 @@ from randes_cli.files.elsewhere import Elsewhere, open_elsewhere
 from randes_cli.files.header import parse_json
 from randes_cli.files.hub.cache import stays_inside
 from randes_cli.files.location import RemotePath
-from randes_cli.files.store import look_up, patiently, reach
+from randes_cli.files.store import forget, look_up, patiently, reach
 from randes_cli.files.weight_file import open_weights
 from randes_cli.files.weight_names import is_index
 from randes_cli.specs import OpenOptions
@@ -77,7 +77,7 @@ def _listed(place: RemotePath) -> dict[str, int]:
     filesystem, inside = reach(place)
 
     def find() -> dict[str, Any]:
-        filesystem.invalidate_cache(inside)
+        forget(filesystem, inside)
         found: dict[str, Any] = filesystem.find(inside, detail=True)
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -118,9 +118,10 @@ def _shapes(
                 f"{bank.file.path}: has the components {', '.join(sorted(filled))}; say component="
             )
         chosen = filled.get(component, {}) if component else next(iter(filled.values()), {})
+        lent = set(whole.lent.values())
         for name, inside in chosen.items():
-            ours = _inner_name(name, inside, whole)
-            made.setdefault(ours, (name, inside.shape))
+            if name not in lent:
+                made.setdefault(_inner_name(name, inside, whole), (name, inside.shape))
     return made
 
 
@@ -137,7 +138,7 @@ def _inner_name(name: str, inside: TensorInfo, whole: Whole) -> str:
 def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Weight | None]]:
     """Each slot filled with the base, and what the tasks make of it (None: nothing)."""
     for slot in slots:
-        by_task = [_parts_of(slot, whole, reading) for whole in reading.wholes]
+        by_task = [parts_of(slot, whole, reading) for whole in reading.wholes]
         known = next((parts for parts in (by_task[-1], *by_task) if parts), None)
         if known is None:
             if reading.strict:
@@ -152,10 +153,11 @@ def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Wei
         yield slot, _weight(slot, by_task, known, reading)
 
 
-def _parts_of(slot: Slot, whole: Whole, reading: Reading) -> Parts | None:
+def parts_of(slot: Slot, whole: Whole, reading: Reading) -> Parts | None:
     """The tensors of one task that make up a slot: of tied names the first that it has."""
     for name in slot.names:
-        parts = reading.parts.get(name)
+        parts = reading.parts.get(name, ())
+        parts = tuple(replace(part, name=whole.called(part.name)) for part in parts)
         if parts and all(part.name in whole.retrieval.tensors for part in parts):
             return parts
     return None
@@ -194,8 +196,16 @@ def _weight(
     made = _plain(slot, None, [len(base)] * len(kinds), reading)
     chosen = [task for task, kind in enumerate(kinds) if kind in ("superposed", "resized")]
     retrievals = [whole.retrieval for whole in reading.wholes]
+    base_ties = reading.bank.file.manifest.base.ties
     blocks = [
-        block_of(part, retrievals, chosen, base, reading.held, dense=reading.dense)
+        block_of(
+            replace(part, name=base_ties.get(part.name, part.name)),
+            retrievals,
+            chosen,
+            base,
+            reading.held,
+            dense=reading.dense,
+        )
         for part in known
     ]
     exact, extra, lengths = {}, {}, list(made.lengths)
@@ -223,7 +233,7 @@ def _kind(parts: Parts | None, whole: Whole) -> str:
     if parts is None:
         return "none"
     task = whole.retrieval.task
-    names = [part.name for part in parts]
+    names = [whole.retrieval.kept_name(part.name) for part in parts]
     if any(name in task.own for name in names):
         return "own"
     if any(name in task.shapes for name in names):

@@ -17,7 +17,7 @@ import torch
 from randes_cli.api import Bank
 from randes_cli.core.fused_swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live.attaching import Slot, holds, slots_of, start
+from randes_cli.live.attaching import Slot, holds, parts_of, slots_of, start
 from randes_cli.live.lazy import Whole
 from randes_cli.live.names import Parts
 from randes_cli.live.recorded import Recorded
@@ -187,9 +187,7 @@ class Pool:
         )
         whole, made = reading.wholes[0], []
         for slot in self._slots:
-            found = (reading.parts.get(name) for name in slot.names)
-            tensors = whole.retrieval.tensors
-            parts = next((p for p in found if p and all(q.name in tensors for q in p)), None)
+            parts = parts_of(slot, whole, reading)
             if parts is None:
                 raise MissingError(
                     f"{self._bank.file.path}: task {task} has no tensor for the model's "

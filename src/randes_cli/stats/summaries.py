@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.core.arrays import F64, Bools
-from randes_cli.core.prediction import Lengths, Prediction, predict
+from randes_cli.core.lengths import Lengths
+from randes_cli.core.prediction import Prediction, predict
 from randes_cli.core.quality import NOTHING, Kept, kept_of, mean_kept, noise_of
 from randes_cli.core.stats import is_lost, near
 from randes_cli.core.verdict import FAR_OUT, LOST, Verdict, judge
@@ -76,7 +77,7 @@ def summaries(
                 superposed=len(names) - exact,
                 own=len(task.own),
                 unchanged=len(task.unchanged),
-                missing=len(task.missing),
+                missing=len(task.absent),
                 side_files=len(task.files),
                 left_out=dict(task.left_out),
                 lost=told_of[place],

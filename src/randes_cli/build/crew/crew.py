@@ -75,13 +75,14 @@ class Crew:
     """The driver's side: cuts passes into tasks, and takes in what comes of them."""
 
     def __init__(self, cluster: Cluster, recipe: Recipe, run: RunOptions) -> None:
-        self.cluster, self.run = cluster, run
+        self.cluster, self.recipe, self.run = cluster, recipe, run
         self.held = cluster.hold(recipe)
         self._shards: dict[int, Selection] = {}
 
     def looks(self, draft: Draft) -> Looks:
         """What has workers look at samples of a draft's inputs."""
-        return Looks(self.cluster, self.held, draft, self.run.networked or reads_far())
+        ahead = self.run.networked or reads_far()
+        return Looks(self.cluster, self.recipe, self.held, draft, ahead)
 
     def afresh(self) -> Crew:
         """The same for another attempt, which has other shards."""

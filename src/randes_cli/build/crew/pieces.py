@@ -7,6 +7,7 @@ leaves no trace in the shard.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,10 @@ from randes_cli.files.bank.stored_shards import StoredShards
 from randes_cli.files.bank.tensor_sink import ShardSink
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES
-from randes_cli.files.location import S3, RemotePath, absolute
 from randes_cli.files.location import Place as File
-from randes_cli.files.s3 import Segment
+from randes_cli.files.location import RemotePath, absolute
+from randes_cli.files.parts import JOINING
+from randes_cli.files.segments import Part, Segment, Sent
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 from randes_cli.workers import Progress
@@ -50,12 +52,13 @@ class Item(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Consecutive tensors of a shard, or some chunks of one."""
+    """Consecutive tensors of a shard, or some chunks of one. `into`: see `Part`."""
 
     keys: tuple[str, ...]
     span: Span
     nbytes: int
     share: Share | None = None
+    into: str = ""
 
 
 def pieces_of(items: Sequence[Item], most: int, bank: File) -> list[Piece | None]:
@@ -67,8 +70,11 @@ def pieces_of(items: Sequence[Item], most: int, bank: File) -> list[Piece | None
     total = sum(item.nbytes for item in items)
     if isinstance(bank, RemotePath):
         most = max(most, _LEAST_SENT)
-    apart = isinstance(bank, Path) or bank.scheme in S3
-    return [*cut(items, most)] if apart and total > 2 * most else [None]
+    apart = isinstance(bank, Path) or bank.scheme in JOINING
+    if not apart or total <= 2 * most:
+        return [None]
+    into = os.urandom(8).hex()
+    return [piece._replace(into=into) for piece in cut(items, most)]
 
 
 def cut(items: Sequence[Item], most: int) -> list[Piece]:
@@ -128,7 +134,7 @@ class PieceSink(ShardSink):
     def __init__(self, folder: ShardFolder, tensors: Sequence[TensorInfo], piece: Piece) -> None:
         super().__init__(folder, tensors, closed=False)
         self.piece, self.place = piece, place_of(piece, self.container)
-        self.lead = -self.place.start
+        self.lead, self.part = -self.place.start, Part(piece.into, self.place.start)
 
     @property
     def size(self) -> int:
@@ -246,7 +252,7 @@ def _assemble_there(folder: StoredShards, sink: ShardSink, work: Assembly) -> As
         file = work.files[place]
         if isinstance(file, RemotePath):
             gap = bytes(sink.lead + place.start - at)
-            segments += [gap, (file, place.stop - place.start)]
+            segments += [gap, Sent(file, place.start, place.stop - place.start)]
             at = sink.lead + place.stop
     segments.append(bytes(sink.size - len(checks) - at) + checks)
     name = checks[-DIGEST_BYTES:].hex()

@@ -6,18 +6,22 @@ What a worker finds of a unit depends on nothing else, and is taken in by the or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from randes_cli.build.crew.shard_tasks import arrived, travelling
+from randes_cli.build.crew.shard_tasks import Recipe, arrived, travelling
 from randes_cli.build.draft import Draft
-from randes_cli.build.samples.grams import Terms, terms_of
+from randes_cli.build.participants import Deltas
+from randes_cli.build.relate import Older, reopened
+from randes_cli.build.samples.grams import Away, Terms, terms_of
 from randes_cli.build.samples.sample import Spread, gather_spreads
 from randes_cli.cluster import Cluster, Held
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit
 from randes_cli.workers import Progress, no_progress
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 #: Bytes of Gram matrices that a task may come to, about.
@@ -43,12 +47,38 @@ def look_at_spreads(draft: Draft, task: _Look, progress: Progress) -> list[Sprea
     return [found[unit] for unit in units]
 
 
-def look_at_grams(draft: Draft, task: _Look, progress: Progress) -> list[Terms]:
+class _Meeting(NamedTuple):
+    """A draft, and the tasks of its old bank that those which come are compared with."""
+
+    draft: Draft
+    older: Sequence[Deltas]
+
+
+@dataclass(frozen=True, slots=True)
+class _MeetingRecipe:
+    """How a worker opens one: older tasks' checkpoints where the driver has found them."""
+
+    recipe: Recipe
+    older: tuple[Older, ...]
+
+    @contextmanager
+    def opened(self) -> Iterator[_Meeting]:
+        with self.recipe.opened() as draft, ExitStack() as stack:
+            yield _Meeting(draft, reopened(draft, self.older, stack))
+
+
+def look_at_meeting(opened: _Meeting, task: _Look, progress: Progress) -> list[Terms]:
+    draft, older = opened
     units = [draft.units[number] for number in task.units]
+    tasks = [*older, *draft.coming]
     with travelling(draft.base):
-        made = list(terms_of(_base(draft), draft.coming, units, 0, ahead=task.ahead))
+        made = list(terms_of(_base(draft), tasks, units, len(older), ahead=task.ahead))
     progress("", len(units), 0)
     return made
+
+
+def look_at_grams(draft: Draft, task: _Look, progress: Progress) -> list[Terms]:
+    return look_at_meeting(_Meeting(draft, ()), task, progress)
 
 
 def _base(draft: Draft) -> Source | None:
@@ -60,6 +90,7 @@ class Looks:
     """The driver's side: has units looked at whose inputs are those of a draft."""
 
     cluster: Cluster
+    recipe: Recipe
     held: Held[Draft]
     draft: Draft
     ahead: bool
@@ -69,15 +100,25 @@ class Looks:
     ) -> None:
         """`gather_spreads` of tasks that come."""
         runs = list(self._runs(units, 1))
-        for run, found in self._do(look_at_spreads, runs, "sampling", progress):
+        for run, found in self._do(look_at_spreads, self.held, runs, "sampling", progress):
             for unit, spread in zip(run, found, strict=True):
                 use(unit, spread)
 
-    def grams(self, units: Sequence[Unit], progress: Progress) -> Iterator[Terms]:
-        """`terms_of` tasks that come, in order."""
-        runs = list(self._runs(units, 16 * len(self.draft.coming) ** 2))
-        for _, found in self._do(look_at_grams, runs, "comparing", progress):
-            yield from found
+    def beside(self, older: Sequence[Older]) -> Away:
+        """`terms_of` tasks that come, beside those that a bank has, in order."""
+        size = 16 * (len(older) + len(self.draft.coming)) ** 2
+
+        def grams(units: Sequence[Unit], progress: Progress) -> Iterator[Terms]:
+            runs = list(self._runs(units, size))
+            if older:
+                held = self.cluster.hold(_MeetingRecipe(self.recipe, tuple(older)))
+                made = self._do(look_at_meeting, held, runs, "comparing", progress)
+            else:
+                made = self._do(look_at_grams, self.held, runs, "comparing", progress)
+            for _, found in made:
+                yield from found
+
+        return grams
 
     def _runs(self, units: Sequence[Unit], size: int) -> Iterator[list[Unit]]:
         """Units in order, some for each worker, of which each layer comes to so many bytes."""
@@ -96,7 +137,8 @@ class Looks:
 
     def _do(
         self,
-        look: Callable[[Draft, _Look, Progress], list[T]],
+        look: Callable[[S, _Look, Progress], list[T]],
+        held: Held[S],
         runs: Sequence[Sequence[Unit]],
         phase: str,
         progress: Progress,
@@ -106,6 +148,6 @@ class Looks:
         total = sum(map(len, runs))
         with arrived(self.draft.base):
             for at, found in self.cluster.map(
-                look, self.held, tasks, phase=phase, total=total, progress=progress, in_order=True
+                look, held, tasks, phase=phase, total=total, progress=progress, in_order=True
             ):
                 yield runs[at], found

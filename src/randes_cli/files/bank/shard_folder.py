@@ -17,6 +17,7 @@ from randes_cli.files.bank.shards import is_shard_file, shard_file
 from randes_cli.files.disk import OutputFile, sync_folder, wrap_os_error
 from randes_cli.files.guard import refuse_input
 from randes_cli.files.location import Place
+from randes_cli.files.segments import Part
 from randes_cli.files.system import FLAGS, NO_FOLLOW, most_open, read_at, set_mode
 from randes_cli.interrupts import unstoppable
 
@@ -154,7 +155,7 @@ class ShardFolder:
         """A worker gave a shard its name."""
         self._made.append(self.path / shard_file(name))
 
-    def leave(self, new: NewShard) -> Place:
+    def leave(self, new: NewShard, part: Part | None = None) -> Place:
         """Hand a shard without a name, or a part of one, to who asked for it: where it is."""
         return self._left(new)
 

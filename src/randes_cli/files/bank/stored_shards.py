@@ -7,19 +7,19 @@ may be at it. `verify --prune` removes what nobody names any more.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from randes_cli.errors import RandesError
+from randes_cli.errors import HubError, RandesError
 from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.bank.shard_folder import NewShard, ShardFolder, is_temporary
 from randes_cli.files.bank.shards import is_shard_file, shard_file
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.s3 import Segment, end_upload, join_at_s3, unfinished
+from randes_cli.files.parts import begun_parts, end_parts, forget_part, join_parts, send_part
+from randes_cli.files.segments import Part, Segment
 from randes_cli.files.store import files_in, last_write, look_up, reach, store_errors
 from randes_cli.files.upload import upload
 from randes_cli.workers import Progress, no_progress
@@ -67,18 +67,24 @@ class StoredShards(ShardFolder):
         found = look_up(target)
         return found is not None and found.get("size") == size and not _is_old(target, found)
 
-    def leave(self, new: NewShard) -> Place:
+    def leave(self, new: NewShard, part: Part | None = None) -> Place:
         """Send a worker's part of a shard, under a passing name: where it is."""
-        here, there = self._left(new), self._there / f".{os.urandom(8).hex()}{TEMPORARY}"
-        upload(here, there, force=True)
+        if part is None:
+            raise AssertionError("a shard without a name in a store")
+        here = self._left(new)
+        there = send_part(here, self._there, part)
         here.unlink()
         return there
 
     def join(self, name: str, segments: Sequence[Segment], size: int) -> None:
         """Make a shard of parts that are there."""
         target = self._there / shard_file(name)
-        if not self._lies(target, size):
-            join_at_s3(target, segments)
+        if self._lies(target, size):
+            return
+        join_parts(target, segments)
+        found = look_up(target)
+        if found is None or found.get("size") != size:
+            raise HubError(f"{target}: did not come together from the workers' parts; say it again")
 
     def hold(self, part: Place) -> None:
         if isinstance(part, RemotePath):
@@ -87,7 +93,8 @@ class StoredShards(ShardFolder):
     def release(self, part: Place) -> None:
         if isinstance(part, RemotePath):
             self._sent.remove(part)
-            prune_stored([part])
+            if part not in self._sent:
+                forget_part(part)
 
     def note(self, name: str) -> None:
         self._sent.append(self._there / shard_file(name))
@@ -97,7 +104,11 @@ class StoredShards(ShardFolder):
         super().discard(kept)
         if kept is not None:
             stay = set(map(shard_file, kept))
-            prune_stored([path for path in self._sent if path.name not in stay])
+            for path in dict.fromkeys(self._sent):
+                if is_temporary(path.name):
+                    forget_part(path)
+                elif path.name not in stay:
+                    prune_stored([path])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,7 @@ def unnamed_stored(bank: RemotePath, named: Collection[str]) -> list[Leftover]:
     heads = (bank, *(bank.parent / name for name in passing))
     uploads = [
         Leftover(place, since, begun)
-        for place, begun, since in unfinished(bank.parent)
+        for place, begun, since in begun_parts(bank.parent)
         if place in heads or place.parent in (folder, *heads)
     ]
     return [*found, *uploads]
@@ -176,7 +187,7 @@ def prune_leftovers(found: Collection[Leftover]) -> int:
     """Remove what no index names; bytes freed, but for those of uploads, which nobody tells."""
     for one in found:
         if one.upload is not None:
-            end_upload(one.place, one.upload)
+            end_parts(one.place, one.upload)
     return prune_stored([one.place for one in found if one.upload is None])
 
 

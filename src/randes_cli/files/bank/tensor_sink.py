@@ -17,6 +17,7 @@ from randes_cli.files.bank.shards import SHARD_METADATA
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest, each_digest
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.location import Place
+from randes_cli.files.segments import Part
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
 
@@ -110,6 +111,8 @@ class ShardSink(TensorSink):
         #: Offset in its file of what is first in the shard.
         self.lead = len(self.header)
         self._new: NewShard | None = None
+        #: What it is called where it is a part of a shard.
+        self.part: Part | None = None
 
     @property
     def size(self) -> int:
@@ -156,7 +159,7 @@ class ShardSink(TensorSink):
     def finish(self) -> str | Place:
         """Put the shard under its name; one that may still grow stays as it is, at this path."""
         if not self.header:
-            return self.folder.leave(self.new)
+            return self.folder.leave(self.new, self.part)
         checks = self.container.checks(self.header)
         name = checks[-DIGEST_BYTES:].hex()
         with self.new.opened() as out:
