@@ -125,7 +125,11 @@ class Steps:
     @property
     def known(self) -> dict[Unit, Step]:
         """Every unit's step, superposed now or not."""
-        return {**self.given, **self.ready}
+        return {**self.given, **self.ready} if self.given else self.ready
+
+    def step(self, unit: Unit) -> Step:
+        """The step of a unit that has one."""
+        return self.ready.get(unit) or self.given[unit]
 
     def exponents(self) -> dict[Unit, int]:
         return {unit: step.exponent for unit, step in self.known.items()}
@@ -192,7 +196,7 @@ class Steps:
         Where deltas are `only_added`, to whole sums, those are within their range before and after.
         Raises Overflowing or BeyondGrid.
         """
-        bits, exponent = self.width(unit), self.known[unit].exponent
+        bits, exponent = self.width(unit), self.step(unit).exponent
         most = min(GRID_LIMIT, 2 * LIMIT[bits]) if only_added else GRID_LIMIT
         if self.overflowing([unit]) and peak > most:
             raise Overflowing(unit, peak, bits)

@@ -11,7 +11,7 @@ import numpy as np
 from randes_cli.core.arrays import Array, Raw
 from randes_cli.core.columns import columns
 from randes_cli.core.energy import Energy
-from randes_cli.files.digests import DIGEST_BYTES, SmallDigests, each_digest
+from randes_cli.files.digests import DIGEST_BYTES, Framed, SmallDigests, each_digest
 from randes_cli.files.system import give_back
 from randes_cli.plan import Unit
 from randes_cli.specs import Table
@@ -63,6 +63,8 @@ class Tally:
         self.digests: dict[tuple[Owner, str], dict[int, bytes]] = {}
         self.whole: dict[Owner, list[tuple[Sequence[str], Raw]]] = {}
         self.many: list[ManySums] = []
+        #: Of tables, by identity: a tally is of tables that are there for longer.
+        self._frames: dict[int, Framed] = {}
         self._lock = threading.Lock()
 
     def differs(self, pairs: Iterable[tuple[int, str]]) -> None:
@@ -136,7 +138,8 @@ class Tally:
 
     def forget(self) -> None:
         """All of it is written down: give the memory back."""
-        for found in (self.energies, self.changed, self.digests, self.whole, self.many):
+        gone = self.energies, self.changed, self.digests, self.whole, self.many, self._frames
+        for found in gone:
             found.clear()
         give_back()
 
@@ -150,7 +153,7 @@ class Tally:
         if isinstance(tensors, Table) and not self.digests:
             rows = self._rows(owner, tensors)
             if rows is not None:
-                return SmallDigests(tensors, rows)
+                return SmallDigests(tensors, rows, self._frames)
         whole, made = self.small(owner), dict[str, bytes]()
         for name in tensors:
             chunks = self.digests.get((owner, name))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -13,7 +14,7 @@ import xxhash
 from randes_cli.core.arrays import I64, Raw
 from randes_cli.core.columns import columns
 from randes_cli.plan import CHUNK_ELEMENTS, chunks
-from randes_cli.specs import ITEM_SIZE, Table, TensorInfo, Tensors, once
+from randes_cli.specs import ITEM_SIZE, Table, TensorInfo
 
 DIGEST_BYTES = 16
 #: Tensors that a fingerprint takes in together.
@@ -68,11 +69,22 @@ def zero_digests(tensors: Mapping[str, TensorInfo]) -> dict[str, bytes]:
     }
 
 
-class SmallDigests(Mapping[str, bytes]):
-    """The digests of a table's tensors, of one chunk each: n × 16 bytes in its order."""
+class Framed(NamedTuple):
+    """What a fingerprint is of, where in it the digests go, and the order of its tensors."""
 
-    def __init__(self, tensors: Table, rows: Raw) -> None:
-        self.tensors, self.rows = tensors, rows
+    text: Raw
+    holes: I64
+    order: I64
+
+
+class SmallDigests(Mapping[str, bytes]):
+    """The digests of a table's tensors, of one chunk each: n × 16 bytes in its order.
+
+    `frames` keeps what the fingerprints of checkpoints with one table have in common.
+    """
+
+    def __init__(self, tensors: Table, rows: Raw, frames: dict[int, Framed]) -> None:
+        self.tensors, self.rows, self._frames = tensors, rows, frames
 
     def __getitem__(self, name: str) -> bytes:
         return bytes(self.rows[self.tensors.numbers[name]])
@@ -84,22 +96,24 @@ class SmallDigests(Mapping[str, bytes]):
         return len(self.tensors)
 
     def fingerprint(self) -> str:
-        """See `fingerprint`: what checkpoints with one table differ in is filled in."""
-        text, holes, order = once(_text, self.tensors)
+        """See `fingerprint`: the digests are filled in."""
+        key = id(self.tensors)
+        if key not in self._frames:
+            self._frames[key] = _framed(self.tensors)
+        text, holes, order = self._frames[key]
         made = text.copy()
         made[holes[:, None] + np.arange(DIGEST_BYTES)] = self.rows[order]
         return xxhash.xxh3_128_hexdigest(made.data)
 
 
-def _text(tensors: Tensors) -> tuple[Raw, I64, I64]:
-    """What a fingerprint is of, where in it the digests go, and the order of its tensors."""
+def _framed(tensors: Table) -> Framed:
     kinds, found = columns(tensors).kind_of.tolist(), columns(tensors)
     frames = [_frame((kind.dtype, kind.shape)) + bytes(DIGEST_BYTES) for kind in found.kinds]
     order = sorted(range(len(found.names)), key=found.names.__getitem__)
     pieces = [found.names[at].encode() + frames[kinds[at]] for at in order]
     ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
     text = np.frombuffer(b"".join(pieces), np.uint8)
-    return text, ends - DIGEST_BYTES, np.array(order, np.int64)
+    return Framed(text, ends - DIGEST_BYTES, np.array(order, np.int64))
 
 
 def fingerprint(tensors: Mapping[str, TensorInfo], digests: Mapping[str, bytes]) -> str:

@@ -254,9 +254,7 @@ class BankWriter(TensorSink):
         sharded = self.out.most is not None
         if sharded:
             manifest = replace(manifest, features=(*manifest.features, FEATURE))
-        tables = [file.container.tensors for file in self._files]
-        tensors = joined(tables, [np.arange(len(table)) for table in tables])
-        text = readable(self.out.path, manifest, tensors)
+        text = readable(self.out.path, manifest, self._tensors())
         metadata = {**METADATA, "version": str(manifest.version)}
         if not sharded:
             self.out.complete(())
@@ -272,6 +270,13 @@ class BankWriter(TensorSink):
         parts += [(shard_key(name), table) for name, table in shards.items()]
         parts.append((MANIFEST, text))
         return total + write_index(self.out.index, Container(), parts, metadata)
+
+    def _tensors(self) -> Table:
+        """Those of all files."""
+        tables = [file.container.tensors for file in self._files]
+        if len(tables) == 1:
+            return tables[0]
+        return joined(tables, [np.arange(len(table)) for table in tables])
 
     def _finish_shard(self, file: _File, *, early: bool = False) -> tuple[str, bytes, int]:
         """Name a shard; what the index says of it, and its bytes."""
