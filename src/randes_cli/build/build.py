@@ -138,10 +138,10 @@ class Build:
 
     @property
     def waiting_bytes(self) -> int:
-        """Memory for sums that wait to be cut."""
+        """Memory for sums that wait to be cut: of more groups more wait together."""
         sums = list(new_sums(self.draft, self.steps.ready, self.steps))
-        most = sum(table_bytes(some) + ALIGNED * len(some) for some in sums)
-        return min(self.workers.beside(WAITING), most)
+        room = sum(table_bytes(some) + ALIGNED * len(some) for some in sums)
+        return min(self.workers.beside(WAITING * min(self.draft.start.groups, 4)), room)
 
     @property
     def read_bytes(self) -> int:

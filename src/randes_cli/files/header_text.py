@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from io import BytesIO
 from itertools import accumulate
 
 from randes_cli.core.columns import Columns, columns
@@ -26,15 +27,22 @@ def encode_header(
     The JSON is padded with spaces to `length`, or to the next multiple of 8.
     """
     listed = tensors if isinstance(tensors, Table) else Table((one.name, one) for one in tensors)
-    parts = [f'"__metadata__":{_compact(dict(metadata))}'.encode()] if metadata else []
-    parts += _entries(columns(listed))
-    made = bytearray(8) + b"{" + b",".join(parts) + b"}"
-    made += b" " * (-len(made) % 8 if length is None else 8 + length - len(made))
-    made[:8] = (len(made) - 8).to_bytes(8, "little")
-    return bytes(made)
+    out = BytesIO()  # grows in place, and gives what it holds without a copy
+    out.write(bytes(8) + b"{")
+    if metadata:
+        more = b"," * (len(listed) > 0)
+        out.write(f'"__metadata__":{_compact(dict(metadata))}'.encode() + more)
+    _write_entries(out, columns(listed))
+    out.write(b"}")
+    size = out.tell()
+    out.write(b" " * (-size % 8 if length is None else 8 + length - size))
+    size = out.tell() - 8
+    out.seek(0)
+    out.write(size.to_bytes(8, "little"))
+    return out.getvalue()
 
 
-def _entries(found: Columns) -> Iterator[bytes]:
+def _write_entries(out: BytesIO, found: Columns) -> None:
     """The entries of tensors whose data lie end to end, some thousand at a time."""
     frames = [
         f':{{"dtype":"{kind.dtype}","shape":{_compact([*kind.shape])},"data_offsets":['
@@ -47,5 +55,6 @@ def _entries(found: Columns) -> Iterator[bytes]:
         quoted = '"{}"'.format if is_plain("".join(names)) else _compact
         ends = [*accumulate(map(sizes.__getitem__, kinds), initial=position)]
         rows = zip(map(quoted, names), kinds, ends, ends[1:])  # noqa: B905 - one more
-        yield ",".join([f"{n}{frames[k]}{start},{end}]}}" for n, k, start, end in rows]).encode()
+        text = ",".join([f"{n}{frames[k]}{start},{end}]}}" for n, k, start, end in rows])
+        out.write((f",{text}" if first else text).encode())
         position = ends[-1]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
 from typing import Any
 
 from randes_cli.errors import BankDamaged, NewerFormat
@@ -21,7 +23,7 @@ from randes_cli.files.bank.json_fields import (
     as_text,
     as_width,
 )
-from randes_cli.files.bank.json_text import compact, json_object, typed_shapes
+from randes_cli.files.bank.json_text import write_object, write_typed
 from randes_cli.files.bank.record_fields import (
     read_cells,
     read_transform,
@@ -184,10 +186,12 @@ class Manifest:
 
 def encode(manifest: Manifest) -> bytes:
     """UTF-8 JSON without spaces."""
-    made = manifest.to_json(whole=False)
-    base = {key: compact(value) for key, value in made["base"].items()}
-    whole = json_object({**base, "tensors": typed_shapes(manifest.base.tensors)})
-    return json_object({**{key: compact(value) for key, value in made.items()}, "base": whole})
+    made, out = manifest.to_json(whole=False), BytesIO()
+    tensors = partial(write_typed, out, manifest.base.tensors)
+    write_object(
+        out, made, {"base": partial(write_object, out, made["base"], {"tensors": tensors})}
+    )
+    return out.getvalue()
 
 
 def decode(data: bytes) -> Manifest:
