@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64
+from randes_cli.core.arrays import F64, I64, parts
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.mixture import Mixture, Shapes
 
@@ -62,9 +62,8 @@ class Cut:
             length = length / (1.0 - (self.side > 0) * DISTORTION[self.bits])
             if tails is not None and energy.shape[1]:
                 whole_rows = np.flatnonzero(self.side)
-                most = max(1, _ROOM // energy.shape[1])
-                for start in range(0, len(whole_rows), most):
-                    rows = whole_rows[start : start + most]
+                for part in parts(len(whole_rows), _ROOM // energy.shape[1]):
+                    rows = whole_rows[part]
                     some = [tail[rows] for tail in tails]
                     kept[rows], length[rows] = self._mixed(self.bits, rows, energy[rows], some)
         return kept, np.where(known, self.length, self.share * length * whole)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64
+from randes_cli.core.arrays import F64, I64, parts
 from randes_cli.core.lengths import Lengths
 from randes_cli.core.stats import MOST_NOISE, is_lost, near
 
@@ -150,20 +150,19 @@ def noise_of(lengths: Lengths) -> Noise:
 
 def _noise(lengths: Lengths) -> Noise:
     tensors, tasks = lengths.whole.shape
-    most = _ROOM // max(1, tasks) if lengths.order is None and tasks > 1 else tensors
+    most = _ROOM // tasks if lengths.order is None and tasks > 1 else tensors
     groups = [(g, lengths.members(g)) for g in sorted(set(lengths.groups))]
     sums = np.zeros((6, 1, tasks))
-    for start in range(0, tensors, max(1, most)):
-        rows = slice(start, start + max(1, most))
-        parts = np.zeros((6, *lengths.changed[rows].shape))
+    for rows in parts(tensors, most):
+        made = np.zeros((6, *lengths.changed[rows].shape))
         for group, members in groups:
             found = _group_noise(lengths, group, members, rows)
-            for part, values in zip(parts, found, strict=True):
+            for part, values in zip(made, found, strict=True):
                 part[:, members] = lengths.named(values, members)
-        parts[:, ~lengths.changed[rows]] = 0.0
+        made[:, ~lengths.changed[rows]] = 0.0
         # Added one after the other, however many are looked at together.
-        parts = np.concatenate([sums, parts], axis=1) if start else parts
-        sums = parts.sum(axis=1, keepdims=True)
+        made = np.concatenate([sums, made], axis=1) if rows.start else made
+        sums = made.sum(axis=1, keepdims=True)
     changed = lengths.changed
     own = np.where(changed, lengths.whole, 0.0).sum(axis=0)
     sums, there = sums[:, 0], np.asarray(changed.any(axis=0))
