@@ -138,9 +138,10 @@ class Build:
 
     @property
     def waiting_bytes(self) -> int:
-        """Memory for sums that wait to be cut."""
+        """Memory for sums that wait to be cut: of more groups more wait together."""
         sums = list(self.draft.new_sums(self.steps.ready, self.steps))
-        return min(self.workers.beside(WAITING), tensor_bytes(sums) + ALIGNED * len(sums))
+        most = self.workers.beside(WAITING * min(self.draft.start.groups, 4))
+        return min(most, tensor_bytes(sums) + ALIGNED * len(sums))
 
     @property
     def read_bytes(self) -> int:

@@ -129,8 +129,8 @@ TEMPLATE void fill_run(const Swap *swap, int64_t first, Run *run, Space *space, 
 }
 
 /* Elements `first` to `last` of a tensor that has a sum. */
-TEMPLATE int randes_part_as(int fma, const Swap *swap, int64_t first, int64_t last, Space *space) {
-    (void)fma;
+TEMPLATE int randes_part_as(int version, const Swap *swap, int64_t first, int64_t last, Space *space) {
+    (void)version;
     const int64_t cols = swap->kind == TWO_SIDED ? swap->view_cols : swap->cols;
     const int64_t all = swap->kind == HANKEL ? swap->count / cols + cols - 1 : cols;
     const int bits = swap->cut ? 32 : (int)swap->sum_bits;
