@@ -9,9 +9,8 @@ import pytest
 
 from randes_cli.core.fused_kernel import available
 from randes_cli.core.fused_sample import Lies, moments, put_on_grid, read_spreads, signs_of
-from randes_cli.core.signs import sign_bits
-from randes_cli.plan import Rect, Unit
-from randes_cli.specs import Shuffle, Signs
+from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
+from randes_cli.specs import Signs
 
 if not available():
     pytest.skip("not compiled", allow_module_level=True)
@@ -72,11 +71,18 @@ def test_a_delta_of_zeros_has_a_grid_too(level: int) -> None:
 
 @pytest.mark.parametrize("signs", list(Signs))
 def test_signs_of_runs_are_those_of_their_windows(signs: Signs, level: int) -> None:
-    unit = Unit("t", ("t",), ROWS, COLS, VIEW, signs, Shuffle.none)
     bits = sign_bits(signs, 7, "t", *(VIEW if signs is Signs.two_sided else (ROWS, COLS)))
-    runs = [Rect(0, 3, 0, COLS, COLS), Rect(5, 6, 2, 20, COLS), Rect(20, ROWS, 0, COLS, COLS)]
-    places = [(rect.start, rect.elements) for rect in runs]
+    places = [(0, 3 * COLS), (5 * COLS + 2, 18), (20 * COLS, 4 * COLS)]
+    slow = [window(signs, bits, first, count).values().reshape(-1) for first, count in places]
     found = signs_of(signs, bits, COLS, VIEW, places)
-    slow = [unit.window(bits, rect, 1.0).values().reshape(-1) for rect in runs]
     assert found is not None
     assert found.tolist() == np.concatenate(slow).tolist(), level
+
+
+def window(signs: Signs, bits: bytes, first: int, count: int) -> Window:
+    """The signs of whole rows, or of a part of one."""
+    if signs is Signs.two_sided:
+        return SignRun(bits, VIEW, first, count, 1.0)
+    row, col = divmod(first, COLS)
+    rows = row, row + max(1, count // COLS)
+    return SignWindow(signs, bits, rows, (col, col + min(count, COLS)), 1.0)
