@@ -25,7 +25,7 @@ from run import beds
 
 from randes_cli import Bank, PackOptions, RunOptions, TaskInput, pack
 from randes_cli.core.cut import Cut
-from randes_cli.core.prediction import Lengths
+from randes_cli.core.lengths import Lengths
 from randes_cli.core.quality import FAMILIES, family_kept, noise_of
 from randes_cli.files.bank.file import BankFile
 from randes_cli.plan import seal_matrix, sealable, superposable

@@ -70,18 +70,12 @@ def test_what_is_kept_exactly_is_told_under_the_task_s_own_names(packer: Packer)
     assert set(add(bank, [again]).kept_exactly["again"]) == expected
 
 
-@pytest.mark.parametrize(
-    "word", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"]
-)
-def test_a_wrapper_s_word_inside_names_is_told_where_nothing_matches(
-    word: str, packer: Packer
+def test_a_model_that_was_saved_with_its_adapter_beside_it_is_told_to_merge(
+    packer: Packer,
 ) -> None:
     base = random_state({f"enc.layers.{n}.x.weight": [8, 8] for n in range(3)})
-    task = {
-        name.replace(".x", f".{word}.x"): value for name, value in perturbed(base, seed=1).items()
-    }
-    said = rf"'enc\.layers\.0\.{word}\.x\.weight' has {word} of a wrapper inside"
-    with pytest.raises(MismatchError, match=said):
+    task = {f"base_model.model.{n.replace('.x', '.x.base_layer')}": v for n, v in base.items()}
+    with pytest.raises(MismatchError, match=r"base_layer\.weight' is below an adapter: merge_and"):
         packer.pack(base, {"t": task})
 
 

@@ -22,18 +22,19 @@ def hard(folder: Path) -> list[TaskInput]:
     random = np.random.default_rng(3)
     base = {f"h.{n}.w": random.standard_normal((1200, 1024), np.float32) for n in range(3)}
     base |= {"late.w": random.standard_normal((1200, 1000), np.float32)}
-    base |= {"norm": random.standard_normal(64, np.float32), "ids": np.arange(7)}
-    save_file(base, folder / "base.safetensors")
+    base |= {"norm": random.standard_normal(64, np.float32)}
+    ids = np.arange(7)
+    save_file({**base, "ids": ids}, folder / "base.safetensors")
     for name in ("a", "b"):
         moved = {
             key: value + np.float32(1e-5) * random.standard_normal(value.shape, np.float32)
             for key, value in base.items()
-            if key not in ("late.w", "ids")
+            if key != "late.w"
         }
         moved["h.1.w"][700, 3] += 900.0 * (name == "b")
         late = base["late.w"].copy()
         late[613, 77] += name == "a"
-        save_file({**base, **moved, "late.w": late}, folder / f"{name}.safetensors")
+        save_file({**base, **moved, "late.w": late, "ids": ids}, folder / f"{name}.safetensors")
     return [TaskInput(name, str(folder / f"{name}.safetensors")) for name in ("a", "b")]
 
 

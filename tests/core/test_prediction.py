@@ -5,16 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from randes_cli.core import prediction
+from randes_cli.core import crossing
+from randes_cli.core.crossing import Grams
 from randes_cli.core.cut import Cut
-from randes_cli.core.prediction import (
-    MOST_ERROR,
-    Grams,
-    Lengths,
-    moments,
-    predict,
-    task_cosine,
-)
+from randes_cli.core.lengths import Lengths
+from randes_cli.core.prediction import MOST_ERROR, moments, predict, task_cosine
 
 
 def lengths(
@@ -180,7 +175,7 @@ def test_where_layers_are_shuffled_each_meets_what_lies_at_its_position() -> Non
 
 
 def _cell_by_cell(lengths: Lengths, grams: Grams) -> tuple[np.ndarray, np.ndarray]:
-    """What `_crossed` says, of one cell after the other."""
+    """What `crossed` says, of one cell after the other."""
     norms = np.sqrt(lengths.whole)
     weights = np.divide(lengths.kept, norms, out=np.zeros_like(norms), where=norms > 0)
     dots = np.zeros_like(norms)
@@ -197,7 +192,7 @@ def _cell_by_cell(lengths: Lengths, grams: Grams) -> tuple[np.ndarray, np.ndarra
 def test_cells_of_one_tensor_together_say_what_each_says(
     room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction, "_ROOM", room)
+    monkeypatch.setattr(crossing, "_ROOM", room)
     rng = np.random.default_rng(5)
     tensors, tasks = 40, 4
     whole = rng.random((tensors, tasks)) * (rng.random((tensors, tasks)) > 0.2)
@@ -207,8 +202,6 @@ def test_cells_of_one_tensor_together_say_what_each_says(
     cell_of[rng.random(tensors) < 0.1] = -1
     met = rng.standard_normal((tensors, tasks, tasks)) * 0.1
     found = Grams(met + met.transpose(0, 2, 1), cell_of)
-    members = np.arange(tasks)
-    for one, other in zip(
-        prediction._crossed(known, found, members), _cell_by_cell(known, found), strict=True
-    ):
+    (made,) = crossing.crossed(known, found, [np.arange(tasks)])
+    for one, other in zip(made, _cell_by_cell(known, found), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -32,10 +32,27 @@ def test_a_folder_of_another_program_is_called_what_it_is(
     refused(tmp_path, said)
 
 
-def test_a_byte_order_mark_before_json_is_called_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xef\xbb\xbf{}", "begins with a byte order mark"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"run: git lfs pull"),
+        (b"<!DOCTYPE html><title>401</title>", "an HTML page"),
+        (b"", "an empty file"),
+    ],
+)
+def test_what_lies_in_the_place_of_json_is_called_so(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
     put(tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf{}")
-    refused(tmp_path, "config.json: begins with a byte order mark")
+    (tmp_path / "config.json").write_bytes(content)
+    refused(tmp_path, f"config.json: .*{said}")
+
+
+def test_a_link_to_weights_that_are_gone_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model.safetensors").symlink_to("../../blobs/1f2e")
+    refused(tmp_path / "model", r"a link that leads to .*blobs/1f2e, which is not there")
 
 
 @pytest.mark.parametrize("sharded", [False, True])

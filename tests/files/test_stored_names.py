@@ -9,10 +9,8 @@ import pytest
 import torch
 import transformers as tf
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import save_file
 
 from randes_cli.build.pack import pack
-from randes_cli.errors import MismatchError
 from randes_cli.files.lora.stored_names import StoredNames
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
@@ -170,19 +168,3 @@ def test_what_the_base_lacks_or_has_twice_is_not_guessed(
     found = StoredNames(base, wanted)
     lost = [name for name in wanted if name not in base]
     assert any(found.find(name) == name for name in lost)
-
-
-@pytest.mark.parametrize("make", [vit, qwen2_vl, llava])
-def test_a_model_saved_under_the_names_of_its_modules_is_told_so(make: Any, tmp_path: Path) -> None:
-    """As FSDP, DeepSpeed and `state_dict()` have them."""
-    torch.manual_seed(0)
-    model = make()
-    model.save_pretrained(tmp_path / "base")
-    state = {name: value.clone() + 0.01 for name, value in model.state_dict().items()}
-    save_file(state, tmp_path / "task.safetensors")
-    with pytest.raises(MismatchError, match=r"in memory, and the base's a file's: use save_pre"):
-        pack(
-            str(tmp_path / "base"),
-            [TaskInput("a", str(tmp_path / "task.safetensors"))],
-            tmp_path / "m.randes",
-        )

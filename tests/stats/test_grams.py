@@ -18,7 +18,7 @@ from randes_cli.files.bank.keys import GRAM
 from randes_cli.plan import Rect
 from randes_cli.specs import TensorInfo
 from randes_cli.stats import grams
-from randes_cli.stats.grams import During, PackedGrams, StoredGrams, flat_bytes, summed
+from randes_cli.stats.grams import During, PackedGrams, StoredGrams, Summing, flat_bytes
 
 
 class _Bank:
@@ -55,11 +55,21 @@ def test_some_matrices_are_those_of_the_whole(data: Any) -> None:
         bank.read.clear()
         assert np.array_equal(np.asarray(table), values)
         assert bank.read == sorted(set(bank.read)), "each chunk is read once, in order"
-        whole, made = summed(table, group_of, 3)
+        whole, made = Summing(table, group_of, 3).sums()
+        summing = Summing(table, group_of, 3)
+        bank.read.clear()
+        for first in range(0, len(rows), 2):
+            assert np.array_equal(
+                summing[rows[first : first + 2]], values[rows[first : first + 2], 1]
+            )
+        if len(rows):
+            assert np.array_equal(summing[rows[:1]], values[rows[:1], 1]), "once more"
+        looked = summing.sums()
+    assert np.array_equal(looked[0], whole) and np.array_equal(looked[1], made)
     assert np.allclose(whole, values.sum(axis=0))
     for group in range(3):
         assert np.allclose(made[group], values[group_of == group].sum(axis=0))
-        assert np.array_equal(made[group], summed(values, group_of, 3)[1][group])
+        assert np.array_equal(made[group], Summing(values, group_of, 3).sums()[1][group])
 
 
 @given(st.data())

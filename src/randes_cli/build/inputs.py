@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from randes_cli.build.named import kept_once
 from randes_cli.build.participants import OpenTask, Origin, Participant
-from randes_cli.build.tasks import Opener, fit_to, kept_once, open_task
+from randes_cli.build.tasks import Opener, fit_to, open_task
 from randes_cli.errors import RandesError, UsageError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.checkpoint.shared import Classes, equal_tensors, ties_of_base, untied
@@ -171,7 +172,7 @@ def _open_inputs(
     tensors = list(found.source.tensors.values())
     transform = choose_exact(found.source.tensors, options.transform, options.exact)
     transform = choose_targets(tensors, transform)
-    units = plan_units(tensors, transform)
+    units = plan_units(found.source.tensors, transform)
     names = {name for unit in units for name in unit.names}
     reasons = dict.fromkeys(transform.exact, ASKED)
     reasons.update(dict.fromkeys(options.transform.exact, _NOT_FINITE))

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from randes_cli.build.named import kept_once, named_like
 from randes_cli.build.participants import OpenTask, Origin
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank.file import BankFile
@@ -17,20 +18,14 @@ from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.checkpoint.configs import match_configs
 from randes_cli.files.checkpoint.names import (
     Naming,
-    as_component,
-    components_like,
-    is_small_part,
-    match_names,
-    renamed,
-    wrapped,
+    unmerged,
 )
 from randes_cli.files.checkpoint.quantised import refuse_codes
-from randes_cli.files.checkpoint.shared import Classes, equal_tensors, find_ties, ties_of, whole_of
+from randes_cli.files.checkpoint.shared import equal_tensors, ties_of, whole_of
 from randes_cli.files.header import parse_json
 from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.lora.stored_names import named_in_memory
 from randes_cli.files.lora.unmerged import is_adapter, require_alike
 from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
@@ -116,46 +111,8 @@ def _difference(base: Source, task: Source, fit: TaskFit) -> str:
         for name, tensor in task.tensors.items()
         if name in base.tensors and base.tensors[name].shape != tensor.shape
     ]
-    words = [*wrapped(base.tensors, task.tensors), *named_in_memory(base.tensors, task.tensors)]
+    words = unmerged(task.tensors)
     return "; ".join([*said, *reshaped[:3], *words])
-
-
-def named_like(
-    base: Source, checkpoint: Source, components: Collection[str] = ()
-) -> tuple[Source, Naming, tuple[str, ...]]:
-    """A checkpoint under the base's names, how they were mapped, and what to say of it.
-
-    `components` are the base's: a checkpoint may be one of them alone.
-    """
-    part = components_like(base.tensors, checkpoint.tensors, components)
-    if len(part) > 1:
-        raise MismatchError(
-            f"{checkpoint.source}: fits several components of the base alike; name as the base "
-            f"the folder of the one that it is from ({' or '.join(part)})"
-        )
-    if part:
-        alone = as_component(part[0], base.tensors, checkpoint.tensors)
-        named = alone.names or {}
-        note = f"is the base's {part[0]}/ alone, and comes back as that; the rest is the base's"
-        if len(named) < len(checkpoint.tensors):
-            note = f"{len(named)} names are the base's of {part[0]}/; mapped, and given back"
-        return renamed(checkpoint, named), alone, (note,)
-    naming = match_names(base.tensors, checkpoint.tensors)
-    if naming is not None and is_small_part(naming, checkpoint.tensors):
-        naming = Naming()
-    if naming is None:
-        raise MismatchError(
-            f"{checkpoint.source}: its names differ from the base's by a prefix, but without it "
-            "two tensors would have one name; rename them"
-        )
-    if not naming.names:
-        return checkpoint, naming, ()
-    theirs, ours = naming.prefix
-    note = (
-        f"{len(naming.names)} names have {theirs!r} where the base has {ours!r}; "
-        "mapped, and given back as they are"
-    )
-    return renamed(checkpoint, naming.names), naming, (note,)
 
 
 def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Origin) -> OpenTask:
@@ -287,10 +244,3 @@ def open_coming(
         with ExitStack() as passing:
             checked(passing, sources.look, here=False)
     return checked(stack, sources.open, here=True)
-
-
-def kept_once(opened: OpenTask, base: Source, alike: Classes | None) -> OpenTask:
-    """A task under the names that a bank keeps; as it is where its equal tensors are unknown."""
-    if alike is None:
-        return opened
-    return opened.under(find_ties(opened.source, base.tensors, ties_of(base), alike))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, prod
@@ -18,23 +18,15 @@ import numpy as np
 from randes_cli.core.arrays import I64
 from randes_cli.core.columns import table_of
 from randes_cli.errors import CheckpointError, InputOutputError
-from randes_cli.files.plain_header import Rows, is_plain, plain_rows
+from randes_cli.files.header_text import encode_header as encode_header  # noqa: PLC0414
+from randes_cli.files.kinds import other_file
+from randes_cli.files.plain_header import Rows, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
-from randes_cli.specs import ITEM_SIZE, Kind, Table, TensorInfo
+from randes_cli.specs import ITEM_SIZE, Kind, Table
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-_OTHER_FILES = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file (run: git lfs pull)"),
-    (b"<!DOCTYPE", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"<!doctype", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"<html", "an HTML page, not a checkpoint (a download that failed?)"),
-    (b"GGUF", "a GGUF file: quantised weights; give the original safetensors checkpoint"),
-    (b"PK\x03\x04", "a PyTorch pickle, not safetensors (see --allow-pickle)"),
-    *((b"\x80%c" % one, "a pickle, not safetensors (see --allow-pickle)") for one in range(2, 6)),
-)
 
 
 @dataclass(frozen=True)
@@ -242,9 +234,9 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
     length = int.from_bytes(prefix[:8], "little")
     # A header of 640 bytes begins like a pickle: other kinds are looked for where it is none.
     if prefix[8:9] != b"{" or length > MOST_HEADER:
-        for magic, meaning in _OTHER_FILES:
-            if prefix.startswith(magic):
-                raise ValueError(meaning)
+        meaning = other_file(prefix)
+        if meaning:
+            raise ValueError(meaning)
     if len(prefix) < 8:
         raise ValueError("not a safetensors file: shorter than 8 bytes")
     if prefix[8:9] not in (b"{", b""):
@@ -273,29 +265,3 @@ def read_header(fd: int, name: str) -> Header:
         raise CheckpointError(f"{name}: {error}") from None
     except OSError as error:
         raise InputOutputError(f"{name}: {error.strerror} while reading the header") from error
-
-
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-def encode_header(
-    tensors: Iterable[TensorInfo], metadata: Mapping[str, str], *, length: int | None = None
-) -> bytes:
-    """The 8 length bytes and the JSON of a header whose data follow in the given order.
-
-    The JSON is padded with spaces to `length`, or to the next multiple of 8.
-    """
-    entries = [f'"__metadata__":{_compact(dict(metadata))}'] if metadata else []
-    position, kinds = 0, dict[tuple[str, tuple[int, ...]], tuple[str, int]]()
-    tensors = list(tensors)
-    quoted = '"{}"'.format if is_plain("".join(one.name for one in tensors)) else _compact
-    for name, dtype, shape in tensors:
-        if (dtype, shape) not in kinds:
-            frame = f':{{"dtype":"{dtype}","shape":{_compact([*shape])},"data_offsets":['
-            kinds[dtype, shape] = frame, TensorInfo("", dtype, shape).nbytes
-        frame, nbytes = kinds[dtype, shape]
-        entries.append(f"{quoted(name)}{frame}{position},{position + nbytes}]}}")
-        position += nbytes
-    text = f"{{{','.join(entries)}}}".encode()
-    padded = text.ljust(-(-len(text) // 8) * 8 if length is None else length)
-    return len(padded).to_bytes(8, "little") + padded

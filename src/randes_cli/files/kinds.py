@@ -41,6 +41,18 @@ _PY = re.compile(r"\w[\w-]*\.py")
 #: Beginnings of pickles (protocols 2 to 5) and of what a system would run.
 PICKLED = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
 _RUNS = (b"#!", b"\x7fELF", b"MZ", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
+_LFS = b"version https://git-lfs"
+_PAGE = "an HTML page, not a checkpoint (a download that failed?)"
+#: Files in the place of others, by how they begin.
+_OTHER_FILES = (
+    (_LFS, "a Git LFS pointer, not the file (run: git lfs pull)"),
+    (b"<!DOCTYPE", _PAGE),
+    (b"<!doctype", _PAGE),
+    (b"<html", _PAGE),
+    (b"GGUF", "a GGUF file: quantised weights; give the original safetensors checkpoint"),
+    (b"PK\x03\x04", "a PyTorch pickle, not safetensors (see --allow-pickle)"),
+    *((magic, "a pickle, not safetensors (see --allow-pickle)") for magic in PICKLED),
+)
 _ARCHIVES = (b"PK\x03\x04", b"\x89HDF", b"GGUF")
 #: Of a file that is no text to be sure, text alone.
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -51,6 +63,11 @@ _HEADER, _MOST_ARRAYS = 512, 1000
 CODE = "code"
 OTHER_WEIGHTS = "other weights"
 PICKLE = "a pickle"
+
+
+def other_file(content: bytes) -> str | None:
+    """What lies in the place of weights or of their JSON, and what to do, by how it begins."""
+    return next((what for magic, what in _OTHER_FILES if content.startswith(magic)), None)
 
 
 def is_code(name: str) -> bool:
@@ -81,8 +98,8 @@ def kind_of_content(name: str, content: bytes) -> str | None:
     A name that says data (``.npy``, ``.model``) may hold any bytes but a pickle, an archive of
     weights or a program; every other name stands for text.
     """
-    if content.startswith(PICKLED):
-        return PICKLE
+    if content.startswith((*PICKLED, _LFS)):
+        return PICKLE if content.startswith(PICKLED) else "a Git LFS pointer"
     if content.startswith(_RUNS) and not is_code(name):
         return CODE
     file = name.lower()

@@ -34,12 +34,22 @@ class Whole:
     """Whole tensors of a retrieved task, by the bank's names. One object serves all threads.
 
     `error` is the first that a tensor could not be retrieved for: libraries that load in
-    threads of their own report it in other words, or not at all.
+    threads of their own report it in other words, or not at all. `lent` are the task's own names
+    of tensors that it has under others alone than the base's, by those.
     """
 
     def __init__(self, retrieval: Retrieval) -> None:
         self.retrieval = retrieval
+        task = retrieval.task
+        self.lent = {kept: name for name, kept in task.ties.items() if kept in task.missing}
         self.error: RandesError | None = None
+
+    def called(self, name: str) -> str:
+        """The name under which the task has what the base has under `name`, one of several."""
+        if name in self.retrieval.tensors:
+            return name
+        kept = self.retrieval.bank.manifest.base.ties.get(name, name)
+        return self.lent.get(kept, kept)
 
     def dtype(self, name: str) -> torch.dtype:
         """The task's own dtype of a tensor."""

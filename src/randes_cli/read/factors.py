@@ -112,7 +112,8 @@ def pattern_of(retrieval: Retrieval, name: str) -> Pattern | None:
 
 def _nothing(retrieval: Retrieval, name: str) -> bool:
     task = retrieval.task
-    return (name in task.missing and name not in task.ties) or not retrieval.superposed(name)
+    alone = name in task.missing and name not in task.ties
+    return (alone and name not in task.ties.values()) or not retrieval.superposed(name)
 
 
 def _factors(retrieval: Retrieval, name: str, rows: I8, columns: I8) -> Factors:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from randes_cli.core.arrays import F64
-from randes_cli.core.prediction import Lengths
+from randes_cli.core.lengths import Lengths
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import FORGOTTEN, ROUNDED, cut_key
 from randes_cli.files.bank.manifest import Manifest

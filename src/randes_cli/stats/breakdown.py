@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 
 import numpy as np
 
-from randes_cli.core.arrays import F64
+from randes_cli.core.arrays import F64, I64
 from randes_cli.core.columns import columns
+from randes_cli.core.crossing import Grams
 from randes_cli.core.prediction import Moments, predict
 from randes_cli.core.shuffle import layer_numbers, layer_types
 from randes_cli.core.stats import cosines
 from randes_cli.files.bank.file import BankFile
 from randes_cli.plan import superposable
-from randes_cli.stats.grams import summed
+from randes_cli.stats.grams import Summing
 from randes_cli.stats.lengths import bank_lengths, norm_rows
-from randes_cli.stats.stored import Statistics
+from randes_cli.stats.stored import Statistics, cells_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,33 @@ class Breakdown:
     def __init__(self, bank: BankFile, statistics: Statistics, by: str) -> None:
         self.statistics = statistics
         tensors = bank.manifest.base.tensors
-        met = statistics.met(tensors)
-        #: What is predicted of every tensor and task.
-        self.found = predict(bank_lengths(bank.manifest, statistics.known), met)
-        names, self._cell_of = norm_rows(tensors), met.cell_of
-        #: Tensors that lie in no cell, and in each.
-        self._rows_in = np.bincount(self._cell_of + 1)
+        lengths = bank_lengths(bank.manifest, statistics.known)
+        names = norm_rows(tensors)
+        cell_of = cells_of(names, statistics.cells)
         shapes = columns(tensors)
         self._elements = shapes.of(attrgetter("elements"))[shapes.where(superposable)]
-        rows: dict[str, list[int]] = {}
-        for row, group in enumerate(GROUPINGS[by](names)):
-            rows.setdefault(group, []).append(row)
-        changed = self.found.changed
-        self.rows = {n: np.array(r) for n, r in rows.items() if changed[r].any()}
+        kinds = GROUPINGS[by](names)
+        numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+        of = np.fromiter(map(numbers.__getitem__, kinds), np.intp, len(kinds))
+        rows = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of))[:-1])
+        found = zip(numbers, rows, strict=False)  # of no names there is an empty part
+        self.rows = {name: some for name, some in found if lengths.changed[some].any()}
+        self._alone = list(self._with_cells(cell_of))
+        group_of = np.full(len(statistics.cells), -1, np.int64)
+        for number, name in enumerate(self._alone):
+            group_of[cell_of[self.rows[name]]] = number
+        self._sums = Summing(statistics.grams, group_of, len(self._alone))
+        #: What is predicted of every tensor and task.
+        self.found = predict(lengths, Grams(self._sums, cell_of))
+
+    def _with_cells(self, cell_of: I64) -> Iterator[str]:
+        """The groups whose cells are theirs alone."""
+        most = np.bincount(cell_of + 1)
+        for name, rows in self.rows.items():
+            ours = np.bincount(cell_of[rows] + 1, minlength=len(most))
+            cells = np.flatnonzero(ours)
+            if len(cells) and cells[0] > 0 and not (ours[cells] < most[cells]).any():
+                yield name
 
     def moments(self, name: str) -> tuple[Moments, F64 | None]:
         """Of every task on one group: its moments, and 2 × T × T Gram matrices where stored."""
@@ -82,17 +97,8 @@ class Breakdown:
     @cached_property
     def grams(self) -> tuple[F64, dict[str, F64]]:
         """The Gram matrices of all, and of groups whose cells are theirs alone: 2 × T × T."""
-        group_of = np.full(len(self.statistics.cells), -1, np.int64)
-        names = list[str]()
-        for name, rows in self.rows.items():
-            ours = np.bincount(self._cell_of[rows] + 1, minlength=len(self._rows_in))
-            cells = np.flatnonzero(ours) - 1
-            shared = ours[cells + 1] < self._rows_in[cells + 1]
-            if len(cells) and not shared.any() and cells[0] >= 0:
-                group_of[cells] = len(names)
-                names.append(name)
-        whole, found = summed(self.statistics.grams, group_of, len(names))
-        return whole, dict(zip(names, found, strict=True))
+        whole, found = self._sums.sums()
+        return whole, dict(zip(self._alone, found, strict=True))
 
     def whole(self) -> Moments:
         return self.found.over()

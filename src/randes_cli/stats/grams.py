@@ -30,7 +30,10 @@ class StoredGrams:
         self._held: dict[int, F64] = {}
 
     def __getitem__(self, key: Any) -> Any:
-        """Matrices by ascending numbers of cells, or of one; what follows is asked of them."""
+        """Matrices by ascending numbers of cells, or of one; what follows is asked of them.
+
+        Never write to what is returned.
+        """
         cells, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(cells, slice):
             cells = np.arange(self.shape[0])[cells]
@@ -45,8 +48,13 @@ class StoredGrams:
         return whole if dtype is None else whole.astype(dtype)
 
     def _cells(self, cells: I64) -> F64:
-        made, done = np.empty((len(cells), *self.shape[1:])), 0
-        while done < len(cells) and made.size:
+        count = len(cells)
+        if not count or not self.shape[-1]:
+            return np.empty((count, *self.shape[1:]))
+        if count <= _at_once(self.shape) and cells[-1] - cells[0] == count - 1:
+            return self._span(int(cells[0]), int(cells[-1]) + 1)
+        made, done = np.empty((count, *self.shape[1:])), 0
+        while done < count:
             first = int(cells[done])
             stop = int(np.searchsorted(cells, first + _at_once(self.shape)))
             span = self._span(first, int(cells[stop - 1]) + 1)
@@ -137,18 +145,49 @@ def blocks(table: GramTable) -> Any:
         yield start, table[np.arange(start, min(start + step, table.shape[0]))]
 
 
-def summed(table: GramTable, group_of: I64, groups: int) -> tuple[F64, F64]:
-    """The sum of all matrices, and those of each group of cells; −1 is a cell of none.
+class Summing:
+    """Matrices that are added up as the second of each cell's two is looked at, cells in order.
 
-    They are added one after the other, however many are looked at together.
+    They are added one after the other, however many are looked at together; `sums` adds those
+    that nobody looked at. `group_of` is each cell's group of so many, −1 for none.
     """
-    whole, made = np.zeros(table.shape[1:]), np.zeros((groups, *table.shape[1:]))
-    for start, some in blocks(table):
-        whole = _more(whole, some)
-        where = group_of[start : start + len(some)]
+
+    def __init__(self, table: GramTable, group_of: I64, groups: int) -> None:
+        self._table, self._group_of, self._done = table, group_of, 0
+        self._whole = np.zeros(table.shape[1:])
+        self._made = np.zeros((groups, *table.shape[1:]))
+
+    def __len__(self) -> int:
+        return self._table.shape[0]
+
+    def __getitem__(self, cells: I64) -> Any:
+        """By ascending numbers of cells."""
+        first, stop = int(cells[0]), int(cells[-1]) + 1
+        self._up_to(first)
+        if self._done > first or stop - first > len(cells):  # again, or with others between them
+            self._up_to(stop)
+            return self._table[cells, 1]
+        some = self._table[cells]
+        self._add(some)
+        return some[:, 1]
+
+    def sums(self) -> tuple[F64, F64]:
+        """The sum of all matrices, and those of each group of cells."""
+        self._up_to(len(self))
+        return self._whole, self._made
+
+    def _up_to(self, stop: int) -> None:
+        step = _at_once(self._table.shape)
+        while self._done < stop:
+            self._add(self._table[np.arange(self._done, min(self._done + step, stop))])
+
+    def _add(self, some: F64) -> None:
+        self._whole = _more(self._whole, some)
+        where = self._group_of[self._done : self._done + len(some)]
         for group in np.flatnonzero(np.bincount(where + 1)[1:]).tolist():
-            made[group] = _more(made[group], some[where == group])
-    return whole, made
+            mine = where == group
+            self._made[group] = _more(self._made[group], some if mine.all() else some[mine])
+        self._done += len(some)
 
 
 def _more(total: F64, some: F64) -> F64:

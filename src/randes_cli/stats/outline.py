@@ -14,8 +14,8 @@ from randes_cli.core.columns import columns
 from randes_cli.core.cut import Cut
 from randes_cli.core.dealt import DealtCut, dealt_cut
 from randes_cli.core.grid import steps_of
+from randes_cli.core.lengths import Lengths
 from randes_cli.core.mixture import Shapes
-from randes_cli.core.prediction import Lengths
 from randes_cli.core.quality import mean_kept, noise_of
 from randes_cli.core.stats import default_coefficient, rounding_of
 from randes_cli.files.bank.keys import sealed_tensors, sum_tensor

@@ -84,7 +84,7 @@ class Pieces:
 
     def put(self, tensor: TensorInfo, data: bytes) -> None:
         """The data of a tensor that no piece has."""
-        start = self.container.starts[tensor.name]
+        start = self.container.start(tensor.name)
         self.files[Place(start, start + len(data))] = data
         self.container.digest_whole(tensor, data)
 

@@ -82,7 +82,7 @@ def _attempt(
     with where as out, spool_for(path) as spool, build.relation() as relation:
         out.reserve(size)
         passes = build.passes(BankWriter(out, header_room(layout.candidates)), relation)
-        passes.tally.take_in(looked.parts())
+        passes.tally.take_in(looked.parts(), build.draft.unit_of)
         layout.place(passes.writer)
         if crew is not None:
             found = _run_elsewhere(build, passes, layout, crew, looked)

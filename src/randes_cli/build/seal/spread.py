@@ -148,7 +148,7 @@ class CutCrew:
                 self.found.update(found)
 
     def _take_in(self, passes: Attempt, pieces: Pieces, piece: Piece | None, done: Done) -> None:
-        passes.tally.take_in(done.tally)
+        passes.tally.take_in(done.tally, passes.draft.unit_of)
         if piece is not None and not isinstance(done.digests, bytes):
             pieces.come(piece, done.made, done.digests, passes.writer.out.folder)
 

@@ -19,7 +19,9 @@ from randes_cli.files.checkpoint.quantised import refuse_quantised_config
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
+from randes_cli.files.kinds import other_file
 from randes_cli.files.side_files import is_safe_name, stays_in, walk
+from randes_cli.files.system import resolved
 from randes_cli.files.weight_names import (
     INDEX,
     PICKLES,
@@ -74,7 +76,8 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise wrap_os_error(error, path, "reading") from error
     except ValueError as error:
-        why = "begins with a byte order mark: save it without" if data[:3] == BOM_UTF8 else error
+        mark = "begins with a byte order mark: save it without" if data[:3] == BOM_UTF8 else None
+        why = mark or other_file(data) or ("an empty file" if not data else error)
         raise CheckpointError(f"{path}: {why}") from None
 
 
@@ -222,9 +225,9 @@ def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
     _refuse_others(folder, part)
     for weights in part.files():
         if not stays_in(weights, root):
-            raise CheckpointError(
-                f"{weights}: a link that leads out of {root}; name the file itself, or copy it"
-            )
+            where = f"leads out of {root}; name the file itself, or copy it"
+            gone = None if weights.exists() else f"leads to {resolved(weights)}, which is not there"
+            raise CheckpointError(f"{weights}: a link that {gone or where}")
     notes = (f"{component + ': ' if component else ''}{note}",) if note else ()
     return Part(part.component, part.paths, part.index, part.target, notes)
 

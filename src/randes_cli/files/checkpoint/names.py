@@ -23,8 +23,8 @@ _MOST_WORDS = 6
 _MOST_BEGINNINGS = 8
 #: Names that vote on a prefix.
 _VOTERS = 2000
-#: Words that wrappers of modules put into names (torch.compile, FSDP, checkpointing, PEFT).
-_WRAPPER = re.compile(r"_orig_mod|_(fsdp|checkpoint)_wrapped_module|base_layer|module")
+#: Words that wrappers of modules put into names (torch.compile, FSDP, checkpointing).
+_WRAPPER = re.compile(r"_orig_mod|_(fsdp|checkpoint)_wrapped_module|module")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +199,14 @@ def renamed(checkpoint: Source, names: Mapping[str, str]) -> Source:
     return Renamed(checkpoint, tensors, names)
 
 
-def wrapped(base: Collection[str], names: Iterable[str]) -> list[str]:
-    """What to say of names with a wrapper's word inside, without which they are the base's."""
-    inside: dict[str, str] = {}
-    for name in names:
-        word = next(filter(None, map(_WRAPPER.fullmatch, name.split("."))), None)
-        plain = ".".join(part for part in name.split(".") if not _WRAPPER.fullmatch(part))
-        if word is not None and name not in base and plain in base:
-            inside.setdefault(word[0], name)
-    return [
-        f"{name!r} has {word} of a wrapper inside: save the model without it"
-        for word, name in inside.items()
-    ]
+def unwrapped(name: str) -> str:
+    """A name without the words that wrappers of modules inside the model put into it."""
+    return ".".join(part for part in name.split(".") if not _WRAPPER.fullmatch(part))
+
+
+def unmerged(names: Iterable[str]) -> list[str]:
+    """What to say of a model that was saved with its adapter beside its weights."""
+    found = next((name for name in names if ".base_layer." in name), None)
+    return (
+        [f"{found!r} is below an adapter: merge_and_unload, then save the model"] if found else []
+    )

@@ -132,7 +132,7 @@ class MergedAdapter:
         if not fits:
             first = next(iter([*found.pairs, *found.tokens]))
             raise MismatchError(
-                f"{self.source}: adapts {first}, which the base {self._base.source} lacks"
+                f"{self.source}: adapts {first}, which the base ({self._base.source}) lacks"
             )
         raise MismatchError(
             f"{self.source}: fits {' and '.join(fits)} of the base; which is meant?"

@@ -13,10 +13,12 @@ from randes_cli.errors import CheckpointError
 WRAPPED = "base_model.model."
 #: The file of a diffusers LoRA.
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
-_PEFT = re.compile(r"(.+)\.lora_(embedding_)?([AB])(?:\.(weight|bias))?")
+#: The name of an adapter: in a model's state dict, not in the files that PEFT writes of it.
+_NAME = r"(?:\.(?!(?:weight|bias)$)(?P<adapter>[^.]+))?"
+_PEFT = re.compile(rf"(.+)\.lora_(embedding_)?([AB]){_NAME}(?:\.(weight|bias))?")
 _DIFFUSERS = re.compile(r"(.+?)\.(?:lora|lora_linear_layer)\.(down|up)\.(weight|bias)")
-_MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(\.weight)?")
-_TOKENS = re.compile(r"(.+?)(\.token_adapter)?\.trainable_tokens_delta")
+_MAGNITUDE = re.compile(rf"(.+)\.lora_magnitude_vector{_NAME}(\.weight)?")
+_TOKENS = re.compile(rf"(.+?)(\.token_adapter)?\.trainable_tokens_delta{_NAME}")
 _PROCESSOR = re.compile(r"(.+?)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
 #: What a saved module or trained tokens replace: PEFT writes it with all biases, and never uses it.
 _REPLACED = (".original_module.", ".token_adapter.base_layer.")
@@ -59,7 +61,7 @@ def parse(name: str) -> Factor | None:
     if found := _MAGNITUDE.fullmatch(name):
         return Factor(found[1], "m")
     if found := _PEFT.fullmatch(name):
-        module, embedding, part, leaf = found.groups()
+        module, embedding, part, _, leaf = found.groups()
         if leaf == "bias":
             return Factor(module, "bias") if part == "B" else None
         return Factor(module, ("e" if embedding else "") + part)
@@ -147,6 +149,7 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
             "and give the full checkpoint"
         )
     made = Sorted()
+    adapter = _adapter_of(source, names)
     for name in names:
         inner = name.removeprefix(WRAPPED)
         found = parse(inner)
@@ -157,14 +160,28 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
         elif inner.endswith(_ALPHA):
             made.alphas[inner.removesuffix(_ALPHA)] = name
         elif not any(part in inner for part in _REPLACED):
-            made.saved[plain_name(inner)] = name
+            made.saved[plain_name(inner, adapter)] = name
     if not made.pairs and not made.tokens:
         raise CheckpointError(f"{source}: an adapter without LoRA factors")
     return made
 
 
-def plain_name(name: str) -> str:
-    """A saved tensor's name in the model."""
+def _adapter_of(source: str, names: Iterable[str]) -> str:
+    """The name that a state dict's factors have of their adapter, or "". Refuses several."""
+    found = (_PEFT.fullmatch(name) or _TOKENS.fullmatch(name) for name in names if "_" in name)
+    adapters = sorted({str(one["adapter"]) for one in found if one and one["adapter"]})
+    if len(adapters) > 1:
+        raise CheckpointError(
+            f"{source}: the factors of several adapters ({', '.join(adapters[:5])}); save each "
+            "by itself with PEFT's save_pretrained"
+        )
+    return adapters[0] if adapters else ""
+
+
+def plain_name(name: str, adapter: str) -> str:
+    """A saved tensor's name in the model; `adapter` as of `_adapter_of`."""
+    if adapter:
+        name = name.replace(f".modules_to_save.{adapter}.", ".modules_to_save.")
     return name.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
 
 

@@ -9,11 +9,13 @@ kinds of input under one more word (`model.language_model.`).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from randes_cli.files.checkpoint.names import guess_prefix, match_names
-from randes_cli.files.lora.ties import SHARED
+from randes_cli.files.checkpoint.names import guess_prefix, match_names, unwrapped
+from randes_cli.files.lora.ties import EMBEDDING, HEADS, SHARED
+from randes_cli.specs import Tensors
 
 _ATTENTION = (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
 #: Families of models: words of stored names, and what the modules are called instead, as
@@ -33,6 +35,11 @@ _FAMILIES: tuple[tuple[tuple[str, str], ...], ...] = (
     ((r"^embed_out\.", "lm_head."),),
     # BERT, ESM and others of the first years
     ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
+    # Wav2Vec2, HuBERT, WavLM, EnCodec …: torch's weight norm, before and since it parametrizes
+    (
+        (r"\.weight_g$", ".parametrizations.weight.original0"),
+        (r"\.weight_v$", ".parametrizations.weight.original1"),
+    ),
     # VideoMAE
     ((r"\.q_bias$", ".query.bias"), (r"\.v_bias$", ".value.bias")),
     # ViT, DeiT, BEiT, AST, ViTMAE, ViViT, I-JEPA
@@ -174,11 +181,35 @@ class StoredNames:
         return name.startswith(theirs) and ours + name[len(theirs) :] in self._stored
 
 
-def named_in_memory(base: Collection[str], names: Collection[str]) -> list[str]:
-    """What to say of a checkpoint that has the names of modules where the base has a file's."""
-    lost = [name for name in names if name not in base]
-    found = StoredNames(base, list(names))
-    known = sum(found.find(name) in base for name in lost)
-    if 2 * known <= len(lost):
-        return []
-    return [f"{known} names are a model's in memory, and the base's a file's: use save_pretrained"]
+def otherwise_named(
+    free: Tensors, lost: Tensors, prefix: tuple[str, str], *, much: bool
+) -> dict[str, str]:
+    """The base's name of tensors that a checkpoint has under another name that they go by.
+
+    That is another version's (either may be the older), one with words of wrappers inside, or of
+    tied embeddings the head's.
+    `free` are the base's that the checkpoint lacks, `lost` the checkpoint's that the base lacks;
+    where they are `much` of it, parts of the model may lie elsewhere, too, as they do in memory.
+    `prefix` are beginnings of names that were mapped: the checkpoint's, the base's.
+    """
+    theirs, instead = prefix
+    plain = {instead + n.removeprefix(theirs) if n.startswith(theirs) else n: n for n in lost}
+    newer, older = _aliases(free), _aliases(plain)
+    pairs = [(plain[other], name) for other, name in newer.items() if other in plain]
+    pairs += [(plain[older[name]], name) for name in free if name in older]
+    pairs += [(own, name) for form, own in plain.items() if (name := unwrapped(form)) in free]
+    for one, other in ((_is_head, EMBEDDING.search), (EMBEDDING.search, _is_head)):
+        if not any(map(other, plain)) and not any(map(one, free)):
+            ours = list(filter(other, free))
+            pairs += [(plain[name], kept) for name in filter(one, plain) for kept in ours]
+    if much:
+        find = StoredNames(free, list(lost)).find
+        moved = [(name, find(name)) for name in lost if find(name) in free]
+        pairs += moved if 2 * len(moved) > len(lost) else []
+    alike = [(a, b) for a, b in dict.fromkeys(pairs) if lost[a].shape == free[b].shape]
+    times = Counter(name for pair in alike for name in pair)
+    return {a: b for a, b in alike if times[a] == times[b] == 1}
+
+
+def _is_head(name: str) -> bool:
+    return name.rpartition("/")[2] in HEADS

@@ -43,7 +43,7 @@ _OTHERS = {
 }
 #: What a head may be called; `lm_head` first.
 HEADS = ("lm_head.weight", "embed_out.weight", *_MARKS.values(), *_OTHERS.values())
-_EMBEDDING = re.compile(
+EMBEDDING = re.compile(
     r"(^|[./])(embed_tokens|wte|word_embeddings?|embed_in|shared|tok_embeddings|tokens_embed"
     r"|embeddings|w)\.weight$"
 )
@@ -92,7 +92,7 @@ def embedding_of(
     found = [
         name
         for name, tensor in base.items()
-        if name.startswith(start) and _EMBEDDING.search(name) and len(tensor.shape) == 2
+        if name.startswith(start) and EMBEDDING.search(name) and len(tensor.shape) == 2
     ]
     if len(found) > 1:
         rows = vocabulary(config)
@@ -184,6 +184,6 @@ def refuse_misplaced(
         inside = inner not in HEADS and inner.partition(".")[0] in bodies
         if name not in base.tensors and (alone or twice or second or inside):
             raise MismatchError(
-                f"{source}: saves {name!r}, which the base {base.source} lacks (has it other names "
-                "there?); merge it with PEFT and give the full checkpoint"
+                f"{source}: saves {name!r}, which the base ({base.source}) lacks (has it other "
+                "names there?); merge it with PEFT and give the full checkpoint"
             )

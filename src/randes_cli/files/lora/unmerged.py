@@ -55,7 +55,7 @@ def require_adapts(adapter: Checkpoint, base: Source) -> None:
         places = [part.inside(name) for part in parts for name in inner if name]
         if not any(_has_module(base, place) for place in places):
             raise MismatchError(
-                f"{adapter.source}: adapts {module}, which the base {base.source} lacks"
+                f"{adapter.source}: adapts {module}, which the base ({base.source}) lacks"
             )
 
 

@@ -87,7 +87,7 @@ class View:
     def lacking(self, module: str) -> MismatchError:
         """What to raise for a module that the base lacks."""
         return MismatchError(
-            f"{self.source}: adapts {module}, which the base {self.part.source} lacks"
+            f"{self.source}: adapts {module}, which the base ({self.part.source}) lacks"
         )
 
     def factors(self, module: str, pair: Pair) -> tuple[str, str, bool]:

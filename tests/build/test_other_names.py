@@ -1,0 +1,136 @@
+"""Tasks that have the base's tensors under other names: another version's, or a tied head's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from randes_cli import Bank, TaskInput, add, pack, remove, unpack
+from randes_cli.errors import MismatchError
+from tests.files.test_stored_names import llava, qwen2_vl, vit
+
+State = dict[str, torch.Tensor]
+NEWER = (("weight_g", "original0"), ("weight_v", "original1"))
+SIZES = {"conv.weight_g": (1, 1, 4), "conv.weight_v": (12, 6, 4), "proj.weight": (24, 12)}
+
+
+def older(seed: int) -> State:
+    torch.manual_seed(seed)
+    return {f"encoder.{name}": torch.randn(size) for name, size in SIZES.items()}
+
+
+def newer(state: State) -> State:
+    """The same as torch names it since weight norm is a parametrization."""
+    names = {f"encoder.conv.{a}": f"encoder.conv.parametrizations.weight.{b}" for a, b in NEWER}
+    return {names.get(name, name): tensor for name, tensor in state.items()}
+
+
+def save(folder: Path, **states: State) -> list[TaskInput]:
+    for name, state in states.items():
+        save_file(state, folder / f"{name}.safetensors")
+    return [TaskInput(name, str(folder / f"{name}.safetensors")) for name in states]
+
+
+def back(bank: Path, task: str) -> State:
+    with Bank.open(bank) as file:
+        return file.retrieve(task)
+
+
+def same(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+@pytest.mark.parametrize("base_is_newer", [False, True])
+def test_a_task_in_another_versions_names_is_the_same_task(
+    base_is_newer: bool, tmp_path: Path
+) -> None:
+    base, one, two = older(0), older(1), older(2)
+    mine, theirs = (newer, State) if base_is_newer else (State, newer)
+    (_, *plain) = save(tmp_path, base=mine(base), one=mine(one), two=mine(two))
+    pack(tmp_path / "base.safetensors", plain, tmp_path / "plain.randes")
+    tasks = save(tmp_path, one=theirs(one), two=theirs(two), three=theirs(older(3)))
+    report = pack(tmp_path / "base.safetensors", tasks[:2], tmp_path / "bank.randes")
+    assert report.tasks[0].missing == 0
+    assert "2 tensors under another name (encoder.conv." in report.tasks[0].notes[0]
+    for task, state in (("one", one), ("two", two)):
+        wanted = back(tmp_path / "plain.randes", task)
+        found = back(tmp_path / "bank.randes", task)
+        assert found.keys() == theirs(state).keys()
+        assert same(newer(found), newer(wanted))
+
+    before = back(tmp_path / "bank.randes", "one")
+    add(tmp_path / "bank.randes", [tasks[2]])
+    assert back(tmp_path / "bank.randes", "three").keys() == theirs(base).keys()
+    remove(tmp_path / "bank.randes", ["three"])
+    assert same(back(tmp_path / "bank.randes", "one"), before)
+
+
+@pytest.mark.parametrize("word", ["_orig_mod", "_fsdp_wrapped_module", "module"])
+def test_a_word_of_a_wrapper_inside_names_is_the_task_s_own(word: str, tmp_path: Path) -> None:
+    base, one = older(0), older(1)
+    task = {name.replace("conv.", f"conv.{word}."): tensor for name, tensor in one.items()}
+    (_, plain) = save(tmp_path, base=base, one=one)
+    pack(tmp_path / "base.safetensors", [plain], tmp_path / "plain.randes")
+    (wrapped,) = save(tmp_path, one=task)
+    pack(tmp_path / "base.safetensors", [wrapped], tmp_path / "bank.randes")
+    wanted = back(tmp_path / "plain.randes", "one")
+    found = back(tmp_path / "bank.randes", "one")
+    assert found.keys() == task.keys()
+    assert same({name.replace(f".{word}", ""): t for name, t in found.items()}, wanted)
+
+
+@pytest.mark.parametrize("make", [vit, qwen2_vl, llava])
+def test_a_task_in_the_names_of_its_modules_is_the_same_task(make: Any, tmp_path: Path) -> None:
+    """As FSDP, DeepSpeed and `state_dict()` have them."""
+    torch.manual_seed(0)
+    model = make()
+    model.save_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.01 * torch.randn_like(weight))
+    model.save_pretrained(tmp_path / "file")
+    (memory,) = save(tmp_path, memory={n: t.clone() for n, t in model.state_dict().items()})
+    for task in (TaskInput("a", str(tmp_path / "file")), TaskInput("a", memory.source)):
+        pack(tmp_path / "base", [task], tmp_path / f"{Path(task.source).stem}.randes")
+    unpack(tmp_path / "file.randes", ["a"], tmp_path / "out")
+    wanted = type(model).from_pretrained(tmp_path / "out").state_dict()
+    assert same(back(tmp_path / "memory.randes", "a"), dict(wanted))
+
+
+def test_a_head_saved_in_the_place_of_tied_embeddings_is_superposed_as_they_are(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    base = {"model.embed_tokens.weight": torch.randn(64, 8), "model.norm.weight": torch.ones(8)}
+    one = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in base.items()}
+    head = {name.replace("model.embed_tokens", "lm_head"): tensor for name, tensor in one.items()}
+    (_, plain) = save(tmp_path, base=base, one=one)
+    pack(tmp_path / "base.safetensors", [plain], tmp_path / "plain.randes")
+    wanted = back(tmp_path / "plain.randes", "one")
+    (task,) = save(tmp_path, one=head)
+    pack(tmp_path / "base.safetensors", [task], tmp_path / "bank.randes")
+    found = back(tmp_path / "bank.randes", "one")
+    assert found.keys() == head.keys()
+    assert torch.equal(found["lm_head.weight"], wanted["model.embed_tokens.weight"])
+
+
+def test_a_new_head_is_taken_for_no_other_tensor_of_its_shape(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    body = {f"roberta.layer.{n}.weight": torch.randn(16, 16) for n in range(12)}
+    base = body | {"lm_head.dense.weight": torch.randn(16, 16), "lm_head.bias": torch.randn(9)}
+    heads = {"classifier.dense.weight": torch.randn(16, 16), "classifier.out.weight": torch.ones(3)}
+    (_, task) = save(tmp_path, base=base, one=body | heads)
+    with pytest.raises(MismatchError, match="only in the task: 'classifier"):
+        pack(tmp_path / "base.safetensors", [task], tmp_path / "bank.randes")
+    (_, task) = save(
+        tmp_path,
+        base=base | {"more": torch.ones(2**14)},
+        one={**body, **heads, "more": torch.ones(2**14)},
+    )
+    pack(tmp_path / "base.safetensors", [task], tmp_path / "bank.randes")
+    found = back(tmp_path / "bank.randes", "one")
+    assert torch.equal(found["classifier.dense.weight"], heads["classifier.dense.weight"])

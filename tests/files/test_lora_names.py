@@ -1,0 +1,52 @@
+"""LoRA factors under other names than those of PEFT's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as tf
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+
+from randes_cli.errors import CheckpointError
+from tests.adapters import merged, randomize
+from tests.files.test_lora_formats import assert_same
+
+
+def test_factors_in_the_names_of_a_state_dict_are_merged_as_those_of_peft(tmp_path: Path) -> None:
+    """As trainers write them that save the state dict of a model with its adapter."""
+    base = tf.BertForSequenceClassification(
+        tf.BertConfig(
+            vocab_size=64,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+        )
+    )
+    base.save_pretrained(tmp_path / "base")
+    config = LoraConfig(
+        r=2,
+        target_modules=["query", "word_embeddings"],
+        modules_to_save=["classifier"],
+        use_dora=True,
+    )
+    model = get_peft_model(base, config, adapter_name="mine")
+    randomize(model)
+    model.save_pretrained(tmp_path / "peft")
+    wanted = merged(tmp_path / "base", tmp_path / "peft/mine")
+    file = tmp_path / "peft/mine/adapter_model.safetensors"
+    trained = {n: t.detach().clone() for n, t in model.named_parameters() if t.requires_grad}
+    assert any(name.endswith("query.lora_A.mine.weight") for name in trained)
+    save_file(trained, file)
+    assert_same(
+        merged(tmp_path / "base", tmp_path / "peft/mine"),
+        {name: torch.from_numpy(values) for name, values in wanted.items()},
+    )
+
+    others = {n.replace(".mine.", ".other."): t.clone() for n, t in trained.items()}
+    save_file(trained | others, file)
+    with pytest.raises(CheckpointError, match=r"factors of several adapters \(mine, other\)"):
+        merged(tmp_path / "base", tmp_path / "peft/mine")
