@@ -218,7 +218,7 @@ class BankStore:
             elif tensor.name != CHECKS:
                 made.place(tensor)
         made.place_checks()
-        return made.tensors
+        return list(made.tensors.values())
 
     def close(self) -> None:
         self.file.close()
