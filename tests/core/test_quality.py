@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from randes_cli.core import cut as cuts_of
 from randes_cli.core import quality
 from randes_cli.core.arrays import F64
 from randes_cli.core.cut import Cut
@@ -159,3 +160,29 @@ def test_noise_without_end_leaves_nothing_and_no_less() -> None:
         assert [family_kept(f, noise, one).tolist() for f in quality.FAMILIES.values()] == [
             [0.0]
         ] * len(quality.FAMILIES)
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 20])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_some_tensors_at_a_time_say_what_all_at_once_say(
+    tasks: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, tensors = np.random.default_rng(tasks), 60
+    whole = rng.random((tensors, tasks)) * (rng.random((tensors, tasks)) > 0.2)
+    tails = np.stack([rng.random(whole.shape), 1 + 3 * rng.random(whole.shape)])
+    side = np.where(rng.random(tensors) > 0.2, 64.0, 0.0)
+    cut = Cut.supposed(np.ones(tensors), 2, side)
+    squares = rng.random(tensors) * (rng.random(tensors) > 0.4)
+    dealt = [task % groups for task in range(tasks)]
+    cuts = {0: cut.measured(squares, 0.9 * squares, squares), 2: cut}
+    others = {0: rng.random(tensors)}
+    found = []
+    for room in (1, 50, 2**20):
+        monkeypatch.setattr(quality, "_ROOM", room)
+        monkeypatch.setattr(cuts_of, "_ROOM", room)
+        known = Lengths(whole, 0.9 * whole, whole, whole > 0, dealt, None, cuts, tails, others)
+        noise = noise_of(known)
+        found.append([noise.others, noise.rounding, noise.following, noise.along, noise.cosine])
+    for made in found[:2]:
+        for one, other in zip(made, found[2], strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -167,3 +167,7 @@ def test_what_is_said_of_long_deltas_is_said_apart() -> None:
         "2 tasks (c, d) keep an unmeasured share of their accuracy: no model with so long a delta "
         "(0.61 of its base's length) was measured at such noise, so evaluate before you rely on it",
     ]
+    assert (
+        "(1.41 of its base's length; is it of another base?)"
+        in sentences([task("e", FAR_OUT.word, 1.41)])[0]
+    )

@@ -24,13 +24,13 @@ from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import Relation, related
+from randes_cli.build.room import new_sums, room_of
 from randes_cli.build.samples.sample import Spread, gather_spreads, supposed_spread
 from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
 from randes_cli.build.seal.waiting import ALIGNED, WAITING
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.files.atomic import check_space, check_target
-from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.output import BankOutput, bank_output, passing_bank
 from randes_cli.files.bank.records import BaseRecord, TaskRecord
@@ -41,7 +41,7 @@ from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.source import Source, ZeroBase
-from randes_cli.plan import Unit, tensor_bytes
+from randes_cli.plan import Unit
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo, table_bytes
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.grams import flat_bytes
@@ -138,9 +138,10 @@ class Build:
 
     @property
     def waiting_bytes(self) -> int:
-        """Memory for sums that wait to be cut."""
-        sums = list(self.draft.new_sums(self.steps.ready, self.steps))
-        return min(self.workers.beside(WAITING), tensor_bytes(sums) + ALIGNED * len(sums))
+        """Memory for sums that wait to be cut: of more groups more wait together."""
+        sums = list(new_sums(self.draft, self.steps.ready, self.steps))
+        room = sum(table_bytes(some) + ALIGNED * len(some) for some in sums)
+        return min(self.workers.beside(WAITING * min(self.draft.start.groups, 4)), room)
 
     @property
     def read_bytes(self) -> int:
@@ -172,7 +173,7 @@ class Build:
 
         def attempt() -> R:
             with self._new_bank(path, most) as out, self.relation() as relation:
-                room = header_room(self.draft.candidates(self.steps, self.cells))
+                room = room_of(self.draft, self.steps, self.cells)
                 passes = self.passes(BankWriter(out, room), relation)
                 passes.crew = self.crew and self.crew.afresh()
                 fill(passes, self.phase)
@@ -226,7 +227,7 @@ class Build:
         shuffled = any(unit.layers > 1 for unit in self.draft.units)
         if most is None or shuffled or self.draft.old or not isinstance(path, RemotePath):
             return 0
-        return max(0, tensor_bytes(self.draft.base_tensors()) - 4 * most)
+        return max(0, table_bytes(self.draft.base_table) - 4 * most)
 
     @contextmanager
     def _new_bank(self, path: Place, most: int | None) -> Iterator[BankOutput]:

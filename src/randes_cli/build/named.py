@@ -68,9 +68,10 @@ def kept_once(opened: OpenTask, base: Source, alike: Classes | None) -> OpenTask
     source, ties = opened.source, dict[str, str]()
     if alike is not None:
         ties = find_ties(source, base.tensors, ties_of(base), alike)
-    lost = {n: t for n, t in source.tensors.items() if n not in base.tensors and n not in ties}
-    if not lost:
+    named = [n for n in source.tensors if n not in base.tensors and n not in ties]
+    if not named:
         return opened.under(ties)
+    lost = {name: source.tensors[name] for name in named}
     taken = {*source.tensors, *ties.values()}
     free = {name: tensor for name, tensor in base.tensors.items() if name not in taken}
     much = tensor_bytes(lost.values()) > (1 - LEAST_MATCH) * tensor_bytes(source.tensors.values())

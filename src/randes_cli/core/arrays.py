@@ -25,6 +25,15 @@ def firsts(ordered: Array) -> I64:
     return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
 
 
+def parts(count: int, most: int) -> list[slice]:
+    """Rows in even parts of about so many, and never one alone.
+
+    NumPy adds what lies in one row another way than what lies in several, to other last digits.
+    """
+    many = -(-count // max(4, most))
+    return [slice(count * n // many, count * (n + 1) // many) for n in range(many)]
+
+
 def address(array: Array) -> int:
     """Where its first element lies, for compiled code."""
     found: int = array.__array_interface__["data"][0]

@@ -44,8 +44,8 @@ typedef struct {
 
 TEMPLATE int64_t size_of(int64_t dtype) { return dtype == BF16 || dtype == F16 ? 2 : 4; }
 
-TEMPLATE int randes_finite_as(int fma, const float *values, ptrdiff_t count) {
-    (void)fma;
+TEMPLATE int randes_finite_as(int version, const float *values, ptrdiff_t count) {
+    (void)version;
     uint32_t most = 0;
     for (ptrdiff_t at = 0; at < count; at++) {
         uint32_t size = as_bits(values[at]) & 0x7FFFFFFFu;

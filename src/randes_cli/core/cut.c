@@ -26,8 +26,8 @@ TEMPLATE void square_row(const Piece *piece, int bits, ptrdiff_t at, ptrdiff_t c
     *along += whole;
 }
 
-TEMPLATE int randes_squares_as(int fma, const Piece *piece, uint64_t *along, uint64_t *table) {
-    (void)fma;
+TEMPLATE int randes_squares_as(int version, const Piece *piece, uint64_t *along, uint64_t *table) {
+    (void)version;
     int64_t row, col, first = piece->start / piece->cols;
     for (ptrdiff_t at = 0, count; at < piece->count; at += count) {
         count = in_row(piece, at, &row, &col);
@@ -150,9 +150,9 @@ TEMPLATE void cut_piece(const Piece *piece, int unit_bits, const Cut *cut, int b
     }
 }
 
-TEMPLATE int randes_cut_as(int fma, const Piece *piece, const Cut *cut, uint8_t *out,
+TEMPLATE int randes_cut_as(int version, const Piece *piece, const Cut *cut, uint8_t *out,
                            Agreement *found) {
-    (void)fma;
+    (void)version;
     const int bits = (int)cut->bits;
     if (piece->bits == 8) {
         if (bits == 1) cut_piece(piece, 8, cut, 1, out, found);
@@ -247,8 +247,8 @@ void randes_look_up(const uint8_t *packed, ptrdiff_t eights, const Cut *cut, flo
     if (bits == 8) look_up(packed, 8, eights, cut->several, level);
 }
 
-TEMPLATE int randes_read_as(int fma, const Piece *piece, const Cut *cut, float *restrict out) {
-    (void)fma;
+TEMPLATE int randes_read_as(int version, const Piece *piece, const Cut *cut, float *restrict out) {
+    (void)version;
     float level[AT_ONCE];
     int64_t row, col;
     for (ptrdiff_t at = 0, count; at < piece->count; at += count) {

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from randes_cli.core.arrays import F64
+from randes_cli.core.arrays import F64, I64, parts
 from randes_cli.core.levels import DISTORTION
 from randes_cli.core.mixture import Mixture, Shapes
+
+#: Numbers of deltas that are looked at together.
+_ROOM = 2**16
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,19 @@ class Cut:
         kept[known] = self.kept[known, None]
         if self.bits is not None:
             length = length / (1.0 - (self.side > 0) * DISTORTION[self.bits])
-            rows = self.side > 0
             if tails is not None and energy.shape[1]:
-                shapes = Shapes.of([tail[rows] for tail in tails])
-                found = Mixture(energy[rows], shapes, self.side[rows], self.bits)
-                fitted = found.fitted(np.where(known, self.kept, np.nan)[rows])
-                kept[rows] = np.where(known[rows, None], fitted, found.supposed())
-                length[rows] = found.length()
+                whole_rows = np.flatnonzero(self.side)
+                for part in parts(len(whole_rows), _ROOM // energy.shape[1]):
+                    rows = whole_rows[part]
+                    some = [tail[rows] for tail in tails]
+                    kept[rows], length[rows] = self._mixed(self.bits, rows, energy[rows], some)
         return kept, np.where(known, self.length, self.share * length * whole)
+
+    def _mixed(self, bits: int, rows: I64, energy: F64, tails: Sequence[F64]) -> tuple[F64, F64]:
+        """Of some tensors that are cut: what each delta keeps, and the length of each sum."""
+        found = Mixture(energy, Shapes.of(tails), self.side[rows], bits)
+        measured, supposed = self.kept[rows], found.supposed()
+        known = ~np.isnan(measured)
+        if known.any():
+            supposed = np.where(known[:, None], found.fitted(measured), supposed)
+        return supposed, found.length()

@@ -19,15 +19,15 @@
 
 /* One version of a function for each generation of processors, chosen when it is called: by hand,
  * for only glibc's loader does it, and not for every compiler. NAME_as is the template; its first
- * argument says whether a multiply-add is one instruction. */
+ * argument is that version: from the third on a multiply-add is one instruction. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define V4 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi,bmi2,fma")))
 #define V3 __attribute__((target("avx2,bmi,bmi2,fma")))
 #define FOR_EACH_PROCESSOR(scope, type, name, parameters, ...)                       \
-    V4 static type name##_v4 parameters { return name##_as(1, __VA_ARGS__); }        \
-    V3 static type name##_v3 parameters { return name##_as(1, __VA_ARGS__); }        \
-    static type name##_v1 parameters { return name##_as(0, __VA_ARGS__); }           \
+    V4 static type name##_v4 parameters { return name##_as(4, __VA_ARGS__); }        \
+    V3 static type name##_v3 parameters { return name##_as(3, __VA_ARGS__); }        \
+    static type name##_v1 parameters { return name##_as(1, __VA_ARGS__); }           \
     scope type name parameters {                                                     \
         int processor = randes_processor(0);                                         \
         if (processor >= 4) return name##_v4(__VA_ARGS__);                           \
@@ -35,12 +35,12 @@
     }
 #else
 #if defined(__aarch64__)
-#define HAS_FMA 1
+#define VERSION 3
 #else
-#define HAS_FMA 0
+#define VERSION 1
 #endif
 #define FOR_EACH_PROCESSOR(scope, type, name, parameters, ...) \
-    scope type name parameters { return name##_as(HAS_FMA, __VA_ARGS__); }
+    scope type name parameters { return name##_as(VERSION, __VA_ARGS__); }
 #endif
 
 /* The generation of this processor: 1, 3 or 4, as x86-64-v1 ... are numbered. `most` bounds it
@@ -49,8 +49,8 @@ EXPORT int randes_processor(int most);
 
 /* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
  * compiled from older text is left alone. */
-enum { INTERFACE = 11 };
-enum { F32, BF16, F16, ANY_F32 };
+enum { INTERFACE = 12 };
+enum { F32, BF16, F16, ANY_F32, ANY_BF16 };
 enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 
 /* 1.5 * 2^23: between 2^23 and 2^24 float32 holds the integers alone, so that adding it to a
@@ -102,13 +102,14 @@ TEMPLATE uint32_t as_half(float size) {
     return bits < 0x38800000u ? subnormal : normal;
 }
 
-/* Store a value as number `at`; returns 1 where it is beyond the dtype and becomes its largest. */
+/* Store a value as number `at`; returns 1 where it is beyond the dtype and becomes its largest (of
+ * ANY_F32 and ANY_BF16 none is). */
 TEMPLATE uint32_t put(void *out, ptrdiff_t at, float value, int dtype) {
     uint32_t beyond = 0;
-    if (dtype == BF16) {
+    if (dtype == BF16 || dtype == ANY_BF16) {
         uint32_t word = as_bits(value);
         word = (word + (word >> 16 & 1u) + 0x7FFFu) >> 16;
-        beyond = (word & 0x7FFFu) >= 0x7F80u;
+        beyond = dtype == BF16 && (word & 0x7FFFu) >= 0x7F80u;
         ((uint16_t *)out)[at] = (uint16_t)(word - beyond);
     } else if (dtype == F16) {
         uint32_t half = as_half(fabsf(value));
@@ -138,14 +139,20 @@ typedef struct {
 
 /* Write out `count` signs from bit `first` on. */
 TEMPLATE const float *spread(const Signs *signs, int64_t first, int64_t count) {
-    int64_t skipped = signs->kind == NONE ? 0 : first % 8;
-    for (int64_t byte = 0; byte < (skipped + count + 7) / 8; byte++) {
-        uint32_t eight = signs->kind == NONE ? 0 : signs->bits[first / 8 + byte];
-        for (int bit = 0; bit < 8; bit++)
-            signs->scratch[8 * byte + bit] =
-                as_float(as_bits(signs->scale) ^ (eight >> bit & 1u) << 31);
+    const uint32_t scale = as_bits(signs->scale);
+    const int64_t skipped = signs->kind == NONE ? 0 : first % 8, bytes = (skipped + count + 7) / 8;
+    float *restrict scratch = signs->scratch;
+    if (signs->kind == NONE) {
+        for (int64_t at = 0; at < 8 * bytes; at++) scratch[at] = as_float(scale);
+        return scratch;
     }
-    return signs->scratch + skipped;
+    const uint8_t *bits = signs->bits + first / 8;
+    for (int64_t byte = 0; byte < bytes; byte++) {
+        const uint32_t eight = bits[byte];
+        for (int bit = 0; bit < 8; bit++)
+            scratch[8 * byte + bit] = as_float(scale ^ (eight << (31 - bit) & 0x80000000u));
+    }
+    return scratch + skipped;
 }
 
 /* The signs of a strip's first row, of which each further one starts *row_step floats later. */

@@ -61,11 +61,16 @@ class Moments:
 
 @dataclass(frozen=True)
 class Prediction(Moments):
-    """The same by tensor and task, tensors × T; zero where a task changed nothing."""
+    """The same by tensor and task, tensors × T; zero where a task changed nothing.
+
+    Never to be written to: what is known of lengths may be part of it.
+    """
 
     def at(self, coefficients: Sequence[float]) -> Prediction:
         """What comes back with these λ, one a task: no delta at all where that is 0."""
         there = np.asarray(coefficients) != 0
+        if there.all():
+            return self
         return replace(self, dot=self.dot * there, length=self.length * there)
 
     def over(self, rows: I64 | slice = slice(None)) -> Moments:
@@ -96,10 +101,11 @@ def predict(lengths: Lengths, grams: Grams | None = None) -> Prediction:
         dot[:, members] = lengths.named(dots, members)
         whole = np.broadcast_to(energy[:, None], dots.shape)
         length[:, members] = lengths.named(whole, members)
-    changed = lengths.changed
-    own, kept = np.where(changed, lengths.whole, 0.0), np.where(changed, lengths.kept, 0.0)
-    dot[~changed] = length[~changed] = 0.0
-    return Prediction(own, kept, dot, length, changed)
+    changed, own, of = lengths.changed, lengths.whole, lengths.kept
+    if not changed.all():
+        own, of = np.where(changed, own, 0.0), np.where(changed, of, 0.0)
+        dot[~changed] = length[~changed] = 0.0
+    return Prediction(own, of, dot, length, changed)
 
 
 def moments(lengths: Lengths, grams: Grams | None = None) -> Moments:

@@ -25,9 +25,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, I64
+from randes_cli.core.arrays import F64, I64, parts
 from randes_cli.core.lengths import Lengths
 from randes_cli.core.stats import MOST_NOISE, is_lost, near
+
+#: Numbers of deltas that are looked at together.
+_ROOM = 2**17
 
 
 class Family(NamedTuple):
@@ -146,15 +149,23 @@ def noise_of(lengths: Lengths) -> Noise:
 
 
 def _noise(lengths: Lengths) -> Noise:
-    parts = np.zeros((6, *lengths.whole.shape))
-    for group in sorted(set(lengths.groups)):
-        members = lengths.members(group)
-        for part, found in zip(parts, _group_noise(lengths, group, members), strict=True):
-            part[:, members] = lengths.named(found, members)
+    tensors, tasks = lengths.whole.shape
+    most = _ROOM // tasks if lengths.order is None and tasks > 1 else tensors
+    groups = [(g, lengths.members(g)) for g in sorted(set(lengths.groups))]
+    sums = np.zeros((6, 1, tasks))
+    for rows in parts(tensors, most):
+        made = np.zeros((6, *lengths.changed[rows].shape))
+        for group, members in groups:
+            found = _group_noise(lengths, group, members, rows)
+            for part, values in zip(made, found, strict=True):
+                part[:, members] = lengths.named(values, members)
+        made[:, ~lengths.changed[rows]] = 0.0
+        # Added one after the other, however many are looked at together.
+        made = np.concatenate([sums, made], axis=1) if rows.start else made
+        sums = made.sum(axis=1, keepdims=True)
     changed = lengths.changed
     own = np.where(changed, lengths.whole, 0.0).sum(axis=0)
-    parts[:, ~changed] = 0.0
-    sums, there = parts.sum(axis=1), np.asarray(changed.any(axis=0))
+    sums, there = sums[:, 0], np.asarray(changed.any(axis=0))
     others, dropped, rounding, following, along, length = np.divide(
         sums, own, out=np.zeros_like(sums), where=own > 0
     )
@@ -172,22 +183,22 @@ def _noise(lengths: Lengths) -> Noise:
     )
 
 
-def _group_noise(lengths: Lengths, group: int, members: I64) -> tuple[F64, ...]:
-    """Of a group's tasks at each position: others, dropped, rounding and following, and what comes
+def _group_noise(lengths: Lengths, group: int, members: I64, rows: slice) -> tuple[F64, ...]:
+    """Of a group's tasks at some positions: others, dropped, rounding and following, and what comes
     back along each delta and in all."""
-    own, kept = (lengths.of(one, members) for one in ("rounded", "kept"))
-    energy = lengths.sum_energy(group, members)
-    every = np.broadcast_to(lengths.every(group), energy.shape)
-    shares, read = lengths.read(group, members)
+    whole, own, kept = (lengths.of(one, members)[rows] for one in ("whole", "rounded", "kept"))
+    shares, read = (one[rows] for one in lengths.read(group, members))
+    total, beside = own.sum(axis=1), lengths.others.get(group)
+    energy = total if beside is None else total + beside[rows]
+    every = np.broadcast_to(lengths.every(group), (len(lengths.whole),))[rows]
     part = np.divide(own, energy[:, None], out=np.zeros_like(own), where=energy[:, None] > 0)
-    total = own.sum(axis=1)
     held = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
     cut = np.maximum(read - (2.0 * held - 1.0) * every * energy, 0.0)
-    grid = own - 2 * kept + lengths.of("whole", members)
+    grid = own - 2 * kept + whole
     every, energy, cut = every[:, None], energy[:, None], cut[:, None]
     rounding = cut + every * np.maximum(grid, 0.0)
-    whole = every * energy
-    relative = np.divide(cut, whole, out=np.zeros_like(cut), where=whole > 0)
+    stored = every * energy
+    relative = np.divide(cut, stored, out=np.zeros_like(cut), where=stored > 0)
     follows = own * (relative * part**2) ** 2
     back = np.broadcast_to(read[:, None], own.shape)
     return every * (energy - own), (every - 1.0) * own, rounding, follows, kept * shares, back

@@ -36,8 +36,8 @@ static int read_runs(const Runs *runs, const Lies *tensor, float *out) {
 }
 
 /* Take the base away; whether all is finite. */
-TEMPLATE int subtract_as(int fma, const float *restrict base, ptrdiff_t count, float *restrict out) {
-    (void)fma;
+TEMPLATE int subtract_as(int version, const float *restrict base, ptrdiff_t count, float *restrict out) {
+    (void)version;
     uint32_t beyond = 0;
     for (ptrdiff_t at = 0; at < count; at++) {
         out[at] -= base[at];

@@ -144,9 +144,10 @@ def _sentence(verdict: Verdict, tasks: Sequence[TaskSummary], count: int) -> str
     so = "so evaluate before you rely on it"
     if verdict is FAR_OUT:
         longest = max(task.length or 0.0 for task in tasks)
+        other = "; is it of another base?" if longest >= 1 else ""
         return (
-            f"{text}: no model with so long a delta ({longest:.2f} of its base's length) was "
-            f"measured at such noise, {so}"
+            f"{text}: no model with so long a delta ({longest:.2f} of its base's length{other}) "
+            f"was measured at such noise, {so}"
         )
     if verdict.kept is None:
         return f"{text}: no model was measured at such noise, {so}"

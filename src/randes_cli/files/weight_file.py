@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import CheckpointError, InputOutputError, RandesError
+from randes_cli.errors import CheckpointError, InputOutputError, RandesError, UsageError
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header, read_header
@@ -68,8 +68,9 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._fd = -1
         try:
-            self.fd = os.open(path, os.O_RDONLY | FLAGS | NO_WAIT)
+            self._fd = os.open(path, os.O_RDONLY | FLAGS | NO_WAIT)
         except OSError as error:
             raise wrap_os_error(error, path, "opening") from error
         try:
@@ -83,6 +84,17 @@ class TensorFile:
             self.close()
             raise
 
+    def __reduce__(self) -> tuple[type[TensorFile], tuple[Path]]:
+        """Another process opens it again: there its number is nothing's, or somebody else's."""
+        return type(self), (self.path,)
+
+    @property
+    def fd(self) -> int:
+        """Its number, which what is compiled reads from. Raises UsageError once it is closed."""
+        if self._fd < 0:
+            raise UsageError(f"{self.path}: is closed; open it again")
+        return self._fd
+
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises CheckpointError where the file ends early."""
         read_fully(self.fd, self.path, offset, out)
@@ -91,7 +103,7 @@ class TensorFile:
         return not is_still(self.path, self.stamp)
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1  # closed again, the number may be somebody else's
+        fd, self._fd = self._fd, -1  # closed again, the number may be somebody else's
         with suppress(OSError):  # nothing was written
             if fd >= 0:
                 os.close(fd)

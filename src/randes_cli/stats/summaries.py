@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.core.arrays import F64, Bools
+from randes_cli.core.arrays import Bools
 from randes_cli.core.lengths import Lengths
 from randes_cli.core.prediction import Prediction, predict
 from randes_cli.core.quality import NOTHING, Kept, kept_of, mean_kept, noise_of
@@ -140,12 +140,6 @@ _ROUNDED_AWAY = 0.5
 _MUCH = 0.05
 
 
-def _lost(found: F64, apart: F64, changed: Bools, groups: Sequence[int]) -> Bools:
-    """Both as predicted and were all deltas orthogonal: products by chance do not count."""
-    tasks = near(changed, groups)
-    return is_lost(found, tasks) & is_lost(apart, tasks) & changed
-
-
 class Lost(NamedTuple):
     """What does not come back.
 
@@ -159,11 +153,16 @@ class Lost(NamedTuple):
 
     @classmethod
     def of(cls, found: Prediction, lengths: Lengths) -> Lost:
-        apart, whole, groups = predict(lengths), found.over(), lengths.groups
-        return cls(
-            _lost(found.cosine, apart.cosine, found.changed, groups),
-            _lost(whole.cosine, apart.over().cosine, whole.changed, groups),
-        )
+        """Both as predicted and were all deltas orthogonal: products by chance do not count."""
+        whole, groups = found.over(), lengths.groups
+        near_each, near_all = near(found.changed, groups), near(whole.changed, groups)
+        tensors = is_lost(found.cosine, near_each) & found.changed
+        tasks = is_lost(whole.cosine, near_all) & whole.changed
+        if tensors.any() or tasks.any():
+            apart = predict(lengths)
+            tensors &= is_lost(apart.cosine, near_each)
+            tasks &= is_lost(apart.over().cosine, near_all)
+        return cls(tensors, tasks)
 
 
 def told_lost(found: Prediction, lost: Lost, lengths: Lengths, bits: int) -> list[str]:

@@ -183,7 +183,7 @@ class Crew:
         with arrived(passes.draft.base):
             for at, done in results:
                 number, piece = of[at], made[at].piece
-                passes.tally.take_in(done.tally)
+                passes.tally.take_in(done.tally, passes.draft.unit_of)
                 if number is None:
                     continue
                 if piece is not None and not isinstance(done.digests, bytes):

@@ -111,9 +111,8 @@ class Place(NamedTuple):
 
 def place_of(piece: Piece, container: Container) -> Place:
     """Where a piece lies in a shard in which all tensors are placed."""
-    tensors = {tensor.name: tensor for tensor in container.tensors}
-    first, last = piece.keys[0], piece.keys[-1]
-    start, stop = container.starts[first], container.starts[last] + tensors[last].nbytes
+    tensors, first, last = container.tensors, piece.keys[0], piece.keys[-1]
+    start, stop = container.start(first), container.start(last) + tensors[last].nbytes
     if piece.span == WHOLE:
         return Place(start, stop)
     tensor, share = tensors[first], piece.share
@@ -148,7 +147,7 @@ class PieceSink(ShardSink):
         span = self.piece.span
         start = DIGEST_BYTES * span.first
         stop = None if span.last is None else DIGEST_BYTES * span.last
-        tensors = (tensor for tensor in self.container.tensors if tensor.name in self.piece.keys)
+        tensors = map(self.container.tensors.__getitem__, self.piece.keys)
         return {t.name: self.container.digests_of(t)[start:stop] for t in tensors}
 
 

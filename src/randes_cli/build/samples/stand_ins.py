@@ -29,9 +29,10 @@ def stand_ins(units: Sequence[Unit], tasks: Sequence[Participant]) -> dict[Unit,
     share = _MOST / max(1, cost * len(tasks))
     if share >= 1:
         return {}
+    alike_in = {id(one.fit.superposed): one for one in tasks}  # fine-tunes have one table as a rule
     kinds: dict[object, list[Unit]] = {}
     for unit in units:
-        who = tuple(one.index for one in tasks if one.meets(unit))
+        who = tuple(number for number, one in alike_in.items() if one.meets(unit))
         shape = unit.rows, unit.cols, unit.view, unit.layers
         kinds.setdefault((layer_type(unit.names[0]), shape, unit.signs, who), []).append(unit)
     made = {}

@@ -54,7 +54,7 @@ def _attempt(build: Build, bits: int, report: Callable[[Built, Built], R]) -> R:
     with where as out, spool_for(build.path) as spool, build.relation() as relation:
         out.reserve(size)
         passes = build.passes(BankWriter(out, header_room(layout.candidates)), relation)
-        passes.tally.take_in(looked.parts())
+        passes.tally.take_in(looked.parts(), build.draft.unit_of)
         arena = Arena(build.waiting_bytes)
         cutter = Cutter(passes.writer, layout, arena, spool, passes.tally, build.steps.width)
         passes.bench.sink, passes.bench.watch = cutter, cutter
