@@ -8,8 +8,8 @@ alone. A *strip* is the piece of a chunk that is computed at once; it depends on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import compress
 from math import prod
@@ -17,8 +17,10 @@ from math import prod
 from randes_cli.core.columns import columns
 from randes_cli.core.roles import exact_roles
 from randes_cli.core.share import Share
-from randes_cli.core.shuffle import group_by_type, layer_order
-from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits, sign_bytes
+from randes_cli.core.shuffle import group_shapes
+from randes_cli.core.unit import Form
+from randes_cli.core.unit import Rect as Rect  # noqa: PLC0414 - for all who plan
+from randes_cli.core.unit import Unit as Unit  # noqa: PLC0414
 from randes_cli.errors import UsageError
 from randes_cli.specs import (
     FLOAT_DTYPES,
@@ -37,55 +39,6 @@ CHUNK_ELEMENTS = 2**20
 #: Gram matrices sum over.
 STEP_SAMPLE = (2**16, 16)
 GRAM_SAMPLE = (2**14, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class Rect:
-    """Rows row0:row1 of columns col0:col1 of a matrix with `width` columns.
-
-    Its elements are contiguous: it has whole rows, or a part of one.
-    """
-
-    row0: int
-    row1: int
-    col0: int
-    col1: int
-    width: int
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        return self.row0, self.row1
-
-    @property
-    def cols(self) -> tuple[int, int]:
-        return self.col0, self.col1
-
-    @property
-    def start(self) -> int:
-        """Offset of the first element in the tensor."""
-        return self.row0 * self.width + self.col0
-
-    @property
-    def elements(self) -> int:
-        return (self.row1 - self.row0) * (self.col1 - self.col0)
-
-    def above(self, row: int) -> Rect | None:
-        """The part in rows before `row`."""
-        if row <= self.row0:
-            return None
-        return self if row >= self.row1 else Rect(self.row0, row, self.col0, self.col1, self.width)
-
-    def split(self, elements: int) -> Iterator[Rect]:
-        """Consecutive pieces of at most `elements` elements (whole rows where they fit)."""
-        width = self.col1 - self.col0
-        if width > elements:
-            for row in range(self.row0, self.row1):
-                for col in range(self.col0, self.col1, elements):
-                    yield Rect(row, row + 1, col, min(col + elements, self.col1), self.width)
-            return
-        height = max(1, elements // max(1, width))
-        for row in range(self.row0, self.row1, height):
-            yield Rect(row, min(row + height, self.row1), self.col0, self.col1, self.width)
 
 
 def chunks(rows: int, cols: int) -> list[Rect]:
@@ -116,54 +69,6 @@ def sample_runs(rows: int, cols: int, sample: tuple[int, int]) -> list[Rect]:
     runs = min(most, rows // height)
     starts = (run * (rows - height) // max(1, runs - 1) for run in range(runs))
     return [Rect(start, start + height, 0, min(cols, length), cols) for start in starts]
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """What is superposed together: `names` are the base's tensors, in layer order.
-
-    More than one name means that tasks move these layers among themselves. `view` is the matrix
-    that two-sided signs see, `rows` × `cols` the one that all else does.
-    """
-
-    kind: str
-    names: tuple[str, ...]
-    rows: int
-    cols: int
-    view: tuple[int, int]
-    signs: Signs
-    shuffle: Shuffle
-
-    def __hash__(self) -> int:
-        """Of the first name: hashing 100,000 names at every look-up would take for ever."""
-        return hash((self.kind, self.names[0]))
-
-    @property
-    def layers(self) -> int:
-        return len(self.names)
-
-    def order(self, seed: int, index: int) -> list[int]:
-        """σ of a task: which of its layers lies at each position."""
-        return layer_order(
-            self.shuffle, seed=seed, index=index, layer_kind=self.kind, layers=self.layers
-        )
-
-    @property
-    def flip_bytes(self) -> int:
-        """Bytes of `flips` at any position."""
-        rows, cols = self.view if self.signs is Signs.two_sided else (self.rows, self.cols)
-        return sign_bytes(self.signs, rows, cols)
-
-    def flips(self, seed: int, position: int) -> bytes:
-        """The packed sign bits of the task with this seed at a position."""
-        rows, cols = self.view if self.signs is Signs.two_sided else (self.rows, self.cols)
-        return sign_bits(self.signs, seed, self.names[position], rows, cols)
-
-    def window(self, flips: bytes, rect: Rect, scale: float) -> Window:
-        """The signs of a piece, times `scale`."""
-        if self.signs is Signs.two_sided:
-            return SignRun(flips, self.view, rect.start, rect.elements, scale)
-        return SignWindow(self.signs, flips, rect.rows, rect.cols, scale)
 
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
@@ -255,43 +160,58 @@ def share_of(tensor: TensorInfo, group: int, shares: Mapping[int, int]) -> Share
     return Share(rows, cols, every if _takes_scales(tensor.shape, every) else 1, group)
 
 
-def plan_units(base: Iterable[TensorInfo], transform: Transform) -> list[Unit]:
+def plan_units(base: Tensors | Iterable[TensorInfo], transform: Transform) -> list[Unit]:
     """The units of a base, in its order; see `unit_table`."""
     return list(dict.fromkeys(unit_table(base, transform).values()))
 
 
-def unit_table(base: Iterable[TensorInfo], transform: Transform) -> dict[str, Unit]:
+def unit_table(base: Tensors | Iterable[TensorInfo], transform: Transform) -> dict[str, Unit]:
     """The unit of every superposed tensor: a function of names, shapes and transform alone.
 
     Of the targets of one type every `transform.every`-th layer is transformed (paper C.2).
     """
-    exact = transform.exact
-    tensors = {t.name: t for t in base if superposable(t) and t.name not in exact}
-    matched = choose_targets(tensors.values(), transform).matched
-    targets = [t for t in tensors.values() if matched is None or t.name in matched]
+    tensors = base if isinstance(base, Mapping) else {tensor.name: tensor for tensor in base}
+    shapes = _superposed(tensors, transform.exact)
+    matched = transform.matched
+    if matched is None and transform.targets != "all":
+        matched = frozenset(name for name in shapes if is_target(name, transform.targets))
+    targets = shapes if matched is None else {n: s for n, s in shapes.items() if n in matched}
+    forms: dict[tuple[tuple[int, ...], Signs, Shuffle], Form] = {}
+
+    def form(name: str, signs: Signs, shuffle: Shuffle) -> Form:
+        shape = shapes[name]
+        if (shape, signs, shuffle) not in forms:
+            rows, cols = TensorInfo("", "U8", shape).matrix
+            forms[shape, signs, shuffle] = Form(rows, cols, _squarest(shape), signs, shuffle)
+        return forms[shape, signs, shuffle]
+
     units: dict[str, Unit] = {}
-
-    def unit(kind: str, names: Iterable[str], signs: Signs, shuffle: Shuffle) -> None:
-        members = tuple(names)
-        rows, cols = tensors[members[0]].matrix
-        view = seal_matrix(tensors[members[0]])
-        made = Unit(kind, members, rows, cols, view, signs, shuffle)
-        units.update(dict.fromkeys(members, made))
-
     moves = transform.every > 1 or transform.shuffle is not Shuffle.none
-    found = group_by_type(targets, any_digits=transform.any_digits, ordered=moves)
+    found = group_shapes(targets, any_digits=transform.any_digits, ordered=moves)
     for kind, names in found.items():
         chosen = names[:: transform.every]
         if transform.shuffle is Shuffle.none or len(chosen) == 1:
-            for name in chosen:
-                unit(kind, [name], transform.signs, Shuffle.none)
+            alone = form(names[0], transform.signs, Shuffle.none)
+            units.update((name, Unit(kind, (name,), alone)) for name in chosen)
         else:
-            unit(kind, chosen, transform.signs, transform.shuffle)
-    if transform.rest is Rest.sum:
-        for name in tensors:
-            if name not in units:
-                unit(name, [name], Signs.none, Shuffle.none)
-    return {name: units[name] for name in tensors if name in units}
+            alike = form(names[0], transform.signs, transform.shuffle)
+            units.update(dict.fromkeys(chosen, Unit(kind, tuple(chosen), alike)))
+    if transform.rest is Rest.sum and len(units) < len(shapes):
+        left = [name for name in shapes if name not in units]
+        units.update((n, Unit(n, (n,), form(n, Signs.none, Shuffle.none))) for n in left)
+    return {name: units[name] for name in shapes if name in units}
+
+
+def _superposed(tensors: Tensors, exact: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that may be superposed, in their order."""
+    found = columns(tensors)
+    shapes = [kind.shape for kind in found.kinds]
+    there = found.where(superposable)
+    pairs = zip(found.names, map(shapes.__getitem__, found.kind_of.tolist()), strict=True)
+    made = dict(pairs if there.all() else compress(pairs, there.tolist()))
+    for name in exact:
+        made.pop(name, None)
+    return made
 
 
 def tensor_bytes(tensors: Iterable[TensorInfo]) -> int:

@@ -41,7 +41,8 @@ def check_bytes(passes: Passes) -> None:
 def _altered(passes: Passes, one: Participant) -> list[str]:
     base, tally = passes.base, passes.tally
     changed = tally.changed.get(one.index, set())
-    same = {name: t for name, t in one.fit.superposed.items() if name not in changed}
+    left = one.fit.superposed.keys() - changed
+    same = {name: t for name, t in one.fit.superposed.items() if name in left} if left else {}
     ours = tally.joined(one.index, same) if same else {}
     if base is None:  # of zeros
         zeros = zero_digests(same)

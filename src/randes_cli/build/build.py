@@ -24,13 +24,13 @@ from randes_cli.build.measured import Measured, gather_lengths
 from randes_cli.build.passes import Passes, TooNarrow
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import Relation, related
+from randes_cli.build.room import new_sums, room_of
 from randes_cli.build.samples.sample import Spread, gather_spreads, supposed_spread
 from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
 from randes_cli.build.seal.waiting import ALIGNED, WAITING
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.files.atomic import check_space, check_target
-from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.output import BankOutput, bank_output, passing_bank
 from randes_cli.files.bank.records import BaseRecord, TaskRecord
@@ -41,7 +41,7 @@ from randes_cli.files.digests import zero_digests
 from randes_cli.files.guard import reads_far
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.source import Source, ZeroBase
-from randes_cli.plan import Unit, tensor_bytes
+from randes_cli.plan import Unit
 from randes_cli.specs import BaseStorage, RunOptions, TensorInfo, table_bytes
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.stats.grams import flat_bytes
@@ -65,8 +65,8 @@ class Build:
     """One build: `sample` chooses steps, then `write` makes the bank (or `build.preview` none).
 
     `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
-    the old bank has it, or one file up to a size); `home` is where the bank will lie in the end,
-    if not at `path`; `recipe` is how workers of a cluster, which the caller opens, draft the same.
+    the old bank has it, or one file up to a size); `recipe` is how workers of a cluster, which the
+    caller opens, draft the same.
     """
 
     def __init__(
@@ -80,15 +80,12 @@ class Build:
         phase: str,
         force: bool,
         stored: Statistics | None = None,
-        home: Place | None = None,
         most: int | None = None,
         recipe: Recipe | None = None,
     ) -> None:
-        self.home = home or path
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
         self.phase, self.progress, self.most = phase, progress, most
         self.run, self.crew = run, crew_of(run, recipe)
-        self.passing = False  # read once: shards that workers make stay such
         tensors = list(draft.base.tensors.values())
         layers = (unit.layers for unit in draft.units)
         self.workers = Workers(run, tensors, layers, far=reads_far())
@@ -139,9 +136,9 @@ class Build:
     @property
     def waiting_bytes(self) -> int:
         """Memory for sums that wait to be cut: of more groups more wait together."""
-        sums = list(self.draft.new_sums(self.steps.ready, self.steps))
-        most = self.workers.beside(WAITING * min(self.draft.start.groups, 4))
-        return min(most, tensor_bytes(sums) + ALIGNED * len(sums))
+        sums = list(new_sums(self.draft, self.steps.ready, self.steps))
+        room = sum(table_bytes(some) + ALIGNED * len(some) for some in sums)
+        return min(self.workers.beside(WAITING * min(self.draft.start.groups, 4)), room)
 
     @property
     def read_bytes(self) -> int:
@@ -160,7 +157,7 @@ class Build:
         alone = self.crew is None or most is not None
         if self.crew is not None and most is None:
             most = self.crew.cluster.share(self.estimate())
-        if alone or self.passing:
+        if alone:
             return self._write(self.path, most, report)
         check_target(self.path, force=self.force)
         with passing_bank(self.path) as live:
@@ -173,7 +170,7 @@ class Build:
 
         def attempt() -> R:
             with self._new_bank(path, most) as out, self.relation() as relation:
-                room = header_room(self.draft.candidates(self.steps, self.cells))
+                room = room_of(self.draft, self.steps, self.cells)
                 passes = self.passes(BankWriter(out, room), relation)
                 passes.crew = self.crew and self.crew.afresh()
                 fill(passes, self.phase)
@@ -227,7 +224,7 @@ class Build:
         shuffled = any(unit.layers > 1 for unit in self.draft.units)
         if most is None or shuffled or self.draft.old or not isinstance(path, RemotePath):
             return 0
-        return max(0, tensor_bytes(self.draft.base_tensors()) - 4 * most)
+        return max(0, table_bytes(self.draft.base_table) - 4 * most)
 
     @contextmanager
     def _new_bank(self, path: Place, most: int | None) -> Iterator[BankOutput]:
@@ -283,7 +280,7 @@ class Build:
         if not coming:
             return start
         records = [
-            task_record(base, p, tally, source=recorded_source(p.source.source, self.home))
+            task_record(base, p, tally, source=recorded_source(p.source.source, self.path))
             for p in coming
         ]
         return self.with_records(records)

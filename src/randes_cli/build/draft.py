@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
 
-from randes_cli.build.copies import closing_tensors
+import numpy as np
+
 from randes_cli.build.exact import Exact, exact_tensors
 from randes_cli.build.jobs import Part
 from randes_cli.build.participants import Participant
 from randes_cli.build.steps import Step, Steps
-from randes_cli.core.columns import columns
+from randes_cli.core.columns import columns, table_of
 from randes_cli.core.share import Share
 from randes_cli.files.bank.checks import statistics_shapes
 from randes_cli.files.bank.file import BankFile
@@ -34,7 +35,7 @@ from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.plan import Unit, share_of
-from randes_cli.specs import ITEM_SIZE, BaseStorage, TensorInfo
+from randes_cli.specs import ITEM_SIZE, BaseStorage, Table, TensorInfo
 from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Cells
 
@@ -73,15 +74,15 @@ class Draft:
     @cached_property
     def entered(self) -> dict[Unit, list[int]]:
         """The groups whose superposition of a unit tasks enter, of the units that any does."""
-        made, alike = {}, dict[int, tuple[Participant, set[int]]]()
+        alike = dict[int, tuple[Participant, set[int]]]()
         for one in self.coming:  # fine-tunes of one base have the same tensors, as a rule
             alike.setdefault(id(one.fit.superposed), (one, set()))[1].add(one.group)
-        known = dict[tuple[bool, ...], list[int]]()
-        for unit in self.units:
-            meets = tuple(one.meets(unit) for one, _ in alike.values())
+        known, groups = dict[tuple[bool, ...], list[int]](), [found for _, found in alike.values()]
+        made = {}
+        met = zip(*(one.meets_of(self.units) for one, _ in alike.values()), strict=True)
+        for unit, meets in zip(self.units, met, strict=False):
             if meets not in known:
-                entered = compress((groups for _, groups in alike.values()), meets)
-                known[meets] = sorted(set().union(*entered))
+                known[meets] = sorted(set().union(*compress(groups, meets)))
             if known[meets]:
                 made[unit] = known[meets]
         return made
@@ -176,7 +177,7 @@ class Draft:
         """`parts` where all tasks have the same tensors."""
         if unit not in self.entered:
             return ()
-        key = step, self.base.tensors[unit.names[0]].shape
+        key = step, unit.form
         if key not in self._known_parts:
             self._known_parts[key] = tuple(
                 Part(group, members, step, False, self.share(group, unit.names[0]))
@@ -188,12 +189,17 @@ class Draft:
 
     def base_tensors(self) -> list[TensorInfo]:
         """The base's tensors as a new bank stores them: none where it lies outside."""
-        return self._base_tensors if self.start.base.storage is BaseStorage.embed else []
+        return list(self.base_table.values())
 
     @cached_property
-    def _base_tensors(self) -> list[TensorInfo]:
-        ordered = sorted(self.base.tensors.values(), key=lambda tensor: -ITEM_SIZE[tensor.dtype])
-        return [TensorInfo(base_key(one.name), one.dtype, one.shape) for one in ordered]
+    def base_table(self) -> Table:
+        """The same as columns, wide elements first."""
+        found = columns(self.base.tensors)
+        order = np.argsort(-found.of(lambda kind: ITEM_SIZE[kind.dtype]), kind="stable")
+        if self.start.base.storage is not BaseStorage.embed:
+            order = order[:0]
+        names = [base_key(found.names[row]) for row in order.tolist()]
+        return table_of(names, [kind[1:] for kind in found.kinds], found.kind_of[order])
 
     def places(self, steps: Steps) -> list[Place]:
         """Every live superposition that there can be, wide ones first: no padding."""
@@ -262,39 +268,11 @@ class Draft:
 
     # Sizes
 
-    def candidates(self, steps: Steps, cells: Cells) -> list[TensorInfo]:
-        """Every tensor that the bank may have, for the header's room."""
-        files = [tensor for tensor, _ in self.new_files()]
-        if self.old is None:
-            made = [*self.fixed(cells), *files, *self.new_sums(self.units, steps)]
-        else:
-            made = self.old.store.as_single()
-            freed = self.old.manifest.sealed.keys() - self.start.sealed.keys()
-            for group, unit in self.places(steps):
-                if group not in freed or group in self.entered.get(unit, ()):
-                    made += self.sums((group, unit), 16)
-            made += files
-            made += [self._forgotten()] if self.start.forgotten else []
-        exact = [*self.exact, *(exact_tensors(self.base, self.leaving) if self.leaving else ())]
-        return [*made, *(one.kept for one in exact), *closing_tensors()]
-
-    def _forgotten(self) -> TensorInfo:
+    def forgotten(self) -> TensorInfo:
         rows = len(norm_rows(self.base.tensors))
         return TensorInfo(FORGOTTEN, "F64", (len(self.start.forgotten), rows))
 
-    def fixed(self, cells: Cells) -> list[TensorInfo]:
-        """What a new bank has whatever its tasks change."""
-        return [*self.base_tensors(), *self.beside(cells)]
-
     def beside(self, cells: Cells) -> list[TensorInfo]:
-        """The same without its base."""
+        """What a new bank has whatever its tasks change, without its base."""
         outside = self.start.base.storage is BaseStorage.reference
         return [*self.statistics(cells), *([self.base_digests()] if outside else [])]
-
-    def new_sums(self, units: Iterable[Unit], steps: Steps) -> Iterator[TensorInfo]:
-        """The superpositions of a new bank, a group at a time."""
-        units = list(units)
-        for group in sorted({participant.group for participant in self.coming}):
-            for unit in units:
-                if group in self.entered.get(unit, ()):
-                    yield from self.sums((group, unit), steps.width(unit))

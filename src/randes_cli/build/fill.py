@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 
+from randes_cli.build.draft import Place
 from randes_cli.build.exact import Exact
 from randes_cli.build.passes import Passes
+from randes_cli.build.room import sum_table
 from randes_cli.build.tally import Tally
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.keys import base_key, sum_key
 from randes_cli.files.checkpoint.shared import content_fingerprint
 from randes_cli.plan import Unit
-from randes_cli.specs import BaseStorage, TensorInfo
+from randes_cli.specs import BaseStorage
 
 
 def fill(passes: Passes, phase: str) -> None:
@@ -66,24 +70,31 @@ def _place_base(passes: Passes) -> None:
     if draft.old is not None:
         passes.take_over(draft.kept_keys("base"))
         return
-    passes.writer.place_all(draft.base_tensors())
+    passes.writer.place_all(draft.base_table)
 
 
 def _place_sums(passes: Passes) -> None:
     """Place the superpositions that change, and copy those that stay as they are."""
     draft, ready = passes.draft, passes.steps.ready
     left = {(p.group, unit) for p in draft.leaving for unit in draft.units if p.meets(unit)}
-    made: list[TensorInfo] = []
+    made: list[Place] = []
     for place in draft.places(passes.steps):
         group, unit = place
         enters = unit in ready and group in draft.entered.get(unit, ())
         if enters or (left and place in left and place in draft.kept):
-            made += draft.sums(place, passes.steps.width(unit))
+            made.append(place)
         elif draft.kept and place in draft.kept:
-            passes.writer.place_all(made)
+            _place(passes, made)
             made = []
             passes.take_over([sum_key(group, name) for name in unit.names])
-    passes.writer.place_all(made)
+    _place(passes, made)
+
+
+def _place(passes: Passes, places: Iterable[Place]) -> None:
+    """Give superpositions the next places."""
+    for group, some in groupby(places, itemgetter(0)):
+        units = [unit for _, unit in some]
+        passes.writer.place_all(sum_table(passes.draft, group, units, passes.steps))
 
 
 def _changing(passes: Passes) -> list[Unit]:
@@ -126,10 +137,8 @@ def _add_late(passes: Passes) -> None:
     late = [unit for unit in draft.units if unit in tally.largest]
     for unit in late:
         passes.steps.late(unit, tally.largest[unit])
-    for group in range(draft.start.groups):
-        for unit in late:
-            if group in draft.entered[unit]:
-                passes.writer.place_all(draft.sums((group, unit), passes.steps.width(unit)))
+    groups = range(draft.start.groups if late else 0)
+    _place(passes, [(g, unit) for g in groups for unit in late if g in draft.entered[unit]])
     differ = [one for one in draft.exact if one.twin and differs(tally, one)]
     for one in differ:
         passes.writer.place(one.kept)

@@ -172,7 +172,7 @@ def _open_inputs(
     tensors = list(found.source.tensors.values())
     transform = choose_exact(found.source.tensors, options.transform, options.exact)
     transform = choose_targets(tensors, transform)
-    units = plan_units(tensors, transform)
+    units = plan_units(found.source.tensors, transform)
     names = {name for unit in units for name in unit.names}
     reasons = dict.fromkeys(transform.exact, ASKED)
     reasons.update(dict.fromkeys(options.transform.exact, _NOT_FINITE))

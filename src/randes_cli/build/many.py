@@ -93,7 +93,7 @@ class _Run:
         self.steps = np.zeros((len(self.names), self.width), STEPS)
         self.steps["from"] = self.steps["into"] = -1
         self.elements = np.array([u.rows * u.cols for u in many.units], np.int64)
-        self.flips = np.array([unit.flip_bytes for unit in many.units], np.int64)
+        self.flips = np.array([unit.form.flip_bytes for unit in many.units], np.int64)
         self._known: dict[int, tuple[Tensors, Columns]] = {}
         self.fits = np.ones(len(self.names), bool)
         self.nbytes = np.zeros(len(self.names), np.int64)

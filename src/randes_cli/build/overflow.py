@@ -36,7 +36,7 @@ def check_sums(draft: Draft, base: Source | None, steps: Steps) -> None:
         bits = steps.width(unit)
         for group in groups:
             some = [one for one in members[group] if one.meets(unit)]
-            exponent = steps.known[unit].exponent
+            exponent = steps.step(unit).exponent
             peak = max(
                 _peak(draft, group, unit, position, some, sample, exponent)
                 for position in range(unit.layers)

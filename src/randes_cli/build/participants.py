@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -95,6 +95,11 @@ class Participant:
     def meets(self, unit: Unit) -> bool:
         """Whether any of its tensors is superposed in a unit."""
         return any(name in self.fit.superposed for name in unit.names)
+
+    def meets_of(self, units: Sequence[Unit]) -> list[bool]:
+        """`meets` of many units."""
+        held = self.fit.superposed.keys()
+        return [unit.names[0] in held or (unit.layers > 1 and self.meets(unit)) for unit in units]
 
     def tensors_of(self, unit: Unit) -> list[TensorInfo]:
         found = map(self.fit.superposed.get, unit.names)

@@ -11,12 +11,12 @@ from randes_cli.build.exact import differs, look_at
 from randes_cli.build.measured import Measured, sampled_lengths, supposed_lengths
 from randes_cli.build.overflow import check_sums
 from randes_cli.build.records import NO_FINGERPRINT, recorded_source, supposed_record
+from randes_cli.build.room import room_of
 from randes_cli.build.samples.stand_ins import fill_rows
 from randes_cli.build.sizes import Sizes
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.trial import sampled_cuts
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.header_room import header_room
 from randes_cli.files.bank.manifest import Manifest, encode
 from randes_cli.files.bank.sizes import bank_bytes, parts_of
 from randes_cli.specs import TensorInfo
@@ -113,7 +113,7 @@ def edited_size(build: Build, old: BankFile, manifest: Manifest, statistics: Sta
     What may turn out to be the base's (a running statistic) counts by its beginning.
     """
     draft, steps = build.draft, build.steps
-    room = header_room(draft.candidates(steps, statistics.cells))
+    room = room_of(draft, steps, statistics.cells)
     parts = parts_of(_edited(draft, old, steps, statistics))
     text = len(encode(manifest))
     return bank_bytes(parts, room, text, asked=build.most, old=old.most).bytes

@@ -95,7 +95,8 @@ class Sizes:
         last = [*draft.statistics(cells), *([draft.base_digests()] if outside else [])]
         files = [tensor for tensor, _ in draft.new_files()]
         every = [one.kept for one in draft.exact]
-        return _Fixed(*map(Entries.of, (draft.base_tensors(), exact, last, files, every)))
+        base = Entries.of(draft.base_table)
+        return _Fixed(base, *map(Entries.of, (exact, last, files, every)))
 
     # Sizes
 

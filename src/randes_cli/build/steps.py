@@ -125,7 +125,11 @@ class Steps:
     @property
     def known(self) -> dict[Unit, Step]:
         """Every unit's step, superposed now or not."""
-        return {**self.given, **self.ready}
+        return {**self.given, **self.ready} if self.given else self.ready
+
+    def step(self, unit: Unit) -> Step:
+        """The step of a unit that has one."""
+        return self.ready.get(unit) or self.given[unit]
 
     def exponents(self) -> dict[Unit, int]:
         return {unit: step.exponent for unit, step in self.known.items()}
@@ -139,12 +143,12 @@ class Steps:
         """These are in the old bank and stay as they are."""
         self.ready.update((unit, self.given[unit]) for unit in units)
 
-    def sampled(self, found: Mapping[Unit, Spread]) -> None:
+    def sampled(self, found: dict[Unit, Spread]) -> None:
         """Take the samples of units that enter the bank; one without a change gets no step yet.
 
         A unit that comes back keeps the step that it had, so that its bytes come back too.
         """
-        self.spreads.update(found)
+        self.spreads = {**self.spreads, **found} if self.spreads else found
         grids = self._measured_of([*found.values()], self.bits, self.capacity)
         alike: dict[tuple[int, int], Step] = {}
         for unit, ready, *grid in zip(found, *(column.tolist() for column in grids), strict=True):
@@ -192,7 +196,7 @@ class Steps:
         Where deltas are `only_added`, to whole sums, those are within their range before and after.
         Raises Overflowing or BeyondGrid.
         """
-        bits, exponent = self.width(unit), self.known[unit].exponent
+        bits, exponent = self.width(unit), self.step(unit).exponent
         most = min(GRID_LIMIT, 2 * LIMIT[bits]) if only_added else GRID_LIMIT
         if self.overflowing([unit]) and peak > most:
             raise Overflowing(unit, peak, bits)

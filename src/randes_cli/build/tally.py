@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
+
 from randes_cli.core.arrays import Array, Raw
+from randes_cli.core.columns import columns
 from randes_cli.core.energy import Energy
-from randes_cli.files.digests import each_digest
+from randes_cli.files.digests import DIGEST_BYTES, Framed, SmallDigests, each_digest
+from randes_cli.files.system import give_back
 from randes_cli.plan import Unit
+from randes_cli.specs import Table
 
 #: Whose tensor it is: a participant's index, or the base.
 Owner: TypeAlias = int | Literal["base"]
@@ -25,12 +30,12 @@ class ManySums(NamedTuple):
     rests: Array
 
 
-#: What a tally holds: see its attributes.
+#: What a tally holds: see its attributes. Units go by their first names.
 TallyParts: TypeAlias = tuple[
     dict[tuple[int, str], dict[int, Energy]],
     dict[int, set[str]],
-    dict[Unit, int],
-    dict[Unit, float],
+    dict[str, int],
+    dict[str, float],
     dict[tuple[Owner, str], dict[int, bytes]],
     dict[Owner, list[tuple[Sequence[str], Raw]]],
     list[ManySums],
@@ -58,6 +63,8 @@ class Tally:
         self.digests: dict[tuple[Owner, str], dict[int, bytes]] = {}
         self.whole: dict[Owner, list[tuple[Sequence[str], Raw]]] = {}
         self.many: list[ManySums] = []
+        #: Of tables, by identity: a tally is of tables that are there for longer.
+        self._frames: dict[int, Framed] = {}
         self._lock = threading.Lock()
 
     def differs(self, pairs: Iterable[tuple[int, str]]) -> None:
@@ -107,11 +114,12 @@ class Tally:
 
     def parts(self) -> TallyParts:
         """All that was found, as it travels."""
-        found = self.energies, self.changed, self.peaks, self.largest, self.digests
-        return *found, self.whole, self.many
+        peaks = {unit.names[0]: peak for unit, peak in self.peaks.items()}
+        largest = {unit.names[0]: size for unit, size in self.largest.items()}
+        return self.energies, self.changed, peaks, largest, self.digests, self.whole, self.many
 
-    def take_in(self, parts: TallyParts) -> None:
-        """Add what another tally found; what both did is the same."""
+    def take_in(self, parts: TallyParts, unit_of: Mapping[str, Unit]) -> None:
+        """Add what another tally found, of these units; what both did is the same."""
         energies, changed, peaks, largest, digests, whole, many = parts
         with self._lock:
             for key, chunks in energies.items():
@@ -123,30 +131,43 @@ class Tally:
             for some, contents in whole.items():
                 self.whole.setdefault(some, []).extend(contents)
             self.many += many
-        for unit, peak in peaks.items():
-            self.overflowed(unit, peak)
-        for unit, size in largest.items():
-            self.appeared(unit, size)
+        for name, peak in peaks.items():
+            self.overflowed(unit_of[name], peak)
+        for name, size in largest.items():
+            self.appeared(unit_of[name], size)
 
     def forget(self) -> None:
         """All of it is written down: give the memory back."""
-        for found in (self.energies, self.changed, self.digests, self.whole, self.many):
+        gone = self.energies, self.changed, self.digests, self.whole, self.many, self._frames
+        for found in gone:
             found.clear()
+        give_back()
 
     def take_peaks(self) -> dict[Unit, int]:
         """What has not fitted since the last call."""
         peaks, self.peaks = self.peaks, {}
         return peaks
 
-    def joined(self, owner: Owner, names: Iterable[str]) -> dict[str, bytes]:
+    def joined(self, owner: Owner, tensors: Collection[str]) -> Mapping[str, bytes]:
         """Each tensor's chunk digests, joined."""
+        if isinstance(tensors, Table) and not self.digests:
+            rows = self._rows(owner, tensors)
+            if rows is not None:
+                return SmallDigests(tensors, rows, self._frames)
         whole, made = self.small(owner), dict[str, bytes]()
-        if not self.digests:
-            return {name: whole.get(name, b"") for name in names}
-        for name in names:
+        for name in tensors:
             chunks = self.digests.get((owner, name))
             if chunks is None:
                 made[name] = whole.get(name, b"")
             else:
                 made[name] = b"".join(value for _, value in sorted(chunks.items()))
         return made
+
+    def _rows(self, owner: Owner, tensors: Table) -> Raw | None:
+        """The digests of a table's tensors, a row each; None where some have others than one."""
+        made, there = np.empty((len(tensors), DIGEST_BYTES), np.uint8), np.zeros(len(tensors), bool)
+        for names, digests in self.whole.get(owner, ()):
+            at = columns(tensors).at(names)
+            known = at >= 0
+            made[at[known]], there[at[known]] = digests[known], True
+        return made if there.all() else None

@@ -17,6 +17,28 @@ from randes_cli.specs import Kind, Table, TensorInfo, Tensors, once
 _KEPT = 4
 
 
+class Some(tuple[str, ...]):
+    """Some names of a longer tuple, which is looked up once for all of its parts.
+
+    Attributes:
+        whole: the longer one.
+        places: where these stand in it.
+    """
+
+    whole: tuple[str, ...]
+    places: I64
+
+    @classmethod
+    def of(cls, whole: tuple[str, ...], places: I64) -> Some:
+        made = cls(map(whole.__getitem__, places.tolist()))
+        made.whole, made.places = whole, places
+        return made
+
+    def some(self, rows: I64) -> Some:
+        """Those of these rows."""
+        return self if len(rows) == len(self) else Some.of(self.whole, self.places[rows])
+
+
 class Columns:
     """Tensors by number, in their order.
 
@@ -54,6 +76,8 @@ class Columns:
         Names that follow each other as here are compared, not looked up. Of the same tuple again,
         as one source after the other is asked, they are known.
         """
+        if isinstance(names, Some):
+            return self.at(names.whole)[names.places]
         for known, found in self._asked:
             if names is known:
                 return found

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 
 #: As in fused.h.
-_INTERFACE = 11
+_INTERFACE = 12
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from randes_cli.core.signs import random_bytes
 from randes_cli.specs import Shuffle, TensorInfo
@@ -32,22 +32,27 @@ def layer_numbers(name: str, *, any_digits: bool = False) -> tuple[int, ...]:
     return tuple(map(int, (_ANY_NUMBER if any_digits else _NUMBER).findall(name)))
 
 
-def group_by_type(
-    tensors: Iterable[TensorInfo], *, any_digits: bool = False, ordered: bool = True
+def group_by_type(tensors: Iterable[TensorInfo]) -> dict[str, list[str]]:
+    """`group_shapes` of tensors."""
+    return group_shapes({tensor.name: tensor.shape for tensor in tensors})
+
+
+def group_shapes(
+    shapes: Mapping[str, tuple[int, ...]], *, any_digits: bool = False, ordered: bool = True
 ) -> dict[str, list[str]]:
     """Names of one type and one shape together, in the order of their layer numbers (or not).
 
     The key is the layer type; where one type has several shapes, ``<type>|<rows>x<columns>…``
     tells them apart.
     """
-    tensors, by_type = list(tensors), dict[str, dict[tuple[int, ...], list[str]]]()
-    types = layer_types([tensor.name for tensor in tensors], any_digits=any_digits)
-    for kind, tensor in zip(types, tensors, strict=True):
-        by_type.setdefault(kind, {}).setdefault(tensor.shape, []).append(tensor.name)
+    by_type: dict[str, dict[tuple[int, ...], list[str]]] = {}
+    types = layer_types([*shapes], any_digits=any_digits)
+    for kind, (name, shape) in zip(types, shapes.items(), strict=True):
+        by_type.setdefault(kind, {}).setdefault(shape, []).append(name)
     groups = {}
-    for kind, shapes in by_type.items():
-        for shape, names in shapes.items():
-            key = kind if len(shapes) == 1 else f"{kind}|{'x'.join(map(str, shape))}"
+    for kind, found in by_type.items():
+        for shape, names in found.items():
+            key = kind if len(found) == 1 else f"{kind}|{'x'.join(map(str, shape))}"
             if ordered:
                 names.sort(key=lambda name: (layer_numbers(name, any_digits=any_digits), name))
             groups[key] = names

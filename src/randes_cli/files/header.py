@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, prod
@@ -18,11 +18,12 @@ import numpy as np
 from randes_cli.core.arrays import I64
 from randes_cli.core.columns import table_of
 from randes_cli.errors import CheckpointError, InputOutputError
+from randes_cli.files.header_text import encode_header as encode_header  # noqa: PLC0414
 from randes_cli.files.kinds import other_file
-from randes_cli.files.plain_header import Rows, is_plain, plain_rows
+from randes_cli.files.plain_header import Rows, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
-from randes_cli.specs import ITEM_SIZE, Kind, Table, TensorInfo
+from randes_cli.specs import ITEM_SIZE, Kind, Table
 
 #: An escape that is a character only together with the next one.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -264,29 +265,3 @@ def read_header(fd: int, name: str) -> Header:
         raise CheckpointError(f"{name}: {error}") from None
     except OSError as error:
         raise InputOutputError(f"{name}: {error.strerror} while reading the header") from error
-
-
-_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-def encode_header(
-    tensors: Iterable[TensorInfo], metadata: Mapping[str, str], *, length: int | None = None
-) -> bytes:
-    """The 8 length bytes and the JSON of a header whose data follow in the given order.
-
-    The JSON is padded with spaces to `length`, or to the next multiple of 8.
-    """
-    entries = [f'"__metadata__":{_compact(dict(metadata))}'] if metadata else []
-    position, kinds = 0, dict[tuple[str, tuple[int, ...]], tuple[str, int]]()
-    tensors = list(tensors)
-    quoted = '"{}"'.format if is_plain("".join(one.name for one in tensors)) else _compact
-    for name, dtype, shape in tensors:
-        if (dtype, shape) not in kinds:
-            frame = f':{{"dtype":"{dtype}","shape":{_compact([*shape])},"data_offsets":['
-            kinds[dtype, shape] = frame, TensorInfo("", dtype, shape).nbytes
-        frame, nbytes = kinds[dtype, shape]
-        entries.append(f"{quoted(name)}{frame}{position},{position + nbytes}]}}")
-        position += nbytes
-    text = f"{{{','.join(entries)}}}".encode()
-    padded = text.ljust(-(-len(text) // 8) * 8 if length is None else length)
-    return len(padded).to_bytes(8, "little") + padded

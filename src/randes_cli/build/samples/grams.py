@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -10,9 +11,17 @@ import numpy as np
 
 from randes_cli.build.participants import Deltas
 from randes_cli.build.samples.looks import deltas_of
-from randes_cli.build.samples.small import Spot, on_grid, products, small_grams, small_lists
+from randes_cli.build.samples.small import (
+    Spot,
+    Spots,
+    on_grid,
+    products,
+    small_grams,
+    small_lists,
+)
 from randes_cli.build.samples.stand_ins import followers
-from randes_cli.core.arrays import F32, F64
+from randes_cli.core.arrays import F32, F64, I64, firsts
+from randes_cli.core.columns import Columns
 from randes_cli.core.shuffle import layer_types
 from randes_cli.core.tails import means
 from randes_cli.errors import RandesError
@@ -20,13 +29,13 @@ from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import GRAM_SAMPLE, Rect, Unit, sample_runs
 from randes_cli.stats.grams import PackedGrams
-from randes_cli.stats.stored import Cells
+from randes_cli.stats.stored import Cells, cells_of
 from randes_cli.workers import Progress, no_progress, run_in_order
 
 #: Bytes of deltas that are looked at at a time, about.
 _HELD = 2**30
 #: Of some tensors, by their names, what `gram` makes of each.
-Terms: TypeAlias = tuple[list[str], tuple[F64, F64, F64]]
+Terms: TypeAlias = tuple[Sequence[str], tuple[F64, F64, F64]]
 #: Looks at units elsewhere, and gives their terms in order.
 Away: TypeAlias = Callable[[Sequence[Unit], Progress], Iterator[Terms]]
 
@@ -84,7 +93,7 @@ def terms_of(
     """What the units come to, in order; `ahead`: of reads several are asked for at a time."""
     jobs, made = list(small_lists(units, len(participants), GRAM_SAMPLE[0], far=ahead)), []
 
-    def look(one: Unit | list[Spot]) -> Terms:
+    def look(one: Unit | Spots) -> Terms:
         return _look(base, participants, one, first)
 
     run_in_order(
@@ -105,11 +114,11 @@ def _at_once(participants: Sequence[Deltas]) -> int:
 
 
 def _look(
-    base: Source | None, participants: Sequence[Deltas], one: Unit | list[Spot], first: int
+    base: Source | None, participants: Sequence[Deltas], one: Unit | Spots, first: int
 ) -> Terms:
     if isinstance(one, Unit):
         return list(one.names), gram(base, participants, one, first)
-    return [spot.name for spot in one], small_grams(base, participants, one, first)
+    return one.names, small_grams(base, participants, one, first)
 
 
 class Grams:
@@ -136,8 +145,7 @@ class Grams:
     ) -> None:
         self.base, self.participants, self.first = base, participants, first
         self.units, self.cells = list(units), cells
-        self._where = {name: number for number, (_, names) in enumerate(cells) for name in names}
-        self._row_of = {name: row for row, name in enumerate(rows)}
+        self._rows, self._cell_of = Columns(rows, (), np.zeros(0, np.int64)), cells_of(rows, cells)
         self._alike, self._far = followers(stands), ahead or reads_far()
         groups = np.array([participant.group for participant in participants])
         self._same = groups[:, None] == groups
@@ -189,31 +197,33 @@ class Grams:
         )
         return self._made, self._tails
 
-    def _look(self, one: Unit | list[Spot]) -> Terms:
+    def _look(self, one: Unit | Spots) -> Terms:
         return _look(self.base, self.participants, one, self.first)
 
-    def _keep(self, one: Unit | list[Spot], found: Terms) -> None:
+    def _keep(self, one: Unit | Spots, found: Terms) -> None:
         terms, names = _with_followers(one, found[0], self._alike)
         self._add(names, terms, found[1])
         self._done += 1
 
-    def _add(self, names: list[str], terms: Sequence[int], found: tuple[F64, F64, F64]) -> None:
+    def _add(self, names: Sequence[str], terms: Sequence[int], found: tuple[F64, F64, F64]) -> None:
         """Add the term of each of these tensors where it belongs."""
         plain, transformed, ends = found
-        self._tails[:, [self._row_of[name] for name in names]] = ends[:, terms, self.first :]
-        at = [self._where[name] for name in names]
-        halves, upper = self._made.halves, (slice(None), *self._made.upper)
+        rows = self._rows.at(names)
+        self._tails[:, rows] = ends[:, terms, self.first :]
+        at, halves, upper = self._cell_of[rows], self._made.halves, (slice(None), *self._made.upper)
         _add_in_order(halves[:, 0], at, plain[upper][terms])
         _add_in_order(halves[:, 1], at, (transformed * self._same)[upper][terms])
 
 
 def _with_followers(
-    one: Unit | list[Spot], names: list[str], alike: Mapping[Unit, Sequence[Unit]]
-) -> tuple[list[int], list[str]]:
+    one: Unit | Spots, names: Sequence[str], alike: Mapping[Unit, Sequence[Unit]]
+) -> tuple[Sequence[int], Sequence[str]]:
     """Which term is added for which tensor: each one's own, and those that it stands for."""
+    if not alike:
+        return range(len(names)), names
     terms, made = list(range(len(names))), list(names)
     spots = [Spot(one, n) for n in range(one.layers)] if isinstance(one, Unit) else one
-    for term, (unit, position) in enumerate(spots if alike else ()):
+    for term, (unit, position) in enumerate(spots):
         others = alike.get(unit, ())
         terms += [term] * len(others)
         made += [other.names[position] for other in others]
@@ -225,15 +235,17 @@ def _by_type(units: Iterable[Unit]) -> list[Unit]:
     units, types = list(units), dict[str, list[Unit]]()
     for kind, unit in zip(layer_types([one.names[0] for one in units]), units, strict=True):
         types.setdefault(kind, []).append(unit)
-    return [u for kind in types.values() for u in sorted(kind, key=lambda unit: unit.names)]
+    return [u for kind in types.values() for u in sorted(kind, key=attrgetter("names"))]
 
 
-def _add_in_order(sums: F64, at: Sequence[int], terms: F64) -> None:
+def _add_in_order(sums: F64, at: I64, terms: F64) -> None:
     """Add each term to the sum at its place: one after the other, for rounding tells."""
-    if len(set(at)) == len(at):
+    order = np.argsort(at, kind="stable")
+    starts = firsts(at[order])
+    if len(starts) == len(at):
         sums[at] += terms
         return
-    for place in dict.fromkeys(at):
-        mine = [n for n, one in enumerate(at) if one == place]
+    for mine in np.split(order, starts[1:]):
+        place = at[mine[0]]
         run = np.concatenate([sums[place][None], terms[mine]])
         sums[place] = np.add.accumulate(run, axis=0)[-1]

@@ -10,7 +10,7 @@ import numpy as np
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.samples.looks import deltas_of
-from randes_cli.build.samples.small import Spot, Spreads, small_lists, spreads
+from randes_cli.build.samples.small import Spot, Spots, Spreads, small_lists, spreads
 from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
@@ -45,17 +45,17 @@ def gather_spreads(
     """
     far, sums = ahead or reads_far(), dict[Unit, _Sums]()
 
-    def look(one: Unit | list[Spot]) -> tuple[Sequence[Spot], Spreads]:
+    def look(one: Unit | Spots) -> tuple[Spots | list[Spot], Spreads]:
         if isinstance(one, Unit):
             return [Spot(one, n) for n in range(one.layers)], _spreads(base, participants, one)
         return one, spreads(base, participants, one)
 
-    def keep(_: object, found: tuple[Sequence[Spot], Spreads]) -> None:
+    def keep(_: object, found: tuple[Spots | list[Spot], Spreads]) -> None:
         spots, (squares, counts, peaks) = found
-        if all(spot.unit.layers == 1 for spot in spots):
+        if isinstance(spots, Spots) and spots.single:
             means = np.divide(squares, counts, out=np.zeros_like(squares), where=counts > 0)
             whole = np.sqrt(means.max(axis=1, initial=0.0)).tolist(), peaks.tolist()
-            for (unit, _), rms, peak in zip(spots, *whole, strict=True):
+            for unit, rms, peak in zip(spots.units, *whole, strict=True):
                 use(unit, Spread(rms, peak))
             return
         rows = zip(spots, squares.tolist(), counts.tolist(), peaks.tolist(), strict=True)

@@ -7,14 +7,15 @@ looked at is a list of places (a unit and a position in it), and those of one sh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.build.participants import Deltas, Participant
-from randes_cli.core.arrays import F32, F64, Array, Bools
-from randes_cli.core.columns import some_columns
+from randes_cli.core.arrays import F32, F64, I64, Array, Bools
+from randes_cli.core.columns import Some, some_columns
 from randes_cli.core.signs import many_signs, random_joined
 from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
@@ -37,31 +38,72 @@ class Spot(NamedTuple):
         return self.unit.names[self.position]
 
 
+class Spots:
+    """Places of tensors, as columns.
+
+    Attributes:
+        units: of each.
+        positions: of each in its unit.
+        names: of the tensors.
+        single: whether each is all of its unit.
+    """
+
+    def __init__(self, units: Sequence[Unit], positions: Sequence[int], names: Some) -> None:
+        self.units, self.positions, self.names = units, positions, names
+        self.single = all(len(unit.names) == 1 for unit in units)
+
+    def __getitem__(self, at: int) -> Spot:
+        return Spot(self.units[at], self.positions[at])
+
+    def __iter__(self) -> Iterator[Spot]:
+        return map(Spot, self.units, self.positions)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def alike(self) -> Iterator[tuple[I64, Unit, Some]]:
+        """Those of one shape with the same signs: which, one of their units, and their names."""
+        forms = [unit.form for unit in self.units]
+        numbers = {form: number for number, form in enumerate(dict.fromkeys(forms))}
+        form_of = np.fromiter(map(numbers.__getitem__, forms), np.int64, len(forms))
+        for number in numbers.values():
+            rows = np.flatnonzero(form_of == number)
+            yield rows, self.units[rows[0]], self.names.some(rows)
+
+
 def small_lists(
     units: Iterable[Unit], tasks: int, most: int, *, far: bool
-) -> Iterator[Unit | list[Spot]]:
+) -> Iterator[Unit | Spots]:
     """Units in their order, those of tensors of up to `most` elements as lists of their places.
 
     What is read from afar is not: there many are asked for at a time.
     """
-    made: list[Spot] = []
-    room = 0
+    units = list(units)
+    whole = tuple(chain.from_iterable([unit.names for unit in units]))
+    mine, positions, room, place = list[Unit](), list[int](), 0, 0
+
+    def held() -> Spots:
+        first = place - len(mine)
+        return Spots(mine, positions, Some.of(whole, np.arange(first, place)))
+
     for unit in units:
-        elements = unit.rows * unit.cols
+        elements, layers = unit.form.elements, len(unit.names)
         if far or elements > most:
-            if made:
-                yield made
-            made, room = [], 0
+            if mine:
+                yield held()
+            mine, positions, room, place = [], [], 0, place + layers
             yield unit
             continue
-        for position in range(unit.layers):
-            made.append(Spot(unit, position))
+        for position in range(layers):
+            mine.append(unit)
+            positions.append(position)
+            place += 1
             room += elements * tasks
             if room > _ROOM:
-                yield made
-                made, room = [], 0
-    if made:
-        yield made
+                yield held()
+                mine, positions, room = [], [], 0
+    if mine:
+        yield held()
 
 
 class Spreads(NamedTuple):
@@ -72,42 +114,37 @@ class Spreads(NamedTuple):
     peaks: F64
 
 
-def spreads(
-    base: Source | None, participants: Sequence[Participant], spots: Sequence[Spot]
-) -> Spreads:
+def spreads(base: Source | None, participants: Sequence[Participant], spots: Spots) -> Spreads:
     """What `sample.spread` adds up, of each place by itself."""
     shape = len(spots), len(participants)
     squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(len(spots))
-    for at, unit in _alike(spots):
-        names = tuple(spots[n].name for n in at)
+    for at, unit, names in spots.alike():
         zero = _base_values(base, names, unit)
         for who, one in enumerate(participants):
             delta, there = deltas(base, zero, one, names, unit)
             squares[at, who] = np.square(delta, dtype=np.float64).sum(axis=1)
-            counts[at, who] = there * (unit.rows * unit.cols)
+            counts[at, who] = there * unit.form.elements
             peaks[at] = np.maximum(peaks[at], np.abs(delta).max(axis=1))
     return Spreads(squares, counts, peaks)
 
 
 def small_grams(
-    base: Source | None, participants: Sequence[Deltas], spots: Sequence[Spot], first: int
+    base: Source | None, participants: Sequence[Deltas], spots: Spots, first: int
 ) -> tuple[F64, F64, F64]:
     """`sample.gram` of each place: two of places × T × T, and 4 × places × T of their tails."""
     tasks = len(participants)
     plain, met = np.zeros((2, len(spots), tasks, tasks))
     tails = np.zeros((4, len(spots), tasks))
-    for at, unit in _alike(spots):
-        alike = [spots[n] for n in at]
-        names = tuple(spot.name for spot in alike)
+    for at, unit, names in spots.alike():
         zero = _base_values(base, names, unit)
-        here, there = np.zeros((2, len(at), tasks, unit.rows * unit.cols))
+        here, there = np.zeros((2, len(at), tasks, unit.form.elements))
         scales = np.zeros((2, len(at), tasks))
         for who, one in enumerate(participants):
             delta, has = deltas(base, zero, one, names, unit)
             scales[0, :, who] = on_grid(delta, has, here[:, who])
             if who >= first:
                 tails[:, at, who] = means(here[:, who], scales[0, :, who]) * has
-            moved = names if unit.shuffle is Shuffle.none else _moved(alike, one)
+            moved = names if unit.form.shuffle is Shuffle.none else _moved(spots, at, one)
             if moved == names:
                 there[:, who], scales[1, :, who] = here[:, who], scales[0, :, who]
             else:
@@ -126,7 +163,7 @@ def deltas(
 
     `zero` are the base's values.
     """
-    elements = unit.rows * unit.cols
+    elements = unit.form.elements
     ours = one.fit.superposed if isinstance(one, Participant) else {}
     alike = some_columns(ours, names).of(attrgetter("elements")) == elements
     if isinstance(one, Participant) and alike.all():
@@ -145,23 +182,14 @@ def deltas(
 
 
 def _base_values(base: Source | None, names: Sequence[str], unit: Unit) -> F32 | None:
-    return None if base is None else read_values_of(base, names, unit.rows * unit.cols)
+    return None if base is None else read_values_of(base, names, unit.form.elements)
 
 
-def _alike(spots: Sequence[Spot]) -> Iterator[tuple[list[int], Unit]]:
-    """Which places are of one shape with the same signs, and one of their units."""
-    found: dict[object, list[int]] = {}
-    for n, (unit, _) in enumerate(spots):
-        kind = unit.rows, unit.cols, unit.view, unit.signs, unit.shuffle
-        found.setdefault(kind, []).append(n)
-    for at in found.values():
-        yield at, spots[at[0]].unit
-
-
-def _moved(spots: Sequence[Spot], one: Deltas) -> tuple[str, ...]:
+def _moved(spots: Spots, at: I64, one: Deltas) -> tuple[str, ...]:
+    """The tensor that a participant has at each of these places."""
     orders: dict[Unit, list[int]] = {}
     made = []
-    for unit, position in spots:
+    for unit, position in map(spots.__getitem__, at.tolist()):
         if unit.layers == 1:
             made.append(unit.names[position])
             continue
@@ -173,7 +201,7 @@ def _moved(spots: Sequence[Spot], one: Deltas) -> tuple[str, ...]:
 
 def _signs(unit: Unit, names: Sequence[str], one: Deltas) -> F32:
     """±1 for every element of tensors like a unit's, tensors × elements."""
-    bits = random_joined("signs", one.seed, names, np.full(len(names), unit.flip_bytes))
+    bits = random_joined("signs", one.seed, names, np.full(len(names), unit.form.flip_bytes))
     bits = bits.reshape(len(names), -1)
     return many_signs(unit.signs, bits, (unit.rows, unit.cols), unit.view)
 

@@ -206,7 +206,7 @@ def _check_units(manifest: Manifest, tensors: Mapping[str, TensorInfo]) -> None:
     """Layers that tasks move among themselves share one step, and lie in a group together."""
     if manifest.transform.shuffle is Shuffle.none:
         return
-    for unit in plan_units(manifest.base.tensors.values(), manifest.transform):
+    for unit in plan_units(manifest.base.tensors, manifest.transform):
         names = unit.names
         for table, what in ((manifest.steps, "steps"), (manifest.widths, "widths")):
             if len({table.get(name) for name in names}) > 1:
@@ -236,7 +236,7 @@ def _check_cells(manifest: Manifest, summable: Iterable[str]) -> None:
     """Whether every tensor that may be superposed is in a cell of the Gram matrices."""
     transform = manifest.transform
     if transform.rest is not Rest.sum:
-        units = plan_units(manifest.base.tensors.values(), transform)
+        units = plan_units(manifest.base.tensors, transform)
         summable = [name for unit in units for name in unit.names]
     lost = set(summable).difference(transform.exact, *(names for _, names in manifest.cells))
     if lost:

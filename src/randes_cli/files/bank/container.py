@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import threading
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import count as count_from
 from operator import attrgetter
 
 import numpy as np
 
-from randes_cli.core.arrays import Raw
+from randes_cli.core.arrays import I64, Raw, firsts
+from randes_cli.core.columns import Columns, columns, table_of
 from randes_cli.files.bank.keys import CHECKS
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import encode_header
 from randes_cli.plan import chunks
-from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.specs import ITEM_SIZE, Kind, Table, TensorInfo
 
 #: Digits of an offset, and of the two of an entry with the comma between them.
 _DIGITS = 19
@@ -27,67 +29,98 @@ FRAME = 256
 
 
 class Container:
-    """The layout of one file. Offsets count from its first tensor's first byte."""
+    """The layout of one file, as columns. Offsets count from its first tensor's first byte."""
 
     def __init__(self) -> None:
-        self.tensors: list[TensorInfo] = []
-        self.starts: dict[str, int] = {}
         self.size = 0
-        self._first: dict[str, int] = {}
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._kinds: dict[Kind, int] = {}
+        self._kind_of, self._starts, self._firsts = array("q"), array("q"), array("q")
         self._digests = bytearray()
+        self._asked: tuple[Sequence[str], I64] | None = None
+
+    @property
+    def tensors(self) -> Table:
+        """What is placed, in the order of the file."""
+        return table_of(self._names, list(self._kinds), np.array(self._kind_of, np.int64))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._numbers
 
     def place(self, tensor: TensorInfo) -> None:
         """Give a tensor the next place, at a multiple of its element's size."""
         gap = -self.size % ITEM_SIZE[tensor.dtype] if tensor.elements else 0
         if gap:
-            filler = TensorInfo(f"align/{len(self.tensors)}", "U8", (gap,))
+            filler = TensorInfo(f"align/{len(self._names)}", "U8", (gap,))
             self._append(filler)
             self.set_digest(filler.name, 0, digest(bytes(gap)))
         self._append(tensor)
 
-    def place_all(self, tensors: Sequence[TensorInfo]) -> None:
+    def place_all(self, tensors: Table) -> None:
         """`place` of tensors in their order: what follows one as wide needs no filler."""
-        for _, alike in groupby(tensors, lambda tensor: tensor.dtype):
-            some = list(alike)
-            first = next((n for n, tensor in enumerate(some) if tensor.elements), len(some))
-            for tensor in some[: first + 1]:
-                self.place(tensor)
-            self._append_all(some[first + 1 :])
+        found, dtypes = columns(tensors), dict[str, int]()
+        dtype_of = found.of(lambda kind: dtypes.setdefault(kind.dtype, len(dtypes)))
+        elements = found.of(attrgetter("elements"))
+        starts = firsts(dtype_of)
+        for rows in np.split(np.arange(len(tensors)), starts[1:]):
+            there = np.flatnonzero(elements[rows]).tolist()
+            alone = rows[: (there[0] if there else len(rows)) + 1]
+            for row in alone.tolist():
+                self.place(found.kinds[found.kind_of[row]]._replace(name=found.names[row]))
+            self._append_all(found, rows[len(alone) :])
 
-    def _append_all(self, tensors: Sequence[TensorInfo]) -> None:
-        names = [tensor.name for tensor in tensors]
-        sizes = np.array([*map(attrgetter("nbytes"), tensors)], np.int64)
-        chunks = np.array([*map(chunk_count, tensors)], np.int64)
-        ends, digests = np.cumsum(sizes), DIGEST_BYTES * np.cumsum(chunks)
-        first = len(self._digests) + digests - DIGEST_BYTES * chunks
-        self.tensors += tensors
-        self.starts.update(zip(names, (self.size + ends - sizes).tolist(), strict=True))
-        self._first.update(zip(names, first.tolist(), strict=True))
+    def _append_all(self, found: Columns, rows: I64) -> None:
+        names = list(map(found.names.__getitem__, rows.tolist()))
+        kinds = [self._kinds.setdefault(t[1:], len(self._kinds)) for t in found.kinds]
+        sizes, count = found.of(attrgetter("nbytes"))[rows], found.of(chunk_count)[rows]
+        ends, digests = np.cumsum(sizes), DIGEST_BYTES * np.cumsum(count)
+        first = len(self._digests) + digests - DIGEST_BYTES * count
+        self._numbers.update(zip(names, count_from(len(self._names)), strict=False))
+        self._names += names
+        self._kind_of.frombytes(np.array(kinds, np.int64)[found.kind_of[rows]].tobytes())
+        self._starts.frombytes((self.size + ends - sizes).astype(np.int64).tobytes())
+        self._firsts.frombytes(first.astype(np.int64).tobytes())
         self.size += int(sizes.sum())
-        self._digests += bytes(DIGEST_BYTES * int(chunks.sum()))
+        self._digests += bytes(DIGEST_BYTES * int(count.sum()))
 
     def _append(self, tensor: TensorInfo) -> None:
-        self.tensors.append(tensor)
-        self.starts[tensor.name] = self.size
+        self._numbers[tensor.name] = len(self._names)
+        self._names.append(tensor.name)
+        self._kind_of.append(self._kinds.setdefault(tensor[1:], len(self._kinds)))
+        self._starts.append(self.size)
+        self._firsts.append(len(self._digests))
         self.size += tensor.nbytes
         if tensor.name != CHECKS:
-            self._first[tensor.name] = len(self._digests)
             self._digests += bytes(DIGEST_BYTES * chunk_count(tensor))
 
+    def start(self, key: str) -> int:
+        """Offset of a tensor's first byte."""
+        return self._starts[self._numbers[key]]
+
+    def starts(self, keys: Sequence[str]) -> I64:
+        """`start` of many."""
+        return np.array(self._starts, np.int64)[self._rows(keys)]
+
+    def _rows(self, keys: Sequence[str]) -> I64:
+        """The numbers of tensors; whoever has asked for their places then has their digests."""
+        known = self._asked
+        if known is None or known[0] is not keys:
+            rows = np.fromiter(map(self._numbers.__getitem__, keys), np.int64, len(keys))
+            self._asked = known = keys, rows
+        return known[1]
+
     def set_digest(self, key: str, chunk: int, value: bytes) -> None:
-        at = self._first[key] + DIGEST_BYTES * chunk
-        self._digests[at : at + DIGEST_BYTES] = value
+        self.set_digests(key, value, chunk)
 
     def set_only_digests(self, keys: Sequence[str], digests: Raw) -> None:
         """Record the digests (n × 16) of tensors of one chunk each."""
-        at = np.fromiter(map(self._first.__getitem__, keys), np.intp, len(keys))
-        np.frombuffer(self._digests, np.uint8).reshape(-1, DIGEST_BYTES)[at // DIGEST_BYTES] = (
-            digests
-        )
+        at = np.array(self._firsts, np.int64)[self._rows(keys)] // DIGEST_BYTES
+        np.frombuffer(self._digests, np.uint8).reshape(-1, DIGEST_BYTES)[at] = digests
 
     def set_digests(self, key: str, values: bytes, first: int = 0) -> None:
         """Record the digests of chunks of a tensor from the first on, joined."""
-        at = self._first[key] + DIGEST_BYTES * first
+        at = self._firsts[self._numbers[key]] + DIGEST_BYTES * first
         self._digests[at : at + len(values)] = values
 
     def digest_whole(self, tensor: TensorInfo, data: bytes | Raw) -> None:
@@ -98,7 +131,7 @@ class Container:
             self.set_digest(tensor.name, number, digest(piece))
 
     def digests_of(self, tensor: TensorInfo) -> bytes:
-        at = self._first[tensor.name]
+        at = self._firsts[self._numbers[tensor.name]]
         return bytes(self._digests[at : at + DIGEST_BYTES * chunk_count(tensor)])
 
     @property

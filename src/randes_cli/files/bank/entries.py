@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.core.arrays import I64
+from randes_cli.core.columns import columns
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
 from randes_cli.files.plain_header import is_plain
-from randes_cli.specs import ITEM_SIZE, TensorInfo
+from randes_cli.specs import ITEM_SIZE, Table, TensorInfo
 
 #: A header's entry but for the name, the dtype, the dimensions and the two offsets.
 _FRAME = len('"":{"dtype":"","shape":[],"data_offsets":[,]}')
@@ -35,12 +36,16 @@ class Entries(NamedTuple):
     chunks: I64
 
     @classmethod
-    def of(cls, tensors: Iterable[TensorInfo]) -> Entries:
+    def of(cls, tensors: Iterable[TensorInfo] | Table) -> Entries:
+        if isinstance(tensors, Table):
+            found = columns(tensors)
+            kinds = np.array([_kind(kind[1:]) for kind in found.kinds], np.int64).reshape(-1, 4)
+            made = kinds[found.kind_of]
+            made[:, 0] += _lengths(found.names)
+            return cls(*made.T)
         tensors = list(tensors)
         made = np.array([*map(_kind, (tensor[1:] for tensor in tensors))], np.int64).reshape(-1, 4)
-        names = [tensor.name for tensor in tensors]
-        plain = is_plain("".join(names))
-        made[:, 0] += np.fromiter(map(len if plain else name_bytes, names), np.int64, len(names))
+        made[:, 0] += _lengths([tensor.name for tensor in tensors])
         return cls(*made.T)
 
     @classmethod
@@ -83,6 +88,12 @@ class Entries(NamedTuple):
                 made |= {int(there[rows[0]]): gap} if gap else {}
                 place += gap + int(nbytes[rows].sum())
         return made
+
+
+def _lengths(names: Sequence[str]) -> I64:
+    """`name_bytes` of many."""
+    plain = is_plain("".join(names))
+    return np.fromiter(map(len if plain else name_bytes, names), np.int64, len(names))
 
 
 def name_bytes(name: str) -> int:

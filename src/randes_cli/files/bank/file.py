@@ -154,7 +154,7 @@ class BankFile:
     @cached_property
     def units(self) -> dict[str, Unit]:
         """The unit of every superposed tensor, in the order of the base."""
-        return unit_table(self.manifest.base.tensors.values(), self.manifest.transform)
+        return unit_table(self.manifest.base.tensors, self.manifest.transform)
 
     def require_tasks(self) -> None:
         """Raise MissingError where all tasks were removed."""

@@ -7,10 +7,11 @@ rewrite in `extra`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
 from typing import Any
 
 from randes_cli.errors import BankDamaged, NewerFormat
@@ -22,6 +23,7 @@ from randes_cli.files.bank.json_fields import (
     as_text,
     as_width,
 )
+from randes_cli.files.bank.json_text import write_object, write_typed
 from randes_cli.files.bank.record_fields import (
     read_cells,
     read_transform,
@@ -110,8 +112,8 @@ class Manifest:
             features=features + ("share",) * any(every > 1 for every in shares.values()),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object that a bank stores."""
+    def to_json(self, *, whole: bool = True) -> dict[str, Any]:
+        """The JSON object that a bank stores; without the base's tensors if it is not `whole`."""
         optional: dict[str, Any] = {}
         if self.shares:
             optional["shares"] = {str(group): every for group, every in self.shares.items()}
@@ -130,7 +132,7 @@ class Manifest:
             "capacity": self.capacity,
             "next_index": self.next_index,
             "groups": self.groups,
-            "base": self.base.to_json(),
+            "base": self.base.to_json(whole=whole),
             "tasks": [task.to_json() for task in self.tasks],
             "forgotten": [list(pair) for pair in self.forgotten],
             "steps": dict(self.steps),
@@ -184,7 +186,12 @@ class Manifest:
 
 def encode(manifest: Manifest) -> bytes:
     """UTF-8 JSON without spaces."""
-    return json.dumps(manifest.to_json(), separators=(",", ":"), ensure_ascii=False).encode()
+    made, out = manifest.to_json(whole=False), BytesIO()
+    tensors = partial(write_typed, out, manifest.base.tensors)
+    write_object(
+        out, made, {"base": partial(write_object, out, made["base"], {"tensors": tensors})}
+    )
+    return out.getvalue()
 
 
 def decode(data: bytes) -> Manifest:

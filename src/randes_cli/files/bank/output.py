@@ -197,7 +197,7 @@ def write_index(
     if room is not None and len(header) != room:
         raise AssertionError("the header outgrew its reserve")
     for key, data in parts:
-        out.write_at(data, len(header) + container.starts[key])
+        out.write_at(data, len(header) + container.start(key))
     checks = container.checks(header)
     size = len(header) + container.size
     out.write_at(checks, size - len(checks))

@@ -54,13 +54,13 @@ class BaseRecord:
     ties: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, whole: bool = True) -> dict[str, Any]:
         return {
             "source": self.source,
             "fingerprint": self.fingerprint,
             "storage": self.storage.value,
             "metadata": dict(sorted(self.metadata.items())),
-            "tensors": {n: [t.dtype, list(t.shape)] for n, t in self.tensors.items()},
+            "tensors": {n: [t.dtype, [*t.shape]] for n, t in self.tensors.items()} if whole else {},
             "files": dict(sorted(self.files.items())),
             **({"layout": dict(self.layout)} if self.layout else {}),
             **_origin_json(self),

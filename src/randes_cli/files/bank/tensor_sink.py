@@ -133,7 +133,7 @@ class ShardSink(TensorSink):
 
     def address(self, key: str) -> tuple[int, int]:
         """The number of its only file, and a tensor's offset among its data."""
-        return 0, self.container.starts[key]
+        return 0, self.container.start(key)
 
     def has_bytes(self, key: str) -> bool:
         """None is: it is made anew."""
@@ -149,12 +149,12 @@ class ShardSink(TensorSink):
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
         with self.new.opened() as out:
-            yield out, self.lead + self.container.starts[key]
+            yield out, self.lead + self.container.start(key)
 
     @contextlib.contextmanager
     def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
         with self.new.opened() as out:
-            yield [(out, self.lead + self.container.starts[key]) for key in keys]
+            yield [(out, self.lead + start) for start in self.container.starts(keys).tolist()]
 
     def finish(self) -> str | Place:
         """Put the shard under its name; one that may still grow stays as it is, at this path."""

@@ -6,9 +6,13 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
+import numpy as np
+
 from randes_cli.core.arrays import Raw
+from randes_cli.core.columns import joined
 from randes_cli.errors import UsageError
 from randes_cli.files.bank.container import FRAME, Container, Due, room_of
 from randes_cli.files.bank.header_room import METADATA
@@ -80,18 +84,19 @@ class BankWriter(TensorSink):
         if self.out.most is not None:
             self._make_room(tensor, self.out.most)
         self._files[-1].container.place(tensor)
+        if self.out.most is None:
+            return
         self._of[tensor.name] = len(self._files) - 1
         if self._due is not None:
             self._due.expect(len(self._files) - 1, tensor)
 
-    def place_all(self, tensors: Sequence[TensorInfo]) -> None:
+    def place_all(self, tensors: Table) -> None:
         """`place` of tensors in their order."""
-        if self.out.most is not None:
-            for tensor in tensors:
-                self.place(tensor)
+        if self.out.most is None:
+            self._files[0].container.place_all(tensors)
             return
-        self._files[0].container.place_all(tensors)
-        self._of.update(dict.fromkeys([tensor.name for tensor in tensors], 0))
+        for tensor in tensors.values():
+            self.place(tensor)
 
     def _make_room(self, tensor: TensorInfo, most: int) -> None:
         """Begin a shard where another part of the bank begins, or this one would be too large."""
@@ -128,7 +133,7 @@ class BankWriter(TensorSink):
 
     def arrived(self, key: str, chunks: Iterable[int]) -> None:
         """Chunks are written, and their digests are known: a shard that is whole is sent."""
-        number = self._of[key]
+        number = self.number_of(key)
         if self._due is not None and self._due.come(number, key, chunks):
             self._finish_shard(self._files[number], early=True)
 
@@ -145,12 +150,12 @@ class BankWriter(TensorSink):
 
     def address(self, key: str) -> tuple[int, int]:
         """Where a tensor lies: the number of its file, and the offset among its data."""
-        number = self._of[key]
-        return number, self._files[number].container.starts[key]
+        number = self.number_of(key)
+        return number, self._files[number].container.start(key)
 
     def has_bytes(self, key: str) -> bool:
         """Whether a tensor's bytes are there already, in a shard that stays."""
-        return self._files[self._of[key]].reused is not None
+        return self._files[self.number_of(key)].reused is not None
 
     def set_only_digests(self, keys: Sequence[str], digests: Raw) -> None:
         if self.out.most is None:
@@ -159,12 +164,13 @@ class BankWriter(TensorSink):
             super().set_only_digests(keys, digests)
 
     def container_of(self, key: str) -> Container:
-        return self._files[self._of[key]].container
+        return self._files[self.number_of(key)].container
 
     # What workers elsewhere make
 
     def number_of(self, key: str) -> int:
-        return self._of[key]
+        """The number of the file that a tensor is in."""
+        return self._of[key] if self.out.most is not None else 0
 
     def is_here(self, number: int) -> bool:
         """Whether a shard is written by this process alone, for it has begun to."""
@@ -174,7 +180,7 @@ class BankWriter(TensorSink):
         """The tensors of a shard, without fillers and digests, and whether more may come."""
         file = self._files[number]
         made = ("align", CHECKS)
-        tensors = [t for t in file.container.tensors if parse_key(t.name).kind not in made]
+        tensors = [t for t in file.container.tensors.values() if parse_key(t.name).kind not in made]
         return tensors, file.header is None
 
     def adopt(self, number: int, digests: bytes, made: str | Place) -> None:
@@ -192,19 +198,19 @@ class BankWriter(TensorSink):
     @contextlib.contextmanager
     def file_of(self, key: str) -> Iterator[tuple[OutputFile, int]]:
         """The file that a tensor is written to, and the offset of its first byte there."""
-        file = self._files[self._of[key]]
+        file = self._files[self.number_of(key)]
         if self.out.most is None:
-            yield self.out.index, file.head + file.container.starts[key]
+            yield self.out.index, file.head + file.container.start(key)
             return
         with self._begun(file).opened() as out:
-            yield out, file.head + file.container.starts[key]
+            yield out, file.head + file.container.start(key)
 
     @contextlib.contextmanager
     def files_of(self, keys: Sequence[str]) -> Iterator[list[tuple[OutputFile, int]]]:
         """`file_of` of several tensors, whose files stay open together."""
         if self.out.most is None:
-            starts = map(self._files[0].container.starts.__getitem__, keys)
-            yield [(self.out.index, self.room + start) for start in starts]
+            starts = self.room + self._files[0].container.starts(keys)
+            yield list(zip(repeat(self.out.index), starts.tolist()))
             return
         numbers = [self._of[key] for key in keys]
         with contextlib.ExitStack() as opened:
@@ -212,7 +218,7 @@ class BankWriter(TensorSink):
             for number in dict.fromkeys(numbers):
                 outs[number] = opened.enter_context(self._begun(self._files[number]).opened())
             places = ((self._files[n], outs[n], key) for n, key in zip(numbers, keys, strict=True))
-            yield [(out, file.head + file.container.starts[key]) for file, out, key in places]
+            yield [(out, file.head + file.container.start(key)) for file, out, key in places]
 
     def _begun(self, file: _File) -> NewShard:
         """The temporary file of a shard. One that may still grow has no header yet."""
@@ -232,7 +238,8 @@ class BankWriter(TensorSink):
 
     def add_whole(self, tensor: TensorInfo, data: Data) -> None:
         """Write a tensor whose data are at hand; where it has no place yet, it gets the next."""
-        if tensor.name not in self._of:
+        there = self._of if self.out.most is not None else self._files[0].container
+        if tensor.name not in there:
             self.place(tensor)
         self.write_whole(tensor, data)
 
@@ -247,24 +254,29 @@ class BankWriter(TensorSink):
         sharded = self.out.most is not None
         if sharded:
             manifest = replace(manifest, features=(*manifest.features, FEATURE))
-        tensors = Table((t.name, t) for file in self._files for t in file.container.tensors)
-        text = readable(self.out.path, manifest, tensors)
+        text = readable(self.out.path, manifest, self._tensors())
         metadata = {**METADATA, "version": str(manifest.version)}
         if not sharded:
             self.out.complete(())
             parts = [(MANIFEST, text)]
             return write_index(self.out.index, self._files[0].container, parts, metadata, self.room)
         self.close_shard()
-        tables = {}
-        total = 0
+        shards, total = {}, 0
         for file in self._files:
             name, table, size = self._finish_shard(file)
-            tables[name], total = table, total + size
-        self.out.complete(tables)
+            shards[name], total = table, total + size
+        self.out.complete(shards)
         parts = [(SHARDS, Layout(self.room, self.out.most or 0).encode())]
-        parts += [(shard_key(name), table) for name, table in tables.items()]
+        parts += [(shard_key(name), table) for name, table in shards.items()]
         parts.append((MANIFEST, text))
         return total + write_index(self.out.index, Container(), parts, metadata)
+
+    def _tensors(self) -> Table:
+        """Those of all files."""
+        tables = [file.container.tensors for file in self._files]
+        if len(tables) == 1:
+            return tables[0]
+        return joined(tables, [np.arange(len(table)) for table in tables])
 
     def _finish_shard(self, file: _File, *, early: bool = False) -> tuple[str, bytes, int]:
         """Name a shard; what the index says of it, and its bytes."""

@@ -253,4 +253,6 @@ def whole_of(source: Source) -> Source:
 def content_fingerprint(source: Source, digests: Mapping[str, bytes]) -> str:
     """The fingerprint of a checkpoint, from the chunk digests of its kept tensors."""
     ties, tensors = ties_of(source), whole_of(source).tensors
+    if not ties:
+        return fingerprint(tensors, digests)
     return fingerprint(tensors, {name: digests[ties.get(name, name)] for name in tensors})

@@ -1,0 +1,60 @@
+"""The text of a safetensors header, written some thousand entries at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from itertools import accumulate
+
+from randes_cli.core.columns import Columns, columns
+from randes_cli.files.plain_header import is_plain
+from randes_cli.specs import Table, TensorInfo
+
+#: Entries of a header that are written together.
+_TOGETHER = 2**12
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def encode_header(
+    tensors: Iterable[TensorInfo] | Table,
+    metadata: Mapping[str, str],
+    *,
+    length: int | None = None,
+) -> bytes:
+    """The 8 length bytes and the JSON of a header whose data follow in the given order.
+
+    The JSON is padded with spaces to `length`, or to the next multiple of 8.
+    """
+    listed = tensors if isinstance(tensors, Table) else Table((one.name, one) for one in tensors)
+    out = BytesIO()  # grows in place, and gives what it holds without a copy
+    out.write(bytes(8) + b"{")
+    if metadata:
+        more = b"," * (len(listed) > 0)
+        out.write(f'"__metadata__":{_compact(dict(metadata))}'.encode() + more)
+    _write_entries(out, columns(listed))
+    out.write(b"}")
+    size = out.tell()
+    out.write(b" " * (-size % 8 if length is None else 8 + length - size))
+    size = out.tell() - 8
+    out.seek(0)
+    out.write(size.to_bytes(8, "little"))
+    return out.getvalue()
+
+
+def _write_entries(out: BytesIO, found: Columns) -> None:
+    """The entries of tensors whose data lie end to end, some thousand at a time."""
+    frames = [
+        f':{{"dtype":"{kind.dtype}","shape":{_compact([*kind.shape])},"data_offsets":['
+        for kind in found.kinds
+    ]
+    sizes, position = [kind.nbytes for kind in found.kinds], 0
+    for first in range(0, len(found.names), _TOGETHER):
+        last = first + _TOGETHER
+        names, kinds = found.names[first:last], found.kind_of[first:last].tolist()
+        quoted = '"{}"'.format if is_plain("".join(names)) else _compact
+        ends = [*accumulate(map(sizes.__getitem__, kinds), initial=position)]
+        rows = zip(map(quoted, names), kinds, ends, ends[1:])  # noqa: B905 - one more
+        text = ",".join([f"{n}{frames[k]}{start},{end}]}}" for n, k, start, end in rows])
+        out.write((f",{text}" if first else text).encode())
+        position = ends[-1]
