@@ -15,6 +15,7 @@ SOURCE = Path(randes_cli.__file__).parent
 LAYERS = [
     "errors",
     "interrupts",
+    "threads",
     "limits",
     "specs",
     "reports",

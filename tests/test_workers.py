@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from randes_cli import threads
+from randes_cli.threads import Begun
 from randes_cli.workers import no_progress, run_parallel
 
 
-def _sum(jobs: range, threads: int) -> int:
+def _sum(jobs: Sequence[int], count: int) -> int:
     total, lock = [0], threading.Lock()
 
     def work(state: None, job: int) -> int:
@@ -21,7 +25,7 @@ def _sum(jobs: range, threads: int) -> int:
         jobs,
         lambda: None,
         work,
-        threads=threads,
+        threads=count,
         phase="",
         total=len(jobs),
         progress=no_progress,
@@ -33,17 +37,48 @@ def _sum(jobs: range, threads: int) -> int:
 def test_where_the_system_gives_fewer_threads_fewer_do_the_work(
     given: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, started = threading.Thread.start, [0]
+    start, started = Begun.start, [0]
 
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(thread: Begun) -> None:
         if started[0] >= given:
             raise RuntimeError("can't start new thread")
         started[0] += 1
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert _sum(range(100), threads=8) == sum(range(100))
+    monkeypatch.setattr(Begun, "start", refuse)
+    assert _sum(range(100), count=8) == sum(range(100))
     assert started[0] == given
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("dead", [1, 3, 8])
+def test_threads_that_find_no_memory_before_they_begin_are_waited_for_no_longer(
+    dead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, started = threads._run, [0]
+
+    def starve(*held: Any) -> None:
+        started[0] += 1
+        if started[0] <= dead:
+            del held  # which pytest would keep, with the frame of the error
+            raise MemoryError
+        begin(*held)
+
+    monkeypatch.setattr(threads, "_run", starve)
+    assert _sum(range(100), count=8) == sum(range(100))
+    assert started[0] == 8
+
+
+class _Losing(list[int]):
+    """Says that it has one more than it gives."""
+
+    def __len__(self) -> int:
+        return super().__len__() + 1
+
+
+def test_a_job_that_is_lost_with_its_thread_is_no_success() -> None:
+    with pytest.raises(MemoryError):
+        _sum(_Losing(range(100)), count=2)
 
 
 def test_the_first_failure_ends_all_and_is_raised() -> None:

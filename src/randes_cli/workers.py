@@ -12,13 +12,9 @@ from typing import Protocol, TypeVar
 
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import STRIP_ELEMENTS, make_kernel, strip_elements, strip_memory
-from randes_cli.plan import (
-    CHUNK_ELEMENTS,
-    Rect,
-    chunks,
-    tensor_bytes,
-)
+from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, tensor_bytes
 from randes_cli.specs import RunOptions, TensorInfo
+from randes_cli.threads import Begun, start
 
 J = TypeVar("J")
 W = TypeVar("W")
@@ -124,7 +120,7 @@ def run_parallel(
     gives none, this one does.
     """
     lock, stop = threading.Lock(), threading.Event()
-    queue, failures = iter(jobs), list[BaseException]()
+    queue, failures, did = iter(jobs), list[BaseException](), [0]
 
     def loop() -> None:
         try:
@@ -136,6 +132,7 @@ def run_parallel(
                     return
                 done = work(state, job)
                 with lock:
+                    did[0] += 1
                     progress(phase, done, total)
         except BaseException as error:
             failures.append(error)
@@ -143,24 +140,25 @@ def run_parallel(
 
     if not jobs:
         return
-    pool = [threading.Thread(target=loop, daemon=True) for _ in range(min(threads, len(jobs)))]
+    pool = [Begun(loop) for _ in range(min(threads, len(jobs)))]
     try:
-        started = _start(pool)
-        if not started:
-            loop()
+        started = start(pool)
         for step in beside if started and (cores or len(started)) > 1 else ():
             if stop.is_set() or not any(thread.is_alive() for thread in started):
                 break
             step()
         for thread in started:
             thread.join()
+        if not failures and did[0] < len(jobs):
+            loop()
     finally:
         stop.set()
         for thread in pool:
-            if thread.is_alive():
-                thread.join()
+            thread.join()
     if failures:
         raise failures[0]
+    if did[0] < len(jobs):
+        raise MemoryError  # a thread could not even say so
 
 
 def mixed(jobs: Sequence[J], copies: Sequence[W]) -> list[J | W]:
@@ -217,16 +215,6 @@ def run_chunks(
         total=tensor_bytes(tensors) if total is None else total,
         progress=progress,
     )
-
-
-def _start(pool: Sequence[threading.Thread]) -> Sequence[threading.Thread]:
-    """Start threads; those that the system let start."""
-    for count, thread in enumerate(pool):
-        try:
-            thread.start()
-        except RuntimeError:  # all that Python says of it
-            return pool[:count]
-    return pool
 
 
 class Workers:

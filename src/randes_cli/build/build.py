@@ -65,8 +65,8 @@ class Build:
     """One build: `sample` chooses steps, then `write` makes the bank (or `build.preview` none).
 
     `stored` are the old bank's statistics, of all its tasks; `most` bytes of a shard (None: as
-    the old bank has it, or one file up to a size); `home` is where the bank will lie in the end,
-    if not at `path`; `recipe` is how workers of a cluster, which the caller opens, draft the same.
+    the old bank has it, or one file up to a size); `recipe` is how workers of a cluster, which the
+    caller opens, draft the same.
     """
 
     def __init__(
@@ -80,15 +80,12 @@ class Build:
         phase: str,
         force: bool,
         stored: Statistics | None = None,
-        home: Place | None = None,
         most: int | None = None,
         recipe: Recipe | None = None,
     ) -> None:
-        self.home = home or path
         self.path, self.draft, self.steps, self.force = path, draft, steps, force
         self.phase, self.progress, self.most = phase, progress, most
         self.run, self.crew = run, crew_of(run, recipe)
-        self.passing = False  # read once: shards that workers make stay such
         tensors = list(draft.base.tensors.values())
         layers = (unit.layers for unit in draft.units)
         self.workers = Workers(run, tensors, layers, far=reads_far())
@@ -160,7 +157,7 @@ class Build:
         alone = self.crew is None or most is not None
         if self.crew is not None and most is None:
             most = self.crew.cluster.share(self.estimate())
-        if alone or self.passing:
+        if alone:
             return self._write(self.path, most, report)
         check_target(self.path, force=self.force)
         with passing_bank(self.path) as live:
@@ -283,7 +280,7 @@ class Build:
         if not coming:
             return start
         records = [
-            task_record(base, p, tally, source=recorded_source(p.source.source, self.home))
+            task_record(base, p, tally, source=recorded_source(p.source.source, self.path))
             for p in coming
         ]
         return self.with_records(records)

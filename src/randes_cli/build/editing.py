@@ -23,7 +23,13 @@ from randes_cli.errors import MismatchError, MissingError, UsageError, counted
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.records import TaskRecord
-from randes_cli.files.base import bank_base, bank_source, find_recorded
+from randes_cli.files.base import (
+    bank_base,
+    bank_source,
+    find_recorded,
+    found_base,
+    found_recorded,
+)
 from randes_cli.files.location import Place, absolute, absolute_source
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.source import Source
@@ -60,8 +66,11 @@ class EditRecipe:
     @classmethod
     def of(cls, old: BankFile, options: EditOptions, change: Change) -> EditRecipe:
         """The same edit, whatever folder a worker is in."""
-        base = None if options.base is None else absolute_source(as_source(options.base))
-        checkpoints = {k: absolute_source(as_source(v)) for k, v in change.checkpoints.items()}
+        named, checkpoints = change.checkpoints, dict[str, StrPath]()
+        for name in () if change.forget else change.gone:
+            found = found_recorded(old.task(name).source, old.path) if name not in named else None
+            checkpoints |= {} if found is None else {name: found}
+        checkpoints |= {k: absolute_source(as_source(v)) for k, v in named.items()}
         tasks = tuple(
             TaskInput(task.name, absolute_source(task.source), task.index, task.group)
             for task in change.tasks
@@ -69,7 +78,7 @@ class EditRecipe:
         return cls(
             absolute(old.path),
             old.store.fingerprint,
-            replace(options, base=base),
+            replace(options, base=found_base(old, options.base)),
             Change(change.gone, checkpoints, change.forget, tasks),
         )
 
@@ -112,7 +121,8 @@ class Edit:
     def apply(self, change: Change) -> None:
         """Take tasks out and open those that come."""
         gone = [self.old.task(name) for name in change.gone]
-        self.recipe = EditRecipe.of(self.old, self.options, change)
+        if self.run.engine == "ray":
+            self.recipe = EditRecipe.of(self.old, self.options, change)
         self.leave(gone, change.checkpoints, forget=change.forget)
         if change.tasks:
             self.come(change.tasks, {task.name: task.group for task in gone})

@@ -11,17 +11,14 @@ from randes_cli.build.build import Build, Built
 from randes_cli.build.inputs import Inputs, leading_base, open_inputs
 from randes_cli.build.layout import TooLarge, check_limit, check_sealable
 from randes_cli.build.pack_draft import pack_draft, pack_recipe
-from randes_cli.build.pack_report import as_sealed, pack_report, sealed_report, tried_choice
+from randes_cli.build.pack_report import pack_report, sealed_report, tried_choice
 from randes_cli.build.preview import preview
 from randes_cli.build.seal.direct import write_sealed
-from randes_cli.build.seal.seal import seal_locked
 from randes_cli.build.steps import Steps, given_steps
 from randes_cli.build.tasks import check_names
 from randes_cli.cluster import machines
 from randes_cli.errors import UsageError
-from randes_cli.files.atomic import check_target, in_use
-from randes_cli.files.bank.output import passing_bank
-from randes_cli.files.bank.shards import most_bytes
+from randes_cli.files.atomic import check_target
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, new_file
 from randes_cli.files.lock import bank_lock
@@ -166,7 +163,7 @@ def _packed(order: _Order) -> PackReport:
         stack.enter_context(machines(run))
         if cut is None:
             return _written(order, inputs, _build(order, inputs, out, ahead=False))
-        return (_cut_on_cluster if run.engine == "ray" else _cut)(order, inputs, cut)
+        return _cut(order, inputs, cut)
 
 
 def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
@@ -180,35 +177,12 @@ def _cut(order: _Order, inputs: Inputs, bits: int) -> PackReport:
     return write_sealed(build, bits, report)
 
 
-def _cut_on_cluster(order: _Order, inputs: Inputs, bits: int) -> PackReport:
-    """Have the workers of a cluster write a live bank in shards, and then cut its sums."""
-    with passing_bank(order.out) as live:
-        build = _build(order, inputs, live, ahead=False)
-        build.most, build.passing = 0, True
-        report = _written(order, inputs, build)
-        most = most_bytes(order.options.max_shard_size, build.estimate(bits))
-        with in_use(live):
-            sealed = seal_locked(
-                live,
-                order.out,
-                bits,
-                order.run,
-                force=order.force,
-                most=most or 0,  # not as the live bank has it
-                limit=order.limit,
-                progress=order.progress,
-            )
-        made = as_sealed(report, sealed.bytes_after, sealed.after, sealed.kept)
-        return replace(made, bank=str(order.out))
-
-
 def _written(order: _Order, inputs: Inputs, build: Build) -> PackReport:
-    """Write a live bank, and report it as it is or will be cut."""
+    """Write a live bank."""
 
     def report(built: Built) -> PackReport:
-        if order.cut is None:
-            check_limit(built.bytes, order.limit)
-        return pack_report(inputs, build, built, order.cut, dry_run=False, weigh=order.weigh)
+        check_limit(built.bytes, order.limit)
+        return pack_report(inputs, build, built, None, dry_run=False, weigh=order.weigh)
 
     return build.write(report)
 
@@ -235,7 +209,6 @@ def _build(order: _Order, inputs: Inputs, path: Place, *, ahead: bool) -> Build:
         phase="packing",
         force=order.force,
         most=options.max_shard_size,
-        home=order.out,
         recipe=None if ahead else pack_recipe(order.base, order.tasks, options),
     )
     build.sample(supposed=inputs.away, few=ahead)

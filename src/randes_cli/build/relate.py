@@ -23,10 +23,9 @@ from randes_cli.core.tails import tails
 from randes_cli.errors import MismatchError, RandesError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.records import TaskRecord
-from randes_cli.files.base import find_recorded
+from randes_cli.files.base import found_recorded
 from randes_cli.files.hub.ref import recorded_ref
 from randes_cli.files.hub.repository import is_cached
-from randes_cli.files.location import absolute_source
 from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit
@@ -80,11 +79,11 @@ def _found_again(
     draft: Draft, bank: BankFile, task: TaskRecord, stack: ExitStack
 ) -> tuple[Deltas, Older]:
     """A stored task with its original checkpoint, where that is found and looks the same."""
-    path, ref = find_recorded(task.source, bank.path), recorded_ref(task.source)
+    path, ref = found_recorded(task.source, bank.path), recorded_ref(task.source)
     if path is not None and (ref is None or is_cached(ref)):  # else not worth gigabytes
         with suppress(RandesError):
             again = _reread(draft, bank, task, path, stack)
-            return again, Older(task.index, absolute_source(path))
+            return again, Older(task.index, path)
     return Echo(bank, task), Older(task.index, None)
 
 

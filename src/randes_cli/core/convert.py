@@ -34,8 +34,8 @@ BEYOND = {
     "F8_E5M2": 61440.0,
 }
 
-#: A step below which no retrieval passes float32: 2^25 of them, the most of a sealed value, are
-#: less than half a unit of its largest number.
+#: A step below which no retrieval passes float32, nor bfloat16 from a base of it: 2^25 of them, the
+#: most of a sealed value, are less than half a unit of their largest numbers.
 NEVER_BEYOND = 2.0 ** (103 - 25)
 
 

@@ -49,8 +49,8 @@ EXPORT int randes_processor(int most);
 
 /* As in fused_kernel.py: raise INTERFACE when what a function takes changes, so that a library
  * compiled from older text is left alone. */
-enum { INTERFACE = 11 };
-enum { F32, BF16, F16, ANY_F32 };
+enum { INTERFACE = 13 };
+enum { F32, BF16, F16, ANY_F32, ANY_BF16 };
 enum { NONE, COLUMN, HANKEL, TWO_SIDED };
 
 /* 1.5 * 2^23: between 2^23 and 2^24 float32 holds the integers alone, so that adding it to a
@@ -102,13 +102,14 @@ TEMPLATE uint32_t as_half(float size) {
     return bits < 0x38800000u ? subnormal : normal;
 }
 
-/* Store a value as number `at`; returns 1 where it is beyond the dtype and becomes its largest. */
+/* Store a value as number `at`; returns 1 where it is beyond the dtype and becomes its largest (of
+ * ANY_F32 and ANY_BF16 none is). */
 TEMPLATE uint32_t put(void *out, ptrdiff_t at, float value, int dtype) {
     uint32_t beyond = 0;
-    if (dtype == BF16) {
+    if (dtype == BF16 || dtype == ANY_BF16) {
         uint32_t word = as_bits(value);
         word = (word + (word >> 16 & 1u) + 0x7FFFu) >> 16;
-        beyond = (word & 0x7FFFu) >= 0x7F80u;
+        beyond = dtype == BF16 && (word & 0x7FFFu) >= 0x7F80u;
         ((uint16_t *)out)[at] = (uint16_t)(word - beyond);
     } else if (dtype == F16) {
         uint32_t half = as_half(fabsf(value));

@@ -14,12 +14,15 @@ from randes_cli.core.convert import NEVER_BEYOND
 from randes_cli.core.fused_cut import read_with
 from randes_cli.core.fused_run import DTYPES, SIGNS
 from randes_cli.core.library import library
-from randes_cli.specs import Signs
+from randes_cli.specs import ITEM_SIZE, Signs
 
-_ANY_F32 = 3
+#: As in fused.h, where no value is beyond the dtype's range.
+_ANY = {"F32": 3, "BF16": 4}
 #: As in swap.c: elements that a thread takes at a time.
 _PART = 64 * 2048
-_NUMBERS = ("count", "cols", "rows", "view_cols", "kind", "base_dtype", "dtype", "sum_bits")
+#: Bytes written that a processor's caches may hold; more are written past them.
+_CACHED = 2**24
+_NUMBERS = ("first", "last", "cols", "rows", "view_cols", "kind", "base_dtype", "dtype", "sum_bits")
 _PLACES = ("base", "sum", "cut", "bits", "out")
 _RECORD = np.dtype(
     [
@@ -45,13 +48,14 @@ class Sum(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A tensor of `size` elements: the address of its base, and what is added to it.
+    """Elements `first` to `last` of a tensor: the address of its base, and what is added to it.
 
     With None it is the base, of its dtype. `cols` are those of the matrix that signs are of,
     `view` the one of scales and two-sided signs.
     """
 
-    size: int
+    first: int
+    last: int
     cols: int
     view: tuple[int, int]
     base: int
@@ -73,10 +77,13 @@ class Swap:
         self._kept: list[object] = []
         for number, source in enumerate(sources):
             self._take(self._records[number : number + 1], source)
-        self._ends = np.cumsum(-(-self._records["count"] // _PART))
+        written = sum((s.last - s.first) * ITEM_SIZE[s.dtype] for s in sources)
+        self._streamed = written > _CACHED
+        self._ends = np.cumsum(-(-(self._records["last"] - self._records["first"]) // _PART))
 
     def _take(self, record: Array, source: Source) -> None:
-        record["count"], record["cols"], record["base"] = source.size, source.cols, source.base
+        record["first"], record["last"] = source.first, source.last
+        record["cols"], record["base"] = source.cols, source.base
         record["rows"], record["view_cols"] = source.view
         record["base_dtype"], record["dtype"] = DTYPES[source.base_dtype], DTYPES[source.dtype]
         if source.sum is None:
@@ -84,8 +91,9 @@ class Swap:
         at, bits, scales, signs, flips, scale = source.sum
         record["sum"], record["sum_bits"], record["kind"] = at, bits, SIGNS[signs]
         record["scale"] = scale
-        if source.dtype == "F32" and abs(scale) < NEVER_BEYOND:
-            record["dtype"] = _ANY_F32
+        same = source.dtype in ("F32", source.base_dtype)
+        if source.dtype in _ANY and same and abs(scale) < NEVER_BEYOND:
+            record["dtype"] = _ANY[source.dtype]
         self._kept.append(flips)
         record["bits"] = np.frombuffer(flips, np.uint8).ctypes.data if flips else 0
         if scales is not None:
@@ -103,6 +111,7 @@ class Swap:
                 ctypes.c_void_p(self._records.ctypes.data),
                 ctypes.c_void_p(self._ends.ctypes.data),
                 ctypes.c_int64(len(self._records)),
+                ctypes.c_int(self._streamed),
                 ctypes.c_void_p(following.ctypes.data),
             )
 

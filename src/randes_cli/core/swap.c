@@ -3,11 +3,11 @@
 #include "cut.h"
 #include "fused.h"
 
-/* A tensor as a matrix of `cols` columns; `rows` and `view_cols` are the view of scales and of
- * two-sided signs. `sum`: integers of `sum_bits`, or packed codes that are read as `cut` has it; null
- * where the output is the base, of its dtype. */
+/* Elements `first` to `last` of a tensor, a matrix of `cols` columns; `rows` and `view_cols` are the
+ * view of scales and of two-sided signs. `sum`: integers of `sum_bits`, or packed codes that are read
+ * as `cut` has it; null where the output is the base, of its dtype. Element `first` goes to `out`. */
 typedef struct {
-    int64_t count, cols, rows, view_cols, kind, base_dtype, dtype, sum_bits;
+    int64_t first, last, cols, rows, view_cols, kind, base_dtype, dtype, sum_bits;
     const uint8_t *base, *sum;
     const Cut *cut;
     const uint8_t *bits;
@@ -20,7 +20,7 @@ typedef struct {
 enum { RUN = 2048, PART = 64 * RUN, WIDE = 8192 };
 
 typedef struct {
-    float base[RUN], levels[RUN + 16], scratch[WIDE + 16];
+    float made[RUN], base[RUN], levels[RUN + 16], scratch[WIDE + 16];
     const float *signs;
     int64_t first, last;
 } Space;
@@ -37,7 +37,7 @@ typedef struct {
     int64_t count;
 } Run;
 
-static int64_t size_of(int64_t dtype) { return dtype == BF16 || dtype == F16 ? 2 : 4; }
+static int64_t size_of(int64_t dtype) { return dtype == F32 || dtype == ANY_F32 ? 4 : 2; }
 
 enum { LEVELS = 32, SIGNED_LEVELS = 33 };
 
@@ -69,7 +69,8 @@ TEMPLATE void write_of(const Run *run, int base_dtype, int bits, int dtype) {
 
 /* A base of another dtype than the output's has become float32 before. */
 TEMPLATE void write_any(const Run *run, int base_dtype, int bits, int dtype) {
-    if (base_dtype == BF16) write_of(run, BF16, bits, BF16);
+    if (base_dtype == BF16 && dtype == ANY_BF16) write_of(run, BF16, bits, ANY_BF16);
+    else if (base_dtype == BF16) write_of(run, BF16, bits, BF16);
     else if (base_dtype == F16) write_of(run, F16, bits, F16);
     else if (dtype == BF16) write_of(run, F32, bits, BF16);
     else if (dtype == F16) write_of(run, F32, bits, F16);
@@ -116,9 +117,8 @@ static const float *levels_of(const Swap *swap, int64_t first, int64_t count, Sp
 /* What lies at the run's elements, from number `first` on. */
 TEMPLATE void fill_run(const Swap *swap, int64_t first, Run *run, Space *space, int *base_dtype) {
     run->base = swap->base + first * size_of(swap->base_dtype);
-    run->out = swap->out + first * size_of(swap->dtype);
     *base_dtype = (int)swap->base_dtype;
-    if (*base_dtype != F32 && *base_dtype != swap->dtype) {
+    if (*base_dtype != F32 && *base_dtype != swap->dtype && swap->dtype != ANY_BF16) {
         randes_widen(run->base, *base_dtype, space->base, run->count);
         run->base = space->base, *base_dtype = F32;
     }
@@ -128,11 +128,26 @@ TEMPLATE void fill_run(const Swap *swap, int64_t first, Run *run, Space *space, 
         run->numbers = swap->sum + first * swap->sum_bits / 8;
 }
 
+/* Copy bytes past the caches, where a processor can: what is written is then not read before. */
+static void stream(uint8_t *to, const void *from, size_t size) {
+    const uint8_t *next = from;
+#if defined(__x86_64__) && defined(__GNUC__)
+    size_t head = -(uintptr_t)to % 16;
+    if (size >= head + 16) {
+        memcpy(to, next, head);
+        for (to += head, next += head, size -= head; size >= 16; to += 16, next += 16, size -= 16)
+            _mm_stream_si128((void *)to, _mm_loadu_si128((const void *)next));
+    }
+#endif
+    memcpy(to, next, size);
+}
+
 /* Elements `first` to `last` of a tensor that has a sum. */
-TEMPLATE int randes_part_as(int version, const Swap *swap, int64_t first, int64_t last, Space *space) {
+TEMPLATE int randes_part_as(int version, const Swap *swap, int64_t first, int64_t last, int streamed,
+                            Space *space) {
     (void)version;
     const int64_t cols = swap->kind == TWO_SIDED ? swap->view_cols : swap->cols;
-    const int64_t all = swap->kind == HANKEL ? swap->count / cols + cols - 1 : cols;
+    const int64_t all = swap->kind == HANKEL ? (swap->last - 1) / cols + cols : cols;
     const int bits = swap->cut ? 32 : (int)swap->sum_bits;
     int64_t row = first / cols, col = first % cols;
     int64_t view_row = first / swap->view_cols, view_col = first % swap->view_cols;
@@ -151,7 +166,10 @@ TEMPLATE int randes_part_as(int version, const Swap *swap, int64_t first, int64_
             run.across = joined(swap) ? NULL : swap->cut->read_table + view_col;
         }
         fill_run(swap, first, &run, space, &base_dtype);
+        uint8_t *out = swap->out + (first - swap->first) * size_of(swap->dtype);
+        run.out = streamed ? (void *)space->made : out;
         write_any(&run, base_dtype, bits, (int)swap->dtype);
+        if (streamed) stream(out, space->made, (size_t)(run.count * size_of(swap->dtype)));
         col += run.count, view_col += run.count;
         if (col == cols) row++, col = 0;
         if (view_col == swap->view_cols) view_row++, view_col = 0;
@@ -160,12 +178,14 @@ TEMPLATE int randes_part_as(int version, const Swap *swap, int64_t first, int64_
 }
 
 FOR_EACH_PROCESSOR(static, int, randes_part,
-                   (const Swap *swap, int64_t first, int64_t last, Space *space), swap, first, last,
-                   space)
+                   (const Swap *swap, int64_t first, int64_t last, int streamed, Space *space),
+                   swap, first, last, streamed, space)
 
 /* Swap parts, the next of which is number *next, until none is left: several threads call it.
- * `ends` are how many parts there are up to each tensor's end. */
-EXPORT void randes_swap(const Swap *swaps, const int64_t *ends, int64_t count, int64_t *next) {
+ * `ends` are how many parts there are up to each tensor's end. `streamed`: what is
+ * written is more than caches hold. */
+EXPORT void randes_swap(const Swap *swaps, const int64_t *ends, int64_t count, int streamed,
+                        int64_t *next) {
     Space space;
     int64_t tensor = 0;
     while (count) {
@@ -173,13 +193,18 @@ EXPORT void randes_swap(const Swap *swaps, const int64_t *ends, int64_t count, i
         while (tensor < count && part >= ends[tensor]) tensor++;
         if (tensor == count) break;
         const Swap *swap = swaps + tensor;
-        int64_t first = (part - (tensor ? ends[tensor - 1] : 0)) * PART;
-        int64_t last = swap->count - first < PART ? swap->count : first + PART;
+        int64_t first = swap->first + (part - (tensor ? ends[tensor - 1] : 0)) * PART;
+        int64_t last = swap->last - first < PART ? swap->last : first + PART;
         int64_t size = size_of(swap->dtype);
+        uint8_t *out = swap->out + (first - swap->first) * size;
         if (swap->sum)
-            randes_part(swap, first, last, &space);
+            randes_part(swap, first, last, streamed, &space);
+        else if (streamed)
+            stream(out, swap->base + first * size, (size_t)((last - first) * size));
         else
-            memcpy(swap->out + first * size, swap->base + first * size,
-                   (size_t)((last - first) * size));
+            memcpy(out, swap->base + first * size, (size_t)((last - first) * size));
     }
+#if defined(__x86_64__) && defined(__GNUC__)
+    _mm_sfence();
+#endif
 }

@@ -81,7 +81,7 @@ def _sibling(path: Path) -> Path:
 
 @contextlib.contextmanager
 def passing_name(path: Place) -> Iterator[Path]:
-    """A name beside `path` for a file that goes when the block ends; see `in_use`.
+    """A name beside `path` for a file that goes when the block ends.
 
     For an output in a store it is among the temporary files here.
     """
@@ -94,21 +94,6 @@ def passing_name(path: Place) -> Iterator[Path]:
         yield made
     finally:
         _put_away(made, -1, committed=False)
-
-
-@contextlib.contextmanager
-def in_use(passing: Place) -> Iterator[None]:
-    """Keep a passing file's lock, which tells who looks for what the dead left that it is used."""
-    if isinstance(passing, RemotePath):
-        yield
-        return
-    fd = os.open(passing, os.O_RDWR | FLAGS)
-    try:
-        with contextlib.suppress(OSError):  # file systems without locks
-            lock(fd, wait=True)
-        yield
-    finally:
-        os.close(fd)
 
 
 def remove_stale(path: Path) -> None:

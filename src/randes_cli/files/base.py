@@ -15,7 +15,7 @@ from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.checkpoint.shared import all_names, retied
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.hub.ref import recorded_ref
-from randes_cli.files.location import Place, RemotePath, recorded_place
+from randes_cli.files.location import Place, RemotePath, absolute_source, recorded_place
 from randes_cli.files.source import Source, ZeroBase, place_of
 from randes_cli.files.sources import Sources
 from randes_cli.files.store import look_up
@@ -80,6 +80,21 @@ def find_recorded(recorded: str, bank: Place) -> str | None:
             if (folder / recorded).exists():
                 return str(folder / recorded)
     return None
+
+
+def found_recorded(recorded: str, bank: Place) -> str | None:
+    """`find_recorded`, as a worker of a cluster finds it, which is in another folder."""
+    found = find_recorded(recorded, bank)
+    return None if found is None else absolute_source(found)
+
+
+def found_base(bank: BankFile, given: StrPath | None) -> str | None:
+    """The base that `open_base` opens, as a worker finds it; None: it is not outside the bank."""
+    if given is not None:
+        return absolute_source(as_source(given))
+    record = bank.manifest.base
+    outside = record.storage is BaseStorage.reference
+    return found_recorded(record.source, bank.path) if outside else None
 
 
 @contextmanager

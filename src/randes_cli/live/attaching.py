@@ -13,13 +13,14 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.adapters import plain_modules, plain_state, unwrapped
 from randes_cli.live.grouping import block_of
 from randes_cli.live.held import Held
+from randes_cli.live.inside import shapes_inside
 from randes_cli.live.lazy import Whole
 from randes_cli.live.mixed_parameter import Mixed
-from randes_cli.live.names import Part, Parts, parameter_parts
+from randes_cli.live.names import parameter_parts
+from randes_cli.live.parts import Part, Parts
 from randes_cli.live.unfit import refuse_packed
 from randes_cli.live.weight import MOST_TABLE, Weight
 from randes_cli.plan import seal_matrix
-from randes_cli.read.places import by_component
 from randes_cli.specs import TensorInfo
 
 #: Parameters whose rows stand for positions, and those that stand for distances.
@@ -94,45 +95,14 @@ def start(
     """Open every task, and find which tensors each parameter is made of."""
     module = unwrapped(module)
     wholes = [Whole(bank.retrieval(task, coefficient=coefficient)) for task in [*tasks, None]]
-    shapes = _shapes(bank, wholes, component)
+    shapes = shapes_inside(bank, wholes, component)
     parts = parameter_parts(module, {inner: shape for inner, (_, shape) in shapes.items()})
     renamed = {
-        name: tuple(Part(shapes[p.name][0], p.place, p.turned) for p in given)
+        name: tuple(replace(part, name=shapes[part.name][0]) for part in given)
         for name, given in parts.items()
     }
     refuse_packed(module, {inner: name for inner, (name, _) in shapes.items()}, renamed, wholes)
     return Reading(bank, tuple(tasks), tuple(wholes), renamed, dense, strict)
-
-
-def _shapes(
-    bank: Bank, wholes: Sequence[Whole], component: str | None
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """By name inside the component: the bank's name, and the shape."""
-    made: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for whole in reversed(wholes):
-        task = whole.retrieval.task
-        named = by_component(whole.retrieval, task.layout or {"": ""})
-        filled = {key: found for key, found in named.items() if found}
-        if component is None and len(filled) > 1:
-            raise MismatchError(
-                f"{bank.file.path}: has the components {', '.join(sorted(filled))}; say component="
-            )
-        chosen = filled.get(component, {}) if component else next(iter(filled.values()), {})
-        lent = set(whole.lent.values())
-        for name, inside in chosen.items():
-            if name not in lent:
-                made.setdefault(_inner_name(name, inside, whole), (name, inside.shape))
-    return made
-
-
-def _inner_name(name: str, inside: TensorInfo, whole: Whole) -> str:
-    """The name that the base has for it in its file, which the module is built by."""
-    theirs, ours = whole.retrieval.task.prefix
-    if name == inside.name or inside.name.startswith(name):
-        return inside.name
-    if theirs != ours and inside.name.startswith(theirs):
-        return ours + inside.name[len(theirs) :]
-    return inside.name
 
 
 def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Weight | None]]:
@@ -167,7 +137,7 @@ def _fill(tensor: torch.Tensor, parts: Parts, whole: Whole) -> None:
     with torch.no_grad():
         for part in parts:
             found = whole.read(part.name)
-            if not part.place and found.shape != tensor.shape:
+            if not part.place and part.shape(found.shape) != tensor.shape:
                 raise MismatchError(
                     f"tensor {part.name!r} is {list(found.shape)}, the model's is "
                     f"{list(tensor.shape)}: build the model from the base's config"
@@ -234,11 +204,17 @@ def _kind(parts: Parts | None, whole: Whole) -> str:
         return "none"
     task = whole.retrieval.task
     names = [whole.retrieval.kept_name(part.name) for part in parts]
-    if any(name in task.own for name in names):
+    if any(name in task.own for name in names) or not all(_divides(p, whole) for p in parts):
         return "own"
     if any(name in task.shapes for name in names):
         return "resized"
     return "base" if all(name in task.unchanged for name in names) else "superposed"
+
+
+def _divides(part: Part, whole: Whole) -> bool:
+    """Whether rows of the tensor are rows of its superposition, where they lie apart."""
+    info = whole.retrieval.tensors[part.name]
+    return part.rows is None or seal_matrix(info)[0] == info.shape[0]
 
 
 def _small(tensor: torch.Tensor, tasks: int, kinds: Sequence[str]) -> bool:
@@ -254,7 +230,7 @@ def _small(tensor: torch.Tensor, tasks: int, kinds: Sequence[str]) -> bool:
 def _assembled(slot: Slot, parts: Parts, whole: Whole) -> torch.Tensor:
     """A task's whole tensor, in the model's dtype and on its device."""
     base = slot.tensor.detach()
-    if not parts[0].place:
+    if parts[0].whole:
         return whole.read(parts[0].name).to(base.device, base.dtype)
     made = torch.empty_like(base)
     for part in parts:

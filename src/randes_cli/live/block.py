@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from randes_cli.live.group import Group, Patterned
-from randes_cli.live.names import Part
+from randes_cli.live.parts import Part
 from randes_cli.live.stack import Stack
 
 
@@ -16,6 +16,7 @@ class Block:
     """A superposed tensor of the checkpoint in its place in the parameter.
 
     Attributes:
+        shape: the tensor's.
         stack: its groups as a kernel reads them, where one does.
     """
 
@@ -37,5 +38,9 @@ class Block:
         target = parameter[place] if place else parameter
         for group in self.groups:
             if task in group.tasks:
-                delta = group.delta(task, parameter.dtype).reshape(self.shape)
+                delta = group.delta(task, parameter.dtype)
+                if isinstance(group, Group):
+                    delta = delta.reshape(self.part.shape(self.shape))
+                else:
+                    delta = self.part.cut(delta.reshape(self.shape))
                 target += delta.t() if self.part.turned else delta

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,6 +27,11 @@ class Group:
     across: torch.Tensor
     tasks: frozenset[int]
     alone: bool
+
+    def some(self, rows: Sequence[int]) -> Group:
+        """Some of its rows, as a group of their own."""
+        down = self.down[:, torch.tensor(rows, device=self.down.device)]
+        return replace(self, held=self.held.some(rows, self.down.dtype), down=down)
 
     def product(self, x: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """a ∘ ((x ∘ b) Sᵀ) for a weight whose rows are outputs."""

@@ -10,7 +10,7 @@ import torch
 from randes_cli.live.block import Block
 from randes_cli.live.group import Group, Patterned
 from randes_cli.live.held import Held, hold
-from randes_cli.live.names import Part
+from randes_cli.live.parts import Part
 from randes_cli.live.stack import stacked
 from randes_cli.read.factors import Factors, Pattern, factor, factors_of, pattern_of
 from randes_cli.read.retrieve import Retrieval
@@ -46,12 +46,13 @@ def block_of(
         if isinstance(first, Pattern):
             made.append(_patterned(read[key], tasks, retrievals, base))
         else:
-            made.append(_group(read[key], tasks, retrievals, base, alone=len(runs) == 1))
+            group = _group(read[key], tasks, retrievals, base, alone=len(runs) == 1)
+            made.append(group if part.rows is None else group.some(part.rows))
     named = retrievals[-1].tensors.get(part.name)
     shape = named.shape if named is not None else tuple(base.shape)
     factors = [group for group in made if isinstance(group, Group)]
     together = len(factors) == len(made) and len({run[0][0][1] for run in runs}) == 1
-    stack = stacked(factors, base) if together and not part.place and not part.turned else None
+    stack = stacked(factors, base) if together and part.whole else None
     return Block(part, tuple(made) if stack is None else stack.groups, shape, stack)
 
 

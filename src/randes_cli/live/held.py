@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import frexp
@@ -125,9 +126,19 @@ class Held:
         if rows.start % self.every == 0 and not self.bits:
             return replace(self, stored=self.stored[rows], view=view)
         if rows.start % self.every == 0 and rows.start * self._width % 8 == 0:
-            first = rows.start * self._width // 8 * self.bits
-            return replace(self, stored=self.stored[first:], view=view)
+            first, last = (
+                -(-row * self._width // 8) * self.bits for row in (rows.start, rows.stop)
+            )
+            return replace(self, stored=self.stored[first:last], view=view)
         kept = self.matrix(dtype)[rows]
+        return replace(self, stored=kept, view=view, bits=0, every=1, dense=True)
+
+    def some(self, rows: Sequence[int], dtype: torch.dtype) -> Held:
+        """Rows in any order, as a superposition of their own."""
+        if isinstance(rows, range):
+            return self.part(slice(rows.start, rows.stop), dtype)
+        kept = self.matrix(dtype)[torch.tensor(rows, device=self.stored.device)]
+        view = (len(rows), self.view[1])
         return replace(self, stored=kept, view=view, bits=0, every=1, dense=True)
 
 

@@ -35,6 +35,8 @@ _ABOUT = frozenset(
         *("__len__", "__hash__"),
     )
 )
+#: What may change a tensor's dtype and device, and nothing else.
+_CASTS = frozenset(("to", "float", "half", "bfloat16", "double", "type_as", "type", "contiguous"))
 _QUESTIONS = ("is_", "_is_", "has_")
 _VALUES = frozenset(("T", "mT", "H", "mH", "data", "real", "imag"))
 
@@ -89,7 +91,7 @@ class Mixed(Intercepted, torch.nn.Parameter):
                 raise _unnamed(mixed, name_of(func))
             return handler(selection, *args, **given)
         name = name_of(func)
-        if _about(name, func) or (func == _FREEZE and not args[1]):
+        if _about(name, func, len(args) + len(given)) or (func == _FREEZE and not args[1]):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **given)
         return _otherwise(func, name, args, given)
@@ -105,6 +107,8 @@ def _otherwise(
         return _outside(func, name, args, given, mixed)
     if _turns(mixed, name, args, given):
         return mixed.turn()
+    if name in _CASTS and args[0] is mixed and _changes_nothing(func, args, given):
+        return mixed
     if selection.only is not None:
         task = selection.only
         return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
@@ -112,6 +116,16 @@ def _otherwise(
         refuse_rows(mixed.weight)
     known = {k: _as_rows(v, selection) for k, v in given.items()}
     return apply(func, [_as_rows(v, selection) for v in args], known)
+
+
+def _changes_nothing(
+    func: Callable[..., Any], args: Sequence[Any], given: Mapping[str, Any]
+) -> bool:
+    """Whether a cast is to the dtype and device that a parameter has."""
+    before = args[0]
+    with torch._C.DisableTorchFunctionSubclass():
+        made = func(*args, **given)
+    return (made.dtype, made.device) == (before.dtype, before.device)
 
 
 def _turns(mixed: Mixed, name: str, args: Sequence[Any], given: Mapping[str, Any]) -> bool:
@@ -151,9 +165,9 @@ def lead(selection: Selection) -> int:
     return selection.index.dim()
 
 
-def _about(name: str, func: Callable[..., Any]) -> bool:
+def _about(name: str, func: Callable[..., Any], count: int) -> bool:
     if name in _ABOUT:
-        return True
+        return name != "type" or count == 1  # with a dtype it is a cast
     if func.__name__ == "__get__":
         return name not in _VALUES
     return name.startswith(_QUESTIONS)

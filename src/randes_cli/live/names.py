@@ -1,47 +1,20 @@
 """Which tensors of a checkpoint each parameter of a module is made of.
 
 Mostly one, under the same name. transformers renames while it loads, puts the experts of a
-layer into one tensor, and the like; it is asked, with small numbered tensors in place of weights.
+layer into one tensor, and the like: see `following`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from randes_cli.errors import MismatchError
 from randes_cli.live.adapters import plain_state
-
-#: Sizes that stand for those of real tensors while a conversion is followed.
-_SMALL = (2, 3, 5, 7, 11, 13, 17, 19, 23)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Where a tensor of a checkpoint lies in a parameter.
-
-    Attributes:
-        name: the tensor's.
-        place: the slice of the parameter along each of its dimensions (of an integer: one);
-            empty where it is the whole parameter.
-        turned: whether its two dimensions are exchanged there.
-    """
-
-    name: str
-    place: tuple[int | slice, ...] = ()
-    turned: bool = False
-
-    def put(self, tensor: torch.Tensor, parameter: torch.Tensor) -> None:
-        """Copy the tensor to its place."""
-        target = parameter[self.place] if self.place else parameter
-        target.copy_(tensor.t() if self.turned else tensor)
-
-
-Parts = tuple[Part, ...]
+from randes_cli.live.following import follow
+from randes_cli.live.parts import Part, Parts
 
 
 def parameter_parts(
@@ -84,7 +57,7 @@ def _converted(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
             step = gathered.setdefault(new, (deepcopy(by_pattern[pattern]), []))
             step[1].append((name, pattern))
     for first, (step, sources) in gathered.items():
-        made.update(_follow(module, first, step, sources, shapes))
+        made.update(follow(module, first, step, sources, shapes))
     return made
 
 
@@ -92,84 +65,3 @@ def _natural(names: Iterable[str]) -> list[str]:
     from transformers.core_model_loading import dot_natural_key
 
     return sorted(names, key=dot_natural_key)
-
-
-def _follow(
-    module: Any,
-    first: str,
-    step: Any,
-    sources: list[tuple[str, str]],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> dict[str, Parts]:
-    """What a conversion makes of its sources, found with small tensors that number them."""
-    sizes = sorted({size for name, _ in sources for size in shapes[name]})
-    if len(sizes) > len(_SMALL):
-        raise _unknown(first)
-    small = dict(zip(sizes, _SMALL, strict=False))
-    back = {value: key for key, value in small.items()}
-    for number, (name, pattern) in enumerate(sources):
-        shape = [small[size] for size in shapes[name]]
-        step.add_tensor(first, name, pattern, _numbered(number, shape))
-    try:
-        found = step.convert(first, model=module, config=module.config)
-    except Exception as error:
-        raise _unknown(first) from error
-    made = {}
-    for target, value in found.items():
-        tensor = value[0] if isinstance(value, list) else value
-        made[target] = tuple(
-            _locate(tensor, number, name, shapes[name], small, back, first)
-            for number, (name, _) in enumerate(sources)
-            if bool((tensor.long() // 4096 == number).any())
-        )
-    return made
-
-
-def _numbered(number: int, shape: list[int]) -> torch.Tensor:
-    """A tensor of which every element says whose it is, and where in it: 64 rows, 64 columns."""
-    rows, columns = (shape[0], shape[-1]) if len(shape) == 2 else (1, shape[-1])
-    if len(shape) > 2:
-        return torch.full(shape, number * 4096)
-    places = 64 * torch.arange(rows)[:, None] + torch.arange(columns)
-    return (number * 4096 + places).reshape(shape)
-
-
-def _locate(
-    tensor: torch.Tensor,
-    number: int,
-    name: str,
-    shape: tuple[int, ...],
-    small: Mapping[int, int],
-    back: Mapping[int, int],
-    first: str,
-) -> Part:
-    """The box of a source in what was converted, in the sizes of the real tensors."""
-    mine = tensor.long() // 4096 == number
-    where = mine.nonzero()
-    low, high = where.min(0).values.tolist(), (where.max(0).values + 1).tolist()
-    box = tensor[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].squeeze()
-    wanted = _numbered(number, [small[size] for size in shape]).squeeze()
-    turned = box.shape != wanted.shape or not torch.equal(box.long(), wanted)
-    if turned and (wanted.dim() != 2 or not torch.equal(box.long(), wanted.t())):
-        raise _unknown(first)
-    real = list(reversed(shape) if turned else shape)
-    place: list[int | slice] = []
-    extra = tensor.dim() - len(shape)
-    for axis, (a, b) in enumerate(zip(low, high, strict=True)):
-        if axis < extra:
-            if b - a != 1:
-                raise _unknown(first)
-            place.append(a)
-        else:
-            size, width = real[axis - extra], b - a
-            if back[width] != size or a % width:
-                raise _unknown(first)
-            place.append(slice(a // width * size, (a // width + 1) * size))
-    return Part(name, tuple(place), turned)
-
-
-def _unknown(name: str) -> MismatchError:
-    return MismatchError(
-        f"{name}: its library makes it from several tensors in a way that cannot be followed here; "
-        "fill the model with from_bank, one task at a time"
-    )

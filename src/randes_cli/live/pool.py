@@ -19,7 +19,7 @@ from randes_cli.core.fused_swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, holds, parts_of, slots_of, start
 from randes_cli.live.lazy import Whole
-from randes_cli.live.names import Parts
+from randes_cli.live.parts import Parts
 from randes_cli.live.recorded import Recorded
 from randes_cli.live.resident import Resident
 from randes_cli.live.swaps import Job, Swaps
@@ -233,14 +233,14 @@ class Pool:
     def _at_once(self, whole: Whole, slot: Slot, parts: Parts) -> bool:
         """Whether a parameter was written by a kernel that was ready for it."""
         resident = self._residents.get(slot.tensor.device)
-        if resident is None or len(parts) != 1 or parts[0].place or parts[0].turned:
+        if resident is None or len(parts) != 1 or not parts[0].whole:
             return False
         return resident.at_once(whole, parts[0].name, slot.tensor.detach())
 
     def _put(self, whole: Whole, slot: Slot, parts: Parts) -> None:
         """Write one parameter, from what is on its device where that can be."""
         resident, target = self._resident(slot.tensor.device), slot.tensor.detach()
-        whole_one = len(parts) == 1 and not parts[0].place and not parts[0].turned
+        whole_one = len(parts) == 1 and parts[0].whole
         if resident is None or not (whole_one and resident.write(whole, parts[0].name, target)):
             _put(whole, slot, parts)
 
@@ -265,7 +265,7 @@ def versions(slots: Sequence[Slot]) -> list[int]:
 
 def _check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> None:
     if len(parts) == 1 and not parts[0].place:
-        shape = whole.retrieval.tensors[parts[0].name].shape
+        shape = parts[0].shape(whole.retrieval.tensors[parts[0].name].shape)
         if shape != tuple(slot.tensor.shape):
             raise MismatchError(
                 f"tensor {parts[0].name!r} of task {task} is {list(shape)}, the model's is "
@@ -277,7 +277,7 @@ def _put(whole: Whole, slot: Slot, parts: Parts) -> None:
     """Write one parameter: into its own memory where that has the tensor's form."""
     target, first = slot.tensor.detach(), parts[0]
     info = whole.retrieval.tensors[first.name]
-    plain = target.device.type == "cpu" and target.is_contiguous() and not first.place
+    plain = target.device.type == "cpu" and target.is_contiguous() and first.whole
     if plain and target.nbytes == info.nbytes and whole.dtype(first.name) == target.dtype:
         whole.retrieval.write(first.name, target.reshape(-1).view(torch.uint8).numpy())
         return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from randes_cli.live.attaching import Slot
-from randes_cli.live.names import Parts
+from randes_cli.live.parts import Parts
 from randes_cli.live.swaps import Job
 
 

@@ -94,8 +94,11 @@ class Resident:
             return False
         return retrieval.superposed(name) or base.dtype == info.dtype
 
-    def source(self, whole: Whole, name: str) -> Source | None:
-        """A tensor of a task as compiled code makes it in memory; None where it does not."""
+    def source(self, whole: Whole, name: str, rows: range | None = None) -> Source | None:
+        """A tensor of a task (or some of its rows) as compiled code makes it in memory.
+
+        None where it does not.
+        """
         if not (self._has(whole, name) and self._device.type == "cpu"):
             return None
         retrieval, info = whole.retrieval, whole.retrieval.tensors[name]
@@ -104,11 +107,13 @@ class Resident:
             return None
         base = self._base_tensor(retrieval.kept_name(name)).data_ptr()
         stored = self._base.retrieval.tensors[retrieval.kept_name(name)].dtype
+        each = info.elements // info.shape[0] if rows else info.elements
+        place = (rows.start * each, rows.stop * each) if rows else (0, each)
         if not added:
-            return Source(info.elements, 1, (1, 1), base, stored, info.dtype, None)
+            return Source(*place, 1, (1, 1), base, stored, info.dtype, None)
         unit, _ = retrieval.place(name)
         made = self._sum(retrieval, name)
-        return Source(info.elements, unit.cols, unit.view, base, stored, info.dtype, made)
+        return Source(*place, unit.cols, unit.view, base, stored, info.dtype, made)
 
     def _sum(self, retrieval: Retrieval, name: str) -> Sum:
         stored, bits = self._stored(retrieval, name)

@@ -30,7 +30,8 @@ def _expand(rows: Spread, *sizes: Any) -> Any:
     data = rows.data
     if not batch:
         return Spread(data.expand(*data.shape[: rows.lead], *given), rows.lead)
-    return align(rows, data.new_empty(given[0], *[0] * (len(given) - 1))).expand(*given)
+    met = data.new_empty(()).expand(*(max(size, 0) for size in given))
+    return align(rows, met).expand(*given)
 
 
 def _repeat(rows: Spread, *sizes: Any) -> Any:
@@ -59,6 +60,12 @@ def _permute(rows: Spread, *dims: Any) -> Spread:
     return Spread(data.permute(*range(lead), *[lead + d % count for d in order]), lead)
 
 
+def _squeeze(rows: Spread, dim: int | None = None) -> Spread:
+    if dim is not None:
+        return Spread(rows.data.squeeze(_axis(rows, dim)), rows.lead)
+    return _reshape(rows, [size for size in rows.shape if size != 1])
+
+
 def _axis(rows: Spread, dim: int, more: int = 0) -> int:
     return rows.lead + dim % (rows.data.dim() - rows.lead + more)
 
@@ -81,13 +88,17 @@ SHAPES: dict[str, Callable[..., Any]] = {
     "__getitem__": _index,
     "view": _reshape,
     "reshape": _reshape,
+    "expand_as": lambda rows, other: _expand(rows, *other.shape),
     "reshape_as": lambda rows, other: _reshape(rows, other.shape),
     "permute": _permute,
     "chunk": lambda rows, count, dim=0: tuple(
         Spread(part, rows.lead) for part in rows.data.chunk(count, _axis(rows, dim))
     ),
     "unsqueeze": lambda rows, dim: Spread(rows.data.unsqueeze(_axis(rows, dim, 1)), rows.lead),
-    "squeeze": lambda rows, dim: Spread(rows.data.squeeze(_axis(rows, dim)), rows.lead),
+    "squeeze": _squeeze,
+    "split": lambda rows, size, dim=0: tuple(
+        Spread(part, rows.lead) for part in rows.data.split(size, _axis(rows, dim))
+    ),
     "transpose": lambda rows, one, two: Spread(
         rows.data.transpose(_axis(rows, one), _axis(rows, two)), rows.lead
     ),

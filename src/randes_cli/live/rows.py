@@ -22,7 +22,7 @@ _ELEMENTWISE = frozenset(
         *("abs", "exp", "neg", "sigmoid", "tanh", "relu", "gelu", "silu", "softplus", "sqrt"),
         *("rsqrt", "log", "log1p", "expm1", "clamp", "clamp_min", "clamp_max", "square"),
         *("reciprocal", "sin", "cos", "erf", "__neg__"),
-        *("to", "type_as", "float", "half", "bfloat16", "double"),
+        *("to", "type", "type_as", "float", "half", "bfloat16", "double"),
         *("contiguous", "clone", "detach", "zero_"),
     )
 )
@@ -109,11 +109,8 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
             return _hidden(known(first, *args[1:], **kwargs))
         if name in _ELEMENTWISE or (name == "linear" and not list(_spreads(args[1:]))):
             return rows_of(func(first.data, *map(_plain, args[1:]), **kwargs), first.lead)
-    elif name in ("conv1d", "conv2d", "conv3d"):
-        return _convolution(func, *args, **kwargs)
-    elif name == "scaled_dot_product_attention":
-        masks = {k: align(v, args[0]) if isinstance(v, Spread) else v for k, v in kwargs.items()}
-        return func(*[align(v, args[0]) if isinstance(v, Spread) else v for v in args], **masks)
+    elif name in _ON_INPUTS:
+        return _ON_INPUTS[name](func, *args, **kwargs)
     if name in _PAIRWISE:
         return _pairwise(func, args, kwargs)
     if _alone(name, [*args, *kwargs.values()]):
@@ -136,18 +133,21 @@ def _alone(name: str, values: Sequence[Any]) -> bool:
     return not name.endswith("_") and (joined or not others)
 
 
-def _row_by_row(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Rows:
+def _row_by_row(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """What an operation gives for each row's parameters."""
     first = next(v for v in _spreads([*args, *kwargs.values()]))
     made = []
     for place in range(first.data.shape[: first.lead].numel()):
         mine = [_of_row(value, place) for value in args]
         found = func(*mine, **{name: _of_row(value, place) for name, value in kwargs.items()})
-        if not isinstance(found, torch.Tensor):
+        several = found if type(found) in (list, tuple) else (found,)
+        if not all(isinstance(value, torch.Tensor) for value in several):
             raise MismatchError(f"{name_of(func)} of a parameter that differs among tasks")
-        made.append(found)
-    stacked = torch.stack(made)
-    return rows_of(stacked.reshape(*first.data.shape[: first.lead], *made[0].shape), first.lead)
+        made.append(several)
+    stacked = [torch.stack(parts) for parts in zip(*made, strict=True)]
+    leading = first.data.shape[: first.lead]
+    rows = tuple(rows_of(s.reshape(*leading, *s.shape[1:]), first.lead) for s in stacked)
+    return rows if several is found else rows[0]
 
 
 def _spreads(values: Sequence[Any]) -> Iterator[Spread]:
@@ -212,6 +212,35 @@ def _padded(rows: Spread, dims: int) -> torch.Tensor:
     return data
 
 
+def _attend(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    masks = {k: align(v, args[0]) if isinstance(v, Spread) else v for k, v in kwargs.items()}
+    return func(*[align(v, args[0]) if isinstance(v, Spread) else v for v in args], **masks)
+
+
+def _cast(func: Callable[..., Any], input: torch.Tensor, *like: Any, **kwargs: Any) -> Any:
+    return func(input, *map(_plain, like), **{name: _plain(v) for name, v in kwargs.items()})
+
+
+def _linear(
+    func: Callable[..., Any], input: torch.Tensor, weight: Any, bias: Any = None
+) -> torch.Tensor:
+    """Each row by its own matrix: one batched product."""
+    if not isinstance(weight, Spread):
+        plain: torch.Tensor = func(input, weight)
+        return plain + align(bias, plain)
+    data, lead = weight.data, weight.lead
+    count = data.shape[:lead].numel()
+    tokens = lead == 2 and tuple(input.shape[:2]) == tuple(data.shape[:2])
+    if not tokens and len(input) % count:
+        raise MismatchError("a linear layer whose matrix differs among tasks, not by rows")
+    matrices = data.reshape(count, *data.shape[lead:])
+    made = torch.bmm(input.reshape(count, -1, input.shape[-1]), matrices.transpose(1, 2))
+    made = made.reshape(*input.shape[:-1], -1)
+    if bias is None:
+        return made
+    return made + (align(bias, made) if isinstance(bias, Spread) else bias)
+
+
 def _convolution(
     func: Callable[..., Any],
     input: torch.Tensor,
@@ -238,11 +267,21 @@ def _convolution(
     return made + torch.as_tensor(bias).reshape(-1, *[1] * (made.dim() - 2))
 
 
+#: Operations on inputs, of whose other arguments some are parameters.
+_ON_INPUTS: dict[str, Callable[..., Any]] = {
+    "linear": _linear,
+    "type_as": _cast,
+    "to": _cast,
+    "scaled_dot_product_attention": _attend,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
+}
+
+
 def _names() -> dict[Any, str]:
-    known = {*_ELEMENTWISE, *_PAIRWISE, *SHAPES, *PROPERTIES, "scaled_dot_product_attention"}
+    known = {*_ELEMENTWISE, *_PAIRWISE, *SHAPES, *PROPERTIES, *_ON_INPUTS}
     made: dict[Any, str] = {}
     for home in (torch.Tensor, torch, torch.nn.functional):
-        for name in known | {"conv1d", "conv2d", "conv3d"}:
+        for name in known:
             found = getattr(home, name, None)
             if inspect.isdatadescriptor(found):
                 made[getattr(found, "__get__")] = name  # noqa: B009

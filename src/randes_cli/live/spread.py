@@ -24,13 +24,13 @@ class Spread(NamedTuple):
 def align(rows: Spread, inputs: torch.Tensor) -> torch.Tensor:
     """As a plain tensor that meets inputs [n, …]: n is the number of rows, or a multiple."""
     data, lead = rows.data, rows.lead
-    dims = data.dim() - lead
-    if dims == inputs.dim():
-        if data.shape[lead] != 1:
-            raise MismatchError(f"a parameter {list(data.shape[lead:])} takes the batch's place")
-        data, dims = data.squeeze(lead), dims - 1
     if lead == 2 and tuple(inputs.shape[:2]) != tuple(data.shape[:2]):
         data, lead = data.flatten(0, 1), 1
+    while data.dim() > inputs.dim():
+        if data.dim() == lead or data.shape[lead] != 1:
+            raise MismatchError(f"a parameter {list(data.shape[lead:])} takes the batch's place")
+        data = data.squeeze(lead)
+    dims = data.dim() - lead
     count = inputs.shape[0]
     if lead == 1 and count not in (1, data.shape[0]):
         if count % data.shape[0]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import torch
 from randes_cli.core.fused_swap import Source, Swap
 from randes_cli.live.attaching import Slot
 from randes_cli.live.lazy import Whole
-from randes_cli.live.names import Part, Parts
+from randes_cli.live.parts import Part, Parts
 from randes_cli.live.resident import Resident
 
 Job = tuple[Slot, Parts]
@@ -49,7 +50,11 @@ class Swaps:
         def sources(number: int) -> list[Source] | None:
             if not fitting[number]:
                 return None
-            found = [self._resident.source(whole, part.name) for part in jobs[number][1]]
+            parts = jobs[number][1]
+            rows = [part.rows if isinstance(part.rows, range) else None for part in parts]
+            found = [
+                self._resident.source(whole, p.name, r) for p, r in zip(parts, rows, strict=True)
+            ]
             return [source for source in found if source] if all(found) else None
 
         with ThreadPoolExecutor(self._threads) as threads:
@@ -68,7 +73,10 @@ def _place(whole: Whole, tensor: torch.Tensor, part: Part) -> int:
     """0 where a tensor has no place of its very form."""
     info = whole.retrieval.tensors[part.name]
     target = tensor.detach()[part.place] if part.place else tensor
-    same = target.dtype == whole.dtype(part.name) and target.numel() == info.elements
-    if part.turned or target.device.type != "cpu" or not (same and target.is_contiguous()):
+    elements = math.prod(part.shape(info.shape))
+    same = target.dtype == whole.dtype(part.name) and target.numel() == elements
+    if part.turned or not isinstance(part.rows, range | None):
+        return 0
+    if target.device.type != "cpu" or not (same and target.is_contiguous()):
         return 0
     return target.data_ptr()

@@ -9,7 +9,7 @@ import torch
 from randes_cli.errors import MismatchError
 from randes_cli.live.adapters import plain_modules, plain_state
 from randes_cli.live.lazy import Whole
-from randes_cli.live.names import Part, Parts
+from randes_cli.live.parts import Part, Parts
 
 
 def refuse_packed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,17 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from randes_cli.cluster import Cluster
-from randes_cli.core.arrays import Raw
-from randes_cli.core.convert import all_finite
+from randes_cli.core.columns import bytes_of
 from randes_cli.core.verdict import approximate
-from randes_cli.errors import (
-    BankDamaged,
-    CheckpointError,
-    InputOutputError,
-    MismatchError,
-    counted,
-)
-from randes_cli.files.bank.checks import possible_statistics
+from randes_cli.errors import MismatchError, counted
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import (
     CHECKS,
@@ -35,25 +26,22 @@ from randes_cli.files.bank.keys import (
     sum_key,
 )
 from randes_cli.files.bank.shards import Contents, shard_file
-from randes_cli.files.digests import digest
 from randes_cli.files.location import Place, absolute
 from randes_cli.files.sources import open_bank
+from randes_cli.ops.checking import UNREADABLE, check_keys
 from randes_cli.ops.measure import TaskCheck, measure
 from randes_cli.ops.prune import unnamed_files
-from randes_cli.plan import chunks
 from randes_cli.read.retrieve import Retrieval
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
+from randes_cli.specs import RunOptions
 from randes_cli.stats.plausible import impossible
 from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import bank_summaries
-from randes_cli.workers import Progress, no_progress, run_parallel, thread_count
+from randes_cli.workers import Progress, no_progress
 
 __all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "verify"]
 
 #: Bytes, about, that a worker of a cluster checks at a time, at the most.
 _PART = 2**30
-#: What a bad sector raises, and a file that was cut off meanwhile.
-_UNREADABLE = (InputOutputError, BankDamaged, CheckpointError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +117,9 @@ def verify(
     if quick:
         keys = [key for key in keys if parse_key(key).kind in ("stats", "manifest")]
     problems = bank.store.problems
-    lost = {key for key in keys if bank.store.shard_of(key) in problems}
+    lost = {key for key in keys if bank.store.shard_of(key) in problems} if problems else set()
     left = [key for key in keys if key not in lost]
-    total = sum(bank.info(key).nbytes for key in left)
+    total = bytes_of(bank.header.tensors, left)
     check = _check_elsewhere if run.engine == "ray" else check_keys
     damaged = lost | check(bank, left, run, total, progress)
     if not (damaged or problems):
@@ -155,40 +143,6 @@ def verify(
         lost={task.name: task.lost for task in tasks if task.lost},
         approximate=tuple(approximate(tasks)),
     )
-
-
-def check_keys(
-    bank: BankFile, keys: Sequence[str], run: RunOptions, total: int, progress: Progress
-) -> set[str]:
-    """Which of these tensors, of `total` bytes, are not as they were written."""
-    jobs = [(key, n, rect) for key in keys for n, rect in _chunks(bank.info(key))]
-    damaged = set[str]()
-
-    def work(state: threading.local, job: tuple[str, int, tuple[int, int]]) -> int:
-        key, number, (start, count) = job
-        buffer = getattr(state, "buffer", None)
-        if buffer is None or len(buffer) < count:
-            buffer = state.buffer = np.empty(max(count, 2**22), np.uint8)
-        raw = buffer[:count]
-        try:
-            bank.read_into(key, start, raw)
-        except _UNREADABLE:
-            damaged.add(key)
-            return count
-        if digest(raw) != bank.digest(key, number) or not _possible(bank.info(key), raw):
-            damaged.add(key)
-        return count
-
-    run_parallel(
-        jobs,
-        threading.local,
-        work,
-        threads=thread_count(run.threads, bank.header.tensors.values(), far=bank.far),
-        phase="verifying",
-        total=total,
-        progress=progress,
-    )
-    return damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +174,7 @@ def _check_part(
     bank: BankFile, task: tuple[Sequence[str], RunOptions], progress: Progress
 ) -> set[str]:
     keys, run = task
-    total = sum(bank.info(key).nbytes for key in keys)
+    total = bytes_of(bank.header.tensors, keys)
     return check_keys(bank, keys, replace(run, threads=max(1, run.threads)), total, progress)
 
 
@@ -269,26 +223,8 @@ def _has_frame(bank: BankFile, number: int, contents: Contents) -> bool:
         raw = np.empty(len(data), np.uint8)
         try:
             bank.store.read_shard(number, place, raw)
-        except _UNREADABLE:
+        except UNREADABLE:
             return False
         if raw.tobytes() != data:
             return False
     return True
-
-
-def _possible(info: TensorInfo, raw: Raw) -> bool:
-    """Whether scales and statistics are such as a writer makes: a forger's digests are right."""
-    kind = parse_key(info.name).kind
-    if kind == "scale":
-        return all_finite(raw, info.dtype)
-    if kind == "stats" and info.dtype == "F64":
-        return possible_statistics(info.name, raw.view(np.float64))
-    return True
-
-
-def _chunks(tensor: TensorInfo) -> list[tuple[int, tuple[int, int]]]:
-    size = ITEM_SIZE[tensor.dtype]
-    return [
-        (number, (rect.start * size, rect.elements * size))
-        for number, rect in enumerate(chunks(*tensor.matrix))
-    ]

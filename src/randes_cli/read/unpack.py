@@ -14,7 +14,7 @@ from pathlib import Path
 
 from randes_cli.cluster import Cluster
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.base import BankBase, bank_base
+from randes_cli.files.base import BankBase, bank_base, found_base
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import absolute_source, as_place
 from randes_cli.files.sources import open_bank
@@ -79,7 +79,7 @@ def unpack(
         if not dry_run:
             way.check_space([job.bytes for job in jobs])
             if run.engine == "ray":
-                return _elsewhere(jobs, bank, base, options, run, progress)
+                return _elsewhere(jobs, bank, found_base(file, base), options, run, progress)
             for job in jobs:
                 job.write(progress)
         return [job.report(dry_run) for job in jobs]
@@ -127,14 +127,13 @@ def _rooted(old: Way, new: Way, path: Path) -> Path:
 def _elsewhere(
     jobs: Sequence[Unpacking],
     bank: StrPath,
-    base: StrPath | None,
+    base: str | None,
     options: UnpackOptions,
     run: RunOptions,
     progress: Progress,
 ) -> list[UnpackReport]:
-    """Have the workers of a cluster write tasks, one each at a time."""
-    named = None if base is None else absolute_source(as_source(base))
-    recipe = _Recipe(absolute_source(as_source(bank)), named, options, run)
+    """Have the workers of a cluster write tasks, one each at a time; `base` as they find it."""
+    recipe = _Recipe(absolute_source(as_source(bank)), base, options, run)
     tasks = [
         (job.retrieval.task.name, job.place.moved(Path.absolute), job.way.absolute())
         for job in jobs

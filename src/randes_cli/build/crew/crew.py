@@ -7,12 +7,13 @@ bytes, and a shard lies under the name of its content.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from randes_cli.build.copies import Copy
-from randes_cli.build.crew.pieces import Item, Pieces, join_all, pieces_of
+from randes_cli.build.crew.joining import Pieces, join_all
+from randes_cli.build.crew.pieces import Item, pieces_of
 from randes_cli.build.crew.samples import Looks
 from randes_cli.build.crew.shard_tasks import (
     ExactRef,
@@ -33,9 +34,9 @@ from randes_cli.files.bank.keys import base_key, parse_key, sum_key
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import chunk_count
 from randes_cli.files.guard import reads_far
-from randes_cli.files.location import RemotePath, absolute
+from randes_cli.files.location import Place, RemotePath, absolute
 from randes_cli.files.source import Source
-from randes_cli.plan import chunks
+from randes_cli.plan import Unit, chunks
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.workers import Progress
 
@@ -46,12 +47,26 @@ _READ = 2**30
 class Attempt(Protocol):
     """An attempt to write a bank: see `Passes`."""
 
+    path: Place
     draft: Draft
     steps: Steps
     base: Source | None
-    writer: BankWriter
     tally: Tally
     progress: Progress
+
+    @property
+    def writer(self) -> BankWriter:
+        """What is written; nothing asks for it where work only looks."""
+
+
+class Apart(Protocol):
+    """Who has workers make the superpositions of some units in another way."""
+
+    def takes(self, unit: Unit, /) -> bool:
+        """Whether it does, of a unit."""
+
+    def make(self, passes: Attempt, units: Sequence[UnitWork], phase: str, /) -> None:
+        """Have them made."""
 
 
 @dataclass(slots=True)
@@ -78,6 +93,7 @@ class Crew:
         self.cluster, self.recipe, self.run = cluster, recipe, run
         self.held = cluster.hold(recipe)
         self._shards: dict[int, Selection] = {}
+        self.apart: Apart | None = None
 
     def looks(self, draft: Draft) -> Looks:
         """What has workers look at samples of a draft's inputs."""
@@ -86,7 +102,7 @@ class Crew:
 
     def afresh(self) -> Crew:
         """The same for another attempt, which has other shards."""
-        self._shards = {}
+        self._shards, self.apart = {}, None
         return self
 
     def send(self, passes: Attempt, work: Work, phase: str, *, write_base: bool) -> Work:
@@ -95,16 +111,22 @@ class Crew:
         A shard that has begun here is finished here. One that must be made anew (steps became
         coarser) is made anew whole.
         """
+        apart, units = self.apart, list[UnitWork]()
+        if apart is not None:
+            units = [one for one in work.units if apart.takes(one.unit)]
+            work = replace(work, units=[one for one in work.units if not apart.takes(one.unit)])
         found = self._sort(passes, work, write_base=write_base)
         for number, selection in found.chosen.items():
             self._shards.setdefault(number, Selection()).join(selection)
         tasks: list[tuple[int | None, Selection]] = [(n, self._shards[n]) for n in found.chosen]
         tasks += [(None, part) for part in _batches(found.loose)]
         self._do(passes, tasks, phase)
+        if apart is not None and units:
+            apart.make(passes, units, phase)
         return found.here
 
     def _sort(self, passes: Attempt, work: Work, *, write_base: bool) -> _Sorted:
-        writer, draft, made = passes.writer, passes.draft, _Sorted()
+        draft, made = passes.draft, _Sorted()
         exact = list(work.exact)
         if write_base and passes.base is not None:
             there = {one.name for one in exact if one.owner == "base"}
@@ -120,7 +142,7 @@ class Crew:
         for one in exact:
             if one.key is None:
                 _add_exact(made.loose, passes, one)
-            elif _stays(passes, at := writer.number_of(one.key)):
+            elif _stays(passes, at := passes.writer.number_of(one.key)):
                 made.here.exact.append(one)
             else:
                 _add_exact(made.of(at), passes, one)
@@ -146,16 +168,16 @@ class Crew:
                 found.cost(key, passes.draft.old.info(key).nbytes if passes.draft.old else 0)
 
     def _sort_unit(self, passes: Attempt, work: UnitWork, number: int, made: _Sorted) -> None:
-        writer, unit = passes.writer, work.unit
+        unit = work.unit
         here: set[tuple[int, int]] = set()
         for part in work.parts:
             for position, name in enumerate(unit.names):
                 place = frozenset({(part.group, position)})
-                nbytes = _bytes_of(passes, part, name)
+                nbytes = bytes_for(passes, part, name)
                 if part.step is None:
                     made.loose.add(number, place, nbytes)
                     continue
-                at = writer.number_of(key := sum_key(part.group, name))
+                at = passes.writer.number_of(key := sum_key(part.group, name))
                 if _stays(passes, at):
                     here |= place
                 else:
@@ -165,13 +187,14 @@ class Crew:
 
     def _do(self, passes: Attempt, tasks: list[tuple[int | None, Selection]], phase: str) -> None:
         """Have workers do tasks, and take in what they found."""
-        passes.writer.out.folder.prepare()
+        if any(number is not None for number, _ in tasks):
+            passes.writer.out.folder.prepare()
         total = sum(selection.nbytes for _, selection in tasks)
         most = self.cluster.share(total)
         made, cuts = list[ShardTask](), dict[int, Pieces]()
         of: list[int | None] = []
         for number, selection in tasks:
-            self._set_steps(passes, selection)
+            set_steps(passes, selection)
             for task in self._tasks(passes, number, selection, most):
                 of.append(number)
                 made.append(task)
@@ -190,22 +213,18 @@ class Crew:
                     cuts[number].come(piece, done.made, done.digests, passes.writer.out.folder)
                 elif done.made is not None and isinstance(done.digests, bytes):
                     passes.writer.adopt(number, done.digests, done.made)
-        join_all(self.cluster, self.held, passes.writer, cuts, passes.progress)
-
-    def _set_steps(self, passes: Attempt, selection: Selection) -> None:
-        given, ready, units = passes.steps.given, passes.steps.ready, passes.draft.units
-        selection.steps = {
-            at: (ready.get(units[at]), given.get(units[at])) for at in selection.units
-        }
+        if cuts:
+            join_all(self.cluster, self.held, passes.writer, cuts, passes.progress)
 
     def _tasks(
         self, passes: Attempt, number: int | None, selection: Selection, most: int
     ) -> Iterator[ShardTask]:
         """A shard, or its pieces."""
-        bank, draft, run = absolute(passes.writer.out.path), passes.draft, self.run
+        draft, run = passes.draft, self.run
         if number is None:
-            yield ShardTask(bank, None, False, selection, run)
+            yield ShardTask(absolute(passes.path), None, False, selection, run)
             return
+        bank = absolute(passes.writer.out.path)
         tensors, more = passes.writer.contents(number)
         place = tuple(tensors), not more
         items = [_item(passes, tensor, selection) for tensor in tensors]
@@ -236,7 +255,13 @@ def _stays(passes: Attempt, number: int) -> bool:
     return writer.is_here(number) or (away and writer.contents(number)[1])
 
 
-def _bytes_of(passes: Attempt, part: Part, name: str) -> int:
+def set_steps(passes: Attempt, selection: Selection) -> None:
+    """Say with which steps a selection is made."""
+    given, ready, units = passes.steps.given, passes.steps.ready, passes.draft.units
+    selection.steps = {at: (ready.get(units[at]), given.get(units[at])) for at in selection.units}
+
+
+def bytes_for(passes: Attempt, part: Part, name: str) -> int:
     """Bytes that are read, about, for a superposition of a tensor."""
     ours = 0 if passes.base is None else passes.base.tensors[name].nbytes
     theirs = (member.fit.superposed.get(name) for member in part.members)

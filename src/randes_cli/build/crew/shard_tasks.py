@@ -145,14 +145,18 @@ def arrived(base: Source) -> Iterator[None]:
         raise
 
 
-def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
-    """Do a task, in a worker. A shard whose values do not fit is not kept."""
-    tally = Tally()
-    workers = Workers(
-        replace(task.run, threads=max(1, task.run.threads)),
+def workers_for(draft: Draft, run: RunOptions) -> Workers:
+    """The threads of one worker of a cluster."""
+    return Workers(
+        replace(run, threads=max(1, run.threads)),
         list(draft.base.tensors.values()),
         (unit.layers for unit in draft.units),
     )
+
+
+def make_shard(draft: Draft, task: ShardTask, progress: Progress) -> Done:
+    """Do a task, in a worker. A shard whose values do not fit is not kept."""
+    tally, workers = Tally(), workers_for(draft, task.run)
     with shard_maker(task.bank) as folder, travelling(draft.base):
         return _make(draft, task, folder, tally, workers, progress)
 
@@ -171,7 +175,7 @@ def _make(
     sink = ShardSink(folder, tensors, closed=task.closed)
     if piece is not None:
         sink = PieceSink(folder, tensors, piece)
-    work = _work(draft, base, task.selection, span)
+    work = work_of(draft, base, task.selection, span)
     made: str | Place | None = None
     try:
         if task.tensors is not None:
@@ -187,7 +191,7 @@ def _make(
         folder.clear()
 
 
-def _work(draft: Draft, base: Source | None, selection: Selection, span: Span) -> Work:
+def work_of(draft: Draft, base: Source | None, selection: Selection, span: Span) -> Work:
     """Work by names as work on what is open."""
     sources: dict[Owner, Source] = {p.index: p.source for p in [*draft.coming, *draft.leaving]}
     if base is not None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from randes_cli.build.copies import copies_into
-from randes_cli.build.crew.pieces import Item, Piece, Pieces, PieceSink, join_all, pieces_of
+from randes_cli.build.crew.joining import Pieces, join_all
+from randes_cli.build.crew.pieces import Item, Piece, PieceSink, pieces_of
 from randes_cli.build.seal.cutting import Cutting, Run, Sum, scale_bytes, sums_of
 from randes_cli.build.span import WHOLE
 from randes_cli.cluster import Cluster

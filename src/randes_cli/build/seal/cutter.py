@@ -9,25 +9,39 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from randes_cli.build.jobs import Job
 from randes_cli.build.many import Many
-from randes_cli.build.seal.cutting import fitted_to, scale_bytes
-from randes_cli.build.seal.layout import SealedLayout
+from randes_cli.build.seal.cutting import Sum, fitted_to, scale_bytes
 from randes_cli.build.seal.waiting import Arena, Bundle, Waiting
 from randes_cli.build.seal.writing import SPAN, write_codes
 from randes_cli.build.tally import Tally
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.seal_passes import Scales
 from randes_cli.files.bank.container import Container
-from randes_cli.files.bank.keys import sum_key
+from randes_cli.files.bank.keys import sealed_tensors, sum_key
 from randes_cli.files.bank.tensor_sink import TensorSink
-from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.spool import Spool
 from randes_cli.plan import Unit
+from randes_cli.specs import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Superpositions that are cut, of which groups, and to how many bits."""
+
+    sums: Sequence[Sum]
+    groups: Sequence[int]
+    bits: int
+    unit_of: Mapping[str, Unit]
+
+    def pair(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
+        """Scales and codes of a superposition."""
+        return sealed_tensors(one.group, one.tensor, self.bits, one.share)
 
 
 class Cutter(TensorSink):
@@ -40,8 +54,8 @@ class Cutter(TensorSink):
 
     def __init__(
         self,
-        writer: BankWriter,
-        layout: SealedLayout,
+        writer: TensorSink,
+        layout: Cuts,
         arena: Arena,
         spool: Spool,
         tally: Tally,
@@ -52,7 +66,7 @@ class Cutter(TensorSink):
         self.width = width
         self.found: dict[str, tuple[Agreement, int]] = {}
         self._cut = {one.key: one for one in layout.sums}
-        self._unit_of = layout.draft.unit_of
+        self._unit_of = layout.unit_of
         self._bundles: list[Sequence[Unit]] = []
         self._bundle_of: dict[Unit, int] = {}
         self._left: Counter[int] = Counter()

@@ -6,34 +6,47 @@ in a pass of its own: tensors that no sample showed to change, exact ones that m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from randes_cli.build.altered import check_bytes
 from randes_cli.build.build import Build, Built
+from randes_cli.build.convert import joined
+from randes_cli.build.crew.crew import Crew
+from randes_cli.build.draft import Draft
 from randes_cli.build.fill import base_outside, differs, embeds
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
 from randes_cli.build.seal.cutter import Cutter
 from randes_cli.build.seal.cutting import moments_of
 from randes_cli.build.seal.layout import SealedLayout
+from randes_cli.build.seal.spread import CutCrew
 from randes_cli.build.seal.waiting import Arena
+from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
 from randes_cli.build.work import Bench, UnitWork, Work
-from randes_cli.files.atomic import check_space
+from randes_cli.core.agreement import Agreement
+from randes_cli.files.atomic import check_space, check_target
 from randes_cli.files.bank.container import Container
 from randes_cli.files.bank.header_room import header_room
-from randes_cli.files.bank.output import bank_output
+from randes_cli.files.bank.output import bank_output, passing_bank
 from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.disk import OutputFile
+from randes_cli.files.location import Place
+from randes_cli.files.source import Source
 from randes_cli.files.spool import spool_for
 from randes_cli.stats.coefficients import with_defaults
+from randes_cli.workers import Progress
 
 R = TypeVar("R")
+
+#: Of each sum that is cut, by key, what `Cutter.found` has.
+Found: TypeAlias = Mapping[str, tuple[Agreement, int]]
 
 
 def write_sealed(build: Build, bits: int, report: Callable[[Built, Built], R]) -> R:
@@ -42,25 +55,71 @@ def write_sealed(build: Build, bits: int, report: Callable[[Built, Built], R]) -
     It is called before the commit, with the bank as it would be live, and as it is. Raises what
     `Build.write` raises.
     """
-    return build.retried(lambda: _attempt(build, bits, report))
+    most = most_bytes(build.most, build.estimate(bits))
+    if build.crew is None or most is not None:
+        return build.retried(lambda: _attempt(build, bits, build.path, most, report))
+    check_target(build.path, force=build.force)
+    share = build.crew.cluster.share(build.estimate(bits))
+    with passing_bank(build.path) as there:
+        made = build.retried(lambda: _attempt(build, bits, there, share, lambda *both: both))
+
+        def told(size: int) -> R:
+            return report(*(replace(one, bytes=size) for one in made))
+
+        return joined(there, build.path, build.force, build.progress, told)
 
 
-def _attempt(build: Build, bits: int, report: Callable[[Built, Built], R]) -> R:
+def _attempt(
+    build: Build, bits: int, path: Place, most: int | None, report: Callable[[Built, Built], R]
+) -> R:
     layout, looked = _laid_out(build, bits)
-    size = build.estimate(bits)
-    most = most_bytes(build.most, size)
-    check_space(build.path, size + _spooled(build, layout))
-    where = bank_output(build.path, force=build.force, most=most, progress=build.progress)
-    with where as out, spool_for(build.path) as spool, build.relation() as relation:
+    size, crew = build.estimate(bits), build.crew
+    if crew is None:
+        check_space(path, size + _spooled(build, layout))
+    elif isinstance(path, Path):  # in a store each worker asks for its own
+        check_space(path, size)
+    where = bank_output(path, force=build.force, most=most, progress=build.progress)
+    with where as out, spool_for(path) as spool, build.relation() as relation:
         out.reserve(size)
         passes = build.passes(BankWriter(out, header_room(layout.candidates)), relation)
         passes.tally.take_in(looked.parts(), build.draft.unit_of)
-        arena = Arena(build.waiting_bytes)
-        cutter = Cutter(passes.writer, layout, arena, spool, passes.tally, build.steps.width)
-        passes.bench.sink, passes.bench.watch = cutter, cutter
         layout.place(passes.writer)
-        _run(build, passes, looked)
-        return report(*_finished(build, passes, layout, cutter))
+        if crew is not None:
+            found = _run_elsewhere(build, passes, layout, crew, looked)
+        else:
+            arena, cuts = Arena(build.waiting_bytes), layout.cuts
+            cutter = Cutter(passes.writer, cuts, arena, spool, passes.tally, build.steps.width)
+            passes.bench.sink, passes.bench.watch = cutter, cutter
+            found = cutter.found
+            _run(build, passes, looked)
+        return report(*_finished(build, passes, layout, found))
+
+
+def _run_elsewhere(
+    build: Build, passes: Passes, layout: SealedLayout, crew: Crew, looked: Tally
+) -> Found:
+    """`_run` by the workers of a cluster."""
+    passes.crew = crew.afresh()
+    passes.crew.apart = cuts = CutCrew(crew, layout.cuts)
+    _run(build, passes, looked)
+    cuts.finish(passes.writer, build.progress)
+    return cuts.found
+
+
+@dataclass
+class _Looking:
+    """An attempt that writes nothing: see `Attempt`."""
+
+    path: Place
+    draft: Draft
+    steps: Steps
+    base: Source | None
+    tally: Tally
+    progress: Progress
+
+    @property
+    def writer(self) -> BankWriter:
+        raise AssertionError(self.path)
 
 
 def _laid_out(build: Build, bits: int) -> tuple[SealedLayout, Tally]:
@@ -69,10 +128,15 @@ def _laid_out(build: Build, bits: int) -> tuple[SealedLayout, Tally]:
     waiting = [unit for unit in draft.entered if unit not in steps.ready]
     twins = [one for one in draft.exact if one.twin]
     if waiting or twins:
-        bench = Bench(build.base, None, _Nowhere(), tally, build.workers, build.progress)
         parts = [draft.parts(unit, None, steps.given.get(unit)) for unit in waiting]
         looks = [UnitWork(unit, some) for unit, some in zip(waiting, parts, strict=True)]
-        bench.do(Work(looks, [one.only_read() for one in twins]), "looking through")
+        work, phase = Work(looks, [one.only_read() for one in twins]), "looking through"
+        if build.crew is not None:
+            attempt = _Looking(build.path, draft, steps, build.base, tally, build.progress)
+            build.crew.afresh().send(attempt, work, phase, write_base=False)
+        else:
+            there = build.base, None, _Nowhere(), tally, build.workers, build.progress
+            Bench(*there).do(work, phase)
     late = [unit for unit in draft.units if unit in tally.largest]
     for unit in late:
         steps.late(unit, tally.largest[unit])
@@ -92,11 +156,11 @@ def _run(build: Build, passes: Passes, looked: Tally) -> None:
 
 
 def _finished(
-    build: Build, passes: Passes, layout: SealedLayout, cutter: Cutter
+    build: Build, passes: Passes, layout: SealedLayout, cut: Found
 ) -> tuple[Built, Built]:
     """Write what follows from all; the bank as it would be live, and as it is."""
     manifest, statistics = build.gathered(passes)
-    found = [(one, *cutter.found[one.key]) for one in layout.sums]
+    found = [(one, *cut[one.key]) for one in layout.sums]
     base = build.draft.base.tensors
     moments = moments_of(base, manifest.steps, layout.groups, found)
     known = replace(statistics.known, cut=moments)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from randes_cli.build.copies import closing_tensors
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
+from randes_cli.build.seal.cutter import Cuts
 from randes_cli.build.seal.cutting import Sum
 from randes_cli.build.steps import Steps
 from randes_cli.files.bank.checks import cut_shape
-from randes_cli.files.bank.keys import cut_key, sealed_tensors, sum_key
+from randes_cli.files.bank.keys import cut_key, sum_key
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.plan import Unit, chunks, sealable, superposable
 from randes_cli.specs import BaseStorage, TensorInfo
@@ -81,9 +82,10 @@ class SealedLayout:
         files = [tensor for tensor, _ in self.draft.new_files()]
         return [*self.draft.statistics(cells), *digests, *files]
 
-    def pair(self, one: Sum) -> tuple[TensorInfo, TensorInfo]:
-        """Scales and codes of a superposition."""
-        return sealed_tensors(one.group, one.tensor, self.bits, one.share)
+    @property
+    def cuts(self) -> Cuts:
+        """What is cut."""
+        return Cuts(self.sums, self.groups, self.bits, self.draft.unit_of)
 
     @property
     def measured(self) -> list[TensorInfo]:
@@ -94,7 +96,7 @@ class SealedLayout:
     @property
     def candidates(self) -> list[TensorInfo]:
         """Tensors that the header has room for, in the order of a seal."""
-        made = [tensor for one in self.sums for tensor in self.pair(one)]
+        made = [tensor for pair in map(self.cuts.pair, self.sums) for tensor in pair]
         return [*self.kept, *made, *self.measured, *closing_tensors()]
 
     def place(self, writer: BankWriter) -> None:
@@ -103,6 +105,6 @@ class SealedLayout:
             writer.place(tensor)
         writer.close_shard()
         for number in (0, 1):  # scales, then codes
-            for one in self.sums:
-                writer.place(self.pair(one)[number])
+            for pair in map(self.cuts.pair, self.sums):
+                writer.place(pair[number])
         writer.close_shard()

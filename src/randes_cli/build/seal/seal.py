@@ -21,7 +21,7 @@ from randes_cli.build.copies import (
     copy_tensors,
     place_copies,
 )
-from randes_cli.build.layout import bank_size, check_limit
+from randes_cli.build.layout import bank_size
 from randes_cli.build.seal.crew import SealCrew
 from randes_cli.build.seal.cutting import Cutting, Sum, moments_of, scale_bytes, sums_of
 from randes_cli.cluster import Cluster
@@ -94,13 +94,13 @@ def seal(
     target = edited_bank(target) if itself else target
     check_seal_bits(bits)
     check_shard_size(max_shard_size)
-    source = target if itself else bank
+    source = as_source(target if itself else bank)
     if dry_run:
-        return seal_locked(source, target, bits, run, dry_run=True, progress=progress)
+        return _seal(source, target, bits, run, dry_run=True, progress=progress)
     if out is not None:
         check_target(target, force=force)
     with bank_lock(target, wait=wait, edits=itself):
-        return seal_locked(
+        return _seal(
             source,
             target,
             bits,
@@ -111,8 +111,8 @@ def seal(
         )
 
 
-def seal_locked(
-    bank: StrPath,
+def _seal(
+    bank: str,
     target: Place,
     bits: int,
     run: RunOptions,
@@ -120,16 +120,11 @@ def seal_locked(
     force: bool = False,
     dry_run: bool = False,
     most: int | None = None,
-    limit: int | None = None,
-    progress: Progress = no_progress,
+    progress: Progress,
 ) -> SealReport:
-    """`seal`, where the caller holds the lock of `target`.
-
-    Raises TooLarge in place of writing a bank of more than `limit` bytes.
-    """
-    with open_bank(as_source(bank)) as old:
-        sealing = _Sealing(as_source(bank), old, bits, run, progress, most)
-        return sealing.run(target, force=force, dry_run=dry_run, limit=limit)
+    with open_bank(bank) as old:
+        sealing = _Sealing(bank, old, bits, run, progress, most)
+        return sealing.run(target, force=force, dry_run=dry_run)
 
 
 def fit_bits(bank: StrPath, limit: str | None) -> int:
@@ -180,18 +175,14 @@ class _Sealing:
         kept = map(old.info, self.kept)
         self.candidates = [*kept, *made, *self.measured, *closing_tensors()]
 
-    def run(
-        self, target: Place, *, force: bool, dry_run: bool, limit: int | None = None
-    ) -> SealReport:
+    def run(self, target: Place, *, force: bool, dry_run: bool) -> SealReport:
         supposed, statistics = self.sealed()
         size = self.size(supposed)
         if dry_run:
             return self._report(target, supposed, statistics, size, dry_run=True)
-        check_limit(size, limit)
         most = most_bytes(self.most, size, self.old.most)
 
         def report(written: int) -> SealReport:
-            check_limit(written, limit)
             return self._report(target, *self.sealed(self._moments()), written, dry_run=False)
 
         if self.cutting.run.engine == "threads":

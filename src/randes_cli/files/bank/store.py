@@ -145,6 +145,12 @@ class BankStore:
         """Where a tensor lies: the number of its file, and the offset there."""
         return self._number(key), self.header.start(key)
 
+    def places(self, keys: Sequence[str]) -> tuple[I64, I64]:
+        """The same of many."""
+        rows = columns(self.header.tensors).at(keys)
+        offsets = self.header.offsets[rows]
+        return (np.zeros_like(rows) if self._file_of is None else self._file_of[rows]), offsets
+
     def read_into(self, key: str, start: int, out: Raw) -> None:
         """Fill `out` with a tensor's bytes from byte `start` of its data, unchecked."""
         number, offset = self.address(key)
@@ -170,6 +176,14 @@ class BankStore:
     def digests(self, key: str) -> bytes:
         """The recorded digests of a tensor's chunks, joined."""
         return self._contents[self._number(key)].digests(key)
+
+    def only_digests(self, keys: Sequence[str]) -> bytes:
+        """The recorded digests of tensors of one file that have one chunk each, joined."""
+        contents = self._contents[self._number(keys[0])]
+        first = contents.first[columns(contents.header.tensors).at(keys)]
+        if (np.diff(first) == DIGEST_BYTES).all():
+            return contents.checks[int(first[0]) : int(first[-1]) + DIGEST_BYTES]
+        return b"".join(contents.checks[at : at + DIGEST_BYTES] for at in first.tolist())
 
     def digest(self, key: str, chunk: int) -> bytes:
         contents = self._contents[self._number(key)]

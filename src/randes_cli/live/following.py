@@ -1,0 +1,167 @@
+"""What transformers makes of the tensors of a checkpoint while it loads, found by asking it.
+
+It is given small numbered tensors in place of weights. Known are those that it puts together,
+along any axis or as experts, turned or not, and those whose rows it deals out to parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+
+from randes_cli.errors import MismatchError
+from randes_cli.live.parts import Part, Parts
+
+#: Sizes that stand for those of real tensors while a conversion is followed.
+_SMALL = (2, 3, 5, 7, 11, 13, 17, 19, 23)
+
+
+class _Box(NamedTuple):
+    """Where a numbered tensor was found, and the sizes of the real one as it lies there.
+
+    `extra` dimensions come before its own.
+    """
+
+    name: str
+    extra: int
+    low: Sequence[int]
+    high: Sequence[int]
+    real: Sequence[int]
+    turned: bool
+
+
+def follow(
+    module: Any,
+    first: str,
+    step: Any,
+    sources: Sequence[tuple[str, str]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, Parts]:
+    """The parts of each parameter that a conversion makes of its sources: names and patterns.
+
+    `first` is the parameter that it is named after. Raises MismatchError.
+    """
+    dealt = None
+    if len(sources) == 1:
+        dealt = _dealt(module, first, deepcopy(step), sources[0], shapes[sources[0][0]])
+    return dealt or _joined(module, first, step, sources, shapes)
+
+
+def _dealt(
+    module: Any, first: str, step: Any, source: tuple[str, str], shape: tuple[int, ...]
+) -> dict[str, Parts] | None:
+    """Rows of one tensor that are dealt out to parameters; None for what is no such conversion."""
+    name, pattern = source
+    inner = _SMALL[: len(shape) - 1]
+    each = torch.arange(torch.Size(inner).numel()).reshape(inner)
+    numbers = torch.arange(shape[0]).reshape(-1, *[1] * len(inner)) * each.numel() + each
+    step.add_tensor(first, name, pattern, numbers)
+    try:
+        found = step.convert(first, model=module, config=module.config)
+    except Exception:
+        return None
+    made: dict[str, Parts] = {}
+    for target, value in found.items():
+        tensor = value[0] if isinstance(value, list) else value
+        if tensor.shape[1:] != inner or not len(tensor):
+            return None
+        rows = tensor.reshape(len(tensor), -1)[:, 0] // each.numel()
+        if not torch.equal(tensor, rows.reshape(-1, *[1] * len(inner)) * each.numel() + each):
+            return None
+        made[target] = (_rows(name, rows.tolist(), shape[0]),)
+    return made
+
+
+def _rows(name: str, rows: list[int], length: int) -> Part:
+    run = range(rows[0], rows[0] + len(rows))
+    if rows == list(range(length)):
+        return Part(name)
+    return Part(name, rows=run if rows == list(run) else tuple(rows), length=length)
+
+
+def _joined(
+    module: Any,
+    first: str,
+    step: Any,
+    sources: Sequence[tuple[str, str]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, Parts]:
+    """Where each tensor lies whole."""
+    sizes = sorted({size for name, _ in sources for size in shapes[name]})
+    if len(sizes) > len(_SMALL):
+        raise _unknown(first)
+    small = dict(zip(sizes, _SMALL, strict=False))
+    for number, (name, pattern) in enumerate(sources):
+        shape = [small[size] for size in shapes[name]]
+        step.add_tensor(first, name, pattern, _numbered(number, shape))
+    try:
+        found = step.convert(first, model=module, config=module.config)
+    except Exception as error:
+        raise _unknown(first) from error
+    made = {}
+    for target, value in found.items():
+        tensor = value[0] if isinstance(value, list) else value
+        boxes = [
+            _box(tensor, number, name, shapes[name], small, first)
+            for number, (name, _) in enumerate(sources)
+            if bool((tensor.long() // 4096 == number).any())
+        ]
+        made[target] = tuple(_placed(box, boxes, first) for box in boxes)
+    return made
+
+
+def _numbered(number: int, shape: list[int]) -> torch.Tensor:
+    """A tensor of which every element says whose it is, and where in it: 64 rows, 64 columns."""
+    rows, columns = (shape[0], shape[-1]) if len(shape) == 2 else (1, shape[-1])
+    if len(shape) > 2:
+        return torch.full(shape, number * 4096)
+    places = 64 * torch.arange(rows)[:, None] + torch.arange(columns)
+    return (number * 4096 + places).reshape(shape)
+
+
+def _box(
+    tensor: torch.Tensor,
+    number: int,
+    name: str,
+    shape: tuple[int, ...],
+    small: Mapping[int, int],
+    first: str,
+) -> _Box:
+    """Where a source lies in what was converted."""
+    mine = tensor.long() // 4096 == number
+    where = mine.nonzero()
+    low, high = where.min(0).values.tolist(), (where.max(0).values + 1).tolist()
+    box = tensor[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].squeeze()
+    wanted = _numbered(number, [small[size] for size in shape]).squeeze()
+    turned = box.shape != wanted.shape or not torch.equal(box.long(), wanted)
+    if turned and (wanted.dim() != 2 or not torch.equal(box.long(), wanted.t())):
+        raise _unknown(first)
+    real = list(reversed(shape) if turned else shape)
+    extra = tensor.dim() - len(shape)
+    widths = [b - a for a, b in zip(low, high, strict=True)]
+    if widths != [1] * extra + [small[size] for size in real]:
+        raise _unknown(first)
+    return _Box(name, extra, low, high, [1] * extra + real, turned)
+
+
+def _placed(box: _Box, boxes: Sequence[_Box], first: str) -> Part:
+    """The place of a tensor, in the sizes of the real ones."""
+    place: list[int | slice] = []
+    for axis, low in enumerate(box.low):
+        spans = sorted({(b.low[axis], b.high[axis], b.real[axis]) for b in boxes})
+        ends = [0, *(high for _, high, _ in spans)]
+        if [start for start, _, _ in spans] != ends[:-1]:
+            raise _unknown(first)
+        start = sum(size for at, _, size in spans if at < low)
+        place.append(start if axis < box.extra else slice(start, start + box.real[axis]))
+    return Part(box.name, tuple(place), box.turned)
+
+
+def _unknown(name: str) -> MismatchError:
+    return MismatchError(
+        f"{name}: its library makes it from several tensors in a way that cannot be followed here; "
+        "fill the model with from_bank, one task at a time"
+    )
