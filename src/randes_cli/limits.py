@@ -91,13 +91,18 @@ def check_number(option: str, value: object, most: float) -> None:
 
 
 def as_source(value: StrPath) -> str:
-    """What a caller named, as text. Raises UsageError where it is no path."""
+    """What a caller named, as text. Raises UsageError where it is no path.
+
+    A leading ~ is the home folder: shells leave it as it is behind a ``NAME=``, Python everywhere.
+    """
     try:
         text = os.fspath(value)
     except TypeError:
         text = ""
     if not isinstance(text, str) or not text:
         raise UsageError(f"name a path or a Hub id, not {_shown(value)!r}")
+    if text.startswith("~") and not os.path.lexists(text):
+        return os.path.expanduser(text)  # noqa: PTH111 - a path may be an address, too
     return text
 
 

@@ -47,6 +47,21 @@ def test_a_path_that_is_there_is_taken_whole(
     assert said.code == 2 and "both epoch=3-step=100.safetensors and 3-step=100" in said.err
 
 
+def test_the_home_folder_is_known_where_the_shell_left_it(
+    family: Path, randes: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shells leave ~ as it is behind NAME= and --option=."""
+    monkeypatch.setenv("HOME", str(family))
+    monkeypatch.setenv("USERPROFILE", str(family))
+    task, bank = "t=~/a.safetensors", "~/home.randes"
+    assert randes("pack", "~/base.safetensors", task, f"--output={bank}").code == 0
+    assert (family / "home.randes").is_file()
+    assert randes("verify", bank, "--against", task).code == 0
+    assert randes("diff", bank, "~/a.safetensors").code in (0, 1)
+    assert randes("unpack", bank, "t", "-o", "~/out.safetensors").code == 0
+    assert randes("remove", bank, "t", "--checkpoint", "~/a.safetensors").code == 0
+
+
 @pytest.mark.parametrize("word", ["t=", "=a.safetensors"])
 def test_half_a_pair_is_refused(word: str, bank: Path, family: Path, randes: Run) -> None:
     result = randes("pack", family / "base.safetensors", word, "-o", family / "x.randes")
@@ -60,6 +75,7 @@ def test_names_and_paths_that_are_not_there_come_with_the_nearest(
 ) -> None:
     monkeypatch.chdir(family)
     assert "no task 'aa' (did you mean a?)" in randes("unpack", bank, "-t", "aa").err
+    assert "no task 'A' (did you mean a?)" in randes("unpack", bank, "A").err
     result = randes("pack", "base.safetensor", "a.safetensors", "-o", "x.randes")
     assert (result.code, "did you mean base.safetensors?" in result.err) == (5, True)
     Path("runs/checkpoint-500").mkdir(parents=True)

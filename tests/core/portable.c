@@ -9,6 +9,10 @@
 
 enum { ROWS = 37, COLS = 211, SIZE = ROWS * COLS };
 
+double randes_on_grid(const float *delta, ptrdiff_t count, int bits, double *out);
+int randes_moments(const double *units, ptrdiff_t count, int coarse, int64_t *sums);
+void randes_signs(const Signs *signs, int64_t cols, const int64_t *starts, const int64_t *counts,
+                  int64_t runs, float *out);
 void randes_digest(const uint8_t *data, ptrdiff_t size, ptrdiff_t piece, uint8_t *out);
 void randes_streams(const uint8_t *texts, const int64_t *lengths, const int64_t *counts,
                     int64_t many, uint8_t *out);
@@ -81,6 +85,19 @@ int main(int argc, char **argv) {
         Cut reading = {wide, NULL, NULL, rows, ones, NULL, many, several, NULL, 0};
         randes_read(&codes_piece, &reading, out);
         keep(out, SIZE / 8 * sizeof *out);
+    }
+    static double grid[SIZE];
+    static int64_t moments[3];
+    double unit = randes_on_grid(task, SIZE, 18, grid);
+    randes_moments(grid, SIZE, 6, moments);
+    keep(&unit, sizeof unit);
+    keep(grid, sizeof grid);
+    keep(moments, sizeof moments);
+    for (int kind = NONE; kind <= TWO_SIDED; kind++) {
+        static const int64_t starts[] = {0, 5, 3 * COLS}, some[] = {COLS + 7, 9, 2 * COLS};
+        Signs signs = {bits, 0, ROWS, COLS, 0, scratch, 1.0f, kind};
+        randes_signs(&signs, COLS, starts, some, 3, out);
+        keep(out, (size_t)(some[0] + some[1] + some[2]) * sizeof *out);
     }
     static const int64_t lengths[] = {3, 40, 0, 135, 136, 137, 300, 7, 8, 9, 10, 11};
     static const int64_t counts[] = {8, 5, 136, 137, 1, 500, 4, 0, 3, 3, 3, 3};

@@ -11,26 +11,12 @@ from randes_cli.core.convert import NEVER_BEYOND, widen
 from randes_cli.core.energy import Energy
 from randes_cli.core.fused_back import Backer
 from randes_cli.core.fused_run import DTYPES, FOUND, SIGNS, Runner
+from randes_cli.core.fused_sample import SignBits
 from randes_cli.core.kernel import Added, NumpyKernel, code_dtype
 from randes_cli.core.library import library
 from randes_cli.core.signs import SignRun, Window
 
 _ANY_F32 = 3
-
-
-class _Signs(ctypes.Structure):
-    """As in fused.c."""
-
-    _fields_ = (
-        ("bits", ctypes.c_char_p),
-        ("first", ctypes.c_int64),
-        ("rows", ctypes.c_int64),
-        ("cols", ctypes.c_int64),
-        ("count", ctypes.c_int64),
-        ("scratch", ctypes.c_void_p),
-        ("scale", ctypes.c_float),
-        ("kind", ctypes.c_int32),
-    )
 
 
 class _Found(ctypes.Structure):
@@ -70,7 +56,7 @@ class FusedKernel(NumpyKernel):
         self._totals = self._sum.view(np.int32)
         self._rows_at = [address(row) for row in self._base]
         self._sum_at, self._codes_at = address(self._sum), address(self._codes)
-        self._signs = _Signs(scratch=address(self._scratch))
+        self._signs = SignBits(scratch=address(self._scratch))
         self._signs_at = ctypes.addressof(self._signs)
         self._found = _Found()
         self._found_at = ctypes.addressof(self._found)

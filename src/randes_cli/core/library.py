@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 
 #: As in fused.h.
-_INTERFACE = 12
+_INTERFACE = 13
 
 
 @cache
@@ -32,12 +32,19 @@ def library() -> ctypes.CDLL | None:
     made.randes_run.argtypes = [pointer, pointer, pointer]
     made.randes_back.argtypes = [pointer, pointer]
     made.randes_deltas.argtypes = [pointer, pointer, pointer, ctypes.c_int64, pointer]
+    integer = ctypes.c_int64
+    made.randes_spreads.argtypes = [pointer, pointer, pointer, integer, pointer, pointer, pointer]
+    made.randes_on_grid.argtypes = [pointer, size, number, pointer]
+    made.randes_moments.argtypes = [pointer, size, number, pointer]
+    made.randes_signs.argtypes = [pointer, integer, pointer, pointer, integer, pointer]
     made.randes_squares.argtypes = [pointer, pointer, pointer]
     made.randes_read.argtypes = [pointer, pointer, pointer]
     made.randes_cut.argtypes = [pointer, pointer, pointer, pointer]
     made.randes_widen.argtypes = [pointer, number, pointer, size]
-    for name in ("store", "retrieve", "run", "back", "deltas"):
+    for name in ("store", "retrieve", "run", "back", "deltas", "spreads"):
         getattr(made, f"randes_{name}").restype = ctypes.c_int64
     made.randes_streams.argtypes = [ctypes.c_char_p, pointer, pointer, ctypes.c_int64, pointer]
-    made.randes_widen.restype = made.randes_streams.restype = None
+    made.randes_on_grid.restype = ctypes.c_double
+    for name in ("widen", "streams", "signs"):
+        getattr(made, f"randes_{name}").restype = None
     return made

@@ -7,6 +7,7 @@ from math import pi
 import numpy as np
 
 from randes_cli.core.arrays import F64
+from randes_cli.core.fused_sample import moments
 
 #: Bits of the largest magnitude, of 2^18, whose fourth powers are summed: 2^62 with 2^14 of them.
 _COARSE = 6
@@ -21,14 +22,20 @@ def means(units: F64, scales: F64) -> F64:
     integers and exact.
     """
     count = max(1, units.shape[1])
-    coarse = np.rint(units / 2**_COARSE).astype(np.int64)
-    squares = coarse * coarse
-    fourth = np.einsum("kn,kn->k", squares, squares).astype(np.float64) * 2.0 ** (4 * _COARSE)
-    first, second = np.abs(units).sum(axis=1), np.einsum("kn,kn->k", units, units)
+    found = moments(units[0], _COARSE) if len(units) == 1 else None
+    first, second, fourth = _sums(units) if found is None else np.array(found, np.float64)[:, None]
+    fourth = fourth * 2.0 ** (4 * _COARSE)
     square, size = scales * scales, np.full(len(units), float(units.shape[1]))
     return np.stack(
         [first * scales / count, second * square / count, fourth * square**2 / count, size]
     )
+
+
+def _sums(units: F64) -> tuple[F64, F64, F64]:
+    coarse = np.rint(units / 2**_COARSE).astype(np.int64)
+    squares = coarse * coarse
+    fourth = np.einsum("kn,kn->k", squares, squares).astype(np.float64)
+    return np.abs(units).sum(axis=1), np.einsum("kn,kn->k", units, units), fourth
 
 
 def tails(sampled: F64, energy: F64) -> F64:

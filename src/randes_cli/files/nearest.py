@@ -9,10 +9,16 @@ from pathlib import Path
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like one that is not there; None where none is."""
+    return next(iter(alike(name, known, 1)), None)
+
+
+def alike(name: str, known: Iterable[str], most: int) -> list[str]:
+    """The known names that are like one that is not there: the same but for case, or nearly."""
     from difflib import get_close_matches
 
-    found = get_close_matches(name, list(known), n=1)
-    return found[0] if found else None
+    names = list(known)
+    same = [one for one in names if one.casefold() == name.casefold()]
+    return same[:most] or get_close_matches(name, names, n=most)
 
 
 def meant_beside(path: Path) -> str:

@@ -15,6 +15,7 @@ from randes_cli.files.hub.ref import SCHEME, HubRef, parse_ref
 from randes_cli.files.location import Place, RemotePath, as_place
 from randes_cli.files.system import resolved
 from randes_cli.files.weight_names import PICKLES, SUFFIXES
+from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import OpenOptions
 
 if TYPE_CHECKING:  # loaded where something is on the Hub
@@ -43,8 +44,9 @@ def open_bank(text: str, *, lenient: bool = False) -> BankFile:
     return open_remote_bank(ref, lenient=lenient)
 
 
-def names_bank(text: str) -> bool:
-    """Whether a text names a bank, sound or not. Raises HubError."""
+def names_bank(source: StrPath) -> bool:
+    """Whether what a caller named is a bank, sound or not. Raises HubError."""
+    text = as_source(source)
     ref = parse_ref(text)
     if ref is None:
         return is_bank(as_place(text))

@@ -126,8 +126,8 @@ def diff(
     from randes_cli.ops import diff as module
 
     run = run or RunOptions()
-    if not names_bank(as_source(a)):
-        if isinstance(b, Mapping) or names_bank(as_source(b)):
+    if not names_bank(a):
+        if isinstance(b, Mapping) or names_bank(b):
             raise UsageError("diff: put the bank first; a checkpoint is compared with one other")
         return module.diff_checkpoints(a, b, run, base=base, progress=progress)
     if base is not None:
@@ -135,7 +135,7 @@ def diff(
     with open_bank(as_source(a)) as bank:
         if isinstance(b, Mapping):
             return module.diff_bank_checkpoints(bank, b, run, progress=progress)
-        if not names_bank(as_source(b)):
+        if not names_bank(b):
             raise UsageError(f"diff: {b}: no bank; give a checkpoint as {{task: path}}")
         with open_bank(as_source(b)) as other:
             return module.diff_banks(bank, other, run, progress=progress)

@@ -22,6 +22,7 @@ from randes_cli.build.samples.small import (
 from randes_cli.build.samples.stand_ins import followers
 from randes_cli.core.arrays import F32, F64, I64, firsts
 from randes_cli.core.columns import Columns
+from randes_cli.core.fused_sample import signs_of
 from randes_cli.core.shuffle import layer_types
 from randes_cli.core.tails import means
 from randes_cli.errors import RandesError
@@ -78,6 +79,11 @@ def gram(
 
 
 def signs_on(unit: Unit, flips: bytes, runs: Sequence[Rect]) -> F32:
+    """±1 of these runs, one after the other."""
+    places = [(rect.start, rect.elements) for rect in runs]
+    found = signs_of(unit.signs, flips, unit.cols, unit.view, places)
+    if found is not None:
+        return found
     windows = (unit.window(flips, rect, 1.0) for rect in runs)
     return np.concatenate([window.values().reshape(-1) for window in windows])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from randes_cli.build.participants import Deltas, Participant
-from randes_cli.core.arrays import F32
-from randes_cli.core.fused_sample import Lies, read_deltas
+from randes_cli.core.arrays import F32, F64
+from randes_cli.core.fused_sample import Lies, read_deltas, read_spreads
 from randes_cli.files.source import Sample, Source, place_of
 from randes_cli.specs import TensorInfo
 
@@ -27,12 +27,31 @@ def deltas_of(sample: Sample, participants: Sequence[Deltas], name: str) -> Iter
             yield one.delta(sample, name) if alone else next(rows)
 
 
-def _read(sample: Sample, name: str, places: Sequence[Lies]) -> F32 | None:
-    source = sample.source
-    base = Lies(None, "F32") if source is None else _lies(source, source.tensors[name])
-    if not places or base is None:
+def spreads_of(sample: Sample, participants: Sequence[Deltas], name: str) -> tuple[F64, F64] | None:
+    """Of each participant's delta the sum of squares and the largest magnitude, in one call.
+
+    None where a participant has no such tensor, or for that call.
+    """
+    places = [_delta_lies(sample, one, name) for one in participants]
+    known = [lies for lies in places if lies is not None]
+    base = _base_lies(sample, name)
+    if base is None or not known or len(known) < len(places):
         return None
-    return read_deltas([(rect.start, rect.elements) for rect in sample.runs], base, places)
+    return read_spreads(_runs(sample), base, known)
+
+
+def _runs(sample: Sample) -> list[tuple[int, int]]:
+    return [(rect.start, rect.elements) for rect in sample.runs]
+
+
+def _base_lies(sample: Sample, name: str) -> Lies | None:
+    source = sample.source
+    return Lies(None, "F32") if source is None else _lies(source, source.tensors[name])
+
+
+def _read(sample: Sample, name: str, places: Sequence[Lies]) -> F32 | None:
+    base = _base_lies(sample, name)
+    return None if not places or base is None else read_deltas(_runs(sample), base, places)
 
 
 def _delta_lies(sample: Sample, one: Deltas, name: str) -> Lies | None:

@@ -9,7 +9,7 @@ from math import sqrt
 import numpy as np
 
 from randes_cli.build.participants import Participant
-from randes_cli.build.samples.looks import deltas_of
+from randes_cli.build.samples.looks import deltas_of, spreads_of
 from randes_cli.build.samples.small import Spot, Spots, Spreads, small_lists, spreads
 from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
@@ -93,6 +93,11 @@ def _spreads(base: Source | None, participants: Sequence[Participant], unit: Uni
     squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(unit.layers)
     sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
     for position, name in enumerate(unit.names):
+        found = spreads_of(sample, participants, name)
+        if found is not None and sample.elements:
+            squares[position], peaks[position] = found[0], found[1].max(initial=0.0)
+            counts[position] = sample.elements
+            continue
         for task, delta in enumerate(deltas_of(sample, participants, name)):
             if delta is None or not delta.size:
                 continue

@@ -16,6 +16,7 @@ import numpy as np
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, I64, Array, Bools
 from randes_cli.core.columns import Some, some_columns
+from randes_cli.core.fused_sample import put_on_grid
 from randes_cli.core.signs import many_signs, random_joined
 from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
@@ -212,6 +213,8 @@ GRID_BITS = 18
 
 def on_grid(delta: F32, there: Bools, out: F64) -> F64:
     """Write deltas in units of grids of their own, rounded to integers; return the units."""
+    if len(delta) == 1 and (unit := put_on_grid(delta[0], GRID_BITS, out[0])) is not None:
+        return np.array([unit]) * there
     peaks = np.abs(delta).max(axis=1, initial=0).astype(np.float64)
     exponents = np.frexp(peaks)[1] - GRID_BITS
     np.multiply(delta, np.ldexp(1.0, -exponents)[:, None], out=out, dtype=np.float64)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.header import Header
 from randes_cli.files.location import Place, RemotePath
+from randes_cli.files.nearest import alike
 from randes_cli.files.weight_file import TensorFile, WeightFile, open_weights
 from randes_cli.plan import Rect, Unit, unit_table
 from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInfo
@@ -166,7 +166,7 @@ class BankFile:
         for task in self.manifest.tasks:
             if task.name == name:
                 return task
-        near = get_close_matches(name, [task.name for task in self.manifest.tasks], n=3)
+        near = alike(name, (task.name for task in self.manifest.tasks), 3)
         meant = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise MissingError(f"{self.path}: no task {name!r}{meant}; it has {self.some_tasks()}")
 
