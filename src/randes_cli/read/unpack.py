@@ -149,7 +149,7 @@ def _elsewhere(
             )
             found.update(made)
     finally:  # of workers that were lost, or ended since another failed
-        for path in (path for job in jobs for path in job.files()):
+        for path in (path for job in jobs for path in job.files):
             remove_stale(path)
             clear_lock(path)
     return [replace(found[n], path=job.path, files=job.named()) for n, job in enumerate(jobs)]
