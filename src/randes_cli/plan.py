@@ -49,7 +49,7 @@ def chunks(rows: int, cols: int) -> list[Rect]:
     return list(Rect(0, rows, 0, cols, cols).split(CHUNK_ELEMENTS)) if rows * cols else []
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def chunk_grid(rows: int, cols: int) -> tuple[Rect, ...]:
     """The same, for who asks again and again for one of them."""
     return tuple(chunks(rows, cols))

@@ -10,7 +10,8 @@ import pytest
 
 from randes_cli.errors import CheckpointError
 from randes_cli.files import side_files
-from randes_cli.files.side_files import SideFile, files_for, find_side_files, is_side_file
+from randes_cli.files.lent_files import files_for, with_lent
+from randes_cli.files.side_files import SideFile, find_side_files, is_side_file
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,38 @@ def test_a_task_without_a_config_gets_the_bases_files_and_keeps_its_own() -> Non
     own = {"config.json": ours}
     assert files_for(own, base) == (own, False)
     assert files_for({}, {}) == ({}, False)
+
+
+def named(*names: str) -> dict[str, SideFile]:
+    return {name: SideFile(Path(name), name, 1) for name in names}
+
+
+BASE_FILES = named(
+    *("config.json", "README.md", "LICENSE", "tokenizer.json", "tokenizer_config.json"),
+    *("added_tokens.json", "chat_template.jinja", "additional_chat_templates/tool.jinja"),
+    *("preprocessor_config.json", "tokenizer_2/vocab.json", "tokenizer_2/tokenizer_config.json"),
+)
+CHAT = {"chat_template.jinja", "additional_chat_templates/tool.jinja"}
+
+
+@pytest.mark.parametrize(
+    ("own", "not_lent"),
+    [
+        ([], set()),
+        (["tokenizer.json", "tokenizer_config.json"], {"added_tokens.json", *CHAT}),
+        (["tokenizer_config.json"], {"added_tokens.json", *CHAT}),
+        (["chat_template.jinja"], {"additional_chat_templates/tool.jinja"}),
+        (["tokenizer.model"], {"tokenizer.json", "added_tokens.json"}),
+        (["processor_config.json"], {"preprocessor_config.json"}),
+        (["tokenizer_2/tokenizer.json"], {"tokenizer_2/vocab.json"}),
+    ],
+)
+def test_a_task_with_a_tokenizer_is_lent_no_part_of_the_base_s(
+    own: list[str], not_lent: set[str]
+) -> None:
+    """Whose template would be read in the place of the one in its own tokenizer_config.json."""
+    found = with_lent(named(*own), BASE_FILES)
+    assert set(found) == {*own, *BASE_FILES} - not_lent - {"README.md"}
 
 
 def test_of_names_that_differ_in_case_alone_one_travels_and_the_others_are_named(

@@ -23,11 +23,12 @@ from randes_cli.files.checkpoint.names import (
 from randes_cli.files.checkpoint.quantised import refuse_codes
 from randes_cli.files.checkpoint.shared import equal_tensors, ties_of, whole_of
 from randes_cli.files.header import parse_json
+from randes_cli.files.lent_files import files_for, with_lent
 from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.lora.unmerged import is_adapter, require_alike
-from randes_cli.files.side_files import SideFile, borrowed, files_for, left_out_note, shown
+from randes_cli.files.side_files import SideFile, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
 from randes_cli.fit import AS_BANK, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
@@ -160,7 +161,7 @@ def _merged(
     `called` is what the user called the base.
     """
     merged = MergedAdapter(base, adapter, _configs(beside.side_files))
-    files, _ = _without_adapter_config({**borrowed(beside.side_files), **adapter.side_files})
+    files, _ = _without_adapter_config(with_lent(adapter.side_files, beside.side_files))
     files, changed = match_configs(files, base.tensors, merged.tensors, merged.untied)
     layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
     notes = (*adapter.notes, merged.summary, *merged.notes, *changed)

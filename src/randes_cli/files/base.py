@@ -32,7 +32,8 @@ class BankBase:
         self.tensors = bank.manifest.base.tensors
         self.metadata = bank.manifest.base.metadata
         self.ties = bank.manifest.base.ties
-        self._digests = bank.base_digests()
+        inside = bank.manifest.base.storage is BaseStorage.embed
+        self._digests = None if inside else bank.base_digests()
 
     @property
     def whole(self) -> Source:
@@ -52,6 +53,8 @@ class BankBase:
         return place_of(self.outside, name)
 
     def digest(self, name: str, chunk: int) -> bytes:
+        if self._digests is None:
+            return self.bank.digest(base_key(name), chunk)
         return self._digests[name][DIGEST_BYTES * chunk : DIGEST_BYTES * (chunk + 1)]
 
     def close(self) -> None:

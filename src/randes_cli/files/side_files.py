@@ -36,10 +36,6 @@ MOST_LISTED = 1000
 _MOST_ALIKE = 20
 #: Files that a line of notes names.
 _SAID = 12
-#: A folder without any of these gets the base's side files.
-CONFIGS = ("config.json", "model_index.json", "adapter_config.json", "modules.json")
-#: What is told of one model and not needed to load another.
-_ABOUT = re.compile(r"README.*|.*_results\.json|trainer_state\.json", re.IGNORECASE)
 
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 #: Folders of a trainer's output that are states of training or models of their own.
@@ -259,17 +255,3 @@ def left_out_note(left_out: Mapping[str, str]) -> tuple[str, ...]:
         return ()
     more = f", and {len(names) - _SAID} more (--json has all)" if len(names) > _SAID else ""
     return (f"left out: {', '.join(names[:_SAID])}{more}",)
-
-
-def files_for(
-    own: Mapping[str, SideFile], base: Mapping[str, SideFile]
-) -> tuple[Mapping[str, SideFile], bool]:
-    """A task's side files, and whether they are the base's because it has no config itself."""
-    if any(name in own for name in CONFIGS) or not base:
-        return own, False
-    return {**borrowed(base), **own}, True
-
-
-def borrowed(base: Mapping[str, SideFile]) -> dict[str, SideFile]:
-    """The base's side files that another model can load with: not what is told of the base."""
-    return {name: file for name, file in base.items() if not _ABOUT.fullmatch(name)}

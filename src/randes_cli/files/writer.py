@@ -33,22 +33,33 @@ def parse_size(text: str) -> int:
 
 def split_shards(tensors: Sequence[TensorInfo], most: int | None) -> list[list[TensorInfo]]:
     """Tensors in files of at most `most` bytes of data (a larger tensor has one of its own)."""
+    return [sorted(shard, key=_item_size) for shard in _cut(tensors, most)]
+
+
+def _item_size(tensor: TensorInfo) -> int:
+    return -ITEM_SIZE[tensor.dtype]
+
+
+def _cut(tensors: Sequence[TensorInfo], most: int | None) -> list[Sequence[TensorInfo]]:
+    """The same in the order in which they came."""
+    if most is None:
+        return [tensors]
     shards: list[list[TensorInfo]] = [[]]
     size = 0
     for tensor in tensors:
-        if shards[-1] and most is not None and size + tensor.nbytes > most:
+        if shards[-1] and size + tensor.nbytes > most:
             shards.append([])
             size = 0
         shards[-1].append(tensor)
         size += tensor.nbytes
-    return [sorted(shard, key=lambda tensor: -ITEM_SIZE[tensor.dtype]) for shard in shards]
+    return [*shards]
 
 
 def weight_files(
     path: Path, tensors: Sequence[TensorInfo], *, shard_bytes: int | None
 ) -> list[Path]:
     """The files that `checkpoint_writer` makes for `path`: itself, or shards and their index."""
-    count = len(split_shards(tensors, shard_bytes))
+    count = len(_cut(tensors, shard_bytes))
     if count == 1:
         return [path]
     shards = [path.with_name(_shard_name(path, number, count)) for number in range(count)]

@@ -19,6 +19,7 @@ from randes_cli.live.guard import guard
 from randes_cli.live.lazy import opened
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
+from randes_cli.live.order import kept_order
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.special import by_task, special_layers
 from randes_cli.live.weight import Weight
@@ -26,7 +27,7 @@ from randes_cli.live.weight import Weight
 #: What PEFT calls rows without an adapter.
 _BASE = "__base__"
 #: Models that put time before the batch: their rows would be taken for others.
-_TIME_FIRST = ("xlnet", "transfo-xl")
+_TIME_FIRST = ("xlnet", "transfo-xl", "fsmt", "longformer", "led")
 
 
 def attach(
@@ -159,10 +160,11 @@ class MixedModel:
             if self._detached:
                 raise UsageError("the tasks were detached: the model answers as the base")
             self._check_replaced()
-            before = self._current.selection
-            self._current.selection = Selection.of(numbers, device)
+            before, selection = self._current.selection, Selection.of(numbers, device)
+            self._current.selection = selection
             try:
-                yield self.model
+                with kept_order(selection.only is None):
+                    yield self.model
             finally:
                 self._current.selection = before
 
@@ -220,6 +222,25 @@ class MixedModel:
         """The model's `generate`, each row as its own task."""
         with self._named(adapter_names) as model:
             return model.generate(*inputs, **more)
+
+    def generate_batch(
+        self, inputs: Sequence[list[int]], *, adapter_names: Sequence[Any], **more: Any
+    ) -> dict[str, Any]:
+        """The model's continuous batching, the requests of one task after those of another.
+
+        By the place of a request: ``req_0`` … Raises UsageError.
+        """
+        if isinstance(adapter_names, str) or len(adapter_names) != len(inputs):
+            raise UsageError("name a task for each of the requests: a list of names")
+        self._numbers(adapter_names)
+        found: dict[int, Any] = {}
+        for name in dict.fromkeys(adapter_names):
+            places = [place for place, other in enumerate(adapter_names) if other == name]
+            with self.tasks([name]) as model:
+                made = model.generate_batch([inputs[place] for place in places], **more)  # type: ignore[operator]
+            order = sorted(made, key=lambda key: int(key.rpartition("_")[2]))
+            found |= dict(zip(places, (made[key] for key in order), strict=True))
+        return {f"req_{place}": found[place] for place in sorted(found)}
 
     @property
     def memory(self) -> dict[str, int]:

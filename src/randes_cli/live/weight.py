@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from randes_cli.errors import MismatchError
 from randes_cli.live.block import Block
 from randes_cli.live.group import Group
 from randes_cli.live.held import Held
 from randes_cli.live.selection import Selection
+from randes_cli.live.widths import widened
 
 #: A padded table of whole tensors holds this many elements at most; beyond, each task has its own.
 MOST_TABLE = 2**22
@@ -90,6 +90,7 @@ class Weight:
     def at_once(self) -> bool:
         """Whether rows of all tasks are answered together, however many tasks there are."""
         several = any(len(block.groups) > self.most_groups for block in self.blocks)
+        several |= self.base.dim() == 2 and bool(self.blocks) and self._looked_up is None
         return not several and not self.exact and all(block.factors for block in self.blocks)
 
     @property
@@ -103,8 +104,6 @@ class Weight:
         table = 0 if self.table is None else self.table.nbytes
         own = sum(group.nbytes for block in self.blocks for group in block.groups)
         return table + own + sum(t.nbytes for t in (*self.exact.values(), *self.extra.values()))
-
-    # Products
 
     def linear(self, x: torch.Tensor, selection: Selection) -> torch.Tensor:
         """x Wᵀ for each row's task; columns that a row's task lacks are −∞."""
@@ -238,7 +237,8 @@ class Weight:
             if task in self.extra:
                 made = torch.cat([made, F.linear(x, self.extra[task].flatten(1))], -1)
             return made
-        own = [t for t in selection.tasks if t in self.exact or t in self.extra or self._cuts(t)]
+        cut = {task for task, length in enumerate(self.lengths) if length < len(self.base)}
+        own = [task for task in selection.tasks if task in {*self.exact, *self.extra, *cut}]
         if not own:
             return made
         whole = made.expand(max(len(made), selection.along(x).shape[0]), *made.shape[1:])
@@ -256,11 +256,6 @@ class Weight:
 
         return self.by_task(joined, selection, run, own, whole)
 
-    def _cuts(self, task: int) -> bool:
-        return self.lengths[task] < len(self.base)
-
-    # Rows
-
     def embed(self, ids: torch.Tensor, index: torch.Tensor | int) -> torch.Tensor:
         """Rows of each task's matrix; NaN where the task has no such row."""
         spread = index
@@ -269,7 +264,7 @@ class Weight:
         if self.table is not None:
             return self.table[spread, ids]
         if self._looked_up is None and self.blocks:
-            raise MismatchError(f"{self.name}: its rows cannot be looked up for several tasks")
+            return self._embed_by_task(ids, spread)
         inside = ids.clamp(max=len(self.base) - 1)
         made = F.embedding(inside, self.base)
         for block in self.blocks:
@@ -277,6 +272,16 @@ class Weight:
                 made = made + group.rows(inside, index)
         if self.exact or self.extra or len(set(self.lengths)) > 1:
             made = self._own_rows(made, ids, spread)
+        return made
+
+    def _embed_by_task(self, ids: torch.Tensor, spread: torch.Tensor | int) -> torch.Tensor:
+        """Rows of matrices that are put together of several superpositions."""
+        of = torch.as_tensor(spread, device=ids.device).expand(ids.shape)
+        made = self.base.new_full((*ids.shape, *self.base.shape[1:]), torch.nan)
+        for task in set(of.reshape(-1).tolist()):
+            whole = self.full(task)
+            mine = (of == task) & (ids < len(whole))
+            made[mine] = whole[ids[mine]]
         return made
 
     def _own_rows(
@@ -292,9 +297,3 @@ class Weight:
             mine = ((of == task) & (ids >= first) & ~beyond)[..., None]
             made = torch.where(mine, own[(ids - first).clamp(0, len(own) - 1)], made)
         return made.masked_fill(beyond[..., None], torch.nan)
-
-
-def widened(tensor: torch.Tensor, width: int) -> torch.Tensor:
-    """Filled up with columns of −∞."""
-    missing = width - tensor.shape[-1]
-    return tensor if missing <= 0 else F.pad(tensor, (0, missing), value=-torch.inf)

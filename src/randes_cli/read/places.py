@@ -192,6 +192,8 @@ def by_component(
 ) -> dict[str, dict[str, TensorInfo]]:
     """By component and bank name: the tensors as they are called in the component's file."""
     made: dict[str, dict[str, TensorInfo]] = {component: {} for component in weights}
+    if made.keys() == {""} and retrieval.task.prefix == ("", ""):
+        return {"": retrieval.tensors}
     for name, tensor in retrieval.tensors.items():
         outer = retrieval.output_name(name)
         component = component_of(outer, weights)

@@ -8,7 +8,7 @@ from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.checkpoint.shared import all_names
-from randes_cli.plan import Rect, Unit, chunk_grid, chunks, share_of
+from randes_cli.plan import Rect, Unit, chunk_grid, share_of
 from randes_cli.read.pieces import Piece
 from randes_cli.specs import FLOAT_DTYPES, TensorInfo
 
@@ -45,10 +45,10 @@ class TaskTensors:
         tensor, name = self.tensors[name], self.kept_name(name)
         rows, cols = tensor.matrix
         if name in self.task.own:
-            return [Piece(tensor, n, r, own=True) for n, r in enumerate(chunks(rows, cols))]
+            return [Piece(tensor, n, r, own=True) for n, r in enumerate(chunk_grid(rows, cols))]
         common = min(rows, self._named[name].matrix[0])
-        made = [Piece(tensor, n, rect) for n, rect in enumerate(chunks(common, cols))]
-        extra = enumerate(chunks(rows - common, cols))
+        made = [Piece(tensor, n, rect) for n, rect in enumerate(chunk_grid(common, cols))]
+        extra = enumerate(chunk_grid(rows - common, cols) if rows > common else ())
         return made + [Piece(tensor, n, rect, own=True, skip=common) for n, rect in extra]
 
     def output_name(self, name: str) -> str:
@@ -78,6 +78,8 @@ class TaskTensors:
         unit = self.bank.units.get(name)
         if unit is None:
             raise BankDamaged(f"{self.bank.path}: tensor {name!r} is not superposed in this bank")
+        if len(unit.names) == 1:
+            return unit, 0
         places = self._positions.get(unit)
         if places is None:
             order = unit.order(self.task.seed, self.task.index)

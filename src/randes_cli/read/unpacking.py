@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,7 @@ class Unpacking:
         self.notes = list(place.notes)
         self.bytes = sum(tensor.nbytes for tensor in self.retrieval.tensors.values())
 
+    @cached_property
     def files(self) -> list[Path]:
         """Every file that is written: weights and indexes first."""
         made: list[Path] = []
@@ -109,7 +111,7 @@ class Unpacking:
 
     def named(self) -> tuple[str, ...]:
         """Every file, where it is in the end."""
-        return tuple(str(self.way.of(path)) for path in self.files())
+        return tuple(str(self.way.of(path)) for path in self.files)
 
     def _shard_bytes(self, path: Path) -> int | None:
         """The most bytes of one weight file: no limit where its library reads no shards."""
@@ -119,7 +121,7 @@ class Unpacking:
 
     def check(self, originals: Originals) -> None:
         """Refuse, before anything is written, a place that is taken or no place for a file."""
-        files, way = self.files(), self.way
+        files, way = self.files, self.way
         self.notes += self._others(files)
         for path in files:
             originals.refuse(way.of(path))
@@ -149,13 +151,13 @@ class Unpacking:
 
         A folder without weights loads as nothing; one whose writing fails has nothing new.
         """
-        with new_folders(path.parent for path in self.files()), self._writers() as writers:
+        with new_folders(path.parent for path in self.files), self._writers() as writers:
             self._write_weights(writers, progress)
             self.notes += write_side_files(
                 self.bank, self.place, force=self.over, dtype=self.options.dtype
             )
-        weights = len(self.files()) - len(self.place.side_files)
-        ordered = [*self.files()[weights:], *self.files()[:weights]]
+        weights = len(self.files) - len(self.place.side_files)
+        ordered = [*self.files[weights:], *self.files[:weights]]
         self.way.send(ordered, force=self.over, progress=progress)
 
     @contextmanager
