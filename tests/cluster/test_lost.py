@@ -5,22 +5,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from randes_cli import add, pack, remove, unpack, verify
+from randes_cli import HubError, add, pack, remove, unpack, verify
 from randes_cli.read.places import UnpackOptions
 from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
 from randes_cli.workers import Progress, no_progress
 from tests.cluster.conftest import RAY
+from tests.cluster.deaths import Work, instead
 from tests.cluster.test_faults import large
 from tests.life.models import ONE
 from tests.shards.conftest import everything
@@ -97,6 +100,35 @@ def test_a_driver_that_is_killed_leaves_what_was_there(
         assert files(many / "out").items() <= files(one / "out").items()
     assert verify(many / "x.randes", run=ONE, prune=True).sound
     assert job(many, RAY, no_progress) == done
+
+
+@dataclass(frozen=True)
+class LeavesThings:
+    """Work that a worker does not come to, for it is ended as it begins to write a task."""
+
+    work: Work
+    out: Path
+
+    def __call__(self, state: Any, task: Any, progress: Progress) -> Any:
+        for name in (".a.safetensors.lock", ".a.safetensors.x.randes-tmp", ".b.safetensors.lock"):
+            (self.out / name).touch()
+        raise HubError("as the test wants it")
+
+
+def test_what_workers_of_unpack_leave_that_are_ended_goes_with_the_job(
+    cluster: Any, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not the lock of one who is at work."""
+    out = tmp_path / "out"
+    out.mkdir()
+    instead(monkeypatch, lambda work, _: LeavesThings(work, out))
+    with (
+        pytest.raises(HubError, match="as the test wants it"),
+        (out / ".b.safetensors.lock").open("w") as held,
+    ):
+        fcntl.flock(held, fcntl.LOCK_EX)
+        unpack(made / "x.randes", None, out, UnpackOptions(), RAY)
+    assert [path.name for path in out.iterdir()] == [".b.safetensors.lock"]
 
 
 def _until(ended: Callable[[], bool]) -> Iterator[None]:

@@ -15,7 +15,7 @@ import randes_cli
 from randes_cli.errors import MismatchError, MissingError
 from tests.live.many import options, pack_folders
 from tests.models import SMALL, perturb
-from tests.server.service import alphabet, serving, sizes, tokenizer
+from tests.server.service import Alone, alphabet, client, serving, sizes, text_bank, tokenizer
 
 VOCABULARY = len(alphabet())
 ENCODER: dict[str, Any] = {**SMALL, "vocab_size": VOCABULARY, "pad_token_id": 0}
@@ -93,3 +93,28 @@ def test_what_cannot_be_served_is_said_before_anything_listens(
 ) -> None:
     with pytest.raises(error, match=said), serving(bank_of(tmp_path, make())):
         raise AssertionError("it is served")
+
+
+def test_a_task_saved_without_a_tokenizer_reads_and_writes_with_the_base_s(tmp_path: Path) -> None:
+    """As a Trainer saves one that was given no tokenizer."""
+    text_bank(tmp_path, ["cars", "sun"])
+    for file in (tmp_path / "cars").iterdir():
+        if "token" in file.name or "template" in file.name:
+            file.unlink()
+    bank = pack_folders(tmp_path, options(), ["cars", "sun"])
+    alone = Alone(bank)
+    with serving(bank) as service:
+        own = client(service)
+        for task in ("cars", "sun"):
+            made = own.chat.completions.create(
+                model=task,
+                messages=[{"role": "user", "content": "7 8"}],
+                max_tokens=5,
+                temperature=0,
+            )
+            prompt = randes_cli.transformers.processor_from_bank(
+                bank, None if task == "cars" else task
+            ).apply_chat_template(
+                [{"role": "user", "content": "7 8"}], add_generation_prompt=True, tokenize=False
+            )
+            assert made.choices[0].message.content == alone.text(task, prompt, 5)

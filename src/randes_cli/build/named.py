@@ -73,7 +73,9 @@ def kept_once(opened: OpenTask, base: Source, alike: Classes | None) -> OpenTask
         return opened.under(ties)
     lost = {name: source.tensors[name] for name in named}
     taken = {*source.tensors, *ties.values()}
-    free = {name: tensor for name, tensor in base.tensors.items() if name not in taken}
+    shapes = {tensor.shape for tensor in lost.values()}
+    left = {name: base.tensors[name] for name in base.tensors if name not in taken}
+    free = {name: tensor for name, tensor in left.items() if tensor.shape in shapes}
     much = tensor_bytes(lost.values()) > (1 - LEAST_MATCH) * tensor_bytes(source.tensors.values())
     others = otherwise_named(free, lost, opened.naming.prefix, much=much)
     if not others:

@@ -111,7 +111,7 @@ class Backer:
         Raises OSError where a write failed.
         """
         record, made = self._back, _Came()
-        if not record.strip or not _fits(chunk, how):
+        if not record.strip or not _fits(chunk, how, record.strip):
             return None
         record.first, record.count, record.cols = chunk.first, chunk.count, chunk.cols
         record.rows, record.view_cols = chunk.view
@@ -148,11 +148,13 @@ def _take_sum(record: _Back, found: tuple[Place, int] | Codes) -> object:
     return cut
 
 
-def _fits(chunk: Chunk, how: Back) -> bool:
-    """Whether back.c knows these numbers, and makes digests of so many bytes."""
-    dtypes = [how.dtype] if how.base is None else [how.base[1], how.dtype]
-    if not chunk.count or not all(dtype in DTYPES for dtype in dtypes):
+def _fits(chunk: Chunk, how: Back, strip: int) -> bool:
+    """Whether back.c knows these numbers, and makes such digests: of few bytes in one strip."""
+    known = how.dtype in DTYPES and (how.base is None or how.base[1] in DTYPES)
+    if not chunk.count or not known:
         return False
+    if chunk.count <= strip:
+        return True
     sizes = []
     if how.digests[0] and how.base is not None:
         sizes.append(ITEM_SIZE[how.base[1]])

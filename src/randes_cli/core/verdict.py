@@ -118,12 +118,18 @@ def expectation(tasks: Sequence[TaskSummary]) -> list[tuple[Verdict, str]]:
             found = [
                 task
                 for task in tasks
-                if task.verdict == verdict.word
-                and (task.length is not None, _is_long(task)) == (known, long)
+                if task.verdict == verdict.word and _told(task, verdict) == (known, long)
             ]
             if found:
                 made.append((verdict, _sentence(verdict, found, len(tasks))))
     return made
+
+
+def _told(task: TaskSummary, verdict: Verdict) -> tuple[bool, bool]:
+    """Whether a delta's length is known, and long, where a verdict tells of that."""
+    if verdict.kept == verdict.far:
+        return False, False
+    return task.length is not None, _is_long(task)
 
 
 def sentences(tasks: Sequence[TaskSummary]) -> list[str]:

@@ -91,9 +91,11 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-#: Digits become ``0``, all else ``-``: a search for a long run of digits.
-_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x2D for byte in range(256))
-_LONG_RUN = b"0" * (_MOST_DIGITS + 1)
+def _may_have_long(data: bytes) -> bool:
+    """Whether more digits in a row than are read may be in it: such have half as many after one of
+    these places."""
+    half = _MOST_DIGITS // 2
+    return any(data[at : at + half].isdigit() for at in range(0, len(data), half))
 
 
 def _decoder(parse_int: Callable[[str], int]) -> json.JSONDecoder:
@@ -109,7 +111,7 @@ def _decoder(parse_int: Callable[[str], int]) -> json.JSONDecoder:
 def parse_json(data: bytes) -> Any:
     """Strict JSON: UTF-8, no key twice, no boundless number. Raises ValueError with the reason."""
     # A look at every integer would take as long as all the rest, so it is for odd files alone.
-    look = _LONG_RUN in data.translate(_DIGITS)
+    look = len(data) > _MOST_DIGITS and _may_have_long(data)
     try:
         made = _decoder(_whole if look else int).decode(data.decode("utf-8"))
         if _SURROGATE.search(data):
@@ -252,7 +254,8 @@ def _read(fd: int, count: int, offset: int) -> bytes:
     data, done = bytearray(count), 0
     while done < count and (more := read_at(fd, memoryview(data)[done:], offset + done)):
         done += more
-    return bytes(data[:done])
+    del data[done:]
+    return bytes(data)
 
 
 def read_header(fd: int, name: str) -> Header:

@@ -175,6 +175,14 @@ def bank_lock(bank: Place, *, wait: float, edits: bool = True) -> Iterator[None]
         lock.give_back()
 
 
+def clear_lock(path: Path) -> None:
+    """Remove the lock of a name, where a process that held it was ended."""
+    lock = _Lock(path.parent / f".{path.name}.lock")
+    with contextlib.suppress(OSError):
+        if lock.path.exists() and lock.take():
+            lock.give_back()
+
+
 def _refusal(bank: Path, lock: _Lock) -> str:
     dead = f", or delete {lock.path} if that one is gone" if lock.soft else ""
     return f"{bank}: locked by {_holder(lock.path)}; try again, or say --wait SECONDS{dead}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ _PREPARE = (
     ("tokenizer_config.json", "AutoTokenizer"),
     ("video_preprocessor_config.json", "AutoVideoProcessor"),
     ("preprocessor_config.json", "AutoImageProcessor"),
+    *((words, "AutoTokenizer") for words in ("tokenizer.json", "vocab.txt", "vocab.json")),
 )
 
 
@@ -74,6 +75,11 @@ def processor_from_bank(
                 auto = getattr(transformers, kind)
                 return auto.from_pretrained(folder, trust_remote_code=trust_remote_code, **o)
         raise MissingError(f"{found.file.path}: {task or 'the base'} has no tokenizer or processor")
+
+
+def has_processor(files: Collection[str]) -> bool:
+    """Whether there is one among these side files of a folder."""
+    return any(file in files for file, _ in _PREPARE)
 
 
 def build(

@@ -11,13 +11,14 @@ from randes_cli.core.arrays import Raw
 from randes_cli.core.fused_back import Back, Came, Codes
 from randes_cli.core.fused_run import Chunk, Place
 from randes_cli.core.kernel import Kernel
+from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.source import place_of
-from randes_cli.plan import Rect
+from randes_cli.plan import Rect, share_of
 from randes_cli.read.pieces import Piece
 from randes_cli.read.sealed import StepsReader
 from randes_cli.read.task_tensors import TaskTensors
-from randes_cli.specs import ITEM_SIZE
+from randes_cli.specs import ITEM_SIZE, TensorInfo
 
 
 def retrieve_compiled(
@@ -38,11 +39,12 @@ def retrieve_compiled(
     at, are as of `Back`; what comes is to be checked.
     """
     name, rect = piece.tensor.name, piece.rect
+    unit, position = task.place(name)
+    held = task.bank.manifest.base.tensors[unit.names[position]]
     place = _base(base, name, rect)
-    found = None if place is None else _sum(task, reader, name, rect)
+    found = None if place is None else _sum(task, reader, held, rect)
     if place is None or found is None or rect != task.whole(piece):
         return None
-    unit, position = task.place(name)
     how = Back(
         place[0],
         found,
@@ -72,15 +74,16 @@ def _base(base: BankBase | None, name: str, rect: Rect) -> _Base | None:
 
 
 def _sum(
-    task: TaskTensors, reader: StepsReader | None, name: str, rect: Rect
+    task: TaskTensors, reader: StepsReader | None, held: TensorInfo, rect: Rect
 ) -> tuple[Place, int] | Codes | None:
-    """Where the superposition's chunk lies, and its bits, or its codes; None as of `_base`."""
-    key = task.sum_key(name)
-    if key not in task.bank or task.share(name).every > 1:
+    """Where the chunk of a superposition, `held` under a tensor's name, lies, and its bits, or its
+    codes; None as of `_base`."""
+    group, shares = task.task.group, task.bank.manifest.shares
+    key = sum_key(group, held.name)
+    if key not in task.bank or (group in shares and share_of(held, group, shares).every > 1):
         return None
     dtype = task.bank.info(key).dtype
     if dtype == "U8":
-        held = task.held(name)
         return None if reader is None else reader.codes(held, rect.start, rect.elements)
     place, size = task.bank.where(key), ITEM_SIZE[dtype]
     return None if place is None else ((place[0], place[1] + rect.start * size), 8 * size)

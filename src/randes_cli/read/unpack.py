@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from randes_cli.cluster import Cluster
+from randes_cli.files.atomic import remove_stale
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import BankBase, bank_base, found_base
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import absolute_source, as_place
+from randes_cli.files.lock import clear_lock
 from randes_cli.files.sources import open_bank
 from randes_cli.limits import StrPath, as_source
 from randes_cli.read.originals import Originals
@@ -139,9 +141,15 @@ def _elsewhere(
         for job in jobs
     ]
     total, found = sum(job.bytes for job in jobs), dict[int, UnpackReport]()
-    with Cluster(run) as cluster:
-        held = cluster.hold(recipe)
-        found.update(
-            cluster.map(_unpack_one, held, tasks, phase="unpacking", total=total, progress=progress)
-        )
+    try:
+        with Cluster(run) as cluster:
+            held = cluster.hold(recipe)
+            made = cluster.map(
+                _unpack_one, held, tasks, phase="unpacking", total=total, progress=progress
+            )
+            found.update(made)
+    finally:  # of workers that were lost, or ended since another failed
+        for path in (path for job in jobs for path in job.files):
+            remove_stale(path)
+            clear_lock(path)
     return [replace(found[n], path=job.path, files=job.named()) for n, job in enumerate(jobs)]

@@ -244,8 +244,9 @@ class _Maker:
     def _serve(
         self, task: str | None, nature: Nature, lane: Generating | Encoding, reader: Reader | None
     ) -> None:
-        files = self.bank.retrieval(task).task.files
-        words = self.tokenizers.words(files, partial(self._tokenizer, task, reader))
+        owner = task if reader is not None else self._with_tokenizer(task)
+        files = self.bank.retrieval(owner).task.files
+        words = self.tokenizers.words(files, partial(self._tokenizer, owner, reader))
         context = context_of(nature.config, lane.mixed.model)
         limits = [self.opening.sizes.cells, context, words.length, reader and reader.longest]
         if nature.kind is None:
@@ -263,6 +264,14 @@ class _Maker:
             expected=None if task is None else self.expected[task],
             reader=reader,
         )
+
+    def _with_tokenizer(self, task: str | None) -> str | None:
+        """Whose tokenizer a task takes: the base's where it was saved without one."""
+        files, base = (self.bank.retrieval(one).task.files for one in (task, None))
+        if live.has_processor(files) or not live.has_processor(base):
+            return task
+        log.warning("%s was saved without a tokenizer: the base's reads and writes for it", task)
+        return None
 
     def _tokenizer(self, task: str | None, reader: Reader | None) -> Any:
         if reader is not None and reader.tokenizer is not None:

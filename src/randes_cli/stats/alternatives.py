@@ -9,7 +9,7 @@ from typing import NamedTuple
 from randes_cli.core.quality import mean_kept, noise_of, wanted
 from randes_cli.errors import UsageError, shell_word
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import kind_bytes
+from randes_cli.files.bank.keys import kind_bytes, sum_key, sum_keys
 from randes_cli.files.writer import parse_size
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import once
@@ -34,8 +34,11 @@ def alternatives(
     """Other bits, groups and shares for the tasks of a bank at hand, smallest first."""
     manifest = bank.manifest
     count, groups = len(manifest.tasks), manifest.groups
-    keys = [key for key in bank.header.tensors if key.startswith("sum/")]
-    names = [key.split("/", 2)[2] for key in keys]
+    keys, prefix = sum_keys(bank.header.tensors), sum_key(0, "")
+    if groups == 1:
+        names = [key[len(prefix) :] for key in keys]
+    else:
+        names = list(dict.fromkeys(key.split("/", 2)[2] for key in keys))
     held = once(kind_bytes, bank.header.tensors)
     lengths = bank_lengths(manifest, statistics.known)
     outline = Outline(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from randes_cli.core.arrays import F64
+from randes_cli.core.columns import columns
 from randes_cli.core.lengths import Lengths
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import FORGOTTEN, ROUNDED, cut_key
@@ -82,9 +83,10 @@ def _coarse(manifest: Manifest, back: Sequence[float | None]) -> set[str]:
 
 def _usual(base: Tensors) -> str:
     """The dtype of most elements."""
-    sizes = Counter[str]()
-    for tensor in base.values():
-        sizes[tensor.dtype] += tensor.elements
+    found, sizes = columns(base), Counter[str]()
+    counts = np.bincount(found.kind_of, minlength=len(found.kinds)).tolist()
+    for kind, count in zip(found.kinds, counts, strict=True):
+        sizes[kind.dtype] += count * kind.elements
     return max(sizes, key=lambda dtype: sizes[dtype], default="")
 
 

@@ -112,6 +112,8 @@ def supposed_cuts(
 
 def bank_cuts(manifest: Manifest, cut: Mapping[int, F64]) -> dict[int, Cut]:
     """The same of a bank, from ``stats/sealed/<group>`` where sealing measured it."""
+    if not manifest.sealed and not manifest.shares:
+        return {}  # of 100,000 tensors none is looked at
     base = list(manifest.base.tensors.values())
     made = supposed_cuts(base, sealed_bits(manifest), manifest.shares)
     for group in manifest.sealed.keys() & cut.keys():  # not of one that was sealed before an edit
@@ -169,15 +171,18 @@ def _bank_lengths(manifest: Manifest, known: Known) -> Lengths:
         known.rounded[1],
         changed_rows(manifest),
         tuple(task.group for task in manifest.tasks),
-        shuffled_rows(
-            manifest.base.tensors.values(),
-            manifest.transform,
-            [(task.seed, task.index) for task in manifest.tasks],
-        ),
+        _order(manifest),
         bank_cuts(manifest, known.cut),
         known.tails,
         forgotten_energy(known, manifest),
     )
+
+
+def _order(manifest: Manifest) -> I64 | None:
+    if manifest.transform.shuffle is Shuffle.none:
+        return None
+    tasks = [(task.seed, task.index) for task in manifest.tasks]
+    return shuffled_rows(manifest.base.tensors.values(), manifest.transform, tasks)
 
 
 def shuffled_rows(

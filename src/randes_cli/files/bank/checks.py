@@ -26,6 +26,7 @@ from randes_cli.files.bank.keys import (
     sealed_tensors,
     sum_dtype,
     sum_key,
+    sum_keys,
     sum_tensor,
 )
 from randes_cli.files.bank.manifest import Manifest
@@ -125,7 +126,7 @@ def _superpositions(
 
     Raises BankDamaged where one is of no group, or of no tensor of this bank.
     """
-    keys = [key for key in tensors if key.startswith("sum/")]
+    keys = sum_keys(tensors)
     owners = {key[len("sum/") :].partition("/")[0] for key in keys}
     groups = [group for group in map(_group, owners) if group is not None]
     held = columns(tensors)

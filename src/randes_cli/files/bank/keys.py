@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from math import prod
 from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 
+from randes_cli.core.arrays import I64
 from randes_cli.core.codes import packed_bytes
 from randes_cli.core.columns import columns
 from randes_cli.core.share import Share
-from randes_cli.specs import TensorInfo, Tensors
+from randes_cli.specs import TensorInfo, Tensors, once
 
 MANIFEST = "manifest"
 CHECKS = "checks"
@@ -50,11 +52,23 @@ def parse_key(key: str) -> Key:
 
 def kind_bytes(tensors: Tensors) -> dict[str, int]:
     """Bytes of a bank's tensors by kind."""
-    kinds = [key.partition("/")[0] for key in tensors]
-    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-    of = np.fromiter(map(numbers.__getitem__, kinds), np.intp, len(kinds))
+    numbers, of = once(_kinds, tensors)
     sizes = columns(tensors).of(attrgetter("nbytes"))
     return {kind: int(sizes[of == number].sum()) for kind, number in numbers.items()}
+
+
+def sum_keys(tensors: Tensors) -> list[str]:
+    """The names of a bank's superpositions."""
+    numbers, of = once(_kinds, tensors)
+    found = compress(tensors, (of == numbers.get("sum", -1)).tolist())
+    return [key for key in found if key != "sum"]
+
+
+def _kinds(tensors: Tensors) -> tuple[dict[str, int], I64]:
+    """A number for each kind, and that of every tensor's."""
+    kinds = [key.partition("/")[0] for key in tensors]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    return numbers, np.fromiter(map(numbers.__getitem__, kinds), np.intp, len(kinds))
 
 
 def base_key(name: str) -> str:

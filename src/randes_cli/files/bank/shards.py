@@ -124,19 +124,19 @@ class Contents:
     """What one file of a bank holds.
 
     Attributes:
-        head: its header as bytes.
+        head: its header as bytes; of a shard alone.
         header: the same, read.
         checks: its table of digests.
         first: where those of each tensor begin there, by its number.
     """
 
-    head: bytes
+    head: bytes | memoryview
     header: Header
     checks: bytes
     first: I64
 
     @classmethod
-    def of(cls, head: bytes, header: Header, checks: bytes) -> Contents:
+    def of(cls, head: bytes | memoryview, header: Header, checks: bytes) -> Contents:
         """Check that the table belongs to the header. Raises BankDamaged."""
         sizes = DIGEST_BYTES * columns(header.tensors).of(chunk_count)
         sizes[columns(header.tensors).at([CHECKS])] = 0  # it has no digest of itself

@@ -71,7 +71,7 @@ class BankStore:
         self._read_file(header.start(CHECKS), checks)
         head = np.empty(header.size, np.uint8)
         self._read_file(0, head)
-        return Contents.of(head.tobytes(), header, checks.tobytes())
+        return replace(Contents.of(head.data, header, checks.tobytes()), head=b"")
 
     def _read_shards(self) -> None:
         """Read what the index says of its shards; none is opened."""

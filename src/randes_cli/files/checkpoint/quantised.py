@@ -124,5 +124,6 @@ def refuse_quantised_config(source: str, file: str, config: object) -> None:
         if one:
             kind = str(one.get("quant_method") or one.get("quant_algo") or "an unnamed method")
             raise CheckpointError(
-                f"{source}: {file} says that the weights are quantised ({kind[:40]}); {_REMEDY}"
+                f"{source}: {file} says that the weights are quantised ({kind[:40]}); {_REMEDY} "
+                "(where they are already, take that out of the file)"
             )
