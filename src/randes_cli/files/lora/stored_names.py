@@ -205,9 +205,19 @@ def otherwise_named(
         find = StoredNames(free, list(lost)).find
         moved = [(name, find(name)) for name in lost if find(name) in free]
         pairs += moved if 2 * len(moved) > len(lost) else []
-    alike = [(a, b) for a, b in dict.fromkeys(pairs) if lost[a].shape == free[b].shape]
+    form = {own: name for name, own in plain.items()}
+    alike = [
+        (a, b)
+        for a, b in dict.fromkeys(pairs)
+        if lost[a].shape == free[b].shape and _folder(form[a]) == _folder(b)
+    ]
     times = Counter(name for pair in alike for name in pair)
     return {a: b for a, b in alike if times[a] == times[b] == 1}
+
+
+def _folder(name: str) -> str:
+    """The component that a tensor is of."""
+    return name.rpartition("/")[0]
 
 
 def _is_shared(name: str) -> bool:
