@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 
+from randes_cli.core.columns import alike
 from randes_cli.core.roles import exact_roles
 from randes_cli.plan import superposable, tensor_bytes
 from randes_cli.specs import FLOAT_DTYPES, TensorInfo, once, table_bytes
@@ -83,7 +84,7 @@ def fit_task(
     `reasons` say why tensors are kept exactly of which names and shapes tell nothing.
     """
     eligible, roles = set(superposed_names), once(exact_roles, task)
-    if task is base:  # one table, as of fine-tunes with their base's very header
+    if alike(base, task):  # as of fine-tunes with their base's very header
         left = (tensor for name, tensor in task.items() if name not in eligible)
         why = {t.name: roles.get(t.name) or reasons.get(t.name) or _other(t, t) for t in left}
         share = float(once(_has_bytes, base))

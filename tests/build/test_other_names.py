@@ -101,21 +101,30 @@ def test_a_task_in_the_names_of_its_modules_is_the_same_task(make: Any, tmp_path
     assert same(back(tmp_path / "memory.randes", "a"), dict(wanted))
 
 
-def test_a_head_saved_in_the_place_of_tied_embeddings_is_superposed_as_they_are(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("embedding", "head"),
+    [
+        ("model.embed_tokens", "lm_head"),
+        ("lm_head", "model.embed_tokens"),
+        ("shared", "decoder.embed_tokens"),
+    ],
+)
+def test_of_the_names_of_a_tied_tensor_any_may_have_been_saved(
+    embedding: str, head: str, tmp_path: Path
 ) -> None:
+    """safetensors' `save_model` keeps the first in the alphabet, transformers another."""
     torch.manual_seed(0)
-    base = {"model.embed_tokens.weight": torch.randn(64, 8), "model.norm.weight": torch.ones(8)}
+    base = {f"{embedding}.weight": torch.randn(64, 8), "model.norm.weight": torch.ones(8)}
     one = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in base.items()}
-    head = {name.replace("model.embed_tokens", "lm_head"): tensor for name, tensor in one.items()}
+    other = {name.replace(embedding, head): tensor for name, tensor in one.items()}
     (_, plain) = save(tmp_path, base=base, one=one)
     pack(tmp_path / "base.safetensors", [plain], tmp_path / "plain.randes")
     wanted = back(tmp_path / "plain.randes", "one")
-    (task,) = save(tmp_path, one=head)
+    (task,) = save(tmp_path, one=other)
     pack(tmp_path / "base.safetensors", [task], tmp_path / "bank.randes")
     found = back(tmp_path / "bank.randes", "one")
-    assert found.keys() == head.keys()
-    assert torch.equal(found["lm_head.weight"], wanted["model.embed_tokens.weight"])
+    assert found.keys() == other.keys()
+    assert torch.equal(found[f"{head}.weight"], wanted[f"{embedding}.weight"])
 
 
 def test_a_new_head_is_taken_for_no_other_tensor_of_its_shape(tmp_path: Path) -> None:

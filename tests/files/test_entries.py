@@ -15,7 +15,7 @@ from randes_cli.specs import ITEM_SIZE, TensorInfo
 _NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
     lambda name: name not in ("__metadata__", CHECKS)  # a header, a file has it for itself
 )
-_SHAPES = st.lists(st.integers(0, 2**21), max_size=3).map(tuple)
+_SHAPES = st.lists(st.integers(0, 2**18), max_size=3).map(tuple)  # all below 2^63 bytes
 _TENSORS = st.lists(
     st.builds(TensorInfo, _NAMES, st.sampled_from(sorted(ITEM_SIZE)), _SHAPES),
     unique_by=lambda tensor: tensor.name,

@@ -198,6 +198,8 @@ def test_some_tasks_alone_may_be_attached(tmp_path: Path) -> None:
         (gpt2, {"bits": 2}, "codes"),
         (t5, {"bits": 3}, "codes"),
         (wide_llama, {"bits": 1, "share": 4}, "codes"),
+        (llama, {"groups": 3}, "dense"),
+        (gpt2, {"bits": 2, "groups": 2}, "codes"),
     ],
 )
 def test_a_compiled_model_serves_any_tasks(

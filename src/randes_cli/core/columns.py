@@ -112,6 +112,18 @@ def some_columns(tensors: Tensors, names: Sequence[str]) -> Columns:
     return Columns(names, *_numbered(found))
 
 
+def alike(one: Tensors, other: Tensors) -> bool:
+    """Whether two tables are of the same tensors in the same order; no word of what is no table."""
+    if one is other:
+        return True
+    if not isinstance(one, Table) or not isinstance(other, Table) or one.names != other.names:
+        return False
+    ours, theirs = columns(one), columns(other)
+    numbers = {kind: number for number, kind in enumerate(ours.kinds)}
+    same = np.array([numbers.get(kind, -1) for kind in theirs.kinds], np.int64)
+    return bool((same[theirs.kind_of] == ours.kind_of).all())
+
+
 def columns(tensors: Tensors) -> Columns:
     """Tensors as columns, those of a table once."""
     return once(_columns, tensors)

@@ -82,9 +82,32 @@ TEMPLATE void count_limits(const Cut *cut, int bits, const float *restrict scale
     }
 }
 
+#ifdef V4
+/* The same by halving: each step compares to the limit in the middle of what is left. */
+V4 static void halve_limits(const Cut *cut, int bits, const float *scaled, ptrdiff_t count,
+                            uint8_t *codes, float *level) {
+    const int most = (1 << bits) - 1;
+    float limits[32], levels[16];
+    for (int at = 0; at < 32; at++) limits[at] = at <= most ? cut->limits[at] : INFINITY;
+    for (int at = 0; at < 16; at++) levels[at] = cut->levels[at & most];
+    for (ptrdiff_t at = 0; at < count; at += 16) { /* the arrays have room for whole sixteens */
+        const __mmask16 some = count - at < 16 ? (__mmask16)((1u << (count - at)) - 1) : 0xFFFF;
+        const __m512 value = _mm512_loadu_ps(scaled + at);
+        __m512i code = _mm512_setzero_si512();
+        for (int step = 1 << bits >> 1; step; step >>= 1) {
+            const __m512 limit = _mm512_permutexvar_ps(code, _mm512_loadu_ps(limits + step));
+            const __mmask16 above = _mm512_cmp_ps_mask(value, limit, _CMP_GT_OQ);
+            code = _mm512_mask_add_epi32(code, above, code, _mm512_set1_epi32(step));
+        }
+        _mm512_mask_cvtepi32_storeu_epi8(codes + at, some, code);
+        _mm512_storeu_ps(level + at, _mm512_permutexvar_ps(code, _mm512_loadu_ps(levels)));
+    }
+}
+#endif
+
 /* Cut elements of one row: their codes, a byte each, and how what is read agrees. */
-TEMPLATE void cut_row(const Piece *piece, int unit_bits, const Cut *cut, int bits, ptrdiff_t at,
-                      ptrdiff_t count, const float *restrict across,
+TEMPLATE void cut_row(int version, const Piece *piece, int unit_bits, const Cut *cut, int bits,
+                      ptrdiff_t at, ptrdiff_t count, const float *restrict across,
                       const float *restrict read_across, float along, float read_along,
                       uint8_t *codes, Agreement *found) {
     int64_t crossed = 0, lengths = 0;
@@ -97,6 +120,10 @@ TEMPLATE void cut_row(const Piece *piece, int unit_bits, const Cut *cut, int bit
     }
     if (bits == 8)
         find_codes(cut, scaled, count, codes, level);
+#ifdef V4
+    else if (version >= 4 && bits > 2)
+        halve_limits(cut, bits, scaled, count, codes, level);
+#endif
     else
         count_limits(cut, bits, scaled, count, codes, level);
     for (ptrdiff_t col = 0; col < count; col++) {
@@ -130,8 +157,8 @@ TEMPLATE void pack_row(const uint8_t *restrict codes, int bits, ptrdiff_t eights
     }
 }
 
-TEMPLATE void cut_piece(const Piece *piece, int unit_bits, const Cut *cut, int bits, uint8_t *out,
-                        Agreement *found) {
+TEMPLATE void cut_piece(int version, const Piece *piece, int unit_bits, const Cut *cut, int bits,
+                        uint8_t *out, Agreement *found) {
     uint8_t codes[AT_ONCE];
     ptrdiff_t filled = 0;
     int64_t row, col;
@@ -139,8 +166,8 @@ TEMPLATE void cut_piece(const Piece *piece, int unit_bits, const Cut *cut, int b
         count = in_row(piece, at, &row, &col);
         if (count > AT_ONCE - filled) count = AT_ONCE - filled;
         int64_t place = row % piece->every * piece->cols + col;
-        cut_row(piece, unit_bits, cut, bits, at, count, cut->table + place, cut->read_table + place,
-                cut->rows[row], cut->read_rows[row], codes + filled, found);
+        cut_row(version, piece, unit_bits, cut, bits, at, count, cut->table + place,
+                cut->read_table + place, cut->rows[row], cut->read_rows[row], codes + filled, found);
         filled += count;
         if (filled < AT_ONCE && at + count < piece->count) continue;
         while (filled % 8) codes[filled++] = 0;
@@ -152,21 +179,20 @@ TEMPLATE void cut_piece(const Piece *piece, int unit_bits, const Cut *cut, int b
 
 TEMPLATE int randes_cut_as(int version, const Piece *piece, const Cut *cut, uint8_t *out,
                            Agreement *found) {
-    (void)version;
     const int bits = (int)cut->bits;
     if (piece->bits == 8) {
-        if (bits == 1) cut_piece(piece, 8, cut, 1, out, found);
-        if (bits == 2) cut_piece(piece, 8, cut, 2, out, found);
-        if (bits == 3) cut_piece(piece, 8, cut, 3, out, found);
-        if (bits == 4) cut_piece(piece, 8, cut, 4, out, found);
-        if (bits == 8) cut_piece(piece, 8, cut, 8, out, found);
+        if (bits == 1) cut_piece(version, piece, 8, cut, 1, out, found);
+        if (bits == 2) cut_piece(version, piece, 8, cut, 2, out, found);
+        if (bits == 3) cut_piece(version, piece, 8, cut, 3, out, found);
+        if (bits == 4) cut_piece(version, piece, 8, cut, 4, out, found);
+        if (bits == 8) cut_piece(version, piece, 8, cut, 8, out, found);
         return 0;
     }
-    if (bits == 1) cut_piece(piece, 16, cut, 1, out, found);
-    if (bits == 2) cut_piece(piece, 16, cut, 2, out, found);
-    if (bits == 3) cut_piece(piece, 16, cut, 3, out, found);
-    if (bits == 4) cut_piece(piece, 16, cut, 4, out, found);
-    if (bits == 8) cut_piece(piece, 16, cut, 8, out, found);
+    if (bits == 1) cut_piece(version, piece, 16, cut, 1, out, found);
+    if (bits == 2) cut_piece(version, piece, 16, cut, 2, out, found);
+    if (bits == 3) cut_piece(version, piece, 16, cut, 3, out, found);
+    if (bits == 4) cut_piece(version, piece, 16, cut, 4, out, found);
+    if (bits == 8) cut_piece(version, piece, 16, cut, 8, out, found);
     return 0;
 }
 

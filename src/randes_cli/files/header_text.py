@@ -27,7 +27,11 @@ def encode_header(
     The JSON is padded with spaces to `length`, or to the next multiple of 8.
     """
     listed = tensors if isinstance(tensors, Table) else Table((one.name, one) for one in tensors)
-    out = BytesIO()  # grows in place, and gives what it holds without a copy
+    out = BytesIO()  # it gives what it holds without a copy
+    if length is not None:  # all the room at once: what grows leaves smaller rooms behind
+        out.seek(7 + length)
+        out.write(b" ")
+        out.seek(0)
     out.write(bytes(8) + b"{")
     if metadata:
         more = b"," * (len(listed) > 0)

@@ -59,12 +59,29 @@ def _read_places(places: I64, out: Raw, name: str) -> bool:
     order = np.lexsort((places[:, 1], places[:, 0]))
     ends = places[order] + (0, nbytes)
     far = np.diff(ends[:, 1]) > nbytes + _GAP
-    cuts = np.flatnonzero(far | (np.diff(ends[:, 0]) != 0)) + 1
-    for rows in np.split(order, cuts):
+    starts = np.append(0, np.flatnonzero(far | (np.diff(ends[:, 0]) != 0)) + 1)
+    counts = np.diff(np.append(starts, len(order)))
+    if not _read_alone(places, order[starts[counts == 1]], out, name):
+        return False
+    together = counts > 1
+    for first, count in zip(starts[together].tolist(), counts[together].tolist(), strict=True):
+        rows = order[first : first + count]
         most = max(1, _AT_ONCE // max(1, _stride(places[rows, 1], nbytes)))
         for start in range(0, len(rows), most):
             if not _read_run(places, rows[start : start + most], out, name):
                 return False
+    return True
+
+
+def _read_alone(places: I64, rows: I64, out: Raw, name: str) -> bool:
+    """Fill rows of tensors that lie far from each other; False where a file has no such bytes."""
+    nbytes, flat = out.shape[1], out.reshape(-1).data
+    try:
+        for row, (file, offset) in zip(rows.tolist(), places[rows].tolist(), strict=True):
+            if read_at(file, flat[row * nbytes : (row + 1) * nbytes], offset) != nbytes:
+                return False
+    except OSError as error:
+        raise read_error(error, name) from error
     return True
 
 

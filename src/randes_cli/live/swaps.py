@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,11 +19,18 @@ Job = tuple[Slot, Parts]
 
 
 class _Made(NamedTuple):
-    """What is ready of a task: jobs by number, of those that could be done in their memory."""
+    """What is ready of a task.
+
+    Attributes:
+        forms: where its parameters lie, and how.
+        to: where its tensors are written to, those of `swap`.
+        left: the jobs that it does not do.
+    """
 
     jobs: Sequence[Job]
-    fitting: tuple[bool, ...]
-    taken: tuple[int, ...]
+    forms: list[tuple[Any, ...]]
+    to: list[int]
+    left: list[Job]
     swap: Swap
 
 
@@ -36,19 +43,17 @@ class Swaps:
 
     def write(self, task: str, whole: Whole, jobs: Sequence[Job]) -> list[Job]:
         """Write the parameters that can be, and return the others. Raises BankDamaged."""
-        places = [_places(whole, *job) for job in jobs]
-        fitting = tuple(bool(found) for found in places)
-        made = self._made.get(task)
-        if made is None or made.jobs is not jobs or made.fitting != fitting:
-            made = self._made[task] = self._make(whole, jobs, fitting)
-        to = [place for number in made.taken for place in places[number]]
-        made.swap.write(to, threads=self._threads)
-        taken = set(made.taken)
-        return [job for number, job in enumerate(jobs) if number not in taken]
+        made, forms = self._made.get(task), [_form(slot.tensor) for slot, _ in jobs]
+        if made is None or made.jobs is not jobs or made.forms != forms:
+            made = self._made[task] = self._make(whole, jobs, forms)
+        made.swap.write(made.to, threads=self._threads)
+        return list(made.left)
 
-    def _make(self, whole: Whole, jobs: Sequence[Job], fitting: tuple[bool, ...]) -> _Made:
+    def _make(self, whole: Whole, jobs: Sequence[Job], forms: list[tuple[Any, ...]]) -> _Made:
+        places = [_places(whole, *job) for job in jobs]
+
         def sources(number: int) -> list[Source] | None:
-            if not fitting[number]:
+            if not places[number]:
                 return None
             parts = jobs[number][1]
             rows = [part.rows if isinstance(part.rows, range) else None for part in parts]
@@ -59,8 +64,13 @@ class Swaps:
 
         with ThreadPoolExecutor(self._threads) as threads:
             found = list(threads.map(sources, range(len(jobs))))
-        taken = tuple(number for number, made in enumerate(found) if made)
-        return _Made(jobs, fitting, taken, Swap([s for made in found for s in made or ()]))
+        to = [place for number, made in enumerate(found) if made for place in places[number]]
+        left = [job for job, made in zip(jobs, found, strict=True) if not made]
+        return _Made(jobs, forms, to, left, Swap([s for made in found for s in made or ()]))
+
+
+def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _places(whole: Whole, slot: Slot, parts: Parts) -> list[int]:

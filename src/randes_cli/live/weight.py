@@ -138,10 +138,11 @@ class Weight:
     def groups_of(block: Block, selection: Selection) -> list[Group]:
         """The groups that the selection's tasks have something in.
 
-        One alone is not looked into, so that a compiled model serves any tasks.
+        A compiler is given all, so that one graph serves any tasks: what a task has nothing in
+        is zeros to it.
         """
         groups = block.factors
-        if len(groups) == 1:
+        if len(groups) == 1 or torch.compiler.is_compiling():
             return list(groups)
         return [group for group in groups if not group.tasks.isdisjoint(selection.tasks)]
 
@@ -156,8 +157,8 @@ class Weight:
         """`made` plus a group's product for the rows of its tasks alone."""
         if selection.only is not None:
             return made + product(x, selection.only).to(made.dtype)
-        index = selection.along(x)
-        if group.alone or group.tasks.issuperset(selection.tasks):
+        index, fixed = selection.along(x), torch.compiler.is_compiling()
+        if group.alone or fixed or group.tasks.issuperset(selection.tasks):
             return made + product(x, index).to(made.dtype)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
         wide = x.expand(rows, *x.shape[1:]).flatten(0, lead - 1)

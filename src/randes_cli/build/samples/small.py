@@ -39,6 +39,10 @@ class Spot(NamedTuple):
         return self.unit.names[self.position]
 
 
+#: The orders of one unit at a time, by task's seed and index: some types have 30,000 layers.
+Orders = dict[Unit, dict[tuple[int, int], list[int]]]
+
+
 class Spots:
     """Places of tensors, as columns.
 
@@ -49,8 +53,11 @@ class Spots:
         single: whether each is all of its unit.
     """
 
-    def __init__(self, units: Sequence[Unit], positions: Sequence[int], names: Some) -> None:
+    def __init__(
+        self, units: Sequence[Unit], positions: Sequence[int], names: Some, orders: Orders
+    ) -> None:
         self.units, self.positions, self.names = units, positions, names
+        self._orders = orders
         self.single = all(len(unit.names) == 1 for unit in units)
 
     def __getitem__(self, at: int) -> Spot:
@@ -71,6 +78,24 @@ class Spots:
             rows = np.flatnonzero(form_of == number)
             yield rows, self.units[rows[0]], self.names.some(rows)
 
+    def moved(self, at: I64, one: Deltas) -> tuple[str, ...]:
+        """The tensor that a participant has at each of these places."""
+        made = []
+        for unit, position in map(self.__getitem__, at.tolist()):
+            if unit.layers == 1:
+                made.append(unit.names[position])
+            else:
+                made.append(unit.names[self._order(unit, one)[position]])
+        return tuple(made)
+
+    def _order(self, unit: Unit, one: Deltas) -> list[int]:
+        if unit not in self._orders:
+            self._orders.clear()
+        known, task = self._orders.setdefault(unit, {}), (one.seed, one.index)
+        if task not in known:
+            known[task] = unit.order(*task)
+        return known[task]
+
 
 def small_lists(
     units: Iterable[Unit], tasks: int, most: int, *, far: bool
@@ -81,11 +106,11 @@ def small_lists(
     """
     units = list(units)
     whole = tuple(chain.from_iterable([unit.names for unit in units]))
-    mine, positions, room, place = list[Unit](), list[int](), 0, 0
+    mine, positions, room, place, orders = list[Unit](), list[int](), 0, 0, Orders()
 
     def held() -> Spots:
         first = place - len(mine)
-        return Spots(mine, positions, Some.of(whole, np.arange(first, place)))
+        return Spots(mine, positions, Some.of(whole, np.arange(first, place)), orders)
 
     for unit in units:
         elements, layers = unit.form.elements, len(unit.names)
@@ -145,7 +170,7 @@ def small_grams(
             scales[0, :, who] = on_grid(delta, has, here[:, who])
             if who >= first:
                 tails[:, at, who] = means(here[:, who], scales[0, :, who]) * has
-            moved = names if unit.form.shuffle is Shuffle.none else _moved(spots, at, one)
+            moved = names if unit.form.shuffle is Shuffle.none else spots.moved(at, one)
             if moved == names:
                 there[:, who], scales[1, :, who] = here[:, who], scales[0, :, who]
             else:
@@ -184,20 +209,6 @@ def deltas(
 
 def _base_values(base: Source | None, names: Sequence[str], unit: Unit) -> F32 | None:
     return None if base is None else read_values_of(base, names, unit.form.elements)
-
-
-def _moved(spots: Spots, at: I64, one: Deltas) -> tuple[str, ...]:
-    """The tensor that a participant has at each of these places."""
-    orders: dict[Unit, list[int]] = {}
-    made = []
-    for unit, position in map(spots.__getitem__, at.tolist()):
-        if unit.layers == 1:
-            made.append(unit.names[position])
-            continue
-        if unit not in orders:
-            orders[unit] = unit.order(one.seed, one.index)
-        made.append(unit.names[orders[unit][position]])
-    return tuple(made)
 
 
 def _signs(unit: Unit, names: Sequence[str], one: Deltas) -> F32:

@@ -187,7 +187,7 @@ def otherwise_named(
     """The base's name of tensors that a checkpoint has under another name that they go by.
 
     That is another version's (either may be the older), one with words of wrappers inside, or of
-    tied embeddings the head's.
+    tied embeddings and heads another's.
     `free` are the base's that the checkpoint lacks, `lost` the checkpoint's that the base lacks;
     where they are `much` of it, parts of the model may lie elsewhere, too, as they do in memory.
     `prefix` are beginnings of names that were mapped: the checkpoint's, the base's.
@@ -198,18 +198,28 @@ def otherwise_named(
     pairs = [(plain[other], name) for other, name in newer.items() if other in plain]
     pairs += [(plain[older[name]], name) for name in free if name in older]
     pairs += [(own, name) for form, own in plain.items() if (name := unwrapped(form)) in free]
-    for one, other in ((_is_head, EMBEDDING.search), (EMBEDDING.search, _is_head)):
-        if not any(map(other, plain)) and not any(map(one, free)):
-            ours = list(filter(other, free))
-            pairs += [(plain[name], kept) for name in filter(one, plain) for kept in ours]
+    shared = list(filter(_is_shared, plain)), list(filter(_is_shared, free))
+    if len(shared[0]) == len(shared[1]) == 1:
+        pairs.append((plain[shared[0][0]], shared[1][0]))
     if much:
         find = StoredNames(free, list(lost)).find
         moved = [(name, find(name)) for name in lost if find(name) in free]
         pairs += moved if 2 * len(moved) > len(lost) else []
-    alike = [(a, b) for a, b in dict.fromkeys(pairs) if lost[a].shape == free[b].shape]
+    form = {own: name for name, own in plain.items()}
+    alike = [
+        (a, b)
+        for a, b in dict.fromkeys(pairs)
+        if lost[a].shape == free[b].shape and _folder(form[a]) == _folder(b)
+    ]
     times = Counter(name for pair in alike for name in pair)
     return {a: b for a, b in alike if times[a] == times[b] == 1}
 
 
-def _is_head(name: str) -> bool:
-    return name.rpartition("/")[2] in HEADS
+def _folder(name: str) -> str:
+    """The component that a tensor is of."""
+    return name.rpartition("/")[0]
+
+
+def _is_shared(name: str) -> bool:
+    """Whether a name is one of those that a model's embeddings and head go by together."""
+    return name.rpartition("/")[2] in HEADS or bool(EMBEDDING.search(name))
