@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import pytest
+from fsspec import get_filesystem_class
 
 ACCOUNT, KEY = "devstoreaccount1", b64encode(b"a key of the tests, and of nothing else").decode()
 
@@ -244,5 +245,6 @@ def azure(azure_server: Azure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     for name, value in environment(azure_server).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
+    get_filesystem_class("az").clear_instance_cache()  # a client of another server, if any
     yield azure_server
     azure_server.forget()

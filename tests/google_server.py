@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from fsspec import get_filesystem_class
 from gcp_storage_emulator.server import RequestHandler
 from gcp_storage_emulator.storage import Storage
 
@@ -144,5 +145,6 @@ def google(
     for name, value in environment(google_server).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
+    get_filesystem_class("gs").clear_instance_cache()  # a client of another server, if any
     yield google_server
     google_server.forget()
