@@ -20,6 +20,7 @@ from tests.life.models import ONE
 
 #: The phases of all of it in which workers do something.
 PHASES = {
+    "looking through",
     *("sampling", "packing", "joining", "comparing", "adding", "removing"),
     *("measuring", "sealing", "unpacking", "verifying"),
 }
