@@ -19,7 +19,7 @@ from tests.live.many import (
     options,
 )
 from tests.live.test_mixed_layers import assert_module_answers, bank_of_states
-from tests.models import IDS, Made
+from tests.models import IDS, SMALL, Made
 
 SIZES = {
     "hidden_size": 32,
@@ -110,6 +110,28 @@ def test_families_with_layers_of_their_own(make: Callable[[], Made], tmp_path: P
         found = mixed.generate(ids, adapter_names=ASKED, **given)
         for row, task in enumerate(ASKED):
             assert torch.equal(found[row], models[task].generate(ids, **given)[row])
+
+
+def deberta() -> Made:
+    """A table that is normed, projected, and repeated by the batch before its heads."""
+    config = tf.DebertaV2Config(
+        **SMALL,
+        num_labels=3,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        norm_rel_ebd="layer_norm",
+        position_buckets=4,
+        share_att_key=True,
+        position_biased_input=False,
+    )
+    return tf.DebertaV2ForSequenceClassification(config), {"input_ids": IDS}
+
+
+@pytest.mark.parametrize("hold", ["dense", "codes"])
+def test_a_table_of_relative_positions_that_is_computed_with(hold: str, tmp_path: Path) -> None:
+    bank = bank_of(deberta, tmp_path, options(groups=2, bits=4))
+    models, batch = alone(bank), batch_of(deberta()[1])
+    assert_rows_are_their_tasks(attached(bank, hold=hold), models, batch)
 
 
 class Transposes(torch.nn.Module):

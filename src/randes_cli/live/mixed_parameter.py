@@ -114,8 +114,8 @@ def _otherwise(
         return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
     if name == "index_select" and not mixed.weight.positional:
         refuse_rows(mixed.weight)
-    known = {k: _as_rows(v, selection) for k, v in given.items()}
-    return apply(func, [_as_rows(v, selection) for v in args], known)
+    known = {k: as_rows(v, selection) for k, v in given.items()}
+    return apply(func, [as_rows(v, selection) for v in args], known)
 
 
 def _changes_nothing(
@@ -155,9 +155,9 @@ def rows(value: Any, selection: Selection) -> Any:
     return Spread(stacked[place], lead(selection))
 
 
-def _as_rows(value: Any, selection: Selection) -> Any:
+def as_rows(value: Any, selection: Selection) -> Any:
     if type(value) in (list, tuple):
-        return type(value)(_as_rows(inner, selection) for inner in value)
+        return type(value)(as_rows(inner, selection) for inner in value)
     return rows(value, selection) if isinstance(value, Mixed) else spread_of(value)
 
 

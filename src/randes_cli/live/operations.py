@@ -9,8 +9,15 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
-from randes_cli.live.mixed_parameter import HANDLERS, Mixed, lead, refuse_rows, rows
-from randes_cli.live.rows import apply, rows_of, spread_of
+from randes_cli.live.mixed_parameter import (
+    HANDLERS,
+    Mixed,
+    as_rows,
+    lead,
+    refuse_rows,
+    rows,
+)
+from randes_cli.live.rows import Rows, apply, rows_of, spread_of
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.spread import Spread, align
 from randes_cli.live.weight import Weight
@@ -234,6 +241,20 @@ def _as_product(
     return made.transpose(1, 2).reshape(made.shape[0], -1, *places)
 
 
+def _on_inputs(func: Callable[..., Any], handler: Callable[..., Any]) -> Callable[..., Any]:
+    """`handler`, and row by row what a model computes of parameters alone."""
+
+    def run(selection: Selection, input: Any, *args: Any, **more: Any) -> Any:
+        if isinstance(input, Mixed):
+            input = rows(input, selection)
+        if isinstance(input, (Spread, Rows)):
+            known = {name: as_rows(value, selection) for name, value in more.items()}
+            return apply(func, [as_rows(value, selection) for value in (input, *args)], known)
+        return handler(selection, input, *args, **more)
+
+    return run
+
+
 def mixed_parameter(weight: Weight, current: Current) -> Mixed:
     """A parameter that shares the base's memory."""
     made = weight.base.as_subclass(Mixed)
@@ -244,10 +265,6 @@ def mixed_parameter(weight: Weight, current: Current) -> Mixed:
 _KNOWN: dict[Any, Callable[..., Any]] = {
     F.linear: linear,
     F.embedding: _embedding,
-    F.layer_norm: _layer_norm,
-    F.rms_norm: _rms_norm,
-    F.group_norm: _group_norm,
-    F.batch_norm: _batch_norm,
     torch.addmm: _addmm,
     torch.matmul: _matmul,
     torch.mm: _matmul,
@@ -255,6 +272,13 @@ _KNOWN: dict[Any, Callable[..., Any]] = {
     torch.Tensor.matmul: _matmul,
     torch.Tensor.__matmul__: _matmul,
     torch.Tensor.__getitem__: _lookup,
+}
+_KNOWN_ON_INPUTS: dict[Any, Callable[..., Any]] = {
+    F.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
+    F.group_norm: _group_norm,
+    F.batch_norm: _batch_norm,
     **{func: _convolution(func) for func in (F.conv1d, F.conv2d, F.conv3d)},
 }
 HANDLERS.update(_KNOWN)
+HANDLERS.update({func: _on_inputs(func, known) for func, known in _KNOWN_ON_INPUTS.items()})

@@ -36,10 +36,20 @@ def _expand(rows: Spread, *sizes: Any) -> Any:
 
 def _repeat(rows: Spread, *sizes: Any) -> Any:
     given, batch = _sizes(rows, *sizes)
+    if _folds(rows, given):  # [heads, …] once for each of the batch: [batch · heads, …]
+        return rows.data.repeat_interleave(given[0] // rows.data.shape[0], 0).flatten(0, 1)
     if not batch:
         raise MismatchError("repeat of a parameter that differs among tasks, not by the batch")
     data = align(rows, rows.data.new_empty(given[0], *[0] * (len(given) - 1)))
     return data.repeat(1, *given[1:])
+
+
+def _folds(rows: Spread, times: list[int]) -> bool:
+    """Whether the batch is put before the first dimension, in one with it."""
+    first, *others = times
+    if len(times) != len(rows.shape) or rows.lead != 1 or rows.shape[0] == 1:
+        return False
+    return first >= 1 and first % rows.data.shape[0] == 0 and all(time == 1 for time in others)
 
 
 def _index(rows: Spread, item: Any) -> Any:
