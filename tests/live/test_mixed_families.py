@@ -127,10 +127,21 @@ def deberta() -> Made:
     return tf.DebertaV2ForSequenceClassification(config), {"input_ids": IDS}
 
 
+def older_deberta() -> Made:
+    """Products with what becomes of the table."""
+    config = tf.DebertaConfig(
+        **SMALL, num_labels=3, relative_attention=True, pos_att_type=["p2c", "c2p"]
+    )
+    return tf.DebertaForSequenceClassification(config), {"input_ids": IDS}
+
+
+@pytest.mark.parametrize("make", [deberta, older_deberta], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("hold", ["dense", "codes"])
-def test_a_table_of_relative_positions_that_is_computed_with(hold: str, tmp_path: Path) -> None:
-    bank = bank_of(deberta, tmp_path, options(groups=2, bits=4))
-    models, batch = alone(bank), batch_of(deberta()[1])
+def test_a_table_of_relative_positions_that_is_computed_with(
+    make: Callable[[], Made], hold: str, tmp_path: Path
+) -> None:
+    bank = bank_of(make, tmp_path, options(groups=2, bits=4))
+    models, batch = alone(bank), batch_of(make()[1])
     assert_rows_are_their_tasks(attached(bank, hold=hold), models, batch)
 
 

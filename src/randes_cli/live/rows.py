@@ -30,7 +30,7 @@ _ELEMENTWISE = frozenset(
 _PAIRWISE = frozenset(
     (
         *("add", "sub", "rsub", "mul", "multiply", "div", "true_divide", "pow"),
-        *("maximum", "minimum", "where", "add_", "sub_", "mul_"),
+        *("maximum", "minimum", "where", "add_", "sub_", "mul_", "div_"),
         *("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__pow__"),
         *("__rpow__", "__truediv__", "__rtruediv__", "__iadd__", "__isub__", "__imul__"),
     )
@@ -217,6 +217,12 @@ def _attend(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return func(*[align(v, args[0]) if isinstance(v, Spread) else v for v in args], **masks)
 
 
+def _matmul(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> Any:
+    if other.lead != 1 or len(other.shape) < 2 or input.dim() < 3:
+        raise MismatchError("a product with a matrix that differs among tasks, not by rows")
+    return func(input, align(other, input))
+
+
 def _cast(func: Callable[..., Any], input: torch.Tensor, *like: Any, **kwargs: Any) -> Any:
     return func(input, *map(_plain, like), **{name: _plain(v) for name, v in kwargs.items()})
 
@@ -273,6 +279,7 @@ _ON_INPUTS: dict[str, Callable[..., Any]] = {
     "type_as": _cast,
     "to": _cast,
     "scaled_dot_product_attention": _attend,
+    "matmul": _matmul,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
 }
 
