@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from hashlib import md5
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -22,6 +22,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 from fsspec import get_filesystem_class
+
+from tests.loopback import serving
 
 ACCOUNT, KEY = "devstoreaccount1", b64encode(b"a key of the tests, and of nothing else").decode()
 
@@ -213,17 +215,9 @@ def _about(blob: Blob | None) -> str:
 def running() -> Iterator[Azure]:
     """A server on a free port while the block runs."""
     made = Azure()
-    handler = type("Handler", (_Handler,), {"azure": made})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    made.url = f"http://127.0.0.1:{server.server_port}/{ACCOUNT}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(_Handler, azure=made) as address:
+        made.url = f"{address}/{ACCOUNT}"
         yield made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def environment(azure: Azure) -> dict[str, str]:

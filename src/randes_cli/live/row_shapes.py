@@ -45,9 +45,12 @@ def _repeat(rows: Spread, *sizes: Any) -> Any:
 
 
 def _folds(rows: Spread, times: list[int]) -> bool:
-    """Whether the batch is put before the first dimension, in one with it."""
+    """Whether the batch is put before the first of three dimensions, in one with it.
+
+    Factors of torch.bmm are made so; a model's own constant that equals the rows would be, too.
+    """
     first, *others = times
-    if len(times) != len(rows.shape) or rows.lead != 1 or rows.shape[0] == 1:
+    if len(times) != 3 or len(rows.shape) != 3 or rows.lead != 1 or rows.shape[0] == 1:
         return False
     return first >= 1 and first % rows.data.shape[0] == 0 and all(time == 1 for time in others)
 
