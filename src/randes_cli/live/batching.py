@@ -195,7 +195,8 @@ def _packed(io: Any) -> list[int]:
     states = [(future.state, future.query_length) for future in io.requests_in_batch]
     tasks = [(state.logit_processor_kwargs[_TASK], count) for state, count in states]
     made: list[int] = [task for task, count in tasks for _ in range(count)]
-    return made + made[-1:] * (io.num_q_tokens - len(made))
+    padding: int = io.num_q_tokens - len(made)
+    return made + made[-1:] * padding
 
 
 @contextmanager
