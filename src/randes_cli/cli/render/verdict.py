@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import fsum
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from randes_cli.cli.render.layout import GOOD, POOR, verdict_style
+from randes_cli.cli.render.layout import GOOD, POOR, in_lines, verdict_style
 from randes_cli.core.verdict import MOST, WHY, approximate, by_word, expectation, share
-from randes_cli.errors import counted, printable
+from randes_cli.errors import counted
 
 if TYPE_CHECKING:
     from randes_cli.reports import Alternative, TaskSummary
@@ -40,7 +39,7 @@ def verdict_lines(
     if not tasks:
         return [Text("no tasks")]
     here = next((one for one in alternatives if one.present), None)
-    dim = [Text(part, "dim") for part in _wrapped(_prediction(tasks, here), width)]
+    dim = [Text(part, "dim") for part in in_lines(_prediction(tasks, here), width, "  ")]
     return expected_lines(tasks, width) + dim
 
 
@@ -49,7 +48,7 @@ def expected_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
     return [
         Text(part, "bold" if verdict_style(verdict) == GOOD else f"bold {POOR}")
         for verdict, sentence in expectation(tasks)
-        for part in _wrapped(sentence, width)
+        for part in in_lines(sentence, width, "  ")
     ]
 
 
@@ -60,7 +59,7 @@ def told_lost(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
         [f"… and {counted(len(told) - _MOST_LOST, 'more task')}"] if len(told) > _MOST_LOST else []
     )
     lines = (*told[:_MOST_LOST], *more, *approximate(tasks))
-    return [Text(part, "yellow") for line in lines for part in _wrapped(line, width)]
+    return [Text(part, POOR) for line in lines for part in in_lines(line, width, "  ")]
 
 
 def _prediction(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
@@ -87,7 +86,3 @@ def _gain(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
     if here is not None:
         mean, low, high = here.kept, here.kept_low, here.kept_high
     return f"predicted to keep {100 * mean:.1f} % of the gain ({share((low, high))} by family); "
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    return wrap(printable(line), width, subsequent_indent="  ")
