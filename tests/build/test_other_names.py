@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from randes_cli import Bank, TaskInput, add, pack, remove, unpack
+from randes_cli import Bank, PackOptions, TaskInput, add, pack, remove, unpack
 from randes_cli.errors import MismatchError
 from tests.files.test_stored_names import llava, qwen2_vl, vit
 
@@ -143,3 +143,16 @@ def test_a_new_head_is_taken_for_no_other_tensor_of_its_shape(tmp_path: Path) ->
     pack(tmp_path / "base.safetensors", [task], tmp_path / "bank.randes")
     found = back(tmp_path / "bank.randes", "one")
     assert torch.equal(found["classifier.dense.weight"], heads["classifier.dense.weight"])
+
+
+def test_what_is_kept_exactly_is_told_under_the_name_that_the_task_has(tmp_path: Path) -> None:
+    base = {**older(0), "model.embed_tokens.weight": torch.randn(8, 12)}
+    task = {f"module.{name}": tensor + 0.01 for name, tensor in base.items()}
+    task["module.lm_head.weight"] = task.pop("module.model.embed_tokens.weight")
+    (_, one) = save(tmp_path, base=base, one=task)
+    options = PackOptions(exact="embed")
+    report = pack(tmp_path / "base.safetensors", [one], tmp_path / "bank.randes", options)
+    kept = {n for n, why in report.kept_exactly["one"].items() if why == "as asked (--exact)"}
+    assert kept == {"module.lm_head.weight"}
+    found = back(tmp_path / "bank.randes", "one")
+    assert torch.equal(found["module.lm_head.weight"], task["module.lm_head.weight"])

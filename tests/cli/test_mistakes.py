@@ -13,6 +13,18 @@ from tests.cli.conftest import Result
 Run = Callable[..., Result]
 
 
+#: Commands that write a file where they are told.
+WRITING = (
+    "pack base.safetensors a.safetensors",
+    "unpack bank.randes a",
+    "unpack bank.randes --all",
+    "seal bank.randes --bits 2",
+    "convert bank.randes --single-file",
+    "report bank.randes",
+    "plot bank.randes",
+)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
@@ -38,6 +50,14 @@ Run = Callable[..., Result]
         ("pack base.safetensors a.safetensors -o x --threads -1", 2, "--threads"),
         ("pack base.safetensors a.safetensors -o x/", 2, "x/: names a folder; name a file in it"),
         ("seal bank.randes --bits 2 -o x/", 2, "x/: names a folder; name a file in it"),
+        *((f"{line} -o -", 2, "not to standard output; name one (./- for") for line in WRITING),
+        (
+            "pack base.safetensors t=config.json -o x",
+            3,
+            "config.json: JSON text, not weights; name",
+        ),
+        ("pack card.md a.safetensors -o x", 3, "card.md: a text, not weights; name the folder"),
+        ("inspect config.json", 3, "config.json: JSON text, not weights; name the folder"),
         ("inspect bnk.randes", 5, "bnk.randes: not found (did you mean bank.randes?)"),
         ("inspect bank.randes aa", 5, "no task 'aa' (did you mean a?)"),
         ("inspect bank.randes a --task b", 2, "a is named already; inspect shows one task"),
@@ -70,7 +90,10 @@ def test_mistakes_are_one_line_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(family)
+    Path("config.json").write_text('{"model_type": "llama", "hidden_size": 64}\n')
+    Path("card.md").write_text(f"{'é' * 40}\n", encoding="utf-8")
     result = randes(*line.split())
+    assert not Path("-").exists()
     assert (result.code, len(result.err.strip().splitlines())) == (code, 1), result.err
     assert said in result.err
     assert result.out == ""

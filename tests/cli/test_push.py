@@ -80,3 +80,30 @@ def test_push_says_where_it_went_and_what_the_card_lacks(
     ]
     assert "say --license ID" in pushed.err
     assert "license" not in randes("push", bank, "maker/bank", "--license", "mit").err
+
+
+def test_a_dry_run_says_what_push_would_do_and_sends_nothing(
+    bank: Path,
+    hub: HubServer,
+    randes: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = ("push", bank, "maker/bank", "--max-shard-size", "20kB", "--license", "mit")
+    assert "log in first" in randes(*line, "--dry-run").err
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    dry = randes(*line, "--dry-run", "--json")
+    said = randes(*line, "--dry-run")
+    assert said.out == ""
+    assert f"files to {hub.url}/maker/bank, which is made" in said.err
+    assert hub.repos == {}
+    assert {request.method for request in hub.requests} <= {"GET", "HEAD"}
+
+    real = randes(*line, "--json").json
+    assert dry.json == {**real, "commit": None, "dry_run": True}
+    hub.add("maker/bank", {"README.md": b"mine"})
+    before = hub.files("maker/bank")
+    for more in ((), ("--revision", "trial")):
+        again = randes(*line, *more, "--dry-run", "--json").json
+        assert (again["new"], again["card"], again["license"]) == (False, False, None)
+    assert hub.files("maker/bank") == before
+    assert set(hub.repos["maker/bank"].branches) == {"main"}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import transformers as tf
 
 import randes_cli
-from randes_cli.errors import MismatchError, MissingError, UsageError
-from tests.live.many import ASKED, TASKS, alone, attached, bank_of, options, pack_folders
-from tests.models import SMALL, Made, llama, perturb
+from tests.live.many import ASKED, TASKS, options, pack_folders
+from tests.models import SMALL, perturb
 
 #: Of different lengths: they would be sorted.
 _TEXTS = ["a", "a b b a", "b a", "b b b", "a a b b a b"]
@@ -43,46 +41,3 @@ def test_sentences_keep_their_tasks(tmp_path: Path) -> None:
         wanted = one.encode(_TEXTS, convert_to_tensor=True)
         assert (found[row] - wanted[row]).abs().max() < 1e-5
         assert row == 0 or (found[row] - wanted[0]).abs().max() > 1e-3
-
-
-def test_requests_that_are_packed_keep_their_tasks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # compiling would take a minute
-    bank = bank_of(llama, tmp_path, options(groups=2))
-    mixed, models = attached(bank), alone(bank)
-    inputs, asked = [[5, 6, 7], [8, 9, 10, 11], [5, 6, 7]], ["sun", None, "sun"]
-    given: Any = {"generation_config": tf.GenerationConfig(max_new_tokens=4, eos_token_id=-1)}
-    small = tf.ContinuousBatchingConfig(num_blocks=4, max_batch_tokens=64)
-    given |= {"warmup": False, "continuous_batching_config": small}
-    found = mixed.generate_batch(inputs, adapter_names=asked, **given)
-    for row, task in enumerate(asked):
-        wanted = models[task].generate(
-            torch.tensor([inputs[row]]), max_new_tokens=4, eos_token_id=-1
-        )
-        assert found[f"req_{row}"].generated_tokens == wanted[0, len(inputs[row]) :].tolist()
-    with mixed.tasks(["sun", "cars"]) as model, pytest.raises(UsageError, match="into one row"):
-        model.generate_batch(inputs[:2], **given)  # type: ignore[operator]
-    with pytest.raises(UsageError, match="for each of the requests"):
-        mixed.generate_batch(inputs, adapter_names=["sun"])
-    with pytest.raises(MissingError, match="the nearest is cars"):
-        mixed.generate_batch(inputs[:1], adapter_names=["car"])
-    mixed.detach()
-    assert "generate_batch" not in vars(mixed.model)
-
-
-def longformer() -> Made:
-    config = tf.LongformerConfig(**SMALL, attention_window=4)
-    return tf.LongformerForMaskedLM(config), {}
-
-
-def fsmt() -> Made:
-    config = tf.FSMTConfig(src_vocab_size=96, tgt_vocab_size=96, d_model=32, encoder_layers=1)
-    config.decoder_layers = 1
-    return tf.FSMTForConditionalGeneration(config), {}
-
-
-@pytest.mark.parametrize("make", [longformer, fsmt], ids=lambda make: make.__name__)
-def test_models_with_time_before_the_batch_are_refused(make: Any, tmp_path: Path) -> None:
-    with pytest.raises(MismatchError, match="puts time before the batch"):
-        attached(bank_of(make, tmp_path))

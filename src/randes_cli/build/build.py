@@ -11,21 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
-from randes_cli.build.crew.crew import crew_of
-from randes_cli.build.crew.shard_tasks import Recipe
 from randes_cli.build.draft import Draft
 from randes_cli.build.estimate import estimate
 from randes_cli.build.fill import add_files, fill
 from randes_cli.build.measured import Measured, gather_lengths
-from randes_cli.build.passes import Passes, TooNarrow
+from randes_cli.build.passes import Passes, TooNarrow, crew_of
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import Relation, related
 from randes_cli.build.room import new_sums, room_of
-from randes_cli.build.samples.sample import Spread, gather_spreads, supposed_spread
+from randes_cli.build.samples.sample import Sampled, gather_spreads
 from randes_cli.build.samples.stand_ins import joined_cells, stand_ins
 from randes_cli.build.seal.waiting import ALIGNED, WAITING
 from randes_cli.build.steps import Steps
@@ -48,6 +46,9 @@ from randes_cli.stats.grams import flat_bytes
 from randes_cli.stats.lengths import remembered
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers
+
+if TYPE_CHECKING:
+    from randes_cli.build.crew.shard_tasks import Recipe
 
 R = TypeVar("R")
 
@@ -115,17 +116,18 @@ class Build:
             tensors = list(draft.base.tensors.values())
             self.stored = empty_statistics(tensors, joined_cells(self.cells, self.stands))
         stands = self.stands
-        looked = [] if supposed else [one for one in new if not stands or one not in stands]
-        found: dict[Unit, Spread] = {}
-        ahead, use = self.run.networked, found.__setitem__
-        if self.crew is None:
-            gather_spreads(self.base, draft.coming, looked, use, self.progress, ahead=ahead)
+        looked = [] if supposed else [one for one in new if one not in stands] if stands else new
+        if self.crew is not None:
+            found = self.crew.looks(draft).spreads(looked, self.progress)
         else:
-            self.crew.looks(draft).spreads(looked, use, self.progress)
-        if len(found) < len(new):
-            pairs = ((unit, found.get(stands.get(unit, unit))) for unit in new)
-            found = {unit: one or supposed_spread() for unit, one in pairs}
-        steps.sampled(found)
+            there = self.base, draft.coming, looked, self.progress
+            found = gather_spreads(*there, ahead=self.run.networked)
+        if supposed:
+            found = Sampled.supposed(len(new))
+        elif stands:
+            row = {unit: number for number, unit in enumerate(looked)}
+            found = found.at([row[stands.get(unit, unit)] for unit in new])
+        steps.sampled(new, found)
 
     def estimate(self, seal_bits: int | None = None) -> int:
         """Bytes of the bank, about: of an old one as it was, of a new one at the most."""

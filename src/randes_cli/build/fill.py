@@ -122,6 +122,8 @@ def base_outside(passes: Passes, units: Iterable[Unit]) -> list[Exact]:
 
 def _only_read(passes: Passes) -> list[Exact]:
     """Reads of leaving tensors that no job reads: the fingerprint needs every byte."""
+    if not passes.draft.leaving:
+        return []
     unit_of, kept = passes.draft.unit_of, passes.draft.kept
     return [
         Exact(one.source, name, None, one.index)

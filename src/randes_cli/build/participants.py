@@ -10,7 +10,7 @@ import numpy as np
 
 from randes_cli.core.arrays import F32
 from randes_cli.files.checkpoint.names import Naming
-from randes_cli.files.checkpoint.shared import Ties, untied
+from randes_cli.files.checkpoint.shared import Ties, lent_by, untied
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
 from randes_cli.fit import TaskFit
@@ -89,8 +89,9 @@ class Participant:
 
     def kept_exactly(self) -> dict[str, str]:
         """What it keeps exactly, under its own names, and why."""
-        theirs = self.opened.naming.names or {}
-        return {theirs.get(name, name): why for name, why in self.fit.exact.items()}
+        theirs, lent = self.opened.naming.names or {}, lent_by(self.source)
+        named = ((lent.get(name, name), why) for name, why in self.fit.exact.items())
+        return {theirs.get(name, name): why for name, why in named}
 
     def meets(self, unit: Unit) -> bool:
         """Whether any of its tensors is superposed in a unit."""

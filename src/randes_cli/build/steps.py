@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from randes_cli.build.samples.sample import Spread
+from randes_cli.build.samples.sample import Sampled
 from randes_cli.core.arrays import F64, I64, Bools
 from randes_cli.core.grid import (
     LIMIT,
@@ -97,7 +98,6 @@ class Steps:
         given: steps that are not measured: those that a bank records, or that options ask for.
         fixed: whether these hold whatever comes: a bank's do, for its sums are made of them.
         ready: the steps of the units that are superposed; the others are only looked through.
-        spreads: the sample of each unit that was sampled.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Steps:
         self.given, self.fixed = dict(given), fixed
         self.bits, self.capacity = bits, capacity
         self.ready: dict[Unit, Step] = {}
-        self.spreads: dict[Unit, Spread] = {}
+        self._sampled: list[tuple[Sequence[Unit], Sampled]] = []
 
     def grids(self, units: Sequence[Unit], bits: int, capacity: int) -> Grids:
         """The steps of units, or those that the same samples give at another width or capacity."""
@@ -115,12 +115,14 @@ class Steps:
             ready = np.array([step is not None for step in steps], bool)
             exponents = np.array([step.exponent if step else 0 for step in steps], np.int64)
             return Grids(ready, exponents, np.array([*map(self.width, units)], np.int64))
-        return self._measured_of([self.spreads.get(unit) for unit in units], bits, capacity)
+        return measured_grids(*self._samples(units), bits=bits, capacity=capacity)
 
-    def _measured_of(self, spreads: Sequence[Spread | None], bits: int, capacity: int) -> Grids:
-        rms = np.array([spread.rms if spread else 0.0 for spread in spreads])
-        peaks = np.array([spread.peak if spread else 0.0 for spread in spreads])
-        return measured_grids(rms, peaks, bits=bits, capacity=capacity)
+    def _samples(self, units: Sequence[Unit]) -> Sampled:
+        """The samples of units, zeros of those that were not sampled."""
+        every = chain.from_iterable(some for some, _ in self._sampled)
+        row = {unit: number for number, unit in enumerate(every)}
+        found = Sampled.joined([*(one for _, one in self._sampled), Sampled(*np.zeros((2, 1)))])
+        return found.at([row.get(unit, -1) for unit in units])
 
     @property
     def known(self) -> dict[Unit, Step]:
@@ -143,15 +145,15 @@ class Steps:
         """These are in the old bank and stay as they are."""
         self.ready.update((unit, self.given[unit]) for unit in units)
 
-    def sampled(self, found: dict[Unit, Spread]) -> None:
+    def sampled(self, units: Sequence[Unit], found: Sampled) -> None:
         """Take the samples of units that enter the bank; one without a change gets no step yet.
 
         A unit that comes back keeps the step that it had, so that its bytes come back too.
         """
-        self.spreads = {**self.spreads, **found} if self.spreads else found
-        grids = self._measured_of([*found.values()], self.bits, self.capacity)
+        self._sampled.append((units, found))
+        grids = measured_grids(*found, bits=self.bits, capacity=self.capacity)
         alike: dict[tuple[int, int], Step] = {}
-        for unit, ready, *grid in zip(found, *(column.tolist() for column in grids), strict=True):
+        for unit, ready, *grid in zip(units, *(column.tolist() for column in grids), strict=True):
             if ready:
                 step = alike.setdefault(tuple(grid), Step(*grid))
                 self.ready[unit] = (self.given and self.given.get(unit)) or step
@@ -173,13 +175,13 @@ class Steps:
 
     def widen(self, units: Iterable[Unit]) -> None:
         """Keep at 16 bits what passed the range of 8."""
-        for unit in units:
+        units = list(units)
+        for unit, rms in zip(units, self._samples(units).rms.tolist(), strict=True):
             self.given.pop(unit, None)
-            spread = self.spreads.get(unit)
-            if spread is None or not spread.rms:
+            if not rms:
                 self.ready.pop(unit)  # the whole pass will show it again
             else:
-                self.ready[unit] = self._measured(spread.rms, 16)
+                self.ready[unit] = self._measured(rms, 16)
 
     def coarsen(self, peaks: Mapping[Unit, int]) -> None:
         """Raise the steps of 16-bit units by their peaks. Raises BeyondGrid."""

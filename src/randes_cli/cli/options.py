@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from randes_cli.cli import complete
 from randes_cli.cli.panels import (
@@ -15,6 +15,7 @@ from randes_cli.cli.panels import (
     option,
     switch,
 )
+from randes_cli.errors import UsageError
 from randes_cli.specs import DEVICES, ENGINES
 
 Word = str | None
@@ -22,7 +23,23 @@ Words = list[str] | None
 _TASK = ("--task", "-t")
 OUTPUT = ("--output", "-o")
 
-NewBank = Annotated[str, option(None, "BANK", "The bank to write.", *OUTPUT)]
+
+def output(panel: str | None, metavar: str, text: str) -> Any:
+    """The option that names what is written."""
+    return option(panel, metavar, text, *OUTPUT, callback=_a_file)
+
+
+def _a_file(name: str | None) -> str | None:
+    """Raises UsageError for the word that other tools take for standard output."""
+    if name == "-":
+        raise UsageError(
+            "-o -: output appears whole or not at all, so it goes to a file, not to standard "
+            "output; name one (./- for a file that is called so)"
+        )
+    return name
+
+
+NewBank = Annotated[str, output(None, "BANK", "The bank to write.")]
 
 BankName = Annotated[
     str, argument("BANK", "The bank: a file, an address or a Hub id.", complete.banks)

@@ -23,7 +23,7 @@ class Kind(str, Enum):
 
 def plot(
     bank: o.BankName,
-    out: Annotated[str, option(None, "PATH", "The picture: a .svg, .png or .pdf file.", *o.OUTPUT)],
+    out: Annotated[str, o.output(None, "PATH", "The picture: a .svg, .png or .pdf file.")],
     kind: Annotated[
         Kind,
         option(None, "KIND", "What to show: cosine, layers, distribution, size or lambda."),
@@ -65,7 +65,7 @@ def plot(
 
 def report(
     bank: o.BankName,
-    out: Annotated[str, option(None, "PATH", "The HTML file.", *o.OUTPUT)],
+    out: Annotated[str, o.output(None, "PATH", "The HTML file.")],
     against: o.Against = None,
     base: o.BaseOption = None,
     allow_pickle: o.AllowPickle = False,

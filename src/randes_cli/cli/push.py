@@ -8,6 +8,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import note, print_json, say
 from randes_cli.cli.panels import argument, option, switch
 from randes_cli.cli.words import shard_size
+from randes_cli.views.text import human
 
 Bank = Annotated[str, argument("BANK", "The bank.")]
 Repo = Annotated[str, argument("REPO", "Where to: org/name.")]
@@ -41,6 +42,7 @@ def push(
     license: License = None,
     collection: Collection = None,
     max_shard_size: o.MaxShardSize = None,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -57,11 +59,17 @@ def push(
         max_shard_size=shard_size(max_shard_size),
         license=license,
         collection=collection,
+        dry_run=dry_run,
     )
     if json:
         print_json(report)
         return
-    say(report.url, quiet=quiet)
+    if dry_run:
+        files = f" in {report.files} files" if report.files > 1 else ""
+        made = ", which is made" if report.new else ""
+        note(f"would upload {human(report.bytes)}{files} to {report.url}{made}", quiet=quiet)
+    else:
+        say(report.url, quiet=quiet)
     if not report.card:
         note("the repository's own README stays as it was", quiet=quiet)
     elif report.license is None:

@@ -25,7 +25,7 @@ Fit = Annotated[
     o.Word,
     option(MADE, "SIZE", "The most bits for a bank within 500MB, or 1.1 times the base."),
 ]
-Out = Annotated[o.Word, option(None, "BANK", "The bank to write.", *o.OUTPUT)]
+Out = Annotated[o.Word, o.output(None, "BANK", "The bank to write.")]
 InPlace = Annotated[
     bool, switch(None, "Replace the bank itself; this cannot be undone.", "--in-place")
 ]

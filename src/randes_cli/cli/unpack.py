@@ -21,11 +21,10 @@ Names = Annotated[o.Words, argument("[TASK]...", "Tasks to write.", complete.tas
 Everything = Annotated[bool, switch(None, "Write every task.", "--all")]
 Out = Annotated[
     o.Word,
-    option(
+    o.output(
         COMES_OUT,
         "PATH",
         "A .safetensors file, or a folder, here or in a store (default: here).",
-        *o.OUTPUT,
     ),
 ]
 Coefficient = Annotated[

@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -49,7 +50,8 @@ class Columns:
     """
 
     def __init__(self, names: Iterable[str], kinds: Iterable[Kind], kind_of: I64) -> None:
-        self._table = names if isinstance(names, Table) else None
+        #: What keeps these columns: neither is to wait for a look for rings of objects.
+        self._table = ref(names) if isinstance(names, Table) else None
         self.names = names.names if isinstance(names, Table) else list(names)
         self.kind_of = kind_of
         self.kinds = [TensorInfo("", *kind) for kind in kinds]
@@ -66,8 +68,9 @@ class Columns:
     @cached_property
     def numbers(self) -> dict[str, int]:
         """Each tensor's number."""
-        if self._table is not None:
-            return self._table.numbers
+        table = None if self._table is None else self._table()
+        if table is not None:
+            return table.numbers
         return {name: number for number, name in enumerate(self.names)}
 
     def at(self, names: Iterable[str]) -> I64:
@@ -153,9 +156,11 @@ def _numbered(found: Sequence[Kind]) -> tuple[list[Kind], I64]:
     return list(numbers), np.fromiter(map(numbers.__getitem__, found), np.intp, len(found))
 
 
-def table_of(names: Iterable[str], kinds: Sequence[Kind], kind_of: I64) -> Table:
+def table_of(
+    names: Iterable[str], kinds: Sequence[Kind], kind_of: I64, numbers: dict[str, int] | None = None
+) -> Table:
     """The table of tensors whose columns are known, each name there once."""
-    made = Table.of_columns(list(names), kinds, kind_of)
+    made = Table.of_columns(list(names), kinds, kind_of, numbers)
     made.learn(_columns, Columns(made, kinds, kind_of))
     return made
 

@@ -19,7 +19,7 @@ from randes_cli.core.arrays import I64
 from randes_cli.core.columns import table_of
 from randes_cli.errors import CheckpointError, InputOutputError
 from randes_cli.files.header_text import encode_header as encode_header  # noqa: PLC0414
-from randes_cli.files.kinds import other_file
+from randes_cli.files.kinds import other_file, text_in_place
 from randes_cli.files.plain_header import Rows, plain_rows
 from randes_cli.files.system import read_at
 from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
@@ -236,7 +236,7 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
     length = int.from_bytes(prefix[:8], "little")
     # A header of 640 bytes begins like a pickle: other kinds are looked for where it is none.
     if prefix[8:9] != b"{" or length > MOST_HEADER:
-        meaning = other_file(prefix)
+        meaning = other_file(prefix) or text_in_place(prefix)
         if meaning:
             raise ValueError(meaning)
     if len(prefix) < 8:

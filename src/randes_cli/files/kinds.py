@@ -4,7 +4,6 @@ the weights, or what stays behind and why (other weights, pickles, code, picture
 from __future__ import annotations
 
 import re
-import zipfile
 import zlib
 from io import BytesIO
 
@@ -60,6 +59,9 @@ _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 #: Bytes of an array's header that are looked at, and arrays of one ``.npz``.
 _HEADER, _MOST_ARRAYS = 512, 1000
 
+#: Bytes that tell a text; fewer may be anything.
+_SHORTEST = 8
+
 CODE = "code"
 OTHER_WEIGHTS = "other weights"
 PICKLE = "a pickle"
@@ -68,6 +70,15 @@ PICKLE = "a pickle"
 def other_file(content: bytes) -> str | None:
     """What lies in the place of weights or of their JSON, and what to do, by how it begins."""
     return next((what for magic, what in _OTHER_FILES if content.startswith(magic)), None)
+
+
+def text_in_place(prefix: bytes) -> str | None:
+    """The same of text, such as a model's config, whose first bytes these are; else None."""
+    whole = (prefix[: len(prefix) - cut] for cut in range(4))  # a character may be cut
+    if len(prefix) < _SHORTEST or not any(map(is_text, whole)):
+        return None
+    kind = "JSON text" if prefix.lstrip()[:1] in (b"{", b"[") else "a text"
+    return f"{kind}, not weights; name the folder that it is in, or the file of weights there"
 
 
 def is_code(name: str) -> bool:
@@ -133,6 +144,8 @@ def _objects(content: bytes) -> bool:
     """Whether a NumPy file holds Python objects: those are pickled."""
     if not content.startswith(b"PK\x03\x04"):
         return _of_objects(content[:_HEADER])
+    import zipfile
+
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             members = archive.infolist()

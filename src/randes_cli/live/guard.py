@@ -27,13 +27,10 @@ def guard(model: nn.Module, current: Current) -> Callable[[], None]:
     ]
     for module in guarded:
         module.__dict__["_apply"] = partial(_asked, module)
-    if hasattr(model, "generate_batch"):
-        model.__dict__["generate_batch"] = partial(_packed, model, current)
 
     def release() -> None:
         for module in guarded:
             del module.__dict__["_apply"]
-        model.__dict__.pop("generate_batch", None)
         for handle in hooks:
             handle.remove()
 
@@ -51,17 +48,6 @@ def _unsaved(current: Current, *_: Any) -> None:
             "a model is not saved inside a block that names tasks: outside it the base is, and "
             "`randes unpack --task` or from_bank give a task"
         )
-
-
-def _packed(model: nn.Module, current: Current, *inputs: Any, **more: Any) -> Any:
-    """Continuous batching, which packs requests into one row in an order of its own."""
-    if current.get().only is None:
-        raise UsageError(
-            "generate_batch packs requests into one row: call mixed.generate_batch(inputs, "
-            "adapter_names=[…]), which names a task for each request"
-        )
-    kind: Any = type(model)
-    return kind.generate_batch(model, *inputs, **more)
 
 
 def _asked(module: nn.Module, change: Callable[[Any], Any], *more: Any, **given: Any) -> Any:

@@ -14,8 +14,11 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.live import time_first
 from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
+from randes_cli.live.batching import Batching
 from randes_cli.live.guard import guard
+from randes_cli.live.kept import kept_tokens
 from randes_cli.live.lazy import opened
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
@@ -26,8 +29,6 @@ from randes_cli.live.weight import Weight
 
 #: What PEFT calls rows without an adapter.
 _BASE = "__base__"
-#: Models that put time before the batch: their rows would be taken for others.
-_TIME_FIRST = ("xlnet", "transfo-xl", "fsmt", "longformer", "led")
 
 
 def attach(
@@ -66,7 +67,7 @@ def attach(
     with opened(bank, base) as found:
         chosen = list(found.tasks) if tasks is None else [_known(t, found.tasks) for t in tasks]
         kind = getattr(getattr(model, "config", None), "model_type", None)
-        if kind in _TIME_FIRST:
+        if kind in time_first.REFUSED:
             raise MismatchError(f"{kind} puts time before the batch; use randes_cli.Pool")
         reading = start(
             model,
@@ -145,6 +146,7 @@ class MixedModel:
         self._current, self._slots, self._layers = current, slots, layers
         self._release = guard(model, current)
         self._running, self._detached = threading.RLock(), False
+        self._batching = Batching(model, current, self._running, self._numbers, self._check)
 
     @contextmanager
     def tasks(self, names: Sequence[Any] | torch.Tensor) -> Iterator[torch.nn.Module]:
@@ -157,19 +159,24 @@ class MixedModel:
         """
         device, numbers = next(self.model.parameters()).device, self._numbers(names)
         with self._running:
-            if self._detached:
-                raise UsageError("the tasks were detached: the model answers as the base")
-            self._check_replaced()
-            before, selection = self._current.selection, Selection.of(numbers, device)
-            self._current.selection = selection
+            self._check()
+            current, selection = self._current, Selection.of(numbers, device)
+            before = current.selection, current.thread
+            current.selection, current.thread = selection, threading.get_ident()
+            tokens = selection.index.dim() == 2 and selection.only is None
             try:
-                with kept_order(selection.only is None):
+                with (
+                    kept_order(selection.only is None),
+                    kept_tokens(self.model, current) if tokens else nullcontext(),
+                ):
                     yield self.model
             finally:
-                self._current.selection = before
+                current.selection, current.thread = before
 
-    def _check_replaced(self) -> None:
+    def _check(self) -> None:
         """Refuse to answer where a parameter was put in the place of one with tasks."""
+        if self._detached:
+            raise UsageError("the tasks were detached: the model answers as the base")
         for slot in self._slots:
             for module, attribute in slot.places:
                 if not isinstance(holds(module, attribute), Mixed):
@@ -224,23 +231,18 @@ class MixedModel:
             return model.generate(*inputs, **more)
 
     def generate_batch(
-        self, inputs: Sequence[list[int]], *, adapter_names: Sequence[Any], **more: Any
+        self,
+        inputs: Sequence[Sequence[int]],
+        *,
+        adapter_names: Sequence[Any] | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """The model's continuous batching, the requests of one task after those of another.
+        """The model's continuous batching, with a task for each request, all packed together.
 
-        By the place of a request: ``req_0`` … Raises UsageError.
+        By the place of a request: ``req_0`` … Raises UsageError, MissingError.
         """
-        if isinstance(adapter_names, str) or len(adapter_names) != len(inputs):
-            raise UsageError("name a task for each of the requests: a list of names")
-        self._numbers(adapter_names)
-        found: dict[int, Any] = {}
-        for name in dict.fromkeys(adapter_names):
-            places = [place for place, other in enumerate(adapter_names) if other == name]
-            with self.tasks([name]) as model:
-                made = model.generate_batch([inputs[place] for place in places], **more)  # type: ignore[operator]
-            order = sorted(made, key=lambda key: int(key.rpartition("_")[2]))
-            found |= dict(zip(places, (made[key] for key in order), strict=True))
-        return {f"req_{place}": found[place] for place in sorted(found)}
+        made: dict[str, Any] = self._batching.generate(inputs, adapter_names=adapter_names, **more)
+        return made
 
     @property
     def memory(self) -> dict[str, int]:
@@ -267,4 +269,5 @@ class MixedModel:
         for layer in self._layers:
             del layer.forward
         self._release()
+        self._batching.release()
         return self.model

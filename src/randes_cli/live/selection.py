@@ -118,12 +118,16 @@ class Selection:
 
 
 class Current:
-    """The selection of the block that runs, shared by all weights of an attached model."""
+    """The selection of the block that runs, shared by all weights of an attached model.
 
-    __slots__ = ("selection",)
+    `thread` is the one whose block it is.
+    """
+
+    __slots__ = ("selection", "thread")
 
     def __init__(self) -> None:
         self.selection: Selection | None = None
+        self.thread: int | None = None
 
     def get(self) -> Selection:
         """Raises UsageError outside a block that names tasks."""

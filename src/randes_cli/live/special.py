@@ -13,9 +13,10 @@ from torch.nn import functional as F  # noqa: N812
 from randes_cli.errors import MismatchError
 from randes_cli.live import experts
 from randes_cli.live.attention import attention
+from randes_cli.live.convolutions import windows
 from randes_cli.live.mixed_parameter import HANDLERS, Mixed
-from randes_cli.live.operations import windows
 from randes_cli.live.selection import Current, Selection
+from randes_cli.live.time_first import batch_first
 
 
 def special_layers(model: nn.Module) -> list[nn.Module]:
@@ -23,7 +24,7 @@ def special_layers(model: nn.Module) -> list[nn.Module]:
 
     Raises MismatchError for those that would answer as the base, or for other rows.
     """
-    found = list(_found(model))
+    found = [*_found(model), *batch_first(model)]
     for module, forward in found:
         module.forward = forward
     return [module for module, _ in found]
@@ -74,7 +75,8 @@ def by_task(model: nn.Module) -> Iterator[str]:
         weight = module._parameters.get("weight")
         if not isinstance(module, nn.modules.conv._ConvNd) or not isinstance(weight, Mixed):
             continue
-        if not windows(weight.weight, module.stride, module.padding, module.groups):
+        apart = windows(weight.weight, module.stride, module.padding, module.groups)
+        if module.transposed or not apart:
             yield weight.weight.name
 
 
@@ -91,6 +93,9 @@ def _by_task(
     given = [*inputs, *more.values()]
     first = next((v for v in given if isinstance(v, torch.Tensor)), None)
     plain = (torch.Tensor, int, float, bool, str, type(None))
+    lines = first is not None and first.shape[:2] == selection.index.shape
+    if selection.index.dim() == 2 and lines and all(isinstance(v, plain) for v in given):
+        return _by_token(forward, current, name, *inputs, **more)
     if first is None or selection.index.dim() > 1 or not all(isinstance(v, plain) for v in given):
         raise MismatchError(
             f"{name}: its experts are modules of their own, and its inputs do not come by rows; "
@@ -114,6 +119,31 @@ def _by_task(
             current.selection = selection
         done.append((at, made))
     return _joined(done, count, name)
+
+
+def _by_token(
+    forward: Callable[..., Any], current: Current, name: str, *inputs: Any, **more: Any
+) -> Any:
+    """`_by_task` for tokens as rows of one token each, where each has its own task."""
+    selection = current.get()
+    shape = selection.index.shape
+
+    def alone(value: Any) -> Any:
+        lines = isinstance(value, torch.Tensor) and value.shape[:2] == shape
+        return value.flatten(0, 1).unsqueeze(1) if lines else value
+
+    def whole(made: Any) -> Any:
+        if isinstance(made, tuple | list):
+            return type(made)(map(whole, made))
+        lines = isinstance(made, torch.Tensor) and made.dim() > 2 and len(made) == shape.numel()
+        return made.reshape(*shape, *made.shape[2:]) if lines else made
+
+    current.selection = Selection.of(selection.host, selection.index.device)
+    try:
+        given = {key: alone(value) for key, value in more.items()}
+        return whole(_by_task(forward, current, name, *map(alone, inputs), **given))
+    finally:
+        current.selection = selection
 
 
 def _joined(done: list[tuple[torch.Tensor, Any]], count: int, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -38,21 +39,26 @@ class PushReport:
     """What `push` did.
 
     Attributes:
+        commit: None where nothing was sent.
         card: False where the repository's own card stayed.
         files: those of the bank: an index and shards, or one.
         license: what the card says; None where nobody said.
         collection: the address of the collection that the bank is in.
+        dry_run: whether only this was said.
+        new: whether the repository is made.
     """
 
     repo: str
     url: str
-    commit: str
+    commit: str | None
     file: str
     bytes: int
     card: bool
     files: int = 1
     license: str | None = None
     collection: str | None = None
+    dry_run: bool = False
+    new: bool = False
 
 
 def push(
@@ -65,6 +71,7 @@ def push(
     max_shard_size: int | None = None,
     license: str | None = None,
     collection: str | None = None,
+    dry_run: bool = False,
 ) -> PushReport:
     """Upload a bank and a model card to the Hub in one commit; the repository is made if need be.
 
@@ -72,7 +79,8 @@ def push(
     bank above `max_shard_size` bytes (None: 50 GB, the Hub's largest file) is uploaded in shards,
     of which there is a copy beside it meanwhile.
     `license` is what the card says (None: what the models' own cards do, or the base's);
-    `collection` a title, of one that is made where missing, or the slug of one.
+    `collection` a title, of one that is made where missing, or the slug of one. A dry run asks the
+    Hub who you are and what is there, and sends nothing.
     Raises UsageError for a bad name, BankDamaged, and HubError.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
@@ -86,6 +94,23 @@ def push(
             raise HubError(f"{repo}: HF_HUB_OFFLINE is set; unset it to push")
         license = license or licence_of(opened, api)
     target = bank.name if bank.name.endswith(BANK_SUFFIX) else bank.name + BANK_SUFFIX
+    with hub_errors(name, name):
+        there = api.repo_exists(name)
+    sent = partial(
+        PushReport,
+        repo=name,
+        url=f"{endpoint()}/{name}",
+        file=target,
+        bytes=report.bank_bytes,
+        dry_run=dry_run,
+        new=not there,
+    )
+    if dry_run:
+        with hub_errors(name, name):
+            api.whoami()
+            ours = not there or _card_is_ours(api, name, _tip(api, name, revision))
+        files = _files(bank, max_shard_size)
+        return sent(commit=None, card=ours, files=files, license=license if ours else None)
     with bank_to_push(bank, max_shard_size) as file, hub_errors(name, name):
         api.create_repo(name, private=private or None, exist_ok=True)
         if revision is not None:
@@ -105,12 +130,8 @@ def push(
             revision=revision,
         )
         place = None if collection is None else _collect(api, name, collection, report)
-    return PushReport(
-        repo=name,
-        url=f"{endpoint()}/{name}",
+    return sent(
         commit=made.oid,
-        file=target,
-        bytes=report.bank_bytes,
         card=ours,
         files=count,
         license=license if ours else None,
@@ -165,6 +186,20 @@ def _card_is_ours(api: HfApi, repo: str, revision: str | None) -> bool:
     except EntryNotFoundError:
         return True
     return MARKER in Path(found).read_text(encoding="utf-8", errors="replace")
+
+
+def _tip(api: HfApi, repo: str, revision: str | None) -> str | None:
+    """A branch that is there; the one that another is made from where it is not."""
+    return revision if revision and api.revision_exists(repo, revision) else None
+
+
+def _files(bank: Path, most: int | None) -> int:
+    """How many files `bank_to_push` gives."""
+    with BankFile(bank) as file:
+        cut = most_bytes(most, file.size, file.most)
+        if cut is None or cut == file.most:
+            return 1 + len(file.store.shards)
+    return convert(bank, bank, max_shard_size=cut, dry_run=True).files
 
 
 @contextlib.contextmanager

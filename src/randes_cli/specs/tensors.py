@@ -102,7 +102,8 @@ T = TypeVar("T")
 #: Dtype and shape.
 Kind = tuple[str, tuple[int, ...]]
 
-#: Tensors of a table that are made one by one before all are.
+#: Tensors of a table that are made one by one before all are, at the least: of a large one so many
+#: as it has.
 _SOME = 2**8
 
 
@@ -113,7 +114,16 @@ class Table(Mapping[str, TensorInfo]):
     is made `of_columns` a tensor is an object only once it is asked for.
     """
 
-    __slots__ = ("_asked", "_found", "_kind_of", "_kinds", "_made", "_numbers", "names")
+    __slots__ = (
+        "__weakref__",
+        "_asked",
+        "_found",
+        "_kind_of",
+        "_kinds",
+        "_made",
+        "_numbers",
+        "names",
+    )
 
     def __init__(self, tensors: Tensors | Iterable[tuple[str, TensorInfo]]) -> None:
         self._made: dict[str, TensorInfo] | None = dict(tensors)
@@ -127,10 +137,15 @@ class Table(Mapping[str, TensorInfo]):
 
     @classmethod
     def of_columns(
-        cls, names: Sequence[str], kinds: Sequence[Kind], kind_of: NDArray[np.int64]
+        cls,
+        names: Sequence[str],
+        kinds: Sequence[Kind],
+        kind_of: NDArray[np.int64],
+        numbers: dict[str, int] | None = None,
     ) -> Table:
-        """Of names, each there once, with the number of each one's kind."""
+        """Of names, each there once, with the number of each one's kind, and that of each name."""
         made = cls(())
+        made._numbers = numbers
         made._made, made.names, made._kinds, made._kind_of = None, names, kinds, kind_of
         return made
 
@@ -141,21 +156,22 @@ class Table(Mapping[str, TensorInfo]):
             self._numbers = dict(zip(self.names, range(len(self.names)), strict=True))
         return self._numbers
 
-    def _whole(self) -> dict[str, TensorInfo]:
-        """All tensors, as objects."""
-        if self._made is None:
-            dtypes, shapes = ([kind[part] for kind in self._kinds] for part in (0, 1))
-            rows = self._kind_of.tolist()
-            columns = self.names, map(dtypes.__getitem__, rows), map(shapes.__getitem__, rows)
-            infos = map(partial(tuple.__new__, TensorInfo), zip(*columns, strict=True))
-            self._made = dict(zip(self.names, infos, strict=True))
-        return self._made
+    def _infos(self) -> Iterator[TensorInfo]:
+        """All tensors, each an object for as long as it is looked at."""
+        if self._made is not None:
+            return iter(self._made.values())
+        dtypes, shapes = ([kind[part] for kind in self._kinds] for part in (0, 1))
+        rows = self._kind_of.tolist()
+        columns = self.names, map(dtypes.__getitem__, rows), map(shapes.__getitem__, rows)
+        return map(partial(tuple.__new__, TensorInfo), zip(*columns, strict=True))
 
     def __getitem__(self, name: str) -> TensorInfo:
-        if self._made is None and self._asked < _SOME:
+        if self._made is None:
             self._asked += 1
-            return TensorInfo(name, *self._kinds[self._kind_of[self.numbers[name]]])
-        return self._whole()[name]
+            if self._asked <= max(_SOME, len(self.names)):
+                return TensorInfo(name, *self._kinds[self._kind_of[self.numbers[name]]])
+            self._made = dict(zip(self.names, self._infos(), strict=True))
+        return self._made[name]
 
     def __contains__(self, name: object) -> bool:
         return name in (self.numbers if self._made is None else self._made)
@@ -170,10 +186,10 @@ class Table(Mapping[str, TensorInfo]):
         return (self.numbers if self._made is None else self._made).keys()
 
     def values(self) -> ValuesView[TensorInfo]:
-        return self._whole().values()
+        return _Values(self)
 
     def items(self) -> ItemsView[str, TensorInfo]:
-        return self._whole().items()
+        return _Items(self)
 
     def learn(self, find: Callable[[Tensors], T], found: T) -> None:
         """Keep what a function would find, and is known already."""
@@ -185,6 +201,24 @@ class Table(Mapping[str, TensorInfo]):
             self._found[find] = find(self)
         found: T = self._found[find]
         return found
+
+
+class _Values(ValuesView[TensorInfo]):
+    """The tensors of a table: none is kept for having been looked at."""
+
+    _mapping: Table
+
+    def __iter__(self) -> Iterator[TensorInfo]:
+        return self._mapping._infos()
+
+
+class _Items(ItemsView[str, TensorInfo]):
+    """The same with their names."""
+
+    _mapping: Table
+
+    def __iter__(self) -> Iterator[tuple[str, TensorInfo]]:
+        return zip(self._mapping.names, self._mapping._infos(), strict=True)
 
 
 def once(find: Callable[[Tensors], T], tensors: Tensors) -> T:

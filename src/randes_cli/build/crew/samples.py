@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from randes_cli.build.crew.shard_tasks import Recipe, arrived, travelling
@@ -15,7 +16,7 @@ from randes_cli.build.draft import Draft
 from randes_cli.build.participants import Deltas
 from randes_cli.build.relate import Older, reopened
 from randes_cli.build.samples.grams import Away, Terms, terms_of
-from randes_cli.build.samples.sample import Spread, gather_spreads
+from randes_cli.build.samples.sample import Sampled, gather_spreads
 from randes_cli.cluster import Cluster, Held
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.plan import Unit
@@ -38,13 +39,13 @@ class _Look:
     ahead: bool
 
 
-def look_at_spreads(draft: Draft, task: _Look, progress: Progress) -> list[Spread]:
-    found, units = dict[Unit, Spread](), [draft.units[number] for number in task.units]
+def look_at_spreads(draft: Draft, task: _Look, progress: Progress) -> Sampled:
+    units = [draft.units[number] for number in task.units]
     with travelling(draft.base):
-        base, use = _base(draft), found.__setitem__
-        gather_spreads(base, draft.coming, units, use, no_progress, ahead=task.ahead)
+        there = _base(draft), draft.coming, units, no_progress
+        found = gather_spreads(*there, ahead=task.ahead)
     progress("", len(units), 0)
-    return [found[unit] for unit in units]
+    return found
 
 
 class _Meeting(NamedTuple):
@@ -95,14 +96,10 @@ class Looks:
     draft: Draft
     ahead: bool
 
-    def spreads(
-        self, units: Sequence[Unit], use: Callable[[Unit, Spread], None], progress: Progress
-    ) -> None:
+    def spreads(self, units: Sequence[Unit], progress: Progress) -> Sampled:
         """`gather_spreads` of tasks that come."""
         runs = list(self._runs(units, 1))
-        for run, found in self._do(look_at_spreads, self.held, runs, "sampling", progress):
-            for unit, spread in zip(run, found, strict=True):
-                use(unit, spread)
+        return Sampled.joined(self._do(look_at_spreads, self.held, runs, "sampling", progress))
 
     def beside(self, older: Sequence[Older]) -> Away:
         """`terms_of` tasks that come, beside those that a bank has, in order."""
@@ -115,8 +112,7 @@ class Looks:
                 made = self._do(look_at_meeting, held, runs, "comparing", progress)
             else:
                 made = self._do(look_at_grams, self.held, runs, "comparing", progress)
-            for _, found in made:
-                yield from found
+            yield from chain.from_iterable(made)
 
         return grams
 
@@ -137,17 +133,17 @@ class Looks:
 
     def _do(
         self,
-        look: Callable[[S, _Look, Progress], list[T]],
+        look: Callable[[S, _Look, Progress], T],
         held: Held[S],
         runs: Sequence[Sequence[Unit]],
         phase: str,
         progress: Progress,
-    ) -> Iterator[tuple[Sequence[Unit], list[T]]]:
+    ) -> Iterator[T]:
         numbers = {unit: number for number, unit in enumerate(self.draft.units)}
         tasks = [_Look(tuple(numbers[unit] for unit in run), self.ahead) for run in runs]
         total = sum(map(len, runs))
         with arrived(self.draft.base):
-            for at, found in self.cluster.map(
+            for _, found in self.cluster.map(
                 look, held, tasks, phase=phase, total=total, progress=progress, in_order=True
             ):
-                yield runs[at], found
+                yield found

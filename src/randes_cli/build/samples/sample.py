@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.samples.looks import deltas_of, spreads_of
 from randes_cli.build.samples.small import Spot, Spots, Spreads, small_lists, spreads
+from randes_cli.core.arrays import F64
 from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
 from randes_cli.workers import Progress, run_in_order
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Sampled deltas of one unit.
+class Sampled(NamedTuple):
+    """What samples tell of units, as columns: one row each.
 
     Attributes:
         rms: the largest root mean square of one participant's delta.
-        peak: the largest magnitude.
+        peaks: the largest magnitude.
     """
 
-    rms: float
-    peak: float
+    rms: F64
+    peaks: F64
+
+    @classmethod
+    def supposed(cls, count: int) -> Sampled:
+        """What to expect where no data are at hand: that all participants are alike."""
+        return cls(np.ones(count), np.ones(count))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Sampled]) -> Sampled:
+        """Those of some units, then of others."""
+        return cls(*map(np.concatenate, zip(cls.supposed(0), *parts, strict=True)))
+
+    def at(self, rows: Sequence[int]) -> Sampled:
+        return Sampled(self.rms[rows], self.peaks[rows])
 
 
 def gather_spreads(
     base: Source | None,
     participants: Sequence[Participant],
     units: Sequence[Unit],
-    use: Callable[[Unit, Spread], None],
     progress: Progress,
     *,
     ahead: bool = False,
-) -> None:
-    """RMS and peak of the participants' deltas on the step sample of every unit, in order.
+) -> Sampled:
+    """RMS and peak of the participants' deltas on the step sample of every unit.
 
     `ahead`: reads wait for a network, and several are asked for at a time.
     """
-    far, sums = ahead or reads_far(), dict[Unit, _Sums]()
+    far, sums, made = ahead or reads_far(), dict[Unit, _Sums](), list[Sampled]()
 
     def look(one: Unit | Spots) -> tuple[Spots | list[Spot], Spreads]:
         if isinstance(one, Unit):
@@ -54,19 +66,20 @@ def gather_spreads(
         spots, (squares, counts, peaks) = found
         if isinstance(spots, Spots) and spots.single:
             means = np.divide(squares, counts, out=np.zeros_like(squares), where=counts > 0)
-            whole = np.sqrt(means.max(axis=1, initial=0.0)).tolist(), peaks.tolist()
-            for unit, rms, peak in zip(spots.units, *whole, strict=True):
-                use(unit, Spread(rms, peak))
+            made.append(Sampled(np.sqrt(means.max(axis=1, initial=0.0)), peaks))
             return
-        rows = zip(spots, squares.tolist(), counts.tolist(), peaks.tolist(), strict=True)
+        rows, whole = zip(spots, squares.tolist(), counts.tolist(), peaks.tolist(), strict=True), []
         for (unit, position), energies, sizes, peak in rows:
             so_far = sums.setdefault(unit, _Sums(len(participants)))
             so_far.add(energies, sizes, peak)
             if position == unit.layers - 1:
-                use(unit, sums.pop(unit).spread())
+                whole.append(sums.pop(unit).spread())
+        if whole:
+            made.append(Sampled(*np.array(whole).T))
 
     jobs = list(small_lists(units, len(participants), STEP_SAMPLE[0], far=far))
     run_in_order(jobs, look, keep, far=far, phase="sampling", progress=progress)
+    return Sampled.joined(made)
 
 
 class _Sums:
@@ -81,10 +94,10 @@ class _Sums:
             self.squares[task] += square
             self.counts[task] += count
 
-    def spread(self) -> Spread:
+    def spread(self) -> tuple[float, float]:
         pairs = zip(self.squares, self.counts, strict=True)
         means = [total / count if count else 0.0 for total, count in pairs]
-        return Spread(sqrt(max(means, default=0.0)), self.peak)
+        return sqrt(max(means, default=0.0)), self.peak
 
 
 def _spreads(base: Source | None, participants: Sequence[Participant], unit: Unit) -> Spreads:
@@ -106,8 +119,3 @@ def _spreads(base: Source | None, participants: Sequence[Participant], unit: Uni
             squares[position, task] = np.square(delta, dtype=np.float64).sum()
             counts[position, task] = delta.size
     return Spreads(squares, counts, peaks)
-
-
-def supposed_spread() -> Spread:
-    """What to expect of a unit whose data are not at hand: that all participants are alike."""
-    return Spread(1.0, 1.0)

@@ -42,8 +42,9 @@ class Container:
 
     @property
     def tensors(self) -> Table:
-        """What is placed, in the order of the file."""
-        return table_of(self._names, list(self._kinds), np.array(self._kind_of, np.int64))
+        """What is placed, in the order of the file: of use until more is placed."""
+        kind_of = np.array(self._kind_of, np.int64)
+        return table_of(self._names, list(self._kinds), kind_of, self._numbers)
 
     def __contains__(self, key: str) -> bool:
         return key in self._numbers

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import compress
 from math import prod
-from operator import attrgetter
+from operator import attrgetter, itemgetter, methodcaller
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +67,10 @@ def sum_keys(tensors: Tensors) -> list[str]:
 
 def _kinds(tensors: Tensors) -> tuple[dict[str, int], I64]:
     """A number for each kind, and that of every tensor's."""
-    kinds = [key.partition("/")[0] for key in tensors]
-    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-    return numbers, np.fromiter(map(numbers.__getitem__, kinds), np.intp, len(kinds))
+    numbers = defaultdict[str, int]()
+    numbers.default_factory = numbers.__len__
+    kinds = map(itemgetter(0), map(methodcaller("partition", "/"), tensors))
+    return numbers, np.fromiter(map(numbers.__getitem__, kinds), np.intp, len(tensors))
 
 
 def base_key(name: str) -> str:

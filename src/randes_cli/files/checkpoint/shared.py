@@ -214,11 +214,14 @@ class _Kept:
 
 
 class Untied(Renamed):
-    """A checkpoint under the names that are kept. `ties` are the others, `whole` is as it was."""
+    """A checkpoint under the names that are kept. `ties` are the others, `whole` is as it was.
+
+    `lent` has its own name of each that it has under another alone.
+    """
 
     def __init__(self, whole: Source, ties: Ties) -> None:
-        lent = {kept: name for name, kept in ties.items() if kept not in whole.tensors}
-        super().__init__(whole, once(_Kept(tuple(ties.items())), whole.tensors), lent)
+        self.lent = {kept: name for name, kept in ties.items() if kept not in whole.tensors}
+        super().__init__(whole, once(_Kept(tuple(ties.items())), whole.tensors), self.lent)
         self.whole, self.ties = whole, ties
 
 
@@ -242,6 +245,12 @@ def ties_of(source: Source) -> Ties:
     """The other names of a source's tensors."""
     ties: Ties = getattr(source, "ties", {})
     return ties
+
+
+def lent_by(source: Source) -> Ties:
+    """A source's own names of tensors that it has under kept names which are not its own."""
+    lent: Ties = getattr(source, "lent", {})
+    return lent
 
 
 def whole_of(source: Source) -> Source:

@@ -98,10 +98,18 @@ def translate(error: BaseException, what: str, repo: str) -> RandesError:
         return not_cached(what)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return wrap_os_error(error, error.filename, "downloading")
-    return HubError(
-        f"{what}: the connection to {endpoint()} failed or was dropped "
-        f"({_first_line(error)}); say it again when it is back: complete files are kept"
+    return (
+        _not_logged_in(what)
+        if isinstance(error, errors.LocalTokenNotFoundError)
+        else HubError(
+            f"{what}: the connection to {endpoint()} failed or was dropped "
+            f"({_first_line(error)}); say it again when it is back: complete files are kept"
+        )
     )
+
+
+def _not_logged_in(what: str) -> HubError:
+    return HubError(f"{what}: nobody is logged in here; log in first ({LOG_IN})")
 
 
 def not_cached(what: str) -> HubError:

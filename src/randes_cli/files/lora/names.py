@@ -20,6 +20,14 @@ _DIFFUSERS = re.compile(r"(.+?)\.(?:lora|lora_linear_layer)\.(down|up)\.(weight|
 _MAGNITUDE = re.compile(rf"(.+)\.lora_magnitude_vector{_NAME}(\.weight)?")
 _TOKENS = re.compile(rf"(.+?)(\.token_adapter)?\.trainable_tokens_delta{_NAME}")
 _PROCESSOR = re.compile(r"(.+?)\.to_(q|k|v|out)_lora\.(down|up)\.weight")
+_LEAVES = {
+    "A": "lora_A.weight",
+    "B": "lora_B.weight",
+    "eA": "lora_embedding_A",
+    "eB": "lora_embedding_B",
+    "bias": "lora_B.bias",
+    "m": "lora_magnitude_vector",
+}
 #: What a saved module or trained tokens replace: PEFT writes it with all biases, and never uses it.
 _REPLACED = (".original_module.", ".token_adapter.base_layer.")
 _KOHYA_FACTOR = re.compile(r"lora_(up|down|mid)\.weight$")
@@ -80,6 +88,18 @@ def _of_diffusers(name: str) -> Factor | None:
             return Factor(module, "bias") if part == "up" else None
         return Factor(module, "A" if part == "down" else "B")
     return None
+
+
+def plain_factor(name: str) -> str:
+    """A factor as PEFT's files call it, without the name of its adapter; other names as they are.
+
+    Two adapters of one model may differ in nothing else: one of a file of PEFT's, one of a model's
+    state dict.
+    """
+    found = parse(name.removeprefix(WRAPPED))
+    if found is None or found.part not in _LEAVES:
+        return name
+    return f"{WRAPPED}{found.module}.{_LEAVES[found.part]}"
 
 
 def is_factor(name: str) -> bool:

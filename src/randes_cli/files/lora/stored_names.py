@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from randes_cli.files.checkpoint.names import guess_prefix, match_names, unwrapped
+from randes_cli.files.lora.names import is_factor, plain_factor
 from randes_cli.files.lora.ties import EMBEDDING, HEADS, SHARED
 from randes_cli.specs import Tensors
 
@@ -198,6 +199,7 @@ def otherwise_named(
     pairs = [(plain[other], name) for other, name in newer.items() if other in plain]
     pairs += [(plain[older[name]], name) for name in free if name in older]
     pairs += [(own, name) for form, own in plain.items() if (name := unwrapped(form)) in free]
+    pairs += _same_factors(lost, free)
     shared = list(filter(_is_shared, plain)), list(filter(_is_shared, free))
     if len(shared[0]) == len(shared[1]) == 1:
         pairs.append((plain[shared[0][0]], shared[1][0]))
@@ -213,6 +215,13 @@ def otherwise_named(
     ]
     times = Counter(name for pair in alike for name in pair)
     return {a: b for a, b in alike if times[a] == times[b] == 1}
+
+
+def _same_factors(lost: Iterable[str], free: Iterable[str]) -> list[tuple[str, str]]:
+    """Factors of adapters that differ in the name that the adapter itself has in them."""
+    factors = {plain_factor(name): name for name in free if is_factor(name)}
+    forms = ((name, plain_factor(name)) for name in lost if factors)
+    return [(name, factors[form]) for name, form in forms if form in factors]
 
 
 def _folder(name: str) -> str:

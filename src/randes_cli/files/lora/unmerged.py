@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from randes_cli.errors import MismatchError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.lora.config import is_diffusers, read_config, refuse_foreign
-from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse
+from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse, plain_factor
 from randes_cli.files.lora.view import BASE_LAYER, Part
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.specs import Tensors, once
@@ -74,14 +74,19 @@ def require_alike(adapter: Checkpoint, base: Source) -> None:
     if adapter.folder is not None and not is_diffusers(adapter):
         read_config(adapter)
     refuse_foreign(adapter)
-    ours = {name: t.shape for name, t in adapter.tensors.items() if is_factor(name)}
-    theirs = {name: t.shape for name, t in base.tensors.items()}
-    how = _difference(ours, theirs)
+    how = _difference(_factors(adapter.tensors), _factors(base.tensors))
     if how:
         raise MismatchError(
             f"{adapter.source}: {how} as in {base.source}; the adapters of one bank agree in rank "
             "and targets: make two banks, or name their base first to merge them"
         )
+
+
+def _factors(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    """Shapes of factors by what they are, whatever name the adapter has in front or inside."""
+    made = {plain_factor(name): t.shape for name, t in tensors.items() if is_factor(name)}
+    count = sum(map(is_factor, tensors))
+    return made if len(made) == count else {name: t.shape for name, t in tensors.items()}
 
 
 def _difference(
