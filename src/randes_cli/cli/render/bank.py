@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from math import fsum
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -116,7 +116,7 @@ def _matrices(report: BankReport, width: int, *, full: bool) -> list[Text]:
     count = len(report.tasks)
     before, during = report.cosine_before, report.cosine_during
     pairs = [(abs(before[i][j]), i, j) for i in range(count) for j in range(i)]
-    mean = [fmean(abs(m[i][j]) for _, i, j in pairs) for m in (before, during)]
+    mean = [fsum(abs(m[i][j]) for _, i, j in pairs) / len(pairs) for m in (before, during)]
     title = f"cosines between deltas: {mean[0]:.4f} → {mean[1]:.4f} in retrieval (mean magnitude)"
     made = [Text(part, "bold") for part in in_lines(title, width)]
     shown = list(range(count))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from math import fsum
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -69,7 +69,7 @@ def _prediction(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
         text = f"predicted cosine {cosines[0]:.3f}"
     else:
         worst = min(tasks, key=lambda task: task.predicted_cosine)
-        text = f"predicted cosine {fmean(cosines):.3f} on average, least "
+        text = f"predicted cosine {fsum(cosines) / len(cosines):.3f} on average, least "
         text += f"{worst.predicted_cosine:.3f} ({worst.name})"
     text = f"{_gain(tasks, here)}{text}"
     worse = any(by_word(task.verdict).least < MOST.least for task in tasks)
@@ -82,7 +82,7 @@ def _gain(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
     found = [(t.kept, t.kept_low, t.kept_high) for t in tasks]
     if any(None in one for one in found):
         return ""
-    mean, low, high = (fmean(one[n] or 0.0 for one in found) for n in range(3))
+    mean, low, high = (fsum(one[n] or 0.0 for one in found) / len(found) for n in range(3))
     if here is not None:
         mean, low, high = here.kept, here.kept_low, here.kept_high
     return f"predicted to keep {100 * mean:.1f} % of the gain ({share((low, high))} by family); "
