@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from tests.checkpoints import Packer
 
 # Triton asks when it is imported, which other libraries do, too.
 os.environ["TRITON_INTERPRET"] = "1"
+# Hundreds of commands, each of them new, would compile the package once more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A busy machine is no failure.
 settings.register_profile("randes", deadline=None)
 settings.load_profile("randes")

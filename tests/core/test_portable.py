@@ -4,31 +4,50 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from randes_cli.core.fused_kernel import available
+from randes_cli.core.library import library
 
 HERE = Path(__file__).parent
-SOURCES = [*sorted((HERE.parents[1] / "src/randes_cli/core").glob("*.c")), HERE / "portable.c"]
-FLAGS = ["-O3", "-ffp-contract=off", "-w"]
-#: Compilers, each with what runs that which it makes.
-COMPILERS = {
-    "cc": [],
-    "clang": [],
-    "musl-gcc": [],
-    "aarch64-linux-gnu-gcc": ["qemu-aarch64-static"],
-}
+SOURCES = sorted((HERE.parents[1] / "src/randes_cli/core").glob("*.c"))
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A compiler, what it makes a program of, and what runs that."""
+
+    command: str
+    options: list[str] = field(default_factory=lambda: ["-O3"])
+    passes: list[Path] = field(default_factory=lambda: SOURCES)
+    runner: list[str] = field(default_factory=list)
+
+    def results(self, made: Path) -> list[bytes]:
+        """What the program prints for each version of the passes; nothing where it is not here."""
+        if not all(map(shutil.which, [self.command, *self.runner])):
+            return []
+        words = [self.command, *self.options, "-ffp-contract=off", "-w"]
+        sources = [HERE / "portable.c", *self.passes]
+        subprocess.run([*words, *sources, "-o", made, "-lm"], check=True)
+        versions = [[*self.runner, str(made), version] for version in ("1", "3", "4")]
+        return [subprocess.check_output(version) for version in versions]
+
+
+def compilers() -> list[Compiler]:
+    """The package's own, whose work is there where a program can be linked with an extension; and
+    others. musl's is GCC once more, so it is GCC without vectors that stands beside the first."""
+    compiled = library()
+    linked = [Path(compiled._name)] if compiled and sys.platform == "linux" else SOURCES
+    return [
+        Compiler("cc", passes=linked),
+        Compiler("clang"),
+        Compiler("musl-gcc", ["-O1"]),
+        Compiler("aarch64-linux-gnu-gcc", ["-O3", "-static"], runner=["qemu-aarch64-static"]),
+    ]
 
 
 def test_numbers_are_equal_from_every_compiler_that_is_here(tmp_path: Path) -> None:
-    found = {}
-    for compiler, runner in COMPILERS.items():
-        if not all(map(shutil.which, [compiler, *runner])):
-            continue
-        made = tmp_path / compiler
-        static = ["-static"] if runner else []
-        subprocess.run([compiler, *FLAGS, *SOURCES, "-o", made, *static, "-lm"], check=True)
-        for version in ("1", "3", "4"):
-            done = subprocess.run([*runner, made, version], check=True, capture_output=True)
-            found[compiler, version] = done.stdout
-    assert len(set(found.values())) == (1 if available() or found else 0), found
+    found = {made.command: made.results(tmp_path / made.command) for made in compilers()}
+    told = {number for numbers in found.values() for number in numbers}
+    assert len(told) == (1 if library() or told else 0), found

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from randes_cli.build.convert import joined
 from randes_cli.build.copies import (
@@ -22,7 +22,6 @@ from randes_cli.build.copies import (
     place_copies,
 )
 from randes_cli.build.layout import bank_size
-from randes_cli.build.seal.crew import SealCrew
 from randes_cli.build.seal.cutting import Cutting, Sum, moments_of, scale_bytes, sums_of
 from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
@@ -53,6 +52,9 @@ from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, open_statistics
 from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
+
+if TYPE_CHECKING:
+    from randes_cli.build.seal.crew import SealCrew
 
 R = TypeVar("R")
 
@@ -189,6 +191,8 @@ class _Sealing:
             check_space(target, size, most)
             self.cutting.measure()
             return self._write(target, most, force, size, report)
+        from randes_cli.build.seal.crew import SealCrew
+
         with Cluster(self.cutting.run) as cluster:
             crew = SealCrew(cluster, self.bank, self.cutting, self.groups)
             crew.measure()
