@@ -73,6 +73,23 @@ LONGEST_TEXT = 2**16
 CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]")
 
 
+#: A number of bytes, with its unit.
+_SIZE = r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``5GB``, ``500MiB`` or ``1000000``. Raises UsageError."""
+    found = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
+    size = 0.0
+    if found:
+        number, unit, binary = found.groups()
+        power = " KMGT".index(unit.upper() or " ")
+        size = float(number) * (1024 if binary else 1000) ** power
+    if size < 1:
+        raise UsageError(f"size {text!r}: write it as 5GB, 500MiB or a number of bytes")
+    return int(size)
+
+
 def choose(option: str, kind: type[E], value: object) -> E:
     """The member of an enumeration that a value names. Raises UsageError naming the option."""
     try:

@@ -6,15 +6,17 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import STRIP_ELEMENTS, make_kernel, strip_elements, strip_memory
 from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, tensor_bytes
 from randes_cli.specs import RunOptions, TensorInfo
 from randes_cli.threads import Begun, start
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 J = TypeVar("J")
 W = TypeVar("W")
@@ -61,9 +63,16 @@ def at_once(call: Callable[[J], W], items: Iterable[J], *, far: bool = True) -> 
     """What a call returns for every item; of what is `far` several are asked for at a time."""
     if not far:
         return [call(item) for item in items]
-    with ThreadPoolExecutor(_FAR) as pool:
+    with _pool(_FAR) as pool:
         running = [pool.submit(copy_context().run, call, item) for item in items]
         return [one.result() for one in running]
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that wait for stores: what they are made of is loaded where there is a store."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(threads)
 
 
 def run_in_order(
@@ -86,8 +95,8 @@ def run_in_order(
             use(job, read(job))
             progress(phase, 1, len(jobs))
         return
-    with ThreadPoolExecutor(most) as pool:
-        ahead = deque[Future[W]]()
+    with _pool(most) as pool:
+        ahead: deque[Future[W]] = deque()
         try:
             for number, job in enumerate(jobs):
                 while len(ahead) < min(2 * most, len(jobs) - number):

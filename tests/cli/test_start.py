@@ -25,8 +25,23 @@ LINES = (
     "remove bank --task a",
     "verify bank --quick",
     "seal bank --bits 2 -o out",
+    "seal bank --bits -3 -o out --wait 2.50 --threads 0",
+    "add bank x --wait 7 --threads 07",
+    "unpack bank --lambda -0.125 -o out",
+    "pack base a=x -o bank --seed 123456789012 --capacity 1",
+    "serve bank --port 65535 --timeout 0.1",
 )
-WRONG = ("inspect", "inspect b --by colour", "pack b a -o o --threads -1", "pack b a -o o --seed x")
+WRONG = (
+    "inspect",
+    "inspect b --by colour",
+    "pack b a -o o --threads -1",
+    "pack b a -o o --seed x",
+    "pack b a -o o --seed 1.5",
+    "pack b a -o o --capacity 0",
+    "add b a --wait 1e",
+    "serve b --port 65536",
+    "serve b --timeout 0.05",
+)
 
 
 def parsed(line: str) -> dict[str, Any]:
@@ -68,18 +83,34 @@ def test_what_is_wrong_is_refused_in_the_words_of_typer(
     assert ours == theirs
 
 
-def test_inspect_loads_only_what_it_shows_with(bank: Path) -> None:
+#: What no command needs for files that are here: of these each takes a start's milliseconds.
+HEAVY = {
+    *("torch", "pydantic", "huggingface_hub", "fsspec", "rich.console", "numpy.ma", "tqdm"),
+    *("concurrent.futures", "importlib.metadata", "logging", "socket", "statistics", "tempfile"),
+    *("zipfile", "randes_cli.build.crew", "randes_cli.files.s3"),
+}
+#: Commands as one types them, by what each works with.
+COMMANDS = {
+    "ops.describe": "inspect {bank}",
+    "ops.verify": "verify {bank} --threads 1",
+    "read.unpack": "unpack {bank} a -o {folder}/back.safetensors",
+    "build.seal.seal": "seal {bank} --bits 2 -o {folder}/sealed.randes",
+    "build.edit": "remove {bank} b --forget --wait 1.5",
+    "build.pack": "pack {folder}/base.safetensors c={folder}/c.safetensors -o {folder}/new.randes",
+}
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_commands_load_only_what_they_work_with(module: str, bank: Path) -> None:
     code = (
-        "import sys; from randes_cli.cli.main import run; run(sys.argv[1:]);"
-        "print(*sys.modules, file=sys.stderr)"
+        "import sys; from randes_cli.cli.main import run; code = run(sys.argv[1:]);"
+        "print(*sys.modules, file=sys.stderr); sys.exit(code)"
     )
+    words = COMMANDS[module].format(bank=bank, folder=bank.parent).split()
     done = subprocess.run(
-        [sys.executable, "-c", code, "inspect", str(bank)],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stderr
     loaded = set(done.stderr.split())
-    assert "randes_cli.ops.describe" in loaded
-    heavy = {"torch", "pydantic", "huggingface_hub", "rich.console", "numpy.ma", "tqdm"}
-    assert sorted(loaded & heavy) == []
+    assert f"randes_cli.{module}" in loaded
+    assert sorted(loaded & HEAVY) == []

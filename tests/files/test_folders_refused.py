@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from randes_cli.errors import MissingError
 from randes_cli.files.checkpoint.checkpoint import open_checkpoint
+from randes_cli.files.weight_file import TensorFile
 from tests.checkpoints import random_state, save_sharded
 from tests.files.folders import put, refused
 
@@ -53,6 +55,9 @@ def test_a_link_to_weights_that_are_gone_says_so(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.safetensors").symlink_to("../../blobs/1f2e")
     refused(tmp_path / "model", r"a link that leads to .*blobs/1f2e, which is not there")
+    (tmp_path / "gone.safetensors").symlink_to("1f2e")
+    with pytest.raises(MissingError, match=r"gone.safetensors: a link to nothing"):
+        TensorFile(tmp_path / "gone.safetensors")
 
 
 @pytest.mark.parametrize("sharded", [False, True])

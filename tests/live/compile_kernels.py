@@ -5,12 +5,16 @@ Run without TRITON_INTERPRET, which is read when kernels are defined.
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from randes_cli.live import kernels, triton_kernels, triton_swap
@@ -74,6 +78,23 @@ def swap() -> Any:
     return compiled(triton_swap.swap, types, constants, enable_fp_fusion=False)
 
 
+def serialized(ptx: str) -> bool:
+    """Whether ptxas waits for each product of the tensor cores, as it says where it does."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "k.ptx"
+        source.write_text(ptx)
+        line = [
+            get_ptxas(90).path,
+            "-v",
+            "--gpu-name=sm_90a",
+            source,
+            "-o",
+            source.with_suffix(".cubin"),
+        ]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+    return "serialized" in done.stderr
+
+
 if __name__ == "__main__":
     for bits, stored, dtype, batch, groups in (
         (0, "i16", torch.bfloat16, 16, 1),
@@ -81,11 +102,11 @@ if __name__ == "__main__":
         (2, "i32", torch.float16, 64, 8),
         (1, "i16", torch.bfloat16, 16, 8),
         (4, "i32", torch.bfloat16, 64, 1),
-        (3, "u8", torch.bfloat16, 16, 1),
+        (8, "i32", torch.bfloat16, 64, 8),
     ):
         made = products(bits, stored, dtype, batch, groups)
         ptx = made.asm["ptx"]
-        used = not text_of(bits, dtype) or "0x80008000" in ptx or "0x80808080" in ptx
-        print(made.metadata.shared <= SHARED, "mma" in ptx, used)
+        used = bool(text_of(bits, dtype)) == ("%lanemask_lt" in ptx)
+        print(made.metadata.shared <= SHARED, "wgmma" in ptx, used, not serialized(ptx))
     made = swap()
     print(len(made.asm["cubin"]) > 0, "fma" in made.asm["ptx"])

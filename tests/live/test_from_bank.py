@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +13,7 @@ from torch import nn
 
 import randes_cli
 from randes_cli import Bank, TaskInput, pack
-from randes_cli.errors import BankDamaged, MismatchError, MissingError, UsageError
+from randes_cli.errors import BankDamaged, MissingError, UsageError
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
@@ -245,51 +242,3 @@ def test_a_sentence_encoder_comes_with_its_pooling_and_dense_layer(tmp_path: Pat
     wanted = SentenceTransformer(str(unpacked(bank, "style", tmp_path / "out")), device="cpu")
     assert_same(found, wanted)
     assert (found.encode(["a b"]) == wanted.encode(["a b"])).all()
-
-
-class Net(nn.Module):
-    """What timm builds, in small: a buffer that no checkpoint holds, and batch norm."""
-
-    def __init__(self, num_classes: int = 1000, width: int = 8) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, width, 3)
-        self.norm = nn.BatchNorm2d(width)
-        self.head = nn.Linear(width, num_classes)
-        self.register_buffer("mean", torch.arange(3.0), persistent=False)
-
-
-@pytest.fixture
-def fake_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """timm where it is not installed (it needs torchvision): `create_model` alone."""
-    module = ModuleType("timm")
-    module.create_model = lambda name, **options: {"net": Net}[name](**options)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "timm", module)
-    for name in ("randes_cli.live.timm", "randes_cli.timm"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-
-
-@pytest.mark.usefixtures("fake_timm")
-def test_a_timm_model_is_built_from_its_config_or_from_what_is_said(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    model = Net(num_classes=7)
-    for name in ("base", "task"):
-        (tmp_path / name).mkdir()
-        config = {"architecture": "net", "num_classes": 7, "pretrained_cfg": {"mean": [0, 0, 0]}}
-        (tmp_path / name / "config.json").write_text(json.dumps(config))
-        save_file(model.state_dict(), tmp_path / name / "model.safetensors")
-        perturb(model, 1)
-    bank = tmp_path / "bank.randes"
-    pack(str(tmp_path / "base"), [TaskInput("task", str(tmp_path / "task"))], bank)
-    with Bank.open(bank) as opened:
-        wanted = opened.retrieve("task")
-    said: list[dict[str, Any]] = [{}, {"architecture": "net", "num_classes": 7}]
-    for options in said:
-        found = randes_cli.timm.from_bank(bank, "task", **options)
-        assert not found.training and torch.equal(found.get_buffer("mean"), torch.arange(3.0))
-        assert found.state_dict().keys() == wanted.keys()
-        for name, tensor in found.state_dict().items():
-            assert torch.equal(tensor, wanted[name]), name
-    with pytest.raises(MismatchError, match=r"tensor 'head\.bias' is"):
-        randes_cli.timm.from_bank(bank, "task", num_classes=8)

@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from randes_cli.build.altered import Altered, check_bytes
 from randes_cli.build.convert import joined
-from randes_cli.build.crew.crew import crew_of
-from randes_cli.build.crew.shard_tasks import Recipe
 from randes_cli.build.draft import Draft
 from randes_cli.build.estimate import estimate
 from randes_cli.build.fill import add_files, fill
 from randes_cli.build.measured import Measured, gather_lengths
-from randes_cli.build.passes import Passes, TooNarrow
+from randes_cli.build.passes import Passes, TooNarrow, crew_of
 from randes_cli.build.records import recorded_source, task_record
 from randes_cli.build.relate import Relation, related
 from randes_cli.build.room import new_sums, room_of
@@ -48,6 +46,9 @@ from randes_cli.stats.grams import flat_bytes
 from randes_cli.stats.lengths import remembered
 from randes_cli.stats.stored import Statistics, choose_cells, drop_tasks, empty_statistics
 from randes_cli.workers import Progress, Workers
+
+if TYPE_CHECKING:
+    from randes_cli.build.crew.shard_tasks import Recipe
 
 R = TypeVar("R")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from randes_cli.build.copies import Copy, place_copies
-from randes_cli.build.crew.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.jobs import Job
@@ -14,6 +13,7 @@ from randes_cli.build.relate import Relation
 from randes_cli.build.steps import BeyondGrid, Overflowing, Steps, no_room
 from randes_cli.build.tally import Tally
 from randes_cli.build.work import Bench, UnitWork, Work
+from randes_cli.cluster import Cluster
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank.keys import base_key
 from randes_cli.files.bank.writer import BankWriter
@@ -21,7 +21,12 @@ from randes_cli.files.base import BankBase
 from randes_cli.files.location import Place
 from randes_cli.files.source import Source
 from randes_cli.plan import Unit
+from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, Workers
+
+if TYPE_CHECKING:
+    from randes_cli.build.crew.crew import Crew
+    from randes_cli.build.crew.shard_tasks import Recipe
 
 AnyJob: TypeAlias = Job | Exact | Copy
 
@@ -32,6 +37,15 @@ class TooNarrow(Exception):
     def __init__(self, units: set[Unit]) -> None:
         super().__init__(units)
         self.units = units
+
+
+def crew_of(run: RunOptions, recipe: Recipe | None) -> Crew | None:
+    """The workers of a cluster, which the caller has open; None where this machine works alone."""
+    if recipe is None or run.engine != "ray":
+        return None
+    from randes_cli.build.crew.crew import Crew
+
+    return Crew(Cluster(run), recipe, run)
 
 
 class Passes:

@@ -1,11 +1,13 @@
 """Values that need no check are taken as they are.
 
-typer, from 0.29 on, has pydantic check every value, a text that is to be a text included: loading
-that takes longer than all else that typer does. What needs a check goes to typer as ever.
+typer, from 0.29 on, has pydantic check every value, a text that is to be a text and a digit that is
+to be a number included: loading that takes longer than all else that typer does. What needs a check
+goes to typer as ever.
 """
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Any
 
@@ -15,6 +17,8 @@ from randes_cli.cli.panels import SPEAKS
 
 #: What `_plain` says of a value that needs a check.
 _UNSURE = object()
+#: Numbers that every reader takes for the same.
+_NUMBER = {int: r"-?[1-9][0-9]{0,8}|0", float: r"-?(?:[1-9][0-9]{0,8}|0)(?:\.[0-9]{1,9})?"}
 
 
 class LightCommand(TyperCommand):
@@ -58,6 +62,8 @@ def _lighten(parameter: Any) -> Any:
 
     def process_value(context: Any, value: Any) -> Any:
         found = _plain(kind, value, several=several)
+        if type(found) in (int, float) and not _within(descriptor.parameter_info, found):
+            found = _UNSURE
         if found is _UNSURE or (parameter.required and not found):
             return check(context, value)
         return parameter.callback(context, parameter, found) if parameter.callback else found
@@ -76,4 +82,13 @@ def _plain(kind: Any, value: Any, *, several: bool) -> Any:
         return value
     if isinstance(kind, type) and issubclass(kind, Enum) and isinstance(value, str):
         return next((one for one in kind if one.value == value), _UNSURE)
+    if kind in _NUMBER and isinstance(value, str) and re.fullmatch(_NUMBER[kind], value):
+        return kind(value)
     return _UNSURE
+
+
+def _within(limits: Any, number: float) -> bool:
+    """Whether a number is no less and no more than its parameter says."""
+    return (limits.min is None or limits.min <= number) and (
+        limits.max is None or number <= limits.max
+    )

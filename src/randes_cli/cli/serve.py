@@ -88,7 +88,7 @@ def serve(
 ) -> None:
     """Serve every task of a bank behind one address, with OpenAI's interface and a page."""
     _require_extra()
-    from randes_cli.files.writer import parse_size
+    from randes_cli.limits import parse_size
     from randes_cli.server.edition import Opening
     from randes_cli.server.generating import Sizes
     from randes_cli.server.guard import Limits

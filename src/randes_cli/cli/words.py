@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from randes_cli.errors import CheckFailed, UsageError, counted
+from randes_cli.limits import parse_size
 from randes_cli.specs import OpenOptions, RunOptions
 
 #: Bytes below which nobody wants a file of a shard: the header alone has as many.
@@ -23,8 +24,6 @@ def run_options(
     """How a job runs, from the command line's words."""
     memory = None
     if max_memory is not None:
-        from randes_cli.files.writer import parse_size
-
         memory = parse_size(max_memory)
     return RunOptions(
         threads=threads,
@@ -40,8 +39,6 @@ def shard_size(text: str | None) -> int | None:
     """Bytes of ``--max-shard-size``. Raises UsageError, also where the unit seems forgotten."""
     if text is None:
         return None
-    from randes_cli.files.writer import parse_size
-
     size = parse_size(text)
     if size < _LEAST_SHARD:
         meant = f"{text.strip()}GB" if text.strip().isdigit() else "5GB"

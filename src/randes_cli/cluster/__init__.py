@@ -7,8 +7,6 @@ does the same twice. This and `telling` are the only modules that know Ray.
 from __future__ import annotations
 
 import errno
-import logging
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -145,6 +143,9 @@ class Cluster:
         return Held((__version__, f"{time.time_ns()}"), self._ray.put(shared))
 
     def _connect(self, address: str | None) -> None:
+        import logging
+        import socket
+
         host, colon, port = (address or "").rpartition(":")
         if colon and port.isdigit():  # Ray itself waits for minutes
             try:

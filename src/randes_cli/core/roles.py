@@ -22,52 +22,52 @@ QUANTISATION = "a scale of quantised values"
 CONSTANT = "a constant"
 TEMPERATURE = "a temperature"
 
-#: Roles by the last part of a name.
-_LEAVES: Mapping[str, re.Pattern[str]] = {
-    STATISTICS: re.compile(
+#: Roles by the last part of a name. Making these patterns takes 10 ms: they wait for such a name.
+_LEAVES: Mapping[str, str] = {
+    STATISTICS: (
         r"(running|moving)_\w+|num_batches_tracked|num_updates|ema_decay|min_vals?|max_vals?"
         r"|histogram|\w*_?queue(_ptr)?|e_score_correction_bias|balancing_biases"
     ),
-    CODEBOOK: re.compile(
+    CODEBOOK: (
         r"_?(ema_)?cluster_(size|usage)|embed_(avg|sum)|_?ema_w|codebook_usage|initt?ed|initialized"
     ),
-    NORM: re.compile(r"weight_u|_u"),
-    POSITIONS: re.compile(
+    NORM: r"weight_u|_u",
+    POSITIONS: (
         r"(\w+_)?inv_freqs?|(rope_)?freqs_(cis|cos|sin)|freqs|(cos|sin)(_?cached)?|sinusoid\w*"
         r"|\w*position_ids|relative_(position_index|coords_table)|embed_positions|pe"
         r"|positional_encoding_gaussian_matrix|timesteps?|pos_idx_to_embed"
     ),
-    QUANTISATION: re.compile(
+    QUANTISATION: (
         r"(\w+_)?(scale_inv|zero_points?|absmax|quant_map|scaling_factor)|scales|qzeros|scb"
         r"|(weight|input|output|act|activation|bias|[kqv]|kv|qkv)_scales?|(weight|bias)_integer"
     ),
-    CONSTANT: re.compile(
+    CONSTANT: (
         r"\w*mask(ed_bias)?|(pixel|image|latents?|global|norm)_(mean|std|invstd)|mel_filters?"
         r"|(\w*(hann|fft)_)?window|betas|sigmas|posterior_\w+|lvlb_weights|anchors?"
         r"|(log_|sqrt_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
         r"|n(um)?_points_scale|slope_rate|(query|key|diagonal)_decay"
     ),
-    TEMPERATURE: re.compile(r"logit_(scale|bias)|temperature"),
+    TEMPERATURE: r"logit_(scale|bias)|temperature",
 }
 #: Roles by the last two parts of a name.
-_ENDS: Mapping[str, re.Pattern[str]] = {
-    CODEBOOK: re.compile(r"_?codebook\.embed"),
-    POSITIONS: re.compile(
+_ENDS: Mapping[str, str] = {
+    CODEBOOK: r"_?codebook\.embed",
+    POSITIONS: (
         r"embed_positions\.weights|shared_(image_)?embedding\.positional_embedding"
         r"|embeddings\.position_embedding|pos_embed\.pos_embed|patch_embed\.pos_embedding"
     ),
-    QUANTISATION: re.compile(r"(\w*quant\w*|activation_post_process\w*)\.scale"),
-    CONSTANT: re.compile(r"\w*transform\.weights|vocoder\.(mean|scale)"),
+    QUANTISATION: r"(\w*quant\w*|activation_post_process\w*)\.scale",
+    CONSTANT: r"\w*transform\.weights|vocoder\.(mean|scale)",
 }
-
 
 #: Statistics of a data set that inputs and actions are normalised by (robotics, time series), and
 #: the modules that hold them.
 _FIGURES = frozenset(
     ("mean", "std", "stddev", "var", "min", "max", "count", "scale", "offset", "q01", "q99")
 )
-_NORMALISER = re.compile(
-    r"(?:.*\.)?(?:(?:\w+_)?(?:un)?normali[sz]e\w*|\w*scaler|(?:obs|ret|value)_rms|buffer_\w+)(?:\..*)?"
+_NORMALISER = (
+    r"(?:.*\.)?(?:(?:\w+_)?(?:un)?normali[sz]e\w*|\w*scaler|(?:obs|ret|value)_rms|buffer_\w+)"
+    r"(?:\..*)?"
 )
 
 
@@ -84,8 +84,8 @@ def _role(tensor: TensorInfo, names: Collection[str]) -> str | None:
         return NORM if sum(size > 1 for size in tensor.shape) <= 1 else None
     if leaf in ("weight_v", "_v"):  # of a spectral norm; a weight norm calls its weight so
         return NORM if f"{tensor.name[:-1]}u" in names else None
-    if leaf in ("weight", "bias") and _of_frozen_norm(tensor.name, names):
-        return CONSTANT
+    if leaf in ("weight", "bias"):  # nearly all names
+        return CONSTANT if _of_frozen_norm(tensor.name, names) else None
     found = _by_leaf(leaf) or _by_end(".".join(parts[-2:]))
     return found or (STATISTICS if _of_data(tensor.name.lower()) else None)
 
@@ -95,7 +95,7 @@ def _of_data(name: str) -> bool:
     module, _, leaf = name.rpartition(".")
     if leaf not in _FIGURES or (leaf in ("scale", "offset") and "params_dict" not in module):
         return False
-    return bool(_NORMALISER.fullmatch(module))
+    return bool(re.fullmatch(_NORMALISER, module))
 
 
 def _of_frozen_norm(name: str, names: Collection[str]) -> bool:
@@ -107,9 +107,9 @@ def _of_frozen_norm(name: str, names: Collection[str]) -> bool:
 @cache
 def _by_leaf(leaf: str) -> str | None:
     """Models have many tensors of few last names."""
-    return next((role for role, found in _LEAVES.items() if found.fullmatch(leaf)), None)
+    return next((role for role, found in _LEAVES.items() if re.fullmatch(found, leaf)), None)
 
 
 @cache
 def _by_end(end: str) -> str | None:
-    return next((role for role, found in _ENDS.items() if found.fullmatch(end)), None)
+    return next((role for role, found in _ENDS.items() if re.fullmatch(found, end)), None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from randes_cli.core.arrays import Raw
 from randes_cli.errors import InputOutputError, MissingError, NoSpace, OutOfResources, RandesError
 from randes_cli.files import system
-from randes_cli.files.nearest import meant_beside
+from randes_cli.files.nearest import absent
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -24,7 +24,7 @@ def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
     if error.errno in _FULL:
         return NoSpace(f"{path}: no space left while {doing} ({reason}); nothing was changed")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return MissingError(f"{path}: not found{meant_beside(Path(path))}")
+        return MissingError(absent(Path(path)))
     if error.errno == errno.ENOMEM:
         return OutOfResources(f"{path}: not enough memory while {doing}")
     return InputOutputError(f"{path}: {reason} while {doing}")

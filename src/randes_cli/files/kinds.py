@@ -4,7 +4,6 @@ the weights, or what stays behind and why (other weights, pickles, code, picture
 from __future__ import annotations
 
 import re
-import zipfile
 import zlib
 from io import BytesIO
 
@@ -145,6 +144,8 @@ def _objects(content: bytes) -> bool:
     """Whether a NumPy file holds Python objects: those are pickled."""
     if not content.startswith(b"PK\x03\x04"):
         return _of_objects(content[:_HEADER])
+    import zipfile
+
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             members = archive.infolist()

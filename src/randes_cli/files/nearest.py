@@ -21,6 +21,13 @@ def alike(name: str, known: Iterable[str], most: int) -> list[str]:
     return same[:most] or get_close_matches(name, names, n=most)
 
 
+def absent(path: Path) -> str:
+    """What to say of a path where nothing is."""
+    if path.is_symlink():
+        return f"{path}: a link to nothing, or to itself"
+    return f"{path}: not found{meant_beside(path)}"
+
+
 def meant_beside(path: Path) -> str:
     """A question after the name that is most like a missing one in its folder; empty if none is."""
     near = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,8 @@ _LOCK, _INSIDE = "lock", "files"
 
 @unstoppable
 def _make(made: list[Path], held: list[int], place: Path) -> None:
+    import tempfile
+
     try:
         made.append(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place)))
         (made[0] / _INSIDE).mkdir()

@@ -6,7 +6,6 @@ They lie where the output goes, which has the room, and vanish with the process 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +48,8 @@ class Spool:
         with self._lock:
             if self._free:
                 return self._free.pop()
+        import tempfile
+
         try:
             return SpoolFile(tempfile.TemporaryFile(dir=self.folder), self.folder)
         except OSError as error:

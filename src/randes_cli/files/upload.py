@@ -6,14 +6,12 @@ The store is told what must be there for the upload to count, so that of two wri
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from randes_cli.errors import BankLocked, MissingError, UsageError
 from randes_cli.files.guard import edited_version
 from randes_cli.files.location import OBJECT_STORES, S3, WEB, RemotePath
 from randes_cli.files.puts import Condition, put
-from randes_cli.files.s3 import put_to_s3
 from randes_cli.files.store import Unmet, look_up
 from randes_cli.workers import Progress, no_progress
 
@@ -26,7 +24,11 @@ def passing_place() -> Path:
             if not Path(chosen).is_dir():
                 raise MissingError(f"{chosen}: no such folder, and {name} names it")
             return Path(chosen)
-    return Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
+    if Path("/tmp").is_dir():
+        return Path("/tmp")
+    import tempfile
+
+    return Path(tempfile.gettempdir())
 
 
 def check_writable(path: RemotePath) -> None:
@@ -71,6 +73,8 @@ def upload(
 
     try:
         if path.scheme in S3:
+            from randes_cli.files.s3 import put_to_s3
+
             put_to_s3(here, path, wanted, sent, force=force)
         else:
             put(here, path, Condition(wanted, force), sent)

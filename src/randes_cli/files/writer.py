@@ -8,27 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from randes_cli.errors import UsageError
 from randes_cli.files.atomic import atomic_file
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.header import encode_header
 from randes_cli.files.weight_names import index_name
 from randes_cli.specs import ITEM_SIZE, TensorInfo
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of ``5GB``, ``500MiB`` or ``1000000``. Raises UsageError."""
-    found = _SIZE.fullmatch(text.strip())
-    size = 0.0
-    if found:
-        number, unit, binary = found.groups()
-        power = " KMGT".index(unit.upper() or " ")
-        size = float(number) * (1024 if binary else 1000) ** power
-    if size < 1:
-        raise UsageError(f"size {text!r}: write it as 5GB, 500MiB or a number of bytes")
-    return int(size)
 
 
 def split_shards(tensors: Sequence[TensorInfo], most: int | None) -> list[list[TensorInfo]]:

@@ -155,18 +155,20 @@ def _add(
     turned: bool,
 ) -> None:
     """Add what a group's superposition gives one expert, in its part of the outputs."""
-    if not place:
-        rows = x.shape[-1] if turned else made.shape[-1]
-        at = slice(expert * rows, (expert + 1) * rows)
-        down, across = group.down[tasks][..., at], group.across[tasks]
-        held = group.held.part(at, x.dtype)
-        before, after = (down, across) if turned else (across, down)
-        made += held.product(x * before, turned=turned) * after
-        return
-    number, first, second = place
-    if number != expert:
-        return
+    number, first, second = place or (slice(0, None), slice(None), slice(None))
     out, inside = (second, first) if turned else (first, second)
+    given, target = x[:, inside], made[:, out]
     # A weight whose rows are inputs, or that was exchanged on its way in (not both).
-    product = group.product_turned if turned != swapped else group.product
-    made[:, out] += product(x[:, inside], tasks)
+    turned = turned != swapped
+    if not isinstance(number, slice):
+        if number == expert:
+            target += (group.product_turned if turned else group.product)(given, tasks)
+        return
+    if not number.start <= expert < (number.stop or expert + 1):
+        return
+    rows = given.shape[-1] if turned else target.shape[-1]
+    at = slice((expert - number.start) * rows, (expert - number.start + 1) * rows)
+    down, across = group.down[tasks][..., at], group.across[tasks]
+    held = group.held.part(at, x.dtype)
+    before, after = (down, across) if turned else (across, down)
+    target += held.product(given * before, turned=turned) * after

@@ -144,7 +144,9 @@ def mixed_product(
     units = -(-columns // every) // PER[bits]
     width = -(-units // form.units) * form.units * PER[bits]
     tiles = triton.cdiv(triton.cdiv(rows, every), form.rows) * every
-    parts = form.base_parts + groups * form.code_parts
+    base_parts = min(form.base_parts, triton.cdiv(columns, form.columns))  # none has nothing to do
+    code_parts = min(form.code_parts, triton.cdiv(units, form.units))
+    parts = base_parts + groups * code_parts
     batch_block = max(16, triton.next_power_of_2(len(x)))  # slots of a group are no more than rows
     slot_block = max(16, triton.next_power_of_2(slots.longest))
     met = x.new_empty(every, count, width)
@@ -166,7 +168,7 @@ def mixed_product(
         bits=bits, per=PER[bits], unit=unit, every=every, groups=groups,
         batch_block=batch_block, slot_block=slot_block,
         row_block=form.rows, column_block=form.columns, unit_block=form.units,
-        base_parts=form.base_parts, code_parts=form.code_parts,
+        base_parts=base_parts, code_parts=code_parts,
         whole=columns % form.columns == 0 and units % form.units == 0,
         text=text_of(bits, x.dtype) if on_cuda(x.device) else "", early=early,
         form=form, num_warps=form.warps, **({"launch_pdl": True} if early else {}),

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import transformers
-from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 from randes_cli.api import Bank
 from randes_cli.errors import MissingError
-from randes_cli.files.checkpoint.folders import read_json
-from randes_cli.live.lazy import Lazy, Whole, lazy_components, opened, side_folder
-from randes_cli.live.transformers import build
+from randes_cli.live.lazy import Whole, lazy_components, opened, side_folder
+from randes_cli.live.redirected import Given, is_model, save_part
+from randes_cli.live.transformers import MODELS
 
 
 def from_bank(
@@ -43,36 +40,19 @@ def from_bank(
         with side_folder(found, task, code=trust_remote_code) as folder:
             if not any((folder / name).exists() for name in ("modules.json", "config.json")):
                 raise MissingError(f"{found.file.path}: no modules.json or config.json in the bank")
-            with _redirected(folder, lazy_components(whole), whole):
+            with _filled(folder, whole):
                 return cls(str(folder), trust_remote_code=trust_remote_code, **options)
 
 
 @contextmanager
-def _redirected(
-    folder: Path, parts: Mapping[str, Mapping[str, Lazy]], whole: Whole
-) -> Iterator[None]:
-    """Models that are loaded from `folder` in the block are filled from the bank.
-
-    The library passes a path to `from_pretrained` and nothing else that could hold weights, so
-    that method looks for this folder; all other paths it loads as ever.
-    """
+def _filled(folder: Path, whole: Whole) -> Iterator[None]:
+    """Models that are loaded from `folder` in the block are filled from the bank."""
     encoders = {}
-    for component, state in parts.items():
-        place = folder / component
-        if (place / "config.json").exists() and "model_type" in read_json(place / "config.json"):
-            encoders[place.resolve()] = state
+    for component, state in lazy_components(whole).items():
+        place, given = folder / component, Given(state, whole)
+        if is_model(place):
+            encoders[place] = given
         else:
-            made = {name: lazy[...] for name, lazy in state.items()}
-            save_file(made, place / whole.retrieval.task.layout[component].rpartition("/")[2])
-    before = transformers.PreTrainedModel.from_pretrained.__func__
-
-    def load(kind: type[Any], path: Any, *more: Any, **options: Any) -> Any:
-        place = Path(path or "", options.get("subfolder") or "").resolve()
-        if path is None or place not in encoders:
-            return before(kind, path, *more, **options)
-        for name in ("subfolder", "cache_dir", "revision", "token", "local_files_only"):
-            options.pop(name, None)
-        return build(place, encoders[place], whole, cls=kind, **options)
-
-    with patch.object(transformers.PreTrainedModel, "from_pretrained", classmethod(load)):
+            save_part(place, component, given)
+    with MODELS.giving(encoders):
         yield

@@ -13,9 +13,10 @@ from torch.nn import functional as F  # noqa: N812
 from randes_cli.errors import MismatchError
 from randes_cli.live import experts
 from randes_cli.live.attention import attention
+from randes_cli.live.convolutions import windows
 from randes_cli.live.mixed_parameter import HANDLERS, Mixed
-from randes_cli.live.operations import windows
 from randes_cli.live.selection import Current, Selection
+from randes_cli.live.time_first import batch_first
 
 
 def special_layers(model: nn.Module) -> list[nn.Module]:
@@ -23,7 +24,7 @@ def special_layers(model: nn.Module) -> list[nn.Module]:
 
     Raises MismatchError for those that would answer as the base, or for other rows.
     """
-    found = list(_found(model))
+    found = [*_found(model), *batch_first(model)]
     for module, forward in found:
         module.forward = forward
     return [module for module, _ in found]
@@ -74,7 +75,8 @@ def by_task(model: nn.Module) -> Iterator[str]:
         weight = module._parameters.get("weight")
         if not isinstance(module, nn.modules.conv._ConvNd) or not isinstance(weight, Mixed):
             continue
-        if not windows(weight.weight, module.stride, module.padding, module.groups):
+        apart = windows(weight.weight, module.stride, module.padding, module.groups)
+        if module.transposed or not apart:
             yield weight.weight.name
 
 

@@ -73,6 +73,7 @@ def base_part(
     weights = base + i[:, None] * columns + j[None]
     inputs = x + n[:, None] * columns + j[None]
     total = tl.zeros((row_block, batch_block), tl.float32)
+    tl.assume(first < last)  # else tensor cores are waited for after each of their products
     for block in tl.range(first, last, num_stages=stages):
         if whole:
             kept, given = tl.load(weights), tl.load(inputs)
@@ -105,6 +106,7 @@ def code_part(
 ):
     """Rows of codes as levels times what `prepare` made, over blocks of units: [rows, slots]."""
     total = tl.zeros((row_block, slot_block), tl.float32)
+    tl.assume(first < last)
     for block in tl.range(first, last, num_stages=stages):
         inside = (block * unit_block + tl.arange(0, unit_block) < units)[None]
         word = loaded(codes, inside, bits, whole)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.shard_folder import prune, unnamed
 from randes_cli.files.bank.shards import shard_folder
-from randes_cli.files.bank.stored_shards import (
-    PRUNE_HOURS,
-    Leftover,
-    prune_leftovers,
-    unnamed_stored,
-)
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.limits import LIMITS
+
+if TYPE_CHECKING:
+    from randes_cli.files.bank.stored_shards import Leftover
 
 
 def unnamed_files(bank: BankFile) -> Sequence[Path | Leftover]:
     """Files among the shards of a bank (here or in a store) that its index does not name."""
     if isinstance(bank.path, RemotePath):
+        from randes_cli.files.bank.stored_shards import unnamed_stored
+
         return unnamed_stored(bank.path, bank.store.shards) if bank.store.shards else []
     return [] if bank.far else unnamed(shard_folder(bank.path), bank.store.shards)
 
@@ -48,6 +48,12 @@ def prune_files(bank: Place, older_than: int | None) -> int:
     path = edited_bank(bank)
     with bank_lock(path, wait=0.0), BankFile(path, lenient=True) as file:
         if isinstance(path, RemotePath):
+            from randes_cli.files.bank.stored_shards import (
+                PRUNE_HOURS,
+                prune_leftovers,
+                unnamed_stored,
+            )
+
             most = PRUNE_HOURS if older_than is None else older_than
             found = unnamed_stored(path, file.store.shards)
             return prune_leftovers([one for one in found if one.is_older(most)])

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from randes_cli.errors import UsageError
 from randes_cli.files.atomic import check_space, check_target
-from randes_cli.files.bank.stored_shards import prune_stored
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.store import files_in, look_up
@@ -66,10 +65,10 @@ class Way:
                     upload(path, place, force=force, progress=progress, total=total)
                     path.unlink()
         except UsageError:  # the last one is there meanwhile, and is another's
-            prune_stored(new[:-1])
+            _take_back(new[:-1])
             raise
         except BaseException:
-            prune_stored(new)
+            _take_back(new)
             raise
 
     def absolute(self) -> Way:
@@ -81,6 +80,12 @@ class Way:
         """The same way from another machine, which has a folder of its own for it."""
         with way_out(self.there or self.root) as made:
             yield made
+
+
+def _take_back(sent: Sequence[RemotePath]) -> None:
+    from randes_cli.files.bank.stored_shards import prune_stored
+
+    prune_stored(sent)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from randes_cli.core.quality import mean_kept, noise_of, wanted
 from randes_cli.errors import UsageError, shell_word
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import kind_bytes, sum_key, sum_keys
-from randes_cli.files.writer import parse_size
+from randes_cli.limits import parse_size
 from randes_cli.reports import Alternative, TaskSummary
 from randes_cli.specs import once
 from randes_cli.stats.frontier import DIGITS, group_choices, marked, present, weigh_all

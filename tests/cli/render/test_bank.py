@@ -76,6 +76,18 @@ def test_every_line_fits_and_carries_no_blanks_at_its_end(
         assert all(line == line.rstrip() for line in plain(lines) if not line.endswith("·"))
 
 
+def test_nothing_but_names_is_cut_on_a_narrow_window(tmp_path: Path) -> None:
+    report = report_of(make_bank(tmp_path, 8))
+    wide = plain(bank_view(report, width=100))
+    lines = bank_view(report, width=60)
+    text = " ".join(" ".join(plain(lines)).split())
+    assert widest(lines) <= 60
+    for start in ("cosines between deltas", "what other banks would keep"):
+        assert next(line for line in wide if line.startswith(start)) in text
+    transform = next(line for line in wide if line.startswith("transform"))
+    assert " ".join(transform.split()) in text
+
+
 def test_eight_tasks_are_shown_side_by_side_at_120_columns_and_stacked_at_80(
     tmp_path: Path,
 ) -> None:

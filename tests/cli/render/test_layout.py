@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from randes_cli.cli.render.heat import Cells, full_scale, heatmaps
-from randes_cli.cli.render.layout import Column, bar, shorten, shorten_apart, table
+from randes_cli.cli.render.layout import Column, bar, in_lines, shorten, shorten_apart, table
 from randes_cli.errors import printable
 
 
@@ -131,3 +131,18 @@ def test_the_scale_ignores_the_diagonal_and_keeps_noise_pale() -> None:
 def test_table_cells_may_be_styled_text() -> None:
     line = table([Column("n", name=True), Column("v")], [["a", Text("1", "red")]], 20)[1]
     assert line.plain == "a  1"
+
+
+@given(st.text("ab λ中-·", max_size=80), st.integers(4, 30), st.sampled_from(["", "  "]))
+def test_lines_fit_and_have_every_word_in_order(text: str, width: int, indent: str) -> None:
+    lines = in_lines(text, width, indent)
+    assert all(cell_len(line) <= width for line in lines)
+    short = [shorten(word, width - len(indent)) for word in text.split()]
+    found = " ".join(lines).split()
+    if max(map(cell_len, text.split()), default=0) <= width - len(indent):
+        assert found == short == text.split()
+
+
+def test_a_text_with_room_is_one_line_as_it_is() -> None:
+    assert in_lines("as  it is ", 10) == ["as  it is "]
+    assert in_lines("two-sided (shuffle none)", 18, "  ") == ["two-sided (shuffle", "  none)"]

@@ -81,11 +81,6 @@ class _Sorted:
         return self.chosen.setdefault(number, Selection())
 
 
-def crew_of(run: RunOptions, recipe: Recipe | None) -> Crew | None:
-    """The workers of a cluster, which the caller has open; None where this machine works alone."""
-    return Crew(Cluster(run), recipe, run) if recipe is not None and run.engine == "ray" else None
-
-
 class Crew:
     """The driver's side: cuts passes into tasks, and takes in what comes of them."""
 

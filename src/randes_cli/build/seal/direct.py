@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from randes_cli.build.altered import check_bytes
 from randes_cli.build.build import Build, Built
 from randes_cli.build.convert import joined
-from randes_cli.build.crew.crew import Crew
 from randes_cli.build.draft import Draft
 from randes_cli.build.fill import base_outside, differs, embeds
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
 from randes_cli.build.seal.cutter import Cutter
-from randes_cli.build.seal.cutting import moments_of
 from randes_cli.build.seal.layout import SealedLayout
-from randes_cli.build.seal.spread import CutCrew
+from randes_cli.build.seal.sums import moments_of
 from randes_cli.build.seal.waiting import Arena
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally
@@ -42,6 +40,9 @@ from randes_cli.files.source import Source
 from randes_cli.files.spool import spool_for
 from randes_cli.stats.coefficients import with_defaults
 from randes_cli.workers import Progress
+
+if TYPE_CHECKING:
+    from randes_cli.build.crew.crew import Crew
 
 R = TypeVar("R")
 
@@ -99,6 +100,8 @@ def _run_elsewhere(
     build: Build, passes: Passes, layout: SealedLayout, crew: Crew, looked: Tally
 ) -> Found:
     """`_run` by the workers of a cluster."""
+    from randes_cli.build.seal.spread import CutCrew
+
     passes.crew = crew.afresh()
     passes.crew.apart = cuts = CutCrew(crew, layout.cuts)
     _run(build, passes, looked)

@@ -1,9 +1,9 @@
 """`seal`: a bank whose superpositions are cut to few bits, read-only and much smaller.
 
-Two passes over the live sums, and none over checkpoints: exact sums of squares of rows and
-columns decide the scales, then every value becomes a code. Both are functions of the bank's
-integers alone, so the bytes do not depend on threads, strips or the machine. Each pass checks
-the digests of what it reads: a bank that changes between them is damaged, not sealed.
+Nothing is read but the bank: exact sums of squares of rows and columns of a live sum decide its
+scales, then every value becomes a code. Both are functions of the bank's integers alone, so the
+bytes do not depend on threads, strips or the machine. Digests of what is read are checked each
+time: a bank that changes meanwhile is damaged, not sealed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from randes_cli.build.convert import joined
 from randes_cli.build.copies import (
@@ -22,8 +22,8 @@ from randes_cli.build.copies import (
     place_copies,
 )
 from randes_cli.build.layout import bank_size
-from randes_cli.build.seal.crew import SealCrew
-from randes_cli.build.seal.cutting import Cutting, Sum, moments_of, scale_bytes, sums_of
+from randes_cli.build.seal.cutting import Cutting
+from randes_cli.build.seal.sums import Sum, moments_of, scale_bytes, sums_of
 from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
@@ -53,6 +53,9 @@ from randes_cli.stats.lengths import norm_rows
 from randes_cli.stats.stored import Statistics, open_statistics
 from randes_cli.stats.summaries import bank_summaries, kept_on_average, summaries
 from randes_cli.workers import Progress, no_progress
+
+if TYPE_CHECKING:
+    from randes_cli.build.seal.crew import SealCrew
 
 R = TypeVar("R")
 
@@ -187,8 +190,9 @@ class _Sealing:
 
         if self.cutting.run.engine == "threads":
             check_space(target, size, most)
-            self.cutting.measure()
             return self._write(target, most, force, size, report)
+        from randes_cli.build.seal.crew import SealCrew
+
         with Cluster(self.cutting.run) as cluster:
             crew = SealCrew(cluster, self.bank, self.cutting, self.groups)
             crew.measure()
@@ -215,7 +219,7 @@ class _Sealing:
         report: Callable[[int], R],
         crew: SealCrew | None = None,
     ) -> R:
-        """Write the bank with scales that are known; `report` is called before the commit."""
+        """Write the bank, a crew with scales that are known; `report` comes before the commit."""
         progress = self.cutting.progress
         with bank_output(target, force=force, most=most, progress=progress) as out:
             out.reserve(size)
@@ -231,8 +235,9 @@ class _Sealing:
                     writer.place(self._tensors(one)[number])
             writer.close_shard()
             if crew is None:
+                left = self.cutting.measure(writer, copies)
                 self._write_scales(writer)
-                self.cutting.cut(writer, copies=copies)
+                self.cutting.cut(writer, copies=left)
             else:
                 crew.make(writer, self.kept)
             manifest, statistics = self.sealed(self._moments())
@@ -249,9 +254,11 @@ class _Sealing:
         return [*map(self.old.info, self.kept), *scales, *codes, *self.measured]
 
     def _write_scales(self, writer: BankWriter) -> None:
+        """Write those that are known before sums are cut."""
         for one in self.sums:
-            data = scale_bytes(*self.cutting.fitted(one))
-            writer.write_whole(self._tensors(one)[0], data)
+            if one.key in self.cutting.scales:
+                data = scale_bytes(*self.cutting.fitted(one))
+                writer.write_whole(self._tensors(one)[0], data)
 
     def _measured(self, group: int) -> TensorInfo:
         rows = norm_rows(self.old.manifest.base.tensors)

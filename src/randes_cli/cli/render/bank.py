@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from math import fsum
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from randes_cli.cli.render.heat import heatmaps
-from randes_cli.cli.render.layout import Column, bar, fields, more, shorten, table, verdict_style
+from randes_cli.cli.render.layout import (
+    Column,
+    bar,
+    fields,
+    in_lines,
+    more,
+    shorten,
+    table,
+    verdict_style,
+)
 from randes_cli.cli.render.packed import joined
 from randes_cli.cli.render.rows import (
     BAR,
@@ -107,15 +116,15 @@ def _matrices(report: BankReport, width: int, *, full: bool) -> list[Text]:
     count = len(report.tasks)
     before, during = report.cosine_before, report.cosine_during
     pairs = [(abs(before[i][j]), i, j) for i in range(count) for j in range(i)]
-    mean = [fmean(abs(m[i][j]) for _, i, j in pairs) for m in (before, during)]
+    mean = [fsum(abs(m[i][j]) for _, i, j in pairs) / len(pairs) for m in (before, during)]
     title = f"cosines between deltas: {mean[0]:.4f} → {mean[1]:.4f} in retrieval (mean magnitude)"
-    made = [Text(shorten(title, width), "bold")]
+    made = [Text(part, "bold") for part in in_lines(title, width)]
     shown = list(range(count))
     if count > _MOST_MATRIX and not full:
         closest = dict.fromkeys(n for _, i, j in sorted(pairs, reverse=True) for n in (i, j))
         shown = sorted(list(closest)[:_MOST_MATRIX])
         text = f"the {_MOST_MATRIX} of {count} tasks that are most alike (--full shows all)"
-        made.append(Text(shorten(text, width), "dim"))
+        made += [Text(part, "dim") for part in in_lines(text, width)]
     made += heatmaps(
         [report.tasks[n].name for n in shown],
         [report.tasks[n].index for n in shown],
@@ -125,7 +134,7 @@ def _matrices(report: BankReport, width: int, *, full: bool) -> list[Text]:
     )
     if report.estimated:
         text = f"{counted(len(report.estimated), 'pair')} estimated: an original was not at hand"
-        made.append(Text(shorten(text, width), "dim"))
+        made += [Text(part, "dim") for part in in_lines(text, width)]
     return made
 
 
@@ -184,7 +193,7 @@ def task_view(
     style = verdict_style(by_word(task.verdict))
     cosine = Text.assemble(
         (f"{'predicted':10}", "bold"),
-        (f"cosine {task.predicted_cosine:.3f} ", style),
+        f"cosine {task.predicted_cosine:.3f} ",
         bar(task.predicted_cosine, BAR, style),
         f" relative error {detail.predicted_error:.2f} at λ = {task.coefficient:g}",
     )

@@ -145,8 +145,27 @@ def more(count: int) -> Text:
 
 
 def fields(pairs: Sequence[tuple[str, str]], width: int) -> list[Text]:
+    """A line for each pair, or more where its value is wider than there is room."""
     label = max(len(name) for name, _ in pairs)
-    return [
-        Text.assemble((f"{name:{label}}  ", "bold"), shorten(value, width - label - 2))
-        for name, value in pairs
-    ]
+    made = []
+    for name, value in pairs:
+        head = f"{name:{label}}  "
+        for part in in_lines(value, width - len(head)):
+            made.append(Text.assemble((head, "bold"), part))
+            head = " " * len(head)
+    return made
+
+
+def in_lines(text: str, width: int, indent: str = "") -> list[str]:
+    """A text in lines of at most `width` cells, broken between words; a longer word is shortened.
+
+    `indent` goes before every line but the first.
+    """
+    made, line = list[str](), ""
+    for word in printable(text).split(" "):
+        longer = f"{line} {word}" if line.strip() else line + word
+        if cell_len(longer) > width and line.strip():
+            made.append(line)
+            longer = indent + word
+        line = longer if cell_len(longer) <= width else indent + shorten(word, width - len(indent))
+    return [*made, line]

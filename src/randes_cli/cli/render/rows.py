@@ -10,6 +10,7 @@ from rich.text import Text
 from randes_cli.cli.render.layout import (
     Column,
     bar,
+    in_lines,
     more,
     quality_style,
     shorten,
@@ -153,7 +154,8 @@ def group_lines(
     order = {None: "most interference first", "quality": "most interference first"}
     by_words = order.get(sort, f"by {sort}" if sort else "")
     title = f"predicted by {'layer' if by == 'layer' else 'type'}, {by_words}"
-    made = [Text(title, "bold"), *table(columns, cells, width)]
+    made = [*(Text(part, "bold") for part in in_lines(title, width))]
+    made += table(columns, cells, width)
     return made if full or len(found) <= MOST_ROWS else [*made, more(len(found) - MOST_ROWS)]
 
 
@@ -188,5 +190,6 @@ def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) ->
     title = "what other banks would keep of the gain, predicted (* this one)"
     about = ["other sizes are about so"] * (not all(one.exact for one in best))
     about += ["what few bits keep is approximate"] * any(one.approximate for one in best)
-    head = [Text(title, "bold"), *([Text("; ".join(about))] if about else [])]
+    head = [Text(part, "bold") for part in in_lines(title, width)]
+    head += [Text(part) for part in in_lines("; ".join(about), width) if about]
     return [*head, *table([Column("bank", name=True), *columns], rows, width)]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
-from textwrap import wrap
+from math import fsum
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from randes_cli.cli.render.layout import GOOD, POOR, verdict_style
+from randes_cli.cli.render.layout import GOOD, POOR, in_lines, verdict_style
 from randes_cli.core.verdict import MOST, WHY, approximate, by_word, expectation, share
-from randes_cli.errors import counted, printable
+from randes_cli.errors import counted
 
 if TYPE_CHECKING:
     from randes_cli.reports import Alternative, TaskSummary
@@ -40,7 +39,7 @@ def verdict_lines(
     if not tasks:
         return [Text("no tasks")]
     here = next((one for one in alternatives if one.present), None)
-    dim = [Text(part, "dim") for part in _wrapped(_prediction(tasks, here), width)]
+    dim = [Text(part, "dim") for part in in_lines(_prediction(tasks, here), width, "  ")]
     return expected_lines(tasks, width) + dim
 
 
@@ -49,7 +48,7 @@ def expected_lines(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
     return [
         Text(part, "bold" if verdict_style(verdict) == GOOD else f"bold {POOR}")
         for verdict, sentence in expectation(tasks)
-        for part in _wrapped(sentence, width)
+        for part in in_lines(sentence, width, "  ")
     ]
 
 
@@ -60,7 +59,7 @@ def told_lost(tasks: Sequence[TaskSummary], width: int) -> list[Text]:
         [f"… and {counted(len(told) - _MOST_LOST, 'more task')}"] if len(told) > _MOST_LOST else []
     )
     lines = (*told[:_MOST_LOST], *more, *approximate(tasks))
-    return [Text(part, "yellow") for line in lines for part in _wrapped(line, width)]
+    return [Text(part, POOR) for line in lines for part in in_lines(line, width, "  ")]
 
 
 def _prediction(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
@@ -70,7 +69,7 @@ def _prediction(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
         text = f"predicted cosine {cosines[0]:.3f}"
     else:
         worst = min(tasks, key=lambda task: task.predicted_cosine)
-        text = f"predicted cosine {fmean(cosines):.3f} on average, least "
+        text = f"predicted cosine {fsum(cosines) / len(cosines):.3f} on average, least "
         text += f"{worst.predicted_cosine:.3f} ({worst.name})"
     text = f"{_gain(tasks, here)}{text}"
     worse = any(by_word(task.verdict).least < MOST.least for task in tasks)
@@ -83,11 +82,7 @@ def _gain(tasks: Sequence[TaskSummary], here: Alternative | None) -> str:
     found = [(t.kept, t.kept_low, t.kept_high) for t in tasks]
     if any(None in one for one in found):
         return ""
-    mean, low, high = (fmean(one[n] or 0.0 for one in found) for n in range(3))
+    mean, low, high = (fsum(one[n] or 0.0 for one in found) / len(found) for n in range(3))
     if here is not None:
         mean, low, high = here.kept, here.kept_low, here.kept_high
     return f"predicted to keep {100 * mean:.1f} % of the gain ({share((low, high))} by family); "
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    return wrap(printable(line), width, subsequent_indent="  ")

@@ -17,7 +17,6 @@ from randes_cli.files.bank.keys import MANIFEST
 from randes_cli.files.bank.manifest import Manifest, decode, encode
 from randes_cli.files.bank.shard_folder import ShardFolder, prune, unnamed
 from randes_cli.files.bank.shards import shard_folder, shard_key
-from randes_cli.files.bank.stored_shards import StoredShards, remove_stored
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.guard import one_command
 from randes_cli.files.location import Place, RemotePath
@@ -102,6 +101,8 @@ def _index(path: Place, force: bool, progress: Progress) -> AbstractContextManag
 def passing_bank(path: Place) -> Iterator[Place]:
     """A name beside `path`, for workers too, of a bank that goes when the block ends."""
     if isinstance(path, RemotePath):
+        from randes_cli.files.bank.stored_shards import remove_stored
+
         there = path.with_name(f".{path.name}.{os.urandom(6).hex()}{TEMPORARY}")
         try:
             yield there
@@ -130,18 +131,17 @@ def remove_passing(path: Path) -> None:
 @contextlib.contextmanager
 def shard_maker(path: Place) -> Iterator[ShardFolder]:
     """Where a worker makes shards of a bank whose lock another has, who made it ready."""
-    if not isinstance(path, RemotePath):
-        yield ShardFolder(path, prepared=True)
-        return
-    with passing_folder() as here:
-        yield StoredShards(path, here / path.name)
+    with _shards(path, no_progress, prepared=True) as made:
+        yield made
 
 
 @contextlib.contextmanager
-def _shards(path: Place, progress: Progress) -> Iterator[ShardFolder]:
+def _shards(path: Place, progress: Progress, *, prepared: bool = False) -> Iterator[ShardFolder]:
     if not isinstance(path, RemotePath):
-        yield ShardFolder(path)
+        yield ShardFolder(path, prepared=prepared)
         return
+    from randes_cli.files.bank.stored_shards import StoredShards
+
     with passing_folder() as here:
         yield StoredShards(path, here / path.name, progress)
 

@@ -18,7 +18,7 @@ from randes_cli.files.checkpoint.foreign import is_pickle, refuse_pickle
 from randes_cli.files.checkpoint.quantised import refuse_quantised
 from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.location import Place
-from randes_cli.files.nearest import meant_beside
+from randes_cli.files.nearest import absent
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.files.weight_file import TensorFile, WeightFile
 from randes_cli.limits import LONGEST_NAME, is_name, strange_name
@@ -194,9 +194,7 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
     if not path.exists():
-        if path.is_symlink():
-            raise MissingError(f"{path}: a link to nothing, or to itself")
-        raise MissingError(f"{path}: not found{meant_beside(path)}")
+        raise MissingError(absent(path))
     if path.is_dir():
         return folder_parts(path, options)
     return [file_part(path, allow_pickle=options.allow_pickle)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,6 +64,8 @@ def is_pickle(path: Path) -> bool:
 
 def _is_zipped_pickle(path: Path) -> bool:
     """Whether a zip is one of torch.save. Sizes are looked at before a byte is unpacked."""
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
