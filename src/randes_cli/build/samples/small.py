@@ -145,7 +145,7 @@ def spreads(base: Source | None, participants: Sequence[Participant], spots: Spo
     shape = len(spots), len(participants)
     squares, counts, peaks = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(len(spots))
     for at, unit, names in spots.alike():
-        zero = _base_values(base, names, unit)
+        zero = base_values(base, names, unit)
         for who, one in enumerate(participants):
             delta, there = deltas(base, zero, one, names, unit)
             squares[at, who] = np.square(delta, dtype=np.float64).sum(axis=1)
@@ -162,7 +162,7 @@ def small_grams(
     plain, met = np.zeros((2, len(spots), tasks, tasks))
     tails = np.zeros((4, len(spots), tasks))
     for at, unit, names in spots.alike():
-        zero = _base_values(base, names, unit)
+        zero = base_values(base, names, unit)
         here, there = np.zeros((2, len(at), tasks, unit.form.elements))
         scales = np.zeros((2, len(at), tasks))
         for who, one in enumerate(participants):
@@ -174,7 +174,7 @@ def small_grams(
             if moved == names:
                 there[:, who], scales[1, :, who] = here[:, who], scales[0, :, who]
             else:
-                delta, has = deltas(base, _base_values(base, moved, unit), one, moved, unit)
+                delta, has = deltas(base, base_values(base, moved, unit), one, moved, unit)
                 scales[1, :, who] = on_grid(delta, has, there[:, who])
             there[:, who] *= _signs(unit, names, one)
         plain[at] = products(here, scales[0], first)
@@ -207,7 +207,7 @@ def deltas(
     return made, there
 
 
-def _base_values(base: Source | None, names: Sequence[str], unit: Unit) -> F32 | None:
+def base_values(base: Source | None, names: Sequence[str], unit: Unit) -> F32 | None:
     return None if base is None else read_values_of(base, names, unit.form.elements)
 
 
