@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from randes_cli.build.jobs import JobRun, Part
-from randes_cli.build.seal.cutting import Squares
+from randes_cli.build.seal.sums import Squares
 from randes_cli.build.seal.waiting import Waiting
 from randes_cli.build.steps import Step as Grid
 from randes_cli.build.tally import Owner

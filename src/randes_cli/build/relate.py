@@ -26,8 +26,7 @@ from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankTensors, found_recorded
-from randes_cli.files.hub.ref import recorded_ref
-from randes_cli.files.hub.repository import is_cached
+from randes_cli.files.hub.ref import HubRef, recorded_ref
 from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
@@ -101,11 +100,17 @@ def _found_again(
 ) -> tuple[Deltas, Older]:
     """A stored task with its original checkpoint, where that is found and looks the same."""
     path, ref = found_recorded(task.source, bank.path), recorded_ref(task.source)
-    if path is not None and (ref is None or is_cached(ref)):  # else not worth gigabytes
+    if path is not None and (ref is None or _is_here(ref)):  # else not worth gigabytes
         with suppress(RandesError):
             again = _reread(draft, bank, task, path, stack)
             return again, Older(task.index, path)
     return Echo(bank, task), Older(task.index, None)
+
+
+def _is_here(ref: HubRef) -> bool:
+    from randes_cli.files.hub.repository import is_cached
+
+    return is_cached(ref)
 
 
 def _reread(
