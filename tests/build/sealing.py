@@ -11,6 +11,8 @@ from randes_cli.files.bank.file import BankFile
 from tests.checkpoints import perturbed, random_state, save
 
 ONE = RunOptions(threads=1)
+#: No thread has room for a sum: all are read twice.
+TWICE = RunOptions(threads=1, max_memory=1)
 SHAPES = {
     "a.0.weight": [64, 48],
     "a.1.weight": [64, 48],

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from randes_cli import Bank
 from randes_cli.ops.evaluate import evaluate
 from tests.cli.conftest import Result
@@ -90,3 +92,20 @@ def test_of_negative_scores_there_is_no_ratio(bank: Path) -> None:
     report = evaluate(bank, lambda checkpoint, task: -1.0, tasks=["a"])
     assert report.tasks[0].original == -1.0
     assert report.tasks[0].normalised is None and report.mean.normalised is None
+
+
+def test_a_table_goes_to_standard_output_in_the_form_that_is_asked_for(
+    bank: Path,
+    family: Path,
+    tmp_path: Path,
+    randes: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for option in ("--csv", "--markdown"):
+        printed = randes("evaluate", bank, *words(family), option, "-")
+        assert randes("evaluate", bank, *words(family), option, "file", "--force", "-q").code == 0
+        assert printed.out.splitlines() == Path("file").read_text().splitlines()
+        refused = randes("evaluate", bank, *words(family), option, "-", "--json")
+        assert (refused.code, "where --json goes" in refused.err) == (2, True)
+    assert not Path("-").exists()

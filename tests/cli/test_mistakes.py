@@ -57,6 +57,12 @@ WRITING = (
             "config.json: JSON text, not weights; name",
         ),
         ("pack card.md a.safetensors -o x", 3, "card.md: a text, not weights; name the folder"),
+        ("push bank.randes org", 2, "org: say org/name; a branch goes to --revision"),
+        (
+            "pack base.safetensors a.safetensors -o x --weights-key ema",
+            2,
+            "--weights-key is for pickles: say --allow-pickle, too",
+        ),
         ("inspect config.json", 3, "config.json: JSON text, not weights; name the folder"),
         ("inspect bnk.randes", 5, "bnk.randes: not found (did you mean bank.randes?)"),
         ("inspect bank.randes aa", 5, "no task 'aa' (did you mean a?)"),

@@ -12,7 +12,7 @@ import xxhash
 from randes_cli.core.arrays import Raw
 from randes_cli.core.convert import narrow
 from randes_cli.core.fused_kernel import FusedKernel, available, digest
-from randes_cli.core.fused_run import Chunk, Kind, Step
+from randes_cli.core.fused_run import Chunk, Kind, Step, packed
 from randes_cli.core.fused_sample import Lies, read_deltas
 from randes_cli.core.kernel import Kernel, NumpyKernel
 from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits
@@ -80,17 +80,20 @@ def test_a_chunk_in_one_call_is_what_numpy_makes_of_it(
         steps.append(Step(Kind.ADD, (fd, at), dtype, 0, None, bits, scale))
         at += len(raw)
     steps.append(Step(Kind.STORE, None, "16", to=(fd, 2 * end)))
-    kernel = FusedKernel(ROWS * COLS, 1)
-    made = kernel.runner.run(Chunk(0, ROWS * COLS, COLS, (ROWS, COLS), signs), steps)
+    kernel, rows = FusedKernel(ROWS * COLS, 1), packed(steps)
+    assert rows is not None
+    made = kernel.runner.run(Chunk(0, ROWS * COLS, COLS, (ROWS, COLS), signs), rows)
     assert made is not None, level
     codes, *found = slow(signs, dtypes, inputs, scale)
     assert os.pread(fd, 2 * ROWS * COLS, 2 * end) == codes
     assert os.pread(fd, len(inputs[0]), end) == inputs[0].tobytes()
-    assert [x for m in made[2:5] for x in (m.energy, m.changed)] == found
-    read = [made[0].digest, *(m.digest for m in made[2:5])]
+    sums = made[["squares", "crossed", "rests", "changed"]][2:5].tolist()
+    assert [x for m in sums for x in (m[:3], bool(m[3]))] == found
+    digests = [row.tobytes() for row in made["digest"]]
+    read = [digests[0], *digests[2:5]]
     assert read == [xxhash.xxh3_128_digest(raw.tobytes()) for raw in inputs]
     assert isinstance(codes, bytes)
-    assert made[5].digest == xxhash.xxh3_128_digest(codes)
+    assert digests[5] == xxhash.xxh3_128_digest(codes)
     os.close(fd)
 
 
@@ -110,7 +113,9 @@ def test_a_sum_that_stays_in_memory_has_its_squares(bits: int, level: int, tmp_p
     for to, squares in zip(places, found, strict=True):
         store = Step(Kind.STORE, None, str(bits), to=to, squares=squares)
         begin = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, str(bits))]
-        assert kernel.runner.run(chunk, [*begin, add, store]) is not None, level
+        rows_of = packed([*begin, add, store])
+        assert rows_of is not None
+        assert kernel.runner.run(chunk, rows_of) is not None, level
     codes[1][:] = np.frombuffer(os.pread(fd, len(codes[1]), len(raw)), np.uint8)
     os.close(fd)
     units = codes[0].view(np.int8 if bits == 8 else np.int16).astype(np.int64)
@@ -134,7 +139,9 @@ def test_what_does_not_fit_its_grid_is_left_to_who_can_say_so(level: int, tmp_pa
 
     def add(scale: float, at: int = 0) -> object:
         steps = [Step(Kind.BASE, None, "F32"), Step(Kind.BEGIN, None, "16")]
-        return kernel.runner.run(chunk, [*steps, Step(Kind.ADD, (fd, at), "F32", scale=scale)])
+        rows = packed([*steps, Step(Kind.ADD, (fd, at), "F32", scale=scale)])
+        assert rows is not None
+        return kernel.runner.run(chunk, rows)
 
     assert add(2.0**4) is not None, level
     assert add(2.0**12) is None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -251,3 +253,30 @@ def test_what_is_only_called_a_pickle_is_told_for_what_it_is(
         with pytest.raises(CheckpointError, match=said) as error:
             open_checkpoint(str(tmp_path if folder else tmp_path / "pytorch_model.bin"), options)
         assert "--allow-pickle" not in str(error.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_options_and_paths_of_a_trainer_lie_beside_weights(zipped: bool, tmp_path: Path) -> None:
+    options = argparse.Namespace(lr=0.1, output=tmp_path, more=argparse.Namespace(layers=[1, 2]))
+    content = {"model": {"weight": torch.ones(2)}, "args": options, "epoch": 3}
+    torch.save(content, tmp_path / "model.pth", _use_new_zipfile_serialization=zipped)
+    assert list(open_checkpoint(str(tmp_path / "model.pth"), ALLOWED).tensors) == ["weight"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "called"),
+    [
+        (_Bomb(Path("ran")), r"(\w+\.)*(getattr|touch)"),
+        (SimpleNamespace(lr=1), r"types\.SimpleNamespace"),
+        (argparse.Namespace(run=len), r"\w*len"),
+        (type(Path()).touch, r"\S+"),
+    ],
+)
+def test_what_is_not_let_in_is_called_by_its_name(
+    beside: Any, called: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": {"weight": torch.ones(2)}, "more": beside}, "model.pth")
+    with pytest.raises(CheckpointError, match=rf"holds more than tensors \({called}\); convert"):
+        open_checkpoint("model.pth", ALLOWED)
+    assert not Path("ran").exists()

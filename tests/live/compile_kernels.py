@@ -5,18 +5,22 @@ Run without TRITON_INTERPRET, which is read when kernels are defined.
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from randes_cli.live import kernels, triton_kernels, triton_swap
 from randes_cli.live.machine_code import text_of
 
-POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "slot_of": "i32"} | {
+POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "places": "i32"} | {
     "residues": "i32",
     "scales": "fp32",
     "partial": "fp32",
@@ -44,21 +48,25 @@ def products(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: int
     name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
     types = {name: f"*{kind}" for name, kind in {**POINTERS, "stored": stored}.items()}
     types |= dict.fromkeys(VALUES, f"*{name}") | dict.fromkeys(NUMBERS, "i32")
-    form = kernels.form_of(4096, batch, bits, groups, groups)
+    longest = batch // groups
+    form = kernels.form_of(4096, batch, bits, groups, groups, longest)
     constants = {
         "bits": bits,
         "per": kernels.PER[bits],
         "unit": 3 if bits == 3 else 1,
         "every": groups,
         "groups": groups,
+        "most": 1,
         "batch_block": batch,
-        "slot_block": 16,
+        "slot_block": max(8, longest),
         "row_block": form.rows,
         "column_block": form.columns,
         "unit_block": form.units,
         **{name: getattr(form, name) for name in ("base_parts", "code_parts")},
         **{name: getattr(form, name) for name in ("base_stages", "code_stages")},
         "whole": True,
+        "whole_units": True,
+        "turn": form.turn,
         "text": text_of(bits, dtype),
         "early": hasattr(tl.extra.cuda, "gdc_wait"),
     }
@@ -74,6 +82,23 @@ def swap() -> Any:
     return compiled(triton_swap.swap, types, constants, enable_fp_fusion=False)
 
 
+def serialized(ptx: str) -> bool:
+    """Whether ptxas waits for each product of the tensor cores, as it says where it does."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "k.ptx"
+        source.write_text(ptx)
+        line = [
+            get_ptxas(90).path,
+            "-v",
+            "--gpu-name=sm_90a",
+            source,
+            "-o",
+            source.with_suffix(".cubin"),
+        ]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+    return "serialized" in done.stderr
+
+
 if __name__ == "__main__":
     for bits, stored, dtype, batch, groups in (
         (0, "i16", torch.bfloat16, 16, 1),
@@ -81,11 +106,11 @@ if __name__ == "__main__":
         (2, "i32", torch.float16, 64, 8),
         (1, "i16", torch.bfloat16, 16, 8),
         (4, "i32", torch.bfloat16, 64, 1),
-        (3, "u8", torch.bfloat16, 16, 1),
+        (8, "i32", torch.bfloat16, 64, 8),
     ):
         made = products(bits, stored, dtype, batch, groups)
         ptx = made.asm["ptx"]
-        used = not text_of(bits, dtype) or "0x80008000" in ptx or "0x80808080" in ptx
-        print(made.metadata.shared <= SHARED, "mma" in ptx, used)
+        used = bool(text_of(bits, dtype)) == ("%lanemask_lt" in ptx)
+        print(made.metadata.shared <= SHARED, "wgmma" in ptx, used, not serialized(ptx))
     made = swap()
     print(len(made.asm["cubin"]) > 0, "fma" in made.asm["ptx"])

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import transformers as tf
 
 import randes_cli
-from randes_cli.errors import MismatchError
-from tests.live.many import ASKED, TASKS, attached, bank_of, options, pack_folders
-from tests.models import SMALL, Made, perturb
+from tests.live.many import ASKED, TASKS, options, pack_folders
+from tests.models import SMALL, perturb
 
 #: Of different lengths: they would be sorted.
 _TEXTS = ["a", "a b b a", "b a", "b b b", "a a b b a b"]
@@ -43,20 +41,3 @@ def test_sentences_keep_their_tasks(tmp_path: Path) -> None:
         wanted = one.encode(_TEXTS, convert_to_tensor=True)
         assert (found[row] - wanted[row]).abs().max() < 1e-5
         assert row == 0 or (found[row] - wanted[0]).abs().max() > 1e-3
-
-
-def longformer() -> Made:
-    config = tf.LongformerConfig(**SMALL, attention_window=4)
-    return tf.LongformerForMaskedLM(config), {}
-
-
-def fsmt() -> Made:
-    config = tf.FSMTConfig(src_vocab_size=96, tgt_vocab_size=96, d_model=32, encoder_layers=1)
-    config.decoder_layers = 1
-    return tf.FSMTForConditionalGeneration(config), {}
-
-
-@pytest.mark.parametrize("make", [longformer, fsmt], ids=lambda make: make.__name__)
-def test_models_with_time_before_the_batch_are_refused(make: Any, tmp_path: Path) -> None:
-    with pytest.raises(MismatchError, match="puts time before the batch"):
-        attached(bank_of(make, tmp_path))

@@ -93,7 +93,7 @@ def run_exact(exact: Exact, writer: TensorSink, tally: Tally) -> int:
             writer.write(exact.key, start - offset * size, raw)
             writer.set_digest(exact.key, number, value)
         if exact.owner is not None:
-            tally.digested(exact.owner, exact.name, number, value)
+            tally.digested(number, {(exact.owner, exact.name): value})
     if not equal and isinstance(exact.owner, int):
         tally.differs([(exact.owner, exact.name)])
     return exact.nbytes

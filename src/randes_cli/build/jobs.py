@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from randes_cli.build.participants import Participant
@@ -109,6 +110,7 @@ class Files:
         old: the bank that kept superpositions begin with.
         write_base: whether the base's strips are written into the bank as they are read.
         waiting: superpositions that wait to be cut.
+        tapes: the steps of units under way, as `compiled` has them.
     """
 
     base: Source | None
@@ -117,6 +119,7 @@ class Files:
     tally: Tally
     write_base: bool
     waiting: Callable[[str], Waiting | None] = nothing_waits
+    tapes: dict[object, Any] = field(default_factory=dict)
 
 
 class Running(Protocol):
@@ -134,9 +137,6 @@ class JobRun:
 
     def __init__(self, files: Files, kernel: Kernel, job: Job) -> None:
         self.files, self.kernel, self.job, self.unit = files, kernel, job, job.unit
-        members = [p for part in job.parts for p in part.members]
-        self.orders = {p.index: job.unit.order(p.seed, p.index) for p in members}
-        self.layers = self._layers()
         self._flips: dict[tuple[int, int], bytes] = {}
         self.inputs: dict[tuple[Owner, str], Running] = {}
         self.sums: dict[str, Running] = {}
@@ -147,7 +147,14 @@ class JobRun:
         self.peak = 0
         self.bytes_read = 0
 
-    def _layers(self) -> set[int]:
+    @cached_property
+    def orders(self) -> dict[int, list[int]]:
+        """Which layer of each participant lies at each position."""
+        members = (p for part in self.job.parts for p in part.members)
+        return {p.index: self.unit.order(p.seed, p.index) for p in members}
+
+    @cached_property
+    def layers(self) -> set[int]:
         """The layers of the base that the job's superpositions take deltas from."""
         if self.job.only is None:
             return set(range(self.unit.layers))
@@ -197,10 +204,10 @@ class JobRun:
     def record(self) -> None:
         """Tell the tally and the writer what the whole chunk came to."""
         tally, writer, chunk = self.files.tally, self.files.writer, self.job.chunk
-        for (owner, name), running in self.inputs.items():
-            value = running.digest()
-            tally.digested(owner, name, chunk, value)
-            if owner == "base" and self.files.write_base:
+        read = {key: running.digest() for key, running in self.inputs.items()}
+        tally.digested(chunk, read)
+        for (owner, name), value in read.items() if self.files.write_base else ():
+            if owner == "base":
                 writer.set_digest(base_key(name), chunk, value)
         tally.differs(self.changed)
         if self.largest:

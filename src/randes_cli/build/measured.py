@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -10,16 +10,19 @@ import numpy as np
 
 from randes_cli.build.participants import Participant
 from randes_cli.build.samples.looks import deltas_of
+from randes_cli.build.samples.sample import gather_spreads
+from randes_cli.build.samples.small import Spots, base_values, deltas, small_lists
 from randes_cli.build.samples.stand_ins import fill_rows
 from randes_cli.build.steps import Step, Steps
 from randes_cli.build.tally import Tally
 from randes_cli.core.arrays import F64, Bools
-from randes_cli.core.energy import Energy, many_lengths
+from randes_cli.core.energy import Energy, many_energies, many_lengths
 from randes_cli.core.kernel import delta_energy
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
 from randes_cli.specs import TensorInfo, Tensors
 from randes_cli.stats.lengths import norm_rows
+from randes_cli.workers import no_progress
 
 
 class Measured(NamedTuple):
@@ -63,32 +66,66 @@ def sampled_lengths(
     `stands` see `stand_ins`.
     Raises BeyondGrid or Overflowing where the sample shows that no step will do.
     """
+    units = [unit for unit in steps.exponents() if unit not in stands]
+    peaks = gather_spreads(base, participants, units, no_progress).peaks.tolist()
+    grids = dict[Unit, int]()
+    for unit, peak in zip(units, peaks, strict=True):
+        most = int(peak / 2.0 ** steps.step(unit).exponent)
+        grids[unit] = steps.foreseen(unit, most, only_added=only_added)
     norms = np.zeros((len(rows), len(participants)))
     rounded, changed = np.zeros((2, *norms.shape)), np.zeros(norms.shape, np.bool_)
     place = {name: row for row, name in enumerate(rows)}
-    for unit, exponent in steps.exponents().items():
-        if unit in stands:
-            continue
-        sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
-        found = [
-            (place[name], who, delta)
-            for name in unit.names
-            for who, delta in enumerate(deltas_of(sample, participants, name))
-            if delta is not None and delta.any()
-        ]
-        peak = int(
-            max((float(np.abs(delta).max()) for *_, delta in found), default=0.0) / 2.0**exponent
-        )
-        step = steps.foreseen(unit, peak, only_added=only_added)
-        factor = unit.rows * unit.cols / max(1, sample.elements)
-        for row, who, delta in found:
-            energy = delta_energy(delta, step)
-            changed[row, who] = True
-            norms[row, who] = factor * energy.whole(step)
-            rounded[:, row, who] = factor * energy.kept(step), factor * energy.rounded(step)
+    for one in small_lists(units, len(participants), STEP_SAMPLE[0], far=False):
+        if isinstance(one, Unit):
+            found = _looks(base, participants, one, grids[one])
+        else:
+            found = _small_looks(base, participants, one, grids)
+        for look in found:
+            at = [*map(place.__getitem__, look.names)]
+            changed[at, look.who] = look.changed
+            norms[at, look.who], rounded[0, at, look.who], rounded[1, at, look.who] = look.lengths
     for values in (norms, rounded, changed):
         fill_rows(values, place, stands)
     return Measured(norms, rounded, changed)
+
+
+class _Look(NamedTuple):
+    """What a participant's deltas of some tensors came to: `many_lengths`, and where any is."""
+
+    names: Sequence[str]
+    who: int
+    lengths: F64
+    changed: Bools
+
+
+def _looks(
+    base: Source | None, participants: Sequence[Participant], unit: Unit, grid: int
+) -> Iterator[_Look]:
+    """Those of a unit that is not its own sample, scaled to the whole."""
+    sample = Sample(base, sample_runs(unit.rows, unit.cols, STEP_SAMPLE))
+    factor = unit.rows * unit.cols / max(1, sample.elements)
+    for name in unit.names:
+        for who, delta in enumerate(deltas_of(sample, participants, name)):
+            if delta is not None and delta.any():
+                energy = delta_energy(delta, grid)
+                found = energy.whole(grid), energy.kept(grid), energy.rounded(grid)
+                yield _Look([name], who, factor * np.array(found)[:, None], np.ones(1, np.bool_))
+
+
+def _small_looks(
+    base: Source | None,
+    participants: Sequence[Participant],
+    spots: Spots,
+    grids: Mapping[Unit, int],
+) -> Iterator[_Look]:
+    """Those of tensors that are their own samples, each in steps of its own."""
+    steps = np.array([*map(grids.__getitem__, spots.units)], np.int64)
+    for at, unit, names in spots.alike():
+        zero = base_values(base, names, unit)
+        for who, one in enumerate(participants):
+            delta, _ = deltas(base, zero, one, names, unit)
+            lengths = many_lengths(*many_energies(delta, steps[at]), steps[at])
+            yield _Look(names, who, lengths, np.asarray(delta.any(axis=1)))
 
 
 def gather_lengths(

@@ -73,10 +73,11 @@ class Tally:
             for index, name in pairs:
                 self.changed.setdefault(index, set()).add(name)
 
-    def digested(self, owner: Owner, name: str, chunk: int, value: bytes) -> None:
-        """A chunk of an input was read whole."""
+    def digested(self, chunk: int, read: Mapping[tuple[Owner, str], bytes]) -> None:
+        """This chunk of some inputs was read whole."""
         with self._lock:
-            self.digests.setdefault((owner, name), {})[chunk] = value
+            for key, value in read.items():
+                self.digests.setdefault(key, {})[chunk] = value
 
     def took(self, owner: Owner, names: Sequence[str], digests: Raw) -> None:
         """Small tensors of an input were read whole."""

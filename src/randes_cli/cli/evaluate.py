@@ -25,8 +25,11 @@ Original = Annotated[
 Coefficient = Annotated[
     float | None, option(None, "X", "λ in place of each task's own.", "--lambda")
 ]
-Csv = Annotated[Path | None, option(COMES_OUT, "PATH", "Write the table as CSV.")]
-Markdown = Annotated[Path | None, option(COMES_OUT, "PATH", "Write the table as Markdown.")]
+_SHOWN = "Write the table as {} (-: print it so)."
+Csv = Annotated[Path | None, option(COMES_OUT, "PATH", _SHOWN.format("CSV"))]
+Markdown = Annotated[Path | None, option(COMES_OUT, "PATH", _SHOWN.format("Markdown"))]
+#: Standard output.
+_PRINTED = Path("-")
 
 
 def evaluate(
@@ -57,7 +60,7 @@ def evaluate(
 
     originals = by_task(named_checkpoints(original or [], "--original"), "--original")
     note_sources([bank, base, *originals.values()])
-    _check_targets(csv, markdown, force)
+    _check_targets(csv, markdown, force, json)
     talk = Talk(json=json, quiet=quiet)
     with talk.progress() as progress:
         report = run(
@@ -71,25 +74,29 @@ def evaluate(
             progress=progress,
         )
     for path, made in ((csv, scores_as_csv), (markdown, scores_as_markdown)):
-        if path is not None:
+        if path == _PRINTED:
+            print(made(report), end="")
+        elif path is not None:
             write_whole(path, made(report).encode(), force=force)
     missing = ", ".join(score.task for score in report.tasks if score.original is None)
     words = f"no original found for {missing}; say --original NAME=CHECKPOINT"
     talk.tell(
         report,
-        lambda width: score_table(report, width),
+        None if _PRINTED in (csv, markdown) else lambda width: score_table(report, width),
         after=[words] if missing else [],
         wanted=True,
         mean=plain(report.mean),
     )
 
 
-def _check_targets(csv: Path | None, markdown: Path | None, force: bool) -> None:
+def _check_targets(csv: Path | None, markdown: Path | None, force: bool, json: bool) -> None:
     """Raise UsageError where a table cannot be written, before hours of scoring."""
     from randes_cli.files.atomic import check_target
 
     if csv is not None and csv == markdown:
         raise UsageError(f"{csv}: named for both --csv and --markdown")
+    if json and _PRINTED in (csv, markdown):
+        raise UsageError("-: is standard output, where --json goes; name a file for the table")
     for path in (csv, markdown):
-        if path is not None:
+        if path not in (None, _PRINTED):
             check_target(path, force=force)

@@ -132,5 +132,5 @@ def _turned(names: Sequence[str]) -> str:
     comes = "comes" if len(names) == 1 else "come"
     return (
         f"{len(names):,} {what} positive throughout in the base {comes} back with negative values "
-        f"({some}); where they must not, pack with --rest own and --targets that leave them out"
+        f"({some}); where they must not, pack with --exact REGEX, which keeps such tensors exactly"
     )

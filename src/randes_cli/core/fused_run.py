@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from randes_cli.core.arrays import I64, Array, Bools, Raw, address
-from randes_cli.core.energy import Energy
 from randes_cli.specs import Signs
 
 #: Bytes of an input whose digest may be of several pieces.
@@ -71,26 +70,9 @@ class Step(NamedTuple):
     squares: tuple[I64, I64] | None = None
 
 
-class Made(NamedTuple):
-    """What a step found: its chunk's digest, and the sums of a delta that was added."""
-
-    digest: bytes
-    energy: Energy
-    changed: bool
-
-
 def named(words: str, kind: Any) -> list[tuple[str, Any]]:
     """Fields of a structure, all of one kind."""
     return [(word, kind) for word in words.split()]
-
-
-class _Step(ctypes.Structure):
-    _fields_ = (
-        *named("kind from at into to dtype layer", ctypes.c_int64),
-        ("bits", ctypes.c_char_p),
-        *named("memory along across", ctypes.c_void_p),
-        ("scale", ctypes.c_double),
-    )
 
 
 #: The sums of a delta, as in fused.h.
@@ -144,28 +126,22 @@ class Runner:
         self._function, self._many = library.randes_run, library.randes_run_many
         self._run = _Run(strip=min(_STRIP, elements) // 64 * 64, most=2**15 - 1, **buffers)
 
-    def run(self, chunk: Chunk, steps: Sequence[Step]) -> list[Made] | None:
-        """What each step found; None where anything kept the chunk from its end.
+    def run(self, chunk: Chunk, steps: Array) -> Array | None:
+        """What each step, a row of `STEPS`, found: rows of `MADE`.
 
-        Then nothing counts that was written, and the chunk is to be done again step by step.
-        Raises OSError where a write failed.
+        None where anything kept the chunk from its end: then nothing counts that was written, and
+        it is to be done again step by step. Raises OSError where a write failed.
         """
         run = self._run
-        if not run.strip or not all(_fits(chunk, step) for step in steps):
+        if not run.strip or not chunk.count:
             return None
         run.first, run.count, run.cols = chunk.first, chunk.count, chunk.cols
         run.rows, run.view_cols = chunk.view
         run.kind, run.steps = SIGNS[chunk.signs], len(steps)
-        packed = (_Step * len(steps))(*map(_packed, steps))
-        made = (_Made * len(steps))()
-        failed = self._function(ctypes.byref(run), packed, made)
+        made = np.zeros(len(steps), MADE)
+        failed = self._function(ctypes.byref(run), _place(steps), _place(made))
         refuse_unwritten(failed)
-        if failed:
-            return None
-        return [
-            Made(bytes(m.digest), Energy(m.squares, m.crossed, m.rests), bool(m.changed))
-            for m in made
-        ]
+        return None if failed else made
 
     def run_many(self, runs: Array, steps: Array) -> tuple[Array, Bools] | None:
         """Run small chunks, each a row of `RUNS` and of `STEPS`: what each step made, by row.
@@ -180,26 +156,33 @@ class Runner:
         for word in ("base", "scratch", "sum", "raw"):
             runs[word] = getattr(run, word)
         made, failed = np.zeros(steps.shape, MADE), np.empty(len(runs), np.int64)
-        places = [array.ctypes.data_as(ctypes.c_void_p) for array in (steps, made, failed)]
-        first = runs.ctypes.data_as(ctypes.c_void_p)
-        self._many(first, ctypes.c_int64(len(runs)), *places)
+        places = map(_place, (steps, made, failed))
+        self._many(_place(runs), ctypes.c_int64(len(runs)), *places)
         refuse_unwritten(int(failed.min(initial=0)))
         return made, np.asarray(failed == 0)
 
 
-def _fits(chunk: Chunk, step: Step) -> bool:
-    sums = step.kind in (Kind.BEGIN, Kind.STORE)
-    return chunk.count > 0 and (sums or step.dtype in DTYPES)
+def _place(array: Array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
 
 
-def _packed(step: Step) -> _Step:
-    sums = step.kind in (Kind.BEGIN, Kind.STORE)
-    dtype = int(step.dtype) if sums else DTYPES[step.dtype]
-    at, to, memory = step.place or NOWHERE, NOWHERE, None
+def packed(steps: Sequence[Step]) -> Array | None:
+    """Steps as rows of `STEPS`, which are good as long as `steps` are; None of another dtype."""
+    if not all(step.dtype in DTYPES or step.kind in _OF_SUMS for step in steps):
+        return None
+    return np.array([*map(_packed, steps)], STEPS)
+
+
+_OF_SUMS = (Kind.BEGIN, Kind.STORE)
+
+
+def _packed(step: Step) -> tuple[Any, ...]:
+    dtype = int(step.dtype) if step.kind in _OF_SUMS else DTYPES[step.dtype]
+    at, to, memory = step.place or NOWHERE, NOWHERE, 0
     if isinstance(step.to, tuple):
         to = step.to
     elif step.to is not None:
         memory = address(step.to)
-    squares = map(address, step.squares) if step.squares else (None, None)
-    beside = memory, *squares, step.scale
-    return _Step(step.kind, *at, *to, dtype, step.layer, step.bits, *beside)
+    squares = map(address, step.squares) if step.squares else (0, 0)
+    bits = address(np.frombuffer(step.bits, np.uint8)) if step.bits else 0
+    return step.kind, *at, *to, dtype, step.layer, bits, memory, *squares, step.scale

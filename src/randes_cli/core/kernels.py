@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from randes_cli.core.fused_kernel import FusedKernel, available
 from randes_cli.core.kernel import SPARE, Kernel, NumpyKernel
 from randes_cli.errors import UsageError
 from randes_cli.specs import DEVICES
@@ -16,6 +15,8 @@ THREAD_MEMORY = 48 * 2**20
 
 def make_kernel(device: str, *, elements: int, layers: int) -> Kernel:
     """A kernel with buffers for strips of `elements` of up to `layers` layers."""
+    from randes_cli.core.fused_kernel import FusedKernel, available
+
     if device in ("auto", "cpu"):  # measured with an H200: docs/performance.md
         return (FusedKernel if available() else NumpyKernel)(elements, layers)
     if device not in DEVICES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from hashlib import shake_256
 from typing import NamedTuple
 
 import numpy as np
@@ -186,6 +185,8 @@ def random_bytes(kind: str, seed: int, name: str, count: int) -> bytes:
 
     `kind` is ``signs`` (name: the tensor's) or ``shuffle`` (name: the layer type's).
     """
+    from hashlib import shake_256  # OpenSSL is loaded where signs are
+
     return shake_256(f"randes/1|{kind}|{seed}|{name}".encode()).digest(count)
 
 

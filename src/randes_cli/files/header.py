@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+from xxhash import xxh3_128_digest
 
 from randes_cli.core.arrays import I64
 from randes_cli.core.columns import table_of
@@ -169,7 +169,7 @@ def parse_header(data: bytes, *, file_size: int | None = None) -> Header:
     `file_size` None: of a file that is not at hand; it is as long as its tensors say.
     Raises ValueError with the reason.
     """
-    key = hashlib.sha256(data).digest()
+    key = xxh3_128_digest(data)
     known = _IN_USE.get(key)
     if known is None or file_size not in (None, known.file_size):
         known = _IN_USE[key] = _parsed(data, file_size)

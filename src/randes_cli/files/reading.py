@@ -14,8 +14,9 @@ from randes_cli.files.system import read_at
 from randes_cli.files.weight_file import read_error
 from randes_cli.specs import ITEM_SIZE
 
-#: Bytes between two tensors that are read sooner than skipped, and bytes of one such read.
-_GAP, _AT_ONCE = 2**14, 2**20
+#: Bytes between two tensors that are read sooner than skipped, bytes of one such read, and tensors
+#: that it takes the time of.
+_GAP, _AT_ONCE, _FEW = 2**14, 2**20, 8
 
 
 def read_values_of(source: Source, names: Sequence[str], elements: int) -> F32:
@@ -61,9 +62,9 @@ def _read_places(places: I64, out: Raw, name: str) -> bool:
     far = np.diff(ends[:, 1]) > nbytes + _GAP
     starts = np.append(0, np.flatnonzero(far | (np.diff(ends[:, 0]) != 0)) + 1)
     counts = np.diff(np.append(starts, len(order)))
-    if not _read_alone(places, order[starts[counts == 1]], out, name):
+    together = counts > _FEW
+    if not _read_alone(places, order[np.repeat(~together, counts)], out, name):
         return False
-    together = counts > 1
     for first, count in zip(starts[together].tolist(), counts[together].tolist(), strict=True):
         rows = order[first : first + count]
         most = max(1, _AT_ONCE // max(1, _stride(places[rows, 1], nbytes)))

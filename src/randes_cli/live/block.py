@@ -43,4 +43,4 @@ class Block:
                     delta = delta.reshape(self.part.shape(self.shape))
                 else:
                     delta = self.part.cut(delta.reshape(self.shape))
-                target += delta.t() if self.part.turned else delta
+                target += delta.mT if self.part.turned else delta

@@ -45,9 +45,17 @@ def follow(
     `first` is the parameter that it is named after. Raises MismatchError.
     """
     dealt = None
+    if len(sources) == 1 and _left(module, first, step, shapes[sources[0][0]]):
+        return {first: (Part(sources[0][0]),)}
     if len(sources) == 1:
         dealt = _dealt(module, first, deepcopy(step), sources[0], shapes[sources[0][0]])
     return dealt or _joined(module, first, step, sources, shapes)
+
+
+def _left(module: Any, first: str, step: Any, shape: tuple[int, ...]) -> bool:
+    """Whether all that is done is to exchange dimensions, of a tensor that lies right as it is."""
+    looks = all(getattr(one, "check_dims", False) for one in step.operations)
+    return looks and tuple(module.get_parameter(first).shape) == tuple(shape)
 
 
 def _dealt(
@@ -114,10 +122,15 @@ def _joined(
 
 
 def _numbered(number: int, shape: list[int]) -> torch.Tensor:
-    """A tensor of which every element says whose it is, and where in it: 64 rows, 64 columns."""
+    """A tensor of which every element says whose it is, and where in it: 64 rows, 64 columns.
+
+    One of more dimensions, and of too many elements, says whose they are.
+    """
     rows, columns = (shape[0], shape[-1]) if len(shape) == 2 else (1, shape[-1])
     if len(shape) > 2:
-        return torch.full(shape, number * 4096)
+        count = torch.Size(shape).numel()
+        numbers = torch.arange(count) if count <= 4096 else torch.zeros(count, dtype=torch.long)
+        return numbers.reshape(shape) + number * 4096
     places = 64 * torch.arange(rows)[:, None] + torch.arange(columns)
     return (number * 4096 + places).reshape(shape)
 
@@ -137,9 +150,9 @@ def _box(
     box = tensor[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].squeeze()
     wanted = _numbered(number, [small[size] for size in shape]).squeeze()
     turned = box.shape != wanted.shape or not torch.equal(box.long(), wanted)
-    if turned and (wanted.dim() != 2 or not torch.equal(box.long(), wanted.t())):
+    if turned and (wanted.dim() < 2 or not torch.equal(box.long(), wanted.mT)):
         raise _unknown(first)
-    real = list(reversed(shape) if turned else shape)
+    real = [*shape[:-2], shape[-1], shape[-2]] if turned else list(shape)
     extra = tensor.dim() - len(shape)
     widths = [b - a for a, b in zip(low, high, strict=True)]
     if widths != [1] * extra + [small[size] for size in real]:

@@ -14,6 +14,7 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.live import time_first
 from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
 from randes_cli.live.batching import Batching
 from randes_cli.live.guard import guard
@@ -28,8 +29,6 @@ from randes_cli.live.weight import Weight
 
 #: What PEFT calls rows without an adapter.
 _BASE = "__base__"
-#: Models that put time before the batch: their rows would be taken for others.
-_TIME_FIRST = ("xlnet", "transfo-xl", "fsmt", "longformer", "led")
 
 
 def attach(
@@ -68,8 +67,8 @@ def attach(
     with opened(bank, base) as found:
         chosen = list(found.tasks) if tasks is None else [_known(t, found.tasks) for t in tasks]
         kind = getattr(getattr(model, "config", None), "model_type", None)
-        if kind in _TIME_FIRST:
-            raise MismatchError(f"{kind} puts time before the batch; use randes_cli.Pool")
+        if kind in time_first.REFUSED:
+            raise MismatchError(f"{kind} {time_first.REFUSED[kind]}; use randes_cli.Pool")
         reading = start(
             model,
             found,

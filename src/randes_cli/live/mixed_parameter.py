@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.live.rows import Intercepted, apply, name_of, spread_of
+from randes_cli.live.intercepted import Intercepted
+from randes_cli.live.rows import apply, name_of, spread_of
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.spread import Spread
 from randes_cli.live.weight import Weight
@@ -107,6 +108,8 @@ def _otherwise(
         return _outside(func, name, args, given, mixed)
     if _turns(mixed, name, args, given):
         return mixed.turn()
+    if name.endswith("_") and not name.endswith("__") and args[0] is mixed:
+        raise _written(mixed)
     if name in _CASTS and args[0] is mixed and _changes_nothing(func, args, given):
         return mixed
     if selection.only is not None:
@@ -204,6 +207,12 @@ def _unnamed(mixed: Mixed, name: str) -> UsageError:
     )
 
 
+def _written(mixed: Mixed) -> UsageError:
+    return UsageError(
+        f"{mixed.weight.name}: cannot be written to while tasks are attached; detach them first"
+    )
+
+
 def _outside(
     func: Callable[..., Any],
     name: str,
@@ -213,9 +222,7 @@ def _outside(
 ) -> Any:
     """The base's values, for what does not compute an answer from them."""
     if name == "copy_" and args and args[0] is mixed:
-        raise UsageError(
-            f"{mixed.weight.name}: cannot be written to while tasks are attached; detach them first"
-        )
+        raise _written(mixed)
     if name not in (*_OUTSIDE, "copy_") and func.__name__ != "__get__":
         raise _unnamed(mixed, name)
     with torch._C.DisableTorchFunctionSubclass():

@@ -9,6 +9,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
+from randes_cli.live.biases import lengthened, with_bias
+from randes_cli.live.convolutions import convolution, transposed
 from randes_cli.live.mixed_parameter import (
     HANDLERS,
     Mixed,
@@ -23,21 +25,6 @@ from randes_cli.live.spread import Spread, align
 from randes_cli.live.weight import Weight
 
 
-def _with_bias(made: torch.Tensor, bias: Any, selection: Selection, axis: int = -1) -> torch.Tensor:
-    if bias is None:
-        return made
-    found = rows(bias, selection)
-    if isinstance(found, Spread):
-        return made + align(_lengthened(found, made.dim() - 2) if axis == 1 else found, made)
-    side: torch.Tensor = found.reshape(-1, *[1] * (made.dim() - 2)) if axis == 1 else found
-    return made + side
-
-
-def _lengthened(spread: Spread, dims: int) -> Spread:
-    """With dimensions of 1 behind it."""
-    return Spread(spread.data.reshape(*spread.data.shape, *[1] * dims), spread.lead)
-
-
 def linear(selection: Selection, input: Any, weight: Any, bias: Any = None) -> torch.Tensor:
     """F.linear. Of an input that all rows share each row has its own result: `Rows`."""
     if isinstance(input, Mixed):
@@ -49,7 +36,7 @@ def linear(selection: Selection, input: Any, weight: Any, bias: Any = None) -> t
         made = weight.product(given, selection)
     else:
         made = F.linear(given, weight)
-    made = _with_bias(made, bias, selection)
+    made = with_bias(made, bias, selection)
     if len(made) == len(given):
         return made
     return rows_of(made.reshape(*selection.index.shape, 1, *made.shape[1:]), lead(selection))
@@ -61,7 +48,7 @@ def _addmm(
     """torch.addmm, as GPT-2's Conv1D calls it."""
     if scales or isinstance(x, Mixed):
         raise MismatchError("addmm of weights of many tasks with scales, or as its first factor")
-    return _with_bias(_matmul(selection, x, weight), bias, selection)
+    return with_bias(_matmul(selection, x, weight), bias, selection)
 
 
 def _matmul(selection: Selection, x: Any, weight: Any) -> torch.Tensor:
@@ -85,7 +72,9 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
         return table.embed(ids, selection.only)
     index = selection.index.to(ids.device)
     shared = ids.dim() == 1 or (len(ids) == 1 and len(index) > 1)
-    if table.relative or (table.positional and shared and index.dim() == 1):
+    # Distances are between two positions; with a third dimension those of each row.
+    far = table.relative and (ids.dim() < 3 or len(ids) % len(index) != 0)
+    if far or (table.positional and shared and index.dim() == 1) or _places(ids, len(index)):
         if index.dim() == 2:
             raise MismatchError(f"{table.name}: relative positions with a task for each token")
         return rows_of(table.embed(ids.expand(len(index), *ids.shape), index), 1)
@@ -95,10 +84,17 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
         if table.positional and ids.dim() == 1:
             return table.embed(ids.expand(index.shape), index)
         return table.embed(ids, index.reshape(-1))
-    if ids.dim() == 1 and len(ids) == len(index) and bool((ids == torch.arange(len(ids))).all()):
+    if ids.dim() == 1 and len(ids) == len(index) and _places(ids, 0):
         raise MismatchError(f"{table.name}: its inputs may be rows or positions: give them a batch")
     spread = selection.along(ids)
     return table.embed(ids.expand(max(len(ids), len(spread)), *ids.shape[1:]), spread)
+
+
+def _places(ids: torch.Tensor, rows: int) -> bool:
+    """Whether ids are 0, 1, 2 …: places that all rows share, not their tokens."""
+    if ids.dim() != 1 or len(ids) in (1, rows):
+        return False
+    return bool((ids == torch.arange(len(ids), device=ids.device)).all())
 
 
 def _lookup(selection: Selection, weight: Any, item: Any) -> Any:
@@ -150,7 +146,7 @@ def _channels(selection: Selection, value: Any, made: torch.Tensor) -> Any:
     """A vector of channels, shaped to meet [n, channels, …]."""
     found = rows(value, selection)
     if isinstance(found, Spread):
-        return align(_lengthened(found, made.dim() - 2), made)
+        return align(lengthened(found, made.dim() - 2), made)
     return found.reshape(-1, *[1] * (made.dim() - 2))
 
 
@@ -186,59 +182,6 @@ def _batch_norm(
     if weight is not None:
         made = made * _channels(selection, weight, made)
     return made if bias is None else made + _channels(selection, bias, made)
-
-
-def _convolution(func: Callable[..., Any]) -> Callable[..., Any]:
-    def run(
-        selection: Selection,
-        input: torch.Tensor,
-        weight: Any,
-        bias: Any = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> torch.Tensor:
-        more = (stride, padding, dilation, groups)
-        if not isinstance(weight, Mixed):
-            return _with_bias(func(input, weight, None, *more), bias, selection, 1)
-        made = _as_product(input, weight.weight, selection, more)
-        if made is None and selection.only is not None:
-            made = func(input, weight.weight.full(selection.only), None, *more)
-        elif made is None:
-            whole = weight.weight
-            made = whole.by_task(
-                input, selection, lambda part, t: func(part, whole.full(t), None, *more)
-            )
-        return _with_bias(made, bias, selection, 1)
-
-    return run
-
-
-def windows(weight: Weight, stride: Any, padding: Any, groups: int) -> bool:
-    """Whether a convolution is a linear layer of its windows: they do not overlap."""
-    kernel = tuple(weight.base.shape[2:])
-    strides = (stride,) * len(kernel) if isinstance(stride, int) else tuple(stride)
-    still = all(v == 0 for v in ((padding,) if isinstance(padding, int) else padding))
-    return kernel == strides and still and groups == 1 and weight.simple is not None
-
-
-def _as_product(
-    x: torch.Tensor, weight: Weight, selection: Selection, more: tuple[Any, ...]
-) -> torch.Tensor | None:
-    """A convolution whose windows do not overlap, as a linear layer of its windows; else None."""
-    stride, padding, _, groups = more
-    kernel, dims = tuple(weight.base.shape[2:]), weight.base.dim() - 2
-    if not windows(weight, stride, padding, groups) or x.dim() != dims + 2:
-        return None
-    for axis, size in enumerate(kernel):
-        x = x.unfold(2 + axis, size, size)
-    # [n, channels, windows …, kernel …] → [n, windows …, channels · kernel]
-    places = x.shape[2 : 2 + dims]
-    order = [0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)]
-    flat = x.permute(*order).reshape(x.shape[0], -1, weight.base[0].numel())
-    made = weight.linear(flat, selection)
-    return made.transpose(1, 2).reshape(made.shape[0], -1, *places)
 
 
 def _on_inputs(func: Callable[..., Any], handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -278,7 +221,11 @@ _KNOWN_ON_INPUTS: dict[Any, Callable[..., Any]] = {
     F.rms_norm: _rms_norm,
     F.group_norm: _group_norm,
     F.batch_norm: _batch_norm,
-    **{func: _convolution(func) for func in (F.conv1d, F.conv2d, F.conv3d)},
+    **{func: convolution(func) for func in (F.conv1d, F.conv2d, F.conv3d)},
+    **{
+        func: transposed(func)
+        for func in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+    },
 }
 HANDLERS.update(_KNOWN)
 HANDLERS.update({func: _on_inputs(func, known) for func, known in _KNOWN_ON_INPUTS.items()})

@@ -18,7 +18,7 @@ class Part:
         name: the tensor's.
         place: the slice of the parameter along each of its dimensions (of an integer: one);
             empty where it is the whole parameter.
-        turned: whether its two dimensions are exchanged there.
+        turned: whether its last two dimensions are exchanged there.
         rows: which rows of the tensor lie there, in their order; None: all.
         length: how many rows the tensor has, where `rows` are some of them.
     """
@@ -55,7 +55,7 @@ class Part:
         """Copy the tensor to its place."""
         target = parameter[self.place] if self.place else parameter
         found = self.cut(tensor)
-        target.copy_(found.t() if self.turned else found)
+        target.copy_(found.mT if self.turned else found)
 
 
 Parts = tuple[Part, ...]

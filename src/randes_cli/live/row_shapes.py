@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from randes_cli.errors import MismatchError
+from randes_cli.live.folded import Folds
 from randes_cli.live.spread import Spread, align
 
 
@@ -36,8 +37,8 @@ def _expand(rows: Spread, *sizes: Any) -> Any:
 
 def _repeat(rows: Spread, *sizes: Any) -> Any:
     given, batch = _sizes(rows, *sizes)
-    if _folds(rows, given):  # [heads, …] once for each of the batch: [batch · heads, …]
-        return rows.data.repeat_interleave(given[0] // rows.data.shape[0], 0).flatten(0, 1)
+    if _folds(rows, given):
+        return Folds(rows, given[0])
     if not batch:
         raise MismatchError("repeat of a parameter that differs among tasks, not by the batch")
     data = align(rows, rows.data.new_empty(given[0], *[0] * (len(given) - 1)))
@@ -45,10 +46,7 @@ def _repeat(rows: Spread, *sizes: Any) -> Any:
 
 
 def _folds(rows: Spread, times: list[int]) -> bool:
-    """Whether the batch is put before the first of three dimensions, in one with it.
-
-    Factors of torch.bmm are made so; a model's own constant that equals the rows would be, too.
-    """
+    """Whether the batch may be what is put before the first of three dimensions, in one with it."""
     first, *others = times
     if len(times) != 3 or len(rows.shape) != 3 or rows.lead != 1 or rows.shape[0] == 1:
         return False

@@ -7,12 +7,15 @@ here is an error: an operation that took the rows for something else would answe
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
 from randes_cli.errors import MismatchError
+from randes_cli.live.contractions import ON_INPUTS, baddbmm
+from randes_cli.live.folded import Folds, folded
+from randes_cli.live.intercepted import Intercepted
 from randes_cli.live.row_shapes import PROPERTIES, SHAPES
 from randes_cli.live.spread import Spread, align
 
@@ -35,33 +38,6 @@ _PAIRWISE = frozenset(
         *("__rpow__", "__truediv__", "__rtruediv__", "__iadd__", "__isub__", "__imul__"),
     )
 )
-
-
-class Intercepted(torch.Tensor):
-    """A tensor whose class says what every operation on it gives.
-
-    Where an operation meets tensors of two such classes, the one that `comes_first` answers.
-    """
-
-    comes_first: ClassVar[bool] = False
-
-    @classmethod
-    def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """What `func` gives where some of its arguments are of this class."""
-        raise NotImplementedError
-
-    @classmethod
-    def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        others = (kind for kind in types if issubclass(kind, Intercepted) and kind.comes_first)
-        if not cls.comes_first and any(others):
-            return NotImplemented
-        return cls.answer(func, args, dict(kwargs or {}))
 
 
 class Rows(Intercepted):
@@ -87,6 +63,8 @@ def _hidden(made: Any) -> Any:
     """What was made of a `Spread`, as models see it."""
     if isinstance(made, Spread):
         return rows_of(*made)
+    if isinstance(made, Folds):
+        return folded(made)
     return tuple(map(_hidden, made)) if type(made) is tuple else made
 
 
@@ -103,14 +81,16 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
     Raises MismatchError where that is not known.
     """
     name, first = name_of(func), args[0] if args else None
+    if name == "baddbmm" and not _alone(name, args):
+        return baddbmm(func, *args, **kwargs)
     if isinstance(first, Spread):
         known = PROPERTIES.get(name) or SHAPES.get(name)
         if known is not None:
             return _hidden(known(first, *args[1:], **kwargs))
         if name in _ELEMENTWISE or (name == "linear" and not list(_spreads(args[1:]))):
             return rows_of(func(first.data, *map(_plain, args[1:]), **kwargs), first.lead)
-    elif name in _ON_INPUTS:
-        return _ON_INPUTS[name](func, *args, **kwargs)
+    elif name in ON_INPUTS and not _alone(name, [*args, *kwargs.values()]):
+        return ON_INPUTS[name](func, *args, **kwargs)
     if name in _PAIRWISE:
         return _pairwise(func, args, kwargs)
     if _alone(name, [*args, *kwargs.values()]):
@@ -124,13 +104,17 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
 def _alone(name: str, values: Sequence[Any]) -> bool:
     """Whether parameters are computed with alone: no inputs, and nothing is written in place.
 
-    Vectors are no inputs where they are joined to others (`torch.cat`).
+    What a parameter is joined to (`torch.cat`) is no input: it has as many dimensions as one row's
+    parameter, and is as long but in one of them, whatever the batch.
     """
     inner = [v for value in values for v in (value if type(value) in (list, tuple) else [value])]
-    others = [v for v in inner if isinstance(v, torch.Tensor) and not isinstance(v, Spread)]
-    joined = name in ("cat", "concat") and all(v.dim() == 1 for v in others)
-    joined = joined and all(len(v.shape) == 1 for v in inner if isinstance(v, Spread))
+    others = [v for v in inner if isinstance(v, torch.Tensor) and v.dim()]
+    joined = name in ("cat", "concat") and len({len(v.shape) for v in _tensors(inner)}) == 1
     return not name.endswith("_") and (joined or not others)
+
+
+def _tensors(values: Sequence[Any]) -> Iterator[Any]:
+    return (v for v in values if isinstance(v, torch.Tensor | Spread))
 
 
 def _row_by_row(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -212,80 +196,8 @@ def _padded(rows: Spread, dims: int) -> torch.Tensor:
     return data
 
 
-def _attend(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    masks = {k: align(v, args[0]) if isinstance(v, Spread) else v for k, v in kwargs.items()}
-    return func(*[align(v, args[0]) if isinstance(v, Spread) else v for v in args], **masks)
-
-
-def _matmul(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> Any:
-    if other.lead != 1 or len(other.shape) < 2 or input.dim() < 3:
-        raise MismatchError("a product with a matrix that differs among tasks, not by rows")
-    return func(input, align(other, input))
-
-
-def _cast(func: Callable[..., Any], input: torch.Tensor, *like: Any, **kwargs: Any) -> Any:
-    return func(input, *map(_plain, like), **{name: _plain(v) for name, v in kwargs.items()})
-
-
-def _linear(
-    func: Callable[..., Any], input: torch.Tensor, weight: Any, bias: Any = None
-) -> torch.Tensor:
-    """Each row by its own matrix: one batched product."""
-    if not isinstance(weight, Spread):
-        plain: torch.Tensor = func(input, weight)
-        return plain + align(bias, plain)
-    data, lead = weight.data, weight.lead
-    count = data.shape[:lead].numel()
-    tokens = lead == 2 and tuple(input.shape[:2]) == tuple(data.shape[:2])
-    if not tokens and len(input) % count:
-        raise MismatchError("a linear layer whose matrix differs among tasks, not by rows")
-    matrices = data.reshape(count, *data.shape[lead:])
-    made = torch.bmm(input.reshape(count, -1, input.shape[-1]), matrices.transpose(1, 2))
-    made = made.reshape(*input.shape[:-1], -1)
-    if bias is None:
-        return made
-    return made + (align(bias, made) if isinstance(bias, Spread) else bias)
-
-
-def _convolution(
-    func: Callable[..., Any],
-    input: torch.Tensor,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> torch.Tensor:
-    """Each row by its own kernel: one convolution with as many times more groups."""
-    if not isinstance(weight, Spread) or weight.lead != 1 or len(input) % len(weight.data):
-        raise MismatchError("a convolution by kernels that differ among tasks, not by rows")
-    rows, times = len(input), len(input) // len(weight.data)
-    kernels = weight.data.repeat_interleave(times, 0).flatten(0, 1)
-    joined = input.reshape(1, -1, *input.shape[2:])
-    made: torch.Tensor = func(joined, kernels, None, stride, padding, dilation, groups * rows)
-    made = made.reshape(rows, -1, *made.shape[2:])
-    if bias is None:
-        return made
-    if isinstance(bias, Spread):
-        side = bias.data.reshape(*bias.data.shape, *[1] * (made.dim() - 2))
-        return made + align(Spread(side, bias.lead), made)
-    return made + torch.as_tensor(bias).reshape(-1, *[1] * (made.dim() - 2))
-
-
-#: Operations on inputs, of whose other arguments some are parameters.
-_ON_INPUTS: dict[str, Callable[..., Any]] = {
-    "linear": _linear,
-    "type_as": _cast,
-    "to": _cast,
-    "scaled_dot_product_attention": _attend,
-    "matmul": _matmul,
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
-}
-
-
 def _names() -> dict[Any, str]:
-    known = {*_ELEMENTWISE, *_PAIRWISE, *SHAPES, *PROPERTIES, *_ON_INPUTS}
+    known = {*_ELEMENTWISE, *_PAIRWISE, *SHAPES, *PROPERTIES, *ON_INPUTS}
     made: dict[Any, str] = {}
     for home in (torch.Tensor, torch, torch.nn.functional):
         for name in known:

@@ -13,9 +13,10 @@ from torch.nn import functional as F  # noqa: N812
 from randes_cli.errors import MismatchError
 from randes_cli.live import experts
 from randes_cli.live.attention import attention
+from randes_cli.live.convolutions import windows
 from randes_cli.live.mixed_parameter import HANDLERS, Mixed
-from randes_cli.live.operations import windows
 from randes_cli.live.selection import Current, Selection
+from randes_cli.live.time_first import batch_first
 
 
 def special_layers(model: nn.Module) -> list[nn.Module]:
@@ -23,7 +24,7 @@ def special_layers(model: nn.Module) -> list[nn.Module]:
 
     Raises MismatchError for those that would answer as the base, or for other rows.
     """
-    found = list(_found(model))
+    found = [*_found(model), *batch_first(model)]
     for module, forward in found:
         module.forward = forward
     return [module for module, _ in found]
@@ -46,6 +47,8 @@ def _found(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
         where, inside = name or type(module).__name__, _experts(module)
         if mine and experts.takes_tokens(module) and experts.is_fused(module):
             yield module, partial(experts.forward, module, mine[0].current)
+        elif mine and experts.gives_all(module):
+            yield module, partial(experts.all_forward, module, mine[0].current)
         elif inside is not None:
             yield module, partial(_by_task, module.forward, inside.current, where)
 
@@ -57,7 +60,8 @@ def _experts(module: nn.Module) -> Mixed | None:
         return next((v for v in module.parameters() if isinstance(v, Mixed)), None)
     for name, child in module.named_children():
         several = isinstance(child, nn.ModuleList | nn.ModuleDict)
-        if name.endswith("experts") and not experts.takes_tokens(child):
+        known = experts.takes_tokens(child) or experts.gives_all(child)
+        if name.endswith("experts") and not known:
             mixed = (v for v in child.parameters() if isinstance(v, Mixed))
             return next((v for v in mixed if several or v.dim() > 2), None)
     return None
@@ -74,7 +78,8 @@ def by_task(model: nn.Module) -> Iterator[str]:
         weight = module._parameters.get("weight")
         if not isinstance(module, nn.modules.conv._ConvNd) or not isinstance(weight, Mixed):
             continue
-        if not windows(weight.weight, module.stride, module.padding, module.groups):
+        apart = windows(weight.weight, module.stride, module.padding, module.groups)
+        if module.transposed or not apart:
             yield weight.weight.name
 
 

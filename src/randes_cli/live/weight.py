@@ -49,7 +49,7 @@ class Weight:
         """One matrix of a stack of them (an expert's) of one task."""
         if self.table is not None or task in self.exact:
             return self.full(task)[number]
-        if any(not block.part.place for block in self.blocks):
+        if any(isinstance((b.part.place or (slice(0),))[0], slice) for b in self.blocks):
             return self.full(task)[number]
         made = self.base[number].clone()
         for block in self.blocks:

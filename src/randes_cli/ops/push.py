@@ -157,7 +157,9 @@ def _local(bank: StrPath, repo: str) -> Path:
 
 def _repository(repo: str) -> str:
     """The id of a repository. Raises UsageError for another name."""
-    ref = parse_ref(SCHEME + repo.removeprefix(SCHEME))
+    ref = None
+    with contextlib.suppress(UsageError):
+        ref = parse_ref(SCHEME + repo.removeprefix(SCHEME))
     if ref is None or ref.revision or ref.path:
         raise UsageError(f"{repo}: say org/name; a branch goes to --revision")
     return ref.repo

@@ -47,6 +47,10 @@ class OpenOptions:
     components: frozenset[str] | None = None
     apart: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        if self.weights_key is not None and not self.allow_pickle:
+            raise UsageError("--weights-key is for pickles: say --allow-pickle, too")
+
     def recorded(self, pickle: str | None, layout: Collection[str]) -> OpenOptions:
         """The same for a source that a bank recorded: it may be read as it was then.
 

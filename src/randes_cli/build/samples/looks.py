@@ -19,7 +19,7 @@ def deltas_of(sample: Sample, participants: Sequence[Deltas], name: str) -> Iter
     at_once = max(1, _TOGETHER // max(1, sample.elements))
     for first in range(0, len(participants), at_once):
         some = participants[first : first + at_once]
-        places = [_delta_lies(sample, one, name) for one in some]
+        places = _deltas_lie(sample, some, name)
         found = _read(sample, name, [lies for lies in places if lies is not None])
         rows = iter(()) if found is None else iter(found)
         for one, lies in zip(some, places, strict=True):
@@ -32,7 +32,7 @@ def spreads_of(sample: Sample, participants: Sequence[Deltas], name: str) -> tup
 
     None where a participant has no such tensor, or for that call.
     """
-    places = [_delta_lies(sample, one, name) for one in participants]
+    places = _deltas_lie(sample, participants, name)
     known = [lies for lies in places if lies is not None]
     base = _base_lies(sample, name)
     if base is None or not known or len(known) < len(places):
@@ -54,12 +54,16 @@ def _read(sample: Sample, name: str, places: Sequence[Lies]) -> F32 | None:
     return None if not places or base is None else read_deltas(_runs(sample), base, places)
 
 
-def _delta_lies(sample: Sample, one: Deltas, name: str) -> Lies | None:
-    """Where a participant's tensor lies; None where it has none, or rows are missing there."""
+def _deltas_lie(sample: Sample, some: Sequence[Deltas], name: str) -> list[Lies | None]:
+    """Where participants' tensors lie; None of one that has none, or where rows are missing."""
+    rows = max((rect.row1 for rect in sample.runs), default=0)
+    return [_delta_lies(one, rows, name) for one in some]
+
+
+def _delta_lies(one: Deltas, rows: int, name: str) -> Lies | None:
     tensor = one.fit.superposed.get(name) if isinstance(one, Participant) else None
     if not isinstance(one, Participant) or tensor is None:
         return None
-    rows = max((rect.row1 for rect in sample.runs), default=0)
     return _lies(one.source, tensor) if rows <= tensor.matrix[0] else None
 
 

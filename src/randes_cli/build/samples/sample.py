@@ -17,6 +17,9 @@ from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
 from randes_cli.workers import Progress, run_in_order
 
+#: Small tensors that take less time one by one than as an array.
+_FEW = 16
+
 
 class Sampled(NamedTuple):
     """What samples tell of units, as columns: one row each.
@@ -60,6 +63,9 @@ def gather_spreads(
     def look(one: Unit | Spots) -> tuple[Spots | list[Spot], Spreads]:
         if isinstance(one, Unit):
             return [Spot(one, n) for n in range(one.layers)], _spreads(base, participants, one)
+        if one.single and len(one) < _FEW:
+            each = [_spreads(base, participants, unit) for unit in one.units]
+            return one, Spreads(*map(np.concatenate, zip(*each, strict=True)))
         return one, spreads(base, participants, one)
 
     def keep(_: object, found: tuple[Spots | list[Spot], Spreads]) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from randes_cli.build.copies import copies_into
 from randes_cli.build.crew.joining import Pieces, join_all
 from randes_cli.build.crew.pieces import Item, Piece, PieceSink, pieces_of
-from randes_cli.build.seal.cutting import Cutting, Run, Sum, scale_bytes, sums_of
+from randes_cli.build.seal.cutting import Cutting, Run
+from randes_cli.build.seal.sums import Sum, scale_bytes, sums_of
 from randes_cli.build.span import WHOLE
 from randes_cli.cluster import Cluster
 from randes_cli.core.agreement import Agreement
@@ -86,7 +87,7 @@ class _Squares(NamedTuple):
 
 def measure_parts(opened: _Opened, parts: tuple[_Part, ...], progress: Progress) -> list[_Squares]:
     cutting = opened.cutting(dict.fromkeys(part.key for part in parts), progress)
-    cutting.begin()
+    cutting.begin(cutting.sums)
     cutting.add_up([Run(opened.sums[part.key], part.first, part.last) for part in parts])
     made = []
     for one in cutting.sums:
@@ -170,7 +171,7 @@ class SealCrew:
     def measure(self) -> None:
         """`Cutting.measure`, by workers."""
         cutting = self.cutting
-        cutting.begin()
+        cutting.begin(cutting.sums)
         tasks = [tuple(parts) for parts in self._parts()]
         total = cutting.nbytes
         for _, found in self.cluster.map(
@@ -184,7 +185,7 @@ class SealCrew:
             for key, row, along, table in found:
                 cutting.squares[key][0][row : row + len(along)] += along
                 cutting.squares[key][1][:] += table
-        cutting.fit()
+        cutting.fit(cutting.sums)
 
     def _parts(self) -> Iterator[list[_Part]]:
         """All chunks, in tasks of about as many bytes: some for each worker."""

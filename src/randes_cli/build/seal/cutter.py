@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from randes_cli.build.jobs import Job
 from randes_cli.build.many import Many
-from randes_cli.build.seal.cutting import Sum, fitted_to, scale_bytes
+from randes_cli.build.seal.sums import Sum, fitted_to, scale_bytes
 from randes_cli.build.seal.waiting import Arena, Bundle, Waiting
 from randes_cli.build.seal.writing import SPAN, write_codes
 from randes_cli.build.tally import Tally

@@ -1,67 +1,45 @@
-"""The two passes of `seal`: scales from sums of squares, then codes, and how near they come."""
+"""What `seal` does to sums: scales from sums of squares, then codes, and how near they come.
+
+Scales need all rows and columns before the first code. A sum that a thread has room for is read
+once; one that is larger is read twice, and first of all.
+"""
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
-from typing import NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from randes_cli.build.copies import Copy
+from randes_cli.build.seal.sums import (
+    Squares,
+    Sum,
+    add_part,
+    fitted_to,
+    no_squares,
+    scale_bytes,
+    squares_of,
+)
 from randes_cli.build.seal.writing import SPAN, Room, write_codes
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.core.agreement import Agreement
-from randes_cli.core.arrays import F16, F64, I64
-from randes_cli.core.codes import fit_scales
+from randes_cli.core.arrays import F16, Raw
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import Scales, Units, add_squares
-from randes_cli.core.share import Share
-from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import sum_key
+from randes_cli.files.bank.keys import sealed_tensors
 from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import digest
-from randes_cli.plan import Rect, chunks, sealable, share_of
-from randes_cli.specs import ITEM_SIZE, RunOptions, TensorInfo
-from randes_cli.stats.lengths import norm_rows
+from randes_cli.plan import Rect
+from randes_cli.specs import ITEM_SIZE, RunOptions
 from randes_cli.workers import Progress, mixed, run_jobs, thread_count
 
 J = TypeVar("J")
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """One live superposition that is cut: its group, the base's tensor, its elements."""
-
-    group: int
-    tensor: TensorInfo
-    share: Share
-    grid: list[Rect]
-
-    @property
-    def key(self) -> str:
-        return sum_key(self.group, self.tensor.name)
-
-    @property
-    def elements(self) -> int:
-        """As stored."""
-        return prod(self.share.shape)
-
-
-def sums_of(bank: BankFile, groups: Collection[int]) -> list[Sum]:
-    """The superpositions of groups that can be cut, group by group in the order of the base."""
-    made, shares = [], bank.manifest.shares
-    for group in groups:
-        for tensor in bank.manifest.base.tensors.values():
-            key = sum_key(group, tensor.name)
-            if key in bank and sealable(tensor):
-                grid = chunks(*bank.info(key).matrix)
-                made.append(Sum(group, tensor, share_of(tensor, group, shares), grid))
-    return made
+#: Bytes of a sum that a thread holds at the most, unless --max-memory leaves it less.
+_HELD = 2**24
 
 
 class Run(NamedTuple):
@@ -70,66 +48,6 @@ class Run(NamedTuple):
     sum: Sum
     first: int
     last: int
-
-
-def scale_bytes(rows: F16, columns: F16) -> bytes:
-    """Scales as a bank stores them."""
-    return np.concatenate([rows, columns]).astype("<f2").tobytes()
-
-
-#: Sums of squares by row, and by residue of rows and column of the share.
-Squares: TypeAlias = tuple[I64, I64]
-
-
-def no_squares(share: Share) -> Squares:
-    """Those of no element."""
-    return np.zeros(share.rows, np.int64), np.zeros((share.every, share.shape[1]), np.int64)
-
-
-def no_part(squares: Squares, start: int, count: int) -> Squares:
-    """As `no_squares`, for `count` elements from `start` on: of rows from theirs on."""
-    cols = squares[1].shape[1]
-    rows = -(-(start + count) // cols) - start // cols
-    return np.zeros(rows, np.int64), np.zeros_like(squares[1])
-
-
-def add_part(squares: Squares, start: int, part: Squares) -> None:
-    """Add those of elements `start` and on."""
-    first = start // squares[1].shape[1]
-    squares[0][first : first + len(part[0])] += part[0]
-    squares[1][:] += part[1]
-
-
-def squares_of(squares: Squares, units: Units, start: int) -> Squares:
-    """Those of stored elements `start` and on, to be added to `squares` with `add_part`."""
-    part = no_part(squares, start, len(units))
-    add_squares(units, start, *part)
-    return part
-
-
-def fitted_to(squares: Squares, share: Share, bits: int) -> tuple[F16, F16]:
-    """The scales of rows and columns."""
-    along, table = squares
-    return fit_scales(along, share.columns(table), bits, share)
-
-
-def moments_of(
-    base: Mapping[str, TensorInfo],
-    steps: Mapping[str, int],
-    groups: Iterable[int],
-    found: Iterable[tuple[Sum, Agreement, int]],
-) -> dict[int, F64]:
-    """What became of each group's superpositions, as ``stats/sealed/<group>`` has it.
-
-    `found` are agreements, and the part that their values count in.
-    """
-    rows = norm_rows(base)
-    row = {name: n for n, name in enumerate(rows)}
-    made = {group: np.zeros(cut_shape(len(rows))) for group in groups}
-    for one, agreement, part in found:
-        name = one.tensor.name
-        made[one.group][:, row[name]] = agreement.moments(steps[name], part)
-    return made
 
 
 class Cutting:
@@ -150,37 +68,53 @@ class Cutting:
         self.agreement: dict[str, Agreement] = {}
         self.lock, self._room = threading.Lock(), Room()
 
-    # First pass: scales
-
     @property
     def nbytes(self) -> int:
-        return sum(self.old.info(one.key).nbytes for one in self.sums)
+        return sum(map(self._nbytes, self.sums))
 
-    def measure(self) -> None:
-        """Find the scales."""
-        self.begin()
-        self.add_up([Run(one, 0, len(one.grid)) for one in self.sums])
-        self.fit()
+    def _nbytes(self, one: Sum) -> int:
+        return self.old.info(one.key).nbytes
 
-    def begin(self) -> None:
-        """No element has been seen yet."""
-        for one in self.sums:
+    # First pass: scales
+
+    def measure(self, writer: TensorSink, copies: Sequence[Copy]) -> Sequence[Copy]:
+        """Find the scales of sums that are too large to be held; returns the copies that are left.
+
+        Beside it their part of the copies is made: one file is written to, by one thread at a
+        time, and it is not to wait.
+        """
+        asked = self.run.max_memory
+        held = _HELD if asked is None else min(_HELD, asked // self.threads)
+        large = [one for one in self.sums if self._nbytes(one) > held]
+        size = sum(map(self._nbytes, large))
+        soon = len(copies) * size // max(1, size + 2 * self.nbytes)
+        self.begin(large)
+        self.add_up([Run(one, 0, len(one.grid)) for one in large], writer, copies[:soon])
+        self.fit(large)
+        return copies[soon:]
+
+    def begin(self, sums: Iterable[Sum]) -> None:
+        """No element of these has been seen yet."""
+        for one in sums:
             self.squares[one.key] = no_squares(one.share)
 
-    def add_up(self, runs: Iterable[Run]) -> None:
+    def add_up(
+        self, runs: Iterable[Run], writer: TensorSink | None = None, copies: Sequence[Copy] = ()
+    ) -> None:
         """Add the squares of elements to those of their rows and columns."""
         jobs = [(run.sum, n, run.sum.grid[n]) for run in runs for n in range(run.first, run.last)]
+        total = sum(rect.elements * self._item_size(one) for one, _, rect in jobs)
 
         def work(job: tuple[Sum, int, Rect]) -> int:
             return self._measure_chunk(*job)
 
-        self._parallel(jobs, work, "measuring", self.nbytes)
+        self._parallel(jobs, work, "measuring", total, writer, copies)
 
-    def fit(self) -> None:
+    def fit(self, sums: Iterable[Sum]) -> None:
         """Fit scales to the sums of all elements."""
-        for one in self.sums:
+        for one in sums:
             self.take_scales(one, *self.fitted(one))
-            self.agreement[one.key] = Agreement(sum(self.squares[one.key][0].tolist()))
+            self.agreement[one.key] = _agreement(self.squares[one.key])
 
     def take_scales(self, one: Sum, rows: F16, columns: F16) -> None:
         """Cut a superposition with these scales."""
@@ -196,15 +130,18 @@ class Cutting:
         part = squares_of(squares, self._units(one, number, rect), rect.start)
         with self.lock:
             add_part(squares, rect.start, part)
-        return rect.elements * ITEM_SIZE[self.old.info(one.key).dtype]
+        return rect.elements * self._item_size(one)
 
-    def _units(self, one: Sum, number: int, rect: Rect) -> Units:
+    def _item_size(self, one: Sum) -> int:
+        return ITEM_SIZE[self.old.info(one.key).dtype]
+
+    def _units(self, one: Sum, number: int, rect: Rect, into: Raw | None = None) -> Units:
         """The elements of one chunk of a live superposition, its digest checked.
 
-        Valid until the thread's next call.
+        Valid until the thread's next call where it is not read `into` other memory.
         """
-        size = ITEM_SIZE[self.old.info(one.key).dtype]
-        raw = self._room.of(rect.elements * size)
+        size = self._item_size(one)
+        raw = self._room.of(rect.elements * size) if into is None else into
         self.old.read_into(one.key, rect.start * size, raw)
         if digest(raw) != self.old.digest(one.key, number):
             raise self.old.damaged(one.key)
@@ -216,29 +153,51 @@ class Cutting:
     def cut(self, writer: TensorSink, only: Span = WHOLE, copies: Sequence[Copy] = ()) -> None:
         """Write the codes of all elements, a job for each span of them; `only` these chunks.
 
-        Among them `copies` are made.
+        One without scales is a job of its own. Among them `copies` are made.
         """
         jobs = [
             (one, start)
             for one in self.sums
-            for start in range(0, one.elements, SPAN)
-            if only.holds(start // SPAN * self.bits)
+            for start in (range(0, one.elements, SPAN) if one.key in self.scales else (None,))
+            if start is None or only.holds(start // SPAN * self.bits)
         ]
 
-        def work(job: tuple[Sum, int] | Copy) -> int:
-            if isinstance(job, Copy):
-                return job.into(writer)
+        def work(job: tuple[Sum, int | None]) -> int:
             one, start = job
+            if start is None:
+                self._cut_whole(writer, one)
+                return self._nbytes(one)
             count = min(SPAN, one.elements - start)
-            pieces = _in_eights(self._span(one, start, count))
-            scales = self.scales[one.key]
-            near = write_codes(writer, one.key, (start, count), self.bits, pieces, scales)
-            with self.lock:
-                self.agreement[one.key] = self.agreement[one.key].joined(near)
-            return count * ITEM_SIZE[self.old.info(one.key).dtype]
+            self._cut_span(writer, one, start, count, _in_eights(self._span(one, start, count)))
+            return count * self._item_size(one)
 
-        total = self.nbytes + sum(copy.nbytes for copy in copies)
-        self._parallel(mixed(jobs, copies), work, "sealing", total)
+        self._parallel(jobs, work, "sealing", self.nbytes, writer, copies)
+
+    def _cut_span(
+        self, writer: TensorSink, one: Sum, start: int, count: int, pieces: Iterable[Units]
+    ) -> None:
+        scales = self.scales[one.key]
+        near = write_codes(writer, one.key, (start, count), self.bits, pieces, scales)
+        with self.lock:
+            self.agreement[one.key] = self.agreement[one.key].joined(near)
+
+    def _cut_whole(self, writer: TensorSink, one: Sum) -> None:
+        """Write scales and codes of a superposition that is read once."""
+        squares, size, cols = no_squares(one.share), self._item_size(one), one.share.shape[1]
+        raw = self._room.of(one.elements * size)
+        for number, rect in enumerate(one.grid):
+            part = raw[rect.start * size : (rect.start + rect.elements) * size]
+            units = self._units(one, number, rect, part)
+            add_squares(units, rect.start, squares[0][rect.start // cols :], squares[1])
+        rows, columns = fitted_to(squares, one.share, self.bits)
+        tensor, _ = sealed_tensors(one.group, one.tensor, self.bits, one.share)
+        writer.write_whole(tensor, scale_bytes(rows, columns))
+        self.take_scales(one, rows, columns)
+        self.agreement[one.key] = _agreement(squares)
+        whole: Units = raw.view(code_dtype(8 * size))
+        for start in range(0, one.elements, SPAN):
+            count = min(SPAN, one.elements - start)
+            self._cut_span(writer, one, start, count, (whole[start : start + count],))
 
     def _span(self, one: Sum, start: int, count: int) -> Iterator[Units]:
         """Elements `start` to `start + count` of a live superposition, in consecutive pieces.
@@ -255,10 +214,34 @@ class Cutting:
             yield units[max(0, start - rect.start) : start + count - rect.start]
 
     def _parallel(
-        self, jobs: Sequence[J], work: Callable[[J], int], phase: str, total: int
+        self,
+        jobs: Sequence[J],
+        work: Callable[[J], int],
+        phase: str,
+        total: int,
+        writer: TensorSink | None,
+        copies: Sequence[Copy],
     ) -> None:
-        threads, progress = self.threads, self.progress
-        run_jobs(jobs, work, threads=threads, phase=phase, total=total, progress=progress)
+        """Do jobs that stand for `total` bytes, and copies among them."""
+
+        def one(job: J | Copy) -> int:
+            if writer is not None and isinstance(job, Copy):
+                return job.into(writer)
+            return work(cast("J", job))
+
+        run_jobs(
+            mixed(jobs, copies),
+            one,
+            threads=self.threads,
+            phase=phase,
+            total=total + sum(copy.nbytes for copy in copies),
+            progress=self.progress,
+        )
+
+
+def _agreement(squares: Squares) -> Agreement:
+    """Of a superposition that is measured and not cut yet."""
+    return Agreement(sum(squares[0].tolist()))
 
 
 def _in_eights(pieces: Iterable[Units]) -> Iterator[Units]:

@@ -20,8 +20,8 @@ from randes_cli.build.fill import base_outside, differs, embeds
 from randes_cli.build.layout import as_sealed_to
 from randes_cli.build.passes import Passes
 from randes_cli.build.seal.cutter import Cutter
-from randes_cli.build.seal.cutting import moments_of
 from randes_cli.build.seal.layout import SealedLayout
+from randes_cli.build.seal.sums import moments_of
 from randes_cli.build.seal.waiting import Arena
 from randes_cli.build.steps import Steps
 from randes_cli.build.tally import Tally

@@ -8,7 +8,7 @@ from randes_cli.build.copies import closing_tensors
 from randes_cli.build.draft import Draft
 from randes_cli.build.exact import Exact
 from randes_cli.build.seal.cutter import Cuts
-from randes_cli.build.seal.cutting import Sum
+from randes_cli.build.seal.sums import Sum
 from randes_cli.build.steps import Steps
 from randes_cli.files.bank.checks import cut_shape
 from randes_cli.files.bank.keys import cut_key, sum_key

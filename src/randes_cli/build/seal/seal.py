@@ -1,9 +1,9 @@
 """`seal`: a bank whose superpositions are cut to few bits, read-only and much smaller.
 
-Two passes over the live sums, and none over checkpoints: exact sums of squares of rows and
-columns decide the scales, then every value becomes a code. Both are functions of the bank's
-integers alone, so the bytes do not depend on threads, strips or the machine. Each pass checks
-the digests of what it reads: a bank that changes between them is damaged, not sealed.
+Nothing is read but the bank: exact sums of squares of rows and columns of a live sum decide its
+scales, then every value becomes a code. Both are functions of the bank's integers alone, so the
+bytes do not depend on threads, strips or the machine. Digests of what is read are checked each
+time: a bank that changes meanwhile is damaged, not sealed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from randes_cli.build.copies import (
     place_copies,
 )
 from randes_cli.build.layout import bank_size
-from randes_cli.build.seal.cutting import Cutting, Sum, moments_of, scale_bytes, sums_of
+from randes_cli.build.seal.cutting import Cutting
+from randes_cli.build.seal.sums import Sum, moments_of, scale_bytes, sums_of
 from randes_cli.cluster import Cluster
 from randes_cli.core.arrays import F64
 from randes_cli.core.levels import SEAL_BITS
@@ -189,7 +190,6 @@ class _Sealing:
 
         if self.cutting.run.engine == "threads":
             check_space(target, size, most)
-            self.cutting.measure()
             return self._write(target, most, force, size, report)
         from randes_cli.build.seal.crew import SealCrew
 
@@ -219,7 +219,7 @@ class _Sealing:
         report: Callable[[int], R],
         crew: SealCrew | None = None,
     ) -> R:
-        """Write the bank with scales that are known; `report` is called before the commit."""
+        """Write the bank, a crew with scales that are known; `report` comes before the commit."""
         progress = self.cutting.progress
         with bank_output(target, force=force, most=most, progress=progress) as out:
             out.reserve(size)
@@ -235,8 +235,9 @@ class _Sealing:
                     writer.place(self._tensors(one)[number])
             writer.close_shard()
             if crew is None:
+                left = self.cutting.measure(writer, copies)
                 self._write_scales(writer)
-                self.cutting.cut(writer, copies=copies)
+                self.cutting.cut(writer, copies=left)
             else:
                 crew.make(writer, self.kept)
             manifest, statistics = self.sealed(self._moments())
@@ -253,9 +254,11 @@ class _Sealing:
         return [*map(self.old.info, self.kept), *scales, *codes, *self.measured]
 
     def _write_scales(self, writer: BankWriter) -> None:
+        """Write those that are known before sums are cut."""
         for one in self.sums:
-            data = scale_bytes(*self.cutting.fitted(one))
-            writer.write_whole(self._tensors(one)[0], data)
+            if one.key in self.cutting.scales:
+                data = scale_bytes(*self.cutting.fitted(one))
+                writer.write_whole(self._tensors(one)[0], data)
 
     def _measured(self, group: int) -> TensorInfo:
         rows = norm_rows(self.old.manifest.base.tensors)

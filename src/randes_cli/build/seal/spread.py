@@ -24,7 +24,7 @@ from randes_cli.build.crew.shard_tasks import (
 )
 from randes_cli.build.draft import Draft
 from randes_cli.build.seal.cutter import Cuts, Cutter
-from randes_cli.build.seal.cutting import Sum
+from randes_cli.build.seal.sums import Sum
 from randes_cli.build.seal.waiting import ALIGNED, WAITING, Arena
 from randes_cli.build.span import WHOLE
 from randes_cli.build.tally import Tally

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from randes_cli.build.seal.cutting import Squares, Sum, add_part, no_part, no_squares, squares_of
+from randes_cli.build.seal.sums import Squares, Sum, add_part, no_part, no_squares, squares_of
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import code_dtype
 from randes_cli.core.seal_passes import Scales, Units

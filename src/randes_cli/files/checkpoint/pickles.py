@@ -6,9 +6,12 @@ data stay in the file (`mmap=True`) until a strip asks for them.
 
 from __future__ import annotations
 
+import argparse
+import re
 import zipfile
 from bisect import bisect_right
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import CheckpointError
+from randes_cli.errors import CheckpointError, printable
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header
 from randes_cli.specs import DTYPES, Table, TensorInfo
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 
 #: Keys that training scripts keep a state dict under, most particular first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+#: What holds values and does nothing, which trainers put beside weights: options, and paths.
+_PLAIN = [argparse.Namespace, type(Path())]
+#: In torch's words, what it did not let in.
+_GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed")
 _DTYPES = {dtype.torch: name for name, dtype in DTYPES.items()}
 
 
@@ -74,19 +81,26 @@ class PickleFile:
 def _load(path: Path) -> Any:
     import torch
 
+    let = getattr(torch.serialization, "safe_globals", nullcontext)  # torch from 2.5 on
     try:
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        with let(_PLAIN):
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except UnpicklingError as error:
-        reason = str(error).partition("\n")[0][:200]
         raise CheckpointError(
-            f"{path}: refused: its pickle holds more than tensors ({reason}); "
+            f"{path}: refused: its pickle holds more than tensors ({_what_else(error)}); "
             "convert it to safetensors where you trust it"
         ) from None
     except Exception as error:
         reason = str(error).partition("\n")[0][:200]
         raise CheckpointError(f"{path}: cannot be read as a PyTorch file ({reason})") from error
+
+
+def _what_else(error: UnpicklingError) -> str:
+    """What a pickle holds that is not let in, by its name where torch says it."""
+    found = _GLOBAL.search(str(error))
+    return printable(found[1] if found else str(error).partition("\n")[0])[:200]
 
 
 def find_state_dict(

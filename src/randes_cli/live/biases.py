@@ -1,0 +1,26 @@
+"""What is added to products: each row's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from randes_cli.live.mixed_parameter import rows
+from randes_cli.live.selection import Selection
+from randes_cli.live.spread import Spread, align
+
+
+def with_bias(made: torch.Tensor, bias: Any, selection: Selection, axis: int = -1) -> torch.Tensor:
+    if bias is None:
+        return made
+    found = rows(bias, selection)
+    if isinstance(found, Spread):
+        return made + align(lengthened(found, made.dim() - 2) if axis == 1 else found, made)
+    side: torch.Tensor = found.reshape(-1, *[1] * (made.dim() - 2)) if axis == 1 else found
+    return made + side
+
+
+def lengthened(spread: Spread, dims: int) -> Spread:
+    """With dimensions of 1 behind it."""
+    return Spread(spread.data.reshape(*spread.data.shape, *[1] * dims), spread.lead)

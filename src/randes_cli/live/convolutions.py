@@ -1,0 +1,93 @@
+"""Convolutions of inputs whose rows have tasks of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from randes_cli.live.biases import with_bias
+from randes_cli.live.mixed_parameter import Mixed
+from randes_cli.live.selection import Selection
+from randes_cli.live.weight import Weight
+
+
+def convolution(func: Callable[..., Any]) -> Callable[..., Any]:
+    def run(
+        selection: Selection,
+        input: torch.Tensor,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> torch.Tensor:
+        more = (stride, padding, dilation, groups)
+        if not isinstance(weight, Mixed):
+            return with_bias(func(input, weight, None, *more), bias, selection, 1)
+        made = _as_product(input, weight.weight, selection, more)
+        if made is None and selection.only is not None:
+            made = func(input, weight.weight.full(selection.only), None, *more)
+        elif made is None:
+            whole = weight.weight
+            made = whole.by_task(
+                input, selection, lambda part, t: func(part, whole.full(t), None, *more)
+            )
+        return with_bias(made, bias, selection, 1)
+
+    return run
+
+
+def transposed(func: Callable[..., Any]) -> Callable[..., Any]:
+    def run(
+        selection: Selection,
+        input: torch.Tensor,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> torch.Tensor:
+        more = (stride, padding, output_padding, groups, dilation)
+        if not isinstance(weight, Mixed):
+            made = func(input, weight, None, *more)
+        elif selection.only is not None:
+            made = func(input, weight.weight.full(selection.only), None, *more)
+        else:
+            whole = weight.weight
+            made = whole.by_task(
+                input, selection, lambda part, t: func(part, whole.full(t), None, *more)
+            )
+        return with_bias(made, bias, selection, 1)
+
+    return run
+
+
+def windows(weight: Weight, stride: Any, padding: Any, groups: int) -> bool:
+    """Whether a convolution is a linear layer of its windows: they do not overlap."""
+    kernel = tuple(weight.base.shape[2:])
+    strides = (stride,) * len(kernel) if isinstance(stride, int) else tuple(stride)
+    still = all(v == 0 for v in ((padding,) if isinstance(padding, int) else padding))
+    return kernel == strides and still and groups == 1 and weight.simple is not None
+
+
+def _as_product(
+    x: torch.Tensor, weight: Weight, selection: Selection, more: tuple[Any, ...]
+) -> torch.Tensor | None:
+    """A convolution whose windows do not overlap, as a linear layer of its windows; else None."""
+    stride, padding, _, groups = more
+    kernel, dims = tuple(weight.base.shape[2:]), weight.base.dim() - 2
+    if not windows(weight, stride, padding, groups) or x.dim() != dims + 2:
+        return None
+    for axis, size in enumerate(kernel):
+        x = x.unfold(2 + axis, size, size)
+    # [n, channels, windows …, kernel …] → [n, windows …, channels · kernel]
+    places = x.shape[2 : 2 + dims]
+    order = [0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)]
+    flat = x.permute(*order).reshape(x.shape[0], -1, weight.base[0].numel())
+    made = weight.linear(flat, selection)
+    return made.transpose(1, 2).reshape(made.shape[0], -1, *places)

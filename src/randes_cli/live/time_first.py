@@ -1,0 +1,46 @@
+"""Layers that models give time before the batch, and models that are refused for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from randes_cli.live.mixed_parameter import Mixed
+
+#: Models whose rows would be taken for others everywhere, and why.
+REFUSED = {
+    "xlnet": "puts time before the batch",
+    "transfo-xl": "puts time before the batch",
+    "timesformer": "takes a token that all rows share from the frames of the first rows",
+}
+#: By the end of the module and the name of a layer's class what in it is given [time, batch, …].
+_INSIDE = {
+    ("longformer.modeling_longformer", "LongformerSelfAttention"): (
+        *("query", "key", "value", "query_global", "key_global", "value_global"),
+    ),
+    ("led.modeling_led", "LEDEncoderSelfAttention"): (
+        *("query", "key", "value", "query_global", "key_global", "value_global"),
+    ),
+    ("mlcd.modeling_mlcd", "MLCDAttention"): ("out_proj",),
+    ("fsmt.modeling_fsmt", "EncoderLayer"): ("",),
+    ("fsmt.modeling_fsmt", "DecoderLayer"): ("",),
+}
+
+
+def batch_first(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
+    """Layers that are given time first, each with a forward for which the batch is first."""
+    for layer in model.modules():
+        home = ".".join(type(layer).__module__.split(".")[-2:])
+        for inside in _INSIDE.get((home, type(layer).__name__), ()):
+            for module in layer.get_submodule(inside).modules():
+                if any(isinstance(v, Mixed) for v in module._parameters.values()):
+                    yield module, partial(_exchanged, module.forward)
+
+
+def _exchanged(forward: Callable[..., Any], x: torch.Tensor) -> torch.Tensor:
+    made: torch.Tensor = forward(x.transpose(0, 1))
+    return made.transpose(0, 1).contiguous()  # models view it as what it would have been
