@@ -75,7 +75,8 @@ _SIGMAS = np.geomspace(2.0**-4, 2.0**4, 129)
 @cache
 def _rounded() -> F64:
     """`_gaussian` of `_SIGMAS`."""
-    return np.array([_gaussian(sigma) for sigma in _SIGMAS.tolist()]).T
+    made: F64 = np.array([_gaussian(sigma) for sigma in _SIGMAS.tolist()]).T
+    return made
 
 
 def rounding_of(sigma: F64) -> tuple[F64, F64]:
