@@ -69,7 +69,8 @@ class Echo:
         steps = np.array([*map(self.bank.manifest.steps.__getitem__, names)])
         signs = unit.form.many_signs(held, self.seed)
         made = read_values_of(BankTensors(self.bank), keys, elements)
-        return np.multiply(made, signs * np.ldexp(np.float32(1), steps)[:, None], out=made)
+        made *= signs * np.ldexp(np.float32(1), steps)[:, None]
+        return made
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
         step = self._tensors.share(name).every * 2.0 ** self.bank.manifest.steps[name]
