@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from itertools import count
 from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
@@ -138,6 +139,7 @@ class Store:
         return found
 
 
+@cache
 def _client(url: str) -> Any:
     import boto3
 

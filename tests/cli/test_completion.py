@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Result
 
-PROGRAM = (
-    "import sys; from randes_cli.cli.main import run; code = run([]); "
-    "print(*({'numpy', 'torch', 'huggingface_hub'} & set(sys.modules)), file=sys.stderr); "
-    "sys.exit(code)"
-)
+#: Answers for each environment in turn, with what had to be loaded for them.
+PROGRAM = """
+import contextlib, io, json, os, sys
+from randes_cli.cli.main import run
+told = []
+for extra in json.loads(sys.argv.pop()):
+    os.environ.update(extra)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = run([])
+    told.append([code, out.getvalue(), [*{"numpy", "torch", "huggingface_hub"} & {*sys.modules}]])
+print(json.dumps(told))
+"""
 #: How each shell asks for the last word of a line.
 SHELLS = {
     "bash": lambda line: {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))},
@@ -28,66 +36,70 @@ SHELLS = {
 }
 
 
-def asked(shell: str, line: str, folder: Path) -> set[str]:
-    """The words that a shell is offered for the end of a line, without what explains them."""
-    extra = {"_RANDES_COMPLETE": f"complete_{shell}", **SHELLS[shell](line)}
+def asked(shell: str, lines: Iterable[str], folder: Path) -> dict[str, set[str]]:
+    """The words that a shell is offered for the end of each line, without what explains them."""
+    lines, kind = [*lines], {"_RANDES_COMPLETE": f"complete_{shell}"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, json.dumps([SHELLS[shell](line) for line in lines])],
         cwd=folder,
-        env={**os.environ, **extra},
+        env={**os.environ, **kind},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stderr.strip() == "", "heavy modules were loaded, or something was said"
-    assert done.returncode == 0
-    out = done.stdout.strip()
+    assert (done.returncode, done.stderr) == (0, "")
+    offered = {}
+    for line, (code, out, heavy) in zip(lines, json.loads(done.stdout), strict=True):
+        assert (code, heavy) == (0, []), line
+        offered[line] = _words(shell, out.strip())
+    return offered
+
+
+def _words(shell: str, out: str) -> set[str]:
     if shell == "zsh":
         inner = out.removeprefix("_arguments '*: :((").removesuffix("))'")
         return {part.split('"')[1] for part in inner.splitlines() if part.startswith('"')}
     return {part.split("\t")[0] for part in out.splitlines()}
 
 
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        ("randes unpack bank.randes ", {"a", "b"}),
-        ("randes unpack bank.randes b ", {"a"}),
-        ("randes unpack bank.randes --task ", {"a", "b"}),
-        ("randes remove bank.randes -t b", {"b"}),
-        ("randes inspect bank.randes --task ", {"a", "b"}),
-        ("randes verify bank.randes --against ", {"a=", "b="}),
-        ("randes add bank.randes c.safetensors@", {"c.safetensors@0"}),
-        ("randes pack --transform s", {"srsf", "s", "shift"}),
-        ("randes pack --share ", {"1/2", "1/4", "1/8"}),
-        ("randes unpack ", {"bank.randes"}),
-        ("randes add ./ba", {"./bank.randes"}),
-        ("randes unpack a", set()),
-        ("randes unpack missing.randes --task ", set()),
-        ("randes unpack a.safetensors --task ", set()),
-    ],
-)
-def test_a_line_is_offered_what_fits(
-    line: str, offered: set[str], bank: Path, family: Path
-) -> None:
-    assert asked("bash", line, family) == offered
+def test_lines_are_offered_what_fits(bank: Path, family: Path) -> None:
+    offered = {
+        "randes unpack bank.randes ": {"a", "b"},
+        "randes unpack bank.randes b ": {"a"},
+        "randes unpack bank.randes --task ": {"a", "b"},
+        "randes remove bank.randes -t b": {"b"},
+        "randes inspect bank.randes --task ": {"a", "b"},
+        "randes verify bank.randes --against ": {"a=", "b="},
+        "randes add bank.randes c.safetensors@": {"c.safetensors@0"},
+        "randes pack --transform s": {"srsf", "s", "shift"},
+        "randes pack --share ": {"1/2", "1/4", "1/8"},
+        "randes unpack ": {"bank.randes"},
+        "randes add ./ba": {"./bank.randes"},
+        "randes unpack a": set(),
+        "randes unpack missing.randes --task ": set(),
+        "randes unpack a.safetensors --task ": set(),
+    }
+    assert asked("bash", offered, family) == offered
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_is_offered_commands_options_and_tasks(
     shell: str, bank: Path, family: Path
 ) -> None:
-    assert asked(shell, "randes un", family) == {"unpack"}
-    assert asked(shell, "randes unpack bank.randes ", family) == {"a", "b"}
-    assert asked(shell, "randes pack --saf", family) == {"--safetensors-only"}
+    offered = {
+        "randes un": {"unpack"},
+        "randes unpack bank.randes ": {"a", "b"},
+        "randes pack --saf": {"--safetensors-only"},
+    }
+    assert asked(shell, offered, family) == offered
 
 
 def test_damaged_banks_offer_nothing(bank: Path, family: Path) -> None:
     whole = bank.read_bytes()
     for number, data in enumerate((b"", whole[:7], b"\xff" * 64, whole[:200], whole[:-100])):
         (family / f"{number}.randes").write_bytes(data)
-        asked("bash", f"randes unpack {number}.randes --task ", family)
-    assert asked("bash", "randes unpack 3.randes --task ", family) == set()
+    lines = [f"randes unpack {number}.randes --task " for number in range(5)]
+    assert asked("bash", lines, family)[lines[3]] == set()
 
 
 def test_bash_completes_with_the_function_that_is_shown(

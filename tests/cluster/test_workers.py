@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ PHASES = {
     *("sampling", "packing", "joining", "comparing", "adding", "removing"),
     *("measuring", "sealing", "unpacking", "verifying"),
 }
-#: Workers by nodes, each with its threads; the third node has room for two threads.
-WORKERS = {2: {2: 1}, 3: {4: 1, 1: 2}}
 
 
 def go(folder: Path, run: RunOptions) -> dict[str, object]:
@@ -56,32 +54,50 @@ def alone(family_files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return go(shutil.copytree(family_files, tmp_path_factory.mktemp("one") / "x"), ONE)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def nodes(cluster: Any, request: pytest.FixtureRequest) -> Iterator[int]:
-    """So many nodes."""
-    node = None
-    if request.param == 3:
-        node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
-    yield request.param
-    if node is not None:
-        cluster.remove_node(node)
-
-
-@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
-def test_the_number_of_workers_leaves_no_trace(
-    nodes: int,
+@pytest.fixture
+def check(
+    cluster: Any,
     family_files: Path,
     tmp_path: Path,
     alone: dict[str, object],
     monkeypatch: pytest.MonkeyPatch,
-    killed: bool,
-) -> None:
+) -> Callable[[int, int], None]:
+    """Has so many workers, of so many threads each, do it all, and compares."""
     monkeypatch.setattr(Cluster, "share", lambda *_: 5_000)
-    for workers, threads in WORKERS[nodes].items():
+
+    def compared(workers: int, threads: int) -> None:
         run = RunOptions(threads=threads, engine="ray", strip_elements=64)
-        with Cluster(run) as found, monkeypatch.context() as patch:
+        with Cluster(run) as found:
             assert found.workers == workers
-            died = killing(patch, tmp_path / f"marks{workers}") if killed else None
-            made = go(shutil.copytree(family_files, tmp_path / f"{workers}"), run)
-            assert made == alone
-            assert died is None or died() == PHASES
+            assert go(shutil.copytree(family_files, tmp_path / f"{workers}"), run) == alone
+
+    return compared
+
+
+@pytest.fixture(scope="module")
+def third_node(cluster: Any) -> Iterator[None]:
+    """One more, the only one with room for a worker of two threads."""
+    node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
+    yield
+    cluster.remove_node(node)
+
+
+def test_two_workers_leave_no_trace(check: Callable[[int, int], None]) -> None:
+    check(2, 1)
+
+
+def test_one_worker_of_two_threads_leaves_no_trace(
+    third_node: None, check: Callable[[int, int], None]
+) -> None:
+    check(1, 2)
+
+
+def test_four_workers_that_are_killed_in_every_phase_leave_no_trace(
+    third_node: None,
+    check: Callable[[int, int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    died = killing(monkeypatch, tmp_path / "marks")
+    check(4, 1)
+    assert died() == PHASES

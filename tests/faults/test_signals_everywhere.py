@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,11 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(folder)}
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize("place", _PLACES)
+@pytest.mark.parametrize(
+    ("place", "name"),
+    # each place and each signal: what is done with one does not ask which it is
+    [*zip(_PLACES, cycle(["SIGINT", "SIGTERM", "SIGHUP"]), strict=False)],
+)
 def test_a_signal_where_python_loses_exceptions_still_ends_the_command(
     place: str, name: str, tmp_path: Path
 ) -> None:

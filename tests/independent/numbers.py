@@ -92,5 +92,5 @@ def levels(bits: int) -> Array:
 def unpack_codes(data: bytes, bits: int, count: int) -> Array:
     """Codes of `bits` each, the least significant bit first."""
     raw = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")[: count * bits]
-    made: Array = (raw.reshape(count, bits).astype(np.int64) << np.arange(bits)).sum(1)
-    return made
+    made: Array = raw.reshape(count, bits) @ (1 << np.arange(bits)).astype(np.uint8)
+    return made.astype(np.int64)

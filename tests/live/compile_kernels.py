@@ -20,7 +20,7 @@ from triton.compiler import ASTSource
 from randes_cli.live import kernels, triton_kernels, triton_swap
 from randes_cli.live.machine_code import text_of
 
-POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "slot_of": "i32"} | {
+POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "places": "i32"} | {
     "residues": "i32",
     "scales": "fp32",
     "partial": "fp32",
@@ -48,21 +48,25 @@ def products(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: int
     name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
     types = {name: f"*{kind}" for name, kind in {**POINTERS, "stored": stored}.items()}
     types |= dict.fromkeys(VALUES, f"*{name}") | dict.fromkeys(NUMBERS, "i32")
-    form = kernels.form_of(4096, batch, bits, groups, groups)
+    longest = batch // groups
+    form = kernels.form_of(4096, batch, bits, groups, groups, longest)
     constants = {
         "bits": bits,
         "per": kernels.PER[bits],
         "unit": 3 if bits == 3 else 1,
         "every": groups,
         "groups": groups,
+        "most": 1,
         "batch_block": batch,
-        "slot_block": 16,
+        "slot_block": max(8, longest),
         "row_block": form.rows,
         "column_block": form.columns,
         "unit_block": form.units,
         **{name: getattr(form, name) for name in ("base_parts", "code_parts")},
         **{name: getattr(form, name) for name in ("base_stages", "code_stages")},
         "whole": True,
+        "whole_units": True,
+        "turn": form.turn,
         "text": text_of(bits, dtype),
         "early": hasattr(tl.extra.cuda, "gdc_wait"),
     }

@@ -25,20 +25,32 @@ from tests.models import llama
 from tests.scripts import ROOT
 
 
+@pytest.mark.parametrize(
+    ("count", "form"),
+    [
+        (20, kernels.Form(32, 32, 16, 2, 2, 2, 2, 4)),
+        (6, kernels.Form(16, 64, 32, 3, 1, 2, 2, 4, 3)),
+    ],
+    ids=["many rows", "few rows"],
+)
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("bits", BITS)
-def test_products_of_rows_of_several_groups(bits: int, every: int) -> None:
+def test_products_of_rows_of_several_groups(
+    bits: int, every: int, count: int, form: kernels.Form
+) -> None:
     held, wanted = zip(*(matrix(37, 96, every, group, bits) for group in (0, 1, 2)), strict=True)
     source = torch.Generator().manual_seed(1)
 
     def numbers(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=source).half()
 
-    x = numbers(20, 2, 96)[:, 1]  # as the last token of each row is
+    x = numbers(count, 2, 96)[:, 1]  # as the last token of each row is
     base, across, down = numbers(37, 96), numbers(3, 4, 96), numbers(3, 4, 37)
-    # Row 17 asks the base; group 1 has no rows.
-    tasks = Selection.of([*([0, 1, 2, 3] * 5)[:17], 9, 4, 5], x.device)
-    slots = tasks.slots(20, (frozenset(range(4)), frozenset({8}), frozenset({4, 5})), x.device)
+    # One row asks the base; group 1 has no rows, and task 3 is in two.
+    tasks = Selection.of([*([0, 1, 2, 3] * 5)[: count - 4], 3, 9, 4, 5], x.device)
+    slots = tasks.slots(
+        count, (frozenset(range(4)), frozenset({8}), frozenset({3, 4, 5})), x.device
+    )
     slots = slots._replace(tasks=slots.tasks % 4)
     found = kernels.mixed_product(
         x,
@@ -51,7 +63,7 @@ def test_products_of_rows_of_several_groups(bits: int, every: int) -> None:
         slots,
         bits=0 if bits == 16 else bits,
         every=every,
-        form=kernels.Form(32, 32, 16, 2, 2, 2, 2, 4),
+        form=form,
     )
     matrices = torch.stack(wanted).half().float()
     right = x.float() @ base.float().T

@@ -11,6 +11,7 @@ import torch
 import transformers as tf
 from torch import nn
 
+import randes_cli
 from randes_cli.errors import MismatchError, UsageError
 from tests.live.many import (
     ASKED,
@@ -192,3 +193,98 @@ def test_convolutions_that_are_transposed(tmp_path: Path) -> None:
     bank = bank_of_states(model, tmp_path, options(groups=2))
     with pytest.warns(UserWarning, match="answered task by task"):
         assert_module_answers(model, bank, torch.randn(5, 7, 8))
+
+
+class Sums(nn.Module):
+    """Products by letters: of what each row has, or of what all share."""
+
+    def __init__(self, letters: str) -> None:
+        super().__init__()
+        self.table, self.letters = nn.Parameter(torch.randn(6, 3, 8)), letters
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum(self.letters, x, self.table)
+
+
+def test_products_by_letters_need_the_batch_by_its_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bank = bank_of_states(Sums("bqd,dnh->bnhq"), tmp_path, options(groups=2))
+    assert_module_answers(Sums("bqd,dnh->bnhq"), bank, torch.randn(5, 4, 6))
+    with pytest.raises(MismatchError, match="einsum td,dnh->tnh"):
+        assert_module_answers(Sums("td,dnh->tnh"), bank, torch.randn(10, 6))
+
+
+class Distances(nn.Module):
+    """As in SpeechT5: distances of all pairs of places, met where places are first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pe_k, self.rows = nn.Embedding(12, 8), nn.Embedding(10, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [n, 5 or 10, 8]
+        places = torch.arange(x.shape[1])
+        x = x + self.rows(places)
+        far = (places[:, None] - places).clamp(-5, 5) + 5
+        bias = torch.matmul(x.transpose(0, 1).contiguous(), self.pe_k(far).transpose(1, 2))
+        return bias.transpose(0, 1) / 8
+
+
+def test_places_and_distances_as_many_as_rows_are_no_rows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bank = bank_of_states(Distances(), tmp_path, options(groups=2))
+    assert_module_answers(Distances(), bank, torch.randn(5, 10, 8))
+    with pytest.raises(MismatchError, match="may be rows or positions"):
+        assert_module_answers(Distances(), bank, torch.randn(5, 5, 8))
+
+
+class Grouped(nn.Module):
+    """As in RecurrentGemma: matrices for groups of channels, given all tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 6, 6)), nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [n, tokens, 24]
+        given = x.reshape(-1, 4, 6).permute(1, 0, 2)
+        made = torch.baddbmm(self.bias[:, None, :], given, self.weight)
+        return made.permute(1, 0, 2).reshape(x.shape)
+
+
+def test_matrices_of_groups_of_channels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bank = bank_of_states(Grouped(), tmp_path, options(groups=2))
+    assert_module_answers(Grouped(), bank, torch.randn(5, 7, 24))
+    mixed = randes_cli.attach(Grouped(), bank)
+    x, tokens = torch.randn(3, 4, 24), torch.arange(12).reshape(3, 4) % 4 - 1
+    with torch.inference_mode():
+        found = mixed(x, adapter_names=tokens)
+        for number, task in enumerate((*mixed.names, None)):
+            mine = tokens == (-1 if task is None else number)
+            assert_near(found[mine], mixed(x, adapter_names=[task])[mine])
+
+
+class Shared(nn.Module):
+    """Adds what it takes for a table that rows share to inputs of as many dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 4, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.cat([self.table] * len(x))
+
+
+def test_an_answer_that_is_not_by_rows_is_refused(tmp_path: Path) -> None:
+    bank = bank_of_states(Shared(), tmp_path, options())
+    with pytest.raises(MismatchError, match="Shared: puts parameters and its inputs together"):
+        assert_module_answers(Shared(), bank, torch.randn(5, 4, 8))
+
+
+def test_a_model_that_takes_one_rows_token_for_all_is_refused(tmp_path: Path) -> None:
+    def timesformer() -> Made:
+        size = {name: value for name, value in SMALL.items() if name != "vocab_size"}
+        config = tf.TimesformerConfig(**size, image_size=16, patch_size=8, num_frames=2)
+        return tf.TimesformerModel(config), {}
+
+    with pytest.raises(MismatchError, match="timesformer takes a token that all rows share"):
+        attached(bank_of(timesformer, tmp_path))

@@ -226,7 +226,7 @@ def test_a_client_that_takes_nothing_is_cut_off(strict: Service) -> None:
     ask = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n\r\n"
     with connection(strict) as made, pytest.raises((ConnectionResetError, BrokenPipeError)):
         while True:
-            made.sendall(ask)
+            made.sendall(ask * 1000)
 
 
 def test_banks_and_addresses_that_cannot_be_served_are_one_sentence(

@@ -14,7 +14,10 @@ from randes_cli.views.text import human
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from randes_cli import VerifyReport
+    from randes_cli.ops.measure import TaskCheck
 
 
 def verify(
@@ -84,11 +87,15 @@ def verify(
     check_originals(f"{bank}: sound, but", report.strange)
 
 
-def _show(report: VerifyReport, *, pruned: bool, quiet: bool) -> None:
-    from randes_cli.cli.render.tables import check_table
+def _show_checks(checks: Iterable[TaskCheck], *, quiet: bool) -> None:
+    for check in checks:
+        from randes_cli.cli.render.tables import check_table
 
-    for check in report.against:
         print_lines(partial(check_table, check), quiet=quiet)
+
+
+def _show(report: VerifyReport, *, pruned: bool, quiet: bool) -> None:
+    _show_checks(report.against, quiet=quiet)
     if report.sound:
         say(f"{report.bank}: sound, {human(report.bytes_checked)} checked", quiet=quiet)
     for file, words in report.shards.items():

@@ -190,7 +190,8 @@ def _group_noise(lengths: Lengths, group: int, members: I64, rows: slice) -> tup
     shares, read = (one[rows] for one in lengths.read(group, members))
     total, beside = own.sum(axis=1), lengths.others.get(group)
     energy = total if beside is None else total + beside[rows]
-    every = np.broadcast_to(lengths.every(group), (len(lengths.whole),))[rows]
+    share = lengths.every(group)
+    every = np.full(len(own), share) if isinstance(share, float) else share[rows]
     part = np.divide(own, energy[:, None], out=np.zeros_like(own), where=energy[:, None] > 0)
     held = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
     cut = np.maximum(read - (2.0 * held - 1.0) * every * energy, 0.0)
@@ -200,7 +201,7 @@ def _group_noise(lengths: Lengths, group: int, members: I64, rows: slice) -> tup
     stored = every * energy
     relative = np.divide(cut, stored, out=np.zeros_like(cut), where=stored > 0)
     follows = own * (relative * part**2) ** 2
-    back = np.broadcast_to(read[:, None], own.shape)
+    back = np.repeat(read[:, None], own.shape[1], axis=1)
     return every * (energy - own), (every - 1.0) * own, rounding, follows, kept * shares, back
 
 

@@ -23,6 +23,8 @@ def _attend(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _matmul(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> Any:
     if other.lead != 1 or len(other.shape) < 2 or input.dim() < 3:
         raise MismatchError("a product with a matrix that differs among tasks, not by rows")
+    if input.dim() == 3 and len(other.shape) == 3 and other.shape[0] > 1:
+        return _bmm(func, input, other)
     return func(input, align(other, input))
 
 
@@ -117,8 +119,27 @@ def _bmm(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> torch.
     return torch.matmul(mine, data).transpose(0, 1).flatten(1, 2)
 
 
+def baddbmm(
+    func: Callable[..., Any], bias: Any, input: torch.Tensor, other: Any, **scales: Any
+) -> torch.Tensor:
+    """torch.baddbmm of a bias [groups, 1, width] and matrices as `_bmm` takes them."""
+    if scales or not isinstance(other, Spread) or isinstance(input, Spread):
+        raise MismatchError("baddbmm with scales, or of what does not differ among tasks")
+    made = _bmm(func, input, other)
+    if not isinstance(bias, Spread):
+        return made + torch.as_tensor(bias)
+    data = bias.data.flatten(0, bias.lead - 1)
+    if data.dim() != 4 or data.shape[2] != 1:
+        raise MismatchError("baddbmm of a bias that differs among the tokens of a row")
+    rows = made.reshape(len(made), len(data), -1, made.shape[-1])
+    return (rows + data.transpose(0, 1)).flatten(1, 2)
+
+
 def _einsum(func: Callable[..., Any], equation: str, *given: Any) -> torch.Tensor:
-    """torch.einsum of inputs, whose first letter is that of the batch, and parameters."""
+    """torch.einsum of inputs, whose first letter is b as people call the batch, and parameters.
+
+    What has another first letter may be what all rows share, as sinusoids.
+    """
     operands = (
         list(given[0]) if len(given) == 1 and type(given[0]) in (list, tuple) else list(given)
     )
@@ -126,8 +147,8 @@ def _einsum(func: Callable[..., Any], equation: str, *given: Any) -> torch.Tenso
     names = letters.split(",")
     inputs = [(n, v) for n, v in zip(names, operands, strict=True) if not isinstance(v, Spread)]
     spreads = [(n, v) for n, v in zip(names, operands, strict=True) if isinstance(v, Spread)]
-    batch = out[:1]
-    plain = batch.isalpha() and bool(inputs) and all(n[:1] == batch for n, _ in inputs)
+    batch = "b"
+    plain = out[:1] == batch and bool(inputs) and all(n[:1] == batch for n, _ in inputs)
     if not plain or any(batch in n or v.lead != 1 for n, v in spreads):
         raise MismatchError(f"einsum {equation} with a parameter that differs among tasks")
     made = []

@@ -31,6 +31,25 @@ def is_fused(module: torch.nn.Module) -> bool:
     return isinstance(own, torch.Tensor) and own.dim() == 3 and hasattr(module, "num_experts")
 
 
+def gives_all(module: torch.nn.Module) -> bool:
+    """Whether every expert of a module is given every token, one expert's after another's."""
+    return type(module).__name__ == "Llama4TextExperts"
+
+
+def all_forward(module: Any, current: Current, hidden_states: torch.Tensor) -> torch.Tensor:
+    """What such a module computes of [experts · n, hidden]."""
+    selection = current.get()
+    given = hidden_states.reshape(module.num_experts, -1, hidden_states.shape[-1])
+    tasks = selection.only if selection.only is not None else selection.along(given[0])
+    made = []
+    for expert, tokens in enumerate(given):
+        inner = _of_expert(module.gate_up_proj, expert, tasks, tokens, True, selection)
+        gate, up = inner.chunk(2, dim=-1)
+        inner = up * module.act_fn(gate)
+        made.append(_of_expert(module.down_proj, expert, tasks, inner, True, selection))
+    return torch.cat(made)
+
+
 def forward(
     module: Any,
     current: Current,
@@ -87,10 +106,7 @@ def _apply(
 ) -> torch.Tensor:
     """One expert on tokens of the given tasks, its bias included."""
     turned = bool(getattr(module, "is_transposed", False))
-    if isinstance(weight, Mixed):
-        made = _product(weight.weight, expert, tasks, x, turned, selection)
-    else:
-        made = torch.matmul(x, weight[expert]) if turned else F.linear(x, weight[expert])
+    made = _of_expert(weight, expert, tasks, x, turned, selection)
     bias = getattr(module, f"{name}_bias", None)
     if isinstance(bias, Mixed):
         table = bias.weight
@@ -101,6 +117,19 @@ def _apply(
         place = torch.searchsorted(order, torch.as_tensor(tasks, device=wide.device))
         return made + wide[place]
     return made if bias is None else made + bias[expert]
+
+
+def _of_expert(
+    weight: torch.Tensor,
+    expert: int,
+    tasks: torch.Tensor | int,
+    x: torch.Tensor,
+    turned: bool,
+    selection: Selection,
+) -> torch.Tensor:
+    if isinstance(weight, Mixed):
+        return _product(weight.weight, expert, tasks, x, turned, selection)
+    return torch.matmul(x, weight[expert]) if turned else F.linear(x, weight[expert])
 
 
 def _product(

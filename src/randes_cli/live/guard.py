@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from randes_cli.errors import UsageError
+from randes_cli.errors import MismatchError, UsageError
 from randes_cli.live.mixed_parameter import Mixed
+from randes_cli.live.rows import Rows
 from randes_cli.live.selection import Current
 
 
@@ -25,6 +26,7 @@ def guard(model: nn.Module, current: Current) -> Callable[[], None]:
         module.register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
         for module in guarded
     ]
+    hooks.append(model.register_forward_hook(_answered))
     for module in guarded:
         module.__dict__["_apply"] = partial(_asked, module)
 
@@ -48,6 +50,17 @@ def _unsaved(current: Current, *_: Any) -> None:
             "a model is not saved inside a block that names tasks: outside it the base is, and "
             "`randes unpack --task` or from_bank give a task"
         )
+
+
+def _answered(model: nn.Module, _: Any, made: Any) -> None:
+    """What a model makes of parameters alone, and of more than a number, is no answer by rows."""
+    several = made.values() if isinstance(made, dict) else made
+    for value in several if isinstance(made, dict | tuple | list) else [made]:
+        if isinstance(value, Rows) and len(value.spread.shape) > 1:
+            raise MismatchError(
+                f"{type(model).__name__}: puts parameters and its inputs together in a way that is "
+                "not known here; run the tasks one after the other (randes_cli.Pool)"
+            )
 
 
 def _asked(module: nn.Module, change: Callable[[Any], Any], *more: Any, **given: Any) -> Any:

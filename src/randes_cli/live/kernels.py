@@ -60,6 +60,7 @@ class Form(NamedTuple):
         base_parts: programs that share the columns of W₀ in a tile of rows.
         code_parts: programs that share those of one group's codes.
         base_stages: loads of W₀ that are under way ahead; `code_stages`: of codes.
+        turn: how far parts are turned from one tile to the next.
     """
 
     rows: int
@@ -70,19 +71,26 @@ class Form(NamedTuple):
     base_stages: int
     code_stages: int
     warps: int
+    turn: int = 0
 
 
-def form_of(rows: int, batch: int, bits: int, every: int, groups: int) -> Form:
-    """What was fastest, or near it, for matrices of a 7B Llama on an H200 (`benchmarks/gpu.py`)."""
+def form_of(rows: int, batch: int, bits: int, every: int, groups: int, longest: int) -> Form:
+    """What was fastest, or near it, for matrices of a 7B Llama on an H200 (`benchmarks/gpu.py`).
+
+    Where a group has 8 rows at most (`longest`), its products take twice as many units: then
+    they are of a form that needs no waiting, and half as wide.
+    """
     if not bits:
         return Form(64, 64, 128, 2, 2, 3, 3, 4)
+    units = 16 if longest > 8 else 32
     if max(groups, every) < 4:
         parts = 2 + 4 * groups
         tall = triton.cdiv(rows, 128) * parts >= 128
-        return Form(128 if tall else 64, 64, 16, 2, 4, 5 if batch <= 16 else 4, 2, 4)
+        turn = 0 if groups == 1 and batch <= 16 else 2
+        return Form(128 if tall else 64, 64, units, 2, 4, 5 if batch <= 16 else 4, 2, 4, turn)
     if batch <= 16:
-        return Form(128, 64, 16, 4, 1, 4, 2, 4)
-    return Form(64, 64, 16, 4, 1, 5, 3, 4)
+        return Form(128, 64, units, 4, 1, 4, 2, 4, 4)
+    return Form(64, 64, units, 4, 1, 5, 3, 4, 4)
 
 
 def launch(
@@ -138,7 +146,7 @@ def mixed_product(
     (`blocks.partners`). Two kernels: the first prepares x ∘ b, the second makes all products.
     """
     (rows, columns), count, groups = base.shape, len(slots.rows), len(stored)
-    form = form or form_of(rows, len(x), bits, every, groups)
+    form = form or form_of(rows, len(x), bits, every, groups, slots.longest)
     x, base = x.contiguous(), base.contiguous()
     numbers, unit = as_units(stored, bits, PER[bits])
     units = -(-columns // every) // PER[bits]
@@ -148,7 +156,7 @@ def mixed_product(
     code_parts = min(form.code_parts, triton.cdiv(units, form.units))
     parts = base_parts + groups * code_parts
     batch_block = max(16, triton.next_power_of_2(len(x)))  # slots of a group are no more than rows
-    slot_block = max(16, triton.next_power_of_2(slots.longest))
+    slot_block = max(16 if form.units < 32 else 8, triton.next_power_of_2(slots.longest))
     met = x.new_empty(every, count, width)
     arrived = torch.empty(tiles, dtype=torch.int32, device=x.device)
     partial = torch.empty(tiles, parts, batch_block, form.rows, device=x.device)
@@ -158,18 +166,18 @@ def mixed_product(
         triton_kernels.prepare, (count, triton.cdiv(max(every * width, tiles), block)), x.device,
         x, across, slots.rows, slots.groups, slots.tasks, met, arrived, columns, across.shape[1],
         count, width, tiles,
-        per=PER[bits], every=every, unit_block=form.units, block=block, early=early,
+        bits=bits, per=PER[bits], every=every, unit_block=form.units, block=block, early=early,
     )  # fmt: skip
     launch_staged(
         triton_kernels.products, (parts, tiles), x.device,
         x, base, y, met, numbers, level_table(bits, x.device), slots.starts, slots.tasks,
         slots.places, down, scales, residues, partial, arrived,
         rows, columns, len(x), count, units, width, numbers[0].numel(), down.shape[1],
-        bits=bits, per=PER[bits], unit=unit, every=every, groups=groups,
+        bits=bits, per=PER[bits], unit=unit, every=every, groups=groups, most=len(slots.places),
         batch_block=batch_block, slot_block=slot_block,
         row_block=form.rows, column_block=form.columns, unit_block=form.units,
         base_parts=base_parts, code_parts=code_parts,
-        whole=columns % form.columns == 0 and units % form.units == 0,
+        whole=columns % form.columns == 0, whole_units=units % form.units == 0, turn=form.turn,
         text=text_of(bits, x.dtype) if on_cuda(x.device) else "", early=early,
         form=form, num_warps=form.warps, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip

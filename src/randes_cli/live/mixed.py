@@ -68,7 +68,7 @@ def attach(
         chosen = list(found.tasks) if tasks is None else [_known(t, found.tasks) for t in tasks]
         kind = getattr(getattr(model, "config", None), "model_type", None)
         if kind in time_first.REFUSED:
-            raise MismatchError(f"{kind} puts time before the batch; use randes_cli.Pool")
+            raise MismatchError(f"{kind} {time_first.REFUSED[kind]}; use randes_cli.Pool")
         reading = start(
             model,
             found,

@@ -74,7 +74,7 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
     shared = ids.dim() == 1 or (len(ids) == 1 and len(index) > 1)
     # Distances are between two positions; with a third dimension those of each row.
     far = table.relative and (ids.dim() < 3 or len(ids) % len(index) != 0)
-    if far or (table.positional and shared and index.dim() == 1):
+    if far or (table.positional and shared and index.dim() == 1) or _places(ids, len(index)):
         if index.dim() == 2:
             raise MismatchError(f"{table.name}: relative positions with a task for each token")
         return rows_of(table.embed(ids.expand(len(index), *ids.shape), index), 1)
@@ -84,10 +84,17 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
         if table.positional and ids.dim() == 1:
             return table.embed(ids.expand(index.shape), index)
         return table.embed(ids, index.reshape(-1))
-    if ids.dim() == 1 and len(ids) == len(index) and bool((ids == torch.arange(len(ids))).all()):
+    if ids.dim() == 1 and len(ids) == len(index) and _places(ids, 0):
         raise MismatchError(f"{table.name}: its inputs may be rows or positions: give them a batch")
     spread = selection.along(ids)
     return table.embed(ids.expand(max(len(ids), len(spread)), *ids.shape[1:]), spread)
+
+
+def _places(ids: torch.Tensor, rows: int) -> bool:
+    """Whether ids are 0, 1, 2 …: places that all rows share, not their tokens."""
+    if ids.dim() != 1 or len(ids) in (1, rows):
+        return False
+    return bool((ids == torch.arange(len(ids), device=ids.device)).all())
 
 
 def _lookup(selection: Selection, weight: Any, item: Any) -> Any:

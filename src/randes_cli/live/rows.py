@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from randes_cli.errors import MismatchError
-from randes_cli.live.contractions import ON_INPUTS
+from randes_cli.live.contractions import ON_INPUTS, baddbmm
 from randes_cli.live.folded import Folds, folded
 from randes_cli.live.intercepted import Intercepted
 from randes_cli.live.row_shapes import PROPERTIES, SHAPES
@@ -81,6 +81,8 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
     Raises MismatchError where that is not known.
     """
     name, first = name_of(func), args[0] if args else None
+    if name == "baddbmm" and not _alone(name, args):
+        return baddbmm(func, *args, **kwargs)
     if isinstance(first, Spread):
         known = PROPERTIES.get(name) or SHAPES.get(name)
         if known is not None:
@@ -106,7 +108,7 @@ def _alone(name: str, values: Sequence[Any]) -> bool:
     parameter, and is as long but in one of them, whatever the batch.
     """
     inner = [v for value in values for v in (value if type(value) in (list, tuple) else [value])]
-    others = [v for v in inner if isinstance(v, torch.Tensor) and not isinstance(v, Spread)]
+    others = [v for v in inner if isinstance(v, torch.Tensor) and v.dim()]
     joined = name in ("cat", "concat") and len({len(v.shape) for v in _tensors(inner)}) == 1
     return not name.endswith("_") and (joined or not others)
 

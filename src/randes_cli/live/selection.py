@@ -19,7 +19,8 @@ class Slots(NamedTuple):
         groups: the group of each.
         tasks: the task of each.
         starts: where each group begins, and the end: int32 [G + 1].
-        places: of each row in each group, −1 where that has not: int32 [G, rows].
+        places: of each row its groups, at most k: 2^16 times the group's number, and the row's in
+            it; −1 where there are fewer. int32 [k, rows].
         longest: rows of the largest group.
     """
 
@@ -99,12 +100,9 @@ class Selection:
             sizes = torch.tensor([0, *map(len, parts)])
             rows, starts = torch.cat(parts), sizes.cumsum(0).to(torch.int32)
             of = torch.arange(len(groups)).repeat_interleave(sizes[1:])
-            places = torch.full((len(groups), count), -1, dtype=torch.int32)
-            for group, part in zip(places, parts, strict=True):
-                group[part] = torch.arange(len(part), dtype=torch.int32)
-            made = (rows, of, owners[rows], starts, places)
+            made = (rows, of, owners[rows], starts, _places(parts, count))
             longest = max(map(len, parts))
-            rows, of, owned, starts, places = (part.to(device) for part in made)
+            rows, of, owned, starts, places = (part.to(device).contiguous() for part in made)
             self.known[key] = Slots(rows, of, owned, starts, places, longest)
         found: Slots = self.known[key]
         return found
@@ -115,6 +113,16 @@ class Selection:
         first = [place * spread for place, task in enumerate(self.host) if task in chosen]
         found = torch.tensor(first, dtype=torch.long)[:, None] + torch.arange(spread)
         return found.reshape(-1)
+
+
+def _places(parts: Sequence[torch.Tensor], count: int) -> torch.Tensor:
+    """`Slots.places`, of the rows of each group."""
+    found: list[list[int]] = [[] for _ in range(count)]
+    for group, part in enumerate(parts):
+        for place, row in enumerate(part.tolist()):
+            found[row].append(group << 16 | place)
+    most = max(1, *map(len, found))
+    return torch.tensor([row + [-1] * (most - len(row)) for row in found], dtype=torch.int32).T
 
 
 class Current:

@@ -47,6 +47,8 @@ def _found(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
         where, inside = name or type(module).__name__, _experts(module)
         if mine and experts.takes_tokens(module) and experts.is_fused(module):
             yield module, partial(experts.forward, module, mine[0].current)
+        elif mine and experts.gives_all(module):
+            yield module, partial(experts.all_forward, module, mine[0].current)
         elif inside is not None:
             yield module, partial(_by_task, module.forward, inside.current, where)
 
@@ -58,7 +60,8 @@ def _experts(module: nn.Module) -> Mixed | None:
         return next((v for v in module.parameters() if isinstance(v, Mixed)), None)
     for name, child in module.named_children():
         several = isinstance(child, nn.ModuleList | nn.ModuleDict)
-        if name.endswith("experts") and not experts.takes_tokens(child):
+        known = experts.takes_tokens(child) or experts.gives_all(child)
+        if name.endswith("experts") and not known:
             mixed = (v for v in child.parameters() if isinstance(v, Mixed))
             return next((v for v in mixed if several or v.dim() > 2), None)
     return None

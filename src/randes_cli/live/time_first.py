@@ -11,8 +11,12 @@ from torch import nn
 
 from randes_cli.live.mixed_parameter import Mixed
 
-#: Models whose rows would be taken for others everywhere.
-REFUSED = ("xlnet", "transfo-xl")
+#: Models whose rows would be taken for others everywhere, and why.
+REFUSED = {
+    "xlnet": "puts time before the batch",
+    "transfo-xl": "puts time before the batch",
+    "timesformer": "takes a token that all rows share from the frames of the first rows",
+}
 #: By the end of the module and the name of a layer's class what in it is given [time, batch, …].
 _INSIDE = {
     ("longformer.modeling_longformer", "LongformerSelfAttention"): (

@@ -16,19 +16,30 @@ def loaded(codes, inside, bits: tl.constexpr, whole: tl.constexpr):
 
 
 @triton.jit
+def code_of(step, bits: tl.constexpr):
+    """Which code of a unit `level` makes as the step-th: of 2 bits, those of a half by turns."""
+    code = step
+    if bits == 2:
+        code = step // 8 * 8 + step // 2 % 2 * 4 + step // 4 % 2 * 2 + step % 2
+    return code
+
+
+@triton.jit
 def level(word, table, q: tl.constexpr, bits: tl.constexpr, text: tl.constexpr, like):
-    """Code q of each unit as its level in the type of `like` (bits 0: the integer itself)."""
+    """A code of each unit, the one that is met as q-th, as its level in the type of `like`.
+
+    With bits 0 it is the integer itself.
+    """
     if bits == 0:
         value = word.to(tl.float32).to(like.dtype)
     elif text == "":
-        code = (word.to(tl.int32) >> (bits * q)) & ((1 << bits) - 1)
+        code = (word.to(tl.int32) >> (bits * code_of(q, bits))) & ((1 << bits) - 1)
         value = tl.load(table + code).to(like.dtype)
     elif bits == 1:
         value = eight(word.to(tl.int32), (4 + q // 8) << 8 | q // 8, 0, text, like)[q % 8]
     elif bits == 2:  # half of a word's codes are two bytes of four: the first or last two of each
-        scale = 1 if q & 2 else 16
-        made = four(word.to(tl.int32), 0x7362 if q >= 8 else 0x5140, scale, text, like)
-        value = made[(q & 4) // 2 + q % 2]
+        half, scale = 0x7362 if q >= 8 else 0x5140, 1 if q & 4 else 16
+        value = four(word.to(tl.int32), half, scale, text, like)[q % 4]
     elif bits == 3:
         value = four(word.to(tl.int32), 1 if q >= 4 else 4096, 0, text, like)[q % 4]
     elif bits == 4:

@@ -7,7 +7,7 @@
 import triton
 import triton.language as tl
 
-from randes_cli.live.triton_codes import level, loaded
+from randes_cli.live.triton_codes import code_of, level, loaded
 
 
 @triton.jit
@@ -24,6 +24,7 @@ def prepare(
     slots,
     width,
     tiles,
+    bits: tl.constexpr,
     per: tl.constexpr,
     every: tl.constexpr,
     unit_block: tl.constexpr,
@@ -41,7 +42,7 @@ def prepare(
     partner, place = at // width, at % width
     inside = place % (unit_block * per)
     unit = place // (unit_block * per) * unit_block + inside % unit_block
-    column = (unit * per + inside // unit_block) * every + partner
+    column = (unit * per + code_of(inside // unit_block, bits)) * every + partner
     there = at < every * width
     mine = there & (column < columns)
     row, group = tl.load(slot_rows + slot), tl.load(slot_groups + slot)
@@ -110,10 +111,10 @@ def code_part(
     for block in tl.range(first, last, num_stages=stages):
         inside = (block * unit_block + tl.arange(0, unit_block) < units)[None]
         word = loaded(codes, inside, bits, whole)
-        for q in tl.static_range(per):
+        for step in tl.static_range(per):
             # Beyond the end levels are not 0, but inputs are.
-            given = tl.load(inputs + q * unit_block)
-            levels = level(word, table, q, bits, text, given)
+            given = tl.load(inputs + step * unit_block)
+            levels = level(word, table, step, bits, text, given)
             total = tl.dot(levels, tl.trans(given), total, input_precision="ieee")
         codes += unit_block * unit
         inputs += unit_block * per
@@ -123,26 +124,29 @@ def code_part(
 @triton.jit
 def gathered(
     partial,
-    slot_of,
+    places,
     batch,
-    groups: tl.constexpr,
+    most: tl.constexpr,
     base_parts: tl.constexpr,
     code_parts: tl.constexpr,
     batch_block: tl.constexpr,
     row_block: tl.constexpr,
 ):
     """The sum of all parts of a tile, in their order: [batch, rows]."""
+    # Where they fit in registers, parts are asked for at once: each waits as long as all of them.
+    at_once: tl.constexpr = 4 if batch_block * row_block <= 4096 else 1
     n = tl.arange(0, batch_block)
     at = partial + tl.arange(0, row_block)[None]
     total = tl.zeros((batch_block, row_block), tl.float32)
-    for p in range(base_parts):
+    for p in tl.range(base_parts, loop_unroll_factor=at_once):
         place = p * batch_block * row_block + n[:, None] * row_block
         total += tl.load(at + place, cache_modifier=".cg")
-    for g in range(groups):
-        slot = tl.load(slot_of + g * batch + n, n < batch, -1)[:, None]
-        for p in range(code_parts):
-            of = (base_parts + g * code_parts + p) * batch_block * row_block
-            total += tl.load(at + of + slot * row_block, slot >= 0, 0.0, cache_modifier=".cg")
+    for m in range(most):
+        place = tl.load(places + m * batch + n, n < batch, -1)[:, None]
+        group, slot = place >> 16, place & 65535
+        for p in tl.range(code_parts, loop_unroll_factor=at_once):
+            of = (base_parts + group * code_parts + p) * batch_block * row_block
+            total += tl.load(at + of + slot * row_block, place >= 0, 0.0, cache_modifier=".cg")
     return total
 
 
@@ -156,7 +160,7 @@ def products(
     table,
     starts,
     slot_tasks,
-    slot_of,
+    places,
     down,
     scales,
     residues,
@@ -175,6 +179,7 @@ def products(
     unit: tl.constexpr,
     every: tl.constexpr,
     groups: tl.constexpr,
+    most: tl.constexpr,
     batch_block: tl.constexpr,
     slot_block: tl.constexpr,
     row_block: tl.constexpr,
@@ -185,20 +190,24 @@ def products(
     base_stages: tl.constexpr,
     code_stages: tl.constexpr,
     whole: tl.constexpr,
+    whole_units: tl.constexpr,
+    turn: tl.constexpr,
     text: tl.constexpr,
     early: tl.constexpr,
 ):
-    """y = x W₀ᵀ + what the groups add, by rows of weights: program (p, i) has part p of tile i.
+    """y = x W₀ᵀ + what the groups add, by rows of weights: program (p, i) has a part of tile i.
 
     A tile is rows of one residue. A part is a run of columns of W₀, or of one group's codes; they
     run side by side, since the first wait for memory and the second compute. Whoever is done last
-    with a tile adds its parts.
+    with a tile adds its parts. From tile to tile parts are turned by `turn`: a device of 132
+    multiprocessors deals programs to them in turn, and each would get those of one part alone.
     """
-    part, tile = tl.program_id(0), tl.program_id(1)
+    tile = tl.program_id(1)
     residue = tile % every
     rows_here = (tile // every * row_block + tl.arange(0, row_block)) * every + residue
     i = tl.minimum(rows_here, rows - 1).to(tl.int64)
     parts: tl.constexpr = base_parts + groups * code_parts
+    part = (tl.program_id(0) + tile * turn) % parts
     size_of_part: tl.constexpr = batch_block * row_block
     mine = partial + (tile * parts + part).to(tl.int64) * size_of_part
     mine += tl.arange(0, row_block)[:, None]
@@ -228,7 +237,7 @@ def products(
             total = code_part(
                 codes + k[None] * unit, inputs + tl.arange(0, unit_block)[None], table,
                 units, first, last, bits, per, unit,
-                row_block, slot_block, unit_block, code_stages, whole, text,
+                row_block, slot_block, unit_block, code_stages, whole_units, text,
             )  # fmt: skip
             total = total * (factor.to(tl.float32) * scale)
             tl.store(mine + tl.arange(0, slot_block)[None] * row_block, total)
@@ -237,8 +246,8 @@ def products(
     tl.debug_barrier()
     if tl.atomic_add(arrived + tile, 1, sem="acq_rel") == parts - 1:
         total = gathered(
-            partial + tile.to(tl.int64) * parts * size_of_part, slot_of, batch,
-            groups, base_parts, code_parts, batch_block, row_block,
+            partial + tile.to(tl.int64) * parts * size_of_part, places, batch,
+            most, base_parts, code_parts, batch_block, row_block,
         )  # fmt: skip
         n = tl.arange(0, batch_block)
         done = (n < batch)[:, None] & (rows_here < rows)[None]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,16 +30,17 @@ from randes_cli.files.bank.shards import Contents, shard_file
 from randes_cli.files.location import Place, absolute
 from randes_cli.files.sources import open_bank
 from randes_cli.ops.checking import UNREADABLE, check_keys
-from randes_cli.ops.measure import TaskCheck, measure
 from randes_cli.ops.prune import unnamed_files
-from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import RunOptions
 from randes_cli.stats.plausible import impossible
 from randes_cli.stats.stored import open_statistics
 from randes_cli.stats.summaries import bank_summaries
 from randes_cli.workers import Progress, no_progress
 
-__all__ = ["TaskCheck", "VerifyReport", "measure", "needed_keys", "verify"]
+if TYPE_CHECKING:  # loaded where something is measured
+    from randes_cli.limits import StrPath
+    from randes_cli.ops.measure import TaskCheck
+    from randes_cli.ops.originals import Originals
 
 #: Bytes, about, that a worker of a cluster checks at a time, at the most.
 _PART = 2**30
@@ -87,6 +89,8 @@ class VerifyReport:
 
 def needed_keys(bank: BankFile, name: str) -> set[str]:
     """The tensors of a bank that retrieving a task reads."""
+    from randes_cli.read.retrieve import Retrieval
+
     retrieval = Retrieval(bank, None, bank.task(name))
     task = retrieval.task
     keys = {own_key(name, n) for n in [*task.own, *task.shapes]}
@@ -143,6 +147,20 @@ def verify(
         lost={task.name: task.lost for task in tasks if task.lost},
         approximate=tuple(approximate(tasks)),
     )
+
+
+def measure(
+    bank: BankFile,
+    originals: Originals,
+    run: RunOptions,
+    *,
+    base: StrPath | None = None,
+    progress: Progress = no_progress,
+) -> tuple[TaskCheck, ...]:
+    """Retrieve tasks and compare them with their originals: see `ops.measure`."""
+    from randes_cli.ops.measure import measure
+
+    return measure(bank, originals, run, base=base, progress=progress)
 
 
 @dataclass(frozen=True, slots=True)

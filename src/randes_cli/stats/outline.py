@@ -83,12 +83,22 @@ class Outline:
     def bank_bytes(self, groups: int, bits: int, share: int) -> int:
         """Bytes of the bank, but for some that names and offsets take in its header."""
         used = min(groups, len(self.indices))
-        each = sum(
-            count * _sum_bytes(tensor, 16 if wide and bits == 8 else bits, share)
-            for tensor, wide, count in self._kinds
-        )
+        each = self._each(bits, share)
         beside = self._entries + (24 * len(self._rows) + self._more_entries if bits < 8 else 0)
         return self.rest + used * (each + beside)
+
+    def _each(self, bits: int, share: int) -> int:
+        """Those of the sums of one group."""
+        if (bits, share) not in self._sizes:
+            self._sizes[bits, share] = sum(
+                count * _sum_bytes(tensor, 16 if wide and bits == 8 else bits, share)
+                for tensor, wide, count in self._kinds
+            )
+        return self._sizes[bits, share]
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[int, int], int]:
+        return {}
 
     @cached_property
     def _entries(self) -> int:
@@ -203,9 +213,15 @@ class Outline:
 
     def _every(self, share: int) -> F64:
         """What a share comes to for a tensor of each bin."""
-        kinds = {(t.dtype, t.shape): t for t in self._bins[1]}
-        found = {kind: float(share_of(t, 0, {0: share}).every) for kind, t in kinds.items()}
-        return np.array([found[t.dtype, t.shape] for t in self._bins[1]])
+        if share not in self._shares:
+            kinds = {(t.dtype, t.shape): t for t in self._bins[1]}
+            found = {kind: float(share_of(t, 0, {0: share}).every) for kind, t in kinds.items()}
+            self._shares[share] = np.array([found[t.dtype, t.shape] for t in self._bins[1]])
+        return self._shares[share]
+
+    @cached_property
+    def _shares(self) -> dict[int, F64]:
+        return {}
 
     @cached_property
     def _sides(self) -> F64:

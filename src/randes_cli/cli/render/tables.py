@@ -18,8 +18,8 @@ _MOST_NAMES = 20
 if TYPE_CHECKING:
     from randes_cli.ops.compare import TypeDiff
     from randes_cli.ops.diff import BankDiff, CheckpointDiff
+    from randes_cli.ops.measure import TaskCheck
     from randes_cli.ops.spectra import TaskInterference
-    from randes_cli.ops.verify import TaskCheck
     from randes_cli.reports import EditReport, SealReport
 
 
