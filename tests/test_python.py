@@ -107,7 +107,7 @@ def test_what_names_no_task_or_no_table_of_checkpoints_is_refused(tmp_path: Path
         with pytest.raises(randes_cli.UsageError, match=r"by task, \{task: path\}, not '"):
             verb()
     nothing: Any = None
-    missing = pytest.raises(randes_cli.MissingError, match="no task None .*; it has one")
+    missing = pytest.raises(randes_cli.MissingError, match=r"no task None .*; it has one")
     with randes_cli.Bank.open(bank) as file, missing:
         file.retrieve(nothing)
 
