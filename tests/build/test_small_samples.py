@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from randes_cli import pack
 from randes_cli.build.inputs import Inputs, open_inputs
+from randes_cli.build.relate import Echo
 from randes_cli.build.samples.grams import Grams, gram
 from randes_cli.build.samples.sample import gather_spreads
 from randes_cli.build.samples.small import small_grams, small_lists
-from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Unit
+from randes_cli.files.bank.file import BankFile
+from randes_cli.files.source import Sample
+from randes_cli.plan import GRAM_SAMPLE, STEP_SAMPLE, Rect, Unit
 from randes_cli.specs import PackOptions, TaskInput, Transform
 from randes_cli.workers import no_progress
 from tests.checkpoints import PRESET_NAMES, random_state, save
@@ -121,3 +125,27 @@ def _values(source: Any, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     values = torch.frombuffer(raw, dtype=kinds.get(tensor.dtype, torch.float64))
     return values.float().numpy()
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_stored_deltas_are_read_together_as_one_after_the_other(
+    preset: str, bits: int, tmp_path: Path
+) -> None:
+    paths = [save(_model(seed), tmp_path / f"m{seed}.safetensors") for seed in range(3)]
+    options = PackOptions(transform=Transform.from_preset(preset), bits=bits, groups=2)
+    pack(paths[0], paths[1:], tmp_path / "bank.randes", options)
+    seen = 0
+    with BankFile(tmp_path / "bank.randes") as bank:
+        for task in bank.manifest.tasks:
+            one = Echo(bank, task)
+            for unit in dict.fromkeys(bank.units.values()):
+                found = one.many(None, unit.names, unit)
+                sample = Sample(None, [Rect(0, unit.rows, 0, unit.cols, unit.cols)])
+                slow = [one.delta(sample, name) for name in unit.names]
+                assert found is not None
+                assert (
+                    found.tobytes() == np.stack([row for row in slow if row is not None]).tobytes()
+                )
+                seen += len(unit.names)
+    assert seen == 2 * 7 * 9

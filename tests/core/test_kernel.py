@@ -105,6 +105,18 @@ def test_a_half_is_rounded_to_the_even_integer(kind: str) -> None:
     assert codes.view(np.int16).tolist() == [0, 2, 2, 0, -2, -2, 32766]
 
 
+@both
+@pytest.mark.parametrize("far", [0.0, 2047.5, -2048.5, 2048.0, -32766.5])
+def test_sums_over_halves_are_exact_in_rows_of_many(kind: str, far: float) -> None:
+    task = np.append(np.arange(-47, 48, dtype=np.float32) / 2, np.float32(far))
+    signs = windows(Signs.column, 1, 1, 96, 1.0)
+    codes, _, added = superpose(
+        KERNELS[kind](96, 1), np.zeros(384, np.uint8), "F32", [task.view(np.uint8)], "F32", signs
+    )
+    assert codes.view(np.int16).tolist() == np.rint(task * signs[0].values()[0]).tolist()
+    assert added[0].energy == slow_energy(task * signs[0].values()[0], 0)
+
+
 @given(st.integers(1, 9), st.integers(1, 12), st.data(), st.sampled_from([16, 8]))
 def test_all_kernels_agree_on_runs_that_begin_and_end_inside_a_row(
     rows: int, cols: int, data: st.DataObject, bits: int

@@ -144,16 +144,18 @@ class Draft:
             if stays and one.meets(unit):
                 groups.setdefault(one.group, []).append(one)
         entered = self.entered.get(unit, ())
-        return tuple(
-            Part(
-                group,
-                tuple(members),
-                step if group in entered else given,
-                (group, unit) in self.kept,
-                self.share(group, unit.names[0]),
-            )
+        found = tuple(
+            (group, step if group in entered else given, (group, unit) in self.kept, tuple(members))
             for group, members in sorted(groups.items())
         )
+        who = tuple((*some, *(one.index for one in members)) for *some, members in found)
+        key = unit.form, who
+        if key not in self._known_parts:
+            self._known_parts[key] = tuple(
+                Part(group, members, grid, kept, self.share(group, unit.names[0]))
+                for group, grid, kept, members in found
+            )
+        return self._known_parts[key]
 
     @cached_property
     def _alike(self) -> dict[int, tuple[Participant, ...]] | None:
@@ -168,7 +170,7 @@ class Draft:
 
     @cached_property
     def _known_parts(self) -> dict[object, tuple[Part, ...]]:
-        """What `_new_parts` made so far: models have many tensors of few shapes and steps."""
+        """What `parts` made so far: models have many tensors of few shapes and steps."""
         return {}
 
     def _new_parts(

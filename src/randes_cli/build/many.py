@@ -24,6 +24,7 @@ from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
 from randes_cli.core.kernel import Kernel
 from randes_cli.core.signs import random_joined
 from randes_cli.files.bank.keys import base_key, sum_key
+from randes_cli.files.base import bank_places
 from randes_cli.files.digests import DIGEST_BYTES, each_digest
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.source import Source, places_of
@@ -182,8 +183,7 @@ class _Run:
         begin, last = self.steps[:, column], column + 1 + len(parts[0].members)
         begin["kind"], begin["dtype"] = Kind.BEGIN, bits
         if parts[0].kept and self.files.old is not None:
-            places = [self.files.old.where(key) or (-2, 0) for key in keys]
-            begin["from"], begin["at"] = np.array(places, np.int64).T
+            begin["from"], begin["at"] = bank_places(self.files.old, keys).T
             self.fits &= begin["from"] >= 0
         exponents = np.array([grid.exponent for grid in grids], np.int64)
         for at, member in enumerate(parts[0].members, column + 1):
@@ -230,8 +230,12 @@ class _Run:
 
     def _check_old(self, keys: Sequence[str], part: Part, digests: Raw) -> None:
         old = self.files.old
-        for key, value in zip(keys, each_digest(digests), strict=True) if part.kept else ():
-            if old is not None and value != old.digest(key, 0):
+        if old is None or not part.kept or not keys:
+            return
+        if not old.store.shards and digests.tobytes() == old.store.only_digests(keys):
+            return
+        for key, value in zip(keys, each_digest(digests), strict=True):
+            if value != old.digest(key, 0):
                 raise old.damaged(key)
 
 

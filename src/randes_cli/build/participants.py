@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Protocol
 
 import numpy as np
 
 from randes_cli.core.arrays import F32
+from randes_cli.core.columns import some_columns
 from randes_cli.files.checkpoint.names import Naming
 from randes_cli.files.checkpoint.shared import Ties, lent_by, untied
+from randes_cli.files.reading import read_values_of
 from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Sample, Source, clear_below, not_finite, read_values
 from randes_cli.fit import TaskFit
@@ -120,6 +123,20 @@ class Participant:
             raise not_finite(name, *filter(None, (base.source, self.source)))
         return delta
 
+    def many(self, zero: F32 | None, names: Sequence[str], unit: Unit) -> F32 | None:
+        """`delta` of tensors like a unit's, one a row, which `zero` has the base's values of.
+
+        None where it is to be asked of one after the other.
+        """
+        elements = unit.form.elements
+        found = some_columns(self.fit.superposed, names).of(attrgetter("elements"))
+        if not (found == elements).all():
+            return None
+        made = read_values_of(self.source, names, elements)
+        with np.errstate(invalid="ignore", over="ignore"):
+            made = made if zero is None else np.subtract(made, zero, out=made)
+        return made if np.isfinite(made).all() else None
+
 
 class Deltas(Protocol):
     """One task's deltas and transform, as sampling needs them."""
@@ -138,3 +155,9 @@ class Deltas(Protocol):
 
     def delta(self, base: Sample, name: str) -> F32 | None:
         """The task's delta on a sample of a tensor, None where it has none."""
+
+    def many(self, zero: F32 | None, names: Sequence[str], unit: Unit) -> F32 | None:
+        """`delta` of tensors like a unit's that are their own samples, one a row.
+
+        `zero` are the base's values. None where it is to be asked of one after the other.
+        """

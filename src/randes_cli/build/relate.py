@@ -19,12 +19,15 @@ from randes_cli.build.participants import Deltas, Participant
 from randes_cli.build.samples.grams import Away, Grams
 from randes_cli.build.tasks import reopen
 from randes_cli.core.arrays import F32, F64
+from randes_cli.core.columns import some_columns
 from randes_cli.core.tails import tails
 from randes_cli.errors import MismatchError, RandesError
 from randes_cli.files.bank.file import BankFile
+from randes_cli.files.bank.keys import sum_key
 from randes_cli.files.bank.records import TaskRecord
-from randes_cli.files.base import found_recorded
+from randes_cli.files.base import BankTensors, found_recorded
 from randes_cli.files.hub.ref import HubRef, recorded_ref
+from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source
 from randes_cli.fit import fit_task
 from randes_cli.plan import Rect, Unit
@@ -55,11 +58,29 @@ class Echo:
         flips = unit.flips(self.seed, position)
         return np.concatenate([self._run(unit, key, flips, name, rect) for rect in base.runs])
 
+    def many(self, zero: F32 | None, names: Sequence[str], unit: Unit) -> F32 | None:
+        """`delta` of tensors like a unit's, one a row; None where sums are no such integers."""
+        places = [self._tensors.place(name) for name in names]
+        held = [found.names[position] for found, position in places]
+        keys, elements = [sum_key(self.group, name) for name in held], unit.form.elements
+        sums = some_columns(self.bank.header.tensors, keys)
+        if not sums.where(lambda one: one.dtype in _LIVE and one.elements == elements).all():
+            return None
+        steps = [*map(self.bank.manifest.steps.__getitem__, names)]
+        made = read_values_of(BankTensors(self.bank), keys, elements)
+        signs = unit.form.many_signs(held, self.seed)
+        made *= signs * np.ldexp(np.float32(1), np.array(steps))[:, None]
+        return made
+
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
         step = self._tensors.share(name).every * 2.0 ** self.bank.manifest.steps[name]
         signs = unit.window(flips, rect, step).values()
         held = self._tensors.held(name)
         return self._reader.steps(held, rect.start, rect.elements) * signs.reshape(-1)
+
+
+#: Dtypes of live superpositions.
+_LIVE = ("I8", "I16")
 
 
 def _trust(found: bytes, recorded: bytes, key: str) -> None:

@@ -86,16 +86,20 @@ V4 TEMPLATE __m512i with_signed(__m512i sums, __m512i lanes) {
     return _mm512_add_epi64(sums, _mm512_add_epi64(low, _mm512_srai_epi64(lanes, 32)));
 }
 
+/* Nearest integers, half to even. */
+V4 TEMPLATE __m512i nearest(__m512 values) {
+    return _mm512_cvt_roundps_epi32(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
 /* As `add_block`, for a multiple of 32 elements, 32 at a time. Deltas are taken one round ahead:
- * else what waits for them fills the processor's queues, which compilers do not see. A lane adds
- * 32 squares of units, and twice 16 products, of a block: they fit in its 32 bits. */
+ * else what waits for them fills the processor's queues, which compilers do not see. Squares are
+ * of words, two of which one instruction multiplies and adds: units that are no words are LARGE,
+ * and parts of 2^15, which are none either, have the square of their wrapped word. A lane adds 32
+ * squares of units, and twice 16 products, of a block: they fit in its 32 bits. */
 V4 TEMPLATE void add_many(const void *raw, int dtype, ptrdiff_t first, const float *base,
                           const float *signs, uint32_t *sum, ptrdiff_t size, int minus,
                           Found *found) {
-    const __m512 rounder = _mm512_set1_ps(ROUNDER + LARGE), in_parts = _mm512_set1_ps(PARTS);
-    const __m512i no_unit = _mm512_set1_epi32(ROUNDER_BITS + LARGE), zero = _mm512_setzero_si512();
-    const __m512i no_part = _mm512_set1_epi32(ROUNDER_BITS);
-    const __m512 plain = _mm512_set1_ps(ROUNDER);
+    const __m512i zero = _mm512_setzero_si512(), large = _mm512_set1_epi16(LARGE);
     __m512i all_squares = zero, all_crossed = zero, all_rests = zero, all_upper = zero;
     __m512 ahead[2];
     for (int half = 0; half < 2; half++)
@@ -105,30 +109,30 @@ V4 TEMPLATE void add_many(const void *raw, int dtype, ptrdiff_t first, const flo
         stop = size - start < BLOCK ? size : start + BLOCK;
         for (ptrdiff_t at = start; at < stop; at += 32) {
             const ptrdiff_t next = at + 32 < size ? at + 32 : at;
-            __m512i square[2];
+            __m512i units[2], parts[2];
             for (int half = 0; half < 2; half++) {
                 const ptrdiff_t to = next + 16 * half;
-                const __m512 steps = ahead[half], near = _mm512_add_ps(steps, rounder);
+                const __m512 rest = _mm512_reduce_ps(ahead[half], 0); /* less the nearest integer */
+                units[half] = nearest(ahead[half]);
+                parts[half] = nearest(_mm512_mul_ps(rest, _mm512_set1_ps(PARTS)));
                 ahead[half] = steps_of(raw, dtype, first + to, base + to, signs + to);
-                const __m512i bits = _mm512_castps_si512(near);
-                const __m512i units = _mm512_sub_epi32(bits, no_unit);
-                const __m512 rest = _mm512_sub_ps(steps, _mm512_sub_ps(near, rounder));
-                const __m512 shifted = _mm512_fmadd_ps(rest, in_parts, plain);
-                const __m512i parts = _mm512_sub_epi32(_mm512_castps_si512(shifted), no_part);
-                other = _mm512_or_si512(other, _mm512_xor_si512(bits, no_part));
-                squares = _mm512_add_epi32(squares, _mm512_mullo_epi32(units, units));
-                crossed[half] = _mm512_add_epi32(crossed[half], _mm512_mullo_epi32(units, parts));
-                square[half] = _mm512_mullo_epi32(parts, parts);
+                const __m512i product = _mm512_mullo_epi32(units[half], parts[half]);
+                crossed[half] = _mm512_add_epi32(crossed[half], product);
                 uint32_t *into = sum + at + 16 * half;
                 const __m512i before = _mm512_loadu_si512(into);
-                _mm512_storeu_si512(into, minus ? _mm512_sub_epi32(before, units)
-                                                : _mm512_add_epi32(before, units));
+                _mm512_storeu_si512(into, minus ? _mm512_sub_epi32(before, units[half])
+                                                : _mm512_add_epi32(before, units[half]));
             }
-            const __m512i both = _mm512_add_epi32(square[0], square[1]); /* 2^31 at the most */
+            const __m512i words = _mm512_packs_epi32(units[0], units[1]);
+            const __m512i shifted = _mm512_slli_epi32(parts[1], 16);
+            const __m512i pairs = _mm512_mask_mov_epi16(parts[0], 0xAAAAAAAAu, shifted);
+            const __m512i both = _mm512_madd_epi16(pairs, pairs); /* 2^31 at the most */
+            other = _mm512_or_si512(other, _mm512_add_epi16(words, large));
+            squares = _mm512_add_epi32(squares, _mm512_madd_epi16(words, words));
             rests = _mm512_add_epi32(rests, both);
             upper = _mm512_add_epi32(upper, _mm512_srli_epi32(both, 16));
         }
-        if (_mm512_test_epi32_mask(other, _mm512_set1_epi32(-2 * LARGE))) {
+        if (_mm512_test_epi16_mask(other, _mm512_set1_epi16(-2 * LARGE))) {
             look_closely(raw, dtype, first + start, base + start, signs + start, stop - start,
                          found);
             continue;

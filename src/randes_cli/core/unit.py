@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from randes_cli.core.arrays import F32
 from randes_cli.core.shuffle import layer_order
-from randes_cli.core.signs import SignRun, SignWindow, Window, sign_bits, sign_bytes
+from randes_cli.core.signs import (
+    SignRun,
+    SignWindow,
+    Window,
+    many_signs,
+    random_joined,
+    sign_bits,
+    sign_bytes,
+)
 from randes_cli.specs import Shuffle, Signs
 
 
@@ -87,6 +98,12 @@ class Form:
     def flip_bytes(self) -> int:
         """Bytes of `Unit.flips` at any position."""
         return sign_bytes(self.signs, *self.signed)
+
+    def many_signs(self, names: Sequence[str], seed: int) -> F32:
+        """±1 for every element of tensors of these names of the task with a seed, a row each."""
+        bits = random_joined("signs", seed, names, np.full(len(names), self.flip_bytes))
+        bits = bits.reshape(len(names), -1)
+        return many_signs(self.signs, bits, (self.rows, self.cols), self.view)
 
 
 @dataclass(slots=True, eq=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from randes_cli.core.arrays import Raw
+import numpy as np
+
+from randes_cli.core.arrays import I64, Raw
 from randes_cli.errors import MismatchError, MissingError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import base_key
@@ -16,11 +18,33 @@ from randes_cli.files.checkpoint.shared import all_names, retied
 from randes_cli.files.digests import DIGEST_BYTES
 from randes_cli.files.hub.ref import recorded_ref
 from randes_cli.files.location import Place, RemotePath, absolute_source, recorded_place
-from randes_cli.files.source import Source, ZeroBase, place_of
+from randes_cli.files.source import Source, ZeroBase, place_of, places_of
 from randes_cli.files.sources import Sources
 from randes_cli.files.store import look_up
+from randes_cli.files.weight_file import TensorFile
 from randes_cli.limits import StrPath, as_source
 from randes_cli.specs import BaseStorage, OpenOptions
+
+
+def bank_places(bank: BankFile, keys: Sequence[str]) -> I64:
+    """`BankFile.where` of many tensors that are there, one a row; (−1, 0) in place of None."""
+    numbers, offsets = bank.store.places(keys)
+    fd = bank.file.fd if isinstance(bank.file, TensorFile) else -1
+    here = (numbers == 0) & (fd >= 0)
+    return np.stack([np.where(here, fd, -1), np.where(here, offsets, 0)], axis=1)
+
+
+class BankTensors:
+    """The tensors of a bank, as they lie in it, as a source."""
+
+    def __init__(self, bank: BankFile) -> None:
+        self.bank, self.source, self.tensors = bank, str(bank.path), bank.header.tensors
+        self.metadata: Mapping[str, str] = {}
+        self.read = bank.read_into
+
+    def places(self, keys: Sequence[str]) -> I64:
+        """See `places_of`."""
+        return bank_places(self.bank, keys)
 
 
 class BankBase:
@@ -51,6 +75,12 @@ class BankBase:
         if self.outside is None:
             return self.bank.where(base_key(name))
         return place_of(self.outside, name)
+
+    def places(self, names: Sequence[str]) -> I64:
+        """See `places_of`."""
+        if self.outside is None:
+            return bank_places(self.bank, [base_key(name) for name in names])
+        return places_of(self.outside, names)
 
     def digest(self, name: str, chunk: int) -> bytes:
         if self._digests is None:

@@ -149,6 +149,11 @@ class Table(Mapping[str, TensorInfo]):
         made._made, made.names, made._kinds, made._kind_of = None, names, kinds, kind_of
         return made
 
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        """Without what was found, which whoever gets a copy finds again."""
+        kept = {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
+        return None, kept | {"_found": {}}
+
     @property
     def numbers(self) -> dict[str, int]:
         """Each tensor's number."""

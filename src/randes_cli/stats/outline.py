@@ -16,7 +16,7 @@ from randes_cli.core.dealt import DealtCut, dealt_cut
 from randes_cli.core.grid import steps_of
 from randes_cli.core.lengths import Lengths
 from randes_cli.core.mixture import Shapes
-from randes_cli.core.quality import mean_kept, noise_of
+from randes_cli.core.quality import mean_kept, noise_of, noise_of_each
 from randes_cli.core.stats import default_coefficient, rounding_of
 from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
@@ -60,14 +60,17 @@ class Outline:
         """The same where a bank of this choice takes `size` bytes."""
         return replace(self, rest=size - replace(self, rest=0).bank_bytes(groups, bits, share))
 
-    def weigh(self, groups: int, bits: int, share: int) -> Alternative:
-        """One choice, with the tasks dealt evenly."""
-        lengths = self._with(groups, bits, share)
-        noise = noise_of(lengths)
-        kept, cosine = mean_kept(noise), float(noise.cosine.mean()) if self.indices else 1.0
-        size = self.bank_bytes(groups, bits, share)
-        made = Alternative(groups, bits, size, cosine, False, share, kept.mean, kept.low, kept.high)
-        return replace(made, approximate=bits < 8 and self._heavy)
+    def weigh(self, groups: int, bits: int) -> Iterator[Alternative]:
+        """Choices, one for each of `shares`, with the tasks dealt evenly."""
+        shares = tuple(self.shares())
+        lengths = self._with(groups, bits, np.array([*map(self._every, shares)]))
+        each = noise_of_each(lengths) if self.indices else [noise_of(lengths)] * len(shares)
+        heavy = bits < 8 and self._heavy
+        for share, noise in zip(shares, each, strict=True):
+            kept, cosine = mean_kept(noise), float(noise.cosine.mean()) if self.indices else 1.0
+            size, part = self.bank_bytes(groups, bits, share), (kept.mean, kept.low, kept.high)
+            made = Alternative(groups, bits, size, cosine, False, share, *part)
+            yield replace(made, approximate=heavy) if heavy else made
 
     @cached_property
     def _heavy(self) -> bool:
@@ -75,7 +78,7 @@ class Outline:
 
     def defaults(self, groups: int, bits: int, share: int) -> list[float]:
         """λ of every task in a bank of this choice."""
-        lengths = self._with(groups, bits, share)
+        lengths = self._with(groups, bits, self._every(share))
         alone = alone_in(lengths.groups, (), lengths.groups if bits < 8 else ())
         told = map(default_coefficient, noise_of(lengths).cosine.tolist())
         return [1.0 if g in alone else one for g, one in zip(lengths.groups, told, strict=True)]
@@ -83,12 +86,22 @@ class Outline:
     def bank_bytes(self, groups: int, bits: int, share: int) -> int:
         """Bytes of the bank, but for some that names and offsets take in its header."""
         used = min(groups, len(self.indices))
-        each = sum(
-            count * _sum_bytes(tensor, 16 if wide and bits == 8 else bits, share)
-            for tensor, wide, count in self._kinds
-        )
+        each = self._each(bits, share)
         beside = self._entries + (24 * len(self._rows) + self._more_entries if bits < 8 else 0)
         return self.rest + used * (each + beside)
+
+    def _each(self, bits: int, share: int) -> int:
+        """Those of the sums of one group."""
+        if (bits, share) not in self._sizes:
+            self._sizes[bits, share] = sum(
+                count * _sum_bytes(tensor, 16 if wide and bits == 8 else bits, share)
+                for tensor, wide, count in self._kinds
+            )
+        return self._sizes[bits, share]
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[int, int], int]:
+        return {}
 
     @cached_property
     def _entries(self) -> int:
@@ -168,10 +181,11 @@ class Outline:
             bins[kind] = number
         return bins[kind_of], of
 
-    def _with(self, groups: int, bits: int, share: int) -> Lengths:
+    def _with(self, groups: int, bits: int, share: F64) -> Lengths:
+        """The deltas as they would lie; `share` as a `Cut` has it."""
         dealt = tuple(index % groups for index in self.indices)
         wide = self._at_8 if bits == 8 else self._at_16
-        cut = Cut.supposed(self._every(share), bits if bits < 8 else None, self._sides)
+        cut = Cut.supposed(share, bits if bits < 8 else None, self._sides)
         made = replace(wide, groups=dealt, cuts=dict.fromkeys(dict.fromkeys(dealt), cut))
         if bits < 8 and self._shapes is not None and made.order is None:
             found = self._cut(groups, bits)
@@ -203,9 +217,15 @@ class Outline:
 
     def _every(self, share: int) -> F64:
         """What a share comes to for a tensor of each bin."""
-        kinds = {(t.dtype, t.shape): t for t in self._bins[1]}
-        found = {kind: float(share_of(t, 0, {0: share}).every) for kind, t in kinds.items()}
-        return np.array([found[t.dtype, t.shape] for t in self._bins[1]])
+        if share not in self._shares:
+            kinds = {(t.dtype, t.shape): t for t in self._bins[1]}
+            found = {kind: float(share_of(t, 0, {0: share}).every) for kind, t in kinds.items()}
+            self._shares[share] = np.array([found[t.dtype, t.shape] for t in self._bins[1]])
+        return self._shares[share]
+
+    @cached_property
+    def _shares(self) -> dict[int, F64]:
+        return {}
 
     @cached_property
     def _sides(self) -> F64:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 
 from randes_cli.build.participants import Deltas, Participant
 from randes_cli.core.arrays import F32, F64, I64, Array, Bools
-from randes_cli.core.columns import Some, some_columns
+from randes_cli.core.columns import Some
 from randes_cli.core.fused_sample import put_on_grid
-from randes_cli.core.signs import many_signs, random_joined
 from randes_cli.core.tails import means
 from randes_cli.files.reading import read_values_of
 from randes_cli.files.source import Sample, Source
@@ -176,7 +174,7 @@ def small_grams(
             else:
                 delta, has = deltas(base, base_values(base, moved, unit), one, moved, unit)
                 scales[1, :, who] = on_grid(delta, has, there[:, who])
-            there[:, who] *= _signs(unit, names, one)
+            there[:, who] *= unit.form.many_signs(names, one.seed)
         plain[at] = products(here, scales[0], first)
         met[at] = products(there, scales[1], first)
     return plain, met, tails
@@ -189,15 +187,10 @@ def deltas(
 
     `zero` are the base's values.
     """
+    found = one.many(zero, names, unit)
+    if found is not None:
+        return found, np.ones(len(names), bool)
     elements = unit.form.elements
-    ours = one.fit.superposed if isinstance(one, Participant) else {}
-    alike = some_columns(ours, names).of(attrgetter("elements")) == elements
-    if isinstance(one, Participant) and alike.all():
-        made = read_values_of(one.source, names, elements)
-        with np.errstate(invalid="ignore", over="ignore"):
-            made = made if zero is None else np.subtract(made, zero, out=made)
-        if np.isfinite(made).all():
-            return made, np.ones(len(names), bool)
     made, there = np.zeros((len(names), elements), np.float32), np.zeros(len(names), bool)
     sample = Sample(base, [Rect(0, unit.rows, 0, unit.cols, unit.cols)])
     for row, name in enumerate(names):
@@ -209,13 +202,6 @@ def deltas(
 
 def base_values(base: Source | None, names: Sequence[str], unit: Unit) -> F32 | None:
     return None if base is None else read_values_of(base, names, unit.form.elements)
-
-
-def _signs(unit: Unit, names: Sequence[str], one: Deltas) -> F32:
-    """±1 for every element of tensors like a unit's, tensors × elements."""
-    bits = random_joined("signs", one.seed, names, np.full(len(names), unit.form.flip_bytes))
-    bits = bits.reshape(len(names), -1)
-    return many_signs(unit.signs, bits, (unit.rows, unit.cols), unit.view)
 
 
 #: Bits of the largest magnitude on a sample's grid: sums of 2^14 products are below 2^53.
