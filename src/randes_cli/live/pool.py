@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,10 +21,19 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, holds, parts_of, slots_of, start
 from randes_cli.live.lazy import Whole
 from randes_cli.live.parts import Parts
+from randes_cli.live.presses import held
 from randes_cli.live.recorded import Recorded
 from randes_cli.live.resident import Resident
-from randes_cli.live.swaps import Job, Swaps
+from randes_cli.live.swaps import Job, Swaps, check_shape, fill, versions
 from randes_cli.workers import thread_count
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Ticket:
+    """Who asked for a task, and from which thread."""
+
+    task: str
+    thread: int
 
 
 class Pool:
@@ -66,16 +76,18 @@ class Pool:
         self._keeps, self._residents = resident, dict[torch.device, Resident | None]()
         here = self._resident(torch.device("cpu"))
         self._swaps = Swaps(here, threads=self._threads) if here and known("F32") else None
-        self._versions, self._closed = list[int](), False
+        self._versions, self._closed = list[tuple[int, int]](), False
         self._component, self._coefficient = component, coefficient
         self._jobs: dict[str, tuple[Whole, list[Job]]] = {}
         self._graphs: dict[str, Recorded] = {}
-        self._condition = threading.Condition()
-        self._queue: deque[object] = deque()
-        self._users, self._swapping, self._broken = 0, False, ""
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
+        self._queue: deque[_Ticket] = deque()
+        self._users, self._swapper, self._broken = set[_Ticket](), None, ""
         self._hook = model.register_forward_pre_hook(self._refuse)
 
     current: str | None
+    _swapper: _Ticket | None
 
     def _resident(self, device: torch.device) -> Resident | None:
         """What stays on a device, if anything is to."""
@@ -87,10 +99,12 @@ class Pool:
 
     def _look(self) -> None:
         """Notice parameters that the model has anew, or that somebody else wrote to."""
+        if self._swapper is not None:
+            return
         if not all(holds(*place) is slot.tensor for slot in self._slots for place in slot.places):
             self._slots, self.current = slots_of(self.model), None
             self._jobs, self._graphs = {}, {}
-        elif not (self._users or self._swapping) and self._versions != versions(self._slots):
+        elif not self._users and self._versions != versions(self._slots):
             self.current = None
 
     def __reduce__(self) -> Any:
@@ -113,68 +127,95 @@ class Pool:
         after `timeout` seconds of waiting; BankDamaged in a swap, after which the model
         refuses to run until a task was swapped in whole.
         """
-        with self._condition:
-            if self._closed:
-                raise UsageError("the pool is closed")
-            self._look()
-        self._plan(task)
-        self._enter(task, timeout)
+        ticket = _Ticket(task, threading.get_ident())
         try:
+            with self._lock:
+                if self._closed:
+                    raise UsageError("the pool is closed")
+                self._look()
+            self._plan(task)
+            self._enter(ticket, timeout)
             yield self.model
         finally:
-            with self._condition:
-                self._users -= 1
-                self._condition.notify_all()
-
-    def _enter(self, task: str, timeout: float | None) -> None:
-        ticket = object()
-        end = None if timeout is None else monotonic() + timeout
-        with self._condition:
-            self._queue.append(ticket)
             try:
-                while not self._may_enter(ticket, task):
-                    left = None if end is None else end - monotonic()
-                    if left is not None and left <= 0:
-                        raise TimeoutError(
-                            f"waited {timeout} s for task {task}: {self._users} users of "
-                            f"{self.current} are running"
-                        )
-                    self._condition.wait(left)
-                if self.current != task:
-                    self._swap_alone(task)
-                self._users += 1
-            finally:
-                self._queue.remove(ticket)
-                self._condition.notify_all()
+                self._leave(ticket)
+            except KeyboardInterrupt:
+                self._leave(ticket)
+                raise
 
-    def _may_enter(self, ticket: object, task: str) -> bool:
-        """Whoever asked first goes first: later users of the running task do not pass it."""
-        first = self._queue[0] is ticket and not self._swapping
-        return first and (self.current == task or not self._users)
-
-    def _swap_alone(self, task: str) -> None:
-        """Write a task while nobody runs; others may ask meanwhile."""
-        self._swapping, self.current = True, None
-        self._broken = f"a swap to {task} is under way"
-        self._condition.release()
-        failed: BaseException | None = None
-        try:
-            self._write(task)
-        except BaseException as error:
-            failed = error
-        self._condition.acquire()
-        self._swapping = False
-        if failed is not None:
-            self._broken = f"the swap to {task} failed ({failed})"
-            raise failed
-        self._broken, self.current, self._versions = "", task, versions(self._slots)
-        self.swaps += 1
-
-    def _plan(self, task: str) -> None:
-        """Find a task's tensors for every parameter, once."""
-        with self._condition:
-            if task in self._jobs:
+    def _enter(self, ticket: _Ticket, timeout: float | None) -> None:
+        end = None if timeout is None else monotonic() + timeout
+        with self._lock:
+            self._queue.append(ticket)
+            while not self._may_enter(ticket):
+                left = None if end is None else end - monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(
+                        f"waited {timeout} s for task {ticket.task}: {len(self._users)} users "
+                        f"of {self.current} are running"
+                    )
+                self._condition.wait(left)
+            if self.current == ticket.task:
+                self._let_in(ticket)
                 return
+            self._swapper, self.current = ticket, None
+            self._broken = f"a swap to {ticket.task} is under way"
+        self._swap(ticket)
+
+    def _let_in(self, ticket: _Ticket) -> None:
+        self._users.add(ticket)
+        self._queue.remove(ticket)
+        self._condition.notify_all()
+
+    def _leave(self, ticket: _Ticket) -> None:
+        """Forget who asked, however far he came; a second time there is nothing to do."""
+        with self._lock:
+            self._users.discard(ticket)
+            if ticket in self._queue:
+                self._queue.remove(ticket)
+            if self._swapper is ticket:
+                self._swapper = None
+            self._condition.notify_all()
+
+    def _may_enter(self, ticket: _Ticket) -> bool:
+        """Whoever asked first goes first: later users of the running task do not pass it.
+
+        But for threads that run the task already: who waits for them would wait for ever.
+        """
+        if self._swapper is not None:
+            return False
+        if self.current == ticket.task and any(u.thread == ticket.thread for u in self._users):
+            return True
+        return self._queue[0] is ticket and (self.current == ticket.task or not self._users)
+
+    def _swap(self, ticket: _Ticket) -> None:
+        """Write a task while nobody runs; others may ask meanwhile."""
+        task = ticket.task
+        try:
+            with held() as presses:
+                self._write(task, *self._plan(task), presses.check)
+            with self._lock:
+                self._broken, self.current, self._versions = "", task, versions(self._slots)
+                self._swapper, self.swaps = None, self.swaps + 1
+                self._let_in(ticket)
+        except BaseException as error:
+            self._broken = f"the swap to {task} failed ({error or type(error).__name__})"
+            self.current = None
+            raise
+
+    def _plan(self, task: str) -> tuple[Whole, list[Job]]:
+        """A task's tensors for every parameter, found once."""
+        while True:
+            with self._lock:
+                found, slots = self._jobs.get(task), self._slots
+            if found is not None:
+                return found
+            made = self._planned(task, slots)
+            with self._lock:
+                if slots is self._slots:
+                    self._jobs[task] = made
+
+    def _planned(self, task: str, slots: Sequence[Slot]) -> tuple[Whole, list[Job]]:
         self._bank.task(task)
         reading = start(
             self.model,
@@ -186,22 +227,20 @@ class Pool:
             strict=True,
         )
         whole, made = reading.wholes[0], []
-        for slot in self._slots:
+        for slot in slots:
             parts = parts_of(slot, whole, reading)
             if parts is None:
                 raise MissingError(
                     f"{self._bank.file.path}: task {task} has no tensor for the model's "
                     f"{slot.names[0]!r}"
                 )
-            _check_shape(slot, parts, whole, task)
+            check_shape(slot, parts, whole, task)
             made.append((slot, parts))
-        with self._condition:
-            self._jobs[task] = (whole, made)
+        return whole, made
 
-    def _write(self, task: str) -> None:
-        whole, jobs = self._jobs[task]
+    def _write(self, task: str, whole: Whole, jobs: list[Job], check: Callable[[], None]) -> None:
         self._wait()  # for what users asked of a device, on any stream
-        left = jobs if self._swaps is None else self._swaps.write(task, whole, jobs)
+        left = jobs if self._swaps is None else self._swaps.write(task, whole, jobs, check)
         graph = self._graphs.get(task)
         graph = graph if graph is not None and graph.fits(jobs) else None
         if graph is not None:
@@ -211,7 +250,7 @@ class Pool:
             left = [job for job in left if not self._at_once(whole, *job)]
         if left:
             with ThreadPoolExecutor(self._threads) as threads:
-                list(threads.map(lambda job: self._put(whole, *job), left))
+                list(threads.map(partial(self._put, whole, check), left))
         self._wait()
         if graph is None:
             self._record(task, whole, jobs)
@@ -237,12 +276,14 @@ class Pool:
             return False
         return resident.at_once(whole, parts[0].name, slot.tensor.detach())
 
-    def _put(self, whole: Whole, slot: Slot, parts: Parts) -> None:
+    def _put(self, whole: Whole, check: Callable[[], None], job: Job) -> None:
         """Write one parameter, from what is on its device where that can be."""
+        check()
+        slot, parts = job
         resident, target = self._resident(slot.tensor.device), slot.tensor.detach()
         whole_one = len(parts) == 1 and parts[0].whole
         if resident is None or not (whole_one and resident.write(whole, parts[0].name, target)):
-            _put(whole, slot, parts)
+            fill(whole, slot, parts)
 
     def close(self) -> None:
         """Let the model go as it is, and close the bank where the pool opened it."""
@@ -256,31 +297,3 @@ class Pool:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def versions(slots: Sequence[Slot]) -> list[int]:
-    """How often torch wrote to each."""
-    return [0 if slot.tensor.is_inference() else slot.tensor._version for slot in slots]
-
-
-def _check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> None:
-    if len(parts) == 1 and not parts[0].place:
-        shape = parts[0].shape(whole.retrieval.tensors[parts[0].name].shape)
-        if shape != tuple(slot.tensor.shape):
-            raise MismatchError(
-                f"tensor {parts[0].name!r} of task {task} is {list(shape)}, the model's is "
-                f"{list(slot.tensor.shape)}"
-            )
-
-
-def _put(whole: Whole, slot: Slot, parts: Parts) -> None:
-    """Write one parameter: into its own memory where that has the tensor's form."""
-    target, first = slot.tensor.detach(), parts[0]
-    info = whole.retrieval.tensors[first.name]
-    plain = target.device.type == "cpu" and target.is_contiguous() and first.whole
-    if plain and target.nbytes == info.nbytes and whole.dtype(first.name) == target.dtype:
-        whole.retrieval.write(first.name, target.reshape(-1).view(torch.uint8).numpy())
-        return
-    with torch.no_grad():
-        for part in parts:
-            part.put(whole.read(part.name).to(target.device, target.dtype), target)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
 
 from randes_cli.core.fused_swap import Source, Swap
+from randes_cli.errors import MismatchError
 from randes_cli.live.attaching import Slot
 from randes_cli.live.lazy import Whole
 from randes_cli.live.parts import Part, Parts
@@ -41,18 +42,27 @@ class Swaps:
         self._resident, self._threads = resident, threads
         self._made: dict[str, _Made] = {}
 
-    def write(self, task: str, whole: Whole, jobs: Sequence[Job]) -> list[Job]:
+    def write(
+        self, task: str, whole: Whole, jobs: Sequence[Job], check: Callable[[], None]
+    ) -> list[Job]:
         """Write the parameters that can be, and return the others. Raises BankDamaged."""
         made, forms = self._made.get(task), [_form(slot.tensor) for slot, _ in jobs]
         if made is None or made.jobs is not jobs or made.forms != forms:
-            made = self._made[task] = self._make(whole, jobs, forms)
+            made = self._made[task] = self._make(whole, jobs, forms, check)
         made.swap.write(made.to, threads=self._threads)
         return list(made.left)
 
-    def _make(self, whole: Whole, jobs: Sequence[Job], forms: list[tuple[Any, ...]]) -> _Made:
+    def _make(
+        self,
+        whole: Whole,
+        jobs: Sequence[Job],
+        forms: list[tuple[Any, ...]],
+        check: Callable[[], None],
+    ) -> _Made:
         places = [_places(whole, *job) for job in jobs]
 
         def sources(number: int) -> list[Source] | None:
+            check()
             if not places[number]:
                 return None
             parts = jobs[number][1]
@@ -90,3 +100,35 @@ def _place(whole: Whole, tensor: torch.Tensor, part: Part) -> int:
     if target.device.type != "cpu" or not (same and target.is_contiguous()):
         return 0
     return target.data_ptr()
+
+
+def versions(slots: Sequence[Slot]) -> list[tuple[int, int]]:
+    """How often torch wrote to each, and where it lies."""
+    return [(0 if t.is_inference() else t._version, _address(t)) for t in (s.tensor for s in slots)]
+
+
+def _address(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_meta else tensor.data_ptr()
+
+
+def check_shape(slot: Slot, parts: Sequence[Any], whole: Whole, task: str) -> None:
+    if len(parts) == 1 and not parts[0].place:
+        shape = parts[0].shape(whole.retrieval.tensors[parts[0].name].shape)
+        if shape != tuple(slot.tensor.shape):
+            raise MismatchError(
+                f"tensor {parts[0].name!r} of task {task} is {list(shape)}, the model's is "
+                f"{list(slot.tensor.shape)}"
+            )
+
+
+def fill(whole: Whole, slot: Slot, parts: Parts) -> None:
+    """Write one parameter: into its own memory where that has the tensor's form."""
+    target, first = slot.tensor.detach(), parts[0]
+    info = whole.retrieval.tensors[first.name]
+    plain = target.device.type == "cpu" and target.is_contiguous() and first.whole
+    if plain and target.nbytes == info.nbytes and whole.dtype(first.name) == target.dtype:
+        whole.retrieval.write(first.name, target.reshape(-1).view(torch.uint8).numpy())
+        return
+    with torch.no_grad():
+        for part in parts:
+            part.put(whole.read(part.name).to(target.device, target.dtype), target)
