@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/python examples/digits/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,15 +1,18 @@
-"""What runs models from a bank, on a GPU: checked and timed in under ten minutes.
+"""What runs models from a bank, on a GPU: checked and timed in under eight minutes.
 
-    python benchmarks/gpu.py [--layers 32] [--device cuda] [--command]
+    python benchmarks/gpu.py [--layers 32] [--device cuda] [--command] [--beside FOLDER]
 
 Matrices are random, of a 7B Llama in bf16. Checked: a swap by kernel has the bits of torch's
 operations, a mixed step is near plain torch, and so are small models from a bank. Timed, as CUDA
-graphs: a swap beside a copy of the base; a step of 16 and 64 rows of different tasks, at several
-bits, in one group and in eight, beside one model and beside superpositions in bf16; prefill; and
-`Pool` and `attach` as Python runs them. `--command` times `pack`, `unpack` and `load_into` with
-``--device cpu`` and ``cuda``, whose files must be equal. Each part is a process of its own: one
-that fails is told, and the others run. Without a GPU it says so and does nothing;
-``TRITON_INTERPRET=1 … --device cpu --layers 0`` runs the checks.
+graphs: the forms that products may have, for the shapes that missed their goal (`gpu_forms.py`); a
+step of 16 and 64 rows of different tasks, at several bits, in one group and in eight, beside one
+model and beside superpositions in bf16; a swap beside a copy of the base; prefill; and `Pool` and
+`attach` as Python runs them. `--command` times `pack`, `unpack` and `load_into` with ``--device
+cpu`` and ``cuda``, whose files must be equal. `--beside` times the steps of another commit, too:
+``mkdir old; git archive 1ade4fa src benchmarks | tar -x -C old`` has that from before the kernels'
+arithmetic was rewritten. Each part is a process of its own: one that fails is told, and the others
+run. Without a GPU it says so and does nothing; ``TRITON_INTERPRET=1 … --device cpu --layers 0``
+runs the checks.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -43,7 +47,7 @@ BITS = (16, 8, 4, 2, 1)
 #: Bits, groups, and which share of the elements a group has.
 FORMS = ((16, 1, 1), (8, 1, 1), (4, 1, 1), (2, 1, 1), (1, 1, 1), (2, 8, 8), (2, 8, 1), (1, 8, 1))
 #: All parts together.
-MOST_SECONDS = 570
+MOST_SECONDS = 470
 
 
 def timed(run: Callable[[], Any], device: str, rounds: int = 9) -> float:
@@ -97,8 +101,8 @@ def check_swaps(device: str, dtype: torch.dtype) -> None:
             scales = (rows, columns) if bits else None
             out = torch.empty_like(base)
             kernels.swap(
-                base, one.held.stored, scales, (SIGNS[kind], flips.to(device)), out, bits=bits,
-                scale=scale, largest=LARGEST[name],
+                base, one.held.stored, scales, (SIGNS[kind], flips.to(device)), dtype, out,
+                bits=bits, scale=scale, largest=LARGEST[name],
             )  # fmt: skip
             values = one.held.stored.float()
             if bits:
@@ -135,8 +139,8 @@ def time_swaps(bases: list[torch.Tensor], device: str) -> None:
         ) -> None:
             for one, part, side, base in zip(out, parts, sides, bases, strict=True):
                 kernels.swap(
-                    base, part.held.stored, side if bits < 16 else None, (3, flips), one,
-                    bits=0 if bits == 16 else bits, scale=1e-3, largest=LARGEST["BF16"],
+                    base, part.held.stored, side if bits < 16 else None, (3, flips), base.dtype,
+                    one, bits=0 if bits == 16 else bits, scale=1e-3, largest=LARGEST["BF16"],
                 )  # fmt: skip
 
         taken = timed(swap, device)
@@ -194,6 +198,23 @@ def time_prefill(bases: list[torch.Tensor], device: str) -> None:
         print(f"prefill, {way}: {timed(run, device) / alone:.2f} × one model", flush=True)
 
 
+def time_all_forms(device: str, dtype: torch.dtype, part: str) -> None:
+    """`gpu_forms`; its kernels are compiled before, side by side, by processes for a shape each."""
+    from gpu_forms import SHAPES as FORMED
+    from gpu_forms import time_forms
+
+    if part != "forms":
+        time_forms(weights(SHAPES[3:], device, dtype), device, lambda step: 0.0, int(part[6:]))
+        return
+    line = [sys.executable, __file__, "--device", device, "--part"]
+    made = [
+        subprocess.Popen([*line, f"forms {number}"], stdout=subprocess.DEVNULL)
+        for number in range(len(FORMED))
+    ]
+    print("compiled:", [process.wait() for process in made], flush=True)
+    time_forms(weights(SHAPES * 4, device, dtype), device, lambda step: timed(step, device, 5))
+
+
 def run_part(part: str, device: str, layers: int) -> None:
     """One check, or one thing timed."""
     if device != "cuda":
@@ -201,7 +222,9 @@ def run_part(part: str, device: str, layers: int) -> None:
     dtype = torch.bfloat16 if device == "cuda" else torch.float16
     torch.manual_seed(0)
     timings = {"swaps": time_swaps, "steps": time_steps, "prefill": time_prefill}
-    if part in timings:
+    if part.startswith("forms"):
+        time_all_forms(device, dtype, part)
+    elif part in timings:
         timings[part](weights(SHAPES * layers, device, dtype), device)
     elif part == "commands":
         from device_commands import time_commands
@@ -215,12 +238,25 @@ def run_part(part: str, device: str, layers: int) -> None:
         {"check steps": check_steps, "check swaps": check_swaps}[part](device, dtype)
 
 
+def parts_of(given: argparse.Namespace) -> list[tuple[str, Path, str]]:
+    """Names, scripts and parts: what decides most comes first."""
+    here = Path(__file__).resolve()
+    parts = [(part, here, part) for part in ("check swaps", "check steps", "check models")]
+    timed = ("forms", "steps", "swaps", "models", "prefill") if given.layers else ()
+    parts += [(part, here, part) for part in timed]
+    if given.layers and given.beside:
+        other = given.beside.resolve() / "benchmarks" / "gpu.py"
+        parts.insert(5, (f"steps of {given.beside}", other, "steps"))
+    return [*parts, *([("commands", here, "commands")] if given.command else [])]
+
+
 def main() -> None:
     """Check, time, print; 1 where a part failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--command", action="store_true")
+    parser.add_argument("--beside", type=Path, help="a folder with another commit's files")
     parser.add_argument("--part", help="this one alone, in this process")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -229,19 +265,19 @@ def main() -> None:
     if given.part:
         run_part(given.part, given.device, given.layers)
         return
-    timed = ("swaps", "steps", "prefill", "models") if given.layers else ()
-    parts = ("check swaps", "check steps", "check models", *timed)
     end, failed = time.monotonic() + MOST_SECONDS, []
-    for part in (*parts, *(("commands",) if given.command else ())):
-        line = [sys.executable, __file__, "--part", part, "--layers", str(given.layers)]
+    for name, script, part in parts_of(given):
+        line = [sys.executable, str(script), "--part", part, "--layers", str(given.layers)]
         start = time.monotonic()
         try:
             line += ["--device", given.device]
-            done = subprocess.run(line, timeout=max(1.0, end - start), check=False).returncode
+            there = {**os.environ, "PYTHONPATH": str(script.parents[1] / "src")}
+            left = max(1.0, end - start)
+            done = subprocess.run(line, timeout=left, check=False, env=there).returncode
         except subprocess.TimeoutExpired:
             done = -1
-        print(f"== {part}: {time.monotonic() - start:.0f} s, {'ok' if not done else 'FAILED'}")
-        failed += [part] if done else []
+        print(f"== {name}: {time.monotonic() - start:.0f} s, {'ok' if not done else 'FAILED'}")
+        failed += [name] if done else []
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 

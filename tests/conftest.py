@@ -45,5 +45,6 @@ def packer(tmp_path: Path) -> Packer:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Clusters last: a process that has talked to Ray cannot fork any more, as other tests do."""
-    items.sort(key=lambda item: Path(item.path).parent.name == "cluster")
+    """Tests that fork first, clusters last: a process that has talked to Ray cannot fork."""
+    order = {**dict.fromkeys(("faults", "hostile", "shards", "torture"), 0), "cluster": 2}
+    items.sort(key=lambda item: order.get(Path(item.path).parent.name, 1))

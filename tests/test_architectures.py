@@ -25,8 +25,11 @@ def load(kind: type[Any], folder: Path) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["single", "sharded"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("dtype", "sharded"),
+    [(torch.float32, False), (torch.bfloat16, True)],
+    ids=["fp32", "bf16-sharded"],
+)
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
 def test_a_saved_model_comes_back_as_a_folder_that_its_class_loads(
     make: Callable[[], Made], dtype: torch.dtype, sharded: bool, tmp_path: Path

@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Set
+from functools import cache
 from pathlib import Path
 
 import randes_cli
@@ -105,23 +107,30 @@ PUBLIC = [
 ]
 
 
-def imported_modules(path: Path) -> set[str]:
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """A file's code, part by part."""
+    return tuple(ast.walk(ast.parse(path.read_text("utf-8"))))
+
+
+@cache
+def imported_modules(path: Path) -> frozenset[str]:
     """Absolute module names that a file imports, anywhere in it: under TYPE_CHECKING, too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
             found.add(node.module or "")
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return found
+    return frozenset(found)
 
 
 def named(path: Path) -> set[str]:
     """Every name and attribute (``sys.stdout``) that a file's code speaks of."""
-    nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
-    return {ast.unparse(node) for node in nodes if isinstance(node, (ast.Name, ast.Attribute))}
+    names = (ast.Name, ast.Attribute)
+    return {ast.unparse(node) for node in nodes(path) if isinstance(node, names)}
 
 
 def layer_of(module: str) -> str:
@@ -147,7 +156,7 @@ def module_of(path: Path) -> str:
     return ".".join(parts)
 
 
-def package_imports() -> dict[str, set[str]]:
+def package_imports() -> Mapping[str, Set[str]]:
     """What each module of the package, but for its root files, imports of it."""
     files = {module_of(path): path for _, path in source_files()}
     return {name: imported_modules(path) & files.keys() for name, path in files.items()}
@@ -174,7 +183,7 @@ def test_the_picture_of_the_layers_has_each_in_its_order() -> None:
     assert [layer for names in heads for layer in names.split(", ")] == LAYERS
 
 
-def circles(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+def circles(imports: Mapping[str, Set[str]]) -> Mapping[str, Set[str]]:
     """What is left when all that imports nothing of the rest is taken out, again and again."""
     while leaves := {name for name, found in imports.items() if not found & imports.keys()}:
         imports = {name: found for name, found in imports.items() if name not in leaves}

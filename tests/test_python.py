@@ -7,7 +7,9 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -90,6 +92,26 @@ def test_tasks_may_be_paths_or_paths_by_name(tmp_path: Path) -> None:
         randes_cli.pack(first, str(paths["one"]), tmp_path / "no.randes")
 
 
+def test_what_names_no_task_or_no_table_of_checkpoints_is_refused(tmp_path: Path) -> None:
+    base = random_state(SHAPES)
+    bank = Packer(tmp_path).pack(base, {"one": perturbed(base, seed=1)})
+    alone: Any = str(tmp_path / "one.safetensors")
+    verbs: list[Callable[[], object]] = [
+        lambda: randes_cli.inspect(bank, against=alone),
+        lambda: randes_cli.verify(bank, against=alone),
+        lambda: randes_cli.report(bank, tmp_path / "page.html", against=alone),
+        lambda: randes_cli.plot(bank, tmp_path / "a.svg", "distribution", against=alone),
+        lambda: randes_cli.evaluate(bank, lambda *_: 1.0, originals=alone),
+    ]
+    for verb in verbs:
+        with pytest.raises(randes_cli.UsageError, match=r"by task, \{task: path\}, not '"):
+            verb()
+    nothing: Any = None
+    missing = pytest.raises(randes_cli.MissingError, match=r"no task None .*; it has one")
+    with randes_cli.Bank.open(bank) as file, missing:
+        file.retrieve(nothing)
+
+
 def test_a_report_over_its_own_bank_is_refused(tmp_path: Path) -> None:
     base = random_state(SHAPES)
     bank = Packer(tmp_path).pack(base, {"one": perturbed(base, seed=1)})
@@ -105,8 +127,9 @@ def test_a_report_over_its_own_bank_is_refused(tmp_path: Path) -> None:
 def test_a_client_passes_mypy_and_pyright_as_strictly_as_they_can(tmp_path: Path) -> None:
     client = tmp_path / "client.py"
     client.write_bytes(CLIENT.read_bytes())
-    mypy = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
-    done = subprocess.run([*mypy, str(client)], check=False, capture_output=True, text=True)
+    # with what `make lint` has found of the package and of what it imports, where that was run
+    mypy = [sys.executable, "-m", "mypy", "--strict", str(client)]
+    done = subprocess.run(mypy, check=False, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout
     settings = {"typeCheckingMode": "strict", "pythonVersion": "3.10", "include": ["client.py"]}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))

@@ -123,6 +123,13 @@ def as_source(value: StrPath) -> str:
     return text
 
 
+def sources_by_task(value: Mapping[str, StrPath] | None) -> Mapping[str, StrPath]:
+    """Checkpoints that a caller named, by task. Raises UsageError for what is no table of them."""
+    if value is not None and not isinstance(value, Mapping):
+        raise UsageError(f"name checkpoints by task, {{task: path}}, not {_shown(value)!r}")
+    return value or {}
+
+
 def check_line(option: str, text: object) -> None:
     """Raise UsageError unless `text` is one that a manifest may hold and a terminal may show."""
     if not isinstance(text, str) or len(text) > LONGEST_TEXT or CONTROL.search(text):

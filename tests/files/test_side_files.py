@@ -141,6 +141,20 @@ def test_small_text_and_data_travel_and_the_rest_is_listed(tmp_path: Path) -> No
     }
 
 
+def test_keys_and_logs_of_trackers_stay_behind_but_old_banks_may_have_them(tmp_path: Path) -> None:
+    keys = ("id_rsa", "token", "Credentials.json", "secrets.yaml", "host.pem", "run/prod.env")
+    logs = ("wandb/run-1/files/wandb-metadata.json", "run/mlruns/meta.yaml")
+    plain = ("tokens.txt", "special_tokens_map.json", "keys.json", "wandb.json")
+    put(tmp_path, dict.fromkeys((*keys, *logs, *plain), b"{}"))
+    found, left_out = find_side_files(tmp_path, [], code=True)
+    assert set(found) == set(plain)
+    assert left_out == {
+        **dict.fromkeys(keys, "what may be a key or a password"),
+        **dict.fromkeys(("wandb/", "run/mlruns/"), "logs of a training run"),
+    }
+    assert all(map(is_side_file, (*keys, *logs)))
+
+
 def test_arrays_of_objects_are_found_inside_compressed_files(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "mel_filters.npz", a=np.ones(3), b=np.zeros((2, 2)))
     np.savez_compressed(tmp_path / "objects.npz", a=np.array([{}], object))

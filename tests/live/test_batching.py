@@ -13,12 +13,25 @@ import transformers as tf
 from randes_cli.errors import MissingError, UsageError
 from randes_cli.live.selection import Selection
 from tests.live.many import alone, assert_near, attached, bank_of, options
-from tests.models import gpt2, llama, qwen3_moe
+from tests.models import EXPERTS, GROUPED, Made, gpt2, llama, qwen3_moe
 
 #: Prompts that begin alike, of unlike tasks and of one.
 _PROMPT = [5, 6, 7, 8, 9, 10, 11, 12, 13]
 INPUTS = [_PROMPT, _PROMPT, [*_PROMPT, 14], [*_PROMPT, 14], [3, 4], [7] * 14]
 TASKS = ["sun", None, "cars", "sun", "dtd", "cars"]
+
+
+def gemma3() -> Made:
+    """Norms of heads, where they come before tokens; as many heads as requests."""
+    sizes = {**GROUPED, "hidden_size": 48, "num_attention_heads": 6, "sliding_window": 6}
+    kinds = ["sliding_attention", "full_attention"]
+    return tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**sizes, layer_types=kinds)), {}
+
+
+def gpt_oss() -> Made:
+    """A number for each head, put beside scores."""
+    sizes = {**EXPERTS, "num_attention_heads": 6, "num_local_experts": 4}
+    return tf.GptOssForCausalLM(tf.GptOssConfig(**sizes)), {}
 
 
 def sizes(**more: Any) -> Any:
@@ -37,7 +50,9 @@ def wanted(models: dict[Any, Any], task: str | None, ids: Sequence[int], count: 
 
 
 @pytest.mark.parametrize("most", [64, 7], ids=["together", "prompts in pieces"])
-@pytest.mark.parametrize("make", [llama, gpt2, qwen3_moe], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [llama, gpt2, qwen3_moe, gemma3, gpt_oss], ids=lambda make: make.__name__
+)
 def test_requests_of_several_tasks_share_each_step(
     make: Any, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,7 +195,6 @@ def test_some_tasks_alone_may_be_attached(tmp_path: Path) -> None:
     ("make", "more", "hold"),
     [
         (llama, {}, "dense"),
-        (gpt2, {"bits": 2}, "codes"),
         (t5, {"bits": 3}, "codes"),
         (wide_llama, {"bits": 1, "share": 4}, "codes"),
         (llama, {"groups": 3}, "dense"),

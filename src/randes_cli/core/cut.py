@@ -25,7 +25,7 @@ class Cut:
     comes back m times as large, so that ⟨x, Q⟩ stays and ‖Q‖² grows by m.
 
     Attributes:
-        share: m.
+        share: m; where several are looked at together, a row for each.
         bits: of those that are cut, None where none is.
         side: the shorter side of each tensor's matrix where it is cut, 0 where it stays live.
         kept: ⟨S, Q⟩ / ⟨S, S⟩ as it was measured; NaN where it was not.
@@ -41,8 +41,9 @@ class Cut:
     @classmethod
     def supposed(cls, share: F64, bits: int | None = None, side: F64 | None = None) -> Cut:
         """Nothing measured."""
-        unknown = np.full(len(share), np.nan)
-        return cls(share, bits, np.zeros(len(share)) if side is None else side, unknown, unknown)
+        unknown = np.full(share.shape[-1], np.nan)
+        side = np.zeros(len(unknown)) if side is None else side
+        return cls(share, bits, side, unknown, unknown)
 
     def measured(self, squares: F64, crossed: F64, length: F64) -> Cut:
         """With ‖S‖² and ⟨S, Q⟩ of what is stored, and ‖Q‖² of it; where S is any."""

@@ -73,7 +73,8 @@ class Lengths:
         if self.order is None:
             return values
         made = np.empty_like(values)
-        np.put_along_axis(made, self.order[:, tasks], values, 0)
+        places = np.broadcast_to(self.order[:, tasks], values.shape)
+        np.put_along_axis(made, places, values, -2)
         return made
 
     def sum_energy(self, group: int, members: I64) -> F64:
@@ -102,6 +103,11 @@ class Lengths:
     def tell(self, group: int, kept: F64, length: F64) -> None:
         """What `read` returns for a group where nothing is crossed, worked out before."""
         self._known[group] = kept, length
+
+    @property
+    def several(self) -> tuple[int, ...]:
+        """How many shares `cuts` have side by side; empty where it is one."""
+        return next((cut.share.shape[:-1] for cut in self.cuts.values()), ())
 
     def every(self, group: int) -> F64 | float:
         """The m of each tensor in a group that stores one element in m."""

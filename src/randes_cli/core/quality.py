@@ -20,7 +20,7 @@ choices are ranked better than by the middle, and it is not too good on average:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -148,29 +148,42 @@ def noise_of(lengths: Lengths) -> Noise:
     return lengths.once(_noise)
 
 
+def noise_of_each(lengths: Lengths) -> list[Noise]:
+    """The same of every share that is looked at."""
+    whole = noise_of(lengths)
+    rows = zip(*(getattr(whole, name) for name in _BY_SHARE), strict=True)
+    return [replace(whole, **dict(zip(_BY_SHARE, row, strict=True))) for row in rows]
+
+
+#: Fields of `Noise` that differ from share to share.
+_BY_SHARE = ("others", "dropped", "rounding", "following", "along", "cosines")
+
+
 def _noise(lengths: Lengths) -> Noise:
     tensors, tasks = lengths.whole.shape
     most = _ROOM // tasks if lengths.order is None and tasks > 1 else tensors
     groups = [(g, lengths.members(g)) for g in sorted(set(lengths.groups))]
-    sums = np.zeros((6, 1, tasks))
+    shape = 6, *lengths.several
+    sums = np.zeros((*shape, 1, tasks))
     for rows in parts(tensors, most):
-        made = np.zeros((6, *lengths.changed[rows].shape))
+        made = np.zeros((*shape, *lengths.changed[rows].shape))
         for group, members in groups:
             found = _group_noise(lengths, group, members, rows)
             for part, values in zip(made, found, strict=True):
-                part[:, members] = lengths.named(values, members)
-        made[:, ~lengths.changed[rows]] = 0.0
+                part[..., members] = lengths.named(values, members)
+        made[..., ~lengths.changed[rows]] = 0.0
         # Added one after the other, however many are looked at together.
-        made = np.concatenate([sums, made], axis=1) if rows.start else made
-        sums = made.sum(axis=1, keepdims=True)
+        made = np.concatenate([sums, made], axis=-2) if rows.start else made
+        sums = made.sum(axis=-2, keepdims=True)
     changed = lengths.changed
     own = np.where(changed, lengths.whole, 0.0).sum(axis=0)
-    sums, there = sums[:, 0], np.asarray(changed.any(axis=0))
+    sums, there = sums[..., 0, :], np.asarray(changed.any(axis=0))
     others, dropped, rounding, following, along, length = np.divide(
         sums, own, out=np.zeros_like(sums), where=own > 0
     )
-    along[~there] = 1.0  # all of nothing
-    cosines = np.divide(along, np.sqrt(length), out=1.0 - there, where=length > 0)
+    along[..., ~there] = 1.0  # all of nothing
+    nothing = np.broadcast_to(1.0 - there, along.shape).copy()
+    cosines = np.divide(along, np.sqrt(length), out=nothing, where=length > 0)
     tasks = near(there, lengths.groups)
     return Noise(
         others,
@@ -187,21 +200,22 @@ def _group_noise(lengths: Lengths, group: int, members: I64, rows: slice) -> tup
     """Of a group's tasks at some positions: others, dropped, rounding and following, and what comes
     back along each delta and in all."""
     whole, own, kept = (lengths.of(one, members)[rows] for one in ("whole", "rounded", "kept"))
-    shares, read = (one[rows] for one in lengths.read(group, members))
+    shares, read = lengths.read(group, members)
+    shares, read = shares[rows], read[..., rows]
     total, beside = own.sum(axis=1), lengths.others.get(group)
     energy = total if beside is None else total + beside[rows]
     share = lengths.every(group)
-    every = np.full(len(own), share) if isinstance(share, float) else share[rows]
+    every = np.full(len(own), share) if isinstance(share, float) else share[..., rows]
     part = np.divide(own, energy[:, None], out=np.zeros_like(own), where=energy[:, None] > 0)
     held = np.divide((own * shares).sum(axis=1), total, out=np.ones_like(total), where=total > 0)
     cut = np.maximum(read - (2.0 * held - 1.0) * every * energy, 0.0)
     grid = own - 2 * kept + whole
-    every, energy, cut = every[:, None], energy[:, None], cut[:, None]
+    every, energy, cut = every[..., None], energy[:, None], cut[..., None]
     rounding = cut + every * np.maximum(grid, 0.0)
     stored = every * energy
     relative = np.divide(cut, stored, out=np.zeros_like(cut), where=stored > 0)
     follows = own * (relative * part**2) ** 2
-    back = np.repeat(read[:, None], own.shape[1], axis=1)
+    back = np.repeat(read[..., None], own.shape[1], axis=-1)
     return every * (energy - own), (every - 1.0) * own, rounding, follows, kept * shares, back
 
 

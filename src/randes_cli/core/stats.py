@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import erfc, exp, pi, sqrt
 
 import numpy as np
@@ -69,11 +70,17 @@ def _gaussian(sigma: float) -> tuple[float, float]:
 
 
 _SIGMAS = np.geomspace(2.0**-4, 2.0**4, 129)
-_ROUNDED = np.array([_gaussian(sigma) for sigma in _SIGMAS.tolist()]).T
+
+
+@cache
+def _rounded() -> F64:
+    """`_gaussian` of `_SIGMAS`."""
+    made: F64 = np.array([_gaussian(sigma) for sigma in _SIGMAS.tolist()]).T
+    return made
 
 
 def rounding_of(sigma: F64) -> tuple[F64, F64]:
     """⟨Δ, q⟩ / ‖Δ‖² and ‖q‖² / ‖Δ‖² of Gaussian deltas whose RMS is `sigma` steps."""
     at = np.log(np.maximum(sigma, _SIGMAS[0]))
-    kept, rounded = (np.interp(at, np.log(_SIGMAS), values) for values in _ROUNDED)
+    kept, rounded = (np.interp(at, np.log(_SIGMAS), values) for values in _rounded())
     return kept, rounded

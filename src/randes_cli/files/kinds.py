@@ -36,6 +36,13 @@ _TRAINING = re.compile(
     r"(training_args|optimizer\w*|scheduler\w*|scaler|sampler\w*|random_states_\d+|rng_state\w*)"
     r"\.(bin|pt|pth|pkl)"
 )
+#: Keys, and files that programs keep what they log in with in.
+_SECRETS = re.compile(
+    r"id_(rsa|dsa|ecdsa|ed25519)|token|stored_tokens|(credentials?|secrets?)(\.\w+)?"
+    r"|.*\.(pem|key|ppk|p12|pfx|kdbx|env)"
+)
+#: Folders that trackers keep beside a model: of the machine and whoever ran it, they say much.
+LOGS = frozenset({"wandb", "mlruns", "lightning_logs"})
 _PY = re.compile(r"\w[\w-]*\.py")
 #: Beginnings of pickles (protocols 2 to 5) and of what a system would run.
 PICKLED = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
@@ -65,6 +72,7 @@ _SHORTEST = 8
 CODE = "code"
 OTHER_WEIGHTS = "other weights"
 PICKLE = "a pickle"
+RUN_LOGS = "logs of a training run"
 
 
 def other_file(content: bytes) -> str | None:
@@ -101,6 +109,14 @@ def kind_of_name(name: str) -> str | None:
         if file.endswith(suffixes):
             return reason
     return "an index of other weights" if _INDEX.search(file) else None
+
+
+def private(name: str) -> str | None:
+    """Why a file is none that its owner means to send with a model; banks of old may have it."""
+    *folders, file = name.split("/")
+    if not LOGS.isdisjoint(folders):
+        return RUN_LOGS
+    return "what may be a key or a password" if _SECRETS.fullmatch(file.lower()) else None
 
 
 def kind_of_content(name: str, content: bytes) -> str | None:

@@ -18,11 +18,22 @@ from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.folder import is_shard_folder
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
-from randes_cli.files.kinds import CODE, is_code, is_known_data, kind_of_content, kind_of_name
+from randes_cli.files.kinds import (
+    CODE,
+    LOGS,
+    RUN_LOGS,
+    is_code,
+    is_known_data,
+    kind_of_content,
+    kind_of_name,
+    private,
+)
 from randes_cli.files.system import resolved
 from randes_cli.limits import CONTROL
 from randes_cli.specs import DEVICE_NAMES
 
+#: Folders that are known by their names.
+_NAMED = {"__pycache__": CODE, **dict.fromkeys(LOGS, RUN_LOGS)}
 #: Largest side file, in bytes: the tokenizers of today stay below 40 MB.
 MOST_BYTES = 64 * 2**20
 #: Largest one whose name does not say that it is text or data.
@@ -135,8 +146,8 @@ def _not_entered(folder: Path, root: Path, apart: Collection[str]) -> str | None
         return "a link to a folder"
     if STATES.fullmatch(folder.name):
         return "a checkpoint of its own, or the state of a training run"
-    if folder.name == "__pycache__":
-        return CODE
+    if folder.name in _NAMED:
+        return _NAMED[folder.name]
     if is_shard_folder(folder):
         return "the shards of a bank"
     inside = folder.relative_to(root)
@@ -186,7 +197,7 @@ class _Collecting:
             return "a link to nothing" if path.is_symlink() else "no file"
         if not stays_in(path, self.root):
             return "a link that leads out of the folder"
-        kind = kind_of_name(name)
+        kind = kind_of_name(name) or private(name)
         if is_code(name):
             kind = None if self.code else f"{CODE}, see --trust-remote-code-files"
         if kind is None and not is_safe_name(name):

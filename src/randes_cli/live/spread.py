@@ -24,7 +24,10 @@ class Spread(NamedTuple):
 def align(rows: Spread, inputs: torch.Tensor) -> torch.Tensor:
     """As a plain tensor that meets inputs [n, …]: n is the number of rows, or a multiple."""
     data, lead = rows.data, rows.lead
-    if lead == 2 and tuple(inputs.shape[:2]) != tuple(data.shape[:2]):
+    if lead == 2:
+        found = _tokens(rows, inputs)
+        if found is not None:
+            return found
         data, lead = data.flatten(0, 1), 1
     while data.dim() > inputs.dim():
         if data.dim() == lead or data.shape[lead] != 1:
@@ -32,10 +35,29 @@ def align(rows: Spread, inputs: torch.Tensor) -> torch.Tensor:
         data = data.squeeze(lead)
     dims = data.dim() - lead
     count = inputs.shape[0]
-    if lead == 1 and count not in (1, data.shape[0]):
+    if count not in (1, data.shape[0]):
         if count % data.shape[0]:
             raise MismatchError(f"inputs {list(inputs.shape)} do not come by rows of the batch")
         data = data.repeat_interleave(count // data.shape[0], 0)
     for _ in range(inputs.dim() - lead - dims):
         data = data.unsqueeze(lead)
     return data
+
+
+def _tokens(rows: Spread, inputs: torch.Tensor) -> torch.Tensor | None:
+    """[rows, tokens, …] to meet inputs whose tokens are in any dimension; None: in none.
+
+    Where several are as long, they are in the outermost in memory, as heads are behind tokens.
+    """
+    (count, length), dims = rows.data.shape[:2], inputs.dim()
+    own = list(rows.shape)
+    while len(own) > dims - 1 and own[0] == 1:
+        own = own[1:]
+    if len(inputs) != count or len(own) > dims - 1:
+        return None
+    own = [1] * (dims - 1 - len(own)) + own
+    places = [k for k in range(1, dims) if inputs.shape[k] == length and own[k - 1] == 1]
+    if not places:
+        return None
+    place = max(places, key=inputs.stride)
+    return rows.data.reshape(count, length, *own).movedim(1, place).squeeze(place + 1)

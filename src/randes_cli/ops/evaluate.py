@@ -10,7 +10,7 @@ from statistics import fmean
 from randes_cli.files.base import find_recorded
 from randes_cli.files.guard import SteadyFiles, note_sources, reading, watch
 from randes_cli.files.sources import local_bank, open_bank
-from randes_cli.limits import StrPath, as_source
+from randes_cli.limits import StrPath, as_source, sources_by_task
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
@@ -80,7 +80,7 @@ def evaluate(
     Raises MissingError (no such task), UsageError (an evaluation failed), BankDamaged.
     """
     path, run = local_bank(as_source(bank)), run or RunOptions()
-    note_sources([path, base, *(originals or {}).values()])
+    note_sources([path, base, *sources_by_task(originals).values()])
     with open_bank(as_source(path)) as file:
         file.require_tasks()
         names = tuple(tasks or (task.name for task in file.manifest.tasks))

@@ -18,7 +18,7 @@ from randes_cli.files.digests import digest, fingerprint
 from randes_cli.files.guard import check_steady
 from randes_cli.files.source import Source, read_values
 from randes_cli.fit import resized
-from randes_cli.limits import StrPath, as_source
+from randes_cli.limits import StrPath, as_source, sources_by_task
 from randes_cli.plan import Rect, chunks
 from randes_cli.read.task_tensors import TaskTensors
 from randes_cli.specs import FLOAT_DTYPES, ITEM_SIZE, OpenOptions, RunOptions, TensorInfo
@@ -68,12 +68,12 @@ def open_originals(
 ) -> Iterator[list[Original]]:
     """The checkpoints of tasks.
 
-    Raises MissingError for a task that is not in the bank, MismatchError for a checkpoint with
-    other tensors than the task.
+    Raises UsageError for what is no table, MissingError for a task that is not in the bank,
+    MismatchError for a checkpoint with other tensors than the task.
     """
     with ExitStack() as stack:
         made = []
-        for name, source in originals.items():
+        for name, source in sources_by_task(originals).items():
             task = bank.task(name)
             leave = OpenOptions(allow_pickle=allow_pickle).recorded(task.pickle, task.layout)
             opened = reopen(stack, name, as_source(source), bank_source(bank, base), leave)

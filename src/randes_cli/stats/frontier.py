@@ -21,10 +21,10 @@ _STEPS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
 def weigh_all(outline: Outline, groups: Iterable[int]) -> tuple[Alternative, ...]:
     """Every number of bits and every share with these numbers of groups, smallest bank first."""
     made = [
-        outline.weigh(number, bits, share)
+        choice
         for number in sorted(set(groups))
         for bits in outline.widths()
-        for share in outline.shares()
+        for choice in outline.weigh(number, bits)
     ]
     return marked(made)
 

@@ -16,7 +16,7 @@ from randes_cli.core.dealt import DealtCut, dealt_cut
 from randes_cli.core.grid import steps_of
 from randes_cli.core.lengths import Lengths
 from randes_cli.core.mixture import Shapes
-from randes_cli.core.quality import mean_kept, noise_of
+from randes_cli.core.quality import mean_kept, noise_of, noise_of_each
 from randes_cli.core.stats import default_coefficient, rounding_of
 from randes_cli.files.bank.keys import sealed_tensors, sum_tensor
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count
@@ -60,14 +60,17 @@ class Outline:
         """The same where a bank of this choice takes `size` bytes."""
         return replace(self, rest=size - replace(self, rest=0).bank_bytes(groups, bits, share))
 
-    def weigh(self, groups: int, bits: int, share: int) -> Alternative:
-        """One choice, with the tasks dealt evenly."""
-        lengths = self._with(groups, bits, share)
-        noise = noise_of(lengths)
-        kept, cosine = mean_kept(noise), float(noise.cosine.mean()) if self.indices else 1.0
-        size = self.bank_bytes(groups, bits, share)
-        made = Alternative(groups, bits, size, cosine, False, share, kept.mean, kept.low, kept.high)
-        return replace(made, approximate=bits < 8 and self._heavy)
+    def weigh(self, groups: int, bits: int) -> Iterator[Alternative]:
+        """Choices, one for each of `shares`, with the tasks dealt evenly."""
+        shares = tuple(self.shares())
+        lengths = self._with(groups, bits, np.array([*map(self._every, shares)]))
+        each = noise_of_each(lengths) if self.indices else [noise_of(lengths)] * len(shares)
+        heavy = bits < 8 and self._heavy
+        for share, noise in zip(shares, each, strict=True):
+            kept, cosine = mean_kept(noise), float(noise.cosine.mean()) if self.indices else 1.0
+            size, part = self.bank_bytes(groups, bits, share), (kept.mean, kept.low, kept.high)
+            made = Alternative(groups, bits, size, cosine, False, share, *part)
+            yield replace(made, approximate=heavy) if heavy else made
 
     @cached_property
     def _heavy(self) -> bool:
@@ -75,7 +78,7 @@ class Outline:
 
     def defaults(self, groups: int, bits: int, share: int) -> list[float]:
         """λ of every task in a bank of this choice."""
-        lengths = self._with(groups, bits, share)
+        lengths = self._with(groups, bits, self._every(share))
         alone = alone_in(lengths.groups, (), lengths.groups if bits < 8 else ())
         told = map(default_coefficient, noise_of(lengths).cosine.tolist())
         return [1.0 if g in alone else one for g, one in zip(lengths.groups, told, strict=True)]
@@ -178,10 +181,11 @@ class Outline:
             bins[kind] = number
         return bins[kind_of], of
 
-    def _with(self, groups: int, bits: int, share: int) -> Lengths:
+    def _with(self, groups: int, bits: int, share: F64) -> Lengths:
+        """The deltas as they would lie; `share` as a `Cut` has it."""
         dealt = tuple(index % groups for index in self.indices)
         wide = self._at_8 if bits == 8 else self._at_16
-        cut = Cut.supposed(self._every(share), bits if bits < 8 else None, self._sides)
+        cut = Cut.supposed(share, bits if bits < 8 else None, self._sides)
         made = replace(wide, groups=dealt, cuts=dict.fromkeys(dict.fromkeys(dealt), cut))
         if bits < 8 and self._shapes is not None and made.order is None:
             found = self._cut(groups, bits)

@@ -14,7 +14,7 @@ from randes_cli.files.bank.file import BankFile
 from randes_cli.files.guard import note_sources, one_command
 from randes_cli.files.location import Place, new_file
 from randes_cli.files.sources import open_bank
-from randes_cli.limits import StrPath, as_source
+from randes_cli.limits import StrPath, as_source, sources_by_task
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -105,7 +105,7 @@ def _target(
     bank: StrPath, out: StrPath, against: Originals | None, base: StrPath | None, force: bool
 ) -> Place:
     """The output, once it is known to be free and none of the inputs."""
-    note_sources([bank, base, *(against or {}).values()])
+    note_sources([bank, base, *sources_by_task(against).values()])
     path = new_file(out)
     check_target(path, force=force)
     return path

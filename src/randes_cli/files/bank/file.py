@@ -166,7 +166,7 @@ class BankFile:
         for task in self.manifest.tasks:
             if task.name == name:
                 return task
-        near = alike(name, (task.name for task in self.manifest.tasks), 3)
+        near = alike(str(name), (task.name for task in self.manifest.tasks), 3)
         meant = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise MissingError(f"{self.path}: no task {name!r}{meant}; it has {self.some_tasks()}")
 
