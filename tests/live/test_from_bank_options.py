@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
+from peft import LoraConfig, get_peft_model
 
 import randes_cli
 from randes_cli import PackOptions, TaskInput, pack
@@ -129,6 +130,19 @@ class TheirModel(LlamaForCausalLM):
         ours, theirs = found.state_dict(), wanted.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    for name in ("a", "b"):
+        get_peft_model(llama()[0], config).save_pretrained(tmp_path / name)
+    tasks = [TaskInput(name, str(tmp_path / name)) for name in ("a", "b")]
+    pack(None, tasks, tmp_path / "bank.randes")
+    with pytest.raises(UsageError, match="a is an adapter, not a model: unpack it"):
+        randes_cli.transformers.from_bank(
+            tmp_path / "bank.randes", "a", cls=tf.LlamaForCausalLM, config=tf.LlamaConfig(**GROUPED)
+        )
 
 
 def threads(*works: Callable[[], object]) -> None:

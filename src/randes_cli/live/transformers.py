@@ -46,10 +46,11 @@ def from_bank(
     `bank` is a path, a bank on the Hub (``org/name``) or an open `Bank`; `base` the base's
     checkpoint where it lies outside the bank and has moved. `cls` is the class to build in
     place of the one that the config names. `options` go to `from_pretrained`: ``dtype``,
-    ``device_map``, ``attn_implementation``, ``config`` … Offloading to disk is not possible.
+    ``device_map``, ``attn_implementation``, ``config``, ``quantization_config`` …, and values
+    of the config.
 
     Raises MissingError for an unknown task, or where no config says what to build; UsageError
-    for a pipeline or a model of code that is not trusted.
+    for a pipeline, an adapter or a model of code that is not trusted.
     """
     with opened(bank, base) as found:
         whole = Whole(found.retrieval(task, coefficient=coefficient))
@@ -61,11 +62,22 @@ def from_bank(
             )
         (state,) = parts.values()
         with side_folder(found, task, code=trust_remote_code) as folder:
+            if adapter_alone(folder):
+                raise UsageError(
+                    f"{found.file.path}: {whole.retrieval.task.name} is an adapter, not a model: "
+                    "unpack it for PeftModel.from_pretrained, or pack adapters with their base"
+                )
             kind = cls or _class(options.get("config"), folder, whole, trusted=trust_remote_code)
             options["trust_remote_code"] = trust_remote_code
             with MODELS.giving({folder: Given(state, whole)}):
                 made = kind.from_pretrained(folder, **options)
     return made
+
+
+def adapter_alone(folder: Path) -> bool:
+    """Whether these are the side files of an adapter."""
+    adapter, model = folder / "adapter_config.json", folder / "config.json"
+    return adapter.exists() and not model.exists()
 
 
 def processor_from_bank(
