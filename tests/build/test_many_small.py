@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from randes_cli import EditOptions, PackOptions, RunOptions, Transform, pack
-from randes_cli.build import many, work
+from randes_cli.build import many, together, work
 from randes_cli.build.draft import Draft
 from randes_cli.build.edit import add, remove
 from randes_cli.build.jobs import Part
@@ -22,6 +22,9 @@ from tests.checkpoints import PRESET_NAMES, State, random_state, save
 
 _SHAPES = {"a": (16, 16), "b": (33,), "c": (8, 24), "tiny": (2,), "spiked": (128, 128)}
 _KINDS = {"f": torch.float16, "g": torch.bfloat16, "h": torch.float64, "i": torch.bfloat16}
+#: Presets, and layers up to which a shuffled unit is one job.
+_LAYERS = [(name, 2**7) for name in PRESET_NAMES]
+_LAYERS += [(n, 1) for n in PRESET_NAMES if Transform.from_preset(n).shuffle is not Shuffle.none]
 
 
 def _model(seed: int) -> State:
@@ -57,7 +60,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     plain: Callable[..., int] = many.run_many
 
-    def run_many(files: object, kernel: object, strip: int, some: many.Many) -> int:
+    def run_many(files: object, kernel: object, strip: int, some: together.Many) -> int:
         found.append(len(some.units))
         return plain(files, kernel, strip, some)
 
@@ -76,11 +79,12 @@ def _banks(paths: list[Path], out: Path, options: PackOptions) -> list[bytes]:
     return [*made, out.read_bytes()]
 
 
-@pytest.mark.parametrize("name", PRESET_NAMES)
+@pytest.mark.parametrize(("name", "layers"), _LAYERS)
 @pytest.mark.parametrize("more", [{}, {"groups": 2, "bits": 8}, {"base_storage": "reference"}])
 def test_together_and_one_after_the_other_make_the_same_bytes(
     name: str,
     more: dict[str, object],
+    layers: int,
     tmp_path: Path,
     counted: list[int],
     monkeypatch: pytest.MonkeyPatch,
@@ -88,11 +92,13 @@ def test_together_and_one_after_the_other_make_the_same_bytes(
     paths = _models(tmp_path)
     transform = Transform.from_preset(name)
     options = PackOptions(transform=transform, **more)  # type: ignore[arg-type]
-    together = _banks(paths, tmp_path / "bank.randes", options)
-    assert max(counted) >= (1 if transform.shuffle is not Shuffle.none else 20)
+    monkeypatch.setattr(together, "_LAYERS", layers)
+    found = _banks(paths, tmp_path / "bank.randes", options)
+    least = 20 if transform.shuffle is Shuffle.none else 3 if layers == 1 else 1
+    assert max(counted) >= least
     (tmp_path / "bank.randes").unlink()
-    monkeypatch.setattr(work, "is_small", lambda unit, parts: False)
-    assert _banks(paths, tmp_path / "bank.randes", options) == together
+    monkeypatch.setattr(work, "is_small", lambda unit, parts, shuffled: False)
+    assert _banks(paths, tmp_path / "bank.randes", options) == found
 
 
 @pytest.mark.parametrize("bits", [16, 8, 2])

@@ -15,6 +15,7 @@ import torch
 from randes_cli import pack
 from randes_cli.build.inputs import Inputs, open_inputs
 from randes_cli.build.relate import Echo
+from randes_cli.build.samples import sample
 from randes_cli.build.samples.grams import Grams, gram
 from randes_cli.build.samples.sample import gather_spreads
 from randes_cli.build.samples.small import small_grams, small_lists
@@ -99,9 +100,17 @@ def test_matrices_of_a_cell_are_added_in_the_order_of_its_tensors(
     assert np.array_equal(found[0], wanted)
 
 
-def test_spreads_are_those_of_each_unit_by_itself(inputs: Inputs) -> None:
+@pytest.mark.parametrize(("threads", "few"), [(1, 1), (1, 16), (8, 1)])
+def test_spreads_are_those_of_each_unit_by_itself(
+    inputs: Inputs, threads: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample, "_FEW", few)
     base, tasks = inputs.base.source, inputs.participants
-    found = gather_spreads(base, tasks, inputs.units, no_progress)
+    done = list[tuple[str, int, int]]()
+    found = gather_spreads(
+        base, tasks, inputs.units, lambda *told: done.append(told), threads=threads
+    )
+    assert sum(count for _, count, _ in done) == done[0][2]
     rows = zip(inputs.units, found.rms.tolist(), found.peaks.tolist(), strict=True)
     for unit, rms, largest in rows:
         assert unit.rows * unit.cols <= STEP_SAMPLE[0]

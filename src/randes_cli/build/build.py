@@ -120,8 +120,8 @@ class Build:
         if self.crew is not None:
             found = self.crew.looks(draft).spreads(looked, self.progress)
         else:
-            there = self.base, draft.coming, looked, self.progress
-            found = gather_spreads(*there, ahead=self.run.networked)
+            there, threads = (self.base, draft.coming, looked, self.progress), self.workers.threads
+            found = gather_spreads(*there, ahead=self.run.networked, threads=threads)
         if supposed:
             found = Sampled.supposed(len(new))
         elif stands:

@@ -120,6 +120,7 @@ class Files:
     write_base: bool
     waiting: Callable[[str], Waiting | None] = nothing_waits
     tapes: dict[object, Any] = field(default_factory=dict)
+    again: set[Unit] = field(default_factory=set)
 
 
 class Running(Protocol):

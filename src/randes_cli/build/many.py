@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
@@ -18,6 +17,7 @@ from randes_cli.build.jobs import Files, Part, nothing_waits, unit_jobs
 from randes_cli.build.participants import Participant
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import ManySums, Owner
+from randes_cli.build.together import Many
 from randes_cli.core.arrays import I64, Array, Bools, Raw, address
 from randes_cli.core.columns import Columns, some_columns
 from randes_cli.core.fused_run import DTYPES, RUNS, SIGNS, STEPS, Kind
@@ -28,49 +28,7 @@ from randes_cli.files.base import bank_places
 from randes_cli.files.digests import DIGEST_BYTES, each_digest
 from randes_cli.files.disk import OutputFile
 from randes_cli.files.source import Source, places_of
-from randes_cli.plan import Unit
 from randes_cli.specs import ITEM_SIZE, Tensors
-
-#: Elements of a unit that is small, and units and elements of one call.
-_SMALL, _UNITS, _ELEMENTS = 2**14, 2**10, 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Many:
-    """Small units with the same superpositions and participants: a part of each for each group."""
-
-    units: list[Unit]
-    parts: list[tuple[Part, ...]]
-
-
-def is_small(unit: Unit, parts: Sequence[Part]) -> bool:
-    """Whether a unit may be done with others."""
-    return (
-        unit.layers == 1
-        and 0 < unit.rows * unit.cols <= _SMALL
-        and all(part.step is not None and part.share.every == 1 for part in parts)
-    )
-
-
-def many_jobs(chosen: Sequence[tuple[Unit, tuple[Part, ...]]]) -> Iterator[Many]:
-    """Small units, as many together as one call does."""
-    alike: dict[object, list[tuple[Unit, tuple[Part, ...]]]] = {}
-    known: dict[int, object] = {}  # many units have the same parts
-    for unit, parts in chosen:
-        if id(parts) not in known:
-            members = [(p.group, p.kept, *(one.index for one in p.members)) for p in parts]
-            known[id(parts)] = tuple(members)
-        alike.setdefault((known[id(parts)], unit.signs), []).append((unit, parts))
-    for found in alike.values():
-        made, room = Many([], []), 0
-        for unit, parts in found:
-            if len(made.units) == _UNITS or room + unit.rows * unit.cols > _ELEMENTS:
-                yield made
-                made, room = Many([], []), 0
-            made.units.append(unit)
-            made.parts.append(parts)
-            room += unit.rows * unit.cols
-        yield made
 
 
 def run_many(files: Files, kernel: Kernel, strip: int, many: Many) -> int:
@@ -79,7 +37,11 @@ def run_many(files: Files, kernel: Kernel, strip: int, many: Many) -> int:
     done = run.do(kernel)
     read = int(run.nbytes[done].sum())
     for at in np.flatnonzero(~done).tolist():
-        for job in unit_jobs(many.units[at], many.parts[at]):
+        unit = many.units[at]
+        if unit.layers > 1 and unit in files.again:
+            continue  # of such a unit all is done again, once
+        files.again.add(unit)
+        for job in unit_jobs(unit, many.parts[at]):
             read += run_job(files, kernel, strip, job)
     return read
 
@@ -89,15 +51,18 @@ class _Run:
 
     def __init__(self, files: Files, many: Many) -> None:
         self.files, self.many = files, many
-        self.names = tuple(unit.names[0] for unit in many.units)
-        self.width = 1 + sum(2 + len(part.members) for part in many.parts[0])
+        self.names = many.names
+        #: Steps of a delta: where tasks move layers, the base's is read before it.
+        self.each = 1 + (many.units[0].layers > 1 and files.base is not None)
+        self.width = 1 + sum(2 + self.each * len(part.members) for part in many.parts[0])
         self.steps = np.zeros((len(self.names), self.width), STEPS)
         self.steps["from"] = self.steps["into"] = -1
         self.elements = np.array([u.rows * u.cols for u in many.units], np.int64)
         self.flips = np.array([unit.form.flip_bytes for unit in many.units], np.int64)
-        self._known: dict[int, tuple[Tensors, Columns]] = {}
+        self._known: dict[tuple[int, int], tuple[Tensors, Columns]] = {}
         self.fits = np.ones(len(self.names), bool)
         self.nbytes = np.zeros(len(self.names), np.int64)
+        self._theirs: dict[int, tuple[str, ...]] = {}
         self._bits: list[Raw] = []
         self._written: list[OutputFile] = []
 
@@ -127,7 +92,7 @@ class _Run:
         column = 1
         for number, part in enumerate(self.many.parts[0]):
             yield number, column, part
-            column += 2 + len(part.members)
+            column += 2 + self.each * len(part.members)
 
     # Steps
 
@@ -139,16 +104,17 @@ class _Run:
         runs["count"][~self.fits] = 0
         return runs
 
-    def _columns(self, tensors: Tensors) -> Columns:
-        """The units' tensors; tasks with one header have the same."""
-        if id(tensors) not in self._known:
-            self._known[id(tensors)] = tensors, some_columns(tensors, self.names)
-        return self._known[id(tensors)][1]
+    def _columns(self, tensors: Tensors, names: Sequence[str]) -> Columns:
+        """The tensors of some names; tasks with one header have the same."""
+        key = id(tensors), id(names)
+        if key not in self._known:
+            self._known[key] = tensors, some_columns(tensors, names)
+        return self._known[key][1]
 
-    def _source(self, column: int, source: Source) -> None:
-        """Where a column's tensors lie; units whose tensor is elsewhere are left out."""
-        steps, found = self.steps[:, column], self._columns(source.tensors)
-        steps["from"], steps["at"] = places_of(source, self.names).T
+    def _source(self, column: int, source: Source, names: Sequence[str]) -> None:
+        """Where a column's tensors lie; those that are elsewhere are left out."""
+        steps, found = self.steps[:, column], self._columns(source.tensors, names)
+        steps["from"], steps["at"] = places_of(source, names).T
         steps["dtype"] = found.of(lambda tensor: DTYPES.get(tensor.dtype, -1))
         self.fits &= (steps["from"] >= 0) & (steps["dtype"] >= 0)
         self.nbytes += self.elements * found.of(lambda tensor: ITEM_SIZE[tensor.dtype])
@@ -171,7 +137,7 @@ class _Run:
         self.steps["kind"][:, 0] = Kind.BASE
         if self.files.base is None:
             return
-        self._source(0, self.files.base)
+        self._source(0, self.files.base, self.names)
         if self.files.write_base:
             self._target(0, [base_key(name) for name in self.names], opened)
 
@@ -180,21 +146,36 @@ class _Run:
         parts = [parts[number] for parts in self.many.parts]
         grids = [part.step for part in parts if part.step is not None]
         keys, bits = [sum_key(parts[0].group, n) for n in self.names], [g.bits for g in grids]
-        begin, last = self.steps[:, column], column + 1 + len(parts[0].members)
+        begin, last = self.steps[:, column], self._last(column, parts[0])
         begin["kind"], begin["dtype"] = Kind.BEGIN, bits
         if parts[0].kept and self.files.old is not None:
             begin["from"], begin["at"] = bank_places(self.files.old, keys).T
             self.fits &= begin["from"] >= 0
         exponents = np.array([grid.exponent for grid in grids], np.int64)
-        for at, member in enumerate(parts[0].members, column + 1):
+        for at, member in self._members(column, parts[0]):
             self._delta(at, member, exponents)
         self.steps["kind"][:, last], self.steps["dtype"][:, last] = Kind.STORE, bits
         self._target(last, keys, opened)
 
+    def _last(self, column: int, part: Part) -> int:
+        """The column where a superposition is stored that begins at one."""
+        return column + 1 + self.each * len(part.members)
+
+    def _members(self, column: int, part: Part) -> Iterator[tuple[int, Participant]]:
+        """The members of a superposition that begins at a column, and those of their deltas."""
+        return zip(range(column + self.each, self._last(column, part), self.each), part.members)  # noqa: B905
+
     def _delta(self, column: int, member: Participant, exponents: I64) -> None:
-        ours = self._columns(member.fit.superposed)
+        names = self._moved(member)
+        ours = self._columns(member.fit.superposed, names)
         self.fits &= ours.of(attrgetter("elements")) == self.elements
-        self._source(column, member.source)
+        if self.each > 1 and self.files.base is not None:
+            read = self.nbytes.copy()
+            self._source(column - 1, self.files.base, names)
+            self.nbytes = read  # it is its own position's, too
+            self.steps["kind"][:, column - 1] = Kind.BASE
+            self.steps["layer"][:, column - 1 : column + 1] = 1
+        self._source(column, member.source, names)
         steps = self.steps[:, column]
         steps["kind"], steps["scale"] = Kind.ADD, member.sign * np.ldexp(1.0, -exponents)
         flips = random_joined("signs", member.seed, self.names, self.flips)
@@ -206,7 +187,7 @@ class _Run:
 
     def _tell(self, made: Array, done: I64) -> None:
         """Tell the tally and the writer what the units came to that are done."""
-        names = [self.names[at] for at in done.tolist()]
+        names = _some(self.names, done)
         if self.files.base is not None:
             digests = self._read("base", 0, made, done, names)
             if self.files.write_base:
@@ -214,14 +195,23 @@ class _Run:
         for _, column, part in self._groups():
             keys = [sum_key(part.group, name) for name in names]
             self._check_old(keys, part, _digests(made[done, column]))
-            for at, member in enumerate(part.members, column + 1):
-                self._read(member.index, at, made, done, names)
+            for at, member in self._members(column, part):
+                theirs = _some(self._moved(member), done)
+                self._read(member.index, at, made, done, theirs)
                 rows = made[done, at]
                 sums = (rows[word].copy() for word in ("squares", "crossed", "rests"))
-                changed = [names[n] for n in np.flatnonzero(rows["changed"]).tolist()]
-                self.files.tally.summed_many(ManySums(member.index, names, *sums), changed)
-            last = column + 1 + len(part.members)
+                changed = [theirs[n] for n in np.flatnonzero(rows["changed"]).tolist()]
+                self.files.tally.summed_many(ManySums(member.index, theirs, *sums), changed)
+            last = self._last(column, part)
             self.files.writer.set_only_digests(keys, _digests(made[done, last]))
+
+    def _moved(self, member: Participant) -> tuple[str, ...]:
+        """The tensors that a participant has at the places; asked twice, the same."""
+        if self.many.units[0].layers == 1:
+            return self.names
+        if member.index not in self._theirs:
+            self._theirs[member.index] = self.many.moved(member)
+        return self._theirs[member.index]
 
     def _read(self, owner: Owner, column: int, made: Array, done: I64, names: Sequence[str]) -> Raw:
         digests = _digests(made[done, column])
@@ -237,6 +227,10 @@ class _Run:
         for key, value in zip(keys, each_digest(digests), strict=True):
             if value != old.digest(key, 0):
                 raise old.damaged(key)
+
+
+def _some(names: tuple[str, ...], rows: I64) -> Sequence[str]:
+    return names if len(rows) == len(names) else [names[at] for at in rows.tolist()]
 
 
 def _digests(made: Array) -> Raw:

@@ -64,12 +64,12 @@ class Echo:
         held = [found.names[position] for found, position in places]
         keys, elements = [sum_key(self.group, name) for name in held], unit.form.elements
         sums = some_columns(self.bank.header.tensors, keys)
-        if not sums.where(lambda one: one.dtype in _LIVE and one.elements == elements).all():
+        if not sums.where(lambda one: one.dtype != "U8" and one.elements == elements).all():
             return None
-        steps = [*map(self.bank.manifest.steps.__getitem__, names)]
-        made = read_values_of(BankTensors(self.bank), keys, elements)
+        steps = np.array([*map(self.bank.manifest.steps.__getitem__, names)])
         signs = unit.form.many_signs(held, self.seed)
-        made *= signs * np.ldexp(np.float32(1), np.array(steps))[:, None]
+        made = read_values_of(BankTensors(self.bank), keys, elements)
+        made *= signs * np.ldexp(np.float32(1), steps)[:, None]
         return made
 
     def _run(self, unit: Unit, key: str, flips: bytes, name: str, rect: Rect) -> F32:
@@ -77,10 +77,6 @@ class Echo:
         signs = unit.window(flips, rect, step).values()
         held = self._tensors.held(name)
         return self._reader.steps(held, rect.start, rect.elements) * signs.reshape(-1)
-
-
-#: Dtypes of live superpositions.
-_LIVE = ("I8", "I16")
 
 
 def _trust(found: bytes, recorded: bytes, key: str) -> None:

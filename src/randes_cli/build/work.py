@@ -11,11 +11,12 @@ import numpy as np
 from randes_cli.build.copies import Copy
 from randes_cli.build.exact import Exact, run_exact
 from randes_cli.build.jobs import Files, Job, Part, Places, input_bytes, nothing_waits, unit_jobs
-from randes_cli.build.many import Many, is_small, many_jobs, run_many
+from randes_cli.build.many import run_many
 from randes_cli.build.seal.waiting import Waiting
 from randes_cli.build.span import WHOLE, Span
 from randes_cli.build.strips import run_job
 from randes_cli.build.tally import Tally
+from randes_cli.build.together import Many, is_small, many_jobs
 from randes_cli.core.kernel import Kernel
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import sum_key
@@ -120,7 +121,7 @@ class Bench:
                 self.watch.done(job)
             return done
 
-        jobs = _jobs(work.units)
+        jobs = _jobs(work.units, shuffled=self.watch is None)
         if self.watch is not None:
             self.watch.begin(jobs)
         copies: list[Exact | Copy] = [*work.exact, *work.copies]
@@ -186,12 +187,17 @@ def _shared(units: Sequence[UnitWork]) -> Iterator[Shared]:
                     yield Shared(TensorInfo(key, dtype, part.share.shape), part, one.span)
 
 
-def _jobs(units: Sequence[UnitWork]) -> list[Job | Many]:
-    """The jobs of units: small ones many at a time, and then the others."""
+def _jobs(units: Sequence[UnitWork], *, shuffled: bool) -> list[Job | Many]:
+    """The jobs of units: small ones many at a time, and then the others.
+
+    Sums that wait to be cut come a unit at a time: `shuffled` ones are not taken apart then.
+    """
     small = [
         one
         for one in units
-        if one.only is None and one.span == WHOLE and is_small(one.unit, one.parts)
+        if one.only is None
+        and one.span == WHOLE
+        and is_small(one.unit, one.parts, shuffled=shuffled)
     ]
     few = {id(one) for one in small}
     made: list[Job | Many] = [*many_jobs([(one.unit, one.parts) for one in small])]

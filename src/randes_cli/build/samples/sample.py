@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from math import sqrt
 from typing import NamedTuple
 
@@ -12,13 +14,16 @@ from randes_cli.build.participants import Participant
 from randes_cli.build.samples.looks import deltas_of, spreads_of
 from randes_cli.build.samples.small import Spot, Spots, Spreads, small_lists, spreads
 from randes_cli.core.arrays import F64
+from randes_cli.errors import RandesError
 from randes_cli.files.guard import reads_far
 from randes_cli.files.source import Sample, Source
 from randes_cli.plan import STEP_SAMPLE, Unit, sample_runs
-from randes_cli.workers import Progress, run_in_order
+from randes_cli.workers import Progress, no_progress, run_in_order, run_parallel
 
 #: Small tensors that take less time one by one than as an array.
 _FEW = 16
+#: More threads wait for Python's lock more than they look.
+_THREADS = 2
 
 
 class Sampled(NamedTuple):
@@ -53,14 +58,65 @@ def gather_spreads(
     progress: Progress,
     *,
     ahead: bool = False,
+    threads: int = 1,
 ) -> Sampled:
     """RMS and peak of the participants' deltas on the step sample of every unit.
 
     `ahead`: reads wait for a network, and several are asked for at a time.
     """
-    far, sums, made = ahead or reads_far(), dict[Unit, _Sums](), list[Sampled]()
+    far = ahead or reads_far()
+    count = 1 if far else min(threads, _THREADS, len(units) // _FEW)
+    cuts = [len(units) * n // max(1, count) for n in range(count + 1)]
+    halves = [_Half(base, participants, units[a:b], far=far) for a, b in pairwise(cuts)]
+    total = sum(len(half.jobs) for half in halves)
 
-    def look(one: Unit | Spots) -> tuple[Spots | list[Spot], Spreads]:
+    def one(_: None, half: _Half) -> int:
+        half.gather(no_progress)
+        return len(half.jobs)
+
+    if count > 1:
+        with suppress(RandesError):
+            run_parallel(
+                halves,
+                lambda: None,
+                one,
+                threads=count,
+                phase="sampling",
+                total=total,
+                progress=progress,
+            )
+            return Sampled.joined(half.sampled for half in halves)
+    # One after the other: what is found first is what an error tells.
+    whole = _Half(base, participants, units, far=far)
+    whole.gather(progress)
+    return whole.sampled
+
+
+class _Half:
+    """Some units, or all, and what one thread finds in them."""
+
+    def __init__(
+        self,
+        base: Source | None,
+        participants: Sequence[Participant],
+        units: Sequence[Unit],
+        *,
+        far: bool,
+    ) -> None:
+        self.base, self.participants, self.far = base, participants, far
+        self.jobs = list(small_lists(units, len(participants), STEP_SAMPLE[0], far=far))
+        self._sums, self._made = dict[Unit, _Sums](), list[Sampled]()
+
+    @property
+    def sampled(self) -> Sampled:
+        return Sampled.joined(self._made)
+
+    def gather(self, progress: Progress) -> None:
+        there = self.jobs, self._look, self._keep
+        run_in_order(*there, far=self.far, phase="sampling", progress=progress)
+
+    def _look(self, one: Unit | Spots) -> tuple[Spots | list[Spot], Spreads]:
+        base, participants = self.base, self.participants
         if isinstance(one, Unit):
             return [Spot(one, n) for n in range(one.layers)], _spreads(base, participants, one)
         if one.single and len(one) < _FEW:
@@ -68,24 +124,20 @@ def gather_spreads(
             return one, Spreads(*map(np.concatenate, zip(*each, strict=True)))
         return one, spreads(base, participants, one)
 
-    def keep(_: object, found: tuple[Spots | list[Spot], Spreads]) -> None:
+    def _keep(self, _: object, found: tuple[Spots | list[Spot], Spreads]) -> None:
         spots, (squares, counts, peaks) = found
         if isinstance(spots, Spots) and spots.single:
             means = np.divide(squares, counts, out=np.zeros_like(squares), where=counts > 0)
-            made.append(Sampled(np.sqrt(means.max(axis=1, initial=0.0)), peaks))
+            self._made.append(Sampled(np.sqrt(means.max(axis=1, initial=0.0)), peaks))
             return
         rows, whole = zip(spots, squares.tolist(), counts.tolist(), peaks.tolist(), strict=True), []
         for (unit, position), energies, sizes, peak in rows:
-            so_far = sums.setdefault(unit, _Sums(len(participants)))
+            so_far = self._sums.setdefault(unit, _Sums(len(self.participants)))
             so_far.add(energies, sizes, peak)
             if position == unit.layers - 1:
-                whole.append(sums.pop(unit).spread())
+                whole.append(self._sums.pop(unit).spread())
         if whole:
-            made.append(Sampled(*np.array(whole).T))
-
-    jobs = list(small_lists(units, len(participants), STEP_SAMPLE[0], far=far))
-    run_in_order(jobs, look, keep, far=far, phase="sampling", progress=progress)
-    return Sampled.joined(made)
+            self._made.append(Sampled(*np.array(whole).T))
 
 
 class _Sums:

@@ -78,6 +78,10 @@ class Spots:
 
     def moved(self, at: I64, one: Deltas) -> tuple[str, ...]:
         """The tensor that a participant has at each of these places."""
+        unit = self.units[at[0]]
+        if self.units[at[-1]] is unit and len(at) > 1:  # units come one after the other
+            places = [self.positions[n] for n in at.tolist()]
+            return Some.of(unit.names, np.array(self._order(unit, one), np.int64)[places])
         made = []
         for unit, position in map(self.__getitem__, at.tolist()):
             if unit.layers == 1:

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from randes_cli.build.jobs import Job
-from randes_cli.build.many import Many
 from randes_cli.build.seal.sums import Sum, fitted_to, scale_bytes
 from randes_cli.build.seal.waiting import Arena, Bundle, Waiting
 from randes_cli.build.seal.writing import SPAN, write_codes
 from randes_cli.build.tally import Tally
+from randes_cli.build.together import Many
 from randes_cli.core.agreement import Agreement
 from randes_cli.core.seal_passes import Scales
 from randes_cli.files.bank.container import Container
