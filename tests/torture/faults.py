@@ -57,7 +57,7 @@ def flips(folder: Path, words: argparse.Namespace) -> Outcome:
 
 def signals(folder: Path, words: argparse.Namespace) -> Outcome:
     """Signals at moments of every command, as Python's profiler counts them."""
-    pick, times, names = random.Random(3), 0, words_of_jobs(folder)
+    pick, times, names = random.Random(3), 0, [*words_of_jobs(folder)][: words.commands]
     for name in names:
         here = folder / name
         here.mkdir()

@@ -45,6 +45,7 @@ SIZES = {
     "sequences": (200, 1),
     "step": (1, 60),
     "signals": (100, 1),
+    "commands": (1000, 2),
     "fresh": (1000, 1),
     "tensors": (100_000, 100),
 }

@@ -27,6 +27,8 @@ PER = {0: 1, 1: 16, 2: 16, 3: 8, 4: 8, 8: 4}
 SWAP_PER = {1: 8, 2: 8, 3: 8, 4: 8, 8: 4}
 #: Dtypes as Triton names them.
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+#: The fewest columns of a product: Triton before 3.6 asserts 16.
+_NARROWEST = 8 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 6) else 16
 _NUMBERS = {8: torch.uint8, 16: torch.int16, 32: torch.int32}
 
 
@@ -156,7 +158,7 @@ def mixed_product(
     code_parts = min(form.code_parts, triton.cdiv(units, form.units))
     parts = base_parts + groups * code_parts
     batch_block = max(16, triton.next_power_of_2(len(x)))  # slots of a group are no more than rows
-    slot_block = max(16 if form.units < 32 else 8, triton.next_power_of_2(slots.longest))
+    slot_block = max(16 if form.units < 32 else _NARROWEST, triton.next_power_of_2(slots.longest))
     met = x.new_empty(every, count, width)
     arrived = torch.empty(tiles, dtype=torch.int32, device=x.device)
     partial = torch.empty(tiles, parts, batch_block, form.rows, device=x.device)
