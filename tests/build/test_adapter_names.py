@@ -60,6 +60,30 @@ def test_factors_with_their_adapters_name_are_those_without_it(first: str, tmp_p
         assert all(torch.equal(found[own], wanted[own]) for own in wanted)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("base_model.", "module.base_model."),
+        ("base_model.", "_orig_mod.base_model."),
+        ("base_model.model.model.", "base_model.model._fsdp_wrapped_module.model."),
+        ("base_model.model.", ""),
+    ],
+)
+def test_words_of_wrappers_in_factors_are_the_tasks_own(old: str, new: str, tmp_path: Path) -> None:
+    for seed, name in enumerate(["one", "two"]):
+        save_adapter(tmp_path, name, seed)
+    pack(None, inputs(tmp_path, "one", "two"), tmp_path / "plain.randes", KEEP)
+    wanted = back(tmp_path / "plain.randes", "two", tmp_path)
+    rename(tmp_path / "two", old, new)
+    rename(tmp_path / "two", ".weight", ".default.weight")
+    pack(None, inputs(tmp_path, "one", "two"), tmp_path / "bank.randes", KEEP)
+    found = back(tmp_path / "bank.randes", "two", tmp_path)
+    assert found.keys() == load_file(tmp_path / "two" / FILE).keys()
+    for name, tensor in plainly(found).items():
+        own = old + name if not new else name.replace(new, old, 1)
+        assert torch.equal(tensor, wanted[own])
+
+
 def test_another_rank_or_target_is_refused_whatever_the_names(tmp_path: Path) -> None:
     save_adapter(tmp_path, "plain", 0)
     for name, more in (("rank", {"r": 2}), ("target", {"target_modules": ["q_proj"]})):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from randes_cli.errors import CheckpointError
+from randes_cli.files.checkpoint.names import unwrapped
 
 #: What PEFT puts in front of every name.
 WRAPPED = "base_model.model."
@@ -94,9 +95,9 @@ def plain_factor(name: str) -> str:
     """A factor as PEFT's files call it, without the name of its adapter; other names as they are.
 
     Two adapters of one model may differ in nothing else: one of a file of PEFT's, one of a model's
-    state dict.
+    state dict, with the words that wrappers of modules put into it.
     """
-    found = parse(name.removeprefix(WRAPPED))
+    found = parse(unwrapped(name).removeprefix(WRAPPED))
     if found is None or found.part not in _LEAVES:
         return name
     return f"{WRAPPED}{found.module}.{_LEAVES[found.part]}"
