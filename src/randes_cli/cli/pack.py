@@ -60,6 +60,8 @@ def pack(
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
     from randes_cli import pack as run
+    from randes_cli.cli.render.packed import pack_notes, pack_table
+    from randes_cli.core.verdict import sentences
     from randes_cli.files.recipe.recipe import options_of
 
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
@@ -81,9 +83,6 @@ def pack(
             weigh=json or not quiet,
             progress=progress,
         )
-    from randes_cli.cli.render.packed import pack_notes, pack_table  # not before the work
-    from randes_cli.core.verdict import sentences
-
     talk.tell(
         report,
         lambda width: pack_table(report, width, full=full),
