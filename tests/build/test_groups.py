@@ -14,7 +14,7 @@ from randes_cli.errors import UsageError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.recipe.words import task_input
 from randes_cli.ops.describe import describe
-from randes_cli.ops.verify import measure
+from randes_cli.ops.measure import measure
 from randes_cli.specs import EditOptions
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from randes_cli.api import Bank
 from randes_cli.build.edit import add, remove
 from randes_cli.files.bank.file import BankFile
-from randes_cli.ops.verify import measure
+from randes_cli.ops.measure import measure
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import TaskInput

@@ -17,7 +17,8 @@ from randes_cli.files.bank import manifest
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import cut_key, scale_key, sum_key
 from randes_cli.files.bank.writer import BankWriter
-from randes_cli.ops.verify import measure, verify
+from randes_cli.ops.measure import measure
+from randes_cli.ops.verify import verify
 from randes_cli.plan import seal_matrix, sealable
 from randes_cli.specs import TensorInfo
 from tests.build.sealing import ONE, SHAPES, TWICE, packed, sums

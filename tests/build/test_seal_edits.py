@@ -11,7 +11,8 @@ from randes_cli.build.edit import add, remove
 from randes_cli.build.seal.seal import seal
 from randes_cli.errors import MismatchError, UsageError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.ops.verify import measure, verify
+from randes_cli.ops.measure import measure
+from randes_cli.ops.verify import verify
 from randes_cli.specs import EditOptions
 from tests.build.sealing import ONE, packed, sums
 

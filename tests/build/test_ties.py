@@ -14,7 +14,8 @@ from randes_cli.build.edit import add, remove
 from randes_cli.build.pack import pack
 from randes_cli.build.seal.seal import seal
 from randes_cli.files.bank.file import BankFile
-from randes_cli.ops.verify import measure, verify
+from randes_cli.ops.measure import measure
+from randes_cli.ops.verify import verify
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import (

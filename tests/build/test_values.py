@@ -12,7 +12,7 @@ from randes_cli import Bank, PackOptions, RunOptions, TaskInput, add, pack, remo
 from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.describe import describe
-from randes_cli.ops.verify import measure
+from randes_cli.ops.measure import measure
 from randes_cli.specs import EditOptions
 from tests.checkpoints import Packer, State, random_state, retrieve, same_bits, save
 

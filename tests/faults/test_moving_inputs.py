@@ -16,7 +16,7 @@ from randes_cli.build.edit import add, remove
 from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.ops.diff import diff_checkpoints
-from randes_cli.ops.verify import measure
+from randes_cli.ops.measure import measure
 from randes_cli.workers import Progress
 from tests.life.models import ONE, make_bank, source, write_family
 

@@ -14,7 +14,7 @@ from randes_cli.build.edit import add, remove
 from randes_cli.cli.main import run
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.ops.verify import measure
+from randes_cli.ops.measure import measure
 from randes_cli.specs import BaseStorage, EditOptions, RunOptions, TaskInput
 from randes_cli.stats.stored import stored_statistics
 from randes_cli.stats.summaries import summaries

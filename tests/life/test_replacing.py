@@ -16,7 +16,8 @@ from randes_cli.build.seal.seal import seal
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.atomic import atomic_file
 from randes_cli.files.bank.file import BankFile
-from randes_cli.ops.verify import measure, verify
+from randes_cli.ops.measure import measure
+from randes_cli.ops.verify import verify
 from randes_cli.specs import EditOptions, PackOptions, TaskInput
 from randes_cli.stats.stored import stored_statistics
 from tests.life.models import NAMES, ONE, make_bank, options, put, source, sums, write_family

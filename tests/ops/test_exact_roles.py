@@ -12,7 +12,7 @@ from randes_cli import EditOptions, PackOptions, RunOptions, TaskInput, Transfor
 from randes_cli.build.edit import add, remove
 from randes_cli.cli.main import run
 from randes_cli.files.bank.file import BankFile
-from randes_cli.ops.verify import measure
+from randes_cli.ops.measure import measure
 from tests.checkpoints import Packer, generator, perturbed, random_state, retrieve, same_bits, save
 
 ONE = RunOptions(threads=1)

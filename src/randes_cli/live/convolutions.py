@@ -25,16 +25,11 @@ def convolution(func: Callable[..., Any]) -> Callable[..., Any]:
         groups: int = 1,
     ) -> torch.Tensor:
         more = (stride, padding, dilation, groups)
-        if not isinstance(weight, Mixed):
-            return with_bias(func(input, weight, None, *more), bias, selection, 1)
-        made = _as_product(input, weight.weight, selection, more)
-        if made is None and selection.only is not None:
-            made = func(input, weight.weight.full(selection.only), None, *more)
-        elif made is None:
-            whole = weight.weight
-            made = whole.by_task(
-                input, selection, lambda part, t: func(part, whole.full(t), None, *more)
-            )
+        made = None
+        if isinstance(weight, Mixed):
+            made = _as_product(input, weight.weight, selection, more)
+        if made is None:
+            made = _task_by_task(func, selection, input, weight, more)
         return with_bias(made, bias, selection, 1)
 
     return run
@@ -53,18 +48,29 @@ def transposed(func: Callable[..., Any]) -> Callable[..., Any]:
         dilation: Any = 1,
     ) -> torch.Tensor:
         more = (stride, padding, output_padding, groups, dilation)
-        if not isinstance(weight, Mixed):
-            made = func(input, weight, None, *more)
-        elif selection.only is not None:
-            made = func(input, weight.weight.full(selection.only), None, *more)
-        else:
-            whole = weight.weight
-            made = whole.by_task(
-                input, selection, lambda part, t: func(part, whole.full(t), None, *more)
-            )
+        made = _task_by_task(func, selection, input, weight, more)
         return with_bias(made, bias, selection, 1)
 
     return run
+
+
+def _task_by_task(
+    func: Callable[..., Any],
+    selection: Selection,
+    input: torch.Tensor,
+    weight: Any,
+    more: tuple[Any, ...],
+) -> torch.Tensor:
+    """Rows by the kernels of their tasks, whole; without a bias."""
+    made: torch.Tensor
+    if not isinstance(weight, Mixed):
+        made = func(input, weight, None, *more)
+        return made
+    whole = weight.weight
+    if selection.only is not None:
+        made = func(input, whole.full(selection.only), None, *more)
+        return made
+    return whole.by_task(input, selection, lambda part, t: func(part, whole.full(t), None, *more))
 
 
 def windows(weight: Weight, stride: Any, padding: Any, groups: int) -> bool:

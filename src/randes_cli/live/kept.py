@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from randes_cli.live.intercepted import Intercepted
 from randes_cli.live.selection import Current, Selection
 
 
-class Kept(torch.Tensor):
+class Kept(Intercepted):
     """Places of tokens. From where a model takes these of its tokens, theirs are the tasks."""
 
     current: Current
 
     @classmethod
-    def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def answer(cls, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """What `func` gives of plain places."""
         kept = next((v for v in _flat(args) if isinstance(v, Kept)), None)
-        given = {name: _plain(value) for name, value in (kwargs or {}).items()}
+        given = {name: _plain(value) for name, value in kwargs.items()}
         made = func(*[_plain(value) for value in args], **given)
         if kept is not None and func is torch.Tensor.__getitem__ and args[0] is not kept:
             _follow(kept, args[0], args[1])

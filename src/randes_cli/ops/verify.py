@@ -38,9 +38,7 @@ from randes_cli.stats.summaries import bank_summaries
 from randes_cli.workers import Progress, no_progress
 
 if TYPE_CHECKING:  # loaded where something is measured
-    from randes_cli.limits import StrPath
     from randes_cli.ops.measure import TaskCheck
-    from randes_cli.ops.originals import Originals
 
 #: Bytes, about, that a worker of a cluster checks at a time, at the most.
 _PART = 2**30
@@ -147,20 +145,6 @@ def verify(
         lost={task.name: task.lost for task in tasks if task.lost},
         approximate=tuple(approximate(tasks)),
     )
-
-
-def measure(
-    bank: BankFile,
-    originals: Originals,
-    run: RunOptions,
-    *,
-    base: StrPath | None = None,
-    progress: Progress = no_progress,
-) -> tuple[TaskCheck, ...]:
-    """Retrieve tasks and compare them with their originals: see `ops.measure`."""
-    from randes_cli.ops.measure import measure
-
-    return measure(bank, originals, run, base=base, progress=progress)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,9 @@ def verify(
         found = replace(module.verify(file, run, quick=quick, progress=progress), pruned=freed)
         if not (found.sound and against):
             return found
-        measured = module.measure(file, against, run, base=base, progress=progress)
+        from randes_cli.ops.measure import measure
+
+        measured = measure(file, against, run, base=base, progress=progress)
         return replace(found, against=measured)
 
 
