@@ -14,6 +14,14 @@ from hypothesis import settings
 
 from tests.checkpoints import Packer
 
+#: Servers of tests: one of each in a process, for clients are kept that know its address.
+pytest_plugins = [
+    "tests.azure_server",
+    "tests.google_server",
+    "tests.hub_server",
+    "tests.store_server",
+    "tests.web_server",
+]
 # Triton asks when it is imported, which other libraries do, too.
 os.environ["TRITON_INTERPRET"] = "1"
 # Hundreds of commands, each of them new, would compile the package once more.

@@ -24,8 +24,6 @@ from randes_cli.specs import BaseStorage, PackOptions, TaskInput
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-pytest_plugins = ["tests.hub_server"]
-
 CONFIG = b'{"model_type": "bert"}'
 
 

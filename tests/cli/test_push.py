@@ -15,8 +15,6 @@ from tests.cli.conftest import Result
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-pytest_plugins = ["tests.hub_server"]
-
 
 def test_a_pushed_bank_is_inspected_and_unpacked_by_its_id(
     bank: Path,

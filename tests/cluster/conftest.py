@@ -13,22 +13,13 @@ from randes_cli.specs import PackOptions, RunOptions
 from tests import azure_server as azures
 from tests import google_server as googles
 from tests import store_server as stores
-from tests.azure_server import Azure, azure, azure_server
-from tests.google_server import Google, google, google_server
+from tests.azure_server import Azure
+from tests.google_server import Google
 from tests.life.family import family_files, folder
 from tests.life.models import options
-from tests.store_server import Store, store, store_server
+from tests.store_server import Store
 
-__all__ = [
-    "azure",
-    "azure_server",
-    "family_files",
-    "folder",
-    "google",
-    "google_server",
-    "store",
-    "store_server",
-]
+__all__ = ["family_files", "folder"]
 
 #: One thread, and one worker of a cluster.
 RAY = RunOptions(threads=1, engine="ray")

@@ -19,8 +19,6 @@ from tests.files.hub_models import CONFIG, ID, REF, WHOLE, sharded, weights
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-pytest_plugins = ["tests.hub_server"]
-
 # Looking and refusing
 
 

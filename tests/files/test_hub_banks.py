@@ -21,8 +21,6 @@ from tests.files.hub_models import ID, REF, WHOLE, weights
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-pytest_plugins = ["tests.hub_server"]
-
 # Banks
 
 

@@ -21,8 +21,6 @@ from tests.files.hub_models import CONFIG, ID, REF, WHOLE, said, sharded, weight
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-pytest_plugins = ["tests.hub_server"]
-
 # Fetching and the cache
 
 

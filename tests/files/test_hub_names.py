@@ -16,8 +16,6 @@ from tests.files.hub_models import ID, REF
 if TYPE_CHECKING:
     pass
 
-pytest_plugins = ["tests.hub_server"]
-
 # Names
 
 

@@ -14,8 +14,6 @@ from tests.files.hub_models import ID, REF, WHOLE, said
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-pytest_plugins = ["tests.hub_server"]
-
 # Errors
 
 

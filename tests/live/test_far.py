@@ -9,15 +9,11 @@ import torch
 
 import randes_cli
 from randes_cli import Bank, PackOptions, Pool
-from tests.hub_server import hub
 from tests.live.many import TASKS, bank_of, options, pack_folders
 from tests.live.test_from_bank import assert_same, unpacked
 from tests.models import qwen3
-from tests.store_server import Store, store, store_server
-from tests.web_server import Web, web
-
-__all__ = ["hub", "store", "store_server", "web"]
-
+from tests.store_server import Store
+from tests.web_server import Web
 
 FORMS: dict[str, PackOptions] = {
     "1 bit": options(bits=1),

@@ -23,8 +23,6 @@ from tests.models import MODELS, Made, gpt2, llama, perturb, plain_unet, save, u
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-pytest_plugins = ["tests.hub_server"]
-
 
 def bank_of(make: Callable[[], Made], folder: Path, dtype: torch.dtype = torch.float32) -> Path:
     """A bank of a model with a random base and two fine-tunes."""

@@ -26,8 +26,6 @@ from randes_cli.specs import TaskInput
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
-pytest_plugins = ["tests.hub_server"]
-
 ID = "maker/bank"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -15,9 +15,7 @@ from randes_cli.files.bank.file import BankFile
 from randes_cli.files.sources import open_bank
 from randes_cli.ops.verify import Recipe
 from tests.checkpoints import perturbed, random_state, save
-from tests.hub_server import HubServer, hub, own_session
-
-__all__ = ["hub", "own_session"]
+from tests.hub_server import HubServer
 
 ID = "org/bank"
 SHAPES = {"a.weight": [200, 128], "b.weight": [300, 128], "norm": [128]}

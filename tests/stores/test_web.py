@@ -10,9 +10,7 @@ from randes_cli import HubError, MissingError, RandesError, TaskInput, pack, rem
 from randes_cli.cli.main import run
 from randes_cli.files.bank.file import BankFile
 from tests.checkpoints import perturbed, random_state, save
-from tests.web_server import HALF, Web, web
-
-__all__ = ["web"]
+from tests.web_server import HALF, Web
 
 SHAPES = {"a.weight": [200, 128], "b.weight": [300, 128]}
 
