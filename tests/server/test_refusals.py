@@ -14,7 +14,7 @@ import pytest
 from randes_cli.server.guard import Limits
 from randes_cli.server.service import Service, Serving, hosts_of
 from tests.cli.conftest import Result
-from tests.server.service import client, connection, serving, text_bank
+from tests.server.service import client, connection, http, serving, text_bank
 
 ASK: dict[str, Any] = {"model": "task-0", "prompt": "x"}
 TALK: dict[str, Any] = {"model": "task-0", "messages": [{"role": "user", "content": "x"}]}
@@ -23,7 +23,7 @@ TALK: dict[str, Any] = {"model": "task-0", "messages": [{"role": "user", "conten
 def post(service: Service, path: str, body: Any, **headers: str) -> httpx.Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"content-type": "application/json", **headers}
-    return httpx.post(service.address + path, content=data, headers=headers, timeout=60)
+    return http.post(service.address + path, content=data, headers=headers)
 
 
 BAD: list[tuple[Any, str | None]] = [
@@ -115,7 +115,7 @@ def test_an_unknown_model_is_answered_with_the_nearest(service: Service, name: s
 
 def test_other_addresses_and_methods_are_refused_in_the_same_shape(service: Service) -> None:
     for path, method, status in (("/v2", "GET", 404), ("/v1/completions", "GET", 405)):
-        found = httpx.request(method, service.address + path)
+        found = http.request(method, service.address + path)
         assert (found.status_code, found.json()["error"]["param"]) == (status, None)
 
 
@@ -138,13 +138,13 @@ def test_without_the_key_nothing_is_told(strict: Service) -> None:
         with pytest.raises(openai.AuthenticationError):
             client(strict, api_key=key).models.list()
     for shown in (b"", b"Bearer", b"Bearer s\xe9cret", b"Basic secret", b"secret"):
-        found = httpx.get(f"{strict.address}/v1/models", headers={b"authorization": shown})
+        found = http.get(f"{strict.address}/v1/models", headers={b"authorization": shown})
         assert found.status_code == 401
     for path in ("/v1/models", "/metrics", "/v1/models/task-0", "/nothing"):
-        found = httpx.get(strict.address + path)
+        found = http.get(strict.address + path)
         assert found.status_code == 401 and found.headers["www-authenticate"] == "Bearer"
         assert "task" not in found.text
-    assert httpx.get(f"{strict.address}/health").json() == {"status": "ok", "reload": "ok"}
+    assert http.get(f"{strict.address}/health").json() == {"status": "ok", "reload": "ok"}
     asker = client(strict, api_key="secret")
     assert len(asker.models.list().data) == 9
     made = asker.completions.create(model="task-0", prompt="x", max_tokens=1)
@@ -154,12 +154,12 @@ def test_without_the_key_nothing_is_told(strict: Service) -> None:
 def test_a_page_of_another_site_cannot_ask(strict: Service, service: Service) -> None:
     key = {"authorization": "Bearer secret"}
     path = f"{strict.address}/v1/models"
-    assert httpx.get(path, headers={**key, "host": "evil.example"}).status_code == 421
-    assert httpx.get(path, headers={**key, "host": "bank.example:80"}).status_code == 200
+    assert http.get(path, headers={**key, "host": "evil.example"}).status_code == 421
+    assert http.get(path, headers={**key, "host": "bank.example:80"}).status_code == 200
     plain = post(service, "/v1/completions", ASK, **{"content-type": "text/plain"})
     assert plain.status_code == 415
     asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
-    found = httpx.options(f"{service.address}/v1/completions", headers=asked)
+    found = http.options(f"{service.address}/v1/completions", headers=asked)
     assert not [name for name in found.headers if name.startswith("access-control")]
 
 
@@ -171,7 +171,7 @@ def test_pages_that_were_named_can_ask(bank: Path) -> None:
     }
     with serving(bank, how=Serving(port=0, limits=limits), tasks=("task-0",)) as service:
         for site, there in (("https://good.example", True), ("https://evil.example", False)):
-            found = httpx.options(
+            found = http.options(
                 f"{service.address}/v1/completions", headers={**asked, "origin": site}
             )
             assert ("access-control-allow-origin" in found.headers) is there
@@ -185,7 +185,7 @@ def test_a_body_beyond_the_limit_is_refused_however_it_comes(strict: Service) ->
     def pieces() -> Iterator[bytes]:
         yield from [b" " * 500] * 10
 
-    found = httpx.post(
+    found = http.post(
         f"{strict.address}/v1/completions",
         content=pieces(),
         headers={**key, "content-type": "application/json"},
