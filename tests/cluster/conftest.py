@@ -38,6 +38,7 @@ def cluster(store_server: Store, google_server: Google, azure_server: Azure) -> 
         found = stores.environment(store_server) | googles.environment(google_server)
         for name, value in (found | azures.environment(azure_server)).items():
             patch.setenv(name, value)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         yield from _cluster(ray)
 
 
@@ -49,12 +50,15 @@ def _cluster(ray: Any) -> Iterator[Any]:
         head_node_args={
             "num_cpus": 1,
             "object_store_memory": _STORE,
+            # What nobody looks at: these are programs of their own.
             "include_dashboard": False,
+            "include_log_monitor": False,
+            "no_monitor": True,
             # A machine that is busy with other tests is not dead.
             "_system_config": {"health_check_timeout_ms": 60_000},
         },
     )
-    made.add_node(num_cpus=1, object_store_memory=_STORE)
+    made.add_node(num_cpus=1, object_store_memory=_STORE, include_log_monitor=False)
     ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
     yield made
     ray.shutdown()

@@ -71,19 +71,19 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("words", "job", "phase"),
     [
-        (["add", "x.randes", "more=a.safetensors"], adding, "adding"),
-        (["remove", "x.randes", "b"], removing, "removing"),
-        (["unpack", "x.randes", "--all", "-o", "out"], unpacking, "unpacking"),
+        ("add {0}/x.randes more={0}/a.safetensors", adding, "adding"),
+        ("remove {0}/x.randes b", removing, "removing"),
+        ("unpack {0}/x.randes --all -o {0}/out", unpacking, "unpacking"),
     ],
     ids=["add", "remove", "unpack"],
 )
 def test_a_driver_that_is_killed_leaves_what_was_there(
-    cluster: Any, twice: tuple[Path, Path], words: list[str], job: Job, phase: str
+    cluster: Any, twice: tuple[Path, Path], words: str, job: Job, phase: str
 ) -> None:
     one, many = twice
     before = everything(many / "x.randes")
     told = ["-q", "--engine", "ray", "--address", cluster.address]
-    run_until(phase, many / "lock", [*words, *told], many)
+    run_until(phase, many / "lock", [*words.format(many).split(), *told])
     index, shards = everything(many / "x.randes")
     assert index == before[0] and before[1].items() <= shards.items()
     assert (job is unpacking) == (before[1] == shards)

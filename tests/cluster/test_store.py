@@ -138,7 +138,8 @@ def test_what_a_killed_driver_leaves_in_a_bucket_is_named_and_removed(
     monkeypatch.chdir(tmp_path)
     pack("base.safetensors", tasks[:1], store.at("x.randes"), PackOptions(), ONE)
     before = banks(store)
-    words = ["pack", "base.safetensors", "a.safetensors", "b.safetensors", "-q", "--force"]
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("base", "a", "b")]
+    words = ["pack", *files, "-q", "--force"]
     words += ["-o", store.at("x.randes"), "--engine", "ray", "--address", cluster.address]
     run_until("packing", tmp_path / "lock", words)
     assert before.items() <= banks(store).items() and len(banks(store)) > len(before)

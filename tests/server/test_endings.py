@@ -32,11 +32,12 @@ class Gate:
     """
 
     def __init__(self, service: Service, most: float = inf) -> None:
-        (self.lane,) = service.engine.current.lanes
-        assert isinstance(self.lane, Generating)
+        (lane,) = service.engine.current.lanes
+        assert isinstance(lane, Generating)
+        self.lane = lane
         self.steps, self.most, self.sound = 0, most, inf
         self._changed = threading.Condition()
-        forward = self.lane._forward
+        forward = lane._forward
 
         def gated(*given: Any) -> Any:
             with self._changed:
@@ -46,7 +47,7 @@ class Gate:
                 raise RuntimeError("secret prompt")
             return forward(*given)
 
-        self.lane._forward = gated  # type: ignore[assignment, method-assign]
+        lane._forward = gated  # type: ignore[assignment, method-assign]
 
     def let(self, most: float = inf) -> None:
         """Let so many steps be made in all."""
