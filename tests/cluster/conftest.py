@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -54,8 +55,8 @@ def _cluster(ray: Any) -> Iterator[Any]:
             "include_dashboard": False,
             "include_log_monitor": False,
             "no_monitor": True,
-            # A machine that is busy with other tests is not dead.
-            "_system_config": {"health_check_timeout_ms": 60_000},
+            # A machine that is busy with other tests is not dead; one that is gone is seen soon.
+            "_system_config": {"health_check_timeout_ms": 60_000, "health_check_period_ms": 500},
         },
     )
     made.add_node(num_cpus=1, object_store_memory=_STORE, include_log_monitor=False)
@@ -63,6 +64,31 @@ def _cluster(ray: Any) -> Iterator[Any]:
     yield made
     ray.shutdown()
     made.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def node(cluster: Any) -> Iterator[Any]:
+    """One more, which a test may take away."""
+    yield from _one_more(cluster, 1)
+
+
+@pytest.fixture(scope="module")
+def large_node(cluster: Any) -> Iterator[Any]:
+    """One more, the only one with room for a worker of two threads."""
+    yield from _one_more(cluster, 2)
+
+
+def _one_more(cluster: Any, processors: int) -> Iterator[Any]:
+    import ray
+
+    made = cluster.add_node(
+        num_cpus=processors, object_store_memory=_STORE, include_log_monitor=False
+    )
+    yield made
+    if made in cluster.worker_nodes:
+        cluster.remove_node(made)
+    while sum(one["Alive"] for one in ray.nodes()) > 2:  # others count the workers
+        time.sleep(0.01)
 
 
 def in_shards(size: int | None = 20_000, **more: object) -> PackOptions:

@@ -74,8 +74,8 @@ def large(folder: Path) -> Path:
     return folder / "live.randes"
 
 
-def test_a_node_that_goes_midway_changes_nothing(cluster: Any, tmp_path: Path) -> None:
-    live, node = large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+def test_a_node_that_goes_midway_changes_nothing(cluster: Any, node: Any, tmp_path: Path) -> None:
+    live = large(tmp_path)
     told: list[str] = []
 
     def progress(phase: str, done: int, total: int) -> None:

@@ -112,9 +112,9 @@ def test_other_stores_join_what_several_workers_send(
 
 
 def test_a_node_that_goes_midway_changes_nothing(
-    cluster: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, node: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks, node = large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    tasks = large(tmp_path)
     monkeypatch.chdir(tmp_path)
     killed: list[str] = []
 

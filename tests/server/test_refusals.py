@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +130,17 @@ def test_a_conversation_with_a_task_without_a_template_is_refused(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def strict(bank: Path) -> Iterator[Service]:
-    limits = Limits(b"secret", 2000, 0.4, hosts_of("127.0.0.1", ("bank.example",)))
+    """A server with a key, that knows one more name of itself, and takes two kilobytes."""
+    limits = Limits(b"secret", 2000, 600.0, hosts_of("127.0.0.1", ("bank.example",)))
     with serving(bank, how=Serving(port=0, limits=limits)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hasty(bank: Path) -> Iterator[Service]:
+    """A server that waits for a second."""
+    limits = Limits(b"secret", 2000, 1.0, hosts_of("127.0.0.1", ()))
+    with serving(bank, how=Serving(port=0, limits=limits), tasks=("task-0",)) as made:
         yield made
 
 
@@ -193,11 +204,10 @@ def test_a_body_beyond_the_limit_is_refused_however_it_comes(strict: Service) ->
     assert found.status_code == 413
 
 
-def read_all(strict: Service, *parts: bytes) -> bytes:
+def read_all(service: Service, sent: bytes) -> bytes:
     """What comes back of a connection that sends so much and waits."""
-    with connection(strict) as made:
-        for part in parts:
-            made.sendall(part)
+    with connection(service) as made:
+        made.sendall(sent)
         found = b""
         try:
             while data := made.recv(4096):
@@ -207,26 +217,26 @@ def read_all(strict: Service, *parts: bytes) -> bytes:
         return found
 
 
-HEAD = (
-    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
-    b"Content-Type: application/json\r\nContent-Length: 100\r\n"
-)
-
-
-def test_a_client_that_is_silent_is_cut_off(strict: Service) -> None:
-    assert read_all(strict) == b""
-    assert read_all(strict, HEAD) == b""
-    assert b" 408 " in read_all(strict, HEAD + b"\r\n{").partition(b"\r\n")[0]
+def test_a_client_that_is_silent_is_cut_off(hasty: Service) -> None:
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 100\r\n"
+    )
     whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    assert read_all(strict, whole).startswith(b"HTTP/1.1 200")
-    assert read_all(strict, whole, whole[:20]).count(b"HTTP/1.1 200") == 1
+    sent = [b"", head, head + b"\r\n{", whole, whole + whole[:20]]
+    with ThreadPoolExecutor(len(sent)) as clients:
+        none, half, begun, one, more = clients.map(partial(read_all, hasty), sent)
+    assert none == half == b""
+    assert b" 408 " in begun.partition(b"\r\n")[0]
+    assert one.startswith(b"HTTP/1.1 200")
+    assert more.count(b"HTTP/1.1 200") == 1
 
 
-def test_a_client_that_takes_nothing_is_cut_off(strict: Service) -> None:
-    ask = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n\r\n"
-    with connection(strict) as made, pytest.raises((ConnectionResetError, BrokenPipeError)):
+def test_a_client_that_takes_nothing_is_cut_off(hasty: Service) -> None:
+    ask = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connection(hasty) as made, pytest.raises((ConnectionResetError, BrokenPipeError)):
         while True:
-            made.sendall(ask * 1000)
+            made.sendall(ask * 100)
 
 
 def test_banks_and_addresses_that_cannot_be_served_are_one_sentence(
