@@ -79,8 +79,7 @@ def large_node(cluster: Any) -> Iterator[Any]:
 
 
 def _one_more(cluster: Any, processors: int) -> Iterator[Any]:
-    import ray
-
+    ray: Any = pytest.importorskip("ray")
     made = cluster.add_node(
         num_cpus=processors, object_store_memory=_STORE, include_log_monitor=False
     )
