@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -128,8 +130,17 @@ class Swap:
                 ctypes.c_void_p(following.ctypes.data),
             )
 
-        with ThreadPoolExecutor(max(1, threads - 1)) as pool:
-            others = [pool.submit(work, n) for n in range(1, threads)]
+        helpers = _helpers(threads - 1, os.getpid()) if threads > 1 else None
+        others = [helpers.submit(work, n) for n in range(1, threads)] if helpers else []
+        try:
             work(0)
-            for other in others:
-                other.result()
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+
+
+@lru_cache(maxsize=4)
+def _helpers(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start and to end them takes a tenth of a swap. A fork has none."""
+    return ThreadPoolExecutor(threads, "randes-swap")
