@@ -21,8 +21,8 @@ from randes_cli.files.lora.names import (
     is_factor,
     more_than_factors,
 )
+from randes_cli.files.weight_names import ADAPTER_CONFIG as CONFIG
 
-CONFIG = "adapter_config.json"
 #: The key of a safetensors file's metadata where diffusers puts LoRA configurations.
 _METADATA = "lora_adapter_metadata"
 #: Options of a LoRA that change more than base + scaling · B · A.
