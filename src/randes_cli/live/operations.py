@@ -74,7 +74,8 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
     shared = ids.dim() == 1 or (len(ids) == 1 and len(index) > 1)
     # Distances are between two positions; with a third dimension those of each row.
     far = table.relative and (ids.dim() < 3 or len(ids) % len(index) != 0)
-    if far or (table.positional and shared and index.dim() == 1) or _places(ids, len(index)):
+    places = _places(ids, len(index)) and not (table.positional and len(ids) == index.shape[-1])
+    if far or (table.positional and shared and index.dim() == 1) or places:
         if index.dim() == 2:
             raise MismatchError(f"{table.name}: relative positions with a task for each token")
         return rows_of(table.embed(ids.expand(len(index), *ids.shape), index), 1)
@@ -83,7 +84,7 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
             return table.embed(ids.expand(index.shape), index)
         if table.positional and ids.dim() == 1:
             return table.embed(ids.expand(index.shape), index)
-        return table.embed(ids, index.reshape(-1))
+        return table.embed(ids, selection.along(ids))
     if ids.dim() == 1 and len(ids) == len(index) and _places(ids, 0):
         raise MismatchError(f"{table.name}: its inputs may be rows or positions: give them a batch")
     spread = selection.along(ids)
@@ -104,11 +105,22 @@ def _lookup(selection: Selection, weight: Any, item: Any) -> Any:
         return _embedding(selection, item, weight)
     several = selection.only is None and isinstance(weight, Mixed)
     if several and weight.weight.table is None and not weight.weight.positional:
-        refuse_rows(weight.weight)
+        place = _one_row(item)
+        if place is None or weight.turned:
+            refuse_rows(weight.weight)
+        index = selection.index.to(weight.device)
+        return rows_of(weight.weight.embed(torch.full_like(index, place), index), lead(selection))
     found = rows(weight, selection)
     if isinstance(found, Spread):
         return apply(torch.Tensor.__getitem__, [found, item], {})
     return found[item]
+
+
+def _one_row(item: Any) -> int | None:
+    """Which row of a matrix is taken, as that of a padding token is; None for all else."""
+    first, *others = item if isinstance(item, tuple) else (item,)
+    alone = type(first) is int and all(isinstance(o, slice) and o == slice(None) for o in others)
+    return first if alone and first >= 0 else None
 
 
 def _norm(selection: Selection, made: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
