@@ -16,8 +16,8 @@ from randes_cli.live.mixed_parameter import (
     Mixed,
     as_rows,
     lead,
-    refuse_rows,
     rows,
+    unknown_rows,
 )
 from randes_cli.live.rows import Rows, apply, rows_of, spread_of
 from randes_cli.live.selection import Current, Selection
@@ -67,7 +67,7 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
     """F.embedding; padding and the like matter to gradients alone."""
     ids, table = input, weight.weight
     if weight.turned:
-        refuse_rows(table)
+        raise unknown_rows(table)
     if selection.only is not None:
         return table.embed(ids, selection.only)
     index = selection.index.to(ids.device)
@@ -82,8 +82,8 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
     if index.dim() == 2:
         if tuple(ids.shape[-2:]) == tuple(index.shape) or (ids.dim() == 2 and ids.shape[0] == 1):
             return table.embed(ids.expand(index.shape), index)
-        if table.positional and ids.dim() == 1:
-            return table.embed(ids.expand(index.shape), index)
+        if table.positional and ids.dim() == 1:  # each row has a table by its tokens' tasks
+            return rows_of(table.embed(ids.expand(index.shape), index), 1)
         return table.embed(ids, selection.along(ids))
     if ids.dim() == 1 and len(ids) == len(index) and _places(ids, 0):
         raise MismatchError(f"{table.name}: its inputs may be rows or positions: give them a batch")
@@ -105,10 +105,9 @@ def _lookup(selection: Selection, weight: Any, item: Any) -> Any:
         return _embedding(selection, item, weight)
     several = selection.only is None and isinstance(weight, Mixed)
     if several and weight.weight.table is None and not weight.weight.positional:
-        place = _one_row(item)
+        place, index = _one_row(item), selection.index.to(weight.device)
         if place is None or weight.turned:
-            refuse_rows(weight.weight)
-        index = selection.index.to(weight.device)
+            raise unknown_rows(weight.weight)
         return rows_of(weight.weight.embed(torch.full_like(index, place), index), lead(selection))
     found = rows(weight, selection)
     if isinstance(found, Spread):
