@@ -77,6 +77,11 @@ class Selection:
                 return index
             index = index.reshape(-1)
         count, rows = shape[0], index.shape[0]
+        if count not in (1, rows) and count % rows and self.index.dim() == 2:
+            raise UsageError(
+                f"a layer is given {list(shape)}, which does not come by the {rows} tokens that "
+                "name a task each: name a task for each row"
+            )
         if count in (1, rows):
             return index
         if count % rows == 0:
