@@ -110,6 +110,11 @@ class Checkpoint:
         """A file that is not what it was when it was opened."""
         return next((file.path for file in self.files if file.changed()), None)
 
+    def written(self) -> bool:
+        """Whether somebody wrote to a file of it here, in place, since it was opened."""
+        known = (getattr(file, "written", None) for file in self.files)
+        return any(written() for written in known if written is not None)
+
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
         file, offset = self._place(name)
