@@ -67,7 +67,7 @@ class Retrieval(TaskTensors):
         self.verified: set[tuple[str, int]] | None = None
         self._reader: StepsReader | None = None
         if task.group in bank.manifest.sealed or task.group in bank.manifest.shares:
-            self._reader = StepsReader(bank, task.group, self._check, threads=self.workers.threads)
+            self._reader = StepsReader(bank, task.group, self._check)
 
     @property
     def untuned(self) -> bool:

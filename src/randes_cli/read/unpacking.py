@@ -185,23 +185,25 @@ class Unpacking:
         self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
     ) -> None:
         retrieval = self.retrieval
-        runs = list(small_runs(retrieval))
+        runs: list[tuple[str, ...] | list[Piece]] = [*small_runs(retrieval)]
         small = {name for run in runs for name in run}
-        large = (name for name in retrieval.tensors if name not in small)
-        pieces = [piece for name in large for piece in retrieval.pieces(name)]
-        room = max((piece.nbytes for piece in pieces), default=0)
+        large = [retrieval.pieces(name) for name in retrieval.tensors if name not in small]
+        room = max((piece.nbytes for pieces in large for piece in pieces), default=0)
+        cut = self.bank.manifest.sealed.get(retrieval.task.group)
+        few = 1 if cut is None else 8 // cut.bits  # whose codes are a chunk: one thread reads it
+        runs += [pieces[n : n + few] for pieces in large for n in range(0, len(pieces), few)]
 
         def worker() -> tuple[Kernel, Raw]:
             return retrieval.workers.kernel(), np.empty(room, np.uint8)
 
-        def work(state: tuple[Kernel, Raw], job: Piece | tuple[str, ...]) -> int:
-            if isinstance(job, Piece):
-                return self._write_piece(*state, *writers[job.tensor.name], job)
-            return self._write_many(state[0], writers, job)
+        def work(state: tuple[Kernel, Raw], job: tuple[str, ...] | list[Piece]) -> int:
+            if isinstance(job, tuple):
+                return self._write_many(state[0], writers, job)
+            each = (self._write_piece(*state, *writers[one.tensor.name], one) for one in job)
+            return sum(each)
 
-        jobs: list[Piece | tuple[str, ...]] = [*runs, *pieces]
         run_parallel(
-            jobs,
+            runs,
             worker,
             work,
             threads=retrieval.workers.threads,
