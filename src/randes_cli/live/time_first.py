@@ -43,15 +43,9 @@ _TURNS = {
 
 def refuse_known(model: nn.Module) -> None:
     """Raise MismatchError for models that layers could not answer for."""
-    config = getattr(model, "config", None)
-    kind = getattr(config, "model_type", None)
+    kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind in REFUSED:
         raise MismatchError(f"{kind} {REFUSED[kind]}; use randes_cli.Pool")
-    if getattr(config, "rescale_every", 0):
-        raise MismatchError(
-            f"{kind} divides its weights when it runs, once: build it with rescale_every=0 "
-            "(from_bank takes it), which answers the same"
-        )
 
 
 def recurrent_inside(model: nn.Module) -> Iterator[nn.Module]:
