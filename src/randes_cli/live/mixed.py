@@ -17,6 +17,8 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live import time_first
 from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
 from randes_cli.live.batching import Batching
+from randes_cli.live.expanded import Expanding
+from randes_cli.live.features import watch_features
 from randes_cli.live.guard import guard
 from randes_cli.live.kept import kept_tokens
 from randes_cli.live.lazy import opened
@@ -25,6 +27,7 @@ from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.order import kept_order
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.special import by_task, special_layers
+from randes_cli.live.turned import Turning
 from randes_cli.live.weight import Weight
 
 #: What PEFT calls rows without an adapter.
@@ -144,6 +147,8 @@ class MixedModel:
         slow = {*by_task(model), *(w.name for w in self._weights() if not w.at_once)}
         self.by_task = tuple(w.name for w in self._weights() if w.name in slow)
         self._current, self._slots, self._layers = current, slots, layers
+        self._watching = Expanding(model, current), Turning(model, current)
+        self._features = watch_features(model, current)
         self._release = guard(model, current)
         self._running, self._detached = threading.RLock(), False
         self._batching = Batching(model, current, self._running, self._numbers, self._check)
@@ -161,8 +166,9 @@ class MixedModel:
         with self._running:
             self._check()
             current, selection = self._current, Selection.of(numbers, device)
-            before = current.selection, current.thread
+            before = current.selection, current.thread, current.times
             current.selection, current.thread = selection, threading.get_ident()
+            current.times = {1}
             tokens = selection.index.dim() == 2 and selection.only is None
             try:
                 with (
@@ -171,7 +177,7 @@ class MixedModel:
                 ):
                     yield self.model
             finally:
-                current.selection, current.thread = before
+                current.selection, current.thread, current.times = before
 
     def _check(self) -> None:
         """Refuse to answer where a parameter was put in the place of one with tasks."""
@@ -269,5 +275,9 @@ class MixedModel:
         for layer in self._layers:
             del layer.forward
         self._release()
+        for watch in self._watching:
+            watch.release()
+        for module, name in self._features:
+            del module.__dict__[name]
         self._batching.release()
         return self.model

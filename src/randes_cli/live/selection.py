@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from randes_cli.errors import UsageError
+from randes_cli.live.lines import Lines
 
 
 class Slots(NamedTuple):
@@ -42,6 +43,7 @@ class Selection:
         tasks: the different tasks, in order.
         host: `index` as a flat list here, so that no device is waited for.
         known: what was asked for before: all layers of a model ask alike.
+        seen: where it is watched, the inputs that were told rows by their first dimension.
     """
 
     index: torch.Tensor
@@ -49,6 +51,7 @@ class Selection:
     tasks: tuple[int, ...]
     host: tuple[int, ...]
     known: dict[Any, Any] = field(default_factory=dict)
+    seen: list[Lines] | None = None
 
     @classmethod
     def of(cls, numbers: Sequence[int] | torch.Tensor, device: torch.device) -> Selection:
@@ -74,6 +77,8 @@ class Selection:
                 return index
             index = index.reshape(-1)
         count, rows = shape[0], index.shape[0]
+        if count != 1 and count % rows == 0 and self.seen is not None:
+            self.seen.append(Lines.of(inputs))
         if count in (1, rows):
             return index
         if count % rows == 0:
@@ -128,14 +133,17 @@ def _places(parts: Sequence[torch.Tensor], count: int) -> torch.Tensor:
 class Current:
     """The selection of the block that runs, shared by all weights of an attached model.
 
-    `thread` is the one whose block it is.
+    `thread` is the one whose block it is; `times` are the numbers of lines that `generate` makes
+    of each of its rows. `words` are the ids of the batch that a model runs.
     """
 
-    __slots__ = ("selection", "thread")
+    __slots__ = ("selection", "thread", "times", "words")
 
     def __init__(self) -> None:
         self.selection: Selection | None = None
         self.thread: int | None = None
+        self.times: set[int] = {1}
+        self.words: torch.Tensor | None = None
 
     def get(self) -> Selection:
         """Raises UsageError outside a block that names tasks."""
