@@ -10,6 +10,21 @@ from randes_cli.live import stack
 from randes_cli.live.group import Group
 from randes_cli.live.held import Held
 
+LLAMA = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
+#: For a rehearsal.
+TINY = [(32, 256), (24, 512)]
+
+
+def shapes(device: str) -> list[tuple[int, int]]:
+    """The matrices of a layer."""
+    return LLAMA if device == "cuda" else TINY
+
+
+def inputs(rows: int, bases: list[torch.Tensor]) -> dict[int, torch.Tensor]:
+    """By columns of the matrices that take them."""
+    widths = sorted({base.shape[1] for base in bases})
+    return {n: torch.randn(rows, n, device=bases[0].device).to(bases[0]) for n in widths}
+
 
 def group(
     shape: tuple[int, int],

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_data import stacks
+from gpu_data import inputs, shapes, stacks, weights
+from gpu_figures import step_name, timed
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.live import kernels
@@ -52,6 +56,24 @@ def forms_of(rows: int, bits: int, every: int, groups: int) -> Iterator[tuple[st
             yield name, form
 
 
+def time_all_forms(device: str, dtype: torch.dtype, script: Path) -> None:
+    """Kernels are compiled before, side by side, by processes of `script` for a shape each."""
+    line = [sys.executable, str(script), "--device", device, "--part"]
+    if device == "cuda":
+        made = [
+            subprocess.Popen([*line, f"forms {number}"], stdout=subprocess.DEVNULL)
+            for number in range(len(SHAPES))
+        ]
+        print("compiled:", [process.wait() for process in made])
+    bases = weights(shapes(device) * (4 if device == "cuda" else 1), device, dtype)
+    time_forms(bases, device, lambda step: timed(step, device, 5))
+
+
+def compile_forms(device: str, dtype: torch.dtype, number: int) -> None:
+    """Run the forms for one shape, untimed."""
+    time_forms(weights(sorted({*shapes(device)}), device, dtype), device, lambda step: 0.0, number)
+
+
 def time_forms(
     bases: list[torch.Tensor], device: str, timed: Callable[..., float], only: int | None = None
 ) -> None:
@@ -60,16 +82,14 @@ def time_forms(
     `only` the shape of this number.
     """
     for rows, bits, groups, every, goal in SHAPES if only is None else SHAPES[only : only + 1]:
-        widths = {base.shape[1] for base in bases}
-        inputs = {n: torch.randn(rows, n, device=device).to(bases[0]) for n in sorted(widths)}
-        given = [inputs[base.shape[1]] for base in bases]
+        by_width = inputs(rows, bases)
+        given = [by_width[base.shape[1]] for base in bases]
         alone = timed(partial(_one_model, given, bases))
         made = stacks(bases, bits, rows, groups, every)
         slots = Selection.of(range(rows), bases[0].device).slots(
             rows, tuple(group.tasks for group in made[0].groups), bases[0].device
         )
-        share = f" of 1/{every}" if every > 1 else ""
-        print(f"{rows} rows, {bits} bits × {groups} groups{share}: goal {goal:.2f}", flush=True)
+        print(f"{step_name(rows, bits, groups, every)}: goal {goal:.2f}", flush=True)
         step = partial(_step, made, bases, given, slots)
         wanted: list[torch.Tensor] = []
         for name, form in forms_of(rows, bits, every, groups):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import certifi
@@ -44,6 +44,29 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(path))
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Random weights are the same whatever ran before."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What a test, or what it calls, sets for its process goes with it."""
+    folder, before = Path.cwd(), dict(os.environ)
+    yield
+    os.chdir(folder)
+    if _lasting(os.environ) != _lasting(before):
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _lasting(found: Mapping[str, str]) -> dict[str, str]:
+    """But for what pytest says of each phase of a test."""
+    return {name: value for name, value in found.items() if name != "PYTEST_CURRENT_TEST"}
 
 
 @pytest.fixture

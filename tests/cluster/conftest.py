@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,7 @@ def cluster(store_server: Store, google_server: Google, azure_server: Azure) -> 
         found = stores.environment(store_server) | googles.environment(google_server)
         for name, value in (found | azures.environment(azure_server)).items():
             patch.setenv(name, value)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         yield from _cluster(ray)
 
 
@@ -49,16 +51,43 @@ def _cluster(ray: Any) -> Iterator[Any]:
         head_node_args={
             "num_cpus": 1,
             "object_store_memory": _STORE,
+            # What nobody looks at: these are programs of their own.
             "include_dashboard": False,
-            # A machine that is busy with other tests is not dead.
-            "_system_config": {"health_check_timeout_ms": 60_000},
+            "include_log_monitor": False,
+            "no_monitor": True,
+            # A machine that is busy with other tests is not dead; one that is gone is seen soon.
+            "_system_config": {"health_check_timeout_ms": 60_000, "health_check_period_ms": 500},
         },
     )
-    made.add_node(num_cpus=1, object_store_memory=_STORE)
+    made.add_node(num_cpus=1, object_store_memory=_STORE, include_log_monitor=False)
     ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
     yield made
     ray.shutdown()
     made.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture
+def node(cluster: Any) -> Iterator[Any]:
+    """One more, which a test may take away."""
+    yield from _one_more(cluster, 1)
+
+
+@pytest.fixture(scope="module")
+def large_node(cluster: Any) -> Iterator[Any]:
+    """One more, the only one with room for a worker of two threads."""
+    yield from _one_more(cluster, 2)
+
+
+def _one_more(cluster: Any, processors: int) -> Iterator[Any]:
+    ray: Any = pytest.importorskip("ray")
+    made = cluster.add_node(
+        num_cpus=processors, object_store_memory=_STORE, include_log_monitor=False
+    )
+    yield made
+    if made in cluster.worker_nodes:
+        cluster.remove_node(made)
+    while sum(one["Alive"] for one in ray.nodes()) > 2:  # others count the workers
+        time.sleep(0.01)
 
 
 def in_shards(size: int | None = 20_000, **more: object) -> PackOptions:

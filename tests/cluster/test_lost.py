@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
 from randes_cli.workers import Progress, no_progress
 from tests.cluster.conftest import RAY
 from tests.cluster.deaths import Work, instead
+from tests.cluster.driver import run_until
 from tests.cluster.test_faults import large
 from tests.life.models import ONE
 from tests.shards.conftest import everything
@@ -72,31 +69,27 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("words", "job", "seen"),
+    ("words", "job", "phase"),
     [
-        (["add", "x.randes", "more=a.safetensors"], adding, "x.randes.d"),
-        (["remove", "x.randes", "b"], removing, "x.randes.d"),
-        (["unpack", "x.randes", "--all", "-o", "out"], unpacking, "out"),
+        ("add {0}/x.randes more={0}/a.safetensors", adding, "adding"),
+        ("remove {0}/x.randes b", removing, "removing"),
+        ("unpack {0}/x.randes --all -o {0}/out", unpacking, "unpacking"),
     ],
     ids=["add", "remove", "unpack"],
 )
 def test_a_driver_that_is_killed_leaves_what_was_there(
-    cluster: Any, twice: tuple[Path, Path], words: list[str], job: Job, seen: str
+    cluster: Any, twice: tuple[Path, Path], words: str, job: Job, phase: str
 ) -> None:
     one, many = twice
     before = everything(many / "x.randes")
-    command = [sys.executable, "-m", "randes_cli", *words, "-q", "--engine", "ray"]
-    driver = subprocess.Popen([*command, "--address", cluster.address], cwd=many)
-    count = len(list((many / seen).rglob("*")))
-    for _ in _until(lambda: driver.poll() is not None):
-        if len(list((many / seen).rglob("*"))) > count:
-            driver.send_signal(signal.SIGKILL)
-            break
-    assert driver.wait() == -signal.SIGKILL
+    told = ["-q", "--engine", "ray", "--address", cluster.address]
+    run_until(phase, many / "lock", [*words.format(many).split(), *told])
     index, shards = everything(many / "x.randes")
     assert index == before[0] and before[1].items() <= shards.items()
+    assert (job is unpacking) == (before[1] == shards)
     done = job(one, ONE, no_progress)
     if job is unpacking:
+        assert files(many / "out")
         assert files(many / "out").items() <= files(one / "out").items()
     assert verify(many / "x.randes", run=ONE, prune=True).sound
     assert job(many, RAY, no_progress) == done
@@ -129,11 +122,3 @@ def test_what_workers_of_unpack_leave_that_are_ended_goes_with_the_job(
         fcntl.flock(held, fcntl.LOCK_EX)
         unpack(made / "x.randes", None, out, UnpackOptions(), RAY)
     assert [path.name for path in out.iterdir()] == [".b.safetensors.lock"]
-
-
-def _until(ended: Callable[[], bool]) -> Iterator[None]:
-    """Looks, again and again, for a minute at most."""
-    until = time.monotonic() + 60
-    while not ended() and time.monotonic() < until:
-        yield
-        time.sleep(0.005)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ from randes_cli.specs import EditOptions, PackOptions, RunOptions, TaskInput
 from tests.azure_server import Azure
 from tests.cluster.conftest import RAY, in_shards
 from tests.cluster.deaths import killing
+from tests.cluster.driver import run_until
 from tests.cluster.test_faults import large
 from tests.google_server import Google
 from tests.life.models import ONE
@@ -115,9 +112,9 @@ def test_other_stores_join_what_several_workers_send(
 
 
 def test_a_node_that_goes_midway_changes_nothing(
-    cluster: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, node: Any, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks, node = large(tmp_path), cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    tasks = large(tmp_path)
     monkeypatch.chdir(tmp_path)
     killed: list[str] = []
 
@@ -141,30 +138,15 @@ def test_what_a_killed_driver_leaves_in_a_bucket_is_named_and_removed(
     monkeypatch.chdir(tmp_path)
     pack("base.safetensors", tasks[:1], store.at("x.randes"), PackOptions(), ONE)
     before = banks(store)
-    words = ["pack", "base.safetensors", "a.safetensors", "b.safetensors", "-q", "--force"]
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("base", "a", "b")]
+    words = ["pack", *files, "-q", "--force"]
     words += ["-o", store.at("x.randes"), "--engine", "ray", "--address", cluster.address]
-    driver = subprocess.Popen([sys.executable, "-m", "randes_cli", *words])
-    until = time.monotonic() + 60
-    while driver.poll() is None and time.monotonic() < until:
-        if len(store.names()) > len(before) + 2:
-            driver.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.01)
-    assert driver.wait() == -signal.SIGKILL
-    _until_still(store)
+    run_until("packing", tmp_path / "lock", words)
     assert before.items() <= banks(store).items() and len(banks(store)) > len(before)
     begun = store.begin("x.randes.d/part")
     told = verify(store.at("x.randes"), run=ONE, prune=True, older_than=0)
     assert told.sound and told.pruned
     assert banks(store) == before and not store.uploads() and begun
-
-
-def _until_still(store: Store) -> None:
-    """Workers whose driver is gone are ended by Ray, after what they are at."""
-    seen, until = -1, time.monotonic() + 30
-    while seen != len(store.names()) and time.monotonic() < until:
-        seen = len(store.names())
-        time.sleep(1.0)
 
 
 def test_a_store_that_stumbles_is_asked_again_by_workers(far: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,26 +74,14 @@ def check(
     return compared
 
 
-@pytest.fixture(scope="module")
-def third_node(cluster: Any) -> Iterator[None]:
-    """One more, the only one with room for a worker of two threads."""
-    node = cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20)
-    yield
-    cluster.remove_node(node)
-
-
-def test_two_workers_leave_no_trace(check: Callable[[int, int], None]) -> None:
-    check(2, 1)
-
-
 def test_one_worker_of_two_threads_leaves_no_trace(
-    third_node: None, check: Callable[[int, int], None]
+    large_node: Any, check: Callable[[int, int], None]
 ) -> None:
     check(1, 2)
 
 
 def test_four_workers_that_are_killed_in_every_phase_leave_no_trace(
-    third_node: None,
+    large_node: Any,
     check: Callable[[int, int], None],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

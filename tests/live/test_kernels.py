@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,6 @@ from tests.live.many import (
 )
 from tests.live.test_held import BITS, matrix
 from tests.models import llama
-from tests.scripts import ROOT
 
 
 @pytest.mark.parametrize(
@@ -99,34 +95,3 @@ def test_a_model_answers_alike_through_the_kernels(
     with torch.inference_mode(), mixed.tasks(["sun"]) as model:
         model(**one)
     assert seen[-1] == rows // len(ASKED)
-
-
-def test_the_benchmark_says_that_there_is_no_device(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["gpu.py"])
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"), run_name="__main__")
-    assert capsys.readouterr().out == "no CUDA device here: nothing was run\n"
-
-
-def test_the_benchmark_times_every_part_that_has_kernels(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    gpu, forms = import_module("gpu"), import_module("gpu_forms")
-
-    def timed(run: Callable[[], Any], *_: Any) -> float:
-        run()
-        return 1.0
-
-    monkeypatch.setattr(gpu, "timed", timed)
-    monkeypatch.setattr("randes_cli.live.stack.kernels_for", lambda device: True)
-    bases = gpu.weights([(16, 64)], "cpu", torch.float16)
-    gpu.time_swaps(bases, "cpu")
-    monkeypatch.setattr(forms, "SHAPES", forms.SHAPES[4:5])
-    forms.time_forms(bases, "cpu", timed)
-    told = capsys.readouterr().out
-    assert told.count("× a copy") == len(gpu.BITS)
-    assert told.count("× one model") == told.count(" ok") >= 8 and "WRONG" not in told

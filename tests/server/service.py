@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import torch
 import transformers as tf
@@ -25,6 +26,8 @@ from tests.live.many import options, pack_folders
 from tests.models import GROUPED, perturb
 
 EIGHT = tuple(f"task-{number}" for number in range(8))
+#: Asks without a limit, where httpx itself has one of five seconds: a busy machine is no failure.
+http = httpx.Client(timeout=None, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 #: Writes a conversation; tasks may have others.
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -146,7 +149,7 @@ def client(service: Service, **more: Any) -> openai.OpenAI:
 def connection(service: Service) -> socket.socket:
     """A bare connection to a server."""
     host, _, port = service.address.removeprefix("http://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+    return socket.create_connection((host, int(port)))
 
 
 def until(true: Any) -> None:

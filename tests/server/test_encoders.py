@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 import torch
@@ -19,7 +18,7 @@ import randes_cli
 from randes_cli.server.service import Service
 from tests.live.many import options, pack_folders
 from tests.models import SMALL, perturb
-from tests.server.service import alphabet, client, serving, tokenizer
+from tests.server.service import alphabet, client, http, serving, tokenizer
 
 TASKS = ("mean", "cls", "dense", "prompt")
 TEXTS = ("a", "some words", "many more words than those before them")
@@ -103,14 +102,12 @@ def test_many_clients_get_each_encoders_own_vectors(service: Service, bank: Path
 def test_numbers_and_base64_say_the_same(service: Service) -> None:
     body = {"model": "mean", "input": "word"}
     path = f"{service.address}/v1/embeddings"
-    numbers = httpx.post(path, json=body).json()
-    packed = httpx.post(path, json={**body, "encoding_format": "base64"}).json()
+    numbers = http.post(path, json=body).json()
+    packed = http.post(path, json={**body, "encoding_format": "base64"}).json()
     raw = base64.b64decode(packed["data"][0]["embedding"])
     assert_near(struct.unpack("<32f", raw), numbers["data"][0]["embedding"])
     assert numbers["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
-    tokens = httpx.post(
-        path, json={**body, "input": tokenizer(None, around=True)("word").input_ids}
-    )
+    tokens = http.post(path, json={**body, "input": tokenizer(None, around=True)("word").input_ids})
     assert_near(tokens.json()["data"][0]["embedding"], numbers["data"][0]["embedding"])
 
 
@@ -127,7 +124,7 @@ def test_numbers_and_base64_say_the_same(service: Service) -> None:
 def test_what_cannot_be_embedded_is_refused(
     service: Service, more: dict[str, Any], field: str
 ) -> None:
-    found = httpx.post(
+    found = http.post(
         f"{service.address}/v1/embeddings", json={"model": "mean", "input": "x", **more}
     )
     assert (found.status_code, found.json()["error"]["param"]) == (422, field)
@@ -185,7 +182,7 @@ def test_classes_are_those_of_each_classifier_alone(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as clients:
             found = list(
                 clients.map(
-                    lambda n: httpx.post(path, json={"model": HEADS[n % 4][0], "input": pairs}),
+                    lambda n: http.post(path, json={"model": HEADS[n % 4][0], "input": pairs}),
                     range(8),
                 )
             )

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 import transformers as tf
@@ -15,7 +14,7 @@ import randes_cli
 from randes_cli.errors import MismatchError, MissingError
 from tests.live.many import options, pack_folders
 from tests.models import SMALL, perturb
-from tests.server.service import Alone, alphabet, client, serving, sizes, text_bank, tokenizer
+from tests.server.service import Alone, alphabet, client, http, serving, sizes, text_bank, tokenizer
 
 VOCABULARY = len(alphabet())
 ENCODER: dict[str, Any] = {**SMALL, "vocab_size": VOCABULARY, "pad_token_id": 0}
@@ -54,8 +53,8 @@ def test_texts_are_read_as_each_task_alone_reads_them(
     texts, address = ["a", "x" * 39], "embeddings" if make is bert else "classify"
     with serving(bank, hold=hold) as service:
         path = f"{service.address}/v1/{address}"
-        found = httpx.post(path, json={"model": "two", "input": texts}).json()["data"]
-        longer = httpx.post(path, json={"model": "two", "input": "x" * 40})
+        found = http.post(path, json={"model": "two", "input": texts}).json()["data"]
+        longer = http.post(path, json={"model": "two", "input": "x" * 40})
     assert longer.status_code == 422 and "takes 41 tokens" in longer.json()["error"]["message"]
     model = randes_cli.transformers.from_bank(bank, "two").eval()
     for one, text in zip(found, texts, strict=True):

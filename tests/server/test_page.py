@@ -11,14 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from randes_cli.server.guard import Limits
 from randes_cli.server.service import Service, Serving
 from tests.axe import violations
 from tests.browser import Page, browser, chromium
-from tests.server.service import Alone, serving, until
+from tests.server.service import Alone, http, serving, until
 from tests.server.test_encoders import classifiers
 
 EVIL = "</script><script>window.owned=1</script><img src=x onerror='window.owned=1'>\"'&"
@@ -76,7 +75,7 @@ def cards(tab: Page) -> dict[str, str]:
 
 
 def test_the_page_holds_all_that_it_needs_and_lets_nothing_else_in(service: Service) -> None:
-    found = httpx.get(f"{service.address}/")
+    found = http.get(f"{service.address}/")
     policy = found.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy
     assert "://" not in found.text and "innerHTML" not in found.text

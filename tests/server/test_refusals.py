@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from randes_cli.server.guard import Limits
 from randes_cli.server.service import Service, Serving, hosts_of
 from tests.cli.conftest import Result
-from tests.server.service import client, connection, serving, text_bank
+from tests.server.service import client, connection, http, serving, text_bank
 
 ASK: dict[str, Any] = {"model": "task-0", "prompt": "x"}
 TALK: dict[str, Any] = {"model": "task-0", "messages": [{"role": "user", "content": "x"}]}
@@ -23,7 +25,7 @@ TALK: dict[str, Any] = {"model": "task-0", "messages": [{"role": "user", "conten
 def post(service: Service, path: str, body: Any, **headers: str) -> httpx.Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"content-type": "application/json", **headers}
-    return httpx.post(service.address + path, content=data, headers=headers, timeout=60)
+    return http.post(service.address + path, content=data, headers=headers)
 
 
 BAD: list[tuple[Any, str | None]] = [
@@ -115,7 +117,7 @@ def test_an_unknown_model_is_answered_with_the_nearest(service: Service, name: s
 
 def test_other_addresses_and_methods_are_refused_in_the_same_shape(service: Service) -> None:
     for path, method, status in (("/v2", "GET", 404), ("/v1/completions", "GET", 405)):
-        found = httpx.request(method, service.address + path)
+        found = http.request(method, service.address + path)
         assert (found.status_code, found.json()["error"]["param"]) == (status, None)
 
 
@@ -128,8 +130,17 @@ def test_a_conversation_with_a_task_without_a_template_is_refused(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def strict(bank: Path) -> Iterator[Service]:
-    limits = Limits(b"secret", 2000, 0.4, hosts_of("127.0.0.1", ("bank.example",)))
+    """A server with a key, that knows one more name of itself, and takes two kilobytes."""
+    limits = Limits(b"secret", 2000, 600.0, hosts_of("127.0.0.1", ("bank.example",)))
     with serving(bank, how=Serving(port=0, limits=limits)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hasty(bank: Path) -> Iterator[Service]:
+    """A server that waits for a second."""
+    limits = Limits(b"secret", 2000, 1.0, hosts_of("127.0.0.1", ()))
+    with serving(bank, how=Serving(port=0, limits=limits), tasks=("task-0",)) as made:
         yield made
 
 
@@ -138,13 +149,13 @@ def test_without_the_key_nothing_is_told(strict: Service) -> None:
         with pytest.raises(openai.AuthenticationError):
             client(strict, api_key=key).models.list()
     for shown in (b"", b"Bearer", b"Bearer s\xe9cret", b"Basic secret", b"secret"):
-        found = httpx.get(f"{strict.address}/v1/models", headers={b"authorization": shown})
+        found = http.get(f"{strict.address}/v1/models", headers={b"authorization": shown})
         assert found.status_code == 401
     for path in ("/v1/models", "/metrics", "/v1/models/task-0", "/nothing"):
-        found = httpx.get(strict.address + path)
+        found = http.get(strict.address + path)
         assert found.status_code == 401 and found.headers["www-authenticate"] == "Bearer"
         assert "task" not in found.text
-    assert httpx.get(f"{strict.address}/health").json() == {"status": "ok", "reload": "ok"}
+    assert http.get(f"{strict.address}/health").json() == {"status": "ok", "reload": "ok"}
     asker = client(strict, api_key="secret")
     assert len(asker.models.list().data) == 9
     made = asker.completions.create(model="task-0", prompt="x", max_tokens=1)
@@ -154,12 +165,12 @@ def test_without_the_key_nothing_is_told(strict: Service) -> None:
 def test_a_page_of_another_site_cannot_ask(strict: Service, service: Service) -> None:
     key = {"authorization": "Bearer secret"}
     path = f"{strict.address}/v1/models"
-    assert httpx.get(path, headers={**key, "host": "evil.example"}).status_code == 421
-    assert httpx.get(path, headers={**key, "host": "bank.example:80"}).status_code == 200
+    assert http.get(path, headers={**key, "host": "evil.example"}).status_code == 421
+    assert http.get(path, headers={**key, "host": "bank.example:80"}).status_code == 200
     plain = post(service, "/v1/completions", ASK, **{"content-type": "text/plain"})
     assert plain.status_code == 415
     asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
-    found = httpx.options(f"{service.address}/v1/completions", headers=asked)
+    found = http.options(f"{service.address}/v1/completions", headers=asked)
     assert not [name for name in found.headers if name.startswith("access-control")]
 
 
@@ -171,7 +182,7 @@ def test_pages_that_were_named_can_ask(bank: Path) -> None:
     }
     with serving(bank, how=Serving(port=0, limits=limits), tasks=("task-0",)) as service:
         for site, there in (("https://good.example", True), ("https://evil.example", False)):
-            found = httpx.options(
+            found = http.options(
                 f"{service.address}/v1/completions", headers={**asked, "origin": site}
             )
             assert ("access-control-allow-origin" in found.headers) is there
@@ -185,7 +196,7 @@ def test_a_body_beyond_the_limit_is_refused_however_it_comes(strict: Service) ->
     def pieces() -> Iterator[bytes]:
         yield from [b" " * 500] * 10
 
-    found = httpx.post(
+    found = http.post(
         f"{strict.address}/v1/completions",
         content=pieces(),
         headers={**key, "content-type": "application/json"},
@@ -193,11 +204,10 @@ def test_a_body_beyond_the_limit_is_refused_however_it_comes(strict: Service) ->
     assert found.status_code == 413
 
 
-def read_all(strict: Service, *parts: bytes) -> bytes:
+def read_all(service: Service, sent: bytes) -> bytes:
     """What comes back of a connection that sends so much and waits."""
-    with connection(strict) as made:
-        for part in parts:
-            made.sendall(part)
+    with connection(service) as made:
+        made.sendall(sent)
         found = b""
         try:
             while data := made.recv(4096):
@@ -207,26 +217,26 @@ def read_all(strict: Service, *parts: bytes) -> bytes:
         return found
 
 
-HEAD = (
-    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
-    b"Content-Type: application/json\r\nContent-Length: 100\r\n"
-)
-
-
-def test_a_client_that_is_silent_is_cut_off(strict: Service) -> None:
-    assert read_all(strict) == b""
-    assert read_all(strict, HEAD) == b""
-    assert b" 408 " in read_all(strict, HEAD + b"\r\n{").partition(b"\r\n")[0]
+def test_a_client_that_is_silent_is_cut_off(hasty: Service) -> None:
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 100\r\n"
+    )
     whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    assert read_all(strict, whole).startswith(b"HTTP/1.1 200")
-    assert read_all(strict, whole, whole[:20]).count(b"HTTP/1.1 200") == 1
+    sent = [b"", head, head + b"\r\n{", whole, whole + whole[:20]]
+    with ThreadPoolExecutor(len(sent)) as clients:
+        none, half, begun, one, more = clients.map(partial(read_all, hasty), sent)
+    assert none == half == b""
+    assert b" 408 " in begun.partition(b"\r\n")[0]
+    assert one.startswith(b"HTTP/1.1 200")
+    assert more.count(b"HTTP/1.1 200") == 1
 
 
-def test_a_client_that_takes_nothing_is_cut_off(strict: Service) -> None:
-    ask = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n\r\n"
-    with connection(strict) as made, pytest.raises((ConnectionResetError, BrokenPipeError)):
+def test_a_client_that_takes_nothing_is_cut_off(hasty: Service) -> None:
+    ask = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connection(hasty) as made, pytest.raises((ConnectionResetError, BrokenPipeError)):
         while True:
-            made.sendall(ask * 1000)
+            made.sendall(ask * 100)
 
 
 def test_banks_and_addresses_that_cannot_be_served_are_one_sentence(

@@ -12,13 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
 from randes_cli.server.generating import Sizes
 from tests.cli.conftest import Result
-from tests.server.service import Alone, client, serving, text_bank, until
+from tests.server.service import Alone, client, http, serving, text_bank, until
 from tests.server.test_endings import Gate
 
 TASKS = ("task-0", "task-1")
@@ -52,17 +51,16 @@ def words(task: str, most: int = 40) -> dict[str, Any]:
 def test_what_began_ends_with_the_bank_that_it_began_with(bank: Path, states: list[Path]) -> None:
     before, after = map(Alone, states)
     with serving(bank, Sizes(rows=1)) as service, ThreadPoolExecutor(3) as clients:
-        gate = Gate(service)
+        gate = Gate(service, 20)
         asker = client(service)
         stream = iter(asker.completions.create(**words("task-0"), stream=True))
         got = [next(stream)]
-        gate.open.clear()
         waits = clients.submit(lambda: asker.completions.create(**words("task-1")))
         until(lambda: service.engine.waiting == 1)
         replace(bank, states[1])
         until(lambda: service.watch.taken == 2)
         new = clients.submit(lambda: asker.completions.create(**words("task-1")))
-        gate.open.set()
+        gate.let()
         got += stream
         assert "".join(one.choices[0].text for one in got) == before.text(
             "task-0", "for task-0", 40
@@ -132,7 +130,7 @@ def test_a_damaged_bank_is_not_taken_up(bank: Path, states: list[Path]) -> None:
         bank.with_suffix(".bad").write_bytes(data)
         replace(bank, bank.with_suffix(".bad"))
         until(lambda: service.watch.trouble)
-        health = httpx.get(f"{service.address}/health").json()
+        health = http.get(f"{service.address}/health").json()
         assert health == {"status": "ok", "reload": "failed"}
         made = client(service).completions.create(**words("task-0"))
         assert made.choices[0].text == Alone(states[0]).text("task-0", "for task-0", 40)

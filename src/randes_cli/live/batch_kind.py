@@ -25,6 +25,8 @@ def turned(value: Any, rows: int, name: str = "") -> Any:
         if not size or size % rows or name == "cache_position":
             return value
         return value.roll(size // rows, dim)
+    if name == "mm_encoder_outputs" and value:
+        raise Unturnable
     if isinstance(value, Mapping):
         made = {key: turned(inner, rows, key) for key, inner in value.items()}
         return type(value)(**made) if hasattr(value, "to_tuple") else made
@@ -33,12 +35,20 @@ def turned(value: Any, rows: int, name: str = "") -> Any:
         inner = [turned(one, rows) for one in value] if not by_row else [value[-1], *value[:-1]]
         return type(value)(inner)
     if hasattr(value, "get_seq_length"):
-        if value.get_seq_length():
+        if _begun(value):
             raise Unturnable
         return deepcopy(value)
     if isinstance(value, bool | int | float | str | type(None) | torch.dtype | torch.device):
         return value
     raise Unturnable
+
+
+def _begun(cache: Any) -> bool:
+    """Whether a cache has tokens; states of Mamba do not say."""
+    try:
+        return bool(cache.get_seq_length())
+    except ValueError:
+        return True
 
 
 def _have_rows(values: Any, rows: int) -> bool:

@@ -7,7 +7,9 @@ for each task of the batch, and each keeps those of its own.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,18 +22,63 @@ from randes_cli.live.rows import Rows
 from randes_cli.live.selection import Current, Selection
 
 _KINDS = ("image", "video", "audio")
+#: Where transformers' `generate` has pictures encoded.
+_AHEAD = "_maybe_prepare_encoder_kwargs_for_generation"
+
+_ROUNDING = {torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
-def watch_features(model: nn.Module, current: Current) -> list[tuple[nn.Module, str]]:
-    """Let methods that encode pictures and sounds for words ask whose they are. Returns them."""
-    made = []
-    for module in model.modules():
-        for kind in _KINDS:
-            name, marks = f"get_{kind}_features", _marks(module, kind)
-            if callable(getattr(module, name, None)) and marks and _has_tasks(module):
-                module.__dict__[name] = _Features(getattr(module, name), current, marks[0])
-                made.append((module, name))
-    return made
+class Features:
+    """Lets methods that encode pictures and sounds for words ask whose they are."""
+
+    def __init__(self, model: nn.Module, current: Current) -> None:
+        self.current = current
+        self._replaced: list[tuple[nn.Module, str]] = []
+        for module in model.modules():
+            for kind in _KINDS:
+                name, marks = f"get_{kind}_features", _marks(module, kind)
+                if callable(getattr(module, name, None)) and marks and _has_tasks(module):
+                    module.__dict__[name] = _Encoder(getattr(module, name), current, marks[0])
+                    self._replaced.append((module, name))
+        self._hooks: list[Any] = []
+        self.model = model
+        if not self._replaced:
+            return
+        self._hooks = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after, always_call=True),
+        ]
+        if hasattr(model, _AHEAD):
+            model.__dict__[_AHEAD] = partial(self._ahead, getattr(model, _AHEAD))
+
+    def _ahead(self, encode: Any, inputs: Any, given: dict[str, Any], *more: Any) -> Any:
+        """`generate` encodes pictures before it runs the model."""
+        self.current.words = _words(given.get("input_ids", inputs))
+        try:
+            return encode(inputs, given, *more)
+        finally:
+            self.current.words = None
+
+    def _before(self, model: nn.Module, args: Any, given: dict[str, Any]) -> None:
+        if not torch.compiler.is_compiling():
+            self.current.words = _words(given.get("input_ids", args[0] if args else None))
+
+    def _after(self, *_: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self.current.words = None
+
+    def release(self) -> None:
+        for module, name in self._replaced:
+            del module.__dict__[name]
+        for hook in self._hooks:
+            hook.remove()
+        self.model.__dict__.pop(_AHEAD, None)
+
+
+def _words(value: Any) -> torch.Tensor | None:
+    if not isinstance(value, torch.Tensor) or value.dim() != 2 or value.is_floating_point():
+        return None
+    return value
 
 
 def _marks(module: nn.Module, kind: str) -> list[int]:
@@ -45,35 +92,53 @@ def _has_tasks(module: nn.Module) -> bool:
     return any(isinstance(value, Mixed) for value in module.parameters())
 
 
-class _Features:
+class _Encoder:
     """A method that encodes, for rows of several tasks.
 
     Attributes:
         packs: whether it was seen to lose the rows of what has one for each.
+        checked: shapes of inputs for which it was seen to keep them.
     """
 
     def __init__(self, encode: Callable[..., Any], current: Current, mark: int) -> None:
         self.encode, self.current, self.mark = encode, current, mark
         self.packs = False
+        self.checked: set[Any] = set()
+        self.__signature__ = inspect.signature(encode)  # transformers asks what it takes
 
     def __call__(self, *inputs: Any, **more: Any) -> Any:
         selection, words = self.current.selection, self.current.words
         if selection is None or selection.only is not None or words is None:
             return self.encode(*inputs, **more)
         marked = words == self.mark
-        if not self.packs and _by_rows(marked, [t for _, t in tensors_of((inputs, more))]):
-            try:
-                found = self.encode(*inputs, **more)
-                if not any(isinstance(t, Rows) for _, t in tensors_of(found)):
-                    return found
-            except (MismatchError, UsageError, RuntimeError):
-                pass
-            self.packs = True
         if not bool(marked.any()):
             return self.encode(*inputs, **more)
+        given = [tensor for _, tensor in tensors_of((inputs, more))]
+        together = None
+        kind = tuple(tensor.shape for tensor in given)
+        if not self.packs and _by_rows(marked, given):
+            together = self._together(inputs, more)
+            if together is not None and kind in self.checked:
+                return together
         owners = selection.along(words)
         owners = owners if owners.dim() == 2 else owners[:, None].expand(words.shape)
-        return self._by_task(selection, owners[marked], inputs, more)
+        apart = self._by_task(selection, owners[marked], inputs, more)
+        if together is not None and _alike(_main(together), _main(apart)):
+            self.checked.add(kind)
+        elif together is not None:
+            self.packs = True
+        return apart
+
+    def _together(self, inputs: Any, more: Any) -> Any:
+        """As if rows were kept; None where they are not."""
+        try:
+            found = self.encode(*inputs, **more)
+            if not any(isinstance(t, Rows) for _, t in tensors_of(found)):
+                return found
+        except (MismatchError, UsageError, RuntimeError):
+            pass
+        self.packs = True
+        return None
 
     def _by_task(self, selection: Selection, owners: torch.Tensor, inputs: Any, more: Any) -> Any:
         tasks, made = sorted(set(owners.tolist())), []
@@ -85,13 +150,29 @@ class _Features:
             self.current.selection = selection
         places = torch.searchsorted(torch.tensor(tasks, device=owners.device), owners)
         found = _chosen(made, places)
-        main = found.get("pooler_output") if isinstance(found, Mapping) else found
-        if main is None:
+        if _main(found) is None:
             raise MismatchError(
                 "features of pictures or sounds are not as many as the tokens in their places; run "
                 "the tasks one after the other (randes_cli.Pool)"
             )
         return found
+
+
+def _main(found: Any) -> Any:
+    return found.get("pooler_output") if isinstance(found, Mapping) else found
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Whether two features are the same but for rounding."""
+    pairs = list(zip(tensors_of(first), tensors_of(second), strict=False))
+    return bool(pairs) and all(_near(one, other) for (_, one), (_, other) in pairs)
+
+
+def _near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape or not one.numel():
+        return one.shape == other.shape
+    rounding = _ROUNDING.get(one.dtype, 1e-3)
+    return bool((one - other).abs().max() <= rounding * other.abs().max())
 
 
 def _by_rows(marked: torch.Tensor, inputs: Sequence[torch.Tensor]) -> bool:

@@ -17,8 +17,7 @@ from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live import time_first
 from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
 from randes_cli.live.batching import Batching
-from randes_cli.live.expanded import Expanding
-from randes_cli.live.features import watch_features
+from randes_cli.live.features import Features
 from randes_cli.live.guard import guard
 from randes_cli.live.kept import kept_tokens
 from randes_cli.live.lazy import opened
@@ -147,9 +146,8 @@ class MixedModel:
         slow = {*by_task(model), *(w.name for w in self._weights() if not w.at_once)}
         self.by_task = tuple(w.name for w in self._weights() if w.name in slow)
         self._current, self._slots, self._layers = current, slots, layers
-        self._watching = Expanding(model, current), Turning(model, current)
-        self._features = watch_features(model, current)
         self._release = guard(model, current)
+        self._watching = Features(model, current), Turning(model, current)
         self._running, self._detached = threading.RLock(), False
         self._batching = Batching(model, current, self._running, self._numbers, self._check)
 
@@ -159,25 +157,21 @@ class MixedModel:
 
         For a task for each token, give a list of names for each row, or a tensor of numbers
         [rows, tokens] (places in `names`; −1 is the base). Rows that become several, as beams
-        do, keep their task. A block of another thread waits for the end of this one.
+        do, keep their task. A block of another thread waits for the end of this one; one of another
+        task of asyncio is refused meanwhile.
         Raises MissingError for an unknown name, with the nearest.
         """
         device, numbers = next(self.model.parameters()).device, self._numbers(names)
         with self._running:
             self._check()
             current, selection = self._current, Selection.of(numbers, device)
-            before = current.selection, current.thread, current.times
-            current.selection, current.thread = selection, threading.get_ident()
-            current.times = {1}
             tokens = selection.index.dim() == 2 and selection.only is None
-            try:
-                with (
-                    kept_order(selection.only is None),
-                    kept_tokens(self.model, current) if tokens else nullcontext(),
-                ):
-                    yield self.model
-            finally:
-                current.selection, current.thread, current.times = before
+            with (
+                current.block(selection),
+                kept_order(selection.only is None),
+                kept_tokens(self.model, current) if tokens else nullcontext(),
+            ):
+                yield self.model
 
     def _check(self) -> None:
         """Refuse to answer where a parameter was put in the place of one with tasks."""
@@ -277,7 +271,5 @@ class MixedModel:
         self._release()
         for watch in self._watching:
             watch.release()
-        for module, name in self._features:
-            del module.__dict__[name]
         self._batching.release()
         return self.model

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -130,19 +133,25 @@ def _places(parts: Sequence[torch.Tensor], count: int) -> torch.Tensor:
     return torch.tensor([row + [-1] * (most - len(row)) for row in found], dtype=torch.int32).T
 
 
+#: The blocks that the code that runs is in: tasks of asyncio take those where they were made.
+_INSIDE: ContextVar[tuple[object, ...]] = ContextVar("randes_blocks", default=())
+
+
 class Current:
     """The selection of the block that runs, shared by all weights of an attached model.
 
-    `thread` is the one whose block it is; `times` are the numbers of lines that `generate` makes
-    of each of its rows. `words` are the ids of the batch that a model runs.
+    Attributes:
+        thread: the one whose block it is.
+        blocks: those that are open, the last of which runs.
+        words: the ids of the batch that the model runs.
     """
 
-    __slots__ = ("selection", "thread", "times", "words")
+    __slots__ = ("blocks", "selection", "thread", "words")
 
     def __init__(self) -> None:
         self.selection: Selection | None = None
         self.thread: int | None = None
-        self.times: set[int] = {1}
+        self.blocks: list[tuple[object, Selection]] = []
         self.words: torch.Tensor | None = None
 
     def get(self) -> Selection:
@@ -150,6 +159,39 @@ class Current:
         if self.selection is None:
             raise UsageError("no tasks are named: run the model inside `with mixed.tasks([...]):`")
         return self.selection
+
+    @contextmanager
+    def block(self, selection: Selection) -> Iterator[None]:
+        """Let a selection run, inside a block of the same thread or alone.
+
+        Raises UsageError where the other block is one that this code is not inside of.
+        """
+        if not self.inside():
+            raise UsageError(
+                "another task of asyncio is in a block of this thread, whose answers would be this "
+                "one's: let no other run meanwhile (an asyncio.Lock), or use asyncio.to_thread"
+            )
+        mine, before = (object(), selection), _INSIDE.get()
+        self.blocks.append(mine)
+        _INSIDE.set((*before, mine[0]))
+        self.selection, self.thread = selection, threading.get_ident()
+        try:
+            yield
+        finally:
+            last = self.blocks[-1] is mine
+            self.blocks.remove(mine)
+            self.selection = self.blocks[-1][1] if self.blocks else None
+            self.thread = self.thread if self.blocks else None
+            _INSIDE.set(before)
+            if not last:
+                raise UsageError(
+                    "a block ended before one that was opened in it: what this one answered since "
+                    "is of the other's tasks"
+                )
+
+    def inside(self) -> bool:
+        """Whether the code that runs is inside the block that runs, if there is one."""
+        return not self.blocks or self.blocks[-1][0] in _INSIDE.get()
 
 
 def gathered(table: torch.Tensor, index: torch.Tensor, dims: int) -> torch.Tensor:

@@ -15,7 +15,6 @@ from randes_cli.live.mixed_parameter import Mixed
 REFUSED = {
     "xlnet": "puts time before the batch",
     "transfo-xl": "puts time before the batch",
-    "timesformer": "takes a token that all rows share from the frames of the first rows",
 }
 #: By the end of the module and the name of a layer's class what in it is given [time, batch, …].
 _INSIDE = {

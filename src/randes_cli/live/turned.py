@@ -68,17 +68,17 @@ class Turning:
         selection = self.current.selection
         if selection is None or selection.only is not None or selection.index.dim() != 1:
             return
-        try:
-            more, inputs = turned(args, selection.rows), turned(given, selection.rows)
-            kind = kind_of(model, args, given, selection.rows)
-        except Unturnable:
-            return
+        kind = kind_of(model, args, given, selection.rows)
         if self.known.get(kind, 0) >= MOST_TRIES:
             return
-        random = torch.get_rng_state()
-        turn = self._turn(model, more, inputs, selection)
-        torch.set_rng_state(random)
-        self.current.selection = selection
+        try:
+            more, inputs = turned(args, selection.rows), turned(given, selection.rows)
+        except Unturnable:
+            return
+        device = selection.index.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            turn = self._turn(model, more, inputs, selection)
+        self.current.selection, random = selection, _random(device)
         if turn is not None:
             seen = self.current.selection = replace(selection, seen=[])
             self._pending = _Pending(kind, selection, seen, turn, random)
@@ -109,11 +109,17 @@ class Turning:
         if answer is None:  # it failed
             return
         tells = True
-        if torch.equal(pending.random, torch.get_rng_state()):  # noise would not turn
+        device = pending.before.index.device
+        if torch.equal(pending.random, _random(device)):  # noise would not turn
             run = _Run(pending.seen.seen or [], answer)
             tells = _compared(type(model).__name__, run, pending.turn, pending.before.rows)
         tries = self.known.get(pending.kind, 0)
         self.known[pending.kind] = MOST_TRIES if tells else tries + 1
+
+
+def _random(device: torch.device) -> torch.Tensor:
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return torch.cat([torch.get_rng_state(), *cuda])
 
 
 def _compared(name: str, run: _Run, turn: _Run, rows: int) -> bool:
