@@ -82,6 +82,11 @@ class Selection:
         count, rows = shape[0], index.shape[0]
         if count != 1 and count % rows == 0 and self.seen is not None:
             self.seen.append(Lines.of(inputs))
+        if count not in (1, rows) and count % rows and self.index.dim() == 2:
+            raise UsageError(
+                f"a layer is given {list(shape)}, which does not come by the {rows} tokens that "
+                "name a task each: name a task for each row"
+            )
         if count in (1, rows):
             return index
         if count % rows == 0:
