@@ -161,8 +161,9 @@ def _same(first: Any, second: Any) -> bool:
 def _tensor_turns(first: torch.Tensor, second: torch.Tensor, rows: int, name: str) -> bool:
     if len(first) == rows:
         dims = [dim for dim, size in enumerate(first.shape) if size and size % rows == 0]
-    else:  # layers of states, or time, come before it
-        dims = [1] if first.dim() > 2 and first.shape[1] == rows else []
+    else:  # layers of states, or time, come before it, where these are no lines of beams
+        before = first.dim() > 2 and first.shape[1] == rows and len(first) % rows
+        dims = [1] if before else []
     tells, by_rows = False, not dims
     for dim in dims:
         one, other = (Lines.of(v.movedim(dim, 0)) for v in (first, second))
