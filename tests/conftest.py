@@ -27,8 +27,8 @@ os.environ["TRITON_INTERPRET"] = "1"
 # Hundreds of commands, each of them new, would compile the package once more.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# A busy machine is no failure.
-settings.register_profile("randes", deadline=None)
+# A busy machine is no failure, and no run draws other examples than the one before.
+settings.register_profile("randes", deadline=None, derandomize=True)
 settings.load_profile("randes")
 # A shell's background jobs ignore it, and so would every command that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -155,6 +155,12 @@ def test_several_answers_to_a_request_and_rows_of_a_block(tmp_path: Path) -> Non
         )
     with pytest.raises(UsageError, match="no tasks are named"):
         mixed.model.generate_batch(INPUTS)  # type: ignore[operator]
+    assert mixed.generate_batch([], adapter_names=[]) == {}
+    with pytest.raises(UsageError, match="a request has no tokens"):
+        mixed.generate_batch([[5], []], adapter_names=["sun", "cars"], **given)
+    with pytest.raises(UsageError, match="continuous batching has no beams"):
+        given["generation_config"] = asked(num_beams=2)
+        mixed.generate_batch(INPUTS, adapter_names=TASKS, **given)
 
 
 def test_a_manager_that_is_kept_serves_other_tasks_later_and_ends_with_them(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import run_options, shard_size
 from randes_cli.errors import UsageError
-from randes_cli.specs import CHOOSERS, CHOSEN, Rest, TaskInput, check_groups
+from randes_cli.specs import CHOOSERS, CHOSEN, PackOptions, Rest, TaskInput, check_groups
 
 
 def pack(
@@ -60,40 +61,28 @@ def pack(
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
     from randes_cli import pack as run
-    from randes_cli.cli.render.packed import pack_notes, pack_table
-    from randes_cli.core.verdict import sentences
-    from randes_cli.files.recipe.recipe import options_of
+    from randes_cli.cli.render.packed import tell
 
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source, inputs, words = _what(base, tasks, recipe, given(context))
+    options = replace(_options(words, inputs), max_shard_size=shard_size(max_shard_size))
+    how = run_options(threads, max_memory, device, engine=engine, address=address)
+    packed = partial(run, source, inputs, out, options, how, force=force, dry_run=dry_run)
+    with talk.progress() as progress:
+        report = packed(weigh=json or not quiet, progress=progress)
+    tell(talk, report, full=full)
+    if report.refused:  # as the run would end
+        raise typer.Exit(report.refused[0].exit_code)
+
+
+def _options(words: dict[str, Any], inputs: Sequence[TaskInput]) -> PackOptions:
+    """The options of so many tasks. Raises UsageError where they are fewer than groups."""
+    from randes_cli.files.recipe.recipe import options_of
+
     options = options_of(words)
     if "groups" in words:
         check_groups(inputs, options.groups)
-    options = replace(options, max_shard_size=shard_size(max_shard_size))
-    how = run_options(threads, max_memory, device, engine=engine, address=address)
-    with talk.progress() as progress:
-        report = run(
-            source,
-            inputs,
-            out,
-            options,
-            how,
-            force=force,
-            dry_run=dry_run,
-            weigh=json or not quiet,
-            progress=progress,
-        )
-    talk.tell(
-        report,
-        lambda width: pack_table(report, width, full=full),
-        read=report.read_bytes,
-        written=report.bank_bytes,
-        before=pack_notes(report, full=full),
-        after=[text for text in (report.advice, report.saving) if text],
-        expect=sentences(report.tasks),
-    )
-    if report.refused:  # as the run would end
-        raise typer.Exit(report.refused[0].exit_code)
+    return options
 
 
 def given(context: typer.Context) -> dict[str, Any]:

@@ -96,33 +96,12 @@ def serve(
 
     key = _key(api_key, api_key_file)
     _log(quiet=quiet)
-
-    service = Service(
-        Opening(
-            bank,
-            base,
-            tuple(task) if task else None,
-            device,
-            dtype,
-            hold,
-            coefficient,
-            Sizes(rows, cells, chunk),
-        ),
-        Serving(
-            host,
-            port,
-            waiting,
-            drain,
-            log_prompts,
-            limits=Limits(
-                key,
-                parse_size(body_limit),
-                timeout,
-                hosts_of(host, tuple(allow_host or ())),
-                tuple(allow_origin or ()),
-            ),
-        ),
-    )
+    sizes = Sizes(rows, cells, chunk)
+    tasks = tuple(task) if task else None
+    opening = Opening(bank, base, tasks, device, dtype, hold, coefficient, sizes)
+    names = hosts_of(host, tuple(allow_host or ()))
+    limits = Limits(key, parse_size(body_limit), timeout, names, tuple(allow_origin or ()))
+    service = Service(opening, Serving(host, port, waiting, drain, log_prompts, limits=limits))
     _tell(service, json=json, quiet=quiet)
     sys.stdout.flush()
     service.run()

@@ -56,6 +56,7 @@ def verify(
     from randes_cli import verify as run
 
     clock = Clock(json=json)
+    how = run_options(threads, None, allow_pickle=allow_pickle, engine=engine, address=address)
     with progress_bar(quiet=quiet) as progress:
         report = run(
             bank,
@@ -64,27 +65,27 @@ def verify(
             older_than=older_than,
             against=originals(against),
             base=base,
-            run=run_options(
-                threads, None, allow_pickle=allow_pickle, engine=engine, address=address
-            ),
+            run=how,
             progress=progress,
         )
-    measured = report.sound and bool(against)
+    sound, measured = report.sound, report.sound and bool(against)
     if json:
-        print_json(
-            report, sound=report.sound, measured=measured, **clock.facts(report.bytes_checked, 0)
-        )
+        facts = clock.facts(report.bytes_checked, 0)
+        print_json(report, sound=sound, measured=measured, **facts)
     else:
         _show(report, pruned=prune, quiet=quiet)
         if against and not measured:
             say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet or json)
-    if not report.sound:
-        where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
-        raise BankDamaged(
-            f"{bank}: {counted(len(report.damaged), 'damaged tensor')}{where}; restore a copy"
-        )
+    if not sound:
+        raise _damaged(bank, report)
     check_originals(f"{bank}: sound, but", report.strange)
+
+
+def _damaged(bank: str, report: VerifyReport) -> BankDamaged:
+    where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
+    damaged = counted(len(report.damaged), "damaged tensor")
+    return BankDamaged(f"{bank}: {damaged}{where}; restore a copy")
 
 
 def _show_checks(checks: Iterable[TaskCheck], *, quiet: bool) -> None:

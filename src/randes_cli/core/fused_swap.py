@@ -18,8 +18,11 @@ from randes_cli.specs import ITEM_SIZE, Signs
 
 #: As in fused.h, where no value is beyond the dtype's range.
 _ANY = {"F32": 3, "BF16": 4}
-#: As in swap.c: elements that a thread takes at a time.
-_PART = 64 * 2048
+#: Elements that a thread takes at a time: at least, and at most. Each time it writes out signs and
+#: a processor begins to look ahead anew, but parts are to be shared out evenly.
+_PARTS = 2**17, 2**20
+#: Parts for each thread, where they are not smaller or larger than that.
+_EACH = 16
 #: Bytes written that a processor's caches may hold; more are written past them.
 _CACHED = 2**24
 _NUMBERS = ("first", "last", "cols", "rows", "view_cols", "kind", "base_dtype", "dtype", "sum_bits")
@@ -79,7 +82,7 @@ class Swap:
             self._take(self._records[number : number + 1], source)
         written = sum((s.last - s.first) * ITEM_SIZE[s.dtype] for s in sources)
         self._streamed = written > _CACHED
-        self._ends = np.cumsum(-(-(self._records["last"] - self._records["first"]) // _PART))
+        self._parts: dict[int, tuple[int, Array]] = {}
 
     def _take(self, record: Array, source: Source) -> None:
         record["first"], record["last"] = source.first, source.last
@@ -101,16 +104,26 @@ class Swap:
             self._kept += [cut, scales]
             record["cut"] = ctypes.addressof(cut)
 
+    def _dealt(self, threads: int) -> tuple[int, Array]:
+        """Elements of a part, and how many parts there are up to each tensor's end."""
+        if threads not in self._parts:
+            elements = self._records["last"] - self._records["first"]
+            part = min(max(int(elements.sum()) // (_EACH * threads), _PARTS[0]), _PARTS[1])
+            self._parts[threads] = part, np.cumsum(-(-elements // part))
+        return self._parts[threads]
+
     def write(self, to: Sequence[int], *, threads: int) -> None:
         """Write every tensor whole to an address of its own."""
         self._records["out"] = to
+        part, ends = self._dealt(threads)
         following = np.zeros(1, np.int64)
 
         def work(_: int) -> None:
             library().randes_swap(  # type: ignore[union-attr]
                 ctypes.c_void_p(self._records.ctypes.data),
-                ctypes.c_void_p(self._ends.ctypes.data),
+                ctypes.c_void_p(ends.ctypes.data),
                 ctypes.c_int64(len(self._records)),
+                ctypes.c_int64(part),
                 ctypes.c_int(self._streamed),
                 ctypes.c_void_p(following.ctypes.data),
             )

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 
 #: As in fused.h.
-_INTERFACE = 13
+_INTERFACE = 14
 
 
 @cache

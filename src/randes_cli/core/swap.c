@@ -15,12 +15,13 @@ typedef struct {
     double scale;
 } Swap;
 
-/* A thread takes PART elements at a time. RUN of them, and what they are made of, stay in a core's
- * first cache; so do signs of all columns, written out once a part, where there are at most WIDE. */
-enum { RUN = 2048, PART = 64 * RUN, WIDE = 8192 };
+/* RUN elements, and what they are made of, stay in a core's first cache; so do signs of all columns,
+ * written out once a part, where there are at most WIDE. What is written past the caches is written
+ * BLOCK by BLOCK: a processor looks ahead for the next reads over a few blocks, not over a run. */
+enum { RUN = 2048, WIDE = 8192, BLOCK = 64, LINE = 64 };
 
 typedef struct {
-    float made[RUN], base[RUN], levels[RUN + 16], scratch[WIDE + 16];
+    float base[RUN], levels[RUN + 16], scratch[WIDE + 16];
     const float *signs;
     int64_t first, last;
 } Space;
@@ -35,20 +36,38 @@ typedef struct {
     uint32_t flip;
     void *out;
     int64_t count;
+    int streamed;
 } Run;
 
 static int64_t size_of(int64_t dtype) { return dtype == F32 || dtype == ANY_F32 ? 4 : 2; }
 
 enum { LEVELS = 32, SIGNED_LEVELS = 33 };
 
-/* out = base + numbers * signs; levels are times the scales of their column and row before. */
-TEMPLATE void write_run(const Run *run, int base_dtype, int bits, int dtype) {
+/* Copy bytes past the caches, where a processor can: what is written is then not read before. */
+static inline void stream(uint8_t *to, const void *from, size_t size) {
+    const uint8_t *next = from;
+#if defined(__x86_64__) && defined(__GNUC__)
+    size_t head = -(uintptr_t)to % 16;
+    if (size >= head + 16) {
+        memcpy(to, next, head);
+        for (to += head, next += head, size -= head; size >= 16; to += 16, next += 16, size -= 16)
+            _mm_stream_si128((void *)to, _mm_loadu_si128((const void *)next));
+    }
+#endif
+    memcpy(to, next, size);
+}
+
+/* out = base + numbers * signs, of the run's elements from `first` on; levels are times the scales of
+ * their column and row before. */
+TEMPLATE void write_some(const Run *run, int base_dtype, int bits, int dtype, ptrdiff_t first,
+                         ptrdiff_t count, void *restrict out) {
     const float *restrict signs = run->signs, *restrict across = run->across;
     const float turned = as_float(as_bits(run->along) ^ run->flip), along = run->along;
     const float scale = run->scale;
     const uint32_t flip = run->flip;
 #pragma GCC ivdep
-    for (ptrdiff_t at = 0; at < run->count; at++) {
+    for (ptrdiff_t made = 0; made < count; made++) {
+        ptrdiff_t at = first + made;
         float value = number(run->numbers, bits, at);
         if (bits == SIGNED_LEVELS) {
             value = value * signs[at] * turned * scale;
@@ -56,8 +75,24 @@ TEMPLATE void write_run(const Run *run, int base_dtype, int bits, int dtype) {
             if (bits == LEVELS) value = value * across[at] * along;
             value = value * as_float(as_bits(signs[at]) ^ flip);
         }
-        put(run->out, at, load(run->base, base_dtype, at) + value, dtype);
+        put(out, made, load(run->base, base_dtype, at) + value, dtype);
     }
+}
+
+/* A run, past the caches in blocks of whole lines where it is `streamed`. */
+TEMPLATE void write_run(const Run *run, int base_dtype, int bits, int dtype) {
+    const ptrdiff_t size = size_of(dtype);
+    uint8_t *out = run->out;
+    ptrdiff_t head = (ptrdiff_t)(-(uintptr_t)out % LINE) / size, at = 0;
+    if (run->streamed && head < run->count) {
+        write_some(run, base_dtype, bits, dtype, 0, head, out);
+        for (at = head; at + BLOCK <= run->count; at += BLOCK) {
+            _Alignas(LINE) uint8_t made[BLOCK * sizeof(float)];
+            write_some(run, base_dtype, bits, dtype, at, BLOCK, made);
+            stream(out + at * size, made, (size_t)(BLOCK * size));
+        }
+    }
+    write_some(run, base_dtype, bits, dtype, at, run->count - at, out + at * size);
 }
 
 TEMPLATE void write_of(const Run *run, int base_dtype, int bits, int dtype) {
@@ -128,20 +163,6 @@ TEMPLATE void fill_run(const Swap *swap, int64_t first, Run *run, Space *space, 
         run->numbers = swap->sum + first * swap->sum_bits / 8;
 }
 
-/* Copy bytes past the caches, where a processor can: what is written is then not read before. */
-static void stream(uint8_t *to, const void *from, size_t size) {
-    const uint8_t *next = from;
-#if defined(__x86_64__) && defined(__GNUC__)
-    size_t head = -(uintptr_t)to % 16;
-    if (size >= head + 16) {
-        memcpy(to, next, head);
-        for (to += head, next += head, size -= head; size >= 16; to += 16, next += 16, size -= 16)
-            _mm_stream_si128((void *)to, _mm_loadu_si128((const void *)next));
-    }
-#endif
-    memcpy(to, next, size);
-}
-
 /* Elements `first` to `last` of a tensor that has a sum. */
 TEMPLATE int randes_part_as(int version, const Swap *swap, int64_t first, int64_t last, int streamed,
                             Space *space) {
@@ -166,10 +187,9 @@ TEMPLATE int randes_part_as(int version, const Swap *swap, int64_t first, int64_
             run.across = joined(swap) ? NULL : swap->cut->read_table + view_col;
         }
         fill_run(swap, first, &run, space, &base_dtype);
-        uint8_t *out = swap->out + (first - swap->first) * size_of(swap->dtype);
-        run.out = streamed ? (void *)space->made : out;
+        run.out = swap->out + (first - swap->first) * size_of(swap->dtype);
+        run.streamed = streamed;
         write_any(&run, base_dtype, bits, (int)swap->dtype);
-        if (streamed) stream(out, space->made, (size_t)(run.count * size_of(swap->dtype)));
         col += run.count, view_col += run.count;
         if (col == cols) row++, col = 0;
         if (view_col == swap->view_cols) view_row++, view_col = 0;
@@ -181,11 +201,11 @@ FOR_EACH_PROCESSOR(static, int, randes_part,
                    (const Swap *swap, int64_t first, int64_t last, int streamed, Space *space),
                    swap, first, last, streamed, space)
 
-/* Swap parts, the next of which is number *next, until none is left: several threads call it.
- * `ends` are how many parts there are up to each tensor's end. `streamed`: what is
+/* Swap parts of `most` elements, the next of which is number *next, until none is left: several
+ * threads call it. `ends` are how many parts there are up to each tensor's end. `streamed`: what is
  * written is more than caches hold. */
-EXPORT void randes_swap(const Swap *swaps, const int64_t *ends, int64_t count, int streamed,
-                        int64_t *next) {
+EXPORT void randes_swap(const Swap *swaps, const int64_t *ends, int64_t count, int64_t most,
+                        int streamed, int64_t *next) {
     Space space;
     int64_t tensor = 0;
     while (count) {
@@ -193,8 +213,8 @@ EXPORT void randes_swap(const Swap *swaps, const int64_t *ends, int64_t count, i
         while (tensor < count && part >= ends[tensor]) tensor++;
         if (tensor == count) break;
         const Swap *swap = swaps + tensor;
-        int64_t first = swap->first + (part - (tensor ? ends[tensor - 1] : 0)) * PART;
-        int64_t last = swap->last - first < PART ? swap->last : first + PART;
+        int64_t first = swap->first + (part - (tensor ? ends[tensor - 1] : 0)) * most;
+        int64_t last = swap->last - first < most ? swap->last : first + most;
         int64_t size = size_of(swap->dtype);
         uint8_t *out = swap->out + (first - swap->first) * size;
         if (swap->sum)

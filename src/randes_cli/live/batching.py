@@ -67,8 +67,11 @@ class Batching:
         kind: Any = type(self.model)
         if not hasattr(kind, "generate_batch"):
             raise UsageError(f"{kind.__name__} has no continuous batching (generate_batch)")
+        if not len(inputs):
+            return {}
         with self.turn:
             self.check()
+            _refuse_empty(inputs)
             before, self.asked = self.asked, self._asked(len(inputs), adapter_names)
             try:
                 return kind.generate_batch(self.model, list(map(list, inputs)), *given, **more)
@@ -107,7 +110,9 @@ class Batching:
         kind, made = type(self.model), _manager_class()
         if not isinstance(_cached(self.model), made | None):
             raise UsageError("the model keeps a manager from before attach: destroy it first")
-        config = _config(continuous_batching_config, generation_config)
+        config = _config(
+            continuous_batching_config, generation_config or self.model.generation_config
+        )
         manager = kind.init_continuous_batching(
             self.model, generation_config, config, *given, **more
         )
@@ -136,6 +141,8 @@ def _config(config: Any, generation: Any) -> Any:
             "a step that is compiled or recorded, or prepared during another, would repeat its "
             "tasks: leave use_cuda_graph, use_async_batching and compile configs unset"
         )
+    if (getattr(generation, "num_beams", None) or 1) > 1:
+        raise UsageError("continuous batching has no beams: use generate, or num_beams=1")
     made.use_cuda_graph = made.use_async_batching = made.allow_block_sharing = False
     return made
 
@@ -164,6 +171,7 @@ def _manager_class() -> Any:
             if adapter_name is _UNNAMED:
                 raise UsageError("name the task of the request: adapter_name=… (None: the base)")
             number = self.batching.numbers([adapter_name])[0]
+            _refuse_empty([input_ids])
             return super().add_request(input_ids, *given, **{**more, _TASK: number})
 
         def add_requests(
@@ -174,6 +182,7 @@ def _manager_class() -> Any:
                 numbers = self.batching.numbers(adapter_names)
             if numbers is None or isinstance(adapter_names, str) or len(numbers) != len(inputs):
                 raise UsageError("name a task for each of the requests: adapter_names=[…]")
+            _refuse_empty(inputs)
             add = super().add_request
             return [
                 add(ids, **{**more, _TASK: number})
@@ -188,6 +197,12 @@ def _manager_class() -> Any:
                     super()._generation_step()
 
     return MixedManager
+
+
+def _refuse_empty(inputs: Sequence[Sequence[int]]) -> None:
+    """A request of no tokens would be given what follows another's."""
+    if not all(map(len, inputs)):
+        raise UsageError("a request has no tokens: give it one at least (as its first, BOS)")
 
 
 def _packed(io: Any) -> list[int]:

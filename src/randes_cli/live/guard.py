@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from randes_cli.errors import MismatchError, UsageError
+from randes_cli.live.batch_rows import watch_rows
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.rows import Rows
 from randes_cli.live.selection import Current
@@ -27,6 +28,7 @@ def guard(model: nn.Module, current: Current) -> Callable[[], None]:
         for module in guarded
     ]
     hooks.append(model.register_forward_hook(_answered))
+    unwatch = watch_rows(model, current)
     for module in guarded:
         module.__dict__["_apply"] = partial(_asked, module)
 
@@ -35,6 +37,7 @@ def guard(model: nn.Module, current: Current) -> Callable[[], None]:
             del module.__dict__["_apply"]
         for handle in hooks:
             handle.remove()
+        unwatch()
 
     return release
 

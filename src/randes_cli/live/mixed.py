@@ -154,24 +154,21 @@ class MixedModel:
 
         For a task for each token, give a list of names for each row, or a tensor of numbers
         [rows, tokens] (places in `names`; −1 is the base). Rows that become several, as beams
-        do, keep their task. A block of another thread waits for the end of this one.
+        do, keep their task. A block of another thread waits for the end of this one; one of another
+        task of asyncio is refused meanwhile.
         Raises MissingError for an unknown name, with the nearest.
         """
         device, numbers = next(self.model.parameters()).device, self._numbers(names)
         with self._running:
             self._check()
             current, selection = self._current, Selection.of(numbers, device)
-            before = current.selection, current.thread
-            current.selection, current.thread = selection, threading.get_ident()
             tokens = selection.index.dim() == 2 and selection.only is None
-            try:
-                with (
-                    kept_order(selection.only is None),
-                    kept_tokens(self.model, current) if tokens else nullcontext(),
-                ):
-                    yield self.model
-            finally:
-                current.selection, current.thread = before
+            with (
+                current.block(selection),
+                kept_order(selection.only is None),
+                kept_tokens(self.model, current) if tokens else nullcontext(),
+            ):
+                yield self.model
 
     def _check(self) -> None:
         """Refuse to answer where a parameter was put in the place of one with tasks."""

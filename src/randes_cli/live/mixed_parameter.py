@@ -116,7 +116,7 @@ def _otherwise(
         task = selection.only
         return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
     if name == "index_select" and not mixed.weight.positional:
-        refuse_rows(mixed.weight)
+        raise unknown_rows(mixed.weight)
     known = {k: as_rows(v, selection) for k, v in given.items()}
     return apply(func, [as_rows(v, selection) for v in args], known)
 
@@ -151,7 +151,7 @@ def rows(value: Any, selection: Selection) -> Any:
         found = weight.table[selection.index]
         return Spread(found[..., :longest] if weight.base.dim() == 1 else found, lead(selection))
     if value.turned and len(set(weight.lengths)) > 1:
-        refuse_rows(weight)
+        raise unknown_rows(weight)
     stacked = torch.stack([value.full(task) for task in selection.tasks])
     order = torch.tensor(selection.tasks, device=stacked.device)
     place = torch.searchsorted(order, selection.index.to(stacked.device))
@@ -235,8 +235,8 @@ def _outside(
     return made
 
 
-def refuse_rows(weight: Weight) -> None:
-    raise MismatchError(
+def unknown_rows(weight: Weight) -> MismatchError:
+    return MismatchError(
         f"{weight.name}: a part of it is taken by a layer that this version does not know; "
         "run the tasks one after the other (randes_cli.Pool)"
     )

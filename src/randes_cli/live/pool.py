@@ -192,7 +192,7 @@ class Pool:
         """Write a task while nobody runs; others may ask meanwhile."""
         task = ticket.task
         try:
-            with held() as presses:
+            with held() as presses, self._bank.steady():
                 self._write(task, *self._plan(task), presses.check)
             with self._lock:
                 self._broken, self.current, self._versions = "", task, versions(self._slots)

@@ -170,6 +170,8 @@ def _plain(value: Any) -> Any:
 def _pairwise(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Rows with a number or a tensor that all rows share: rows. With inputs: a plain tensor."""
     rows = [value for value in args if isinstance(value, Spread)]
+    if len({value.lead for value in rows}) > 1:
+        raise MismatchError("a table of positions meets a parameter that each token has its own of")
     lead, dims = rows[0].lead, max(value.data.dim() - value.lead for value in rows)
     others = [v for v in args if isinstance(v, torch.Tensor) and not isinstance(v, Spread)]
     inputs = next((v for v in others if _has_rows(v, rows[0])), None)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -74,6 +77,11 @@ class Selection:
                 return index
             index = index.reshape(-1)
         count, rows = shape[0], index.shape[0]
+        if count not in (1, rows) and count % rows and self.index.dim() == 2:
+            raise UsageError(
+                f"a layer is given {list(shape)}, which does not come by the {rows} tokens that "
+                "name a task each: name a task for each row"
+            )
         if count in (1, rows):
             return index
         if count % rows == 0:
@@ -125,23 +133,63 @@ def _places(parts: Sequence[torch.Tensor], count: int) -> torch.Tensor:
     return torch.tensor([row + [-1] * (most - len(row)) for row in found], dtype=torch.int32).T
 
 
+#: The blocks that the code that runs is in: tasks of asyncio take those where they were made.
+_INSIDE: ContextVar[tuple[object, ...]] = ContextVar("randes_blocks", default=())
+
+
 class Current:
     """The selection of the block that runs, shared by all weights of an attached model.
 
-    `thread` is the one whose block it is.
+    Attributes:
+        thread: the one whose block it is.
+        blocks: those that are open, the last of which runs.
     """
 
-    __slots__ = ("selection", "thread")
+    __slots__ = ("blocks", "selection", "thread")
 
     def __init__(self) -> None:
         self.selection: Selection | None = None
         self.thread: int | None = None
+        self.blocks: list[tuple[object, Selection]] = []
 
     def get(self) -> Selection:
         """Raises UsageError outside a block that names tasks."""
         if self.selection is None:
             raise UsageError("no tasks are named: run the model inside `with mixed.tasks([...]):`")
         return self.selection
+
+    @contextmanager
+    def block(self, selection: Selection) -> Iterator[None]:
+        """Let a selection run, inside a block of the same thread or alone.
+
+        Raises UsageError where the other block is one that this code is not inside of.
+        """
+        if not self.inside():
+            raise UsageError(
+                "another task of asyncio is in a block of this thread, whose answers would be this "
+                "one's: let no other run meanwhile (an asyncio.Lock), or use asyncio.to_thread"
+            )
+        mine, before = (object(), selection), _INSIDE.get()
+        self.blocks.append(mine)
+        _INSIDE.set((*before, mine[0]))
+        self.selection, self.thread = selection, threading.get_ident()
+        try:
+            yield
+        finally:
+            last = self.blocks[-1] is mine
+            self.blocks.remove(mine)
+            self.selection = self.blocks[-1][1] if self.blocks else None
+            self.thread = self.thread if self.blocks else None
+            _INSIDE.set(before)
+            if not last:
+                raise UsageError(
+                    "a block ended before one that was opened in it: what this one answered since "
+                    "is of the other's tasks"
+                )
+
+    def inside(self) -> bool:
+        """Whether the code that runs is inside the block that runs, if there is one."""
+        return not self.blocks or self.blocks[-1][0] in _INSIDE.get()
 
 
 def gathered(table: torch.Tensor, index: torch.Tensor, dims: int) -> torch.Tensor:

@@ -29,16 +29,31 @@ _INSIDE = {
     ("fsmt.modeling_fsmt", "EncoderLayer"): ("",),
     ("fsmt.modeling_fsmt", "DecoderLayer"): ("",),
 }
+#: Layers that give what comes batch first to recurrent layers with time first.
+_TURNS = {
+    ("encodec.modeling_encodec", "EncodecLSTM"),
+    ("wavtokenizer.modeling_wavtokenizer", "WavTokenizerLSTM"),
+}
+
+
+def recurrent_inside(model: nn.Module) -> Iterator[nn.Module]:
+    """Recurrent layers that are known to be given time first, in a model that has the batch so."""
+    for layer in model.modules():
+        if (_home(layer), type(layer).__name__) in _TURNS:
+            yield from (inner for inner in layer.modules() if isinstance(inner, nn.RNNBase))
 
 
 def batch_first(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
     """Layers that are given time first, each with a forward for which the batch is first."""
     for layer in model.modules():
-        home = ".".join(type(layer).__module__.split(".")[-2:])
-        for inside in _INSIDE.get((home, type(layer).__name__), ()):
+        for inside in _INSIDE.get((_home(layer), type(layer).__name__), ()):
             for module in layer.get_submodule(inside).modules():
                 if any(isinstance(v, Mixed) for v in module._parameters.values()):
                     yield module, partial(_exchanged, module.forward)
+
+
+def _home(layer: nn.Module) -> str:
+    return ".".join(type(layer).__module__.split(".")[-2:])
 
 
 def _exchanged(forward: Callable[..., Any], x: torch.Tensor) -> torch.Tensor:

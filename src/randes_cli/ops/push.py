@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,16 +83,12 @@ def push(
     Hub who you are and what is there, and sends nothing.
     Raises UsageError for a bad name, BankDamaged, and HubError.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, constants
+    from huggingface_hub import HfApi
 
     bank, name = _local(bank, repo), _repository(repo)
     check_shard_size(max_shard_size)
     api = HfApi(library_name="randes")
-    with BankFile(bank) as opened:
-        report = describe(opened)
-        if constants.HF_HUB_OFFLINE:
-            raise HubError(f"{repo}: HF_HUB_OFFLINE is set; unset it to push")
-        license = license or licence_of(opened, api)
+    report, license = _described(bank, repo, api, license)
     target = bank.name if bank.name.endswith(BANK_SUFFIX) else bank.name + BANK_SUFFIX
     with hub_errors(name, name):
         there = api.repo_exists(name)
@@ -112,31 +108,59 @@ def push(
         files = _files(bank, max_shard_size)
         return sent(commit=None, card=ours, files=files, license=license if ours else None)
     with bank_to_push(bank, max_shard_size) as file, hub_errors(name, name):
-        api.create_repo(name, private=private or None, exist_ok=True)
-        if revision is not None:
-            api.create_branch(name, branch=revision, exist_ok=True)
-        ours = _card_is_ours(api, name, revision)
-        changes = bank_changes(api, name, revision, file, target)
-        count = sum(isinstance(one, CommitOperationAdd) for one in changes)
-        if ours:
-            card = model_card(
-                report, repo=name, file=target, license=license, revision=revision, shards=count > 1
-            )
-            changes.append(CommitOperationAdd(CARD, card.encode()))
-        made = api.create_commit(
+        ours = _prepared(api, name, private=private, revision=revision)
+        write = partial(model_card, report, repo=name, file=target, license=license)
+        commit, files = _commit(
+            api,
             name,
-            changes,
-            commit_message=message or f"Bank of {counted(len(report.tasks), 'task')}",
+            bank_changes(api, name, revision, file, target),
+            card=partial(write, revision=revision) if ours else None,
+            message=message or f"Bank of {counted(len(report.tasks), 'task')}",
             revision=revision,
         )
         place = None if collection is None else _collect(api, name, collection, report)
-    return sent(
-        commit=made.oid,
-        card=ours,
-        files=count,
-        license=license if ours else None,
-        collection=place,
-    )
+    license = license if ours else None
+    return sent(commit=commit, card=ours, files=files, license=license, collection=place)
+
+
+def _described(
+    bank: Path, repo: str, api: HfApi, license: str | None
+) -> tuple[BankReport, str | None]:
+    """What the bank holds, and its licence. Raises HubError where the client may not ask."""
+    from huggingface_hub import constants
+
+    with BankFile(bank) as opened:
+        report = describe(opened)
+        if constants.HF_HUB_OFFLINE:
+            raise HubError(f"{repo}: HF_HUB_OFFLINE is set; unset it to push")
+        return report, license or licence_of(opened, api)
+
+
+def _prepared(api: HfApi, repo: str, *, private: bool, revision: str | None) -> bool:
+    """Make repository and branch where they are missing; whether the card there is ours."""
+    api.create_repo(repo, private=private or None, exist_ok=True)
+    if revision is not None:
+        api.create_branch(repo, branch=revision, exist_ok=True)
+    return _card_is_ours(api, repo, revision)
+
+
+def _commit(
+    api: HfApi,
+    repo: str,
+    changes: list[CommitOperationAdd | CommitOperationDelete],
+    *,
+    card: Callable[..., str] | None,
+    message: str,
+    revision: str | None,
+) -> tuple[str, int]:
+    """Send a bank's files, and its card in the same commit; the commit, and how many they are."""
+    from huggingface_hub import CommitOperationAdd
+
+    files = sum(isinstance(one, CommitOperationAdd) for one in changes)
+    if card is not None:
+        changes = [*changes, CommitOperationAdd(CARD, card(shards=files > 1).encode())]
+    made = api.create_commit(repo, changes, commit_message=message, revision=revision)
+    return made.oid, files
 
 
 def _local(bank: StrPath, repo: str) -> Path:

@@ -48,7 +48,8 @@ class UnpackReport:
     `path` is the file or folder that loads it; `files` are all its files, weights first;
     `left_out` are files of the packed folder that are not in the bank, each with the reason;
     `turned` are tensors that are positive throughout in the base and came back partly negative;
-    `approximate` says why what was predicted, from which its λ is, is approximate.
+    `approximate` says why what was predicted, from which its λ is, is approximate; `read_bytes`
+    are those of the bank's tensors, and its base's, that the task is made of.
     """
 
     task: str
@@ -65,6 +66,7 @@ class UnpackReport:
     notes: tuple[str, ...] = ()
     turned: tuple[str, ...] = ()
     approximate: str = ""
+    read_bytes: int = 0
 
 
 class Unpacking:
@@ -243,6 +245,7 @@ class Unpacking:
             notes=tuple(self.notes),
             turned=retrieval.turned.names,
             approximate=self._approximate(),
+            read_bytes=retrieval.stored_bytes(base=self.base is not None),
         )
 
     def _approximate(self) -> str:

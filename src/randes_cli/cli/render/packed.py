@@ -9,6 +9,8 @@ from rich.text import Text
 from randes_cli.cli.render.layout import shorten
 from randes_cli.cli.render.rows import choice_table, task_lines, worst_first
 from randes_cli.cli.render.verdict import verdict_lines, warning_lines
+from randes_cli.cli.talk import Talk
+from randes_cli.core.verdict import sentences
 from randes_cli.errors import counted
 from randes_cli.reports import EditReport, PackReport
 from randes_cli.stats.room import room_words
@@ -16,6 +18,19 @@ from randes_cli.views.text import human
 
 #: Lines of what was found in the inputs, and the tasks that one of them names.
 _MOST_NOTES, _MOST_NAMES = 12, 3
+
+
+def tell(talk: Talk, report: PackReport, *, full: bool) -> None:
+    """All that `pack` says when it is done."""
+    talk.tell(
+        report,
+        lambda width: pack_table(report, width, full=full),
+        read=report.read_bytes,
+        written=report.bank_bytes,
+        before=pack_notes(report, full=full),
+        after=[text for text in (report.advice, report.saving) if text],
+        expect=sentences(report.tasks),
+    )
 
 
 def pack_notes(report: PackReport, *, full: bool = True) -> list[str]:

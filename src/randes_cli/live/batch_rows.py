@@ -1,0 +1,123 @@
+"""Sees that an attached model is given the rows that tasks were named for.
+
+Rows that become several inside of a model keep their order, and so do beams. What a library does to
+a batch before it calls the model need not: guidance puts all rows once more behind themselves, a
+pipeline asks row by row. Layers could not tell, and would answer a row as another's task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from randes_cli.errors import UsageError
+from randes_cli.live.selection import Current
+
+#: Inputs that have a row for each of the batch, in every model that takes them.
+_BY_ROWS = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
+#: Where transformers makes a row several, beside one another, and how many.
+_EXPANDS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "_expand_variables_for_generation": lambda given: (
+        given["generation_config"].num_return_sequences
+    ),
+    "_expand_inputs_for_generation": lambda given: given["expand_size"],
+}
+#: Parts of models that guidance asks past the model's own forward.
+_PAST = {"janus": "model.language_model", "vibevoice": "model.diffusion_head"}
+
+
+def watch_rows(model: nn.Module, current: Current) -> Callable[[], None]:
+    """Refuse batches of other rows than those that tasks are named for. Returns what undoes it."""
+    generating = [module for module in model.modules() if hasattr(module, "generate")]
+    hooks: list[Any] = []
+    for module in dict.fromkeys([model, *generating]):
+        copies: dict[str, int] = {}
+        for name in filter(partial(hasattr, module), _EXPANDS):
+            module.__dict__[name] = partial(_expand, getattr(module, name), name, copies)
+        for asked in (module, *_past(module)):
+            check = partial(_check, current, copies)
+            hooks.append(asked.register_forward_pre_hook(check, with_kwargs=True))
+
+    def release() -> None:
+        for hook in hooks:
+            hook.remove()
+        for module in generating:
+            for name in _EXPANDS:
+                module.__dict__.pop(name, None)
+
+    return release
+
+
+def _past(module: nn.Module) -> Iterator[nn.Module]:
+    path = _PAST.get(getattr(getattr(module, "config", None), "model_type", ""))
+    if path is not None and hasattr(module, "generate"):
+        yield module.get_submodule(path)
+
+
+def _expand(
+    expand: Callable[..., Any], name: str, copies: dict[str, int], *given: Any, **named: Any
+) -> Any:
+    """What makes rows several for a generation, and a note of how many."""
+    copies[name] = _EXPANDS[name](named) or 1
+    return expand(*given, **named)
+
+
+def _check(
+    current: Current, copies: dict[str, int], model: nn.Module, args: Any, named: dict[str, Any]
+) -> None:
+    selection = current.selection
+    if torch.compiler.is_exporting() or not torch.compiler.is_compiling():
+        _refuse(current)
+    if selection is None or selection.only is not None:
+        return
+    wanted, several = selection.rows, 1
+    for count in copies.values():
+        several *= count
+    for count in _rows(model, args, named):
+        # Layers see to other numbers themselves.
+        if count not in (wanted, wanted * several) and (count == 1 or count % wanted == 0):
+            raise UsageError(
+                f"{type(model).__name__} is given a batch of {count}, and tasks are named for "
+                f"{wanted}: name one for each row that it is given (guidance puts all rows behind "
+                "themselves, `names * 2`; a pipeline without batch_size asks one by one)"
+            )
+
+
+def _refuse(current: Current) -> None:
+    """Answer nobody who is in no block, nor what records answers."""
+    if torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None:
+        raise UsageError(
+            "a recorded model would repeat the tasks that it was recorded with: export what "
+            "from_bank or `randes unpack` gives"
+        )
+    here = current.thread == threading.get_ident()
+    if here and asyncio._get_running_loop() is not None and not current.inside():
+        raise UsageError(
+            "no tasks are named here: the block that is open is another task's of asyncio"
+        )
+
+
+def _rows(model: nn.Module, args: Sequence[Any], named: Mapping[str, Any]) -> Iterator[int]:
+    """How many rows a model is given, by each input that tells."""
+    found = [named[name] for name in _BY_ROWS if named.get(name) is not None]
+    if not (args or found):
+        main = getattr(model, "main_input_name", None)
+        found = [named.get(main) if isinstance(main, str) else None]
+        found += [named.get(name) for name in ("sample", "hidden_states", "x")]
+    for value in (*args[:1], *found):
+        if isinstance(value, torch.Tensor) and value.dim() and not _tokens(model, value):
+            yield value.shape[0]
+        elif isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
+            yield len(value)
+
+
+def _tokens(model: nn.Module, value: torch.Tensor) -> bool:
+    """Whether an input may be vectors of the batch's tokens or patches, one after the other."""
+    guided = any(kind.__module__.startswith("diffusers.") for kind in type(model).__mro__)
+    return value.dim() == 2 and value.is_floating_point() and not guided
