@@ -74,7 +74,7 @@ def time_all_forms(device: str, dtype: torch.dtype, script: Path) -> None:
             for number in range(len(SHAPES))
         ]
         print("compiled:", [process.wait() for process in made])
-    bases = weights(shapes(device) * (4 if device == "cuda" else 1), device, dtype)
+    bases = weights(shapes(device) * 4 if device == "cuda" else [(32, 256)], device, dtype)
     time_forms(bases, device, lambda step: timed(step, device, 5))
 
 

@@ -117,7 +117,8 @@ def _cut(rows: int, columns: int, batch: int, every: int) -> tuple[int, int]:
     def busy(cut: tuple[int, int]) -> float:
         height, parts = cut
         sums = height * batch * 4
-        waves = triton.cdiv(triton.cdiv(triton.cdiv(rows, every), height) * every * parts, 132)
+        programs = triton.cdiv(triton.cdiv(rows, every), height) * every * parts
+        waves: int = triton.cdiv(programs, 132)
         return waves * (columns / parts * (2 * height + 4 * batch) + sums) + parts * sums / 3
 
     return min(((h, p) for h in (256, 128, 64) for p in range(1, 9)), key=busy)
