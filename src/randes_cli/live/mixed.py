@@ -14,7 +14,6 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live import time_first
 from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
 from randes_cli.live.batching import Batching
 from randes_cli.live.guard import guard
@@ -25,6 +24,7 @@ from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.order import kept_order
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.special import by_task, special_layers
+from randes_cli.live.time_first import refuse_known
 from randes_cli.live.weight import Weight
 
 #: What PEFT calls rows without an adapter.
@@ -66,9 +66,7 @@ def attach(
         raise UsageError(f"hold is 'dense' or 'codes', not {hold!r}")
     with opened(bank, base) as found:
         chosen = list(found.tasks) if tasks is None else [_known(t, found.tasks) for t in tasks]
-        kind = getattr(getattr(model, "config", None), "model_type", None)
-        if kind in time_first.REFUSED:
-            raise MismatchError(f"{kind} {time_first.REFUSED[kind]}; use randes_cli.Pool")
+        refuse_known(model)
         reading = start(
             model,
             found,

@@ -73,11 +73,11 @@ class Selection:
         """
         index, shape = self.index.to(inputs.device), inputs.shape
         if index.dim() == 2:
-            if len(shape) >= 2 and tuple(shape[:2]) == tuple(index.shape):
+            if len(shape) > 1 and shape[1] == index.shape[1] and shape[0] in (1, len(index)):
                 return index
             index = index.reshape(-1)
         count, rows = shape[0], index.shape[0]
-        if count not in (1, rows) and count % rows and self.index.dim() == 2:
+        if self.index.dim() == 2 and rows > 1 and (count == 1 or count % rows):
             raise UsageError(
                 f"a layer is given {list(shape)}, which does not come by the {rows} tokens that "
                 "name a task each: name a task for each row"
