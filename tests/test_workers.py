@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from randes_cli import threads
-from randes_cli.threads import Begun
+from randes_cli.threads import Begun, Queue
 from randes_cli.workers import no_progress, run_parallel
 
 
@@ -101,3 +101,44 @@ def test_the_first_failure_ends_all_and_is_raised() -> None:
             progress=no_progress,
         )
     assert len(done) < 10_000
+
+
+def test_one_thread_copies_while_there_are_jobs_and_all_do_once_there_are_none() -> None:
+    queue = Queue([1, 2, 3], [-1, -2, -3, -4])
+    assert queue.take() == (True, -1)
+    assert queue.take() == (False, 1)
+    assert queue.take() == (False, 2)
+    queue.made()
+    assert queue.take() == (True, -2)
+    assert queue.take() == (False, 3)
+    assert [queue.take(), queue.take()] == [(True, -3), (True, -4)]
+    assert queue.take() is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_every_job_and_every_copy_is_done_once_and_two_copies_never_meet_a_job(count: int) -> None:
+    jobs, copies = [*range(300)], [*range(1000, 1040)]
+    done, under_way, lock = list[int](), list[int](), threading.Lock()
+
+    def work(state: None, job: int) -> int:
+        with lock:
+            left = len(jobs) - sum(one < 1000 for one in [*done, *under_way])
+            under_way.append(job)
+            met = sum(one >= 1000 for one in under_way)
+        assert met <= 1 or left < count
+        with lock:
+            under_way.remove(job)
+            done.append(job)
+        return 1
+
+    run_parallel(
+        jobs,
+        lambda: None,
+        work,
+        threads=count,
+        phase="",
+        total=340,
+        progress=no_progress,
+        copies=copies,
+    )
+    assert sorted(done) == [*jobs, *copies]

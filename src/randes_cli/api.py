@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from randes_cli.core.kernel import Kernel
+from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase, base_task, open_base
@@ -115,7 +117,37 @@ class Bank:
         task again.
         """
         retrieval = self.retrieval(task, coefficient=coefficient)
-        return load_into(retrieval, module, strict=strict, kernels=self._kernels)
+        with self.steady():
+            return load_into(retrieval, module, strict=strict, kernels=self._kernels)
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Read what was opened, or raise BankDamaged.
+
+        A bank that is replaced by a new file stays what it is. One that is written over in place
+        (``cp new.randes bank.randes``) is another: what was found sound before is checked again.
+        """
+        before = self._written()
+        if before:
+            self._verified.clear()
+        try:
+            yield
+        except BankDamaged as error:
+            if self._written():
+                raise self._other() from error
+            raise
+        if not before and self._written():
+            raise self._other()
+
+    def _other(self) -> BankDamaged:
+        return BankDamaged(
+            f"{self._file.path}: was written over in place since it was opened, and is another "
+            "bank or none: open it again (replace a bank by a new file, and it stays as opened)"
+        )
+
+    def _written(self) -> bool:
+        outside = None if self._base is None else self._base.outside
+        return self._file.store.written() or (outside is not None and outside.written())
 
     def close(self) -> None:
         """Close the bank and the base."""

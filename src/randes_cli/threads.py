@@ -1,12 +1,18 @@
-"""Threads that may die before they begin: where memory is short, that is no hang."""
+"""Threads that may die before they begin: where memory is short, that is no hang.
+
+And what they take from: jobs, and copies.
+"""
 
 from __future__ import annotations
 
 import _thread
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
+J = TypeVar("J")
 #: Seconds between two looks at a thread that has not said that it ended.
 _LOOK = 0.5
 
@@ -57,3 +63,27 @@ def start(pool: Sequence[Begun]) -> Sequence[Begun]:
         except (RuntimeError, MemoryError):  # all that Python says of it
             return pool[:count]
     return pool
+
+
+class Queue(Generic[J]):
+    """Jobs and copies, each in their order; one copy is made at a time while there are jobs.
+
+    All threads write to one file: who copies waits for it, and would wait for others who copy.
+    """
+
+    def __init__(self, jobs: Iterable[J], copies: Iterable[J]) -> None:
+        self._jobs, self._copies = deque(jobs), deque(copies)
+        self._lock, self._copying = threading.Lock(), 0
+
+    def take(self) -> tuple[bool, J] | None:
+        """The next to do, and whether it is a copy: then say when it is `made`. None: all are."""
+        with self._lock:
+            if self._copies and not (self._copying and self._jobs):
+                self._copying += 1
+                return True, self._copies.popleft()
+            return (False, self._jobs.popleft()) if self._jobs else None
+
+    def made(self) -> None:
+        """A copy is made."""
+        with self._lock:
+            self._copying -= 1

@@ -13,7 +13,7 @@ from randes_cli.core.kernel import Kernel
 from randes_cli.core.kernels import STRIP_ELEMENTS, make_kernel, strip_elements, strip_memory
 from randes_cli.plan import CHUNK_ELEMENTS, Rect, chunks, tensor_bytes
 from randes_cli.specs import RunOptions, TensorInfo
-from randes_cli.threads import Begun, start
+from randes_cli.threads import Begun, Queue, start
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,8 +35,6 @@ def no_progress(phase: str, done: int, total: int) -> None:
 #: Mean elements of a tensor below which one thread alone is faster (measured): more of them
 #: would wait for Python's lock for longer than they compute.
 _SMALL = 2**16
-
-
 #: Threads that wait for a store at a time: each asks for one range.
 _FAR = 16
 
@@ -117,29 +115,32 @@ def run_parallel(
     phase: str,
     total: int,
     progress: Progress,
+    copies: Sequence[J] = (),
     beside: Iterable[Callable[[], None]] = (),
     cores: int | None = None,
 ) -> None:
     """Do every job; `worker` makes each thread's state, `work` returns the bytes it did.
 
+    `copies` are jobs, too: see `Queue`.
     Where there are several `cores` (None: as many as threads) this thread takes the steps of
     `beside` meanwhile, as many as there is time for. The
     first exception stops all threads after their present jobs and is raised here; so does an
-    interruption of the calling thread. Where the system gives fewer threads, fewer do it; where it
-    gives none, this one does.
+    interruption of the calling thread. Where the system gives fewer threads, fewer do it, or this.
     """
-    lock, stop = threading.Lock(), threading.Event()
-    queue, failures, did = iter(jobs), list[BaseException](), [0]
+    lock, stop, failures, did = threading.Lock(), threading.Event(), list[BaseException](), [0]
+    queue, count = Queue(jobs, copies), len(jobs) + len(copies)
 
     def loop() -> None:
         try:
             state = worker()
             while not stop.is_set():
-                with lock:
-                    job = next(queue, None)
-                if job is None:
+                taken = queue.take()
+                if taken is None:
                     return
+                copied, job = taken
                 done = work(state, job)
+                if copied:
+                    queue.made()
                 with lock:
                     did[0] += 1
                     progress(phase, done, total)
@@ -147,9 +148,9 @@ def run_parallel(
             failures.append(error)
             stop.set()
 
-    if not jobs:
+    if not count:
         return
-    pool = [Begun(loop) for _ in range(min(threads, len(jobs)))]
+    pool = [Begun(loop) for _ in range(min(threads, count))]
     try:
         started = start(pool)
         for step in beside if started and (cores or len(started)) > 1 else ():
@@ -158,7 +159,7 @@ def run_parallel(
             step()
         for thread in started:
             thread.join()
-        if not failures and did[0] < len(jobs):
+        if not failures and did[0] < count:
             loop()
     finally:
         stop.set()
@@ -166,20 +167,8 @@ def run_parallel(
             thread.join()
     if failures:
         raise failures[0]
-    if did[0] < len(jobs):
+    if did[0] < count:
         raise MemoryError  # a thread could not even say so
-
-
-def mixed(jobs: Sequence[J], copies: Sequence[W]) -> list[J | W]:
-    """Both in their order, evenly among each other.
-
-    Copies wait for the one file that all threads write to, jobs wait for the processor: among
-    each other they use both at once.
-    """
-    places: list[tuple[float, J | W]] = []
-    places += [((at + 0.5) / len(jobs), one) for at, one in enumerate(jobs)]
-    places += [((at + 0.5) / len(copies), one) for at, one in enumerate(copies)]
-    return [one for _, one in sorted(places, key=lambda place: place[0])]
 
 
 def run_jobs(
@@ -190,6 +179,7 @@ def run_jobs(
     phase: str,
     total: int,
     progress: Progress,
+    copies: Sequence[J] = (),
 ) -> None:
     """`run_parallel` for jobs that need nothing of their thread."""
 
@@ -197,7 +187,14 @@ def run_jobs(
         return work(job)
 
     run_parallel(
-        jobs, lambda: None, one, threads=threads, phase=phase, total=total, progress=progress
+        jobs,
+        lambda: None,
+        one,
+        threads=threads,
+        phase=phase,
+        total=total,
+        progress=progress,
+        copies=copies,
     )
 
 
@@ -285,6 +282,7 @@ class Workers:
         phase: str,
         total: int,
         progress: Progress,
+        copies: Sequence[J] = (),
         beside: Iterable[Callable[[], None]] = (),
     ) -> None:
         """Do every job with a kernel; see `run_parallel`."""
@@ -296,6 +294,7 @@ class Workers:
             phase=phase,
             total=total,
             progress=progress,
+            copies=copies,
             beside=beside,
             cores=self.cores,
         )

@@ -280,3 +280,15 @@ def test_an_existing_page_is_replaced_by_force_only(
     assert randes("report", bank, "-o", out, "--force", "--json").json["bytes"] == len(
         out.read_bytes()
     )
+
+
+def test_a_report_under_the_name_of_another_kind_of_file_is_refused(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    for name in ("r.txt", "r.pdf", "r.md", "r.html.json"):
+        refused = randes("report", bank, "-o", family / name)
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err == f"randes: {family / name}: the report is a page: name a .html file\n"
+        assert not (family / name).exists()
+    for name in ("r.html", "r.HTM", "r"):
+        assert randes("report", bank, "-o", family / name).code == 0

@@ -77,3 +77,31 @@ def test_a_checkpoint_is_not_a_bank(family: Path, randes: Callable[..., Result])
     result = randes("unpack", family / "a.safetensors", "--all")
     assert result.code == 3
     assert "not a bank" in result.err
+
+
+def test_the_bytes_that_are_read_are_those_of_the_stored_tensors(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    sealed = family / "sealed.randes"
+    assert randes("seal", bank, "--bits", 2, "-o", sealed).code == 0
+    for stored in (bank, sealed):
+        parts = {name: tensor.nbytes for name, tensor in load_file(stored).items()}
+        for task in "ab":
+            starts = ("base/", "sum/0/", "scale/0/", f"own/{task}/")
+            true = sum(size for name, size in parts.items() if name.startswith(starts))
+            words = ("unpack", stored, task, "-o", family / f"{stored.stem}-{task}", "--json")
+            for more in (["--dry-run"], []):
+                said = randes(*words, *more).json
+                assert (said["read_bytes"], said["tasks"][0]["read_bytes"]) == (true, true)
+
+
+def test_a_dry_run_says_that_it_only_would(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    sealed, cut = family / "s.randes", family / "c.randes"
+    for words in (["unpack", bank, "a"], ["seal", bank, "--bits", 2], ["convert", bank]):
+        out = {"unpack": family / "new", "seal": sealed, "convert": cut}[str(words[0])]
+        more = ["--max-shard-size", "20KB"] if words[0] == "convert" else []
+        would, does = (randes(*words, *more, "-o", out, *dry) for dry in (["--dry-run"], []))
+        assert "would take" in would.out + would.err
+        assert "would" not in does.out + does.err.partition("\nread")[0].replace("would make", "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -29,60 +31,68 @@ _STORE = 80 * 2**20
 
 
 @pytest.fixture(scope="session")
-def cluster(store_server: Store, google_server: Google, azure_server: Azure) -> Iterator[Any]:
-    """A head that works, and one more node; tests may add some and take them away.
+def environment_there(
+    store_server: Store, google_server: Google, azure_server: Azure
+) -> dict[str, str]:
+    """Workers find the tests' stores, and credentials, in their environment."""
+    found = stores.environment(store_server) | googles.environment(google_server)
+    return {**found, **azures.environment(azure_server), "RAY_USAGE_STATS_ENABLED": "0"}
 
-    Workers find the tests' stores, and credentials, in their environment.
-    """
-    ray = pytest.importorskip("ray")
+
+@contextmanager
+def _starting(environment: dict[str, str]) -> Iterator[None]:
+    """Machines that are started here have it; this process keeps its own, and its signals."""
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
-        found = stores.environment(store_server) | googles.environment(google_server)
-        for name, value in (found | azures.environment(azure_server)).items():
+        for name, value in environment.items():
             patch.setenv(name, value)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        yield from _cluster(ray)
+        yield
+    signal.signal(signal.SIGTERM, handler)
 
 
-def _cluster(ray: Any) -> Iterator[Any]:
+@pytest.fixture(scope="session")
+def cluster(environment_there: dict[str, str]) -> Iterator[Any]:
+    """A head that works, and one more node; tests may add some and take them away."""
+    ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 1,
-            "object_store_memory": _STORE,
-            # What nobody looks at: these are programs of their own.
-            "include_dashboard": False,
-            "include_log_monitor": False,
-            "no_monitor": True,
-            # A machine that is busy with other tests is not dead; one that is gone is seen soon.
-            "_system_config": {"health_check_timeout_ms": 60_000, "health_check_period_ms": 500},
-        },
-    )
-    made.add_node(num_cpus=1, object_store_memory=_STORE, include_log_monitor=False)
-    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+    head = {
+        "num_cpus": 1,
+        "object_store_memory": _STORE,
+        # What nobody looks at: these are programs of their own.
+        "include_dashboard": False,
+        "include_log_monitor": False,
+        "no_monitor": True,
+        # A machine that is busy with other tests is not dead; one that is gone is seen soon.
+        "_system_config": {"health_check_timeout_ms": 60_000, "health_check_period_ms": 500},
+    }
+    with _starting(environment_there):
+        made = Cluster(initialize_head=True, head_node_args=head)
+        made.add_node(num_cpus=1, object_store_memory=_STORE, include_log_monitor=False)
+        ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
     yield made
     ray.shutdown()
     made.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
-def node(cluster: Any) -> Iterator[Any]:
+def node(cluster: Any, environment_there: dict[str, str]) -> Iterator[Any]:
     """One more, which a test may take away."""
-    yield from _one_more(cluster, 1)
+    yield from _one_more(cluster, 1, environment_there)
 
 
 @pytest.fixture(scope="module")
-def large_node(cluster: Any) -> Iterator[Any]:
+def large_node(cluster: Any, environment_there: dict[str, str]) -> Iterator[Any]:
     """One more, the only one with room for a worker of two threads."""
-    yield from _one_more(cluster, 2)
+    yield from _one_more(cluster, 2, environment_there)
 
 
-def _one_more(cluster: Any, processors: int) -> Iterator[Any]:
+def _one_more(cluster: Any, processors: int, environment: dict[str, str]) -> Iterator[Any]:
     ray: Any = pytest.importorskip("ray")
-    made = cluster.add_node(
-        num_cpus=processors, object_store_memory=_STORE, include_log_monitor=False
-    )
+    with _starting(environment):
+        made = cluster.add_node(
+            num_cpus=processors, object_store_memory=_STORE, include_log_monitor=False
+        )
     yield made
     if made in cluster.worker_nodes:
         cluster.remove_node(made)

@@ -42,7 +42,7 @@ def compilers() -> list[Compiler]:
     return [
         Compiler("cc", passes=linked),
         Compiler("clang"),
-        Compiler("musl-gcc", ["-O1"]),
+        Compiler("musl-gcc", ["-O0"]),
         Compiler("aarch64-linux-gnu-gcc", ["-O3", "-static"], runner=["qemu-aarch64-static"]),
     ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from torch.nn import functional as F  # noqa: N812
 
 import randes_cli
 from randes_cli import Bank, Pool
+from randes_cli.errors import MismatchError
+from randes_cli.live.following import follow
 from tests.live.many import (
     ASKED,
     TASKS,
@@ -119,3 +123,19 @@ def test_weights_that_are_cast_are_each_rows_own(
                 wanted = one(x[row : row + 1])[0, token]
                 near = 1e-4 if dtype == torch.float32 else 0.03
                 assert (found[row, token] - wanted).abs().max() <= near * wanted.abs().max()
+
+
+@pytest.mark.parametrize(("dim", "known"), [(0, True), (1, False), (2, False)])
+def test_rows_inside_experts_that_are_dealt_in_turns_are_not_taken_for_as_they_were(
+    dim: int, known: bool
+) -> None:
+    from transformers.core_model_loading import Interleave, WeightConverter
+
+    step = WeightConverter("given", "made", operations=[Interleave(dim=dim)])
+    more: tuple[Any, ...] = (step, [("given", "given")], {"given": (4, 8, 6)})
+    if not known:
+        with pytest.raises(MismatchError, match="made: its library makes it of what it loads"):
+            follow(SimpleNamespace(config=None), "made", *more)
+        return
+    (part,) = follow(SimpleNamespace(config=None), "made", *more)["made"]
+    assert part.rows == (0, 2, 1, 3)

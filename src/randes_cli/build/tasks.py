@@ -24,13 +24,13 @@ from randes_cli.files.checkpoint.quantised import refuse_codes
 from randes_cli.files.checkpoint.shared import equal_tensors, ties_of, whole_of
 from randes_cli.files.header import parse_json
 from randes_cli.files.lent_files import files_for, with_lent
-from randes_cli.files.lora.config import CONFIG as ADAPTER_CONFIG
 from randes_cli.files.lora.config import base_model
 from randes_cli.files.lora.merged import MergedAdapter
-from randes_cli.files.lora.unmerged import is_adapter, require_alike
+from randes_cli.files.lora.unmerged import is_adapter, require_alike, without_config
 from randes_cli.files.side_files import SideFile, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
 from randes_cli.files.sources import Sources
+from randes_cli.files.weight_names import ADAPTER_CONFIG
 from randes_cli.fit import AS_BANK, LEAST_MATCH, LEAST_PART, TaskFit, fit_task
 from randes_cli.plan import tensor_bytes
 from randes_cli.specs import (
@@ -125,14 +125,15 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
     """
     if isinstance(base, BankBase):
         beside = _bank_origin(base.bank)
-    whole = whole_of(base)
+    whole, kept = whole_of(base), tuple[str, ...]()
     if isinstance(base, ZeroBase):
         require_alike(checkpoint, base)
+        kept = without_config(checkpoint)
     elif is_adapter(checkpoint):
         called = base.bank.manifest.base.source if isinstance(base, BankBase) else base.source
         return _merged(task, checkpoint, whole, beside, called)
     source, naming, mapped = named_like(whole, checkpoint, beside.layout)
-    notes = (*checkpoint.notes, *mapped)
+    notes = (*checkpoint.notes, *kept, *mapped)
     files, left_out = checkpoint.side_files, dict(checkpoint.left_out)
     if checkpoint.layout:
         files, borrowed = files_for(files, _files_of(naming, beside.side_files))

@@ -14,7 +14,7 @@ from randes_cli.build.records import NO_FINGERPRINT
 from randes_cli.files.bank.keys import own_key
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import DIGEST_BYTES
-from randes_cli.specs import TensorInfo
+from randes_cli.specs import BaseStorage, TensorInfo
 from randes_cli.stats.grams import GramTable, blocks
 
 #: Names in a line about several tasks.
@@ -115,6 +115,7 @@ def _told(
     manifest: Manifest, found: Iterable[tuple[bool, list[int]]], ours: set[int], how: str
 ) -> list[str]:
     names = {task.index: task.name for task in manifest.tasks}
+    alike = "the same factors" if manifest.base.storage is BaseStorage.zero else "one checkpoint"
     made = []
     for is_base, indices in found:
         told = [index for index in indices if index in ours] if is_base else indices
@@ -122,6 +123,6 @@ def _told(
             continue
         who = ", ".join(names[index] for index in told[:_MOST_NAMES])
         more = f" and {len(told) - _MOST_NAMES} more" if len(told) > _MOST_NAMES else ""
-        what = how.format("the base itself" if is_base else "one checkpoint")
+        what = how.format("the base itself" if is_base else alike)
         made.append(f"{who}{more}: {what}")
     return made

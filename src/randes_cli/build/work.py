@@ -25,7 +25,7 @@ from randes_cli.files.digests import digest
 from randes_cli.files.source import Source
 from randes_cli.plan import Rect, Unit, chunks
 from randes_cli.specs import TensorInfo
-from randes_cli.workers import Progress, Workers, mixed
+from randes_cli.workers import Progress, Workers
 
 AnyJob: TypeAlias = Job | Many | Exact | Copy
 
@@ -124,13 +124,14 @@ class Bench:
         jobs = _jobs(work.units, shuffled=self.watch is None)
         if self.watch is not None:
             self.watch.begin(jobs)
-        copies: list[Exact | Copy] = [*work.exact, *work.copies]
+        copies: list[AnyJob] = [*work.exact, *work.copies]
         self.workers.run(
-            mixed(jobs, copies),
+            [*jobs],
             one,
             phase=phase,
             total=work.nbytes(self.base),
             progress=self.progress,
+            copies=copies,
             beside=beside,
         )
         self._digest_shared(shared)

@@ -39,5 +39,6 @@ def convert(
             progress=progress,
         )
     files = f" in {report.files} files" if report.files > 1 else ""
-    line = f"{report.bank}: {human(report.bytes_after)}{files}"
+    would = "would take " * report.dry_run
+    line = f"{report.bank}: {would}{human(report.bytes_after)}{files}"
     talk.tell(report, read=report.bytes_before, written=report.bytes_after, after=[line])

@@ -179,7 +179,7 @@ def _sizes(report: EditReport) -> str:
     would = "would take " if report.dry_run else ""
     tasks = counted(len(report.after), "task")
     sizes = f"{human(report.bytes_before)} → {human(report.bytes_after)}"
-    more = f"; reads {human(report.read_bytes)}" if report.dry_run else ""
+    more = f"; reads {human(report.read_bytes)} of checkpoints" if report.dry_run else ""
     return f"{PurePath(report.bank).name}: {would}{sizes}, {tasks}{more}"
 
 

@@ -75,7 +75,8 @@ def seal(
             dry_run=dry_run,
             progress=progress,
         )
-    sizes = f"{report.bank}: {human(report.bytes_before)} → {human(report.bytes_after)}"
+    would = "would take " * report.dry_run
+    sizes = f"{report.bank}: {would}{human(report.bytes_before)} → {human(report.bytes_after)}"
     talk.tell(
         report,
         lambda width: edit_table(report, width),

@@ -99,13 +99,15 @@ def unpack(
         say(_line(report), quiet=quiet)
     total = sum(report.bytes for report in reports)
     notes = [*(note for report in reports for note in _notes(report)), *_unsure(reports)]
-    talk.tell({"tasks": reports}, read=total, written=total, after=notes)
+    read = sum(report.read_bytes for report in reports)
+    talk.tell({"tasks": reports}, read=read, written=total, after=notes)
 
 
 def _line(report: UnpackReport) -> str:
     extra = f", {counted(report.saturated, 'value')} clipped" if report.saturated else ""
     extra += f", DAMAGED: {', '.join(map(ascii, report.damaged))}" if report.damaged else ""
-    return f"{report.path}  {human(report.bytes)}, λ {report.coefficient:g}{extra}"
+    size = f"{'would take ' * report.dry_run}{human(report.bytes)}"
+    return f"{report.path}  {size}, λ {report.coefficient:g}{extra}"
 
 
 def _notes(report: UnpackReport) -> Iterator[str]:

@@ -102,6 +102,10 @@ class TensorFile:
     def changed(self) -> bool:
         return not is_still(self.path, self.stamp)
 
+    def written(self) -> bool:
+        """Whether somebody wrote to it, in place, since it was opened."""
+        return stamp(os.fstat(self.fd)) != self.stamp
+
     def close(self) -> None:
         fd, self._fd = self._fd, -1  # closed again, the number may be somebody else's
         with suppress(OSError):  # nothing was written

@@ -16,6 +16,8 @@ SUFFIXES = (".safetensors", ".st")
 PICKLES_IN_FOLDERS = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
 PICKLES = (*PICKLES_IN_FOLDERS, ".pt2", ".pkl", ".pickle")
 INDEX = ".index.json"
+#: The two files of an adapter of PEFT's.
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 #: What a folder's weights are called, best first (transformers, diffusers, PEFT, OpenCLIP, then
 #: the names of pickles), and what pickles are called where they come back.
 STEMS = {

@@ -25,7 +25,7 @@ from randes_cli.specs import TensorInfo
 
 #: Parameters whose rows stand for positions, and those that stand for distances.
 _POSITIONAL = re.compile(r"position|pos_emb|\bwpe\b|relative|distance|dist_emb", re.IGNORECASE)
-_RELATIVE = re.compile(r"relative|distance|dist_emb|\bpe_k\b", re.IGNORECASE)
+_RELATIVE = re.compile(r"relative|distance|dist_emb|\bpe_k\b|rel_attn", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Reading:
     Attributes:
         wholes: each chosen task's retrieval; the last is the base's.
         dense: whether superpositions are held as matrices in the model's dtype.
+        unsaved: patterns of parameters that a model makes itself and is saved without.
         lacking: (task, parameter) pairs that answer with the base's values.
     """
 
@@ -61,6 +62,7 @@ class Reading:
     parts: Mapping[str, Parts]
     dense: bool
     strict: bool
+    unsaved: tuple[str, ...] = ()
     lacking: list[tuple[str, str]] = field(default_factory=list)
     held: dict[tuple[int, str], Held] = field(default_factory=dict)
 
@@ -102,7 +104,8 @@ def start(
         for name, given in parts.items()
     }
     refuse_packed(module, {inner: name for inner, (name, _) in shapes.items()}, renamed, wholes)
-    return Reading(bank, tuple(tasks), tuple(wholes), renamed, dense, strict)
+    unsaved = tuple(getattr(module, "_keys_to_ignore_on_load_missing", None) or ())
+    return Reading(bank, tuple(tasks), tuple(wholes), renamed, dense, strict, unsaved)
 
 
 def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Weight | None]]:
@@ -111,7 +114,7 @@ def weights(reading: Reading, slots: Sequence[Slot]) -> Iterator[tuple[Slot, Wei
         by_task = [parts_of(slot, whole, reading) for whole in reading.wholes]
         known = next((parts for parts in (by_task[-1], *by_task) if parts), None)
         if known is None:
-            if reading.strict:
+            if reading.strict and not made_by_model(slot, reading):
                 raise MissingError(
                     f"{reading.bank.file.path}: neither the base nor a task has a tensor for the "
                     f"model's {slot.names[0]!r} (strict=False leaves it as it is)"
@@ -131,6 +134,11 @@ def parts_of(slot: Slot, whole: Whole, reading: Reading) -> Parts | None:
         if parts and all(part.name in whole.retrieval.tensors for part in parts):
             return parts
     return None
+
+
+def made_by_model(slot: Slot, reading: Reading) -> bool:
+    """Whether a model is saved without a parameter, as Marian is without its sinusoids."""
+    return any(re.search(each, name) for each in reading.unsaved for name in slot.names)
 
 
 def _fill(tensor: torch.Tensor, parts: Parts, whole: Whole) -> None:

@@ -28,6 +28,14 @@ def _matmul(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> Any
     return func(input, align(other, input))
 
 
+def _matmul_before(func: Callable[..., Any], matrix: Spread, input: torch.Tensor) -> torch.Tensor:
+    """A product whose first factor is a matrix of each row's own."""
+    if matrix.lead != 1 or len(matrix.shape) < 2 or input.dim() < 3:
+        raise MismatchError("a product with a matrix that differs among tasks, not by rows")
+    made: torch.Tensor = func(align(matrix, input), input)
+    return made
+
+
 def _cast(func: Callable[..., Any], input: torch.Tensor, *like: Any, **kwargs: Any) -> Any:
     return func(input, *map(_plain, like), **{name: _plain(v) for name, v in kwargs.items()})
 
@@ -119,7 +127,7 @@ def _bmm(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> torch.
     return torch.matmul(mine, data).transpose(0, 1).flatten(1, 2)
 
 
-def baddbmm(
+def _baddbmm(
     func: Callable[..., Any], bias: Any, input: torch.Tensor, other: Any, **scales: Any
 ) -> torch.Tensor:
     """torch.baddbmm of a bias [groups, 1, width] and matrices as `_bmm` takes them."""
@@ -187,3 +195,5 @@ ON_INPUTS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
 }
+#: Those whose first argument may be a parameter.
+ON_PARAMETERS: dict[str, Callable[..., Any]] = {"baddbmm": _baddbmm, "matmul": _matmul_before}

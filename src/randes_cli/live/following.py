@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +16,11 @@ import torch
 from randes_cli.errors import MismatchError
 from randes_cli.live.parts import Part, Parts
 
-#: Sizes that stand for those of real tensors while a conversion is followed.
-_SMALL = (2, 3, 5, 7, 11, 13, 17, 19, 23)
+#: Sizes that stand for those of real tensors while a conversion is followed. Halves, and pairs that
+#: are dealt out in turns, show in each: of two elements they would lie as before.
+_SMALL = (4, 6, 10, 12, 14, 18, 20, 22, 26)
+#: Elements of a numbered tensor at most.
+_MOST = 4096
 
 
 class _Box(NamedTuple):
@@ -73,7 +77,10 @@ def _dealt(
         return None
     made: dict[str, Parts] = {}
     for target, value in found.items():
-        tensor = value[0] if isinstance(value, list) else value
+        given = value[0] if isinstance(value, list) else value
+        tensor = given.long()  # some are cast to a dtype of weights
+        if not torch.equal(tensor.to(given.dtype), given):
+            return None
         if tensor.shape[1:] != inner or not len(tensor):
             return None
         rows = tensor.reshape(len(tensor), -1)[:, 0] // each.numel()
@@ -102,6 +109,8 @@ def _joined(
     if len(sizes) > len(_SMALL):
         raise _unknown(first)
     small = dict(zip(sizes, _SMALL, strict=False))
+    if any(prod(small[size] for size in shapes[name]) > _MOST for name, _ in sources):
+        raise _unknown(first)
     for number, (name, pattern) in enumerate(sources):
         shape = [small[size] for size in shapes[name]]
         step.add_tensor(first, name, pattern, _numbered(number, shape))
@@ -115,24 +124,15 @@ def _joined(
         boxes = [
             _box(tensor, number, name, shapes[name], small, first)
             for number, (name, _) in enumerate(sources)
-            if bool((tensor.long() // 4096 == number).any())
+            if bool((tensor.long() // _MOST == number).any())
         ]
         made[target] = tuple(_placed(box, boxes, first) for box in boxes)
     return made
 
 
 def _numbered(number: int, shape: list[int]) -> torch.Tensor:
-    """A tensor of which every element says whose it is, and where in it: 64 rows, 64 columns.
-
-    One of more dimensions, and of too many elements, says whose they are.
-    """
-    rows, columns = (shape[0], shape[-1]) if len(shape) == 2 else (1, shape[-1])
-    if len(shape) > 2:
-        count = torch.Size(shape).numel()
-        numbers = torch.arange(count) if count <= 4096 else torch.zeros(count, dtype=torch.long)
-        return numbers.reshape(shape) + number * 4096
-    places = 64 * torch.arange(rows)[:, None] + torch.arange(columns)
-    return (number * 4096 + places).reshape(shape)
+    """A tensor of which every element says whose it is, and where in it."""
+    return torch.arange(torch.Size(shape).numel()).reshape(shape) + number * _MOST
 
 
 def _box(
@@ -144,7 +144,7 @@ def _box(
     first: str,
 ) -> _Box:
     """Where a source lies in what was converted."""
-    mine = tensor.long() // 4096 == number
+    mine = tensor.long() // _MOST == number
     where = mine.nonzero()
     low, high = where.min(0).values.tolist(), (where.max(0).values + 1).tolist()
     box = tensor[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].squeeze()
@@ -175,6 +175,6 @@ def _placed(box: _Box, boxes: Sequence[_Box], first: str) -> Part:
 
 def _unknown(name: str) -> MismatchError:
     return MismatchError(
-        f"{name}: its library makes it from several tensors in a way that cannot be followed here; "
+        f"{name}: its library makes it of what it loads in a way that cannot be followed here; "
         "fill the model with from_bank, one task at a time"
     )

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def opened(bank: Bank | str | Path, base: str | None = None) -> Iterator[Bank]:
     """An open bank as it is, or one opened for the time of the block."""
     if isinstance(bank, Bank):
-        yield bank
+        with bank.steady():
+            yield bank
     else:
         with Bank.open(bank, base=base) as found:
             yield found

@@ -92,10 +92,20 @@ class Mixed(Intercepted, torch.nn.Parameter):
                 raise _unnamed(mixed, name_of(func))
             return handler(selection, *args, **given)
         name = name_of(func)
-        if _about(name, func, len(args) + len(given)) or (func == _FREEZE and not args[1]):
+        if name == "requires_grad_" or func == _FREEZE:
+            _refuse_training(*args, **given)
+        if _about(name, func, len(args) + len(given)) or func == _FREEZE:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **given)
         return _otherwise(func, name, args, given)
+
+
+def _refuse_training(mixed: Any, requires_grad: bool = True) -> None:
+    if requires_grad:
+        raise UsageError(
+            f"{mixed.weight.name}: is not trained while tasks are attached; detach them first (an "
+            "adapter beside them may be)"
+        )
 
 
 def _otherwise(
@@ -116,7 +126,7 @@ def _otherwise(
         task = selection.only
         return func(*_whole(args, task), **{k: _single(v, task) for k, v in given.items()})
     if name == "index_select" and not mixed.weight.positional:
-        refuse_rows(mixed.weight)
+        raise unknown_rows(mixed.weight)
     known = {k: as_rows(v, selection) for k, v in given.items()}
     return apply(func, [as_rows(v, selection) for v in args], known)
 
@@ -151,7 +161,7 @@ def rows(value: Any, selection: Selection) -> Any:
         found = weight.table[selection.index]
         return Spread(found[..., :longest] if weight.base.dim() == 1 else found, lead(selection))
     if value.turned and len(set(weight.lengths)) > 1:
-        refuse_rows(weight)
+        raise unknown_rows(weight)
     stacked = torch.stack([value.full(task) for task in selection.tasks])
     order = torch.tensor(selection.tasks, device=stacked.device)
     place = torch.searchsorted(order, selection.index.to(stacked.device))
@@ -235,8 +245,8 @@ def _outside(
     return made
 
 
-def refuse_rows(weight: Weight) -> None:
-    raise MismatchError(
+def unknown_rows(weight: Weight) -> MismatchError:
+    return MismatchError(
         f"{weight.name}: a part of it is taken by a layer that this version does not know; "
         "run the tasks one after the other (randes_cli.Pool)"
     )

@@ -16,8 +16,8 @@ from randes_cli.live.mixed_parameter import (
     Mixed,
     as_rows,
     lead,
-    refuse_rows,
     rows,
+    unknown_rows,
 )
 from randes_cli.live.rows import Rows, apply, rows_of, spread_of
 from randes_cli.live.selection import Current, Selection
@@ -67,23 +67,24 @@ def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: An
     """F.embedding; padding and the like matter to gradients alone."""
     ids, table = input, weight.weight
     if weight.turned:
-        refuse_rows(table)
+        raise unknown_rows(table)
     if selection.only is not None:
         return table.embed(ids, selection.only)
     index = selection.index.to(ids.device)
     shared = ids.dim() == 1 or (len(ids) == 1 and len(index) > 1)
     # Distances are between two positions; with a third dimension those of each row.
     far = table.relative and (ids.dim() < 3 or len(ids) % len(index) != 0)
-    if far or (table.positional and shared and index.dim() == 1) or _places(ids, len(index)):
+    places = _places(ids, len(index)) and not (table.positional and len(ids) == index.shape[-1])
+    if far or (table.positional and shared and index.dim() == 1) or places:
         if index.dim() == 2:
             raise MismatchError(f"{table.name}: relative positions with a task for each token")
         return rows_of(table.embed(ids.expand(len(index), *ids.shape), index), 1)
     if index.dim() == 2:
         if tuple(ids.shape[-2:]) == tuple(index.shape) or (ids.dim() == 2 and ids.shape[0] == 1):
             return table.embed(ids.expand(index.shape), index)
-        if table.positional and ids.dim() == 1:
-            return table.embed(ids.expand(index.shape), index)
-        return table.embed(ids, index.reshape(-1))
+        if table.positional and ids.dim() == 1:  # each row has a table by its tokens' tasks
+            return rows_of(table.embed(ids.expand(index.shape), index), 1)
+        return table.embed(ids, selection.along(ids))
     if ids.dim() == 1 and len(ids) == len(index) and _places(ids, 0):
         raise MismatchError(f"{table.name}: its inputs may be rows or positions: give them a batch")
     spread = selection.along(ids)
@@ -104,11 +105,21 @@ def _lookup(selection: Selection, weight: Any, item: Any) -> Any:
         return _embedding(selection, item, weight)
     several = selection.only is None and isinstance(weight, Mixed)
     if several and weight.weight.table is None and not weight.weight.positional:
-        refuse_rows(weight.weight)
+        place, index = _one_row(item), selection.index.to(weight.device)
+        if place is None or weight.turned:
+            raise unknown_rows(weight.weight)
+        return rows_of(weight.weight.embed(torch.full_like(index, place), index), lead(selection))
     found = rows(weight, selection)
     if isinstance(found, Spread):
         return apply(torch.Tensor.__getitem__, [found, item], {})
     return found[item]
+
+
+def _one_row(item: Any) -> int | None:
+    """Which row of a matrix is taken, as that of a padding token is; None for all else."""
+    first, *others = item if isinstance(item, tuple) else (item,)
+    alone = type(first) is int and all(isinstance(o, slice) and o == slice(None) for o in others)
+    return first if alone and first >= 0 else None
 
 
 def _norm(selection: Selection, made: torch.Tensor, weight: Any, bias: Any) -> torch.Tensor:
@@ -184,6 +195,10 @@ def _batch_norm(
     return made if bias is None else made + _channels(selection, bias, made)
 
 
+def _prelu(selection: Selection, input: torch.Tensor, weight: Any) -> torch.Tensor:
+    return torch.where(input >= 0, input, input * _channels(selection, weight, input))
+
+
 def _on_inputs(func: Callable[..., Any], handler: Callable[..., Any]) -> Callable[..., Any]:
     """`handler`, and row by row what a model computes of parameters alone."""
 
@@ -221,6 +236,7 @@ _KNOWN_ON_INPUTS: dict[Any, Callable[..., Any]] = {
     F.rms_norm: _rms_norm,
     F.group_norm: _group_norm,
     F.batch_norm: _batch_norm,
+    F.prelu: _prelu,
     **{func: convolution(func) for func in (F.conv1d, F.conv2d, F.conv3d)},
     **{
         func: transposed(func)

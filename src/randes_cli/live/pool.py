@@ -18,7 +18,7 @@ import torch
 from randes_cli.api import Bank
 from randes_cli.core.fused_swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
-from randes_cli.live.attaching import Slot, holds, parts_of, slots_of, start
+from randes_cli.live.attaching import Slot, holds, made_by_model, parts_of, slots_of, start
 from randes_cli.live.lazy import Whole
 from randes_cli.live.parts import Parts
 from randes_cli.live.presses import held
@@ -192,7 +192,7 @@ class Pool:
         """Write a task while nobody runs; others may ask meanwhile."""
         task = ticket.task
         try:
-            with held() as presses:
+            with held() as presses, self._bank.steady():
                 self._write(task, *self._plan(task), presses.check)
             with self._lock:
                 self._broken, self.current, self._versions = "", task, versions(self._slots)
@@ -229,13 +229,12 @@ class Pool:
         whole, made = reading.wholes[0], []
         for slot in slots:
             parts = parts_of(slot, whole, reading)
-            if parts is None:
-                raise MissingError(
-                    f"{self._bank.file.path}: task {task} has no tensor for the model's "
-                    f"{slot.names[0]!r}"
-                )
-            check_shape(slot, parts, whole, task)
-            made.append((slot, parts))
+            if parts is not None:
+                check_shape(slot, parts, whole, task)
+                made.append((slot, parts))
+            elif not made_by_model(slot, reading):
+                lacks = f"{task} has no tensor for the model's {slot.names[0]!r}"
+                raise MissingError(f"{self._bank.file.path}: task {lacks}")
         return whole, made
 
     def _write(self, task: str, whole: Whole, jobs: list[Job], check: Callable[[], None]) -> None:

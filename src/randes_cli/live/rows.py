@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from randes_cli.errors import MismatchError
-from randes_cli.live.contractions import ON_INPUTS, baddbmm
+from randes_cli.live.contractions import ON_INPUTS, ON_PARAMETERS
 from randes_cli.live.folded import Folds, folded
 from randes_cli.live.intercepted import Intercepted
 from randes_cli.live.row_shapes import PROPERTIES, SHAPES
@@ -81,8 +81,6 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
     Raises MismatchError where that is not known.
     """
     name, first = name_of(func), args[0] if args else None
-    if name == "baddbmm" and not _alone(name, args):
-        return baddbmm(func, *args, **kwargs)
     if isinstance(first, Spread):
         known = PROPERTIES.get(name) or SHAPES.get(name)
         if known is not None:
@@ -93,6 +91,8 @@ def apply(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any])
         return ON_INPUTS[name](func, *args, **kwargs)
     if name in _PAIRWISE:
         return _pairwise(func, args, kwargs)
+    if name in ON_PARAMETERS and not _alone(name, args):
+        return ON_PARAMETERS[name](func, *args, **kwargs)
     if _alone(name, [*args, *kwargs.values()]):
         return _row_by_row(func, args, kwargs)
     raise MismatchError(
@@ -170,6 +170,8 @@ def _plain(value: Any) -> Any:
 def _pairwise(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Rows with a number or a tensor that all rows share: rows. With inputs: a plain tensor."""
     rows = [value for value in args if isinstance(value, Spread)]
+    if len({value.lead for value in rows}) > 1:
+        raise MismatchError("a table of positions meets a parameter that each token has its own of")
     lead, dims = rows[0].lead, max(value.data.dim() - value.lead for value in rows)
     others = [v for v in args if isinstance(v, torch.Tensor) and not isinstance(v, Spread)]
     inputs = next((v for v in others if _has_rows(v, rows[0])), None)

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.errors import MismatchError
-from randes_cli.live import experts
+from randes_cli.live import experts, recurrent
 from randes_cli.live.attention import attention
 from randes_cli.live.convolutions import windows
 from randes_cli.live.mixed_parameter import HANDLERS, Mixed
 from randes_cli.live.selection import Current, Selection
-from randes_cli.live.time_first import batch_first
+from randes_cli.live.time_first import batch_first, recurrent_inside
 
 
 def special_layers(model: nn.Module) -> list[nn.Module]:
@@ -31,21 +31,19 @@ def special_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _found(model: nn.Module) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
+    known = set(recurrent_inside(model))
     for name, module in model.named_modules():
         mine = [v for v in module._parameters.values() if isinstance(v, Mixed)]
-        if isinstance(module, nn.RNNBase | nn.RNNCellBase) and mine:
-            raise MismatchError(
-                f"{name or 'the model'}: recurrent layers cannot answer for several tasks; "
-                "use randes_cli.Pool"
-            )
-        first = isinstance(module, nn.MultiheadAttention) and not module.batch_first
-        if first and any(isinstance(v, Mixed) for v in module.parameters()):
+        first = isinstance(module, nn.MultiheadAttention | nn.RNNBase) and not module.batch_first
+        if first and module not in known and any(isinstance(v, Mixed) for v in module.parameters()):
             raise MismatchError(
                 f"{name or 'the model'}: puts time before the batch; build the model with "
                 "batch_first=True, or use randes_cli.Pool"
             )
         where, inside = name or type(module).__name__, _experts(module)
-        if mine and experts.takes_tokens(module) and experts.is_fused(module):
+        if mine and isinstance(module, nn.RNNBase):
+            yield module, partial(recurrent.forward, module, module.forward)
+        elif mine and experts.takes_tokens(module) and experts.is_fused(module):
             yield module, partial(experts.forward, module, mine[0].current)
         elif mine and experts.gives_all(module):
             yield module, partial(experts.all_forward, module, mine[0].current)
@@ -75,6 +73,9 @@ def by_task(model: nn.Module) -> Iterator[str]:
             for value in module.parameters():
                 if isinstance(value, Mixed) and value.weight.table is None:
                     yield value.weight.name
+        if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            mixed = (v for v in module.parameters() if isinstance(v, Mixed))
+            yield from (v.weight.name for v in mixed if v.weight.table is None)
         weight = module._parameters.get("weight")
         if not isinstance(module, nn.modules.conv._ConvNd) or not isinstance(weight, Mixed):
             continue

@@ -31,7 +31,10 @@ def align(rows: Spread, inputs: torch.Tensor) -> torch.Tensor:
         data, lead = data.flatten(0, 1), 1
     while data.dim() > inputs.dim():
         if data.dim() == lead or data.shape[lead] != 1:
-            raise MismatchError(f"a parameter {list(data.shape[lead:])} takes the batch's place")
+            raise MismatchError(
+                f"a parameter {list(data.shape[lead:])} takes the batch's place; run the tasks one "
+                "after the other (randes_cli.Pool)"
+            )
         data = data.squeeze(lead)
     dims = data.dim() - lead
     count = inputs.shape[0]

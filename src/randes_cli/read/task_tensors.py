@@ -5,7 +5,7 @@ from __future__ import annotations
 from randes_cli.core.share import Share
 from randes_cli.errors import BankDamaged, UsageError
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import sum_key
+from randes_cli.files.bank.keys import own_key, scale_key, sum_key
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.checkpoint.shared import all_names
 from randes_cli.plan import Rect, Unit, chunk_grid, share_of
@@ -99,6 +99,17 @@ class TaskTensors:
     def sum_key(self, name: str) -> str:
         """The superposition that a tensor of the task lies in."""
         return sum_key(self.task.group, self.held(name).name)
+
+    def stored_bytes(self, *, base: bool) -> int:
+        """Bytes of the stored tensors that the task is made of, its base's too if it has one."""
+        found = set[str]()
+        for name in map(self.kept_name, self.once()):
+            found.add(own_key(self.task.name, name))
+            if name not in self.task.own and self.superposed(name):
+                found |= {self.sum_key(name), scale_key(self.task.group, self.held(name).name)}
+        below = [self._named[n] for n in map(self.kept_name, self.once()) if n in self._named]
+        shared = sum(t.nbytes for t in below if base and t.name not in self.task.own)
+        return shared + sum(self.bank.info(key).nbytes for key in found if key in self.bank)
 
     def whole(self, piece: Piece) -> Rect:
         """The base's chunk that a piece, named as it is kept, lies in."""

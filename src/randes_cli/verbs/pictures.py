@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from randes_cli.errors import UsageError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: What `plot` draws.
 PICTURES = ("cosine", "layers", "distribution", "size", "lambda")
+#: Endings of documents that are no HTML page.
+_OTHER_PAGES = (".csv", ".docx", ".json", ".md", ".pdf", ".png", ".rst", ".svg", ".tsv", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ def report(
     from randes_cli.views.page import PageData, report_page
 
     path = _target(bank, out, against, base, force)
+    if PurePath(out).suffix.lower() in _OTHER_PAGES:
+        raise UsageError(f"{out}: the report is a page: name a .html file")
     with open_bank(as_source(bank)) as file:
         found = _distribution(file, against, base, run, progress)
         layers = describe(file, by="layer").rows
@@ -85,7 +89,7 @@ def plot(
     """
     from randes_cli.views.figures import FORMATS, render
 
-    suffix = Path(out).suffix.removeprefix(".").lower()
+    suffix = PurePath(out).suffix.removeprefix(".").lower()
     if suffix not in FORMATS:
         raise UsageError(f"{out}: name a .svg, .png or .pdf file")
     if kind not in PICTURES:

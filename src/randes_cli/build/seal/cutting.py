@@ -35,7 +35,7 @@ from randes_cli.files.bank.tensor_sink import TensorSink
 from randes_cli.files.digests import digest
 from randes_cli.plan import Rect
 from randes_cli.specs import ITEM_SIZE, RunOptions
-from randes_cli.workers import Progress, mixed, run_jobs, thread_count
+from randes_cli.workers import Progress, run_jobs, thread_count
 
 J = TypeVar("J")
 #: Bytes of a sum that a thread holds at the most, unless --max-memory leaves it less.
@@ -222,20 +222,22 @@ class Cutting:
         writer: TensorSink | None,
         copies: Sequence[Copy],
     ) -> None:
-        """Do jobs that stand for `total` bytes, and copies among them."""
+        """Do jobs that stand for `total` bytes, and copies beside them."""
 
         def one(job: J | Copy) -> int:
             if writer is not None and isinstance(job, Copy):
                 return job.into(writer)
             return work(cast("J", job))
 
+        ordered: list[J | Copy] = [*jobs]
         run_jobs(
-            mixed(jobs, copies),
+            ordered,
             one,
             threads=self.threads,
             phase=phase,
             total=total + sum(copy.nbytes for copy in copies),
             progress=self.progress,
+            copies=[*copies],
         )
 
 

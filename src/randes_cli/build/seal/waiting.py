@@ -17,7 +17,7 @@ from randes_cli.plan import Rect
 
 #: Bytes of sums that wait in memory unless --max-memory says otherwise; others wait in files.
 WAITING = 2**25
-#: Elements that are read and cut at once: a multiple of eight, and few enough for the cache.
+#: Elements that are read from a file and cut at once: a multiple of eight, which the cache holds.
 _PIECE = 2**18
 #: Bytes that the first element of a superposition lies on a multiple of.
 ALIGNED = 64
@@ -95,9 +95,10 @@ class Waiting:
         return units
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[int, Units]]:
-        """Stored elements that are there, a few at a time, and where each piece starts."""
-        for at in range(start, stop, _PIECE):
-            yield at, self.read(at, min(_PIECE, stop - at))
+        """Stored elements that are there, and where each piece starts: those in memory are one."""
+        most = _PIECE if self.memory is None else max(1, stop - start)
+        for at in range(start, stop, most):
+            yield at, self.read(at, min(most, stop - at))
 
     def measure(self, start: int, stop: int) -> None:
         """Add up the squares of elements that are there."""

@@ -13,7 +13,7 @@ from randes_cli.core.arrays import Raw
 from randes_cli.errors import BankDamaged, InputOutputError
 from randes_cli.files.bank.shards import shard_file, shard_folder
 from randes_cli.files.disk import wrap_os_error
-from randes_cli.files.guard import note_input
+from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.location import Place, RemotePath
 from randes_cli.files.system import FLAGS, NO_WAIT, most_open
 from randes_cli.files.weight_file import read_fully
@@ -49,6 +49,7 @@ class LocalShard:
     def _hold(self, size: int, *, keep: bool) -> None:
         fd = os.open(self.path, os.O_RDONLY | FLAGS | NO_WAIT)
         found = os.fstat(fd)
+        self._stamp = stamp(found)
         sound = stat.S_ISREG(found.st_mode) and found.st_size == size
         if sound and keep:
             self._fd = fd
@@ -78,6 +79,12 @@ class LocalShard:
         """Fill `out` from `offset`. Raises CheckpointError where it ends early."""
         with self.opened() as fd:
             read_fully(fd, self.path, offset, out)
+
+    def written(self) -> bool:
+        """Whether somebody wrote to it, in place, since it was opened."""
+        if self._fd < 0:
+            return self.path.exists() and not is_still(self.path, self._stamp)
+        return stamp(os.fstat(self._fd)) != self._stamp
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

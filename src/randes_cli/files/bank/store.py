@@ -119,6 +119,11 @@ class BankStore:
     def size(self) -> int:
         return sum(one.header.file_size for one in self._contents)
 
+    def written(self) -> bool:
+        """Whether somebody wrote to a file of it here, in place, since it was opened."""
+        known = (getattr(file, "written", None) for file in (self.file, *self._opened))
+        return any(written() for written in known if written is not None)
+
     @property
     def fingerprint(self) -> bytes:
         """The digest of the table of digests, which every byte of the bank has a part in."""

@@ -21,6 +21,7 @@ from randes_cli.files.location import Place
 from randes_cli.files.nearest import absent
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.files.weight_file import TensorFile, WeightFile
+from randes_cli.files.weight_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from randes_cli.limits import LONGEST_NAME, is_name, strange_name
 from randes_cli.specs import FORMAT_NAME, OpenOptions, Table, TensorInfo, Tensors, once
 
@@ -108,6 +109,11 @@ class Checkpoint:
     def changed(self) -> Place | None:
         """A file that is not what it was when it was opened."""
         return next((file.path for file in self.files if file.changed()), None)
+
+    def written(self) -> bool:
+        """Whether somebody wrote to a file of it here, in place, since it was opened."""
+        known = (getattr(file, "written", None) for file in self.files)
+        return any(written() for written in known if written is not None)
 
     def read(self, name: str, start: int, out: Raw) -> None:
         """Fill `out` with the tensor's bytes from byte `start` of its data."""
@@ -200,6 +206,19 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
     return [file_part(path, allow_pickle=options.allow_pickle)]
 
 
+def _found(path: Path, options: OpenOptions) -> tuple[Path, list[Part]]:
+    """What is opened for a path, and its weight files.
+
+    The weights of an adapter mean nothing without the configuration beside them: its folder.
+    """
+    parts = find_parts(path, options)
+    if path.name == ADAPTER_WEIGHTS and path.with_name(ADAPTER_CONFIG).is_file():
+        whole = folder_parts(path.parent, options)
+        if [part.paths for part in whole] == [(path,)]:
+            return path.parent, whole
+    return path, parts
+
+
 def open_checkpoint(
     source: str,
     options: OpenOptions = DEFAULT_OPTIONS,
@@ -215,8 +234,7 @@ def open_checkpoint(
     `open_file` opens what lies elsewhere, `sizes` are those of the files there.
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
-    path = Path(source)
-    parts = find_parts(path, options)
+    path, parts = _found(Path(source), options)
     folder = path.is_dir()
     with ExitStack() as stack:
         files: list[WeightFile] = []

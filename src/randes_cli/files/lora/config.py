@@ -21,8 +21,8 @@ from randes_cli.files.lora.names import (
     is_factor,
     more_than_factors,
 )
+from randes_cli.files.weight_names import ADAPTER_CONFIG
 
-CONFIG = "adapter_config.json"
 #: The key of a safetensors file's metadata where diffusers puts LoRA configurations.
 _METADATA = "lora_adapter_metadata"
 #: Options of a LoRA that change more than base + scaling · B · A.
@@ -105,10 +105,11 @@ def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
 
 def read_config(adapter: Checkpoint) -> dict[str, Any]:
     """A PEFT adapter's configuration. Raises CheckpointError where it is no LoRA, by name."""
-    path = adapter.folder / CONFIG if adapter.folder else None
+    path = adapter.folder / ADAPTER_CONFIG if adapter.folder else None
     if path is None or not path.is_file():
         raise CheckpointError(
-            f"{adapter.source}: an adapter without {CONFIG}; give the folder that holds both"
+            f"{adapter.source}: an adapter without {ADAPTER_CONFIG}; give the folder that holds "
+            "both"
         )
     found = read_json(path)
     if not isinstance(found, dict):
@@ -128,7 +129,7 @@ def read_config(adapter: Checkpoint) -> dict[str, Any]:
 
 def refuse_kind(adapter: Checkpoint) -> None:
     """Raise CheckpointError where a configuration calls an adapter another kind, by name."""
-    if adapter.folder is not None and (adapter.folder / CONFIG).is_file():
+    if adapter.folder is not None and (adapter.folder / ADAPTER_CONFIG).is_file():
         read_config(adapter)
 
 
@@ -146,7 +147,7 @@ def is_diffusers(adapter: Checkpoint) -> bool:
     """
     if any(name.startswith(WRAPPED) for name in adapter.tensors):
         return False
-    if adapter.folder is not None and (adapter.folder / CONFIG).is_file():
+    if adapter.folder is not None and (adapter.folder / ADAPTER_CONFIG).is_file():
         return False
     names = [name for name in adapter.tensors if is_factor(name)]
     return (
@@ -204,7 +205,7 @@ def _checked(source: str, found: Mapping[str, Any]) -> LoraConfig:
     try:
         return _parsed(found)
     except (TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
-        raise CheckpointError(f"{source}: {CONFIG}: {str(error)[:200]!r}") from None
+        raise CheckpointError(f"{source}: {ADAPTER_CONFIG}: {str(error)[:200]!r}") from None
 
 
 def _parsed(found: Mapping[str, Any]) -> LoraConfig:

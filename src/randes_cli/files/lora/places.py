@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from math import prod
 
 from randes_cli.errors import CheckpointError, MismatchError
-from randes_cli.files.lora.config import CONFIG
 from randes_cli.files.lora.experts import add_parameters
 from randes_cli.files.lora.view import BASE_LAYER, Pair, Update, View
+from randes_cli.files.weight_names import ADAPTER_CONFIG
 
 #: Modules of transformers' Conv1D, which stores weights as inputs × outputs.
 _CONV1D = frozenset({"c_attn", "c_proj", "c_fc", "q_attn"})
@@ -44,11 +44,13 @@ def _check(view: View, pairs: Mapping[str, Pair]) -> None:
             owner or not wrapped  # a parameter's name alone is that of any module's
         ):
             raise CheckpointError(
-                f"{view.source}: {CONFIG} says target_parameters {text[:200]!r}, "
+                f"{view.source}: {ADAPTER_CONFIG} says target_parameters {text[:200]!r}, "
                 "which no tensor adapts"
             )
     if view.config.lora_bias and not any("bias" in pair for pair in pairs.values()):
-        raise CheckpointError(f"{view.source}: {CONFIG} says lora_bias, but no tensor is one")
+        raise CheckpointError(
+            f"{view.source}: {ADAPTER_CONFIG} says lora_bias, but no tensor is one"
+        )
 
 
 def _weight(view: View, module: str) -> str | None:
@@ -68,7 +70,7 @@ def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
     if rank < 1 or rank != prod(second[1:]) or rank != (expected or rank):
         raise CheckpointError(
             f"{view.source}: {module} has factors {list(first)} and {list(second)}, "
-            f"{CONFIG} says rank {expected or rank}"
+            f"{ADAPTER_CONFIG} says rank {expected or rank}"
         )
     out, into, weight = second[0], prod(first[1:]), view.part.base[name]
     turned = weight.shape == (into, out)
@@ -84,7 +86,7 @@ def _plain(view: View, key: str, module: str, pair: Pair, name: str) -> Update:
         )
     scaling = view.config.scaling(key, rank, view.alpha(module))
     if ("m" in pair) != view.config.dora:
-        raise CheckpointError(f"{view.source}: {module} and {CONFIG} differ about use_dora")
+        raise CheckpointError(f"{view.source}: {module} and {ADAPTER_CONFIG} differ about use_dora")
     return Update(a, b, scaling, rank, flip, magnitude=pair.get("m"))
 
 

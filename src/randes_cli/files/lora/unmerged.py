@@ -13,15 +13,13 @@ from randes_cli.files.lora.config import is_diffusers, read_config, refuse_forei
 from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse, plain_factor
 from randes_cli.files.lora.view import BASE_LAYER, Part
 from randes_cli.files.source import Source, ZeroBase
+from randes_cli.files.weight_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from randes_cli.specs import Tensors, once
-
-#: The file of a PEFT adapter.
-_PEFT_FILE = "adapter_model.safetensors"
 
 
 def is_adapter(source: Source) -> bool:
     """Whether a checkpoint holds an adapter and not a model: most of its tensors are factors."""
-    if getattr(source, "layout", {}).get("") == _PEFT_FILE:
+    if getattr(source, "layout", {}).get("") == ADAPTER_WEIGHTS:
         return True
     return once(_of_adapter, source.tensors)
 
@@ -80,6 +78,13 @@ def require_alike(adapter: Checkpoint, base: Source) -> None:
             f"{adapter.source}: {how} as in {base.source}; the adapters of one bank agree in rank "
             "and targets: make two banks, or name their base first to merge them"
         )
+
+
+def without_config(adapter: Checkpoint) -> tuple[str, ...]:
+    """What to say of an adapter that is kept, and that nobody can load as it comes back."""
+    if adapter.folder is not None or is_diffusers(adapter):
+        return ()
+    return (f"has no {ADAPTER_CONFIG} beside it, without which PEFT does not load what comes back",)
 
 
 def _factors(tensors: Tensors) -> dict[str, tuple[int, ...]]:
