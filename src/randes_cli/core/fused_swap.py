@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import lru_cache
+from concurrent.futures import Executor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -114,8 +112,8 @@ class Swap:
             self._parts[threads] = part, np.cumsum(-(-elements // part))
         return self._parts[threads]
 
-    def write(self, to: Sequence[int], *, threads: int) -> None:
-        """Write every tensor whole to an address of its own."""
+    def write(self, to: Sequence[int], *, threads: int, helpers: Executor) -> None:
+        """Write every tensor whole to an address of its own, in this thread and its helpers."""
         self._records["out"] = to
         part, ends = self._dealt(threads)
         following = np.zeros(1, np.int64)
@@ -130,17 +128,10 @@ class Swap:
                 ctypes.c_void_p(following.ctypes.data),
             )
 
-        helpers = _helpers(threads - 1, os.getpid()) if threads > 1 else None
-        others = [helpers.submit(work, n) for n in range(1, threads)] if helpers else []
+        others = [helpers.submit(work, n) for n in range(1, threads)]
         try:
             work(0)
         finally:
             wait(others)
         for other in others:
             other.result()
-
-
-@lru_cache(maxsize=4)
-def _helpers(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads that stay: to start and to end them takes a tenth of a swap. A fork has none."""
-    return ThreadPoolExecutor(threads, "randes-swap")
