@@ -23,7 +23,7 @@ from randes_cli.live.selection import Current, Selection
 
 #: A batch whose rows are alike tells nothing: of a kind so many are tried.
 MOST_TRIES = 3
-#: A weight is found out at a time.
+#: Weights without rows that are sought: one is found at a time.
 MOST_SHARED = 100
 
 
