@@ -32,7 +32,7 @@ SHAPES = (
 
 def forms_of(rows: int, bits: int, every: int, groups: int) -> Iterator[tuple[str, kernels.Form]]:
     """What `kernels.form_of` takes, and others that differ from it in one thing."""
-    taken = kernels.form_of(4096, rows, bits, every, groups, rows // groups)
+    taken = kernels.form_of((4096, 4096), rows, bits, every, groups, rows // groups)
     changes: dict[str, dict[str, int]] = {
         "as taken": {},
         "parts not turned": {"turn": 0},
@@ -42,12 +42,21 @@ def forms_of(rows: int, bits: int, every: int, groups: int) -> Iterator[tuple[st
         "64 rows": {"rows": 64},
         "128 rows": {"rows": 128, "base_stages": 4, "code_stages": 2},
         "256 rows": {"rows": 256, "warps": 8, "base_parts": 4},
-        "half the parts of codes": {"code_parts": max(1, taken.code_parts // 2)},
+        "half the parts of codes": {"code_parts": (taken.code_parts + 1) // 2},
         "twice the parts of codes": {"code_parts": 2 * taken.code_parts},
         "columns in 2": {"base_parts": 2},
         "columns in 4": {"base_parts": 4},
         "columns in 6": {"base_parts": 6},
+        "columns in 8": {"base_parts": 8},
     }
+    if taken.code_parts:
+        for height, parts in ((128, 4), (256, 8)) if groups == 1 else ():
+            both = {"rows": height, "code_parts": 0, "warps": 8, "turn": 0, "base_stages": 4}
+            changes[f"W₀ and codes in a program, {height} rows"] = {**both, "base_parts": parts}
+    else:
+        apart = {"rows": 128, "base_parts": 2, "code_parts": 4, "warps": 4, "turn": 2}
+        changes |= {"codes apart": apart, "codes apart, columns in 4": {**apart, "base_parts": 4}}
+        changes["4 warps"] = {"warps": 4}
     seen = set()
     for name, change in changes.items():
         form = taken._replace(**change)
@@ -65,7 +74,7 @@ def time_all_forms(device: str, dtype: torch.dtype, script: Path) -> None:
             for number in range(len(SHAPES))
         ]
         print("compiled:", [process.wait() for process in made])
-    bases = weights(shapes(device) * (4 if device == "cuda" else 1), device, dtype)
+    bases = weights(shapes(device) * 4 if device == "cuda" else [(32, 256)], device, dtype)
     time_forms(bases, device, lambda step: timed(step, device, 5))
 
 

@@ -29,7 +29,7 @@ POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "places": "i3
 #: Bytes of shared memory that a block may have there.
 SHARED = 227 * 1024
 VALUES = ("x", "base", "y", "met", "down")
-NUMBERS = ("rows", "columns", "batch", "slots", "units", "width", "size", "count")
+NUMBERS = ("rows", "columns", "batch", "units", "width", "size", "count")
 
 
 def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], **more: Any) -> Any:
@@ -49,8 +49,9 @@ def products(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: int
     types = {name: f"*{kind}" for name, kind in {**POINTERS, "stored": stored}.items()}
     types |= dict.fromkeys(VALUES, f"*{name}") | dict.fromkeys(NUMBERS, "i32")
     longest = batch // groups
-    form = kernels.form_of(4096, batch, bits, groups, groups, longest)
+    form = kernels.form_of((4096, 4096), batch, bits, groups, groups, longest)
     constants = {
+        "slots": batch,
         "bits": bits,
         "per": kernels.PER[bits],
         "unit": 3 if bits == 3 else 1,

@@ -24,31 +24,34 @@ from tests.models import llama
 
 
 @pytest.mark.parametrize(
-    ("count", "form"),
+    ("count", "form", "groups", "width"),
     [
-        (20, kernels.Form(32, 32, 16, 2, 2, 2, 2, 4)),
-        (6, kernels.Form(16, 64, 32, 3, 1, 2, 2, 4, 3)),
+        (20, kernels.Form(32, 32, 16, 2, 2, 2, 2, 4), 3, 96),
+        (6, kernels.Form(16, 64, 32, 3, 1, 2, 2, 4, 3), 3, 96),
+        (20, kernels.Form(32, 256, 16, 2, 0, 2, 2, 4), 1, 576),
     ],
-    ids=["many rows", "few rows"],
+    ids=["many rows", "few rows", "one group"],
 )
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("bits", BITS)
 def test_products_of_rows_of_several_groups(
-    bits: int, every: int, count: int, form: kernels.Form
+    bits: int, every: int, count: int, form: kernels.Form, groups: int, width: int
 ) -> None:
-    held, wanted = zip(*(matrix(37, 96, every, group, bits) for group in (0, 1, 2)), strict=True)
+    made = (matrix(37, width, every, group, bits) for group in range(groups))
+    held, wanted = zip(*made, strict=True)
     source = torch.Generator().manual_seed(1)
 
     def numbers(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=source).half()
 
-    x = numbers(count, 2, 96)[:, 1]  # as the last token of each row is
-    base, across, down = numbers(37, 96), numbers(3, 4, 96), numbers(3, 4, 37)
-    # One row asks the base; group 1 has no rows, and task 3 is in two.
+    x = numbers(count, 2, width)[:, 1]  # as the last token of each row is
+    base = numbers(37, width)
+    across, down = numbers(groups, 4, width), numbers(groups, 4, 37)
+    # A row asks the base, or three where there is one group; of three groups group 1 has no rows,
+    # and task 3 is in two.
     tasks = Selection.of([*([0, 1, 2, 3] * 5)[: count - 4], 3, 9, 4, 5], x.device)
-    slots = tasks.slots(
-        count, (frozenset(range(4)), frozenset({8}), frozenset({3, 4, 5})), x.device
-    )
+    members = (frozenset(range(4)), frozenset({8}), frozenset({3, 4, 5}))
+    slots = tasks.slots(count, members[:groups], x.device)
     slots = slots._replace(tasks=slots.tasks % 4)
     found = kernels.mixed_product(
         x,
@@ -56,8 +59,8 @@ def test_products_of_rows_of_several_groups(
         torch.stack([one.stored for one in held]),
         across,
         down,
-        torch.full((3,), 2.0**-9 if bits == 16 else 1.0),
-        torch.tensor([blocks.partners(every, group) for group in range(3)], dtype=torch.int32),
+        torch.full((groups,), 2.0**-9 if bits == 16 else 1.0),
+        torch.tensor([blocks.partners(every, g) for g in range(groups)], dtype=torch.int32),
         slots,
         bits=0 if bits == 16 else bits,
         every=every,
@@ -70,6 +73,28 @@ def test_products_of_rows_of_several_groups(
         right[row] += (matrices[group] @ inputs) * down[group, task].float()
     assert found.dtype == torch.float16
     assert (found.float() - right).abs().max() <= 2e-3 * right.abs().max()
+
+
+@pytest.mark.parametrize("rows", [1024, 4096, 11008, 128256])
+@pytest.mark.parametrize("columns", [4096, 11008])
+def test_one_group_keeps_132_multiprocessors_about_as_busy_as_each_other(
+    rows: int, columns: int
+) -> None:
+    form = kernels.form_of((rows, columns), 64, 2, 1, 1, 64)
+    assert form.code_parts == 0 and form.warps * 32 >= form.rows
+    programs = -(-rows // form.rows) * form.base_parts
+    assert programs / 132 / -(-programs // 132) >= 0.9
+
+
+def test_several_groups_have_programs_of_their_own() -> None:
+    x, numbers = torch.zeros(2, 32).half(), torch.zeros(2, 32, 32, dtype=torch.int16)
+    members = (frozenset({0}), frozenset({1}))
+    slots = Selection.of([0, 1], x.device).slots(2, members, x.device)
+    with pytest.raises(ValueError, match="one group"):
+        kernels.mixed_product(
+            x, numbers[0].half(), numbers, x[None], x[None], x, x, slots,
+            bits=0, every=1, form=kernels.Form(32, 32, 16, 2, 0, 2, 2, 4),
+        )  # fmt: skip
 
 
 def test_a_model_answers_alike_through_the_kernels(

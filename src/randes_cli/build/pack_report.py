@@ -15,6 +15,7 @@ from randes_cli.build.sizes import Sizes
 from randes_cli.build.twins import twins
 from randes_cli.core.lengths import Lengths
 from randes_cli.core.quality import Kept, mean_kept, noise_of
+from randes_cli.core.verdict import hedged
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.checkpoint.shared import whole_of
 from randes_cli.files.guard import reads_far
@@ -93,8 +94,8 @@ def pack_report(
         merged=merged,
         room=room(manifest),
         alternatives=choices,
-        advice=_adapters(predicted) if kept_adapters else advice(choices),
-        saving=_saving(build, built, choices, base_bytes),
+        advice=_adapters(predicted) if kept_adapters else hedged(advice(choices), predicted),
+        saving=hedged(_saving(build, built, choices, base_bytes), predicted),
     )
 
 

@@ -90,6 +90,22 @@ def judge(
     return FAR_OUT if length > FAR or found.far is None else found
 
 
+#: Said of shares of the gain, which are of measured models, where deltas are longer than theirs.
+BEYOND = "no model with so long a delta was measured: these shares rank banks, and promise nothing"
+
+
+def unmeasured(tasks: Sequence[TaskSummary]) -> bool:
+    """Whether a task's delta is longer than any of a measured model."""
+    return any(task.verdict == FAR_OUT.word for task in tasks)
+
+
+def hedged(sentence: str | None, tasks: Sequence[TaskSummary]) -> str | None:
+    """A sentence that tells what is kept, with what is to be known where nobody measured that."""
+    if sentence is None or not unmeasured(tasks):
+        return sentence
+    return f"{sentence}; but no model with so long a delta was measured"
+
+
 def share(pair: tuple[float, float] | None) -> str:
     """A range of shares in words: ``96–100 %``."""
     if pair is None:

@@ -60,7 +60,7 @@ class Form(NamedTuple):
 
     Attributes:
         base_parts: programs that share the columns of W₀ in a tile of rows.
-        code_parts: programs that share those of one group's codes.
+        code_parts: programs that share those of one group's codes; 0: with one group, those of W₀.
         base_stages: loads of W₀ that are under way ahead; `code_stages`: of codes.
         turn: how far parts are turned from one tile to the next.
     """
@@ -76,23 +76,52 @@ class Form(NamedTuple):
     turn: int = 0
 
 
-def form_of(rows: int, batch: int, bits: int, every: int, groups: int, longest: int) -> Form:
-    """What was fastest, or near it, for matrices of a 7B Llama on an H200 (`benchmarks/gpu.py`).
+def form_of(
+    shape: tuple[int, int],
+    batch: int,
+    bits: int,
+    every: int,
+    groups: int,
+    longest: int,
+    size: int = 2,
+) -> Form:
+    """How a product is cut for matrices of a 7B Llama on an H200 (`benchmarks/gpu.py`).
 
-    Where a group has 8 rows at most (`longest`), its products take twice as many units: then
-    they are of a form that needs no waiting, and half as wide.
+    With 16 rows of one group what was fastest, or near it; else what a model of what each
+    multiprocessor reads says (docs/live.md). Where a group has 8 rows at most (`longest`), its
+    products take twice as many units: then they are of a form that needs no waiting, and half as
+    wide. Numbers of four bytes (`size`) are multiplied without tensor cores, in small tiles.
     """
+    if groups == 1 and batch > 16 and size == 2:
+        height, parts = _cut(*shape, max(16, triton.next_power_of_2(batch)), every)
+        return Form(height, 64, 16 if bits else 64, parts, 0, 4, 2, 8 if height > 64 else 4)
     if not bits:
         return Form(64, 64, 128, 2, 2, 3, 3, 4)
     units = 16 if longest > 8 else 32
     if max(groups, every) < 4:
         parts = 2 + 4 * groups
-        tall = triton.cdiv(rows, 128) * parts >= 128
+        tall = triton.cdiv(shape[0], 128) * parts >= 128
         turn = 0 if groups == 1 and batch <= 16 else 2
         return Form(128 if tall else 64, 64, units, 2, 4, 5 if batch <= 16 else 4, 2, 4, turn)
-    if batch <= 16:
-        return Form(128, 64, units, 4, 1, 4, 2, 4, 4)
-    return Form(64, 64, units, 4, 1, 5, 3, 4, 4)
+    return Form(128, 64, units, 4, 1, 4 if batch <= 16 else 3, 2, 4, 4)
+
+
+@lru_cache(maxsize=256)
+def _cut(rows: int, columns: int, batch: int, every: int) -> tuple[int, int]:
+    """Rows of a tile, and its parts, that keep the busiest of 132 multiprocessors least busy.
+
+    A program reads its weights, and inputs twice (for W₀ and for codes), and writes its sums; the
+    last one of a tile reads all of these, three times as fast, as the others are done by then.
+    """
+
+    def busy(cut: tuple[int, int]) -> float:
+        height, parts = cut
+        sums = height * batch * 4
+        programs = triton.cdiv(triton.cdiv(rows, every), height) * every * parts
+        waves: int = triton.cdiv(programs, 132)
+        return waves * (columns / parts * (2 * height + 4 * batch) + sums) + parts * sums / 3
+
+    return min(((h, p) for h in (256, 128, 64) for p in range(1, 9)), key=busy)
 
 
 def launch(
@@ -127,6 +156,15 @@ def launch_staged(
             return
 
 
+def _parts(form: Form, columns: int, units: int, groups: int) -> tuple[int, int]:
+    """`base_parts` and `code_parts`, as far as each has something to do."""
+    if groups > 1 and not form.code_parts:
+        raise ValueError("a form without parts of codes is for one group")
+    blocks = triton.cdiv(columns, form.columns), triton.cdiv(units, form.units)
+    here = min(blocks) if form.code_parts == 0 else blocks[0]
+    return min(form.base_parts, here), min(form.code_parts, blocks[1])
+
+
 def mixed_product(
     x: torch.Tensor,
     base: torch.Tensor,
@@ -147,36 +185,37 @@ def mixed_product(
     stored number is worth, `residues` [G, m] those of the columns that residues of rows meet
     (`blocks.partners`). Two kernels: the first prepares x ∘ b, the second makes all products.
     """
-    (rows, columns), count, groups = base.shape, len(slots.rows), len(stored)
-    form = form or form_of(rows, len(x), bits, every, groups, slots.longest)
+    (rows, columns), groups = base.shape, len(stored)
+    asked = (rows, columns), len(x), bits, every, groups, slots.longest, x.element_size()
+    form = form or form_of(*asked)
     x, base = x.contiguous(), base.contiguous()
     numbers, unit = as_units(stored, bits, PER[bits])
     units = -(-columns // every) // PER[bits]
-    width = -(-units // form.units) * form.units * PER[bits]
+    width = triton.cdiv(units, form.units) * form.units * PER[bits]
     tiles = triton.cdiv(triton.cdiv(rows, every), form.rows) * every
-    base_parts = min(form.base_parts, triton.cdiv(columns, form.columns))  # none has nothing to do
-    code_parts = min(form.code_parts, triton.cdiv(units, form.units))
+    base_parts, code_parts = _parts(form, columns, units, groups)
     parts = base_parts + groups * code_parts
     batch_block = max(16, triton.next_power_of_2(len(x)))  # slots of a group are no more than rows
     slot_block = max(16 if form.units < 32 else _NARROWEST, triton.next_power_of_2(slots.longest))
-    met = x.new_empty(every, count, width)
+    met = x.new_empty(every * width * (room := batch_block * len(slots.places)))
     arrived = torch.empty(tiles, dtype=torch.int32, device=x.device)
     partial = torch.empty(tiles, parts, batch_block, form.rows, device=x.device)
     y = x.new_empty(len(x), rows)
     block, early = 1024, starts_early(x.device)
     launch(
-        triton_kernels.prepare, (count, triton.cdiv(max(every * width, tiles), block)), x.device,
+        triton_kernels.prepare,
+        (len(slots.rows), triton.cdiv(max(every * width, tiles), block)), x.device,
         x, across, slots.rows, slots.groups, slots.tasks, met, arrived, columns, across.shape[1],
-        count, width, tiles,
+        room, width, tiles,
         bits=bits, per=PER[bits], every=every, unit_block=form.units, block=block, early=early,
     )  # fmt: skip
     launch_staged(
         triton_kernels.products, (parts, tiles), x.device,
         x, base, y, met, numbers, level_table(bits, x.device), slots.starts, slots.tasks,
         slots.places, down, scales, residues, partial, arrived,
-        rows, columns, len(x), count, units, width, numbers[0].numel(), down.shape[1],
-        bits=bits, per=PER[bits], unit=unit, every=every, groups=groups, most=len(slots.places),
-        batch_block=batch_block, slot_block=slot_block,
+        rows, columns, len(x), units, width, numbers[0].numel(), down.shape[1],
+        slots=room, bits=bits, per=PER[bits], unit=unit, every=every, groups=groups,
+        most=len(slots.places), batch_block=batch_block, slot_block=slot_block,
         row_block=form.rows, column_block=form.columns, unit_block=form.units,
         base_parts=base_parts, code_parts=code_parts,
         whole=columns % form.columns == 0, whole_units=units % form.units == 0, turn=form.turn,

@@ -195,6 +195,10 @@ def _batch_norm(
     return made if bias is None else made + _channels(selection, bias, made)
 
 
+def _prelu(selection: Selection, input: torch.Tensor, weight: Any) -> torch.Tensor:
+    return torch.where(input >= 0, input, input * _channels(selection, weight, input))
+
+
 def _on_inputs(func: Callable[..., Any], handler: Callable[..., Any]) -> Callable[..., Any]:
     """`handler`, and row by row what a model computes of parameters alone."""
 
@@ -232,6 +236,7 @@ _KNOWN_ON_INPUTS: dict[Any, Callable[..., Any]] = {
     F.rms_norm: _rms_norm,
     F.group_norm: _group_norm,
     F.batch_norm: _batch_norm,
+    F.prelu: _prelu,
     **{func: convolution(func) for func in (F.conv1d, F.conv2d, F.conv3d)},
     **{
         func: transposed(func)

@@ -10,6 +10,7 @@ import numpy as np
 from randes_cli.core.arrays import F64
 from randes_cli.core.prediction import Moments
 from randes_cli.core.stats import cosines
+from randes_cli.core.verdict import hedged
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import kind_bytes, own_key
 from randes_cli.files.bank.records import TaskRecord
@@ -247,6 +248,6 @@ def describe(bank: BankFile, *, by: str = "type") -> BankReport:
         rows=tuple(cut.row(name) for name in cut.rows),
         alternatives=choices,
         unsure=unsure(bank, statistics) if choices else None,
-        saving=saving(choices, str(bank.path), table_bytes(base)) if saves else None,
+        saving=hedged(saving(choices, str(bank.path), table_bytes(base)), tasks) if saves else None,
         room=room(manifest),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from randes_cli.core.verdict import kept
+from randes_cli.core.verdict import BEYOND, kept, unmeasured
 from randes_cli.errors import printable
 from randes_cli.ops.describe import BankReport
 from randes_cli.stats.breakdown import GroupRow
@@ -134,4 +134,6 @@ def choice_table(report: BankReport) -> Table:
     note = "" if exact else "Bytes of other banks than this one are about so."
     if any(one.approximate for one in found):
         note = f"{note} What few bits keep of such deltas (sparse, with outliers) is approximate."
+    if unmeasured(report.tasks):
+        note = f"{note} {BEYOND[0].upper()}{BEYOND[1:]}."
     return Table("choices", "Choices", heads, rows, here, note=note)

@@ -161,7 +161,7 @@ def bank_view(
     if report.rows:
         parts.append(group_lines(report.rows, report.by, sort, full=full, width=width))
     if report.tasks and report.alternatives:
-        parts.append(choice_table(report.alternatives, report.base_bytes, width))
+        parts.append(choice_table(report.alternatives, report.base_bytes, report.tasks, width))
     return [line for n, part in enumerate(parts) for line in ([Text()] if n else []) + part]
 
 

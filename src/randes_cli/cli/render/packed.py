@@ -105,7 +105,7 @@ def pack_table(report: PackReport, width: int, *, full: bool = True) -> list[Tex
     tasks = worst_first(report.tasks, full=full)
     made += [Text(), *task_lines(tasks, (), full=full, width=width)]
     if report.alternatives:
-        made += [Text(), *choice_table(report.alternatives, report.base_bytes, width)]
+        made += [Text(), *choice_table(report.alternatives, report.base_bytes, report.tasks, width)]
     return made
 
 

@@ -17,7 +17,7 @@ from randes_cli.cli.render.layout import (
     table,
     verdict_style,
 )
-from randes_cli.core.verdict import by_word, kept
+from randes_cli.core.verdict import BEYOND, by_word, kept, unmeasured
 from randes_cli.stats.frontier import frontier
 from randes_cli.views.text import decimal, human
 
@@ -170,7 +170,9 @@ _HEADS = (
 )
 
 
-def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) -> list[Text]:
+def choice_table(
+    choices: Sequence[Alternative], base_bytes: int, tasks: Sequence[TaskSummary], width: int
+) -> list[Text]:
     """Bytes and predicted share of the gain of the best choices; ``*`` marks the bank at hand."""
     best = frontier(choices)
     room = max((len(human(one.bank_bytes)) for one in best), default=0)
@@ -190,6 +192,7 @@ def choice_table(choices: Sequence[Alternative], base_bytes: int, width: int) ->
     title = "what other banks would keep of the gain, predicted (* this one)"
     about = ["other sizes are about so"] * (not all(one.exact for one in best))
     about += ["what few bits keep is approximate"] * any(one.approximate for one in best)
+    about += [BEYOND] * unmeasured(tasks)
     head = [Text(part, "bold") for part in in_lines(title, width)]
     head += [Text(part) for part in in_lines("; ".join(about), width) if about]
     return [*head, *table([Column("bank", name=True), *columns], rows, width)]

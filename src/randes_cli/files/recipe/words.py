@@ -21,6 +21,7 @@ TaskInputs = Iterable[TaskInput | StrPath] | Mapping[str, StrPath]
 _PICKLES = (".bin", ".tar", ".pt", ".pth", ".ckpt", ".pkl")
 
 _SHARE = re.compile("1(?:/([0-9]{1,2}))?")
+_NO_BITS = "--bits must be 16, 8, 4, 3, 2, 1, 1/2, 1/4 or 1/8, not {!r}"
 
 
 def bits_and_share(bits: str | None, share: str | None) -> tuple[int | None, int]:
@@ -31,9 +32,11 @@ def bits_and_share(bits: str | None, share: str | None) -> tuple[int | None, int
     if bits is not None and "/" in bits:
         if share is not None:
             raise UsageError(f"--bits {bits} says the share: leave --share out")
+        if _SHARE.fullmatch(bits) is None:
+            raise UsageError(_NO_BITS.format(bits[:20]))
         bits, share = "1", bits
     if bits is not None and not re.fullmatch("[0-9]{1,2}", bits):
-        raise UsageError(f"--bits must be 16, 8, 4, 3, 2, 1, 1/2, 1/4 or 1/8, not {bits[:20]!r}")
+        raise UsageError(_NO_BITS.format(bits[:20]))
     found = _SHARE.fullmatch(share or "1")
     if found is None:
         raise UsageError(f"--share must be 1, 1/2, 1/4 or 1/8, not {str(share)[:20]!r}")
