@@ -58,10 +58,23 @@ def test_pairs_of_places_before_the_batch(tmp_path: Path) -> None:
 
 def test_a_model_that_divides_its_weights_answers_without_that(tmp_path: Path) -> None:
     bank = bank_of(rwkv, tmp_path)
-    with pytest.raises(MismatchError, match="rwkv divides its weights when it runs, once: build"):
+    says, batch = "divides its weights when it runs, once: build", batch_of({"input_ids": IDS})
+    models = alone(bank)
+    with pytest.raises(MismatchError, match=says):
         attached(bank)
-    mixed = randes_cli.attach(randes_cli.transformers.from_bank(bank, rescale_every=0), bank)
-    assert_rows_are_their_tasks(mixed, alone(bank), batch_of({"input_ids": IDS}))
+    with (
+        Pool(bank, randes_cli.transformers.from_bank(bank)) as pool,
+        pytest.raises(MismatchError, match=says),
+        pool.use("sun"),
+    ):
+        pass
+    model = randes_cli.transformers.from_bank(bank, rescale_every=0)
+    mixed = randes_cli.attach(model, bank)
+    assert_rows_are_their_tasks(mixed, models, batch)
+    with Pool(bank, mixed.detach()) as pool, torch.no_grad():
+        for task in ("sun", "cars", "sun"):
+            with pool.use(task) as one:
+                assert_near(one(**batch).logits, models[task](**batch).logits)
 
 
 def test_what_a_model_is_saved_without_is_its_own(tmp_path: Path) -> None:

@@ -267,13 +267,3 @@ def test_an_answer_that_is_not_by_rows_is_refused(tmp_path: Path) -> None:
     bank = bank_of_states(Shared(), tmp_path, options())
     with pytest.raises(MismatchError, match="Shared: puts parameters and its inputs together"):
         assert_module_answers(Shared(), bank, torch.randn(5, 4, 8))
-
-
-def test_a_model_that_takes_one_rows_token_for_all_is_refused(tmp_path: Path) -> None:
-    def timesformer() -> Made:
-        size = {name: value for name, value in SMALL.items() if name != "vocab_size"}
-        config = tf.TimesformerConfig(**size, image_size=16, patch_size=8, num_frames=2)
-        return tf.TimesformerModel(config), {}
-
-    with pytest.raises(MismatchError, match="timesformer takes a token that all rows share"):
-        attached(bank_of(timesformer, tmp_path))

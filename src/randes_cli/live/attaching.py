@@ -25,7 +25,7 @@ from randes_cli.specs import TensorInfo
 
 #: Parameters whose rows stand for positions, and those that stand for distances.
 _POSITIONAL = re.compile(r"position|pos_emb|\bwpe\b|relative|distance|dist_emb", re.IGNORECASE)
-_RELATIVE = re.compile(r"relative|distance|dist_emb|\bpe_k\b", re.IGNORECASE)
+_RELATIVE = re.compile(r"relative|distance|dist_emb|\bpe_k\b|rel_attn", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
 from randes_cli.live.batching import Batching
+from randes_cli.live.features import Features
 from randes_cli.live.guard import guard
 from randes_cli.live.kept import kept_tokens
 from randes_cli.live.lazy import opened
@@ -25,6 +26,7 @@ from randes_cli.live.order import kept_order
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.special import by_task, special_layers
 from randes_cli.live.time_first import refuse_known
+from randes_cli.live.turned import Turning
 from randes_cli.live.weight import Weight
 
 #: What PEFT calls rows without an adapter.
@@ -143,6 +145,7 @@ class MixedModel:
         self.by_task = tuple(w.name for w in self._weights() if w.name in slow)
         self._current, self._slots, self._layers = current, slots, layers
         self._release = guard(model, current)
+        self._watching = Features(model, current), Turning(model, current)
         self._running, self._detached = threading.RLock(), False
         self._batching = Batching(model, current, self._running, self._numbers, self._check)
 
@@ -264,5 +267,7 @@ class MixedModel:
         for layer in self._layers:
             del layer.forward
         self._release()
+        for watch in self._watching:
+            watch.release()
         self._batching.release()
         return self.model

@@ -16,7 +16,6 @@ from randes_cli.live.mixed_parameter import Mixed
 REFUSED = {
     "xlnet": "puts time before the batch",
     "transfo-xl": "puts time before the batch",
-    "timesformer": "takes a token that all rows share from the frames of the first rows",
     "qwen4_exp": "compresses the keys of one row after another",
     "qwen4_exp_text": "compresses the keys of one row after another",
 }
@@ -43,15 +42,9 @@ _TURNS = {
 
 def refuse_known(model: nn.Module) -> None:
     """Raise MismatchError for models that layers could not answer for."""
-    config = getattr(model, "config", None)
-    kind = getattr(config, "model_type", None)
+    kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind in REFUSED:
         raise MismatchError(f"{kind} {REFUSED[kind]}; use randes_cli.Pool")
-    if getattr(config, "rescale_every", 0):
-        raise MismatchError(
-            f"{kind} divides its weights when it runs, once: build it with rescale_every=0 "
-            "(from_bank takes it), which answers the same"
-        )
 
 
 def recurrent_inside(model: nn.Module) -> Iterator[nn.Module]:

@@ -18,10 +18,15 @@ def refuse_packed(
     parts: Mapping[str, Parts],
     wholes: Sequence[Whole],
 ) -> None:
-    """Refuse layers that keep a task's matrix otherwise: quantised, packed, without memory.
+    """Refuse layers that keep a task's matrix otherwise: quantised, packed, divided, no memory.
 
     `names` are the bank's by those inside the component; `parts` are in the bank's.
     """
+    if getattr(getattr(module, "config", None), "rescale_every", 0):  # RWKV
+        raise MismatchError(
+            f"{type(module).__name__} divides its weights when it runs, once: build it with "
+            "rescale_every=0 (from_bank takes it), which answers the same"
+        )
     state = plain_state(module)
     placed = set()
     for name, tensor in state.items():

@@ -1,0 +1,96 @@
+"""Batches whose rows are turned by one place, and what tells one kind of batch from another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import nn
+
+#: Inputs of at most so many numbers say how others are packed: sizes of pictures.
+_FEW = 256
+
+
+class Unturnable(Exception):
+    """A batch that cannot be run twice, as it goes on from what a cache has."""
+
+
+def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
+    """The same with rows turned by so many places; what has no rows as it is, caches copied."""
+    if isinstance(value, torch.Tensor):
+        dim = int(name == "position_ids" and value.dim() == 3)  # of the axes of pictures
+        size = value.shape[dim] if value.dim() else 0
+        if not size or size % rows or name == "cache_position":
+            return value
+        return value.roll(by * (size // rows), dim)
+    if name == "mm_encoder_outputs" and value:
+        raise Unturnable
+    if isinstance(value, Mapping):
+        made = {key: turned(inner, rows, key, by=by) for key, inner in value.items()}
+        return type(value)(**made) if hasattr(value, "to_tuple") else made
+    if isinstance(value, list | tuple):
+        by_row = type(value) is list and len(value) == rows and not _have_rows(value, rows)
+        at = len(value) - by
+        inner = [*value[at:], *value[:at]] if by_row else [turned(v, rows, by=by) for v in value]
+        return type(value)(inner)
+    if hasattr(value, "get_seq_length"):
+        if _begun(value):
+            raise Unturnable
+        return deepcopy(value)
+    if isinstance(value, bool | int | float | str | type(None) | torch.dtype | torch.device):
+        return value
+    raise Unturnable
+
+
+def _begun(cache: Any) -> bool:
+    """Whether a cache has tokens; states of Mamba do not say."""
+    try:
+        return bool(cache.get_seq_length())
+    except ValueError:
+        return True
+
+
+def _have_rows(values: Any, rows: int) -> bool:
+    """Whether each of several values has all rows, rather than one row each."""
+    tensors = [v for v in values if isinstance(v, torch.Tensor) and v.dim()]
+    return len(tensors) == len(values) and all(len(v) and len(v) % rows == 0 for v in tensors)
+
+
+def kind_of(model: nn.Module, args: Any, given: Mapping[str, Any], rows: int) -> Any:
+    """What of a batch decides how its rows lie: its inputs, and how pictures are packed."""
+    flat = list(tensors_of((args, given)))
+    made: list[Any] = [rows]
+    several = any(t.is_floating_point() and t.dim() > 1 for _, t in flat)
+    words = any(name.endswith("input_ids") for name, _ in flat)
+    for name, tensor in flat:
+        sizes = [size == rows for size in tensor.shape]
+        made.append((name, tuple(sizes), tensor.is_floating_point()))
+        if (len(tensor) != rows and tensor.is_floating_point()) or (several and words):
+            made.append(tuple(tensor.shape))
+        if not tensor.is_floating_point() and tensor.numel() <= _FEW and several:
+            made.append(tuple(tensor.reshape(-1).tolist()))
+        elif several and name.endswith("input_ids"):
+            made.append(_marks(model, tensor))
+    return tuple(made)
+
+
+def _marks(model: nn.Module, ids: torch.Tensor) -> Any:
+    """How often each row has each of the tokens that stand for pictures and sounds."""
+    config = getattr(model, "config", None)
+    known = vars(config).items() if config is not None else ()
+    marks = [v for k, v in known if k.endswith(("token_id", "token_index")) and type(v) is int]
+    return tuple(tuple((ids == mark).sum(-1).reshape(-1).tolist()) for mark in marks)
+
+
+def tensors_of(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a batch, by name, but for single numbers."""
+    if isinstance(value, torch.Tensor) and value.dim():
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from tensors_of(inner, str(key))
+    elif isinstance(value, list | tuple):
+        for place, inner in enumerate(value):
+            yield from tensors_of(inner, name or str(place))
