@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from randes_cli import BankDamaged, PackOptions, RunOptions, UnpackOptions, pack, unpack
 from randes_cli.core.fused_back import Backer
+from randes_cli.core.fused_kernel import available
 from randes_cli.files.sources import open_bank
 
 _SIZES = [2, 3, 5, 8, 9, 16, 17, 60, 61, 64, 65, 120, 121, 128, 129, 241]
@@ -34,22 +35,30 @@ def test_short_tensors_come_out_alike_and_damage_in_them_is_found(
     bank, out = tmp_path / "bank.randes", tmp_path / "out.safetensors"
     tasks = [tmp_path / f"t{task}.safetensors" for task in range(2)]
     pack(tmp_path / "base.safetensors", tasks, bank, PackOptions(bits=bits))
-    made, backed = [], []
-    back = Backer.back
-    for compiled in (True, False):
+    made, backed = [], list[int]()
+    back, back_many = Backer.back, Backer.back_many
+    for many, compiled in ((True, True), (False, True), (False, False)):
+        backed.clear()
 
-        def count(*arguments: object, on: bool = compiled) -> object:
+        def one(*arguments: object, on: bool = compiled) -> object:
             found = back(*arguments) if on else None  # type: ignore[arg-type]
-            backed.append(found is not None)
+            backed.append(int(found is not None))
             return found
 
-        monkeypatch.setattr(Backer, "back", count)
+        def some(*arguments: object, on: bool = many) -> object:
+            found = back_many(*arguments) if on else None  # type: ignore[arg-type]
+            backed.append(0 if found is None else int(found[1].sum()))
+            return found
+
+        monkeypatch.setattr(Backer, "back", one)
+        monkeypatch.setattr(Backer, "back_many", some)
         options = UnpackOptions(force=True)
         unpack(bank, "t1", out, options, RunOptions(threads=1))
         made.append(out.read_bytes())
-    assert made[0] == made[1] and set(load_file(out)) == set(base)
-    assert backed.count(True) in (0, len(base))  # 0 where nothing is compiled
-    monkeypatch.setattr(Backer, "back", back)
+        assert sum(backed) in (0, len(base) * compiled)  # 0 where nothing is compiled
+        assert max(backed) == (len(base) - 1) * available() or not many
+    assert made[0] == made[1] == made[2] and set(load_file(out)) == set(base)
+    monkeypatch.undo()
     for key in ("base/w9", "sum/0/v17"):
         with open_bank(str(bank)) as file:
             place = file.store.address(key)[1]

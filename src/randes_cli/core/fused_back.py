@@ -6,7 +6,9 @@ import ctypes
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from randes_cli.core.arrays import F32, Raw, address
+import numpy as np
+
+from randes_cli.core.arrays import F32, Array, Bools, Raw, address
 from randes_cli.core.convert import NEVER_BEYOND
 from randes_cli.core.fused_cut import read_with
 from randes_cli.core.fused_run import (
@@ -96,6 +98,21 @@ class _Came(ctypes.Structure):
     )
 
 
+#: The records of back.c as columns: for many small chunks, of which none has a Python object.
+BACKS = np.dtype(
+    [
+        *named("first count cols rows view_cols strip kind", "i8"),
+        *named("base base_at base_dtype sum sum_at sum_bits", "i8"),
+        *named("into to dtype wanted packed_first", "i8"),
+        *named("packed cut bits out widened scratch values raw made", "u8"),
+        ("scale", "f8"),
+    ]
+)
+_CAMES = np.dtype([*named("lost mixed negative", "i8"), ("base", "u1", 16), ("sum", "u1", 16)])
+#: All that may be wanted.
+WANTED = _BASE_DIGEST | _SUM_DIGEST | _TURNED
+
+
 class Backer:
     """Retrieves chunks in a kernel's buffers, of `elements`: `raw` of eight bytes each."""
 
@@ -134,6 +151,26 @@ class Backer:
             return None
         ends = bytes(made.base), bytes(made.sum)
         return Came(made.lost, bool(made.mixed), bool(made.negative), *ends)
+
+    def back_many(self, rows: Array) -> tuple[Array, Bools] | None:
+        """Retrieve small chunks, each a row of `BACKS`: what they came to, and which are done.
+
+        Rows without elements are not. Raises OSError where a write failed.
+        """
+        record = self._back
+        if record.strip < rows["count"].max(initial=0):
+            return None
+        for word in ("strip", "widened", "scratch", "values", "raw", "made"):
+            rows[word] = getattr(record, word)
+        wide = (rows["dtype"] == DTYPES["F32"]) & (np.abs(rows["scale"]) < NEVER_BEYOND)
+        rows["dtype"][wide] = _ANY_F32
+        came, done = np.zeros(len(rows), _CAMES), np.zeros(len(rows), np.bool_)
+        first, made, function = address(rows), address(came), self._function
+        for row in np.flatnonzero(rows["count"]).tolist():
+            failed = function(first + row * BACKS.itemsize, made + row * _CAMES.itemsize)
+            refuse_unwritten(failed)
+            done[row] = not failed
+        return came, done
 
 
 def _take_sum(record: _Back, found: tuple[Place, int] | Codes) -> object:

@@ -67,7 +67,7 @@ class Retrieval(TaskTensors):
         self.verified: set[tuple[str, int]] | None = None
         self._reader: StepsReader | None = None
         if task.group in bank.manifest.sealed or task.group in bank.manifest.shares:
-            self._reader = StepsReader(bank, task.group, self._check, threads=self.workers.threads)
+            self._reader = StepsReader(bank, task.group, self._check)
 
     @property
     def untuned(self) -> bool:
@@ -145,7 +145,7 @@ class Retrieval(TaskTensors):
         """What reads a chunk, digesting it unless it is known to be sound."""
         return StoredChunk(read, name, dtype, hasher() if self.checks(key, chunk) else None)
 
-    def _count_saturated(self, values: int) -> None:
+    def count_saturated(self, values: int) -> None:
         """Count for all threads: `+=` alone reads the sum before it is ready to write it."""
         if values:
             with self._lock:
@@ -156,7 +156,7 @@ class Retrieval(TaskTensors):
         dtype = self.bank.info(key).dtype
         chunk = self._chunk(self.bank.read_into, key, dtype, key, piece.chunk)
         self._read_exact(chunk, piece, out)
-        self._check_chunk(chunk.digest(piece.rect, piece.rect), piece, key)
+        self.check_chunk(chunk.digest(piece.rect, piece.rect), piece, key)
 
     def _fill_base(self, piece: Piece, out: Raw) -> None:
         chunk = self._base_chunk(piece)
@@ -164,7 +164,7 @@ class Retrieval(TaskTensors):
             out[:] = 0
             return
         self._read_exact(chunk, piece, out)
-        self._check_base(chunk.digest(self.whole(piece), piece.rect), piece)
+        self.check_base(chunk.digest(self.whole(piece), piece.rect), piece)
 
     def _read_exact(self, chunk: StoredChunk, piece: Piece, out: Raw) -> None:
         """Read a piece as it is stored, and convert it where the output has another dtype."""
@@ -174,7 +174,7 @@ class Retrieval(TaskTensors):
         if not same:
             values = np.empty(piece.rect.elements, np.float32)
             widen(raw, chunk.dtype, values)
-            self._count_saturated(narrow(values, piece.tensor.dtype, out))
+            self.count_saturated(narrow(values, piece.tensor.dtype, out))
 
     def _base_chunk(self, piece: Piece) -> StoredChunk | None:
         """The base's chunk that a piece is made from; None where the base is zero."""
@@ -184,7 +184,8 @@ class Retrieval(TaskTensors):
         dtype = self._named[name].dtype
         return self._chunk(self.base.read, name, dtype, base_key(name), piece.chunk)
 
-    def _check_base(self, found: bytes | None, piece: Piece) -> None:
+    def check_base(self, found: bytes | None, piece: Piece) -> None:
+        """Compare the digest of the base's chunk. Raises MismatchError, BankDamaged."""
         name = piece.tensor.name
         if self.base is None or found is None:
             return
@@ -196,7 +197,8 @@ class Retrieval(TaskTensors):
             )
         self._check(found, recorded, base_key(name), piece.chunk)
 
-    def _check_chunk(self, found: bytes | None, piece: Piece, key: str) -> None:
+    def check_chunk(self, found: bytes | None, piece: Piece, key: str) -> None:
+        """Compare that of a stored chunk. Raises BankDamaged."""
         if found is not None:
             self._check(found, self.bank.digest(key, piece.chunk), key, piece.chunk)
 
@@ -218,10 +220,10 @@ class Retrieval(TaskTensors):
         if came is None:
             return False
         if digests[0]:
-            self._check_base(came.base, piece)
+            self.check_base(came.base, piece)
         if digests[1] and self.bank.info(key).dtype != "U8":  # what `reader` reads it also checks
-            self._check_chunk(came.sum, piece, key)
-        self._count_saturated(came.lost)
+            self.check_chunk(came.sum, piece, key)
+        self.count_saturated(came.lost)
         self.turned.took(name, mixed=came.mixed, negative=came.negative)
         return True
 
@@ -255,13 +257,13 @@ class Retrieval(TaskTensors):
                 lost = kernel.retrieve_onto(codes, bits, signs, target)
             else:
                 lost = kernel.retrieve(codes, bits, signs, piece.tensor.dtype, target)
-            self._count_saturated(lost)
+            self.count_saturated(lost)
             if positive:
                 self.turned.back(piece.tensor.name, target, piece.tensor.dtype)
         if base is not None:
-            self._check_base(base.digest(self.whole(piece), piece.rect), piece)
+            self.check_base(base.digest(self.whole(piece), piece.rect), piece)
         if direct:  # what `reader` reads it also checks
-            self._check_chunk(sums.digest(self.whole(piece), piece.rect), piece, key)
+            self.check_chunk(sums.digest(self.whole(piece), piece.rect), piece, key)
 
     def _base_strip(
         self,

@@ -29,16 +29,15 @@ _Chunk: TypeAlias = tuple[str, int]
 class StepsReader:
     """The superpositions of one group that are sealed, or have a share of the elements.
 
-    One object serves all threads. Each chunk is read whole once, to compare its digest; the last
-    ones are kept, for pieces of a tensor end inside them. Scales are kept, too.
+    One object serves all threads. Each chunk is read whole once, to compare its digest; each
+    thread's last one is kept, in memory of its own (new pages cost more than filling them), for
+    pieces of a tensor end inside it. Scales are kept, too.
     """
 
-    def __init__(self, bank: BankFile, group: int, check: Check, *, threads: int = 1) -> None:
+    def __init__(self, bank: BankFile, group: int, check: Check) -> None:
         self._bank, self._group, self._check = bank, group, check
         self._scales: dict[str, tuple[F32, F32]] = {}
         self._sound: set[_Chunk] = set()
-        self._kept: dict[_Chunk, Raw] = {}
-        self._most = threads + 1
         self._gates: dict[_Chunk, threading.Lock] = {}
         self._lock, self._own = threading.Lock(), threading.local()
 
@@ -61,13 +60,16 @@ class StepsReader:
         return found if share.every == 1 else share.spread(found, start, count)
 
     def codes(self, tensor: TensorInfo, start: int, count: int) -> Codes:
-        """The codes of stored elements `start` and on of a sealed superposition, and its scales."""
-        bits = self._bank.manifest.sealed[self._group].bits
+        """The codes of stored elements `start` and on of a sealed superposition, and its scales.
+
+        Valid until the thread's next call.
+        """
+        bits, scales = self._bank.manifest.sealed[self._group].bits, self.scales(tensor)
         packed = self._packed(sum_key(self._group, tensor.name), start, start + count, bits)
-        return Codes(packed, start // 8 * 8, bits, self.scales(tensor))
+        return Codes(packed, start // 8 * 8, bits, scales)
 
     def _memory(self, count: int) -> F32:
-        """The thread's own memory for `count` values: new pages cost more than filling them."""
+        """The thread's own memory for `count` values."""
         if len(getattr(self._own, "values", ())) < count:
             self._own.values = np.empty(count, np.float32)
         values: F32 = self._own.values[:count]
@@ -105,14 +107,15 @@ class StepsReader:
 
     def _bytes(self, key: str, start: int, stop: int) -> Raw:
         info = self._bank.info(key)
-        size, parts = ITEM_SIZE[info.dtype], []
+        size, parts = ITEM_SIZE[info.dtype], list[Raw]()
         for number, rect in enumerate(chunk_grid(*info.matrix)):
             first, last = rect.start * size, (rect.start + rect.elements) * size
             if first < stop and start < last:
                 low, high = max(first, start), min(last, stop)
-                parts.append(self._part(key, number, (first, last), (low, high)))
-        if len(parts) == 1:
-            return parts[0]
+                part = self._part(key, number, (first, last), (low, high))
+                if (low, high) == (start, stop):
+                    return part
+                parts.append(part.copy())  # the next chunk takes its place
         return np.concatenate(parts) if parts else np.empty(0, np.uint8)
 
     def _part(self, key: str, number: int, chunk: tuple[int, int], part: tuple[int, int]) -> Raw:
@@ -126,21 +129,28 @@ class StepsReader:
 
     def _whole(self, key: str, number: int, first: int, last: int) -> Raw | None:
         """A chunk that was not checked before, or is kept; None where it was, and is not."""
-        chunk = key, number
+        chunk, own = (key, number), self._own
+        if getattr(own, "chunk", None) == chunk:
+            return self._room(last - first)
         with self._lock:
             if chunk in self._sound:
-                return self._kept.get(chunk)
+                return None
             gate = self._gates.setdefault(chunk, threading.Lock())
         with gate:
             if chunk in self._sound:  # by another thread, which read it
-                return self._kept.get(chunk)
-            raw = np.empty(last - first, np.uint8)
+                return None
+            own.chunk, raw = None, self._room(last - first)
             self._bank.read_into(key, first, raw)
             self._check(digest(raw), self._bank.digest(key, number), key)
+            own.chunk = chunk
             with self._lock:
                 self._sound.add(chunk)
-                self._kept[chunk] = raw
                 self._gates.pop(chunk)
-                if len(self._kept) > self._most:
-                    self._kept.pop(next(iter(self._kept)))
+        return raw
+
+    def _room(self, size: int) -> Raw:
+        """The thread's own memory for a chunk."""
+        if len(getattr(self._own, "raw", ())) < size:
+            self._own.raw = np.empty(size, np.uint8)
+        raw: Raw = self._own.raw[:size]
         return raw

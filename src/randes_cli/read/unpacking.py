@@ -23,6 +23,7 @@ from randes_cli.files.writer import (
     shards_of,
     weight_files,
 )
+from randes_cli.read.many import send_many, small_runs
 from randes_cli.read.originals import Originals
 from randes_cli.read.pieces import Piece
 from randes_cli.read.places import (
@@ -186,28 +187,25 @@ class Unpacking:
         self, writers: Mapping[str, tuple[CheckpointWriter, str]], progress: Progress
     ) -> None:
         retrieval = self.retrieval
-        pieces = [piece for name in retrieval.tensors for piece in retrieval.pieces(name)]
-        room = max((piece.nbytes for piece in pieces), default=0)
+        runs: list[tuple[str, ...] | list[Piece]] = [*small_runs(retrieval)]
+        small = {name for run in runs for name in run}
+        large = [retrieval.pieces(name) for name in retrieval.tensors if name not in small]
+        room = max((piece.nbytes for pieces in large for piece in pieces), default=0)
+        cut = self.bank.manifest.sealed.get(retrieval.task.group)
+        few = 1 if cut is None else 8 // cut.bits  # whose codes are a chunk: one thread reads it
+        runs += [pieces[n : n + few] for pieces in large for n in range(0, len(pieces), few)]
 
         def worker() -> tuple[Kernel, Raw]:
             return retrieval.workers.kernel(), np.empty(room, np.uint8)
 
-        def work(state: tuple[Kernel, Raw], piece: Piece) -> int:
-            kernel, buffer = state
-            writer, name = writers[piece.tensor.name]
-            file, offset = writer.place(name)
-            with file.written_by():
-                sent = retrieval.send(kernel, piece, (file.fd, offset + piece.start))
-            if sent:
-                file.sent(piece.nbytes)
-            else:
-                out = buffer[: piece.nbytes]
-                retrieval.fill(kernel, piece, out)
-                writer.write(name, piece.start, out)
-            return piece.nbytes
+        def work(state: tuple[Kernel, Raw], job: tuple[str, ...] | list[Piece]) -> int:
+            if isinstance(job, tuple):
+                return self._write_many(state[0], writers, job)
+            each = (self._write_piece(*state, *writers[one.tensor.name], one) for one in job)
+            return sum(each)
 
         run_parallel(
-            pieces,
+            runs,
             worker,
             work,
             threads=retrieval.workers.threads,
@@ -220,6 +218,40 @@ class Unpacking:
                 f"task {retrieval.task.name}: {retrieval.saturated} values are beyond the range "
                 "of the output's dtype; choose a wider --dtype or say --saturate"
             )
+
+    def _write_piece(
+        self, kernel: Kernel, buffer: Raw, writer: CheckpointWriter, name: str, piece: Piece
+    ) -> int:
+        file, offset = writer.place(name)
+        with file.written_by():
+            sent = self.retrieval.send(kernel, piece, (file.fd, offset + piece.start))
+        if sent:
+            file.sent(piece.nbytes)
+        else:
+            out = buffer[: piece.nbytes]
+            self.retrieval.fill(kernel, piece, out)
+            writer.write(name, piece.start, out)
+        return piece.nbytes
+
+    def _write_many(
+        self,
+        kernel: Kernel,
+        writers: Mapping[str, tuple[CheckpointWriter, str]],
+        names: tuple[str, ...],
+    ) -> int:
+        """Write small tensors in one go, and by themselves those that it leaves."""
+        retrieval, found = self.retrieval, [writers[name] for name in names]
+        places = [writer.place(name) for writer, name in found]
+        rows = np.array([(file.fd, offset) for file, offset in places], np.int64)
+        with places[0][0].written_by():  # one file, but for shards: an error may name another one
+            left = send_many(retrieval, kernel, names, rows)
+        size = sum(retrieval.tensors[name].nbytes for name in names)
+        for file in {id(file): file for file, _ in places}.values():
+            file.sent(size)
+        for piece in (piece for name in left for piece in retrieval.pieces(name)):
+            buffer = np.empty(piece.nbytes, np.uint8)
+            self._write_piece(kernel, buffer, *writers[piece.tensor.name], piece)
+        return size
 
     def report(self, dry_run: bool) -> UnpackReport:
         """What was (or would be) written."""
