@@ -75,6 +75,7 @@ def packer(tmp_path: Path) -> Packer:
     return Packer(tmp_path)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that fork first: a process that has talked to Ray had better not.
 

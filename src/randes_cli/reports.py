@@ -64,7 +64,8 @@ class Alternative:
         kept: predicted share of the gain over the base, mean over the tasks: the mean of the
             measured families of models; `kept_low` and `kept_high` are their range.
         best: whether no choice that is looked at is predicted to keep as much in fewer bytes.
-        exact: whether `bank_bytes` are those of the file; others are near it.
+        exact: whether `bank_bytes` are those of the file, but for a digit of a λ that comes out
+            otherwise than predicted; others are near it.
         approximate: whether few bits would cut deltas of heavy tails (sparse ones, outliers), of
             which the prediction may be far off, and --fit and --keep make a trial.
     """
@@ -123,6 +124,8 @@ class PackReport:
 @dataclass(frozen=True, slots=True)
 class EditReport:
     """What `add` or `remove` did, or with a dry run would do. Sizes are bytes.
+
+    `read_bytes` are those of the checkpoints that came or left; the bank's own are not counted.
 
     `estimated` lists the pairs of task indices whose cosines are estimates, because a
     checkpoint could not be read. `adapters` is what LoRA adapters that came became: `merged` (so

@@ -81,3 +81,12 @@ def test_refusals(bank: Path, family: Path, randes: Callable[..., Result]) -> No
         assert said in result.err
         assert bank.read_bytes() == before
     assert randes("remove", bank, "-t", "a", "--checkpoint", original).code == 0
+
+
+def test_bytes_that_were_not_counted_are_not_told_of_as_none(
+    bank: Path, randes: Callable[..., Result]
+) -> None:
+    forgotten = randes("remove", bank, "b", "--forget")
+    assert forgotten.code == 0
+    last = forgotten.err.splitlines()[-1]
+    assert last.startswith("wrote ") and "read" not in last

@@ -160,7 +160,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mounted = shutil.which("mount") and subprocess.run(command, check=False).returncode == 0
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     if not mounted:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, limits[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (350_000, limits[1]))
     try:
         yield folder
     finally:

@@ -227,6 +227,22 @@ def test_full_and_closed_streams_change_no_result(bank: Path) -> None:
     assert run(["verify", str(bank)]) == 0
 
 
+def test_a_report_that_finds_no_room_is_not_taken_for_a_bank_that_found_none(bank: Path) -> None:
+    base, new = bank.parent / "base.safetensors", bank.parent / "new.randes"
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            _command("pack", base, f"a={bank.parent / 'a.safetensors'}", "-o", new),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+            check=False,
+        )
+    lost = b"standard output: no space left while printing (No space left on device); what was to "
+    assert (done.returncode, lost in done.stderr) == (8, True)
+    assert b"nothing was changed" not in done.stderr
+    assert run(["verify", str(new)]) == 0
+
+
 def test_a_terminal_of_another_encoding_shows_escapes_and_no_traceback(bank: Path) -> None:
     odd = bank.parent / "caf\u00e9-\udcff.randes"
     bank.rename(odd)

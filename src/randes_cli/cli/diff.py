@@ -15,7 +15,9 @@ def diff(
     a: Annotated[str, argument("A", "A bank or a checkpoint.")],
     b: Annotated[
         list[str],
-        argument("B...", "Another bank; a checkpoint; or [NAME=]CHECKPOINT of tasks of bank A."),
+        argument(
+            "B...", "Another bank; a checkpoint; or [NAME=]CHECKPOINT, as packed, of tasks of A."
+        ),
     ],
     base: Annotated[
         o.Word, option(None, "PATH", "Compare two checkpoints' deltas from this base.")

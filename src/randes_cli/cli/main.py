@@ -108,9 +108,11 @@ def _as_ours(error: Exception) -> RandesError | None:
     if isinstance(error, OSError):
         from randes_cli.files.disk import wrap_os_error
 
-        place = str(error.filename or "standard output")
-        doing = "writing" if error.filename else "printing"
-        return wrap_os_error(error, ascii(place)[1:-1], doing)
+        if error.filename:
+            return wrap_os_error(error, ascii(str(error.filename))[1:-1], "writing")
+        # The work is done, and committed, before anything of it is printed.
+        lost = "what was to be printed is lost"
+        return wrap_os_error(error, "standard output", "printing", so=lost)
     return None
 
 

@@ -145,7 +145,8 @@ class Clock:
         took = f"{seconds:.1f} s" if seconds >= 0.05 else "less than 0.1 s"
         fast = f"{speed:.2f} GB/s, " if seconds >= 0.05 and speed >= 0.005 else ""
         memory = human(facts["peak_memory_bytes"])
-        return f"read {human(read)}, wrote {human(written)} in {took} ({fast}peak memory {memory})"
+        first = f"read {human(read)}, " if read else ""  # of what was not counted nothing is said
+        return f"{first}wrote {human(written)} in {took} ({fast}peak memory {memory})"
 
 
 def _peak_memory() -> int:

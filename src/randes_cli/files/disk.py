@@ -18,11 +18,16 @@ from randes_cli.files.nearest import absent
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def wrap_os_error(error: OSError, path: Path | str, doing: str) -> RandesError:
-    """The randes error that tells what the system refused, on which file."""
+def wrap_os_error(
+    error: OSError, path: Path | str, doing: str, *, so: str = "nothing was changed"
+) -> RandesError:
+    """The randes error that tells what the system refused, on which file.
+
+    `so` is what comes of it where the disk is full.
+    """
     reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
     if error.errno in _FULL:
-        return NoSpace(f"{path}: no space left while {doing} ({reason}); nothing was changed")
+        return NoSpace(f"{path}: no space left while {doing} ({reason}); {so}")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return MissingError(absent(Path(path)))
     if error.errno == errno.ENOMEM:

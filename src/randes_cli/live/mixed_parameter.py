@@ -92,10 +92,20 @@ class Mixed(Intercepted, torch.nn.Parameter):
                 raise _unnamed(mixed, name_of(func))
             return handler(selection, *args, **given)
         name = name_of(func)
-        if _about(name, func, len(args) + len(given)) or (func == _FREEZE and not args[1]):
+        if name == "requires_grad_" or func == _FREEZE:
+            _refuse_training(*args, **given)
+        if _about(name, func, len(args) + len(given)) or func == _FREEZE:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **given)
         return _otherwise(func, name, args, given)
+
+
+def _refuse_training(mixed: Any, requires_grad: bool = True) -> None:
+    if requires_grad:
+        raise UsageError(
+            f"{mixed.weight.name}: is not trained while tasks are attached; detach them first (an "
+            "adapter beside them may be)"
+        )
 
 
 def _otherwise(

@@ -17,6 +17,8 @@ GOOD, MIDDLING, POOR = "#56b4e9", "#e69f00", "#d55e00"
 _GAP = 2
 #: Cells that the first column of names keeps while there are other columns to give up.
 _NAME = 24
+#: Cells that titles of other columns keep, where these leave none for names.
+_TITLE = 6
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -99,9 +101,9 @@ def table(
 ) -> list[Text]:
     """A heading and one line per row, none wider than `width` cells."""
     texts = [[Text(printable(c)) if isinstance(c, str) else c for c in row] for row in rows]
+    filled = [max((row[n].cell_len for row in texts), default=0) for n in range(len(columns))]
     needed = [
-        max([cell_len(column.title), *(row[n].cell_len for row in texts)])
-        for n, column in enumerate(columns)
+        max(cell_len(column.title), cells) for column, cells in zip(columns, filled, strict=True)
     ]
     shown = list(range(len(columns)))
 
@@ -113,6 +115,9 @@ def table(
     for drop in sorted({column.drop for column in columns if column.drop}, reverse=True):
         if room(names[0]) < least:
             shown = [n for n in shown if columns[n].drop != drop]
+    for place in sorted(set(shown).difference(names), key=lambda n: filled[n] - needed[n]):
+        lacking = max(0, least - room(names[0]))
+        needed[place] = max(filled[place], min(needed[place], _TITLE), needed[place] - lacking)
     for place in names:
         if place in shown:
             needed[place] = min(needed[place], max(4, room(place)))
@@ -120,8 +125,13 @@ def table(
             for row, name in zip(texts, cut, strict=True):
                 if name != row[place].plain:
                     row[place] = Text(name, row[place].style)
-    head = [Text(columns[n].title, "bold") for n in range(len(columns))]
+    head = [Text(_cut(column.title, needed[n]), "bold") for n, column in enumerate(columns)]
     return [_line(columns, shown, needed, cells) for cells in [head, *texts]]
+
+
+def _cut(title: str, width: int) -> str:
+    """A title in at most `width` cells: unlike names, titles differ at their beginnings."""
+    return title if cell_len(title) <= width else set_cell_size(title, max(0, width - 1)) + "…"
 
 
 def _line(
