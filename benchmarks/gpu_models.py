@@ -23,11 +23,20 @@ def check_models(device: str) -> None:
         for bits in (2, 8, 16) if device == "cuda" else (2,):
             place = Path(folder) / str(bits)
             place.mkdir()
-            bank = make_bank(place, 2, 128, bits)
+            bank = _bank(place, device, 2, 128, bits)
             _check_pool(bank, device)
             for hold in ("codes", "dense"):
                 _check_rows(bank, device, hold)
             print(f"check models  {bits:2} bits: ok", flush=True)
+
+
+def _bank(folder: Path, device: str, layers: int, width: int, bits: int) -> Path:
+    """On a device of this size; a rehearsal's is tiny."""
+    return (
+        make_bank(folder, layers, width, bits)
+        if device == "cuda"
+        else make_bank(folder, 1, 64, bits, 64)
+    )
 
 
 def _check_pool(bank: Path, device: str) -> None:
@@ -43,7 +52,8 @@ def _check_pool(bank: Path, device: str) -> None:
 
 @torch.inference_mode()
 def _check_rows(bank: Path, device: str, hold: str) -> None:
-    ids = torch.randint(3, 8000, (len(ROWS), 12), device=device)
+    most = 8000 if device == "cuda" else 64
+    ids = torch.randint(3, most, (len(ROWS), 12), device=device)
     for dtype in (torch.float32, torch.float16):
         given: Any = {"dtype": dtype}
         model = randes_cli.transformers.from_bank(bank, **given).to(device)
@@ -73,8 +83,7 @@ def _seconds(run: Callable[[int], Any], device: str, rounds: int = 9) -> float:
 def time_models(device: str) -> None:
     """`Pool` beside a copy, and a step of eight tasks beside one model, as Python runs them."""
     with tempfile.TemporaryDirectory() as folder:
-        layers, width = (8, 1024) if device == "cuda" else (2, 128)
-        bank = make_bank(Path(folder), layers, width, 2)
+        bank = _bank(Path(folder), device, 8, 1024, 2)
         given: Any = {"dtype": torch.bfloat16}
         model: Any = randes_cli.transformers.from_bank(bank, **given).to(device)
         others = [torch.empty_like(p) for p in model.parameters()]
@@ -91,7 +100,7 @@ def time_models(device: str) -> None:
                     pass
 
             print(f"Pool.use: {1000 * _seconds(swap, device):.2f} ms", flush=True)
-        ids = torch.randint(3, 8000, (8, 1), device=device)
+        ids = torch.randint(3, 64, (8, 1), device=device)
         alone = _seconds(lambda _: model(input_ids=ids), device)
         for hold in ("codes", "dense"):
             mixed = randes_cli.attach(model, bank, hold=hold)

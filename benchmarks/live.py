@@ -26,11 +26,11 @@ from randes_cli import PackOptions, TaskInput, Transform, pack
 TASKS = [f"task{number}" for number in range(8)]
 
 
-def make_bank(folder: Path, layers: int, width: int, bits: int) -> Path:
+def make_bank(folder: Path, layers: int, width: int, bits: int, vocabulary: int = 8192) -> Path:
     """A bank of a random model and eight fine-tunes of it."""
     torch.manual_seed(0)
     config = tf.LlamaConfig(
-        vocab_size=8192,
+        vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=3 * width,
         num_hidden_layers=layers,

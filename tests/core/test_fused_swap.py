@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -101,8 +102,10 @@ def swap_many(random: np.random.Generator, count: int) -> None:
     tensors = [tensor(random) for _ in range(count)]
     before = [made.out.copy() for made in tensors]
     swap = Swap([made.source for made in tensors])
+    places = [address(made.out) + made.place for made in tensors]
     for threads in (1, 3):
-        swap.write([address(made.out) + made.place for made in tensors], threads=threads)
+        with ThreadPoolExecutor(2) as helpers:
+            swap.write(places, threads=threads, helpers=helpers)
         for made, old in zip(tensors, before, strict=True):
             old[made.place : made.place + made.wanted.size] = made.wanted
             assert np.array_equal(made.out, old), made.source

@@ -60,7 +60,7 @@ def test_a_kind_of_batch_is_tried_once(tmp_path: Path) -> None:
     assert_module_answers(model, bank, torch.randn(5, 8))
     model.second.register_forward_hook(lambda *_: ran.append(1))
     mixed = randes_cli.attach(model, bank)
-    for count in (2, 1, 1):
+    for count in (3, 1, 1):  # the first time what has no rows is sought, too
         with torch.no_grad():
             mixed(torch.randn(5, 8), adapter_names=ASKED)
         assert len(ran) == count
@@ -68,6 +68,29 @@ def test_a_kind_of_batch_is_tried_once(tmp_path: Path) -> None:
     plain = mixed.detach()
     plain(torch.randn(5, 8))
     assert len(ran) == 1
+
+
+class Distances(nn.Module):
+    """A bias that two layers make of distances, of which there are as many as rows divide."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.bias = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 4, bias=False))
+        self.register_buffer("places", torch.randn(places, 2), persistent=False)
+        self.last = nn.Linear(8, 40)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = torch.sigmoid(self.bias(self.places)).reshape(1, -1)
+        x = torch.as_tensor(self.last(x))
+        return x + bias[:, :40]
+
+
+@pytest.mark.parametrize("places", [10, 11])
+def test_inputs_of_a_layer_that_have_no_rows(places: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Distances(places)
+    bank = bank_of_states(model, tmp_path, options(groups=2))
+    assert_module_answers(model, bank, torch.randn(5, 8))
 
 
 def superpoint() -> Made:

@@ -232,20 +232,21 @@ TEMPLATE void look_up(const uint8_t *restrict packed, int bits, ptrdiff_t eights
 V4 TEMPLATE void permute(const uint8_t *restrict packed, int bits, ptrdiff_t eights,
                          const float *restrict levels, float *restrict level) {
     const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512i half = _mm512_srli_epi32(lane, 3);
-    const __m512i shifts = _mm512_mullo_epi32(_mm512_and_si512(lane, _mm512_set1_epi32(7)),
-                                              _mm512_set1_epi32(bits));
+    const __m512i half = _mm512_srli_epi32(lane, 3), within = _mm512_set1_epi32(bits < 3 ? 15 : 7);
+    const __m512i shifts =
+        _mm512_mullo_epi32(_mm512_and_si512(lane, within), _mm512_set1_epi32(bits));
     float again[16];
     for (int code = 0; code < 16; code++) again[code] = levels[code & ((1 << bits) - 1)];
     const __m512 table = _mm512_loadu_ps(again);
     for (ptrdiff_t eight = 0; eight < eights; eight += 2) {
         const int one = eight + 1 == eights;
         const uint8_t *at = packed + eight * bits;
-        const uint64_t first = eight_codes(at, bits);
-        const uint64_t second = one ? 0 : eight_codes(at + bits, bits);
-        const __m512i both = _mm512_set1_epi64((int64_t)(first | second << 32));
-        const __m512i codes = _mm512_srlv_epi32(_mm512_permutexvar_epi32(half, both), shifts);
-        const __m512 found = _mm512_permutexvar_ps(codes, table);
+        const uint64_t next = one ? 0 : eight_codes(at + bits, bits);
+        /* Of one or two bits all sixteen are in every lane, else the first or the last eight. */
+        const uint64_t held = eight_codes(at, bits) | next << (bits < 3 ? 8 * bits : 32);
+        __m512i codes = _mm512_set1_epi32((int32_t)held);
+        if (bits > 2) codes = _mm512_permutexvar_epi32(half, _mm512_set1_epi64((int64_t)held));
+        const __m512 found = _mm512_permutexvar_ps(_mm512_srlv_epi32(codes, shifts), table);
         _mm512_mask_storeu_ps(level + 8 * eight, one ? 0xFF : 0xFFFF, found);
     }
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -112,8 +112,8 @@ class Swap:
             self._parts[threads] = part, np.cumsum(-(-elements // part))
         return self._parts[threads]
 
-    def write(self, to: Sequence[int], *, threads: int) -> None:
-        """Write every tensor whole to an address of its own."""
+    def write(self, to: Sequence[int], *, threads: int, helpers: Executor) -> None:
+        """Write every tensor whole to an address of its own, in this thread and its helpers."""
         self._records["out"] = to
         part, ends = self._dealt(threads)
         following = np.zeros(1, np.int64)
@@ -128,8 +128,10 @@ class Swap:
                 ctypes.c_void_p(following.ctypes.data),
             )
 
-        with ThreadPoolExecutor(max(1, threads - 1)) as pool:
-            others = [pool.submit(work, n) for n in range(1, threads)]
+        others = [helpers.submit(work, n) for n in range(1, threads)]
+        try:
             work(0)
-            for other in others:
-                other.result()
+        finally:
+            wait(others)
+        for other in others:
+            other.result()

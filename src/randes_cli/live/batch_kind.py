@@ -17,22 +17,23 @@ class Unturnable(Exception):
     """A batch that cannot be run twice, as it goes on from what a cache has."""
 
 
-def turned(value: Any, rows: int, name: str = "") -> Any:
-    """The same with the next row in the place of each; what has no rows as it is."""
+def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
+    """The same with rows turned by so many places; what has no rows as it is, caches copied."""
     if isinstance(value, torch.Tensor):
         dim = int(name == "position_ids" and value.dim() == 3)  # of the axes of pictures
         size = value.shape[dim] if value.dim() else 0
         if not size or size % rows or name == "cache_position":
             return value
-        return value.roll(size // rows, dim)
+        return value.roll(by * (size // rows), dim)
     if name == "mm_encoder_outputs" and value:
         raise Unturnable
     if isinstance(value, Mapping):
-        made = {key: turned(inner, rows, key) for key, inner in value.items()}
+        made = {key: turned(inner, rows, key, by=by) for key, inner in value.items()}
         return type(value)(**made) if hasattr(value, "to_tuple") else made
     if isinstance(value, list | tuple):
         by_row = type(value) is list and len(value) == rows and not _have_rows(value, rows)
-        inner = [turned(one, rows) for one in value] if not by_row else [value[-1], *value[:-1]]
+        at = len(value) - by
+        inner = [*value[at:], *value[:at]] if by_row else [turned(v, rows, by=by) for v in value]
         return type(value)(inner)
     if hasattr(value, "get_seq_length"):
         if _begun(value):

@@ -31,15 +31,16 @@ class Lines(NamedTuple):
         )
 
     def turns_into(self, other: Lines, rows: int) -> bool:
-        """Whether `other` is this with its rows turned by one place.
+        """Whether `other` is this with its rows turned by one place, if it has rows.
 
         A row is another where most of its lines are: single ones change with rounding, where
         models choose experts or places.
         """
-        return self._as(other, rows, len(self.values) // rows)
+        whole = len(self.values) % rows == 0 and self.values.shape == other.values.shape
+        return whole and self._as(other, rows, len(self.values) // rows)
 
-    def is_same(self, other: Lines, rows: int) -> bool:
-        return self._as(other, rows, 0)
+    def is_same(self, other: Lines, rows: int = 1) -> bool:
+        return self.values.shape == other.values.shape and self._as(other, rows, 0)
 
     def _as(self, other: Lines, rows: int, places: int) -> bool:
         values, lengths = self.values.roll(places, 0), self.lengths.roll(places, 0)

@@ -33,6 +33,9 @@ def linear(selection: Selection, input: Any, weight: Any, bias: Any = None) -> t
     if isinstance(given, Spread):
         return rows_of(linear(selection, given.data, weight, bias), given.lead)
     if isinstance(weight, Mixed):
+        if _shared(weight, selection):
+            made = with_bias(weight.product(given[None], selection), bias, selection)
+            return rows_of(made, 1)
         made = weight.product(given, selection)
     else:
         made = F.linear(given, weight)
@@ -40,6 +43,11 @@ def linear(selection: Selection, input: Any, weight: Any, bias: Any = None) -> t
     if len(made) == len(given):
         return made
     return rows_of(made.reshape(*selection.index.shape, 1, *made.shape[1:]), lead(selection))
+
+
+def _shared(weight: Mixed, selection: Selection) -> bool:
+    several = selection.only is None and selection.index.dim() == 1
+    return several and weight.weight.shared
 
 
 def _addmm(
@@ -58,6 +66,8 @@ def _matmul(selection: Selection, x: Any, weight: Any) -> torch.Tensor:
         turned: torch.Tensor = weight.transpose(-1, -2)
         return x.product(turned, selection).transpose(-1, -2)
     if isinstance(weight, Mixed):
+        if _shared(weight, selection):
+            return rows_of(weight.product(x[None], selection, turned=True), 1)
         return weight.product(x, selection, turned=True)
     made: torch.Tensor = torch.matmul(x, weight)
     return made

@@ -46,7 +46,8 @@ class Selection:
         tasks: the different tasks, in order.
         host: `index` as a flat list here, so that no device is waited for.
         known: what was asked for before: all layers of a model ask alike.
-        seen: where it is watched, the inputs that were told rows by their first dimension.
+        seen: where it is watched, the inputs that were told rows by their first dimension, and the
+            weights that they met.
     """
 
     index: torch.Tensor
@@ -54,7 +55,7 @@ class Selection:
     tasks: tuple[int, ...]
     host: tuple[int, ...]
     known: dict[Any, Any] = field(default_factory=dict)
-    seen: list[Lines] | None = None
+    seen: list[tuple[Lines, Any]] | None = None
 
     @classmethod
     def of(cls, numbers: Sequence[int] | torch.Tensor, device: torch.device) -> Selection:
@@ -68,7 +69,7 @@ class Selection:
     def rows(self) -> int:
         return self.index.shape[0]
 
-    def along(self, inputs: torch.Tensor) -> torch.Tensor:
+    def along(self, inputs: torch.Tensor, weight: Any = None) -> torch.Tensor:
         """The tasks of an input's leading dimension (of two where tokens have their own).
 
         A leading dimension k times as long has k entries for each row: beams, or tokens and
@@ -80,8 +81,8 @@ class Selection:
                 return index
             index = index.reshape(-1)
         count, rows = shape[0], index.shape[0]
-        if count != 1 and count % rows == 0 and self.seen is not None:
-            self.seen.append(Lines.of(inputs))
+        if count != 1 and self.seen is not None:
+            self.seen.append((Lines.of(inputs), weight))
         if self.index.dim() == 2 and rows > 1 and (count == 1 or count % rows):
             raise UsageError(
                 f"a layer is given {list(shape)}, which does not come by the {rows} tokens that "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -49,7 +51,8 @@ class Swaps:
         made, forms = self._made.get(task), [_form(slot.tensor) for slot, _ in jobs]
         if made is None or made.jobs is not jobs or made.forms != forms:
             made = self._made[task] = self._make(whole, jobs, forms, check)
-        made.swap.write(made.to, threads=self._threads)
+        helpers = _helpers(max(1, self._threads - 1), os.getpid())
+        made.swap.write(made.to, threads=self._threads, helpers=helpers)
         return list(made.left)
 
     def _make(
@@ -77,6 +80,12 @@ class Swaps:
         to = [place for number, made in enumerate(found) if made for place in places[number]]
         left = [job for job, made in zip(jobs, found, strict=True) if not made]
         return _Made(jobs, forms, to, left, Swap([s for made in found for s in made or ()]))
+
+
+@lru_cache(maxsize=4)
+def _helpers(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start and to end them takes a while. A forked process has none."""
+    return ThreadPoolExecutor(threads, "randes-swap")
 
 
 def _form(tensor: torch.Tensor) -> tuple[Any, ...]:

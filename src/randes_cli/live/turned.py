@@ -23,12 +23,14 @@ from randes_cli.live.selection import Current, Selection
 
 #: A batch whose rows are alike tells nothing: of a kind so many are tried.
 MOST_TRIES = 3
+#: Weights without rows that are sought: one is found at a time.
+MOST_SHARED = 100
 
 
 class _Run(NamedTuple):
     """The inputs of layers, in their order, and the answer."""
 
-    layers: list[Lines]
+    layers: list[tuple[Lines, Any]]
     answer: Any
 
 
@@ -52,6 +54,7 @@ class Turning:
     def __init__(self, model: nn.Module, current: Current) -> None:
         self.current = current
         self.known: dict[Any, int] = {}
+        self._learned = False
         self._pending: _Pending | None = None
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -71,33 +74,47 @@ class Turning:
         kind = kind_of(model, args, given, selection.rows)
         if self.known.get(kind, 0) >= MOST_TRIES:
             return
+        device = selection.index.device
         try:
-            more, inputs = turned(args, selection.rows), turned(given, selection.rows)
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                run = self._turn if self._learned else self._learn
+                turn = run(model, args, given, selection)
         except Unturnable:
             return
-        device = selection.index.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            turn = self._turn(model, more, inputs, selection)
         self.current.selection, random = selection, _random(device)
-        if turn is not None:
+        if turn.answer is not None:
             seen = self.current.selection = replace(selection, seen=[])
             self._pending = _Pending(kind, selection, seen, turn, random)
 
-    def _turn(
+    def _learn(
         self, model: nn.Module, args: Any, given: dict[str, Any], selection: Selection
-    ) -> _Run | None:
-        """The turned run; None where it fails, as the other one will."""
-        turn = Selection.of(torch.tensor(selection.host).roll(1), selection.index.device)
+    ) -> _Run:
+        """The turned run, once it is noted which weights' inputs have no rows, as distances of
+        places have none."""
+        for _ in range(MOST_SHARED):
+            run, turn = (self._turn(model, args, given, selection, by=by) for by in (0, 1))
+            if not _shared_noted(run.layers, turn.layers, selection.rows):
+                break
+        self._learned = True
+        return turn
+
+    def _turn(
+        self, model: nn.Module, args: Any, given: dict[str, Any], selection: Selection, by: int = 1
+    ) -> _Run:
+        """A run of turned rows; without an answer where it fails, as the other one will."""
+        rows, words = selection.rows, self.current.words
+        more, inputs = turned(args, rows, by=by), turned(given, rows, by=by)
+        turn = Selection.of(torch.tensor(selection.host).roll(by), selection.index.device)
         self.current.selection = turn = replace(turn, seen=[])
-        words = self.current.words
-        self.current.words = turned(words, selection.rows)
+        self.current.words = turned(words, rows, by=by)
+        answer = None
         try:
             with torch.no_grad():
-                answer = model.forward(*args, **given)
-        except Exception:
-            return None
+                answer = model.forward(*more, **inputs)
+        except Exception:  # the batch itself fails alike, and says why
+            answer = None
         finally:
-            self.current.words = words
+            self.current.words, self.current.selection = words, selection
         return _Run(turn.seen or [], answer)
 
     def _after(self, model: nn.Module, args: Any, answer: Any) -> None:
@@ -122,10 +139,21 @@ def _random(device: torch.device) -> torch.Tensor:
     return torch.cat([torch.get_rng_state(), *cuda])
 
 
+def _shared_noted(first: list[Any], second: list[Any], rows: int) -> bool:
+    """Mark a weight whose inputs are the same whatever the rows. Returns whether there is one."""
+    for (one, weight), (other, _) in zip(first, second, strict=False):
+        if not one.turns_into(other, rows):
+            shared = weight is not None and not weight.shared and one.is_same(other)
+            if shared:
+                weight.shared = True
+            return shared
+    return False
+
+
 def _compared(name: str, run: _Run, turn: _Run, rows: int) -> bool:
     """Whether the rows tell anything. Raises MismatchError where they do not turn."""
     if len(run.layers) == len(turn.layers):
-        for one, other in zip(run.layers, turn.layers, strict=True):
+        for (one, _), (other, _) in zip(run.layers, turn.layers, strict=True):
             alike = one.values.shape == other.values.shape
             if alike and not one.turns_into(other, rows):
                 raise _mixed_up(name, "the inputs of a layer")

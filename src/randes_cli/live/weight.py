@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,17 +21,16 @@ MOST_TABLE = 2**22
 
 @dataclass(slots=True, eq=False)
 class Weight:
-    """A parameter of all tasks; task T, one past the last, is the base.
+    """A parameter of all tasks; task T, one past the last, is the base, whose values it shares.
 
     Attributes:
-        base: the base's values: the model's own memory.
-        blocks: what is superposed of it.
         table: where it is small: each task's whole tensor, [T + 1, …], padded to the longest.
         exact: tasks whose tensor is kept whole beside the base.
         extra: rows that a task has beyond those of the base (a resized vocabulary).
         lengths: the length of its first dimension by task.
         most_groups: groups of the bank that the tasks are in.
         positional: rows stand for positions, so inputs without a batch are shared by all rows.
+        shared: no inputs have rows: `Turning` found that out.
     """
 
     name: str
@@ -43,7 +42,8 @@ class Weight:
     lengths: Sequence[int]
     most_groups: int
     positional: bool
-    relative: bool = field(default=False)
+    relative: bool = False
+    shared: bool = False
 
     def inner(self, task: int, number: int) -> torch.Tensor:
         """One matrix of a stack of them (an expert's) of one task."""
@@ -157,7 +157,7 @@ class Weight:
         """`made` plus a group's product for the rows of its tasks alone."""
         if selection.only is not None:
             return made + product(x, selection.only).to(made.dtype)
-        index, fixed = selection.along(x), torch.compiler.is_compiling()
+        index, fixed = selection.along(x, self), torch.compiler.is_compiling()
         if group.alone or fixed or group.tasks.issuperset(selection.tasks):
             return made + product(x, index).to(made.dtype)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
@@ -180,7 +180,7 @@ class Weight:
 
         A result with fewer columns than others is filled up with −∞.
         """
-        index = selection.along(x)
+        index = selection.along(x, self)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
         wide = x.expand(rows, *x.shape[1:]).flatten(0, lead - 1)
         done = []
@@ -200,7 +200,7 @@ class Weight:
     def _table_linear(self, x: torch.Tensor, selection: Selection) -> torch.Tensor:
         """Each row by its own small matrix: one batched product."""
         assert self.table is not None
-        index = selection.along(x)
+        index = selection.along(x, self)
         longest = self.longest(selection)
         rows, lead = max(x.shape[0], index.shape[0]), index.dim()
         wide = x.expand(rows, *x.shape[1:])
