@@ -59,7 +59,7 @@ def test_a_bank_of_adapters_says_which_one_has_no_configuration(tmp_path: Path) 
     report = pack(None, tasks, tmp_path / "x.randes", PackOptions(adapters=True))
     lone, cars = (task.notes for task in report.tasks)
     assert lone == (
-        "has no adapter_config.json beside it, without which PEFT does not load what comes back",
+        "comes without an adapter_config.json, which PEFT needs: name the folder that has both",
     )
     assert cars == ()
     assert report.notes == ("lone, cars: the same factors, to the byte",)

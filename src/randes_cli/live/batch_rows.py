@@ -79,14 +79,23 @@ def _check(
     wanted, several = selection.rows, 1
     for count in copies.values():
         several *= count
+    lines = (wanted, wanted * several, wanted * several * _books(model))
     for count in _rows(model, args, named):
         # Layers see to other numbers themselves.
-        if count not in (wanted, wanted * several) and (count == 1 or count % wanted == 0):
+        if count not in lines and (count == 1 or count % wanted == 0):
             raise UsageError(
                 f"{type(model).__name__} is given a batch of {count}, and tasks are named for "
                 f"{wanted}: name one for each row that it is given (guidance puts all rows behind "
                 "themselves, `names * 2`; a pipeline without batch_size asks one by one)"
             )
+
+
+def _books(model: nn.Module) -> int:
+    """How many lines of ids, one after another, MusicGen takes for each row: one a codebook."""
+    config = getattr(model, "config", None)
+    if not str(getattr(config, "model_type", "")).startswith("musicgen"):
+        return 1
+    return getattr(getattr(config, "decoder", config), "num_codebooks", 1)
 
 
 def _refuse(current: Current) -> None:

@@ -69,32 +69,19 @@ def _convolution(
     input: torch.Tensor,
     weight: Any,
     bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    *more: Any,
     groups: int = 1,
+    **named: Any,
 ) -> torch.Tensor:
+    """Of either kind: the groups are the fourth of what comes after the bias, transposed or not."""
+
     def run(joined: torch.Tensor, kernels: torch.Tensor, rows: int) -> torch.Tensor:
-        made: torch.Tensor = func(joined, kernels, None, stride, padding, dilation, groups * rows)
-        return made
-
-    return _by_groups(run, input, weight, bias)
-
-
-def _transposed(
-    func: Callable[..., Any],
-    input: torch.Tensor,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> torch.Tensor:
-    def run(joined: torch.Tensor, kernels: torch.Tensor, rows: int) -> torch.Tensor:
-        given = (stride, padding, output_padding, groups * rows, dilation)
-        made: torch.Tensor = func(joined, kernels, None, *given)
+        made: torch.Tensor
+        if len(more) > 3:
+            given = (*more[:3], more[3] * rows, *more[4:])
+            made = func(joined, kernels, None, *given, **named)
+        else:
+            made = func(joined, kernels, None, *more, groups=groups * rows, **named)
         return made
 
     return _by_groups(run, input, weight, bias)
@@ -196,8 +183,7 @@ ON_INPUTS: dict[str, Callable[..., Any]] = {
     "bmm": _bmm,
     "__setitem__": _set,
     "einsum": _einsum,
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
+    **{f"conv{kind}{n}d": _convolution for kind in ("", "_transpose") for n in (1, 2, 3)},
 }
 #: Those whose first argument may be a parameter.
 ON_PARAMETERS: dict[str, Callable[..., Any]] = {"baddbmm": _baddbmm, "matmul": _matmul_before}

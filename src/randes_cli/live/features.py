@@ -122,11 +122,16 @@ class _Encoder:
                 return together
         owners = selection.along(words)
         owners = owners if owners.dim() == 2 else owners[:, None].expand(words.shape)
-        apart = self._by_task(selection, owners[marked], inputs, more)
+        try:
+            apart = self._by_task(selection, owners[marked], inputs, more)
+        except MismatchError:
+            if together is None:
+                raise
+            return together
         if together is not None and _alike(_main(together), _main(apart)):
             self.checked.add(kind)
-        elif together is not None:
-            self.packs = True
+            return together
+        self.packs |= together is not None
         return apart
 
     def _together(self, inputs: Any, more: Any) -> Any:

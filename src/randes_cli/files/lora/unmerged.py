@@ -84,7 +84,7 @@ def without_config(adapter: Checkpoint) -> tuple[str, ...]:
     """What to say of an adapter that is kept, and that nobody can load as it comes back."""
     if adapter.folder is not None or is_diffusers(adapter):
         return ()
-    return (f"has no {ADAPTER_CONFIG} beside it, without which PEFT does not load what comes back",)
+    return (f"comes without an {ADAPTER_CONFIG}, which PEFT needs: name the folder that has both",)
 
 
 def _factors(tensors: Tensors) -> dict[str, tuple[int, ...]]:
