@@ -11,6 +11,10 @@ from randes_cli.errors import MismatchError
 from randes_cli.live.spread import Spread, align
 
 
+def _refused(what: str) -> MismatchError:
+    return MismatchError(f"{what}; run the tasks one after the other (randes_cli.Pool)")
+
+
 def _plain(value: Any) -> Any:
     return value.data if isinstance(value, Spread) else value
 
@@ -22,7 +26,7 @@ def _attend(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def _matmul(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> Any:
     if other.lead != 1 or len(other.shape) < 2 or input.dim() < 3:
-        raise MismatchError("a product with a matrix that differs among tasks, not by rows")
+        raise _refused("a product with a matrix that differs among tasks, not by rows")
     if input.dim() == 3 and len(other.shape) == 3 and other.shape[0] > 1:
         return _bmm(func, input, other)
     return func(input, align(other, input))
@@ -31,7 +35,7 @@ def _matmul(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> Any
 def _matmul_before(func: Callable[..., Any], matrix: Spread, input: torch.Tensor) -> torch.Tensor:
     """A product whose first factor is a matrix of each row's own."""
     if matrix.lead != 1 or len(matrix.shape) < 2 or input.dim() < 3:
-        raise MismatchError("a product with a matrix that differs among tasks, not by rows")
+        raise _refused("a product with a matrix that differs among tasks, not by rows")
     made: torch.Tensor = func(align(matrix, input), input)
     return made
 
@@ -51,7 +55,7 @@ def _linear(
     count = data.shape[:lead].numel()
     tokens = lead == 2 and tuple(input.shape[:2]) == tuple(data.shape[:2])
     if not tokens and len(input) % count:
-        raise MismatchError("a linear layer whose matrix differs among tasks, not by rows")
+        raise _refused("a linear layer whose matrix differs among tasks, not by rows")
     matrices = data.reshape(count, *data.shape[lead:])
     made = torch.bmm(input.reshape(count, -1, input.shape[-1]), matrices.transpose(1, 2))
     made = made.reshape(*input.shape[:-1], -1)
@@ -91,7 +95,7 @@ def _by_groups(
 ) -> torch.Tensor:
     """Each row by its own kernel: one convolution with as many times more groups."""
     if not isinstance(weight, Spread) or weight.lead != 1 or len(input) % len(weight.data):
-        raise MismatchError("a convolution by kernels that differ among tasks, not by rows")
+        raise _refused("a convolution by kernels that differ among tasks, not by rows")
     rows, times = len(input), len(input) // len(weight.data)
     kernels = weight.data.repeat_interleave(times, 0).flatten(0, 1)
     made = run(input.reshape(1, -1, *input.shape[2:]), kernels, rows)
@@ -109,7 +113,7 @@ def _bmm(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> torch.
     data = other.data.flatten(0, other.lead - 1)
     rows, tokens = len(data), input.shape[1]
     if data.dim() != 4 or input.shape[0] != data.shape[1] or tokens % rows:
-        raise MismatchError("bmm of inputs that do not come by rows with matrices of a task's own")
+        raise _refused("bmm of inputs that do not come by rows with matrices of a task's own")
     mine = input.reshape(len(input), rows, tokens // rows, -1).transpose(0, 1)
     return torch.matmul(mine, data).transpose(0, 1).flatten(1, 2)
 
@@ -119,13 +123,13 @@ def _baddbmm(
 ) -> torch.Tensor:
     """torch.baddbmm of a bias [groups, 1, width] and matrices as `_bmm` takes them."""
     if scales or not isinstance(other, Spread) or isinstance(input, Spread):
-        raise MismatchError("baddbmm with scales, or of what does not differ among tasks")
+        raise _refused("baddbmm with scales, or of what does not differ among tasks")
     made = _bmm(func, input, other)
     if not isinstance(bias, Spread):
         return made + torch.as_tensor(bias)
     data = bias.data.flatten(0, bias.lead - 1)
     if data.dim() != 4 or data.shape[2] != 1:
-        raise MismatchError("baddbmm of a bias that differs among the tokens of a row")
+        raise _refused("baddbmm of a bias that differs among the tokens of a row")
     rows = made.reshape(len(made), len(data), -1, made.shape[-1])
     return (rows + data.transpose(0, 1)).flatten(1, 2)
 
@@ -145,13 +149,13 @@ def _einsum(func: Callable[..., Any], equation: str, *given: Any) -> torch.Tenso
     batch = "b"
     plain = out[:1] == batch and bool(inputs) and all(n[:1] == batch for n, _ in inputs)
     if not plain or any(batch in n or v.lead != 1 for n, v in spreads):
-        raise MismatchError(f"einsum {equation} with a parameter that differs among tasks")
+        raise _refused(f"einsum {equation} with a parameter that differs among tasks")
     made = []
     for name, value in zip(names, operands, strict=True):
         if isinstance(value, Spread):
             count = len(inputs[0][1])
             if count % len(value.data):
-                raise MismatchError(f"einsum {equation} of {count} lines, not by rows")
+                raise _refused(f"einsum {equation} of {count} lines, not by rows")
             made.append((batch + name, value.data.repeat_interleave(count // len(value.data), 0)))
         else:
             made.append((name, value))
@@ -165,7 +169,7 @@ def _set(func: Callable[..., Any], input: torch.Tensor, item: Any, value: Spread
     """input[mask] = a vector of each row's task."""
     masks = isinstance(item, torch.Tensor) and item.dtype == torch.bool
     if not masks or item.shape != input.shape[: item.dim()] or len(value.shape) > 1:
-        raise MismatchError("a parameter that differs among tasks is written to a part of inputs")
+        raise _refused("a parameter that differs among tasks is written to a part of inputs")
     func(input, item, align(value, input).expand_as(input)[item])
 
 
