@@ -16,7 +16,6 @@ from randes_cli.live.mixed_parameter import Mixed
 REFUSED = {
     "xlnet": "puts time before the batch",
     "transfo-xl": "puts time before the batch",
-    "video_llava": "gives features of films another order than their frames have",
     "qwen4_exp": "compresses the keys of one row after another",
     "qwen4_exp_text": "compresses the keys of one row after another",
 }
