@@ -88,7 +88,7 @@ def form_of(
     """How a product is cut for matrices of a 7B Llama on an H200 (`benchmarks/gpu.py`).
 
     With 16 rows of one group what was fastest, or near it; else what a model of what each
-    multiprocessor reads says (docs/live.md). Where a group has 8 rows at most (`longest`), its
+    multiprocessor reads says (docs/kernels.md). Where a group has 8 rows at most (`longest`), its
     products take twice as many units: then they are of a form that needs no waiting, and half as
     wide. Numbers of four bytes (`size`) are multiplied without tensor cores, in small tiles.
     """
