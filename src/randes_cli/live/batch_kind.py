@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+#: What there may be among words, each with a token that stands for a piece of it.
+KINDS = ("image", "video", "audio")
 #: Inputs of at most so many numbers say how others are packed: sizes of pictures.
 _FEW = 256
 
@@ -30,7 +32,7 @@ def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
     if isinstance(value, Mapping):
         made = {key: turned(inner, rows, key, by=by) for key, inner in value.items()}
         return type(value)(**made) if hasattr(value, "to_tuple") else made
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):  # no packed sequence
         by_row = type(value) is list and len(value) == rows and not _have_rows(value, rows)
         at = len(value) - by
         inner = [*value[at:], *value[:at]] if by_row else [turned(v, rows, by=by) for v in value]
@@ -42,6 +44,42 @@ def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
     if isinstance(value, bool | int | float | str | type(None) | torch.dtype | torch.device):
         return value
     raise Unturnable
+
+
+def has_rows(value: Any, rows: int) -> bool:
+    """Whether a batch has an input for each row, if it has any tensor."""
+    tensors = list(tensors_of(value))
+    by_row = any(len(tensor) % rows == 0 for _, tensor in tensors)
+    return not tensors or by_row or _has_list(value, rows)
+
+
+def _has_list(value: Any, rows: int) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list | tuple):
+        return False
+    return (type(value) is list and len(value) == rows) or any(_has_list(v, rows) for v in inner)
+
+
+def packed_unequally(model: nn.Module, args: Any, given: Mapping[str, Any], rows: int) -> bool:
+    """Whether rows have unequally many pieces of pictures, films or sounds, one behind the other.
+
+    Which of them are whose is then not known here, and they cannot be turned.
+    """
+    words = given.get("input_ids", args[0] if args else None)
+    if not isinstance(words, torch.Tensor) or words.dim() != 2 or len(words) != rows:
+        return False
+    config = getattr(model, "config", None)
+    names = (f"{kind}_token_{how}" for kind in KINDS for how in ("id", "index"))
+    marks = [mark for mark in (getattr(config, name, None) for name in names) if type(mark) is int]
+    counts = [torch.eq(words, mark).sum(1) for mark in marks]
+    unlike = any(bool((count != count[0]).any()) for count in counts)
+    return unlike and any(_packed(tensor, rows) for _, tensor in tensors_of((args, given)))
+
+
+def _packed(tensor: torch.Tensor, rows: int) -> bool:
+    """Whether a tensor has no row for each of the batch, or says sizes of pictures."""
+    sizes = tensor.dim() == 2 and tensor.shape[1] < 4 and not tensor.is_floating_point()
+    return sizes or (tensor.is_floating_point() and tensor.dim() > 1 and len(tensor) != rows)
 
 
 def _begun(cache: Any) -> bool:

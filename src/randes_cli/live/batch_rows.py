@@ -79,7 +79,7 @@ def _check(
     wanted, several = selection.rows, 1
     for count in copies.values():
         several *= count
-    lines = (wanted, wanted * several, wanted * several * _books(model))
+    lines = (wanted, wanted * several, wanted * several * _lines(model, named, wanted))
     for count in _rows(model, args, named):
         # Layers see to other numbers themselves.
         if count not in lines and (count == 1 or count % wanted == 0):
@@ -90,12 +90,22 @@ def _check(
             )
 
 
-def _books(model: nn.Module) -> int:
-    """How many lines of ids, one after another, MusicGen takes for each row: one a codebook."""
+def _lines(model: nn.Module, named: Mapping[str, Any], rows: int) -> int:
+    """How many lines, one after another, some models take for each row.
+
+    MusicGen takes one a codebook, X-CLIP's vision one a picture of a film, OWL one for each text
+    that is sought in a row's picture.
+    """
     config = getattr(model, "config", None)
-    if not str(getattr(config, "model_type", "")).startswith("musicgen"):
-        return 1
-    return getattr(getattr(config, "decoder", config), "num_codebooks", 1)
+    kind = str(getattr(config, "model_type", ""))
+    if kind.startswith("musicgen"):
+        return getattr(getattr(config, "decoder", config), "num_codebooks", 1)
+    if kind == "xclip_vision_model":
+        return getattr(config, "num_frames", 1)
+    pictures, texts = named.get("pixel_values"), named.get("input_ids")
+    if kind in ("owlvit", "owlv2") and pictures is not None and texts is not None:
+        return len(texts) // rows if len(pictures) == rows else 1
+    return 1
 
 
 def _refuse(current: Current) -> None:

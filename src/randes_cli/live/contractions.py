@@ -19,9 +19,13 @@ def _plain(value: Any) -> Any:
     return value.data if isinstance(value, Spread) else value
 
 
+def _met(value: Any, input: torch.Tensor) -> Any:
+    return align(value, input) if isinstance(value, Spread) else value
+
+
 def _attend(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    masks = {k: align(v, args[0]) if isinstance(v, Spread) else v for k, v in kwargs.items()}
-    return func(*[align(v, args[0]) if isinstance(v, Spread) else v for v in args], **masks)
+    masks = {k: _met(v, args[0]) for k, v in kwargs.items()}
+    return func(*[_met(v, args[0]) for v in args], **masks)
 
 
 def _matmul(func: Callable[..., Any], input: torch.Tensor, other: Spread) -> Any:
@@ -51,6 +55,9 @@ def _linear(
     if not isinstance(weight, Spread):
         plain: torch.Tensor = func(input, weight)
         return plain + align(bias, plain)
+    if len(weight.shape) == 1:  # what it gives has no last dimension
+        made = (input * align(weight, input)).sum(-1)
+        return made if bias is None else made + _met(bias, made)
     data, lead = weight.data, weight.lead
     count = data.shape[:lead].numel()
     tokens = lead == 2 and tuple(input.shape[:2]) == tuple(data.shape[:2])
@@ -59,9 +66,7 @@ def _linear(
     matrices = data.reshape(count, *data.shape[lead:])
     made = torch.bmm(input.reshape(count, -1, input.shape[-1]), matrices.transpose(1, 2))
     made = made.reshape(*input.shape[:-1], -1)
-    if bias is None:
-        return made
-    return made + (align(bias, made) if isinstance(bias, Spread) else bias)
+    return made if bias is None else made + _met(bias, made)
 
 
 def _convolution(

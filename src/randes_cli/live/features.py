@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from randes_cli.errors import MismatchError, UsageError
-from randes_cli.live.batch_kind import tensors_of
+from randes_cli.live.batch_kind import KINDS, tensors_of
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.rows import Rows
 from randes_cli.live.selection import Current, Selection
 
-_KINDS = ("image", "video", "audio")
+#: What models take of what was encoded.
+_TAKEN = ("pooler_output", "deepstack_features")
 #: Where transformers' `generate` has pictures encoded.
 _AHEAD = "_maybe_prepare_encoder_kwargs_for_generation"
 
@@ -35,11 +36,12 @@ class Features:
         self.current = current
         self._replaced: list[tuple[nn.Module, str]] = []
         for module in model.modules():
-            for kind in _KINDS:
-                name, marks = f"get_{kind}_features", _marks(module, kind)
-                if callable(getattr(module, name, None)) and marks and _has_tasks(module):
-                    module.__dict__[name] = _Encoder(getattr(module, name), current, marks[0])
-                    self._replaced.append((module, name))
+            for kind in KINDS:
+                marks = _marks(module, kind)
+                for name in (f"get_{kind}_features", f"get_{kind}_tokens"):
+                    if callable(getattr(module, name, None)) and marks and _has_tasks(module):
+                        module.__dict__[name] = _Encoder(getattr(module, name), current, marks[0])
+                        self._replaced.append((module, name))
         self._hooks: list[Any] = []
         self.model = model
         if not self._replaced:
@@ -155,7 +157,7 @@ class _Encoder:
             self.current.selection = selection
         places = torch.searchsorted(torch.tensor(tasks, device=owners.device), owners)
         found = _chosen(made, places)
-        if _main(found) is None:
+        if not _whole(_main(found)):
             raise MismatchError(
                 "features of pictures or sounds are not as many as the tokens in their places; run "
                 "the tasks one after the other (randes_cli.Pool)"
@@ -164,7 +166,16 @@ class _Encoder:
 
 
 def _main(found: Any) -> Any:
-    return found.get("pooler_output") if isinstance(found, Mapping) else found
+    if not isinstance(found, Mapping):
+        return found
+    return [found[name] for name in _TAKEN if name in found] or None
+
+
+def _whole(found: Any) -> bool:
+    """Whether all of it came by tokens."""
+    if isinstance(found, list | tuple):
+        return all(map(_whole, found))
+    return found is not None
 
 
 def _alike(first: Any, second: Any) -> bool:
@@ -201,30 +212,30 @@ def _chosen(made: Sequence[Any], places: torch.Tensor) -> Any:
         kept = {key: _chosen([one[key] for one in made], places) for key in first}
         return type(first)(**kept) if hasattr(first, "to_tuple") else kept
     if isinstance(first, list | tuple):
-        sizes = [_count(one) for one in first]
-        ends = torch.tensor(sizes).cumsum(0).tolist()
-        if sizes and ends[-1] == len(places):
-            starts = [0, *ends[:-1]]
-            parts = [places[a:b] for a, b in zip(starts, ends, strict=True)]
-        else:
-            parts = [places] * len(first)
+        parts = _parts(first, places)
         return type(first)(_chosen([one[n] for one in made], part) for n, part in enumerate(parts))
     return first
 
 
-def _count(value: Any) -> int:
-    """How many tokens a picture's features take the places of."""
-    return value.shape[:-1].numel() if isinstance(value, torch.Tensor) and value.dim() else 0
+def _parts(pictures: Sequence[Any], places: torch.Tensor) -> list[torch.Tensor]:
+    """The places of each of several pictures; of what is no such list all."""
+    known = all(isinstance(one, torch.Tensor) and one.dim() for one in pictures)
+    for inside in (slice(None, -1), slice(1, None)):  # a line for each token, or a column
+        sizes = [one.shape[inside].numel() for one in pictures] if known else []
+        if sizes and sum(sizes) == len(places):
+            return list(torch.split(places, sizes))
+    return [places] * len(pictures)
 
 
 def _lines(made: Sequence[torch.Tensor], places: torch.Tensor) -> torch.Tensor | None:
-    """Tensors of which as many leading dimensions are lines as there are tokens."""
+    """Tensors of which as many leading (or last) dimensions are lines as there are tokens."""
     shape = made[0].shape
-    for lead in range(1, len(shape) + 1):
-        if shape[:lead].numel() == len(places):
-            of = places.reshape(shape[:lead])
+    for dims in (*(shape[:end] for end in range(1, len(shape) + 1)), shape[1:]):
+        if dims.numel() == len(places):
+            lasting = [1] * (len(shape) - len(dims)) if dims == shape[: len(dims)] else []
+            of = places.reshape(*dims, *lasting)
             total = made[0].clone()
             for number, one in enumerate(made):
-                total[of == number] = one[of == number]
+                total = torch.where(of == number, one, total)
             return total
     return None

@@ -30,6 +30,11 @@ class Lines(NamedTuple):
             _NEAR.get(x.dtype, _NEAR_SINGLE),
         )
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is one line for all rows of a batch."""
+        return len(self.values) == 1
+
     def turns_into(self, other: Lines, rows: int) -> bool:
         """Whether `other` is this with its rows turned by one place, if it has rows.
 

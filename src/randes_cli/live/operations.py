@@ -32,6 +32,10 @@ def linear(selection: Selection, input: Any, weight: Any, bias: Any = None) -> t
     given = spread_of(input)
     if isinstance(given, Spread):
         return rows_of(linear(selection, given.data, weight, bias), given.lead)
+    if isinstance(weight, Mixed) and weight.dim() == 1:
+        mine, side = as_rows(weight, selection), as_rows(bias, selection)
+        several = isinstance(mine, Spread) or isinstance(side, Spread)
+        return apply(F.linear, [given, mine, side], {}) if several else F.linear(given, mine, side)
     if isinstance(weight, Mixed):
         if _shared(weight, selection):
             made = with_bias(weight.product(given[None], selection), bias, selection)

@@ -46,8 +46,8 @@ class Selection:
         tasks: the different tasks, in order.
         host: `index` as a flat list here, so that no device is waited for.
         known: what was asked for before: all layers of a model ask alike.
-        seen: where it is watched, the inputs that were told rows by their first dimension, and the
-            weights that they met.
+        seen: where it is watched, the inputs that were told rows by their first dimension (or that
+            all rows share, of length 1), and the weights that they met.
     """
 
     index: torch.Tensor
@@ -81,7 +81,7 @@ class Selection:
                 return index
             index = index.reshape(-1)
         count, rows = shape[0], index.shape[0]
-        if count != 1 and self.seen is not None:
+        if self.seen is not None:
             self.seen.append((Lines.of(inputs), weight))
         if self.index.dim() == 2 and rows > 1 and (count == 1 or count % rows):
             raise UsageError(

@@ -19,8 +19,12 @@ REFUSED = {
     "qwen4_exp": "compresses the keys of one row after another",
     "qwen4_exp_text": "compresses the keys of one row after another",
 }
+#: Classes of such models.
+_REFUSED_CLASSES = {
+    "EfficientLoFTRForKeypointMatching": "puts the matches of several pairs among one another"
+}
 #: By the end of the module and the name of a layer's class what in it is given [time, batch, …];
-#: what is given [time, time, batch, …].
+#: what is given [time, time, batch, …]. Layers of a decoder that lie before the batch are as time.
 _INSIDE = {
     ("longformer.modeling_longformer", "LongformerSelfAttention"): (
         *("query", "key", "value", "query_global", "key_global", "value_global"),
@@ -28,6 +32,7 @@ _INSIDE = {
     ("led.modeling_led", "LEDEncoderSelfAttention"): (
         *("query", "key", "value", "query_global", "key_global", "value_global"),
     ),
+    ("dab_detr.modeling_dab_detr", "DabDetrForObjectDetection"): ("bbox_predictor",),
     ("mlcd.modeling_mlcd", "MLCDAttention"): ("out_proj",),
     ("fsmt.modeling_fsmt", "EncoderLayer"): ("",),
     ("fsmt.modeling_fsmt", "DecoderLayer"): ("",),
@@ -45,6 +50,9 @@ def refuse_known(model: nn.Module) -> None:
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind in REFUSED:
         raise MismatchError(f"{kind} {REFUSED[kind]}; use randes_cli.Pool")
+    for name in (parent.__name__ for parent in type(model).__mro__):
+        if name in _REFUSED_CLASSES:
+            raise MismatchError(f"{name} {_REFUSED_CLASSES[name]}; use randes_cli.Pool")
 
 
 def recurrent_inside(model: nn.Module) -> Iterator[nn.Module]:

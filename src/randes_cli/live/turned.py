@@ -4,7 +4,7 @@ Layers are told rows from the first dimension of their inputs. Models that put t
 pictures of several sizes, or mix their rows up would be answered as other tasks in silence. So a
 batch of a kind that was not met before is run twice: once with its rows, and their tasks, turned
 by one place. What does not turn with them, of the inputs of layers and of the answers, does not
-come by rows.
+come by rows. What all rows share, as places, is the same for both.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from randes_cli.errors import MismatchError
-from randes_cli.live.batch_kind import Unturnable, kind_of, turned
+from randes_cli.errors import MismatchError, UsageError
+from randes_cli.live.batch_kind import (
+    Unturnable,
+    has_rows,
+    kind_of,
+    packed_unequally,
+    turned,
+)
 from randes_cli.live.lines import Lines
 from randes_cli.live.selection import Current, Selection
 
@@ -35,13 +41,18 @@ class _Run(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """What is known when the batch itself is run: its kind, what was selected, the turned run."""
+    """What is known when the batch itself is run: its kind, what was selected, the turned run.
+
+    Attributes:
+        has_rows: whether an input has a row for each task.
+    """
 
     kind: Any
     before: Selection
     seen: Selection
     turn: _Run
     random: torch.Tensor
+    has_rows: bool
 
 
 class Turning:
@@ -75,6 +86,8 @@ class Turning:
         if self.known.get(kind, 0) >= MOST_TRIES:
             return
         device = selection.index.device
+        if packed_unequally(model, args, given, selection.rows):
+            return
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 run = self._turn if self._learned else self._learn
@@ -84,7 +97,8 @@ class Turning:
         self.current.selection, random = selection, _random(device)
         if turn.answer is not None:
             seen = self.current.selection = replace(selection, seen=[])
-            self._pending = _Pending(kind, selection, seen, turn, random)
+            whole = has_rows((args, given), selection.rows)
+            self._pending = _Pending(kind, selection, seen, turn, random, whole)
 
     def _learn(
         self, model: nn.Module, args: Any, given: dict[str, Any], selection: Selection
@@ -125,6 +139,11 @@ class Turning:
             self.current.selection = pending.before
         if answer is None:  # it failed
             return
+        if not pending.has_rows:
+            raise UsageError(
+                f"{type(model).__name__}: no input has the {pending.before.rows} rows that tasks "
+                "are named for (an input without a batch?): name a task for each row"
+            )
         tells = True
         device = pending.before.index.device
         if torch.equal(pending.random, _random(device)):  # noise would not turn
@@ -142,7 +161,7 @@ def _random(device: torch.device) -> torch.Tensor:
 def _shared_noted(first: list[Any], second: list[Any], rows: int) -> bool:
     """Mark a weight whose inputs are the same whatever the rows. Returns whether there is one."""
     for (one, weight), (other, _) in zip(first, second, strict=False):
-        if not one.turns_into(other, rows):
+        if not one.is_shared and not one.turns_into(other, rows):
             shared = weight is not None and not weight.shared and one.is_same(other)
             if shared:
                 weight.shared = True
@@ -155,7 +174,8 @@ def _compared(name: str, run: _Run, turn: _Run, rows: int) -> bool:
     if len(run.layers) == len(turn.layers):
         for (one, _), (other, _) in zip(run.layers, turn.layers, strict=True):
             alike = one.values.shape == other.values.shape
-            if alike and not one.turns_into(other, rows):
+            turns = one.is_same(other) if one.is_shared else one.turns_into(other, rows)
+            if alike and not turns:
                 raise _mixed_up(name, "the inputs of a layer")
     return _answers_turn(run.answer, turn.answer, rows, name)
 
@@ -198,8 +218,9 @@ def _tensor_turns(first: torch.Tensor, second: torch.Tensor, rows: int, name: st
         same = one.is_same(other, rows)
         by_rows |= same or one.turns_into(other, rows)
         tells |= not same
-    if not by_rows and first.shape == (rows, rows):  # pictures by words
-        one, other = (Lines.of(v.diagonal()[:, None]) for v in (first, second))
+    if not by_rows and first.dim() == 2 and first.shape[1] % rows == 0:  # pictures by words
+        mine = (v.reshape(rows, rows, -1).diagonal().T for v in (first, second))
+        one, other = map(Lines.of, mine)
         by_rows = one.turns_into(other, rows)
     if not by_rows:
         raise _mixed_up(name, "its answers")
