@@ -11,6 +11,8 @@ from torch import nn
 
 #: Inputs of at most so many numbers say how others are packed: sizes of pictures.
 _FEW = 256
+#: What has no rows.
+_PLAIN = (bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
 
 
 class Unturnable(Exception):
@@ -30,7 +32,7 @@ def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
     if isinstance(value, Mapping):
         made = {key: turned(inner, rows, key, by=by) for key, inner in value.items()}
         return type(value)(**made) if hasattr(value, "to_tuple") else made
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         by_row = type(value) is list and len(value) == rows and not _have_rows(value, rows)
         at = len(value) - by
         inner = [*value[at:], *value[:at]] if by_row else [turned(v, rows, by=by) for v in value]
@@ -39,9 +41,9 @@ def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
         if _begun(value):
             raise Unturnable
         return deepcopy(value)
-    if isinstance(value, bool | int | float | str | type(None) | torch.dtype | torch.device):
+    if isinstance(value, _PLAIN):
         return value
-    raise Unturnable
+    raise Unturnable  # a packed sequence, say
 
 
 def _begun(cache: Any) -> bool:
