@@ -83,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scaling", action="store_true", help="fit exponents of time")
     parser.add_argument("--large", action="store_true", help="2B parameters, and 64 tasks")
     parser.add_argument("--goals", action="store_true", help="starts, and 100,000 small tensors")
-    parser.add_argument("--swap", action="store_true", help="Bank.load_into")
+    parser.add_argument("--swap", action="store_true", help="Pool and Bank.load_into")
     return parser.parse_args()
 
 

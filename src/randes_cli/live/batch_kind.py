@@ -13,6 +13,8 @@ from torch import nn
 KINDS = ("image", "video", "audio")
 #: Inputs of at most so many numbers say how others are packed: sizes of pictures.
 _FEW = 256
+#: What has no rows.
+_PLAIN = (bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
 
 
 class Unturnable(Exception):
@@ -32,7 +34,7 @@ def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
     if isinstance(value, Mapping):
         made = {key: turned(inner, rows, key, by=by) for key, inner in value.items()}
         return type(value)(**made) if hasattr(value, "to_tuple") else made
-    if type(value) in (list, tuple):  # no packed sequence
+    if type(value) in (list, tuple):
         by_row = type(value) is list and len(value) == rows and not _have_rows(value, rows)
         at = len(value) - by
         inner = [*value[at:], *value[:at]] if by_row else [turned(v, rows, by=by) for v in value]
@@ -41,9 +43,9 @@ def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
         if _begun(value):
             raise Unturnable
         return deepcopy(value)
-    if isinstance(value, bool | int | float | str | type(None) | torch.dtype | torch.device):
+    if isinstance(value, _PLAIN):
         return value
-    raise Unturnable
+    raise Unturnable  # a packed sequence, say
 
 
 def has_rows(value: Any, rows: int) -> bool:
