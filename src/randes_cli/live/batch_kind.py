@@ -109,10 +109,10 @@ def kind_of(model: nn.Module, args: Any, given: Mapping[str, Any], rows: int) ->
         made.append((name, tuple(sizes), tensor.is_floating_point()))
         if (len(tensor) != rows and tensor.is_floating_point()) or (several and words):
             made.append(tuple(tensor.shape))
-        if not tensor.is_floating_point() and tensor.numel() <= _FEW and several:
-            made.append(tuple(tensor.reshape(-1).tolist()))
-        elif several and name.endswith("input_ids"):
+        if several and name.endswith("input_ids"):
             made.append(_marks(model, tensor))
+        elif several and not tensor.is_floating_point() and tensor.numel() <= _FEW:
+            made.append(tuple(tensor.reshape(-1).tolist()))
     return tuple(made)
 
 

@@ -29,6 +29,8 @@ from randes_cli.live.selection import Current, Selection
 
 #: A batch whose rows are alike tells nothing: of a kind so many are tried.
 MOST_TRIES = 3
+#: Kinds that are remembered: each size of pictures is one.
+MOST_KINDS = 2**12
 #: Weights without rows that are sought: one is found at a time.
 MOST_SHARED = 100
 
@@ -151,6 +153,8 @@ class Turning:
             tells = _compared(type(model).__name__, run, pending.turn, pending.before.rows)
         tries = self.known.get(pending.kind, 0)
         self.known[pending.kind] = MOST_TRIES if tells else tries + 1
+        if len(self.known) > MOST_KINDS:
+            del self.known[next(iter(self.known))]
 
 
 def _random(device: torch.device) -> torch.Tensor:
