@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,16 +21,23 @@ def _sum(jobs: Sequence[int], count: int) -> int:
             total[0] += job
         return 1
 
+    _do(jobs, work, count)
+    return total[0]
+
+
+def _do(
+    jobs: Sequence[int], work: Callable[[None, int], int], count: int, copies: Sequence[int] = ()
+) -> None:
     run_parallel(
         jobs,
         lambda: None,
         work,
         threads=count,
         phase="",
-        total=len(jobs),
+        total=len(jobs) + len(copies),
         progress=no_progress,
+        copies=copies,
     )
-    return total[0]
 
 
 @pytest.mark.parametrize("given", [0, 1, 3])
@@ -131,14 +138,5 @@ def test_every_job_and_every_copy_is_done_once_and_two_copies_never_meet_a_job(c
             done.append(job)
         return 1
 
-    run_parallel(
-        jobs,
-        lambda: None,
-        work,
-        threads=count,
-        phase="",
-        total=340,
-        progress=no_progress,
-        copies=copies,
-    )
+    _do(jobs, work, count, copies)
     assert sorted(done) == [*jobs, *copies]

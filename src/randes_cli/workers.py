@@ -133,11 +133,9 @@ def run_parallel(
     def loop() -> None:
         try:
             state = worker()
-            while not stop.is_set():
-                taken = queue.take()
-                if taken is None:
+            for copied, job in iter(queue.take, None):
+                if stop.is_set():
                     return
-                copied, job = taken
                 done = work(state, job)
                 if copied:
                     queue.made()

@@ -34,6 +34,7 @@ def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 def test_rows_that_guidance_puts_behind_themselves_are_no_beams(bank: Path, hold: str) -> None:
     mixed, models = attached(bank, hold=hold), alone(bank, ASKED)
     twice = torch.cat([IDS.flip(1), IDS])
+    mixed.generate(IDS, adapter_names=ASKED, num_beams=2, max_new_tokens=2)  # which is over then
     with mixed.tasks(ASKED) as model, pytest.raises(UsageError, match="is given a batch of 4, and"):
         logits(model, twice)
     with mixed.tasks(ASKED) as model, pytest.raises(UsageError, match="is given a batch of 1, and"):

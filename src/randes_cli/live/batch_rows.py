@@ -40,6 +40,9 @@ def watch_rows(model: nn.Module, current: Current) -> Callable[[], None]:
         copies: dict[str, int] = {}
         for name in filter(partial(hasattr, module), _EXPANDS):
             module.__dict__[name] = partial(_expand, getattr(module, name), name, copies)
+        if module in generating:
+            generate: Any = module.generate
+            module.__dict__["generate"] = partial(_generate, generate, copies)
         for asked in (module, *_past(module)):
             check = partial(_check, current, copies)
             hooks.append(asked.register_forward_pre_hook(check, with_kwargs=True))
@@ -48,7 +51,7 @@ def watch_rows(model: nn.Module, current: Current) -> Callable[[], None]:
         for hook in hooks:
             hook.remove()
         for module in generating:
-            for name in _EXPANDS:
+            for name in ("generate", *_EXPANDS):
                 module.__dict__.pop(name, None)
 
     return release
@@ -58,6 +61,18 @@ def _past(module: nn.Module) -> Iterator[nn.Module]:
     path = _PAST.get(getattr(getattr(module, "config", None), "model_type", ""))
     if path is not None and hasattr(module, "generate"):
         yield module.get_submodule(path)
+
+
+def _generate(
+    generate: Callable[..., Any], copies: dict[str, int], *given: Any, **named: Any
+) -> Any:
+    """A generation, after which rows are what they were before it."""
+    before = dict(copies)
+    try:
+        return generate(*given, **named)
+    finally:
+        copies.clear()
+        copies.update(before)
 
 
 def _expand(
