@@ -1,16 +1,15 @@
 """What runs models from a bank, on a GPU: checked and timed in under eight minutes.
 
-    python benchmarks/gpu.py [--layers 32] [--figures FILE] [--command] [--beside FOLDER]
+    python benchmarks/gpu.py [--layers 32] [--figures FILE] [--command]
     python benchmarks/gpu.py --device cpu    # a rehearsal: every part, tiny, by the interpreter
 
-Matrices are random, of a 7B Llama in bf16. What decides most comes first: a mixed step is checked
-to be near plain torch; steps of 16 and 64 rows of different tasks are timed, at several bits, in
-one group and in eight, beside one model; swaps have the bits of torch's operations, and are timed
-beside a copy of the base; then forms that products may have (`gpu_forms.py`), small models from a
-bank, `Pool` and `attach` as Python runs them, and prefill. All as CUDA graphs but for what Python
-runs. `--command` times `pack`, `unpack` and `load_into` with ``--device cpu`` and ``cuda``, whose
-files must be equal. `--beside` times the steps of another commit, too: ``mkdir old; git archive
-3fd7aa3 src benchmarks | tar -x -C old`` has that whose figures `docs/live.md` gives.
+Matrices are random, of a 7B Llama in bf16. What needs no clock comes first, side by side: mixed
+steps are checked to be near plain torch, swaps to have the bits of torch's operations, small models
+from a bank to answer as they should, and kernels are compiled. Then each thing is timed alone:
+steps of 16 and 64 rows of different tasks, at several bits, in one group and in eight, beside one
+model; swaps beside a copy of the base; forms that products may have (`gpu_forms.py`); `Pool` and
+`attach` as Python runs them; and prefill. All as CUDA graphs but for what Python runs. `--command`
+times `pack`, `unpack` and `load_into` by ``--device cpu`` and ``cuda``; files must be equal.
 
 Each part is a process of its own: one that fails, or outlasts its time, is told, and others run.
 Figures are printed and added to FILE as they come, and a table of goals is printed last. Nothing
@@ -28,44 +27,35 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from gpu_figures import FILE, table
+from gpu_figures import BITS, FILE, table
+from gpu_forms import SHAPES
 
-#: All parts together, on a device.
-MOST_SECONDS = 470
+#: All parts together, on a device, and those that are run side by side.
+MOST_SECONDS, MOST_UNTIMED = 470, 180
 HERE = Path(__file__).resolve()
 
 
-class Part(NamedTuple):
-    """A process of its own: what is told of it, the script, which part, and its seconds."""
+def untimed(device: str) -> list[str]:
+    """Parts that need no clock."""
+    checks = [f"check steps {bits}" for bits in (*BITS, 3)]
+    checks += ["check swaps", "check models"]
+    compiled = ["compile steps", *(f"compile forms {number}" for number in range(len(SHAPES)))]
+    return checks + (compiled if device == "cuda" else [])
 
-    name: str
-    script: Path
-    part: str
-    most: float
 
-
-def parts_of(given: argparse.Namespace) -> list[Part]:
-    """What decides most comes first."""
-    seconds = {"check steps": 120, "steps": 120, "check swaps": 60, "swaps": 60}
-    if given.device != "cuda":  # an interpreter takes its time
-        seconds = dict.fromkeys(seconds, math.inf)
-    timed = ("forms", "check models", "models", "prefill")
-    parts = [Part(name, HERE, name, seconds.get(name, math.inf)) for name in (*seconds, *timed)]
-    if given.beside:
-        other = given.beside.resolve() / "benchmarks" / "gpu.py"
-        parts.insert(2, Part(f"steps of {given.beside}", other, "steps", 90))
-    if given.command:
-        parts.append(Part("commands", HERE, "commands", math.inf))
-    return parts
+def timed(given: argparse.Namespace) -> list[str]:
+    """Parts that are run alone, what decides most first."""
+    return ["steps", "swaps", "forms", "models", "prefill", *["commands"] * given.command]
 
 
 def run_part(part: str, device: str, layers: int) -> None:
     """One check, or one thing timed."""
     import gpu_forms
+    import gpu_models
     import gpu_steps
     import gpu_swaps
     from gpu_data import shapes, weights
@@ -76,38 +66,51 @@ def run_part(part: str, device: str, layers: int) -> None:
         stack.kernels_for = lambda device: True
     dtype = torch.bfloat16 if device == "cuda" else torch.float16
     torch.manual_seed(0)
-    checks = {"check steps": gpu_steps.check_steps, "check swaps": gpu_swaps.check_swaps}
-    timings = {"swaps": gpu_swaps.time_swaps, "steps": gpu_steps.time_steps} | {
-        "prefill": gpu_steps.time_prefill
-    }
-    if part in checks:
-        checks[part](device, dtype)
-    elif part in timings:
-        timings[part](weights(shapes(device) * layers, device, dtype), device)
-    elif part == "forms":
-        gpu_forms.time_all_forms(device, dtype, HERE)
-    elif part.startswith("forms "):
-        gpu_forms.compile_forms(device, dtype, int(part[6:]))
-    elif part == "commands":
+    name, _, number = part.rpartition(" ") if part[-1].isdigit() else (part, "", "0")
+
+    def all_of(times: int) -> list[torch.Tensor]:
+        return weights(shapes(device) * times, device, dtype)
+
+    if name == "check steps":
+        gpu_steps.check_steps(device, dtype, int(number))
+    elif name == "check swaps":
+        gpu_swaps.check_swaps(device, dtype)
+    elif name == "check models":
+        gpu_models.check_models(device)
+    elif name == "compile steps":
+        gpu_steps.compile_steps(all_of(1), device)
+    elif name == "compile forms":
+        gpu_forms.compile_forms(all_of(1), device, int(number))
+    elif name == "steps":
+        gpu_steps.time_steps(all_of(layers), device)
+    elif name == "swaps":
+        gpu_swaps.time_swaps(all_of(layers), device)
+    elif name == "forms":
+        gpu_forms.time_forms(all_of(4 if device == "cuda" else 1), device)
+    elif name == "models":
+        gpu_models.time_models(device)
+    elif name == "prefill":
+        gpu_steps.time_prefill(all_of(1), device)
+    else:
         from device_commands import time_commands
 
         time_commands(device)
-    else:
-        from gpu_models import check_models, time_models
-
-        {"check models": check_models, "models": time_models}[part](device)
 
 
-def run_alone(part: Part, given: argparse.Namespace, seconds: float) -> str:
-    """Run it in a process group of its own, and end all of that in time. What became of it."""
-    line = [sys.executable, str(part.script), "--part", part.part, "--device", given.device]
+def started(part: str, given: argparse.Namespace, **more: str) -> subprocess.Popen[bytes]:
+    """A part in a process group of its own."""
+    line = [sys.executable, str(HERE), "--part", part, "--device", given.device]
     line += ["--layers", str(given.layers)]
-    paths = [str(part.script.parents[1] / "src"), os.environ.get("PYTHONPATH", "")]
-    there = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    paths = [str(HERE.parents[1] / "src"), os.environ.get("PYTHONPATH", "")]
+    there = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
     there |= {"PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     if given.device != "cuda":
         there["TRITON_INTERPRET"] = "1"
-    process = subprocess.Popen(line, env=there, start_new_session=True)
+    return subprocess.Popen(line, env=there, start_new_session=True)
+
+
+def ended(process: subprocess.Popen[bytes], seconds: float) -> str:
+    """Wait for it, and end all of it in time. What became of it."""
     try:
         code = process.wait(timeout=None if seconds == math.inf else max(1.0, seconds))
         return "ok" if code == 0 else f"FAILED ({code})"
@@ -119,15 +122,24 @@ def run_alone(part: Part, given: argparse.Namespace, seconds: float) -> str:
             process.wait()
 
 
-def run_all(given: argparse.Namespace) -> list[str]:
-    """All parts in time, and the table. Which failed."""
+def run_all(together: Sequence[str], alone: Sequence[str], given: argparse.Namespace) -> list[str]:
+    """All parts in time: the first side by side, their figures forgotten. Which failed."""
+    begin, failed = time.monotonic(), []
     limit = MOST_SECONDS if given.device == "cuda" else math.inf
-    end, failed = time.monotonic() + limit, []
-    for part in parts_of(given):
+    first = min(limit, MOST_UNTIMED) if given.device == "cuda" else math.inf
+    threads = {"OMP_NUM_THREADS": "1", FILE: ""}
+    running = {part: started(part, given, **threads) for part in together}
+
+    def finish(part: str, process: subprocess.Popen[bytes], seconds: float) -> None:
         start = time.monotonic()
-        told = run_alone(part, given, min(part.most, end - start))
-        print(f"== {part.name}: {time.monotonic() - start:.0f} s, {told}", flush=True)
-        failed += [part.name] if told != "ok" else []
+        told = ended(process, seconds)
+        print(f"== {part}: {time.monotonic() - start:.0f} s, {told}", flush=True)
+        failed.extend([part] if told != "ok" else [])
+
+    for part, process in running.items():
+        finish(part, process, begin + first - time.monotonic())
+    for part in alone:
+        finish(part, started(part, given), begin + limit - time.monotonic())
     return failed
 
 
@@ -138,7 +150,6 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--figures", type=Path, help="a file that figures are added to")
     parser.add_argument("--command", action="store_true")
-    parser.add_argument("--beside", type=Path, help="a folder with another commit's files")
     parser.add_argument("--part", help="this one alone, in this process")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -150,7 +161,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = (given.figures or Path(folder) / "figures").resolve()
         os.environ[FILE] = str(figures)
-        failed = run_all(given)
+        failed = run_all(untimed(given.device), timed(given), given)
         what = torch.cuda.get_device_name() if given.device == "cuda" else "a rehearsal: no figures"
         print(f"{what}\n{table(figures)}", flush=True)
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_data import inputs, shapes, stacks, weights
+from gpu_data import inputs, stacks
 from gpu_figures import step_name, timed
 from torch.nn import functional as F  # noqa: N812
 
@@ -65,35 +62,22 @@ def forms_of(rows: int, bits: int, every: int, groups: int) -> Iterator[tuple[st
             yield name, form
 
 
-def time_all_forms(device: str, dtype: torch.dtype, script: Path) -> None:
-    """Kernels are compiled before, side by side, by processes of `script` for a shape each."""
-    line = [sys.executable, str(script), "--device", device, "--part"]
-    if device == "cuda":
-        made = [
-            subprocess.Popen([*line, f"forms {number}"], stdout=subprocess.DEVNULL)
-            for number in range(len(SHAPES))
-        ]
-        print("compiled:", [process.wait() for process in made])
-    bases = weights(shapes(device) * 4 if device == "cuda" else [(32, 256)], device, dtype)
-    time_forms(bases, device, lambda step: timed(step, device, 5))
-
-
-def compile_forms(device: str, dtype: torch.dtype, number: int) -> None:
+def compile_forms(bases: list[torch.Tensor], device: str, number: int) -> None:
     """Run the forms for one shape, untimed."""
-    time_forms(weights(sorted({*shapes(device)}), device, dtype), device, lambda step: 0.0, number)
+    time_forms(bases, device, lambda *_: 0.0, SHAPES[number : number + 1])
 
 
 def time_forms(
-    bases: list[torch.Tensor], device: str, timed: Callable[..., float], only: int | None = None
+    bases: list[torch.Tensor],
+    device: str,
+    clock: Callable[..., float] = timed,
+    shapes: tuple[tuple[int, int, int, int, float], ...] = SHAPES,
 ) -> None:
-    """Each form's time beside one model, and how far its answers are from those of the first.
-
-    `only` the shape of this number.
-    """
-    for rows, bits, groups, every, goal in SHAPES if only is None else SHAPES[only : only + 1]:
+    """Each form's time beside one model, and how far its answers are from those of the first."""
+    for rows, bits, groups, every, goal in shapes:
         by_width = inputs(rows, bases)
         given = [by_width[base.shape[1]] for base in bases]
-        alone = timed(partial(_one_model, given, bases))
+        alone = clock(partial(_one_model, given, bases), device, 5)
         made = stacks(bases, bits, rows, groups, every)
         slots = Selection.of(range(rows), bases[0].device).slots(
             rows, tuple(group.tasks for group in made[0].groups), bases[0].device
@@ -106,7 +90,7 @@ def time_forms(
                 found = step(form)
                 wanted = wanted or found
                 error = max(map(_error, found, wanted))
-                taken = timed(partial(step, form)) / alone if alone else 0.0
+                taken = clock(partial(step, form), device, 5) / alone if alone else 0.0
             except Exception as problem:  # a form that a device has no room for is no answer
                 print(f"  {name}: {type(problem).__name__}: {str(problem)[:80]}")
                 continue

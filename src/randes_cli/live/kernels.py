@@ -257,7 +257,7 @@ def swap(
     that the bits are those of the CPU.
     """
     height, width = base.shape
-    table = level_table(bits, base.device)
+    table = level_table(bits, base.device)[1 << bits >> 1 :]
     kind, flips = signs or (0, table)
     rows, columns = scales if scales is not None else (table, table)
     per = SWAP_PER[bits] if bits else math.gcd(8, width)
