@@ -97,6 +97,11 @@ def run_part(part: str, device: str, layers: int) -> None:
         time_commands(device)
 
 
+def seconds_of(device: str) -> tuple[float, float]:
+    """What parts that need no clock may take, and all; an interpreter takes its time."""
+    return (MOST_UNTIMED, MOST_SECONDS) if device == "cuda" else (math.inf, math.inf)
+
+
 def started(part: str, given: argparse.Namespace, **more: str) -> subprocess.Popen[bytes]:
     """A part in a process group of its own."""
     line = [sys.executable, str(HERE), "--part", part, "--device", given.device]
@@ -124,9 +129,8 @@ def ended(process: subprocess.Popen[bytes], seconds: float) -> str:
 
 def run_all(together: Sequence[str], alone: Sequence[str], given: argparse.Namespace) -> list[str]:
     """All parts in time: the first side by side, their figures forgotten. Which failed."""
-    begin, failed = time.monotonic(), []
-    limit = MOST_SECONDS if given.device == "cuda" else math.inf
-    first = min(limit, MOST_UNTIMED) if given.device == "cuda" else math.inf
+    begin, failed = time.monotonic(), list[str]()
+    first, limit = seconds_of(given.device)
     threads = {"OMP_NUM_THREADS": "1", FILE: ""}
     running = {part: started(part, given, **threads) for part in together}
 

@@ -27,39 +27,29 @@ SHAPES = (
 )
 
 
-def forms_of(rows: int, bits: int, every: int, groups: int) -> Iterator[tuple[str, kernels.Form]]:
-    """What `kernels.form_of` takes, and others that differ from it in one thing."""
-    taken = kernels.form_of((4096, 4096), rows, bits, every, groups, rows // groups)
-    changes: dict[str, dict[str, int]] = {
-        "as taken": {},
-        "parts not turned": {"turn": 0},
-        "parts turned": {"turn": taken.base_parts},
-        "16 units": {"units": 16},
-        "32 units": {"units": 32},
-        "64 rows": {"rows": 64},
-        "128 rows": {"rows": 128, "base_stages": 4, "code_stages": 2},
-        "256 rows": {"rows": 256, "warps": 8, "base_parts": 4},
-        "half the parts of codes": {"code_parts": (taken.code_parts + 1) // 2},
-        "twice the parts of codes": {"code_parts": 2 * taken.code_parts},
-        "columns in 2": {"base_parts": 2},
-        "columns in 4": {"base_parts": 4},
-        "columns in 6": {"base_parts": 6},
-        "columns in 8": {"base_parts": 8},
-    }
-    if taken.code_parts:
-        for height, parts in ((128, 4), (256, 8)) if groups == 1 else ():
-            both = {"rows": height, "code_parts": 0, "warps": 8, "turn": 0, "base_stages": 4}
-            changes[f"W₀ and codes in a program, {height} rows"] = {**both, "base_parts": parts}
-    else:
-        apart = {"rows": 128, "base_parts": 2, "code_parts": 4, "warps": 4, "turn": 2}
-        changes |= {"codes apart": apart, "codes apart, columns in 4": {**apart, "base_parts": 4}}
-        changes["4 warps"] = {"warps": 4}
-    seen = set()
-    for name, change in changes.items():
-        form = taken._replace(**change)
-        if form not in seen:
-            seen.add(form)
-            yield name, form
+def others(form: kernels.Form, what: str) -> Iterator[tuple[str, kernels.Form]]:
+    """Forms that differ from it in one thing."""
+    for name, values in (
+        ("rows", (64, 128)),
+        ("columns", (32, 64, 128)),
+        ("parts", (1, 2, 3, 4, 6, 8)),
+        ("stages", (2, 3, 4, 5, 6)),
+        ("warps", (2, 4, 8)),
+    ):
+        for value in values:
+            if value != getattr(form, name):
+                yield f"{what}, {value} {name}", form._replace(**{name: value})
+
+
+def forms_of(
+    rows: int, bits: int, every: int, groups: int
+) -> Iterator[tuple[str, tuple[kernels.Form, kernels.Form]]]:
+    """What `kernels` takes for 4096 × 4096, and others that differ from it in one thing."""
+    base = kernels.base_form((4096, 4096), rows)
+    codes = kernels.code_form((4096, 4096), bits, every, groups, rows // groups)
+    yield "as taken", (base, codes)
+    yield from ((name, (form, codes)) for name, form in others(base, "W₀"))
+    yield from ((name, (base, form)) for name, form in others(codes, "codes"))
 
 
 def compile_forms(bases: list[torch.Tensor], device: str, number: int) -> None:
@@ -85,12 +75,12 @@ def time_forms(
         print(f"{step_name(rows, bits, groups, every)}: goal {goal:.2f}", flush=True)
         step = partial(_step, made, bases, given, slots)
         wanted: list[torch.Tensor] = []
-        for name, form in forms_of(rows, bits, every, groups):
+        for name, forms in forms_of(rows, bits, every, groups):
             try:
-                found = step(form)
+                found = step(forms)
                 wanted = wanted or found
                 error = max(map(_error, found, wanted))
-                taken = clock(partial(step, form), device, 5) / alone if alone else 0.0
+                taken = clock(partial(step, forms), device, 5) / alone if alone else 0.0
             except Exception as problem:  # a form that a device has no room for is no answer
                 print(f"  {name}: {type(problem).__name__}: {str(problem)[:80]}")
                 continue
@@ -107,12 +97,12 @@ def _step(
     bases: list[torch.Tensor],
     given: list[torch.Tensor],
     slots: Slots,
-    form: kernels.Form,
+    forms: tuple[kernels.Form, kernels.Form],
 ) -> list[torch.Tensor]:
     return [
         kernels.mixed_product(
             x, base, one.stored, one.across, one.down, one.scales, one.residues, slots,
-            bits=one.bits, every=one.every, form=form,
+            bits=one.bits, every=one.every, forms=forms,
         )
         for one, base, x in zip(made, bases, given, strict=True)
     ]  # fmt: skip

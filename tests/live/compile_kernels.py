@@ -20,19 +20,28 @@ from triton.compiler import ASTSource
 from randes_cli.live import kernels, triton_kernels, triton_swap
 from randes_cli.live.machine_code import text_of
 
-POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "places": "i32"} | {
-    "residues": "i32",
+POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "residues": "i32"} | {
     "scales": "fp32",
-    "partial": "fp32",
-    "arrived": "i32",
+    "sums": "fp32",
 }
 #: Bytes of shared memory that a block may have there.
 SHARED = 227 * 1024
-VALUES = ("x", "base", "y", "met", "down")
-NUMBERS = ("rows", "columns", "batch", "units", "width", "size", "count")
+NUMBERS = (
+    "rows",
+    "columns",
+    "batch",
+    "units",
+    "width",
+    "size",
+    "count",
+    "height",
+    "longest",
+    "parts",
+)
 
 
 def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], **more: Any) -> Any:
+    types = {name: kind for name, kind in types.items() if name in kernel.arg_names}
     signature = {**types, **dict.fromkeys(constants, "constexpr")}
     aligned = {
         (place,): [["tt.divisibility", 16]]
@@ -43,35 +52,50 @@ def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], **mo
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=more)
 
 
-def products(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: int) -> Any:
+def code_sums(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: int) -> Any:
     """The kernel in the form that 4096 × 4096 of one or several groups takes."""
     name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
     types = {name: f"*{kind}" for name, kind in {**POINTERS, "stored": stored}.items()}
-    types |= dict.fromkeys(VALUES, f"*{name}") | dict.fromkeys(NUMBERS, "i32")
+    types |= {"met": f"*{name}", "down": f"*{name}", **dict.fromkeys(NUMBERS, "i32")}
     longest = batch // groups
-    form = kernels.form_of((4096, 4096), batch, bits, groups, groups, longest)
+    form = kernels.code_form((4096, 4096), bits, groups, groups, longest)
     constants = {
         "slots": batch,
         "bits": bits,
         "per": kernels.PER[bits],
         "unit": 3 if bits == 3 else 1,
         "every": groups,
-        "groups": groups,
-        "most": 1,
-        "batch_block": batch,
-        "slot_block": max(8, longest),
         "row_block": form.rows,
-        "column_block": form.columns,
-        "unit_block": form.units,
-        **{name: getattr(form, name) for name in ("base_parts", "code_parts")},
-        **{name: getattr(form, name) for name in ("base_stages", "code_stages")},
+        "slot_block": max(8, longest),
+        "unit_block": form.columns,
+        "stages": form.stages,
         "whole": True,
-        "whole_units": True,
-        "turn": form.turn,
         "text": text_of(bits, dtype),
         "early": hasattr(tl.extra.cuda, "gdc_wait"),
     }
-    return compiled(triton_kernels.products, types, constants, num_warps=form.warps)
+    return compiled(triton_kernels.code_sums, types, constants, num_warps=form.warps)
+
+
+def base_sums(batch: int) -> Any:
+    types = {"x": "*bf16", "base": "*bf16", "sums": "*fp32", **dict.fromkeys(NUMBERS, "i32")}
+    form = kernels.base_form((4096, 4096), batch)
+    constants = {
+        "batch_block": batch,
+        "row_block": form.rows,
+        "column_block": form.columns,
+        "stages": form.stages,
+        "whole": True,
+        "early": hasattr(tl.extra.cuda, "gdc_wait"),
+    }
+    return compiled(triton_kernels.base_sums, types, constants, num_warps=form.warps)
+
+
+def finish() -> Any:
+    types = {"of_base": "*fp32", "of_codes": "*fp32", "places": "*i32", "y": "*bf16"}
+    types |= dict.fromkeys(NUMBERS, "i32")
+    constants = {"most": 1, "every": 1, "base_parts": 2, "code_parts": 4, "block": 512}
+    constants |= {"early": hasattr(tl.extra.cuda, "gdc_wait")}
+    return compiled(triton_kernels.finish, types, constants)
 
 
 def swap() -> Any:
@@ -100,18 +124,27 @@ def serialized(ptx: str) -> bool:
     return "serialized" in done.stderr
 
 
+def told(made: Any, used: bool) -> None:
+    """Whether it fits, has tensor cores, `used` what it should, and does not wait for each."""
+    ptx = made.asm["ptx"]
+    print(made.metadata.shared <= SHARED, "mma" in ptx, used, not serialized(ptx))
+
+
 if __name__ == "__main__":
     for bits, stored, dtype, batch, groups in (
         (0, "i16", torch.bfloat16, 16, 1),
-        (2, "i32", torch.bfloat16, 16, 1),
-        (2, "i32", torch.float16, 64, 8),
-        (1, "i16", torch.bfloat16, 16, 8),
-        (4, "i32", torch.bfloat16, 64, 1),
-        (8, "i32", torch.bfloat16, 64, 8),
+        (2, "u8", torch.bfloat16, 16, 1),
+        (2, "u8", torch.float16, 64, 8),
+        (1, "u8", torch.bfloat16, 16, 8),
+        (3, "u8", torch.bfloat16, 16, 8),
+        (4, "u8", torch.bfloat16, 64, 1),
+        (8, "u8", torch.bfloat16, 64, 8),
     ):
-        made = products(bits, stored, dtype, batch, groups)
-        ptx = made.asm["ptx"]
-        used = bool(text_of(bits, dtype)) == ("%lanemask_lt" in ptx)
-        print(made.metadata.shared <= SHARED, "wgmma" in ptx, used, not serialized(ptx))
+        made = code_sums(bits, stored, dtype, batch, groups)
+        told(made, bool(text_of(bits, dtype)) == ("%lanemask_lt" in made.asm["ptx"]))
+    for batch in (16, 64):
+        made = base_sums(batch)
+        told(made, "wgmma" in made.asm["ptx"])
+    print("griddepcontrol.wait" in finish().asm["ptx"])
     made = swap()
     print(len(made.asm["cubin"]) > 0, "fma" in made.asm["ptx"])

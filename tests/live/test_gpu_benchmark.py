@@ -40,21 +40,19 @@ def test_it_times_every_part_that_has_kernels_and_keeps_its_figures(
         run()
         return next(ticks)
 
-    for module in (steps, swaps):
-        monkeypatch.setattr(module, "timed", timed)
+    monkeypatch.setattr(swaps, "timed", timed)
     monkeypatch.setattr(steps, "FORMS", ((2, 1, 1),))
     monkeypatch.setattr(steps, "ROWS", (16,))
     monkeypatch.setattr(swaps, "BITS", (16, 2))
     monkeypatch.setattr("randes_cli.live.stack.kernels_for", lambda device: True)
     monkeypatch.setenv(figures.FILE, str(tmp_path / "figures"))
     bases = import_module("gpu_data").weights([(8, 64)], "cpu", torch.float16)
-    steps.time_steps(bases, "cpu")
+    steps.time_steps(bases, "cpu", timed)
     ticks = iter([10.0, 14.0, 12.0, *[1.0] * 99])
     swaps.time_swaps(bases, "cpu")
-    monkeypatch.setattr(forms, "SHAPES", ((16, 2, 2, 1, 1.4),))
     some = list(forms.forms_of(16, 2, 1, 2))[:3]
     monkeypatch.setattr(forms, "forms_of", lambda *_: some)
-    forms.time_forms(bases, "cpu", timed)
+    forms.time_forms(bases, "cpu", timed, ((16, 2, 2, 1, 1.4),))
     told = capsys.readouterr().out
     assert told.count(" ok") == 3 and "WRONG" not in told and "Error" not in told
     lines = figures.table(tmp_path / "figures").splitlines()
@@ -75,34 +73,37 @@ def test_a_part_that_fails_or_hangs_is_told_and_the_others_run(
     script.write_text(
         "import os, subprocess, sys, time\n"
         "part = sys.argv[2]\n"
-        "print(part, os.environ['TRITON_INTERPRET'], os.environ['PYTHONPATH'].split(':'))\n"
+        "print(part, os.environ['TRITON_INTERPRET'], os.environ['PYTHONPATH'].split(':'),\n"
+        "      os.environ['RANDES_GPU_FIGURES'])\n"
         "if part == 'hangs':\n"
         "    subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "sys.exit(part == 'fails')\n"
     )
-    parts = [
-        gpu.Part(name, script, name, 2.0 if name == "hangs" else 90.0)
-        for name in ("fails", "hangs", "works")
-    ]
-    monkeypatch.setattr(gpu, "parts_of", lambda given: parts)
+    monkeypatch.setattr(gpu, "HERE", script)
+    monkeypatch.setattr(gpu, "seconds_of", lambda device: (2.0, 90.0))
     monkeypatch.setenv("PYTHONPATH", "/kept")
-    assert gpu.run_all(Namespace(device="cpu", layers=1)) == ["fails", "hangs"]
+    monkeypatch.setenv("RANDES_GPU_FIGURES", "/figures")
+    given = Namespace(device="cpu", layers=1)
+    assert gpu.run_all(["hangs", "early"], ["fails", "works"], given) == ["hangs", "fails"]
     told = capfd.readouterr().out
-    assert f"works 1 {[str(tmp_path / 'src'), '/kept']}" in told
-    assert told.count(" s, FAILED (1)") == 1 and "s, FAILED: not done in 2 s\n" in told
+    paths = [str(tmp_path / "src"), "/kept"]
+    assert f"works 1 {paths} /figures\n" in told and f"early 1 {paths} \n" in told
+    assert told.count(" s, FAILED (1)") == 1 and " s, FAILED: not done in " in told
     assert told.rstrip().endswith(" s, ok")
 
 
-def test_what_decides_most_comes_first() -> None:
-    gpu = import_module("gpu")
-    given = Namespace(device="cuda", beside=Path("old"), command=True)
-    parts = gpu.parts_of(given)
-    assert [part.name for part in parts[:4]] == [
-        "check steps",
-        "steps",
-        "steps of old",
-        "check swaps",
-    ]
-    assert parts[2].script == Path("old").resolve() / "benchmarks" / "gpu.py"
-    assert all(part.script.is_file() for part in parts if part.name != "steps of old")
-    assert parts[-1].name == "commands" and sum(part.most for part in parts[:5]) < gpu.MOST_SECONDS
+def test_every_part_is_one_that_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, ran = import_module("gpu"), list[str]()
+    scripts = ("gpu_forms", "gpu_models", "gpu_steps", "gpu_swaps", "device_commands")
+    for name in scripts:
+        script = import_module(name)
+        for made in ("compile", "check", "time"):
+            for one in [part for part in vars(script) if part.startswith(f"{made}_")]:
+                monkeypatch.setattr(script, one, lambda *_, one=one: ran.append(one))
+    monkeypatch.setattr("gpu_data.weights", lambda *_: [])
+    given = Namespace(device="cuda", command=True)
+    parts = [*gpu.untimed("cuda"), *gpu.timed(given)]
+    for part in parts:
+        gpu.run_part(part, "cuda", 1)
+    assert ran[:6] == ["check_steps"] * 6 and ran[-1] == "time_commands"
+    assert len(ran) == len(parts) and len({*ran}) == 11

@@ -24,18 +24,23 @@ from tests.models import llama
 
 
 @pytest.mark.parametrize(
-    ("count", "form", "groups", "width"),
+    ("count", "forms", "groups", "width"),
     [
-        (20, kernels.Form(32, 32, 16, 2, 2, 2, 2, 4), 3, 96),
-        (6, kernels.Form(16, 64, 32, 3, 1, 2, 2, 4, 3), 3, 96),
-        (20, kernels.Form(32, 256, 16, 2, 0, 2, 2, 4), 1, 576),
+        (20, (kernels.Form(32, 32, 2, 2, 4), kernels.Form(16, 16, 2, 2, 4)), 3, 96),
+        (6, (kernels.Form(16, 64, 3, 2, 4), kernels.Form(32, 32, 1, 2, 4)), 3, 96),
+        (20, (kernels.Form(32, 256, 2, 2, 4), kernels.Form(16, 32, 3, 2, 4)), 1, 576),
     ],
     ids=["many rows", "few rows", "one group"],
 )
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("bits", BITS)
 def test_products_of_rows_of_several_groups(
-    bits: int, every: int, count: int, form: kernels.Form, groups: int, width: int
+    bits: int,
+    every: int,
+    count: int,
+    forms: tuple[kernels.Form, kernels.Form],
+    groups: int,
+    width: int,
 ) -> None:
     made = (matrix(37, width, every, group, bits) for group in range(groups))
     held, wanted = zip(*made, strict=True)
@@ -64,7 +69,7 @@ def test_products_of_rows_of_several_groups(
         slots,
         bits=0 if bits == 16 else bits,
         every=every,
-        form=form,
+        forms=forms,
     )
     matrices = torch.stack(wanted).half().float()
     right = x.float() @ base.float().T
@@ -73,28 +78,6 @@ def test_products_of_rows_of_several_groups(
         right[row] += (matrices[group] @ inputs) * down[group, task].float()
     assert found.dtype == torch.float16
     assert (found.float() - right).abs().max() <= 2e-3 * right.abs().max()
-
-
-@pytest.mark.parametrize("rows", [1024, 4096, 11008, 128256])
-@pytest.mark.parametrize("columns", [4096, 11008])
-def test_one_group_keeps_132_multiprocessors_about_as_busy_as_each_other(
-    rows: int, columns: int
-) -> None:
-    form = kernels.form_of((rows, columns), 64, 2, 1, 1, 64)
-    assert form.code_parts == 0 and form.warps * 32 >= form.rows
-    programs = -(-rows // form.rows) * form.base_parts
-    assert programs / 132 / -(-programs // 132) >= 0.9
-
-
-def test_several_groups_have_programs_of_their_own() -> None:
-    x, numbers = torch.zeros(2, 32).half(), torch.zeros(2, 32, 32, dtype=torch.int16)
-    members = (frozenset({0}), frozenset({1}))
-    slots = Selection.of([0, 1], x.device).slots(2, members, x.device)
-    with pytest.raises(ValueError, match="one group"):
-        kernels.mixed_product(
-            x, numbers[0].half(), numbers, x[None], x[None], x, x, slots,
-            bits=0, every=1, form=kernels.Form(32, 32, 16, 2, 0, 2, 2, 4),
-        )  # fmt: skip
 
 
 def test_a_model_answers_alike_through_the_kernels(

@@ -15,47 +15,48 @@ from randes_cli.live import triton_codes
 from randes_cli.live.machine_code import KNOWN, text_of
 from tests.live.machine import outputs
 
-#: Bits of a unit, and codes that it has, where these are not 32 and as many.
-UNITS = {1: (16, 16), 3: (24, 8)}
 
-
-class Pair:
-    """Two words as a tensor of a kernel."""
+class Words:
+    """Four bytes, or two words of 24 bits, as a tensor of a kernel."""
 
     def __init__(self, words: Any) -> None:
         self.words = words
 
-    def to(self, _: object) -> Pair:
-        return self
-
 
 def running(count: int) -> Callable[..., Any]:
-    """What runs the code of two words where a kernel has it inlined."""
+    """What runs the code of four bytes where a kernel has it inlined."""
 
-    def run(word: Pair, a: int, b: int, text: str, _: object) -> Any:
-        made = outputs(text, count, [*word.words, a, a, b, b])
-        return made[0] if count == 1 else made
+    def run(word: Words, text: str, _: object) -> Any:
+        made = outputs(text, 2 * count, [word.words])
+        both: list[Any] = [made[2 * q] | made[2 * q + 1] << 32 for q in range(count)]
+        return both[0] if count == 1 else both
 
     return run
 
 
+def some(word: Words, which: int, text: str, _: object) -> Any:
+    return outputs(text, 4, [*word.words, which, which])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("bits", KNOWN)
-def test_each_code_of_two_words_becomes_its_level(
+def test_each_code_of_a_unit_becomes_its_level(
     bits: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, count in (("one", 1), ("four", 4), ("eight", 8)):
+    for name, count in (("one", 1), ("two", 2), ("four", 4), ("eight", 8)):
         monkeypatch.setattr(triton_codes, name, running(count))
+    monkeypatch.setattr(triton_codes, "some", some)
     exact = torch.from_numpy(levels(bits).astype(np.float32))
-    size, per = UNITS.get(bits, (32, 32 // bits))
-    words = np.random.default_rng(bits).integers(0, 2**size, (2, 2048))
+    size, count = (24, 2) if bits == 3 else (8, 4)
+    units = np.random.default_rng(bits).integers(0, 2**size, (count, 2048))
+    word = Words(units) if bits == 3 else Words(sum(u << 8 * n for n, u in enumerate(units)))
     level: Any = triton_codes.level.fn
-    code_of: Any = triton_codes.code_of.fn
-    for q in range(per):
-        both = level(Pair(words), None, q, bits, text_of(bits, dtype), SimpleNamespace(dtype=dtype))
-        for found, word in zip((both & 0xFFFF, both >> 16), words, strict=True):
+    for q in range(size // bits):
+        all_of_them = level(word, None, q, bits, text_of(bits, dtype), SimpleNamespace(dtype=dtype))
+        for n, unit in enumerate(units):
+            found = all_of_them >> 16 * n & 0xFFFF
             got = torch.from_numpy(found.astype(np.uint16).view(np.int16)).view(dtype)
-            right = exact[word >> bits * code_of(q, bits) & 2**bits - 1]
+            right = exact[unit >> bits * q & 2**bits - 1]
             if bits < 8:
                 assert torch.equal(got, right.to(dtype))
             else:  # a curve near the levels, rounded once

@@ -21,10 +21,12 @@ from randes_cli.live import triton_kernels, triton_swap
 from randes_cli.live.machine_code import text_of
 from randes_cli.live.selection import Slots
 
-#: Codes that a unit of a stored matrix has, by bits (0: integers); rows are whole units.
-PER = {0: 1, 1: 16, 2: 16, 3: 8, 4: 8, 8: 4}
+#: Codes that a unit of a stored matrix has, by bits (0: integers): a byte; rows are whole units.
+PER = {0: 1, 1: 8, 2: 4, 3: 8, 4: 2, 8: 1}
 #: The same in a swap: what a thread writes at once.
 SWAP_PER = {1: 8, 2: 8, 3: 8, 4: 8, 8: 4}
+#: Rows and columns of W₀ that a program of a swap takes, by bits: what was fastest on an H200.
+SWAP_BLOCKS = {0: (1, 1024), 4: (1, 2048), 8: (1, 2048)}
 #: Dtypes as Triton names them.
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 #: The fewest columns of a product: Triton before 3.6 asserts 16.
@@ -56,72 +58,83 @@ def as_units(stored: torch.Tensor, bits: int, per: int) -> tuple[torch.Tensor, i
 
 
 class Form(NamedTuple):
-    """How a product is cut: rows, columns of W₀ and units of codes that a program takes at once.
+    """How a product is cut.
 
     Attributes:
-        base_parts: programs that share the columns of W₀ in a tile of rows.
-        code_parts: programs that share those of one group's codes; 0: with one group, those of W₀.
-        base_stages: loads of W₀ that are under way ahead; `code_stages`: of codes.
-        turn: how far parts are turned from one tile to the next.
+        rows: of weights, a tile of which a program takes.
+        columns: of W₀, or units of codes, that it takes at once.
+        parts: programs that share the columns of a tile.
+        stages: loads that are under way at once.
+        warps: of a program.
     """
 
     rows: int
     columns: int
-    units: int
-    base_parts: int
-    code_parts: int
-    base_stages: int
-    code_stages: int
+    parts: int
+    stages: int
     warps: int
-    turn: int = 0
 
 
-def form_of(
-    shape: tuple[int, int],
-    batch: int,
-    bits: int,
-    every: int,
-    groups: int,
-    longest: int,
-    size: int = 2,
+#: Forms of x W₀ᵀ for square, tall and wide matrices, with 16 rows and with more; see `_kind`.
+BASE_FORMS = (
+    (Form(64, 128, 2, 4, 4), Form(64, 128, 2, 3, 4), Form(64, 128, 4, 3, 4)),
+    (Form(64, 64, 2, 6, 4), Form(64, 64, 1, 6, 4), Form(64, 128, 2, 4, 4)),
+)
+#: The same of codes, by bits, where groups have 16 rows at most, and where they have more.
+CODE_FORMS: tuple[dict[int, tuple[Form, Form, Form]], ...] = (
+    {
+        0: (Form(64, 128, 4, 3, 4),) * 3,
+        1: (Form(64, 64, 2, 3, 4),) * 3,
+        2: (Form(64, 128, 4, 3, 4), Form(64, 64, 4, 3, 2), Form(64, 128, 2, 3, 4)),
+        4: (Form(64, 128, 4, 3, 2), Form(64, 32, 4, 3, 2), Form(64, 128, 4, 3, 2)),
+        8: (Form(64, 128, 8, 3, 2),) * 3,
+    },
+    {
+        0: (Form(64, 128, 2, 3, 4), Form(64, 128, 1, 3, 4), Form(64, 128, 4, 3, 4)),
+        1: (Form(64, 32, 2, 3, 4), Form(64, 32, 1, 3, 4), Form(128, 32, 4, 3, 8)),
+        2: (Form(64, 64, 2, 3, 4), Form(64, 64, 1, 3, 4), Form(128, 64, 4, 2, 8)),
+        4: (Form(128, 64, 4, 3, 8), Form(64, 64, 2, 3, 4), Form(128, 64, 4, 3, 8)),
+        8: (Form(64, 128, 4, 3, 4), Form(64, 128, 2, 3, 4), Form(64, 128, 4, 3, 4)),
+    },
+)
+
+
+def base_form(shape: tuple[int, int], batch: int, size: int = 2) -> Form:
+    """How x W₀ᵀ is cut: what was fastest for a 7B Llama on an H200 (`benchmarks/gpu.py`).
+
+    Numbers of four bytes (`size`) are multiplied without tensor cores, in smaller tiles.
+    """
+    form = BASE_FORMS[batch > 16][_kind(shape)]
+    return _spread(form if size == 2 else Form(64, 32, 2, 3, 4), shape[0])
+
+
+def code_form(
+    shape: tuple[int, int], bits: int, every: int, groups: int, longest: int, size: int = 2
 ) -> Form:
-    """How a product is cut for matrices of a 7B Llama on an H200 (`benchmarks/gpu.py`).
-
-    With 16 rows of one group what was fastest, or near it; else what a model of what each
-    multiprocessor reads says (docs/kernels.md). Where a group has 8 rows at most (`longest`), its
-    products take twice as many units: then they are of a form that needs no waiting, and half as
-    wide. Numbers of four bytes (`size`) are multiplied without tensor cores, in small tiles.
-    """
-    if groups == 1 and batch > 16 and size == 2:
-        height, parts = _cut(*shape, max(16, triton.next_power_of_2(batch)), every)
-        return Form(height, 64, 16 if bits else 64, parts, 0, 4, 2, 8 if height > 64 else 4)
-    if not bits:
-        return Form(64, 64, 128, 2, 2, 3, 3, 4)
-    units = 16 if longest > 8 else 32
-    if max(groups, every) < 4:
-        parts = 2 + 4 * groups
-        tall = triton.cdiv(shape[0], 128) * parts >= 128
-        turn = 0 if groups == 1 and batch <= 16 else 2
-        return Form(128 if tall else 64, 64, units, 2, 4, 5 if batch <= 16 else 4, 2, 4, turn)
-    return Form(128, 64, units, 4, 1, 4 if batch <= 16 else 3, 2, 4, 4)
+    """The same of products with codes, of groups of at most `longest` rows."""
+    kind, per = _kind(shape), PER[bits]
+    if size > 2 or bits == 3:
+        form = Form(64, 32, 2, 2, 4)
+    elif groups == 1:
+        form = CODE_FORMS[longest > 16][bits][kind]
+    elif every >= 4:
+        form = Form(64, max(32, 128 // per), 1, 2, 2)
+    elif bits == 1:  # groups share the multiprocessors as parts do
+        form = Form(64, 64, 2 if kind == 2 else 1, 3, 4)
+    else:
+        form = Form(64, min(128, 512 // per), 1 if kind == 1 else 2, 3, 4)
+    return _spread(form, shape[0] * groups)
 
 
-@lru_cache(maxsize=256)
-def _cut(rows: int, columns: int, batch: int, every: int) -> tuple[int, int]:
-    """Rows of a tile, and its parts, that keep the busiest of 132 multiprocessors least busy.
+def _kind(shape: tuple[int, int]) -> int:
+    """0: square; 1: tall, with more tiles than an H200 has multiprocessors; 2: wide."""
+    tall = shape[0] > 64 * 132
+    return 1 if tall else 2 * (shape[1] > 8192)
 
-    A program reads its weights, and inputs twice (for W₀ and for codes), and writes its sums; the
-    last one of a tile reads all of these, three times as fast, as the others are done by then.
-    """
 
-    def busy(cut: tuple[int, int]) -> float:
-        height, parts = cut
-        sums = height * batch * 4
-        programs = triton.cdiv(triton.cdiv(rows, every), height) * every * parts
-        waves: int = triton.cdiv(programs, 132)
-        return waves * (columns / parts * (2 * height + 4 * batch) + sums) + parts * sums / 3
-
-    return min(((h, p) for h in (256, 128, 64) for p in range(1, 9)), key=busy)
+def _spread(form: Form, rows: int) -> Form:
+    """In more parts where there are fewer tiles than forms were found for."""
+    return form._replace(parts=form.parts * max(1, 64 * 64 // max(rows, 64)))
 
 
 def launch(
@@ -132,37 +145,24 @@ def launch(
         kernel[grid](*given, **form)
 
 
-#: Loads ahead that a form of a product has room for in shared memory, where these are fewer.
+#: Loads under way that a form has room for in shared memory, where these are fewer.
 _STAGES: dict[object, int] = {}
 
 
 def launch_staged(
     kernel: Any, grid: tuple[int, ...], device: torch.device, *given: Any, form: Form, **more: Any
 ) -> None:
-    """`launch` with as many loads ahead as the device's shared memory allows."""
+    """`launch` with as many loads under way as the device's shared memory allows."""
     key = kernel, device, given[0].dtype, form, tuple(more.items())
-    for most in range(_STAGES.get(key, form.base_stages), 0, -1):
-        stages = {
-            "base_stages": min(most, form.base_stages),
-            "code_stages": min(most, form.code_stages),
-        }
+    for stages in range(_STAGES.get(key, form.stages), 0, -1):
         try:
-            launch(kernel, grid, device, *given, **stages, **more)
+            launch(kernel, grid, device, *given, stages=stages, num_warps=form.warps, **more)
         except OutOfResources:
-            if most == 1:
+            if stages == 1:
                 raise
-            _STAGES[key] = most - 1
+            _STAGES[key] = stages - 1
         else:
             return
-
-
-def _parts(form: Form, columns: int, units: int, groups: int) -> tuple[int, int]:
-    """`base_parts` and `code_parts`, as far as each has something to do."""
-    if groups > 1 and not form.code_parts:
-        raise ValueError("a form without parts of codes is for one group")
-    blocks = triton.cdiv(columns, form.columns), triton.cdiv(units, form.units)
-    here = min(blocks) if form.code_parts == 0 else blocks[0]
-    return min(form.base_parts, here), min(form.code_parts, blocks[1])
 
 
 def mixed_product(
@@ -177,50 +177,57 @@ def mixed_product(
     *,
     bits: int,
     every: int,
-    form: Form | None = None,
+    forms: tuple[Form, Form] | None = None,
 ) -> torch.Tensor:
     """x W₀ᵀ, and for each slot (a row that a group has) a ∘ ((x ∘ b) Sᵀ) added to its row: [n, R].
 
     `stored` is [G, bytes] or [G, R, C], `across` [G, T, C], `down` [G, T, R], `scales` [G] what a
     stored number is worth, `residues` [G, m] those of the columns that residues of rows meet
-    (`blocks.partners`). Two kernels: the first prepares x ∘ b, the second makes all products.
+    (`blocks.partners`). `forms`: of W₀, and of codes.
     """
-    (rows, columns), groups = base.shape, len(stored)
-    asked = (rows, columns), len(x), bits, every, groups, slots.longest, x.element_size()
-    form = form or form_of(*asked)
-    x, base = x.contiguous(), base.contiguous()
+    (rows, columns), groups, size, device = base.shape, len(stored), x.element_size(), x.device
+    asked = (rows, columns), bits, every, groups, slots.longest, size
+    of_base, of_codes = forms or (base_form((rows, columns), len(x), size), code_form(*asked))
+    x, base, early = x.contiguous(), base.contiguous(), starts_early(device)
+    after: dict[str, Any] = {"launch_pdl": True} if early else {}
     numbers, unit = as_units(stored, bits, PER[bits])
-    units = -(-columns // every) // PER[bits]
-    width = triton.cdiv(units, form.units) * form.units * PER[bits]
-    tiles = triton.cdiv(triton.cdiv(rows, every), form.rows) * every
-    base_parts, code_parts = _parts(form, columns, units, groups)
-    parts = base_parts + groups * code_parts
-    batch_block = max(16, triton.next_power_of_2(len(x)))  # slots of a group are no more than rows
-    slot_block = max(16 if form.units < 32 else _NARROWEST, triton.next_power_of_2(slots.longest))
-    met = x.new_empty(every * width * (room := batch_block * len(slots.places)))
-    arrived = torch.empty(tiles, dtype=torch.int32, device=x.device)
-    partial = torch.empty(tiles, parts, batch_block, form.rows, device=x.device)
-    y = x.new_empty(len(x), rows)
-    block, early = 1024, starts_early(x.device)
+    units, height = -(-columns // every) // PER[bits], triton.cdiv(rows, every)
+    blocks = triton.cdiv(columns, of_base.columns), triton.cdiv(units, of_codes.columns)
+    base_parts, code_parts = min(of_base.parts, blocks[0]), min(of_codes.parts, blocks[1])
+    width = blocks[1] * of_codes.columns * PER[bits]
+    room = triton.next_power_of_2(len(slots.rows))
+    met = x.new_empty(every * width * room)
+    sums = torch.empty(base_parts, len(x), rows, device=device)
+    added = torch.empty(groups * code_parts * slots.longest * every * height, device=device)
+    y, block = x.new_empty(len(x), rows), 1024
     launch(
-        triton_kernels.prepare,
-        (len(slots.rows), triton.cdiv(max(every * width, tiles), block)), x.device,
-        x, across, slots.rows, slots.groups, slots.tasks, met, arrived, columns, across.shape[1],
-        room, width, tiles,
-        bits=bits, per=PER[bits], every=every, unit_block=form.units, block=block, early=early,
+        triton_kernels.prepare, (len(slots.rows), triton.cdiv(every * width, block)), device,
+        x, across, slots.rows, slots.groups, slots.tasks, met, columns, across.shape[1], room,
+        width, per=PER[bits], every=every, unit_block=of_codes.columns, block=block, early=early,
+        **after,
     )  # fmt: skip
     launch_staged(
-        triton_kernels.products, (parts, tiles), x.device,
-        x, base, y, met, numbers, level_table(bits, x.device), slots.starts, slots.tasks,
-        slots.places, down, scales, residues, partial, arrived,
-        rows, columns, len(x), units, width, numbers[0].numel(), down.shape[1],
-        slots=room, bits=bits, per=PER[bits], unit=unit, every=every, groups=groups,
-        most=len(slots.places), batch_block=batch_block, slot_block=slot_block,
-        row_block=form.rows, column_block=form.columns, unit_block=form.units,
-        base_parts=base_parts, code_parts=code_parts,
-        whole=columns % form.columns == 0, whole_units=units % form.units == 0, turn=form.turn,
-        text=text_of(bits, x.dtype) if on_cuda(x.device) else "", early=early,
-        form=form, num_warps=form.warps, **({"launch_pdl": True} if early else {}),
+        triton_kernels.code_sums,
+        (groups * code_parts, triton.cdiv(height, of_codes.rows) * every), device,
+        met, numbers, level_table(bits, device), slots.starts, slots.tasks, down, scales, residues,
+        added, rows, units, width, numbers[0].numel(), down.shape[1], height, slots.longest,
+        code_parts, slots=room, bits=bits, per=PER[bits], unit=unit, every=every,
+        row_block=of_codes.rows, slot_block=max(_NARROWEST, triton.next_power_of_2(slots.longest)),
+        unit_block=of_codes.columns, whole=units % of_codes.columns == 0,
+        text=text_of(bits, x.dtype) if on_cuda(device) else "", early=early, form=of_codes, **after,
+    )  # fmt: skip
+    launch_staged(
+        triton_kernels.base_sums, (base_parts, triton.cdiv(rows, of_base.rows)), device,
+        x, base, sums, rows, columns, len(x), base_parts,
+        batch_block=max(16, triton.next_power_of_2(len(x))), row_block=of_base.rows,
+        column_block=of_base.columns, whole=columns % of_base.columns == 0, early=early,
+        form=of_base, **after,
+    )  # fmt: skip
+    launch(
+        triton_kernels.finish, (triton.cdiv(rows, 512), len(x)), device,
+        sums, added, slots.places, y, rows, len(x), height, slots.longest,
+        most=len(slots.places), every=every, base_parts=base_parts, code_parts=code_parts,
+        block=512, early=early, **after,
     )  # fmt: skip
     return y
 
@@ -248,7 +255,6 @@ def swap(
     bits: int,
     scale: float,
     largest: float,
-    blocks: tuple[int, int] = (4, 512),
 ) -> None:
     """Write a task's matrix [R, C], of a dtype, to `out`: W₀ + λ · step · signs ∘ S.
 
@@ -257,11 +263,12 @@ def swap(
     that the bits are those of the CPU.
     """
     height, width = base.shape
-    table = level_table(bits, base.device)[1 << bits >> 1 :]
+    table = level_table(bits, base.device)
     kind, flips = signs or (0, table)
     rows, columns = scales if scales is not None else (table, table)
     per = SWAP_PER[bits] if bits else math.gcd(8, width)
     numbers, unit = as_units(stored, bits, per)
+    blocks = SWAP_BLOCKS.get(bits, (4, 512))
     units = max(1, blocks[1] // per)
     grid = (triton.cdiv(height, blocks[0]) * triton.cdiv(width // per, units),)
     launch(

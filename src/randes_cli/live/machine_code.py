@@ -1,8 +1,9 @@
-"""PTX that turns packed codes into 16-bit levels, two words at a time, for Triton.
+"""PTX that turns packed codes into 16-bit levels, four bytes of them at a time, for Triton.
 
 A table that is looked up in memory costs several times what these few operations do. Operands:
-outputs (some codes of a word, in order; each is a pair, of the first word and of the second); then,
-each twice, the words and two numbers that say which codes (`triton_codes.level` has them).
+for each code of a byte, in order, two outputs (of the first two bytes and of the last two); then
+the four bytes in a register. With 3 bits words of eight codes are met two at a time: outputs of
+four codes, each of both words; then twice the words and what says which four codes.
 
 What binds are operations on bits, `prmt` and `lop3`, at half the rate at which instructions are
 issued. So shifts are products, which another unit makes beside them. Constants are held in
@@ -57,56 +58,48 @@ def _constants(bits: int, dtype: torch.dtype) -> list[int]:
     return [sum(byte << 8 * n for n, byte in enumerate(table)) for table in tables] + [0x8000]
 
 
-def _names(outputs: int) -> tuple[str, ...]:
-    """Words, numbers, constants."""
-    return (*(f"${outputs + n}" for n in (0, 1, 2, 4)), *(f"c{n}" for n in range(5)))
-
-
 def _one() -> list[str]:
-    """±c: the code is the sign's opposite. Given: what `prmt` takes a byte of both words by."""
-    first, second, taken, _, negative, *_ = _names(8)
-    made = [f"prmt.b32 b, {first}, {second}, {taken};"]
-    for q in range(8):
-        made += [f"shl.b32 v, b, {15 - q};", f"lop3.b32 ${q}, v, 0x80008000, {negative}, 0x6a;"]
-    return made
-
-
-def _two() -> list[str]:
-    """`prmt` looks up both bytes of both levels at once, by a code's nibble twice.
-
-    Given: what takes two bytes of both words, and 16 or 1: the first or the last two codes of each.
-    """
-    first, second, taken, scale, high, low, mask, *_ = _names(4)
-    made = [f"prmt.b32 b, {first}, {second}, {taken};", f"mul.lo.u32 b, b, {scale};"]
-    for q, word in enumerate("vb"):
-        if not q:
-            made.append("mul.lo.u32 v, b, 4;")
-        made.append(f"lop3.b32 w, {word}, {mask}, {hex(_OTHER)}, 0xea;")
-        for byte in range(2):  # down to the lowest bits of the selector, and 4 bits higher
+    """±c: the code is the sign's opposite."""
+    made = []
+    for pair, taken in enumerate(("0x0100", "0x0302")):  # a byte at the foot of each half
+        made.append(f"prmt.b32 b, $16, $16, {taken};")
+        for q in range(8):
             made += [
-                f"mul.hi.u32 s, w, {hex(0x11 << 26 - 16 * byte)};",
-                f"prmt.b32 ${2 * byte + q}, {high}, {low}, s;",
+                f"shl.b32 v, b, {15 - q};",
+                f"lop3.b32 ${2 * q + pair}, v, 0x80008000, c0, 0x6a;",
             ]
     return made
 
 
-def _looked_up(first: int, tables: tuple[str, ...], signs: tuple[str, ...] = ()) -> list[str]:
-    """Two codes of both words, by the low four nibbles of v among eight patterns, to outputs."""
-    made = [
-        "prmt.b32 h, {}, {}, v;".format(*tables[:2]),
-        "prmt.b32 l, {}, {}, v;".format(*tables[2:]),
-    ]
-    paired = [f"prmt.b32 ${first}, l, h, 0x6240;", f"prmt.b32 ${first + 1}, l, h, 0x7351;"]
+def _two() -> list[str]:
+    """`prmt` looks up both bytes of two levels at once, by a code's nibble twice."""
+    made = []
+    for q in range(4):
+        word = "$8" if q == 3 else "v"
+        made += [] if q == 3 else [f"mul.lo.u32 v, $8, {1 << 6 - 2 * q};"]
+        made.append(f"lop3.b32 w, {word}, c2, {hex(_OTHER)}, 0xea;")
+        for pair in range(2):  # down to the lowest bits of the selector, and 4 bits higher
+            made += [
+                f"mul.hi.u32 s, w, {hex(0x11 << 26 - 16 * pair)};",
+                f"prmt.b32 ${2 * q + pair}, c0, c1, s;",
+            ]
+    return made
+
+
+def _looked_up(outputs: tuple[int, int], signs: tuple[str, ...] = ()) -> list[str]:
+    """By the low four nibbles of v, patterns of c0 to c3: of the even and of the odd ones."""
+    first, second = outputs
+    made = ["prmt.b32 h, c0, c1, v;", "prmt.b32 l, c2, c3, v;"]
+    paired = [f"prmt.b32 ${first}, l, h, 0x6240;", f"prmt.b32 ${second}, l, h, 0x7351;"]
     return [*made, *signs, *paired]
 
 
 def _three() -> list[str]:
-    """Four codes of each word are dealt to nibbles. Given: 2^12 or 1, for the first or the last."""
-    first, second, scale, _, *tables = _names(4)[:8]
+    """Four codes of two words are dealt to nibbles. Given: 2^12 or 1, for the first or the last."""
     made = []
-    for target, word in (("b", first), ("n", second)):
+    for target, word in (("b", "$4"), ("n", "$5")):
         made += [
-            f"mul.lo.u32 w, {word}, {scale};",
+            f"mul.lo.u32 w, {word}, $6;",
             "mul.hi.u32 v, w, 0x100000;",
             "and.b32 v, v, 0x3f;",
             "mul.hi.u32 w, w, 0x400000;",
@@ -118,48 +111,45 @@ def _three() -> list[str]:
         "and.b32 v, b, 0x07070707;",
         "mul.lo.u32 w, b, 2;",
         "lop3.b32 v, w, 0x70707070, v, 0xea;",
-        *_looked_up(0, tuple(tables)),
+        *_looked_up((0, 1)),
         "mul.hi.u32 v, v, 0x10000;",
-        *_looked_up(2, tuple(tables)),
+        *_looked_up((2, 3)),
     ]
 
 
 def _four() -> list[str]:
-    """Magnitudes are looked up, those of the lower half of codes from behind; then signs are set.
-
-    Given: what takes two bytes of both words.
-    """
-    first, second, taken, _, *tables, sign = _names(4)
-    signs = (f"prmt.b32 s, {sign}, {sign}, n;", "xor.b32 h, h, s;")
+    """Magnitudes are looked up, those of lower codes from behind; then signs are set."""
+    signs = ("prmt.b32 s, c4, c4, n;", "xor.b32 h, h, s;")
     return [
-        f"prmt.b32 b, {first}, {second}, {taken};",
-        "mul.hi.u32 n, b, 0x20000000;",
+        "mul.hi.u32 n, $4, 0x20000000;",
         "lop3.b32 n, n, 0x11111111, n, 0x0c;",  # 1 where it is negative
         "mul.lo.u32 v, n, 7;",
-        "lop3.b32 v, b, 0x77777777, v, 0x6a;",  # which magnitude
-        *_looked_up(0, tuple(tables), signs),
+        "lop3.b32 v, $4, 0x77777777, v, 0x6a;",  # which magnitude
+        *_looked_up((0, 2), signs),
         "mul.hi.u32 n, n, 0x10000;",
         "mul.hi.u32 v, v, 0x10000;",
-        *_looked_up(2, tuple(tables), signs),
+        *_looked_up((1, 3), signs),
     ]
 
 
 def _eight(dtype: torch.dtype) -> list[str]:
-    """One code of each word. Given: what takes a byte, and makes it 2^15 and as much in float32."""
-    first, second, taken, _, power, end, last, *_ = _names(1)
+    """A byte's code, as it is, is put into 2^15 and as much in float32."""
     made = []
-    for target, word in (("h", first), ("l", second)):
+    for byte in range(4):
+        target = "lh"[byte % 2]
         made += [
-            f"prmt.b32 b, {word}, {power}, {taken};",
+            f"prmt.b32 b, $2, c0, {hex(0x7404 | byte << 4)};",
             f"add.rn.f32 b, b, {_float(-(2.0**15) - 127.5)};",
             "abs.f32 v, b;",
-            f"sub.rn.f32 v, {end}, v;",
+            "sub.rn.f32 v, c1, v;",
             "lg2.approx.ftz.f32 v, v;",
-            f"fma.rn.f32 v, v, {_float(-_LOG)}, {last};",
+            f"fma.rn.f32 v, v, {_float(-_LOG)}, c2;",
             f"lop3.b32 {target}, b, 0x80000000, v, 0x6a;",
         ]
-    kind = {torch.bfloat16: "bf16x2", torch.float16: "f16x2"}[dtype]
-    return [*made, f"cvt.rn.{kind}.f32 $0, l, h;"]
+        if target == "h":
+            kind = {torch.bfloat16: "bf16x2", torch.float16: "f16x2"}[dtype]
+            made.append(f"cvt.rn.{kind}.f32 ${byte // 2}, h, l;")
+    return made
 
 
 def _bits_of(value: float) -> str:

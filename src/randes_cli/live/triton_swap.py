@@ -71,10 +71,7 @@ def swap(
         value = tl.load(stored + i * width + j, there, 0).to(tl.float32) * factor
     else:
         word = loaded(stored + (i * units + k) * unit, there, bits, False).to(tl.int32)
-        # Levels below 0 mirror those above, so half of them are looked up: less of a cache line.
-        above = ((word >> (bits * q)) & ((1 << bits) - 1)) - (1 << (bits - 1))
-        value = tl.load(table + (above ^ (above >> 31))).to(tl.int32, bitcast=True)
-        value = (value ^ (above & -(2**31))).to(tl.float32, bitcast=True)
+        value = tl.load(table + ((word >> (bits * q)) & ((1 << bits) - 1)))
         value = value * factor * tl.load(rows + i, i < height, 0.0)
     made = tl.clamp(value * last + kept, -largest, largest, tl.PropagateNan.ALL)
     tl.store(out + i * width + j, made.to(dtype).to(out.dtype.element_ty), there)
