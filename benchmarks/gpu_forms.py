@@ -12,6 +12,7 @@ from gpu_figures import step_name, timed
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.live import kernels
+from randes_cli.live.forms import Form, base_form, code_form
 from randes_cli.live.selection import Selection, Slots
 from randes_cli.live.stack import Stack
 
@@ -27,7 +28,7 @@ SHAPES = (
 )
 
 
-def others(form: kernels.Form, what: str) -> Iterator[tuple[str, kernels.Form]]:
+def others(form: Form, what: str) -> Iterator[tuple[str, Form]]:
     """Forms that differ from it in one thing."""
     for name, values in (
         ("rows", (64, 128)),
@@ -43,10 +44,10 @@ def others(form: kernels.Form, what: str) -> Iterator[tuple[str, kernels.Form]]:
 
 def forms_of(
     rows: int, bits: int, every: int, groups: int
-) -> Iterator[tuple[str, tuple[kernels.Form, kernels.Form]]]:
+) -> Iterator[tuple[str, tuple[Form, Form]]]:
     """What `kernels` takes for 4096 × 4096, and others that differ from it in one thing."""
-    base = kernels.base_form((4096, 4096), rows)
-    codes = kernels.code_form((4096, 4096), bits, every, groups, rows // groups)
+    base = base_form((4096, 4096), rows)
+    codes = code_form((4096, 4096), bits, every, groups, rows // groups)
     yield "as taken", (base, codes)
     yield from ((name, (form, codes)) for name, form in others(base, "W₀"))
     yield from ((name, (base, form)) for name, form in others(codes, "codes"))
@@ -97,7 +98,7 @@ def _step(
     bases: list[torch.Tensor],
     given: list[torch.Tensor],
     slots: Slots,
-    forms: tuple[kernels.Form, kernels.Form],
+    forms: tuple[Form, Form],
 ) -> list[torch.Tensor]:
     return [
         kernels.mixed_product(

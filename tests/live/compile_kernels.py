@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
-from randes_cli.live import kernels, triton_kernels, triton_swap
+from randes_cli.live import forms, triton_kernels, triton_swap
 from randes_cli.live.machine_code import text_of
 
 POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "residues": "i32"} | {
@@ -58,11 +58,11 @@ def code_sums(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: in
     types = {name: f"*{kind}" for name, kind in {**POINTERS, "stored": stored}.items()}
     types |= {"met": f"*{name}", "down": f"*{name}", **dict.fromkeys(NUMBERS, "i32")}
     longest = batch // groups
-    form = kernels.code_form((4096, 4096), bits, groups, groups, longest)
+    form = forms.code_form((4096, 4096), bits, groups, groups, longest)
     constants = {
         "slots": batch,
         "bits": bits,
-        "per": kernels.PER[bits],
+        "per": forms.PER[bits],
         "unit": 3 if bits == 3 else 1,
         "every": groups,
         "row_block": form.rows,
@@ -78,7 +78,7 @@ def code_sums(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: in
 
 def base_sums(batch: int) -> Any:
     types = {"x": "*bf16", "base": "*bf16", "sums": "*fp32", **dict.fromkeys(NUMBERS, "i32")}
-    form = kernels.base_form((4096, 4096), batch)
+    form = forms.base_form((4096, 4096), batch)
     constants = {
         "batch_block": batch,
         "row_block": form.rows,

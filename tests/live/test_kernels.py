@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from randes_cli.live import blocks, kernels
+from randes_cli.live.forms import Form, base_form, code_form, cut
 from randes_cli.live.selection import Selection
 from tests.live.many import (
     ASKED,
@@ -26,9 +27,9 @@ from tests.models import llama
 @pytest.mark.parametrize(
     ("count", "forms", "groups", "width"),
     [
-        (20, (kernels.Form(32, 32, 2, 2, 4), kernels.Form(16, 16, 2, 2, 4)), 3, 96),
-        (6, (kernels.Form(16, 64, 3, 2, 4), kernels.Form(32, 32, 1, 2, 4)), 3, 96),
-        (20, (kernels.Form(32, 256, 2, 2, 4), kernels.Form(16, 32, 3, 2, 4)), 1, 576),
+        (20, (Form(32, 32, 2, 2, 4), Form(16, 16, 2, 2, 4)), 3, 96),
+        (6, (Form(16, 64, 3, 2, 4), Form(32, 32, 1, 2, 4)), 3, 96),
+        (20, (Form(32, 256, 2, 2, 4), Form(16, 32, 3, 2, 4)), 1, 576),
     ],
     ids=["many rows", "few rows", "one group"],
 )
@@ -38,7 +39,7 @@ def test_products_of_rows_of_several_groups(
     bits: int,
     every: int,
     count: int,
-    forms: tuple[kernels.Form, kernels.Form],
+    forms: tuple[Form, Form],
     groups: int,
     width: int,
 ) -> None:
@@ -78,6 +79,28 @@ def test_products_of_rows_of_several_groups(
         right[row] += (matrices[group] @ inputs) * down[group, task].float()
     assert found.dtype == torch.float16
     assert (found.float() - right).abs().max() <= 2e-3 * right.abs().max()
+
+
+@pytest.mark.parametrize("batch", [1, 16, 64])
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize(
+    "shape", [(8, 64), (1024, 1024), (4096, 4096), (11008, 4096), (4096, 11008), (128256, 4096)]
+)
+def test_every_part_has_something_to_do_and_no_matrix_is_in_few(
+    shape: tuple[int, int], groups: int, batch: int
+) -> None:
+    for bits in (0, 1, 2, 3, 4, 8):
+        for every in (1, 8):
+            codes = code_form(shape, bits, every, groups, -(-batch // groups))
+            found = cut(shape, bits, every, base_form(shape, batch), codes)
+            blocks = (
+                -(-shape[1] // found.of_base.columns),
+                -(-found.units // found.of_codes.columns),
+            )
+            assert 1 <= found.of_base.parts <= blocks[0] and 1 <= found.of_codes.parts <= blocks[1]
+            assert found.width >= shape[1] / every and found.height * every >= shape[0]
+            programs = -(-shape[0] // found.of_base.rows) * found.of_base.parts
+            assert programs >= min(96, blocks[0] * -(-shape[0] // found.of_base.rows))
 
 
 def test_a_model_answers_alike_through_the_kernels(

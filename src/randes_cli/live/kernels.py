@@ -7,9 +7,9 @@ has the columns that its residue's partner has (`blocks`); with m = 1 these are 
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -18,12 +18,11 @@ from triton.runtime.errors import OutOfResources
 
 from randes_cli.core.levels import levels
 from randes_cli.live import triton_kernels, triton_swap
+from randes_cli.live.forms import PER, Form, base_form, code_form, cut, over
 from randes_cli.live.machine_code import text_of
 from randes_cli.live.selection import Slots
 
-#: Codes that a unit of a stored matrix has, by bits (0: integers): a byte; rows are whole units.
-PER = {0: 1, 1: 8, 2: 4, 3: 8, 4: 2, 8: 1}
-#: The same in a swap: what a thread writes at once.
+#: Codes of a unit in a swap, by bits: what a thread writes at once.
 SWAP_PER = {1: 8, 2: 8, 3: 8, 4: 8, 8: 4}
 #: Rows and columns of W₀ that a program of a swap takes, by bits: what was fastest on an H200.
 SWAP_BLOCKS = {0: (1, 1024), 4: (1, 2048), 8: (1, 2048)}
@@ -57,92 +56,14 @@ def as_units(stored: torch.Tensor, bits: int, per: int) -> tuple[torch.Tensor, i
     return (stored.view(kind), 1) if kind is not None and bits else (stored, max(1, bits))
 
 
-class Form(NamedTuple):
-    """How a product is cut.
-
-    Attributes:
-        rows: of weights, a tile of which a program takes.
-        columns: of W₀, or units of codes, that it takes at once.
-        parts: programs that share the columns of a tile.
-        stages: loads that are under way at once.
-        warps: of a program.
-    """
-
-    rows: int
-    columns: int
-    parts: int
-    stages: int
-    warps: int
+def _power(count: int) -> int:
+    """The power of two that is not less."""
+    return 1 << (count - 1).bit_length()
 
 
-#: Forms of x W₀ᵀ for square, tall and wide matrices, with 16 rows and with more; see `_kind`.
-BASE_FORMS = (
-    (Form(64, 128, 2, 4, 4), Form(64, 128, 2, 3, 4), Form(64, 128, 4, 3, 4)),
-    (Form(64, 64, 2, 6, 4), Form(64, 64, 1, 6, 4), Form(64, 128, 2, 4, 4)),
-)
-#: The same of codes, by bits, where groups have 16 rows at most, and where they have more.
-CODE_FORMS: tuple[dict[int, tuple[Form, Form, Form]], ...] = (
-    {
-        0: (Form(64, 128, 4, 3, 4),) * 3,
-        1: (Form(64, 64, 2, 3, 4),) * 3,
-        2: (Form(64, 128, 4, 3, 4), Form(64, 64, 4, 3, 2), Form(64, 128, 2, 3, 4)),
-        4: (Form(64, 128, 4, 3, 2), Form(64, 32, 4, 3, 2), Form(64, 128, 4, 3, 2)),
-        8: (Form(64, 128, 8, 3, 2),) * 3,
-    },
-    {
-        0: (Form(64, 128, 2, 3, 4), Form(64, 128, 1, 3, 4), Form(64, 128, 4, 3, 4)),
-        1: (Form(64, 32, 2, 3, 4), Form(64, 32, 1, 3, 4), Form(128, 32, 4, 3, 8)),
-        2: (Form(64, 64, 2, 3, 4), Form(64, 64, 1, 3, 4), Form(128, 64, 4, 2, 8)),
-        4: (Form(128, 64, 4, 3, 8), Form(64, 64, 2, 3, 4), Form(128, 64, 4, 3, 8)),
-        8: (Form(64, 128, 4, 3, 4), Form(64, 128, 2, 3, 4), Form(64, 128, 4, 3, 4)),
-    },
-)
-
-
-def base_form(shape: tuple[int, int], batch: int, size: int = 2) -> Form:
-    """How x W₀ᵀ is cut: what was fastest for a 7B Llama on an H200 (`benchmarks/gpu.py`).
-
-    Numbers of four bytes (`size`) are multiplied without tensor cores, in smaller tiles.
-    """
-    form = BASE_FORMS[batch > 16][_kind(shape)]
-    return _spread(form if size == 2 else Form(64, 32, 2, 3, 4), shape[0])
-
-
-def code_form(
-    shape: tuple[int, int], bits: int, every: int, groups: int, longest: int, size: int = 2
-) -> Form:
-    """The same of products with codes, of groups of at most `longest` rows."""
-    kind, per = _kind(shape), PER[bits]
-    if size > 2 or bits == 3:
-        form = Form(64, 32, 2, 2, 4)
-    elif groups == 1:
-        form = CODE_FORMS[longest > 16][bits][kind]
-    elif every >= 4:
-        form = Form(64, max(32, 128 // per), 1, 2, 2)
-    elif bits == 1:  # groups share the multiprocessors as parts do
-        form = Form(64, 64, 2 if kind == 2 else 1, 3, 4)
-    else:
-        form = Form(64, min(128, 512 // per), 1 if kind == 1 else 2, 3, 4)
-    return _spread(form, shape[0] * groups)
-
-
-def _kind(shape: tuple[int, int]) -> int:
-    """0: square; 1: tall, with more tiles than an H200 has multiprocessors; 2: wide."""
-    tall = shape[0] > 64 * 132
-    return 1 if tall else 2 * (shape[1] > 8192)
-
-
-def _spread(form: Form, rows: int) -> Form:
-    """In more parts where there are fewer tiles than forms were found for."""
-    return form._replace(parts=form.parts * max(1, 64 * 64 // max(rows, 64)))
-
-
-def launch(
-    kernel: Any, grid: tuple[int, ...], device: torch.device, *given: Any, **form: Any
-) -> None:
-    """Run a kernel on the device of its tensors."""
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        kernel[grid](*given, **form)
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Where kernels are launched on the device of their tensors."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 #: Loads under way that a form has room for in shared memory, where these are fewer.
@@ -152,11 +73,12 @@ _STAGES: dict[object, int] = {}
 def launch_staged(
     kernel: Any, grid: tuple[int, ...], device: torch.device, *given: Any, form: Form, **more: Any
 ) -> None:
-    """`launch` with as many loads under way as the device's shared memory allows."""
-    key = kernel, device, given[0].dtype, form, tuple(more.items())
+    """Run a kernel with as many loads under way as the device's shared memory allows."""
+    sizes = (more.get(name) for name in ("bits", "slot_block", "batch_block"))
+    key = kernel, device, given[0].dtype, form, *sizes
     for stages in range(_STAGES.get(key, form.stages), 0, -1):
         try:
-            launch(kernel, grid, device, *given, stages=stages, num_warps=form.warps, **more)
+            kernel[grid](*given, stages=stages, num_warps=form.warps, **more)
         except OutOfResources:
             if stages == 1:
                 raise
@@ -185,50 +107,44 @@ def mixed_product(
     stored number is worth, `residues` [G, m] those of the columns that residues of rows meet
     (`blocks.partners`). `forms`: of W₀, and of codes.
     """
-    (rows, columns), groups, size, device = base.shape, len(stored), x.element_size(), x.device
-    asked = (rows, columns), bits, every, groups, slots.longest, size
-    of_base, of_codes = forms or (base_form((rows, columns), len(x), size), code_form(*asked))
-    x, base, early = x.contiguous(), base.contiguous(), starts_early(device)
+    shape, groups, size, longest = (*base.shape,), len(stored), x.element_size(), slots.longest
+    form, code, units, width, height = cut(
+        shape, bits, every, *(forms or (
+            base_form(shape, len(x), size), code_form(shape, bits, every, groups, longest, size)
+        )),
+    )  # fmt: skip
+    (rows, columns), device, early = shape, x.device, starts_early(x.device)
     after: dict[str, Any] = {"launch_pdl": True} if early else {}
-    numbers, unit = as_units(stored, bits, PER[bits])
-    units, height = -(-columns // every) // PER[bits], triton.cdiv(rows, every)
-    blocks = triton.cdiv(columns, of_base.columns), triton.cdiv(units, of_codes.columns)
-    base_parts, code_parts = min(of_base.parts, blocks[0]), min(of_codes.parts, blocks[1])
-    width = blocks[1] * of_codes.columns * PER[bits]
-    room = triton.next_power_of_2(len(slots.rows))
-    met = x.new_empty(every * width * room)
-    sums = torch.empty(base_parts, len(x), rows, device=device)
-    added = torch.empty(groups * code_parts * slots.longest * every * height, device=device)
-    y, block = x.new_empty(len(x), rows), 1024
-    launch(
-        triton_kernels.prepare, (len(slots.rows), triton.cdiv(every * width, block)), device,
-        x, across, slots.rows, slots.groups, slots.tasks, met, columns, across.shape[1], room,
-        width, per=PER[bits], every=every, unit_block=of_codes.columns, block=block, early=early,
-        **after,
-    )  # fmt: skip
-    launch_staged(
-        triton_kernels.code_sums,
-        (groups * code_parts, triton.cdiv(height, of_codes.rows) * every), device,
-        met, numbers, level_table(bits, device), slots.starts, slots.tasks, down, scales, residues,
-        added, rows, units, width, numbers[0].numel(), down.shape[1], height, slots.longest,
-        code_parts, slots=room, bits=bits, per=PER[bits], unit=unit, every=every,
-        row_block=of_codes.rows, slot_block=max(_NARROWEST, triton.next_power_of_2(slots.longest)),
-        unit_block=of_codes.columns, whole=units % of_codes.columns == 0,
-        text=text_of(bits, x.dtype) if on_cuda(device) else "", early=early, form=of_codes, **after,
-    )  # fmt: skip
-    launch_staged(
-        triton_kernels.base_sums, (base_parts, triton.cdiv(rows, of_base.rows)), device,
-        x, base, sums, rows, columns, len(x), base_parts,
-        batch_block=max(16, triton.next_power_of_2(len(x))), row_block=of_base.rows,
-        column_block=of_base.columns, whole=columns % of_base.columns == 0, early=early,
-        form=of_base, **after,
-    )  # fmt: skip
-    launch(
-        triton_kernels.finish, (triton.cdiv(rows, 512), len(x)), device,
-        sums, added, slots.places, y, rows, len(x), height, slots.longest,
-        most=len(slots.places), every=every, base_parts=base_parts, code_parts=code_parts,
-        block=512, early=early, **after,
-    )  # fmt: skip
+    x, base, per, room = x.contiguous(), base.contiguous(), PER[bits], _power(len(slots.rows))
+    numbers, unit = as_units(stored, bits, per)
+    met, y = x.new_empty(every * width * room), x.new_empty(len(x), rows)
+    sums = torch.empty(form.parts, len(x), rows, device=device)
+    added = torch.empty(groups * code.parts * longest * every * height, device=device)
+    with _on(device):
+        triton_kernels.prepare[len(slots.rows), over(every * width, 1024)](
+            x, across, slots.rows, slots.groups, slots.tasks, met, columns, across.shape[1], room,
+            width, per=per, every=every, unit_block=code.columns, block=1024, early=early, **after,
+        )  # fmt: skip
+        launch_staged(
+            triton_kernels.code_sums, (groups * code.parts, over(height, code.rows) * every),
+            device, met, numbers, level_table(bits, device), slots.starts, slots.tasks, down,
+            scales, residues, added, rows, units, width, numbers[0].numel(), down.shape[1], height,
+            longest, code.parts, slots=room, bits=bits, per=per, unit=unit, every=every,
+            row_block=code.rows, slot_block=max(_NARROWEST, _power(longest)),
+            unit_block=code.columns, whole=units % code.columns == 0,
+            text=text_of(bits, x.dtype) if on_cuda(device) else "", early=early, form=code, **after,
+        )  # fmt: skip
+        launch_staged(
+            triton_kernels.base_sums, (form.parts, over(rows, form.rows)), device,
+            x, base, sums, rows, columns, len(x), form.parts, batch_block=max(16, _power(len(x))),
+            row_block=form.rows, column_block=form.columns, whole=columns % form.columns == 0,
+            early=early, form=form, **after,
+        )  # fmt: skip
+        triton_kernels.finish[over(rows, 512), len(x)](
+            sums, added, slots.places, y, rows, len(x), height, longest, most=len(slots.places),
+            every=every, base_parts=form.parts, code_parts=code.parts, block=512, early=early,
+            **after,
+        )  # fmt: skip
     return y
 
 
@@ -270,10 +186,10 @@ def swap(
     numbers, unit = as_units(stored, bits, per)
     blocks = SWAP_BLOCKS.get(bits, (4, 512))
     units = max(1, blocks[1] // per)
-    grid = (triton.cdiv(height, blocks[0]) * triton.cdiv(width // per, units),)
-    launch(
-        triton_swap.swap, grid, base.device,
-        base, numbers, table, rows, columns, flips, out, scale, largest, height,
-        width, bits=bits, per=per, unit=unit, kind=kind, dtype=DTYPES[dtype], row_block=blocks[0],
-        unit_block=units, enable_fp_fusion=False,
-    )  # fmt: skip
+    grid = (over(height, blocks[0]) * over(width // per, units),)
+    with _on(base.device):
+        triton_swap.swap[grid](
+            base, numbers, table, rows, columns, flips, out, scale, largest, height,
+            width, bits=bits, per=per, unit=unit, kind=kind, dtype=DTYPES[dtype],
+            row_block=blocks[0], unit_block=units, enable_fp_fusion=False,
+        )  # fmt: skip
