@@ -48,6 +48,7 @@ def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], **mo
         for place, name in enumerate(kernel.arg_names)
         if signature[name][0] == "*" or name in ("rows", "columns", "units", "width", "height")
     }
+    more = {"enable_fp_fusion": True, **more}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=more)
 

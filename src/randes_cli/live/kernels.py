@@ -114,7 +114,7 @@ def mixed_product(
         )),
     )  # fmt: skip
     (rows, columns), device, early = shape, x.device, starts_early(x.device)
-    after: dict[str, Any] = {"launch_pdl": True} if early else {}
+    after: dict[str, Any] = {"enable_fp_fusion": True, **({"launch_pdl": True} if early else {})}
     x, base, per, room = x.contiguous(), base.contiguous(), PER[bits], _power(len(slots.rows))
     numbers, unit = as_units(stored, bits, per)
     met, y = x.new_empty(every * width * room), x.new_empty(len(x), rows)
