@@ -1,111 +1,91 @@
-"""Compiles the Triton kernels for a GPU that need not be here, and prints what it found.
+"""Launches the Triton kernels on a GPU that need not be here, and prints what was compiled.
 
-Run without TRITON_INTERPRET, which is read when kernels are defined.
+Run without TRITON_INTERPRET, which is read when kernels are defined. All is as on a device, what
+Triton makes of each argument included, but for the launch itself.
 """
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
-from triton.compiler import ASTSource
+from triton.runtime import driver
 
-from randes_cli.live import forms, triton_kernels, triton_swap
-from randes_cli.live.machine_code import text_of
+from randes_cli.live import kernels, triton_kernels, triton_swap
+from randes_cli.live.selection import Selection
 
-POINTERS = {"table": "fp32", "starts": "i32", "slot_tasks": "i64", "residues": "i32"} | {
-    "scales": "fp32",
-    "sums": "fp32",
-}
 #: Bytes of shared memory that a block may have there.
 SHARED = 227 * 1024
-NUMBERS = (
-    "rows",
-    "columns",
-    "batch",
-    "units",
-    "width",
-    "size",
-    "count",
-    "height",
-    "longest",
-    "parts",
-)
 
 
-def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], **more: Any) -> Any:
-    types = {name: kind for name, kind in types.items() if name in kernel.arg_names}
-    signature = {**types, **dict.fromkeys(constants, "constexpr")}
-    aligned = {
-        (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(kernel.arg_names)
-        if signature[name][0] == "*" or name in ("rows", "columns", "units", "width", "height")
-    }
-    more = {"enable_fp_fusion": True, **more}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=more)
+class Absent:
+    """A Hopper GPU that takes kernels, and runs none."""
+
+    def __init__(self, *_: Any) -> None:
+        self.utils = self.launcher_cls = type(self)
+
+    def __call__(self, *_: Any) -> None:
+        """A launch."""
+
+    @staticmethod
+    def load_binary(*_: Any) -> tuple[int, int, int, int, int]:
+        """A module, a function, registers, spills, and the most threads."""
+        return 1, 1, 32, 0, 1024
+
+    @staticmethod
+    def unload_module(_: int) -> None:
+        """A kernel that is forgotten."""
+
+    @staticmethod
+    def get_device_properties(_: int) -> dict[str, int]:
+        return {"max_shared_mem": SHARED}
+
+    @staticmethod
+    def get_current_device() -> int:
+        return 0
+
+    @staticmethod
+    def get_current_stream(_: int) -> int:
+        return 0
+
+    @staticmethod
+    def get_current_target() -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
 
 
-def code_sums(bits: int, stored: str, dtype: torch.dtype, batch: int, groups: int) -> Any:
-    """The kernel in the form that 4096 × 4096 of one or several groups takes."""
-    name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
-    types = {name: f"*{kind}" for name, kind in {**POINTERS, "stored": stored}.items()}
-    types |= {"met": f"*{name}", "down": f"*{name}", **dict.fromkeys(NUMBERS, "i32")}
-    longest = batch // groups
-    form = forms.code_form((4096, 4096), bits, groups, groups, longest)
-    constants = {
-        "slots": batch,
-        "bits": bits,
-        "per": forms.PER[bits],
-        "unit": 3 if bits == 3 else 1,
-        "every": groups,
-        "row_block": form.rows,
-        "slot_block": max(8, longest),
-        "unit_block": form.columns,
-        "stages": form.stages,
-        "whole": True,
-        "text": text_of(bits, dtype),
-        "early": hasattr(tl.extra.cuda, "gdc_wait"),
-    }
-    return compiled(triton_kernels.code_sums, types, constants, num_warps=form.warps)
+def compiled(kernel: Any) -> Iterator[Any]:
+    """What was compiled of it since this was asked."""
+    for caches in kernel.device_caches.values():
+        made = caches[0]
+        yield from made.values()
+        made.clear()
 
 
-def base_sums(batch: int) -> Any:
-    types = {"x": "*bf16", "base": "*bf16", "sums": "*fp32", **dict.fromkeys(NUMBERS, "i32")}
-    form = forms.base_form((4096, 4096), batch)
-    constants = {
-        "batch_block": batch,
-        "row_block": form.rows,
-        "column_block": form.columns,
-        "stages": form.stages,
-        "whole": True,
-        "early": hasattr(tl.extra.cuda, "gdc_wait"),
-    }
-    return compiled(triton_kernels.base_sums, types, constants, num_warps=form.warps)
-
-
-def finish() -> Any:
-    types = {"of_base": "*fp32", "of_codes": "*fp32", "places": "*i32", "y": "*bf16"}
-    types |= dict.fromkeys(NUMBERS, "i32")
-    constants = {"most": 1, "every": 1, "base_parts": 2, "code_parts": 4, "block": 512}
-    constants |= {"early": hasattr(tl.extra.cuda, "gdc_wait")}
-    return compiled(triton_kernels.finish, types, constants)
-
-
-def swap() -> Any:
-    types = {"base": "*bf16", "stored": "*i16", "out": "*bf16", "height": "i32", "width": "i32"}
-    types |= dict.fromkeys(("table", "rows", "columns"), "*fp32") | {"signs": "*u8"}
-    types |= dict.fromkeys(("scale", "largest"), "fp32")
-    constants = {"bits": 2, "per": 8, "unit": 1, "kind": 3, "dtype": tl.bfloat16}
-    constants |= {"row_block": 4, "unit_block": 64}
-    return compiled(triton_swap.swap, types, constants, enable_fp_fusion=False)
+def product(
+    shape: tuple[int, int], bits: int, dtype: torch.dtype, batch: int, groups: int, every: int
+) -> None:
+    """Launch a product of rows of different tasks, dealt to the groups in turn."""
+    x, base = torch.zeros(batch, shape[1], dtype=dtype), torch.zeros(shape, dtype=dtype)
+    width = -(-shape[1] // every)
+    stored = (
+        torch.zeros(groups, shape[0] * width * bits // 8, dtype=torch.uint8)
+        if bits
+        else torch.zeros(groups, shape[0], width, dtype=torch.int16)
+    )
+    tasks = tuple(frozenset(range(group, batch, groups)) for group in range(groups))
+    slots = Selection.of(range(batch), x.device).slots(batch, tasks, x.device)
+    across, down = (torch.zeros(groups, batch, size, dtype=dtype) for size in (shape[1], shape[0]))
+    residues = torch.zeros(groups, every, dtype=torch.int32)
+    kernels.mixed_product(
+        x, base, stored, across, down, torch.zeros(groups), residues, slots, bits=bits, every=every
+    )
 
 
 def serialized(ptx: str) -> bool:
@@ -125,27 +105,39 @@ def serialized(ptx: str) -> bool:
     return "serialized" in done.stderr
 
 
-def told(made: Any, used: bool) -> None:
-    """Whether it fits, has tensor cores, `used` what it should, and does not wait for each."""
-    ptx = made.asm["ptx"]
-    print(made.metadata.shared <= SHARED, "mma" in ptx, used, not serialized(ptx))
+def told(kind: str, *given: Any) -> None:
+    """A line of each product: what its kernels are like."""
+    product(*given)
+    early = "griddepcontrol.wait"
+    steps = (triton_kernels.prepare, triton_kernels.finish)
+    assert all((early in made.asm["ptx"]) == EARLY for step in steps for made in compiled(step))
+    for kernel in (triton_kernels.code_sums, triton_kernels.base_sums):
+        for made in compiled(kernel):
+            ptx = made.asm["ptx"]
+            assert made.metadata.shared <= SHARED and not serialized(ptx), (kind, given)
+            used = ("mma" in ptx and "tensor cores", "%lanemask_lt" in ptx and "registers")
+            print(kind, kernel.fn.__name__, *filter(None, used))
 
 
 if __name__ == "__main__":
-    for bits, stored, dtype, batch, groups in (
-        (0, "i16", torch.bfloat16, 16, 1),
-        (2, "u8", torch.bfloat16, 16, 1),
-        (2, "u8", torch.float16, 64, 8),
-        (1, "u8", torch.bfloat16, 16, 8),
-        (3, "u8", torch.bfloat16, 16, 8),
-        (4, "u8", torch.bfloat16, 64, 1),
-        (8, "u8", torch.bfloat16, 64, 8),
-    ):
-        made = code_sums(bits, stored, dtype, batch, groups)
-        told(made, bool(text_of(bits, dtype)) == ("%lanemask_lt" in made.asm["ptx"]))
-    for batch in (16, 64):
-        made = base_sums(batch)
-        told(made, "wgmma" in made.asm["ptx"])
-    print("griddepcontrol.wait" in finish().asm["ptx"])
-    made = swap()
-    print(len(made.asm["cubin"]) > 0, "fma" in made.asm["ptx"])
+    driver.set_active(Absent())
+    EARLY = hasattr(tl.extra.cuda, "gdc_wait")
+    kernels.starts_early = lambda device: EARLY  # type: ignore[assignment]
+    kernels.on_cuda = lambda device: True
+    for bits in (0, 1, 2, 3, 4, 8):
+        told(f"{bits} bits:", (4096, 4096), bits, torch.bfloat16, 16, 1, 1)
+    told("many rows:", (4096, 4096), 4, torch.bfloat16, 64, 1, 1)
+    told("half precision:", (4096, 4096), 2, torch.float16, 64, 8, 8)
+    told("tall:", (11008, 4096), 2, torch.bfloat16, 64, 8, 1)
+    told("wide:", (4096, 11008), 8, torch.bfloat16, 64, 8, 1)
+    told("a byte:", (1, 4), 2, torch.bfloat16, 2, 2, 1)
+    told("one task a group:", (40, 24), 4, torch.bfloat16, 3, 3, 1)
+    told("single precision:", (96, 256), 2, torch.float32, 20, 1, 1)
+    matrix, columns = torch.zeros(64, 64, dtype=torch.bfloat16), torch.zeros(64)
+    kernels.swap(
+        matrix, torch.zeros(64 * 64 // 4, dtype=torch.uint8), (columns, columns),
+        (3, torch.zeros(18, dtype=torch.uint8)), torch.bfloat16, matrix,
+        bits=2, scale=1.0, largest=1.0,
+    )  # fmt: skip
+    for made in compiled(triton_swap.swap):
+        print("swap: fused" if "fma" in made.asm["ptx"] else "swap: each rounded")

@@ -122,7 +122,7 @@ def code_sums(
         blocks = tl.cdiv(units, unit_block)
         first, last = step * blocks // parts, (step + 1) * blocks // parts
         k = first * unit_block + tl.arange(0, unit_block)
-        codes = stored + size.to(tl.int64) * group + i[:, None] * (units * unit)
+        codes = stored + group.to(tl.int64) * size + i[:, None] * (units * unit)
         inputs = met + (partner * width + first * unit_block * per) * slots
         if early:
             tl.extra.cuda.gdc_wait()
