@@ -97,6 +97,29 @@ def test_a_chunk_in_one_call_is_what_numpy_makes_of_it(
     os.close(fd)
 
 
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+@pytest.mark.parametrize("to", [0, 16, 130, 2**16 - 2, 3 * 2**15 + 36, 2**17 - 300])
+def test_strips_end_with_pieces_of_the_file_wherever_a_chunk_goes(
+    to: int, dtype: str, tmp_path: Path
+) -> None:
+    raw, path, out = values(0, dtype, 1.0), tmp_path / "data", tmp_path / "out"
+    raw = np.concatenate([raw, raw, raw])
+    path.write_bytes(raw.tobytes())
+    out.write_bytes(bytes(to))
+    fd, into = os.open(path, os.O_RDONLY), os.open(out, os.O_RDWR)
+    for count in (3 * ROWS * COLS, 2**16 + 1, 2**16, 300):
+        os.ftruncate(into, to)
+        size, kernel = count * ITEM_SIZE[dtype], FusedKernel(3 * ROWS * COLS, 1)
+        rows = packed([Step(Kind.BASE, (fd, 0), dtype, 0, (into, to))])
+        assert rows is not None
+        made = kernel.runner.run(Chunk(0, count, COLS, (3 * ROWS, COLS), Signs.none), rows)
+        assert made is not None
+        assert out.read_bytes() == bytes(to) + raw.tobytes()[:size]
+        assert made["digest"][0].tobytes() == xxhash.xxh3_128_digest(raw[:size].data)
+    os.close(fd)
+    os.close(into)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_sum_that_stays_in_memory_has_its_squares(bits: int, level: int, tmp_path: Path) -> None:
     raw = values(0, "F32", 1.0)

@@ -20,7 +20,7 @@ from randes_cli.files.bank.shards import most_bytes
 from randes_cli.files.bank.tensor_sink import ShardSink, TensorSink
 from randes_cli.files.bank.writer import BankWriter
 from randes_cli.files.digests import DIGEST_BYTES, hasher
-from randes_cli.files.disk import OutputFile
+from randes_cli.files.disk import TOGETHER, OutputFile
 from randes_cli.files.location import Place
 from randes_cli.plan import chunks
 from randes_cli.specs import TensorInfo
@@ -75,12 +75,15 @@ class Copy:
     def _into(self, out: OutputFile, place: int) -> int:
         key, size = self.chunks[0].key, self.nbytes
         check = _Check(self)
-        buffer = np.empty(size if self.old.far else min(_AT_ONCE, size), np.uint8)
-        for at in range(0, size, max(1, len(buffer))):
-            part = buffer[: size - at]
+        far, at = self.old.far, 0
+        buffer = np.empty(size if far else min(_AT_ONCE, size), np.uint8)
+        while at < size:
+            most = size if far else _AT_ONCE - (place + at) % TOGETHER
+            part = buffer[: min(size - at, most)]
             self.old.read_into(key, self.start + at, part)
             check.update(part)
             out.write_at(part, place + at)
+            at += len(part)
         return size
 
 

@@ -135,10 +135,13 @@ EXPORT int64_t randes_back(const Back *back, Came *came) {
     begin_digest(&base);
     begin_digest(&sum);
     came->mixed = !(back->wanted & TURNED) || back->base < 0;
-    for (int64_t done = 0; done < back->count; done += back->strip) {
-        int last = back->count - done <= back->strip, bits;
-        int64_t count = last ? back->count - done : back->strip;
-        uint8_t *made = back->into < 0 ? back->out + done * size : back->made;
+    int64_t most = back->strip;
+    Over over = {0};
+    if (back->into >= 0 && back->count > most) most = first_strip(back->to, size, most);
+    for (int64_t done = 0; done < back->count; done += most, most = back->strip) {
+        int last = back->count - done <= most, bits;
+        int64_t count = last ? back->count - done : most;
+        uint8_t *made = back->into < 0 ? back->out + done * size : back->made + MOST_OVER;
         const void *numbers;
         int failed = read_base(back, came, &base, done, count, last);
         if (!failed) failed = read_sum(back, came, &sum, done, count, last, &numbers, &bits);
@@ -147,7 +150,7 @@ EXPORT int64_t randes_back(const Back *back, Came *came) {
         came->lost += add_up(back, done, count, numbers, bits, made);
         if (!came->mixed) came->negative |= negative(made, back->dtype, count);
         if (back->into < 0) continue;
-        failed = write_all((int)back->into, made, count * size, back->to + done * size);
+        failed = write_strip((int)back->into, &over, made, count * size, back->to + done * size, last);
         if (failed) return failed;
     }
     return DONE;

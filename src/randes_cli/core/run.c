@@ -36,7 +36,7 @@ typedef struct {
 
 /* A chunk: elements `first` to `first` + `count` of a matrix of `cols` columns; `rows` and
  * `view_cols` are the view of two-sided signs. Buffers have room for `strip` elements (a multiple
- * of 64), the base's for those of each layer. */
+ * of 64), the base's for those of each layer, `raw` for MOST_OVER bytes more. */
 typedef struct {
     int64_t first, count, cols, rows, view_cols, strip, kind, steps, most;
     float *base, *scratch;
@@ -70,62 +70,84 @@ static int add_elements(const Run *run, const Step *step, int64_t first, int64_t
     return DONE;
 }
 
-static int begin(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
-                 int last) {
+/* Elements `done` to `done` + `count` of a chunk; `over` is of the one step whose strips are cut so that
+ * they end with pieces of its file. */
+typedef struct {
+    int64_t done, count;
+    int last;
+    Over *over;
+} Strip;
+
+static int begin(const Run *run, const Step *step, Made *made, const Strip *strip) {
+    int64_t size = step->dtype / 8, bytes = strip->count * size;
     if (step->from < 0) {
-        memset(run->sum, 0, (size_t)count * sizeof *run->sum);
+        memset(run->sum, 0, (size_t)strip->count * sizeof *run->sum);
         return DONE;
     }
-    int64_t size = step->dtype / 8;
-    int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
+    int failed = read_all((int)step->from, run->raw, bytes, step->at + strip->done * size);
     if (failed) return failed;
-    digest_strip(&made->running, run->raw, count * size, last, made->digest);
-    for (int64_t at = 0; at < count; at++)
+    digest_strip(&made->running, run->raw, bytes, strip->last, made->digest);
+    for (int64_t at = 0; at < strip->count; at++)
         run->sum[at] = size == 1 ? ((int8_t *)run->raw)[at] : ((int16_t *)run->raw)[at];
     return DONE;
 }
 
-static int store(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
-                 int last) {
-    int64_t size = step->dtype / 8, first = run->first + done, cols = run->view_cols;
-    uint8_t *units = step->memory ? step->memory + done * size : run->raw;
-    if (randes_store(run->sum, count, (int)step->dtype, units) > run->most >> (16 - step->dtype))
+static int write_out(const Step *step, const Strip *strip, uint8_t *data, int64_t size) {
+    int64_t to = step->to + strip->done * size;
+    if (!strip->over) return write_all((int)step->into, data, strip->count * size, to);
+    return write_strip((int)step->into, strip->over, data, strip->count * size, to, strip->last);
+}
+
+static int store(const Run *run, const Step *step, Made *made, const Strip *strip) {
+    int64_t size = step->dtype / 8, first = run->first + strip->done, cols = run->view_cols;
+    uint8_t *units = step->memory ? step->memory + strip->done * size : run->raw + MOST_OVER;
+    if (randes_store(run->sum, strip->count, (int)step->dtype, units) > run->most >> (16 - step->dtype))
         return UNFIT;
     if (step->along) {
-        Piece piece = {units, step->dtype, count, first, cols, 1};
+        Piece piece = {units, step->dtype, strip->count, first, cols, 1};
         randes_squares(&piece, step->along + (first / cols - run->first / cols), step->across);
     }
     if (step->memory) return DONE;
-    digest_strip(&made->running, units, count * size, last, made->digest);
-    return write_all((int)step->into, units, count * size, step->to + done * size);
+    digest_strip(&made->running, units, strip->count * size, strip->last, made->digest);
+    return write_out(step, strip, units, size);
 }
 
-static int read_base(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
-                     int last) {
+static int read_base(const Run *run, const Step *step, Made *made, const Strip *strip) {
     float *base = run->base + step->layer * run->strip;
-    int64_t size = step->dtype == F32 ? 4 : 2;
+    uint8_t *raw = run->raw + MOST_OVER;
+    int64_t size = step->dtype == F32 ? 4 : 2, bytes = strip->count * size;
     if (step->from < 0) {
-        memset(base, 0, (size_t)count * sizeof *base);
+        memset(base, 0, (size_t)strip->count * sizeof *base);
         return DONE;
     }
-    int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
+    int failed = read_all((int)step->from, raw, bytes, step->at + strip->done * size);
     if (failed) return failed;
-    digest_strip(&made->running, run->raw, count * size, last, made->digest);
+    digest_strip(&made->running, raw, bytes, strip->last, made->digest);
     if (step->dtype == F32)
-        memcpy(base, run->raw, (size_t)(count * size));
+        memcpy(base, raw, (size_t)bytes);
     else
-        randes_widen(run->raw, (int)step->dtype, base, count);
-    return step->into < 0 ? DONE
-                        : write_all((int)step->into, run->raw, count * size, step->to + done * size);
+        randes_widen(raw, (int)step->dtype, base, strip->count);
+    return step->into < 0 ? DONE : write_out(step, strip, raw, size);
 }
 
-static int add(const Run *run, const Step *step, Made *made, int64_t done, int64_t count,
-               int last) {
-    int64_t size = step->dtype == F32 ? 4 : 2;
-    int failed = read_all((int)step->from, run->raw, count * size, step->at + done * size);
+static int add(const Run *run, const Step *step, Made *made, const Strip *strip) {
+    int64_t size = step->dtype == F32 ? 4 : 2, bytes = strip->count * size;
+    int failed = read_all((int)step->from, run->raw, bytes, step->at + strip->done * size);
     if (failed) return failed;
-    digest_strip(&made->running, run->raw, count * size, last, made->digest);
-    return add_elements(run, step, run->first + done, count, &made->found);
+    digest_strip(&made->running, run->raw, bytes, strip->last, made->digest);
+    return add_elements(run, step, run->first + strip->done, strip->count, &made->found);
+}
+
+/* The first step that writes to a file; the end where none does. */
+static const Step *first_written(const Run *run, const Step *steps) {
+    const Step *step = steps;
+    while (step < steps + run->steps && (step->into < 0 || step->memory || step->kind == NOTHING))
+        step++;
+    return step;
+}
+
+static int64_t size_written(const Step *step) {
+    return step->kind == STORE ? step->dtype / 8 : step->dtype == F32 ? 4 : 2;
 }
 
 /* Do all steps of all strips. Returns 0, or what kept it from the end: then nothing that was
@@ -136,15 +158,21 @@ EXPORT int64_t randes_run(const Run *run, const Step *steps, Made *made) {
         memset(&made[step].found, 0, sizeof made[step].found);
         begin_digest(&made[step].running);
     }
-    for (int64_t done = 0; done < run->count; done += run->strip) {
-        int last = run->count - done <= run->strip;
-        int64_t count = last ? run->count - done : run->strip;
+    const Step *written = first_written(run, steps);
+    int64_t most = run->strip;
+    Over over = {0};
+    if (run->count > most && written < steps + run->steps)
+        most = first_strip(written->to, size_written(written), most);
+    for (int64_t done = 0; done < run->count; done += most, most = run->strip) {
+        Strip strip = {done, run->count - done < most ? run->count - done : most, 0, NULL};
+        strip.last = done + strip.count == run->count;
         for (const Step *step = steps; step < steps + run->steps; step++) {
             Made *here = made + (step - steps);
-            int failed = step->kind == BASE    ? read_base(run, step, here, done, count, last)
-                         : step->kind == BEGIN ? begin(run, step, here, done, count, last)
-                         : step->kind == ADD   ? add(run, step, here, done, count, last)
-                         : step->kind == STORE ? store(run, step, here, done, count, last)
+            strip.over = step == written ? &over : NULL;
+            int failed = step->kind == BASE    ? read_base(run, step, here, &strip)
+                         : step->kind == BEGIN ? begin(run, step, here, &strip)
+                         : step->kind == ADD   ? add(run, step, here, &strip)
+                         : step->kind == STORE ? store(run, step, here, &strip)
                                                : DONE;
             if (failed) return failed;
         }

@@ -38,8 +38,8 @@ def wrap_os_error(
 #: Bytes after which what was written is sent on its way to the disk.
 _SEND_EVERY = 2**26
 _SYNC_FILE_RANGE_WRITE = 2
-#: Bytes of one write: for more, Linux looks for large pieces of memory that nobody has used yet.
-_WRITE_AT_ONCE = 2**19
+#: Bytes of a file that are written at once, from a multiple of as many on: as in core/chunk.h.
+TOGETHER = 2**16
 
 
 @cache
@@ -111,7 +111,8 @@ class OutputFile:
         count = len(view)
         with self.written_by():
             while len(view):
-                done = system.write_at(self.fd, view[:_WRITE_AT_ONCE], offset)
+                part = view[: TOGETHER - offset % TOGETHER]
+                done = system.write_at(self.fd, part, offset)
                 view, offset = view[done:], offset + done
         self.sent(count)
 
