@@ -1,4 +1,4 @@
-/* Pieces of superpositions, and what they are cut with: see cut.c. */
+/* Pieces of superpositions, and what they are cut with: see cut.c and levels.c. */
 
 #ifndef RANDES_CUT_H
 #define RANDES_CUT_H
@@ -27,6 +27,17 @@ typedef struct {
 typedef struct {
     int64_t crossed, lengths;
 } Agreement;
+
+/* Elements of a row that are worked on at once. */
+enum { AT_ONCE = 1024 };
+
+/* The elements of a piece that lie in one row: how many, from element `at` on. */
+TEMPLATE ptrdiff_t in_row(const Piece *piece, ptrdiff_t at, int64_t *row, int64_t *col) {
+    *row = (piece->start + at) / piece->cols;
+    *col = (piece->start + at) % piece->cols;
+    int64_t left = piece->count - at;
+    return piece->cols - *col < left ? piece->cols - *col : left;
+}
 
 /* Add the squares of a piece to the sums of its rows (from its first one on) and columns. */
 EXPORT int randes_squares(const Piece *piece, uint64_t *along, uint64_t *table);
