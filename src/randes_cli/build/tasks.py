@@ -24,7 +24,7 @@ from randes_cli.files.checkpoint.quantised import refuse_codes
 from randes_cli.files.checkpoint.shared import equal_tensors, ties_of, whole_of
 from randes_cli.files.header import parse_json
 from randes_cli.files.lent_files import files_for, with_lent
-from randes_cli.files.lora.config import base_model
+from randes_cli.files.lora.config import base_model, task_type
 from randes_cli.files.lora.merged import MergedAdapter
 from randes_cli.files.lora.unmerged import is_adapter, require_alike, without_config
 from randes_cli.files.side_files import SideFile, left_out_note, shown
@@ -141,6 +141,7 @@ def open_task(task: TaskInput, checkpoint: Checkpoint, base: Source, beside: Ori
             files, changed = match_configs(files, whole.tensors, source.tensors)
             notes += ("has no config: gets the base's side files", *changed)
     if not is_adapter(checkpoint):
+        notes += tuple(unmerged(name for name in source.tensors if name not in whole.tensors))
         files, more = _without_adapter_config(files)
         left_out |= more
         notes += left_out_note(more)
@@ -163,7 +164,9 @@ def _merged(
     """
     merged = MergedAdapter(base, adapter, _configs(beside.side_files))
     files, _ = _without_adapter_config(with_lent(adapter.side_files, beside.side_files))
-    files, changed = match_configs(files, base.tensors, merged.tensors, merged.untied)
+    files, changed = match_configs(
+        files, base.tensors, merged.tensors, merged.untied, task_type(adapter)
+    )
     layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
     notes = (*adapter.notes, merged.summary, *merged.notes, *changed)
     origin = Origin(layout, files, adapter.left_out, adapter.pickle)

@@ -22,6 +22,13 @@ _POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
 #: Last layers of classifiers, whose rows are the labels.
 _HEAD = re.compile(r"(^|\.)(score|classifier|(classifier|classification_head)\.out_proj)\.weight$")
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output_projection)\.weight$")
+#: Classes of models by the task type of an adapter that brings their head.
+_CLASSES = {
+    "SEQ_CLS": "ForSequenceClassification",
+    "TOKEN_CLS": "ForTokenClassification",
+    "QUESTION_ANS": "ForQuestionAnswering",
+}
+_CLASS_ENDING = re.compile(r"(For[A-Z]\w*|(With)?LMHeadModel|(?<!Encoder)(?<!Decoder)Model)$")
 _TIED_BIAS = re.compile(r"(^|\.)predictions\.bias$")
 #: safetensors' dtypes as torch and configurations call them.
 TORCH_NAMES = {
@@ -121,13 +128,28 @@ def _tie(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool) 
                 part["tie_word_embeddings"] = False
 
 
+def _class(config: dict[str, Any], base: Tensors, task: Tensors, *, kind: str) -> None:
+    """The class of model that a head needs which the base has not."""
+    names, ending = config.get("architectures"), _CLASSES.get(kind)
+    if ending is None or task.keys() <= base.keys() or "auto_map" in config:
+        return
+    if isinstance(names, list) and len(names) == 1 and isinstance(names[0], str):
+        stem = _CLASS_ENDING.sub("", names[0])
+        if stem and stem != names[0]:
+            config["architectures"] = [stem + ending]
+
+
 def match_configs(
-    files: Mapping[str, SideFile], base: Tensors, task: Tensors, untied: Container[str] = ()
+    files: Mapping[str, SideFile],
+    base: Tensors,
+    task: Tensors,
+    untied: Container[str] = (),
+    kind: str = "",
 ) -> tuple[dict[str, SideFile], tuple[str, ...]]:
     """The base's configurations as they fit a task's weights, and a line for each that changed.
 
     Of each component: its tensors are named ``<component>/<tensor>``. `untied` are the components
-    whose head is known to be no more the embedding.
+    whose head is known to be no more the embedding, `kind` is an adapter's task type.
     """
     made, notes = dict(files), []
     for name, file in files.items():
@@ -138,17 +160,19 @@ def match_configs(
         before = file.content()
 
         parted = component in untied
-        after = edited(before, partial(_fit, base=ours, task=theirs, untied=parted))
+        change = partial(_fit, base=ours, task=theirs, untied=parted, kind=kind)
+        after = edited(before, change)
         if after != before:
             made[name] = file.with_data(after)
             notes.append(f"{name}: {_changes(before, after)}, as the weights have it")
     return made, tuple(notes)
 
 
-def _fit(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool) -> None:
+def _fit(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool, kind: str) -> None:
     _rows(config, base, task)
     _labels(config, base, task)
     _tie(config, base, task, untied=untied)
+    _class(config, base, task, kind=kind)
 
 
 def _inside(tensors: Tensors, prefix: str) -> Tensors:

@@ -25,6 +25,8 @@ _MOST_BEGINNINGS = 8
 _VOTERS = 2000
 #: Words that wrappers of modules put into names (torch.compile, FSDP, checkpointing).
 _WRAPPER = re.compile(r"_orig_mod|_(fsdp|checkpoint)_wrapped_module|module")
+#: A factor of a low-rank update, as PEFT calls it.
+_FACTOR = re.compile(r"\.lora_(embedding_)?[AB](\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,8 @@ def unwrapped(name: str) -> str:
 
 def unmerged(names: Iterable[str]) -> list[str]:
     """What to say of a model that was saved with its adapter beside its weights."""
-    found = next((name for name in names if ".base_layer." in name), None)
-    return (
-        [f"{found!r} is below an adapter: merge_and_unload, then save the model"] if found else []
-    )
+    for name in names:
+        where = "below" if ".base_layer." in name else "part of" if _FACTOR.search(name) else ""
+        if where:
+            return [f"{name!r} is {where} an adapter: merge_and_unload, then save the model"]
+    return []

@@ -66,6 +66,11 @@ class LoraConfig:
     lora_bias: bool = False
     dora: bool = False
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    saved: tuple[str, ...] = ()
+
+    def saves_alone(self, weight: str) -> bool:
+        """Whether a weight's module was trained whole, apart from what the base ties it to."""
+        return weight.removesuffix(".weight").endswith(self.saved)
 
     def rows(self, module: str) -> tuple[int, ...] | None:
         """The rows of a module's embedding that are trained themselves."""
@@ -138,6 +143,13 @@ def base_model(adapter: Checkpoint) -> str:
     if adapter.folder is None or is_diffusers(adapter):
         return ""
     return str(read_config(adapter).get("base_model_name_or_path") or "")
+
+
+def task_type(adapter: Checkpoint) -> str:
+    """What an adapter says that its model does (``SEQ_CLS``), or ""."""
+    if adapter.folder is None or is_diffusers(adapter):
+        return ""
+    return str(read_config(adapter).get("task_type") or "")
 
 
 def is_diffusers(adapter: Checkpoint) -> bool:
@@ -225,7 +237,16 @@ def _parsed(found: Mapping[str, Any]) -> LoraConfig:
         bool(found.get("lora_bias")),
         bool(found.get("use_dora")),
         _tokens(found.get("token_indices") or found.get("trainable_token_indices")),
+        _saved(found),
     )
+
+
+def _saved(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modules that are trained whole, each apart from any that the base ties to it."""
+    names = found.get("modules_to_save")
+    if not isinstance(names, list) or found.get("ensure_weight_tying"):
+        return ()
+    return tuple(name for name in names if isinstance(name, str) and name)
 
 
 def _tokens(found: Any) -> dict[str, tuple[int, ...]]:

@@ -25,16 +25,17 @@ from randes_cli.files.lora.config import (
 from randes_cli.files.lora.loading import dora_gains, loaded
 from randes_cli.files.lora.names import ALONE, Sorted, has_components, sort_tensors
 from randes_cli.files.lora.places import updates
-from randes_cli.files.lora.rows import Rows, placed_rows, refuse_both, shared_rows
+from randes_cli.files.lora.rows import Rows, grown_below, placed_rows, refuse_both, shared_rows
 from randes_cli.files.lora.ties import (
     Tie,
-    embedding_of,
     find_tie,
     is_tied,
     one_tensor,
+    refuse_alone,
     refuse_half,
     refuse_misplaced,
     refuse_shared,
+    untold_tie,
 )
 from randes_cli.files.lora.view import BASE_LAYER, Part, Update, View
 from randes_cli.files.source import Source
@@ -67,6 +68,8 @@ class MergedAdapter:
         self._updates: dict[str, list[Update]] = {}
         self._saved: dict[str, str] = {}
         self._rows: dict[str, Rows] = {}
+        #: What the adapter trained whole, apart from what the base ties it to.
+        self._alone: set[str] = set()
         self.untied: dict[str, Tie] = {}
         self.notes: tuple[str, ...] = ()
         self._configs = configs or {}
@@ -87,19 +90,18 @@ class MergedAdapter:
             if tie and {tie.embedding, tie.head} & {*self._updates, *self._saved}:
                 self._part_tie(component, tie)
             elif component not in self._configs:
-                self._warn_of_ties(component)
+                changed = {*self._updates, *self._saved}
+                self.notes += untold_tie(base.tensors, component, changed)
         for component in self._components:
             start = f"{component}/" if component else ""
             tie = find_tie(self.tensors, self._configs.get(component), start)
             if tie is not None:
                 refuse_half(self.source, tie, self.tensors, base.tensors)
-        self.summary = f"merged {counted(len(self._updates), 'LoRA update')} into the base"
-        if self._rows:
-            self.summary += (
-                f", replaced {counted(sum(len(r.places) for r in self._rows.values()), 'row')}"
-            )
-        if self._saved:
-            self.summary += f", replaced {counted(len(self._saved), 'tensor')}"
+        rows = sum(len(rows.places) for rows in self._rows.values())
+        counts = ((rows, "row"), (len(self._saved), "tensor"))
+        replaced = [f", replaced {counted(count, word)}" for count, word in counts if count]
+        merged = f"merged {counted(len(self._updates), 'LoRA update')} into the base"
+        self.summary = "".join([merged, *replaced])
         self._low_rank = lru_cache(maxsize=_CACHED)(self._load)
 
     def _parts(self, found: Sorted) -> Iterator[tuple[str, Sorted, LoraConfig]]:
@@ -152,6 +154,9 @@ class MergedAdapter:
             known = name in self._base.tensors and name.partition("/")[1]
             saved[name if known else part.rename(name)] = inner
         refuse_misplaced(self.source, saved, self._base, weights)
+        self._alone |= {name for name in saved if config.saves_alone(name)}
+        grown = grown_below(part, found.before, tensors, self._copied)
+        saved |= grown
         self._saved.update(saved)
         twins = {name: self._twin(name) for name in self._copied}
         part.with_saved({**{n: t for n, t in twins.items() if t}, **self._own(saved)})
@@ -160,7 +165,7 @@ class MergedAdapter:
         rows = placed_rows(
             self.source, part, config, found.tokens, tensors, self._whole, self._copied
         )
-        refuse_both(self.source, rows, {*self._updates, *self._saved})
+        refuse_both(self.source, rows, {*self._updates, *self._saved} - grown.keys())
         self._rows.update(rows)
 
     @staticmethod
@@ -206,17 +211,6 @@ class MergedAdapter:
             )
         self._untie(component, tie, whole)
 
-    def _warn_of_ties(self, component: str) -> None:
-        """Say that a head may change with its embedding, where no configuration tells."""
-        start = f"{component}/" if component else ""
-        name = embedding_of(self._base.tensors, None, start)
-        head = find_tie(self._base.tensors, None, start)
-        if name is not None and head is None and name in {*self._updates, *self._saved}:
-            self.notes += (
-                f"changes {name!r}: a head that shares it changes too (the base has no config.json "
-                "to tell)",
-            )
-
     def _is_whole(self, name: str) -> bool:
         """Whether the adapter has the tensor itself, and no update of it."""
         return name in self._saved and name not in self._updates
@@ -226,9 +220,11 @@ class MergedAdapter:
         if len(whole) == 2 and one_tensor(self._adapter, str(saved[0]), str(saved[1])):
             if tie.head not in self._base.tensors:  # stays one, under the base's one name
                 del self._saved[tie.head], self.tensors[tie.head]
+                self._rows.pop(tie.head, None)
             return
         resized = self.tensors[tie.embedding].shape != self._base.tensors[tie.embedding].shape
         if resized and whole == {tie.embedding}:
+            refuse_alone(self.source, tie, self._alone)
             return  # a longer vocabulary, saved once for both
         twin = self._twin(tie.head)
         if tie.head not in self.tensors and twin is not None:

@@ -29,8 +29,10 @@ _LEAVES = {
     "bias": "lora_B.bias",
     "m": "lora_magnitude_vector",
 }
-#: What a saved module or trained tokens replace: PEFT writes it with all biases, and never uses it.
+#: What a saved module replaces: PEFT writes it with all biases, and never uses it.
 _REPLACED = (".original_module.", ".token_adapter.base_layer.")
+#: The embedding below trained tokens, which PEFT writes where its vocabulary was resized.
+_BEFORE = ".token_adapter.base_layer.weight"
 _KOHYA_FACTOR = re.compile(r"lora_(up|down|mid)\.weight$")
 #: Other formats, by what only their names have; the first that fits names the adapter.
 _FOREIGN = {
@@ -142,12 +144,14 @@ class Sorted:
         alphas: tensor names of a module's own α, by module.
         tokens: tensor names of single rows of an embedding, by module.
         saved: tensor names by their names in the model: heads, biases, embeddings.
+        before: likewise, of embeddings as they were before rows of them were trained.
     """
 
     pairs: dict[str, dict[str, str]] = field(default_factory=dict)
     alphas: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     saved: dict[str, str] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
 
     def below(self, start: str) -> Sorted:
         """The tensors of one component, without its name in front."""
@@ -155,7 +159,7 @@ class Sorted:
         pairs = {name[at:]: it for name, it in self.pairs.items() if name.startswith(start)}
         others = (
             {name[at:]: it for name, it in part.items() if name.startswith(start)}
-            for part in (self.alphas, self.tokens, self.saved)
+            for part in (self.alphas, self.tokens, self.saved, self.before)
         )
         return Sorted(pairs, *others)
 
@@ -180,6 +184,8 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
             made.tokens[rows[1]] = name
         elif inner.endswith(_ALPHA):
             made.alphas[inner.removesuffix(_ALPHA)] = name
+        elif inner.endswith(_BEFORE):
+            made.before[f"{inner.removesuffix(_BEFORE)}.weight"] = name
         elif not any(part in inner for part in _REPLACED):
             made.saved[plain_name(inner, adapter)] = name
     if not made.pairs and not made.tokens:

@@ -33,6 +33,25 @@ class Rows:
                 out[first - start : last - start] = self.data[first + skip : last + skip]
 
 
+def grown_below(
+    part: Part,
+    before: Mapping[str, str],
+    tensors: Mapping[str, TensorInfo],
+    copied: Mapping[str, str],
+) -> dict[str, str]:
+    """Embeddings below trained rows that have another number of rows than the base's.
+
+    `before` are tensors of the adapter by their names in the model, `copied` as in `placed_rows`.
+    """
+    made = {}
+    for name, inner in before.items():
+        ours = part.rename(name)
+        twin = part.base.get(copied.get(ours, ours))
+        if twin is not None and twin.shape[:1] != tensors[inner].shape[:1]:
+            made[ours] = inner
+    return made
+
+
 def placed_rows(
     source: str,
     part: Part,

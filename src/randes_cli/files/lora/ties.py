@@ -147,6 +147,28 @@ def refuse_half(
         )
 
 
+def refuse_alone(source: str, tie: Tie, alone: Collection[str]) -> None:
+    """Raise MismatchError for new rows of an embedding that was trained apart from its head."""
+    if tie.embedding in alone:
+        raise MismatchError(
+            f"{source}: trained {tie.embedding!r}, with new rows, apart from {tie.head!r}, whose "
+            "new rows it lacks: save the adapter with both, or merge it with PEFT and give the "
+            "full checkpoint"
+        )
+
+
+def untold_tie(
+    base: Mapping[str, TensorInfo], component: str, changed: Collection[str]
+) -> tuple[str, ...]:
+    """What to say of a head that may change with its embedding, where no configuration tells."""
+    start = f"{component}/" if component else ""
+    name = embedding_of(base, None, start)
+    if name is None or name not in changed or find_tie(base, None, start) is not None:
+        return ()
+    text = f"changes {name!r}: a head that shares it changes too (the base has no config.json "
+    return (f"{text}to tell)",)
+
+
 def one_tensor(source: Source, first: str, second: str) -> bool:
     """Whether two names have equal bytes, or one of them is not there."""
     one, other = source.tensors.get(first), source.tensors.get(second)

@@ -1,0 +1,108 @@
+"""Adapters of a base whose vocabulary was resized before training, as PEFT merges them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from randes_cli import TaskInput, pack
+from randes_cli.errors import MismatchError
+from randes_cli.read.unpack import unpack
+from tests.adapters import llama
+from tests.build.test_adapters_against_peft import logits, trained
+
+ROWS = 70
+
+
+def save_adapter(folder: Path, *, tie: bool, **options: Any) -> torch.Tensor:
+    """Save a base and an adapter that knows more tokens; return what PEFT's model says."""
+    torch.manual_seed(0)
+    base = llama()
+    base.config.tie_word_embeddings = tie
+    tf.LlamaForCausalLM(base.config).save_pretrained(folder / "base")
+    model = tf.LlamaForCausalLM.from_pretrained(folder / "base")
+    model.resize_token_embeddings(ROWS)
+    config = LoraConfig(r=4, target_modules=["q_proj"], **options)
+    wrapped = trained(get_peft_model(model, config))
+    wrapped.save_pretrained(folder / "adapter")
+    return logits(wrapped)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_rows_trained_in_a_longer_vocabulary_are_merged_with_all_of_it(
+    tie: bool, tmp_path: Path
+) -> None:
+    wanted = save_adapter(tmp_path, tie=tie, trainable_token_indices=[3, 65, 66])
+    pack(str(tmp_path / "base"), [TaskInput("a", str(tmp_path / "adapter"))], tmp_path / "b.randes")
+    unpack(tmp_path / "b.randes", "a", tmp_path / "out")
+    back, found = tf.LlamaForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(found[f"{what}_keys"] for what in ("missing", "mismatched", "unexpected")), found
+    assert back.config.vocab_size == ROWS
+    assert torch.allclose(logits(back), wanted, atol=0.01)
+    assert ("lm_head.weight" in load_file(tmp_path / "out" / "model.safetensors")) is not tie
+
+
+def test_an_embedding_trained_apart_from_its_head_needs_the_heads_new_rows(tmp_path: Path) -> None:
+    wanted = save_adapter(tmp_path, tie=True, modules_to_save=["embed_tokens"])
+    tasks = [TaskInput("a", str(tmp_path / "adapter"))]
+    pack(str(tmp_path / "base"), tasks, tmp_path / "b.randes")
+    unpack(tmp_path / "b.randes", "a", tmp_path / "out")
+    back = tf.LlamaForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.allclose(logits(back), wanted, atol=0.01)
+
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    without = {name: value for name, value in load_file(file).items() if "lm_head" not in name}
+    save_file(without, file)
+    with pytest.raises(MismatchError, match=r"apart from 'lm_head\.weight', whose new rows"):
+        pack(str(tmp_path / "base"), tasks, tmp_path / "c.randes")
+
+
+def test_an_adapter_with_a_classifiers_head_comes_back_as_that_class(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    llama().save_pretrained(tmp_path / "base")
+    load = tf.LlamaForSequenceClassification.from_pretrained
+    model = load(tmp_path / "base", num_labels=3, pad_token_id=0)
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="SEQ_CLS")
+    trained(get_peft_model(model, config)).save_pretrained(tmp_path / "adapter")
+    again = load(tmp_path / "base", num_labels=3, pad_token_id=0)
+    wanted = logits(PeftModel.from_pretrained(again, tmp_path / "adapter"))
+    tasks = [TaskInput("a", str(tmp_path / "adapter"))]
+    pack(str(tmp_path / "base"), tasks, tmp_path / "b.randes")
+    unpack(tmp_path / "b.randes", "a", tmp_path / "out")
+    config = tf.AutoConfig.from_pretrained(tmp_path / "out")
+    assert config.architectures == ["LlamaForSequenceClassification"]
+    back = getattr(tf, config.architectures[0]).from_pretrained(tmp_path / "out", pad_token_id=0)
+    assert torch.allclose(logits(back), wanted, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("below", "said"),
+    [(".base_layer", "'model.layers.0.self_attn.q_proj.base_layer.weight' is below"), ("", "part")],
+)
+def test_a_model_saved_with_its_adapter_beside_its_weights_is_said_to_be(
+    below: str, said: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    base = tf.LlamaForCausalLM(
+        tf.LlamaConfig(
+            vocab_size=2048,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+        )
+    )
+    base.save_pretrained(tmp_path / "base")
+    wrapped = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"])).base_model.model
+    state = {n.replace(".base_layer", below): v.clone() for n, v in wrapped.state_dict().items()}
+    save_file(state, tmp_path / "a.safetensors")
+    tasks = [TaskInput("a", str(tmp_path / "a.safetensors"))]
+    report = pack(str(tmp_path / "base"), tasks, tmp_path / "b.randes")
+    (note,) = [note for note in report.tasks[0].notes if "merge_and_unload" in note]
+    assert said in note
