@@ -80,13 +80,13 @@ def run_part(part: str, device: str, layers: int) -> None:
     elif name == "compile steps":
         gpu_steps.compile_steps(all_of(1), device)
     elif name == "compile forms":
-        gpu_forms.compile_forms(all_of(1), device, int(number))
+        gpu_forms.compile_forms(all_of(1)[:1], device, int(number))
     elif name == "steps":
         gpu_steps.time_steps(all_of(layers), device)
     elif name == "swaps":
         gpu_swaps.time_swaps(all_of(layers), device)
     elif name == "forms":
-        gpu_forms.time_forms(all_of(4 if device == "cuda" else 1), device)
+        gpu_forms.time_all_forms(device, dtype)
     elif name == "models":
         gpu_models.time_models(device)
     elif name == "prefill":

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from gpu_data import inputs, stacks
+from gpu_data import inputs, shapes, stacks, weights
 from gpu_figures import step_name, timed
 from torch.nn import functional as F  # noqa: N812
 
@@ -43,60 +43,74 @@ def others(form: Form, what: str) -> Iterator[tuple[str, Form]]:
 
 
 def forms_of(
-    rows: int, bits: int, every: int, groups: int
+    shape: tuple[int, int], rows: int, bits: int, every: int, groups: int
 ) -> Iterator[tuple[str, tuple[Form, Form]]]:
-    """What `kernels` takes for 4096 × 4096, and others that differ from it in one thing."""
-    base = base_form((4096, 4096), rows)
-    codes = code_form((4096, 4096), bits, every, groups, rows // groups)
+    """What `kernels` takes for a matrix, and others that differ from it in one thing."""
+    base, codes = base_form(shape, rows), code_form(shape, bits, every, groups, rows // groups)
     yield "as taken", (base, codes)
     yield from ((name, (form, codes)) for name, form in others(base, "W₀"))
     yield from ((name, (base, form)) for name, form in others(codes, "codes"))
 
 
 def compile_forms(bases: list[torch.Tensor], device: str, number: int) -> None:
-    """Run the forms for one shape, untimed."""
+    """Run the forms of one kind of product, untimed."""
     time_forms(bases, device, lambda *_: 0.0, SHAPES[number : number + 1])
+
+
+def time_all_forms(device: str, dtype: torch.dtype) -> None:
+    """`time_forms` of each shape of matrix, eight of them in turn."""
+    for shape in sorted({*shapes(device)}):
+        time_forms(weights([shape] * (8 if device == "cuda" else 1), device, dtype), device)
 
 
 def time_forms(
     bases: list[torch.Tensor],
     device: str,
     clock: Callable[..., float] = timed,
-    shapes: tuple[tuple[int, int, int, int, float], ...] = SHAPES,
+    kinds: tuple[tuple[int, int, int, int, float], ...] = SHAPES,
 ) -> None:
-    """Each form's time beside one model, and how far its answers are from those of the first."""
-    for rows, bits, groups, every, goal in shapes:
-        by_width = inputs(rows, bases)
-        given = [by_width[base.shape[1]] for base in bases]
-        alone = clock(partial(_one_model, given, bases), device, 5)
+    """Of matrices of one shape: the form that is taken beside one model, and the fastest others.
+
+    A form whose answers are far from those of the first is told as wrong.
+    """
+    rows_and_columns = (bases[0].shape[0], bases[0].shape[1])
+    for rows, bits, groups, every, goal in kinds:
+        x = inputs(rows, bases)[rows_and_columns[1]]
+        alone = clock(partial(_one_model, x, bases), device, 5)
         made = stacks(bases, bits, rows, groups, every)
-        slots = Selection.of(range(rows), bases[0].device).slots(
-            rows, tuple(group.tasks for group in made[0].groups), bases[0].device
-        )
-        print(f"{step_name(rows, bits, groups, every)}: goal {goal:.2f}", flush=True)
-        step = partial(_step, made, bases, given, slots)
+        tasks = tuple(group.tasks for group in made[0].groups)
+        slots = Selection.of(range(rows), x.device).slots(rows, tasks, x.device)
+        step = partial(_step, made, bases, x, slots)
         wanted: list[torch.Tensor] = []
-        for name, forms in forms_of(rows, bits, every, groups):
+        found: list[tuple[float, str]] = []
+        for name, forms in forms_of(rows_and_columns, rows, bits, every, groups):
             try:
-                found = step(forms)
-                wanted = wanted or found
-                error = max(map(_error, found, wanted))
+                answers = step(forms)
+                wanted = wanted or answers
+                right = max(map(_error, answers, wanted)) < 2e-2
                 taken = clock(partial(step, forms), device, 5) / alone if alone else 0.0
             except Exception as problem:  # a form that a device has no room for is no answer
                 print(f"  {name}: {type(problem).__name__}: {str(problem)[:80]}")
                 continue
-            verdict = "ok" if error < 2e-2 else "WRONG"
-            print(f"  {name}: {taken:.2f} × one model, {error:.0e} {verdict}", flush=True)
+            found.append((taken, f"{name}{'' if right else ' WRONG'}"))
+        first, others = found[0], sorted(found[1:])
+        told = ", ".join(f"{taken:.2f} {name}" for taken, name in others[:4])
+        wrong = sum("WRONG" in name for _, name in others)
+        print(
+            f"{rows_and_columns}, {step_name(rows, bits, groups, every)}: {first[0]:.2f} (goal "
+            f"{goal:.2f}); {told}; {wrong} of {len(found)} wrong",
+            flush=True,
+        )
 
 
-def _one_model(given: list[torch.Tensor], bases: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [F.linear(x, base) for x, base in zip(given, bases, strict=True)]
+def _one_model(x: torch.Tensor, bases: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [F.linear(x, base) for base in bases]
 
 
 def _step(
     made: list[Stack],
     bases: list[torch.Tensor],
-    given: list[torch.Tensor],
+    x: torch.Tensor,
     slots: Slots,
     forms: tuple[Form, Form],
 ) -> list[torch.Tensor]:
@@ -105,7 +119,7 @@ def _step(
             x, base, one.stored, one.across, one.down, one.scales, one.residues, slots,
             bits=one.bits, every=one.every, forms=forms,
         )
-        for one, base, x in zip(made, bases, given, strict=True)
+        for one, base in zip(made, bases, strict=True)
     ]  # fmt: skip
 
 
