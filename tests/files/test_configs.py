@@ -78,6 +78,16 @@ def test_a_config_follows_the_weights_and_says_so(
     assert said in notes and bool(notes) == bool(said)
 
 
+def test_a_config_is_read_as_python_reads_it_and_keeps_what_json_lacks() -> None:
+    data = b'{"time_step_limit": [0.0, Infinity], "x": NaN, "vocab_size": 7, "vocab_size": 100}'
+    files = {"config.json": SideFile(Path("config.json"), content_digest(data), len(data), data)}
+    grown = {**BASE, "model.embed_tokens.weight": (104, 8)}
+    found, notes = match_configs(files, tensors(**BASE), tensors(**grown))
+    content = found["config.json"].content()
+    assert b"Infinity" in content and b'"x": NaN' in content and b'"vocab_size": 104' in content
+    assert notes == ("config.json: vocab_size is 104, as the weights have it",)
+
+
 def test_a_config_that_is_no_object_or_unchanged_keeps_its_bytes() -> None:
     for data in (b"[1]", b"{", b'{ "dtype":"bfloat16" }', b'{"n": 1}'):
         assert with_dtype(data, "BF16") == data

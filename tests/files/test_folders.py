@@ -200,6 +200,16 @@ def test_a_whole_file_beside_its_shards_is_said(tmp_path: Path) -> None:
         assert "model-00000-of-00009.safetensors (other weights)" in left_out
 
 
+def test_a_whole_file_beside_an_index_of_itself_has_no_shards(tmp_path: Path) -> None:
+    put(tmp_path / "model.safetensors", "whole")
+    index = {"metadata": {}, "weight_map": {"whole": "model.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        assert checkpoint.notes == (
+            "left out: model.safetensors.index.json (an index of weight files)",
+        )
+
+
 def test_a_folder_of_checkpoints_names_them_in_their_order(tmp_path: Path) -> None:
     for step in (500, 1500, 1000):
         put(tmp_path / f"checkpoint-{step}" / "model.safetensors")

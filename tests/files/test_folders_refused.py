@@ -51,6 +51,16 @@ def test_what_lies_in_the_place_of_json_is_called_so(
     refused(tmp_path, f"config.json: .*{said}")
 
 
+def test_a_config_with_infinity_is_no_reason_to_refuse_a_folder(tmp_path: Path) -> None:
+    put(tmp_path / "model.safetensors")
+    text = '{"time_step_limit": [0.0, Infinity], "quantization_config": {"quant_method": "awq"}}'
+    (tmp_path / "config.json").write_text(text)
+    refused(tmp_path, "config.json says that the weights are quantised")
+    (tmp_path / "config.json").write_text('{"time_step_limit": [0.0, Infinity]}')
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        assert b"Infinity" in checkpoint.side_files["config.json"].content()
+
+
 def test_a_link_to_weights_that_are_gone_says_so(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.safetensors").symlink_to("../../blobs/1f2e")

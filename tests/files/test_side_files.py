@@ -120,7 +120,7 @@ LEFT_OUT = {
     "blob": (b"\0\1", "no text"),
     ".gitattributes": (b"x", "hidden"),
     "a b.json": (b"{}", "a name with other characters than A-Z a-z 0-9 . _ -"),
-    "old.safetensors.index.json": (b"{}", "an index of other weights"),
+    "old.safetensors.index.json": (b"{}", "an index of weight files"),
 }
 
 

@@ -210,7 +210,7 @@ def _configs(files: Mapping[str, SideFile]) -> dict[str, Mapping[str, Any]]:
     for name, side_file in files.items():
         component, _, file = name.rpartition("/")
         with suppress(ValueError):  # what is no JSON says nothing
-            config = parse_json(side_file.content()) if file == CONFIG else None
+            config = parse_json(side_file.content(), strict=False) if file == CONFIG else None
             if isinstance(config, dict):
                 made[component] = config
     return made

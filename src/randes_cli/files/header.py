@@ -98,8 +98,10 @@ def _may_have_long(data: bytes) -> bool:
     return any(data[at : at + half].isdigit() for at in range(0, len(data), half))
 
 
-def _decoder(parse_int: Callable[[str], int]) -> json.JSONDecoder:
-    """A reader of strict JSON."""
+def _decoder(parse_int: Callable[[str], int], *, strict: bool) -> json.JSONDecoder:
+    """A reader of strict JSON, or of what Python takes for it."""
+    if not strict:
+        return json.JSONDecoder(parse_int=parse_int)
     return json.JSONDecoder(
         object_pairs_hook=_unique,
         parse_constant=_refuse_constant,
@@ -108,12 +110,16 @@ def _decoder(parse_int: Callable[[str], int]) -> json.JSONDecoder:
     )
 
 
-def parse_json(data: bytes) -> Any:
-    """Strict JSON: UTF-8, no key twice, no boundless number. Raises ValueError with the reason."""
+def parse_json(data: bytes, *, strict: bool = True) -> Any:
+    """Strict JSON: UTF-8, no key twice, no boundless number. Raises ValueError with the reason.
+
+    Not `strict` is for configurations, which Python writes with ``Infinity`` and ``NaN``, and of
+    which it reads the last of equal keys.
+    """
     # A look at every integer would take as long as all the rest, so it is for odd files alone.
     look = len(data) > _MOST_DIGITS and _may_have_long(data)
     try:
-        made = _decoder(_whole if look else int).decode(data.decode("utf-8"))
+        made = _decoder(_whole if look else int, strict=strict).decode(data.decode("utf-8"))
         if _SURROGATE.search(data):
             json.dumps(made, ensure_ascii=False).encode()
         return made
@@ -200,7 +206,7 @@ def _plain(data: bytes) -> tuple[dict[str, str], Rows] | None:
     text, metadata, end = data.decode("ascii"), dict[str, str](), 0
     if text.startswith(_METADATA):
         try:
-            found, end = _decoder(int).raw_decode(text, len(_METADATA) + (text[16:17] == " "))
+            found, end = _decoder(int, strict=True).raw_decode(text, len(_METADATA) + (text[16:17] == " "))
         except (ValueError, RecursionError):
             return None
         if not _is_metadata(found) or text[end : end + 1] != "," or _SURROGATE.search(data, 0, end):

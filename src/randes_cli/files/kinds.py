@@ -108,7 +108,7 @@ def kind_of_name(name: str) -> str | None:
     ):
         if file.endswith(suffixes):
             return reason
-    return "an index of other weights" if _INDEX.search(file) else None
+    return "an index of weight files" if _INDEX.search(file) else None
 
 
 def private(name: str) -> str | None:

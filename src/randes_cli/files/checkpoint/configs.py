@@ -56,7 +56,7 @@ def dtype_called(name: str) -> str | None:
 def edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     """A JSON object after a change of its fields; the same bytes where it is none or unchanged."""
     try:
-        config = parse_json(data)
+        config = parse_json(data, strict=False)
     except ValueError:
         return data
     if not isinstance(config, dict):
@@ -180,10 +180,10 @@ def _inside(tensors: Tensors, prefix: str) -> Tensors:
 
 
 def _changes(before: bytes, after: bytes) -> str:
-    old, new = parse_json(before), parse_json(after)
+    old, new = (parse_json(data, strict=False) for data in (before, after))
     said = []
     for key, value in new.items():
-        if old.get(key) == value or key == "label2id":
+        if json.dumps(old.get(key)) == json.dumps(value) or key == "label2id":  # NaN is not NaN
             continue
         if key == "id2label":
             said.append(f"{len(value)} labels")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,12 @@ class Part:
         return {*self.paths, *([self.index[0]] if self.index else [])}
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file of a checkpoint. Raises CheckpointError naming it."""
+def read_json(path: Path, *, strict: bool = False) -> Any:
+    """A JSON file of a checkpoint, see `parse_json`. Raises CheckpointError naming it."""
     note_input(path)
     try:
         data = path.read_bytes()
-        return parse_json(data)
+        return parse_json(data, strict=strict)
     except OSError as error:
         raise wrap_os_error(error, path, "reading") from error
     except ValueError as error:
@@ -83,7 +84,7 @@ def read_json(path: Path) -> Any:
 
 def _read_index(path: Path) -> dict[str, str]:
     """The weight_map of a sharded checkpoint, with file names checked."""
-    return weight_map(read_json(path), str(path))
+    return weight_map(read_json(path, strict=True), str(path))
 
 
 def weight_map(index: Any, path: str) -> dict[str, str]:
@@ -152,10 +153,7 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
     if below and named is None and options.components is None:
         some = ", ".join(f"{name}/" for name in below[:8])
         text = f"the weights in {some}{' …' if len(below) > 8 else ''} are read as components, too"
-        first = parts[0]
-        parts[0] = Part(
-            first.component, first.paths, first.index, first.target, (*first.notes, text)
-        )
+        parts[0] = replace(parts[0], notes=(*parts[0].notes, text))
     return parts
 
 
@@ -229,7 +227,7 @@ def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
             gone = None if weights.exists() else f"leads to {resolved(weights)}, which is not there"
             raise CheckpointError(f"{weights}: a link that {gone or where}")
     notes = (f"{component + ': ' if component else ''}{note}",) if note else ()
-    return Part(part.component, part.paths, part.index, part.target, notes)
+    return replace(part, notes=notes)
 
 
 def _refuse_others(folder: Path, part: Part) -> None:
@@ -252,6 +250,13 @@ def _refuse_others(folder: Path, part: Part) -> None:
             )
 
 
+def _has_shards(index: Path | None, whole: str) -> bool:
+    """Whether an index beside a whole file names others (mlx writes one of the file itself)."""
+    with suppress(CheckpointError):
+        return index is not None and set(_read_index(index).values()) != {whole}
+    return True
+
+
 def _choose(folder: Path, found: list[Path]) -> tuple[Path, str]:
     """The weight file or index to read, and what to say of the choice.
 
@@ -263,9 +268,8 @@ def _choose(folder: Path, found: list[Path]) -> tuple[Path, str]:
         for stem in STEMS:
             for name in (f"{stem}.{kind}", f"{stem}.{kind}{INDEX}"):
                 if name in names:
-                    both = not name.endswith(INDEX) and name + INDEX in names
                     note = f"read {name} and not the shards beside it, as transformers does"
-                    return names[name], note if both else ""
+                    return names[name], note if _has_shards(names.get(name + INDEX), name) else ""
         lost = [shard for p in found if kind_of(p) == kind if (shard := shard_of_many(p))]
         if lost:
             raise CheckpointError(

@@ -194,7 +194,7 @@ def component_config(adapter: Checkpoint, component: str) -> LoraConfig:
     if text is None:
         return LoraConfig()
     try:
-        found = parse_json(text.encode())
+        found = parse_json(text.encode(), strict=False)
     except ValueError as error:
         raise CheckpointError(f"{adapter.source}: {_METADATA}: {error}") from None
     if not isinstance(found, dict):
