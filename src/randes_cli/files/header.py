@@ -206,7 +206,8 @@ def _plain(data: bytes) -> tuple[dict[str, str], Rows] | None:
     text, metadata, end = data.decode("ascii"), dict[str, str](), 0
     if text.startswith(_METADATA):
         try:
-            found, end = _decoder(int, strict=True).raw_decode(text, len(_METADATA) + (text[16:17] == " "))
+            start = len(_METADATA) + (text[16:17] == " ")
+            found, end = _decoder(int, strict=True).raw_decode(text, start)
         except (ValueError, RecursionError):
             return None
         if not _is_metadata(found) or text[end : end + 1] != "," or _SURROGATE.search(data, 0, end):
