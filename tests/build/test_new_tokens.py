@@ -12,8 +12,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from randes_cli import TaskInput, pack
-from randes_cli.errors import MismatchError
+from randes_cli.errors import CheckpointError, MismatchError
 from randes_cli.read.unpack import unpack
+from randes_cli.specs import PackOptions
 from tests.adapters import llama
 from tests.build.test_adapters_against_peft import logits, trained
 
@@ -79,6 +80,19 @@ def test_an_adapter_with_a_classifiers_head_comes_back_as_that_class(tmp_path: P
     assert config.architectures == ["LlamaForSequenceClassification"]
     back = getattr(tf, config.architectures[0]).from_pretrained(tmp_path / "out", pad_token_id=0)
     assert torch.allclose(logits(back), wanted, atol=0.01)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_factors_whose_values_zero_kept_elsewhere_are_called_so(kept: bool, tmp_path: Path) -> None:
+    save_adapter(tmp_path, tie=False)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    factors = load_file(file)
+    name = next(name for name in factors if "lora_B" in name)
+    save_file({**factors, name: torch.empty(0)}, file)
+    base = None if kept else str(tmp_path / "base")
+    tasks = [TaskInput("a", str(tmp_path / "adapter"))]
+    with pytest.raises(CheckpointError, match=r"lora_B.* has shape \[0\]: a placeholder of ZeRO-3"):
+        pack(base, tasks, tmp_path / "b.randes", PackOptions(adapters=kept))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from randes_cli.files.bank.keys import file_key
 from randes_cli.files.base import BankBase
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.checkpoint.configs import match_configs
+from randes_cli.files.checkpoint.foreign import PLACEHOLDER
 from randes_cli.files.checkpoint.names import (
     Naming,
     unmerged,
@@ -97,8 +98,7 @@ def _refuse_placeholders(base: Source, task: Source) -> None:
         if twin is not None and twin.elements and not tensor.elements:
             raise MismatchError(
                 f"{task.source}: tensor {name!r} has shape {list(tensor.shape)}, the base's "
-                f"{list(twin.shape)}: a placeholder of ZeRO-3, whose values are elsewhere "
-                "(save with stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)"
+                f"{list(twin.shape)}: {PLACEHOLDER}"
             )
 
 

@@ -31,6 +31,11 @@ _CONVERT = (
     "convert it to safetensors (load it where you trust it, then save_pretrained), "
     "or say --allow-pickle: weights only are read, and no code of the file runs"
 )
+#: What a tensor without elements is where there should be values.
+PLACEHOLDER = (
+    "a placeholder of ZeRO-3, whose values are elsewhere "
+    "(save with stage3_gather_16bit_weights_on_model_save, or zero_to_fp32.py)"
+)
 _GIVE = "give a safetensors checkpoint, as save_pretrained or save_file writes it"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from randes_cli.errors import CheckpointError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
 from randes_cli.files.checkpoint.folders import read_json
+from randes_cli.files.checkpoint.foreign import PLACEHOLDER
 from randes_cli.files.header import parse_json
 from randes_cli.files.lora.names import (
     DIFFUSERS_FILE,
@@ -133,7 +134,15 @@ def read_config(adapter: Checkpoint) -> dict[str, Any]:
 
 
 def refuse_kind(adapter: Checkpoint) -> None:
-    """Raise CheckpointError where a configuration calls an adapter another kind, by name."""
+    """Raise CheckpointError where a configuration calls an adapter another kind, by name.
+
+    Or where values of it are elsewhere.
+    """
+    for name, tensor in adapter.tensors.items():
+        if not tensor.elements:
+            raise CheckpointError(
+                f"{adapter.source}: tensor {name!r} has shape {list(tensor.shape)}: {PLACEHOLDER}"
+            )
     if adapter.folder is not None and (adapter.folder / ADAPTER_CONFIG).is_file():
         read_config(adapter)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from randes_cli.errors import MismatchError
 from randes_cli.files.checkpoint.checkpoint import Checkpoint
-from randes_cli.files.lora.config import is_diffusers, read_config, refuse_foreign
+from randes_cli.files.lora.config import is_diffusers, read_config, refuse_foreign, refuse_kind
 from randes_cli.files.lora.names import WRAPPED, foreign, is_factor, parse, plain_factor
 from randes_cli.files.lora.view import BASE_LAYER, Part
 from randes_cli.files.source import Source, ZeroBase
@@ -69,6 +69,7 @@ def require_alike(adapter: Checkpoint, base: Source) -> None:
         raise MismatchError(
             f"{adapter.source}: no LoRA adapter, and this bank holds adapters alone"
         )
+    refuse_kind(adapter)
     if adapter.folder is not None and not is_diffusers(adapter):
         read_config(adapter)
     refuse_foreign(adapter)
