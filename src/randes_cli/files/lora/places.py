@@ -26,12 +26,22 @@ def updates(view: View, pairs: Mapping[str, Pair]) -> dict[str, list[Update]]:
             experts.setdefault(module.replace(BASE_LAYER, ""), []).append(module)
             continue
         key = f"{module}.weight" if direct else module
-        made.setdefault(name, []).append(_plain(view, key, module, pair, name))
+        times = 2 if _below_attention(module, pairs) else 1
+        made.setdefault(name, []).extend([_plain(view, key, module, pair, name)] * times)
         if "bias" in pair:
             _add_bias(view, made, module, pair)
     for owner, modules in experts.items():
         add_parameters(view, made, owner, [pairs[m] for m in sorted(modules, key=len)])
     return made
+
+
+def _below_attention(module: str, pairs: Mapping[str, Pair]) -> bool:
+    """Whether PEFT adds an update twice: the last layer's of a torch attention that it adapts.
+
+    It does so when it merges and in every forward, so that such adapters are trained with it.
+    """
+    owner, found, last = module.rpartition(f"{BASE_LAYER}.")
+    return bool(found) and last == "out_proj" and owner in pairs
 
 
 def _check(view: View, pairs: Mapping[str, Pair]) -> None:
