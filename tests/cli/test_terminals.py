@@ -42,3 +42,15 @@ def test_without_a_terminal_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "get_terminal_size", none)
     environment.prepare()
     assert not {"COLUMNS", "LINES"} & os.environ.keys()
+
+
+@pytest.mark.parametrize("size", ["", "0", "-5", "80x24", "²", "100000", "9" * 5000])
+def test_a_size_that_no_terminal_has_is_forgotten(
+    size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
+    for name in names:
+        monkeypatch.setenv(name, size)
+    monkeypatch.setenv("TERM", "xterm")
+    environment.prepare()
+    assert not {*names} & os.environ.keys()

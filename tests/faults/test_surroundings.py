@@ -102,6 +102,27 @@ def test_a_folder_for_temporary_files_that_is_not_there_is_named(bank: Path) -> 
     assert done.stderr == "randes: /no/such/folder: no such folder, and TMPDIR names it\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "variable", "code", "said"),
+    [
+        ("--help", "COLUMNS=" + "9" * 30, 0, ""),
+        ("plot BANK -o x.svg", "MPLBACKEND=none such", 2, "matplotlib cannot be loaded"),
+        ("report BANK -o x.html", "MPLBACKEND=none such", 0, ""),
+        ("push BANK org/name", "TQDM_MININTERVAL=x", 2, "the Hub's client cannot be loaded"),
+        ("inspect org/name", "HF_HUB_DOWNLOAD_TIMEOUT=x", 2, "the Hub's client cannot be loaded"),
+        ("push BANK org/name", "HF_ENDPOINT=::::", 9, "the connection to :::: failed"),
+        ("verify BANK", "_RANDES_COMPLETE=complete_bash", 1, ""),
+    ],
+)
+def test_a_variable_that_a_library_cannot_read_ends_with_one_line(
+    bank: Path, words: str, variable: str, code: int, said: str
+) -> None:
+    name, _, value = variable.partition("=")
+    done = _process([*words.replace("BANK", str(bank)).split()], lambda: None, **{name: value})
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert code == 0 or done.stderr.count("randes: ") == (said != "")
+
+
 def test_a_bank_that_is_cut_short_while_it_is_read_is_damaged(bank: Path) -> None:
     with BankFile(bank) as file, Bank.open(bank) as opened:
         os.truncate(bank, bank.stat().st_size // 2)

@@ -96,6 +96,10 @@ def call(arguments: list[str]) -> int:
         if words is arguments and not _asks_for_completion(arguments):
             raise
         return ending.code if isinstance(ending.code, int) else 0
+    except (KeyError, ValueError):
+        if words is arguments:
+            raise
+        return 1  # a shell that asks in half sentences is offered nothing
     except Exception as error:
         text = said(error, arguments)
         if text is None:

@@ -8,13 +8,24 @@ import os
 GIVEN = dict(os.environ)
 #: What `TERM` says of terminals that take no commands.
 _DUMB = ("dumb", "unknown")
+#: What libraries take for a terminal's size.
+_SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 
 
 def prepare() -> None:
     """Keep NumPy's matrix products on the thread that asks for them: the cores have work."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _forget_absurd_sizes()
     if os.environ.get("TERM", "").lower() in _DUMB:
         _say_width()
+
+
+def _forget_absurd_sizes() -> None:
+    """Have libraries ask the terminal where a variable names a size that none has."""
+    for name in _SIZES:
+        size = os.environ.get(name, "")
+        if not (size.isascii() and size.isdigit() and len(size) <= 4 and int(size)):
+            os.environ.pop(name, None)
 
 
 def _say_width() -> None:

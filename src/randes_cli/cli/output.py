@@ -173,7 +173,11 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress]:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         yield lambda phase, done, total: None
         return
-    from tqdm import tqdm
+    try:
+        from tqdm import tqdm
+    except ValueError:  # one of its variables is no number
+        yield lambda phase, done, total: None
+        return
 
     bar: tqdm[Any] | None = None
     current = ""

@@ -16,7 +16,7 @@ from randes_cli.errors import HubError, UsageError, counted
 from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.shards import is_shard_file, most_bytes, shard_file, shard_folder
-from randes_cli.files.hub.errors import endpoint, hub_errors
+from randes_cli.files.hub.errors import endpoint, hub_errors, load_client
 from randes_cli.files.hub.ref import SCHEME, parse_ref
 from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.location import RemotePath, as_place
@@ -83,6 +83,7 @@ def push(
     Hub who you are and what is there, and sends nothing.
     Raises UsageError for a bad name, BankDamaged, and HubError.
     """
+    load_client()
     from huggingface_hub import HfApi
 
     bank, name = _local(bank, repo), _repository(repo)

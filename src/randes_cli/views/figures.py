@@ -61,11 +61,16 @@ STYLE: dict[str, Any] = {
 
 
 def settings(**more: Any) -> Any:
-    """A context in which matplotlib draws in our style. Raises UsageError where it is missing."""
+    """A context in which matplotlib draws in our style.
+
+    Raises UsageError where it is missing, or stumbles over the user's settings for it.
+    """
     try:
         import matplotlib
     except ImportError:
         raise UsageError("plot needs matplotlib: pip install 'randes-cli[plot]'") from None
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"matplotlib cannot be loaded: {str(error)[:100]}") from error
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     return matplotlib.rc_context({**STYLE, **more})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, TypeVar
 
 from randes_cli.errors import HubError, RandesError, UsageError, without_login
@@ -18,6 +19,17 @@ _PASSING = (408, 429, 500, 502, 503, 504)
 LOG_IN = "hf auth login, or HF_TOKEN"
 
 
+def load_client() -> None:
+    """Load the Hub's client. Raises UsageError where a variable that it reads is no number."""
+    try:
+        import huggingface_hub.hf_api  # noqa: F401
+    except ValueError as error:
+        raise UsageError(
+            f"the Hub's client cannot be loaded ({_first_line(error)}); see the environment's "
+            "variables that begin with HF_ and TQDM_"
+        ) from error
+
+
 def client_errors() -> tuple[type[Exception], ...]:
     """What the client raises on purpose, with the root of its HTTP library's own errors.
 
@@ -25,7 +37,9 @@ def client_errors() -> tuple[type[Exception], ...]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (HfHubHTTPError.__mro__[1], OSError, ValueError, RuntimeError)
+    root = HfHubHTTPError.__mro__[1]
+    address = getattr(import_module(root.__module__.split(".")[0]), "InvalidURL", root)
+    return (root, address, OSError, ValueError, RuntimeError)
 
 
 @contextmanager
@@ -35,6 +49,7 @@ def hub_errors(what: str, repo: str) -> Iterator[None]:
     Raises HubError; UsageError for a name that the Hub refuses; NoSpace and InputOutputError
     where the cache cannot be written.
     """
+    load_client()
     try:
         yield
     except client_errors() as error:

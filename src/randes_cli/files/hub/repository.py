@@ -27,7 +27,7 @@ from randes_cli.files.hub.cache import (
     snapshot_folder,
     stays_inside,
 )
-from randes_cli.files.hub.errors import endpoint, hub_call, hub_errors, not_cached
+from randes_cli.files.hub.errors import endpoint, hub_call, hub_errors, load_client, not_cached
 from randes_cli.files.hub.ref import COMMIT, HubRef
 from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.remote import Fetch, RangedBytes, RemoteFile
@@ -207,6 +207,7 @@ def has_bank(ref: HubRef) -> bool:
 
 def _resolve(ref: HubRef) -> HubModel:
     """The commit of a reference and the sizes of its files; from the cache when offline."""
+    load_client()
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:
