@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -151,6 +152,23 @@ def test_resume_refuses_the_scores_of_another_evaluation(
     assert (other.code, "of another bank or another" in other.err) == (2, True)
 
 
+@pytest.mark.parametrize("kind", ["nested", "pipe", "device", "folder"])
+def test_resume_refuses_what_holds_no_scores(
+    kind: str, bank: Path, randes: Callable[..., Result]
+) -> None:
+    notes = bank.with_name(f"{bank.name}.tuning.json")
+    if kind == "nested":
+        notes.write_text("[" * 100_000)
+    elif kind == "pipe":
+        os.mkfifo(notes)
+    elif kind == "device":
+        notes.symlink_to("/dev/zero")
+    else:
+        notes.mkdir()
+    result = randes("tune", bank, "--evaluate", "echo 1 {checkpoint}", "--resume")
+    assert (result.code, "cannot be taken up" in result.err) == (2, True)
+
+
 def test_a_callable_tunes_and_uniform_takes_the_best_mean(bank: Path) -> None:
     scores = {"a": {0.5: 3.0, 1.0: 1.0}, "b": {0.5: 1.0, 1.0: 2.5}}
     seen: list[tuple[str, bool]] = []
@@ -239,6 +257,9 @@ def test_a_score_is_a_last_line_of_one_number(text: str, metric: str | None, sco
         ('{"eval_loss": 0.5, "eval_acc": 0.8}', "eval_loss", "better the lower"),
         ('{"acc": 1' + 400 * "0" + "}", None, "not a finite number"),
         ("v2 of model4", None, "printed 'v2 of model4'"),
+        ('{"acc":' * 100_000, None, "not a number"),
+        ('{"acc":' * 5000 + "1" + "}" * 5000, None, "not a number"),
+        ('{"acc": 1}\n' * 100_000 + "done", None, "printed 'done' at last"),
     ],
 )
 def test_what_may_be_another_number_is_no_score(text: str, metric: str | None, said: str) -> None:

@@ -27,6 +27,8 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 #: A line that is a score: a number, or NAME: number; a percent sign or a # comment change nothing.
 _SCORE = re.compile(rf"(?:([^\W\d][\w .()@/-]*?)\s*[:=]\s*)?({_NUMBER})\s*%?(?:\s#.*)?")
 
+#: Where a line begins with an object, as decoded in place: of a log's lines many may.
+_BEGINNING, _DECODER = re.compile(r"^[^\S\n]*(?=\{)", re.MULTILINE), json.JSONDecoder()
 #: Names, by how they end, of what is printed beside a score.
 _BESIDE = re.compile(
     r"(.*[\W_])?(epochs?|steps?|sec(ond)?s?|time|runtime|elapsed|took|duration|std(err|dev)?|seed"
@@ -55,7 +57,10 @@ def read_score(text: str, metric: str | None = None) -> float:
         if metric is not None and found[1] not in (None, metric):
             raise UsageError(f"printed {lines[-1][:200]!r}, and --metric is {metric}")
         return _named(found[1], found[2], metric)
-    fields = _numbers(_last_object(text))
+    try:
+        fields = _numbers(_last_object(text))
+    except RecursionError:
+        fields = {}
     if metric is not None:
         fields = {k: v for k, v in fields.items() if k == metric or k.endswith(f".{metric}")}
     if len(fields) == 1:
@@ -92,13 +97,15 @@ def _finite(number: str | float) -> float:
 
 
 def _last_object(text: str) -> object:
-    lines = text.rstrip().splitlines()
-    for start in range(len(lines) - 1, -1, -1):
-        if lines[start].lstrip().startswith("{"):
-            try:
-                return json.loads("\n".join(lines[start:]))
-            except ValueError:
-                continue
+    """The JSON object that a text ends with, from the last line on where one begins."""
+    text = "\n".join(text.rstrip().splitlines())
+    for found in reversed([*_BEGINNING.finditer(text)]):
+        try:
+            value, end = _DECODER.raw_decode(text, found.end())
+        except ValueError:
+            continue
+        if end == len(text):
+            return value
     return None
 
 

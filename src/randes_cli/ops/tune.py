@@ -18,6 +18,7 @@ from randes_cli.files.bank.keys import CHECKS
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
+from randes_cli.files.header import parse_json
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, as_source, check_number
@@ -209,10 +210,12 @@ class _Notes:
             self._load()
 
     def _load(self) -> None:
-        try:
-            found: Any = json.loads(self._path.read_text("utf-8"))
-        except FileNotFoundError:
+        if not self._path.exists():
             return
+        try:
+            if not self._path.is_file():
+                raise OSError("not a regular file")
+            found: Any = parse_json(self._path.read_bytes())
         except (OSError, ValueError) as error:
             raise UsageError(f"{self._path}: cannot be taken up ({error}); delete it") from None
         if not isinstance(found, dict) or {k: found.get(k) for k in self._head} != self._head:

@@ -131,7 +131,7 @@ def side_json(bank: Bank, files: Mapping[str, str], name: str) -> dict[str, Any]
     """A small file that is a JSON object; empty where there is none, or it is something else."""
     try:
         found = json.loads(side_file(bank, files, name) or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
