@@ -106,8 +106,8 @@ def test_a_folder_for_temporary_files_that_is_not_there_is_named(bank: Path) -> 
     ("words", "variable", "code", "said"),
     [
         ("--help", "COLUMNS=" + "9" * 30, 0, ""),
-        ("plot BANK -o x.svg", "MPLBACKEND=none such", 2, "matplotlib cannot be loaded"),
-        ("report BANK -o x.html", "MPLBACKEND=none such", 0, ""),
+        ("plot BANK -o BANK.svg", "MPLBACKEND=none such", 2, "matplotlib cannot be loaded"),
+        ("report BANK -o BANK.html", "MPLBACKEND=none such", 0, ""),
         ("push BANK org/name", "TQDM_MININTERVAL=x", 2, "the Hub's client cannot be loaded"),
         ("inspect org/name", "HF_HUB_DOWNLOAD_TIMEOUT=x", 2, "the Hub's client cannot be loaded"),
         ("push BANK org/name", "HF_ENDPOINT=::::", 9, "the connection to :::: failed"),
