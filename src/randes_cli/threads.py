@@ -9,7 +9,8 @@ import _thread
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 J = TypeVar("J")
@@ -63,6 +64,22 @@ def start(pool: Sequence[Begun]) -> Sequence[Begun]:
         except (RuntimeError, MemoryError):  # all that Python says of it
             return pool[:count]
     return pool
+
+
+@contextmanager
+def meanwhile(call: Callable[[], None]) -> Iterator[None]:
+    """A block beside a call that may fail, or be left out where the system gives no thread."""
+
+    def tried() -> None:
+        with suppress(OSError):
+            call()
+
+    started = start([Begun(tried)])
+    try:
+        yield
+    finally:
+        for thread in started:
+            thread.join()
 
 
 class Queue(Generic[J]):

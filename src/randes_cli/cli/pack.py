@@ -61,7 +61,6 @@ def pack(
 ) -> None:
     """Pack a base and its fine-tunes into one bank."""
     from randes_cli import pack as run
-    from randes_cli.cli.render.packed import tell
 
     talk = Talk(json=json, quiet=quiet, dry_run=dry_run)
     source, inputs, words = _what(base, tasks, recipe, given(context))
@@ -70,7 +69,10 @@ def pack(
     packed = partial(run, source, inputs, out, options, how, force=force, dry_run=dry_run)
     with talk.progress() as progress:
         report = packed(weigh=json or not quiet, progress=progress)
-    tell(talk, report, full=full)
+    if json or not quiet:
+        from randes_cli.cli.render.packed import tell
+
+        tell(talk, report, full=full)
     if report.refused:  # as the run would end
         raise typer.Exit(report.refused[0].exit_code)
 

@@ -36,7 +36,7 @@ def wrap_os_error(
 
 
 #: Bytes after which what was written is sent on its way to the disk.
-_SEND_EVERY = 2**26
+_SEND_EVERY = 2**24
 _SYNC_FILE_RANGE_WRITE = 2
 #: Bytes of a file that are written at once, from a multiple of as many on: as in core/chunk.h.
 TOGETHER = 2**16
@@ -95,8 +95,12 @@ class OutputFile:
         """
         self._unsent += count
         if self._unsent >= _SEND_EVERY:
-            self._unsent = 0
-            _start_writing(self.fd)
+            self.send()
+
+    def send(self) -> None:
+        """Begin to send what was written to the disk, and do not wait."""
+        self._unsent = 0
+        _start_writing(self.fd)
 
     def reserve(self, size: int) -> None:
         """Take the room for `size` bytes from the disk before the first is written."""

@@ -39,6 +39,7 @@ from randes_cli.files.location import Place
 from randes_cli.files.source import Source
 from randes_cli.files.spool import spool_for
 from randes_cli.stats.coefficients import with_defaults
+from randes_cli.threads import meanwhile
 from randes_cli.workers import Progress
 
 if TYPE_CHECKING:
@@ -93,7 +94,13 @@ def _attempt(
             passes.bench.sink, passes.bench.watch = cutter, cutter
             found = cutter.found
             _run(build, passes, looked)
-        return report(*_finished(build, passes, layout, found))
+
+        def end() -> None:  # the commit waits for both
+            out.index.send()
+            spool.close()
+
+        with meanwhile(end):
+            return report(*_finished(build, passes, layout, found))
 
 
 def _run_elsewhere(
