@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -63,3 +64,23 @@ def test_a_bank_of_adapters_says_which_one_has_no_configuration(tmp_path: Path) 
     )
     assert cars == ()
     assert report.notes == ("lone, cars: the same factors, to the byte",)
+
+
+def test_the_config_of_a_quantised_base_beside_an_adapter_is_no_reason_to_refuse_it(
+    tmp_path: Path,
+) -> None:
+    save_base(tmp_path)
+    save_adapter(tmp_path, "cars", 0)
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "cars" / "config.json").write_text(json.dumps(config))
+    tasks = [TaskInput("cars", str(tmp_path / "cars"))]
+    report = pack(str(tmp_path / "base"), tasks, tmp_path / "x.randes")
+    said = "config.json: quantization_config is gone, as the weights have it"
+    assert said in report.tasks[0].notes
+    unpack(tmp_path / "x.randes", "cars", tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert found == {k: v for k, v in config.items() if k != "quantization_config"}
+    pack(None, tasks, tmp_path / "kept.randes", PackOptions(adapters=True))
+    unpack(tmp_path / "kept.randes", "cars", tmp_path / "kept")
+    assert json.loads((tmp_path / "kept" / "config.json").read_text()) == config

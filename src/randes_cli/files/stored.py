@@ -8,14 +8,13 @@ from typing import IO, Any
 
 from randes_cli.errors import CheckpointError, MissingError
 from randes_cli.files.checkpoint.checkpoint import DEFAULT_OPTIONS, Checkpoint
-from randes_cli.files.checkpoint.folders import weight_map
 from randes_cli.files.elsewhere import Elsewhere, open_elsewhere
 from randes_cli.files.header import parse_json
 from randes_cli.files.hub.cache import stays_inside
 from randes_cli.files.location import RemotePath
 from randes_cli.files.store import forget, look_up, patiently, reach
 from randes_cli.files.weight_file import open_weights
-from randes_cli.files.weight_names import is_index
+from randes_cli.files.weight_names import is_index, weight_map
 from randes_cli.specs import OpenOptions
 from randes_cli.workers import at_once
 

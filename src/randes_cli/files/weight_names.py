@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.folder import UNPACK
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, kind_of_name
@@ -182,3 +184,17 @@ def weight_files(folder: Path) -> list[Path]:
         and not ((shard := SHARD.fullmatch(path.name)) and index_of(shard) in there)
         and not path.is_dir()
     ]
+
+
+def weight_map(index: Any, path: str) -> dict[str, str]:
+    """The weight_map of an index of shards, checked; `path` is what messages call the index."""
+    weights = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weights, dict) or not weights:
+        raise CheckpointError(f"{path}: has no weight_map")
+    made = {}
+    for name, file in weights.items():
+        plain = file.removeprefix("./") if isinstance(file, str) else ""
+        if plain in ("", ".", "..") or set(plain) & set("/\\\0:"):
+            raise CheckpointError(f"{path}: weight_map[{name!r}]: bad file name {str(file)!r}")
+        made[name] = plain
+    return made

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
+from randes_cli.files.checkpoint.quantised import drop_quantised
 from randes_cli.files.header import parse_json
 from randes_cli.files.side_files import SideFile
 from randes_cli.fit import resized
@@ -173,6 +174,7 @@ def _fit(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool, 
     _labels(config, base, task)
     _tie(config, base, task, untied=untied)
     _class(config, base, task, kind=kind)
+    drop_quantised(config)
 
 
 def _inside(tensors: Tensors, prefix: str) -> Tensors:
@@ -181,7 +183,7 @@ def _inside(tensors: Tensors, prefix: str) -> Tensors:
 
 def _changes(before: bytes, after: bytes) -> str:
     old, new = (parse_json(data, strict=False) for data in (before, after))
-    said = []
+    said = [f"{key} is gone" for key in old if key not in {*new, "num_labels"}]
     for key, value in new.items():
         if json.dumps(old.get(key)) == json.dumps(value) or key == "label2id":  # NaN is not NaN
             continue

@@ -39,6 +39,7 @@ from randes_cli.files.weight_names import (
     target_name,
     variants,
     weight_files,
+    weight_map,
 )
 from randes_cli.specs import OpenOptions
 
@@ -85,20 +86,6 @@ def read_json(path: Path, *, strict: bool = False) -> Any:
 def _read_index(path: Path) -> dict[str, str]:
     """The weight_map of a sharded checkpoint, with file names checked."""
     return weight_map(read_json(path, strict=True), str(path))
-
-
-def weight_map(index: Any, path: str) -> dict[str, str]:
-    """The weight_map of an index of shards, checked; `path` is what messages call the index."""
-    weights = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weights, dict) or not weights:
-        raise CheckpointError(f"{path}: has no weight_map")
-    made = {}
-    for name, file in weights.items():
-        plain = file.removeprefix("./") if isinstance(file, str) else ""
-        if plain in ("", ".", "..") or set(plain) & set("/\\\0:"):
-            raise CheckpointError(f"{path}: weight_map[{name!r}]: bad file name {str(file)!r}")
-        made[name] = plain
-    return made
 
 
 def file_part(path: Path, *, allow_pickle: bool, component: str = "", target: str = "") -> Part:
@@ -211,10 +198,12 @@ def _below(folder: Path, apart: Collection[str]) -> list[str]:
 
 def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
     folder = root / component
+    found = weight_files(folder)
+    adapter = bool(found) and all(path.name.startswith(_ADAPTERS) for path in found)
     for name in ("config.json", "quantize_config.json", "hf_quant_config.json"):
-        if (folder / name).is_file():
+        if (folder / name).is_file() and not adapter:  # beside one it is of the base
             refuse_quantised_config(str(folder), name, read_json(folder / name))
-    path, note = _choose(folder, weight_files(folder))
+    path, note = _choose(folder, found)
     file = target_name(path)
     if not is_safe_name(file):
         note, file = f"{path.name} comes back as model.safetensors", "model.safetensors"

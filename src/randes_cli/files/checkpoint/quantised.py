@@ -113,6 +113,13 @@ _BITS = frozenset({"bits", "w_bit", "quant_method", "quant_algo"})
 _WHOLE = ("quantize_config.json", "hf_quant_config.json")
 
 
+def drop_quantised(config: dict[str, object]) -> None:
+    """Let a configuration say no more that weights are quantised, which are those of a merge."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for key in _KEYS:
+            part.pop(key, None)
+
+
 def refuse_quantised_config(source: str, file: str, config: object) -> None:
     """Raise CheckpointError when a model's configuration says that its weights are quantised."""
     if not isinstance(config, dict):
