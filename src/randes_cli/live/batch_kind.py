@@ -13,6 +13,8 @@ from torch import nn
 KINDS = ("image", "video", "audio")
 #: Inputs of at most so many numbers say how others are packed: sizes of pictures.
 _FEW = 256
+#: Inputs that say places of tokens, the same for all rows, where they have one dimension.
+_PLACES = ("cache_position", "position_ids", "logits_to_keep")
 #: What has no rows.
 _PLAIN = (bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
 
@@ -26,7 +28,7 @@ def turned(value: Any, rows: int, name: str = "", *, by: int = 1) -> Any:
     if isinstance(value, torch.Tensor):
         dim = int(name == "position_ids" and value.dim() == 3)  # of the axes of pictures
         size = value.shape[dim] if value.dim() else 0
-        if not size or size % rows or name == "cache_position":
+        if not size or size % rows or (value.dim() == 1 and name in _PLACES):
             return value
         return value.roll(by * (size // rows), dim)
     if name == "mm_encoder_outputs" and value:

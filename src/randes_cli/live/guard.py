@@ -67,8 +67,20 @@ def _answered(model: nn.Module, _: Any, made: Any) -> None:
 
 
 def _asked(module: nn.Module, change: Callable[[Any], Any], *more: Any, **given: Any) -> Any:
-    """`Module._apply` where no parameter with tasks refuses the change."""
+    """`Module._apply` where no parameter with tasks refuses the change: these stay as they are."""
     for parameter in _mixed(module):
         change(parameter)
     torch_does: Any = type(module)._apply
-    return torch_does(module, change, *more, **given)
+    kept = [
+        (store, name, value)
+        for store in (module._parameters, module._buffers)
+        for name, value in store.items()
+        if isinstance(value, Mixed)
+    ]
+    for store, name, _ in kept:
+        store[name] = None
+    try:
+        return torch_does(module, change, *more, **given)
+    finally:
+        for store, name, value in kept:
+            store[name] = value

@@ -73,7 +73,8 @@ def kept_tokens(model: nn.Module, current: Current) -> Iterator[None]:
 
     whole = current.selection
     after = model.register_forward_hook(lambda *_: _restore(current, whole), always_call=True)
-    handles = [model.register_forward_pre_hook(before, with_kwargs=True), after]
+    first = model.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+    handles = [first, after]
     try:
         yield
     finally:

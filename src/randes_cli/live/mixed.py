@@ -14,12 +14,14 @@ import torch
 
 from randes_cli.api import Bank
 from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.live.adapters import plain_modules, unwrapped
 from randes_cli.live.attaching import Reading, Slot, holds, slots_of, start, weights
 from randes_cli.live.batching import Batching
 from randes_cli.live.features import Features
 from randes_cli.live.guard import guard
 from randes_cli.live.kept import kept_tokens
 from randes_cli.live.lazy import opened
+from randes_cli.live.links import Links
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.order import kept_order
@@ -147,6 +149,7 @@ class MixedModel:
         self._release = guard(model, current)
         self._watching = Features(model, current), Turning(model, current)
         self._running, self._detached = threading.RLock(), False
+        self._links = Links(model)
         self._batching = Batching(model, current, self._running, self._numbers, self._check)
 
     @contextmanager
@@ -175,13 +178,22 @@ class MixedModel:
         """Refuse to answer where a parameter was put in the place of one with tasks."""
         if self._detached:
             raise UsageError("the tasks were detached: the model answers as the base")
-        for slot in self._slots:
-            for module, attribute in slot.places:
-                if not isinstance(holds(module, attribute), Mixed):
-                    raise UsageError(
-                        f"{slot.names[0]}: was replaced after attach, and has no tasks: detach, "
-                        "and attach anew"
-                    )
+        places = [(slot.names[0], place) for slot in self._slots for place in slot.places]
+        kept = self._links.kept
+        for name, place in places if kept else [*places, *self._now()]:
+            if not isinstance(holds(*place), Mixed):
+                raise UsageError(
+                    f"{name}: was replaced after attach, and has no tasks: detach, and attach anew"
+                )
+        self._links = self._links if kept else Links(self.model)
+
+    def _now(self) -> Iterator[tuple[str, tuple[torch.nn.Module, str]]]:
+        """What the model has now under the names of parameters with tasks, as layers changed."""
+        modules = plain_modules(unwrapped(self.model))
+        for name in (name for slot in self._slots for name in slot.names):
+            layer, _, attribute = name.rpartition(".")
+            if layer in modules and holds(modules[layer], attribute) is not None:
+                yield name, (modules[layer], attribute)
 
     def __reduce__(self) -> Any:
         raise UsageError("an attached model is neither copied nor saved: detach, or attach anew")

@@ -69,6 +69,8 @@ def _matmul(selection: Selection, x: Any, weight: Any) -> torch.Tensor:
             raise MismatchError(f"{x.weight.name}: a product of it and a matrix without rows")
         turned: torch.Tensor = weight.transpose(-1, -2)
         return x.product(turned, selection).transpose(-1, -2)
+    if isinstance(weight, Mixed) and weight.dim() == 1:
+        return linear(selection, x, weight)
     if isinstance(weight, Mixed):
         if _shared(weight, selection):
             return rows_of(weight.product(x[None], selection, turned=True), 1)

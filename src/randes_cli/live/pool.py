@@ -20,6 +20,7 @@ from randes_cli.core.fused_swap import known
 from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.live.attaching import Slot, holds, made_by_model, parts_of, slots_of, start
 from randes_cli.live.lazy import Whole
+from randes_cli.live.links import Links
 from randes_cli.live.parts import Parts
 from randes_cli.live.presses import held
 from randes_cli.live.recorded import Recorded
@@ -71,7 +72,7 @@ class Pool:
         self._mine = not isinstance(bank, Bank)
         self._bank = bank if isinstance(bank, Bank) else Bank.open(bank, base=base)
         self.model, self.current, self.swaps = model, None, 0
-        self._slots = slots_of(model)
+        self._slots, self._links = slots_of(model), Links(model)
         self._threads = thread_count(self._bank.run.threads)
         self._keeps, self._residents = resident, dict[torch.device, Resident | None]()
         here = self._resident(torch.device("cpu"))
@@ -101,9 +102,10 @@ class Pool:
         """Notice parameters that the model has anew, or that somebody else wrote to."""
         if self._swapper is not None:
             return
-        if not all(holds(*place) is slot.tensor for slot in self._slots for place in slot.places):
+        kept = all(holds(*place) is slot.tensor for slot in self._slots for place in slot.places)
+        if not (kept and self._links.kept):
             self._slots, self.current = slots_of(self.model), None
-            self._jobs, self._graphs = {}, {}
+            self._jobs, self._graphs, self._links = {}, {}, Links(self.model)
         elif not self._users and self._versions != versions(self._slots):
             self.current = None
 

@@ -81,8 +81,9 @@ class Turning:
     def _before(self, model: nn.Module, args: Any, given: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
             return
+        self._pending = None  # of a batch that was interrupted
         selection = self.current.selection
-        if selection is None or selection.only is not None or selection.index.dim() != 1:
+        if selection is None or selection.only is not None or selection.rows == 1:
             return
         kind = kind_of(model, args, given, selection.rows)
         if self.known.get(kind, 0) >= MOST_TRIES:
@@ -120,7 +121,8 @@ class Turning:
         """A run of turned rows; without an answer where it fails, as the other one will."""
         rows, words = selection.rows, self.current.words
         more, inputs = turned(args, rows, by=by), turned(given, rows, by=by)
-        turn = Selection.of(torch.tensor(selection.host).roll(by), selection.index.device)
+        numbers = torch.tensor(selection.host).reshape(selection.index.shape)
+        turn = Selection.of(numbers.roll(by, 0), selection.index.device)
         self.current.selection = turn = replace(turn, seen=[])
         self.current.words = turned(words, rows, by=by)
         answer = None
