@@ -108,6 +108,31 @@ def test_trained_tokens_take_the_places_of_rows(kind: str, tie: bool, tmp_path: 
         assert np.abs(value - wanted).max() <= 1e-6 * max(1, np.abs(wanted).max()), name
 
 
+@pytest.mark.parametrize(
+    ("change", "beside"),
+    [
+        ({"init_lora_weights": "mica"}, None),
+        ({"velora_config": {"num_groups": 4}}, "lora_velora_embed"),
+        ({"monteclora_config": {"num_samples": 2}}, "lora_monteclora_sampler.std_prior"),
+    ],
+)
+def test_kinds_that_differ_in_training_alone_are_plain_lora(
+    change: dict[str, Any], beside: str | None, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    theirs = saved(tmp_path, llama(False), LoraConfig(r=4, target_modules=["q_proj"]))
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    if beside:
+        file = tmp_path / "adapter" / "adapter_model.safetensors"
+        module = "base_model.model.model.layers.0.self_attn.q_proj"
+        save_file({**load_file(file), f"{module}.{beside}": torch.ones(4)}, file)
+    ours = read(tmp_path)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert np.abs(value - theirs[name].numpy()).max() <= 1e-6, name
+
+
 def test_tokens_of_a_tied_head_alone_are_refused(tmp_path: Path) -> None:
     rows = {"lm_head": [1, 2]}
     config = LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=rows)

@@ -35,11 +35,9 @@ _REFUSED = (
     "megatron_config",
     "arrow_config",
     "kasa_config",
-    "monteclora_config",
-    "velora_config",
 )
 #: Initialisations that change the base's own weights before training.
-_CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+_CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 #: Kinds of PEFT's adapters that can be merged.
 _KINDS = ("LORA", "TRAINABLE_TOKENS")
 #: Kinds that add prompts, or choose by the input: they are no change of weights.

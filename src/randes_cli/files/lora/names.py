@@ -31,6 +31,8 @@ _LEAVES = {
 }
 #: What a saved module replaces: PEFT writes it with all biases, and never uses it.
 _REPLACED = (".original_module.", ".token_adapter.base_layer.")
+#: What VeLoRA and MonteCLoRA train their factors with, and no model answers by.
+_TRAINING = re.compile(r"\.lora_(velora|monteclora)_")
 #: The embedding below trained tokens, which PEFT writes where its vocabulary was resized.
 _BEFORE = ".token_adapter.base_layer.weight"
 _KOHYA_FACTOR = re.compile(r"lora_(up|down|mid)\.weight$")
@@ -186,7 +188,7 @@ def sort_tensors(source: str, names: Iterable[str]) -> Sorted:
             made.alphas[inner.removesuffix(_ALPHA)] = name
         elif inner.endswith(_BEFORE):
             made.before[f"{inner.removesuffix(_BEFORE)}.weight"] = name
-        elif not any(part in inner for part in _REPLACED):
+        elif not (any(part in inner for part in _REPLACED) or _TRAINING.search(inner)):
             made.saved[plain_name(inner, adapter)] = name
     if not made.pairs and not made.tokens:
         raise CheckpointError(f"{source}: an adapter without LoRA factors")
