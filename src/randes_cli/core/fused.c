@@ -24,19 +24,24 @@ int randes_processor(int most) {
     return bound && bound < known ? bound : known;
 }
 
-TEMPLATE int64_t randes_store_as(int version, const int32_t *restrict sum, ptrdiff_t size, int bits,
-                                    void *restrict codes) {
-    (void)version;
+/* One loop for both: a second one would wait for the memory that the first has passed. */
+TEMPLATE int64_t store_as(const int32_t *restrict sum, ptrdiff_t size, int bits, void *restrict codes) {
     int32_t least = 0, most = 0;
     for (ptrdiff_t at = 0; at < size; at++) {
         least = sum[at] < least ? sum[at] : least;
         most = sum[at] > most ? sum[at] : most;
+        if (bits == 8)
+            ((int8_t *)codes)[at] = (int8_t)sum[at];
+        else
+            ((int16_t *)codes)[at] = (int16_t)sum[at];
     }
-    if (bits == 8)
-        for (ptrdiff_t at = 0; at < size; at++) ((int8_t *)codes)[at] = (int8_t)sum[at];
-    else
-        for (ptrdiff_t at = 0; at < size; at++) ((int16_t *)codes)[at] = (int16_t)sum[at];
     return most > -(int64_t)least ? most : -(int64_t)least;
+}
+
+TEMPLATE int64_t randes_store_as(int version, const int32_t *sum, ptrdiff_t size, int bits,
+                                 void *codes) {
+    (void)version;
+    return bits == 8 ? store_as(sum, size, 8, codes) : store_as(sum, size, 16, codes);
 }
 
 FOR_EACH_PROCESSOR(EXPORT, int64_t, randes_store,
