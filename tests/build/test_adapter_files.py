@@ -73,14 +73,17 @@ def test_the_config_of_a_quantised_base_beside_an_adapter_is_no_reason_to_refuse
     save_adapter(tmp_path, "cars", 0)
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    config["vocab_size"] += 8  # as it was while training
     (tmp_path / "cars" / "config.json").write_text(json.dumps(config))
     tasks = [TaskInput("cars", str(tmp_path / "cars"))]
     report = pack(str(tmp_path / "base"), tasks, tmp_path / "x.randes")
-    said = "config.json: quantization_config is gone, as the weights have it"
+    rows = config["vocab_size"] - 8
+    said = f"config.json: quantization_config is gone, vocab_size is {rows}, as the weights have it"
     assert said in report.tasks[0].notes
     unpack(tmp_path / "x.randes", "cars", tmp_path / "out")
     found = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert found == {k: v for k, v in config.items() if k != "quantization_config"}
+    wanted = {k: v for k, v in config.items() if k != "quantization_config"}
+    assert found == {**wanted, "vocab_size": rows}
     pack(None, tasks, tmp_path / "kept.randes", PackOptions(adapters=True))
     unpack(tmp_path / "kept.randes", "cars", tmp_path / "kept")
     assert json.loads((tmp_path / "kept" / "config.json").read_text()) == config

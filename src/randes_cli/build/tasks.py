@@ -162,10 +162,11 @@ def _merged(
 
     `called` is what the user called the base.
     """
-    merged = MergedAdapter(base, adapter, _configs(beside.side_files))
+    configs = _configs(beside.side_files)
+    merged = MergedAdapter(base, adapter, configs)
     files, _ = _without_adapter_config(with_lent(adapter.side_files, beside.side_files))
     files, changed = match_configs(
-        files, base.tensors, merged.tensors, merged.untied, task_type(adapter)
+        files, base.tensors, merged.tensors, merged.untied, task_type(adapter), configs
     )
     layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
     notes = (*adapter.notes, merged.summary, *merged.notes, *changed)

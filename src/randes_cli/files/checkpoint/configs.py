@@ -86,6 +86,15 @@ def with_dtype(data: bytes, dtype: str) -> bytes:
     return edited(data, change)
 
 
+def _vocabulary(config: dict[str, Any], base: Mapping[str, Any]) -> None:
+    """The base's vocabulary in the configuration of an adapter, which may not have grown it."""
+    for key, value in base.items():
+        if key == "vocab_size" and key in config:
+            config[key] = value
+        elif isinstance(value, dict) and isinstance(config.get(key), dict):
+            _vocabulary(config[key], value)
+
+
 def _rows(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
     """Numbers of embeddings that grew or shrank."""
     for name, tensor in task.items():
@@ -146,11 +155,13 @@ def match_configs(
     task: Tensors,
     untied: Container[str] = (),
     kind: str = "",
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[dict[str, SideFile], tuple[str, ...]]:
     """The base's configurations as they fit a task's weights, and a line for each that changed.
 
     Of each component: its tensors are named ``<component>/<tensor>``. `untied` are the components
-    whose head is known to be no more the embedding, `kind` is an adapter's task type.
+    whose head is known to be no more the embedding, `kind` is an adapter's task type, `configs`
+    are the base's where those in `files` may be others.
     """
     made, notes = dict(files), []
     for name, file in files.items():
@@ -162,10 +173,12 @@ def match_configs(
 
         parted = component in untied
         change = partial(_fit, base=ours, task=theirs, untied=parted, kind=kind)
-        after = edited(before, change)
-        if after != before:
+        plain = edited(before, partial(_vocabulary, base=(configs or {}).get(component, {})))
+        after = edited(plain, change)
+        said = _changes(before, after) if after != before else ""
+        if said:  # it may have grown to what it was
             made[name] = file.with_data(after)
-            notes.append(f"{name}: {_changes(before, after)}, as the weights have it")
+            notes.append(f"{name}: {said}, as the weights have it")
     return made, tuple(notes)
 
 
