@@ -64,6 +64,17 @@ def test_an_embedding_trained_apart_from_its_head_needs_the_heads_new_rows(tmp_p
         pack(str(tmp_path / "base"), tasks, tmp_path / "c.randes")
 
 
+@pytest.mark.parametrize("tie", [True, False])
+def test_new_rows_of_a_head_need_those_of_its_embedding(tie: bool, tmp_path: Path) -> None:
+    save_adapter(tmp_path, tie=tie, modules_to_save=["lm_head"])
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    kept = {name: value for name, value in load_file(file).items() if "embed" not in name}
+    save_file(kept, file)
+    with pytest.raises(MismatchError, match=r"70 rows of 'lm_head.* no new ones of 'model\.embed"):
+        tasks = [TaskInput("a", str(tmp_path / "adapter"))]
+        pack(str(tmp_path / "base"), tasks, tmp_path / "b.randes")
+
+
 def test_an_adapter_with_a_classifiers_head_comes_back_as_that_class(tmp_path: Path) -> None:
     torch.manual_seed(0)
     llama().save_pretrained(tmp_path / "base")

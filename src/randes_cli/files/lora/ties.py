@@ -133,17 +133,19 @@ def refuse_shared(source: str, tie: Tie, config: Mapping[str, Any] | None) -> No
 def refuse_half(
     source: str, tie: Tie, tensors: Mapping[str, TensorInfo], base: Mapping[str, TensorInfo]
 ) -> None:
-    """Raise MismatchError for new rows of an embedding without those of its head."""
-    pair = [tensors.get(name) for name in (tie.embedding, tie.head)]
+    """Raise MismatchError for new rows of an embedding without those of its head, or its alone."""
+    one, two = (tensors.get(name) for name in (tie.embedding, tie.head))
     before = base.get(tie.embedding)
-    if None in pair or before is None:
+    if one is None or two is None or before is None or one.shape[0] == two.shape[0]:
         return
-    rows, others = (tensor.shape[0] for tensor in pair if tensor is not None)
-    if rows not in (others, before.shape[0]):
+    head_before = base.get(tie.head, before)
+    new = [now for now, was in ((one, before), (two, head_before)) if now.shape[0] != was.shape[0]]
+    if new:
+        grown, other = (one, two) if new[0] is one else (two, one)
         raise MismatchError(
-            f"{source}: has {rows} rows of {tie.embedding!r} and no new ones of {tie.head!r}, "
-            f"which has {others}: save the adapter with both, or merge it with PEFT and give the "
-            "full checkpoint"
+            f"{source}: has {grown.shape[0]} rows of {grown.name!r} and no new ones of "
+            f"{other.name!r}, which has {other.shape[0]}: save the adapter with both, or merge it "
+            "with PEFT and give the full checkpoint"
         )
 
 
