@@ -27,6 +27,7 @@ from randes_cli.live.operations import mixed_parameter
 from randes_cli.live.order import kept_order
 from randes_cli.live.selection import Current, Selection
 from randes_cli.live.special import by_task, special_layers
+from randes_cli.live.tied import untied
 from randes_cli.live.time_first import refuse_known
 from randes_cli.live.turned import Turning
 from randes_cli.live.weight import Weight
@@ -81,7 +82,7 @@ def attach(
             strict=strict,
         )
         current, undo = Current(), []
-        for slot, weight in list(weights(reading, slots_of(model))):
+        for slot, weight in list(weights(reading, list(untied(slots_of(model), reading)))):
             if weight is not None:
                 undo.append(slot)
                 _replace(slot, mixed_parameter(weight, current))
@@ -181,7 +182,8 @@ class MixedModel:
         places = [(slot.names[0], place) for slot in self._slots for place in slot.places]
         kept = self._links.kept
         for name, place in places if kept else [*places, *self._now()]:
-            if not isinstance(holds(*place), Mixed):
+            found = holds(*place)
+            if not isinstance(found, Mixed) or found.weight.name != name:
                 raise UsageError(
                     f"{name}: was replaced after attach, and has no tasks: detach, and attach anew"
                 )
@@ -190,10 +192,11 @@ class MixedModel:
     def _now(self) -> Iterator[tuple[str, tuple[torch.nn.Module, str]]]:
         """What the model has now under the names of parameters with tasks, as layers changed."""
         modules = plain_modules(unwrapped(self.model))
-        for name in (name for slot in self._slots for name in slot.names):
-            layer, _, attribute = name.rpartition(".")
-            if layer in modules and holds(modules[layer], attribute) is not None:
-                yield name, (modules[layer], attribute)
+        for slot in self._slots:
+            for name, _ in zip(slot.names, slot.places, strict=False):
+                layer, _, attribute = name.rpartition(".")
+                if layer in modules and holds(modules[layer], attribute) is not None:
+                    yield slot.names[0], (modules[layer], attribute)
 
     def __reduce__(self) -> Any:
         raise UsageError("an attached model is neither copied nor saved: detach, or attach anew")

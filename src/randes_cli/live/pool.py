@@ -26,6 +26,7 @@ from randes_cli.live.presses import held
 from randes_cli.live.recorded import Recorded
 from randes_cli.live.resident import Resident
 from randes_cli.live.swaps import Job, Swaps, check_shape, fill, versions
+from randes_cli.live.tied import whole_ones
 from randes_cli.workers import thread_count
 
 
@@ -82,8 +83,7 @@ class Pool:
         self._jobs: dict[str, tuple[Whole, list[Job]]] = {}
         self._graphs: dict[str, Recorded] = {}
         self._lock = threading.RLock()
-        self._condition = threading.Condition(self._lock)
-        self._queue: deque[_Ticket] = deque()
+        self._condition, self._queue = threading.Condition(self._lock), deque[_Ticket]()
         self._users, self._swapper, self._broken = set[_Ticket](), None, ""
         self._hook = model.register_forward_pre_hook(self._refuse)
 
@@ -229,7 +229,7 @@ class Pool:
             strict=True,
         )
         whole, made = reading.wholes[0], []
-        for slot in slots:
+        for slot in whole_ones(slots, reading):
             parts = parts_of(slot, whole, reading)
             if parts is not None:
                 check_shape(slot, parts, whole, task)

@@ -133,15 +133,22 @@ def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: b
     tied: dict[Any, list[str]] = {}
     for name, tensor in state.items():
         tied.setdefault(_place(tensor) or name, []).append(name)
-    present, missing = [], []
+    present, missing, apart = [], [], list[str]()
     for names in tied.values():
-        found = next((name for name in names if name in stored), None)
-        if found is None:
+        found = {retrieval.kept_name(stored[n]): n for n in reversed(names) if n in stored}
+        first, *others = reversed(found.values()) if found else [""]
+        if not found:
             missing += names
         else:
-            present.append((found, stored[found]))
+            present.append((first, stored[first]))
+            apart += others
     unexpected = tuple(name for name in stored if name not in state)
     task, bank = retrieval.task.name, retrieval.bank.path
+    if strict and apart:
+        raise MismatchError(
+            f"{bank}: task {task} has {_some(apart)} apart from what the module ties it to: build "
+            "the module untied (strict=False passes over it)"
+        )
     if strict and missing:
         raise MissingError(
             f"{bank}: task {task} has no tensor for the module's {_some(missing)} "
@@ -152,14 +159,14 @@ def _names(state: Mapping[str, torch.Tensor], retrieval: Retrieval, *, strict: b
             f"{bank}: the module has no parameter for {_some(unexpected)} of task {task} "
             "(strict=False passes over them)"
         )
-    return _Names(tuple(present), tuple(missing), unexpected)
+    return _Names(tuple(present), tuple(missing), (*unexpected, *apart))
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...] | None:
-    """Which memory a tensor is; None where it is not one run of memory, or empty."""
+    """Which memory a tensor is; None where it is not one run of memory, or none."""
     import torch
 
-    if tensor.layout != torch.strided or not tensor.numel():
+    if tensor.layout != torch.strided or not tensor.numel() or tensor.is_meta:
         return None
     return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
 
