@@ -64,6 +64,35 @@ def test_an_embedding_trained_apart_from_its_head_needs_the_heads_new_rows(tmp_p
         pack(str(tmp_path / "base"), tasks, tmp_path / "c.randes")
 
 
+@pytest.mark.parametrize("saves_bias", [True, False])
+def test_a_longer_vocabulary_of_a_masked_model_has_a_bias_that_is_longer_too(
+    saves_bias: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config = tf.BertConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=48,
+    )
+    tf.BertForMaskedLM(config).save_pretrained(tmp_path / "base")
+    model = tf.BertForMaskedLM.from_pretrained(tmp_path / "base")
+    model.resize_token_embeddings(ROWS)
+    options: Any = {} if saves_bias else {"trainable_token_indices": {"word_embeddings": [65]}}
+    wrapped = trained(get_peft_model(model, LoraConfig(r=4, target_modules=["query"], **options)))
+    wrapped.save_pretrained(tmp_path / "adapter")
+    tasks = [TaskInput("a", str(tmp_path / "adapter"))]
+    if not saves_bias:
+        with pytest.raises(MismatchError, match=r"no new ones of 'cls\.predictions\.bias'"):
+            pack(str(tmp_path / "base"), tasks, tmp_path / "b.randes")
+        return
+    pack(str(tmp_path / "base"), tasks, tmp_path / "b.randes")
+    unpack(tmp_path / "b.randes", "a", tmp_path / "out")
+    back = tf.BertForMaskedLM.from_pretrained(tmp_path / "out")
+    assert torch.allclose(logits(back), logits(wrapped), atol=0.01)
+
+
 @pytest.mark.parametrize("tie", [True, False])
 def test_new_rows_of_a_head_need_those_of_its_embedding(tie: bool, tmp_path: Path) -> None:
     save_adapter(tmp_path, tie=tie, modules_to_save=["lm_head"])

@@ -36,6 +36,7 @@ from randes_cli.files.lora.ties import (
     refuse_misplaced,
     refuse_shared,
     untold_tie,
+    with_tied_biases,
 )
 from randes_cli.files.lora.view import BASE_LAYER, Part, Update, View
 from randes_cli.files.source import Source
@@ -154,6 +155,7 @@ class MergedAdapter:
             known = name in self._base.tensors and name.partition("/")[1]
             saved[name if known else part.rename(name)] = inner
         refuse_misplaced(self.source, saved, self._base, weights)
+        saved = with_tied_biases(saved, self._base.tensors, tensors)
         self._alone |= {name for name in saved if config.saves_alone(name)}
         grown = grown_below(part, found.before, tensors, self._copied)
         saved |= grown

@@ -136,6 +136,8 @@ def refuse_half(
     """Raise MismatchError for new rows of an embedding without those of its head, or its alone."""
     one, two = (tensors.get(name) for name in (tie.embedding, tie.head))
     before = base.get(tie.embedding)
+    if one is not None and before is not None and one.shape[0] != before.shape[0]:
+        two = _short_bias(tie, tensors, one.shape[0]) or two
     if one is None or two is None or before is None or one.shape[0] == two.shape[0]:
         return
     head_before = base.get(tie.head, before)
@@ -147,6 +149,26 @@ def refuse_half(
             f"{other.name!r}, which has {other.shape[0]}: save the adapter with both, or merge it "
             "with PEFT and give the full checkpoint"
         )
+
+
+def with_tied_biases(
+    saved: Mapping[str, str], base: Mapping[str, TensorInfo], tensors: Mapping[str, TensorInfo]
+) -> dict[str, str]:
+    """What an adapter saves, a longer bias of BERT's head under its other name, too."""
+    made = dict(saved)
+    for name, inner in saved.items():
+        other = base.get(f"{name.removesuffix('.decoder.bias')}.bias")
+        if name.endswith(".decoder.bias") and other and other.shape != tensors[inner].shape:
+            made[other.name] = inner
+    return made
+
+
+def _short_bias(tie: Tie, tensors: Mapping[str, TensorInfo], rows: int) -> TensorInfo | None:
+    """A bias of the head, its own or of the module around it, that has not so many elements."""
+    module = tie.head.removesuffix(".weight")
+    names = (f"{module}.bias", f"{module.rpartition('.')[0]}.bias")
+    found = (tensors[name] for name in names if name in tensors)
+    return next((tensor for tensor in found if tensor.elements != rows), None)
 
 
 def refuse_alone(source: str, tie: Tie, alone: Collection[str]) -> None:
