@@ -16,7 +16,7 @@ from randes_cli.errors import MismatchError, UsageError
 from tests.live.many import ASKED, alone, assert_near, attached, bank_of, options
 from tests.live.test_from_bank import assert_same
 from tests.live.test_mixed_layers import assert_module_answers, bank_of_states
-from tests.models import llama
+from tests.models import clip, llama
 
 IDS = torch.randint(3, 90, (5, 10), generator=torch.Generator().manual_seed(2))
 
@@ -97,6 +97,23 @@ def test_a_batch_after_one_that_was_interrupted(bank: Path) -> None:
         mixed(input_ids=IDS, attention_mask=torch.ones_like(IDS), adapter_names=ASKED)
     hook.remove()
     assert_answers(mixed, bank, IDS.flip(0))
+
+
+def test_features_are_asked_for_by_rows_too(tmp_path: Path) -> None:
+    bank = bank_of(clip, tmp_path)
+    models, mixed = alone(bank), attached(bank)
+    asked = {"get_text_features": IDS, "get_image_features": torch.randn(5, 3, 32, 32)}
+    for name, given in asked.items():
+        with torch.no_grad(), mixed.tasks(ASKED) as model:
+            found = getattr(model, name)(given).pooler_output
+            for row, task in enumerate(ASKED):
+                assert_near(found[row], getattr(models[task], name)(given[[row]]).pooler_output[0])
+            for other in (given.repeat(2, *[1] * (given.dim() - 1)), given[:1]):
+                with pytest.raises(UsageError, match="tasks are named for 5: name one for each"):
+                    getattr(model, name)(other)
+    names = set(vars(mixed.model))
+    mixed.detach()
+    assert names - set(vars(mixed.model)) >= set(asked)
 
 
 class TimeFirst(nn.Module):

@@ -8,9 +8,10 @@ pipeline asks row by row. Layers could not tell, and would answer a row as anoth
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ _EXPANDS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     ),
     "_expand_inputs_for_generation": lambda given: given["expand_size"],
 }
+#: What is asked of a model past its forward, where it does not generate.
+_ASKED = re.compile(r"get_\w+_features|encode_(image|text)|forward_features")
 #: Parts of models that guidance asks past the model's own forward.
 _PAST = {"janus": "model.language_model", "vibevoice": "model.diffusion_head"}
 
@@ -46,8 +49,12 @@ def watch_rows(model: nn.Module, current: Current) -> Callable[[], None]:
         for asked in (module, *_past(module)):
             check = partial(_check, current, copies)
             hooks.append(asked.register_forward_pre_hook(check, with_kwargs=True))
+    past, more = _watch_past(model, current)
+    hooks += more
 
     def release() -> None:
+        for name in past:
+            model.__dict__.pop(name, None)
         for hook in hooks:
             hook.remove()
         for module in generating:
@@ -55,6 +62,35 @@ def watch_rows(model: nn.Module, current: Current) -> Callable[[], None]:
                 module.__dict__.pop(name, None)
 
     return release
+
+
+def _watch_past(model: nn.Module, current: Current) -> tuple[list[str], list[Any]]:
+    """Watch what is asked past a model's forward. Returns the names of its methods, and hooks."""
+    inside: list[bool] = []
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def ask(*args: Any, **named: Any) -> Any:
+            values = (v for v in (*args, *named.values()) if isinstance(v, torch.Tensor))
+            first, selection = next(values, None), current.selection
+            several = selection is not None and selection.only is None and not inside
+            rows = first is not None and first.dim() > 1 and not _tokens(model, first)
+            if selection and several and first is not None and rows:
+                _count(model, first.shape[0], selection.rows, (selection.rows,))
+            return method(*args, **named)
+
+        return ask
+
+    several = getattr(getattr(model, "config", None), "model_type", "").startswith("owl")
+    known = not hasattr(model, "generate") and not several  # of OWL's texts a row has several
+    names = [name for name in dir(type(model)) if known and _ASKED.fullmatch(name)]
+    for name in names:
+        model.__dict__[name] = watched(getattr(model, name))
+    if not names:
+        return [], []
+    before = model.register_forward_pre_hook(lambda *_: inside.append(True))
+    after = model.register_forward_hook(lambda *_: inside.clear(), always_call=True)
+    return names, [before, after]
 
 
 def _past(module: nn.Module) -> Iterator[nn.Module]:
@@ -96,13 +132,17 @@ def _check(
         several *= count
     lines = (wanted, wanted * several, wanted * several * _lines(model, named, wanted))
     for count in _rows(model, args, named):
-        # Layers see to other numbers themselves.
-        if count not in lines and (count == 1 or count % wanted == 0):
-            raise UsageError(
-                f"{type(model).__name__} is given a batch of {count}, and tasks are named for "
-                f"{wanted}: name one for each row that it is given (guidance puts all rows behind "
-                "themselves, `names * 2`; a pipeline without batch_size asks one by one)"
-            )
+        _count(model, count, wanted, lines)
+
+
+def _count(model: nn.Module, count: int, wanted: int, lines: Sequence[int]) -> None:
+    """Refuse so many rows; layers see to other numbers themselves."""
+    if count not in lines and (count == 1 or count % wanted == 0):
+        raise UsageError(
+            f"{type(model).__name__} is given a batch of {count}, and tasks are named for "
+            f"{wanted}: name one for each row that it is given (guidance puts all rows behind "
+            "themselves, `names * 2`; a pipeline without batch_size asks one by one)"
+        )
 
 
 def _lines(model: nn.Module, named: Mapping[str, Any], rows: int) -> int:
