@@ -126,7 +126,8 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
     named = _pipeline(folder)
     components = [name for name in named or [] if name and weight_files(folder / name)]
     root = [""] if named is None or _has_root(folder, named) else []
-    below = _below(folder, options.apart) if root or named else []
+    alone = _is_adapter(weight_files(folder))  # what lies below it are models of their own
+    below = _below(folder, options.apart) if (root or named) and not alone else []
     below = [name for name in below if name not in components]
     if named is None and not weight_files(folder):
         raise CheckpointError(f"{folder}: {no_weights(folder)}")
@@ -184,6 +185,11 @@ def _pipeline(folder: Path) -> list[str] | None:
     return [name for name in safe if (folder / name).is_dir()]
 
 
+def _is_adapter(found: Collection[Path]) -> bool:
+    """Whether a folder's weights are an adapter and no model."""
+    return bool(found) and all(path.name.startswith(_ADAPTERS) for path in found)
+
+
 def _below(folder: Path, apart: Collection[str]) -> list[str]:
     """Sub-folders with safetensors weights of a model's part."""
     found: dict[str, bool] = {}
@@ -199,7 +205,7 @@ def _below(folder: Path, apart: Collection[str]) -> list[str]:
 def _model_part(root: Path, component: str, *, allow_pickle: bool) -> Part:
     folder = root / component
     found = weight_files(folder)
-    adapter = bool(found) and all(path.name.startswith(_ADAPTERS) for path in found)
+    adapter = _is_adapter(found)
     for name in ("config.json", "quantize_config.json", "hf_quant_config.json"):
         if (folder / name).is_file() and not adapter:  # beside one it is of the base
             refuse_quantised_config(str(folder), name, read_json(folder / name))
