@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import randes_cli
-from randes_cli import Pool
+from randes_cli import Bank, Pool
 from randes_cli.errors import MismatchError, UsageError
 from tests.live.many import ASKED, alone, assert_near, attached, bank_of, options
 from tests.live.test_from_bank import assert_same
@@ -153,3 +153,26 @@ def test_products_with_a_vector(tmp_path: Path, shape: tuple[int, ...]) -> None:
     found = mixed(x, adapter_names=ASKED)
     assert found.shape == x.shape[:-1]
     assert_near(found[1:2].detach(), mixed(x[1:2], adapter_names=ASKED[1:2]).detach())
+
+
+class Pictures(nn.Module):
+    """One picture after another, without a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(5, 24, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.inner(one.mT) for one in x])
+
+
+@pytest.mark.filterwarnings("ignore:.*are answered task by task")
+def test_a_convolution_without_a_batch_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    bank = bank_of_states(Pictures(), tmp_path, options())
+    mixed, x = randes_cli.attach(Pictures(), bank), torch.randn(5, 5, 8, 26)  # 24 wide, then
+    with pytest.raises(MismatchError, match=r"a convolution is given \[5, 26, 8\]"):
+        mixed(x, adapter_names=ASKED)
+    with Bank.open(bank) as opened:
+        opened.load_into(plain := Pictures(), "sun")
+    assert_near(mixed(x, adapter_names=["sun"]).detach(), plain(x).detach())

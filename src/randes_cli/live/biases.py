@@ -11,13 +11,14 @@ from randes_cli.live.selection import Selection
 from randes_cli.live.spread import Spread, align
 
 
-def with_bias(made: torch.Tensor, bias: Any, selection: Selection, axis: int = -1) -> torch.Tensor:
+def with_bias(made: torch.Tensor, bias: Any, selection: Selection, dims: int = 0) -> torch.Tensor:
+    """A product and its bias, which so many dimensions are behind."""
     if bias is None:
         return made
     found = rows(bias, selection)
     if isinstance(found, Spread):
-        return made + align(lengthened(found, made.dim() - 2) if axis == 1 else found, made)
-    side: torch.Tensor = found.reshape(-1, *[1] * (made.dim() - 2)) if axis == 1 else found
+        return made + align(lengthened(found, dims), made)
+    side: torch.Tensor = found.reshape(-1, *[1] * dims) if dims else found
     return made + side
 
 

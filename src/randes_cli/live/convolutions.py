@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from randes_cli.errors import MismatchError
 from randes_cli.live.biases import with_bias
 from randes_cli.live.mixed_parameter import Mixed
 from randes_cli.live.selection import Selection
@@ -24,13 +25,14 @@ def convolution(func: Callable[..., Any]) -> Callable[..., Any]:
         dilation: Any = 1,
         groups: int = 1,
     ) -> torch.Tensor:
+        _refuse_single(selection, input, weight)
         more = (stride, padding, dilation, groups)
         made = None
         if isinstance(weight, Mixed):
             made = _as_product(input, weight.weight, selection, more)
         if made is None:
             made = _task_by_task(func, selection, input, weight, more)
-        return with_bias(made, bias, selection, 1)
+        return with_bias(made, bias, selection, weight.dim() - 2)
 
     return run
 
@@ -47,11 +49,19 @@ def transposed(func: Callable[..., Any]) -> Callable[..., Any]:
         groups: int = 1,
         dilation: Any = 1,
     ) -> torch.Tensor:
+        _refuse_single(selection, input, weight)
         more = (stride, padding, output_padding, groups, dilation)
         made = _task_by_task(func, selection, input, weight, more)
-        return with_bias(made, bias, selection, 1)
+        return with_bias(made, bias, selection, weight.dim() - 2)
 
     return run
+
+
+def _refuse_single(selection: Selection, input: torch.Tensor, weight: torch.Tensor) -> None:
+    if selection.only is None and input.dim() < weight.dim():
+        raise MismatchError(
+            f"a convolution is given {list(input.shape)}, which has no batch; use randes_cli.Pool"
+        )
 
 
 def _task_by_task(
