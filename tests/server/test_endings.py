@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -16,9 +18,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import uvicorn
 
 from randes_cli.server.generating import Generating, Sizes
-from randes_cli.server.service import Service, Serving
+from randes_cli.server.service import Server, Service, Serving
 from tests.server.service import Alone, client, connection, http, serving, until
 
 LONG: dict[str, Any] = {"model": "task-1", "prompt": "long", "max_tokens": 240, "temperature": 0}
@@ -189,3 +192,22 @@ def test_a_server_that_is_told_to_stop_answers_first(
     finally:
         process.kill()
         process.communicate()
+
+
+def test_what_the_loop_itself_meets_is_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"message": "out of files", "exception": OSError(24, "Too many open files")}
+    server = Server(uvicorn.Config(lambda: None, lifespan="off", log_config=None))
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+
+    async def meet() -> None:
+        await server.startup(sockets=[])
+        asyncio.get_running_loop().call_exception_handler(told)
+
+    logger = logging.getLogger("randes.serve")
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    asyncio.run(meet())
+    assert caplog.messages[-1:] == ["out of files: [Errno 24] Too many open files"]

@@ -258,6 +258,28 @@ def test_banks_and_addresses_that_cannot_be_served_are_one_sentence(
         assert said in found.err.splitlines()[-1]
 
 
+def test_configs_and_tokenizers_that_are_none_are_one_sentence(
+    tmp_path: Path, randes: Callable[..., Result]
+) -> None:
+    text_bank(tmp_path, ("task-0",))
+    models, bank = (tmp_path / "base", tmp_path / "task-0"), tmp_path / "broken.randes"
+    for name, text in (
+        ("config.json", '{"model_type": "no such"}'),
+        ("config.json", '{"model_type": "llama", "architectures": 5}'),
+        ("tokenizer.json", "{"),
+        ("tokenizer_config.json", "[" * 100_000),
+        ("generation_config.json", "{"),
+    ):
+        whole = (models[0] / name).read_bytes()
+        for model in models:
+            (model / name).write_text(text)
+        assert randes("pack", *models, "-o", bank, "--force").code == 0
+        found = randes("serve", bank, "--port", "0")
+        assert (found.code, "the config or tokenizer of " in found.err) == (3, True), found
+        for model in models:
+            (model / name).write_bytes(whole)
+
+
 def test_what_to_install_is_said(
     bank: Path, randes: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

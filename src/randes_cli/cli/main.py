@@ -103,7 +103,7 @@ def _as_ours(error: Exception) -> RandesError | None:
     if isinstance(error, MemoryError):
         said = f": {error}" if str(error) else ""
         return OutOfResources(f"not enough memory{said}; fewer --threads or less --max-memory help")
-    if isinstance(error, ImportError):
+    if isinstance(error, (ImportError, SystemError)):  # the second: of a library without memory
         return OutOfResources(f"cannot be loaded (memory, or the installation): {error}")
     if isinstance(error, OSError):
         from randes_cli.files.disk import wrap_os_error

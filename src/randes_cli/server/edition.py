@@ -26,7 +26,7 @@ from randes_cli.reports import TaskSummary
 from randes_cli.server.encoding import Encoding
 from randes_cli.server.errors import Refused
 from randes_cli.server.generating import Generating, Sizes
-from randes_cli.server.kinds import Kind, Nature, context_of, ends_of, nature_of
+from randes_cli.server.kinds import Kind, Nature, context_of, ends_of, nature_of, small_files
 from randes_cli.server.readers import Reader, readers_of
 from randes_cli.server.words import Tokenizers, Words
 
@@ -230,6 +230,10 @@ class _Maker:
             self._serve(task, own, lane, readers.get(task))
 
     def _build(self, task: str | None, nature: Nature) -> Any:
+        with small_files(self.bank, task):
+            return self._built(task, nature)
+
+    def _built(self, task: str | None, nature: Nature) -> Any:
         options = {"dtype": getattr(torch, self.opening.dtype)} if self.opening.dtype else {}
         if nature.sentence:
             from randes_cli.live import sentence_transformers as sentences
@@ -276,7 +280,8 @@ class _Maker:
     def _tokenizer(self, task: str | None, reader: Reader | None) -> Any:
         if reader is not None and reader.tokenizer is not None:
             return reader.tokenizer
-        return live.processor_from_bank(self.bank, task)
+        with small_files(self.bank, task):
+            return live.processor_from_bank(self.bank, task)
 
 
 def _changed(path: Place) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import transformers
 
 from randes_cli.api import Bank
-from randes_cli.errors import MissingError
+from randes_cli.errors import CheckpointError, MissingError, RandesError
 from randes_cli.live.lazy import side_folder
 
 #: What a config says that does not change what a model computes, or that is each task's own.
@@ -53,8 +54,34 @@ class Nature:
     generation: Any
 
 
+@contextmanager
+def small_files(bank: Bank, task: str | None) -> Iterator[None]:
+    """A block in which libraries read what travels with a task (None: the base).
+
+    Raises CheckpointError where they stumble over it, in whatever way.
+    """
+    try:
+        yield
+    except (RandesError, MemoryError, ImportError):
+        raise
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        raise CheckpointError(
+            f"{bank.file.path}: the config or tokenizer of {task or 'the base'} cannot be loaded "
+            f"({type(error).__name__}: {said})"
+        ) from error
+
+
 def nature_of(bank: Bank, task: str | None) -> Nature:
-    """What a task (None: the base) is. Raises MissingError where no config travels with it."""
+    """What a task (None: the base) is.
+
+    Raises MissingError where no config travels with it, CheckpointError where that is none.
+    """
+    with small_files(bank, task):
+        return _nature_of(bank, task)
+
+
+def _nature_of(bank: Bank, task: str | None) -> Nature:
     with side_folder(bank, task, code=False) as folder:
         place = _home(folder)
         if not (place / "config.json").exists():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from randes_cli.api import Bank
-from randes_cli.server.kinds import Kind, Nature
+from randes_cli.server.kinds import Kind, Nature, small_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ def _key(bank: Bank, task: str | None) -> str:
 def _sentence(bank: Bank, task: str | None, device: str) -> Reader:
     from randes_cli.live import sentence_transformers as sentences
 
-    model = sentences.from_bank(bank, task, device=device).eval()
+    with small_files(bank, task):
+        model = sentences.from_bank(bank, task, device=device).eval()
     prompt = model.prompts.get(model.default_prompt_name, "") if model.default_prompt_name else ""
     return Reader(
         modules=tuple(model)[1:],

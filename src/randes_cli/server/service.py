@@ -109,6 +109,11 @@ class Connection(H11Protocol):
 class Server(uvicorn.Server):
     """Drains at the first signal, and gives up at the second; a drained server ended well."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer. What the loop itself meets (no more open files) is a line of the log."""
+        asyncio.get_running_loop().set_exception_handler(_log_of_the_loop)
+        await super().startup(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take the signals that end the command, while there is something to drain."""
@@ -129,6 +134,10 @@ class Server(uvicorn.Server):
         """Stop; at once where it was asked before."""
         self.force_exit = self.should_exit
         self.should_exit = True
+
+
+def _log_of_the_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    log.error("%s: %s", context.get("message"), context.get("exception"))
 
 
 class Service:
