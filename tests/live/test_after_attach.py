@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import randes_cli
-from randes_cli import Bank, Pool
+from randes_cli import Bank, Pool, TaskInput, pack
 from randes_cli.errors import MismatchError, UsageError
 from tests.live.many import ASKED, alone, assert_near, attached, bank_of, options
 from tests.live.test_from_bank import assert_same
@@ -176,3 +177,24 @@ def test_a_convolution_without_a_batch_is_refused(tmp_path: Path) -> None:
     with Bank.open(bank) as opened:
         opened.load_into(plain := Pictures(), "sun")
     assert_near(mixed(x, adapter_names=["sun"]).detach(), plain(x).detach())
+
+
+def test_embeddings_that_are_shortened_are_refused(tmp_path: Path) -> None:
+    kept = nn.Sequential(nn.Embedding(30, 16, max_norm=1.0))
+    mixed = randes_cli.attach(kept, bank_of_states(kept, tmp_path, options()))
+    for asked in (ASKED, ["sun"]):
+        with pytest.raises(MismatchError, match=r"0.weight: max_norm shortens rows"):
+            mixed(IDS % 30, adapter_names=asked)
+
+
+def test_a_model_of_buffers_alone(tmp_path: Path) -> None:
+    model = nn.BatchNorm1d(16, affine=False).eval()
+    for name, scale in (("base", 1.0), ("cars", 2.0), ("sun", 3.0)):
+        assert isinstance(model.running_var, torch.Tensor)
+        model.running_var.fill_(scale**2)
+        save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
+    tasks = [TaskInput(name, str(tmp_path / f"{name}.safetensors")) for name in ("cars", "sun")]
+    pack(str(tmp_path / "base.safetensors"), tasks, tmp_path / "bank.randes", options())
+    mixed = randes_cli.attach(model, tmp_path / "bank.randes")
+    found = mixed(torch.ones(3, 16), adapter_names=["sun", None, "cars"])
+    assert_near(found[:, 0], torch.tensor([1 / 3, 1.0, 0.5]))

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,8 @@ class MixedModel:
         task of asyncio is refused meanwhile.
         Raises MissingError for an unknown name, with the nearest.
         """
-        device, numbers = next(self.model.parameters()).device, self._numbers(names)
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        device, numbers = next(tensors).device, self._numbers(names)
         with self._running:
             self._check()
             current, selection = self._current, Selection.of(numbers, device)

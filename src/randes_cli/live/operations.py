@@ -79,9 +79,21 @@ def _matmul(selection: Selection, x: Any, weight: Any) -> torch.Tensor:
     return made
 
 
-def _embedding(selection: Selection, input: torch.Tensor, weight: Any, *more: Any, **_: Any) -> Any:
+def _embedding(
+    selection: Selection,
+    input: torch.Tensor,
+    weight: Any,
+    padding_idx: Any = None,
+    max_norm: float | None = None,
+    *_: Any,
+    **__: Any,
+) -> Any:
     """F.embedding; padding and the like matter to gradients alone."""
     ids, table = input, weight.weight
+    if max_norm is not None:
+        raise MismatchError(
+            f"{table.name}: max_norm shortens rows where they lie; use randes_cli.Pool"
+        )
     if weight.turned:
         raise unknown_rows(table)
     if selection.only is not None:
