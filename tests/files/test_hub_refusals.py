@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,3 +157,22 @@ def test_a_token_in_the_address_of_the_hub_is_shown_nowhere(
         assert "127.0.0.1:9" in said and "hf_secret" not in said and "user" not in said
     assert endpoint() == "http://127.0.0.1:9"
     assert without_login("a https://x:y@h/p?q=z@w b") == "a https://h/p b"
+
+
+@pytest.mark.parametrize("answer", [[], {}, None])
+def test_an_answer_that_no_hub_gives_is_no_internal_error(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    from tests.hub_answers import Handler
+
+    def odd(self: Handler) -> None:
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    monkeypatch.setattr(Handler, "do_GET", odd)
+    with pytest.raises(HubError, match=f"^{ID}: {hub.url} gave no answer of a Hub"):
+        open_hub(HubRef(ID))

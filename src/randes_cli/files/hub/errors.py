@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 #: Seconds between tries of what the client does not try again itself, and at the most.
 _PAUSES, _LONGEST = (1.0, 2.0, 4.0), 120.0
+#: What the client raises over an answer of another shape than a Hub's: a proxy's, say.
+_STRANGE = (AttributeError, KeyError, TypeError)
 _PASSING = (408, 429, 500, 502, 503, 504)
 LOG_IN = "hf auth login, or HF_TOKEN"
 
@@ -39,7 +41,7 @@ def client_errors() -> tuple[type[Exception], ...]:
 
     root = HfHubHTTPError.__mro__[1]
     address = getattr(import_module(root.__module__.split(".")[0]), "InvalidURL", root)
-    return (root, address, OSError, ValueError, RuntimeError)
+    return (root, address, OSError, ValueError, RuntimeError, *_STRANGE)
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def _dropped(error: BaseException) -> bool:
     """Whether a request had no (whole) answer, so that to ask again may help."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    ours = isinstance(error, (OfflineModeIsEnabled, ValueError, RuntimeError))
+    ours = isinstance(error, (OfflineModeIsEnabled, ValueError, RuntimeError, *_STRANGE))
     return not ours and getattr(error, "filename", None) is None
 
 
@@ -113,6 +115,8 @@ def translate(error: BaseException, what: str, repo: str) -> RandesError:
         return not_cached(what)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return wrap_os_error(error, error.filename, "downloading")
+    if isinstance(error, _STRANGE):
+        return HubError(f"{what}: {endpoint()} gave no answer of a Hub ({_first_line(error)})")
     return (
         _not_logged_in(what)
         if isinstance(error, errors.LocalTokenNotFoundError)
