@@ -115,20 +115,21 @@ def translate(error: BaseException, what: str, repo: str) -> RandesError:
         return not_cached(what)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return wrap_os_error(error, error.filename, "downloading")
+    return HubError(f"{what}: {_unanswered(error)}")
+
+
+def _unanswered(error: BaseException) -> str:
+    """What to say where there was no answer, or none of a Hub."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return f"nobody is logged in here; log in first ({LOG_IN})"
     if isinstance(error, _STRANGE):
-        return HubError(f"{what}: {endpoint()} gave no answer of a Hub ({_first_line(error)})")
+        return f"{endpoint()} gave no answer of a Hub ({_first_line(error)})"
     return (
-        _not_logged_in(what)
-        if isinstance(error, errors.LocalTokenNotFoundError)
-        else HubError(
-            f"{what}: the connection to {endpoint()} failed or was dropped "
-            f"({_first_line(error)}); say it again when it is back: complete files are kept"
-        )
+        f"the connection to {endpoint()} failed or was dropped ({_first_line(error)}); say it "
+        "again when it is back: complete files are kept"
     )
-
-
-def _not_logged_in(what: str) -> HubError:
-    return HubError(f"{what}: nobody is logged in here; log in first ({LOG_IN})")
 
 
 def not_cached(what: str) -> HubError:
