@@ -116,7 +116,7 @@ def as_source(value: StrPath) -> str:
         text = os.fspath(value)
     except TypeError:
         text = ""
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not text or "\0" in text:
         raise UsageError(f"name a path or a Hub id, not {_shown(value)!r}")
     if text.startswith("~") and not os.path.lexists(text):
         return os.path.expanduser(text)  # noqa: PTH111 - a path may be an address, too

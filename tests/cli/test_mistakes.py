@@ -141,6 +141,7 @@ def test_an_empty_name_is_told_of(bank: Path, randes: Run) -> None:
     for words in (["inspect", ""], ["pack", "", bank, "-o", "x"], ["add", bank, ""]):
         done = randes(*words)
         assert (done.code, "name a path or a Hub id, not ''" in done.err) == (2, True), done.err
+    assert randes("inspect", "a\0b").code == 2
 
 
 def test_a_task_that_is_the_base_is_said_so(family: Path, randes: Run) -> None:

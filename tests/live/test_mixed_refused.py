@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,11 @@ def test_names_are_checked_and_the_nearest_is_said(tmp_path: Path) -> None:
         pass
     with pytest.raises(UsageError, match="no tasks are named"):
         mixed.model(input_ids=ids)
-    with pytest.raises(UsageError, match="name a task for each row"), mixed.tasks("cars"):
+    strange: tuple[Any, ...] = ("cars", None, 5, [])
+    for none in strange:
+        with pytest.raises(UsageError, match="name a task for each row"), mixed.tasks(none):
+            pass
+    with pytest.raises(MissingError, match="no task 5"), mixed.tasks([5]):
         pass
     with pytest.raises(UsageError, match="names 3 tasks, and an input"):
         mixed(ids.repeat(5, 1), adapter_names=["cars", "sun", "dtd"])

@@ -114,7 +114,7 @@ def _warn(mixed: MixedModel, bank: Bank) -> None:
 def _known(task: str, tasks: Sequence[str]) -> str:
     if task in tasks:
         return task
-    near = difflib.get_close_matches(task, tasks, 1, 0)
+    near = difflib.get_close_matches(str(task), tasks, 1, 0)
     raise MissingError(f"no task {task!r}; {'the nearest is ' + near[0] if near else 'none is'}")
 
 
@@ -209,7 +209,7 @@ class MixedModel:
             if names.numel() and not -1 <= int(names.min()) <= int(names.max()) < count:
                 raise MissingError(f"task numbers are between -1 and {count - 1}")
             return names.cpu().remainder(count + 1)
-        if isinstance(names, str) or not len(names):
+        if isinstance(names, str) or not hasattr(names, "__len__") or not len(names):
             raise UsageError("name a task for each row of the batch: a list of names")
         if isinstance(names[0], (list, tuple)):
             return torch.tensor([self._numbers(row) for row in names])
