@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import tarfile
 import zipfile
@@ -270,6 +271,7 @@ def test_options_and_paths_of_a_trainer_lie_beside_weights(zipped: bool, tmp_pat
         (SimpleNamespace(lr=1), r"types\.SimpleNamespace"),
         (argparse.Namespace(run=len), r"\w*len"),
         (type(Path()).touch, r"\S+"),
+        (os.system, r"(posix|nt)\.system"),
     ],
 )
 def test_what_is_not_let_in_is_called_by_its_name(

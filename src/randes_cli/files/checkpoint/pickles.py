@@ -32,7 +32,9 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 #: What holds values and does nothing, which trainers put beside weights: options, and paths.
 _PLAIN = [argparse.Namespace, type(Path())]
 #: In torch's words, what it did not let in.
-_GLOBAL = re.compile(r"GLOBAL (\S+) was not an allowed")
+_GLOBAL = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")
+#: What torch advises beside it: to run the pickle's code.
+_ADVICE = re.compile(r"weights_only|torch\.load|file an issue")
 _DTYPES = {dtype.torch: name for name, dtype in DTYPES.items()}
 
 
@@ -99,8 +101,9 @@ def _load(path: Path) -> Any:
 
 def _what_else(error: UnpicklingError) -> str:
     """What a pickle holds that is not let in, by its name where torch says it."""
-    found = _GLOBAL.search(str(error))
-    return printable(found[1] if found else str(error).partition("\n")[0])[:200]
+    found, lines = _GLOBAL.search(str(error)), str(error).splitlines()
+    told = [line.strip() for line in lines if line.strip() and not _ADVICE.search(line)]
+    return printable(found[1] if found else (told or ["not read as weights"])[-1])[:200]
 
 
 def find_state_dict(
