@@ -27,10 +27,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from gpu_data import shapes, weights
 from gpu_figures import BITS, FILE, table
 from gpu_forms import SHAPES
 
@@ -43,7 +44,8 @@ def untimed(device: str) -> list[str]:
     """Parts that need no clock."""
     checks = [f"check steps {bits}" for bits in (*BITS, 3)]
     checks += ["check swaps", "check models"]
-    compiled = ["compile steps", *(f"compile forms {number}" for number in range(len(SHAPES)))]
+    products = range(len(SHAPES) * len({*shapes(device)}))
+    compiled = ["compile steps", *(f"compile forms {number}" for number in products)]
     return checks + (compiled if device == "cuda" else [])
 
 
@@ -58,7 +60,6 @@ def run_part(part: str, device: str, layers: int) -> None:
     import gpu_models
     import gpu_steps
     import gpu_swaps
-    from gpu_data import shapes, weights
 
     from randes_cli.live import stack
 
@@ -71,30 +72,25 @@ def run_part(part: str, device: str, layers: int) -> None:
     def all_of(times: int) -> list[torch.Tensor]:
         return weights(shapes(device) * times, device, dtype)
 
-    if name == "check steps":
-        gpu_steps.check_steps(device, dtype, int(number))
-    elif name == "check swaps":
-        gpu_swaps.check_swaps(device, dtype)
-    elif name == "check models":
-        gpu_models.check_models(device)
-    elif name == "compile steps":
-        gpu_steps.compile_steps(all_of(1), device)
-    elif name == "compile forms":
-        gpu_forms.compile_forms(all_of(1)[:1], device, int(number))
-    elif name == "steps":
-        gpu_steps.time_steps(all_of(layers), device)
-    elif name == "swaps":
-        gpu_swaps.time_swaps(all_of(layers), device)
-    elif name == "forms":
-        gpu_forms.time_all_forms(device, dtype)
-    elif name == "models":
-        gpu_models.time_models(device)
-    elif name == "prefill":
-        gpu_steps.time_prefill(all_of(1), device)
-    else:
+    def commands() -> None:
         from device_commands import time_commands
 
         time_commands(device)
+
+    parts: dict[str, Callable[[], None]] = {
+        "check steps": lambda: gpu_steps.check_steps(device, dtype, int(number)),
+        "check swaps": lambda: gpu_swaps.check_swaps(device, dtype),
+        "check models": lambda: gpu_models.check_models(device),
+        "compile steps": lambda: gpu_steps.compile_steps(all_of(1), device),
+        "compile forms": lambda: gpu_forms.compile_forms(device, dtype, int(number)),
+        "steps": lambda: gpu_steps.time_steps(all_of(layers), device),
+        "swaps": lambda: gpu_swaps.time_swaps(all_of(layers), device),
+        "forms": lambda: gpu_forms.time_all_forms(device, dtype),
+        "models": lambda: gpu_models.time_models(device),
+        "prefill": lambda: gpu_steps.time_prefill(all_of(1), device),
+        "commands": commands,
+    }
+    parts[name]()
 
 
 def seconds_of(device: str) -> tuple[float, float]:

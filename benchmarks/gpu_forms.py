@@ -52,9 +52,11 @@ def forms_of(
     yield from ((name, (base, form)) for name, form in others(codes, "codes"))
 
 
-def compile_forms(bases: list[torch.Tensor], device: str, number: int) -> None:
-    """Run the forms of one kind of product, untimed."""
-    time_forms(bases, device, lambda *_: 0.0, SHAPES[number : number + 1])
+def compile_forms(device: str, dtype: torch.dtype, number: int) -> None:
+    """Run the forms of one kind of product and of one shape of matrix, untimed."""
+    which, kind = divmod(number, len(SHAPES))
+    bases = weights(sorted({*shapes(device)})[which : which + 1], device, dtype)
+    time_forms(bases, device, lambda *_: 0.0, SHAPES[kind : kind + 1])
 
 
 def time_all_forms(device: str, dtype: torch.dtype) -> None:

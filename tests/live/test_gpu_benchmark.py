@@ -73,8 +73,9 @@ def test_a_part_that_fails_or_hangs_is_told_and_the_others_run(
     script.write_text(
         "import os, subprocess, sys, time\n"
         "part = sys.argv[2]\n"
-        "print(part, os.environ['TRITON_INTERPRET'], os.environ['PYTHONPATH'].split(':'),\n"
-        "      os.environ['RANDES_GPU_FIGURES'])\n"
+        "there, paths = os.environ, os.environ['PYTHONPATH'].split(':')\n"
+        "told = f\"{part} {there['TRITON_INTERPRET']} {paths} {there['RANDES_GPU_FIGURES']}\\n\"\n"
+        "sys.stdout.write(told)  # at once: others write there, too\n"
         "if part == 'hangs':\n"
         "    subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "sys.exit(part == 'fails')\n"
@@ -100,7 +101,7 @@ def test_every_part_is_one_that_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
         for made in ("compile", "check", "time"):
             for one in [part for part in vars(script) if part.startswith(f"{made}_")]:
                 monkeypatch.setattr(script, one, lambda *_, one=one: ran.append(one))
-    monkeypatch.setattr("gpu_data.weights", lambda *_: [])
+    monkeypatch.setattr(gpu, "weights", lambda *_: [])
     given = Namespace(device="cuda", command=True)
     parts = [*gpu.untimed("cuda"), *gpu.timed(given)]
     for part in parts:

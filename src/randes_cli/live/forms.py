@@ -67,7 +67,7 @@ def code_form(
     kind, per = _kind(shape), PER[bits]
     if size > 2 or bits == 3:
         form = Form(64, 32, 2, 2, 4)
-    elif groups == 1:
+    elif groups == 1 or longest > 8:  # others were found for eight groups of at most eight rows
         form = CODE_FORMS[longest > 16][bits][kind]
     elif every >= 4:
         form = Form(64, max(32, 128 // per), 1, 2, 2)
