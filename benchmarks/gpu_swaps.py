@@ -18,19 +18,21 @@ from randes_cli.specs import Signs
 
 
 def check_swaps(device: str, dtype: torch.dtype) -> None:
-    """A swap by kernel has the bits of torch's operations."""
+    """A swap by kernel has the bits of torch's operations, numbers beyond the range included."""
     name = {torch.bfloat16: "BF16", torch.float16: "F16"}[dtype]
     for bits in (0, 1, 2, 3, 4, 8):
         for kind in (Signs.none, Signs.column, Signs.hankel, Signs.two_sided):
             base, scale = weights([(96, 256)], device, dtype)[0], 2.0**-9 * 0.7
+            most = LARGEST[name]
             one = group((96, 256), bits or 16, range(1), 1, base)
             rows, columns = (torch.rand(size, device=device) for size in (96, 256))
+            base[:2], rows[:2] = torch.tensor([[most], [-most]]), most  # sums are beyond it
             flips = torch.randint(0, 256, (46,), dtype=torch.uint8)
             scales = (rows, columns) if bits else None
             out = torch.empty_like(base)
             kernels.swap(
                 base, one.held.stored, scales, (SIGNS[kind], flips.to(device)), dtype, out,
-                bits=bits, scale=scale, largest=LARGEST[name],
+                bits=bits, scale=scale, largest=most,
             )  # fmt: skip
             values = one.held.stored.float()
             if bits:
@@ -39,7 +41,8 @@ def check_swaps(device: str, dtype: torch.dtype) -> None:
             packed = flips.numpy().reshape(1, -1).view("u1")
             signs = many_signs(kind, packed, (96, 256), (96, 256)).reshape(-1)
             signed = torch.from_numpy(signs).to(device).expand(96 * 256).reshape(96, 256) * scale
-            equal = torch.equal(out, (values * signed + base.float()).to(dtype))
+            made = (values * signed + base.float()).clamp(-most, most)
+            equal = torch.equal(out, made.to(dtype))
             print(f"check swap  {bits:2} bits, {kind.value}: {'ok' if equal else 'WRONG'}")
             assert equal
 

@@ -123,7 +123,7 @@ if __name__ == "__main__":
     driver.set_active(Absent())
     EARLY = hasattr(tl.extra.cuda, "gdc_wait")
     kernels.starts_early = lambda device: EARLY  # type: ignore[assignment]
-    kernels.on_cuda = lambda device: True
+    kernels.on_cuda = kernels.narrows = lambda device: True  # type: ignore[assignment]
     for bits in (0, 1, 2, 3, 4, 8):
         told(f"{bits} bits:", (4096, 4096), bits, torch.bfloat16, 16, 1, 1)
     told("many rows:", (4096, 4096), 4, torch.bfloat16, 64, 1, 1)
@@ -140,4 +140,6 @@ if __name__ == "__main__":
         bits=2, scale=1.0, largest=1.0,
     )  # fmt: skip
     for made in compiled(triton_swap.swap):
-        print("swap: fused" if "fma" in made.asm["ptx"] else "swap: each rounded")
+        ptx = made.asm["ptx"]
+        used = ("shfl" in ptx and "levels in lanes", "satfinite" in ptx and "to finite numbers")
+        print("swap:", "fused" if "fma" in ptx else "each rounded", *filter(None, used))

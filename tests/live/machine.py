@@ -51,15 +51,25 @@ def _word(number: Any) -> Words:
     return made
 
 
-def _cut_to(dtype: torch.dtype) -> Callable[[Words, Words], Words]:
+def _cut_to(dtype: torch.dtype, finite: bool = False) -> Callable[[Words, Words], Words]:
     """Two words of float32 as 16 bits each, the first above the second."""
 
     def half(word: Words) -> Words:
-        found = torch.from_numpy(np.atleast_1d(_number(word)).copy()).to(dtype)
+        number = torch.from_numpy(np.atleast_1d(_number(word)).copy())
+        most = torch.finfo(dtype).max
+        found = (number.clamp(-most, most) if finite else number).to(dtype)
         made: Words = words(found.view(torch.int16).numpy()) & np.uint64(0xFFFF)
         return made
 
     return lambda high, low: half(high) << np.uint64(16) | half(low)
+
+
+def _of_lanes(held: Words, lane: Words, *_: Words) -> Words:
+    """What other threads of a warp hold."""
+    made: Words = np.take_along_axis(
+        held.reshape(-1, 32), (lane.reshape(-1, 32) & np.uint64(31)).astype(np.int64), 1
+    ).reshape(-1)
+    return made
 
 
 _RUN: dict[str, Callable[..., Words]] = {
@@ -82,17 +92,29 @@ _RUN: dict[str, Callable[..., Words]] = {
     ),
     "cvt.rn.bf16x2.f32": _cut_to(torch.bfloat16),
     "cvt.rn.f16x2.f32": _cut_to(torch.float16),
+    "cvt.rn.satfinite.bf16x2.f32": _cut_to(torch.bfloat16, True),
+    "cvt.rn.satfinite.f16x2.f32": _cut_to(torch.float16, True),
+    "mad.wide.u32": lambda a, b, c: a * b + c,
+    "shfl.sync.idx.b32": _of_lanes,
 }
 
 
-def outputs(text: str, count: int, inputs: Sequence[Any]) -> list[Words]:
-    """What the code writes to its first `count` operands, from the others."""
+def outputs(
+    text: str, count: int, inputs: Sequence[Any], memory: Words | None = None
+) -> list[Words]:
+    """What the code writes to its first `count` operands, from the others and from memory."""
     held = {f"${count + place}": words(value) for place, value in enumerate(inputs)}
-    held["%lanemask_lt"] = words(0x7FFFFFFF)
+    held |= {
+        "%lanemask_lt": words(0x7FFFFFFF),
+        "%laneid": words(np.arange(np.size(inputs[0])) % 32),
+    }
+    run = dict(_RUN)
+    if memory is not None:
+        run["ld.global.nc.b32"] = lambda at: memory[at.astype(np.int64) // 4]
     for line in re.findall(r"^([a-z].*);", text, re.MULTILINE):
         name, given = line.split(" ", 1)
-        target, *names = given.split(", ")
-        held[target] = _RUN[name](*[held[n] if n in held else _value(n) for n in names]) & MASK
+        target, *names = given.replace("[", "").replace("]", "").split(", ")
+        held[target] = run[name](*[held[n] if n in held else _value(n) for n in names]) & MASK
     return [held[f"${place}"] for place in range(count)]
 
 

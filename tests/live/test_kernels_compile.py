@@ -18,4 +18,7 @@ def test_products_keep_tensor_cores_busy_and_a_swap_rounds_each_product_and_each
         levels = " registers" if kind != "0 bits" else ""
         wanted += [f"{kind}: code_sums tensor cores{levels}", f"{kind}: base_sums tensor cores"]
     wanted += [f"single precision: {name}_sums" for name in ("code", "base")]
-    assert done.stdout.splitlines() == [*wanted, "swap: each rounded"]
+    assert done.stdout.splitlines() == [
+        *wanted,
+        "swap: each rounded levels in lanes to finite numbers",
+    ]

@@ -12,8 +12,8 @@ import torch
 
 from randes_cli.core.levels import levels
 from randes_cli.live import triton_codes
-from randes_cli.live.machine_code import KNOWN, text_of
-from tests.live.machine import outputs
+from randes_cli.live.machine_code import KNOWN, level_in_lanes, narrowing, text_of
+from tests.live.machine import outputs, words
 
 
 class Words:
@@ -66,3 +66,22 @@ def test_each_code_of_a_unit_becomes_its_level(
 
 def test_other_dtypes_are_looked_up() -> None:
     assert not text_of(0, torch.bfloat16) and not text_of(2, torch.float32)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_a_swap_finds_levels_in_lanes_whatever_is_above_a_code(bits: int) -> None:
+    exact = levels(bits).astype(np.float32)
+    codes = np.random.default_rng(bits).integers(0, 2**32, (8, 2048))
+    found = outputs(level_in_lanes(bits), 8, [*codes, 0], words(exact.view(np.uint32)))
+    for got, given in zip(found, codes, strict=True):
+        assert np.array_equal(got, exact[given & 2**bits - 1].view(np.uint32))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_swap_rounds_to_finite_numbers(dtype: torch.dtype) -> None:
+    most, other = torch.finfo(dtype).max, 1 / 3
+    given = torch.tensor([[other, -np.inf, 1.01 * most, 1.0], [np.inf, 0.1, -other, -most]])
+    (found,) = outputs(narrowing(dtype), 1, [*given.view(torch.int32).numpy()])
+    halves = np.stack([found & 0xFFFF, found >> 16]).astype(np.uint16).view(np.int16)
+    assert torch.equal(torch.from_numpy(halves).view(dtype), given.clamp(-most, most).to(dtype))
+    assert not level_in_lanes(8) and not narrowing(torch.float32)

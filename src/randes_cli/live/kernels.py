@@ -19,7 +19,7 @@ from triton.runtime.errors import OutOfResources
 from randes_cli.core.levels import levels
 from randes_cli.live import triton_kernels, triton_swap
 from randes_cli.live.forms import PER, Form, base_form, code_form, cut, over
-from randes_cli.live.machine_code import text_of
+from randes_cli.live.machine_code import level_in_lanes, narrowing, text_of
 from randes_cli.live.selection import Slots
 
 #: Codes of a unit in a swap, by bits: what a thread writes at once.
@@ -155,6 +155,12 @@ def starts_early(device: torch.device) -> bool:
     return on_cuda(device) and known and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
+@lru_cache(maxsize=8)
+def narrows(device: torch.device) -> bool:
+    """Whether one instruction rounds to finite numbers (Ampere and later)."""
+    return on_cuda(device) and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def on_cuda(device: torch.device) -> bool:
     """Whether kernels are compiled to PTX there, and not interpreted."""
     return device.type == "cuda" and torch.version.hip is None
@@ -186,10 +192,13 @@ def swap(
     numbers, unit = as_units(stored, bits, per)
     blocks = SWAP_BLOCKS.get(bits, (4, 512))
     units = max(1, blocks[1] // per)
-    grid = (over(height, blocks[0]) * over(width // per, units),)
+    lines = blocks[0] * _power(over(over(height, blocks[0]), 65535))  # of programs
+    in_lanes = level_in_lanes(bits) if on_cuda(base.device) else ""
     with _on(base.device):
-        triton_swap.swap[grid](
+        triton_swap.swap[over(width // per, units), over(height, lines)](
             base, numbers, table, rows, columns, flips, out, scale, largest, height,
             width, bits=bits, per=per, unit=unit, kind=kind, dtype=DTYPES[dtype],
-            row_block=blocks[0], unit_block=units, enable_fp_fusion=False,
+            row_block=lines, unit_block=units, level_text=in_lanes,
+            dtype_text=narrowing(dtype) if narrows(base.device) else "",
+            enable_fp_fusion=False,
         )  # fmt: skip

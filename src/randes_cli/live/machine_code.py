@@ -23,6 +23,8 @@ from randes_cli.core.levels import levels
 
 #: Widths that there is code for.
 KNOWN = (1, 2, 3, 4, 8)
+#: Two of a 16-bit dtype, as PTX names them.
+_PAIRS = {torch.bfloat16: "bf16x2", torch.float16: "f16x2"}
 #: With 8 bits a level is _LAST − _LOG · log2(_END − u), u its code's distance from the middle,
 #: 127.5: within 0.02 %, a tenth of what bfloat16 rounds it by.
 _END, _LOG, _LAST = 128.55847, 1.4700145, 10.299321
@@ -42,6 +44,31 @@ def text_of(bits: int, dtype: torch.dtype) -> str:
     held = ["mov.u32 b, %lanemask_lt;", "shr.u32 b, b, 31;"]
     held += [f"add.u32 c{n}, b, {hex(value)};" for n, value in enumerate(_constants(bits, dtype))]
     return "\n".join(["{", ".reg .b32 b, n, v, w, s, h, l, c<5>;", *held, *lines, "}"])
+
+
+@lru_cache(maxsize=16)
+def level_in_lanes(bits: int) -> str:
+    """The code for levels of 8 codes in float32: lanes hold the table, whatever is above a code.
+
+    Operands: eight outputs, the codes, and the table's address as often. Empty: there is none.
+    """
+    if bits not in (2, 3, 4):
+        return ""
+    held = [
+        ".reg .b32 n, t;",
+        ".reg .b64 a;",
+        "mov.u32 n, %laneid;",
+        f"and.b32 n, n, {2**bits - 1};",
+    ]
+    held += ["mad.wide.u32 a, n, 4, $16;", "ld.global.nc.b32 t, [a];"]
+    taken = [f"shfl.sync.idx.b32 ${n}, t, ${8 + n}, 31, -1;" for n in range(8)]
+    return "\n".join(["{", *held, *taken, "}"])
+
+
+def narrowing(dtype: torch.dtype) -> str:
+    """The code that rounds two float32 to a 16-bit dtype's finite numbers; empty for others."""
+    kind = _PAIRS.get(dtype)
+    return f"cvt.rn.satfinite.{kind}.f32 $0, $2, $1;" if kind else ""
 
 
 def _constants(bits: int, dtype: torch.dtype) -> list[int]:
@@ -147,8 +174,7 @@ def _eight(dtype: torch.dtype) -> list[str]:
             f"lop3.b32 {target}, b, 0x80000000, v, 0x6a;",
         ]
         if target == "h":
-            kind = {torch.bfloat16: "bf16x2", torch.float16: "f16x2"}[dtype]
-            made.append(f"cvt.rn.{kind}.f32 ${byte // 2}, h, l;")
+            made.append(f"cvt.rn.{_PAIRS[dtype]}.f32 ${byte // 2}, h, l;")
     return made
 
 
