@@ -64,6 +64,24 @@ def matched(config: dict[str, Any], **changes: tuple[int, ...]) -> tuple[dict[st
             "tie_word_embeddings is false",
         ),
         ({"vocab_size": 100}, {"score.weight": (2, 8)}, {"vocab_size": 100}, ""),
+        (
+            {
+                "encoder": {"model_type": "vit"},
+                "decoder": {"model_type": "gpt2", "vocab_size": 100},
+            },
+            {"model.embed_tokens.weight": (104, 8)},
+            {
+                "encoder": {"model_type": "vit"},
+                "decoder": {"model_type": "gpt2", "vocab_size": 104},
+            },
+            "vocab_size is 104",
+        ),
+        (
+            {"thinker_config": {"text_config": {"vocab_size": 100}}},
+            {"model.embed_tokens.weight": (104, 8)},
+            {"thinker_config": {"text_config": {"vocab_size": 104}}},
+            "vocab_size is 104",
+        ),
         ({"vocab_size": 100, "x": 1}, {}, {"vocab_size": 100, "x": 1}, ""),
     ],
 )
@@ -76,6 +94,35 @@ def test_a_config_follows_the_weights_and_says_so(
     found, notes = matched(config, **changes)
     assert found == wanted
     assert said in notes and bool(notes) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "wide"),
+    [("classifier.1", ()), ("cls_classifier", ()), ("logits_proj", ()), ("decode_head.x", (1, 1))],
+)
+def test_a_head_with_a_row_for_each_label_is_known_whatever_it_is_called(
+    name: str, wide: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BASE, f"{name}.weight", (3, 8, *wide))
+    labels = {"0": "a", "1": "b", "2": "c"}
+    found, notes = matched({"id2label": labels}, **{f"{name}.weight": (5, 8, *wide)})
+    assert len(found["id2label"]) == 5 and "5 labels" in notes
+    # Other rows of what has no row for each label are those of another thing.
+    assert matched({"id2label": {"0": "a"}}, **{"decode_head.x.weight": (5, 8)})[1] == ""
+
+
+def test_classes_of_timm_are_those_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BASE, "head.fc.weight", (20, 8))
+    said = {"num_classes": 20, "label_names": ["x"], "classifier": "head.fc"}
+    arguments = {"num_classes": 20, "depth": 2}
+    config = {"architecture": "vit", **said, "pretrained_cfg": said, "model_args": arguments}
+    found, notes = matched(config, **{"head.fc.weight": (5, 8)})
+    rest = {"num_classes": 5, "classifier": "head.fc"}
+    assert found == {
+        **{"architecture": "vit", **rest, "pretrained_cfg": rest},
+        "model_args": {"num_classes": 5, "depth": 2},
+    }
+    assert notes == "config.json: num_classes is 5, as the weights have it"
 
 
 def test_a_config_is_read_as_python_reads_it_and_keeps_what_json_lacks() -> None:

@@ -16,12 +16,15 @@ from randes_cli.files.checkpoint.quantised import drop_quantised
 from randes_cli.files.header import parse_json
 from randes_cli.files.side_files import SideFile
 from randes_cli.fit import resized
-from randes_cli.specs import Tensors
+from randes_cli.specs import TensorInfo, Tensors
 
 _POSITIONS = re.compile(r"wpe|position")
 _POSITION_KEYS = ("max_position_embeddings", "n_positions", "n_ctx")
-#: Last layers of classifiers, whose rows are the labels.
-_HEAD = re.compile(r"(^|\.)(score|classifier|(classifier|classification_head)\.out_proj)\.weight$")
+#: Last layers of classifiers, whose rows are the labels, where the base has none.
+_HEAD = re.compile(
+    r"(^|\.)(score|classifier|logits_proj|(cls|distillation)_classifier"
+    r"|(score|classifier|classification_head)\.out_proj|classifier\.(1|linear|linear_out))\.weight$"
+)
 _OUTPUT = re.compile(r"(^|\.)(lm_head|embed_out|output_projection)\.weight$")
 #: Classes of models by the task type of an adapter that brings their head.
 _CLASSES = {
@@ -29,7 +32,11 @@ _CLASSES = {
     "TOKEN_CLS": "ForTokenClassification",
     "QUESTION_ANS": "ForQuestionAnswering",
 }
+#: Fields that go with the labels.
+_LABELS = frozenset({"num_labels", "label_names", "label_descriptions"})
 _CLASS_ENDING = re.compile(r"(For[A-Z]\w*|(With)?LMHeadModel|(?<!Encoder)(?<!Decoder)Model)$")
+#: What every configuration of a model has, whatever it is called in another.
+_KIND = "model_type"
 _TIED_BIAS = re.compile(r"(^|\.)predictions\.bias$")
 #: safetensors' dtypes as torch and configurations call them.
 TORCH_NAMES = {
@@ -70,8 +77,9 @@ def edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
 
 
 def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """A configuration and those nested in it (``text_config``)."""
-    return [config, *(v for k, v in config.items() if isinstance(v, dict) and "config" in k)]
+    """A configuration and those nested in it (``text_config``, or a ``decoder``), at any depth."""
+    inside = (v for k, v in config.items() if isinstance(v, dict) and ("config" in k or _KIND in v))
+    return [config, *(part for one in inside for part in _parts(one))]
 
 
 def with_dtype(data: bytes, dtype: str) -> bytes:
@@ -110,18 +118,41 @@ def _rows(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
 
 def _labels(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
     """The labels of a classifier that the base has not, or has with other labels."""
+    named, classes = config.get("id2label"), config.get("num_classes")
+    timm = "architecture" in config and isinstance(classes, int)
+    count = classes if timm else len(named) if isinstance(named, dict) else 2
     heads = {
         tensor.shape[0]
         for name, tensor in task.items()
-        if _HEAD.search(name) and len(tensor.shape) == 2
-        if name not in base or base[name].shape != tensor.shape
+        if _is_head(base.get(name), tensor, count) and len(tensor.shape) > 1
     }
-    count = len(config["id2label"]) if isinstance(config.get("id2label"), dict) else 2
     if len(heads) != 1 or heads == {count}:
+        return
+    if timm:
+        _timm_classes(config, min(heads))
         return
     config["id2label"] = {str(n): f"LABEL_{n}" for n in range(min(heads))}
     config["label2id"] = {f"LABEL_{n}": n for n in range(min(heads))}
     config.pop("num_labels", None)
+
+
+def _is_head(base: TensorInfo | None, task: TensorInfo, count: int) -> bool:
+    """Whether a tensor has a row for each label: for more or fewer than the base's `count`."""
+    if base is None:
+        return bool(_HEAD.search(task.name)) and len(task.shape) == 2
+    if base.shape == task.shape or resized(base, task):
+        return False
+    one_each = base.shape[:1] == (count,) and base.shape[1:] == task.shape[1:]
+    return one_each or bool(_HEAD.search(task.name))
+
+
+def _timm_classes(config: dict[str, Any], count: int) -> None:
+    """The number of classes in a configuration of timm's, without the names of others."""
+    for part in (config, config.get("pretrained_cfg"), config.get("model_args")):
+        if isinstance(part, dict) and "num_classes" in part:
+            part["num_classes"] = count
+        for key in ("label_names", "label_descriptions") if isinstance(part, dict) else ():
+            part.pop(key, None)
 
 
 def _tie(config: dict[str, Any], base: Tensors, task: Tensors, *, untied: bool) -> None:
@@ -196,7 +227,7 @@ def _inside(tensors: Tensors, prefix: str) -> Tensors:
 
 def _changes(before: bytes, after: bytes) -> str:
     old, new = (parse_json(data, strict=False) for data in (before, after))
-    said = [f"{key} is gone" for key in old if key not in {*new, "num_labels"}]
+    said = [f"{key} is gone" for key in old if key not in {*new, *_LABELS}]
     for key, value in new.items():
         if json.dumps(old.get(key)) == json.dumps(value) or key == "label2id":  # NaN is not NaN
             continue
@@ -206,4 +237,4 @@ def _changes(before: bytes, after: bytes) -> str:
             said.append(_changes(json.dumps(old[key]).encode(), json.dumps(value).encode()))
         else:
             said.append(f"{key} is {json.dumps(value)}")
-    return ", ".join(said)
+    return ", ".join(dict.fromkeys(said))
