@@ -97,10 +97,11 @@ def test_a_merged_model_in_a_folder_of_an_adapter_is_no_part_of_it(tmp_path: Pat
     pack(base, tasks, tmp_path / "before.randes")
     unpack(tmp_path / "before.randes", "cars", tmp_path / "cars" / "merged")
     report = pack(base, tasks, tmp_path / "after.randes")
-    assert any("merged/model.safetensors (other weights)" in it for it in report.tasks[0].notes)
+    assert report.tasks[0].left_out == {"merged/": "a model or an adapter of its own"}
     unpack(tmp_path / "after.randes", "cars", tmp_path / "out")
     one, two = (load_file(tmp_path / f / "model.safetensors") for f in ("cars/merged", "out"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     pack(None, tasks, tmp_path / "kept.randes", PackOptions(adapters=True))
     unpack(tmp_path / "kept.randes", "cars", tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").rglob("*.safetensors")] == [WEIGHTS]
+    assert not (tmp_path / "kept" / "merged").exists()

@@ -118,7 +118,7 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "a\\b", 7]
+    "file", ["../model.safetensors", "/etc/passwd", "a/../../b.safetensors", "..", "", "a\\b", 7]
 )
 def test_an_index_never_leads_out_of_its_folder(tmp_path: Path, file: object) -> None:
     folder = save_sharded(state(), tmp_path / "f")

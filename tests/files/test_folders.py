@@ -63,6 +63,20 @@ def test_shards_read_as_one(stem: str, index: str, tmp_path: Path) -> None:
             assert sorted(checkpoint.tensors) == ["a", "b", "c"]
 
 
+def test_shards_in_a_sub_folder_are_those_of_the_model(tmp_path: Path) -> None:
+    put(tmp_path / "weights" / "model-00001-of-00002.safetensors", "a")
+    put(tmp_path / "weights" / "more" / "model-00002-of-00002.safetensors", "b")
+    shards = {"a": "weights/model-00001-of-00002.safetensors"}
+    shards["b"] = "./weights/more/model-00002-of-00002.safetensors"
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    for source in (tmp_path, index):
+        with open_checkpoint(str(source)) as checkpoint:
+            assert sorted(checkpoint.tensors) == ["a", "b"]
+            assert set(checkpoint.layout.values()) <= {"model.safetensors"}
+            assert not checkpoint.left_out and not checkpoint.notes
+
+
 def test_a_whole_file_goes_before_shards_and_variants(tmp_path: Path) -> None:
     put(tmp_path / "model.safetensors", "whole")
     put(tmp_path / "model.fp16.safetensors", "variant")
@@ -151,7 +165,7 @@ def test_every_sub_folder_with_weights_is_a_component_named_or_not(tmp_path: Pat
         assert sorted(checkpoint.tensors) == sorted(f"{place}/w" for place in places)
         assert checkpoint.left_out == {
             "checkpoint-500/": "a checkpoint of its own, or the state of a training run",
-            "lora/adapter_model.safetensors": "other weights",
+            "lora/": "a model or an adapter of its own",
         }
 
 
@@ -225,6 +239,9 @@ def test_parts_of_many_processes_name_their_converter(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model_fsdp_0").mkdir()
     (tmp_path / "pytorch_model_fsdp_0" / ".metadata").write_text("")
     refused(tmp_path, "FSDP's parts; make one model of them: accelerate merge-weights")
+    for number in range(2):
+        put(tmp_path / f"shard-0000{number}-model-00001-of-00001.safetensors")
+    refused(tmp_path, "has 2 parts of one model, one for each process")
 
 
 def test_weights_behind_a_link_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:

@@ -141,6 +141,20 @@ def test_small_text_and_data_travel_and_the_rest_is_listed(tmp_path: Path) -> No
     }
 
 
+def test_a_sub_folder_whose_weights_stay_behind_stays_behind_whole(tmp_path: Path) -> None:
+    lost = ("merged/model.safetensors", "merged/config.json", "merged/deep/adapter_config.json")
+    kept = ("vae/config.json", "lm/attrs.json", "vae/x/config.json")
+    put(tmp_path, dict.fromkeys((*lost, *kept, "vae/x/other.safetensors", "lm/5gram.bin"), b"{}"))
+    used = tmp_path / "vae" / "x" / "model.safetensors"
+    found, left_out = find_side_files(tmp_path, [used], code=False)
+    assert set(found) == set(kept)
+    assert left_out == {
+        "merged/": "a model or an adapter of its own",
+        "lm/5gram.bin": "other weights",
+        "vae/x/other.safetensors": "other weights",
+    }
+
+
 def test_keys_and_logs_of_trackers_stay_behind_but_old_banks_may_have_them(tmp_path: Path) -> None:
     keys = ("id_rsa", "token", "Credentials.json", "secrets.yaml", "host.pem", "run/prod.env")
     logs = ("wandb/run-1/files/wandb-metadata.json", "run/mlruns/meta.yaml")

@@ -19,10 +19,11 @@ from randes_cli.files.checkpoint.checkpoint import (
     find_parts,
     open_checkpoint,
 )
+from randes_cli.files.kinds import SUFFIXES
 from randes_cli.files.passing import passing_folder
 from randes_cli.files.side_files import STATES, find_side_files
 from randes_cli.files.weight_file import WeightFile
-from randes_cli.files.weight_names import PICKLES, SUFFIXES
+from randes_cli.files.weight_names import PICKLES
 from randes_cli.specs import OpenOptions
 from randes_cli.workers import at_once
 

@@ -12,8 +12,10 @@ _DATA = (".json", ".model", ".spm", ".vocab", ".bpe", ".npy", ".npz", ".gz", ".t
 #: Text that may be large.
 _TEXTS = (".jsonl", ".yaml", ".yml", ".toml", ".md", ".csv", ".tsv", ".jinja", ".merges", ".codes")
 _VERSIONED = re.compile(r"\.model\.v\d+[\w-]*$")
+#: Endings of safetensors files.
+SUFFIXES = (".safetensors", ".st")
 _WEIGHTS = (
-    *(".safetensors", ".st", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".keras", ".msgpack"),
+    *(*SUFFIXES, ".bin", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".keras", ".msgpack"),
     *(".ot", ".onnx", ".onnx_data", ".gguf", ".ggml", ".tflite", ".pb", ".mlmodel", ".nemo"),
     *(".distcp", ".pt2", ".engine", ".tar"),
 )

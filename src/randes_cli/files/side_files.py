@@ -22,6 +22,7 @@ from randes_cli.files.kinds import (
     CODE,
     LOGS,
     RUN_LOGS,
+    SUFFIXES,
     is_code,
     is_known_data,
     kind_of_content,
@@ -179,6 +180,17 @@ class _Collecting:
                 return
         self.left_out[shown(name) + ("/" if path.is_dir() else "")] = reason
 
+    def drop_models(self, weights: Collection[Path]) -> None:
+        """Leave out whole sub-folders whose weights stay behind: their configs are of nothing."""
+        read = [f"{path.parent.relative_to(self.root).as_posix()}/" for path in weights]
+        lost = {name.rpartition("/")[0] + "/" for name in self.left_out if name.endswith(SUFFIXES)}
+        for folder in sorted(lost - {"/"}):
+            if any(one.startswith(folder) for one in read):
+                continue
+            self.files = {n: f for n, f in self.files.items() if not n.startswith(folder)}
+            kept = {n: why for n, why in self.left_out.items() if not n.startswith(folder)}
+            self.left_out = {**kept, folder: "a model or an adapter of its own"}
+
     def drop_case_twins(self) -> None:
         """Leave out names that many systems could not tell from another: small letters stay."""
         kept: dict[str, str] = {}
@@ -236,6 +248,7 @@ def find_side_files(
     for path, reason in walk(root, apart):
         if path not in weights:
             found.look(path, reason)
+    found.drop_models(weights)
     found.drop_case_twins()
     return found.files, _listed(found.left_out)
 

@@ -96,6 +96,6 @@ def _beside(index: RemotePath) -> dict[str, int]:
         names = sorted(set(weight_map(parse_json(data), str(index)).values()))
     except ValueError as error:
         raise CheckpointError(f"{index}: {error}") from None
-    found = at_once(lambda name: look_up(index.with_name(name)), names)
+    found = at_once(lambda name: look_up(index.parent / name), names)
     pairs = zip(names, found, strict=True)
     return {name: int(info.get("size") or 0) for name, info in pairs if info is not None}

@@ -10,10 +10,9 @@ from typing import Any
 from randes_cli.errors import CheckpointError
 from randes_cli.files.bank.folder import UNPACK
 from randes_cli.files.disk import wrap_os_error
-from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, kind_of_name
-from randes_cli.files.side_files import STATES
+from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, SUFFIXES, kind_of_name
+from randes_cli.files.side_files import STATES, is_safe_name
 
-SUFFIXES = (".safetensors", ".st")
 #: Endings of pickles that are weights where they lie in a folder, and of such files by themselves.
 PICKLES_IN_FOLDERS = (".bin", ".pt", ".pth", ".ckpt", ".pth.tar")
 PICKLES = (*PICKLES_IN_FOLDERS, ".pt2", ".pkl", ".pickle")
@@ -39,8 +38,11 @@ _TRAINING = re.compile(
     r"(training_args|optimizer\w*|scheduler\w*|scaler|sampler\w*|random_states_\d+|rng_state\w*)"
     r"\.(bin|pt|pth|pkl)|\..*"
 )
-#: Parts of one model's tensors, one for each of several processes (Meta, vLLM, Megatron).
-_PROCESS = re.compile(r"consolidated\.\d+\.\w+|(.*[-_.])?((mp|tp|pp|model)_?)?rank[-_]?\d+.*")
+#: Parts of one model's tensors, one for each of several processes (Meta, vLLM, Megatron, torch).
+_PROCESS = re.compile(
+    r"consolidated\.\d+\.\w+|(.*[-_.])?((mp|tp|pp|model)_?)?rank[-_]?\d+.*"
+    r"|shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors"
+)
 #: Folders that other programs write, and what to do with them.
 _OTHERS = {
     "snapshots": "a model in the Hub's cache; name the folder below snapshots/",
@@ -194,7 +196,7 @@ def weight_map(index: Any, path: str) -> dict[str, str]:
     made = {}
     for name, file in weights.items():
         plain = file.removeprefix("./") if isinstance(file, str) else ""
-        if plain in ("", ".", "..") or set(plain) & set("/\\\0:"):
+        if plain in ("", ".", "..") or (set(plain) & set("/\\\0:") and not is_safe_name(plain)):
             raise CheckpointError(f"{path}: weight_map[{name!r}]: bad file name {str(file)!r}")
         made[name] = plain
     return made

@@ -14,10 +14,10 @@ from randes_cli.files.bank.keys import file_key
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.checkpoint.configs import TORCH_NAMES, dtype_called, with_dtype
 from randes_cli.files.disk import wrap_os_error
-from randes_cli.files.kinds import is_code
+from randes_cli.files.kinds import SUFFIXES, is_code
 from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
-from randes_cli.files.weight_names import PICKLES, SUFFIXES, component_of
+from randes_cli.files.weight_names import PICKLES, component_of
 from randes_cli.limits import MOST_COEFFICIENT, Limit, check_number
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import FLOAT_DTYPES, TensorInfo

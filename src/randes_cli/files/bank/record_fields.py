@@ -16,8 +16,8 @@ from randes_cli.files.bank.json_fields import (
     as_typed_shape,
     as_typed_shapes,
 )
+from randes_cli.files.kinds import SUFFIXES
 from randes_cli.files.side_files import MOST_LISTED, is_safe_name, is_side_file
-from randes_cli.files.weight_names import SUFFIXES
 from randes_cli.limits import is_name, strange_name
 from randes_cli.specs import Rest, Shuffle, Signs, Table, Tensors, Transform
 

@@ -172,7 +172,9 @@ def _check_index(part: Part, files: list[WeightFile]) -> None:
     if part.index is None:
         return
     path, weights = part.index
-    held = {name: file.path.name for file in files for name in file.header.tensors}
+    inside = (shard.relative_to(path.parent).as_posix() for shard in part.paths)
+    opened = zip(inside, files, strict=True)
+    held = {name: shard for shard, file in opened for name in file.header.tensors}
     for name, file in weights.items():
         if held.get(name) != file:
             raise CheckpointError(f"{path}: {file} lacks tensor {name!r}")

@@ -118,9 +118,9 @@ def _rows(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
 
 def _labels(config: dict[str, Any], base: Tensors, task: Tensors) -> None:
     """The labels of a classifier that the base has not, or has with other labels."""
-    named, classes = config.get("id2label"), config.get("num_classes")
-    timm = "architecture" in config and isinstance(classes, int)
-    count = classes if timm else len(named) if isinstance(named, dict) else 2
+    named = config.get("id2label")
+    timm = "architecture" in config and isinstance(config.get("num_classes"), int)
+    count: int = config["num_classes"] if timm else len(named) if isinstance(named, dict) else 2
     heads = {
         tensor.shape[0]
         for name, tensor in task.items()
@@ -148,10 +148,11 @@ def _is_head(base: TensorInfo | None, task: TensorInfo, count: int) -> bool:
 
 def _timm_classes(config: dict[str, Any], count: int) -> None:
     """The number of classes in a configuration of timm's, without the names of others."""
-    for part in (config, config.get("pretrained_cfg"), config.get("model_args")):
-        if isinstance(part, dict) and "num_classes" in part:
+    parts = (config, config.get("pretrained_cfg"), config.get("model_args"))
+    for part in (one for one in parts if isinstance(one, dict)):
+        if "num_classes" in part:
             part["num_classes"] = count
-        for key in ("label_names", "label_descriptions") if isinstance(part, dict) else ():
+        for key in ("label_names", "label_descriptions"):
             part.pop(key, None)
 
 

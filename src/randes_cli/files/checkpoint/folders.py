@@ -20,7 +20,7 @@ from randes_cli.files.checkpoint.quantised import refuse_quantised_config
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import parse_json
-from randes_cli.files.kinds import other_file
+from randes_cli.files.kinds import SUFFIXES, other_file
 from randes_cli.files.side_files import is_safe_name, stays_in, walk
 from randes_cli.files.system import resolved
 from randes_cli.files.weight_names import (
@@ -28,7 +28,6 @@ from randes_cli.files.weight_names import (
     PICKLES,
     SHARD,
     STEMS,
-    SUFFIXES,
     entries,
     index_of,
     is_index,
@@ -191,10 +190,14 @@ def _is_adapter(found: Collection[Path]) -> bool:
 
 
 def _below(folder: Path, apart: Collection[str]) -> list[str]:
-    """Sub-folders with safetensors weights of a model's part."""
+    """Sub-folders with safetensors weights of a model's part, but for shards of the model."""
     found: dict[str, bool] = {}
+    own = {folder}
+    for index in (path for path in weight_files(folder) if is_index(path.name)):
+        with suppress(CheckpointError):  # said where it is the one to read
+            own |= {(folder / name).parent for name in _read_index(index).values()}
     for path, reason in walk(folder, apart):
-        if path.parent == folder or reason or not path.name.endswith(SUFFIXES):
+        if path.parent in own or reason or not path.name.endswith(SUFFIXES):
             continue
         name = path.parent.relative_to(folder).as_posix()
         adapter = path.name.startswith(_ADAPTERS)
