@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -12,19 +13,19 @@ from gpu_figures import step_name, timed
 from torch.nn import functional as F  # noqa: N812
 
 from randes_cli.live import kernels
-from randes_cli.live.forms import Form, base_form, code_form
+from randes_cli.live.forms import Form, base_form, code_form, over
 from randes_cli.live.selection import Selection, Slots
 from randes_cli.live.stack import Stack
 
 #: Rows, bits, groups, which share of the elements a group has, and the goal beside one model.
 SHAPES = (
-    (16, 2, 1, 1, 1.40),
-    (64, 2, 1, 1, 1.40),
-    (16, 2, 8, 8, 1.40),
-    (64, 2, 8, 8, 1.40),
     (16, 2, 8, 1, 2.50),
+    (64, 2, 1, 1, 1.41),
+    (64, 2, 8, 8, 1.41),
     (64, 2, 8, 1, 2.50),
-    (16, 8, 1, 1, 1.88),
+    (64, 1, 1, 1, 1.33),
+    (64, 4, 1, 1, 1.56),
+    (64, 8, 1, 1, 1.88),
 )
 
 
@@ -42,14 +43,35 @@ def others(form: Form, what: str) -> Iterator[tuple[str, Form]]:
                 yield f"{what}, {value} {name}", form._replace(**{name: value})
 
 
+def larger(form: Form, height: int, what: str) -> Iterator[tuple[str, Form]]:
+    """Forms in tiles of more rows, in as many programs as an H200 has multiprocessors, or twice.
+
+    Each tile reads all inputs: with 64 rows of x, tiles of 64 read as many bytes of them as of W₀.
+    """
+    made = {
+        Form(rows, columns, max(1, 132 * waves // over(height, rows)), form.stages, warps)
+        for rows, columns, waves, warps in product(
+            (128, 256), (form.columns // 2, form.columns), (1, 2), (4, 8)
+        )
+    }
+    for other in sorted(made - {form}):
+        cut = f"{other.rows} × {other.columns} in {other.parts} parts"
+        yield f"{what}, {cut}, {other.warps} warps", other
+
+
 def forms_of(
     shape: tuple[int, int], rows: int, bits: int, every: int, groups: int
 ) -> Iterator[tuple[str, tuple[Form, Form]]]:
-    """What `kernels` takes for a matrix, and others that differ from it in one thing."""
-    base, codes = base_form(shape, rows), code_form(shape, bits, every, groups, rows // groups)
+    """What `kernels` takes for a matrix, others that differ in one thing, and larger ones."""
+    longest = rows // groups
+    base, codes = base_form(shape, rows), code_form(shape, bits, every, groups, longest)
     yield "as taken", (base, codes)
     yield from ((name, (form, codes)) for name, form in others(base, "W₀"))
     yield from ((name, (base, form)) for name, form in others(codes, "codes"))
+    if rows > 16:
+        yield from ((name, (form, codes)) for name, form in larger(base, shape[0], "W₀"))
+    if longest > 16:
+        yield from ((name, (base, form)) for name, form in larger(codes, shape[0], "codes"))
 
 
 def compile_forms(device: str, dtype: torch.dtype, number: int) -> None:
