@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import BankDamaged, CheckpointError, HubError, MissingError
+from randes_cli.errors import BankDamaged, CheckpointError, HubError, MissingError, UsageError
 from randes_cli.files.guard import note_input
 from randes_cli.files.header import Header, header_length, parse_header
 from randes_cli.files.location import WEB, Place, RemotePath
@@ -37,10 +37,16 @@ class RangedBytes:
 
     def __init__(self, path: Place, fetch: Fetch) -> None:
         self.path, self.bytes_read = path, 0
-        self._fetch = fetch
+        self._fetch, self._closed = fetch, False
+
+    def __reduce__(self) -> Any:
+        """Raises UsageError: only what has an address of its own is opened again elsewhere."""
+        raise UsageError(f"{self.path}: goes to no other process; have that one open it")
 
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises HubError and what the store's errors become."""
+        if self._closed:
+            raise UsageError(f"{self.path}: is closed; open it again")
         for start in range(0, len(out), LARGEST_READ):
             part = out[start : start + LARGEST_READ]
             self.bytes_read += len(part)
@@ -56,7 +62,8 @@ class RangedBytes:
         return False
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Read no more. Nothing is kept open."""
+        self._closed = True
 
 
 class RemoteFile(RangedBytes):
@@ -89,7 +96,7 @@ class RemoteFile(RangedBytes):
     def read_at(self, offset: int, out: Raw) -> None:
         """Fill `out` from `offset`. Raises HubError and what the store's errors become."""
         stop = offset + len(out)
-        if stop <= len(self._head):
+        if stop <= len(self._head) and not self._closed:
             out[:] = self._head[offset:stop]
         else:
             super().read_at(offset, out)
@@ -104,6 +111,10 @@ class StoredFile(RemoteFile):
         note_input(path, self.version)
         super().__init__(path, self.version[0], _patient(path, opened.fetch))
 
+    def __reduce__(self) -> tuple[type[StoredFile], tuple[RemotePath]]:
+        """Another process opens it again."""
+        return type(self), (self.place,)
+
     def changed(self) -> bool:
         """Whether it is another file by now, as far as the store tells."""
         found = look_up(self.place)
@@ -117,6 +128,10 @@ class StoredShard(RangedBytes):
         self._place, self._lock = path, threading.Lock()
         self._opened: Fetch | None = None
         super().__init__(path, self._fetch_first)
+
+    def __reduce__(self) -> tuple[type[StoredShard], tuple[RemotePath]]:
+        """Another process opens it again."""
+        return type(self), (self._place,)
 
     def _fetch_first(self, start: int, end: int) -> bytes:
         try:

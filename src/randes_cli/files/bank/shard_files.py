@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import BankDamaged, InputOutputError
+from randes_cli.errors import BankDamaged, InputOutputError, UsageError
 from randes_cli.files.bank.shards import shard_file, shard_folder
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
@@ -41,9 +41,14 @@ class LocalShard:
     """
 
     def __init__(self, path: Path, size: int, *, keep: bool) -> None:
-        self.path, self._fd = path, -1
+        self.path, self._size, self._keep = path, size, keep
+        self._fd, self._closed = -1, False
         self._hold(size, keep=keep)
         note_input(path)
+
+    def __reduce__(self) -> tuple[Callable[..., ShardFile], tuple[Path, int, bool]]:
+        """Another process opens it again: there its number is nothing's, or somebody else's."""
+        return _opened_again, (self.path, self._size, self._keep)
 
     @unstoppable
     def _hold(self, size: int, *, keep: bool) -> None:
@@ -64,6 +69,8 @@ class LocalShard:
         if self._fd >= 0:
             yield self._fd
             return
+        if self._closed:
+            raise UsageError(f"{self.path}: is closed; open the bank again")
         try:
             fd = os.open(self.path, os.O_RDONLY | FLAGS | NO_WAIT)
         except FileNotFoundError:
@@ -87,7 +94,7 @@ class LocalShard:
         return stamp(os.fstat(self._fd)) != self._stamp
 
     def close(self) -> None:
-        fd, self._fd = self._fd, -1
+        fd, self._fd, self._closed = self._fd, -1, True
         with contextlib.suppress(OSError):
             if fd >= 0:
                 os.close(fd)
@@ -133,19 +140,25 @@ def local_shards(bank: Path) -> OpenShard:
         nonlocal count
         count += 1
         path = folder / shard_file(name)
-        try:
-            return LocalShard(path, size, keep=count <= room)
-        except FileNotFoundError:
-            return MissingShard(_missing(bank, folder, path))
-        except NotADirectoryError:
-            return MissingShard(_missing(bank, folder, path))
-        except BankDamaged as error:
-            return MissingShard(error)
-        except OSError as error:
-            problem = wrap_os_error(error, path, "opening")
-            return MissingShard(InputOutputError(str(problem)))
+        return _opened(path, size, keep=count <= room, missing=lambda: _missing(bank, folder, path))
 
     return open_shard
+
+
+def _opened(path: Path, size: int, *, keep: bool, missing: Callable[[], BankDamaged]) -> ShardFile:
+    try:
+        return LocalShard(path, size, keep=keep)
+    except (FileNotFoundError, NotADirectoryError):
+        return MissingShard(missing())
+    except BankDamaged as error:
+        return MissingShard(error)
+    except OSError as error:
+        problem = wrap_os_error(error, path, "opening")
+        return MissingShard(InputOutputError(str(problem)))
+
+
+def _opened_again(path: Path, size: int, keep: bool) -> ShardFile:
+    return _opened(path, size, keep=keep, missing=lambda: gone(path))
 
 
 def _missing(bank: Path, folder: Path, path: Path) -> BankDamaged:

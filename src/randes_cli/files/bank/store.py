@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,16 @@ class BankStore:
             self._read_shards()
 
     # Opening
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process, where the file was opened again. Raises BankDamaged."""
+        self.__dict__.update(state)
+        last = np.empty(DIGEST_BYTES, np.uint8)
+        header = self._contents[0].header
+        if self.file.header.file_size == header.file_size:
+            self._read_file(header.file_size - DIGEST_BYTES, last)
+        if last.tobytes() != self.fingerprint:
+            raise BankDamaged(f"{self.file.path}: another bank than was opened; open it again")
 
     def _read_contents(self) -> Contents:
         header, tensors = self.file.header, self.file.header.tensors
