@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from randes_cli import Bank
+from randes_cli import Bank, TaskInput, add
+from randes_cli.errors import MismatchError
 from randes_cli.ops.evaluate import evaluate
 from tests.cli.conftest import Result
 
@@ -109,3 +110,24 @@ def test_a_table_goes_to_standard_output_in_the_form_that_is_asked_for(
         refused = randes("evaluate", bank, *words(family), option, "-", "--json")
         assert (refused.code, "where --json goes" in refused.err) == (2, True)
     assert not Path("-").exists()
+
+
+def test_an_original_that_is_named_and_not_there_is_refused_before_hours_of_scoring(
+    bank: Path, family: Path, randes: Callable[..., Result]
+) -> None:
+    result = randes("evaluate", bank, *words(family), "--original", "a=gone.safetensors")
+    assert (result.code, result.err.strip()) == (5, "randes: gone.safetensors: not found")
+
+
+def test_scores_of_a_bank_that_changes_meanwhile_are_of_no_mixture(
+    bank: Path, family: Path
+) -> None:
+    def score(checkpoint: Path, task: str) -> float:
+        with Bank.open(bank) as now:
+            there = now.tasks
+        if "c" not in there:
+            add(bank, [TaskInput("c", str(family / "c.safetensors"))])
+        return 1.0
+
+    with pytest.raises(MismatchError, match="changed while its tasks were scored"):
+        evaluate(bank, score)

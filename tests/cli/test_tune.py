@@ -203,7 +203,7 @@ def test_a_bank_that_changed_meanwhile_is_left_alone(bank: Path, family: Path) -
             add(bank, [TaskInput("c", str(family / "c.safetensors"))], EditOptions())
         return 1.0
 
-    with pytest.raises(MismatchError, match="changed while it was tuned"):
+    with pytest.raises(MismatchError, match="changed while its tasks were scored"):
         tune(bank, evaluate, TuneOptions((0.5, 1.0)))
     assert set(coefficients(bank).values()) == {None}
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from randes_cli.errors import MissingError
 from randes_cli.files.base import find_recorded
 from randes_cli.files.guard import SteadyFiles, note_sources, reading, watch
+from randes_cli.files.nearest import absent
 from randes_cli.files.sources import local_bank, open_bank
 from randes_cli.limits import StrPath, as_source, sources_by_task
 from randes_cli.ops.scoring import Evaluate, checked_score, score_retrieved
@@ -77,7 +80,8 @@ def evaluate(
 
     `originals` has checkpoints by task; otherwise recorded sources that lie beside the bank are
     used. `base` is a checkpoint of the base; otherwise it is retrieved as the task with λ = 0.
-    Raises MissingError (no such task), UsageError (an evaluation failed), BankDamaged.
+    Raises MissingError (no such task, no such original), UsageError (an evaluation failed),
+    MismatchError (the bank changed meanwhile), BankDamaged.
     """
     path, run = local_bank(as_source(bank)), run or RunOptions()
     note_sources([path, base, *sources_by_task(originals).values()])
@@ -85,9 +89,11 @@ def evaluate(
         file.require_tasks()
         names = tuple(tasks or (task.name for task in file.manifest.tasks))
         records = [file.task(name) for name in names]
-        for name in originals or {}:
+        for name, source in (originals or {}).items():
             file.task(name)
-        size, where = file.size, file.path
+            if not Path(source).exists():
+                raise MissingError(absent(Path(source)))
+        size, where, fingerprint = file.size, file.path, file.store.fingerprint
     if base is not None:
         watch(SteadyFiles(base))
     made = []
@@ -95,7 +101,8 @@ def evaluate(
         found = (originals or {}).get(record.name) or find_recorded(record.source, where)
 
         def retrieved(at: float | None, name: str = record.name) -> tuple[float, float]:
-            return score_retrieved(path, name, at, evaluate, run, base=base)
+            how = partial(score_retrieved, base=base, fingerprint=fingerprint)
+            return how(path, name, at, evaluate, run)
 
         score, chosen = retrieved(coefficient)
         progress("evaluating", 1, 3 * len(records))

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from math import inf, isfinite
 from pathlib import Path
 
-from randes_cli.errors import MissingError, UsageError
+from randes_cli.errors import MismatchError, MissingError, UsageError
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.passing import passing_folder
-from randes_cli.limits import MOST_SCORE, StrPath
+from randes_cli.files.sources import open_bank
+from randes_cli.limits import MOST_SCORE, StrPath, as_source
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
@@ -176,6 +177,13 @@ def checked_score(evaluate: Evaluate, checkpoint: Path, task: str) -> float:
     return float(score)
 
 
+def require_same(bank: StrPath, fingerprint: bytes) -> None:
+    """Raise MismatchError where a bank is another than that with this fingerprint."""
+    with open_bank(as_source(bank)) as file:
+        if file.store.fingerprint != fingerprint:
+            raise MismatchError(f"{bank}: changed while its tasks were scored; say it again")
+
+
 def score_retrieved(
     bank: StrPath,
     task: str,
@@ -184,11 +192,16 @@ def score_retrieved(
     run: RunOptions,
     *,
     base: StrPath | None,
+    fingerprint: bytes,
 ) -> tuple[float, float]:
-    """(score, λ) of a task retrieved at λ (None: its own) into a folder that goes afterwards."""
+    """(score, λ) of a task retrieved at λ (None: its own) into a folder that goes afterwards.
+
+    Raises MismatchError where the bank is another than that with this fingerprint.
+    """
     options = UnpackOptions(coefficient=coefficient, saturate=True)
     with passing_folder() as folder:
         out = folder / "retrieved"
         out.mkdir()
         report = unpack(bank, [task], out, options, run, base=base)[0]
+        require_same(bank, fingerprint)
         return checked_score(evaluate, Path(report.path), task), report.coefficient

@@ -6,23 +6,22 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from randes_cli.build.copies import rewrite_manifest
-from randes_cli.errors import MismatchError, UsageError, counted
+from randes_cli.errors import UsageError, counted
 from randes_cli.files.atomic import write_whole
 from randes_cli.files.bank.file import BankFile
-from randes_cli.files.bank.keys import CHECKS
 from randes_cli.files.bank.manifest import Manifest
-from randes_cli.files.digests import digest
 from randes_cli.files.guard import one_command
 from randes_cli.files.header import parse_json
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
 from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, as_source, check_number
-from randes_cli.ops.scoring import Evaluate, score_retrieved
+from randes_cli.ops.scoring import Evaluate, require_same, score_retrieved
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -138,24 +137,22 @@ def tune(
         )
         for name in names:
             file.task(name)
-        identity = digest(file.read(CHECKS)).hex()
-    notes = _Notes(path, identity, options)
+        fingerprint = file.store.fingerprint
+    notes = _Notes(path, fingerprint.hex(), options)
     made = 0
     resumed = sum((name, point) in notes for name in names for point in options.grid)
     total = len(names) * len(options.grid)
     for name in names:
         for coefficient in options.grid:
             if (name, coefficient) not in notes:
-                score, _ = score_retrieved(
-                    path, name, coefficient, evaluate, run, base=options.base
-                )
-                notes.add(name, coefficient, score)
+                how = partial(score_retrieved, base=options.base, fingerprint=fingerprint)
+                notes.add(name, coefficient, how(path, name, coefficient, evaluate, run)[0])
                 made += 1
             progress("tuning", 1, total)
     curves = {name: notes.curve(name, options.grid) for name in names}
     chosen = _choose(curves, uniform=options.uniform)
     with bank_lock(path, wait=options.wait):
-        _same_bank(path, identity)
+        require_same(path, fingerprint)
         size = rewrite_manifest(path, lambda old: _recorded(old, chosen, curves))
     notes.remove()
     return TuneReport(
@@ -190,12 +187,6 @@ def _recorded(old: Manifest, chosen: Mapping[str, float], curves: Mapping[str, C
         replace(task, coefficient=chosen.get(task.name, task.coefficient)) for task in old.tasks
     ]
     return replace(old.with_tasks(tasks), tuning={**old.tuning, **curves})
-
-
-def _same_bank(path: Place, identity: str) -> None:
-    with BankFile(path) as file:
-        if digest(file.read(CHECKS)).hex() != identity:
-            raise MismatchError(f"{path}: changed while it was tuned; tune it again")
 
 
 class _Notes:
