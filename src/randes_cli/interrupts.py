@@ -144,7 +144,7 @@ def end(code: int) -> NoReturn:
     if _Seen.number:
         code = 128 + _Seen.number
         _say_so()
-        atexit._run_exitfuncs()  # of libraries that put their own files away
+    atexit._run_exitfuncs()  # of libraries that put their own files away
     os._exit(code)
 
 

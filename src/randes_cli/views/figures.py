@@ -65,13 +65,13 @@ def settings(**more: Any) -> Any:
 
     Raises UsageError where it is missing, or stumbles over the user's settings for it.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it speaks while it is imported
     try:
         import matplotlib
     except ImportError:
         raise UsageError("plot needs matplotlib: pip install 'randes-cli[plot]'") from None
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         raise UsageError(f"matplotlib cannot be loaded: {str(error)[:100]}") from error
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     return matplotlib.rc_context({**STYLE, **more})
 
 
