@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from safetensors.numpy import load_file
@@ -116,3 +118,22 @@ def test_a_recipe_says_which_models_it_does_not_find(family: Path, randes: Run) 
     text = randes("inspect", bank, "--recipe").out
     assert "# not beside the bank, so write where they are: the base, x, y\n" in text
     assert "\nbase: base.safetensors\n" in text
+
+
+def test_a_recipe_in_a_pipe_is_read_and_not_waited_for(family: Path, randes: Run) -> None:
+    os.mkfifo("recipe")
+    refused = randes("pack", "--from", "recipe", "-o", "n.randes")
+    assert (refused.code, "recipe: empty" in refused.err) == (2, True)
+    recipe = f"base: {family / 'base.safetensors'}\ntasks: [{family / 'a.safetensors'}]\n"
+    writer = Thread(target=Path("recipe").write_text, args=(recipe,))
+    writer.start()
+    assert randes("pack", "--from", "recipe", "-o", "n.randes").code == 0
+    writer.join()
+
+
+def test_an_index_that_is_a_pipe_is_not_waited_for(family: Path, randes: Run) -> None:
+    folder = family / "model"
+    folder.mkdir()
+    os.mkfifo(folder / "model.safetensors.index.json")
+    refused = randes("pack", family / "base.safetensors", folder, "-o", "n.randes")
+    assert (refused.code, "not a regular file" in refused.err) == (3, True)

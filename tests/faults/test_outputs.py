@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -186,3 +187,21 @@ def test_the_number_of_an_input_that_is_gone_stands_for_nothing(bank: Path) -> N
         other.rename(bank)
         with pytest.raises(UsageError, match="is the input"):
             refuse_input(bank)
+
+
+@pytest.mark.parametrize("case", WRITERS)
+def test_a_link_to_a_pipe_or_a_folder_stays_what_it_is(
+    case: str, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``-o /dev/stdout --force`` by the system's administrator took the link away from all."""
+    target, place = bank.parent / "target", bank.parent / f"place{ENDINGS.get(case, '')}"
+    place.symlink_to(target)
+    target.mkdir()
+    if case != "unpack":  # which writes into a folder
+        assert run(words(case, bank, place)) == 2
+        assert "is a folder" in capsys.readouterr().err
+    target.rmdir()
+    os.mkfifo(target)
+    assert run(words(case, bank, place)) == 2
+    assert "not a regular file" in capsys.readouterr().err
+    assert place.is_symlink() and target.is_fifo()

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from randes_cli.api import Bank
 from randes_cli.cli.main import run
-from randes_cli.errors import BankDamaged, MismatchError, printable
+from randes_cli.errors import BankDamaged, InputOutputError, MismatchError, printable
 from randes_cli.files.bank.file import BankFile
 from tests.life.models import make_bank, source, write_family
 
@@ -200,3 +200,23 @@ def test_control_characters_in_names_are_shown_escaped(
     for text in (found.out, found.err):
         assert "a\\x1b[31m" in text
         assert not set(text) & set("\x1b\r\u202e")
+
+
+def test_what_the_system_does_not_look_at_is_no_failed_write(bank: Path) -> None:
+    name = "x" * 5000  # as a folder that may not be entered, which the administrator always may
+    for words in (["inspect", name], ["pack", name, str(bank), "-o", str(bank.parent / "n")]):
+        done = _process(words, lambda: None)
+        assert done.returncode == 74
+        assert done.stderr.endswith("File name too long while looking for it\n")
+    with pytest.raises(InputOutputError, match="File name too long"):
+        Bank.open(name)
+
+
+def test_pictures_leave_nothing_where_there_is_no_home(bank: Path) -> None:
+    folder = bank.parent / "tmp"
+    folder.mkdir()
+    out = str(bank.with_name("picture.svg"))
+    home = {"HOME": "/dev/null", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "MPLCONFIGDIR": ""}
+    done = _process(["plot", str(bank), "-o", out], lambda: None, TMPDIR=str(folder), **home)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(folder.iterdir()) == []

@@ -249,6 +249,7 @@ def test_banks_and_addresses_that_cannot_be_served_are_one_sentence(
         ([bank, "--port", port], 74, "cannot listen at 127.0.0.1"),
         ([bank, "--api-key", "a b"], 2, "one word"),
         ([bank, "--api-key-file", tmp_path / "no-key"], 5, "no-key"),
+        ([bank, "--api-key-file", "/dev/zero"], 2, "one word"),
         ([bank, "--hold", "tight", "--port", "0"], 2, "'dense' or 'codes'"),
         ([bank, "--device", "abacus", "--port", "0"], 2, "abacus"),
         ([bank, "--dtype", "float7", "--port", "0"], 2, "float7"),

@@ -109,7 +109,7 @@ def _as_ours(error: Exception) -> RandesError | None:
         from randes_cli.files.disk import wrap_os_error
 
         if error.filename:
-            return wrap_os_error(error, ascii(str(error.filename))[1:-1], "writing")
+            return wrap_os_error(error, ascii(str(error.filename))[1:-1], "using it")
         # The work is done, and committed, before anything of it is printed.
         lost = "what was to be printed is lost"
         return wrap_os_error(error, "standard output", "printing", so=lost)

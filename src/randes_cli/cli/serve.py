@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Panels of --help, beside those that commands share.
 ASKS, COMPUTES, ROOM = "Who may ask", "Computing", "Room and time"
+#: Bytes of a key and its file at the most.
+_LONGEST_KEY = 2**16
 
 
 Host = Annotated[str, option(ASKS, "ADDRESS", "Where to listen.")]
@@ -133,14 +135,14 @@ def _require_extra() -> None:
 def _key(given: str | None, file: Path | None) -> bytes | None:
     """The key that clients must show: of the command line, a file, or the environment."""
     from randes_cli.errors import UsageError
-    from randes_cli.files.disk import wrap_os_error
+    from randes_cli.files.disk import read_beginning, wrap_os_error
 
     if given is not None and file is not None:
         raise UsageError("say --api-key or --api-key-file, not both")
     text = os.environ.get("RANDES_API_KEY") if given is None else given
     if file is not None:
         try:
-            text = file.read_text("utf-8")
+            text = read_beginning(file, _LONGEST_KEY).decode()
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError):
                 raise wrap_os_error(error, file, "reading") from error

@@ -41,6 +41,9 @@ def check_target(path: Place, *, force: bool) -> None:
         raise UsageError(f"{path.parent}: not a folder; name another output") from None
     except OSError as error:
         raise wrap_os_error(error, path, "looking at the output") from error
+    if stat.S_ISLNK(mode):  # one to a file is replaced, not /dev/stdout
+        with contextlib.suppress(OSError):
+            mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise UsageError(f"{path}: is a folder; name a file")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):

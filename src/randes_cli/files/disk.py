@@ -35,6 +35,18 @@ def wrap_os_error(
     return InputOutputError(f"{path}: {reason} while {doing}")
 
 
+def read_beginning(path: Path, most: int) -> bytes:
+    """At most so many bytes of a file, or of a pipe that somebody writes to. Raises OSError.
+
+    Of a pipe without a writer there are none: it is not waited for.
+    """
+    fd = os.open(path, os.O_RDONLY | system.FLAGS | system.NO_WAIT)
+    with os.fdopen(fd, "rb") as file:
+        if system.NO_WAIT:
+            os.set_blocking(file.fileno(), True)
+        return file.read(most)
+
+
 #: Bytes after which what was written is sent on its way to the disk.
 _SEND_EVERY = 2**24
 _SYNC_FILE_RANGE_WRITE = 2

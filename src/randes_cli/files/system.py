@@ -103,6 +103,13 @@ def most_open() -> int:
     return max(4, min(4096, allowed // 4)) if allowed > 0 else 4096
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is at a path, as far as the system says."""
+    with contextlib.suppress(OSError):
+        return path.is_dir()
+    return False
+
+
 def resolved(path: Path) -> Path:
     """Where a path leads; of a link that leads to itself, the path, which then cannot be opened."""
     try:

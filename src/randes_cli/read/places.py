@@ -17,6 +17,7 @@ from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.kinds import SUFFIXES, is_code
 from randes_cli.files.location import Place
 from randes_cli.files.side_files import content_digest, is_side_file, left_out_note
+from randes_cli.files.system import is_folder
 from randes_cli.files.weight_names import PICKLES, component_of
 from randes_cli.limits import MOST_COEFFICIENT, Limit, check_number
 from randes_cli.read.retrieve import Retrieval
@@ -83,7 +84,7 @@ class Destination:
 
 def check_name(out: Place) -> None:
     """Refuse an output whose name is that of a file that is not written."""
-    if out.suffix in PICKLES and not (isinstance(out, Path) and out.is_dir()):
+    if out.suffix in PICKLES and not (isinstance(out, Path) and is_folder(out)):
         raise UsageError(
             f"{out}: unpack writes safetensors; name a file {out.stem}.safetensors, or a folder"
         )
@@ -128,7 +129,7 @@ def destination(
 
 def names_a_file(out: Path | None) -> bool:
     """Whether an output's name is that of a file of weights."""
-    return out is not None and out.name.endswith(SUFFIXES) and not out.is_dir()
+    return out is not None and out.name.endswith(SUFFIXES) and not is_folder(out)
 
 
 def write_side_files(

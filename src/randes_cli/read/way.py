@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Way:
     def check(self, path: Path, *, force: bool) -> None:
         """Refuse a place that is taken (unless `force`), or is none for a file."""
         place = self.of(path)
-        if isinstance(place, RemotePath) or place.parent.exists():
+        if isinstance(place, RemotePath) or os.path.exists(place.parent):
             check_target(place, force=force)
 
     def check_space(self, sizes: Sequence[int]) -> None:

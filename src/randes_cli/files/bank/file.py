@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -41,7 +42,7 @@ from randes_cli.specs import FORMAT_NAME, FORMAT_VERSION, BaseStorage, TensorInf
 
 def is_bank(path: Place) -> bool:
     """Whether there is a bank's file at a path, sound or not. Raises HubError."""
-    if isinstance(path, Path) and not path.is_file():
+    if isinstance(path, Path) and not os.path.isfile(path):
         return False
     try:
         file = open_weights(path)

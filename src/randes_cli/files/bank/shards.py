@@ -22,7 +22,7 @@ from randes_cli.errors import BankDamaged
 from randes_cli.files.bank.keys import CHECKS, MANIFEST, parse_key
 from randes_cli.files.digests import DIGEST_BYTES, chunk_count, digest
 from randes_cli.files.header import Header, parse_header, parse_json
-from randes_cli.files.system import resolved
+from randes_cli.files.system import is_folder, resolved
 from randes_cli.limits import Limit
 from randes_cli.specs import FORMAT_NAME, TensorInfo
 
@@ -47,7 +47,7 @@ def shard_key(name: str) -> str:
 def shard_folder(bank: Path) -> Path:
     """Where the shards of a bank lie: beside its index, or beside what a link there leads to."""
     folder = bank.with_name(f"{bank.name}.d")
-    if folder.is_dir() or not bank.is_symlink():
+    if is_folder(folder) or not bank.is_symlink():
         return folder
     target = resolved(bank)
     return target.with_name(f"{target.name}.d")

@@ -16,6 +16,7 @@ from randes_cli.files.bank.shards import SHARD_METADATA
 from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts
 from randes_cli.files.checkpoint.foreign import is_pickle, refuse_pickle
 from randes_cli.files.checkpoint.quantised import refuse_quantised
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import unwatch, watch
 from randes_cli.files.location import Place
 from randes_cli.files.nearest import absent
@@ -201,11 +202,14 @@ def find_parts(path: Path, options: OpenOptions = DEFAULT_OPTIONS) -> list[Part]
 
     Raises MissingError (not there) or CheckpointError (what is wrong, in which file).
     """
-    if not path.exists():
-        raise MissingError(absent(path))
-    if path.is_dir():
-        return folder_parts(path, options)
-    return [file_part(path, allow_pickle=options.allow_pickle)]
+    try:
+        if not path.exists():
+            raise MissingError(absent(path))
+        if path.is_dir():
+            return folder_parts(path, options)
+        return [file_part(path, allow_pickle=options.allow_pickle)]
+    except OSError as error:  # of a folder that may not be entered
+        raise wrap_os_error(error, error.filename or path, "looking for weights") from error
 
 
 def _found(path: Path, options: OpenOptions) -> tuple[Path, list[Part]]:

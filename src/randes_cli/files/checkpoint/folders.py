@@ -72,6 +72,8 @@ def read_json(path: Path, *, strict: bool = False) -> Any:
     """A JSON file of a checkpoint, see `parse_json`. Raises CheckpointError naming it."""
     note_input(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise CheckpointError(f"{path}: not a regular file")
         data = path.read_bytes()
         return parse_json(data, strict=strict)
     except OSError as error:

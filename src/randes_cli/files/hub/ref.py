@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from randes_cli.errors import MissingError, UsageError
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.nearest import meant_beside
 
@@ -52,13 +53,13 @@ def parse_ref(text: str) -> HubRef | None:
     Hub is called by. Raises UsageError for what only the Hub could have but is no model, and
     MissingError for what lies in a folder that is here, but is not there.
     """
-    if "://" in text and not text.startswith(SCHEME) and not Path(text).exists():
+    if "://" in text and not text.startswith(SCHEME) and not _is_here(text):
         page = _of_address(text)
         if page is None:
             return None
         text = page
     if not text.startswith(SCHEME):
-        if Path(text).exists() or (":" not in text and text.endswith(_FILES)):
+        if _is_here(text) or (":" not in text and text.endswith(_FILES)):
             return None
         if _REF.fullmatch(text) and _beside(text):
             raise MissingError(
@@ -88,6 +89,14 @@ def _of_address(text: str) -> str | None:
         repo = "/".join(parts[:2])
         return f"{SCHEME}{repo}@{parts[3]}" + (f":{inside}" if inside else "")
     return SCHEME + "/".join(parts)
+
+
+def _is_here(text: str) -> bool:
+    """Whether a path exists. Raises InputOutputError where the system does not say."""
+    try:
+        return Path(text).exists()
+    except OSError as error:
+        raise wrap_os_error(error, text, "looking for it") from error
 
 
 def _beside(text: str) -> bool:

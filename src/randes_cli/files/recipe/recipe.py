@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.errors import MissingError, RandesError, UsageError
-from randes_cli.files.disk import wrap_os_error
+from randes_cli.files.disk import read_beginning, wrap_os_error
 from randes_cli.files.hub.ref import parse_ref
 from randes_cli.files.nearest import meant_beside, nearest
 from randes_cli.files.recipe.text import Node, parse
@@ -168,8 +168,7 @@ def _storage(word: Any) -> BaseStorage:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST + 1)
+        data = read_beginning(path, _MOST + 1)
     except FileNotFoundError:
         raise MissingError(f"{path}: no such recipe") from None
     except OSError as error:
