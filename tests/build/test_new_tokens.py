@@ -49,6 +49,31 @@ def test_rows_trained_in_a_longer_vocabulary_are_merged_with_all_of_it(
     assert ("lm_head.weight" in load_file(tmp_path / "out" / "model.safetensors")) is not tie
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("added_tokens.json", '{"<x>": 64, "<y>": 69}'),
+        ("tokenizer.json", '{"added_tokens": [{"id": 69, "content": "<y>"}, {"id": 3}]}'),
+    ],
+)
+def test_tokens_of_an_adapter_without_their_rows_are_told_of(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    save_adapter(tmp_path, tie=False, trainable_token_indices=[69])
+    (tmp_path / "adapter" / name).write_text(text)
+    tasks = [TaskInput("a", str(tmp_path / "adapter"))]
+    said = "its tokenizer has the token 69, and the merged embedding 64 rows"
+    report = pack(str(tmp_path / "base"), tasks, tmp_path / "whole.randes")
+    assert not any("its tokenizer" in note for note in report.tasks[0].notes)
+
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({n: t for n, t in load_file(file).items() if "_proj.lora" in n}, file)
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(config.read_text().replace('"trainable_token_indices": [', '"x": ['))
+    report = pack(str(tmp_path / "base"), tasks, tmp_path / "less.randes")
+    assert any(note.startswith(said) for note in report.tasks[0].notes)
+
+
 def test_an_embedding_trained_apart_from_its_head_needs_the_heads_new_rows(tmp_path: Path) -> None:
     wanted = save_adapter(tmp_path, tie=True, modules_to_save=["embed_tokens"])
     tasks = [TaskInput("a", str(tmp_path / "adapter"))]

@@ -169,6 +169,14 @@ def test_every_sub_folder_with_weights_is_a_component_named_or_not(tmp_path: Pat
         }
 
 
+def test_names_that_are_those_of_a_component_beside_them_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "model.safetensors", "encoder/kernel", "head")
+    with open_checkpoint(str(tmp_path)) as checkpoint:
+        assert sorted(checkpoint.tensors) == ["encoder/kernel", "head"]
+    put(tmp_path / "encoder" / "model.safetensors", "bias")
+    refused(tmp_path, "'encoder/kernel' is called like one of the folder encoder/ beside it")
+
+
 def test_a_router_has_weights_in_sub_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(json.dumps([{"path": ""}, {"path": "1_Normalize"}]))
     (tmp_path / "router_config.json").write_text("{}")

@@ -124,12 +124,16 @@ def test_a_diffusers_lora_of_a_pipeline_is_merged_as_diffusers_fuses_it(
     assert_same(ours, fused(encoder), "text_encoder/")
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("prefix", ["unet.", ""])
-def test_a_diffusers_lora_of_a_unet_alone_fits_that_unet(prefix: str, tmp_path: Path) -> None:
+def test_a_diffusers_lora_of_a_unet_alone_fits_that_unet(
+    prefix: str, dora: bool, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     model = unet(16)
     model.save_pretrained(tmp_path / "unet")
-    state = adapt(model, LoraConfig(r=4, lora_alpha=10, target_modules=["to_k", "conv2"]))
+    config = LoraConfig(r=4, lora_alpha=10, target_modules=["to_k", "conv2"], use_dora=dora)
+    state = adapt(model, config)
     (tmp_path / "lora").mkdir()
     save_file(
         {f"{prefix}{name}": tensor for name, tensor in state.items()},

@@ -27,6 +27,7 @@ from randes_cli.files.header import parse_json
 from randes_cli.files.lent_files import files_for, with_lent
 from randes_cli.files.lora.config import base_model, task_type
 from randes_cli.files.lora.merged import MergedAdapter
+from randes_cli.files.lora.ties import tokens_without_rows
 from randes_cli.files.lora.unmerged import is_adapter, require_alike, without_config
 from randes_cli.files.side_files import SideFile, left_out_note, shown
 from randes_cli.files.source import Source, ZeroBase
@@ -171,7 +172,8 @@ def _merged(
     layout = beside.layout or ({"": "model.safetensors"} if adapter.layout else {})
     notes = (*adapter.notes, merged.summary, *merged.notes, *changed)
     origin = Origin(layout, files, adapter.left_out, adapter.pickle)
-    notes = (*notes, *_of_another(adapter, called))
+    notes += tokens_without_rows(adapter.side_files, _configs(files).get(""))
+    notes += _of_another(adapter, called)
     return OpenTask(task, merged, Naming(), origin, notes)
 
 

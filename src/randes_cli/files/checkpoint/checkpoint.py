@@ -22,7 +22,7 @@ from randes_cli.files.location import Place
 from randes_cli.files.nearest import absent
 from randes_cli.files.side_files import SideFile, find_side_files, left_out_note
 from randes_cli.files.weight_file import TensorFile, WeightFile
-from randes_cli.files.weight_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from randes_cli.files.weight_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, component_of
 from randes_cli.limits import LONGEST_NAME, is_name, strange_name
 from randes_cli.specs import FORMAT_NAME, OpenOptions, Table, TensorInfo, Tensors, once
 
@@ -86,6 +86,7 @@ class Checkpoint:
     def _joined(self, files: Sequence[WeightFile], components: Mapping[Place, str]) -> Tensors:
         """The tensors of all files; those of one file under its own names are its header's."""
         made: dict[str, TensorInfo] = {}
+        known = set(components.values())
         for file in files:
             component, tensors = components.get(file.path, ""), file.header.tensors
             refuse_bank(file)
@@ -98,6 +99,11 @@ class Checkpoint:
                 if name in made:
                     raise CheckpointError(f"{file.path}: tensor {name!r} is in two shards")
                 _refuse_name(file, None if is_name(name) else name)
+                if component != component_of(name, known):
+                    raise CheckpointError(
+                        f"{file.path}: tensor {inner!r} is called like one of the folder "
+                        f"{component_of(name, known)}/ beside it; name the file that you mean"
+                    )
                 made[name] = tensor._replace(name=name) if component else tensor
                 self._where[name] = file, inner
         return Table(made)

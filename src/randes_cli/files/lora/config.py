@@ -196,19 +196,24 @@ def lora_config(adapter: Checkpoint) -> LoraConfig:
 
 
 def component_config(adapter: Checkpoint, component: str) -> LoraConfig:
-    """The configuration that a diffusers LoRA has of a component (`unet`, `text_encoder`)."""
+    """The configuration that a diffusers LoRA has of a component (`unet`, `text_encoder`).
+
+    Without a word of it, it is DoRA where it has lengths, as diffusers has it.
+    """
+    start = f"{component}." if component else ""
+    own_names = (name for name in adapter.tensors if name.startswith(start))
+    untold = LoraConfig(dora=any(".lora_magnitude_vector" in name for name in own_names))
     text = adapter.metadata.get(_METADATA)
     if text is None:
-        return LoraConfig()
+        return untold
     try:
         found = parse_json(text.encode(), strict=False)
     except ValueError as error:
         raise CheckpointError(f"{adapter.source}: {_METADATA}: {error}") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{adapter.source}: {_METADATA}: not a JSON object")
-    start = f"{component}." if component else ""
     own = {key[len(start) :]: value for key, value in found.items() if key.startswith(start)}
-    return _checked(adapter.source, own) if own else LoraConfig()
+    return _checked(adapter.source, own) if own else untold
 
 
 def _checked(source: str, found: Mapping[str, Any]) -> LoraConfig:

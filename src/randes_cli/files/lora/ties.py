@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from randes_cli.errors import MismatchError
+from randes_cli.files.header import parse_json
+from randes_cli.files.side_files import SideFile
 from randes_cli.files.source import Source
 from randes_cli.specs import TensorInfo
 
@@ -191,6 +194,25 @@ def untold_tie(
         return ()
     text = f"changes {name!r}: a head that shares it changes too (the base has no config.json "
     return (f"{text}to tell)",)
+
+
+def tokens_without_rows(
+    files: Mapping[str, SideFile], config: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """What to say of an adapter whose tokenizer has tokens beyond the merged model's embedding."""
+    rows, last = vocabulary(config), -1
+    for name in files.keys() & {"added_tokens.json", "tokenizer.json"}:
+        with suppress(ValueError):  # what is no JSON says nothing
+            found = parse_json(files[name].content(), strict=False)
+            found = found.get("added_tokens", found) if isinstance(found, dict) else ()
+            if isinstance(found, list):  # of a whole tokenizer
+                found = {n: one.get("id") for n, one in enumerate(found) if isinstance(one, dict)}
+            ids = found.values() if isinstance(found, dict) else ()
+            last = max([last, *(one for one in ids if isinstance(one, int))])
+    if rows is None or last < rows:
+        return ()
+    text = f"its tokenizer has the token {last}, and the merged embedding {rows} rows: those of new"
+    return (f"{text} tokens were not saved with the adapter (save_embedding_layers=True does)",)
 
 
 def one_tensor(source: Source, first: str, second: str) -> bool:
