@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -204,10 +206,20 @@ def test_what_the_loop_itself_meets_is_one_line(
 
     async def meet() -> None:
         await server.startup(sockets=[])
-        asyncio.get_running_loop().call_exception_handler(told)
+        for _ in range(2000):  # as often as asyncio tells of one `accept`
+            asyncio.get_running_loop().call_exception_handler(told)
 
     logger = logging.getLogger("randes.serve")
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     monkeypatch.setattr(logger, "propagate", False)
     asyncio.run(meet())
-    assert caplog.messages[-1:] == ["out of files: [Errno 24] Too many open files"]
+    assert caplog.messages == ["out of files: [Errno 24] Too many open files"]
+
+
+@pytest.mark.parametrize("files", [6, 8])
+def test_a_server_without_open_files_for_clients_is_refused(bank: Path, files: int) -> None:
+    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
+    words = [sys.executable, "-m", "randes_cli", "serve", str(bank), "--port", "0"]
+    done = subprocess.run(words, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (74, "")
+    assert "Too many open files" in done.stderr.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import transformers
 
 from randes_cli.api import Bank
 from randes_cli.errors import CheckpointError, MissingError, RandesError
+from randes_cli.files.disk import wrap_os_error
 from randes_cli.live.lazy import side_folder
 
 #: What a config says that does not change what a model computes, or that is each task's own.
@@ -54,17 +56,25 @@ class Nature:
     generation: Any
 
 
+#: What is no fault of the file that a library reads.
+_OF_THE_SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
 @contextmanager
 def small_files(bank: Bank, task: str | None) -> Iterator[None]:
     """A block in which libraries read what travels with a task (None: the base).
 
-    Raises CheckpointError where they stumble over it, in whatever way.
+    Raises CheckpointError where they stumble over it, in whatever way, and what is raised where
+    the system has no more files, memory or room.
     """
     try:
         yield
     except (RandesError, MemoryError, ImportError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+            where = str(error.filename or bank.file.path)
+            raise wrap_os_error(error, where, "loading a config or tokenizer") from error
         said = (str(error).strip().splitlines() or [""])[0][:200]
         raise CheckpointError(
             f"{bank.file.path}: the config or tokenizer of {task or 'the base'} cannot be loaded "

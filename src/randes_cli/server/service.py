@@ -30,6 +30,10 @@ from randes_cli.server.watch import Watch, state_of
 log = logging.getLogger("randes.serve")
 #: What uvicorn logs of failures may hold what a client sent; they are logged here without.
 _SILENT = logging.CRITICAL + 1
+#: Files that a server opens at the least: three of the loop, a new edition's, and clients.
+_FILES = 8
+#: Seconds in which what the loop meets again is not told again.
+_SILENCE = 60.0
 #: Where a server that listens for this machine alone is reached.
 _HERE = frozenset(("127.0.0.1", "localhost", "[::1]"))
 
@@ -111,8 +115,16 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer. What the loop itself meets (no more open files) is a line of the log."""
-        asyncio.get_running_loop().set_exception_handler(_log_of_the_loop)
+        self._told: dict[str, float] = {}
+        asyncio.get_running_loop().set_exception_handler(self._log_of_the_loop)
         await super().startup(sockets)
+
+    def _log_of_the_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A line a minute of each kind: the loop tells of a refused `accept` thousands of times."""
+        message = str(context.get("message"))
+        if loop.time() >= self._told.get(message, 0):
+            self._told[message] = loop.time() + _SILENCE
+            log.error("%s: %s", message, context.get("exception"))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -136,10 +148,6 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _log_of_the_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    log.error("%s: %s", context.get("message"), context.get("exception"))
-
-
 class Service:
     """A server with its address, and a bank opened for it. `run` it once.
 
@@ -156,6 +164,7 @@ class Service:
         try:
             seen = state_of(opening.bank)
             self.engine = Engine(open_edition(opening), how.waiting)
+            _require_files(self._listener)
         except BaseException:
             self._listener.close()
             raise
@@ -261,6 +270,21 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         raise InputOutputError(f"cannot listen at {host} port {port}: {error}") from error
     return made
+
+
+def _require_files(listener: socket.socket) -> None:
+    """Raise InputOutputError where a client could not be answered for want of open files."""
+    made: list[socket.socket] = []
+    try:
+        for _ in range(_FILES):
+            made.append(listener.dup())
+    except OSError as error:
+        raise InputOutputError(
+            f"cannot answer anybody: {error.strerror}; allow more of them (ulimit -n)"
+        ) from error
+    finally:
+        for one in made:
+            one.close()
 
 
 def _address(listener: socket.socket) -> str:
