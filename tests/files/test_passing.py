@@ -24,7 +24,8 @@ def test_the_folder_of_a_killed_process_goes_with_the_next_and_a_living_one_stay
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    (tmp_path / "randes-mine").mkdir()  # of somebody else: it has no lock
+    (tmp_path / "randes-mine").mkdir()  # of somebody else, and so is what lies in it
+    (tmp_path / "randes-mine" / "lock").touch()
     running = [
         subprocess.Popen(
             [sys.executable, "-c", _LIVES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -41,3 +42,4 @@ def test_the_folder_of_a_killed_process_goes_with_the_next_and_a_living_one_stay
             assert ours.is_dir()
     running[1].communicate("")
     assert [path.name for path in tmp_path.iterdir()] == ["randes-mine"]
+    assert (tmp_path / "randes-mine" / "lock").is_file()

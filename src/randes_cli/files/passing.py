@@ -50,18 +50,24 @@ def _remove_dead(place: Path) -> None:
         for entry in entries:
             if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False):
                 folder = Path(entry.path)
-                if_dead(folder / _LOCK, partial(shutil.rmtree, folder, ignore_errors=True))
+                if_dead(folder / _LOCK, partial(_remove_ours, folder))
+
+
+def _remove_ours(folder: Path) -> None:
+    """Remove a folder that `_make` made: somebody else's may have such a name, and a ``lock``."""
+    if {path.name for path in folder.iterdir()} == {_INSIDE, _LOCK}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def passing_folder() -> Iterator[Path]:
-    """A new folder where the system keeps its temporary files (`TMPDIR`).
+def passing_folder(place: Path | None = None) -> Iterator[Path]:
+    """A new folder at a place; where the system keeps its temporary files (`TMPDIR`) if not said.
 
     Raises MissingError, NoSpace, InputOutputError.
     """
     made: list[Path] = []
     held: list[int] = []
-    place = passing_place()
+    place = place or passing_place()
     _remove_dead(place)
     try:
         _make(made, held, place)

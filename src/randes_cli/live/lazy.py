@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from randes_cli.api import Bank
 from randes_cli.errors import RandesError
+from randes_cli.files.passing import passing_folder
 from randes_cli.read.load import as_torch, torch_dtypes
 from randes_cli.read.places import UnpackOptions, by_component, destination, write_side_files
 from randes_cli.read.retrieve import Retrieval
@@ -112,7 +112,7 @@ def side_folder(bank: Bank, task: str | None, *, code: bool) -> Iterator[Path]:
     `code`: Python files too.
     """
     options = UnpackOptions(trust_remote_code_files=code)
-    with TemporaryDirectory(prefix="randes-") as folder:
-        place = destination(bank.retrieval(task).task, Path(folder), options, single=True)
+    with passing_folder() as folder:
+        place = destination(bank.retrieval(task).task, folder, options, single=True)
         write_side_files(bank.file, place)
-        yield Path(folder)
+        yield folder

@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from randes_cli.build.convert import convert
 from randes_cli.core.verdict import sentences
 from randes_cli.errors import HubError, UsageError, counted
-from randes_cli.files.atomic import TEMPORARY
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.shards import is_shard_file, most_bytes, shard_file, shard_folder
 from randes_cli.files.hub.errors import endpoint, hub_errors, load_client
 from randes_cli.files.hub.ref import SCHEME, parse_ref
 from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.location import RemotePath, as_place
+from randes_cli.files.passing import passing_folder
 from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.card import MARKER, licence_of, model_card
 from randes_cli.ops.describe import BankReport, describe
@@ -240,8 +239,8 @@ def bank_to_push(bank: Path, most: int | None) -> Iterator[Path]:
     if cut is None or cut == before:
         yield bank
         return
-    with TemporaryDirectory(dir=bank.parent, prefix=f".{bank.name}.", suffix=TEMPORARY) as made:
-        copy = Path(made) / bank.name
+    with passing_folder(bank.absolute().parent) as folder:
+        copy = folder / bank.name
         convert(bank, copy, max_shard_size=cut)
         yield copy
 
