@@ -14,7 +14,13 @@ from safetensors.numpy import save_file
 from randes_cli.build.convert import convert
 from randes_cli.build.edit import remove
 from randes_cli.build.pack import pack
-from randes_cli.errors import CheckpointError, HubError, UsageError
+from randes_cli.errors import (
+    BankDamaged,
+    CheckpointError,
+    HubError,
+    MismatchError,
+    UsageError,
+)
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.hub.ref import HubRef
 from randes_cli.files.hub.repository import fetch, open_hub_bank, open_remote_bank
@@ -247,3 +253,36 @@ def test_a_bank_goes_in_shards_and_those_of_before_go_from_the_repository(
         (place / name).write_bytes(data)
     convert(place / "two.randes", place / "one.randes", single_file=True)
     assert (place / "one.randes").read_bytes() == bank.read_bytes()
+
+
+@pytest.mark.parametrize("most", [None, 2**12])
+def test_a_damaged_bank_is_not_sent(writer: HubServer, bank: Path, most: int | None) -> None:
+    data = bytearray(bank.read_bytes())
+    with BankFile(bank) as file:
+        data[file.header.start("base/a") + 100] ^= 1
+    bank.write_bytes(data)
+    with pytest.raises(BankDamaged, match=r"two.randes: .*damaged"):
+        push(bank, ID, max_shard_size=most)
+    assert not writer.repos
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_bank_that_changes_while_it_is_pushed_commits_nothing(
+    writer: HubServer, bank: Path, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card would be of one bank, and the files, or some of them, of another."""
+    from huggingface_hub import HfApi
+
+    real, file = HfApi.create_repo, bank.with_name("pushed.randes")
+    most = 2**12 if cut else None
+    convert(bank, file, max_shard_size=most, single_file=not cut)
+
+    def meanwhile(*given: Any, **more: Any) -> Any:
+        remove(file, ["dtd"], checkpoints={"dtd": str(bank.parent / "dtd.safetensors")})
+        return real(*given, **more)
+
+    monkeypatch.setattr(HfApi, "create_repo", meanwhile)
+    with pytest.raises(MismatchError, match="changed while it was pushed"):
+        push(file, ID)
+    assert "pushed.randes" not in writer.files(ID)
+    monkeypatch.undo()

@@ -9,7 +9,7 @@ from randes_cli.cli import options as o
 from randes_cli.cli.output import Clock, note, print_json, print_lines, progress_bar, say
 from randes_cli.cli.panels import option, switch
 from randes_cli.cli.words import check_originals, originals, run_options
-from randes_cli.errors import BankDamaged, counted
+from randes_cli.errors import counted
 from randes_cli.views.text import human
 
 TYPE_CHECKING = False
@@ -54,6 +54,7 @@ def verify(
 ) -> None:
     """Check every byte of a bank; name what is damaged and which tasks it hurts."""
     from randes_cli import verify as run
+    from randes_cli.ops.verify import damaged_bank
 
     clock = Clock(json=json)
     how = run_options(threads, None, allow_pickle=allow_pickle, engine=engine, address=address)
@@ -78,14 +79,8 @@ def verify(
             say("not measured against the originals: the bank is damaged", quiet=quiet)
     note(clock.sentence(report.bytes_checked, 0), quiet=quiet or json)
     if not sound:
-        raise _damaged(bank, report)
+        raise damaged_bank(bank, report)
     check_originals(f"{bank}: sound, but", report.strange)
-
-
-def _damaged(bank: str, report: VerifyReport) -> BankDamaged:
-    where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
-    damaged = counted(len(report.damaged), "damaged tensor")
-    return BankDamaged(f"{bank}: {damaged}{where}; restore a copy")
 
 
 def _show_checks(checks: Iterable[TaskCheck], *, quiet: bool) -> None:

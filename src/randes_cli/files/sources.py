@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from randes_cli.errors import RandesError, UsageError
+from randes_cli.errors import MismatchError, RandesError, UsageError
 from randes_cli.files.bank.file import BankFile, is_bank
 from randes_cli.files.checkpoint.checkpoint import DEFAULT_OPTIONS, Checkpoint, open_checkpoint
 from randes_cli.files.hub.ref import SCHEME, HubRef, parse_ref
@@ -43,6 +43,13 @@ def open_bank(text: str, *, lenient: bool = False) -> BankFile:
     from randes_cli.files.hub.repository import open_remote_bank
 
     return open_remote_bank(ref, lenient=lenient)
+
+
+def require_same(bank: StrPath, fingerprint: bytes, meanwhile: str) -> None:
+    """Raise MismatchError where a bank is another than that with this fingerprint."""
+    with open_bank(as_source(bank)) as file:
+        if file.store.fingerprint != fingerprint:
+            raise MismatchError(f"{bank}: changed while {meanwhile}; say it again")
 
 
 def names_bank(source: StrPath) -> bool:

@@ -19,10 +19,12 @@ from randes_cli.files.hub.ref import SCHEME, parse_ref
 from randes_cli.files.kinds import BANK_SUFFIX
 from randes_cli.files.location import RemotePath, as_place
 from randes_cli.files.passing import passing_folder
+from randes_cli.files.sources import require_same
 from randes_cli.limits import StrPath, as_source
 from randes_cli.ops.card import MARKER, licence_of, model_card
 from randes_cli.ops.describe import BankReport, describe
-from randes_cli.specs import check_shard_size
+from randes_cli.ops.verify import damaged_bank, verify
+from randes_cli.specs import RunOptions, check_shard_size
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -76,11 +78,11 @@ def push(
 
     `private` decides for a new repository only; `revision` is a branch, made where missing. A
     bank above `max_shard_size` bytes (None: 50 GB, the Hub's largest file) is uploaded in shards,
-    of which there is a copy beside it meanwhile.
+    of which there is a copy beside it meanwhile. Every byte is checked before the first is sent.
     `license` is what the card says (None: what the models' own cards do, or the base's);
     `collection` a title, of one that is made where missing, or the slug of one. A dry run asks the
     Hub who you are and what is there, and sends nothing.
-    Raises UsageError for a bad name, BankDamaged, and HubError.
+    Raises UsageError for a bad name, BankDamaged, MismatchError (it changed meanwhile), HubError.
     """
     load_client()
     from huggingface_hub import HfApi
@@ -88,7 +90,7 @@ def push(
     bank, name = _local(bank, repo), _repository(repo)
     check_shard_size(max_shard_size)
     api = HfApi(library_name="randes")
-    report, license = _described(bank, repo, api, license)
+    report, license, fingerprint = _described(bank, repo, api, license)
     target = bank.name if bank.name.endswith(BANK_SUFFIX) else bank.name + BANK_SUFFIX
     with hub_errors(name, name):
         there = api.repo_exists(name)
@@ -117,6 +119,7 @@ def push(
             card=partial(write, revision=revision) if ours else None,
             message=message or f"Bank of {counted(len(report.tasks), 'task')}",
             revision=revision,
+            still=partial(require_same, bank, fingerprint, "it was pushed"),
         )
         place = None if collection is None else _collect(api, name, collection, report)
     license = license if ours else None
@@ -125,15 +128,15 @@ def push(
 
 def _described(
     bank: Path, repo: str, api: HfApi, license: str | None
-) -> tuple[BankReport, str | None]:
-    """What the bank holds, and its licence. Raises HubError where the client may not ask."""
+) -> tuple[BankReport, str | None, bytes]:
+    """What the bank holds, its licence, its fingerprint. Raises HubError where none may ask."""
     from huggingface_hub import constants
 
     with BankFile(bank) as opened:
         report = describe(opened)
         if constants.HF_HUB_OFFLINE:
             raise HubError(f"{repo}: HF_HUB_OFFLINE is set; unset it to push")
-        return report, license or licence_of(opened, api)
+        return report, license or licence_of(opened, api), opened.store.fingerprint
 
 
 def _prepared(api: HfApi, repo: str, *, private: bool, revision: str | None) -> bool:
@@ -152,11 +155,20 @@ def _commit(
     card: Callable[..., str] | None,
     message: str,
     revision: str | None,
+    still: Callable[[], None],
 ) -> tuple[str, int]:
-    """Send a bank's files, and its card in the same commit; the commit, and how many they are."""
+    """Send a bank's files, and its card in the same commit; the commit, and how many they are.
+
+    `still` is asked before the commit: it raises where what was sent may be of two banks.
+    """
     from huggingface_hub import CommitOperationAdd
 
-    files = sum(isinstance(one, CommitOperationAdd) for one in changes)
+    sent = [one for one in changes if isinstance(one, CommitOperationAdd)]
+    files = len(sent)
+    try:
+        api.preupload_lfs_files(repo, sent, revision=revision)
+    finally:  # a shard that is gone is gone for a reason
+        still()
     if card is not None:
         changes = [*changes, CommitOperationAdd(CARD, card(shards=files > 1).encode())]
     made = api.create_commit(repo, changes, commit_message=message, revision=revision)
@@ -235,8 +247,13 @@ def bank_to_push(bank: Path, most: int | None) -> Iterator[Path]:
     A bank in one file that is larger than the Hub takes is cut, too.
     """
     with BankFile(bank) as file:
-        before, cut = file.most, most_bytes(most, file.size, file.most)
-    if cut is None or cut == before:
+        cut = most_bytes(most, file.size, file.most)
+        if cut == file.most:
+            cut = None
+        found = verify(file, RunOptions()) if cut is None else None
+    if found is not None:
+        if not found.sound:
+            raise damaged_bank(bank, found)
         yield bank
         return
     with passing_folder(bank.absolute().parent) as folder:

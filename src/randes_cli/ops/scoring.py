@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from math import inf, isfinite
 from pathlib import Path
 
-from randes_cli.errors import MismatchError, MissingError, UsageError
+from randes_cli.errors import MissingError, UsageError
 from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.passing import passing_folder
-from randes_cli.files.sources import open_bank
-from randes_cli.limits import MOST_SCORE, StrPath, as_source
+from randes_cli.files.sources import require_same
+from randes_cli.limits import MOST_SCORE, StrPath
 from randes_cli.read.places import UnpackOptions
 from randes_cli.read.unpack import unpack
 from randes_cli.specs import RunOptions
@@ -24,6 +24,8 @@ from randes_cli.specs import RunOptions
 #: Called with a checkpoint and a task's name; returns a score, higher being better.
 Evaluate = Callable[[Path, str], float]
 
+#: What is done while a bank may not change.
+_SCORED = "its tasks were scored"
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 #: A line that is a score: a number, or NAME: number; a percent sign or a # comment change nothing.
 _SCORE = re.compile(rf"(?:([^\W\d][\w .()@/-]*?)\s*[:=]\s*)?({_NUMBER})\s*%?(?:\s#.*)?")
@@ -177,13 +179,6 @@ def checked_score(evaluate: Evaluate, checkpoint: Path, task: str) -> float:
     return float(score)
 
 
-def require_same(bank: StrPath, fingerprint: bytes) -> None:
-    """Raise MismatchError where a bank is another than that with this fingerprint."""
-    with open_bank(as_source(bank)) as file:
-        if file.store.fingerprint != fingerprint:
-            raise MismatchError(f"{bank}: changed while its tasks were scored; say it again")
-
-
 def score_retrieved(
     bank: StrPath,
     task: str,
@@ -203,5 +198,5 @@ def score_retrieved(
         out = folder / "retrieved"
         out.mkdir()
         report = unpack(bank, [task], out, options, run, base=base)[0]
-        require_same(bank, fingerprint)
+        require_same(bank, fingerprint, _SCORED)
         return checked_score(evaluate, Path(report.path), task), report.coefficient

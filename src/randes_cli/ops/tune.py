@@ -20,8 +20,9 @@ from randes_cli.files.guard import one_command
 from randes_cli.files.header import parse_json
 from randes_cli.files.location import Place, as_place
 from randes_cli.files.lock import bank_lock, edited_bank
+from randes_cli.files.sources import require_same
 from randes_cli.limits import MOST_COEFFICIENT, MOST_SECONDS, StrPath, as_source, check_number
-from randes_cli.ops.scoring import Evaluate, require_same, score_retrieved
+from randes_cli.ops.scoring import Evaluate, score_retrieved
 from randes_cli.specs import RunOptions
 from randes_cli.workers import Progress, no_progress
 
@@ -152,7 +153,7 @@ def tune(
     curves = {name: notes.curve(name, options.grid) for name in names}
     chosen = _choose(curves, uniform=options.uniform)
     with bank_lock(path, wait=options.wait):
-        require_same(path, fingerprint)
+        require_same(path, fingerprint, "its tasks were scored")
         size = rewrite_manifest(path, lambda old: _recorded(old, chosen, curves))
     notes.remove()
     return TuneReport(

@@ -13,7 +13,7 @@ import numpy as np
 from randes_cli.cluster import Cluster
 from randes_cli.core.columns import bytes_of
 from randes_cli.core.verdict import approximate
-from randes_cli.errors import MismatchError, counted
+from randes_cli.errors import BankDamaged, MismatchError, counted
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.keys import (
     CHECKS,
@@ -29,6 +29,7 @@ from randes_cli.files.bank.keys import (
 from randes_cli.files.bank.shards import Contents, shard_file
 from randes_cli.files.location import Place, absolute
 from randes_cli.files.sources import open_bank
+from randes_cli.limits import StrPath
 from randes_cli.ops.checking import UNREADABLE, check_keys
 from randes_cli.ops.prune import unnamed_files
 from randes_cli.specs import RunOptions
@@ -83,6 +84,13 @@ class VerifyReport:
     def strange(self) -> tuple[str, ...]:
         """Tasks measured against another checkpoint than the one that was packed."""
         return tuple(check.task for check in self.against if not check.original)
+
+
+def damaged_bank(bank: StrPath, report: VerifyReport) -> BankDamaged:
+    """The error for a bank that was found damaged."""
+    where = f" in {counted(len(report.shards), 'shard')}" if report.shards else ""
+    damaged = counted(len(report.damaged), "damaged tensor")
+    return BankDamaged(f"{bank}: {damaged}{where}; restore a copy")
 
 
 def needed_keys(bank: BankFile, name: str) -> set[str]:
