@@ -114,7 +114,7 @@ def test_layers_are_one_unit_only_where_they_are_shuffled() -> None:
     together = plan_units(base, Transform.from_preset("srsf"))
     assert [unit.names for unit in apart] == [("h.0.w",), ("h.1.w",), ("head",)]
     assert [unit.names for unit in together] == [("h.0.w", "h.1.w"), ("head",)]
-    assert [unit.shuffle for unit in together] == [Shuffle.random, Shuffle.none]
+    assert [unit.form.shuffle for unit in together] == [Shuffle.random, Shuffle.none]
 
 
 def test_every_kth_layer_is_transformed_and_the_others_are_summed_as_they_are() -> None:

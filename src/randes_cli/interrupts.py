@@ -37,10 +37,6 @@ _SOON, _LATER = 0.001, 0.1
 class Stopped(KeyboardInterrupt):
     """One of `SIGNALS` arrived. The compiler lets a KeyboardInterrupt pass, and nothing else."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
 
 #: Whether an exception may be raised while a function is on the stack; the innermost decides.
 _MARKS: dict[CodeType, bool] = {}

@@ -12,7 +12,7 @@ from randes_cli import PackOptions, RunOptions, Transform
 from randes_cli.errors import MismatchError
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.base import open_base
-from randes_cli.read.factors import factors, factors_of, superposition
+from randes_cli.read.factors import Factors, factors_of, superposition
 from randes_cli.read.retrieve import Retrieval
 from tests.checkpoints import Packer, State, perturbed, random_state, retrieve
 
@@ -30,6 +30,10 @@ def packed(packer: Packer, options: PackOptions) -> tuple[Path, State]:
     tasks = {name: perturbed(base, seed=seed) for seed, name in enumerate("abc")}
     tasks["b"]["norm.weight"] = base["norm.weight"].clone()
     return packer.pack(base, tasks, options, run=RunOptions(threads=1)), base
+
+
+def factors(bank: BankFile, task: str, name: str) -> Factors | None:
+    return factors_of(Retrieval(bank, None, bank.task(task)), name)
 
 
 def product(bank: BankFile, task: str, name: str) -> np.ndarray:

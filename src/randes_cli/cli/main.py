@@ -10,8 +10,6 @@ import os
 import sys
 
 from randes_cli.interrupts import Stopped, end, install, received, stoppable, unstoppable
-from randes_cli.interrupts import on_lost as _on_lost  # noqa: F401
-from randes_cli.interrupts import on_signal as _on_signal  # noqa: F401
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -136,10 +136,6 @@ class Unit:
         return self.form.signs
 
     @property
-    def shuffle(self) -> Shuffle:
-        return self.form.shuffle
-
-    @property
     def layers(self) -> int:
         return len(self.names)
 

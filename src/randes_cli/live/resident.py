@@ -50,11 +50,6 @@ class Resident:
         self._lock, self._launching = threading.Lock(), threading.Lock()
         self._ready: dict[tuple[Whole, str], _Launch] = {}
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes on the device."""
-        return sum(tensor.nbytes for tensor in self._kept.values())
-
     def write(self, whole: Whole, name: str, target: torch.Tensor) -> bool:
         """Write a tensor of a task to `target`, bit for bit as it is retrieved elsewhere.
 

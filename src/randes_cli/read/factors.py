@@ -20,7 +20,6 @@ from randes_cli.core.kernel import code_dtype
 from randes_cli.core.share import Share
 from randes_cli.core.signs import sign_vector
 from randes_cli.errors import MismatchError
-from randes_cli.files.bank.file import BankFile
 from randes_cli.plan import Unit
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import ITEM_SIZE, Signs
@@ -51,11 +50,6 @@ class Factors:
     step: int
     scales: tuple[F32, F32] | None
     share: Share
-
-
-def factors(bank: BankFile, task: str, name: str) -> Factors | None:
-    """`factors_of` for a single tensor. A `Retrieval` that is kept answers many sooner."""
-    return factors_of(Retrieval(bank, None, bank.task(task)), name)
 
 
 def factors_of(retrieval: Retrieval, name: str) -> Factors | None:

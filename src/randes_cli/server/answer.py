@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,10 +60,9 @@ class Job:
     tell: Callable[[Event], None]
     prompt: int = field(init=False)
     gone: bool = field(default=False, init=False)
-    began: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.prompt, self.began = len(self.ids), time.monotonic()
+        self.prompt = len(self.ids)
 
 
 @dataclass(slots=True, eq=False)

@@ -127,17 +127,13 @@ def side_file(bank: Bank, files: Mapping[str, str], name: str) -> bytes | None:
     return data
 
 
-def side_json(bank: Bank, files: Mapping[str, str], name: str) -> dict[str, Any]:
-    """A small file that is a JSON object; empty where there is none, or it is something else."""
+def _config(bank: Bank, files: Mapping[str, str]) -> dict[str, Any]:
+    """The tokenizer's; empty where there is none, or it is no JSON object."""
     try:
-        found = json.loads(side_file(bank, files, name) or b"{}")
+        found = json.loads(side_file(bank, files, "tokenizer_config.json") or b"{}")
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _config(bank: Bank, files: Mapping[str, str]) -> dict[str, Any]:
-    return side_json(bank, files, "tokenizer_config.json")
 
 
 def _template(bank: Bank, files: Mapping[str, str], config: Mapping[str, Any]) -> str | None:

@@ -42,7 +42,6 @@ class BankOutput:
         self, path: Place, index: OutputFile, most: int | None, folder: ShardFolder
     ) -> None:
         self.path, self.index, self.most, self.folder = path, index, most, folder
-        self._named: Collection[str] = ()
         self._left: list[Path] = []
 
     def reserve(self, size: int) -> None:

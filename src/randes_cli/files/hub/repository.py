@@ -73,10 +73,6 @@ class HubModel:
         """The other files that it has, each with the reason why it stays there."""
         return self.found.left_out
 
-    @property
-    def nbytes(self) -> int:
-        return sum(self.sizes[name] for name in self.weights)
-
     def bytes_to_download(self) -> int:
         """Bytes of the weight and side files that the cache lacks."""
         names = (*self.weights, *self.side_files)
