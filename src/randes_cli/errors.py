@@ -17,10 +17,14 @@ RandesError                 70  (never raised itself)
 
 from __future__ import annotations
 
+import errno
 import re
 import unicodedata
+from collections.abc import Sequence
 from shlex import quote
 
+#: Error numbers of the system where there is no room on a disk, or for this user or file.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: What stands between an address' scheme and its host: a name, with or without a secret (which may
 #: hold slashes), or a token. The container of an abfs:// address is none.
 _SECRET = re.compile(r"(?<=://)[^/@:\s]*:(?!\d{1,5}(?:/|\s|$))[^@\s\"']*@")
@@ -39,6 +43,17 @@ def without_login(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """So many of something: ``1 tensor``, ``2,000 tensors``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """The first of some names, and a sign that there are more."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
 def shell_word(path: str) -> str:

@@ -11,7 +11,7 @@ from randes_cli.cli.output import say
 from randes_cli.cli.panels import COMES_OUT, argument, option, switch
 from randes_cli.cli.talk import Talk
 from randes_cli.cli.words import no_task_said, run_options, shard_size
-from randes_cli.errors import UsageError, counted
+from randes_cli.errors import UsageError, counted, first_of, some_of
 from randes_cli.views.text import human
 
 if TYPE_CHECKING:
@@ -124,12 +124,11 @@ def _unsure(reports: Sequence[UnpackReport]) -> Iterator[str]:
         for reason in filter(None, report.approximate.split("; ")):
             names.setdefault(reason, []).append(report.task)
     for reason, found in names.items():
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        yield f"λ of {', '.join(found[:3])}{more} is from an approximate prediction: {reason}"
+        yield f"λ of {some_of(found, 3)} is from an approximate prediction: {reason}"
 
 
 def _turned(names: Sequence[str]) -> str:
-    some = ", ".join(map(ascii, names[:3])) + (" …" if len(names) > 3 else "")
+    some = first_of([*map(ascii, names)], 3)
     what = "tensor that is" if len(names) == 1 else "tensors that are"
     comes = "comes" if len(names) == 1 else "come"
     return (

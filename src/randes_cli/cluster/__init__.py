@@ -6,7 +6,6 @@ does the same twice. This and `telling` are the only modules that know Ray.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -15,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from randes_cli.cluster.telling import LOOK, Telling, teller
 from randes_cli.errors import (
+    FULL,
     HubError,
     InputOutputError,
     NoSpace,
@@ -38,8 +38,6 @@ _DESERTED = 60.0
 _PATIENCE = 5.0
 #: Bytes of the smallest part of something that is cut for the workers.
 _LEAST_SHARE = 2**20
-#: What a full disk answers, or a limit.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Frames of a task's first words that are shown of a failure which is none of ours.
 _SHOWN = 200
 
@@ -241,7 +239,7 @@ class Cluster:
             if isinstance(cause, MemoryError):
                 raise OutOfResources("a worker has not enough memory; say --max-memory") from None
             if isinstance(cause, OSError):
-                kind = NoSpace if cause.errno in _FULL else InputOutputError
+                kind = NoSpace if cause.errno in FULL else InputOutputError
                 raise kind(f"a worker: {cause.strerror or cause}; nothing was changed") from None
             if isinstance(cause, (found.RaySystemError, ImportError)):
                 lines = str(cause).strip().splitlines() or [type(cause).__name__]

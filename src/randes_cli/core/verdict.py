@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from randes_cli.errors import some_of
 from randes_cli.reports import TaskSummary
 
 #: Where the reasons are.
@@ -203,6 +204,4 @@ def approximate(tasks: Sequence[TaskSummary]) -> list[str]:
 def _predictions(names: Sequence[str], count: int) -> str:
     if len(names) == count:
         return "the prediction is approximate" if count == 1 else "the predictions are approximate"
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    some = ", ".join(names[:_MOST_NAMES])
-    return f"what is predicted of {some}{more} is approximate"
+    return f"what is predicted of {some_of(names, _MOST_NAMES)} is approximate"

@@ -11,11 +11,16 @@ from functools import cache
 from pathlib import Path
 
 from randes_cli.core.arrays import Raw
-from randes_cli.errors import InputOutputError, MissingError, NoSpace, OutOfResources, RandesError
+from randes_cli.errors import (
+    FULL,
+    InputOutputError,
+    MissingError,
+    NoSpace,
+    OutOfResources,
+    RandesError,
+)
 from randes_cli.files import system
 from randes_cli.files.nearest import absent
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def wrap_os_error(
@@ -26,7 +31,7 @@ def wrap_os_error(
     `so` is what comes of it where the disk is full.
     """
     reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return NoSpace(f"{path}: no space left while {doing} ({reason}); {so}")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return MissingError(absent(Path(path)))
@@ -80,7 +85,7 @@ def _allocate(fd: int, size: int) -> None:
     """Give a file its room on the disk at once, where the system can."""
     allocate = _linux("fallocate", "int int long long")
     failed = allocate(fd, 0, 0, size) if allocate is not None and size else 0
-    if failed in _FULL:
+    if failed in FULL:
         raise OSError(failed, os.strerror(failed))
 
 
@@ -134,13 +139,9 @@ class OutputFile:
 
     def read_at(self, out: Raw, offset: int) -> None:
         """Fill `out` with what was written from `offset` on."""
-        view = out.data
         try:
-            while view:
-                done = system.read_at(self.fd, view, offset)
-                if not done:
-                    raise OSError(errno.EIO, "the file ends early")
-                view, offset = view[done:], offset + done
+            if system.fill(self.fd, out.data, offset) < len(out):
+                raise OSError(errno.EIO, "the file ends early")
         except OSError as error:
             raise wrap_os_error(error, self.path, "reading back") from error
 

@@ -21,7 +21,7 @@ from randes_cli.errors import CheckpointError, InputOutputError
 from randes_cli.files.header_text import encode_header as encode_header  # noqa: PLC0414
 from randes_cli.files.kinds import other_file, text_in_place
 from randes_cli.files.plain_header import Rows, plain_rows
-from randes_cli.files.system import read_at
+from randes_cli.files.system import fill
 from randes_cli.limits import LONGEST_NAME, MOST_HEADER, has_control
 from randes_cli.specs import ITEM_SIZE, Kind, Table
 
@@ -258,11 +258,8 @@ def header_length(prefix: bytes, *, file_size: int) -> int:
 
 
 def _read(fd: int, count: int, offset: int) -> bytes:
-    data, done = bytearray(count), 0
-    while done < count and (more := read_at(fd, memoryview(data)[done:], offset + done)):
-        done += more
-    del data[done:]
-    return bytes(data)
+    data = memoryview(bytearray(count))
+    return bytes(data[: fill(fd, data, offset)])
 
 
 def read_header(fd: int, name: str) -> Header:

@@ -34,7 +34,7 @@ _PICTURES = (
 )
 _INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 #: State of a training run, which its trainer pickles.
-_TRAINING = re.compile(
+TRAINING = re.compile(
     r"(training_args|optimizer\w*|scheduler\w*|scaler|sampler\w*|random_states_\d+|rng_state\w*)"
     r"\.(bin|pt|pth|pkl)"
 )
@@ -99,7 +99,7 @@ def is_code(name: str) -> bool:
 def kind_of_name(name: str) -> str | None:
     """Why a file of this name stays behind whatever is in it; None where its content decides."""
     file = name.rpartition("/")[2].lower()
-    if _TRAINING.fullmatch(file):
+    if TRAINING.fullmatch(file):
         return "state of a training run"
     for suffixes, reason in (
         (_WEIGHTS, OTHER_WEIGHTS),

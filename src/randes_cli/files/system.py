@@ -45,6 +45,14 @@ def read_at(fd: int, view: memoryview, offset: int) -> int:
     return len(data)
 
 
+def fill(fd: int, view: memoryview, offset: int) -> int:
+    """Fill `view` from `offset` of a file; the bytes read, fewer where it ends."""
+    done = 0
+    while done < len(view) and (more := read_at(fd, view[done:], offset + done)):
+        done += more
+    return done
+
+
 def piece_at(fd: int, count: int, offset: int) -> bytes:
     """Bytes from `offset` of a file: fewer than `count` where they cannot be had in one call."""
     return os.pread(fd, count, offset) if hasattr(os, "pread") else b""

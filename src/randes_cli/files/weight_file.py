@@ -15,7 +15,7 @@ from randes_cli.files.disk import wrap_os_error
 from randes_cli.files.guard import is_still, note_input, stamp
 from randes_cli.files.header import Header, read_header
 from randes_cli.files.location import Place, RemotePath
-from randes_cli.files.system import FLAGS, NO_WAIT, read_at
+from randes_cli.files.system import FLAGS, NO_WAIT, fill
 
 
 class WeightFile(Protocol):
@@ -43,13 +43,9 @@ class WeightFile(Protocol):
 
 def read_fully(fd: int, path: Path, offset: int, out: Raw) -> None:
     """Fill `out` from `offset` of an open file. Raises CheckpointError where it ends early."""
-    view = out.data
     try:
-        while view:
-            done = read_at(fd, view, offset)
-            if not done:
-                raise CheckpointError(f"{path}: truncated while it was read")
-            view, offset = view[done:], offset + done
+        if fill(fd, out.data, offset) < len(out):
+            raise CheckpointError(f"{path}: truncated while it was read")
     except OSError as error:
         raise read_error(error, path) from error
 

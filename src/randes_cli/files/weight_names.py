@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from randes_cli.errors import CheckpointError
+from randes_cli.errors import CheckpointError, first_of, some_of
 from randes_cli.files.bank.folder import UNPACK
 from randes_cli.files.disk import wrap_os_error
-from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, SUFFIXES, kind_of_name
+from randes_cli.files.kinds import BANK_SUFFIX, OTHER_WEIGHTS, SUFFIXES, TRAINING, kind_of_name
 from randes_cli.files.side_files import STATES, is_safe_name
 
 #: Endings of pickles that are weights where they lie in a folder, and of such files by themselves.
@@ -33,11 +33,6 @@ STEMS = {
 _SHARDED = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)(\.[\w-]+)?\.safetensors")
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 _INDEX_NAME = re.compile(r"(?P<file>.+\.(safetensors|bin))\.index(\.(?P<variant>[\w-]+))?\.json")
-#: Pickles that a trainer leaves beside the weights.
-_TRAINING = re.compile(
-    r"(training_args|optimizer\w*|scheduler\w*|scaler|sampler\w*|random_states_\d+|rng_state\w*)"
-    r"\.(bin|pt|pth|pkl)|\..*"
-)
 #: Parts of one model's tensors, one for each of several processes (Meta, vLLM, Megatron, torch).
 _PROCESS = re.compile(
     r"consolidated\.\d+\.\w+|(.*[-_.])?((mp|tp|pp|model)_?)?rank[-_]?\d+.*"
@@ -146,19 +141,18 @@ def no_weights(folder: Path) -> str:
             return f"holds {what}"
     banks = [str(path) for path in entries(folder) if path.suffix == BANK_SUFFIX]
     if banks:
-        some = ", ".join(banks[:3]) + (" …" if len(banks) > 3 else "")
-        return f"no weights in this folder, but the bank {some} ({UNPACK})"
+        return f"no weights in this folder, but the bank {first_of(banks, 3)} ({UNPACK})"
     inside = [path.name for path in entries(folder) if path.is_dir() and weight_files(path)]
     if inside:
         inside.sort(key=_numbers)
         kind = "checkpoints" if all(map(STATES.fullmatch, inside)) else "folders"
-        some = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
+        some = some_of(inside, 5)
         return f"no weights in this folder itself; it holds the {kind} {some}: name one of them"
     waiting = [path.name for path in entries(folder) if path.name.endswith(_UNFINISHED)]
     if waiting:
         return f"no weights in this folder, but a download that is not complete ({waiting[0]})"
     others = [path.name for path in entries(folder) if kind_of_name(path.name) == OTHER_WEIGHTS]
-    some = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+    some = first_of(others, 3)
     return "no safetensors file in this folder" + (f", but other weights ({some})" if some else "")
 
 
@@ -182,7 +176,7 @@ def weight_files(folder: Path) -> list[Path]:
         path
         for path in names
         if (path.name.endswith((*SUFFIXES, *PICKLES_IN_FOLDERS, ".gguf")) or is_index(path.name))
-        and not _TRAINING.fullmatch(path.name)
+        and not (path.name.startswith(".") or TRAINING.fullmatch(path.name))
         and not ((shard := SHARD.fullmatch(path.name)) and index_of(shard) in there)
         and not path.is_dir()
     ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import MismatchError, MissingError
+from randes_cli.errors import MismatchError, MissingError, some_of
 from randes_cli.read.pieces import Piece
 from randes_cli.read.retrieve import Retrieval
 from randes_cli.specs import DTYPES, FLOAT_DTYPES, ITEM_SIZE, TensorInfo
@@ -172,8 +172,7 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...] | None:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(ascii, names[:3])) + more
+    return some_of([*map(ascii, names)], 3)
 
 
 def _refuse_unwritable(name: str, target: torch.Tensor) -> None:

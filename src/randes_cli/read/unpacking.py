@@ -12,7 +12,7 @@ import numpy as np
 
 from randes_cli.core.arrays import Raw
 from randes_cli.core.kernel import Kernel
-from randes_cli.errors import MismatchError, UsageError
+from randes_cli.errors import MismatchError, UsageError, first_of
 from randes_cli.files.bank.file import BankFile
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.base import BankBase
@@ -146,7 +146,7 @@ class Unpacking:
         there = self.way.siblings(self.place.path / "x")
         ours = {path.relative_to(self.place.path).parts[0] for path in files}
         others = [name for name in there if name not in ours and not name.startswith(".")]
-        some = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        some = first_of(others, 3)
         return [f"{self.path} has other files, too ({some}), beside what was written"] * bool(some)
 
     def write(self, progress: Progress) -> None:

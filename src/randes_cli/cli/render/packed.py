@@ -11,7 +11,7 @@ from randes_cli.cli.render.rows import choice_table, task_lines, worst_first
 from randes_cli.cli.render.verdict import verdict_lines, warning_lines
 from randes_cli.cli.talk import Talk
 from randes_cli.core.verdict import sentences
-from randes_cli.errors import counted
+from randes_cli.errors import counted, first_of, some_of
 from randes_cli.reports import EditReport, PackReport
 from randes_cli.stats.room import room_words
 from randes_cli.views.text import human
@@ -61,11 +61,7 @@ def joined(told: Iterable[tuple[str, str]]) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, text in told:
         names.setdefault(text, []).append(name)
-    return [
-        f"{', '.join(of[:_MOST_NAMES])}"
-        f"{f' and {len(of) - _MOST_NAMES} more' if len(of) > _MOST_NAMES else ''}: {text}"
-        for text, of in names.items()
-    ]
+    return [f"{some_of(of, _MOST_NAMES)}: {text}" for text, of in names.items()]
 
 
 def _kept_exactly(tensors: dict[str, str]) -> list[str]:
@@ -73,8 +69,7 @@ def _kept_exactly(tensors: dict[str, str]) -> list[str]:
     for tensor, reason in tensors.items():
         reasons.setdefault(reason, []).append(tensor)
     return [
-        f"keeps {counted(len(kept), 'tensor')} exactly ({', '.join(kept[:2])}"
-        f"{' …' if len(kept) > 2 else ''}): {reason}"
+        f"keeps {counted(len(kept), 'tensor')} exactly ({first_of(kept, 2)}): {reason}"
         for reason, kept in reasons.items()
     ]
 

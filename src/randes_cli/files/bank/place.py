@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from randes_cli.errors import CheckpointError, RandesError, counted, printable
+from randes_cli.errors import CheckpointError, RandesError, counted, printable, some_of
 from randes_cli.files.bank.folder import bank_of_shards, is_shard_folder
 from randes_cli.files.location import Place
 from randes_cli.files.weight_names import entries, weight_files
@@ -39,8 +39,7 @@ def _folder(path: Path) -> str:
     if len(banks) == 1:
         return f"a folder; the bank in it is {banks[0]}"
     if banks:
-        more = len(banks) - _MOST_NAMES
-        some = ", ".join(banks[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        some = some_of(banks, _MOST_NAMES)
         return f"a folder of {counted(len(banks), 'bank')}; name one of them: {some}"
     if weight_files(path):
         return f"the folder of a checkpoint, not a bank ({BANK_FIRST})"

@@ -11,7 +11,7 @@ import numpy as np
 
 from randes_cli.core.arrays import I64, Raw
 from randes_cli.core.columns import columns
-from randes_cli.errors import CheckpointError, MissingError
+from randes_cli.errors import CheckpointError, MissingError, first_of
 from randes_cli.files.bank.shards import SHARD_METADATA
 from randes_cli.files.checkpoint.folders import Part, file_part, folder_parts
 from randes_cli.files.checkpoint.foreign import is_pickle, refuse_pickle
@@ -197,7 +197,7 @@ def _metadata_notes(files: Sequence[WeightFile]) -> list[str]:
     for file in files[1:]:
         lost = [k for k, v in file.header.metadata.items() if k != "format" and kept.get(k) != v]
         if lost:
-            some = ", ".join(map(repr, lost[:3])) + (" …" if len(lost) > 3 else "")
+            some = first_of([*map(repr, lost)], 3)
             where = f"{file.path.parent.name}/{file.path.name}"
             made.append(f"{where}: its header's metadata stay behind ({some})")
     return made

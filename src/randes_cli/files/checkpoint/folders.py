@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from randes_cli.errors import CheckpointError
+from randes_cli.errors import CheckpointError, first_of
 from randes_cli.files.bank.folder import UNPACK, bank_of_shards, is_shard_folder
 from randes_cli.files.checkpoint.foreign import refuse_pickle, refuse_unfinished
 from randes_cli.files.checkpoint.quantised import refuse_quantised_config
@@ -140,8 +140,8 @@ def folder_parts(folder: Path, options: OpenOptions) -> list[Part]:
         raise CheckpointError(f"{folder}: none of its components has weights")
     _refuse_case_twins(folder, parts)
     if below and named is None and options.components is None:
-        some = ", ".join(f"{name}/" for name in below[:8])
-        text = f"the weights in {some}{' …' if len(below) > 8 else ''} are read as components, too"
+        some = first_of([f"{name}/" for name in below], 8)
+        text = f"the weights in {some} are read as components, too"
         parts[0] = replace(parts[0], notes=(*parts[0].notes, text))
     return parts
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from randes_cli.core.roles import exact_roles
+from randes_cli.errors import some_of
 from randes_cli.files.bank.manifest import Manifest
 from randes_cli.files.bank.records import TaskRecord
 from randes_cli.files.hub.ref import recorded_ref
@@ -73,11 +74,8 @@ def recipe_text(manifest: Manifest, bank: Place, *, full: bool = False) -> str:
 
 def _not_there(missing: Sequence[str]) -> list[str]:
     """What to say of sources of which only a name is known."""
-    if not missing:
-        return []
-    more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
-    names = ", ".join(missing[:_MOST_NAMES])
-    return [f"not beside the bank, so write where they are: {names}{more}"]
+    names = some_of(missing, _MOST_NAMES)
+    return [f"not beside the bank, so write where they are: {names}"] if names else []
 
 
 def _task(manifest: Manifest, task: TaskRecord, place: int, source: str) -> Any:
